@@ -1,0 +1,1 @@
+"""Words: frozen values that every room may use."""

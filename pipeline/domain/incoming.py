@@ -1,0 +1,37 @@
+"""What one Person or Organization says to Hull: the result of the incoming transform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldProblem:
+    """One field that could not be carried over; the record's other fields still go."""
+
+    field: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingRecord:
+    """A Pipedrive record in Hull's words.
+
+    pipedrive_id     the record's id
+    version          `update_time` in seconds since the epoch: whole seconds, as Pipedrive gives it
+    claims           claim → normalised value, without the anonymous id, in the order of the settings
+    attributes       attribute → value; None means the field is empty in Pipedrive
+    organization_id  for a Person: the Organization it belongs to, else None
+    digest           16 bytes as 32 hex digits over claims, attributes, link and mapping: equal digests mean equal content
+    problems         fields that were left out, with their reason codes
+    """
+
+    pipedrive_id: int
+    version: int
+    claims: dict[str, str]
+    attributes: dict[str, Any]
+    organization_id: int | None
+    digest: str
+    problems: tuple[FieldProblem, ...] = ()

@@ -1,0 +1,164 @@
+"""Every reason code, with the sentence an operator reads and the next step. One table, shown by the console, the
+command line and the runbook alike; a code that is not here cannot be raised (see `tests/unit/test_reasons.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    meaning: str
+    advice: str
+
+
+REASONS: dict[str, Reason] = {
+    # Records
+    "no_id": Reason(
+        "The record has no usable id.",
+        "Open the failure's payload: Pipedrive or a proxy between sent something that is not a record.",
+    ),
+    "not_a_record": Reason(
+        "An item of the list is not an object.",
+        "Open the failure's payload: Pipedrive or a proxy between sent something that is not a record.",
+    ),
+    "no_update_time": Reason(
+        "The record carries no readable update time, so its age cannot be compared.",
+        "Save the record once in Pipedrive, then replay the failure.",
+    ),
+    "unusable_text": Reason(
+        "A text holds characters that cannot be stored or sent: a NUL or half a surrogate pair.",
+        "Correct the text in Pipedrive; the next change brings the record over.",
+    ),
+    "too_long": Reason(
+        "A value is longer than Hull or Pipedrive accept.",
+        "Shorten the value at its source; the record's other fields were carried over.",
+    ),
+    "wrong_type": Reason(
+        "A field holds a value of another type than its definition says.",
+        "Correct the value in Pipedrive, or map another field; the record's other fields were carried over.",
+    ),
+    "option_unknown": Reason(
+        "A field names an option that its definition does not list.",
+        "Refresh by fetching again; if it stays, add the option in Pipedrive or choose another value.",
+    ),
+    "field_missing": Reason(
+        "A mapped field is not part of the record.",
+        "The field was deleted in Pipedrive, or renamed to a new one: correct the mapping in the settings.",
+    ),
+    "duplicate_claim": Reason(
+        "Another record already holds this e-mail, domain or external id; this one travels with its Pipedrive id alone.",
+        "Merge the two records in Pipedrive, or correct the value on one of them.",
+    ),
+    "deleted_in_pipedrive": Reason(
+        "The record is marked deleted in Pipedrive.",
+        "Nothing to do; switch on support for deletions in the settings to mark it in Hull too.",
+    ),
+    "stale": Reason(
+        "A newer state of this record had already been carried over.", "Nothing to do: the newer state stays."
+    ),
+    "unchanged": Reason("Nothing that is mapped differs from what was carried over last.", "Nothing to do."),
+    "shell_created": Reason(
+        "An Organization that was not known yet is referenced by a Person; an empty Account stands in for it.",
+        "Nothing to do: the fetch of Organizations fills it.",
+    ),
+    "gone": Reason(
+        "Pipedrive no longer has this record, or it is not visible to the connected user.",
+        "Check the record in Pipedrive; undelete it or widen its visibility if it should be synchronised.",
+    ),
+    # Outgoing
+    "outgoing_unknown_record": Reason(
+        "This User or Account has no known counterpart in Pipedrive yet.",
+        "Fetch Persons and Organizations first, so that known records are linked.",
+    ),
+    "not_in_segment": Reason(
+        "The record is in none of the synchronised segments.",
+        "Add one of its segments to the synchronised segments in the settings, or the record to one of them.",
+    ),
+    "no_outgoing_mapping": Reason(
+        "No outgoing attributes are set.", "Add outgoing attributes in the settings; until then nothing is sent."
+    ),
+    "no_hull_id": Reason(
+        "A message from Hull carries no id of the User or Account.",
+        "Send the record again from Hull; if it stays, report the message to Hull.",
+    ),
+    "refused_by_pipedrive": Reason(
+        "Pipedrive read the write and refused it.",
+        "Read Pipedrive's own words in the failure, correct the value at its source, then replay.",
+    ),
+    # Pages and connections
+    "page_not_json": Reason(
+        "Pipedrive answered with something that is not JSON, or was cut off on the way.",
+        "Tried again by itself; if it persists, look at the excerpt in the failure and at Pipedrive's status page.",
+    ),
+    "page_malformed": Reason(
+        "Pipedrive answered JSON without a list of records where one belongs.",
+        "Look at the excerpt in the failure; if it persists, ask Pipedrive's support.",
+    ),
+    "page_repeats": Reason(
+        "Pipedrive gave the same page cursor twice, so the walk would never end.",
+        "The run was stopped where it stands; replay the failure to go on from the last good page.",
+    ),
+    "html_answer": Reason(
+        "An HTML page came instead of data, as Pipedrive's edge sends when it blocks or is in maintenance.",
+        "The work waits and is tried again by itself; lower the request rate if it happens often.",
+    ),
+    "remote_unavailable": Reason(
+        "The remote system could not be reached, took too long or answered with a server error.",
+        "Tried again by itself with growing pauses; check the remote system's status page if it lasts.",
+    ),
+    "rate_limited": Reason(
+        "Pipedrive asked for a pause: too many requests in two seconds.",
+        "Goes on by itself after the pause; nothing to do.",
+    ),
+    "bad_request": Reason(
+        "The remote system refused the request itself.",
+        "Read the remote's words in the failure; a mapped field may have been deleted.",
+    ),
+    "unauthorized": Reason(
+        "Unauthorized: the remote system no longer accepts the credentials.",
+        "Open Credentials and connect again, to the same Pipedrive account; work waits and then goes on.",
+    ),
+    "forbidden": Reason(
+        "The connected user may not do this.",
+        "Connect with an administrator of Pipedrive, or widen the user's permissions.",
+    ),
+    "payment_required": Reason(
+        "The company's account at the remote system is not open.", "Settle the account with the vendor, then resume."
+    ),
+    "hull_refused": Reason(
+        "Hull refused the connector's id and secret.",
+        "Check organization, connector id and secret in Hull, and add the connector again with the right ones.",
+    ),
+    # The engine
+    "attempts_exhausted": Reason(
+        "The work failed on every attempt.",
+        "Read the last error in the failure, remove its cause, then replay.",
+    ),
+    "worker_lost": Reason(
+        "The worker died on every attempt of this stage.",
+        "Look for out-of-memory kills; replay after the cause is gone.",
+    ),
+    "internal_error": Reason(
+        "A defect of the pipeline itself.",
+        "Keep the failure with its traceback and report it; replay after the fix.",
+    ),
+    "cancelled": Reason("An operator cancelled the run.", "Start a new fetch when wanted."),
+    "connector_paused": Reason(
+        "The connector is paused.", "Resume it with `pipeline connectors resume`; the waiting work then goes on."
+    ),
+    "settings_refused": Reason("The settings were not taken over.", "Correct every mistake that is named."),
+    "stale_overwrite": Reason(
+        "Two writers crossed: Hull showed an older value for a moment.",
+        "Nothing to do: the newest state was sent again.",
+    ),
+    "lease_lost": Reason(
+        "Another worker took this batch over.", "Nothing to do; lengthen LEASE_S if it happens often."
+    ),
+}
+
+
+def describe(code: str) -> str:
+    """The meaning and the advice of a reason code, as one text."""
+    reason = REASONS[code]
+    return f"{reason.meaning} {reason.advice}"

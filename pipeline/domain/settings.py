@@ -1,0 +1,119 @@
+"""The settings of one connector, as the customer writes them. Wrong settings are refused whole, every mistake named.
+
+The names are those of the connector being replaced, so that a Hull organization can move over with its settings.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.domain.kinds import Claim, Entity
+
+DEFAULT_ORGANIZATION_DOMAIN = "website"
+"""The Organization field that holds its web site where the company has it: the default source of the domain claim."""
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClaimRule(_Row):
+    """Which Pipedrive field identifies a record in Hull: `service` is the field's code, `hull` the claim it feeds."""
+
+    hull: Literal[Claim.EMAIL, Claim.EXTERNAL_ID, Claim.DOMAIN]
+    service: Name
+
+
+class AttributeMapping(_Row):
+    """One attribute and one field, in one direction.
+
+    on_null  what an empty source does to the other side: clear it, or leave it as it is
+    form     `label` and `primary` are the usual values; `id` keeps option ids, `list` the whole list of e-mails or phones
+    parts    for addresses: also deliver these parts as `<attribute>_<part>`, for example `locality`, `country`
+    """
+
+    hull: Name
+    service: Name
+    on_null: Literal["clear", "ignore"] = "clear"
+    form: Literal["default", "id", "list"] = "default"
+    parts: tuple[Name, ...] = ()
+
+
+class ConnectorSettings(BaseModel):
+    """Everything a customer can set; unset names have the defaults below."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_claims: tuple[ClaimRule, ...] = (ClaimRule(hull=Claim.EMAIL, service="email"),)
+    account_claims: tuple[ClaimRule, ...] = (ClaimRule(hull=Claim.DOMAIN, service=DEFAULT_ORGANIZATION_DOMAIN),)
+    incoming_user_attributes: tuple[AttributeMapping, ...] = ()
+    incoming_account_attributes: tuple[AttributeMapping, ...] = ()
+    outgoing_user_attributes: tuple[AttributeMapping, ...] = ()
+    outgoing_account_attributes: tuple[AttributeMapping, ...] = ()
+    synchronized_user_segments: tuple[Name, ...] = ()
+    synchronized_account_segments: tuple[Name, ...] = ()
+    link_users_in_hull: bool = True
+    link_users_in_service: bool = False
+    support_user_deletion: bool = False
+    support_account_deletion: bool = False
+    ignore_deleted_users: bool = True
+    ignore_deleted_accounts: bool = True
+    full_fetch_cron: str = ""
+    """When celery beat fetches everything, as five cron fields in UTC, for example `15 2 * * *`; empty means never."""
+
+    @model_validator(mode="after")
+    def _names_must_be_used_once(self) -> ConnectorSettings:
+        for name in ("incoming_user_attributes", "incoming_account_attributes"):
+            _refuse_repeats(name, "hull", [row.hull for row in getattr(self, name)])
+        for name in ("outgoing_user_attributes", "outgoing_account_attributes"):
+            _refuse_repeats(name, "service", [row.service for row in getattr(self, name)])
+        if any(rule.hull is Claim.DOMAIN for rule in self.user_claims):
+            raise ValueError("user_claims: a User is not identified by domain; use email or external_id")
+        if any(rule.hull is Claim.EMAIL for rule in self.account_claims):
+            raise ValueError("account_claims: an Account is not identified by email; use domain or external_id")
+        return self
+
+    def claims(self, entity: Entity) -> tuple[ClaimRule, ...]:
+        return self.user_claims if entity is Entity.PERSON else self.account_claims
+
+    def incoming(self, entity: Entity) -> tuple[AttributeMapping, ...]:
+        return self.incoming_user_attributes if entity is Entity.PERSON else self.incoming_account_attributes
+
+    def outgoing(self, entity: Entity) -> tuple[AttributeMapping, ...]:
+        return self.outgoing_user_attributes if entity is Entity.PERSON else self.outgoing_account_attributes
+
+
+def _refuse_repeats(setting: str, column: str, values: list[str]) -> None:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{setting}: {column} is used more than once: {', '.join(repeated)}")
+
+
+class SettingsRefused(ValueError):
+    """The settings were not taken over; `mistakes` names each of them with its place."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        super().__init__("these settings were refused:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+
+
+def read_settings(document: Any) -> ConnectorSettings:
+    """Take over a settings document.
+
+    Raises: SettingsRefused naming every mistake at once.
+    """
+    try:
+        return ConnectorSettings.model_validate(document)
+    except ValidationError as refused:
+        mistakes = [_describe(error) for error in refused.errors()]
+        raise SettingsRefused(mistakes) from None
+
+
+def _describe(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
