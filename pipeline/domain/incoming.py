@@ -24,7 +24,7 @@ class IncomingRecord:
     claims           claim → normalised value, without the anonymous id, in the order of the settings
     attributes       attribute → value; None means the field is empty in Pipedrive
     organization_id  for a Person: the Organization it belongs to, else None
-    digest           16 bytes as 32 hex digits over claims, attributes, link and mapping: equal digests mean equal content
+    digest           32 hex digits over claims, attributes, link and mapping: equal digests mean equal content
     problems         fields that were left out, with their reason codes
     """
 

@@ -47,7 +47,7 @@ REASONS: dict[str, Reason] = {
         "The field was deleted in Pipedrive, or renamed to a new one: correct the mapping in the settings.",
     ),
     "duplicate_claim": Reason(
-        "Another record already holds this e-mail, domain or external id; this one travels with its Pipedrive id alone.",
+        "Another record already holds this e-mail, domain or external id; this one travels by its Pipedrive id alone.",
         "Merge the two records in Pipedrive, or correct the value on one of them.",
     ),
     "deleted_in_pipedrive": Reason(

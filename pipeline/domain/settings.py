@@ -32,7 +32,7 @@ class AttributeMapping(_Row):
     """One attribute and one field, in one direction.
 
     on_null  what an empty source does to the other side: clear it, or leave it as it is
-    form     `label` and `primary` are the usual values; `id` keeps option ids, `list` the whole list of e-mails or phones
+    form     by default labels and the primary value; `id` keeps option ids, `list` the whole list of e-mails
     parts    for addresses: also deliver these parts as `<attribute>_<part>`, for example `locality`, `country`
     """
 
