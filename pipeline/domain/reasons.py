@@ -107,6 +107,22 @@ REASONS: dict[str, Reason] = {
         "The remote system could not be reached, took too long or answered with a server error.",
         "Tried again by itself with growing pauses; check the remote system's status page if it lasts.",
     ),
+    "remote_unreachable": Reason(
+        "No connection to the remote system could be made; nothing was sent.",
+        "Tried again by itself; check name resolution, proxy and firewall if it lasts.",
+    ),
+    "body_too_large": Reason(
+        "The answer was larger than any page of records can be, and was not read to its end.",
+        "Ask the remote system's support; nothing of this answer was carried over.",
+    ),
+    "daily_budget_spent": Reason(
+        "Pipedrive's daily budget of tokens is spent, by all users and apps of the company together.",
+        "Goes on by itself when the budget returns at Pipedrive's midnight; see `pipeline budget`, or buy a top-up.",
+    ),
+    "host_refused": Reason(
+        "A credential or a message names a host that may not be called.",
+        "Connect again; if the host is right, add it to the allow-list in the environment.",
+    ),
     "rate_limited": Reason(
         "Pipedrive asked for a pause: too many requests in two seconds.",
         "Goes on by itself after the pause; nothing to do.",
