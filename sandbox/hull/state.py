@@ -1,0 +1,200 @@
+"""Everything one Hull organization holds for one connector, and the ways it changes.
+
+The identity rules are in records/identity, the attribute rules in records/attributes; this room keeps both true
+together with links, segments, search indexes, counts and the log. Callers hold `state.lock` while they change
+anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox.hull.received import Received
+from sandbox.hull.records.attributes import Changes, write_attributes
+from sandbox.hull.records.entity import NATURAL_CLAIM, Directory, Entity, Kind
+from sandbox.hull.records.identity import Claims, Resolution, matching, natural_claim, read_claims, resolve
+from sandbox.hull.records.lookup import AttributeLookup
+from sandbox.hull.records.schema import IDENTIFYING, Schema
+from sandbox.hull.records.segments import Segment, Segments
+
+LOG_LINES = 20_000
+
+#: called with (record, what changed, whether the record is new)
+ChangeListener = Callable[[Entity, Changes, bool], None]
+
+
+class HullState:
+    """`connector` is the object `GET app` answers; `members` maps an Account's id to the ids of its Users."""
+
+    def __init__(self, *, connector: dict[str, Any], clock: Callable[[], float], received_limit: int) -> None:
+        self.lock = threading.RLock()
+        self.clock = clock
+        self.connector = connector
+        self.users, self.accounts = Directory("user"), Directory("account")
+        self.schemas: dict[Kind, Schema] = {"user": Schema("user"), "account": Schema("account")}
+        self.lookups = {"user": AttributeLookup(self.users), "account": AttributeLookup(self.accounts)}
+        self.segments = Segments()
+        self.members: dict[str, set[str]] = {}
+        self.links = 0
+        self.counts: Counter[str] = Counter()
+        self.received = Received(received_limit)
+        self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LINES)
+        self.listener: ChangeListener | None = None
+        self.notify_on_firehose = False
+        self.match_accounts_by_email_domain = False
+
+    def directory(self, kind: Kind) -> Directory:
+        return self.users if kind == "user" else self.accounts
+
+    def find(self, hull_id: str) -> Entity | None:
+        return self.users.find(hull_id) or self.accounts.find(hull_id)
+
+    def account_of(self, user: Entity) -> Entity | None:
+        return None if user.account_id is None else self.accounts.find(user.account_id)
+
+    def peek(self, kind: Kind, claims: Claims) -> Entity | None:
+        """Who the claims mean, changing nothing."""
+        matches = matching(self.directory(kind), claims)
+        return matches[0] if matches else None
+
+    def change_connector(self, fields: Mapping[str, Any]) -> None:
+        self.connector.update(fields)
+        self.connector["updated_at"] = iso(self.clock())
+
+    def report_error(self, kind: Kind, reason: str, **facts: Any) -> None:
+        """One line in the log, under the name Hull's own log uses."""
+        self.counts["errors"] += 1
+        line = {"event": f"incoming.{kind}.error", "reason": reason, "at": iso(self.clock()), **facts}
+        self.log.append(line)
+
+    def identify(self, kind: Kind, claims: Claims, *, create: bool, now: float) -> Resolution | None:
+        """Find, create or merge a record, and keep everything that refers to it true."""
+        directory = self.directory(kind)
+        found = resolve(directory, claims, create=create, now=now)
+        if found is None:
+            return None
+        self.counts["conflicts"] += found.conflicts
+        self.counts[f"{kind}s_created"] += found.created
+        for loser in found.merged:
+            self._absorb(found.entity, loser, now)
+        if found.changes:
+            self.lookups[kind].note(found.entity, found.changes)
+            found.entity.updated_at = now
+        if found.created and kind == "user" and self.match_accounts_by_email_domain:
+            self._match_account(found.entity, now)
+        return found
+
+    def write(self, entity: Entity, body: Mapping[str, Any], *, now: float, problems: list[str]) -> Changes:
+        """Apply the attributes of a message; those that identify go through the identity rules."""
+        identifying = IDENTIFYING[entity.kind] & {key.removeprefix("traits_") for key in body}
+        if identifying:
+            body = {key.removeprefix("traits_"): value for key, value in body.items()}
+            changes = self._write_identity(entity, {name: body[name] for name in identifying}, problems)
+            body = {key: value for key, value in body.items() if key not in identifying}
+        else:
+            changes = {}
+        changes |= write_attributes(entity, body, self.schemas[entity.kind], problems)
+        if changes:
+            entity.updated_at = now
+            self.lookups[entity.kind].note(entity, changes)
+        return changes
+
+    def link(self, user: Entity, account: Entity, now: float) -> Changes:
+        """A User belongs to one Account at most; a second link moves it."""
+        if user.account_id == account.id:
+            return {}
+        before = user.account_id
+        self.unlink(user)
+        user.account_id, user.updated_at = account.id, now
+        self.members.setdefault(account.id, set()).add(user.id)
+        self.links += 1
+        return {"id": (before, account.id)}
+
+    def unlink(self, user: Entity) -> None:
+        if user.account_id is not None:
+            self.members[user.account_id].discard(user.id)
+            user.account_id = None
+            self.links -= 1
+
+    def incinerate(self, entity: Entity) -> None:
+        """Delete a record for good."""
+        if entity.kind == "user":
+            self.unlink(entity)
+        for user_id in list(self.members.get(entity.id, ())):
+            self.unlink(self.users.by_id[user_id])
+        self.members.pop(entity.id, None)
+        self.lookups[entity.kind].forget(entity)
+        self.segments.replace_member(entity.id, None)
+        self.directory(entity.kind).remove(entity)
+        self.counts["incinerated"] += 1
+
+    def define_segment(self, kind: Kind, name: str, hull_ids: Iterable[str]) -> Segment:
+        """Make or refill a segment. Who enters or leaves is announced as {"segments": (left, entered)}, ids of segments."""
+        now, directory = self.clock(), self.directory(kind)
+        segment = self.segments.get_or_define(kind, name, now)
+        entered, left = self.segments.set_members(segment, hull_ids, now)
+        for hull_id in sorted(entered | left):
+            entity = directory.by_id.get(hull_id)
+            if entity is not None:
+                side = ([], [segment.id]) if hull_id in entered else ([segment.id], [])
+                self.announce(entity, {"segments": side})
+        return segment
+
+    def announce(self, entity: Entity, changes: Changes, *, is_new: bool = False) -> None:
+        """Tell the notifier, if there is one, that a record became another."""
+        if self.listener is not None and (changes or is_new):
+            self.listener(entity, changes, is_new)
+
+    def _absorb(self, winner: Entity, loser: Entity, now: float) -> None:
+        self.counts["merges"] += 1
+        self.lookups[loser.kind].forget(loser)
+        self.segments.replace_member(loser.id, winner.id)
+        if winner.kind == "user":
+            account = self.account_of(loser)
+            self.unlink(loser)
+            if account is not None and winner.account_id is None:
+                self.link(winner, account, now)
+            event_id = f"merge-{loser.id}"
+            merged = {
+                "event_id": event_id,
+                "event": "User merged",
+                "created_at": iso(now),
+                "properties": {"merged_id": loser.id},
+            }
+            winner.events = {**(winner.events or {}), event_id: merged}
+        for user_id in self.members.pop(loser.id, set()):
+            self.users.by_id[user_id].account_id = winner.id
+            self.members.setdefault(winner.id, set()).add(user_id)
+
+    def _write_identity(self, entity: Entity, given: Mapping[str, Any], problems: list[str]) -> Changes:
+        """`email`, `domain` and `external_id` among the attributes change the record's identity, but never merge it."""
+        kind, directory, changes = entity.kind, self.directory(entity.kind), Changes()
+        values = {name: v.get("value") if isinstance(v, dict) else v for name, v in given.items()}
+        claims = read_claims(kind, values, problems)
+        if claims.external_id is not None and claims.external_id != entity.external_id:
+            if entity.external_id is not None or claims.external_id in directory.by_external:
+                problems.append("external_id: cannot be changed, nor belong to two records")
+            else:
+                directory.set_external(entity, claims.external_id)
+                changes["external_id"] = (None, claims.external_id)
+        name = NATURAL_CLAIM[kind]
+        cleared = name in values and values[name] is None
+        if (claims.natural is not None or cleared) and claims.natural != entity.natural:
+            changes[name] = (entity.natural, claims.natural)
+            directory.set_natural(entity, claims.natural)
+        return changes
+
+    def _match_account(self, user: Entity, now: float) -> None:
+        """The platform's option to put a new User into the Account of its e-mail's domain."""
+        domain = natural_claim("account", (user.natural or "").rpartition("@")[2], []) if user.natural else None
+        account = next(iter(self.accounts.holders(domain)), None) if domain else None
+        if account is not None:
+            self.link(user, account, now)
+
+
+def iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
