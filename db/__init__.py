@@ -1,0 +1,1 @@
+"""SQL: tables, and every question the pipeline asks of them, one subject a file."""

@@ -1,0 +1,262 @@
+"""Batches: what moves through extract, transform and load, under a lease with a fencing token.
+
+A stage claims its batch, works, and writes its result together with the next stage in one transaction that holds only while
+the token is still its own. Whoever finds the batch elsewhere stops at once, so any stage may be started twice.
+All times are the database's; the clock of a worker decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CursorResult,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Row,
+    SmallInteger,
+    Uuid,
+    bindparam,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base, Count, Created, RowId
+from pipeline.errors import LostLease
+
+STRANDED_S = 20
+"""A batch that was handed to the broker this long ago and that no worker has claimed is handed over again."""
+
+
+class Batch(Base):
+    __tablename__ = "batches"
+    __table_args__ = (
+        Index("ix_batches_moving", "due_at", postgresql_where=text("state IN ('ready', 'running')")),
+        Index("ix_batches_run", "run_id", "state"),
+    )
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
+    direction: Mapped[str]
+    entity: Mapped[str]
+    queue: Mapped[str]
+    run_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("runs.id", ondelete="CASCADE"))
+    slice_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("slices.id", ondelete="CASCADE"))
+    read_back_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The batch that carries Pipedrive's answers of an outgoing batch back to Hull."""
+    stage: Mapped[str] = mapped_column(server_default="extract")
+    state: Mapped[str] = mapped_column(server_default="waiting")
+    """`waiting` (not handed over yet), `ready`, `running`, `done`, `failed`, `cancelled`."""
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    due_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    enqueued_at: Mapped[datetime | None]
+    lease_token: Mapped[UUID | None] = mapped_column(Uuid)
+    lease_until: Mapped[datetime | None]
+    task_id: Mapped[str | None]
+    extracted: Mapped[bytes | None] = mapped_column(LargeBinary)
+    extracted_at: Mapped[datetime | None]
+    transformed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    records: Mapped[Count]
+    created_at: Mapped[Created]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedBatch:
+    """A batch in this worker's hands, with the token that every later write must carry."""
+
+    id: int
+    connector_key: int
+    direction: str
+    entity: str
+    queue: str
+    run_id: int | None
+    slice_id: int | None
+    read_back_id: int | None
+    stage: str
+    attempts: int
+    token: UUID
+    extracted_at: datetime | None
+
+
+_CLAIM = text("""
+    UPDATE batches SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
+           lease_until = now() + make_interval(secs => :lease_s)
+     WHERE id = :id AND stage = :stage
+       AND (state = 'ready' AND due_at <= now() OR state = 'running' AND lease_until < now())
+    RETURNING id, connector_key, direction, entity, queue, run_id, slice_id, read_back_id, stage, attempts,
+              lease_token AS token, extracted_at""")
+
+_EXTEND = text("""
+    UPDATE batches SET lease_until = now() + make_interval(secs => :lease_s)
+     WHERE id = :id AND lease_token = :token AND state = 'running'""")
+
+_HOLD = text("SELECT id FROM batches WHERE id = :id AND lease_token = :token AND state = 'running' FOR UPDATE")
+
+_STAGE_EXTRACTED = text("""
+    UPDATE batches SET extracted = :staged, extracted_at = now(), records = :records WHERE id = :id""").bindparams(
+    bindparam("staged", type_=LargeBinary)
+)
+
+_STAGE_TRANSFORMED = text("UPDATE batches SET transformed = :staged WHERE id = :id").bindparams(
+    bindparam("staged", type_=LargeBinary)
+)
+
+_PASS_ON = text("""
+    UPDATE batches SET stage = :stage, state = 'ready', attempts = 0, lease_token = NULL, lease_until = NULL,
+           due_at = now(), enqueued_at = now()
+     WHERE id = :id""")
+
+_END = text("""
+    UPDATE batches SET state = :state, lease_token = NULL, lease_until = NULL, extracted = NULL, transformed = NULL
+     WHERE id = :id""")
+
+_FAIL = text("UPDATE batches SET state = 'failed', lease_token = NULL, lease_until = NULL WHERE id = :id")
+
+_PUT_OFF = text("""
+    UPDATE batches SET state = 'ready', lease_token = NULL, lease_until = NULL, enqueued_at = NULL,
+           due_at = now() + make_interval(secs => :wait_s), attempts = attempts - :uncounted
+     WHERE id = :id""")
+
+_RELEASE = text("""
+    UPDATE batches SET state = 'ready', enqueued_at = now(), due_at = now()
+     WHERE id IN (SELECT id FROM batches WHERE run_id = :run_id AND state = 'waiting' ORDER BY id
+                   LIMIT greatest(0, :in_flight - (SELECT count(*) FROM batches
+                                                    WHERE run_id = :run_id AND state IN ('ready', 'running'))))
+    RETURNING id""")
+
+_SWEEP = text("""
+    UPDATE batches b SET enqueued_at = now()
+      FROM (SELECT b.id FROM batches b JOIN connectors c ON c.key = b.connector_key
+             WHERE c.state = 'active'
+               AND (b.state = 'ready' AND b.due_at <= now()
+                    AND (b.enqueued_at IS NULL OR b.enqueued_at < now() - make_interval(secs => :stranded_s))
+                 OR b.state = 'running' AND b.lease_until < now()
+                    AND (b.enqueued_at IS NULL OR b.enqueued_at < b.lease_until))
+             ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED) due
+     WHERE b.id = due.id
+    RETURNING b.id, b.direction, b.queue, b.stage, b.state, b.attempts""")
+
+_OPEN = text("SELECT count(*) FROM batches WHERE run_id = :run_id AND state IN ('waiting', 'ready', 'running')")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wakeup:
+    """What the broker must be told: run this batch from this stage on, on this queue."""
+
+    batch_id: int
+    direction: str
+    queue: str
+    stage: str
+
+
+def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None) -> ClaimedBatch | None:
+    """Take the batch for one stage, or None when it is not there to be taken. Attempts count from here on."""
+    row = session.execute(
+        _CLAIM, {"id": batch_id, "stage": stage, "lease_s": lease_s, "task_id": task_id}
+    ).one_or_none()
+    return ClaimedBatch(**row._asdict()) if row else None
+
+
+def extend_lease(session: Session, batch: ClaimedBatch, lease_s: float) -> None:
+    """Go on holding the batch while a stage works. A lost lease shows at the next `hold`."""
+    session.execute(_EXTEND, {"id": batch.id, "token": batch.token, "lease_s": lease_s})
+
+
+def hold(session: Session, batch: ClaimedBatch) -> None:
+    """Fence: whatever this transaction writes counts only if the batch is still ours.
+
+    Raises: LostLease.
+    """
+    if session.execute(_HOLD, {"id": batch.id, "token": batch.token}).one_or_none() is None:
+        raise LostLease("lease_lost", f"batch {batch.id}")
+
+
+def stage_extracted(session: Session, batch: ClaimedBatch, staged: bytes, records: int) -> None:
+    """Keep what extract read, for transform."""
+    session.execute(_STAGE_EXTRACTED, {"id": batch.id, "staged": staged, "records": records})
+
+
+def stage_transformed(session: Session, batch: ClaimedBatch, staged: bytes) -> None:
+    """Keep what transform made, for load."""
+    session.execute(_STAGE_TRANSFORMED, {"id": batch.id, "staged": staged})
+
+
+def staged(session: Session, batch_id: int) -> tuple[bytes | None, bytes | None]:
+    """What the earlier stages left: (extracted, transformed)."""
+    row = session.execute(select(Batch.extracted, Batch.transformed).where(Batch.id == batch_id)).one()
+    return row.extracted, row.transformed
+
+
+def pass_on(session: Session, batch: ClaimedBatch, stage: str) -> None:
+    """This stage is done; the chain's next message finds the batch ready."""
+    session.execute(_PASS_ON, {"id": batch.id, "stage": stage})
+
+
+def end(session: Session, batch_id: int, state: str = "done") -> None:
+    """Nothing is left to do; what was staged is cleared."""
+    session.execute(_END, {"id": batch_id, "state": state})
+
+
+def fail(session: Session, batch: ClaimedBatch) -> None:
+    """The stage gave up. What was staged stays, so that a replay starts from this stage."""
+    session.execute(_FAIL, {"id": batch.id})
+
+
+def put_off(session: Session, batch: ClaimedBatch, wait_s: float, *, counted: bool) -> None:
+    """Try this stage again in `wait_s` seconds. Waiting for a rate limit does not count as an attempt."""
+    session.execute(_PUT_OFF, {"id": batch.id, "wait_s": wait_s, "uncounted": 0 if counted else 1})
+
+
+def revive(session: Session, batch_id: int) -> Wakeup | None:
+    """Make a failed batch ready again at the stage that failed."""
+    row = session.scalars(
+        update(Batch)
+        .where(Batch.id == batch_id, Batch.state == "failed")
+        .values(state="ready", attempts=0, due_at=func.now(), enqueued_at=func.now())
+        .returning(Batch)
+    ).one_or_none()
+    return Wakeup(batch_id=row.id, direction=row.direction, queue=row.queue, stage=row.stage) if row else None
+
+
+def release_waiting(session: Session, run_id: int, in_flight: int) -> list[int]:
+    """Hand over as many waiting batches of the run as may move at once. The run must be locked."""
+    return list(session.scalars(_RELEASE, {"run_id": run_id, "in_flight": in_flight}))
+
+
+def open_batches(session: Session, run_id: int) -> int:
+    """How many batches of the run are not at their end."""
+    return int(session.execute(_OPEN, {"run_id": run_id}).scalar_one())
+
+
+def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup, str]]:
+    """Batches that are due and that nobody is on the way to: (what to wake, `waited` or `lost`).
+
+    `waited` is planned (a retry or a rate limit came due); `lost` means that a message or a worker vanished.
+    """
+    rows = session.execute(_SWEEP, {"stranded_s": stranded_s}).all()
+    return [
+        (Wakeup(batch_id=row.id, direction=row.direction, queue=row.queue, stage=row.stage), _why(row)) for row in rows
+    ]
+
+
+def _why(row: Row[Any]) -> str:
+    return "waited" if row.state == "ready" and row.attempts > 0 else "lost"
+
+
+def cancel_open(session: Session, run_id: int) -> int:
+    """Cancel what has not ended; a stage at work loses its lease and stops at its next write."""
+    cancelled = session.execute(
+        update(Batch)
+        .where(Batch.run_id == run_id, Batch.state.in_(("waiting", "ready", "running")))
+        .values(state="cancelled", lease_token=None, lease_until=None, extracted=None, transformed=None)
+    )
+    return cast("CursorResult[Any]", cancelled).rowcount

@@ -1,0 +1,147 @@
+"""Connectors, their credentials, their settings and what Pipedrive says of its fields."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Identity, Integer, LargeBinary, UniqueConstraint, delete, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base, Created, RowId
+
+
+class Connector(Base):
+    """One Hull organization joined to one Pipedrive company.
+
+    key  our own short number, used in every other table
+    id   the Hull connector id, 24 hex digits: what people and Hull name it by, besides its name
+    """
+
+    __tablename__ = "connectors"
+
+    key: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    hull_organization: Mapped[str]
+    pipedrive_company: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default="active")
+    """`active` or `paused`; a paused connector keeps its work and does none."""
+    pause_reason: Mapped[str | None]
+    created_at: Mapped[Created]
+
+
+class Credential(Base):
+    """Secrets, encrypted with the rotating keys; see `pipeline.vault`."""
+
+    __tablename__ = "credentials"
+
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    """`hull_secret`, `pipedrive_api_token`, `webhook_password`, `webhook_path`."""
+    ciphertext: Mapped[bytes] = mapped_column(LargeBinary)
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class SettingsVersion(Base):
+    """Every version of a connector's settings that was ever in force; the highest one is."""
+
+    __tablename__ = "settings_versions"
+    __table_args__ = (UniqueConstraint("connector_key", "version"),)
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
+    version: Mapped[int] = mapped_column(Integer)
+    document: Mapped[dict[str, Any]]
+    author: Mapped[str]
+    created_at: Mapped[Created]
+
+
+class FieldDefinitions(Base):
+    """The rows of personFields or organizationFields as Pipedrive last gave them."""
+
+    __tablename__ = "field_definitions"
+
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"), primary_key=True)
+    entity: Mapped[str] = mapped_column(primary_key=True)
+    rows: Mapped[list[Any]]
+    fetched_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+def find_connector(session: Session, id_or_name: str) -> Connector | None:
+    """The connector of that id or name."""
+    return session.scalar(select(Connector).where(or_(Connector.id == id_or_name, Connector.name == id_or_name)))
+
+
+def get_connector(session: Session, key: int) -> Connector:
+    """The connector of that key; it must exist."""
+    return session.get_one(Connector, key)
+
+
+def all_connectors(session: Session) -> list[Connector]:
+    """Every connector, oldest first."""
+    return list(session.scalars(select(Connector).order_by(Connector.key)))
+
+
+def settings_in_force(session: Session, connector_key: int) -> SettingsVersion:
+    """The newest version of the settings; a connector always has one."""
+    newest = select(SettingsVersion).where(SettingsVersion.connector_key == connector_key)
+    return session.scalars(newest.order_by(SettingsVersion.version.desc()).limit(1)).one()
+
+
+def settings_history(session: Session, connector_key: int) -> list[SettingsVersion]:
+    """All versions, newest first."""
+    of_connector = select(SettingsVersion).where(SettingsVersion.connector_key == connector_key)
+    return list(session.scalars(of_connector.order_by(SettingsVersion.version.desc())))
+
+
+def add_settings(session: Session, connector_key: int, document: dict[str, Any], *, author: str) -> SettingsVersion:
+    """Put a new version in force. The connector's row is locked, so that two editors get two versions."""
+    session.execute(select(Connector.key).where(Connector.key == connector_key).with_for_update())
+    last = session.scalar(select(func.max(SettingsVersion.version)).filter_by(connector_key=connector_key)) or 0
+    version = SettingsVersion(connector_key=connector_key, version=last + 1, document=document, author=author)
+    session.add(version)
+    session.flush()
+    return version
+
+
+def find_fields(session: Session, connector_key: int, entity: str) -> FieldDefinitions | None:
+    """The field definitions last read, if any were."""
+    return session.get(FieldDefinitions, (connector_key, entity))
+
+
+def keep_fields(session: Session, connector_key: int, entity: str, rows: list[Any]) -> None:
+    """Replace the field definitions of one entity."""
+    row = insert(FieldDefinitions).values(connector_key=connector_key, entity=entity, rows=rows, fetched_at=func.now())
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=["connector_key", "entity"],
+            set_={"rows": row.excluded.rows, "fetched_at": row.excluded.fetched_at},
+        )
+    )
+
+
+def credentials_of(session: Session, connector_key: int) -> dict[str, bytes]:
+    """Name → ciphertext."""
+    rows = session.execute(select(Credential.name, Credential.ciphertext).filter_by(connector_key=connector_key))
+    return dict(list(rows.tuples()))
+
+
+def keep_credential(session: Session, connector_key: int, name: str, ciphertext: bytes) -> None:
+    """Add or replace one secret."""
+    row = insert(Credential).values(connector_key=connector_key, name=name, ciphertext=ciphertext)
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=["connector_key", "name"],
+            set_={"ciphertext": row.excluded.ciphertext, "updated_at": func.now()},
+        )
+    )
+
+
+def remove_rows_of(session: Session, connector_key: int) -> None:
+    """Forget a connector and everything that belongs to it."""
+    for table in reversed(Base.metadata.sorted_tables):
+        if "connector_key" in table.columns:
+            session.execute(delete(table).where(table.c.connector_key == connector_key))
+    session.execute(delete(Connector).where(Connector.key == connector_key))

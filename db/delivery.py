@@ -1,0 +1,50 @@
+"""Deliveries: webhooks and notifications exactly as received, stored before they are acknowledged."""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, Index, Integer, LargeBinary, UniqueConstraint, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base, Created, RowId
+
+
+class Delivery(Base):
+    """key  what makes a repeated delivery the same one: the webhook's event id, the notification's id."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("connector_key", "source", "key"),
+        Index("ix_deliveries_unfolded", "id", postgresql_where=text("state = 'new'")),
+    )
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
+    source: Mapped[str]
+    """`pipedrive` or `hull`."""
+    key: Mapped[str]
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    state: Mapped[str] = mapped_column(server_default="new")
+    """`new`, `folded` (its changes stand in the table of changes) or `refused`."""
+    reason: Mapped[str | None]
+    received_at: Mapped[Created]
+
+
+def keep_delivery(session: Session, connector_key: int, source: str, key: str, body: bytes) -> int | None:
+    """Store a delivery; None when the same one is here already."""
+    row = insert(Delivery).values(connector_key=connector_key, source=source, key=key, body=body)
+    return session.scalar(row.on_conflict_do_nothing().returning(Delivery.id))
+
+
+def take_unfolded(session: Session, limit: int = 200) -> list[Delivery]:
+    """Deliveries nobody has folded yet, oldest first, locked for this transaction."""
+    query = select(Delivery).where(Delivery.state == "new").order_by(Delivery.id).limit(limit)
+    return list(session.scalars(query.with_for_update(skip_locked=True)))
+
+
+def mark_delivery(session: Session, delivery_id: int, state: str, reason: str | None = None) -> None:
+    session.execute(update(Delivery).where(Delivery.id == delivery_id).values(state=state, reason=reason))
+
+
+def count_unfolded(session: Session, connector_key: int) -> int:
+    return session.scalar(select(func.count(Delivery.id)).filter_by(connector_key=connector_key, state="new")) or 0

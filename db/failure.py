@@ -1,0 +1,174 @@
+"""Failures: what gave up, kept whole, until a person has replayed or discarded it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import zstandard
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base, Created, RowId
+
+
+class Failure(Base):
+    """A record, a batch stage or a control task that gave up.
+
+    subject      what failed, unique among open failures: `incoming:person:17`, `batch:12`, `control:resolve`
+    fingerprint  equal for failures with the same cause
+    payload      the record as it came, zstd
+    """
+
+    __tablename__ = "failures"
+    __table_args__ = (
+        Index("uq_failures_open", "connector_key", "subject", unique=True, postgresql_where=text("state = 'open'")),
+        Index("ix_failures_latest", "connector_key", "state", "id"),
+    )
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str]
+    """`record`, `batch` or `control`."""
+    subject: Mapped[str]
+    direction: Mapped[str]
+    entity: Mapped[str]
+    record_id: Mapped[str | None]
+    batch_id: Mapped[int | None] = mapped_column(BigInteger)
+    run_id: Mapped[int | None] = mapped_column(BigInteger)
+    stage: Mapped[str]
+    reason: Mapped[str]
+    detail: Mapped[str]
+    field: Mapped[str | None]
+    fingerprint: Mapped[str]
+    payload: Mapped[bytes | None] = mapped_column(LargeBinary)
+    traceback: Mapped[str | None]
+    exchange: Mapped[dict[str, Any] | None]
+    task_id: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    state: Mapped[str] = mapped_column(server_default="open")
+    """`open`, `replayed`, `discarded`."""
+    closed_by: Mapped[str | None]
+    closed_why: Mapped[str | None]
+    created_at: Mapped[Created]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFailure:
+    """What is to be kept of something that gave up; see `Failure`."""
+
+    connector_key: int
+    kind: str
+    subject: str
+    direction: str
+    entity: str
+    stage: str
+    reason: str
+    detail: str
+    record_id: str | None = None
+    batch_id: int | None = None
+    run_id: int | None = None
+    field: str | None = None
+    payload: bytes | None = None
+    traceback: str | None = None
+    exchange: dict[str, Any] | None = None
+    task_id: str | None = None
+    attempts: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        cause = f"{self.kind}:{self.direction}:{self.entity}:{self.stage}:{self.reason}:{self.field or ''}"
+        return hashlib.blake2b(cause.encode(), digest_size=8).hexdigest()
+
+
+def record_subject(direction: str, entity: str, record_id: str) -> str:
+    return f"{direction}:{entity}:{record_id}"
+
+
+def batch_subject(batch_id: int) -> str:
+    return f"batch:{batch_id}"
+
+
+def keep_failures(session: Session, failures: Sequence[NewFailure]) -> None:
+    """Keep what gave up. What is open already is renewed, so that one cause shows once."""
+    for failure in sorted(failures, key=lambda each: each.subject):
+        row = _columns(failure)
+        session.execute(
+            insert(Failure)
+            .values(**row)
+            .on_conflict_do_update(
+                index_elements=["connector_key", "subject"],
+                index_where=text("state = 'open'"),
+                set_={**row, "updated_at": func.now(), "attempts": Failure.attempts + row["attempts"]},
+            )
+        )
+
+
+def _columns(failure: NewFailure) -> dict[str, Any]:
+    row = {name: getattr(failure, name) for name in NewFailure.__slots__}
+    row["fingerprint"] = failure.fingerprint
+    if failure.payload is not None:
+        row["payload"] = zstandard.ZstdCompressor(level=3).compress(failure.payload)
+    return row
+
+
+def payload_of(failure: Failure) -> bytes | None:
+    """The payload as it came."""
+    return None if failure.payload is None else zstandard.ZstdDecompressor().decompress(failure.payload)
+
+
+def find_failures(
+    session: Session,
+    *,
+    connector_key: int | None = None,
+    ids: Sequence[int] = (),
+    reason: str | None = None,
+    entity: str | None = None,
+    since: datetime | None = None,
+    state: str | None = "open",
+    limit: int | None = 100,
+) -> list[Failure]:
+    """Failures by filter, newest first."""
+    query = select(Failure).order_by(Failure.id.desc())
+    exact = {"connector_key": connector_key, "reason": reason, "entity": entity, "state": state}
+    query = query.filter_by(**{name: value for name, value in exact.items() if value is not None})
+    if ids:
+        query = query.where(Failure.id.in_(ids))
+    if since is not None:
+        query = query.where(Failure.updated_at >= since)
+    return list(session.scalars(query if limit is None else query.limit(limit)))
+
+
+def close_failure(session: Session, failure_id: int, state: str, *, by: str, why: str) -> bool:
+    """Take an open failure off the list; False when somebody else did so first."""
+    closed = session.scalar(
+        update(Failure)
+        .where(Failure.id == failure_id, Failure.state == "open")
+        .values(state=state, closed_by=by, closed_why=why, updated_at=func.now())
+        .returning(Failure.id)
+    )
+    return closed is not None
+
+
+def close_healed(session: Session, connector_key: int, subjects: Sequence[str]) -> None:
+    """Close the open failures of records that have come through since."""
+    session.execute(
+        update(Failure)
+        .where(Failure.connector_key == connector_key, Failure.state == "open", Failure.subject.in_(subjects))
+        .values(state="replayed", closed_by="pipeline", closed_why="came through later", updated_at=func.now())
+    )
+
+
+def count_open(session: Session, connector_key: int) -> dict[tuple[str, str], int]:
+    """(entity, reason) → open failures."""
+    query = (
+        select(Failure.entity, Failure.reason, func.count())
+        .filter_by(connector_key=connector_key, state="open")
+        .group_by(Failure.entity, Failure.reason)
+    )
+    return {(entity, reason): count for entity, reason, count in session.execute(query).tuples()}

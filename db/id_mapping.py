@@ -1,0 +1,185 @@
+"""The id map: which User is which Person, which Account is which Organization; and what was last delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Index, Integer, LargeBinary, bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.types import BigInteger, Text
+
+from db.base import Base, RowId
+
+
+class IdMapping(Base):
+    """This Hull id is that Pipedrive id.
+
+    state      `creating`, `unknown`, `shell`, `full`, `gone`, `deleted`, `merged`, `conflict`
+    version    `update_time` of the newest state carried over, in seconds since the epoch
+    digest     of what was last delivered to Hull, mapping included: equal digests need no second delivery
+    delivered  the attributes last delivered to Hull that were not null, as JSON
+    """
+
+    __tablename__ = "id_mappings"
+    __table_args__ = (
+        Index(
+            "uq_id_mappings_pipedrive",
+            "connector_key",
+            "entity",
+            "pipedrive_id",
+            unique=True,
+            postgresql_where=text("pipedrive_id IS NOT NULL"),
+        ),
+        Index(
+            "uq_id_mappings_hull",
+            "connector_key",
+            "entity",
+            "hull_id",
+            unique=True,
+            postgresql_where=text("hull_id IS NOT NULL"),
+        ),
+        Index("ix_id_mappings_unresolved", "connector_key", "resolve_at", postgresql_where=text("hull_id IS NULL")),
+        Index("ix_id_mappings_shells", "connector_key", "first_seen_at", postgresql_where=text("state = 'shell'")),
+        {"postgresql_with": {"fillfactor": "85"}},
+    )
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer)
+    entity: Mapped[str]
+    pipedrive_id: Mapped[int | None]
+    hull_id: Mapped[str | None]
+    state: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default="0")
+    digest: Mapped[str | None]
+    delivered: Mapped[bytes | None] = mapped_column(LargeBinary)
+    matched_by: Mapped[str]
+    """How the two were joined: `fetched`, `referenced`, `webhook`, or the claim that matched."""
+    merged_into: Mapped[int | None]
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    resolve_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    """When to ask Hull again for the id it gave; null once nothing was delivered that Hull could know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a Pipedrive record before its newest state is carried over."""
+
+    pipedrive_id: int
+    state: str
+    version: int
+    digest: str | None
+    delivered: bytes | None
+    hull_id: str | None
+
+
+def known(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> dict[int, Known]:
+    """What the id map says of these Pipedrive ids."""
+    rows = session.execute(_KNOWN, {"c": connector_key, "e": entity, "ids": list(pipedrive_ids)})
+    return {row[0]: Known(*row) for row in rows}
+
+
+_KNOWN = text("""
+    SELECT pipedrive_id, state, version, digest, delivered, hull_id FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(:ids)""").bindparams(
+    bindparam("ids", type_=ARRAY(BigInteger))
+)
+
+_ADD_SHELLS = text("""
+    INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by, resolve_at)
+    SELECT :c, :e, id, 'shell', 'referenced', CASE WHEN :in_hull THEN now() END
+      FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id
+    ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO NOTHING
+    RETURNING pipedrive_id""")
+
+
+def add_shells(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, in_hull: bool
+) -> list[int]:
+    """Note records that are only referenced yet; what is known better stays as it is. Returns the ids that were new."""
+    ids = sorted(set(pipedrive_ids))
+    if not ids:
+        return []
+    return list(session.scalars(_ADD_SHELLS, {"c": connector_key, "e": entity, "ids": ids, "in_hull": in_hull}))
+
+
+_UNRESOLVED = text("""
+    UPDATE id_mappings SET resolve_at = now() + interval '60 s'
+     WHERE id IN (SELECT id FROM id_mappings
+                   WHERE connector_key = :c AND hull_id IS NULL AND resolve_at <= now() AND pipedrive_id IS NOT NULL
+                   ORDER BY resolve_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    RETURNING entity, pipedrive_id""")
+
+
+def take_unresolved(session: Session, connector_key: int, limit: int) -> list[tuple[str, int]]:
+    """Mappings whose Hull id is not known yet and is due to be asked for; each is not due again for a minute."""
+    return [
+        (row.entity, row.pipedrive_id) for row in session.execute(_UNRESOLVED, {"c": connector_key, "limit": limit})
+    ]
+
+
+_RESOLVE = text("""
+    UPDATE id_mappings m SET hull_id = found.hull_id, resolve_at = NULL, updated_at = now()
+      FROM unnest(CAST(:ids AS bigint[]), CAST(:hull_ids AS text[])) AS found(pipedrive_id, hull_id)
+     WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = found.pipedrive_id
+       AND NOT EXISTS (SELECT 1 FROM id_mappings o WHERE o.connector_key = :c AND o.entity = :e
+                          AND o.hull_id = found.hull_id AND o.id <> m.id)
+    RETURNING m.pipedrive_id""")
+
+_CONFLICT = text("""
+    UPDATE id_mappings SET state = 'conflict', resolve_at = NULL, updated_at = now()
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND hull_id IS NULL""")
+
+
+def learn_hull_ids(session: Session, connector_key: int, entity: str, found: dict[int, str]) -> list[int]:
+    """Store the ids Hull gave. A Hull id that another Pipedrive record already has makes a `conflict`: those ids are returned."""
+    first_with: dict[str, int] = {}
+    for pipedrive_id in sorted(found):
+        first_with.setdefault(found[pipedrive_id], pipedrive_id)
+    ids = sorted(first_with.values())
+    scope = {"c": connector_key, "e": entity}
+    done = set(session.scalars(_RESOLVE, {**scope, "ids": ids, "hull_ids": [found[i] for i in ids]})) if ids else set()
+    conflicts = sorted(set(found) - done)
+    if conflicts:
+        session.execute(_CONFLICT, {**scope, "ids": conflicts})
+    return conflicts
+
+
+def find_by_hull_ids(session: Session, connector_key: int, entity: str, hull_ids: Sequence[str]) -> dict[str, int]:
+    """Hull id → Pipedrive id, for those that are joined."""
+    rows = session.execute(_BY_HULL, {"c": connector_key, "e": entity, "ids": list(hull_ids)})
+    return {row.hull_id: row.pipedrive_id for row in rows}
+
+
+_BY_HULL = text("""
+    SELECT hull_id, pipedrive_id FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(:ids) AND pipedrive_id IS NOT NULL
+       AND state IN ('shell', 'full')""").bindparams(bindparam("ids", type_=ARRAY(Text)))
+
+
+def count_by_state(session: Session, connector_key: int) -> list[tuple[str, str, int, int]]:
+    """(entity, state, how many, how many of them have a Hull id)."""
+    query = (
+        select(IdMapping.entity, IdMapping.state, func.count(), func.count(IdMapping.hull_id))
+        .filter_by(connector_key=connector_key)
+        .group_by(IdMapping.entity, IdMapping.state)
+        .order_by(IdMapping.entity, IdMapping.state)
+    )
+    return list(session.execute(query).tuples())
+
+
+def oldest_shell(session: Session, connector_key: int) -> datetime | None:
+    """Since when the oldest shell waits."""
+    return session.scalar(
+        select(func.min(IdMapping.first_seen_at)).filter_by(connector_key=connector_key, state="shell")
+    )
+
+
+def find_mapping(session: Session, connector_key: int, record: str) -> list[IdMapping]:
+    """The mappings a Pipedrive id or a Hull id names."""
+    query = select(IdMapping).filter_by(connector_key=connector_key)
+    where = IdMapping.pipedrive_id == int(record) if record.isdigit() else IdMapping.hull_id == record
+    return list(session.scalars(query.where(where).limit(10)))

@@ -1,0 +1,55 @@
+"""Bring a database to the newest schema, and down again in tests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+
+from db.base import Base
+from db.sync_event import make_partitions
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Upgrade, and see that the coming days have their partitions. Safe to run by several at once."""
+    with engine.connect() as connection:
+        command.upgrade(_config(connection), revision)
+    with Session(engine) as session, session.begin():
+        make_partitions(session, datetime.now(UTC).date())
+
+
+def unmigrate(engine: Engine, revision: str = "base") -> None:
+    """Downgrade; loses data."""
+    with engine.connect() as connection:
+        command.downgrade(_config(connection), revision)
+
+
+def current_revision(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def drift(engine: Engine) -> list[object]:
+    """How the database differs from the models; empty when the migrations tell the whole story."""
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_object": _is_ours})
+        return list(compare_metadata(context, Base.metadata))
+
+
+def _is_ours(_object: object, name: str | None, kind: str, _reflected: bool, _compare_to: object) -> bool:
+    return not (kind == "table" and name is not None and (name.startswith("sync_events_") or name == "alembic_version"))
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,24 @@
+"""${message}
+
+Expand first, backfill in a later step, contract last: the version before this one is still at work while it runs.
+Hold locks for moments only (lock_timeout is 5 s); no extension may be needed.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    ${downgrades if downgrades else "pass"}

@@ -1,0 +1,136 @@
+"""Runs and their slices: how far a full or incremental fetch has come.
+
+A full fetch walks the ids from both ends at once (`ascending`, `descending`) until the two meet, then catches up with
+everything that changed meanwhile (`catch_up`). The run row is locked whenever its slices, batches or counters move.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, func, select, text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base, Count, Created, RowId
+
+
+class Run(Base):
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index(
+            "uq_runs_one_at_a_time",
+            "connector_key",
+            "entity",
+            "kind",
+            unique=True,
+            postgresql_where=text("state = 'running'"),
+        ),
+    )
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
+    entity: Mapped[str]
+    kind: Mapped[str]
+    """`full` or `incremental`."""
+    state: Mapped[str] = mapped_column(server_default="running")
+    """`running`, `done`, `cancelled`, or `stopped` (a page could not be read; replay its failure to go on)."""
+    phase: Mapped[str] = mapped_column(server_default="walk")
+    """`walk`, then `catch_up`."""
+    changed_only: Mapped[bool] = mapped_column(server_default="false")
+    since: Mapped[datetime | None]
+    cause: Mapped[str]
+    reason: Mapped[str | None]
+    settings_version: Mapped[int] = mapped_column(Integer)
+    started_at: Mapped[Created]
+    finished_at: Mapped[datetime | None]
+    pages: Mapped[Count]
+    read: Mapped[Count]
+    new: Mapped[Count]
+    changed: Mapped[Count]
+    same: Mapped[Count]
+    skipped: Mapped[Count]
+    failed: Mapped[Count]
+    shells: Mapped[Count]
+    links: Mapped[Count]
+    messages: Mapped[Count]
+    requests: Mapped[Count]
+    tokens: Mapped[Count]
+
+
+COUNTERS = (
+    "pages",
+    "read",
+    "new",
+    "changed",
+    "same",
+    "skipped",
+    "failed",
+    "shells",
+    "links",
+    "messages",
+    "requests",
+    "tokens",
+)
+
+
+class Slice(Base):
+    """One cursor of a run.
+
+    cursor    Pipedrive's opaque marker of the next page; None before the first
+    frontier  the id this walk has come to; two walks have met when their frontiers cross
+    """
+
+    __tablename__ = "slices"
+
+    id: Mapped[RowId]
+    run_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("runs.id", ondelete="CASCADE"), index=True)
+    walk: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="open")
+    cursor: Mapped[str | None]
+    frontier: Mapped[int | None]
+    pages: Mapped[Count]
+
+
+def lock_run(session: Session, run_id: int) -> Run:
+    """The run, held until the transaction ends: its counters and batches move one transaction at a time."""
+    return session.scalars(
+        select(Run).where(Run.id == run_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+
+
+def running_run(session: Session, connector_key: int, entity: str, kind: str) -> Run | None:
+    """The run that is under way, if one is."""
+    return session.scalar(
+        select(Run).filter_by(connector_key=connector_key, entity=entity, kind=kind, state="running").limit(1)
+    )
+
+
+def latest_runs(session: Session, connector_key: int | None, limit: int = 20) -> list[Run]:
+    """Newest first."""
+    newest = select(Run).order_by(Run.id.desc()).limit(limit)
+    return list(session.scalars(newest if connector_key is None else newest.filter_by(connector_key=connector_key)))
+
+
+def slices_of(session: Session, run_id: int) -> list[Slice]:
+    return list(session.scalars(select(Slice).filter_by(run_id=run_id).order_by(Slice.id)))
+
+
+def frontier_of_other(session: Session, run_id: int, walk: str) -> int | None:
+    """How far the walk from the other end has come."""
+    other = {"ascending": "descending", "descending": "ascending"}.get(walk)
+    return session.scalar(select(Slice.frontier).filter_by(run_id=run_id, walk=other)) if other else None
+
+
+def add_to_counters(session: Session, run_id: int, **deltas: int) -> None:
+    """Count what a batch did."""
+    changes = {getattr(Run, name): getattr(Run, name) + delta for name, delta in deltas.items() if delta}
+    if changes:
+        session.execute(
+            update(Run).where(Run.id == run_id).values(changes).execution_options(synchronize_session=False)
+        )
+
+
+def close_run(session: Session, run: Run, state: str, reason: str | None = None) -> None:
+    """End the run, well or not."""
+    run.state, run.reason = state, reason
+    session.execute(update(Run).where(Run.id == run.id).values(finished_at=func.now(), state=state, reason=reason))

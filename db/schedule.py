@@ -1,0 +1,48 @@
+"""Schedules: what beat's ticks find due. The decision and the claim are one statement, so two beats do no harm."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Integer, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base
+
+
+class Schedule(Base):
+    __tablename__ = "schedules"
+
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    """`full_fetch`."""
+    cron: Mapped[str]
+    next_run_at: Mapped[datetime]
+    last_run_at: Mapped[datetime | None]
+
+
+def set_schedule(session: Session, connector_key: int, kind: str, cron: str, next_run_at: datetime) -> None:
+    """Plan, or plan anew."""
+    row = insert(Schedule).values(connector_key=connector_key, kind=kind, cron=cron, next_run_at=next_run_at)
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=["connector_key", "kind"],
+            set_={"cron": row.excluded.cron, "next_run_at": row.excluded.next_run_at},
+        )
+    )
+
+
+def drop_schedule(session: Session, connector_key: int, kind: str) -> None:
+    if schedule := session.get(Schedule, (connector_key, kind)):
+        session.delete(schedule)
+
+
+def take_due(session: Session) -> list[Schedule]:
+    """Schedules that are due, locked; the caller sets their next time before it commits. Missed times are one."""
+    query = select(Schedule).where(Schedule.next_run_at <= func.now()).order_by(Schedule.next_run_at)
+    return list(session.scalars(query.with_for_update(skip_locked=True)))
+
+
+def schedules_of(session: Session, connector_key: int) -> list[Schedule]:
+    return list(session.scalars(select(Schedule).filter_by(connector_key=connector_key)))

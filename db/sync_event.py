@@ -1,0 +1,135 @@
+"""The log of every sync event: what happened to which record, and why. Daily partitions, made a week ahead.
+
+The table has a default partition, so that no event is ever refused for want of a day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import BigInteger, DateTime, Identity, Index, Integer, LargeBinary, func, insert, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base
+
+DAYS_AHEAD = 7
+RETENTION_DAYS = 90
+
+
+class SyncEvent(Base):
+    """One thing that happened to one record.
+
+    before, after  JSON of the mapped attributes that differ; `before` is null for a record seen for the first time
+    cause          `fetch`, `webhook`, `notification`, `replay`, ...
+    """
+
+    __tablename__ = "sync_events"
+    __table_args__ = (
+        Index("ix_sync_events_record", "connector_key", "entity", "pipedrive_id"),
+        Index("ix_sync_events_at", "at", postgresql_using="brin"),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now(), primary_key=True)
+    connector_key: Mapped[int] = mapped_column(Integer)
+    event: Mapped[str]
+    entity: Mapped[str]
+    reason: Mapped[str | None]
+    detail: Mapped[str | None]
+    pipedrive_id: Mapped[int | None]
+    hull_id: Mapped[str | None]
+    run_id: Mapped[int | None]
+    batch_id: Mapped[int | None]
+    settings_version: Mapped[int | None]
+    cause: Mapped[str]
+    before: Mapped[bytes | None] = mapped_column(LargeBinary)
+    after: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to be logged; those of a whole page of successes are written with the page (`db.page`)."""
+
+    connector_key: int
+    event: str
+    entity: str
+    cause: str
+    reason: str | None = None
+    detail: str | None = None
+    pipedrive_id: int | None = None
+    hull_id: str | None = None
+    run_id: int | None = None
+    batch_id: int | None = None
+    settings_version: int | None = None
+    before: bytes | None = None
+    after: bytes | None = None
+
+
+def log_events(session: Session, events: Sequence[NewEvent]) -> None:
+    """Append events in one statement."""
+    if events:
+        rows = [{name: getattr(event, name) for name in NewEvent.__slots__} for event in events]
+        session.execute(insert(SyncEvent).values(rows))
+
+
+def make_partitions(session: Session, today: date, days_ahead: int = DAYS_AHEAD) -> list[str]:
+    """See that today's partition and those of the coming days exist. Returns the ones that were made."""
+    wanted = {f"sync_events_{day:%Y%m%d}": day for day in (today + timedelta(days=n) for n in range(days_ahead + 1))}
+    present = set(
+        session.scalars(text("SELECT relname FROM pg_class WHERE relname = ANY(:names)"), {"names": list(wanted)})
+    )
+    for name, day in wanted.items():
+        if name not in present:
+            session.execute(
+                text(
+                    f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF sync_events"
+                    f" FOR VALUES FROM ('{day:%Y-%m-%d}') TO ('{day + timedelta(days=1):%Y-%m-%d}')"
+                )
+            )
+    return sorted(set(wanted) - present)
+
+
+def drop_old_partitions(session: Session, today: date, keep_days: int = RETENTION_DAYS) -> list[str]:
+    """Drop the days that are past their retention."""
+    names = session.scalars(
+        text(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^sync_events_[0-9]{8}$' AND relname < :oldest"
+        ),
+        {"oldest": f"sync_events_{today - timedelta(days=keep_days):%Y%m%d}"},
+    ).all()
+    for name in names:
+        session.execute(text(f"DROP TABLE {name}"))
+    return list(names)
+
+
+def latest_events(
+    session: Session,
+    connector_key: int,
+    *,
+    pipedrive_id: int | None = None,
+    event: str | None = None,
+    after_id: int | None = None,
+    limit: int = 50,
+) -> list[SyncEvent]:
+    """Events by filter: newest first, or, after an id, in the order they happened."""
+    query = select(SyncEvent).filter_by(connector_key=connector_key)
+    if pipedrive_id is not None:
+        query = query.filter_by(pipedrive_id=pipedrive_id)
+    if event is not None:
+        query = query.where(SyncEvent.event.like(event.replace("*", "%")))
+    if after_id is not None:
+        return list(session.scalars(query.where(SyncEvent.id > after_id).order_by(SyncEvent.id).limit(limit)))
+    return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
+
+
+def count_events(session: Session, connector_key: int) -> dict[tuple[str, str | None], int]:
+    """(event, reason) → how many, over everything kept."""
+    query = (
+        select(SyncEvent.event, SyncEvent.reason, func.count())
+        .filter_by(connector_key=connector_key)
+        .group_by(SyncEvent.event, SyncEvent.reason)
+    )
+    return {(event, reason): count for event, reason, count in session.execute(query).tuples()}
