@@ -1,0 +1,126 @@
+"""The embedded PostgreSQL: one cluster with one database, reached by its unix socket only.
+
+Whoever reaches the socket is let in without a password: its folder is closed to all accounts but the servers' own.
+Nothing that a crash could lose is switched off; the sizes suit a small machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline.embedded import process
+from pipeline.embedded.binaries import Binaries
+from pipeline.embedded.errors import EmbeddedError, failed
+from pipeline.embedded.folders import Folders
+from pipeline.embedded.process import Server
+
+NAME = "postgres"
+DATABASE = "pipeline"
+ROLE = "pipeline"
+FREE_BYTES = 300_000_000  # a new cluster takes 40 MB and its first write-ahead logs
+
+_OPTIONS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "100",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "wal_compression": "pglz",  # this build has neither lz4 nor zstd
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
+}
+# Sort by code point, yet know the upper and lower case of every script (PostgreSQL 17 and later:
+# https://www.postgresql.org/docs/18/locale.html#LOCALE-PROVIDERS).
+_LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+# https://www.postgresql.org/docs/18/server-shutdown.html
+_STOP_SIGNALS = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0))
+
+
+def url(folders: Folders) -> str:
+    """Return the URL SQLAlchemy connects to."""
+    return f"postgresql+psycopg2://{ROLE}@/{DATABASE}?host={quote(str(folders.sockets))}"
+
+
+def prepare(folders: Folders, binaries: Binaries) -> Server:
+    """Make the cluster the first time, clear what a crash left behind, and describe the server.
+
+    Call it only while no server of these folders runs.
+    """
+    data = folders.servers / NAME
+    if data.exists():
+        _check_owner(data, folders)
+    else:
+        _make_cluster(data, folders, binaries)
+    _clear_leftovers(data, folders)
+    options = [f"--{name}={value}" for name, value in _OPTIONS.items()]
+    return Server(
+        name=NAME,
+        command=(str(binaries.postgres), "-D", str(data), "-k", str(folders.sockets), *options),
+        folder=data,
+        stop_signals=_STOP_SIGNALS,
+        is_ready=lambda: is_ready(folders),
+    )
+
+
+def is_ready(folders: Folders) -> bool:
+    """Say whether it takes connections: postmaster.pid says so in its eighth line, and the socket is listened to.
+
+    Source: https://github.com/postgres/postgres/blob/REL_18_STABLE/src/include/utils/pidfile.h
+    """
+    try:
+        lines = (folders.servers / NAME / "postmaster.pid").read_text().splitlines()
+        if len(lines) < 8 or lines[7].strip() != "ready":
+            return False
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(folders.postgres_socket))
+    except OSError:
+        return False
+    return True
+
+
+def _make_cluster(data: Path, folders: Folders, binaries: Binaries) -> None:
+    """Make a cluster beside its place and move it there when it is whole, so that a crash leaves no half of one."""
+    free = shutil.disk_usage(folders.servers).free
+    if free < FREE_BYTES:
+        raise failed(
+            f"{folders.servers} has {free // 1_000_000} MB free; a database needs 300.", "No space left on device"
+        )
+    draft = folders.servers / f"{NAME}.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    folders.make_for_server(draft.name)
+    # Not flushed file by file (seconds on a slow disk): a machine that fails within the next half minute loses a
+    # database that is still empty.
+    settings = ("--username", ROLE, "--auth=trust", "--no-sync", "--no-instructions", *_LOCALE)
+    process.run((str(binaries.initdb), "-D", str(draft), *settings), folders, draft)
+    process.run(
+        (str(binaries.postgres), "--single", "-D", str(draft), "-c", "exit_on_error=on", "-c", "fsync=off", "postgres"),
+        folders,
+        draft,
+        text_in=f"CREATE DATABASE {DATABASE};\n",
+    )
+    draft.rename(data)
+
+
+def _check_owner(data: Path, folders: Folders) -> None:
+    found = data.stat().st_uid
+    if folders.account and found != folders.account.uid:
+        raise EmbeddedError(
+            f"The database in {data} belongs to the account with number {found}, and root cannot run it.\n"
+            "  Next step: run as that account, or set DATA_DIR to another folder."
+        )
+
+
+def _clear_leftovers(data: Path, folders: Folders) -> None:
+    """Remove what only a crash leaves; PostgreSQL would take a number used again by a stranger for a running server."""
+    for path in (data / "postmaster.pid", folders.postgres_socket, Path(f"{folders.postgres_socket}.lock")):
+        with suppress(FileNotFoundError):
+            path.unlink()
