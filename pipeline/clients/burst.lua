@@ -1,0 +1,63 @@
+-- The burst limit of one access token, shared by all workers: never more than `limit` slots in any rolling window.
+--
+-- KEYS[1]  slots already given, a list of ascending times; slot k+limit is never nearer than a window to slot k
+-- KEYS[2]  what was learned: limit, paused_until
+-- ARGV     1 operation, 2 window, 3 limit to assume, then as the operation says, last the time or ''
+-- Times are whole microseconds, exact in Lua's doubles; they are written with %.0f because tostring keeps 14 digits.
+local operation, window, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local now = tonumber(ARGV[6])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+
+local function push(slot, times)
+  local text = string.format('%.0f', slot)
+  for _ = 1, times do redis.call('RPUSH', KEYS[1], text) end
+  redis.call('LTRIM', KEYS[1], -math.max(limit, 1000), -1)
+  redis.call('PEXPIRE', KEYS[1], math.ceil((slot - now + 2 * window) / 1000) + 1000)
+end
+
+local function remember(name, value)
+  redis.call('HSET', KEYS[2], name, string.format('%.0f', value))
+  redis.call('PEXPIRE', KEYS[2], 90000000)
+end
+
+if operation ~= 'observe' then limit = tonumber(redis.call('HGET', KEYS[2], 'limit') or limit) end
+local paused_until = tonumber(redis.call('HGET', KEYS[2], 'paused_until') or 0)
+
+if operation == 'reserve' then
+  -- ARGV[4] longest wait: a slot further away is not taken, only told
+  local slot = math.max(now, paused_until)
+  local before = redis.call('LINDEX', KEYS[1], -limit)
+  if before then slot = math.max(slot, tonumber(before) + window) end
+  local last = redis.call('LINDEX', KEYS[1], -1)
+  if last then slot = math.max(slot, tonumber(last)) end
+  if slot - now <= tonumber(ARGV[4]) then push(slot, 1) end
+  return slot - now
+end
+
+if operation == 'pause' then
+  -- ARGV[4] how long
+  remember('paused_until', math.max(paused_until, now + tonumber(ARGV[4])))
+  return 0
+end
+
+if operation == 'paused' then
+  return math.max(0, paused_until - now)
+end
+
+-- 'observe': ARGV[3] the limit the server names, ARGV[4] the calls it counted in its window, ARGV[5] how long ago the
+-- oldest of them can have left us. What it counted beyond our own, others sent with the same token: they take slots too.
+remember('limit', limit)
+local own = 0
+for _, slot in ipairs(redis.call('LRANGE', KEYS[1], -limit, -1)) do
+  local age = now - tonumber(slot)
+  if age >= 0 and age < tonumber(ARGV[5]) then own = own + 1 end
+end
+local foreign = math.min(tonumber(ARGV[4]), limit) - own
+if foreign > 0 then
+  local last = tonumber(redis.call('LINDEX', KEYS[1], -1) or 0)
+  push(math.max(now, last), foreign)
+end
+return 0

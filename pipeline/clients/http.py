@@ -1,0 +1,230 @@
+"""What an HTTP answer means: the one table from status to the errors of `pipeline.errors`.
+
+Sources: https://pipedrive.readme.io/docs/core-api-concepts-http-status-codes and
+https://pipedrive.readme.io/docs/marketplace-oauth-and-api-proxy-status-codes; Hull answers by the same statuses.
+A status alone decides. The remote's words are carried for the person who reads the failure, without what they quote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import orjson
+
+from pipeline.clients.wire import Response
+from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
+
+MAX_DEPTH = 32
+"""Nesting beyond this is no record of either system."""
+MAX_WORDS = 300
+BURST_PAUSE_S = 2.0
+"""The burst window of Pipedrive, in seconds, when a 429 names no pause."""
+DAILY_PAUSE_S = 900.0
+"""The daily budget returns at a midnight nobody names: ask four times an hour."""
+HTML_PAUSE_S = 60.0
+LONGEST_PAUSE_S = 3600.0
+ABSURD_PAUSE_S = 86_400.0
+
+STATUSES: Final[Mapping[int, tuple[type[PipelineError], str]]] = {
+    400: (Rejected, "bad_request"),
+    401: (ConfigurationError, "unauthorized"),
+    402: (ConfigurationError, "payment_required"),
+    403: (ConfigurationError, "forbidden"),
+    404: (Rejected, "gone"),
+    408: (Retryable, "remote_unavailable"),
+    410: (Rejected, "gone"),
+    422: (Rejected, "bad_request"),
+    425: (Retryable, "remote_unavailable"),
+    429: (Retryable, "rate_limited"),
+}
+"""Everything else: 2xx is an answer, 3xx and 5xx (520 to 524 too) are `remote_unavailable`, 4xx is `bad_request`."""
+
+_SPEAK_THROUGH_HTML = frozenset({401, 402, 408, 425, 429})
+"""For the other 4xx an HTML page comes from the edge: it says nothing about the record."""
+
+_RECORD_KEYS = frozenset(
+    {"id", "ids", "name", "email", "emails", "phone", "phones", "address", "term", "cursor", "website"}
+)
+_QUOTED = re.compile(r"""(?<!\w)(["'`“])([^"'`“”]*)["'`”](?!\w)""")
+_FIELD_CODE = re.compile(r"[0-9a-f]{40}|[a-z][a-z0-9]*(?:[._][a-z0-9]+)+")
+_EMAIL = re.compile(r"[^\s<>\"',;:]+@[^\s<>\"',;:]+")
+_NUMBER = re.compile(r"(?<![0-9a-zA-Z])\+?\d[\d ()/-]{4,}\d(?![0-9a-zA-Z])")
+_HTML_TAG = re.compile(rb"</?[a-zA-Z!][a-zA-Z0-9-]*")
+
+
+def json_answer(response: Response, *, hidden: Iterable[str] = (), max_depth: int | None = MAX_DEPTH) -> Any:
+    """Decode the JSON of a 2xx answer; any other answer is raised as its error.
+
+    `hidden` are texts that no error may repeat: credentials, and the values that were sent.
+    """
+    if not 200 <= response.status < 300:
+        raise error_for(response, hidden=hidden)
+    if response.is_html:
+        raise Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)
+    try:
+        return read_json(response.body, max_depth=max_depth)
+    except ValueError:
+        failure = Retryable("page_not_json", excerpt(response))
+    raise failure  # outside the except block: the parser's error holds the whole body
+
+
+def error_for(response: Response, *, hidden: Iterable[str] = ()) -> PipelineError:
+    """The error an answer that is not 2xx stands for."""
+    status = response.status
+    if response.is_html and 400 <= status < 500 and status not in _SPEAK_THROUGH_HTML:
+        return Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)
+    if status == 429:
+        return _too_many(response)
+    family, reason = STATUSES.get(status, (Rejected, "bad_request"))
+    if not 400 <= status < 500:
+        family, reason = Retryable, "remote_unavailable"
+    if family is Retryable:
+        return Retryable(reason, f"HTTP {status}", retry_after_s=pause_s(response, "retry-after"))
+    words = remote_words(response.body, hidden)
+    return family(reason, f"HTTP {status}: {words}" if words else f"HTTP {status}")
+
+
+def _too_many(response: Response) -> Retryable:
+    """Tell the burst limit from the daily budget: only the burst limit counts down `x-ratelimit-remaining`.
+
+    Source: the heuristic of https://github.com/singer-io/tap-pipedrive; Pipedrive documents no difference.
+    """
+    asked_s = pause_s(response, "retry-after") or pause_s(response, "x-ratelimit-reset")
+    remaining = _number(response.headers.get("x-ratelimit-remaining"))
+    if remaining is not None and remaining >= 1:
+        pause = pause_s(response, "retry-after") or DAILY_PAUSE_S
+        return Retryable("daily_budget_spent", "HTTP 429", retry_after_s=max(pause, DAILY_PAUSE_S))
+    return Retryable("rate_limited", "HTTP 429", retry_after_s=asked_s or BURST_PAUSE_S)
+
+
+def pause_s(response: Response, header: str, *, now: float | None = None) -> float | None:
+    """Seconds that a header asks to wait, as a number or an HTTP date; None when it is absent or makes no sense."""
+    value = response.headers.get(header, "").strip()
+    seconds = _number(value)
+    if seconds is None and value:
+        then = _http_date(value)
+        here = _http_date(response.headers.get("date", "")) or now or time.time()
+        seconds = then - here if then is not None else None
+    if seconds is None or not 0 < seconds <= ABSURD_PAUSE_S:
+        return None
+    return min(seconds, LONGEST_PAUSE_S)
+
+
+def rate_headers(response: Response) -> tuple[int, int] | None:
+    """The burst limit and what remains of it in the server's two seconds, when the answer tells both."""
+    limit = _number(response.headers.get("x-ratelimit-limit"))
+    remaining = _number(response.headers.get("x-ratelimit-remaining"))
+    if limit is None or remaining is None or not (1 <= limit <= 10_000 and 0 <= remaining <= limit):
+        return None
+    return int(limit), int(remaining)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def read_json(body: bytes, *, max_depth: int | None = MAX_DEPTH) -> Any:
+    """Parse JSON strictly: no NaN, no Infinity, no deeper than `max_depth` (None: the parser's own 1,024).
+
+    orjson refuses half a surrogate pair, which both systems can send inside a text; the standard parser reads it, and
+    the transform then names the field. Raises: ValueError.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        if b"\\u" not in body:
+            raise
+        value = _read_with_surrogates(body)
+    if max_depth is not None and _is_deeper(value, max_depth):
+        raise ValueError(f"JSON nested deeper than {max_depth}")
+    return value
+
+
+def _read_with_surrogates(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(limit):
+        if not level:
+            return False
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if item.__class__ is dict or item.__class__ is list
+        ]
+    return bool(level)
+
+
+def remote_words(body: bytes, hidden: Iterable[str] = ()) -> str:
+    """What the remote says of its refusal, cut to 300 characters, with e-mails, numbers and quoted values masked."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    if not isinstance(answer, dict):
+        return ""
+    parts = [answer.get(name) for name in ("error", "message", "errors", "code", "error_info")]
+    text = "; ".join(_flat(part) for part in parts if part)
+    for secret in sorted((word for word in hidden if len(word) > 2), key=len, reverse=True):
+        text = text.replace(secret, "…")
+    text = _NUMBER.sub("…", _EMAIL.sub("…", _QUOTED.sub(_mask_quoted, text)))
+    return text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
+
+
+def _flat(part: Any) -> str:
+    if isinstance(part, dict):
+        return ", ".join(f"{name}: {_flat(value)}" for name, value in part.items())
+    if isinstance(part, list):
+        return ", ".join(_flat(item) for item in part)
+    return str(part)
+
+
+def _mask_quoted(match: re.Match[str]) -> str:
+    quote, word = match.groups()
+    is_a_name = word in _RECORD_KEYS or _FIELD_CODE.fullmatch(word)
+    return f"{quote}{word}{quote}" if is_a_name else f"{quote}…{quote}"
+
+
+def excerpt(response: Response) -> str:
+    """Describe an unreadable answer without its content: type, length and, of HTML, the first tags."""
+    kind = response.headers.get("content-type", "no content type").split(";")[0][:60]
+    tags = (
+        " ".join(tag.decode() + ">" for tag in _HTML_TAG.findall(response.body[:300])[:4]) if response.is_html else ""
+    )
+    return f"HTTP {response.status}, {kind}, {len(response.body)} bytes" + (f", begins {tags}" if tags else "")
+
+
+def texts_of(value: Any) -> list[str]:
+    """Every text inside a JSON value: what an error about it may not repeat."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in texts_of(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in texts_of(item)]
+    return []

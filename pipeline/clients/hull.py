@@ -1,0 +1,162 @@
+"""Hull's API: the firehose that takes what Pipedrive said, and the few REST calls a connector needs.
+
+Nothing is tried again in here but a call whose kept connection turned out closed: the row that caused it is.
+Source: packages/hull-client/src/lib/{configuration,rest-api}.js of https://github.com/hull/hull-connectors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import requests
+
+from pipeline.clients.http import HTML_PAUSE_S, error_for, excerpt, json_answer
+from pipeline.clients.hull_messages import MessageWriter, envelope
+from pipeline.clients.wire import OnCall, Request, Response, Wire
+from pipeline.domain.kinds import Entity
+from pipeline.errors import ConfigurationError, Retryable
+
+BATCH_SIZE = 50
+"""Messages to a request: what Hull's own client sends at most."""
+BATCH_MAX_BYTES = 4 * 1024 * 1024
+SEARCH_PER_PAGE = 50
+_MAX_SEARCH_PAGES = 20
+
+Record = dict[str, Any]
+Report = dict[str, Any]
+
+
+class HullClient:
+    """The calls of one connector.
+
+    organization  host, with a port where it has one, for example `acme.hullapp.io`
+    firehose_url  replaces `<protocol>://firehose.<the organization's domain>`
+    """
+
+    def __init__(
+        self,
+        session: requests.Session,
+        *,
+        organization: str,
+        connector_id: str,
+        secret: str,
+        protocol: str = "https",
+        firehose_url: str | None = None,
+        on_call: OnCall | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._wire = Wire(session, on_call=on_call)
+        self._organization = organization
+        self._connector_id = connector_id
+        self._secret = secret
+        self._api_url = f"{protocol}://{organization}/api/v1/"
+        self._firehose_url = firehose_url or f"{protocol}://firehose.{organization.partition('.')[2]}/"
+        self._now = now
+
+    def __repr__(self) -> str:
+        return f"HullClient({self._organization}, {self._connector_id})"
+
+    def writer(self) -> MessageWriter:
+        """A writer of firehose messages, good for one batch: its tokens carry this moment."""
+        return MessageWriter(connector_id=self._connector_id, secret=self._secret, now=self._now())
+
+    def post_batches(self, messages: Sequence[bytes], *, size: int = BATCH_SIZE) -> int:
+        """Send messages in order, at most `size` to a request, over one kept connection; returns the number of requests.
+
+        The firehose accepts or refuses a request whole and says nothing of single messages. After an error some requests
+        may have been accepted; sending all again changes nothing in Hull.
+        Raises: ConfigurationError("hull_refused"), Retryable.
+        """
+        count = 0
+        for batch in _batches(messages, size):
+            self._accepted(self._send("POST", self._firehose_url, envelope(batch, self._now())))
+            count += 1
+        return count
+
+    def app(self) -> Record:
+        """The connector as Hull knows it: `private_settings`, `manifest`, ..."""
+        return self._object("GET", "app")
+
+    def connector(self, connector_id: str | None = None) -> Record:
+        """The same by its id."""
+        return self._object("GET", connector_id or self._connector_id)
+
+    def put_settings(self, private_settings: Mapping[str, Any], *, refresh_status: bool = False) -> Record:
+        """Replace the settings whole, so read, merge and write; Hull then notifies `ship:update`. Returns the connector."""
+        body = {"private_settings": dict(private_settings), "refresh_status": refresh_status}
+        return self._object("PUT", self._connector_id, body)
+
+    def put_status(self, status: str, messages: Sequence[str]) -> None:
+        """Report `ok`, `warning`, `error` or `setupRequired` with its reasons."""
+        self._accepted(
+            self._rest("PUT", f"{self._connector_id}/status", {"status": status, "messages": list(messages)})
+        )
+
+    def search_reports(
+        self, entity: Entity, anonymous_ids: Sequence[str], *, per_page: int = SEARCH_PER_PAGE
+    ) -> list[Report]:
+        """Find the Users or Accounts that carry one of at most 50 anonymous ids; flat reports, as Hull holds them."""
+        if len(anonymous_ids) > SEARCH_PER_PAGE:
+            raise ValueError(f"at most {SEARCH_PER_PAGE} anonymous ids to a search")
+        terms = [{"term": {"anonymous_ids.raw": value}} for value in anonymous_ids]
+        query = {"bool": {"filter": [{"bool": {"should": terms}}]}}
+        found: list[Report] = []
+        for page in range(1, _MAX_SEARCH_PAGES + 1):
+            body = {"query": query, "raw": True, "page": page, "per_page": per_page}
+            answer = self._object("POST", f"search/{entity.hull}_reports", body)
+            data, pagination = answer.get("data"), answer.get("pagination")
+            if not isinstance(data, list) or not isinstance(pagination, dict):
+                raise Retryable("page_malformed", "Hull's search answered no list")
+            found.extend(report for report in data if isinstance(report, dict))
+            if not data or page >= (pagination.get("pages") or 1):
+                break
+        return found
+
+    def _object(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Record:
+        answer = json_answer(self._accepted(self._rest(method, path, body)))
+        if not isinstance(answer, dict):
+            raise Retryable("page_malformed", "Hull answered no object")
+        return answer
+
+    def _rest(self, method: str, path: str, body: Mapping[str, Any] | None) -> Response:
+        return self._send(method, self._api_url + path, None if body is None else orjson.dumps(body))
+
+    def _send(self, method: str, url: str, body: bytes | None) -> Response:
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": "hull-pipedrive",
+            "Hull-App-Id": self._connector_id,
+            "Hull-Access-Token": self._secret,
+            "Hull-Organization": self._organization,
+        }
+        return self._wire.call(Request(method=method, url=url, headers=headers, body=body, resend_if_stale=True))
+
+    def _accepted(self, response: Response) -> Response:
+        """Hull answers 401 or 403 to wrong credentials, and 404 for a connector that is not there or not ours.
+
+        A page of HTML is no answer of Hull's, whatever its status: a proxy or a maintenance page took the messages.
+        """
+        if response.is_html and response.status < 400:
+            raise Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)
+        if 200 <= response.status < 300:
+            return response
+        if response.status in {401, 403, 404} and not response.is_html:
+            raise ConfigurationError("hull_refused", f"HTTP {response.status}")
+        raise error_for(response, hidden=[self._secret])
+
+
+def _batches(messages: Sequence[bytes], size: int) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size_bytes = 0
+    for message in messages:
+        if batch and (len(batch) == size or size_bytes + len(message) > BATCH_MAX_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(message)
+        size_bytes += len(message) + 1
+    if batch:
+        yield batch

@@ -1,0 +1,123 @@
+"""What Hull's firehose reads: messages with an entity token each, and the envelope of a batch.
+
+Hot: every delivered record passes here, so a message is joined from bytes and a token signed by two SHA-256 contexts
+prepared once per batch. Tested against PyJWT, which takes ten times as long.
+Source: packages/hull-client/src/lib/{crypto,filter-claims,firehose}.js of https://github.com/hull/hull-connectors
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from pipeline.errors import Rejected
+
+USER_CLAIMS = ("id", "email", "external_id", "anonymous_id")
+ACCOUNT_CLAIMS = ("id", "external_id", "domain", "anonymous_id")
+
+_HEADER = urlsafe_b64encode(b'{"typ":"JWT","alg":"HS256"}').rstrip(b"=") + b"."
+_SHA256_BLOCK_BYTES = 64
+
+Claims = Mapping[str, str]
+
+
+class MessageWriter:
+    """Writes the messages of one connector at one moment; make one per batch."""
+
+    def __init__(self, *, connector_id: str, secret: str, now: datetime) -> None:
+        self._sign = signer(secret)
+        issued_at = int(now.timestamp())
+        self._opening = orjson.dumps({"iss": connector_id, "iat": issued_at})[:-1]
+        self._closing = b'"},"timestamp":"' + iso_millis(now).encode() + b'"}'
+
+    def __repr__(self) -> str:
+        return "MessageWriter()"
+
+    def user_traits(self, claims: Claims, attributes: Mapping[str, Any]) -> bytes:
+        """Set attributes of a User.
+
+        Raises: Rejected("unusable_text") for text that is no UTF-8, ValueError without any claim.
+        """
+        subject = _subject(claims, USER_CLAIMS)
+        return self._traits(
+            b',"io.hull.asUser":' + subject + _sub(claims) + b',"io.hull.subjectType":"user"}', attributes
+        )
+
+    def account_traits(self, claims: Claims, attributes: Mapping[str, Any]) -> bytes:
+        """Set attributes of an Account. Raises: as `user_traits`."""
+        subject = _subject(claims, ACCOUNT_CLAIMS)
+        tail = b',"io.hull.asAccount":' + subject + _sub(claims) + b',"io.hull.subjectType":"account"}'
+        return self._traits(tail, attributes)
+
+    def link_traits(self, user: Claims, account: Claims, attributes: Mapping[str, Any]) -> bytes:
+        """Link a User to an Account, and set attributes of the Account. Raises: as `user_traits`."""
+        tail = b',"io.hull.asUser":' + _subject(user, USER_CLAIMS)
+        tail += b',"io.hull.asAccount":' + _subject(account, ACCOUNT_CLAIMS)
+        return self._traits(tail + _sub(account) + b',"io.hull.subjectType":"account"}', attributes)
+
+    def _traits(self, claims_tail: bytes, attributes: Mapping[str, Any]) -> bytes:
+        token = self._sign(self._opening + claims_tail)
+        return b'{"type":"traits","body":%b,"headers":{"Hull-Access-Token":"%b%b' % (
+            _json(attributes),
+            token,
+            self._closing,
+        )
+
+
+def envelope(messages: Sequence[bytes], now: datetime) -> bytes:
+    """The body of one firehose request."""
+    moment = iso_millis(now).encode()
+    return b'{"batch":[%b],"timestamp":"%b","sentAt":"%b"}' % (b",".join(messages), moment, moment)
+
+
+def signer(secret: str) -> Callable[[bytes], bytes]:
+    """A function from the JSON of a JWT's claims to the JWT, HS256 under `secret`.
+
+    HMAC is SHA-256 over the key's outer pad and the digest over its inner pad (RFC 2104); both pads are hashed here, once.
+    """
+    key = secret.encode()
+    if len(key) > _SHA256_BLOCK_BYTES:
+        key = hashlib.sha256(key).digest()
+    key = key.ljust(_SHA256_BLOCK_BYTES, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+    inner.update(_HEADER)
+    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+
+    def sign(claims: bytes) -> bytes:
+        payload = urlsafe_b64encode(claims).rstrip(b"=")
+        inside, outside = inner.copy(), outer.copy()
+        inside.update(payload)
+        outside.update(inside.digest())
+        return _HEADER + payload + b"." + urlsafe_b64encode(outside.digest()).rstrip(b"=")
+
+    return sign
+
+
+def iso_millis(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _subject(claims: Claims, known: tuple[str, ...]) -> bytes:
+    kept = {name: value for name, value in claims.items() if name in known and value is not None}
+    if not kept:
+        raise ValueError("no claim identifies this record")
+    return _json(kept)
+
+
+def _sub(claims: Claims) -> bytes:
+    """Hull's own id, when it is known, also stands in `sub`."""
+    hull_id = claims.get("id")
+    return b',"sub":' + orjson.dumps(hull_id) if hull_id else b""
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        failure = Rejected("unusable_text", "the values cannot be written as JSON")
+    raise failure

@@ -1,0 +1,140 @@
+"""Is this notification from Hull? An RS256 token in a header, whose key is served at an address another header names.
+
+Two weaknesses of the original are not copied: the key's host must be in our allow-list, and keys are kept for an hour,
+not for ever. The token proves the notification's id alone, so its body stays a hint.
+Source: packages/hull/src/utils/notification-validator.js of https://github.com/hull/hull-connectors
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import jwt
+import requests
+
+from pipeline.clients.hosts import require_allowed
+from pipeline.clients.http import error_for
+from pipeline.clients.wire import Request, Wire
+from pipeline.errors import ConfigurationError, Rejected
+
+KEY_TTL_S = 3600.0
+KEY_MIN_AGE_S = 60.0
+"""A key that verified nothing is fetched anew, but not more often than this: Hull may have changed it."""
+KEY_MAX_BYTES = 16 * 1024
+MAX_KEYS = 32
+LEEWAY_S = 60
+
+Code = Literal[
+    "MISSING_FLAG_HEADER",
+    "UNSUPPORTED_SIGNATURE_VERSION",
+    "MISSING_SIGNATURE_HEADERS",
+    "INVALID_CERTIFICATE",
+    "INVALID_SIGNATURE",
+]
+
+
+class NotificationRefused(Exception):
+    """The request is not proven to come from Hull; `code` is what Hull's own validator calls it."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        self.code: Code = code
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    pem: bytes
+    fetched_at: float
+
+
+class NotificationVerifier:
+    """Verifies notifications; threads may share it. `key_hosts` are `host` or `host:port`."""
+
+    def __init__(
+        self,
+        session: requests.Session,
+        *,
+        key_hosts: Collection[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wire = Wire(session)
+        self._key_hosts = frozenset(key_hosts)
+        self._clock = clock
+        self._keys: OrderedDict[str, _Key] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def verify(self, headers: Mapping[str, str], notification_id: str) -> None:
+        """Return when the headers prove the notification of this id.
+
+        Raises: NotificationRefused; Retryable while the key cannot be fetched.
+        """
+        given = {name.lower(): value for name, value in headers.items()}
+        if "x-hull-smart-notifier" not in given:
+            raise NotificationRefused("MISSING_FLAG_HEADER", "X-Hull-Smart-Notifier is missing")
+        if given.get("x-hull-smart-notifier-signature-version") != "v1":
+            raise NotificationRefused("UNSUPPORTED_SIGNATURE_VERSION", "only signature version v1 is known")
+        signature = given.get("x-hull-smart-notifier-signature")
+        url = given.get("x-hull-smart-notifier-signature-public-key-url")
+        if not signature or not url:
+            raise NotificationRefused("MISSING_SIGNATURE_HEADERS", "the signature or the address of its key is missing")
+        self._verify_token(signature, url, notification_id)
+
+    def _verify_token(self, signature: str, url: str, notification_id: str) -> None:
+        key = self._key(url, signature, younger_than_s=KEY_TTL_S)
+        if not _proves(signature, key.pem, notification_id):
+            fresh = self._key(url, signature, younger_than_s=KEY_MIN_AGE_S)
+            if fresh is key or not _proves(signature, fresh.pem, notification_id):
+                raise NotificationRefused("INVALID_SIGNATURE", "the signature does not prove this notification")
+
+    def _key(self, url: str, signature: str, *, younger_than_s: float) -> _Key:
+        with self._lock:
+            key = self._keys.get(url)
+        if key is not None and self._clock() - key.fetched_at < younger_than_s:
+            return key
+        key = _Key(self._fetch(url, signature), self._clock())
+        with self._lock:
+            self._keys[url] = key
+            while len(self._keys) > MAX_KEYS:
+                self._keys.popitem(last=False)
+        return key
+
+    def _fetch(self, url: str, signature: str) -> bytes:
+        try:
+            require_allowed(url, self._key_hosts, purpose="key of a Hull notification")
+            response = self._wire.call(
+                Request(
+                    method="POST",
+                    url=url,
+                    headers={"Content-Type": "text/plain", "User-Agent": "hull-pipedrive"},
+                    body=signature.encode(),
+                    max_bytes=KEY_MAX_BYTES,
+                    deadline_s=10.0,
+                    resend_if_stale=True,
+                )
+            )
+            if not 200 <= response.status < 300:
+                raise error_for(response)
+        except (ConfigurationError, Rejected) as refused:
+            raise NotificationRefused("INVALID_CERTIFICATE", str(refused)) from None
+        if b"-----BEGIN PUBLIC KEY-----" not in response.body:
+            raise NotificationRefused("INVALID_CERTIFICATE", "the address of the key answers no public key")
+        return response.body
+
+
+def _proves(signature: str, pem: bytes, notification_id: str) -> bool:
+    try:
+        claims = jwt.decode(
+            signature,
+            pem,
+            algorithms=["RS256"],
+            leeway=LEEWAY_S,
+            options={"require": ["jti"], "verify_aud": False, "verify_iss": False},
+        )
+    except (jwt.PyJWTError, ValueError):
+        return False
+    return bool(claims["jti"] == notification_id)

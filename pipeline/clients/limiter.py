@@ -1,0 +1,151 @@
+"""The burst limits of Pipedrive, shared by all workers: requests in a rolling two seconds, per access token.
+
+    acquire → a slot in Redis (`burst.lua`) → wait in place up to 2 s, or Retryable with the seconds that are left
+    observe ← the headers of every answer: the true limit, and calls that others made with the same token
+    pause   ← a 429: nobody takes a slot before it is over
+
+Without Redis each process keeps to a small limit of its own, so that an outage there never becomes a ban here.
+Source: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import redis
+import structlog
+
+from pipeline.errors import Retryable
+
+logger = structlog.get_logger(__name__)
+
+SERVER_WINDOW_S = 2.0
+WINDOW_S = 2.03
+"""Ours is a little longer: calls reach the server a few milliseconds apart from their slots. Costs 1.5 % of the limit."""
+LONGEST_WAIT_S = 2.0
+SEARCH_LIMIT = 10
+"""Calls of the search API in two seconds, on any plan."""
+ALONE_LIMIT = 5
+"""Calls in two seconds of one process while Redis is away."""
+REDIS_PAUSE_S = 5.0
+"""How long a failed Redis is left alone, so that not every call waits for its timeout."""
+_LATENESS_S = 0.25
+
+_LUA = files("pipeline.clients").joinpath("burst.lua").read_text()
+
+
+class BurstLimiter:
+    """The limits of one access token; `name` tells tokens apart and must not be one.
+
+    limit  calls in two seconds to assume until an answer tells; None or 0 switches the limiter off
+    """
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        *,
+        name: str,
+        limit: int | None,
+        search_limit: int = SEARCH_LIMIT,
+        window_s: float = WINDOW_S,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        redis_time: Callable[[], float] | None = None,
+    ) -> None:
+        self._limits = {"api": limit or 0, "search": search_limit if limit else 0}
+        self._name = name
+        self._window_s = window_s
+        self._sleep = sleep
+        self._clock = clock
+        self._redis_time = redis_time
+        self._script = connection.register_script(_LUA)
+        self._alone = {bucket: LocalWindow(min(ALONE_LIMIT, n), window_s) for bucket, n in self._limits.items() if n}
+        self._known: dict[str, int] = {}
+        self._redis_back_at = float("-inf")
+
+    def acquire(self, bucket: str = "api") -> None:
+        """Wait for a turn: at once, or up to 2 s in place.
+
+        Raises: Retryable("rate_limited") when the turn is further away; nothing is reserved then.
+        """
+        while (wait_s := self.reserve(bucket)) > 0:
+            if wait_s > LONGEST_WAIT_S:
+                raise Retryable("rate_limited", f"{bucket}: all slots are taken", retry_after_s=round(wait_s, 3))
+            self._sleep(wait_s)
+            if self._ask(bucket, "paused", default=lambda: 0.0) <= 0:
+                return
+
+    def reserve(self, bucket: str = "api", *, longest_wait_s: float = LONGEST_WAIT_S) -> float:
+        """Seconds until the next free slot, which is ours if it is not further away than `longest_wait_s`."""
+        if not self._limits[bucket]:
+            return 0.0
+        alone = self._alone[bucket]
+        return self._ask(
+            bucket, "reserve", _micros(longest_wait_s), default=lambda: alone.reserve(self._clock(), longest_wait_s)
+        )
+
+    def observe(self, bucket: str, rates: tuple[int, int] | None, duration_s: float) -> None:
+        """Correct the limit by an answer's (limit, remaining); silent while they tell nothing new and leave room."""
+        if rates is None or not self._limits[bucket]:
+            return
+        limit, remaining = rates
+        if self._known.get(bucket) == limit and remaining * 4 > limit:
+            return
+        self._known[bucket] = limit
+        age = _micros(SERVER_WINDOW_S + duration_s + _LATENESS_S)
+        self._ask(bucket, "observe", limit - remaining, age, default=lambda: 0.0, limit=limit)
+
+    def pause(self, bucket: str, seconds: float) -> None:
+        """Let nobody take a slot for so long: what a 429 asks for."""
+        if self._limits[bucket]:
+            alone = self._alone[bucket]
+            self._ask(bucket, "pause", _micros(seconds), default=lambda: alone.pause(self._clock(), seconds))
+
+    def _ask(
+        self, bucket: str, operation: str, *values: int, default: Callable[[], float], limit: int | None = None
+    ) -> float:
+        if self._clock() < self._redis_back_at:
+            return default()
+        prefix = f"pipedrive:burst:{{{self._name}}}:{bucket}"
+        now = _micros(self._redis_time()) if self._redis_time else ""
+        padded = [*values, "", ""][:2]
+        arguments: list[Any] = [operation, _micros(self._window_s), limit or self._limits[bucket], *padded, now]
+        try:
+            return float(self._script(keys=[f"{prefix}:slots", f"{prefix}:state"], args=arguments)) / 1e6
+        except redis.RedisError as error:
+            self._redis_back_at = self._clock() + REDIS_PAUSE_S
+            logger.warning("limiter.alone", error=type(error).__name__, limit=ALONE_LIMIT)
+            return default()
+
+
+class LocalWindow:
+    """The same rule inside one process: never more than `limit` slots in any rolling window."""
+
+    def __init__(self, limit: int, window_s: float) -> None:
+        self._window_s = window_s
+        self._slots: deque[float] = deque(maxlen=limit)
+        self._paused_until = float("-inf")
+        self._lock = threading.Lock()
+
+    def reserve(self, now: float, longest_wait_s: float) -> float:
+        with self._lock:
+            slot = max(now, self._paused_until, *self._slots)
+            if len(self._slots) == self._slots.maxlen:
+                slot = max(slot, self._slots[0] + self._window_s)
+            if slot - now <= longest_wait_s:
+                self._slots.append(slot)
+            return slot - now
+
+    def pause(self, now: float, seconds: float) -> float:
+        with self._lock:
+            self._paused_until = max(self._paused_until, now + seconds)
+            return 0.0
+
+
+def _micros(seconds: float) -> int:
+    return round(seconds * 1_000_000)

@@ -1,0 +1,314 @@
+"""Pipedrive's API as it is: wire dicts of v2 for Persons and Organizations, v1 where v2 has no twin (webhooks, me).
+
+Every call waits for its turn, costs tokens, and ends in a value or in an error of `pipeline.errors`.
+Source: https://developers.pipedrive.com/docs/api/v1 and https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import orjson
+import requests
+
+from pipeline.clients.http import error_for, json_answer, rate_headers, texts_of
+from pipeline.clients.limiter import BurstLimiter
+from pipeline.clients.wire import MAX_BODY_BYTES, OnCall, Request, Response, Wire
+from pipeline.domain.kinds import Entity
+from pipeline.errors import Rejected, Retryable
+
+Headers = Mapping[str, str]
+Record = dict[str, Any]
+
+TOKEN_COSTS: Final[Mapping[str, int]] = {
+    "list": 10,
+    "get": 1,
+    "create": 5,
+    "update": 5,
+    "delete": 3,
+    "search": 20,
+    "fields": 10,
+    "me": 2,
+    "webhooks": 10,
+    "create_webhook": 10,
+    "delete_webhook": 6,
+}
+"""Tokens of the daily budget per call, whatever `limit` is: `x-token-cost` of the OpenAPI files of Pipedrive, and
+https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
+
+MAX_LIMIT = 500
+MAX_IDS = 100
+PAGE_MAX_BYTES = 64 * 1024 * 1024
+PAGE_DEADLINE_S = 120.0
+LONGEST_SHARED_PAUSE_S = 60.0
+"""After a 429 or an HTML 403 all workers keep still: going on is answered with a block by Pipedrive's edge."""
+SEARCH_FIELDS: Final[Mapping[Entity, str]] = {Entity.PERSON: "email", Entity.ORGANIZATION: "name"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a list: the body as it came, the records in it, and the cursor of the next page or None."""
+
+    body: bytes = field(repr=False)
+    records: list[Any] = field(repr=False)
+    next_cursor: str | None
+
+
+class PipedriveClient:
+    """The calls of one connector.
+
+    base_url  origin of the company, for example `https://acme.pipedrive.com`
+    auth      headers that authenticate (`Authorization` or `x-api-token`), or a callable that gives them for each call
+    renew     given the headers a 401 refused, returns others worth one more try, or None
+    limiter   shared burst limits; None sends at once
+    """
+
+    def __init__(
+        self,
+        session: requests.Session,
+        *,
+        base_url: str,
+        auth: Headers | Callable[[], Headers],
+        limiter: BurstLimiter | None = None,
+        on_call: OnCall | None = None,
+        renew: Callable[[Headers], Headers | None] | None = None,
+    ) -> None:
+        self._wire = Wire(session, on_call=on_call)
+        self._base_url = base_url.rstrip("/")
+        self._auth = auth
+        self._limiter = limiter
+        self._renew = renew
+
+    def __repr__(self) -> str:
+        return f"PipedriveClient({self._base_url})"
+
+    def list_page(  # noqa: PLR0913 - what the list call itself takes, under its own names
+        self,
+        entity: Entity,
+        *,
+        cursor: str | None = None,
+        limit: int = MAX_LIMIT,
+        ids: Sequence[int] | None = None,
+        updated_since: datetime | None = None,
+        updated_until: datetime | None = None,
+        sort_by: str = "id",
+        sort_direction: str = "asc",
+        include_fields: Sequence[str] = (),
+    ) -> Page:
+        """Fetch one page: `updated_since` is inclusive, `updated_until` exclusive, both cut to whole seconds.
+
+        At most 100 `ids`; those that are gone or invisible are left out without a word. Whoever walks the pages watches
+        for a cursor that comes twice. Nesting is bounded by the parser alone (1,024): walking a page costs 4 µs a record.
+        Raises: Retryable("page_malformed") when `data` is no list.
+        """
+        if ids is not None and len(ids) > MAX_IDS:
+            raise ValueError(f"at most {MAX_IDS} ids to a request")
+        query = {
+            "limit": limit,
+            "sort_by": sort_by,
+            "sort_direction": sort_direction,
+            "cursor": cursor,
+            "ids": ",".join(map(str, ids)) if ids is not None else None,
+            "updated_since": _timestamp(updated_since),
+            "updated_until": _timestamp(updated_until),
+            "include_fields": ",".join(include_fields) or None,
+        }
+        return self._page(f"/api/v2/{entity.plural}", "list", query)
+
+    def get(self, entity: Entity, pipedrive_id: int) -> Record:
+        """Raises: Rejected("gone") when the record does not exist or is not visible."""
+        return self._record("get", "GET", f"/api/v2/{entity.plural}/{int(pipedrive_id)}")
+
+    def create(self, entity: Entity, values: Mapping[str, Any]) -> Record:
+        """Create a record and return it whole.
+
+        After Retryable other than `remote_unreachable`, `rate_limited` and `daily_budget_spent` the record may exist.
+        """
+        return self._record("create", "POST", f"/api/v2/{entity.plural}", values)
+
+    def update(self, entity: Entity, pipedrive_id: int, values: Mapping[str, Any]) -> Record:
+        """Change the fields that are named, and return the record whole."""
+        return self._record("update", "PATCH", f"/api/v2/{entity.plural}/{int(pipedrive_id)}", values)
+
+    def delete(self, entity: Entity, pipedrive_id: int) -> None:
+        self._data("delete", "DELETE", f"/api/v2/{entity.plural}/{int(pipedrive_id)}")
+
+    def search(
+        self, entity: Entity, term: str, *, fields: str | None = None, exact_match: bool = True, limit: int = 100
+    ) -> list[Record]:
+        """Find records by a whole value, in any case; the index may lag behind writes.
+
+        Shape: [{id, type, name, emails: [text], ...}], not records; `fields` is `email` or `name` unless given.
+        """
+        query = {
+            "term": term,
+            "fields": fields or SEARCH_FIELDS[entity],
+            "exact_match": "true" if exact_match else "false",
+            "limit": limit,
+        }
+        data = self._data("search", "GET", f"/api/v2/{entity.plural}/search", query=query)
+        items = data.get("items") if isinstance(data, dict) else None
+        if not isinstance(items, list) or not all(isinstance(row, dict) for row in items):
+            raise Retryable("page_malformed", "the search answered no list of items")
+        return [row["item"] for row in items if isinstance(row.get("item"), dict)]
+
+    def fields(self, entity: Entity) -> list[Record]:
+        """Every active field with its type and options, all pages.
+
+        Shape: [{field_code, field_name, field_type, options, is_custom_field, is_optional_response_field, ...}]
+        """
+        found: list[Record] = []
+        seen: set[str | None] = set()
+        cursor: str | None = None
+        while cursor not in seen:
+            seen.add(cursor)
+            page = self._page(f"/api/v2/{entity.value}Fields", "fields", {"limit": MAX_LIMIT, "cursor": cursor})
+            found.extend(page.records)
+            if page.next_cursor is None:
+                return found
+            cursor = page.next_cursor
+        raise Retryable("page_repeats", f"{entity.value}Fields")
+
+    def me(self) -> Record:
+        """The user and the company behind the credentials: `id`, `company_id`, `company_domain`, `timezone_name`, ..."""
+        return self._record("me", "GET", "/api/v1/users/me")
+
+    def webhooks(self) -> list[Record]:
+        """Every webhook; with OAuth only those this app created."""
+        data = self._data("webhooks", "GET", "/api/v1/webhooks")
+        if data is None:
+            return []
+        if not isinstance(data, list):
+            raise Retryable("page_malformed", "webhooks: `data` is no list")
+        return data
+
+    def create_webhook(self, subscription: Mapping[str, Any]) -> Record:
+        """Subscribe; needs `subscription_url`, `event_action`, `event_object` and `name`. Rejected when the URL is refused
+        or the limit of 40 is reached."""
+        return self._record("create_webhook", "POST", "/api/v1/webhooks", subscription)
+
+    def delete_webhook(self, webhook_id: int | str) -> None:
+        """Raises: Rejected("gone") when there is none."""
+        self._call("delete_webhook", "DELETE", f"/api/v1/webhooks/{int(webhook_id)}")
+
+    def _page(self, path: str, operation: str, query: Mapping[str, Any]) -> Page:
+        response = self._call(operation, "GET", path, query=query)
+        answer = json_answer(response, max_depth=None)
+        data = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(data, list):
+            raise Retryable("page_malformed", f"{path}: `data` is no list")
+        return Page(body=response.body, records=data, next_cursor=_next_cursor(answer, path))
+
+    def _record(self, operation: str, method: str, path: str, values: Mapping[str, Any] | None = None) -> Record:
+        data = self._data(operation, method, path, values=values)
+        if not isinstance(data, dict):
+            raise Retryable("page_malformed", f"{path}: `data` is no record")
+        return data
+
+    def _data(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> Any:
+        answer = json_answer(self._call(operation, method, path, query=query, values=values))
+        if not isinstance(answer, dict):
+            raise Retryable("page_malformed", f"{path}: the answer is no object")
+        return answer.get("data")
+
+    def _call(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> Response:
+        """One turn at the limiter, one exchange; a 401 is tried once more with renewed credentials."""
+        auth = self._auth() if callable(self._auth) else self._auth
+        url = self._url(path, query)
+        body = None if values is None else _encode(values)
+        is_page = operation in {"list", "fields"}
+
+        def send(credentials: Headers) -> Response:
+            return self._turn(
+                operation,
+                Request(
+                    method=method,
+                    url=url,
+                    headers=_headers(credentials, body),
+                    body=body,
+                    max_bytes=PAGE_MAX_BYTES if is_page else MAX_BODY_BYTES,
+                    deadline_s=PAGE_DEADLINE_S if is_page else 60.0,
+                    tokens=TOKEN_COSTS[operation],
+                    resend_if_stale=method == "GET",
+                ),
+            )
+
+        response = send(auth)
+        if response.status == 401 and self._renew is not None and (renewed := self._renew(auth)) is not None:
+            auth = renewed
+            response = send(auth)
+        if 200 <= response.status < 300:
+            return response
+        raise error_for(response, hidden=[*auth.values(), *texts_of(dict(query or {})), *texts_of(dict(values or {}))])
+
+    def _turn(self, operation: str, request: Request) -> Response:
+        if self._limiter is None:
+            return self._wire.call(request)
+        bucket = "search" if operation == "search" else "api"
+        self._limiter.acquire(bucket)
+        response = self._wire.call(request)
+        self._limiter.observe(bucket, rate_headers(response), response.duration_s)
+        if response.status in {403, 429}:
+            error = error_for(response)
+            if isinstance(error, Retryable) and error.retry_after_s:
+                self._limiter.pause(bucket, min(error.retry_after_s, LONGEST_SHARED_PAUSE_S))
+        return response
+
+    def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        return f"{self._base_url}{path}?{urlencode(given)}" if given else f"{self._base_url}{path}"
+
+
+def _headers(credentials: Headers, body: bytes | None) -> dict[str, str]:
+    headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "hull-pipedrive", **credentials}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    return headers
+
+
+def _encode(values: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(dict(values))
+    except TypeError:
+        failure = Rejected("unusable_text", "the values cannot be written as JSON")
+    raise failure
+
+
+def _next_cursor(answer: dict[str, Any], path: str) -> str | None:
+    """Missing, null and empty end the walk; anything else that is no text would end it too early."""
+    more = answer.get("additional_data")
+    cursor = more.get("next_cursor") if isinstance(more, dict) else more
+    if not cursor:
+        return None
+    if not isinstance(cursor, str):
+        raise Retryable("page_malformed", f"{path}: the cursor is no text")
+    return cursor
+
+
+def _timestamp(moment: datetime | None) -> str | None:
+    """Whole seconds in UTC: Pipedrive refuses fractions."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ValueError("a moment without a time zone")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,206 @@
+"""One HTTP exchange: bytes out, bytes in. Everything that leaves this process by HTTP leaves here.
+
+    Request → Wire.call → Response, whatever its status; `pipeline.clients.http` says what a status means.
+
+It speaks to the adapter a `requests.Session` has mounted for the URL and builds the request itself. Measured on one core
+with keep-alive: 0.55 ms a call against 1.2 ms through `Session.request` and 0.47 ms through bare urllib3. What is left out
+on the way is unwanted here: redirects are not followed, no cookies are kept, and no `.netrc` can replace our credentials.
+
+Neither errors nor exchanges carry a query, a header or a body: they go to logs and to PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3.exceptions
+from requests.models import PreparedRequest
+from requests.structures import CaseInsensitiveDict
+
+from pipeline.errors import PipelineError, Rejected, Retryable
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+"""Longest silence between two pieces of an answer."""
+DEADLINE_S = 60.0
+"""Longest whole exchange: an answer may not drip past it byte by byte."""
+MAX_BODY_BYTES = 8 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
+
+_NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+_NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to send.
+
+    tokens           what the call costs of Pipedrive's daily budget
+    resend_if_stale  send once more when a kept connection turns out closed before any answer; for repeatable calls only
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    max_bytes: int = MAX_BODY_BYTES
+    deadline_s: float = DEADLINE_S
+    tokens: int = 0
+    resend_if_stale: bool = False
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.url).path
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.path})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What came back. Header names are lower case; the body is decoded from its transfer and content encodings."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    duration_s: float
+
+    @property
+    def is_html(self) -> bool:
+        return "html" in self.headers.get("content-type", "") or self.body[:64].lstrip()[:1] == b"<"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One call for the log line `connector.service_api.call` and the token ledger; `status` is 0 without an answer."""
+
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    tokens: int
+
+
+OnCall = Callable[[Exchange], None]
+
+
+class Wire:
+    """The way out through one Session; threads may share it."""
+
+    def __init__(
+        self, session: requests.Session, *, on_call: OnCall | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._session = session
+        self._on_call = on_call
+        self._clock = clock
+        self._environment: dict[str, dict[str, Any]] = {}
+
+    def call(self, request: Request) -> Response:
+        """Send a request and read the whole answer.
+
+        Raises: Retryable("remote_unreachable") when nothing was sent, Retryable("remote_unavailable") when it may have
+            been, Retryable("page_not_json") for an answer cut short, Rejected("body_too_large").
+        """
+        started = self._clock()
+        try:
+            response = self._answer(request, started)
+        except PipelineError:
+            self._tell(request, 0, started, request.tokens)
+            raise
+        except _NETWORK as error:
+            failure = _describe(error, request)
+        else:
+            self._tell(request, response.status, started, 0 if response.status == 429 else request.tokens)
+            return response
+        self._tell(request, 0, started, 0 if failure.reason == "remote_unreachable" else request.tokens)
+        raise failure  # outside the except block: the cause's text holds the whole URL
+
+    def _answer(self, request: Request, started: float) -> Response:
+        try:
+            answer = self._send(request)
+        except requests.ConnectionError as error:
+            if not (request.resend_if_stale and _was_stale(error)):
+                raise
+            answer = self._send(request)
+        try:
+            body = self._read(answer.raw, request, started)
+        except BaseException:
+            answer.close()
+            raise
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(status=answer.status_code, headers=headers, body=body, duration_s=self._clock() - started)
+
+    def _send(self, request: Request) -> requests.Response:
+        prepared = PreparedRequest()
+        prepared.method = request.method
+        prepared.url = request.url
+        prepared.headers = CaseInsensitiveDict(request.headers)
+        prepared.body = request.body
+        if request.body is not None:
+            prepared.headers["Content-Length"] = str(len(request.body))
+        adapter = self._session.get_adapter(request.url)
+        timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+        return adapter.send(prepared, stream=True, timeout=timeout, **self._settings(request.url))
+
+    def _settings(self, url: str) -> dict[str, Any]:
+        """Proxies and certificates as the Session and the environment say, read once per origin."""
+        origin = url[: url.find("/", 8)]
+        found = self._environment.get(origin)
+        if found is None:
+            merged = self._session.merge_environment_settings(url, {}, None, None, None)
+            found = {name: merged[name] for name in ("proxies", "verify", "cert")}
+            self._environment[origin] = found
+        return found
+
+    def _read(self, raw: Any, request: Request, started: float) -> bytes:
+        chunks: list[bytes] = []
+        size_bytes = 0
+        while chunk := raw.read1(CHUNK_BYTES, decode_content=True):
+            chunks.append(chunk)
+            size_bytes += len(chunk)
+            if size_bytes > request.max_bytes:
+                raise Rejected("body_too_large", f"{request.path} answered more than {request.max_bytes} bytes")
+            if self._clock() - started > request.deadline_s:
+                raise Retryable("remote_unavailable", f"{request.path} took longer than {request.deadline_s:g} s")
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _tell(self, request: Request, status: int, started: float, tokens: int) -> None:
+        if self._on_call is not None:
+            duration_ms = round((self._clock() - started) * 1000, 3)
+            self._on_call(
+                Exchange(
+                    method=request.method, path=request.path, status=status, duration_ms=duration_ms, tokens=tokens
+                )
+            )
+
+
+def _describe(error: BaseException, request: Request) -> Retryable:
+    causes = list(_causes(error))
+    where = f"{request.method} {urlsplit(request.url).hostname}{request.path}"
+    if any(isinstance(cause, _NEVER_SENT) for cause in causes):
+        return Retryable("remote_unreachable", f"{where}: no connection")
+    if any(isinstance(cause, urllib3.exceptions.IncompleteRead) for cause in causes):
+        return Retryable("page_not_json", f"{where}: the answer was cut short")
+    return Retryable("remote_unavailable", f"{where}: {type(error).__name__}")
+
+
+def _was_stale(error: BaseException) -> bool:
+    """True when the peer closed the connection before it answered anything, as servers do with idle connections."""
+    return any(isinstance(cause, (ConnectionResetError, BrokenPipeError)) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything it wraps: requests and urllib3 put the real cause into arguments, not into a chain."""
+    waiting: list[Any] = [error]
+    for cause in waiting:
+        if isinstance(cause, BaseException):
+            yield cause
+            waiting.extend(cause.args)
+            waiting.extend([getattr(cause, "reason", None), cause.__cause__, cause.__context__])
+            if len(waiting) > 100:
+                return
