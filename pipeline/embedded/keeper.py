@@ -80,7 +80,7 @@ def _keep(folders: Folders, name: str, writer: int) -> None:
     if not locks.take(descriptor, timeout_s=EARLIER_S):
         raise failed(f"An earlier keeper of {name} does not end.", log=folders.log("keeper"))
     _write_pids(descriptor, os.getpid())
-    in_use = locks.open_lock(folders.lock("in-use"))
+    in_use = locks.open_lock(folders.lock(f"{name}.in-use"))
     server, child = _start(folders, name, descriptor)
     _report(writer, "ready")
     crashes: list[float] = []

@@ -1,7 +1,8 @@
 """What a process of the pipeline calls: have the servers run for as long as this process lives.
 
-Every caller holds the `in-use` lock, shared, until it ends; children it forks hold it too (a worker child keeps its
-servers), programs it starts do not (they call `ensure` themselves). The keepers stop the servers when nobody holds it.
+Every caller holds the servers' `in-use` locks, shared, until it ends; children it forks hold them too (a worker child
+keeps its servers), programs it starts do not (they call `ensure` themselves). When nobody holds its lock any more, the
+keeper stops the server.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipeline.settings import PROJECT_DIR, Settings, make_data_dir
 WAIT_S = 400.0  # longer than a keeper may take to start a server, or one to stop and the next to start
 _IS_READY: dict[str, Callable[[Folders], bool]] = {postgres.NAME: postgres.is_ready, valkey.NAME: valkey.is_ready}
 
-_held: dict[Path, int] = {}  # DATA_DIR → the open in-use lock of this process
+_held: dict[Path, int] = {}  # the in-use locks of this process: path → open file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,8 @@ def ensure(settings: Settings) -> Servers:
     if not wanted:
         return _servers(settings, None)
     _make_folders(settings.data_dir)
-    _hold(settings.data_dir)
+    for name in wanted:
+        _hold(_in_use(settings, name))
     with locks.taken(settings.data_dir / "locks" / "start", timeout_s=WAIT_S) as alone:
         if not alone:
             raise failed(f"Another process has been starting the servers of {settings.data_dir} for {WAIT_S:.0f} s.")
@@ -68,9 +70,10 @@ def ensure(settings: Settings) -> Servers:
 
 def release(settings: Settings) -> None:
     """Use the embedded servers no longer: they stop unless somebody else, or a forked child, still does."""
-    descriptor = _held.pop(settings.data_dir, None)
-    if descriptor is not None:
-        os.close(descriptor)
+    for name in _IS_READY:
+        descriptor = _held.pop(_in_use(settings, name), None)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def status(settings: Settings) -> dict[str, State]:
@@ -138,16 +141,21 @@ def _make_folders(data_dir: Path) -> None:
     folders_module.make_own_folders(data_dir)
 
 
-def _hold(data_dir: Path) -> None:
-    """Take the in-use lock for the life of this process; while keepers stop their servers they have it alone."""
-    path = data_dir / "locks" / "in-use"
-    if data_dir in _held and path.exists() and os.path.samestat(os.fstat(_held[data_dir]), path.stat()):
-        return
+def _in_use(settings: Settings, name: str) -> Path:
+    return settings.data_dir / "locks" / f"{name}.in-use"
+
+
+def _hold(path: Path) -> None:
+    """Take an in-use lock for the life of this process; a keeper that stops its server has it alone meanwhile."""
+    if path in _held:
+        if path.exists() and os.path.samestat(os.fstat(_held[path]), path.stat()):
+            return
+        os.close(_held.pop(path))  # DATA_DIR was deleted and made again
     descriptor = locks.open_lock(path)
     if not locks.take(descriptor, shared=True, timeout_s=WAIT_S):
         os.close(descriptor)
-        raise failed(f"The embedded servers of {data_dir} have been stopping for {WAIT_S:.0f} s.")
-    _held[data_dir] = descriptor
+        raise failed(f"A server has been stopping for {WAIT_S:.0f} s; its keeper holds {path}.")
+    _held[path] = descriptor
 
 
 def _have_running(folders: Folders, name: str) -> None:
@@ -167,7 +175,7 @@ def _start_keeper(folders: Folders, name: str) -> None:
     It searches modules where this process does, in an environment without this one's variables: they may hold secrets.
     """
     places = os.pathsep.join([str(PROJECT_DIR), *filter(None, sys.path)])
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  # this very Python, with a module of ours
         [sys.executable, "-m", "pipeline.embedded.keeper", str(folders.data_dir), name],
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": places},

@@ -1,8 +1,8 @@
 """File locks that say who is alive: the kernel lets go of them when a process ends, however it ends.
 
-in-use     shared, by every process that uses the servers; a keeper that gets it alone knows that all have gone
-start      exclusive, while a process looks whether the servers run and starts them
-NAME.keeper   exclusive, by the keeper of one server for its life; holds the pids of keeper and server
+start         exclusive, while a process looks whether the servers run and starts them
+NAME.in-use   shared, by every process that uses the server; its keeper, getting it alone, knows that all have gone
+NAME.keeper   exclusive, by the keeper of the server for its life; holds the pids of keeper and server
 NAME.running  exclusive, inherited by the server and all its children: free only when the last of them has ended
 """
 

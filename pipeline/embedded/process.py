@@ -48,7 +48,7 @@ def launch(server: Server, folders: Folders) -> subprocess.Popen[bytes]:
     descriptor = locks.open_lock(folders.lock(f"{server.name}.running"))
     try:
         locks.take(descriptor)
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603  # a program out of our own wheels
             server.command,
             cwd=server.folder,
             stdin=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ def run(command: tuple[str, ...], folders: Folders, folder: Path, *, text_in: st
 
     Raises: EmbeddedError with what it said when it fails.
     """
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  # a program out of our own wheels
         command,
         cwd=folder,
         input=text_in,
@@ -103,7 +103,7 @@ def run(command: tuple[str, ...], folders: Folders, folder: Path, *, text_in: st
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        preexec_fn=_die_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # a keeper has one thread
+        preexec_fn=_die_with(os.getpid(), signal.SIGTERM),  # a keeper has one thread
         env=ENVIRONMENT,
         umask=0o077,
         **_account(folders),
