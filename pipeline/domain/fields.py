@@ -24,7 +24,7 @@ class FieldDefinition:
     name: str
     type: str
     is_custom: bool = False
-    options: Mapping[int | str, str] = field(default=_NOTHING)
+    options: Mapping[int | str, str] = field(default_factory=lambda: _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)

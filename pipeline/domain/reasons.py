@@ -50,6 +50,10 @@ REASONS: dict[str, Reason] = {
         "Another record already holds this e-mail, domain or external id; this one travels by its Pipedrive id alone.",
         "Merge the two records in Pipedrive, or correct the value on one of them.",
     ),
+    "shared_domain": Reason(
+        "The domain belongs to a mail or page service that many organizations use, so it identifies nobody.",
+        "Enter the organization's own web site; until then it travels by its Pipedrive id alone.",
+    ),
     "deleted_in_pipedrive": Reason(
         "The record is marked deleted in Pipedrive.",
         "Nothing to do; switch on support for deletions in the settings to mark it in Hull too.",

@@ -1,0 +1,74 @@
+"""Brings the values that identify a record into the one spelling under which they are compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pipeline.domain.kinds import Claim
+from pipeline.errors import Rejected
+from pipeline.transform.domains import SHARED_DOMAINS, domain_of_name, registrable_domain
+
+_EMAIL: Final = re.compile(
+    r"[^@\s\x00-\x1f<>()\[\],;:\"\\]{1,64}@[^@\s\x00-\x1f<>()\[\],;:\"\\.]+(?:\.[^@\s\x00-\x1f<>()\[\],;:\"\\.]+)+"
+)
+"""Loose on purpose: a claim has to look like one mailbox, not to pass every rule of RFC 5321."""
+
+Normalise = Callable[[Any], str | None]
+
+
+def email_claim(value: Any) -> str | None:
+    """Spell an e-mail as it is compared: trimmed, in lower case. None for an empty one.
+
+    Raises: Rejected("wrong_type") when it cannot be an e-mail.
+    """
+    text = str(value).strip().lower()
+    if not text:
+        return None
+    if len(text) > 254 or not _EMAIL.fullmatch(text):
+        raise Rejected("wrong_type", "not an e-mail, so it is not used as a claim")
+    return text
+
+
+def external_id_claim(value: Any) -> str | None:
+    """Spell an external id: text, trimmed; whole numbers without a decimal point."""
+    if isinstance(value, (bool, list, dict)):
+        raise Rejected("wrong_type", "not one text or number, so it is not used as a claim")
+    text = str(value).strip()
+    if len(text) > 255:
+        raise Rejected("too_long", "more than 255 characters, so it is not used as a claim")
+    return text or None
+
+
+def domain_claim(value: Any) -> str | None:
+    """Reduce a web site to its registrable domain.
+
+    Raises: Rejected("wrong_type") for no domain at all, Rejected("shared_domain") for one that many share.
+    """
+    text = str(value).strip()
+    if not text:
+        return None
+    domain = registrable_domain(text)
+    if domain is None:
+        raise Rejected("wrong_type", "not a domain, so it is not used as a claim")
+    return _own(domain)
+
+
+def name_domain_claim(value: Any) -> str | None:
+    """Use a name as domain only if it is a host name; most names rightly are not."""
+    domain = domain_of_name(str(value))
+    return None if domain is None else _own(domain)
+
+
+def _own(domain: str) -> str:
+    if domain in SHARED_DOMAINS:
+        raise Rejected("shared_domain", "a mail or page service's domain is not used as a claim")
+    return domain
+
+
+CLAIMS: Final[Mapping[Claim, Normalise]] = {
+    Claim.EMAIL: email_claim,
+    Claim.EXTERNAL_ID: external_id_claim,
+    Claim.DOMAIN: domain_claim,
+}

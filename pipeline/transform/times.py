@@ -1,0 +1,67 @@
+"""Reads the spellings of a moment, a day and a time of day; nothing here asks the clock.
+
+Pipedrive writes moments as `2026-02-01T09:30:00Z` and allows `.000Z`; its older interface wrote `2026-02-01 09:30:00`
+in UTC. Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+
+
+def epoch_seconds(text: object) -> int | None:
+    """Give the whole second since the epoch in which a moment lies; None when it is not readable."""
+    moment = _moment(text)
+    return None if moment is None else int(moment.timestamp() // 1)
+
+
+def epoch_milliseconds(value: object) -> int | None:
+    """The same in milliseconds; also reads epoch seconds or milliseconds, as numbers or digits."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 15:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15:
+        # Ten digits are seconds until the year 2286; thirteen are milliseconds.
+        return value if value >= 10**11 else value * 1000
+    moment = _moment(value)
+    return None if moment is None else int(moment.timestamp() * 1000 // 1)
+
+
+def iso_moment(text: str) -> str | None:
+    """Spell a moment as `YYYY-MM-DDTHH:MM:SSZ`; None when it is not readable."""
+    moment = _moment(text)
+    if moment is None:
+        return None
+    if len(text) == 20 and text[19] == "Z" and text[10] == "T":
+        return text
+    try:
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment.year >= 1000 else None
+    except OverflowError:  # an offset that leads out of the years 1-9999
+        return None
+
+
+def iso_day(text: str) -> str | None:
+    """Spell a day as `YYYY-MM-DD`; a moment stays a moment, as Pipedrive types some of its moments `date`."""
+    if len(text) > 10:
+        return iso_moment(text)
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        return None
+
+
+def iso_time(text: str) -> str | None:
+    """Spell a time of day as `HH:MM:SS`, without a zone."""
+    try:
+        return time.fromisoformat(text).replace(microsecond=0, tzinfo=None).isoformat()
+    except ValueError:
+        return None
+
+
+def _moment(text: object) -> datetime | None:
+    if not isinstance(text, str) or len(text) < 19:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
