@@ -12,10 +12,13 @@ from typing import Any
 
 from flask import Flask
 
+from sandbox.hull.notify.notifier import Notifier
 from sandbox.hull.seeding import populate
 from sandbox.hull.state import HullState, iso
 from sandbox.hull.web.api import api, firehose
 from sandbox.hull.web.control import control
+from sandbox.hull.web.faults import Faults, install
+from sandbox.hull.web.orders import orders
 from sandbox.hull.web.token import TokenVerifier
 
 RECEIVED_LIMIT = 200_000  # messages kept for listing; totals are kept for all
@@ -35,14 +38,20 @@ def create_app(
     """Make a Hull whose organization holds `users` Users and `accounts` Accounts, the same ones for the same `seed`."""
     connector = _connector(connector_id, secret, organization)
     state = HullState(connector=connector, clock=time.time, received_limit=received_limit)
+    notifier, faults = Notifier(state), Faults()
+    state.listener, state.connector_listener = notifier.record_changed, notifier.connector_changed
     populate(state, seed=seed, users=users, accounts=accounts)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["hull"] = state
     app.extensions["hull_verifier"] = TokenVerifier(connector_id, secret)
+    app.extensions["hull_notifier"] = notifier
+    app.extensions["hull_faults"] = faults
+    install(app, faults)
     app.register_blueprint(firehose)
     app.register_blueprint(api)
     app.register_blueprint(control)
+    app.register_blueprint(orders)
     return app
 
 

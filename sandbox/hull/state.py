@@ -18,7 +18,7 @@ from sandbox.hull.records.attributes import Changes, write_attributes
 from sandbox.hull.records.entity import NATURAL_CLAIM, Directory, Entity, Kind
 from sandbox.hull.records.identity import Claims, Resolution, matching, natural_claim, read_claims, resolve
 from sandbox.hull.records.lookup import AttributeLookup
-from sandbox.hull.records.schema import IDENTIFYING, Schema
+from sandbox.hull.records.schema import IDENTIFYING, IDENTIFYING_KEYS, Schema
 from sandbox.hull.records.segments import Segment, Segments
 
 LOG_LINES = 20_000
@@ -44,6 +44,7 @@ class HullState:
         self.received = Received(received_limit)
         self.log: deque[dict[str, Any]] = deque(maxlen=LOG_LINES)
         self.listener: ChangeListener | None = None
+        self.connector_listener: Callable[[], None] | None = None
         self.notify_on_firehose = False
         self.match_accounts_by_email_domain = False
 
@@ -64,6 +65,8 @@ class HullState:
     def change_connector(self, fields: Mapping[str, Any]) -> None:
         self.connector.update(fields)
         self.connector["updated_at"] = iso(self.clock())
+        if self.connector_listener is not None:
+            self.connector_listener()
 
     def report_error(self, kind: Kind, reason: str, **facts: Any) -> None:
         """One line in the log, under the name Hull's own log uses."""
@@ -90,13 +93,12 @@ class HullState:
 
     def write(self, entity: Entity, body: Mapping[str, Any], *, now: float, problems: list[str]) -> Changes:
         """Apply the attributes of a message; those that identify go through the identity rules."""
-        identifying = IDENTIFYING[entity.kind] & {key.removeprefix("traits_") for key in body}
-        if identifying:
-            body = {key.removeprefix("traits_"): value for key, value in body.items()}
-            changes = self._write_identity(entity, {name: body[name] for name in identifying}, problems)
-            body = {key: value for key, value in body.items() if key not in identifying}
-        else:
-            changes = {}
+        changes: Changes = {}
+        if not IDENTIFYING_KEYS[entity.kind].isdisjoint(body):
+            given = {key.removeprefix("traits_"): value for key, value in body.items()}
+            names = IDENTIFYING[entity.kind] & given.keys()
+            changes = self._write_identity(entity, {name: given[name] for name in names}, problems)
+            body = {name: value for name, value in given.items() if name not in names}
         changes |= write_attributes(entity, body, self.schemas[entity.kind], problems)
         if changes:
             entity.updated_at = now

@@ -26,6 +26,9 @@ IDENTIFYING: dict[Kind, frozenset[str]] = {
     "user": frozenset(("email", "external_id")),
     "account": frozenset(("domain", "external_id")),
 }
+IDENTIFYING_KEYS: dict[Kind, frozenset[str]] = {
+    kind: names | {f"traits_{name}" for name in names} for kind, names in IDENTIFYING.items()
+}
 RESERVED_TYPES = {"accepts_marketing": "boolean", "approved": "boolean"} | dict.fromkeys(
     ("name", "first_name", "last_name", "phone", "address", "description", "image", "picture"), "string"
 )
@@ -111,7 +114,7 @@ def to_date(value: Any) -> str:
             moment = datetime.fromtimestamp(seconds / 1000 if seconds >= MILLISECONDS_FROM else seconds, UTC)
     except (ValueError, TypeError, OverflowError, OSError) as error:
         raise Refused(f"{value!r} is no date") from error
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _to_string(value: Any) -> str:

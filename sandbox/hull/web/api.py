@@ -25,6 +25,7 @@ from sandbox.hull.web.answers import (
     the_verifier,
 )
 from sandbox.hull.web.catalogue import attribute_tree, event_list, schema_of
+from sandbox.hull.web.orders import notify_at, subscription_url
 from sandbox.hull.web.reports import account_report, report_of, segment_object, user_report
 from sandbox.hull.web.search import QueryRefused, search_page
 
@@ -76,10 +77,12 @@ def put_connector(hull_id: str) -> Response:
         return refusal(404, "Not found")
     if given is None or not isinstance(given.get("private_settings", {}), dict):
         return refusal(400, "the body is an object of connector fields")
+    fields = {name: value for name, value in given.items() if name not in ("id", "secret", "refresh_status")}
     with state.lock:
-        state.change_connector(
-            {name: value for name, value in given.items() if name not in ("id", "secret", "refresh_status")}
-        )
+        url = subscription_url({**state.connector, **fields})
+        if url is not None and not fields.keys().isdisjoint(("source_url", "manifest_url", "manifest")):
+            notify_at(url)
+        state.change_connector(fields)
     return answer(_public_connector())
 
 

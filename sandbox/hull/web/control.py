@@ -58,7 +58,7 @@ def get_received() -> Response:
     since = request.args.get("since", 0, int)
     with state.lock:
         lines, following = list(state.received.lines(since)), state.received.count
-    response = Response(b"".join(line + b"\n" for line in lines), mimetype="application/x-ndjson")
+    response = Response(b"".join(lines), mimetype="application/x-ndjson")
     response.headers["X-Sandbox-Next"] = str(following)
     return response
 
