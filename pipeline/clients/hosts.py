@@ -15,17 +15,14 @@ from pipeline.errors import ConfigurationError
 _PIPEDRIVE = re.compile(r"[a-z0-9-]+\.pipedrive\.com")
 
 
-def pipedrive_base_url(api_domain: str, *, replaced_by: str | None = None) -> str:
+def check_api_url(api_domain: str) -> str:
     """The origin to call for an `api_domain` as a token answer gives it, with or without a scheme.
 
-    `replaced_by` is PIPEDRIVE_API_URL: it then is the only origin that may be called, whatever the token says.
     Raises: ConfigurationError("host_refused").
     """
-    if replaced_by:
-        return replaced_by.rstrip("/")
     host = api_domain.strip().lower().removeprefix("https://").removesuffix("/")
     if not _PIPEDRIVE.fullmatch(host):
-        raise ConfigurationError("host_refused", "the api_domain of the token is no company of pipedrive.com")
+        raise ConfigurationError("host_refused", "the api_domain is no company of pipedrive.com")
     return f"https://{host}"
 
 

@@ -40,7 +40,7 @@ _LUA = files("pipeline.clients").joinpath("burst.lua").read_text()
 
 
 class BurstLimiter:
-    """The limits of one access token; `name` tells tokens apart and must not be one.
+    """The limits of one access token; `key` tells tokens apart and must not be one.
 
     limit  calls in two seconds to assume until an answer tells; None or 0 switches the limiter off
     """
@@ -49,7 +49,7 @@ class BurstLimiter:
         self,
         connection: redis.Redis,
         *,
-        name: str,
+        key: str,
         limit: int | None,
         search_limit: int = SEARCH_LIMIT,
         window_s: float = WINDOW_S,
@@ -58,7 +58,7 @@ class BurstLimiter:
         redis_time: Callable[[], float] | None = None,
     ) -> None:
         self._limits = {"api": limit or 0, "search": search_limit if limit else 0}
-        self._name = name
+        self._key = key
         self._window_s = window_s
         self._sleep = sleep
         self._clock = clock
@@ -111,7 +111,7 @@ class BurstLimiter:
     ) -> float:
         if self._clock() < self._redis_back_at:
             return default()
-        prefix = f"pipedrive:burst:{{{self._name}}}:{bucket}"
+        prefix = f"pipedrive:burst:{{{self._key}}}:{bucket}"
         now = _micros(self._redis_time()) if self._redis_time else ""
         padded = [*values, "", ""][:2]
         arguments: list[Any] = [operation, _micros(self._window_s), limit or self._limits[bucket], *padded, now]

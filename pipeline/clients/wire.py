@@ -72,7 +72,10 @@ class Response:
 
     @property
     def is_html(self) -> bool:
-        return "html" in self.headers.get("content-type", "") or self.body[:64].lstrip()[:1] == b"<"
+        """Judged by the body: servers call a plain `ok` text/html too, and errors are sometimes JSON under that name."""
+        first = self.body[:64].lstrip()[:1]
+        says_html = self.status >= 400 and "html" in self.headers.get("content-type", "")
+        return first == b"<" or (says_html and first not in {b"{", b"["})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
