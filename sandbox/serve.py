@@ -66,6 +66,13 @@ def start(factory: str, options: Mapping[str, object], *, host: str = "127.0.0.1
     return Running(url=f"http://{host}:{port}", process=process, reservation=reservation)
 
 
+def free_port(host: str = "127.0.0.1") -> int:
+    """Find a port nobody uses, for an app that must know its own address."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
 def wait_until_ready(running: Running, *, timeout_s: float = 60.0, path: str = "/__sandbox__/stats") -> None:
     """Return once the app answers `path`, whatever the status.
 

@@ -1,0 +1,30 @@
+"""`python -m sandbox`: both systems, without the pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from sandbox.command import SandboxOptions, run
+
+
+def main() -> int:
+    """Parse the flags of `pipeline sandbox` and run it."""
+    usual = SandboxOptions()
+    parser = argparse.ArgumentParser(prog="python -m sandbox")
+    parser.add_argument(
+        "--json", action="store_true", help="accepted as everywhere; the line printed is JSON either way"
+    )
+    for name in ("persons", "organizations", "users", "accounts", "seed", "pipedrive_port", "hull_port"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(usual, name))
+    parser.add_argument("--load", metavar="FILE", help="JSON lines of records to add")
+    parser.add_argument("--faults", metavar="FILE", help="a JSON list of fault rules")
+    parser.add_argument("--no-website", dest="website", action="store_false", help="Organizations without `website`")
+    parser.add_argument("--burst-limit", type=int, help="requests per token within two seconds")
+    given = vars(parser.parse_args())
+    given.pop("json")
+    return run(SandboxOptions(**given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""The generated company behind the Pipedrive half of the sandbox."""
+
+from __future__ import annotations
+
+from sandbox.company.company import Behaviour, Company, Event, Record, User
+from sandbox.company.fields import ENTITIES, Entity, Field, Option
+from sandbox.company.generate import Shares
+from sandbox.company.load import load_fields, load_jsonl
+from sandbox.company.store import PageQuery
+from sandbox.company.writes import Invalid
+
+__all__ = [
+    "ENTITIES",
+    "Behaviour",
+    "Company",
+    "Entity",
+    "Event",
+    "Field",
+    "Invalid",
+    "Option",
+    "PageQuery",
+    "Record",
+    "Shares",
+    "User",
+    "load_fields",
+    "load_jsonl",
+]

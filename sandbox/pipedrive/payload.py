@@ -1,0 +1,139 @@
+"""Webhook payloads, version 2.0: what a subscriber is sent about one change.
+
+In: an `Event`. Out: the JSON object. Values of custom fields travel in shapes of their own, different from the API's in every
+row. Sources: docs pages guide-for-webhooks-v2 and webhooks-v2-migration-guide.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from sandbox.company import Company, Entity, Event, Field, Record
+from sandbox.company.fields import ADDRESS_PARTS, FIRMOGRAPHICS
+from sandbox.pipedrive.webhooks import milliseconds
+
+KEPT: dict[Entity, tuple[str, ...]] = {
+    "person": (
+        "add_time", "custom_fields", "emails", "first_name", "id", "label_ids", "last_name", "name", "org_id", "owner_id",
+        "phones", "update_time", "visible_to",
+    ),
+    "organization": (
+        "add_time", "address", "custom_fields", "id", "label_ids", "name", "owner_id", "picture_id", "update_time",
+        "visible_to", *(code for code, _, _ in FIRMOGRAPHICS),
+    ),
+}  # fmt: skip
+
+
+def payload(company: Company, event: Event, subscription: dict[str, Any], *, attempt: int = 1) -> dict[str, Any]:
+    """Describe one event to one subscription. The ids in `meta` are strings, those in `data` are not."""
+    fields = {field.code: field for field in company.custom_fields(event.entity)}
+    before = None if event.before is None else _described(event.entity, event.before, fields)
+    after = None if event.after is None else _described(event.entity, event.after, fields)
+    previous = _changed(before, after) if event.action == "change" else before
+    return {"meta": _meta(company, event, subscription, attempt), "data": after, "previous": previous}
+
+
+def _meta(company: Company, event: Event, subscription: dict[str, Any], attempt: int) -> dict[str, Any]:
+    user = str(company.users[0].id)
+    # The event's id stays the same for every attempt, which is what a receiver folds retries by.
+    name = f"{event.entity}:{event.id}:{event.moment}:{event.action}:{subscription['id']}"
+    return {
+        "action": event.action,
+        "entity": event.entity,
+        "entity_id": str(event.id),
+        "company_id": str(company.id),
+        "correlation_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{event.entity}:{event.id}:{event.moment}")),
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
+        "is_bulk_edit": False,
+        "timestamp": milliseconds(event.moment),
+        "type": subscription["type"],
+        "user_id": user,
+        "version": subscription["version"],
+        "webhook_id": str(subscription["id"]),
+        "webhook_owner_id": str(subscription["owner_id"]),
+        "change_source": event.source,
+        "attempt": attempt,
+        "host": f"{company.domain}.pipedrive.com",
+        "permitted_user_ids": [str(user.id) for user in company.users],
+    }
+
+
+def _described(entity: Entity, record: Record, fields: dict[str, Field]) -> Record:
+    """Reduce a record to what webhooks carry; unset custom fields are left out."""
+    described = {key: record[key] for key in KEPT[entity] if key in record}
+    described["label"] = next(iter(record.get("label_ids") or ()), None)
+    described["visible_to"] = None if record.get("visible_to") is None else str(record["visible_to"])
+    held = record.get("custom_fields")
+    described["custom_fields"] = {
+        code: typed(fields[code], value)
+        for code, value in (held.items() if isinstance(held, dict) else ())
+        if code in fields and value is not None
+    }
+    return described
+
+
+def _changed(before: Record | None, after: Record | None) -> Record:
+    """Keep the old values of what changed; a custom field that was unset is null."""
+    old, new = before or {}, after or {}
+    changed = {key: old.get(key) for key in new if key != "custom_fields" and old.get(key) != new[key]}
+    old_custom, new_custom = old.get("custom_fields", {}), new.get("custom_fields", {})
+    custom = {
+        code: old_custom.get(code)
+        for code in (*old_custom, *(code for code in new_custom if code not in old_custom))
+        if old_custom.get(code) != new_custom.get(code)
+    }
+    return {**changed, "custom_fields": custom} if custom else changed
+
+
+def typed(field: Field, value: Any) -> dict[str, Any]:
+    """Put the value of a custom field in its webhook shape, for instance 17 → {"type": "enum", "id": 17}."""
+    shape = _SHAPES.get(field.type, _plain)
+    return {"type": field.type, **shape(value)}
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return {"value": value}
+
+
+def _reference(value: Any) -> dict[str, Any]:
+    return {"id": value}
+
+
+def _references(value: Any) -> dict[str, Any]:
+    return {"values": [{"id": option} for option in value]}
+
+
+def _money(value: Any) -> dict[str, Any]:
+    return {"value": value["value"], "currency": value["currency"]}
+
+
+def _range(value: Any) -> dict[str, Any]:
+    return {"from": value["value"], "until": value["until"]}
+
+
+def _time(value: Any) -> dict[str, Any]:
+    return {"value": value["value"], "timezone_id": value["timezone_id"]}
+
+
+def _time_range(value: Any) -> dict[str, Any]:
+    return {**_range(value), "timezone_id": value["timezone_id"]}
+
+
+def _address(value: Any) -> dict[str, Any]:
+    return {part: value.get(part) or "" for part in ADDRESS_PARTS}
+
+
+_SHAPES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "enum": _reference,
+    "user": _reference,
+    "people": _reference,
+    "org": _reference,
+    "set": _references,
+    "monetary": _money,
+    "daterange": _range,
+    "time": _time,
+    "timerange": _time_range,
+    "address": _address,
+}

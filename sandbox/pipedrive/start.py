@@ -1,0 +1,56 @@
+"""Make company and app from plain options, for a process of its own (`sandbox.serve`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox.company import Company, load_fields, load_jsonl
+from sandbox.pipedrive.app import API_TOKEN, PipedriveApp, create_app
+
+FACTORY = "sandbox.pipedrive.start:make_app"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppOptions:
+    """What an app is made from; every value survives JSON.
+
+    `load` is a file of records, `person_fields` one of recorded v1 definitions, `faults` one of rules. `firmographics` off
+    leaves Organizations without `website` and its sisters.
+    """
+
+    seed: int = 1
+    persons: int = 1000
+    organizations: int = 200
+    api_token: str = API_TOKEN
+    access_tokens: Sequence[str] = ()
+    burst_limit: int | None = None
+    firmographics: bool = True
+    load: str | None = None
+    person_fields: str | None = None
+    faults: str | None = None
+
+
+def make_app(**options: Any) -> PipedriveApp:
+    """Build the app from the members of `AppOptions`. Raises: TypeError for any other."""
+    given = AppOptions(**options)
+    company = Company(
+        seed=given.seed,
+        persons=given.persons,
+        organizations=given.organizations,
+        firmographics=given.firmographics,
+    )
+    if given.person_fields is not None:
+        load_fields(company, given.person_fields)
+    if given.load is not None:
+        load_jsonl(company, given.load)
+    app = create_app(
+        company,
+        api_token=given.api_token,
+        access_tokens=frozenset(given.access_tokens),
+        burst_limit=given.burst_limit,
+    )
+    if given.faults is not None:
+        app.faults.load(given.faults)
+    return app

@@ -1,0 +1,112 @@
+"""Manage webhook subscriptions: create, list, delete; v1 paths only.
+
+Source: the v1 OpenAPI file, path /webhooks. Loopback and private addresses are allowed here, which the real service refuses.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Response
+
+from sandbox.company import Company
+from sandbox.pipedrive import answers
+from sandbox.pipedrive.answers import ApiError
+from sandbox.pipedrive.records import json_object
+
+MAX_PER_USER = 40
+MAX_NAME = 255
+ACTIONS = ("create", "change", "delete", "*")
+OBJECTS = (
+    "activity", "deal", "lead", "note", "organization", "person", "pipeline", "product", "stage", "user", "*",
+)  # fmt: skip
+VERSIONS = ("1.0", "2.0")
+
+
+class Subscriptions:
+    """The webhooks of one company, by id."""
+
+    def __init__(self, company: Company) -> None:
+        self.by_id: dict[int, dict[str, Any]] = {}
+        self._company = company
+        self._last_id = 4_700_000
+
+    def create(self) -> Response:
+        """Answer POST /api/v1/webhooks."""
+        body = json_object()
+        problems = _problems(body)
+        if problems:
+            raise _error(400, problems)
+        if len(self.by_id) >= MAX_PER_USER:
+            raise _error(422, {"webhooks": [f"limit of {MAX_PER_USER} webhooks per user reached"]})
+        self._last_id += 1
+        self.by_id[self._last_id] = subscription = self._subscription(body)
+        return answers.plain({"status": "ok", "success": True, "data": subscription}, 201)
+
+    def list_all(self) -> Response:
+        """Answer GET /api/v1/webhooks, which has no pages."""
+        return answers.plain({"status": "ok", "success": True, "data": list(self.by_id.values())})
+
+    def delete(self, webhook_id: int) -> Response:
+        """Answer DELETE /api/v1/webhooks/{id}."""
+        if self.by_id.pop(webhook_id, None) is None:
+            raise _error(404, {"id": ["not found"]})
+        return answers.plain({"status": "ok", "success": True})
+
+    def _subscription(self, body: dict[str, Any]) -> dict[str, Any]:
+        user_id = self._company.users[0].id
+        return {
+            "id": self._last_id,
+            "company_id": self._company.id,
+            "owner_id": user_id,
+            "user_id": body.get("user_id", user_id),
+            "event_action": body["event_action"],
+            "event_object": body["event_object"],
+            "subscription_url": body["subscription_url"],
+            "version": body.get("version", "2.0"),
+            "is_active": 1,
+            "add_time": milliseconds(self._company.clock()),
+            "remove_time": None,
+            "type": "general",
+            "http_auth_user": body.get("http_auth_user"),
+            "http_auth_password": body.get("http_auth_password"),
+            "remove_reason": None,
+            "last_delivery_time": None,
+            "last_http_status": None,
+            "admin_id": user_id,
+            "name": body["name"],
+        }
+
+
+def milliseconds(moment: float) -> str:
+    """Write epoch seconds as webhooks do: 2019-10-25T08:25:27.000Z."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _problems(body: dict[str, Any]) -> dict[str, list[str]]:
+    """Collect what is wrong with a subscription, by key."""
+    url = body.get("subscription_url")
+    name = body.get("name")
+    found = {
+        "subscription_url": None if isinstance(url, str) and _reachable(url) else "invalid or non-reachable URL",
+        "event_action": None if body.get("event_action") in ACTIONS else "invalid event action",
+        "event_object": None if body.get("event_object") in OBJECTS else "invalid event object",
+        "name": None
+        if isinstance(name, str) and 0 < len(name) <= MAX_NAME
+        else f"must have 1 to {MAX_NAME} characters",
+        "version": None if body.get("version", "2.0") in VERSIONS else "invalid version",
+    }
+    return {key: [problem] for key, problem in found.items() if problem}
+
+
+def _reachable(url: str) -> bool:
+    parts = urlsplit(url)
+    return (
+        parts.scheme in {"http", "https"} and bool(parts.hostname) and not str(parts.hostname).endswith("pipedrive.com")
+    )
+
+
+def _error(status: int, errors: dict[str, list[str]]) -> ApiError:
+    return ApiError(status, {"status": "error", "success": False, "errors": errors})
