@@ -81,7 +81,7 @@ def install(app: Flask, faults: Faults) -> None:
             return None
         fault = faults.take(request.method, request.path)
         request.environ["sandbox.fault"] = fault
-        if fault is None or fault.late or fault.kind == "truncated":
+        if fault is None or fault.kind == "truncated" or (fault.late and fault.kind != "slow"):
             return None
         if fault.kind == "slow":
             faults.sleep(fault.seconds)
@@ -93,7 +93,7 @@ def install(app: Flask, faults: Faults) -> None:
         fault = request.environ.get("sandbox.fault")
         if fault is not None and fault.kind == "truncated":
             response.set_data(response.get_data()[: len(response.get_data()) // 2])
-        elif fault is not None and fault.late:
+        elif fault is not None and fault.late and fault.kind != "slow":
             return _failure(fault)
         return response
 
