@@ -43,6 +43,7 @@ def create_app(
     populate(state, seed=seed, users=users, accounts=accounts)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.redirect_defaults = False  # two paths may mean one kind; neither redirects to the other
     app.extensions["hull"] = state
     app.extensions["hull_verifier"] = TokenVerifier(connector_id, secret)
     app.extensions["hull_notifier"] = notifier

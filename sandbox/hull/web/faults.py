@@ -55,7 +55,7 @@ class Faults:
         self._lock = threading.Lock()
 
     def replace(self, rules: list[Mapping[str, Any]]) -> None:
-        """Raises ValueError or TypeError when a rule is none."""
+        """Raises ValueError, TypeError or re.error when a rule is none."""
         faults = [Fault(**rule) for rule in rules]
         for fault in faults:
             if fault.kind not in get_args(Kind):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 from urllib.parse import urljoin
 
@@ -53,7 +54,7 @@ def set_faults() -> Response:
     """A list of rules (see web/faults), replacing those in force; [] ends all."""
     try:
         the_faults().replace(orjson.loads(request.get_data()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, re.error) as error:
         return refusal(400, str(error))
     return answer(the_faults().listed())
 
