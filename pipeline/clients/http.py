@@ -223,8 +223,8 @@ def texts_of(value: Any) -> list[str]:
     """Every text inside a JSON value: what an error about it may not repeat."""
     if isinstance(value, str):
         return [value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return [text for item in value.values() for text in texts_of(item)]
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [text for item in value for text in texts_of(item)]
     return []

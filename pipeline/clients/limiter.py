@@ -1,6 +1,6 @@
 """The burst limits of Pipedrive, shared by all workers: requests in a rolling two seconds, per access token.
 
-    acquire → a slot in Redis (`burst.lua`) → wait in place up to 2 s, or Retryable with the seconds that are left
+    acquire → a slot in Redis (`burst.lua`) → wait in place up to one window, or Retryable with the seconds that are left
     observe ← the headers of every answer: the true limit, and calls that others made with the same token
     pause   ← a 429: nobody takes a slot before it is over
 
@@ -27,7 +27,8 @@ logger = structlog.get_logger(__name__)
 SERVER_WINDOW_S = 2.0
 WINDOW_S = 2.03
 """Ours is a little longer: calls reach the server a few milliseconds apart from their slots. Costs 1.5 % of the limit."""
-LONGEST_WAIT_S = 2.0
+LONGEST_WAIT_S = 2.1
+"""One window: a worker that is alone with its token never gives up for its own calls."""
 SEARCH_LIMIT = 10
 """Calls of the search API in two seconds, on any plan."""
 ALONE_LIMIT = 5
@@ -69,7 +70,7 @@ class BurstLimiter:
         self._redis_back_at = float("-inf")
 
     def acquire(self, bucket: str = "api") -> None:
-        """Wait for a turn: at once, or up to 2 s in place.
+        """Wait for a turn: at once, or up to one window in place.
 
         Raises: Retryable("rate_limited") when the turn is further away; nothing is reserved then.
         """

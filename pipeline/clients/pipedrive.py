@@ -259,7 +259,8 @@ class PipedriveClient:
             response = send(auth)
         if 200 <= response.status < 300:
             return response
-        raise error_for(response, hidden=[*auth.values(), *texts_of(dict(query or {})), *texts_of(dict(values or {}))])
+        secrets = [word for value in auth.values() for word in value.split()]
+        raise error_for(response, hidden=[*secrets, *texts_of(query), *texts_of(values)])
 
     def _turn(self, operation: str, request: Request) -> Response:
         if self._limiter is None:
@@ -296,11 +297,11 @@ def _encode(values: Mapping[str, Any]) -> bytes:
 
 def _next_cursor(answer: dict[str, Any], path: str) -> str | None:
     """Missing, null and empty end the walk; anything else that is no text would end it too early."""
-    more = answer.get("additional_data")
+    more = answer.get("additional_data") or {}
     cursor = more.get("next_cursor") if isinstance(more, dict) else more
     if not cursor:
         return None
-    if not isinstance(cursor, str):
+    if more is cursor or not isinstance(cursor, str):
         raise Retryable("page_malformed", f"{path}: the cursor is no text")
     return cursor
 

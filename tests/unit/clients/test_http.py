@@ -1,0 +1,217 @@
+"""One table says what an HTTP answer means, and no error repeats what it must not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.clients.http import error_for, json_answer, pause_s, rate_headers, read_json, remote_words, texts_of
+from pipeline.clients.wire import Response
+from pipeline.domain.reasons import REASONS
+from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
+
+JSON = {"content-type": "application/json"}
+HTML = b"<!DOCTYPE html>\n<html><head><title>Sorry, ada@acme.test</title>"
+
+
+def answer(status: int = 200, body: bytes = b'{"success":false,"error":"No"}', **headers: str) -> Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(status=status, headers=JSON | named, body=body, duration_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("status", "family", "reason"),
+    [
+        (301, Retryable, "remote_unavailable"),
+        (400, Rejected, "bad_request"),
+        (401, ConfigurationError, "unauthorized"),
+        (402, ConfigurationError, "payment_required"),
+        (403, ConfigurationError, "forbidden"),
+        (404, Rejected, "gone"),
+        (405, Rejected, "bad_request"),
+        (408, Retryable, "remote_unavailable"),
+        (409, Rejected, "bad_request"),
+        (410, Rejected, "gone"),
+        (415, Rejected, "bad_request"),
+        (422, Rejected, "bad_request"),
+        (429, Retryable, "rate_limited"),
+        (500, Retryable, "remote_unavailable"),
+        (502, Retryable, "remote_unavailable"),
+        (503, Retryable, "remote_unavailable"),
+        (504, Retryable, "remote_unavailable"),
+        *[(status, Retryable, "remote_unavailable") for status in range(520, 525)],
+    ],
+)
+def test_a_status_alone_decides_the_error(status: int, family: type[PipelineError], reason: str) -> None:
+    error = error_for(answer(status))
+
+    assert (type(error), error.reason) == (family, reason)
+    assert reason in REASONS
+    assert str(status) in error.detail
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 422])
+def test_an_html_page_says_nothing_about_the_record(status: int) -> None:
+    """Above all a 404 from an edge must not read as a record that is gone."""
+    error = error_for(Response(status=status, headers={"content-type": "text/html"}, body=HTML, duration_s=0))
+
+    assert isinstance(error, Retryable)
+    assert (error.reason, error.retry_after_s) == ("html_answer", 60)
+    assert error.detail == f"HTTP {status}, text/html, {len(HTML)} bytes, begins <!DOCTYPE> <html> <head> <title>"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "unauthorized"), (429, "rate_limited"), (502, "remote_unavailable")]
+)
+def test_these_statuses_mean_the_same_in_html(status: int, reason: str) -> None:
+    assert (
+        error_for(Response(status=status, headers={"content-type": "text/html"}, body=HTML, duration_s=0)).reason
+        == reason
+    )
+
+
+def test_json_under_the_name_of_html_is_read_as_json() -> None:
+    assert error_for(answer(403, content_type="text/html")).reason == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7),
+        ({"retry_after": "0.5"}, 0.5),
+        ({"retry_after": "-3", "x_ratelimit_reset": "2"}, 2),
+        ({"retry_after": "0", "x_ratelimit_reset": "1"}, 1),
+        ({"retry_after": "soon"}, 2),
+        ({"retry_after": "nan"}, 2),
+        ({"retry_after": "inf"}, 2),
+        ({"retry_after": "99999999"}, 2),
+        ({"retry_after": "20000"}, 3600),
+        ({"x_ratelimit_reset": "1"}, 1),
+        ({}, 2),
+        ({"date": "Mon, 23 Nov 2026 14:00:00 GMT", "retry_after": "Mon, 23 Nov 2026 14:00:30 GMT"}, 30),
+        ({"date": "Mon, 23 Nov 2026 14:00:00 GMT", "retry_after": "Mon, 23 Nov 2026 13:00:00 GMT"}, 2),
+        ({"date": "nonsense", "retry_after": "Mon, 99 Nov 2026 13:00:00 GMT"}, 2),
+    ],
+)
+def test_the_pause_of_a_429_is_the_servers_wish_if_it_makes_sense(headers: dict[str, str], seconds: float) -> None:
+    error = error_for(answer(429, x_ratelimit_remaining="0", **headers))
+
+    assert isinstance(error, Retryable)
+    assert error.reason == "rate_limited"
+    assert error.retry_after_s == seconds
+
+
+def test_a_date_is_measured_from_here_when_the_server_names_no_time() -> None:
+    response = answer(503, retry_after="Mon, 23 Nov 2026 14:00:30 GMT")
+
+    assert pause_s(response, "retry-after", now=1_795_442_400.0) == 30
+
+
+def test_a_429_with_room_left_in_the_burst_window_is_the_daily_budget() -> None:
+    error = error_for(answer(429, x_ratelimit_remaining="41", x_ratelimit_reset="2"))
+
+    assert isinstance(error, Retryable)
+    assert (error.reason, error.retry_after_s) == ("daily_budget_spent", 900)
+
+
+def test_a_429_without_headers_is_a_burst() -> None:
+    assert error_for(answer(429)).reason == "rate_limited"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"error":"Name must be given."}', "Name must be given."),
+        (
+            b'{"error":"Validation failed: name: Required","code":"ERR_SCHEMA_VALIDATION_FAILED"}',
+            "Validation failed: name: Required; ERR_SCHEMA_VALIDATION_FAILED",
+        ),
+        (
+            b'{"errors":{"subscription_url":["invalid or non-reachable URL"]}}',
+            "subscription_url: invalid or non-reachable URL",
+        ),
+        (b'{"error":"ada@acme.test is taken"}', "… is taken"),
+        (b'{"error":"call +372 555 1234 now"}', "call … now"),
+        (b"""{"error":"'Ada Byron' is not a valid 'custom_fields.x1'"}""", "'…' is not a valid 'custom_fields.x1'"),
+        (
+            b"""{"error":"unknown key \\"d4de1c1518b4531717c676029a45911c340390a6\\""}""",
+            'unknown key "d4de1c1518b4531717c676029a45911c340390a6"',
+        ),
+        (b"""{"error":"couldn't, shouldn't"}""", "couldn't, shouldn't"),
+        (b"<html>", ""),
+        (b"[1]", ""),
+        (b'{"error":null}', ""),
+    ],
+)
+def test_the_remotes_words_come_without_what_they_quote(body: bytes, words: str) -> None:
+    assert remote_words(body) == words
+
+
+def test_the_remotes_words_never_hold_what_was_sent_and_are_cut() -> None:
+    sent: Any = {"name": "Ada Byron", "emails": [{"value": "x"}], "job": {"title": "Countess"}}
+
+    words = remote_words(b'{"error":"Ada Byron, Countess ' + b"y" * 400 + b'"}', texts_of(sent))
+
+    assert words.startswith("…, … yyy")
+    assert len(words) == 300
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"a":NaN}', b'{"a":Infinity}', b'{"a":"\\ud800","b":NaN}', b"\xff\xfe", b"{}{}", b"ok \\u"]
+)
+def test_what_is_no_json_is_no_answer(body: bytes) -> None:
+    with pytest.raises(Retryable) as caught:
+        json_answer(answer(200, body))
+
+    assert caught.value.reason == "page_not_json"
+    assert caught.value.detail == f"HTTP 200, application/json, {len(body)} bytes"
+    assert caught.value.__context__ is None, "the parser's error holds the body"
+
+
+def test_an_html_page_in_place_of_an_answer_is_tried_again() -> None:
+    with pytest.raises(Retryable) as caught:
+        json_answer(answer(200, HTML))
+
+    assert (caught.value.reason, caught.value.retry_after_s) == ("html_answer", 60)
+
+
+def test_half_a_surrogate_pair_is_read_so_that_the_transform_can_name_its_field() -> None:
+    assert read_json(b'{"name":"\\ud800x"}') == {"name": "\ud800x"}
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_nesting_is_bounded(opening: bytes) -> None:
+    closing = b"]" if opening == b"[" else b"}"
+
+    def nested(depth: int) -> bytes:
+        return opening * depth + b"1" + closing * depth
+
+    assert read_json(nested(32))
+    for depth in (33, 500, 100_000):
+        with pytest.raises(ValueError, match=r"deep|depth|recursion"):
+            read_json(nested(depth))
+
+
+def test_nesting_is_bounded_for_the_other_parser_too() -> None:
+    with pytest.raises(ValueError, match="nested"):
+        read_json(b"[" * 100_000 + b'"\\ud800"' + b"]" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "read"),
+    [
+        ("80", "79", (80, 79)),
+        ("80", "0", (80, 0)),
+        ("0", "0", None),
+        ("80", "81", None),
+        ("x", "1", None),
+        ("1e9", "1", None),
+    ],
+)
+def test_rate_headers_are_believed_when_they_make_sense(limit: str, remaining: str, read: object) -> None:
+    assert rate_headers(answer(x_ratelimit_limit=limit, x_ratelimit_remaining=remaining)) == read
+
+
+def test_missing_rate_headers_tell_nothing() -> None:
+    assert rate_headers(answer()) is None
