@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +145,30 @@ def test_redis_and_broker_stand_in_for_each_other(given: dict[str, str], redis: 
     found = Settings.from_env(given)
 
     assert (found.redis_url, found.broker_url) == (redis, broker)
+
+
+class Recorder(dict[str, str]):
+    """An empty environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+        self.asked.add(name)
+        return default
+
+
+def test_every_name_and_no_other_is_described_in_the_docs() -> None:
+    environ = Recorder()
+    Settings.from_env(environ)
+    page = (settings_module.PROJECT_DIR / "docs" / "configuration.md").read_text()
+
+    described = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
+
+    names = {name for name in environ.asked if not name.endswith("_FILE")}
+    assert described == names
+    assert {f"{name}_FILE" for name in names} <= environ.asked
 
 
 def test_an_empty_value_counts_as_none_given() -> None:
