@@ -70,6 +70,14 @@ REASONS: dict[str, Reason] = {
         "Pipedrive no longer has this record, or it is not visible to the connected user.",
         "Check the record in Pipedrive; undelete it or widen its visibility if it should be synchronised.",
     ),
+    "not_synchronised": Reason(
+        "The webhook is about something that is neither a Person nor an Organization.",
+        "Nothing to do; subscribe to persons and organizations only to stop these.",
+    ),
+    "webhook_malformed": Reason(
+        "The body is not what Pipedrive's webhooks of version 2.0 look like.",
+        "Open the failure's payload; check that the webhook's version is 2.0 and that nothing rewrites it on the way.",
+    ),
     # Outgoing
     "outgoing_unknown_record": Reason(
         "This User or Account has no known counterpart in Pipedrive yet.",
@@ -81,6 +89,14 @@ REASONS: dict[str, Reason] = {
     ),
     "no_outgoing_mapping": Reason(
         "No outgoing attributes are set.", "Add outgoing attributes in the settings; until then nothing is sent."
+    ),
+    "not_writable": Reason(
+        "A mapped field is one that Pipedrive fills itself and accepts no value for.",
+        "Take the field out of the outgoing attributes, or map another one.",
+    ),
+    "name_missing": Reason(
+        "Pipedrive keeps no record without a name, and Hull has none to give.",
+        "Give the record a name, an e-mail or a domain in Hull.",
     ),
     "no_hull_id": Reason(
         "A message from Hull carries no id of the User or Account.",

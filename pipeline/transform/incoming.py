@@ -19,7 +19,9 @@ from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSettings
 from pipeline.errors import Rejected, Skip
 from pipeline.transform.claims import CLAIMS, Normalise, name_domain_claim
-from pipeline.transform.field_sources import OPTIONAL, FieldSource, find_source, is_listed
+from pipeline.transform.field_sources import FieldSource, find_source, is_listed
+from pipeline.transform.hull_reports import attribute_name
+from pipeline.transform.record_shapes import OPTIONAL
 from pipeline.transform.times import epoch_seconds
 from pipeline.transform.values import Reader, read_id, reader_for
 
@@ -146,11 +148,6 @@ def compile_incoming(entity: Entity, settings: ConnectorSettings, catalog: Field
         _claims=tuple(claims),
         _seed=hashlib.blake2b(mapping, digest_size=16),
     )
-
-
-def attribute_name(hull: str) -> str:
-    """Give the name under which Hull stores an attribute: its lists put `traits_` before it, its records do not."""
-    return hull.removeprefix("traits_") or hull
 
 
 def _columns(

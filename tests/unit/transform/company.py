@@ -151,19 +151,26 @@ def ada_with(custom: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def settings(*rows: tuple[str, str] | AttributeMapping, claims: tuple[tuple[str, str], ...] | None = None) -> Any:
-    """Settings with these rows for Persons and Organizations alike, in both directions, and with these claims."""
-    mappings = tuple(
-        row if isinstance(row, AttributeMapping) else AttributeMapping(hull=row[0], service=row[1]) for row in rows
-    )
+Row = tuple[str, str] | AttributeMapping
+Claims = tuple[tuple[str, str], ...] | None
+
+
+def settings(*rows: Row, outgoing: tuple[Row, ...] = (), claims: Claims = None) -> ConnectorSettings:
+    """Settings with these incoming and outgoing rows, for Persons and Organizations alike, and with these claims."""
     document: dict[str, Any] = {
-        "incoming_user_attributes": mappings,
-        "incoming_account_attributes": mappings,
-        "outgoing_user_attributes": mappings,
-        "outgoing_account_attributes": mappings,
+        "incoming_user_attributes": _mappings(rows),
+        "incoming_account_attributes": _mappings(rows),
+        "outgoing_user_attributes": _mappings(outgoing),
+        "outgoing_account_attributes": _mappings(outgoing),
     }
     if claims is not None:
         rules = tuple(ClaimRule.model_validate({"hull": hull, "service": service}) for hull, service in claims)
-        is_user = not any(rule.hull == "domain" for rule in rules)
-        document["user_claims" if is_user else "account_claims"] = rules
+        is_account = any(rule.hull == "domain" for rule in rules)
+        document["account_claims" if is_account else "user_claims"] = rules
     return ConnectorSettings(**document)
+
+
+def _mappings(rows: tuple[Row, ...]) -> tuple[AttributeMapping, ...]:
+    return tuple(
+        row if isinstance(row, AttributeMapping) else AttributeMapping(hull=row[0], service=row[1]) for row in rows
+    )

@@ -1,0 +1,66 @@
+"""Reads a User or an Account as Hull reports it: one flat object, for a User with its Account below `account`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.errors import Rejected
+
+ABSENT: Final = object()
+"""What is not in the report at all, which says less than None does."""
+
+_PREFIX: Final = "pipedrive:"
+
+
+def attribute_name(hull: str) -> str:
+    """Give the name under which Hull stores an attribute: its lists put `traits_` before it, its records need not."""
+    return hull.removeprefix("traits_") or hull
+
+
+def find_attribute(report: Mapping[str, Any], path: str) -> Any:
+    """Find the value of an attribute, `name` or `account.name`; ABSENT when the report does not have it."""
+    if path.startswith("account."):
+        account = report.get("account")
+        return find_attribute(account, path.removeprefix("account.")) if isinstance(account, dict) else ABSENT
+    name = attribute_name(path)
+    return report.get(name, report.get(f"traits_{name}", ABSENT))
+
+
+def hull_id_of(report: Mapping[str, Any]) -> str:
+    """Get the id Hull gave the record.
+
+    Raises: Rejected("no_hull_id").
+    """
+    hull_id = report.get("id")
+    if not isinstance(hull_id, str) or not hull_id.strip() or len(hull_id) > 255:
+        raise Rejected("no_hull_id", "the report carries no id")
+    return hull_id
+
+
+def pipedrive_ids_of(report: Mapping[str, Any]) -> tuple[int, ...]:
+    """Give every Pipedrive id the report names, the attribute `pipedrive/id` first.
+
+    More than one means that Hull merged records which are still two in Pipedrive.
+    """
+    names = report.get("anonymous_ids")
+    ours = [
+        name.removeprefix(_PREFIX)
+        for name in [*(names if isinstance(names, list) else ()), report.get("anonymous_id")]
+        if isinstance(name, str) and name.startswith(_PREFIX)
+    ]
+    found = map(_read_id, [find_attribute(report, "pipedrive/id"), *ours])
+    return tuple(dict.fromkeys(number for number in found if number is not None))
+
+
+def pipedrive_id_of(report: Mapping[str, Any]) -> int | None:
+    """Find the id of the record's counterpart in Pipedrive, as far as Hull knows it."""
+    return next(iter(pipedrive_ids_of(report)), None)
+
+
+def _read_id(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        value = int(value)
+    return value if type(value) is int and 0 < value < 2**63 else None

@@ -1,0 +1,191 @@
+"""Says a User or an Account in Pipedrive's words: the write that makes a Person or Organization agree with it.
+
+In goes the record as Hull reports it and the last snapshot of its counterpart, out comes an OutgoingWrite that holds
+only what differs. What can be decided from the settings and the field definitions is decided once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.kinds import Claim, Entity
+from pipeline.domain.outgoing import OutgoingWrite
+from pipeline.domain.settings import ConnectorSettings
+from pipeline.errors import Rejected
+from pipeline.transform.claims import CLAIMS
+from pipeline.transform.field_sources import FieldSource, find_source, is_listed, is_writable
+from pipeline.transform.hull_reports import find_attribute
+from pipeline.transform.writing.composed import holds_member, write_members
+from pipeline.transform.writing.differences import differs, is_empty
+from pipeline.transform.writing.names import name_for_create, settle_names
+from pipeline.transform.writing.targets import Target, compile_targets, is_blank, wanted_value, write_value
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingTransform:
+    """How the records of one entity are written under one version of the settings.
+
+    problems  mapped fields that cannot be written at all; they stop only themselves
+    targets   the fields that are mapped, in the order of the settings
+    claims    claim and field, for the claims that are written too
+    """
+
+    entity: Entity
+    problems: tuple[FieldProblem, ...]
+    targets: tuple[Target, ...]
+    claims: tuple[tuple[Claim, FieldSource], ...]
+
+    def write(
+        self,
+        report: Mapping[str, Any],
+        snapshot: Mapping[str, Any] | None,
+        *,
+        organization_id: int | None = None,
+        delivered: Collection[str] | None = None,
+    ) -> OutgoingWrite:
+        """Work out the body of a PATCH, or of a POST when there is no snapshot.
+
+        organization_id  the Organization a Person is to be linked to; None leaves the link alone
+        delivered        codes that an earlier write's `present` named: only these are emptied in Pipedrive when Hull
+                         has nothing. Unknown (None): only what the report says is None is emptied.
+        Raises: Rejected("name_missing") when there is nothing to create the record under.
+        """
+        work = _Work(snapshot=snapshot, delivered=delivered)
+        for target in self.targets:
+            work.take(target, report)
+        for claim, source in self.claims:
+            work.take_claim(claim, source, report)
+        if organization_id is not None and self.entity is Entity.PERSON:
+            work.wanted[False, "org_id"] = ("org", organization_id)
+        self._settle_names(work, report)
+        return work.finish()
+
+    def _settle_names(self, work: _Work, report: Mapping[str, Any]) -> None:
+        names = {key: value for (custom, key), (_, value) in work.wanted.items() if not custom and key in _NAMES}
+        for key in names:
+            del work.wanted[False, key]
+        try:
+            settled = settle_names(names, work.snapshot)
+        except Rejected as refused:
+            work.problems.append(FieldProblem(field="name", reason=refused.reason, detail=refused.detail))
+            settled = {}
+        if work.snapshot is None and not settled:
+            settled = {"name": name_for_create(self.entity, report)}
+        work.wanted |= {(False, key): ("varchar", value) for key, value in settled.items()}
+
+
+_NAMES: Final = ("name", "first_name", "last_name")
+
+
+def compile_outgoing(entity: Entity, settings: ConnectorSettings, catalog: FieldCatalog) -> OutgoingTransform:
+    """Decide how records are written: once per version of the settings and of the field definitions."""
+    problems: list[FieldProblem] = []
+    sources: dict[str, FieldSource] = {}
+    for row in settings.outgoing(entity):
+        source = find_source(row.service, catalog)
+        if source is None or not is_listed(source, catalog):
+            problems.append(
+                FieldProblem(field=row.service, reason="field_missing", detail=f"no field of {entity.plural}")
+            )
+        elif not is_writable(source, entity):
+            problems.append(FieldProblem(field=row.service, reason="not_writable", detail="Pipedrive sets it itself"))
+        else:
+            sources[row.service] = source
+    targets = compile_targets(settings.outgoing(entity), sources)
+    taken = {(target.source.is_custom, target.source.key) for target in targets}
+    return OutgoingTransform(
+        entity=entity,
+        problems=tuple(problems),
+        targets=targets,
+        claims=_written_claims(entity, settings, catalog, taken),
+    )
+
+
+def _written_claims(
+    entity: Entity, settings: ConnectorSettings, catalog: FieldCatalog, taken: Collection[tuple[bool, str]]
+) -> tuple[tuple[Claim, FieldSource], ...]:
+    """Choose the claims that are written: into fields of their own, never over a mapped field and never as the name."""
+    written = []
+    for rule in settings.claims(entity):
+        source = find_source(rule.service, catalog)
+        if source is None or source.part is not None or not is_listed(source, catalog):
+            continue
+        is_own = source.key != "name" and (source.is_custom, source.key) not in taken
+        if is_own and is_writable(source, entity):
+            written.append((Claim(rule.hull), source))
+    return tuple(written)
+
+
+class _Work:
+    """One write in the making: what is wanted so far, by place, and what went wrong."""
+
+    def __init__(self, *, snapshot: Mapping[str, Any] | None, delivered: Collection[str] | None) -> None:
+        self.snapshot = snapshot
+        self.delivered = delivered
+        self.wanted: dict[tuple[bool, str], tuple[str, Any]] = {}
+        self.present: set[str] = set()
+        self.problems: list[FieldProblem] = []
+        custom = (snapshot or _NOTHING).get("custom_fields")
+        self._custom: Mapping[str, Any] = custom if isinstance(custom, dict) else _NOTHING
+
+    def take(self, target: Target, report: Mapping[str, Any]) -> None:
+        current = self._current(target.source)
+        try:
+            found = wanted_value(target, report, current)
+            if found.is_present:
+                self.present.add(target.source.code)
+            elif not self._may_empty(target, current, is_explicit=found.is_explicit):
+                return
+        except Rejected as refused:
+            self.problems.append(FieldProblem(field=target.source.code, reason=refused.reason, detail=refused.detail))
+            if target.source.code in (self.delivered or ()):
+                self.present.add(target.source.code)  # what was delivered earlier is still there
+            return
+        self.wanted[target.source.is_custom, target.source.key] = (target.source.type, found.value)
+
+    def take_claim(self, claim: Claim, source: FieldSource, report: Mapping[str, Any]) -> None:
+        """Write a claim where the record does not have it yet; nobody's web site is replaced by a bare domain."""
+        value = find_attribute(report, claim.value)
+        if is_blank(value):
+            return
+        current = self._current(source)
+        try:
+            normal = CLAIMS[claim](value)
+            if normal is None or (claim is Claim.DOMAIN and not is_empty(source.type, current)):
+                return
+            if source.type in ("emails", "phones"):
+                wire = current if holds_member(current, normal) else write_members(normal, current, whole=False)
+            else:
+                wire = write_value(source, normal, {}, current, form="default")
+        except Rejected as refused:
+            self.problems.append(FieldProblem(field=source.code, reason=refused.reason, detail=refused.detail))
+            return
+        self.wanted.setdefault((source.is_custom, source.key), (source.type, wire))
+
+    def finish(self) -> OutgoingWrite:
+        fields: dict[str, Any] = {}
+        before: dict[str, Any] = {}
+        for (is_custom, key), (kind, value) in self.wanted.items():
+            current = (self._custom if is_custom else self.snapshot or _NOTHING).get(key)
+            is_name_part = key in ("first_name", "last_name") and not is_custom
+            if not is_name_part and not differs(kind, value, current):
+                continue
+            (fields.setdefault("custom_fields", {}) if is_custom else fields)[key] = value
+            before[key] = current
+        return OutgoingWrite(
+            fields=fields, before=before, present=frozenset(self.present), problems=tuple(self.problems)
+        )
+
+    def _may_empty(self, target: Target, current: Any, *, is_explicit: bool) -> bool:
+        if not target.clears or self.snapshot is None or is_empty(target.source.type, current):
+            return False
+        return is_explicit if self.delivered is None else target.source.code in self.delivered
+
+    def _current(self, source: FieldSource) -> Any:
+        return (self._custom if source.is_custom else self.snapshot or _NOTHING).get(source.key)

@@ -1,0 +1,235 @@
+"""Turns the body of a webhook into the record a fetch of the same state would give.
+
+Webhooks spell every custom value as an object with its type, ids of the head as text, `visible_to` as text and
+missing parts of an address as `""`. All of that ends here: whatever comes later sees one shape.
+Source: https://pipedrive.readme.io/docs/guide-for-webhooks-v2 and .../webhooks-v2-migration-guide
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.kinds import Entity
+from pipeline.domain.webhooks import WebhookAction, WebhookHead, WebhookRecord
+from pipeline.errors import Rejected, Skip
+from pipeline.transform.times import epoch_milliseconds
+
+_ACTIONS: Final = frozenset(action.value for action in WebhookAction)
+_NEVER_IN_RECORDS: Final = frozenset({"country_code", "label"})
+"""Keys of webhooks that API v2 records do not have, under these names."""
+
+
+def decode_head(payload: object) -> WebhookHead:
+    """Read whom a webhook is about.
+
+    Raises: Rejected("webhook_malformed"); Skip("not_synchronised") for deals and all else that has no place in Hull.
+    """
+    meta = payload.get("meta") if isinstance(payload, dict) else None
+    if not isinstance(payload, dict) or not isinstance(meta, dict):
+        raise _malformed("no meta object")
+    entity, action = meta.get("entity"), meta.get("action")
+    if not isinstance(entity, str) or not isinstance(action, str):
+        raise _malformed("meta names no entity and action")
+    if entity not in (Entity.PERSON, Entity.ORGANIZATION):
+        raise Skip("not_synchronised", "neither a Person nor an Organization")
+    if action not in _ACTIONS:
+        raise _malformed("meta.action is none of create, change, delete")
+    pipedrive_id = _read_id(meta.get("entity_id"))
+    sent_at_ms = epoch_milliseconds(meta.get("timestamp"))
+    if pipedrive_id is None or sent_at_ms is None:
+        raise _malformed("meta has no readable entity_id and timestamp")
+    return WebhookHead(
+        entity=Entity(entity),
+        action=WebhookAction(action),
+        pipedrive_id=pipedrive_id,
+        event_id=_event_id(payload, meta),
+        sent_at_ms=sent_at_ms,
+        attempt=_read_id(meta.get("attempt")) or 1,
+        company_id=_read_id(meta.get("company_id")),
+        merged_to_id=_read_id(meta.get("merged_to_id")),
+        merged_from_id=_read_id(meta.get("merged_from_id")),
+    )
+
+
+def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
+    """Read a whole webhook.
+
+    Raises: Rejected("webhook_malformed"); Skip("not_synchronised").
+    """
+    head = decode_head(payload)
+    assert isinstance(payload, dict)  # noqa: S101 - decode_head has looked
+    if head.entity is not catalog.entity:
+        raise _malformed(f"a webhook of {head.entity} read with the fields of {catalog.entity}")
+    previous = _decode_record(_read_object(payload.get("previous"), "previous"), catalog)
+    if head.action is WebhookAction.DELETE:
+        return WebhookRecord(head=head, record=None, previous=previous, absent=())
+    data = payload.get("data")
+    if not isinstance(data, dict):
+        raise _malformed("no data object")
+    if _read_id(data.get("id", head.pipedrive_id)) != head.pipedrive_id:
+        raise _malformed("data and meta name different records")
+    record = _decode_record(data, catalog)
+    record |= {"id": head.pipedrive_id, "is_deleted": record.get("is_deleted", False)}
+    custom = record.setdefault("custom_fields", {})
+    for code in previous.get("custom_fields", {}):
+        custom.setdefault(code, None)  # it changed and is not there any more: it was emptied
+    absent = tuple(code for code, definition in catalog.by_code.items() if definition.is_custom and code not in custom)
+    return WebhookRecord(head=head, record=record, previous=previous, absent=absent)
+
+
+def complete_record(
+    webhook: WebhookRecord, snapshot: Mapping[str, Any] | None, used: Collection[str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Fill what a webhook leaves out from the last snapshot.
+
+    Shape:  webhook with a record, last whole record or None, codes of the custom fields that are mapped
+            → (the record, codes of mapped custom fields that only a new fetch can tell)
+    Keys that webhooks never carry keep their snapshot value. A custom field that was empty and is not mentioned is
+    still empty. One that was set and is not mentioned is either unchanged or emptied, which only a fetch can tell.
+    """
+    assert webhook.record is not None, "a delete has no record"  # noqa: S101 - a caller's mistake
+    before = snapshot or {}
+    custom_before = before.get("custom_fields") or {}
+    filled = {code: custom_before[code] for code in webhook.absent if code in custom_before}
+    unsure = tuple(code for code in webhook.absent if code in used and filled.get(code, True) is not None)
+    record = {**before, **webhook.record}
+    record["custom_fields"] = {**filled, **webhook.record["custom_fields"]}
+    return record, unsure
+
+
+def _decode_record(data: dict[str, Any], catalog: FieldCatalog) -> dict[str, Any]:
+    record = {
+        key: _SYSTEM_DECODERS[key](value) if key in _SYSTEM_DECODERS and value is not None else value
+        for key, value in data.items()
+        if key not in _NEVER_IN_RECORDS and key != "custom_fields"
+    }
+    if "label" in data and "label_ids" not in data:
+        record["label_ids"] = _decode_labels(data["label"])
+    if record.get("label_ids", ()) is None:
+        record["label_ids"] = []
+    custom = data.get("custom_fields")
+    if custom is not None:
+        values = _read_object(custom, "custom_fields")
+        record["custom_fields"] = {code: _decode_custom(code, value, catalog) for code, value in values.items()}
+    return record
+
+
+def _decode_custom(code: str, value: Any, catalog: FieldCatalog) -> Any:
+    if not isinstance(value, dict):
+        return value
+    definition = catalog.find(code)
+    kind = definition.type if definition is not None else value.get("type")
+    decode = _CUSTOM_DECODERS.get(kind) if isinstance(kind, str) else None
+    return decode(value) if decode is not None else value.get("value", value.get("id"))
+
+
+def _decode_amount(value: dict[str, Any]) -> Any:
+    if value.get("value") is None:
+        return None
+    return {"value": value["value"], "currency": value.get("currency")}
+
+
+def _decode_set(value: dict[str, Any]) -> Any:
+    members = value.get("values", value.get("value"))
+    if not isinstance(members, list):
+        return members
+    return [member.get("id") if isinstance(member, dict) else member for member in members] or None
+
+
+def _decode_range(value: dict[str, Any]) -> Any:
+    start, until = value.get("from", value.get("value")), value.get("until")
+    if start is None and until is None:
+        return None
+    return {"value": start, "until": until} | _zone(value)
+
+
+def _decode_time(value: dict[str, Any]) -> Any:
+    return None if value.get("value") is None else {"value": value["value"]} | _zone(value)
+
+
+def _zone(value: dict[str, Any]) -> dict[str, Any]:
+    return {"timezone_id": value["timezone_id"]} if "timezone_id" in value else {}
+
+
+def _decode_address(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value or None
+    parts = {key: None if part == "" else part for key, part in value.items() if key != "type"}
+    return parts if any(part is not None for part in parts.values()) else None
+
+
+def _decode_labels(value: Any) -> Any:
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        return [_decode_number(part.strip()) for part in value.split(",")]
+    return value if isinstance(value, list) else [value]
+
+
+def _decode_number(value: Any) -> Any:
+    """Read digits as a number; anything else stays what it is, for the transform to name."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18 else value
+
+
+def _read_id(value: Any) -> int | None:
+    number = _decode_number(value)
+    return number if type(number) is int and 0 < number < 2**63 else None
+
+
+def _read_object(value: Any, name: str) -> dict[str, Any]:
+    if value is None or value == []:  # an empty list is how some servers write an empty object
+        return {}
+    if not isinstance(value, dict):
+        raise _malformed(f"{name} is no object")
+    return value
+
+
+def _event_id(payload: dict[str, Any], meta: dict[str, Any]) -> str:
+    """Give `meta.id`; where it is missing, a digest of all that does not change from one delivery to the next."""
+    given = meta.get("id")
+    if isinstance(given, str) and 0 < len(given) <= 255:
+        return given
+    stable = {**payload, "meta": {key: value for key, value in meta.items() if key not in ("attempt", "webhook_id")}}
+    try:
+        text = _canonical(stable)
+    except RecursionError:
+        raise _malformed("nested too deeply") from None
+    return hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=16).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    """Write a value so that the order of keys does not matter."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key!r}:{_canonical(value[key])}" for key in sorted(value, key=str)) + "}"
+    return repr(value)
+
+
+def _malformed(detail: str) -> Rejected:
+    return Rejected("webhook_malformed", detail)
+
+
+_SYSTEM_DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "visible_to": _decode_number,
+    "owner_id": _decode_number,
+    "org_id": _decode_number,
+    "address": _decode_address,
+    "postal_address": _decode_address,
+}
+"""Record key → how a webhook's value becomes the API's."""
+
+_CUSTOM_DECODERS: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
+    "enum": lambda value: value.get("id", value.get("value")),
+    "user": lambda value: value.get("id", value.get("value")),
+    "people": lambda value: value.get("id", value.get("value")),
+    "org": lambda value: value.get("id", value.get("value")),
+    "set": _decode_set,
+    "monetary": _decode_amount,
+    "daterange": _decode_range,
+    "timerange": _decode_range,
+    "time": _decode_time,
+    "address": _decode_address,
+}
+"""Field type → how a webhook's object becomes the API's value; all others carry it under `value`."""

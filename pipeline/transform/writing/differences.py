@@ -1,0 +1,101 @@
+"""Tells whether a value about to be written says anything that the last snapshot does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pipeline.errors import Rejected
+from pipeline.transform.values import read_amount, read_boolean, read_id, read_ids, read_number
+from pipeline.transform.writing.simple import write_day, write_day_or_time, write_time
+
+
+def differs(kind: str, wanted: Any, current: Any) -> bool:
+    """Compare a value for the body of a write with the same field's value in the snapshot.
+
+    Spellings do not count: 5 and 5.0, `{id, label}` and the id, spaces around a text, the order of a set. Of an address
+    only what is about to be written counts.
+    """
+    if kind == "address" and type(wanted) is dict:
+        before = current if type(current) is dict else {"value": current}
+        return any(_text(text) != _text(before.get(part)) for part, text in wanted.items())
+    return bool(normal(kind, wanted) != normal(kind, current))
+
+
+def is_empty(kind: str, current: Any) -> bool:
+    return normal(kind, current) is None
+
+
+def normal(kind: str, value: Any) -> Any:
+    """Give a value a form in which equal values are equal; None for every kind of emptiness."""
+    if value is None or value in ("", [], {}):
+        return None
+    try:
+        return _NORMAL.get(kind, _text)(value)
+    except Rejected:
+        return "unreadable", repr(value)
+
+
+def _text(value: Any) -> Any:
+    return value.strip() or None if type(value) is str else value
+
+
+def _id(value: Any) -> Any:
+    found = read_id(value)
+    return None if found is None else str(found)
+
+
+def _ids(value: Any) -> Any:
+    return frozenset(map(str, read_ids(value) or ())) or None
+
+
+def _money(value: Any) -> Any:
+    amount = read_amount(value)
+    return None if amount is None else (amount, value.get("currency") if type(value) is dict else None)
+
+
+def _range(value: Any) -> Any:
+    start, until = (value.get("value"), value.get("until")) if type(value) is dict else (value, None)
+    return tuple(write_day_or_time(end) if end else None for end in (start, until)) if start or until else None
+
+
+def _clock_time(value: Any) -> Any:
+    start = value.get("value") if type(value) is dict else value
+    return write_time(start) if start else None
+
+
+def _address(value: Any) -> Any:
+    parts = value if type(value) is dict else {"value": value}
+    return tuple(sorted((part, text) for part, raw in parts.items() if (text := _text(raw)) is not None)) or None
+
+
+def _members(value: Any) -> Any:
+    members = value if type(value) is list else [{"value": value, "primary": True}]
+    pairs = [
+        (_text(member.get("value")), member.get("primary") is True) if type(member) is dict else (_text(member), False)
+        for member in members
+    ]
+    return tuple(pair for pair in pairs if pair[0] is not None) or None
+
+
+_NORMAL: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "int": read_number,
+    "double": read_number,
+    "boolean": read_boolean,
+    "visible_to": read_number,
+    "date": write_day,
+    "enum": _id,
+    "user": _id,
+    "people": _id,
+    "org": _id,
+    "set": _ids,
+    "labels": _ids,
+    "monetary": _money,
+    "daterange": _range,
+    "timerange": _range,
+    "time": _clock_time,
+    "address": _address,
+    "emails": _members,
+    "phones": _members,
+}
+"""Kind of field → the form in which its values are compared; texts are compared without the spaces around them."""

@@ -1,0 +1,148 @@
+"""Gathers the rows of the settings that lead to one field, and finds the value the field is to have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pipeline.domain.settings import AttributeMapping
+from pipeline.transform.field_sources import FieldSource
+from pipeline.transform.hull_reports import ABSENT, find_attribute
+from pipeline.transform.writing.composed import (
+    Parts,
+    without_primary,
+    write_address,
+    write_clock_time,
+    write_day_range,
+    write_members,
+    write_money,
+    write_time_range,
+)
+from pipeline.transform.writing.simple import write_option, write_options, write_simple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One field that is written.
+
+    attribute  path of the attribute that holds its value; None when only parts of it are mapped
+    parts      part → path of the attribute that holds it
+    clears     whether an empty attribute empties the field
+    """
+
+    source: FieldSource
+    attribute: str | None
+    parts: Mapping[str, str]
+    clears: bool
+    form: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The value a field is to have.
+
+    is_present   Hull holds a value
+    is_explicit  Hull says that it holds none, instead of saying nothing
+    """
+
+    value: Any
+    is_present: bool
+    is_explicit: bool
+
+
+@dataclass(slots=True)
+class _Draft:
+    source: FieldSource
+    row: AttributeMapping | None = None
+    parts: dict[str, str] = field(default_factory=dict)
+
+
+def compile_targets(rows: tuple[AttributeMapping, ...], sources: Mapping[str, FieldSource]) -> tuple[Target, ...]:
+    """Gather the rows by field, in the order in which the settings first name each field."""
+    drafts: dict[tuple[bool, str], _Draft] = {}
+    for row in rows:
+        source = sources.get(row.service)
+        if source is None:
+            continue
+        draft = drafts.setdefault((source.is_custom, source.key), _Draft(source))
+        if source.part is not None:
+            draft.parts[source.part] = row.hull
+        else:
+            draft.source, draft.row = source, row
+    return tuple(_target(draft) for draft in drafts.values())
+
+
+def wanted_value(target: Target, report: Mapping[str, Any], current: Any) -> Wanted:
+    """Find what a field is to hold.
+
+    Raises: Rejected when the attribute holds what the field cannot.
+    """
+    value = ABSENT if target.attribute is None else find_attribute(report, target.attribute)
+    parts: dict[str, Any] = {}
+    for part, path in target.parts.items():
+        one = find_attribute(report, path)
+        if one is not ABSENT:
+            parts[part] = None if is_blank(one) else one
+    if target.attribute is None and any(one is not None for one in parts.values()):
+        # Only parts are mapped: they are written around the value that is there.
+        value = current.get("value") if type(current) is dict else current
+        value = None if value is None and target.source.type == "address" else value
+        if value is not None or target.source.type == "address":
+            return Wanted(
+                value=_COMPOSED[target.source.type](value, parts, current), is_present=True, is_explicit=False
+            )
+    if is_blank(value):
+        return Wanted(value=_emptied(target.source, current), is_present=False, is_explicit=value is not ABSENT)
+    written = write_value(target.source, value, parts, current, form=target.form)
+    return Wanted(value=written, is_present=True, is_explicit=True)
+
+
+def is_blank(value: Any) -> bool:
+    """Tell whether an attribute says nothing: not there, None, an empty list, or no more than spaces."""
+    return value is ABSENT or value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
+def _target(draft: _Draft) -> Target:
+    row = draft.row
+    beside: dict[str, str] = {}
+    if row is not None:
+        # The names under which the incoming mapping delivers the parts of the same value.
+        named = row.parts if draft.source.type == "address" else draft.source.parts
+        beside = {part: f"{row.hull}_{part}" for part in named if part in draft.source.parts}
+    return Target(
+        source=draft.source,
+        attribute=None if row is None else row.hull,
+        parts={**beside, **draft.parts},
+        clears=row is not None and row.on_null == "clear",
+        form="default" if row is None else row.form,
+    )
+
+
+def write_value(source: FieldSource, value: Any, parts: Parts, current: Any, *, form: str) -> Any:
+    """Write one value in the way of its field's kind."""
+    if source.type in _COMPOSED:
+        return _COMPOSED[source.type](value, parts, current)
+    if source.type in ("emails", "phones"):
+        return write_members(value, current, whole=form == "list")
+    if source.type == "enum":
+        return write_option(source.options, value, current, by_id=form == "id")
+    if source.type in ("set", "labels"):
+        return write_options(source.options, value, current, by_id=form == "id")
+    return write_simple(source, value)
+
+
+def _emptied(source: FieldSource, current: Any) -> Any:
+    """Give what empties a field. A set takes null and refuses `[]`; label ids are a list that may be empty."""
+    if source.type in ("emails", "phones"):
+        return without_primary(current)
+    return [] if source.type == "labels" else None
+
+
+_COMPOSED: Final[Mapping[str, Callable[[Any, Parts, Any], Any]]] = {
+    "monetary": write_money,
+    "daterange": write_day_range,
+    "timerange": write_time_range,
+    "time": write_clock_time,
+    "address": write_address,
+}
