@@ -131,7 +131,7 @@ _RELEASE = text("""
      WHERE id IN (SELECT id FROM batches WHERE run_id = :run_id AND state = 'waiting' ORDER BY id
                    LIMIT greatest(0, :in_flight - (SELECT count(*) FROM batches
                                                     WHERE run_id = :run_id AND state IN ('ready', 'running'))))
-    RETURNING id""")
+    RETURNING id, direction, queue, stage, read_back_id""")
 
 _SWEEP = text("""
     UPDATE batches b SET enqueued_at = now()
@@ -143,7 +143,7 @@ _SWEEP = text("""
                     AND (b.enqueued_at IS NULL OR b.enqueued_at < b.lease_until))
              ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED) due
      WHERE b.id = due.id
-    RETURNING b.id, b.direction, b.queue, b.stage, b.state, b.attempts""")
+    RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts""")
 
 _OPEN = text("SELECT count(*) FROM batches WHERE run_id = :run_id AND state IN ('waiting', 'ready', 'running')")
 
@@ -156,6 +156,7 @@ class Wakeup:
     direction: str
     queue: str
     stage: str
+    read_back_id: int | None = None
 
 
 def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None) -> ClaimedBatch | None:
@@ -188,6 +189,12 @@ def stage_extracted(session: Session, batch: ClaimedBatch, staged: bytes, record
 def stage_transformed(session: Session, batch: ClaimedBatch, staged: bytes) -> None:
     """Keep what transform made, for load."""
     session.execute(_STAGE_TRANSFORMED, {"id": batch.id, "staged": staged})
+
+
+def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
+    """Give the read-back batch what it carries, and make it ready for its first stage, transform."""
+    session.execute(_STAGE_EXTRACTED, {"id": batch_id, "staged": staged, "records": records})
+    session.execute(_PASS_ON, {"id": batch_id, "stage": "transform"})
 
 
 def staged(session: Session, batch_id: int) -> tuple[bytes | None, bytes | None]:
@@ -224,12 +231,19 @@ def revive(session: Session, batch_id: int) -> Wakeup | None:
         .values(state="ready", attempts=0, due_at=func.now(), enqueued_at=func.now())
         .returning(Batch)
     ).one_or_none()
-    return Wakeup(batch_id=row.id, direction=row.direction, queue=row.queue, stage=row.stage) if row else None
+    return wakeup_of(row) if row else None
 
 
-def release_waiting(session: Session, run_id: int, in_flight: int) -> list[int]:
+def wakeup_of(row: Batch | Row[Any]) -> Wakeup:
+    """What the broker must be told of this batch."""
+    return Wakeup(
+        batch_id=row.id, direction=row.direction, queue=row.queue, stage=row.stage, read_back_id=row.read_back_id
+    )
+
+
+def release_waiting(session: Session, run_id: int, in_flight: int) -> list[Wakeup]:
     """Hand over as many waiting batches of the run as may move at once. The run must be locked."""
-    return list(session.scalars(_RELEASE, {"run_id": run_id, "in_flight": in_flight}))
+    return [wakeup_of(row) for row in session.execute(_RELEASE, {"run_id": run_id, "in_flight": in_flight})]
 
 
 def open_batches(session: Session, run_id: int) -> int:
@@ -243,13 +257,26 @@ def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup
     `waited` is planned (a retry or a rate limit came due); `lost` means that a message or a worker vanished.
     """
     rows = session.execute(_SWEEP, {"stranded_s": stranded_s}).all()
-    return [
-        (Wakeup(batch_id=row.id, direction=row.direction, queue=row.queue, stage=row.stage), _why(row)) for row in rows
-    ]
+    return [(wakeup_of(row), _why(row)) for row in rows]
 
 
 def _why(row: Row[Any]) -> str:
     return "waited" if row.state == "ready" and row.attempts > 0 else "lost"
+
+
+def mark_enqueued(session: Session, batch_id: int) -> None:
+    """The batch is being handed to the broker by this transaction."""
+    session.execute(update(Batch).where(Batch.id == batch_id).values(enqueued_at=func.now()))
+
+
+def drop_waiting(session: Session, slice_id: int) -> None:
+    """The slice has nothing left to read: its page that waits for its turn is not needed."""
+    session.execute(
+        update(Batch)
+        .where(Batch.slice_id == slice_id, Batch.state == "waiting")
+        .values(state="done")
+        .execution_options(synchronize_session=False)
+    )
 
 
 def cancel_open(session: Session, run_id: int) -> int:

@@ -14,6 +14,8 @@ from sqlalchemy import (
     LargeBinary,
     SmallInteger,
     UniqueConstraint,
+    case,
+    exists,
     func,
     select,
     text,
@@ -22,12 +24,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
+from db.batch import Batch
 
 
 class Change(Base):
     """record_id  the Pipedrive id of an incoming change, the Hull id of an outgoing one
     revision   grows with every delivery folded in; a change is cleared only at the revision its batch claimed
     payload    the newest body that told of it, or None when the record must be read from its source
+    rank       when that body was sent, in milliseconds since the epoch: a later one replaces it, an earlier one does not
     """
 
     __tablename__ = "changes"
@@ -49,10 +53,11 @@ class Change(Base):
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)
+    rank: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[Created]
 
 
-def fold(
+def fold(  # noqa: PLR0913 - a change is these facts
     session: Session,
     connector_key: int,
     direction: str,
@@ -61,9 +66,11 @@ def fold(
     *,
     cause: str,
     payload: bytes | None = None,
+    rank: int = 0,
     wait_s: float = 0.0,
 ) -> None:
     """Note that a record must be carried over. A newer payload replaces the one that waits; None leaves it to a read."""
+    newer = Change.rank <= rank
     due = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, wait_s)
     row = insert(Change).values(
         connector_key=connector_key,
@@ -72,20 +79,26 @@ def fold(
         record_id=record_id,
         cause=cause,
         payload=payload,
+        rank=rank,
         due_at=due,
     )
     session.execute(
         row.on_conflict_do_update(
             constraint="uq_changes_connector_key_direction_entity_record_id",
             set_={
-                "payload": row.excluded.payload,
+                "payload": case((newer, row.excluded.payload), else_=Change.payload),
+                "rank": func.greatest(Change.rank, row.excluded.rank),
                 "cause": row.excluded.cause,
                 "revision": Change.revision + 1,
                 "due_at": func.least(Change.due_at, row.excluded.due_at),
+                "batch_id": case((_STUCK, None), else_=Change.batch_id),
             },
         )
     )
 
+
+_STUCK = exists().where(Batch.id == Change.batch_id, Batch.state == "failed")
+"""The batch that held the change gave up: a newer delivery takes the change out of it."""
 
 _DUE_GROUPS = text("""
     SELECT DISTINCT ch.connector_key, ch.direction, ch.entity

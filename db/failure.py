@@ -155,12 +155,19 @@ def close_failure(session: Session, failure_id: int, state: str, *, by: str, why
     return closed is not None
 
 
-def close_healed(session: Session, connector_key: int, subjects: Sequence[str]) -> None:
+def close_healed(session: Session, connector_key: int, direction: str, entity: str, record_ids: Sequence[str]) -> None:
     """Close the open failures of records that have come through since."""
     session.execute(
         update(Failure)
-        .where(Failure.connector_key == connector_key, Failure.state == "open", Failure.subject.in_(subjects))
+        .where(
+            Failure.connector_key == connector_key,
+            Failure.state == "open",
+            Failure.direction == direction,
+            Failure.entity == entity,
+            Failure.record_id.in_(record_ids),
+        )
         .values(state="replayed", closed_by="pipeline", closed_why="came through later", updated_at=func.now())
+        .execution_options(synchronize_session=False)
     )
 
 

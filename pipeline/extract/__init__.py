@@ -1,0 +1,1 @@
+"""One hand: what the remote systems say, brought in as it came."""

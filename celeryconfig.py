@@ -1,0 +1,76 @@
+"""Celery's settings, as data. What they guard against is measured in docs/decisions/0002-the-broker-only-wakes.md."""
+
+from __future__ import annotations
+
+from kombu import Exchange, Queue
+
+from pipeline.settings import settings
+
+broker_url = settings().broker_url
+result_backend = None
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+
+accept_content = ["json"]
+task_serializer = "json"
+result_accept_content = ["json"]
+
+# The row owns retries; the message is acknowledged late so that a lost worker gives it back once.
+task_acks_late = True
+task_reject_on_worker_lost = False
+task_retry_on_worker_lost = True
+task_acks_on_failure = True
+task_acks_on_timeout = True
+task_soft_time_limit = 240
+task_time_limit = 300
+
+worker_prefetch_multiplier = 1
+worker_max_tasks_per_child = 20_000
+worker_max_memory_per_child = 240_000  # KiB
+worker_eta_task_limit = 1000
+worker_cancel_long_running_tasks_on_connection_loss = True
+worker_soft_shutdown_timeout = 10
+worker_enable_soft_shutdown_on_idle = True
+worker_hijack_root_logger = False
+worker_redirect_stdouts = False
+
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+broker_transport_options = (
+    {"confirm_publish": True}
+    if str(broker_url).startswith(("amqp", "pyamqp"))
+    else {
+        "visibility_timeout": 900,
+        "unacked_mutex_expire": 30,
+        "unacked_restore_interval": 10,
+        "unacked_restore_throttle": 1,
+        "unacked_restore_limit": 500,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 3,
+        "health_check_interval": 15,
+        "global_keyprefix": "p2h:",
+    }
+)
+task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
+
+worker_send_task_events = True
+task_send_sent_event = True
+task_track_started = True
+beat_enable_remote_control = True
+
+task_queues = [Queue(name, Exchange(name), routing_key=name) for name in ("live", "bulk", "control")]
+task_default_queue = "control"
+task_default_exchange = "control"
+task_default_routing_key = "control"
+task_create_missing_queues = False
+imports = ("pipeline.tasks.incoming", "pipeline.tasks.outgoing", "pipeline.tasks.control")
+
+# Beat only ticks. What is due is decided and claimed in SQL, so two beats, or a late one, change nothing.
+beat_schedule = {
+    "sweep": {"task": "control.sweep", "schedule": settings().sweep_s, "options": {"expires": 10}},
+    "start_scheduled": {"task": "control.start_scheduled", "schedule": 30.0, "options": {"expires": 30}},
+    "resolve_hull_ids": {"task": "control.resolve_hull_ids", "schedule": 30.0, "options": {"expires": 30}},
+    "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},
+}
+beat_schedule_filename = str(settings().data_dir / "celerybeat-schedule")
+timezone = "UTC"

@@ -1,0 +1,110 @@
+"""Reads the next page of a slice, and tells where the walk stands after it.
+
+Two walks by id come towards each other: ids that the other one has passed are not this one's, and when the two meet, both
+are done. A cursor is Pipedrive's and opaque, so a walk that goes in circles shows by ids that do not advance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.domain.kinds import Entity
+from pipeline.errors import Rejected
+
+CHUNK_OF_IDS = 100
+"""Ids one request may name (https://developers.pipedrive.com/docs/api/v1/Persons#getPersons)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageWanted:
+    """walk      `ascending` or `descending` by id, or `catch_up` by update time from `since` on
+    cursor    where the walk stands, None at its beginning
+    frontier  the last id it has read
+    """
+
+    walk: str
+    cursor: str | None
+    frontier: int | None
+    since: datetime | None
+    limit: int
+    include_fields: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRead:
+    """body      the answer as it came
+    frontier  the last id read now
+    ended     no page follows
+    """
+
+    body: bytes
+    records: int
+    next_cursor: str | None
+    frontier: int | None
+    ended: bool
+
+
+def read_page(pipedrive: PipedriveClient, entity: Entity, wanted: PageWanted) -> PageRead:
+    """Fetch the page.
+
+    Raises: Rejected("page_repeats") when the walk does not advance; what the client raises.
+    """
+    by_time = wanted.walk == "catch_up"
+    page = pipedrive.list_page(
+        entity,
+        cursor=wanted.cursor,
+        limit=wanted.limit,
+        updated_since=wanted.since if by_time else None,
+        sort_by="update_time" if by_time else "id",
+        sort_direction="desc" if wanted.walk == "descending" else "asc",
+        include_fields=wanted.include_fields,
+    )
+    if page.next_cursor is not None and page.next_cursor == wanted.cursor:
+        raise Rejected("page_repeats", f"{entity.plural}, {wanted.walk}: the cursor came again")
+    frontier = None if by_time else _advance(wanted, page.records, entity)
+    return PageRead(
+        body=page.body,
+        records=len(page.records),
+        next_cursor=page.next_cursor,
+        frontier=frontier,
+        ended=page.next_cursor is None,
+    )
+
+
+def _advance(wanted: PageWanted, records: list[Any], entity: Entity) -> int | None:
+    ids = ids_of(records)
+    if not ids:
+        return wanted.frontier
+    furthest = min(ids) if wanted.walk == "descending" else max(ids)
+    if wanted.frontier is not None and not _beyond(wanted.walk, furthest, wanted.frontier):
+        raise Rejected("page_repeats", f"{entity.plural}, {wanted.walk}: no id beyond {wanted.frontier}")
+    return furthest
+
+
+def have_met(walk: str, frontier: int | None, other: int | None) -> bool:
+    """Whether this walk has come to where the other one has been."""
+    if frontier is None or other is None:
+        return False
+    return frontier <= other if walk == "descending" else frontier >= other
+
+
+def ids_of(records: list[Any]) -> list[int]:
+    """The ids of those records that have a usable one."""
+    return [record["id"] for record in records if isinstance(record, dict) and isinstance(record.get("id"), int)]
+
+
+def _beyond(walk: str, record_id: int, frontier: int) -> bool:
+    return record_id < frontier if walk == "descending" else record_id > frontier
+
+
+def read_by_ids(pipedrive: PipedriveClient, entity: Entity, ids: Sequence[int]) -> list[Any]:
+    """Read chosen records, 100 to a request; those that are gone or invisible are left out."""
+    found: list[Any] = []
+    for at in range(0, len(ids), CHUNK_OF_IDS):
+        chunk = ids[at : at + CHUNK_OF_IDS]
+        found.extend(pipedrive.list_page(entity, ids=chunk, limit=CHUNK_OF_IDS).records)
+    return found

@@ -1,0 +1,156 @@
+"""Brings a page of records into Hull: decides what goes, says it to the firehose, and lays out what is written down.
+
+    plan     known id mappings + records → what to send, what to skip, which claims are wanted
+    compose  the messages, once it is known which claims are free
+    deliver  the firehose
+    record   the rows for `db.page`, the events, the counters
+
+Nothing here is written before Hull has accepted it, except that claims are taken first: two records with one e-mail must
+not both be sent under it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from db.id_mapping import Known
+from db.page import PageRow
+from pipeline.clients.hull_messages import MessageWriter
+from pipeline.domain.kinds import Claim, Entity, anonymous_id
+
+Record = dict[str, Any]
+"""An IncomingRecord as it was staged."""
+
+NEW, CHANGED, SAME = "new", "changed", "same"
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One record that goes to Hull, and why: `new`, `changed`, or `same` (sent again on request)."""
+
+    record: Record
+    snapshot: bytes
+    effect: str
+    before: Record | None
+
+
+@dataclass(slots=True, kw_only=True)
+class PagePlan:
+    """What becomes of the records of a page."""
+
+    entity: Entity
+    sendings: list[Sending] = field(default_factory=list)
+    stale: list[int] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def wanted_claims(self) -> list[tuple[str, str, int]]:
+        return [
+            (claim, value, sending.record["pipedrive_id"])
+            for sending in self.sendings
+            for claim, value in sending.record["claims"].items()
+        ]
+
+    @property
+    def changed_ids(self) -> list[int]:
+        """Records that may have to let go of claims they held."""
+        return [sending.record["pipedrive_id"] for sending in self.sendings if sending.effect == CHANGED]
+
+
+def plan_page(
+    entity: Entity, records: list[Record], snapshots: list[bytes], known: dict[int, Known], *, resend: bool
+) -> PagePlan:
+    """Decide record by record. `resend` also sends what Hull has already, as the guide's Fetch All promises."""
+    plan = PagePlan(entity=entity)
+    newest: dict[int, tuple[Record, bytes]] = {}
+    for record, snapshot in zip(records, snapshots, strict=True):
+        earlier = newest.get(record["pipedrive_id"])
+        if earlier is None or earlier[0]["version"] <= record["version"]:
+            newest[record["pipedrive_id"]] = (record, snapshot)
+    for pipedrive_id, (record, snapshot) in newest.items():
+        _decide(plan, record, snapshot, known.get(pipedrive_id), resend=resend)
+    return plan
+
+
+def _decide(plan: PagePlan, record: Record, snapshot: bytes, known: Known | None, *, resend: bool) -> None:
+    if known is None or known.digest is None:
+        plan.counters[NEW] += 1
+        plan.sendings.append(Sending(record, snapshot, NEW, None))
+    elif known.version > record["version"]:
+        plan.stale.append(record["pipedrive_id"])
+        plan.counters["skipped"] += 1
+    elif known.digest != record["digest"]:
+        plan.counters[CHANGED] += 1
+        before = orjson.loads(known.delivered) if known.delivered else {}
+        plan.sendings.append(Sending(record, snapshot, CHANGED, before))
+    else:
+        plan.counters[SAME] += 1
+        if resend:
+            plan.sendings.append(Sending(record, snapshot, SAME, None))
+
+
+def compose(
+    plan: PagePlan, writer: MessageWriter, held: dict[tuple[str, int], int], *, link: bool
+) -> tuple[list[bytes], list[PageRow]]:
+    """The messages for Hull, in order, and the rows that keep what was said.
+
+    held  (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
+    """
+    messages: list[bytes] = []
+    rows: list[PageRow] = []
+    write = writer.user_traits if plan.entity is Entity.PERSON else writer.account_traits
+    for sending in plan.sendings:
+        record = sending.record
+        pipedrive_id = record["pipedrive_id"]
+        claims = {claim: value for claim, value in record["claims"].items() if (claim, pipedrive_id) not in held}
+        claims[Claim.ANONYMOUS_ID.value] = anonymous_id(pipedrive_id)
+        kept = {name: value for name, value in record["attributes"].items() if value is not None}
+        messages.append(write(claims, _said(record["attributes"], kept, sending.before)))
+        organization_id = record["organization_id"]
+        if link and organization_id is not None:
+            account = {Claim.ANONYMOUS_ID.value: anonymous_id(organization_id)}
+            messages.append(writer.link_traits(claims, account, {"pipedrive/id": organization_id}))
+            plan.counters["links"] += 1
+        rows.append(_row(sending, kept))
+    plan.counters["messages"] += len(messages)
+    return messages, rows
+
+
+def _said(attributes: Record, kept: Record, before: Record | None) -> Record:
+    """A null is said only where Hull holds a value of ours: a first fetch never erases what another source wrote."""
+    if not before:
+        return kept
+    return {name: value for name, value in attributes.items() if value is not None or name in before}
+
+
+def _row(sending: Sending, kept: Record) -> PageRow:
+    record = sending.record
+    delivered = orjson.dumps(kept)
+    before: bytes | None = None
+    after: bytes | None = delivered if sending.effect == NEW else None
+    if sending.effect == CHANGED:
+        old = sending.before or {}
+        names = [name for name in {**old, **kept} if old.get(name) != kept.get(name)]
+        before = orjson.dumps({name: old.get(name) for name in names})
+        after = orjson.dumps({name: kept.get(name) for name in names})
+    return PageRow(
+        record["pipedrive_id"],
+        record["version"],
+        record["digest"],
+        delivered,
+        sending.snapshot,
+        before,
+        after,
+        0 if sending.effect == SAME else 1,
+    )
+
+
+def organizations_of(plan: PagePlan) -> set[int]:
+    """The Organizations that the page's Persons belong to."""
+    return {
+        sending.record["organization_id"] for sending in plan.sendings if sending.record["organization_id"] is not None
+    }

@@ -1,0 +1,37 @@
+"""The Celery app, and what each worker process does when it begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, task_postrun, task_prerun, worker_ready
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from pipeline import telemetry
+from pipeline.settings import settings
+
+app = Celery("pipeline")
+app.config_from_object("celeryconfig")
+
+
+@setup_logging.connect
+def keep_our_logging(**_ignored: Any) -> None:
+    """Celery would set up a logging of its own; ours stays."""
+    telemetry.configure(settings().log_level, settings().log_format)
+
+
+@task_prerun.connect
+def bind_task(task_id: str, task: Any, **_ignored: Any) -> None:
+    bind_contextvars(task_id=task_id, task=task.name)
+
+
+@task_postrun.connect
+def unbind_task(**_ignored: Any) -> None:
+    clear_contextvars()
+
+
+@worker_ready.connect
+def look_at_once(**_ignored: Any) -> None:
+    """A starting worker does not wait for the next tick to find what a dead one left behind."""
+    app.send_task("control.sweep")

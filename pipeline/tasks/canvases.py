@@ -1,0 +1,58 @@
+"""Every canvas there is. A message carries the id of a batch and nothing else; no chords, and no chain that carries data.
+
+incoming  = extract | transform | load
+outgoing  = extract | transform | load | transform the read-back | load the read-back
+fetch     = a group of the first pages; each extract hands over its successor
+replay    = the canvas from the stage that failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from celery import chain, group
+from celery.canvas import Signature
+from kombu.exceptions import OperationalError
+
+from db.batch import Wakeup
+from pipeline.domain.kinds import Direction
+from pipeline.tasks.app import app
+from pipeline.telemetry import logger
+
+STAGES = ("extract", "transform", "load")
+
+
+def incoming(batch_id: int, queue: str, first: str = "extract") -> Signature:
+    """The stages of an incoming batch, from `first` on."""
+    return chain(_stages(Direction.INCOMING, batch_id, queue, first))
+
+
+def outgoing(batch_id: int, read_back_id: int | None, queue: str, first: str = "extract") -> Signature:
+    """The stages of an outgoing batch, then those that bring Pipedrive's answers back to Hull."""
+    stages = _stages(Direction.OUTGOING, batch_id, queue, first)
+    if read_back_id is not None:
+        stages += _stages(Direction.INCOMING, read_back_id, queue, "transform")
+    return chain(stages)
+
+
+def wake(wakeups: Iterable[Wakeup], countdown_s: float | None = None) -> None:
+    """Hand batches over. If the broker is down nothing is lost: the rows say what is due, and the sweeper repeats it."""
+    canvases = [_canvas(wakeup) for wakeup in wakeups]
+    if not canvases:
+        return
+    work = canvases[0] if len(canvases) == 1 else group(canvases)
+    try:
+        work.apply_async(countdown=countdown_s)
+    except (OperationalError, OSError) as unreachable:
+        logger().warning("broker.unreachable", error=type(unreachable).__name__, batches=len(canvases))
+
+
+def _canvas(wakeup: Wakeup) -> Signature:
+    if wakeup.direction == Direction.OUTGOING:
+        return outgoing(wakeup.batch_id, wakeup.read_back_id, wakeup.queue, wakeup.stage)
+    return incoming(wakeup.batch_id, wakeup.queue, wakeup.stage)
+
+
+def _stages(direction: Direction, batch_id: int, queue: str, first: str) -> list[Signature]:
+    remaining = STAGES[STAGES.index(first) :]
+    return [app.signature(f"{direction}.{stage}", args=(batch_id,), immutable=True, queue=queue) for stage in remaining]

@@ -1,0 +1,206 @@
+"""Control tasks: what beat's ticks set going. Each decides in SQL what is due, so that a second or a late tick does no harm."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import cast
+
+from celery import Task
+from celery.schedules import crontab
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import connector as connectors
+from db import failure as failures
+from db import id_mapping, schedule
+from db import sync_event as events
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
+from pipeline.domain.reasons import describe
+from pipeline.errors import ConfigurationError, PipelineError, Retryable
+from pipeline.tasks import canvases, live, runs
+from pipeline.tasks.app import app
+from pipeline.tasks.stage import StageFailed, classify
+from pipeline.telemetry import logger
+from pipeline.transform.hull_reports import pipedrive_ids_of
+
+RESOLVE_CHUNK = 50
+"""Anonymous ids to one search: what Hull returns on a page."""
+RESOLVE_ROUND = 20
+"""Searches to one task: enough to be quick, few enough that others get their turn."""
+
+
+@app.task(name="control.sweep")
+def sweep() -> None:
+    """Hand over again what is due and what got lost, and bring new deliveries on their way."""
+    with transaction() as session:
+        found = batches.sweep(session)
+        after_commit(session, lambda: canvases.wake(wakeup for wakeup, _ in found))
+    lost = sum(1 for _, why in found if why == "lost")
+    if lost:
+        logger().warning("sweep.recovered", swept_total=lost, batches=[wakeup.batch_id for wakeup, _ in found])
+    live.dispatch_changes()
+
+
+@app.task(name="control.dispatch")
+def dispatch() -> None:
+    """A delivery or a change has just been stored: do not wait for the next sweep."""
+    live.dispatch_changes()
+
+
+@app.task(name="control.start_scheduled")
+def start_scheduled() -> None:
+    """Start the full fetches whose time has come. Times that were missed are caught up once."""
+    with transaction() as session:
+        due = schedule.take_due(session)
+        for row in due:
+            row.last_run_at = datetime.now(UTC)
+            row.next_run_at = next_time(row.cron, row.last_run_at)
+        keys = [
+            row.connector_key for row in due if connectors.get_connector(session, row.connector_key).state == "active"
+        ]
+    for connector_key in keys:
+        for entity in Entity:
+            try:
+                runs.start_run(connector_key, entity, cause="schedule", changed_only=True)
+            except runs.RunInProgress as under_way:
+                logger().info("incoming.job.skip", type=entity.hull, run_id=under_way.run_id, reason="run_in_progress")
+
+
+def next_time(cron: str, after: datetime) -> datetime:
+    """When five cron fields, in UTC, come due next.
+
+    Raises: ValueError for fields that are none.
+    """
+    minute, hour, day_of_month, month_of_year, day_of_week = cron.split()
+    plan = crontab(
+        minute=minute,
+        hour=hour,
+        day_of_month=day_of_month,
+        month_of_year=month_of_year,
+        day_of_week=day_of_week,
+        nowfun=lambda: after,
+    )
+    return after + cast("timedelta", plan.remaining_estimate(after))
+
+
+@app.task(name="control.resolve_hull_ids", bind=True)
+def resolve_hull_ids(self: Task, connector_key: int | None = None) -> None:
+    """Learn the ids Hull gave to what was delivered: the firehose answers nothing, so Hull's search is asked."""
+    with transaction() as session:
+        keys = [row.key for row in connectors.all_connectors(session) if row.state == "active"]
+    for key in keys if connector_key is None else [connector_key]:
+        if guarded("resolve_hull_ids", key, self.request.id, partial(resolve, key)):
+            app.send_task("control.resolve_hull_ids", args=(key,))
+
+
+def resolve(connector_key: int) -> bool:
+    """One round for one connector; True when there may be more to do."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key)
+        taken = id_mapping.take_unresolved(session, connector_key, RESOLVE_CHUNK * RESOLVE_ROUND)
+    for entity in Entity:
+        ids = sorted(pipedrive_id for name, pipedrive_id in taken if name == entity)
+        for at in range(0, len(ids), RESOLVE_CHUNK):
+            chunk = ids[at : at + RESOLVE_CHUNK]
+            reports = wired.hull.search_reports(entity, [anonymous_id(pipedrive_id) for pipedrive_id in chunk])
+            found = {
+                pipedrive_id: str(report["id"])
+                for report in reports
+                for pipedrive_id in pipedrive_ids_of(report)
+                if pipedrive_id in set(chunk)
+            }
+            with transaction() as session:
+                conflicts = id_mapping.learn_hull_ids(session, connector_key, entity, found)
+                _log_conflicts(session, connector_key, entity, {each: found[each] for each in conflicts})
+    return len(taken) == RESOLVE_CHUNK * RESOLVE_ROUND
+
+
+def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflicts: dict[int, str]) -> None:
+    """One User that carries two Pipedrive ids: Hull has merged what is still two in Pipedrive."""
+    name = event_name(Direction.INCOMING, entity, Outcome.ERROR)
+    for pipedrive_id, hull_id in conflicts.items():
+        logger().error(name, pipedrive_id=pipedrive_id, hull_id=hull_id, reason="two_records_one_hull_id")
+    events.log_events(
+        session,
+        [
+            events.NewEvent(
+                connector_key=connector_key,
+                event=name,
+                entity=entity,
+                cause="resolve",
+                reason="two_records_one_hull_id",
+                pipedrive_id=pipedrive_id,
+                hull_id=hull_id,
+            )
+            for pipedrive_id, hull_id in conflicts.items()
+        ],
+    )
+
+
+@app.task(name="control.tidy")
+def tidy() -> None:
+    """Make the partitions of the coming days, drop those past their retention."""
+    today = datetime.now(UTC).date()
+    with transaction() as session:
+        made = events.make_partitions(session, today)
+        dropped = events.drop_old_partitions(session, today)
+    if made or dropped:
+        logger().info("tidy.partitions", made=made, dropped=dropped)
+
+
+def guarded(task: str, connector_key: int, task_id: str | None, work: Callable[[], bool]) -> bool:
+    """Run a control task for one connector; what gives up is kept as a Failure.
+
+    Retryable trouble is left to the next tick. Raises: StageFailed.
+    """
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - this is where errors become failures
+        cause = classify(error)
+        if isinstance(cause, Retryable):
+            logger().warning("control.retry", task=task, reason=cause.reason, detail=cause.detail)
+            return False
+        _keep(task, connector_key, task_id, cause, error)
+        raise StageFailed(f"{cause.reason}: {task}") from None
+
+
+def _keep(task: str, connector_key: int, task_id: str | None, cause: PipelineError, error: Exception) -> None:
+    failure = failures.NewFailure(
+        connector_key=connector_key,
+        kind="control",
+        subject=f"control:{task}",
+        direction=Direction.INCOMING,
+        entity="",
+        stage=task,
+        reason=cause.reason,
+        detail=cause.detail,
+        traceback="".join(traceback.format_exception(error)) if cause.reason == "internal_error" else None,
+        task_id=task_id,
+    )
+    with transaction() as session:
+        failures.keep_failures(session, [failure])
+        if isinstance(cause, ConfigurationError):
+            connector = connectors.get_connector(session, connector_key)
+            connector.state, connector.pause_reason = "paused", cause.reason
+    logger().error("control.error", control=task, reason=cause.reason, advice=describe(cause.reason))
+
+
+def plan_full_fetch(session: Session, connector_key: int, cron: str) -> None:
+    """Take the schedule of the settings over. Raises: ValueError for a cron that is none."""
+    if cron:
+        schedule.set_schedule(session, connector_key, "full_fetch", cron, next_time(cron, datetime.now(UTC)))
+    else:
+        schedule.drop_schedule(session, connector_key, "full_fetch")
+
+
+def wake_control(name: str, countdown_s: float | None = None) -> None:
+    """Ask for a control task now; if the broker is away, its tick comes soon enough."""
+    try:
+        app.send_task(f"control.{name}", countdown=countdown_s)
+    except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises, the tick will come
+        logger().warning("broker.unreachable", error=type(unreachable).__name__)

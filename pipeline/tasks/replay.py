@@ -1,0 +1,61 @@
+"""Replays what gave up: a record as a change, a batch from the stage that failed, a control task as itself."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import failure as failures
+from db.failure import Failure
+from db.session import after_commit
+from pipeline.domain.kinds import Direction
+from pipeline.tasks import canvases, control, runs
+
+
+class NotReplayable(Exception):
+    """This failure cannot be replayed as it is; the text says why and what to do."""
+
+
+def replay(session: Session, failure: Failure, *, by: str, why: str, payload: bytes | None = None) -> None:
+    """Set one failure going again, and close it; if it fails again, a new failure opens.
+
+    payload  replaces the record as it came, for outgoing records
+    Raises: NotReplayable.
+    """
+    if not failures.close_failure(session, failure.id, "replayed", by=by, why=why):
+        raise NotReplayable(f"failure {failure.id} is closed already")
+    if failure.kind == "record":
+        _replay_record(session, failure, payload)
+    elif failure.kind == "batch":
+        _replay_batch(session, failure)
+    else:
+        after_commit(session, lambda: control.wake_control(failure.stage))
+
+
+def _replay_record(session: Session, failure: Failure, payload: bytes | None) -> None:
+    if failure.record_id is None:
+        raise NotReplayable(f"failure {failure.id}: the record has no id; correct it in Pipedrive, then fetch again")
+    outgoing = failure.direction == Direction.OUTGOING
+    changes.fold(
+        session,
+        failure.connector_key,
+        failure.direction,
+        failure.entity,
+        failure.record_id,
+        cause="replay",
+        payload=(payload or failures.payload_of(failure)) if outgoing else None,
+    )
+    after_commit(session, lambda: control.wake_control("dispatch"))
+
+
+def _replay_batch(session: Session, failure: Failure) -> None:
+    if failure.run_id is not None and failure.stage == "extract":
+        try:
+            runs.reopen(session, failure.run_id)
+        except runs.RunInProgress as under_way:
+            raise NotReplayable(f"failure {failure.id}: {under_way}") from None
+    wakeup = batches.revive(session, failure.batch_id or 0)
+    if wakeup is None:
+        raise NotReplayable(f"failure {failure.id}: its batch is not waiting any more; fetch again")
+    after_commit(session, lambda: canvases.wake([wakeup]))

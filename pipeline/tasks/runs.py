@@ -1,0 +1,177 @@
+"""How a run begins, goes on and ends. Every step happens under the run's row lock, in the transaction that caused it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import connector as connectors
+from db import run as run_rows
+from db.batch import Batch, ClaimedBatch
+from db.run import Run, Slice
+from db.session import after_commit, transaction
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.settings import settings
+from pipeline.tasks import canvases
+from pipeline.telemetry import logger
+
+CATCH_UP_OVERLAP = timedelta(seconds=60)
+"""How far before its own start a full fetch looks for what changed meanwhile: clocks differ, and times are whole seconds."""
+
+
+class RunInProgress(Exception):
+    """A fetch of this kind is under way already; `run_id` names it."""
+
+    def __init__(self, run_id: int) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} is under way; wait for it, or cancel it with `pipeline runs cancel {run_id}`")
+
+
+def start_run(
+    connector_key: int,
+    entity: Entity,
+    *,
+    cause: str,
+    changed_only: bool = False,
+    since: datetime | None = None,
+) -> int:
+    """Begin a full fetch, or an incremental one with `since`; returns the run's id.
+
+    Raises: RunInProgress.
+    """
+    kind = "incremental" if since else "full"
+    try:
+        with transaction() as session:
+            if under_way := run_rows.running_run(session, connector_key, entity, kind):
+                raise RunInProgress(under_way.id)
+            version = connectors.settings_in_force(session, connector_key).version
+            run = Run(
+                connector_key=connector_key,
+                entity=entity,
+                kind=kind,
+                cause=cause,
+                changed_only=changed_only or since is not None,
+                since=since,
+                settings_version=version,
+                phase="catch_up" if since else "walk",
+            )
+            session.add(run)
+            session.flush()
+            for walk in ("catch_up",) if since else ("ascending", "descending"):
+                _open_slice(session, run, walk)
+            release(session, run)
+            connector_id = connectors.get_connector(session, connector_key).id
+    except IntegrityError:  # somebody began the same in the same moment
+        with transaction() as session:
+            under_way = run_rows.running_run(session, connector_key, entity, kind)
+        if under_way is None:
+            raise
+        raise RunInProgress(under_way.id) from None
+    logger().info(
+        "incoming.job.start", connector_id=connector_id, run_id=run.id, type=entity.hull, kind=kind, cause=cause
+    )
+    return run.id
+
+
+def _open_slice(session: Session, run: Run, walk: str) -> None:
+    part = Slice(run_id=run.id, walk=walk)
+    session.add(part)
+    session.flush()
+    add_page(session, run, part)
+
+
+def add_page(session: Session, run: Run, part: Slice) -> None:
+    """The slice's next page is a batch that waits for its turn."""
+    session.add(
+        Batch(
+            connector_key=run.connector_key,
+            direction=Direction.INCOMING,
+            entity=run.entity,
+            queue="bulk",
+            run_id=run.id,
+            slice_id=part.id,
+        )
+    )
+    session.flush()
+
+
+def release(session: Session, run: Run) -> None:
+    """Hand over as many waiting pages as may move at once, so that a fast remote does not fill the database."""
+    wakeups = batches.release_waiting(session, run.id, settings().batches_in_flight)
+    if wakeups:
+        after_commit(session, lambda: canvases.wake(wakeups))
+
+
+def advance(session: Session, run: Run) -> None:
+    """After a batch has ended: go on, catch up, or be done. The run must be locked."""
+    if run.state != "running":
+        return
+    release(session, run)
+    if batches.open_batches(session, run.id) or any(
+        part.state == "open" for part in run_rows.slices_of(session, run.id)
+    ):
+        return
+    if run.phase == "walk":
+        run.phase = "catch_up"
+        _open_slice(session, run, "catch_up")
+        release(session, run)
+    else:
+        run_rows.close_run(session, run, "done")
+        after_commit(session, lambda: log_end(run.id))
+
+
+def catch_up_since(run: Run) -> datetime:
+    """From where a catch-up or an incremental walk begins."""
+    return run.since or run.started_at - CATCH_UP_OVERLAP
+
+
+def after_failed_stage(session: Session, batch: ClaimedBatch, reason: str) -> None:
+    """A page that cannot be read stops its run where it stands; any other failed stage leaves the run going."""
+    run = run_rows.lock_run(session, batch.run_id or 0)
+    if run.state != "running":
+        return
+    if batch.stage == "extract":
+        run_rows.close_run(session, run, "stopped", reason)
+        after_commit(session, lambda: log_end(run.id))
+    else:
+        advance(session, run)
+
+
+def reopen(session: Session, run_id: int) -> None:
+    """A failed page is replayed: its run goes on.
+
+    Raises: RunInProgress when another run of the kind is under way.
+    """
+    run = run_rows.lock_run(session, run_id)
+    if run.state != "stopped":
+        return
+    if under_way := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
+        raise RunInProgress(under_way.id)
+    run.state, run.reason, run.finished_at = "running", None, None
+    session.flush()
+
+
+def cancel_run(run_id: int) -> bool:
+    """Stop a run; stages at work lose their lease. False when it had ended already."""
+    with transaction() as session:
+        run = run_rows.lock_run(session, run_id)
+        if run.state != "running":
+            return False
+        batches.cancel_open(session, run_id)
+        run_rows.close_run(session, run, "cancelled", "cancelled")
+    log_end(run_id)
+    return True
+
+
+def log_end(run_id: int) -> None:
+    """One line with what the run did."""
+    with transaction() as session:
+        run = session.get_one(Run, run_id)
+    counts = {name: getattr(run, name) for name in run_rows.COUNTERS}
+    took_s = ((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds()
+    say = logger().info if run.state == "done" else logger().error
+    name = "incoming.job.success" if run.state == "done" else "incoming.job.error"
+    say(name, run_id=run.id, type=Entity(run.entity).hull, state=run.state, reason=run.reason, took_s=took_s, **counts)

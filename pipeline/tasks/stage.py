@@ -1,0 +1,199 @@
+"""How any stage of any batch runs: claim, work, and one place where an error becomes an outcome.
+
+A stage's own code raises the errors of `pipeline.errors` and knows nothing of attempts, backoff or Celery. Here they turn
+into: put off and tried again, kept as a Failure, or a paused connector. What Celery and Flower see is a short text with the
+reason code and the batch id; everything else stays in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Timer
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+from structlog.contextvars import bind_contextvars
+
+from db import batch as batches
+from db import connector as connectors
+from db import failure as failures
+from db.batch import ClaimedBatch, Wakeup
+from db.session import after_commit, transaction
+from pipeline.domain.reasons import describe
+from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
+from pipeline.settings import settings
+from pipeline.tasks import canvases, runs
+from pipeline.telemetry import logger
+
+MAX_ATTEMPTS = 8
+BACKOFF_BASE_S = 1.0
+BACKOFF_CAP_S = 300.0
+WAKE_WITHIN_S = 60.0
+"""A retry due sooner gets a wake-up of its own; a later one is found by the sweeper."""
+UNCOUNTED = frozenset({"rate_limited", "daily_budget_spent"})
+"""Waiting one's turn is no failed attempt."""
+
+Work = Callable[[ClaimedBatch], None]
+
+
+class StageFailed(Exception):
+    """What Celery and Flower are told: a reason code and a batch id. It ends the chain."""
+
+
+def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> None:
+    """Run one stage of one batch; a batch that is elsewhere, or whose connector is paused, is left alone.
+
+    Raises: StageFailed, so that the chain stops and Flower shows why.
+    """
+    with transaction() as session:
+        batch = batches.claim(session, batch_id, stage, lease_s=settings().lease_s, task_id=task_id)
+        if batch is None:
+            return
+        connector = connectors.get_connector(session, batch.connector_key)
+        if paused := connector.state != "active":
+            batches.put_off(session, batch, 0, counted=False)
+    bind_contextvars(connector_id=connector.id, batch_id=batch.id, run_id=batch.run_id, attempt=batch.attempts)
+    if paused:
+        raise StageFailed(f"connector_paused: batch {batch_id}")
+    try:
+        if batch.attempts > MAX_ATTEMPTS:
+            raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")
+        with lease_kept(batch):
+            work(batch)
+    except LostLease:
+        logger().warning("batch.lease_lost", stage=stage)
+        raise StageFailed(f"lease_lost: batch {batch_id}") from None
+    except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
+        reason = _settle(batch, error)
+        raise StageFailed(f"{reason}: batch {batch_id}, {stage}") from None
+
+
+@contextmanager
+def lease_kept(batch: ClaimedBatch) -> Iterator[None]:
+    """Extend the lease every third of its length for as long as the stage works."""
+    lease_s = settings().lease_s
+    beat: list[Timer] = []
+
+    def start() -> None:
+        timer = Timer(lease_s / 3, extend)
+        timer.daemon = True
+        beat[:] = [timer]
+        timer.start()
+
+    def extend() -> None:
+        try:
+            with transaction() as session:
+                batches.extend_lease(session, batch, lease_s)
+        except DBAPIError:
+            logger().warning("batch.lease_not_extended")
+        start()
+
+    start()
+    try:
+        yield
+    finally:
+        while beat:
+            beat.pop().cancel()
+
+
+def classify(error: Exception) -> PipelineError:
+    """An error as one of ours: the database and Redis being away is the world being unwell."""
+    if isinstance(error, PipelineError):
+        return error
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
+        return Retryable("database_unavailable", type(error).__name__)
+    if isinstance(error, RedisError):
+        return Retryable("redis_unavailable", type(error).__name__)
+    return PipelineError("internal_error", f"{type(error).__name__} in {_place(error)}")
+
+
+def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
+    """Full jitter: between half a second and base·2ⁿ, never more than the cap, so that workers do not march in step."""
+    return max(0.5, draw(0.0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0**attempt)))
+
+
+def _settle(batch: ClaimedBatch, error: Exception) -> str:
+    """Decide what becomes of the batch, and write it down."""
+    cause = classify(error)
+    with transaction() as session:
+        batches.hold(session, batch)
+        if isinstance(cause, ConfigurationError):
+            _pause(session, batch, cause)
+        elif isinstance(cause, Retryable) and (batch.attempts < MAX_ATTEMPTS or cause.reason in UNCOUNTED):
+            _put_off(session, batch, cause)
+        else:
+            _give_up(session, batch, cause, error)
+    return cause.reason
+
+
+def _put_off(session: Session, batch: ClaimedBatch, cause: Retryable) -> None:
+    wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(batch.attempts)
+    batches.put_off(session, batch, wait_s, counted=cause.reason not in UNCOUNTED)
+    logger().warning(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))
+    if wait_s <= WAKE_WITHIN_S:
+        wakeup = Wakeup(
+            batch_id=batch.id,
+            direction=batch.direction,
+            queue=batch.queue,
+            stage=batch.stage,
+            read_back_id=batch.read_back_id,
+        )
+        after_commit(session, lambda: canvases.wake([wakeup], countdown_s=wait_s))
+
+
+def _pause(session: Session, batch: ClaimedBatch, cause: ConfigurationError) -> None:
+    """Nothing of this connector can succeed before a person acts: its work waits, whole."""
+    batches.put_off(session, batch, 0, counted=False)
+    connector = connectors.get_connector(session, batch.connector_key)
+    connector.state, connector.pause_reason = "paused", cause.reason
+    word = "Unauthorized" if cause.reason == "unauthorized" else cause.reason
+    logger().error(f"{batch.direction}.job.error", error=word, reason=cause.reason, advice=describe(cause.reason))
+
+
+def _give_up(session: Session, batch: ClaimedBatch, cause: PipelineError, error: Exception) -> None:
+    batches.fail(session, batch)
+    ours = cause.reason == "internal_error"
+    failures.keep_failures(
+        session,
+        [
+            failures.NewFailure(
+                connector_key=batch.connector_key,
+                kind="batch",
+                subject=failures.batch_subject(batch.id),
+                direction=batch.direction,
+                entity=batch.entity,
+                batch_id=batch.id,
+                run_id=batch.run_id,
+                stage=batch.stage,
+                reason=cause.reason,
+                detail=cause.detail,
+                field=cause.field,
+                traceback="".join(traceback.format_exception(error)) if ours else None,
+                attempts=batch.attempts,
+                task_id=_task_id(session, batch),
+            )
+        ],
+    )
+    logger().error(
+        f"{batch.direction}.job.error",
+        stage=batch.stage,
+        reason=cause.reason,
+        detail=cause.detail,
+        advice=describe(cause.reason),
+    )
+    if batch.run_id is not None:
+        runs.after_failed_stage(session, batch, cause.reason)
+
+
+def _task_id(session: Session, batch: ClaimedBatch) -> str | None:
+    return session.get_one(batches.Batch, batch.id).task_id
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].name}, line {frames[-1].lineno}" if frames else "an unknown place"

@@ -1,0 +1,87 @@
+"""What one stage leaves for the next, packed: it lies in the batch row, compressed, and is cleared by the last stage.
+
+A page is staged as Pipedrive sent it, behind a line that says which ids belong to it; what transform made of it is staged as
+records, the troubles, and the compressed snapshots one after another.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import zstandard
+
+LEVEL = 1
+_LENGTH = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """A record that was left out of its batch: why, and the record as it came."""
+
+    pipedrive_id: int | None
+    outcome: str
+    reason: str
+    detail: str
+    field: str | None
+    payload: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transformed:
+    """records    IncomingRecords as dicts; snapshots stand beside them, compressed."""
+
+    records: list[dict[str, Any]]
+    troubles: list[dict[str, Any]]
+    snapshots: list[bytes]
+    settings_version: int
+
+
+def pack_page(body: bytes, *, above: int | None = None, below: int | None = None) -> bytes:
+    """A page as it came, and the open interval of ids that are this slice's own."""
+    return zstandard.ZstdCompressor(level=LEVEL).compress(orjson.dumps([above, below]) + b"\n" + body)
+
+
+def unpack_page(staged: bytes) -> tuple[list[Any], int | None, int | None]:
+    """The records of a staged page, and the interval (above, below)."""
+    bounds, _, body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")
+    above, below = orjson.loads(bounds)
+    return read_lenient(body)["data"], above, below
+
+
+def read_lenient(body: bytes) -> Any:
+    """JSON, also with lone surrogates in it: those are for transform to refuse, record by record."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body)
+
+
+def write_lenient(value: Any) -> bytes:
+    """JSON of anything that came as JSON."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode("ascii")
+
+
+def pack_transformed(records: list[Any], troubles: list[Trouble], snapshots: list[bytes], version: int) -> bytes:
+    """Records and troubles as JSON, then the snapshots."""
+    lengths = [len(snapshot) for snapshot in snapshots]
+    head = zstandard.ZstdCompressor(level=LEVEL).compress(orjson.dumps([records, troubles, lengths, version]))
+    return b"".join([_LENGTH.pack(len(head)), head, *snapshots])
+
+
+def unpack_transformed(staged: bytes) -> Transformed:
+    """The counterpart of `pack_transformed`."""
+    (size,) = _LENGTH.unpack_from(staged)
+    head = staged[_LENGTH.size : _LENGTH.size + size]
+    records, troubles, lengths, version = orjson.loads(zstandard.ZstdDecompressor().decompress(head))
+    snapshots, at = [], _LENGTH.size + size
+    for length in lengths:
+        snapshots.append(staged[at : at + length])
+        at += length
+    return Transformed(records=records, troubles=troubles, snapshots=snapshots, settings_version=version)

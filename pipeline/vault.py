@@ -1,0 +1,40 @@
+"""Secrets at rest: encrypted with rotating keys, each bound to the connector and the name it belongs to.
+
+Fernet carries no associated data, so the owner is written into the plaintext and checked: a row swapped in the database
+does not decrypt to somebody else's secret.
+"""
+
+from __future__ import annotations
+
+import orjson
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from pipeline.errors import ConfigurationError
+
+
+class Vault:
+    """Encrypts with the first key, decrypts with any of them."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+
+    def seal(self, connector_key: int, name: str, secret: str) -> bytes:
+        """Encrypt one secret of one connector."""
+        return self._fernet.encrypt(orjson.dumps([connector_key, name, secret]))
+
+    def open(self, connector_key: int, name: str, ciphertext: bytes) -> str:
+        """Decrypt it again.
+
+        Raises: ConfigurationError when no key fits or the secret belongs to another connector.
+        """
+        try:
+            owner, label, secret = orjson.loads(self._fernet.decrypt(bytes(ciphertext)))
+        except InvalidToken:
+            raise ConfigurationError("secret_unreadable", f"{name}: no key of SECRET_KEYS decrypts it") from None
+        if (owner, label) != (connector_key, name):
+            raise ConfigurationError("secret_unreadable", f"{name}: it belongs to another connector")
+        return str(secret)
+
+    def renew(self, ciphertext: bytes) -> bytes:
+        """The same secret under the newest key."""
+        return self._fernet.rotate(bytes(ciphertext))

@@ -1,0 +1,158 @@
+"""The one place where the two pipes meet: the clients of a connector, built from what the database holds of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import requests
+from redis import Redis
+from requests.adapters import HTTPAdapter
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from pipeline.clients.hosts import check_api_url
+from pipeline.clients.hull import HullClient
+from pipeline.clients.limiter import BurstLimiter
+from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.clients.wire import Exchange
+from pipeline.errors import ConfigurationError
+from pipeline.settings import Settings, settings
+from pipeline.telemetry import logger
+from pipeline.vault import Vault
+
+CONNECTIONS = 8
+"""Kept connections per process and host; a process works on one batch at a time, its lease keeper on none."""
+
+
+@dataclass(slots=True)
+class Calls:
+    """What the remote systems were asked meanwhile: requests, and tokens of Pipedrive's daily budget."""
+
+    requests: int = 0
+    tokens: int = 0
+    last: Exchange | None = None
+
+    def note(self, exchange: Exchange) -> None:
+        self.requests += 1
+        self.tokens += exchange.tokens
+        self.last = exchange
+        logger().debug(
+            "connector.service_api.call",
+            method=exchange.method,
+            url=exchange.path,
+            status=exchange.status,
+            responseTime=round(exchange.duration_ms, 1),
+            tokens=exchange.tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wired:
+    """A connector ready for work."""
+
+    key: int
+    id: str
+    organization: str
+    pipedrive: PipedriveClient
+    hull: HullClient
+    calls: Calls = field(default_factory=Calls)
+
+
+_session: requests.Session | None = None
+_session_pid = 0
+_make_session: Callable[[], requests.Session] | None = None
+
+
+def use_http(make: Callable[[], requests.Session] | None) -> None:
+    """Have every connector speak through sessions made by `make`; None goes back to the network."""
+    global _make_session, _session  # noqa: PLW0603 - one network per process
+    _make_session, _session = make, None
+
+
+def http_session() -> requests.Session:
+    """The pooled session of this very process: sockets are never shared across a fork."""
+    global _session, _session_pid
+    if _session is None or _session_pid != os.getpid():
+        _session, _session_pid = (_make_session or _network_session)(), os.getpid()
+    return _session
+
+
+def _network_session() -> requests.Session:
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS, max_retries=0))
+    return session
+
+
+_redis: Redis | None = None
+_redis_key: tuple[int, str] | None = None
+
+
+def shared_redis() -> Redis:
+    """The Redis that all workers share, for limits."""
+    global _redis, _redis_key  # noqa: PLW0603 - one connection pool per process
+    key = (os.getpid(), settings().redis_url or "")
+    if _redis is None or _redis_key != key:
+        _redis = Redis.from_url(key[1], socket_timeout=2, socket_connect_timeout=2)
+        _redis_key = key
+    return _redis
+
+
+def open_connector(session: Session, connector_key: int) -> Wired:
+    """Build the clients of one connector.
+
+    Raises: ConfigurationError when a credential is missing or cannot be read.
+    """
+    connector = connectors.get_connector(session, connector_key)
+    environment = settings()
+    secrets = open_secrets(session, connector_key, environment)
+    calls = Calls()
+    return Wired(
+        key=connector_key,
+        id=connector.id,
+        organization=connector.hull_organization,
+        pipedrive=PipedriveClient(
+            http_session(),
+            base_url=_pipedrive_url(connector.pipedrive_company, environment),
+            auth={"x-api-token": _need(secrets, "pipedrive_api_token")},
+            limiter=_limiter(connector_key, environment),
+            on_call=calls.note,
+        ),
+        hull=HullClient(
+            http_session(),
+            organization=connector.hull_organization,
+            connector_id=connector.id,
+            secret=_need(secrets, "hull_secret"),
+            protocol=environment.hull_protocol,
+            firehose_url=environment.hull_firehose_url,
+            on_call=calls.note,
+        ),
+        calls=calls,
+    )
+
+
+def open_secrets(session: Session, connector_key: int, environment: Settings) -> dict[str, str]:
+    """Name → secret, decrypted."""
+    vault = Vault(environment.secret_keys)
+    sealed = connectors.credentials_of(session, connector_key)
+    return {name: vault.open(connector_key, name, ciphertext) for name, ciphertext in sealed.items()}
+
+
+def _need(secrets: dict[str, str], name: str) -> str:
+    if name not in secrets:
+        raise ConfigurationError("credential_missing", name)
+    return secrets[name]
+
+
+def _pipedrive_url(company: str | None, environment: Settings) -> str:
+    if environment.pipedrive_api_url:
+        return environment.pipedrive_api_url
+    return check_api_url(company or "https://api.pipedrive.com")
+
+
+def _limiter(connector_key: int, environment: Settings) -> BurstLimiter | None:
+    if not environment.pipedrive_burst_limit:
+        return None
+    return BurstLimiter(shared_redis(), key=f"connector:{connector_key}", limit=environment.pipedrive_burst_limit)
