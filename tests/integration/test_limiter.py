@@ -94,28 +94,20 @@ def most_in_a_window(slots: list[float], window_s: float = 2.0) -> int:
 def test_no_rolling_window_holds_more_than_the_limit_whatever_eight_workers_do(
     make: Callable[..., BurstLimiter], clock: Clock, limit: int
 ) -> None:
-    slots: list[float] = []
-
     def work(seed: int) -> None:
         dice = random.Random(seed)
         limiter = make(limit)
         for _ in range(60):
-            before = clock()
-            wait_s = limiter.reserve()
-            if wait_s <= 2.1:
-                slots.append(before + wait_s)
-            clock.advance(dice.choice([0, 0, 0, 0.001, 0.02, 0.2]))
+            limiter.reserve()
+            clock.advance(dice.choice([0, 0, 0, 0.001, 0.02, 0.2]) * 10 / limit)
 
     with ThreadPoolExecutor(8) as workers:
         for done in [workers.submit(work, seed) for seed in range(8)]:
             done.result()
 
-    # Between reading the clock here and inside the script another worker may move it on: that error is at most 0.2 s a
-    # worker, so the exact rule is read from what the script itself keeps.
-    kept = [float(text) for text in _kept(make(limit))]
-    assert len(slots) >= limit
-    assert all(later - earlier >= WINDOW_S * 1e6 for earlier, later in zip(kept, kept[limit:], strict=False))
-    assert most_in_a_window([slot * MICROSECOND for slot in kept]) == limit
+    kept = [float(text) * MICROSECOND for text in _kept(make(limit))]
+    assert kept == sorted(kept)
+    assert most_in_a_window(kept) == limit
 
 
 def _kept(limiter: BurstLimiter) -> list[bytes]:
