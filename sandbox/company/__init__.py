@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sandbox.company.company import Behaviour, Company, Event, Record, User
+from sandbox.company.bodies import Record
+from sandbox.company.company import Behaviour, Company, Event, User
 from sandbox.company.fields import ENTITIES, Entity, Field, Option
 from sandbox.company.generate import Shares
 from sandbox.company.load import load_fields, load_jsonl

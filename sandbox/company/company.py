@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
-import orjson
-
 from sandbox.company import fields, generate, store, values, writes
-from sandbox.company.fields import ENTITIES, Entity, Field, Option
+from sandbox.company.bodies import Record, blank, decode, encode, plain_integer, reshape, seconds
+from sandbox.company.fields import ENTITIES, Entity, Field
 from sandbox.company.generate import Facts, Shares
 from sandbox.company.search import SearchIndex, SearchQuery
 from sandbox.company.store import PageQuery, Row
 
+FIRST_NEW_NUMBER = 20_000
 Source = Literal["api", "app"]
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,7 @@ class Company:
         self.name = "Harborlight Trading"
         self.domain = f"harborlight-{seed}"
         self.users = _users(seed)
+        self.numbers = itertools.count(FIRST_NEW_NUMBER)  # ids of fields and options made later, never given twice
         self.fields: dict[Entity, list[Field]] = {
             entity: fields.make_fields(seed, entity, firmographics=firmographics) for entity in ENTITIES
         }
@@ -194,7 +195,7 @@ class Company:
         codes = [field.code for field in self.custom_fields(entity)]
         if codes == self._generated_codes[entity]:
             return bodies
-        return [body if row.raw else _reshape(body, codes) for row, body in zip(rows, bodies, strict=True)]
+        return [body if row.raw else reshape(body, codes) for row, body in zip(rows, bodies, strict=True)]
 
     # -- changing --------------------------------------------------------------------------------------------------
 
@@ -281,10 +282,10 @@ class Company:
             moment = int(self.clock())
             row = Row(
                 record_id,
-                _seconds(members.get("add_time"), moment),
-                _seconds(members.get("update_time"), moment),
-                _plain_integer(members.get("owner_id")),
-                _plain_integer(members.get("org_id")),
+                seconds(members.get("add_time"), moment),
+                seconds(members.get("update_time"), moment),
+                plain_integer(members.get("owner_id")),
+                plain_integer(members.get("org_id")),
                 int(members.get("is_deleted") is True),
                 encoded,
                 1,
@@ -301,7 +302,7 @@ class Company:
             record_id = record.get("id") or store.next_id(self._store, entity)
             whole = {**self._blank(entity, record_id, now), **record, "id": record_id}
             whole["custom_fields"] = self._blank_custom_fields(entity) | dict(record.get("custom_fields") or {})
-            self._put(entity, whole, update_time=_seconds(whole["update_time"], moment))
+            self._put(entity, whole, update_time=seconds(whole["update_time"], moment))
             return int(record_id)
 
     def _replace(self, entity: Entity, before: Record, after: Record, source: Source) -> Record:
@@ -314,10 +315,10 @@ class Company:
     def _put(self, entity: Entity, record: Record, *, update_time: int, raw: int = 0) -> None:
         row = Row(
             record["id"],
-            _seconds(record.get("add_time"), update_time),
+            seconds(record.get("add_time"), update_time),
             update_time,
-            _plain_integer(record.get("owner_id")),
-            _plain_integer(record.get("org_id")),
+            plain_integer(record.get("owner_id")),
+            plain_integer(record.get("org_id")),
             int(record.get("is_deleted") is True),
             encode(record),
             raw,
@@ -342,21 +343,7 @@ class Company:
             listener(event)
 
     def _blank(self, entity: Entity, record_id: int, now: str) -> Record:
-        record: Record = {"id": record_id, "name": None}
-        if entity == "person":
-            record |= {"first_name": None, "last_name": None}
-        record["owner_id"] = self.users[0].id
-        if entity == "person":
-            record["org_id"] = None
-        record |= {"add_time": now, "update_time": now}
-        if entity == "person":
-            record |= {"emails": [], "phones": []}
-        record |= {"is_deleted": False, "visible_to": 3, "label_ids": [], "picture_id": None}
-        if entity == "organization":
-            record["address"] = None
-            if self.firmographics:
-                record |= {code: None for code, _, _ in fields.FIRMOGRAPHICS}
-        return record
+        return blank(entity, record_id, now, self.users[0].id, firmographics=self.firmographics)
 
     def _blank_custom_fields(self, entity: Entity) -> Record:
         return {field.code: None for field in self.custom_fields(entity)}
@@ -386,64 +373,6 @@ class Company:
         """Find a field by its code."""
         return next((field for field in self.fields[entity] if field.code == code), None)
 
-    def add_field(self, entity: Entity, *, name: str, kind: str, labels: list[str]) -> Field:
-        """Define a custom field; every record has it at once, as null."""
-        with self.lock:
-            number = max(field.id for field in self.fields[entity]) + 1
-            code = fields.code_of(self.seed, entity, f"{name}:{number}")
-            field = Field(id=number, code=code, name=name, type=kind, options=self._new_options(labels), custom=True)
-            self.fields[entity].append(field)
-            return field
-
-    def change_field(self, entity: Entity, field: Field, **changes: Any) -> Field:
-        """Rename a field or replace its options."""
-        with self.lock:
-            changed = dataclasses.replace(field, recorded=None, **changes)
-            self.fields[entity] = [changed if known.code == field.code else known for known in self.fields[entity]]
-            return changed
-
-    def add_options(self, entity: Entity, field: Field, labels: list[str]) -> list[Option]:
-        """Append options to a field; their ids were never used before."""
-        with self.lock:
-            added = self._new_options(labels)
-            self.change_field(entity, field, options=(*field.options, *added))
-            return list(added)
-
-    def remove_field(self, entity: Entity, code: str) -> None:
-        """Drop a custom field; it disappears from every record too."""
-        with self.lock:
-            self.fields[entity] = [field for field in self.fields[entity] if field.code != code]
-
-    def _new_options(self, labels: list[str]) -> tuple[Option, ...]:
-        used = [option.id for known in self.fields.values() for field in known for option in field.options]
-        first = max((number for number in used if isinstance(number, int)), default=0) + 1
-        return tuple(Option(id=first + n, label=label) for n, label in enumerate(labels))
-
-
-def decode(body: bytes) -> Record:
-    """Read a stored body; the standard library's reader takes what orjson refuses, such as a lone surrogate."""
-    try:
-        record: Record = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        record = json.loads(body)
-    return record
-
-
-def encode(record: Record) -> bytes:
-    """Write a body, escaping what orjson refuses to write."""
-    try:
-        return orjson.dumps(record)
-    except (TypeError, orjson.JSONEncodeError):
-        return json.dumps(record).encode()
-
-
-def _reshape(body: bytes, codes: list[str]) -> bytes:
-    """Bring `custom_fields` in line with the fields as they stand: all of them, null where unset, and no others."""
-    record = decode(body)
-    held = record.get("custom_fields") or {}
-    record["custom_fields"] = {code: held.get(code) for code in codes}
-    return encode(record)
-
 
 def _users(seed: int) -> list[User]:
     base = 12_400_000 + int(hashlib.sha1(str(seed).encode(), usedforsecurity=False).hexdigest()[:4], 16)
@@ -452,15 +381,3 @@ def _users(seed: int) -> list[User]:
         User(id=base + 7 * n, name=name, email=f"{slug}@harborlight.example", admin=n < 2)
         for n, (name, slug) in enumerate(people)
     ]
-
-
-def _seconds(value: Any, otherwise: int) -> int:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return otherwise
-    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
-
-
-def _plain_integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None

@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from sandbox.company import fields, values
-from sandbox.company.company import Company, Record
+from sandbox.company.bodies import Record
+from sandbox.company.company import Company
 from sandbox.company.fields import Entity
 
 

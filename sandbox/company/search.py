@@ -65,6 +65,7 @@ class SearchIndex:
         if not missing:
             return
         fields = company.custom_fields(entity)
+        # A body with an escaped surrogate was put in raw; half a pair is no text a database would take.
         records = (orjson.loads(body) for body in company.export(entity) if b"\\ud" not in body)
         self._insert(entity, missing, records, fields)
         self._connection.execute("CREATE INDEX IF NOT EXISTS text_value ON text (entity, kind, value)")
@@ -99,6 +100,7 @@ class SearchIndex:
         rows = (
             (entity, kind, record["id"], text.casefold())
             for record in records
+            if isinstance(record.get("id"), int)
             for kind in kinds
             for text in texts(record, kind, fields)
         )

@@ -12,7 +12,7 @@ import orjson
 from flask import Response, request
 
 from sandbox.company import ENTITIES, Company, Entity, Invalid
-from sandbox.company.company import encode
+from sandbox.company.bodies import encode
 from sandbox.pipedrive import answers
 from sandbox.pipedrive.faults import Faults
 from sandbox.pipedrive.ledger import Ledger

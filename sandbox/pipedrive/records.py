@@ -11,7 +11,7 @@ import orjson
 from flask import Response, request
 
 from sandbox.company import Company, Entity, Invalid
-from sandbox.company.company import encode
+from sandbox.company.bodies import encode
 from sandbox.pipedrive import answers, query, shape
 
 

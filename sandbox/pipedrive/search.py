@@ -22,56 +22,61 @@ MAX_ITEM_SEARCH = 100
 
 def search(company: Company, entity: Entity) -> Response:
     """Answer GET /api/v2/persons/search."""
-    parameters = request.args
-    asked = _search_query(parameters, entity)
-    items = [_item(company, entity, record, asked) for record in company.search(entity, asked)]
-    return _answer(items, asked.limit - 1, {})
+    wanted = query.limit(request.args)
+    kinds = cast("list[Kind]", query.words(request.args, "fields"))
+    if any(kind not in KINDS[entity] for kind in kinds):
+        raise answers.invalid(f"fields: must be among {', '.join(KINDS[entity])}")
+    return _answer(_found(company, entity, request.args, wanted), wanted, {})
 
 
 def item_search(company: Company) -> Response:
     """Answer GET /api/v2/itemSearch, for Persons and Organizations; other item types have no items here."""
-    parameters = request.args
-    if query.limit(parameters) > MAX_ITEM_SEARCH:
+    wanted = query.limit(request.args)
+    if wanted > MAX_ITEM_SEARCH:
         raise answers.invalid(f"limit: must be between 1 and {MAX_ITEM_SEARCH}")
-    types = query.words(parameters, "item_types") or ["person", "organization"]
-    items: list[dict[str, Any]] = []
-    for entity in ENTITIES:
-        if entity in types:
-            asked = _search_query(parameters, entity, strict_fields=False)
-            items += (
-                [_item(company, entity, record, asked) for record in company.search(entity, asked)]
-                if asked.kinds
-                else []
-            )
-    return _answer(items[:MAX_ITEM_SEARCH], MAX_ITEM_SEARCH, {"related_items": []})
+    types = query.words(request.args, "item_types") or ENTITIES
+    found = [item for entity in ENTITIES if entity in types for item in _found(company, entity, request.args, wanted)]
+    found.sort(key=lambda item: (item["item"]["id"], item["item"]["type"]))
+    return _answer(found, wanted, {"related_items": []})
 
 
-def _search_query(parameters: query.Parameters, entity: Entity, *, strict_fields: bool = True) -> SearchQuery:
+def _found(company: Company, entity: Entity, parameters: query.Parameters, wanted: int) -> list[dict[str, Any]]:
+    """Find up to one more than wanted, so that it is known whether there is a next page."""
     exact = query.boolean(parameters, "exact_match")
     term = parameters.get("term", "").strip()
     shortest = 1 if exact else 2
     if len(term) < shortest:
         raise answers.invalid(f"term: must be at least {shortest} characters long")
-    kinds = cast("list[Kind]", query.words(parameters, "fields"))
-    if strict_fields and any(kind not in KINDS[entity] for kind in kinds):
-        raise answers.invalid(f"fields: must be among {', '.join(KINDS[entity])}")
-    cursor = parameters.get("cursor")
-    after = query.read_cursor(cursor, "id", "asc")
-    return SearchQuery(
+    asked = query.words(parameters, "fields")
+    search_query = SearchQuery(
         term=term,
-        kinds=tuple(kind for kind in kinds if kind in KINDS[entity]) if kinds else KINDS[entity],
+        kinds=tuple(kind for kind in KINDS[entity] if not asked or kind in asked),
         exact=exact,
         organization_id=query.integer(parameters, "organization_id") if entity == "person" else None,
-        limit=query.limit(parameters) + 1,
-        after=after[1] if after else 0,
+        limit=wanted + 1,
+        after=_after(parameters, entity),
     )
+    return [_item(company, entity, record, search_query) for record in company.search(entity, search_query)]
+
+
+def _after(parameters: query.Parameters, entity: Entity) -> int:
+    """Read where the page before ended: at an id and a type, since a Person and an Organization may share an id."""
+    cursor = parameters.get("cursor")
+    if cursor is None:
+        return 0
+    marker = query.decode_cursor(cursor)
+    last, kind = marker.get("id"), marker.get("type")
+    if not isinstance(last, int) or not isinstance(kind, str):
+        raise answers.invalid("cursor: is malformed")
+    return last - 1 if entity > kind else last
 
 
 def _answer(items: list[dict[str, Any]], wanted: int, more: dict[str, Any]) -> Response:
     marker = None
     if len(items) > wanted:
-        last = items[wanted - 1]["item"]["id"]
-        marker = query.encode_cursor({"field": "id", "fieldValue": last, "sortDirection": "asc", "id": last})
+        last = items[wanted - 1]["item"]
+        position = {"field": "id", "fieldValue": last["id"], "sortDirection": "asc", "id": last["id"]}
+        marker = query.encode_cursor({**position, "type": last["type"]})
     data = {"items": items[:wanted], **more}
     return answers.plain({"success": True, "data": data, "additional_data": {"next_cursor": marker}})
 
@@ -84,9 +89,9 @@ def _item(company: Company, entity: Entity, record: Record, asked: SearchQuery) 
     shared: dict[str, Any] = {
         "id": record["id"],
         "type": entity,
-        "name": record["name"],
-        "visible_to": record["visible_to"],
-        "owner": {"id": record["owner_id"]},
+        "name": record.get("name"),
+        "visible_to": record.get("visible_to"),
+        "owner": {"id": record.get("owner_id")},
         "custom_fields": matched,
         "notes": [],
     }
@@ -95,14 +100,12 @@ def _item(company: Company, entity: Entity, record: Record, asked: SearchQuery) 
 
 
 def _person_members(company: Company, record: Record) -> dict[str, Any]:
-    emails = [email["value"] for email in record["emails"]]
-    primary = next((email["value"] for email in record["emails"] if email["primary"]), None)
-    phones = [phone["value"] for phone in record["phones"]]
-    organization = None
-    if record["org_id"] is not None:
-        found = company.record("organization", record["org_id"])
-        if found is not None:
-            organization = {"id": found["id"], "name": found["name"], "address": _line(found.get("address"))}
+    """Add what only Persons have; e-mails and phones are plain strings here."""
+    emails = texts(record, "email", [])
+    primary = next((email["value"] for email in record.get("emails") or () if email.get("primary")), None)
+    found = company.record("organization", record["org_id"]) if record.get("org_id") is not None else None
+    organization = found and {"id": found["id"], "name": found.get("name"), "address": _line(found.get("address"))}
+    phones = texts(record, "phone", [])
     return {"phones": phones, "emails": emails, "primary_email": primary, "organization": organization}
 
 

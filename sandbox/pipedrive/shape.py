@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.company import Company, Entity, Field, Record
-from sandbox.company.company import decode, encode
+from sandbox.company.bodies import decode, encode
 from sandbox.company.fields import OPTIONAL_FIELDS
 from sandbox.pipedrive import query
 from sandbox.pipedrive.answers import invalid

@@ -1,0 +1,64 @@
+"""Judge answers by the vendor's OpenAPI files, with nulls tolerated: they mark hardly any member nullable."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from openapi_schema_validator import OAS30Validator
+
+from tests.contract.node_packages import absent
+
+FOLDER = Path(__file__).parents[4] / "shared" / "reference" / "openapi"
+
+
+@cache
+def _document(version: int) -> dict[str, Any]:
+    path = FOLDER / f"openapi-v{version}.yaml"
+    if not path.exists():
+        absent(f"the vendor's OpenAPI file {path.name}")
+    document: dict[str, Any] = yaml.load(path.read_text(), yaml.CSafeLoader)
+    return document
+
+
+def problems(version: int, method: str, path: str, status: int, body: Any) -> list[str]:
+    """List how an answer differs from its schema."""
+    answers = _document(version)["paths"][path][method]["responses"]
+    if str(status) not in answers:
+        return [f"{status} is not an answer of {method} {path}"]
+    schema = _tolerant(answers[str(status)]["content"]["application/json"]["schema"])
+    # The v1 file declares a field's type twice, once with a list that lacks int, picture and others that it gives itself.
+    narrow = "field_type" if version == 1 else ""
+    found = [error for error in OAS30Validator(schema).iter_errors(body) if [*error.absolute_path][-1:] != [narrow]]
+    return [f"{'/'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in found]
+
+
+def record_members(path: str) -> set[str]:
+    """Name the members of one record, as GET `path`/{id} declares them."""
+    schema = _document(2)["paths"][f"{path}/{{id}}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    return set(schema["allOf"][1]["properties"]["data"]["properties"])
+
+
+def parameters(path: str) -> set[str]:
+    """Name the query parameters of GET `path`."""
+    return {parameter["name"] for parameter in _document(2)["paths"][path]["get"]["parameters"]}
+
+
+def token_cost(version: int, method: str, path: str) -> int:
+    """Tell what the vendor says a call costs."""
+    return int(_document(version)["paths"][path][method]["x-token-cost"])
+
+
+def _tolerant(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_tolerant(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copied = {key: _tolerant(value) for key, value in schema.items() if key not in {"example", "examples", "default"}}
+    if isinstance(copied.get("type"), str):
+        copied["nullable"] = True
+        if "enum" in copied:
+            copied["enum"] = [*copied["enum"], None]
+    return copied
