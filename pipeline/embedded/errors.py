@@ -6,9 +6,10 @@ from pathlib import Path
 
 LOG_LINES = 12
 
+_WRITABLE = "Set DATA_DIR to a folder that the account which runs this may write."
 # Words in a log → what to do about them. The first that matches wins.
 _NEXT_STEPS = (
-    ("No space left on device", "Free some disk space (also in /dev/shm), then start again."),
+    ("No space left", "Free some disk space (also in /dev/shm), then start again."),
     (
         "could not look up effective user ID",
         "PostgreSQL refuses an account without a name. Run as an account that /etc/passwd lists, or add it there.",
@@ -18,7 +19,8 @@ _NEXT_STEPS = (
         "The data was made by another version of PostgreSQL. Install the dependencies the lock file names, or set "
         "DATA_DIR to a new folder.",
     ),
-    ("Permission denied", "Make DATA_DIR a folder that the account which runs this may write."),
+    ("Permission denied", _WRITABLE),
+    ("Read-only file system", _WRITABLE),
     ("Operation not permitted", "Run as an ordinary account: this root may not act for another account."),
 )
 _ANY_STEP = "Read the log above; or set DATABASE_URL and REDIS_URL to servers of your own and start none here."
@@ -31,7 +33,7 @@ class EmbeddedError(Exception):
 def failed(what: str, detail: str = "", *, log: Path | None = None) -> EmbeddedError:
     """Describe a failure: what failed, the words it left behind, where the log is, the next step."""
     words = "\n".join(part for part in (detail.strip(), last_lines(log)) if part)
-    step = next((step for sign, step in _NEXT_STEPS if sign in words), _ANY_STEP)
+    step = next((step for sign, step in _NEXT_STEPS if sign in f"{what}\n{words}"), _ANY_STEP)
     quoted = "".join(f"\n    {line}" for line in words.splitlines())
     where = f"\n  Log: {log}" if log else ""
     return EmbeddedError(f"{what}{quoted}{where}\n  Next step: {step}")

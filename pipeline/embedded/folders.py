@@ -17,6 +17,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -80,6 +81,16 @@ def give_to(path: Path, account: Account | None) -> None:
     """Hand a folder that we have just made to the servers' account."""
     if account:
         os.chown(path, account.uid, account.gid)
+
+
+def require_space(folder: Path, megabytes: int, what: str) -> None:
+    """Refuse to begin what would not fit.
+
+    Raises: EmbeddedError with what is free and what is needed.
+    """
+    free = shutil.disk_usage(folder).free // 1_000_000
+    if free < megabytes:
+        raise failed(f"No space left for {what}: {folder} has {free} MB free, {megabytes} are needed.")
 
 
 def make_own_folders(data_dir: Path) -> None:

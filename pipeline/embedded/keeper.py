@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.embedded import folders as folders_module
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
         os._exit(_detached(folders, name, writer))
     os.close(writer)
     with os.fdopen(reader) as result:
-        words = result.read() or f"The keeper of {name} ended early; see {folders.log('keeper')}"
+        words = result.read() or str(failed(f"The keeper of {name} ended early:", log=folders.log("keeper")))
     if words == "ready":
         return 0
     sys.stderr.write(words)
@@ -61,12 +62,15 @@ def _detached(folders: Folders, name: str, writer: int) -> int:
     log = process.open_log(folders.log("keeper"))
     for stream in (1, 2):
         os.dup2(log, stream)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # a shell lets its background jobs ignore some, and that is inherited
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         _keep(folders, name, writer)
-    except EmbeddedError as error:
-        _say(f"{name}: {error}")
-        _report(writer, str(error))
+    except (EmbeddedError, OSError) as error:
+        told = error if isinstance(error, EmbeddedError) else failed(f"{name} cannot be started:", str(error))
+        _report(writer, str(told))
+        _say(str(told))
         return 1
     except BaseException:  # noqa: BLE001  # the last frame of the process: everything goes to the log
         _say(traceback.format_exc())
@@ -124,16 +128,16 @@ def _write_pids(descriptor: int, *pids: int) -> None:
 
 def _report(writer: int, words: str) -> None:
     """Tell the starter, once; a keeper that fails later has only its log."""
-    try:
+    with suppress(OSError):  # the starter has gone, or was told already
         os.write(writer, words.encode())
         os.close(writer)
-    except OSError:
-        _say("nobody waits for the result")
 
 
 def _say(words: str) -> None:
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-    sys.stderr.write(f"{moment} UTC [{os.getpid()}] {words}\n")
+    with suppress(OSError):  # a full disk
+        sys.stderr.write(f"{moment} UTC [{os.getpid()}] {words}\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

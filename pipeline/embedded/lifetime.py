@@ -62,7 +62,7 @@ def ensure(settings: Settings) -> Servers:
     with locks.taken(settings.data_dir / "locks" / "start", timeout_s=WAIT_S) as alone:
         if not alone:
             raise failed(f"Another process has been starting the servers of {settings.data_dir} for {WAIT_S:.0f} s.")
-        folders = folders_module.place(settings.data_dir)
+        folders = _place(settings.data_dir)
         for name in wanted:
             _have_running(folders, name)
     return _servers(settings, folders)
@@ -150,6 +150,13 @@ def _make_folders(data_dir: Path) -> None:
     except OSError as error:
         raise failed(f"The embedded servers' folder cannot be made: DATA_DIR={data_dir}", str(error)) from error
     folders_module.make_own_folders(data_dir)
+
+
+def _place(data_dir: Path) -> Folders:
+    try:
+        return folders_module.place(data_dir)
+    except OSError as error:
+        raise failed(f"The embedded servers' folders cannot be made for DATA_DIR={data_dir}:", str(error)) from error
 
 
 def _in_use(settings: Settings, name: str) -> Path:

@@ -15,14 +15,14 @@ from urllib.parse import quote
 
 from pipeline.embedded import process
 from pipeline.embedded.binaries import Binaries
-from pipeline.embedded.errors import EmbeddedError, failed
-from pipeline.embedded.folders import Folders
+from pipeline.embedded.errors import EmbeddedError
+from pipeline.embedded.folders import Folders, require_space
 from pipeline.embedded.process import Server
 
 NAME = "postgres"
 DATABASE = "pipeline"
 ROLE = "pipeline"
-FREE_BYTES = 300_000_000  # a new cluster takes 40 MB and its first write-ahead logs
+FREE_MB = 300  # a new cluster takes 40 MB and its first write-ahead logs
 
 _OPTIONS = {
     "listen_addresses": "",
@@ -89,11 +89,7 @@ def is_ready(folders: Folders) -> bool:
 
 def _make_cluster(data: Path, folders: Folders, binaries: Binaries) -> None:
     """Make a cluster beside its place and move it there when it is whole, so that a crash leaves no half of one."""
-    free = shutil.disk_usage(folders.servers).free
-    if free < FREE_BYTES:
-        raise failed(
-            f"{folders.servers} has {free // 1_000_000} MB free; a database needs 300.", "No space left on device"
-        )
+    require_space(folders.servers, FREE_MB, "a database")
     draft = folders.servers / f"{NAME}.new"
     shutil.rmtree(draft, ignore_errors=True)
     folders.make_for_server(draft.name)

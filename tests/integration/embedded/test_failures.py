@@ -36,7 +36,7 @@ def test_a_full_disk_is_told_before_a_database_is_made(fresh: Settings, monkeypa
     placed = folders.place(fresh.data_dir)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
 
-    with pytest.raises(EmbeddedError, match=r"1 MB free[\s\S]*Next step: Free some disk space"):
+    with pytest.raises(EmbeddedError, match=r"a database: .* has 1 MB free[\s\S]*Next step: Free some disk space"):
         postgres.prepare(placed, binaries.programs(placed))
 
 
