@@ -34,10 +34,11 @@ def test_data_of_another_version_says_what_to_do(fresh: Settings) -> None:
 def test_a_full_disk_is_told_before_a_database_is_made(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.data_dir.mkdir(parents=True)
     placed = folders.place(fresh.data_dir)
+    found = binaries.programs(placed)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
 
     with pytest.raises(EmbeddedError, match=r"a database: .* has 1 MB free[\s\S]*Next step: Free some disk space"):
-        postgres.prepare(placed, binaries.programs(placed))
+        postgres.prepare(placed, found)
 
 
 def test_a_missing_wheel_says_what_to_do(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
