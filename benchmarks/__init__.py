@@ -1,0 +1,1 @@
+"""Measurements of whole flows; see docs/performance.md for what was seen. Never part of the tests."""

@@ -1,0 +1,181 @@
+"""The stage of a benchmark: remote systems, servers and a worker of its own, and the CPU that each of them spent.
+
+Everything runs below a data folder of its own, and ends with the benchmark. Limits are off and every message is signed;
+the connector links Users, maps 20 fields of which 10 are custom, and keeps snapshot, id mapping, claims and one event a
+record, as docs/performance.md says.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks import processes
+from sandbox import serve
+from sandbox.command import Credentials
+from sandbox.pipedrive import start as pipedrive_start
+
+PERSON_FIELDS = ["name", "first_name", "last_name", "email", "phone", "owner_id", "add_time", "update_time", "label_ids", "visible_to"]
+ORGANIZATION_FIELDS = (
+    ["name", "owner_id", "address", "website", "add_time", "update_time", "label_ids", "visible_to", "industry", "linkedin"]
+)
+CUSTOM_FIELDS = 10
+SINK = "sandbox.hull.sink:create_sink"
+FULL_HULL = "sandbox.hull.app:create_app"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where everything answers, and which processes do what."""
+
+    pipedrive_url: str
+    hull_url: str
+    credentials: Credentials
+    connector_key: int
+    roots: dict[str, int]
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds each has spent so far."""
+        return {name: processes.cpu_s(root) for name, root in self.roots.items()}
+
+    def worker_peak_mb(self) -> float:
+        return processes.peak_mb(self.roots["workers"])
+
+
+@contextmanager
+def stage(
+    *, persons: int, organizations: int, hull: str = SINK, worker_processes: int = 2, seed: int = 7
+) -> Iterator[Stage]:
+    """Start everything, and end it."""
+    credentials = Credentials.from_seed(seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        _remotes(persons, organizations, seed, hull) as remotes,
+    ):
+        _face(remotes, Path(folder))
+        connector_key = _add_connector(remotes[0].url, remotes[1].url, credentials)
+        with _worker(worker_processes) as worker:
+            roots = {"workers": worker.pid, "pipedrive": remotes[0].process.pid, "hull": remotes[1].process.pid}
+            for name, word in (("postgres", "bin/postgres"), ("valkey", "valkey-server")):
+                if found := processes.keeper_of(Path(folder), word):
+                    roots[name] = found
+            yield Stage(
+                pipedrive_url=remotes[0].url,
+                hull_url=remotes[1].url,
+                credentials=credentials,
+                connector_key=connector_key,
+                roots=roots,
+            )
+        _end_servers()
+
+
+@contextmanager
+def _remotes(persons: int, organizations: int, seed: int, hull: str) -> Iterator[tuple[serve.Running, serve.Running]]:
+    credentials = Credentials.from_seed(seed)
+    company = {"seed": seed, "persons": persons, "organizations": organizations, "api_token": credentials.api_token}
+    pipedrive = serve.start(pipedrive_start.FACTORY, company)
+    port = serve.free_port()
+    names = {"connector_id": credentials.hull_connector_id, "secret": credentials.hull_secret}
+    other = serve.start(hull, names | {"organization": f"127.0.0.1:{port}"}, port=port)
+    try:
+        for running in (pipedrive, other):
+            serve.wait_until_ready(running, timeout_s=300)
+        yield pipedrive, other
+    finally:
+        pipedrive.stop()
+        other.stop()
+
+
+def _face(remotes: tuple[serve.Running, serve.Running], folder: Path) -> None:
+    """Point this process, and the worker it will start, at the remotes and at servers of their own."""
+    for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEYS"):
+        os.environ.pop(name, None)
+    os.environ |= {
+        "DATA_DIR": str(folder / "data"),
+        "PIPEDRIVE_API_URL": remotes[0].url,
+        "HULL_FIREHOSE_URL": f"{remotes[1].url}/api/v1/firehose",
+        "HULL_PROTOCOL": "http",
+        "PIPEDRIVE_BURST_LIMIT": "0",
+        "LOG_LEVEL": "warning",
+    }
+
+
+def _add_connector(pipedrive_url: str, hull_url: str, credentials: Credentials) -> int:
+    from db import connector as connectors  # noqa: PLC0415 - the environment must stand before our settings are read
+    from db.migrate import migrate  # noqa: PLC0415
+    from db.session import engine, transaction  # noqa: PLC0415
+    from pipeline.environment import begin  # noqa: PLC0415
+    from pipeline.vault import Vault  # noqa: PLC0415
+
+    vault = Vault(begin().secret_keys)
+    migrate(engine())
+    with transaction() as session:
+        connector = connectors.Connector(
+            id=credentials.hull_connector_id, name="bench", hull_organization=hull_url.removeprefix("http://")
+        )
+        session.add(connector)
+        session.flush()
+        secrets = {"hull_secret": credentials.hull_secret, "pipedrive_api_token": credentials.api_token}
+        for name, secret in secrets.items():
+            connectors.keep_credential(session, connector.key, name, vault.seal(connector.key, name, secret))
+        document = settings_document(pipedrive_url, credentials.api_token)
+        connectors.add_settings(session, connector.key, document, author="benchmark")
+        return connector.key
+
+
+def settings_document(pipedrive_url: str, api_token: str) -> dict[str, Any]:
+    """20 mapped fields for either entity, 10 of them custom, of every type there is."""
+
+    def rows(entity: str, system: list[str]) -> list[dict[str, str]]:
+        answer = requests.get(
+            f"{pipedrive_url}/api/v2/{entity}Fields?limit=500", headers={"x-api-token": api_token}, timeout=30
+        )
+        custom = [field["field_code"] for field in answer.json()["data"] if field["is_custom_field"]]
+        return [{"hull": f"pipedrive/{code[:12]}", "service": code} for code in [*system, *custom[:CUSTOM_FIELDS]]]
+
+    return {
+        "incoming_user_attributes": rows("person", PERSON_FIELDS),
+        "incoming_account_attributes": rows("organization", ORGANIZATION_FIELDS),
+        "link_users_in_hull": True,
+    }
+
+
+@contextmanager
+def _worker(processes_: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "pipeline",
+        "worker",
+        "-Q",
+        "live,bulk,control",
+        "-c",
+        str(processes_),
+    ]
+    worker = subprocess.Popen(
+        [*command, "--without-gossip", "--without-mingle", "-l", "warning"], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield worker
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(30)
+
+
+def _end_servers() -> None:
+    from pipeline import embedded  # noqa: PLC0415
+    from pipeline.settings import Settings  # noqa: PLC0415
+
+    embedded.remove(Settings.from_env(os.environ))
