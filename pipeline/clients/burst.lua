@@ -14,8 +14,18 @@ end
 local function push(slot, times)
   local text = string.format('%.0f', slot)
   for _ = 1, times do redis.call('RPUSH', KEYS[1], text) end
-  redis.call('LTRIM', KEYS[1], -math.max(limit, 1000), -1)
+  redis.call('LTRIM', KEYS[1], -3 * limit, -1)
   redis.call('PEXPIRE', KEYS[1], math.ceil((slot - now + 2 * window) / 1000) + 1000)
+end
+
+-- How many slots lie at or before a moment, by bisection.
+local function until_then(moment)
+  local low, high = 0, redis.call('LLEN', KEYS[1])
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if tonumber(redis.call('LINDEX', KEYS[1], middle)) <= moment then low = middle + 1 else high = middle end
+  end
+  return low
 end
 
 local function remember(name, value)
@@ -50,11 +60,7 @@ end
 -- 'observe': ARGV[3] the limit the server names, ARGV[4] the calls it counted in its window, ARGV[5] how long ago the
 -- oldest of them can have left us. What it counted beyond our own, others sent with the same token: they take slots too.
 remember('limit', limit)
-local own = 0
-for _, slot in ipairs(redis.call('LRANGE', KEYS[1], -limit, -1)) do
-  local age = now - tonumber(slot)
-  if age >= 0 and age < tonumber(ARGV[5]) then own = own + 1 end
-end
+local own = until_then(now) - until_then(now - tonumber(ARGV[5]))
 local foreign = math.min(tonumber(ARGV[4]), limit) - own
 if foreign > 0 then
   local last = tonumber(redis.call('LINDEX', KEYS[1], -1) or 0)

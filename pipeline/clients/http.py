@@ -27,6 +27,8 @@ BURST_PAUSE_S = 2.0
 DAILY_PAUSE_S = 900.0
 """The daily budget returns at a midnight nobody names: ask four times an hour."""
 HTML_PAUSE_S = 60.0
+HIGHEST_LIMIT = 10_000
+"""Calls in two seconds beyond which a burst limit is none; the highest plan has 480."""
 LONGEST_PAUSE_S = 3600.0
 ABSURD_PAUSE_S = 86_400.0
 
@@ -119,9 +121,10 @@ def rate_headers(response: Response) -> tuple[int, int] | None:
     """The burst limit and what remains of it in the server's two seconds, when the answer tells both."""
     limit = _number(response.headers.get("x-ratelimit-limit"))
     remaining = _number(response.headers.get("x-ratelimit-remaining"))
-    if limit is None or remaining is None or not (1 <= limit <= 10_000 and 0 <= remaining <= limit):
+    if limit is None or remaining is None or not (1 <= limit <= 1e9 and 0 <= remaining <= limit):
         return None
-    return int(limit), int(remaining)
+    highest = min(limit, HIGHEST_LIMIT)
+    return int(highest), int(max(0, highest - (limit - remaining)))
 
 
 def _number(text: str | None) -> float | None:

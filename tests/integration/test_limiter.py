@@ -6,10 +6,12 @@ Time is handed to the script, so nobody sleeps. Redis is the one of TEST_REDIS_U
 
 from __future__ import annotations
 
+import heapq
 import os
 import random
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 import redis
 
 from pipeline import embedded
-from pipeline.clients.limiter import WINDOW_S, BurstLimiter, LocalWindow
+from pipeline.clients.limiter import LONGEST_WAIT_S, WINDOW_S, BurstLimiter, LocalWindow
 from pipeline.errors import Retryable
 from pipeline.settings import Settings
 
@@ -210,6 +212,79 @@ def test_our_own_calls_are_not_taken_for_those_of_others(make: Callable[..., Bur
 
     assert limiter.reserve() == 0
     assert limiter.reserve(longest_wait_s=0) > 1
+
+
+class Server:
+    """Pipedrive's side of the limit: arrivals of the last two seconds, ours and those of others with the same token."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.refused = 0
+        self.passed = 0
+        self._arrivals: deque[float] = deque()
+
+    def takes(self, at: float) -> bool:
+        while self._arrivals and self._arrivals[0] <= at - 2:
+            self._arrivals.popleft()
+        if len(self._arrivals) >= self.limit:
+            return False
+        self._arrivals.append(at)
+        return True
+
+    def answers(self, at: float) -> tuple[bool, int]:
+        """Whether the call passed, and what remains of the limit."""
+        passed = self.takes(at)
+        self.passed += passed
+        self.refused += not passed
+        return passed, self.limit - len(self._arrivals)
+
+
+def simulate(limiter: BurstLimiter, clock: Clock, server: Server, *, others_every_s: float | None) -> None:
+    """Eight workers that call as often as they may for 30 s, with up to 30 ms on the way there and back."""
+    dice, start = random.Random(3), clock()
+    steps: list[tuple[float, int, str, tuple[bool, int] | None]] = [(start, n, "ask", None) for n in range(8)]
+    if others_every_s:
+        steps += [(start + n * others_every_s, -1, "other", None) for n in range(int(30 / others_every_s))]
+    heapq.heapify(steps)
+    while steps[0][0] < start + 30:
+        at, worker, step, answer = heapq.heappop(steps)
+        clock.advance(at - clock())
+        on_the_way_s = dice.uniform(0, 0.03)
+        if step == "other":
+            server.takes(at)
+        elif step == "ask":
+            wait_s = limiter.reserve()
+            is_near = wait_s <= LONGEST_WAIT_S
+            following = (at + wait_s + on_the_way_s, "arrive") if is_near else (at + 0.2, "ask")
+            heapq.heappush(steps, (following[0], worker, following[1], None))
+        elif step == "arrive":
+            heapq.heappush(steps, (at + on_the_way_s, worker, "answer", server.answers(at)))
+        elif answer:
+            passed, remaining = answer
+            limiter.observe("api", (server.limit, remaining), 0.03)
+            if not passed:
+                limiter.pause("api", 1)
+            heapq.heappush(steps, (at, worker, "ask", None))
+
+
+def test_a_server_that_counts_arrivals_refuses_nobody_and_is_used_up(
+    make: Callable[..., BurstLimiter], clock: Clock
+) -> None:
+    server = Server(40)
+
+    simulate(make(20), clock, server, others_every_s=None)
+
+    assert server.refused == 0
+    assert server.passed >= 0.97 * 30 / 2 * 40
+
+
+def test_others_with_the_same_token_cost_few_refusals(make: Callable[..., BurstLimiter], clock: Clock) -> None:
+    server = Server(40)
+
+    simulate(make(20), clock, server, others_every_s=0.2)
+
+    assert server.refused <= 0.1 * server.passed
+    assert server.passed >= 0.6 * 30 / 2 * 40
 
 
 def test_without_a_time_of_ours_redis_uses_its_own(connection: redis.Redis) -> None:

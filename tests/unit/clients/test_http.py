@@ -206,7 +206,9 @@ def test_nesting_is_bounded_for_the_other_parser_too() -> None:
         ("0", "0", None),
         ("80", "81", None),
         ("x", "1", None),
-        ("1e9", "1", None),
+        ("2e9", "1", None),
+        ("1000000", "999990", (10_000, 9_990)),
+        ("1000000", "5", (10_000, 0)),
     ],
 )
 def test_rate_headers_are_believed_when_they_make_sense(limit: str, remaining: str, read: object) -> None:
