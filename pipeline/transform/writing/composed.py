@@ -87,14 +87,6 @@ def write_members(value: Any, current: Any, *, whole: bool) -> Any:
     return [_member(known, is_primary=True), *(_member(member, is_primary=False) for member in rest)]
 
 
-def without_primary(current: Any) -> list[dict[str, Any]]:
-    """Take away the primary e-mail or phone; the first of the others becomes primary."""
-    members = _members(current)
-    primary = _primary_of(current)
-    rest = [member for member in members if not _same(_text(member), primary)]
-    return [_member(member, is_primary=position == 0) for position, member in enumerate(rest)]
-
-
 def holds_member(current: Any, text: str) -> bool:
     """Tell whether a list of e-mails or phones has this one, primary or not."""
     return any(_same(_text(member), text) for member in _members(current))

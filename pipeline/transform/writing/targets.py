@@ -11,7 +11,6 @@ from pipeline.transform.field_sources import FieldSource
 from pipeline.transform.hull_reports import ABSENT, find_attribute
 from pipeline.transform.writing.composed import (
     Parts,
-    without_primary,
     write_address,
     write_clock_time,
     write_day_range,
@@ -93,7 +92,7 @@ def wanted_value(target: Target, report: Mapping[str, Any], current: Any) -> Wan
                 value=_COMPOSED[target.source.type](value, parts, current), is_present=True, is_explicit=False
             )
     if is_blank(value):
-        return Wanted(value=_emptied(target.source, current), is_present=False, is_explicit=value is not ABSENT)
+        return Wanted(value=_emptied(target.source), is_present=False, is_explicit=value is not ABSENT)
     written = write_value(target.source, value, parts, current, form=target.form)
     return Wanted(value=written, is_present=True, is_explicit=True)
 
@@ -132,11 +131,12 @@ def write_value(source: FieldSource, value: Any, parts: Parts, current: Any, *, 
     return write_simple(source, value)
 
 
-def _emptied(source: FieldSource, current: Any) -> Any:
-    """Give what empties a field. A set takes null and refuses `[]`; label ids are a list that may be empty."""
-    if source.type in ("emails", "phones"):
-        return without_primary(current)
-    return [] if source.type == "labels" else None
+def _emptied(source: FieldSource) -> Any:
+    """Give what empties a field: null, or an empty list where the field is a list. A set refuses `[]`.
+
+    E-mails and phones go as a whole: taking the primary one alone would take another with every repetition.
+    """
+    return [] if source.type in ("labels", "emails", "phones") else None
 
 
 _COMPOSED: Final[Mapping[str, Callable[[Any, Parts, Any], Any]]] = {

@@ -208,8 +208,9 @@ class TestEmails:
     def test_stay_when_the_primary_is_the_same(self) -> None:
         assert self.write("Ada@acme.test") == "same"
 
-    def test_lose_only_the_primary_when_hull_has_none(self) -> None:
-        assert self.write(None) == [{**self.OLD, "primary": True}]
+    def test_are_emptied_as_a_whole_so_that_a_repetition_changes_nothing(self) -> None:
+        assert self.write(None) == []
+        assert person(("email", "email")).write({"email": None}, ada(emails=[])).is_empty
 
     def test_stay_when_an_empty_attribute_is_to_be_ignored(self) -> None:
         assert self.write(None, on_null="ignore") == "same"
