@@ -96,12 +96,12 @@ def _too_many(response: Response) -> Retryable:
 
     Source: the heuristic of https://github.com/singer-io/tap-pipedrive; Pipedrive documents no difference.
     """
-    asked_s = pause_s(response, "retry-after") or pause_s(response, "x-ratelimit-reset")
+    asked_s = pause_s(response, "retry-after")
     remaining = _number(response.headers.get("x-ratelimit-remaining"))
     if remaining is not None and remaining >= 1:
-        pause = pause_s(response, "retry-after") or DAILY_PAUSE_S
-        return Retryable("daily_budget_spent", "HTTP 429", retry_after_s=max(pause, DAILY_PAUSE_S))
-    return Retryable("rate_limited", "HTTP 429", retry_after_s=asked_s or BURST_PAUSE_S)
+        return Retryable("daily_budget_spent", "HTTP 429", retry_after_s=asked_s or DAILY_PAUSE_S)
+    pause = asked_s or pause_s(response, "x-ratelimit-reset") or BURST_PAUSE_S
+    return Retryable("rate_limited", "HTTP 429", retry_after_s=pause)
 
 
 def pause_s(response: Response, header: str, *, now: float | None = None) -> float | None:

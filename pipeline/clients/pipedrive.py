@@ -10,42 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlencode
 
-import orjson
 import requests
 
-from pipeline.clients.http import error_for, json_answer, rate_headers, texts_of
+from pipeline.clients.http import json_answer
 from pipeline.clients.limiter import BurstLimiter
-from pipeline.clients.wire import MAX_BODY_BYTES, OnCall, Request, Response, Wire
+from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
+from pipeline.clients.wire import OnCall
 from pipeline.domain.kinds import Entity
-from pipeline.errors import Rejected, Retryable
+from pipeline.errors import Retryable
 
-Headers = Mapping[str, str]
 Record = dict[str, Any]
-
-TOKEN_COSTS: Final[Mapping[str, int]] = {
-    "list": 10,
-    "get": 1,
-    "create": 5,
-    "update": 5,
-    "delete": 3,
-    "search": 20,
-    "fields": 10,
-    "me": 2,
-    "webhooks": 10,
-    "create_webhook": 10,
-    "delete_webhook": 6,
-}
-"""Tokens of the daily budget per call, whatever `limit` is: `x-token-cost` of the OpenAPI files of Pipedrive, and
-https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
 
 MAX_LIMIT = 500
 MAX_IDS = 100
-PAGE_MAX_BYTES = 64 * 1024 * 1024
-PAGE_DEADLINE_S = 120.0
-LONGEST_SHARED_PAUSE_S = 60.0
-"""After a 429 or an HTML 403 all workers keep still: going on is answered with a block by Pipedrive's edge."""
 SEARCH_FIELDS: Final[Mapping[Entity, str]] = {Entity.PERSON: "email", Entity.ORGANIZATION: "name"}
 
 
@@ -77,14 +55,12 @@ class PipedriveClient:
         on_call: OnCall | None = None,
         renew: Callable[[Headers], Headers | None] | None = None,
     ) -> None:
-        self._wire = Wire(session, on_call=on_call)
-        self._base_url = base_url.rstrip("/")
-        self._auth = auth
-        self._limiter = limiter
-        self._renew = renew
+        self._calls = PipedriveCalls(
+            session, base_url=base_url, auth=auth, limiter=limiter, on_call=on_call, renew=renew
+        )
 
     def __repr__(self) -> str:
-        return f"PipedriveClient({self._base_url})"
+        return f"PipedriveClient({self._calls.base_url})"
 
     def list_page(  # noqa: PLR0913 - what the list call itself takes, under its own names
         self,
@@ -193,10 +169,10 @@ class PipedriveClient:
 
     def delete_webhook(self, webhook_id: int | str) -> None:
         """Raises: Rejected("gone") when there is none."""
-        self._call("delete_webhook", "DELETE", f"/api/v1/webhooks/{int(webhook_id)}")
+        self._calls.send("delete_webhook", "DELETE", f"/api/v1/webhooks/{int(webhook_id)}")
 
     def _page(self, path: str, operation: str, query: Mapping[str, Any]) -> Page:
-        response = self._call(operation, "GET", path, query=query)
+        response = self._calls.send(operation, "GET", path, query=query)
         answer = json_answer(response, max_depth=None)
         data = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(data, list):
@@ -218,81 +194,10 @@ class PipedriveClient:
         query: Mapping[str, Any] | None = None,
         values: Mapping[str, Any] | None = None,
     ) -> Any:
-        answer = json_answer(self._call(operation, method, path, query=query, values=values))
+        answer = json_answer(self._calls.send(operation, method, path, query=query, values=values))
         if not isinstance(answer, dict):
             raise Retryable("page_malformed", f"{path}: the answer is no object")
         return answer.get("data")
-
-    def _call(
-        self,
-        operation: str,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        values: Mapping[str, Any] | None = None,
-    ) -> Response:
-        """One turn at the limiter, one exchange; a 401 is tried once more with renewed credentials."""
-        auth = self._auth() if callable(self._auth) else self._auth
-        url = self._url(path, query)
-        body = None if values is None else _encode(values)
-        is_page = operation in {"list", "fields"}
-
-        def send(credentials: Headers) -> Response:
-            return self._turn(
-                operation,
-                Request(
-                    method=method,
-                    url=url,
-                    headers=_headers(credentials, body),
-                    body=body,
-                    max_bytes=PAGE_MAX_BYTES if is_page else MAX_BODY_BYTES,
-                    deadline_s=PAGE_DEADLINE_S if is_page else 60.0,
-                    tokens=TOKEN_COSTS[operation],
-                    resend_if_stale=method == "GET",
-                ),
-            )
-
-        response = send(auth)
-        if response.status == 401 and self._renew is not None and (renewed := self._renew(auth)) is not None:
-            auth = renewed
-            response = send(auth)
-        if 200 <= response.status < 300:
-            return response
-        secrets = [word for value in auth.values() for word in value.split()]
-        raise error_for(response, hidden=[*secrets, *texts_of(query), *texts_of(values)])
-
-    def _turn(self, operation: str, request: Request) -> Response:
-        if self._limiter is None:
-            return self._wire.call(request)
-        bucket = "search" if operation == "search" else "api"
-        self._limiter.acquire(bucket)
-        response = self._wire.call(request)
-        self._limiter.observe(bucket, rate_headers(response), response.duration_s)
-        if response.status in {403, 429}:
-            error = error_for(response)
-            if isinstance(error, Retryable) and error.retry_after_s:
-                self._limiter.pause(bucket, min(error.retry_after_s, LONGEST_SHARED_PAUSE_S))
-        return response
-
-    def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
-        given = {name: value for name, value in (query or {}).items() if value is not None}
-        return f"{self._base_url}{path}?{urlencode(given)}" if given else f"{self._base_url}{path}"
-
-
-def _headers(credentials: Headers, body: bytes | None) -> dict[str, str]:
-    headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "hull-pipedrive", **credentials}
-    if body is not None:
-        headers["Content-Type"] = "application/json"
-    return headers
-
-
-def _encode(values: Mapping[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(dict(values))
-    except TypeError:
-        failure = Rejected("unusable_text", "the values cannot be written as JSON")
-    raise failure
 
 
 def _next_cursor(answer: dict[str, Any], path: str) -> str | None:

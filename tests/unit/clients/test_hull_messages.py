@@ -8,7 +8,7 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import HMACAlgorithm
 
@@ -103,6 +103,7 @@ def test_a_batch_has_the_shape_of_the_wire(writer: MessageWriter) -> None:
     assert body == {"timestamp": "2026-11-23T14:11:21.277Z", "sentAt": "2026-11-23T14:11:21.277Z"}
 
 
+@settings(deadline=None, database=None)
 @given(
     secret=st.text(st.characters(codec="utf-8"), min_size=1, max_size=200),
     claims=st.dictionaries(st.text(), st.text(), max_size=5),

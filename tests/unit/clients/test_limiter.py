@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clients.limiter import ALONE_LIMIT, REDIS_PAUSE_S, BurstLimiter, LocalWindow
@@ -154,6 +154,7 @@ def test_a_pause_is_kept_without_redis_too() -> None:
     assert caught.value.retry_after_s == 4
 
 
+@settings(deadline=None, database=None)
 @given(
     limit=st.integers(1, 7),
     steps=st.lists(st.tuples(st.floats(0, 1.5), st.sampled_from([0.0, 0.5, 2.0, 60.0])), max_size=60),

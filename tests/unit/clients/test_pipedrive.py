@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.clients.pipedrive import MAX_IDS, TOKEN_COSTS, PipedriveClient
+from pipeline.clients.pipedrive import MAX_IDS, PipedriveClient
+from pipeline.clients.pipedrive_calls import TOKEN_COSTS
 from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable

@@ -1,0 +1,131 @@
+"""One call to Pipedrive: its turn at the limiter, its credentials, its price, and an error for any answer but a 2xx."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import orjson
+import requests
+
+from pipeline.clients.http import error_for, rate_headers, texts_of
+from pipeline.clients.limiter import BurstLimiter
+from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, OnCall, Request, Response, Wire
+from pipeline.errors import Rejected, Retryable
+
+Headers = Mapping[str, str]
+
+TOKEN_COSTS: Final[Mapping[str, int]] = {
+    "list": 10,
+    "get": 1,
+    "create": 5,
+    "update": 5,
+    "delete": 3,
+    "search": 20,
+    "fields": 10,
+    "me": 2,
+    "webhooks": 10,
+    "create_webhook": 10,
+    "delete_webhook": 6,
+}
+"""Tokens of the daily budget per call, whatever `limit` is: `x-token-cost` of the OpenAPI files of Pipedrive, and
+https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
+
+PAGE_MAX_BYTES = 64 * 1024 * 1024
+PAGE_DEADLINE_S = 120.0
+_PAGES = frozenset({"list", "fields"})
+LONGEST_SHARED_PAUSE_S = 60.0
+"""After a 429 or an HTML 403 all workers keep still: going on is answered with a block by Pipedrive's edge."""
+
+
+class PipedriveCalls:
+    """Sends the calls of one connector; see `pipeline.clients.pipedrive.PipedriveClient` for its arguments."""
+
+    def __init__(
+        self,
+        session: requests.Session,
+        *,
+        base_url: str,
+        auth: Headers | Callable[[], Headers],
+        limiter: BurstLimiter | None,
+        on_call: OnCall | None,
+        renew: Callable[[Headers], Headers | None] | None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._wire = Wire(session, on_call=on_call)
+        self._auth = auth
+        self._limiter = limiter
+        self._renew = renew
+
+    def send(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> Response:
+        """Send one call, and once more with renewed credentials after a 401.
+
+        `operation` names its price in TOKEN_COSTS. Query entries of None are left out.
+        Raises: the error of `pipeline.clients.http` for any answer but a 2xx.
+        """
+        auth = self._auth() if callable(self._auth) else self._auth
+        url = self._url(path, query)
+        body = None if values is None else _encode(values)
+        response = self._turn(operation, _request(operation, method, url, auth, body))
+        if response.status == 401 and self._renew is not None and (renewed := self._renew(auth)) is not None:
+            auth = renewed
+            response = self._turn(operation, _request(operation, method, url, auth, body))
+        if 200 <= response.status < 300:
+            return response
+        secrets = [word for value in auth.values() for word in value.split()]
+        raise error_for(response, hidden=[*secrets, *texts_of(query), *texts_of(values)])
+
+    def _turn(self, operation: str, request: Request) -> Response:
+        if self._limiter is None:
+            return self._wire.call(request)
+        bucket = "search" if operation == "search" else "api"
+        self._limiter.acquire(bucket)
+        response = self._wire.call(request)
+        self._limiter.observe(bucket, rate_headers(response), response.duration_s)
+        if response.status in {403, 429}:
+            error = error_for(response)
+            if isinstance(error, Retryable) and error.retry_after_s:
+                self._limiter.pause(bucket, min(error.retry_after_s, LONGEST_SHARED_PAUSE_S))
+        return response
+
+    def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        return f"{self.base_url}{path}?{urlencode(given)}" if given else f"{self.base_url}{path}"
+
+
+def _request(operation: str, method: str, url: str, auth: Headers, body: bytes | None) -> Request:
+    """Only reads are repeated over a stale connection: Pipedrive knows no idempotency key, a write may have happened."""
+    return Request(
+        method=method,
+        url=url,
+        headers=_headers(auth, body),
+        body=body,
+        max_bytes=PAGE_MAX_BYTES if operation in _PAGES else MAX_BODY_BYTES,
+        deadline_s=PAGE_DEADLINE_S if operation in _PAGES else DEADLINE_S,
+        tokens=TOKEN_COSTS[operation],
+        resend_if_stale=method == "GET",
+    )
+
+
+def _headers(credentials: Headers, body: bytes | None) -> dict[str, str]:
+    headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "hull-pipedrive", **credentials}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    return headers
+
+
+def _encode(values: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(dict(values))
+    except TypeError:
+        failure = Rejected("unusable_text", "the values cannot be written as JSON")
+    raise failure
