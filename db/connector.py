@@ -125,7 +125,7 @@ def keep_fields(session: Session, connector_key: int, entity: str, rows: list[An
 def credentials_of(session: Session, connector_key: int) -> dict[str, bytes]:
     """Name → ciphertext."""
     rows = session.execute(select(Credential.name, Credential.ciphertext).filter_by(connector_key=connector_key))
-    return dict(list(rows.tuples()))
+    return {row.name: row.ciphertext for row in rows}
 
 
 def keep_credential(session: Session, connector_key: int, name: str, ciphertext: bytes) -> None:

@@ -178,4 +178,4 @@ def count_open(session: Session, connector_key: int) -> dict[tuple[str, str], in
         .filter_by(connector_key=connector_key, state="open")
         .group_by(Failure.entity, Failure.reason)
     )
-    return {(entity, reason): count for entity, reason, count in session.execute(query).tuples()}
+    return {(entity, reason): count for entity, reason, count in session.execute(query)}

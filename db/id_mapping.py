@@ -168,7 +168,7 @@ def count_by_state(session: Session, connector_key: int) -> list[tuple[str, str,
         .group_by(IdMapping.entity, IdMapping.state)
         .order_by(IdMapping.entity, IdMapping.state)
     )
-    return list(session.execute(query).tuples())
+    return [(row[0], row[1], row[2], row[3]) for row in session.execute(query)]
 
 
 def oldest_shell(session: Session, connector_key: int) -> datetime | None:

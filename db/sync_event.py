@@ -132,4 +132,4 @@ def count_events(session: Session, connector_key: int) -> dict[tuple[str, str | 
         .filter_by(connector_key=connector_key)
         .group_by(SyncEvent.event, SyncEvent.reason)
     )
-    return {(event, reason): count for event, reason, count in session.execute(query).tuples()}
+    return {(event, reason): count for event, reason, count in session.execute(query)}

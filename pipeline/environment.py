@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from db.session import use_database
 from pipeline import embedded, telemetry
 from pipeline.settings import Settings, settings, use
@@ -11,13 +9,8 @@ from pipeline.settings import Settings, settings, use
 
 def begin() -> Settings:
     """Make this process ready for work; what is not named by the environment is embedded and started. Idempotent."""
-    chosen = settings()
-    if chosen.database_url is None or chosen.redis_url is None or chosen.broker_url is None:
-        servers = embedded.ensure(chosen)
-        chosen = replace(
-            chosen, database_url=servers.database_url, redis_url=servers.redis_url, broker_url=servers.broker_url
-        )
-        use(chosen)
+    chosen = embedded.complete(settings())
+    use(chosen)
     telemetry.configure(chosen.log_level, chosen.log_format)
     use_database(chosen.database_url or "")
     return chosen

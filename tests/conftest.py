@@ -1,0 +1,129 @@
+"""What all tests share: a clean environment, servers that begin when first needed, and a world to synchronise.
+
+PostgreSQL and Redis are those of TEST_DATABASE_URL and TEST_REDIS_URL where these are set, else embedded ones that live as long
+as the test run. Each pytest-xdist worker has a database and a Redis number of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+SCRUBBED = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "PIPEDRIVE_API_URL", "HULL_FIREHOSE_URL", "SECRET_KEYS")
+for name in [name for name in os.environ if name.removesuffix("_FILE") in SCRUBBED]:
+    del os.environ[name]
+
+MADE_HERE = "TEST_DATA_DIR" not in os.environ
+DATA_DIR = Path(os.environ.setdefault("TEST_DATA_DIR", tempfile.mkdtemp(prefix="pipeline-tests-")))
+os.environ["DATA_DIR"] = str(DATA_DIR)
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+
+from sqlalchemy import create_engine, text  # noqa: E402 - the environment is clean from here on
+from sqlalchemy.engine import make_url  # noqa: E402
+
+from pipeline import embedded, telemetry  # noqa: E402
+from pipeline import settings as settings_room  # noqa: E402
+from pipeline.settings import Settings  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+telemetry.configure("error")
+
+
+def pytest_sessionfinish() -> None:
+    if MADE_HERE and "PYTEST_XDIST_WORKER" not in os.environ:
+        embedded.remove(_embedded_settings())
+        shutil.rmtree(DATA_DIR, ignore_errors=True)
+
+
+def _embedded_settings() -> Settings:
+    given = {"DATA_DIR": str(DATA_DIR)}
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        if f"TEST_{name}" in os.environ:
+            given[name] = os.environ[f"TEST_{name}"]
+    return Settings.from_env(given | {"SECRET_KEYS": "cGlwZWxpbmUtdGVzdHMtb25seS0wMTIzNDU2Nzg5QUI="})
+
+
+@pytest.fixture(scope="session")
+def servers() -> embedded.Servers:
+    """The servers of this test run."""
+    return embedded.ensure(_embedded_settings())
+
+
+@pytest.fixture(scope="session")
+def database_url(servers: embedded.Servers) -> Iterator[str]:
+    """A migrated database of this worker's own."""
+    from db.migrate import migrate  # noqa: PLC0415 - unit tests need none of this
+    from db.session import make_engine  # noqa: PLC0415
+
+    admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    name = f"test_{WORKER}"
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
+    engine = make_engine(url)
+    migrate(engine)
+    engine.dispose()
+    yield url
+    from db.session import engine as in_use  # noqa: PLC0415
+
+    in_use().dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
+    """An empty database, and settings in force that name it."""
+    from db.base import Base  # noqa: PLC0415
+    from db.session import engine, use_database  # noqa: PLC0415
+
+    number = 1 + int(WORKER.removeprefix("gw"))
+    redis_url = _numbered(servers.redis_url, number)
+    settings_room.use(
+        replace(
+            _embedded_settings(),
+            database_url=database_url,
+            redis_url=redis_url,
+            broker_url=servers.broker_url,
+            pipedrive_api_url="http://pipedrive.test",
+            hull_protocol="http",
+            hull_firehose_url="http://hull.test/api/v1/firehose",
+            pipedrive_burst_limit=0,
+            lease_s=2.0,
+            page_limit=50,
+        )
+    )
+    use_database(database_url)
+    yield database_url
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with engine().begin() as connection:
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    settings_room.use(None)
+
+
+def _numbered(redis_url: str, number: int) -> str:
+    return (
+        redis_url.split("?")[0] + f"?db={number}"
+        if redis_url.startswith("unix")
+        else f"{redis_url.rstrip('/0')}/{number}"
+    )
+
+
+@pytest.fixture
+def world(database: str) -> Iterator[World]:
+    """A small Pipedrive company, a Hull organization and a connector between them, all in this process."""
+    from tests.world import make_world  # noqa: PLC0415
+
+    with make_world() as made:
+        yield made

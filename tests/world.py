@@ -1,0 +1,168 @@
+"""A small world: a Pipedrive company and a Hull organization in this process, and a connector that joins them.
+
+world.company      edit Pipedrive as a salesperson would
+world.hull         what Hull holds: users() and accounts() by Pipedrive id
+world.work()       run everything that is due, stage by stage, until nothing is left; no Celery, no waiting
+world.fetch(...)   a whole fetch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+from sqlalchemy import text
+
+from db import connector as connectors
+from db.run import Run
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Entity
+from pipeline.settings import settings
+from pipeline.vault import Vault
+from sandbox.company.company import Company
+from sandbox.hull.app import create_app as create_hull
+from sandbox.pipedrive.app import PipedriveApp
+from sandbox.pipedrive.app import create_app as create_pipedrive
+from tests.wsgi_adapter import session_for
+
+CONNECTOR_ID = "5f0c0ffee5f0c0ffee5f0c0f"
+HULL_SECRET = "canary-hull-secret"
+API_TOKEN = "canary-pipedrive-token"
+PATIENCE = 2_000
+"""Stages one `work` may run: a world is small, so more means that something goes round in circles."""
+
+USER_FIELDS = ("name", "email", "phone", "owner_id", "label_ids", "add_time")
+ACCOUNT_FIELDS = ("name", "website", "address", "owner_id", "add_time")
+
+
+@dataclass(slots=True)
+class World:
+    company: Company
+    pipedrive: PipedriveApp
+    hull_app: Any
+    connector_key: int
+
+    @property
+    def hull(self) -> Any:
+        """The state of the sandbox's Hull."""
+        return self.hull_app.extensions["hull"]
+
+    def users(self) -> dict[int, dict[str, Any]]:
+        """Pipedrive id → User, for the Users that know one."""
+        return _by_pipedrive_id(self._export("user"))
+
+    def accounts(self) -> dict[int, dict[str, Any]]:
+        """Pipedrive id → Account, for the Accounts that know one."""
+        return _by_pipedrive_id(self._export("account"))
+
+    def _export(self, kind: str) -> list[dict[str, Any]]:
+        answer = self.hull_app.test_client().get(f"/__sandbox__/export?entity={kind}")
+        return [requests.models.complexjson.loads(line) for line in answer.text.splitlines()]
+
+    def change_settings(self, **changes: Any) -> None:
+        """Put a new version of the settings in force."""
+        with transaction() as session:
+            now = connectors.settings_in_force(session, self.connector_key).document
+            connectors.add_settings(session, self.connector_key, now | changes, author="test")
+
+    def fetch(self, entity: Entity, **options: Any) -> Run:
+        """Run a whole fetch."""
+        from pipeline.tasks import runs  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+        run_id = runs.start_run(self.connector_key, entity, cause="test", **options)
+        self.work()
+        return self.run(run_id)
+
+    def run(self, run_id: int) -> Run:
+        with transaction() as session:
+            return session.get_one(Run, run_id)
+
+    def work(self) -> int:
+        """Run what is due until nothing is; returns the number of stages that ran."""
+        from pipeline.tasks import live  # noqa: PLC0415 - as above
+
+        for done in range(PATIENCE):
+            due = self.due()
+            if due is None:
+                if not live.dispatch_changes():
+                    return done
+                continue
+            self.step(*due)
+        raise AssertionError(f"still at work after {PATIENCE} stages")
+
+    def due(self) -> tuple[int, str, str] | None:
+        """(id, direction, stage) of the next batch that is due."""
+        query = "SELECT id, direction, stage FROM batches WHERE state = 'ready' AND due_at <= now() ORDER BY id LIMIT 1"
+        with transaction() as session:
+            row = session.execute(text(query)).one_or_none()
+        return (row.id, row.direction, row.stage) if row else None
+
+    def step(self, batch_id: int, direction: str, stage: str) -> None:
+        """Run one stage as its task would; how it fails is written down, as in a worker."""
+        from pipeline.tasks import incoming, outgoing  # noqa: PLC0415 - as above
+        from pipeline.tasks.stage import StageFailed, run_stage  # noqa: PLC0415
+
+        room = incoming if direction == "incoming" else outgoing
+        try:
+            run_stage(stage, batch_id, f"test-{batch_id}-{stage}", getattr(room, f"{stage}_batch"))
+        except StageFailed:
+            return
+
+    def rows(self, query: str, **values: Any) -> list[Any]:
+        """Ask the database."""
+        with transaction() as session:
+            return list(session.execute(text(query), values).all())
+
+    def events(self) -> list[tuple[str, str | None, int | None]]:
+        """(event, reason, Pipedrive id), in order."""
+        return [tuple(row) for row in self.rows("SELECT event, reason, pipedrive_id FROM sync_events ORDER BY id")]
+
+
+@contextmanager
+def make_world(*, persons: int = 0, organizations: int = 0) -> Iterator[World]:
+    """Make the world, have every client speak to it, and keep Celery's broker out of it."""
+    from pipeline.tasks import canvases, control  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    company = Company(seed=11, persons=persons, organizations=organizations)
+    pipedrive = create_pipedrive(company, api_token=API_TOKEN)
+    hull = create_hull(connector_id=CONNECTOR_ID, secret=HULL_SECRET, organization="hull.test")
+    apps = {"http://pipedrive.test": pipedrive.wsgi_app, "http://hull.test": hull.wsgi_app}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canvases, "wake", lambda _wakeups, countdown_s=None: None)
+        patch.setattr(control, "wake_control", lambda _name, countdown_s=None: None)
+        wiring.use_http(lambda: session_for(apps))
+        try:
+            yield World(company, pipedrive, hull, _add_connector())
+        finally:
+            wiring.use_http(None)
+
+
+def _add_connector() -> int:
+    vault = Vault(settings().secret_keys)
+    with transaction() as session:
+        connector = connectors.Connector(id=CONNECTOR_ID, name="acme", hull_organization="hull.test")
+        session.add(connector)
+        session.flush()
+        for name, secret in {"hull_secret": HULL_SECRET, "pipedrive_api_token": API_TOKEN}.items():
+            connectors.keep_credential(session, connector.key, name, vault.seal(connector.key, name, secret))
+        connectors.add_settings(session, connector.key, default_settings(), author="test")
+        return connector.key
+
+
+def default_settings() -> dict[str, Any]:
+    """A handful of fields of either entity."""
+    return {
+        "incoming_user_attributes": [{"hull": f"pipedrive/{name}", "service": name} for name in USER_FIELDS],
+        "incoming_account_attributes": [{"hull": f"pipedrive/{name}", "service": name} for name in ACCOUNT_FIELDS],
+        "synchronized_user_segments": ["ALL"],
+        "synchronized_account_segments": ["ALL"],
+    }
+
+
+def _by_pipedrive_id(records: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {record["pipedrive/id"]: record for record in records if record.get("pipedrive/id") is not None}
