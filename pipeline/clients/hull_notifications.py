@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import jwt
 import requests
@@ -36,6 +36,12 @@ Code = Literal[
     "INVALID_CERTIFICATE",
     "INVALID_SIGNATURE",
 ]
+
+
+class Headers(Protocol):
+    """A mapping of names to values, as web frameworks and plain dicts are."""
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
 
 
 class NotificationRefused(Exception):
@@ -68,7 +74,7 @@ class NotificationVerifier:
         self._keys: OrderedDict[str, _Key] = OrderedDict()
         self._lock = threading.Lock()
 
-    def verify(self, headers: Mapping[str, str], notification_id: str) -> None:
+    def verify(self, headers: Headers, notification_id: str) -> None:
         """Return when the headers prove the notification of this id.
 
         Raises: NotificationRefused; Retryable while the key cannot be fetched.
