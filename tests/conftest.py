@@ -114,7 +114,7 @@ def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
 
 def _numbered(redis_url: str, number: int) -> str:
     return (
-        redis_url.split("?")[0] + f"?db={number}"
+        redis_url.split("?", maxsplit=1)[0] + f"?db={number}"
         if redis_url.startswith("unix")
         else f"{redis_url.rstrip('/0')}/{number}"
     )

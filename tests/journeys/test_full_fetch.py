@@ -1,11 +1,11 @@
-"""A full fetch: every Person and Organization of the company ends up in Hull, whatever the order and whatever is wrong with some."""
+"""A full fetch: every Person and Organization ends up in Hull, whatever the order and whatever is wrong with some."""
 
 from __future__ import annotations
 
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.world import World, make_world
+from tests.world import World
 
 
 def fill(world: World, persons: int = 120, organizations: int = 40) -> None:
