@@ -44,17 +44,21 @@ def iso_day(text: str) -> str | None:
     if len(text) > 10:
         return iso_moment(text)
     try:
-        return date.fromisoformat(text).isoformat()
+        day = date.fromisoformat(text)
     except ValueError:
         return None
+    return text if len(text) == 10 and text[7] == "-" else day.isoformat()
 
 
 def iso_time(text: str) -> str | None:
     """Spell a time of day as `HH:MM:SS`, without a zone."""
     try:
-        return time.fromisoformat(text).replace(microsecond=0, tzinfo=None).isoformat()
+        at = time.fromisoformat(text)
     except ValueError:
         return None
+    if len(text) == 8 and text[2] == text[5] == ":":
+        return text
+    return at.replace(microsecond=0, tzinfo=None).isoformat()
 
 
 def _moment(text: object) -> datetime | None:
