@@ -1,0 +1,20 @@
+"""The command line: `pipeline …` and `python -m pipeline …`.
+
+    program    the group of commands, and how an error becomes a sentence and an exit code
+    showing    what every command shares: --json, tables, the connector an argument names
+    servers    up, demo, migrate, sandbox         connectors  add, list, show, pause, resume, remove, credentials
+    settings   show, set, diff, history           fetch       persons, organizations, all; watching: --wait
+    runs       list, show, cancel                 records     mappings, events
+    failures   list, show, replay, discard        doctor      what is wrong, and the next step; keys: rotate-keys
+
+Exit codes: 0 done, 1 the work failed, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    from pipeline.cli.program import program  # noqa: PLC0415 - children that fork from us import this package only
+
+    program(prog_name="pipeline")

@@ -1,0 +1,265 @@
+"""`pipeline connectors`: add, list, show, pause, resume, remove, credentials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from db import batch as batches
+from db import connector as rows
+from db import failure as failures
+from db import id_mapping, schedule
+from db import run as run_rows
+from db.connector import Connector
+from db.session import transaction
+from pipeline.cli.opening import open_database
+from pipeline.cli.settings import read_document, refused
+from pipeline.cli.showing import (
+    Failed,
+    columns_of,
+    connector_argument,
+    find_connector,
+    json_option,
+    say,
+    show,
+    table,
+)
+from pipeline.domain.reasons import REASONS
+from pipeline.domain.settings import SettingsRefused
+from pipeline.tasks import control, setup
+
+COLUMNS = ("id", "name", "hull_organization", "pipedrive_company", "state", "pause_reason", "created_at")
+SECRET_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group(name="connectors")
+def group() -> None:
+    """Connectors: one Hull organization joined to one Pipedrive company each.
+
+    \b
+    Example:
+      pipeline connectors add acme --hull-organization acme.hullapp.io --hull-id 65f000000000000000000001 \\
+        --hull-secret-file hull.secret --pipedrive-token-file pipedrive.token
+    """
+
+
+@group.command()
+@click.argument("name")
+@click.option("--hull-organization", required=True, metavar="HOST", help="The organization, e.g. acme.hullapp.io")
+@click.option("--hull-id", required=True, metavar="ID", help="The connector's id in Hull (24 hex digits).")
+@click.option("--hull-secret-file", required=True, type=SECRET_FILE, help="File that holds the connector's secret.")
+@click.option("--pipedrive-token-file", required=True, type=SECRET_FILE, help="File that holds the API token.")
+@click.option("--settings", "settings_file", metavar="FILE", help="First settings (JSON); by default those Hull holds.")
+@json_option
+def add(
+    name: str,
+    hull_organization: str,
+    hull_id: str,
+    hull_secret_file: Path,
+    pipedrive_token_file: Path,
+    settings_file: str | None,
+) -> None:
+    """Add a connector, after Hull and Pipedrive have accepted its credentials.
+
+    Secrets are read from files, so that neither the shell's history nor a process list shows them.
+
+    \b
+    Example:
+      pipeline connectors add acme --hull-organization acme.hullapp.io --hull-id 65f000000000000000000001 \\
+        --hull-secret-file hull.secret --pipedrive-token-file pipedrive.token --settings settings.json
+    """
+    document = read_document(settings_file) if settings_file else None
+    open_database()
+    try:
+        added = setup.add_connector(
+            name,
+            hull_organization=hull_organization,
+            hull_id=hull_id,
+            hull_secret=_secret(hull_secret_file),
+            pipedrive_token=_secret(pipedrive_token_file),
+            settings=document,
+        )
+    except setup.SetupRefused as error:
+        raise Failed(str(error)) from None
+    except SettingsRefused as error:
+        raise refused(error) from None
+
+    def human() -> None:
+        say(f"Connector {added.name} joins {added.hull_organization} to {added.pipedrive_company}.")
+        say(f"Next: pipeline settings show {added.name}, then pipeline fetch all {added.name} --wait")
+
+    show(columns_of(added, *COLUMNS), human)
+
+
+@group.command(name="list")
+@json_option
+def list_all() -> None:
+    """List the connectors.
+
+    \b
+    Example:
+      pipeline connectors list --json
+    """
+    open_database()
+    with transaction() as session:
+        found = [columns_of(each, *COLUMNS) for each in rows.all_connectors(session)]
+    show(
+        found,
+        lambda: table(
+            "",
+            ("name", "id", "Hull", "Pipedrive", "state"),
+            [(c["name"], c["id"], c["hull_organization"], c["pipedrive_company"], _state(c)) for c in found],
+            empty="No connector yet. Add one: pipeline connectors add --help",
+        ),
+    )
+
+
+@group.command(name="show")
+@connector_argument
+@json_option
+def show_one(connector: str) -> None:
+    """Show a connector: its state, what it holds, what is planned.
+
+    \b
+    Example:
+      pipeline connectors show acme
+    """
+    open_database()
+    facts = _facts(connector)
+
+    def human() -> None:
+        say(f"{facts['name']} ({facts['id']}), {_state(facts)}")
+        say(f"  Hull       {facts['hull_organization']}")
+        say(f"  Pipedrive  {facts['pipedrive_company'] or '-'}")
+        say(f"  settings   version {facts['settings_version']}")
+        say(f"  full fetch {facts['next_full_fetch'] or 'by hand only (no full_fetch_cron in the settings)'}")
+        say(f"  failures   {facts['open_failures']} open")
+        table("", ("entity", "state", "records", "with Hull id"), [tuple(each.values()) for each in facts["mappings"]])
+
+    show(facts, human)
+
+
+@group.command()
+@connector_argument
+@json_option
+def pause(connector: str) -> None:
+    """Pause a connector: its work is kept and waits.
+
+    \b
+    Example:
+      pipeline connectors pause acme
+    """
+    _set_state(connector, "paused", "connector_paused")
+
+
+@group.command()
+@connector_argument
+@json_option
+def resume(connector: str) -> None:
+    """Let a paused connector go on with the work that waits.
+
+    \b
+    Example:
+      pipeline connectors resume acme
+    """
+    _set_state(connector, "active", None)
+    control.wake_control("sweep")
+
+
+@group.command()
+@connector_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def remove(connector: str, yes: bool) -> None:
+    """Remove a connector with everything kept of it: id map, events, failures, credentials.
+
+    Neither Hull nor Pipedrive loses a record.
+
+    \b
+    Example:
+      pipeline connectors remove acme --yes
+    """
+    open_database()
+    with transaction() as session:
+        found = find_connector(session, connector)
+    if not yes:
+        click.confirm(f"Forget {found.name} ({found.hull_organization}), its id map and its history?", abort=True)
+    with transaction() as session:
+        for run in run_rows.latest_runs(session, found.key):
+            if run.state == "running":
+                batches.cancel_open(session, run.id)
+        rows.remove_rows_of(session, found.key)
+    show({"removed": found.id, "name": found.name}, lambda: say(f"Connector {found.name} is removed."))
+
+
+@group.command()
+@connector_argument
+@click.option("--hull-secret-file", type=SECRET_FILE, help="File that holds the new secret of the Hull connector.")
+@click.option("--pipedrive-token-file", type=SECRET_FILE, help="File that holds the new API token.")
+@json_option
+def credentials(connector: str, hull_secret_file: Path | None, pipedrive_token_file: Path | None) -> None:
+    """Replace credentials, of the same Pipedrive company; a connector that paused because of them goes on.
+
+    \b
+    Example:
+      pipeline connectors credentials acme --pipedrive-token-file new.token
+    """
+    if not (hull_secret_file or pipedrive_token_file):
+        raise click.UsageError("give --hull-secret-file, --pipedrive-token-file or both")
+    open_database()
+    with transaction() as session:
+        found = find_connector(session, connector)
+    try:
+        setup.change_credentials(
+            found,
+            hull_secret=_secret(hull_secret_file) if hull_secret_file else None,
+            pipedrive_token=_secret(pipedrive_token_file) if pipedrive_token_file else None,
+        )
+    except setup.SetupRefused as error:
+        raise Failed(str(error)) from None
+    show({"changed": found.id, "name": found.name}, lambda: say(f"The credentials of {found.name} are replaced."))
+
+
+COMMANDS: tuple[click.Command, ...] = (group,)
+
+
+def _secret(path: Path) -> str:
+    text = path.read_text(encoding="utf-8").strip()
+    if not text:
+        raise click.UsageError(f"{path} is empty")
+    return text
+
+
+def _set_state(id_or_name: str, state: str, reason: str | None) -> None:
+    open_database()
+    with transaction() as session:
+        found = find_connector(session, id_or_name)
+        found.state, found.pause_reason = state, reason
+    words = "is paused; its work waits" if state == "paused" else "is active"
+    show(columns_of(found, *COLUMNS), lambda: say(f"Connector {found.name} {words}."))
+
+
+def _state(facts: dict[str, Any]) -> str:
+    """With the reason a connector paused itself for, if it did."""
+    reason = facts["pause_reason"]
+    if not reason or reason == "connector_paused":
+        return str(facts["state"])
+    return f"{facts['state']}: {REASONS[reason].meaning if reason in REASONS else reason}"
+
+
+def _facts(id_or_name: str) -> dict[str, Any]:
+    with transaction() as session:
+        found: Connector = find_connector(session, id_or_name)
+        planned = schedule.schedules_of(session, found.key)
+        counts = id_mapping.count_by_state(session, found.key)
+        return {
+            **columns_of(found, *COLUMNS),
+            "settings_version": rows.settings_in_force(session, found.key).version,
+            "next_full_fetch": planned[0].next_run_at if planned else None,
+            "open_failures": sum(failures.count_open(session, found.key).values()),
+            "mappings": [
+                dict(zip(("entity", "state", "records", "with_hull_id"), each, strict=True)) for each in counts
+            ],
+        }

@@ -1,0 +1,127 @@
+"""`pipeline fetch`: start full and incremental fetches, and watch them with --wait."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from db.session import transaction
+from pipeline.cli import watching
+from pipeline.cli.opening import open_database
+from pipeline.cli.runs import print_run, read_run
+from pipeline.cli.showing import Failed, connector_argument, find_connector, json_option, say, show, wants_json
+from pipeline.domain.kinds import Entity
+from pipeline.tasks.runs import RunInProgress, start_run
+
+_AGO = re.compile(r"(\d{1,6})\s*(s|m|h|d)")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Moment(click.ParamType[datetime]):
+    """A time, as ISO 8601 (UTC unless it says otherwise) or as how long ago: 15m, 2h, 3d."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        if ago := _AGO.fullmatch(value.strip()):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no time; write 2026-08-31T12:00:00Z, 2026-08-31, or how long ago: 2h, 3d", param, ctx
+            )
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.group(name="fetch")
+def group() -> None:
+    """Fetch Persons and Organizations from Pipedrive into Hull.
+
+    \b
+    Example:
+      pipeline fetch all acme --wait
+    """
+
+
+def _fetch_command(name: str, entities: tuple[Entity, ...], what: str) -> click.Command:
+    @click.command(name=name, help=_help(name, what))
+    @connector_argument
+    @click.option(
+        "--since", type=Moment(), metavar="TIME", help="Only what changed since: 2026-08-31T12:00:00Z, 2h, 3d."
+    )
+    @click.option("--changed-only", is_flag=True, help="Do not send again what Hull has already.")
+    @click.option("--wait", is_flag=True, help="Show the progress until it is done; Ctrl-C leaves the fetch going.")
+    @json_option
+    def command(connector: str, since: datetime | None, changed_only: bool, wait: bool) -> None:
+        run_fetch(connector, entities, since=since, changed_only=changed_only, wait=wait)
+
+    return command
+
+
+def _help(name: str, what: str) -> str:
+    return f"""Fetch {what}: everything, or with --since what changed.
+
+    A full fetch sends every record again, which is the remedy for missing data; --changed-only spares what is there.
+
+    \b
+    Example:
+      pipeline fetch {name} acme --wait
+      pipeline fetch {name} acme --since 2h --wait
+    """
+
+
+persons = _fetch_command("persons", (Entity.PERSON,), "Persons (Users in Hull)")
+organizations = _fetch_command("organizations", (Entity.ORGANIZATION,), "Organizations (Accounts in Hull)")
+everything = _fetch_command("all", (Entity.ORGANIZATION, Entity.PERSON), "Organizations and Persons")
+for each in (persons, organizations, everything):
+    group.add_command(each)
+
+COMMANDS: tuple[click.Command, ...] = (group,)
+
+
+def run_fetch(
+    connector: str, entities: tuple[Entity, ...], *, since: datetime | None, changed_only: bool, wait: bool
+) -> None:
+    """Start a run for each entity; with `wait`, watch them and fail if one did not end well."""
+    open_database()
+    with transaction() as session:
+        found = find_connector(session, connector)
+    if found.state != "active":
+        raise Failed(f"{found.name} is paused", f"run: pipeline connectors resume {found.name}")
+    started = [_start(found.key, entity, since, changed_only) for entity in entities]
+    if wait:
+        watching.watch(started, shown=not wants_json())
+    facts = [read_run(run_id) for run_id in started]
+    show(facts, _summary(facts, wait))
+    if wait and any(run["state"] != "done" or run["failed"] for run in facts):
+        click.get_current_context().exit(1)
+
+
+def _start(connector_key: int, entity: Entity, since: datetime | None, changed_only: bool) -> int:
+    try:
+        return start_run(connector_key, entity, cause="command line", changed_only=changed_only, since=since)
+    except RunInProgress as under_way:
+        raise Failed(
+            f"a fetch of {entity.plural} is under way already: run {under_way.run_id}",
+            f"watch it: pipeline runs show {under_way.run_id}; or stop it: pipeline runs cancel {under_way.run_id}",
+        ) from None
+
+
+def _summary(facts: list[dict[str, Any]], wait: bool) -> Callable[[], None]:
+    def human() -> None:
+        for run in facts:
+            if wait:
+                print_run(run)
+            else:
+                say(f"Run {run['id']} fetches {run['entity']}s. Look: pipeline runs show {run['id']}")
+        if any(run["failed"] for run in facts):
+            say(f"Some records failed; see: pipeline failures list --connector {facts[0]['connector']}")
+
+    return human

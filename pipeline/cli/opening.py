@@ -1,0 +1,46 @@
+"""Makes a command ready for work: the environment, the servers, a database with the schema of this version."""
+
+from __future__ import annotations
+
+import sys
+
+from alembic.script import ScriptDirectory
+
+from db.migrate import MIGRATIONS, current_revision, migrate
+from db.session import engine
+from pipeline import environment, telemetry
+from pipeline.cli.showing import Failed
+from pipeline.settings import PROJECT_DIR, Settings, settings
+
+
+def begin() -> Settings:
+    """Read the environment and reach the servers, embedded ones included; logs stay out of a command's output."""
+    if str(PROJECT_DIR) not in sys.path:
+        sys.path.append(str(PROJECT_DIR))  # celeryconfig.py lies beside the packages, wherever the command is run
+    chosen = environment.begin()
+    if chosen.log_level == "info":  # what workers tell a log is noise between a command's own lines
+        telemetry.configure("warning", chosen.log_format)
+    return chosen
+
+
+def open_database() -> Settings:
+    """Like `begin`, and see that the schema is there: an embedded database is migrated, one of your own is not touched.
+
+    Raises: Failed when `pipeline migrate` must be run first.
+    """
+    is_embedded = settings().database_url is None
+    chosen = begin()
+    at, newest = current_revision(engine()), newest_revision()
+    if at == newest:
+        return chosen
+    if is_embedded:
+        migrate(engine())
+    elif at is None:
+        raise Failed("the database has no tables yet", "run: pipeline migrate")
+    else:
+        raise Failed(f"the database is at revision {at}, this version needs {newest}", "run: pipeline migrate")
+    return chosen
+
+
+def newest_revision() -> str | None:
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()

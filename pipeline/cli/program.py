@@ -1,0 +1,64 @@
+"""The group of commands, and the one place where an error becomes a sentence, a next step and an exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from alembic.util.exc import CommandError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
+from pipeline.cli import connectors, failures, fetch, keys, records, runs, servers, settings
+from pipeline.cli.showing import Failed
+from pipeline.domain.reasons import REASONS
+from pipeline.embedded import EmbeddedError
+from pipeline.errors import PipelineError
+from pipeline.settings import SettingsError
+
+
+class Program(click.Group):
+    """Commands are listed in the order they are needed, and what goes wrong is explained."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, EmbeddedError) as error:
+            raise Failed(str(error)) from None
+        except OperationalError as error:
+            raise Failed(
+                f"PostgreSQL does not answer: {_first_line(error)}", "check DATABASE_URL, then try again"
+            ) from None
+        except ProgrammingError as error:
+            raise Failed(
+                f"the schema does not fit this version: {_first_line(error)}", "run: pipeline migrate"
+            ) from None
+        except CommandError as error:
+            raise Failed(f"the schema cannot be brought up to date: {error}") from None
+        except PipelineError as error:
+            advice = REASONS[error.reason].advice if error.reason in REASONS else ""
+            raise Failed(str(error), advice) from None
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start here: `pipeline up` runs everything on this machine. Each command has an example: pipeline COMMAND --help",
+)
+@click.version_option(package_name="hull-pipedrive", message="%(version)s")
+def program() -> None:
+    """Two-way sync between Hull (Users, Accounts) and Pipedrive (Persons, Organizations).
+
+    Exit codes: 0 done, 1 the work failed, 2 bad usage.
+    """
+
+
+for module in (servers, connectors, settings, fetch, runs, records, failures, keys):
+    for command in module.COMMANDS:
+        program.add_command(command)

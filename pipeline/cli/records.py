@@ -1,0 +1,198 @@
+"""`pipeline mappings` and `pipeline events`: what is known of records, and what happened to them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+import orjson
+
+from db import id_mapping
+from db import sync_event as sync_events
+from db.id_mapping import IdMapping
+from db.session import transaction
+from db.sync_event import SyncEvent
+from pipeline.cli.opening import open_database
+from pipeline.cli.showing import (
+    Failed,
+    columns_of,
+    connector_argument,
+    find_connector,
+    json_option,
+    moment,
+    plain,
+    say,
+    show,
+    table,
+    wants_json,
+)
+from pipeline.domain.reasons import REASONS
+
+FOLLOW_S = 0.5
+MAPPING = (
+    "entity", "pipedrive_id", "hull_id", "state", "version", "matched_by", "merged_into", "first_seen_at", "updated_at",
+    "resolve_at",
+)  # fmt: skip
+EVENT = (
+    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "detail", "cause", "run_id", "batch_id",
+    "settings_version",
+)  # fmt: skip
+
+
+@click.group(name="mappings")
+def mappings() -> None:
+    """The id map: which User is which Person, which Account is which Organization.
+
+    \b
+    Example:
+      pipeline mappings show acme
+    """
+
+
+@mappings.command(name="show")
+@connector_argument
+@click.argument("record", required=False)
+@json_option
+def show_mappings(connector: str, record: str | None) -> None:
+    """Count the id mappings by state; or show those of RECORD, a Pipedrive id or a Hull id.
+
+    \b
+    Example:
+      pipeline mappings show acme 4711
+    """
+    open_database()
+    with transaction() as session:
+        key = find_connector(session, connector).key
+        if record is None:
+            _show_counts(id_mapping.count_by_state(session, key))
+            return
+        found = [_mapping(each) for each in id_mapping.find_mapping(session, key, record)]
+    if not found:
+        raise Failed(
+            f"nothing is known of {record}",
+            f"it comes with the next fetch, if Pipedrive shows it: pipeline fetch all {connector} --wait",
+        )
+    show(found, lambda: _print_mappings(found))
+
+
+def _show_counts(counts: list[tuple[str, str, int, int]]) -> None:
+    names = ("entity", "state", "records", "with_hull_id", "without_hull_id")
+    found = [
+        dict(zip(names, (entity, state, total, known, total - known), strict=True))
+        for entity, state, total, known in counts
+    ]
+    show(
+        found,
+        lambda: table(
+            "",
+            ("entity", "state", "records", "with Hull id", "without"),
+            [tuple(each.values()) for each in found],
+            empty="The id map is empty. Fill it: pipeline fetch all CONNECTOR --wait",
+        ),
+    )
+
+
+def _mapping(row: IdMapping) -> dict[str, Any]:
+    delivered = orjson.loads(row.delivered) if row.delivered else {}
+    return {**columns_of(row, *MAPPING), "delivered": delivered}
+
+
+def _print_mappings(found: list[dict[str, Any]]) -> None:
+    for each in found:
+        say(f"{each['entity']} {each['pipedrive_id'] or '-'} = Hull {each['hull_id'] or 'id not known yet'}")
+        say(f"  state {each['state']}, matched by {each['matched_by']}, first seen {moment(each['first_seen_at'])} UTC")
+        for name, value in each["delivered"].items():
+            say(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
+
+
+@click.command()
+@connector_argument
+@click.option("--record", metavar="ID", help="Only events of this Pipedrive id or Hull id.")
+@click.option("--event", "name", metavar="NAME", help="Only these events; * stands for anything: 'incoming.*.error'.")
+@click.option("--limit", default=50, show_default=True, help="How many, newest last.")
+@click.option("--follow", is_flag=True, help="Go on printing events as they happen.")
+@json_option
+def events(connector: str, record: str | None, name: str | None, limit: int, follow: bool) -> None:
+    """Show what happened to records, and why, oldest first. With --json one object to a line when following.
+
+    \b
+    Example:
+      pipeline events acme --event 'incoming.*.error'
+      pipeline events acme --record 4711 --follow
+    """
+    open_database()
+    with transaction() as session:
+        key = find_connector(session, connector).key
+    pipedrive_id = _pipedrive_id(key, record)
+    latest = _latest(key, pipedrive_id, name, limit)
+    if not follow:
+        show(latest, lambda: _print_events(latest) if latest else say("No such event."))
+        return
+    _print_events(latest)
+    _follow(key, pipedrive_id, name, latest[-1]["id"] if latest else 0)
+
+
+COMMANDS: tuple[click.Command, ...] = (mappings, events)
+
+
+def _pipedrive_id(connector_key: int, record: str | None) -> int | None:
+    """Events are kept by Pipedrive id; a Hull id is looked up in the id map."""
+    if record is None or record.isdigit():
+        return int(record) if record else None
+    with transaction() as session:
+        found = id_mapping.find_mapping(session, connector_key, record)
+    if not found or found[0].pipedrive_id is None:
+        raise Failed(f"no Pipedrive record is known for the Hull id {record}", exit_code=2)
+    return found[0].pipedrive_id
+
+
+def _latest(connector_key: int, pipedrive_id: int | None, name: str | None, limit: int) -> list[dict[str, Any]]:
+    with transaction() as session:
+        newest = sync_events.latest_events(session, connector_key, pipedrive_id=pipedrive_id, event=name, limit=limit)
+        return [_event(each) for each in reversed(newest)]
+
+
+def _follow(connector_key: int, pipedrive_id: int | None, name: str | None, after_id: int) -> None:
+    try:
+        while True:
+            with transaction() as session:
+                rows = sync_events.latest_events(
+                    session, connector_key, pipedrive_id=pipedrive_id, event=name, after_id=after_id, limit=500
+                )
+                found = [_event(each) for each in rows]
+            _print_events(found)
+            after_id = found[-1]["id"] if found else after_id
+            time.sleep(FOLLOW_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _event(row: SyncEvent) -> dict[str, Any]:
+    before = orjson.loads(row.before) if row.before else None
+    after = orjson.loads(row.after) if row.after else None
+    return {**columns_of(row, *EVENT), "before": before, "after": after}
+
+
+def _print_events(found: list[dict[str, Any]]) -> None:
+    for each in found:
+        if wants_json():
+            click.echo(json.dumps(plain(each), ensure_ascii=False))
+            continue
+        say(f"{moment(each['at'])}  {each['event']:<24} {each['pipedrive_id'] or each['hull_id']}  {_why(each)}")
+
+
+def _why(event: dict[str, Any]) -> str:
+    if reason := event["reason"]:
+        meaning = REASONS[reason].meaning if reason in REASONS else ""
+        return f"{reason}: {meaning} {event['detail'] or ''}".strip()
+    before, after = event["before"] or {}, event["after"] or {}
+    changed = [f"{name} {_short(before.get(name))} → {_short(value)}" for name, value in after.items()]
+    shown = ", ".join(changed[:4]) + (f", and {len(changed) - 4} more" if len(changed) > 4 else "")
+    return f"({event['cause']}) {shown}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 30 else f"{text[:29]}…"

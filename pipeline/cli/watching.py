@@ -1,0 +1,155 @@
+"""Watches runs until they end: bars on a terminal, plain lines elsewhere.
+
+Pipedrive never says how many records there are. While the two walks by id come towards each other, the ids between them
+tell how much is left: exact where ids have no gaps, too long a guess where many records were deleted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.progress import BarColumn, Progress, TextColumn
+
+from pipeline.cli.runs import read_run
+from pipeline.cli.showing import Failed, console, duration, say
+
+POLL_S = 0.25
+LINE_EVERY_S = 5.0
+IDLE_S = 15.0
+"""No page, no record and no end for this long: probably nobody works."""
+
+WORKER = "celery -A pipeline worker -Q live,bulk,control"
+
+
+@dataclass(slots=True)
+class Progressing:
+    """What has been seen of the runs, to tell whether anybody works on them."""
+
+    seen: tuple[Any, ...] = ()
+    since: float = 0.0
+
+    def idle_s(self, facts: Sequence[dict[str, Any]], now: float) -> float:
+        seen = tuple((run["state"], run["pages"], run["read"], run["messages"], run["requests"]) for run in facts)
+        if seen != self.seen:
+            self.seen, self.since = seen, now
+        return now - self.since
+
+
+def watch(run_ids: Sequence[int], *, shown: bool = True) -> None:
+    """Return when every run has ended, however. Ctrl-C ends the watching only.
+
+    Raises: Failed when nothing moves for `IDLE_S` and nobody seems to work.
+    """
+    screen = console(err=True)
+    view = _Bars(screen) if shown and screen.is_terminal else _Lines(shown=shown)
+    progressing = Progressing(since=time.monotonic())
+    try:
+        with view:
+            while True:
+                facts = [read_run(run_id) for run_id in run_ids]
+                view.show(facts)
+                if all(run["state"] != "running" for run in facts):
+                    return
+                if progressing.idle_s(facts, time.monotonic()) > IDLE_S and not _anybody_works():
+                    raise Failed(
+                        f"nothing has moved for {IDLE_S:.0f} s and no worker answers; the fetch waits and is not lost",
+                        f"start a worker: {WORKER} (or everything: pipeline up)",
+                    )
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        names = " ".join(str(run_id) for run_id in run_ids)
+        say(f"\nThe fetch goes on without you. Look: pipeline runs list; stop it: pipeline runs cancel {names}")
+        click.get_current_context().exit(1)
+
+
+def fraction(run: dict[str, Any]) -> float | None:
+    """How much of a run is done, from 0 to 1; None when nothing tells."""
+    if run["state"] != "running" or run["phase"] == "catch_up":
+        return 1.0 if run["kind"] == "full" or run["state"] != "running" else None
+    frontiers = {part["walk"]: part["frontier"] for part in run["slices"]}
+    low, high = frontiers.get("ascending"), frontiers.get("descending")
+    if not (low and high and run["read"]):
+        return None
+    left = max(0, high - low)
+    return float(run["read"] / (run["read"] + left))
+
+
+def line(run: dict[str, Any]) -> str:
+    """One line of what a run has done so far."""
+    rate = run["read"] / run["took_s"] if run["took_s"] > 0 else 0.0
+    text = f"{run['entity']}s: {run['read']:,} read, {rate:,.0f}/s, {run['pages']} pages, {run['tokens']:,} tokens"
+    if run["failed"]:
+        text += f", {run['failed']:,} failed"
+    return f"{text}, {_rest(run)}"
+
+
+def _rest(run: dict[str, Any]) -> str:
+    if run["state"] != "running":
+        return f"{run['state']} after {duration(run['took_s'])}"
+    if run["phase"] == "catch_up":
+        return "catching up with what changed meanwhile"
+    done = fraction(run)
+    if not done:
+        return "how many are left is not known yet"
+    return f"about {duration(run['took_s'] * (1 - done) / done)} left"
+
+
+class _Bars:
+    """A bar for each run, on a terminal."""
+
+    def __init__(self, screen: Any) -> None:
+        self._progress = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), console=screen)
+        self._bars: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        self._progress.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self._progress.stop()
+
+    def show(self, facts: Sequence[dict[str, Any]]) -> None:
+        for run in facts:
+            if run["id"] not in self._bars:
+                self._bars[run["id"]] = self._progress.add_task("", total=None)
+            done = fraction(run)
+            self._progress.update(
+                self._bars[run["id"]],
+                description=line(run),
+                total=None if done is None else 1.0,
+                completed=done or 0.0,
+            )
+
+
+class _Lines:
+    """A line for each run every few seconds, for logs and pipes."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown, self._next = shown, 0.0
+
+    def __enter__(self) -> None:
+        self._next = time.monotonic() + LINE_EVERY_S
+
+    def __exit__(self, *_error: object) -> None:
+        self._shown = False
+
+    def show(self, facts: Sequence[dict[str, Any]]) -> None:
+        ended = all(run["state"] != "running" for run in facts)
+        if not self._shown or (time.monotonic() < self._next and not ended):
+            return
+        self._next = time.monotonic() + LINE_EVERY_S
+        for run in facts:
+            say(line(run))
+
+
+def _anybody_works() -> bool:
+    """Whether a worker answers the broker."""
+    from pipeline.tasks.app import app  # noqa: PLC0415 - asked only when nothing moves
+
+    try:
+        return bool(app.control.ping(timeout=1.0, limit=1))
+    except Exception:  # noqa: BLE001 - whatever the broker's client raises, nobody was heard
+        return False
