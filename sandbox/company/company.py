@@ -219,7 +219,7 @@ class Company:
                 return None
             members = writes.judge(entity, body, self._context(entity), creating=False)
             custom = members.pop("custom_fields", {})
-            after = {**before, **members}
+            after = {**before, **members, "id": record_id}
             if custom:
                 held = before.get("custom_fields")
                 after["custom_fields"] = {**(held if isinstance(held, dict) else {}), **custom}
@@ -235,7 +235,12 @@ class Company:
                 return False
             before = decode(self._bodies(entity, [row])[0])
             moment = self.clock()
-            after = {**before, "is_deleted": True, "update_time": generate.rfc3339(int(moment)).decode()}
+            after = {
+                **before,
+                "id": record_id,
+                "is_deleted": True,
+                "update_time": generate.rfc3339(int(moment)).decode(),
+            }
             self._put(entity, after, update_time=int(moment), raw=row.raw)
             self._announce("delete", entity, record_id, before, None, moment, source)
             if entity == "organization" and self.behaviour.unlink_persons:

@@ -8,7 +8,6 @@ of a dict, so a pristine record need not be stored at all.
 from __future__ import annotations
 
 import hashlib
-import random
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,10 +93,10 @@ class _Draws:
 class CustomFieldsWriter:
     """Write the `custom_fields` object of generated records."""
 
-    def __init__(self, fields: list[Field], draw: random.Random, ids: values.Range, computed: tuple[str, ...]) -> None:
+    def __init__(self, fields: list[Field], seed: int, ids: values.Range, computed: tuple[str, ...]) -> None:
         self.computed = {field.name: field.code.encode() for field in fields if field.custom and field.name in computed}
         pooled = [field for field in fields if field.custom and field.name not in self.computed]
-        self._pools = [values.custom_value_pool(field, draw, ids) for field in pooled]
+        self._pools = [values.custom_value_pool(seed, field, ids) for field in pooled]
         self._rounds = range(0, len(self._pools), 32)
 
     def write(self, draws: tuple[int, ...], computed: list[bytes]) -> bytes:
@@ -115,7 +114,6 @@ class PersonGenerator:
     def __init__(
         self, *, seed: int, fields: list[Field], ids: values.Range, shares: Shares, now_s: int, gone: set[int]
     ) -> None:
-        draw = random.Random(f"{seed}:person")
         self._draws = _Draws(seed, "person")
         self._ids = ids
         self._now_s = now_s
@@ -127,8 +125,8 @@ class PersonGenerator:
         self._foreign = [(_inner(a), _inner(b), slug.encode()) for a, b, slug in names.NON_LATIN_NAMES]
         self._hostile = [(_inner(a), _inner(b), b"user") for a, b in names.HOSTILE_NAMES]
         self._providers = [provider.encode() for provider in names.MAIL_PROVIDERS]
-        self._phones = [orjson.dumps(values.phone(draw)) for _ in range(values.POOL_SIZE)]
-        self._custom = CustomFieldsWriter(fields, draw, ids, ("Customer number",))
+        self._phones = values.phone_pool(seed)
+        self._custom = CustomFieldsWriter(fields, seed, ids, ("Customer number",))
 
     def _set_thresholds(self, shares: Shares) -> None:
         self._t_deleted = _threshold(shares.deleted)
@@ -249,7 +247,6 @@ class OrganizationGenerator:
     def __init__(
         self, *, seed: int, fields: list[Field], ids: values.Range, shares: Shares, now_s: int, firmographics: bool
     ) -> None:
-        draw = random.Random(f"{seed}:organization")
         self._draws = _Draws(seed, "organization")
         self._ids = ids
         self._now_s = now_s
@@ -263,9 +260,9 @@ class OrganizationGenerator:
         self._t_shared = self._t_no_domain + _threshold(shares.shared_domain)
         self._foreign = [_inner(name) for name in names.NON_LATIN_ORGANIZATIONS]
         self._hostile = [_inner(name) for name in names.HOSTILE_ORGANIZATIONS]
-        self._addresses = values.address_pool(draw)
+        self._addresses = values.address_pool(seed)
         computed = ("Customer number", "Domains", "Country code")
-        self._custom = CustomFieldsWriter(fields, draw, ids, computed)
+        self._custom = CustomFieldsWriter(fields, seed, ids, computed)
 
     def facts(self, organization_id: int) -> Facts:
         """Tell what the store must know of an Organization: when, whose, deleted or not."""

@@ -141,6 +141,9 @@ PLACES = (
 )
 STREETS = ("Harbour Street", "Rue des Lilas", "Hauptstraße", "Calle Mayor", "Mustamäe tee", "Elm Avenue", "Via Roma")
 
+# (street, house number, place)
+STREET_PLACES = tuple((street, str(3 + 7 * n), place) for n, (street, place) in enumerate(product(STREETS, PLACES)))
+
 SENTENCES = (
     "Met at the spring trade fair and asked for a follow-up call.",
     "Prefers e-mail; never calls back before noon.",
@@ -202,8 +205,3 @@ def domain(organization_id: int) -> str:
     head = DOMAIN_HEADS[mixed % len(DOMAIN_HEADS)]
     tail = DOMAIN_TAILS[mixed // 128 % len(DOMAIN_TAILS)]
     return f"{head}{tail}-{organization_id}.{TOP_LEVELS[mixed // 8192 % len(TOP_LEVELS)]}"
-
-
-def streets() -> list[tuple[str, str, tuple[str, str, str, str]]]:
-    """List (street, house number, place), the material of addresses."""
-    return [(street, str(3 + 7 * n), place) for n, (street, place) in enumerate(product(STREETS, PLACES))]

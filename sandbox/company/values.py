@@ -9,12 +9,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from sandbox.company import names
-from sandbox.company.fields import ADDRESS_PARTS, Field
+from sandbox.company.fields import ADDRESS_PARTS, Field, Option
 
 POOL_SIZE = 512  # a power of two: entries are picked by a bit mask
 # Three of the zones the company lives in and one it deals with, by the numbers Pipedrive gives them.
@@ -32,23 +33,39 @@ class Range:
     users: tuple[int, ...] = field(default=(1,))
 
 
-def custom_value_pool(definition: Field, draw: random.Random, ids: Range) -> list[bytes]:
+def custom_value_pool(seed: int, definition: Field, ids: Range) -> list[bytes]:
     """Make `POOL_SIZE` members of a `custom_fields` object for one field, each `"<code>":<value>`, a share of them null."""
-    make = _MAKERS.get(definition.type, _text)
-    prefix = b'"%b":' % definition.code.encode()
+    return _custom_value_pool(seed, definition.code, definition.type, definition.options, ids)
+
+
+# Kept between companies: a test that makes its own company would otherwise wait for the same pools again.
+@lru_cache(maxsize=256)
+def _custom_value_pool(seed: int, code: str, kind: str, options: tuple[Option, ...], ids: Range) -> list[bytes]:
+    make = _MAKERS.get(kind, _text)
+    draw = random.Random(f"{seed}:{code}")
+    prefix = b'"%b":' % code.encode()
     return [
-        prefix + (b"null" if draw.random() < EMPTY_SHARE else orjson.dumps(make(draw, definition, ids)))
+        prefix + (b"null" if draw.random() < EMPTY_SHARE else orjson.dumps(make(draw, options, ids)))
         for _ in range(POOL_SIZE)
     ]
 
 
-def address_pool(draw: random.Random) -> list[bytes]:
-    """Make `POOL_SIZE` addresses of organizations, a share of them null."""
+@lru_cache(maxsize=8)
+def address_pool(seed: int) -> list[bytes]:
+    """Make `POOL_SIZE` addresses of Organizations, a share of them null."""
+    draw = random.Random(f"{seed}:addresses")
     return [b"null" if draw.random() < 0.15 else orjson.dumps(_address(draw)) for _ in range(POOL_SIZE)]
 
 
+@lru_cache(maxsize=8)
+def phone_pool(seed: int) -> list[bytes]:
+    """Make `POOL_SIZE` phone numbers."""
+    draw = random.Random(f"{seed}:phones")
+    return [orjson.dumps(_phone(draw)) for _ in range(POOL_SIZE)]
+
+
 def _address(draw: random.Random, *_: object) -> dict[str, Any]:
-    street, number, (country, region, locality, postal_code) = draw.choice(names.streets())
+    street, number, (country, region, locality, postal_code) = draw.choice(names.STREET_PLACES)
     if draw.random() < 0.2:
         return address(f"{locality}, {country}")
     value = f"{street} {number}, {postal_code} {locality}, {country}"
@@ -83,8 +100,7 @@ def _number(draw: random.Random, *_: object) -> float | int:
     return draw.choice((draw.randint(0, 100), round(draw.random() * 1000, 2), -draw.randint(1, 9), 0))
 
 
-def phone(draw: random.Random, *_: object) -> str:
-    """Make a phone number in one of the notations people use."""
+def _phone(draw: random.Random, *_: object) -> str:
     digits = f"{draw.randrange(10**9):09d}"
     return draw.choice(
         (f"+372 {digits[:4]} {digits[4:8]}", f"+49{digits}", f"({digits[:3]}) {digits[3:6]}-{digits[5:]}", digits)
@@ -120,14 +136,14 @@ def _time_range(draw: random.Random, *_: object) -> dict[str, Any]:
     return {**times, "timezone_id": zone_id, "timezone_name": zone}
 
 
-def _choice(draw: random.Random, definition: Field, _: Range) -> int | str | None:
-    return draw.choice(definition.options).id if definition.options else None
+def _choice(draw: random.Random, options: tuple[Option, ...], _: Range) -> int | str | None:
+    return draw.choice(options).id if options else None
 
 
-def _choices(draw: random.Random, definition: Field, _: Range) -> list[int | str] | None:
-    if not definition.options:
+def _choices(draw: random.Random, options: tuple[Option, ...], _: Range) -> list[int | str] | None:
+    if not options:
         return None
-    chosen = draw.sample(definition.options, draw.randint(1, min(3, len(definition.options))))
+    chosen = draw.sample(options, draw.randint(1, min(3, len(options))))
     return [option.id for option in chosen]
 
 
@@ -135,25 +151,25 @@ def _monetary(draw: random.Random, *_: object) -> dict[str, Any]:
     return {"value": draw.choice((draw.randint(1, 90) * 100, 0, 1999.99)), "currency": draw.choice(CURRENCIES)}
 
 
-def _organization(draw: random.Random, _: Field, ids: Range) -> int | None:
+def _organization(draw: random.Random, _: tuple[Option, ...], ids: Range) -> int | None:
     return draw.randint(1, ids.organizations) if ids.organizations else None
 
 
-def _person(draw: random.Random, _: Field, ids: Range) -> int | None:
+def _person(draw: random.Random, _: tuple[Option, ...], ids: Range) -> int | None:
     return draw.randint(1, ids.persons) if ids.persons else None
 
 
-def _user(draw: random.Random, _: Field, ids: Range) -> int:
+def _user(draw: random.Random, _: tuple[Option, ...], ids: Range) -> int:
     return draw.choice(ids.users)
 
 
-_MAKERS: dict[str, Callable[[random.Random, Field, Range], Any]] = {
+_MAKERS: dict[str, Callable[[random.Random, tuple[Option, ...], Range], Any]] = {
     "varchar": _text,
     "varchar_auto": _text,
     "text": _long_text,
     "double": _number,
     "int": lambda draw, *_: draw.randint(0, 10_000),
-    "phone": phone,
+    "phone": _phone,
     "date": _date,
     "daterange": _date_range,
     "time": _time,

@@ -79,7 +79,7 @@ class Delivery:
             subscription["last_http_status"] = None
             return
         subscription["last_http_status"] = answer.status_code
-        if answer.ok and not answer.is_redirect:
+        if 200 <= answer.status_code < 300:
             subscription["last_delivery_time"] = milliseconds(event.moment)
 
 

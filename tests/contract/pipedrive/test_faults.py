@@ -1,0 +1,124 @@
+"""Misbehaviour on demand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.pipedrive.app import PipedriveApp
+from tests.contract.pipedrive.conftest import Api
+
+PERSONS = "/api/v2/persons"
+
+
+def statuses(api: Api, number: int, path: str = PERSONS) -> list[int]:
+    return [api.call("GET", path).status_code for _ in range(number)]
+
+
+def test_a_rule_spoils_the_requests_it_names(api: Api, app: PipedriveApp) -> None:
+    app.faults.add(r"/persons$", "status", status=503, skip=1, count=2)
+
+    assert statuses(api, 5) == [200, 503, 503, 200, 200]
+    assert statuses(api, 1, "/api/v2/organizations") == [200]
+
+
+def test_a_rule_may_never_end_or_name_a_method(api: Api, app: PipedriveApp) -> None:
+    app.faults.add("persons", "status", method="POST", status=500, count=None)
+
+    assert statuses(api, 1) == [200]
+    assert [api.call("POST", PERSONS, {"name": "x"}).status_code for _ in range(3)] == [500] * 3
+
+
+def test_a_late_fault_loses_the_answer_and_not_the_deed(api: Api, app: PipedriveApp) -> None:
+    app.faults.add("persons", "status", method="POST", status=502, late=True)
+    before = app.company.count("person")
+
+    assert api.call("POST", PERSONS, {"name": "Twice"}).status_code == 502
+    assert app.company.count("person") == before + 1
+    assert [mutation.method for mutation in app.ledger.mutations] == ["POST"]
+
+
+def test_an_early_fault_keeps_the_deed_undone(api: Api, app: PipedriveApp) -> None:
+    app.faults.add("persons", "status", method="POST", status=502)
+    before = app.company.count("person")
+
+    assert api.call("POST", PERSONS, {"name": "Never"}).status_code == 502
+    assert (app.company.count("person"), app.ledger.mutations) == (before, [])
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_html(api: Api, app: PipedriveApp, status: int) -> None:
+    app.faults.add("persons", "html", status=status)
+
+    answer = api.call("GET", PERSONS)
+
+    assert (answer.status_code, answer.mimetype) == (status, "text/html")
+    assert answer.get_data().startswith(b"<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("kind", ["truncated", "not_json"])
+def test_json_that_is_none(api: Api, app: PipedriveApp, kind: Any) -> None:
+    app.faults.add("persons", kind)
+
+    answer = api.call("GET", PERSONS)
+
+    assert (answer.status_code, answer.mimetype) == (200, "application/json")
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(answer.get_data())
+
+
+def test_a_list_may_never_end(api: Api, app: PipedriveApp) -> None:
+    app.faults.add("persons$", "repeat_page")
+
+    first = api.call("GET", PERSONS, limit=10).get_json()
+    second = api.call("GET", PERSONS, limit=10, cursor=first["additional_data"]["next_cursor"]).get_json()
+    third = api.call("GET", PERSONS, limit=10, cursor=second["additional_data"]["next_cursor"]).get_json()
+
+    markers = {page["additional_data"]["next_cursor"] for page in (first, second, third)}
+    assert len(markers) == 1
+    assert None not in markers
+    assert second["data"] == third["data"] != first["data"]
+
+
+def test_a_burst_refusal_says_when_to_come_back(api: Api, app: PipedriveApp) -> None:
+    app.faults.add("persons", "429_burst", headers={"retry-after": "2"})
+
+    answer = api.call("GET", PERSONS)
+
+    assert answer.status_code == 429
+    assert answer.headers["x-ratelimit-remaining"] == "0"
+    assert answer.headers["x-ratelimit-reset"] == "2"
+    assert answer.headers["retry-after"] == "2"
+    assert app.ledger.tokens.total() == 0
+
+
+def test_rules_come_over_the_wire_and_go(api: Api) -> None:
+    rules = [{"path": "persons", "kind": "status", "status": 418, "count": None}]
+
+    assert api.call("POST", "/__sandbox__/faults", rules).status_code == 200
+    assert statuses(api, 2) == [418, 418]
+    api.call("POST", "/__sandbox__/faults", [])
+    assert statuses(api, 1) == [200]
+
+
+@pytest.mark.parametrize("rules", [[{"path": "x", "kind": "quake"}], [{"path": "x", "kind": "html", "colour": 1}], [5]])
+def test_a_rule_that_makes_no_sense_is_refused(api: Api, rules: list[Any]) -> None:
+    assert api.call("POST", "/__sandbox__/faults", rules).status_code == 400
+
+
+def test_rules_come_from_a_file(api: Api, app: PipedriveApp, tmp_path: Path) -> None:
+    file = tmp_path / "faults.json"
+    file.write_text(json.dumps([{"path": "persons", "kind": "html"}]))
+
+    app.faults.load(file)
+
+    assert statuses(api, 2) == [403, 200]
+
+
+def test_the_sandbox_controls_are_never_spoilt(api: Api, app: PipedriveApp) -> None:
+    app.faults.add(".*", "status", count=None)
+
+    assert statuses(api, 1, "/__sandbox__/stats") == [200]
