@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db.copy import copy_rows
 
-_COLUMNS = ("pipedrive_id", "version", "digest", "delivered", "snapshot", "before", "after", "effect")
 
-
-@dataclass(frozen=True, slots=True)
-class PageRow:
-    """One record that was delivered to Hull.
+class PageRow(NamedTuple):
+    """One record that was delivered to Hull; a tuple in the order of the columns, since COPY takes it as it is.
 
     delivered      JSON of the attributes Hull holds now
     snapshot       the whole Pipedrive record as JSON, zstd
@@ -90,7 +88,7 @@ def write_page(session: Session, context: PageContext, rows: Sequence[PageRow]) 
         return []
     facts = {name: getattr(context, name) for name in PageContext.__slots__}
     session.execute(_TABLE)
-    copy_rows(session, "incoming_page", _COLUMNS, [_cells(row) for row in rows])
+    copy_rows(session, "incoming_page", PageRow._fields, rows)
     kept = list(session.scalars(_MAPPINGS, facts))
     stale = sorted({row.pipedrive_id for row in rows}.difference(kept))
     if stale:
@@ -98,16 +96,3 @@ def write_page(session: Session, context: PageContext, rows: Sequence[PageRow]) 
     session.execute(_SNAPSHOTS, facts)
     session.execute(_EVENTS, facts)
     return stale
-
-
-def _cells(row: PageRow) -> tuple[int | str | bytes | None, ...]:
-    return (
-        row.pipedrive_id,
-        row.version,
-        row.digest,
-        row.delivered,
-        row.snapshot,
-        row.before,
-        row.after,
-        row.effect,
-    )

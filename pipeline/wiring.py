@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from pipeline.clients.hosts import check_api_url
 from pipeline.clients.hull import HullClient
+from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
+from pipeline.clients.hull_notifications import NotificationVerifier as NotificationVerifier  # noqa: PLC0414 - for `web`
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.wire import Exchange
@@ -130,6 +132,14 @@ def open_connector(session: Session, connector_key: int) -> Wired:
             on_call=calls.note,
         ),
         calls=calls,
+    )
+
+
+def notification_verifier() -> NotificationVerifier:
+    """What tells whether a notification is from Hull; it keeps Hull's keys, so make one and share it."""
+    environment = settings()
+    return NotificationVerifier(
+        http_session(), key_hosts=(*environment.hull_key_hosts, *environment.hull_organizations)
     )
 
 

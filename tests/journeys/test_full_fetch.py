@@ -1,4 +1,4 @@
-"""A full fetch: every Person and Organization ends up in Hull, whatever the order and whatever is wrong with some."""
+"""A full fetch: all Persons and Organizations end up in Hull, whatever the order and whatever is wrong with some."""
 
 from __future__ import annotations
 

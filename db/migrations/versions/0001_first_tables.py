@@ -168,7 +168,7 @@ def upgrade() -> None:
         "sync_events",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("connector_key", sa.Integer(), nullable=False),
+        sa.Column("connector_key", sa.BigInteger(), nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
         sa.Column("entity", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),

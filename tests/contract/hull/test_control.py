@@ -7,6 +7,7 @@ import json
 import pytest
 from werkzeug.test import Client
 
+from sandbox.company import names
 from sandbox.hull.app import create_app
 from sandbox.hull.records.domains import FREEMAIL
 from sandbox.hull.sink import create_sink
@@ -149,6 +150,8 @@ def test_seeded_records_are_the_same_each_time_and_hang_together() -> None:
     assert len({record["email"] for record in shown[0]}) == len(shown[0]) == 300
     assert len({account.natural for account in one.state.accounts}) == len(one.state.accounts) == 200
     assert 200 < one.state.links < 300
+    generated = {names.domain(number) for number in range(1, 201)}
+    assert sum(account.natural in generated for account in one.state.accounts) == 100
     for user in one.state.users:
         account, domain = one.state.account_of(user), (user.natural or "").partition("@")[2]
         assert domain in FREEMAIL if account is None else account.natural == domain
