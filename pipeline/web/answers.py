@@ -1,0 +1,85 @@
+"""What every answer has in common: headers that keep browsers strict, a request id, and errors that give nothing away."""
+
+from __future__ import annotations
+
+import secrets
+import traceback
+from http import HTTPStatus
+
+from flask import Flask, Response, g, jsonify, request
+from sqlalchemy.exc import SQLAlchemyError
+from structlog.contextvars import bind_contextvars, clear_contextvars
+from werkzeug.exceptions import HTTPException
+
+from pipeline.telemetry import logger
+
+RETRY_AFTER_S = 5
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large"}
+"""Statuses whose code is not simply their name."""
+
+
+def furnish(app: Flask) -> None:
+    """Give an app these manners."""
+    app.before_request(_begin)
+    app.after_request(_dress)
+    app.teardown_request(_end)
+    app.register_error_handler(HTTPException, _say_no)
+    app.register_error_handler(SQLAlchemyError, _database_is_away)
+    app.register_error_handler(Exception, _our_fault)
+
+
+def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, int]:
+    """An error as JSON, or for a browser as a plain line of text."""
+    wants_text = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+    if wants_text:
+        line = f"{int(status)} {sentence or status.phrase}. Request {g.request_id}\n"
+        return Response(line, mimetype="text/plain"), status
+    return jsonify(error=code, request_id=g.request_id), status
+
+
+def _begin() -> None:
+    g.request_id = secrets.token_hex(8)
+    bind_contextvars(request_id=g.request_id)
+
+
+def _dress(answer: Response) -> Response:
+    answer.headers.update(HEADERS)
+    answer.headers["X-Request-Id"] = g.request_id
+    return answer
+
+
+def _end(_error: BaseException | None) -> None:
+    clear_contextvars()
+
+
+def _say_no(refused: HTTPException) -> tuple[Response, int] | HTTPException:
+    if refused.code is None or refused.code < HTTPStatus.BAD_REQUEST:
+        return refused  # a redirect is no error
+    status = HTTPStatus(refused.code)
+    answer, _ = error(status, CODES.get(status, status.name.lower()))
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        answer.headers["Allow"] = ", ".join(getattr(refused, "valid_methods", None) or ())
+    return answer, status
+
+
+def _database_is_away(failure: SQLAlchemyError) -> tuple[Response, int]:
+    """Whatever the database has against it: the sender comes again. The driver's words may hold values of records."""
+    logger().error("database.unavailable", error=type(failure).__name__)
+    answer, status = error(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", "The database cannot be reached")
+    answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer, status
+
+
+def _our_fault(failure: Exception) -> tuple[Response, int]:
+    """A defect: logged by type and place, because an exception's words may hold anything."""
+    place = traceback.extract_tb(failure.__traceback__)[-1]
+    logger().error("web.error", error=type(failure).__name__, at=f"{place.filename}:{place.lineno}")
+    return error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "A defect of ours")

@@ -1,0 +1,40 @@
+"""The web app: a WSGI factory that lists its rooms.
+
+Served by `granian --interface wsgi --factory pipeline.web.app:create_app`; docs/decisions/0004-web-server.md has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from flask import Flask
+
+from pipeline import wiring
+from pipeline.environment import begin
+from pipeline.tasks.control import wake_control
+from pipeline.web import answers, hull_pages, notifications, operations, overview, webhooks
+from pipeline.web.doors import Doors
+from pipeline.web.waker import Waker
+
+MAX_BYTES = 64 * 1024
+"""Of any body whose door names no other limit."""
+
+
+def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
+    """Make the app of this process.
+
+    wake  tells the workers that a delivery was stored; by default through the broker
+    """
+    begin()
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider Flask brings
+    answers.furnish(app)
+    doors, waker = Doors(), Waker(wake or partial(wake_control, "dispatch"))
+    app.register_blueprint(webhooks.room(doors, waker))
+    app.register_blueprint(notifications.room(doors, waker, wiring.notification_verifier()))
+    app.register_blueprint(hull_pages.room(doors))
+    app.register_blueprint(operations.room())
+    app.register_blueprint(overview.room())
+    return app

@@ -1,0 +1,66 @@
+"""How the pipeline stands, in one question to the database: for the probes and for Prometheus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+STATEMENT_TIMEOUT_MS = 5_000
+
+_OLDEST_DUE = """
+    SELECT coalesce(extract(epoch FROM now() - min(due.at)), 0)::float8
+      FROM (SELECT b.due_at AS at FROM batches b JOIN connectors c ON c.key = b.connector_key
+             WHERE b.state = 'ready' AND b.due_at <= now() AND c.state = 'active'
+            UNION ALL
+            SELECT ch.due_at FROM changes ch JOIN connectors c ON c.key = ch.connector_key
+             WHERE ch.batch_id IS NULL AND ch.due_at <= now() AND c.state = 'active'
+            UNION ALL
+            SELECT d.received_at FROM deliveries d JOIN connectors c ON c.key = d.connector_key
+             WHERE d.state = 'new' AND c.state = 'active') due"""
+
+_FIGURES = text(f"""
+    SELECT 'oldest_due' AS subject, NULL::int AS connector_key, NULL AS kind, NULL AS state, ({_OLDEST_DUE}) AS amount
+    UNION ALL SELECT 'deliveries', connector_key, source, state, count(*) FROM deliveries GROUP BY 2, 3, 4
+    UNION ALL SELECT 'batches', connector_key, direction, state, count(*) FROM batches GROUP BY 2, 3, 4
+    UNION ALL SELECT 'runs', connector_key, entity, state, count(*) FROM runs GROUP BY 2, 3, 4
+    UNION ALL SELECT 'failures', connector_key, entity, reason, count(*) FROM failures
+               WHERE state = 'open' GROUP BY 2, 3, 4
+    UNION ALL SELECT 'connectors', key, NULL, state, 1 FROM connectors""")  # noqa: S608 - put together from constants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One number: what it counts, of which connector, and by which kind and state."""
+
+    subject: str
+    connector_key: int | None
+    kind: str
+    state: str
+    amount: float
+
+
+def oldest_due_s(session: Session) -> float:
+    """How long, in seconds, the oldest delivery, change or batch has been due without a worker taking it."""
+    _limit(session)
+    return float(session.execute(text(_OLDEST_DUE)).scalar_one())
+
+
+def all_figures(session: Session) -> list[Figure]:
+    """Everything Prometheus is told, read at one moment."""
+    _limit(session)
+    return [
+        Figure(
+            subject=row.subject,
+            connector_key=row.connector_key,
+            kind=row.kind or "",
+            state=row.state or "",
+            amount=float(row.amount),
+        )
+        for row in session.execute(_FIGURES)
+    ]
+
+
+def _limit(session: Session) -> None:
+    session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))

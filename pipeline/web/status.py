@@ -1,0 +1,117 @@
+"""How one connector is doing, as a status and sentences that say what to do: for Hull's dashboard and for the overview."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import failure as failures
+from db import run as runs
+from db.connector import Connector
+from pipeline.domain.kinds import Claim, Entity
+from pipeline.domain.reasons import REASONS, describe
+from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
+
+LEVELS: Final = ("ok", "warning", "error", "setupRequired")
+"""From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""
+
+ALL_GOOD = "Everything is in order."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The worst level found, and what there is to say."""
+
+    status: str
+    messages: list[str]
+
+
+def status_of(session: Session, connector: Connector) -> Status:
+    """Look at everything that can be known without asking the remote systems."""
+    found = [
+        *_credentials(session, connector),
+        *_pause(connector),
+        *_domain(session, connector),
+        *_runs(session, connector),
+        *_failures(session, connector),
+    ]
+    if not found:
+        return Status(status="ok", messages=[ALL_GOOD])
+    worst = max(found, key=lambda finding: LEVELS.index(finding.level))
+    return Status(status=worst.level, messages=[finding.message for finding in found])
+
+
+def _credentials(session: Session, connector: Connector) -> list[Finding]:
+    present = connectors.credentials_of(session, connector.key).keys()
+    found = []
+    if "pipedrive_api_token" not in present:
+        message = "Pipedrive is not connected yet. Open Credentials and connect an administrator's account."
+        found.append(Finding(level="setupRequired", message=message))
+    if "webhook_path" not in present:
+        message = "Pipedrive does not send changes by itself yet: they arrive with the next fetch only."
+        found.append(Finding(level="warning", message=message))
+    return found
+
+
+def _pause(connector: Connector) -> list[Finding]:
+    if connector.state != "paused":
+        return []
+    reason = connector.pause_reason
+    if reason in REASONS and reason != "connector_paused":
+        return [Finding(level="error", message=f"Paused. {describe(reason)}")]
+    return [Finding(level="warning", message=describe("connector_paused"))]
+
+
+def _domain(session: Session, connector: Connector) -> list[Finding]:
+    """The default source of the domain is a field that not every company has."""
+    fields = connectors.find_fields(session, connector.key, Entity.ORGANIZATION)
+    chosen = read_settings(connectors.settings_in_force(session, connector.key).document)
+    wants = any(
+        rule.hull is Claim.DOMAIN and rule.service == DEFAULT_ORGANIZATION_DOMAIN for rule in chosen.account_claims
+    )
+    if fields is None or not wants or any(row.get("field_code") == DEFAULT_ORGANIZATION_DOMAIN for row in fields.rows):
+        return []
+    message = (
+        "Pipedrive has no website field on Organizations, so Accounts are known by their Pipedrive id alone. "
+        "Choose in account_claims which field holds the domain."
+    )
+    return [Finding(level="warning", message=message)]
+
+
+def _runs(session: Session, connector: Connector) -> list[Finding]:
+    """The newest fetch of each entity, when it stopped on the way."""
+    newest = {run.entity: run for run in reversed(runs.latest_runs(session, connector.key))}
+    return [
+        Finding(
+            level="warning",
+            message=f"The last fetch of {Entity(run.entity).plural} stopped: {_sentence(run.reason)}",
+        )
+        for run in newest.values()
+        if run.state == "stopped"
+    ]
+
+
+def _failures(session: Session, connector: Connector) -> list[Finding]:
+    counts = failures.count_open(session, connector.key)
+    reasons: dict[str, int] = {}
+    for (_, reason), count in counts.items():
+        reasons[reason] = reasons.get(reason, 0) + count
+    return [
+        Finding(level="warning", message=f"{count} open failure{'s' if count > 1 else ''}: {_sentence(reason)}")
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
+    ]
+
+
+def _sentence(reason: str | None) -> str:
+    return describe(reason) if reason in REASONS else "see the failures of the connector."

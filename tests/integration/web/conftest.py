@@ -1,0 +1,167 @@
+"""The web app over a real PostgreSQL: one database for all these tests, emptied after each of them.
+
+The server is the one of TEST_DATABASE_URL, else one that answers on this machine, else the embedded one.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, create_engine, make_url, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from db.base import Base
+from db.connector import Connector, add_settings, keep_credential
+from db.delivery import Delivery
+from db.migrate import migrate
+from db.session import engine, transaction, use_database
+from pipeline import embedded, settings
+from pipeline.settings import Settings
+from pipeline.vault import Vault
+from pipeline.web.app import create_app
+
+LOCAL = "postgresql+psycopg2://postgres@127.0.0.1/postgres"
+
+ACME = "5f00000000000000000000ac"
+GLOBEX = "5f00000000000000000000b0"
+SECRETS = {
+    "hull_secret": "canary-hull-secret",
+    "pipedrive_api_token": "canary-pipedrive-token",
+    "webhook_path": "canary-path-token",
+    "webhook_user": "canary-user",
+    "webhook_password": "canary-pässword",
+}
+ORGANIZATION = "acme.hullapp.test"
+
+
+@dataclass
+class House:
+    """The app, a client, and what the app asked of the workers."""
+
+    app: Flask
+    client: FlaskClient
+    acme: int
+    woken: list[str] = field(default_factory=list)
+
+    def deliveries(self) -> list[Delivery]:
+        with transaction() as session:
+            return list(session.scalars(select(Delivery).order_by(Delivery.id)))
+
+
+@pytest.fixture(scope="session")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given or _answers(LOCAL):
+        yield from _own_database(given or LOCAL)
+        return
+    chosen = Settings(data_dir=Path(tmp_path_factory.mktemp("postgres")), redis_url="unused", broker_url="unused")
+    yield from _own_database(embedded.ensure(chosen).database_url)
+    embedded.remove(chosen)
+
+
+def _answers(url: str) -> bool:
+    tried = create_engine(url, connect_args={"connect_timeout": 2})
+    try:
+        tried.connect().close()
+    except OperationalError:
+        return False
+    finally:
+        tried.dispose()
+    return True
+
+
+def _own_database(url: str) -> Iterator[str]:
+    """A database of ours on that server, migrated; dropped in the end."""
+    name = f"web_{uuid.uuid4().hex[:12]}"
+    server = create_engine(
+        make_url(url).set(drivername="postgresql+psycopg2"), isolation_level="AUTOCOMMIT", future=True
+    )
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    mine = server.url.set(database=name)
+    made = create_engine(mine)
+    migrate(made)
+    made.dispose()
+    yield mine.render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture
+def environment(database_url: str, tmp_path: Path) -> Iterator[Settings]:
+    chosen = Settings(
+        data_dir=tmp_path,
+        database_url=database_url,
+        redis_url="redis://127.0.0.1:1/0",
+        broker_url="redis://127.0.0.1:1/0",  # nobody listens on port 1
+        secret_keys=(Fernet.generate_key().decode(),),
+        public_url="http://connector.test",
+        hull_key_hosts=("keys.hullapp.test",),
+        log_level="debug",
+    )
+    settings.use(chosen)
+    use_database(database_url)
+    yield chosen
+    _empty(engine())
+    engine().dispose()
+    settings.use(None)
+    use_database("")
+
+
+def _empty(made: Engine) -> None:
+    with made.begin() as connection:
+        connection.execute(text(f"TRUNCATE {', '.join(Base.metadata.tables)}"))
+
+
+@pytest.fixture
+def house(environment: Settings) -> House:
+    """One connector, Acme, with every secret; and an app whose wake-ups are only counted."""
+    with transaction() as session:
+        acme = add_connector(session, environment, ACME, "acme", SECRETS)
+    woken: list[str] = []
+    app = create_app(wake=lambda: woken.append("dispatch"))
+    return House(app=app, client=app.test_client(), acme=acme, woken=woken)
+
+
+def add_connector(session: Session, environment: Settings, id_: str, name: str, secrets: dict[str, str]) -> int:
+    connector = Connector(id=id_, name=name, hull_organization=ORGANIZATION)
+    session.add(connector)
+    session.flush()
+    vault = Vault(environment.secret_keys)
+    for secret_name, secret in secrets.items():
+        keep_credential(session, connector.key, secret_name, vault.seal(connector.key, secret_name, secret))
+    add_settings(session, connector.key, {}, author="test")
+    return connector.key
+
+
+def basic(user: str = SECRETS["webhook_user"], password: str = SECRETS["webhook_password"]) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def webhook(event_id: str = "7c812ffd-8f50-45ea-a597-b8fcba2da9c0", **data: Any) -> dict[str, Any]:
+    """Shape: https://pipedrive.readme.io/docs/webhooks-v2-migration-guide"""
+    return {
+        "meta": {
+            "action": "change",
+            "entity": "person",
+            "entity_id": "8",
+            "id": event_id,
+            "timestamp": "2026-02-01T09:30:00.616Z",
+            "version": "2.0",
+            "attempt": 1,
+        },
+        "data": {"id": 8, "name": "canary Ada Lovelace", "update_time": "2026-02-01T09:30:00Z", **data},
+        "previous": {"name": "canary A. Lovelace"},
+    }

@@ -1,0 +1,285 @@
+"""Pipedrive's door: what is let in is stored before it is acknowledged, what is not learns nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import delete
+from structlog.testing import capture_logs
+from werkzeug.test import TestResponse
+
+from db.connector import Connector, Credential, SettingsVersion
+from db.delivery import Delivery
+from db.session import engine, transaction, use_database
+from pipeline.settings import Settings
+from pipeline.web import doors as doors_module
+from tests.integration.web.conftest import ACME, GLOBEX, SECRETS, House, add_connector, basic, webhook
+
+PATH = f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}"
+
+
+def post(house: House, body: Any = None, *, path: str = PATH, **options: Any) -> TestResponse:
+    data = json.dumps(webhook() if body is None else body) if not isinstance(body, bytes) else body
+    options.setdefault("headers", basic())
+    return house.client.post(path, data=data, **options)
+
+
+def test_a_webhook_is_stored_whole_under_its_event_id(house: House) -> None:
+    answer = post(house)
+
+    assert (answer.status_code, answer.json) == (200, {"status": "stored"})
+    [delivery] = house.deliveries()
+    assert (delivery.connector_key, delivery.source, delivery.state) == (house.acme, "pipedrive", "new")
+    assert delivery.key == "7c812ffd-8f50-45ea-a597-b8fcba2da9c0"
+    assert json.loads(delivery.body) == webhook()
+
+
+def test_a_second_attempt_of_the_same_event_is_acknowledged_and_not_stored_again(house: House) -> None:
+    again = webhook()
+    again["meta"]["attempt"] = 2
+
+    assert [post(house).json, post(house, again).json] == [{"status": "stored"}, {"status": "known"}]
+    assert len(house.deliveries()) == 1
+
+
+def test_events_without_an_id_are_told_apart_by_what_they_say(house: House) -> None:
+    nameless = webhook()
+    del nameless["meta"]["id"]
+    other = json.loads(json.dumps(nameless)) | {"data": {"id": 8, "name": "Bo"}}
+    retried = json.loads(json.dumps(nameless))
+    retried["meta"]["attempt"] = 3
+
+    answers = [post(house, body).json["status"] for body in (nameless, retried, other)]  # type: ignore[index]
+
+    assert answers == ["stored", "known", "stored"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}", basic()),
+        ("/webhooks/pipedrive/acme/" + SECRETS["webhook_path"], basic()),
+        (f"/webhooks/pipedrive/{ACME}/wrong", basic()),
+        (f"/webhooks/pipedrive/{ACME}/canary-p%C3%A4th-%00", basic()),
+        (PATH, basic(user="wrong")),
+        (PATH, basic(password="wrong")),
+        (PATH, basic(password="")),
+        (PATH, basic(user="canary-user:canary", password="pässword")),
+        (PATH, {}),
+        (PATH, {"Authorization": "Bearer canary-pässword".encode().decode("latin-1")}),
+        (PATH, {"Authorization": "Basic !!!"}),
+        (PATH, {"Authorization": "Basic //79/w=="}),
+    ],
+    ids=[
+        "unknown connector",
+        "by name",
+        "wrong path",
+        "path of odd bytes",
+        "wrong user",
+        "wrong password",
+        "no password",
+        "parts moved",
+        "no credentials",
+        "bearer",
+        "not base64",
+        "not UTF-8",
+    ],
+)
+def test_whoever_is_wrong_in_anything_gets_one_and_the_same_answer(
+    house: House, path: str, headers: dict[str, str]
+) -> None:
+    answer = post(house, path=path, headers=headers)
+
+    assert (answer.status_code, answer.json) == (401, {"error": "unauthorized"})
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="webhooks", charset="UTF-8"'
+    assert house.deliveries() == []
+    assert house.woken == []
+
+
+def test_secrets_are_compared_in_constant_time_on_digests_of_bytes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    original = doors_module.hmac.compare_digest
+
+    def compare(expected: bytes, presented: bytes) -> bool:
+        compared.append((expected, presented))
+        return original(expected, presented)
+
+    monkeypatch.setattr(doors_module.hmac, "compare_digest", compare)
+
+    post(house)
+    post(house, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}")
+
+    assert len(compared) == 3  # once for the right one, twice (with what was read anew) for the stranger
+    assert all(isinstance(side, bytes) and len(side) == 32 for pair in compared for side in pair)
+    assert not any(secret.encode() in side for pair in compared for side in pair for secret in SECRETS.values())
+
+
+def test_one_connectors_secrets_open_no_other_door(house: House, environment: Settings) -> None:
+    with transaction() as session:
+        add_connector(session, environment, GLOBEX, "globex", {"webhook_path": "other"})
+
+    assert post(house, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}").status_code == 401
+    assert post(house, path=f"/webhooks/pipedrive/{GLOBEX}/other").status_code == 401
+
+
+def test_an_unreadable_secret_closes_its_own_door_only(house: House, environment: Settings) -> None:
+    with transaction() as session:
+        globex = add_connector(session, environment, GLOBEX, "globex", SECRETS)
+        session.get_one(Credential, (globex, "webhook_path")).ciphertext = b"garbage"
+
+    assert post(house).status_code == 200
+    assert post(house, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "not_json"),
+        (b"meta=1", "not_json"),
+        (b'{"meta": ', "not_json"),
+        (b"\xff\xfe{\x00}\x00", "not_json"),
+        (b'{"data": {"value": NaN}}', "not_json"),
+        (b'{"data": {"value": -Infinity}}', "not_json"),
+        (b'{"data": ' + b"9" * 5000 + b"x}", "not_json"),
+        (b"[" * 100_000, "not_json"),
+        (b"[]", "not_an_object"),
+        (b'"person"', "not_an_object"),
+        (b"null", "not_an_object"),
+        (b'{"a":' * 33 + b"1" + b"}" * 33, "too_deep"),
+        (b'{"a":' + b"[" * 900 + b"]" * 900 + b"}", "too_deep"),
+    ],
+)
+def test_what_is_no_object_of_json_is_refused_by_name(house: House, body: bytes, code: str) -> None:
+    answer = post(house, body)
+
+    assert (answer.status_code, answer.json) == (400, {"error": code})
+    assert house.deliveries() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":' * 32 + b"1" + b"}" * 32,
+        b"{}",
+        b'{"meta": []}',
+        b'{"meta": {"entity": "deal", "action": "change"}}',
+        b'{"meta": {"entity": "person", "action": "change", "entity_id": "-1", "timestamp": 1}}',
+    ],
+)
+def test_an_object_that_makes_no_sense_is_kept_for_a_person_to_see(house: House, body: bytes) -> None:
+    assert [post(house, body).json, post(house, body).json] == [{"status": "stored"}, {"status": "known"}]
+
+    [delivery] = house.deliveries()
+    assert delivery.body == body
+
+
+@pytest.mark.parametrize("event_id", ["a\x00b", "\ud800", "ü", "x" * 256, "a\nb"])
+def test_an_event_id_no_database_would_hold_is_kept_as_its_digest(house: House, event_id: str) -> None:
+    body = json.dumps(webhook(event_id)).encode()
+
+    assert [post(house, body).json, post(house, body).json] == [{"status": "stored"}, {"status": "known"}]
+    [delivery] = house.deliveries()
+    assert len(delivery.key) == 32
+
+
+def test_a_name_with_half_a_surrogate_pair_does_not_cost_the_delivery(house: House) -> None:
+    assert post(house, webhook(name="\ud83d")).status_code == 200
+    assert len(house.deliveries()) == 1
+
+
+def test_a_body_above_one_megabyte_is_too_large_and_one_below_is_not(house: House) -> None:
+    allowed = json.dumps(webhook(name="x" * (1024 * 1024 - 600))).encode()
+    above = json.dumps(webhook(name="x" * (1024 * 1024 + 1))).encode()
+
+    assert post(house, allowed).status_code == 200
+    answer = post(house, above)
+    assert (answer.status_code, answer.json["error"]) == (413, "too_large")  # type: ignore[index]
+
+
+def test_a_large_body_of_a_stranger_is_not_even_read(house: House) -> None:
+    assert post(house, b"x" * (2 * 1024 * 1024), headers={}).status_code == 401
+
+
+def test_only_post_is_taken(house: House) -> None:
+    answer = house.client.get(PATH, headers=basic())
+
+    assert (answer.status_code, answer.json["error"]) == (405, "method_not_allowed")  # type: ignore[index]
+    assert "POST" in answer.headers["Allow"]
+
+
+def test_a_paused_connector_goes_on_keeping_what_comes(house: House) -> None:
+    with transaction() as session:
+        session.get_one(Connector, house.acme).state = "paused"
+
+    assert post(house).status_code == 200
+
+
+def test_with_the_database_away_the_sender_is_asked_to_come_again(house: House, database_url: str) -> None:
+    assert post(house).status_code == 200
+    engine().dispose()
+    use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
+
+    answers = [post(house, webhook("another")), house.client.get("/metrics"), house.client.get("/")]
+
+    use_database(database_url)
+    assert [answer.status_code for answer in answers] == [503, 503, 503]
+    assert all(answer.headers["Retry-After"] == "5" for answer in answers)
+    assert answers[0].json["error"] == "database_unavailable"  # type: ignore[index]
+    assert post(house, webhook("another")).json == {"status": "stored"}
+
+
+def test_a_connector_removed_a_moment_ago_is_unknown(house: House) -> None:
+    assert post(house, webhook("first")).status_code == 200
+    with transaction() as session:
+        for table in (Delivery, Credential, SettingsVersion, Connector):
+            session.execute(delete(table))
+
+    assert post(house, webhook("second")).status_code == 401
+
+
+def test_secrets_made_a_moment_ago_open_the_door(house: House, environment: Settings) -> None:
+    path = f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}"
+    now = [100.0]
+    doors = doors_module.Doors(clock=lambda: now[0])
+    given = (GLOBEX, SECRETS["webhook_path"], SECRETS["webhook_user"], SECRETS["webhook_password"])
+
+    assert doors.admit_webhook(*given) is None
+    with transaction() as session:
+        globex = add_connector(session, environment, GLOBEX, "globex", SECRETS)
+    assert doors.admit_webhook(*given) is None  # known to be unknown half a second ago
+    now[0] += doors_module.RENEW_REFUSING_S
+    assert doors.admit_webhook(*given) == globex
+    assert post(house, path=path).status_code == 200
+
+
+def test_secrets_that_were_replaced_no_longer_open_it(house: House) -> None:
+    now = [100.0]
+    doors = doors_module.Doors(clock=lambda: now[0])
+    given = (ACME, SECRETS["webhook_path"], SECRETS["webhook_user"], SECRETS["webhook_password"])
+
+    assert doors.admit_webhook(*given) == house.acme
+    with transaction() as session:
+        session.execute(delete(Credential))
+    assert doors.admit_webhook(*given) == house.acme
+    now[0] += doors_module.RENEW_S
+    assert doors.admit_webhook(*given) is None
+
+
+def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
+    house: House, capsys: pytest.CaptureFixture[str], database_url: str
+) -> None:
+    texts = []
+    with capture_logs() as lines:
+        texts += [post(house).text, post(house, b'{"canary": ').text, post(house, path=PATH + "x").text]
+        texts += [post(house, headers=basic(password="canary-guess")).text]
+        use_database("postgresql+psycopg2://canary:canary@127.0.0.1:1/canary")
+        texts.append(post(house, webhook("canary-event")).text)
+        use_database(database_url)
+
+    said = capsys.readouterr()
+    assert len(lines) >= 4
+    assert "canary" not in repr(lines) + said.out + said.err + "".join(texts)
