@@ -21,9 +21,10 @@ from pipeline.errors import Rejected, Skip
 from pipeline.transform.claims import CLAIMS, Normalise, name_domain_claim
 from pipeline.transform.field_sources import FieldSource, find_source, is_listed
 from pipeline.transform.hull_reports import attribute_name
+from pipeline.transform.reading.simple import read_id
 from pipeline.transform.record_shapes import OPTIONAL
 from pipeline.transform.times import epoch_seconds
-from pipeline.transform.values import Reader, read_id, reader_for
+from pipeline.transform.values import Reader, reader_for
 
 ID_ATTRIBUTE: Final = "pipedrive/id"
 

@@ -15,6 +15,7 @@ from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.webhooks import WebhookAction, WebhookHead, WebhookRecord
 from pipeline.errors import Rejected, Skip
+from pipeline.transform.record_shapes import OPTIONAL
 from pipeline.transform.times import epoch_milliseconds
 
 _ACTIONS: Final = frozenset(action.value for action in WebhookAction)
@@ -85,8 +86,8 @@ def complete_record(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Fill what a webhook leaves out from the last snapshot.
 
-    Shape:  webhook with a record, last whole record or None, codes of the custom fields that are mapped
-            → (the record, codes of mapped custom fields that only a new fetch can tell)
+    Shape:  webhook with a record, last whole record or None, mapped custom fields and keys given on request
+            → (the record, those of the mapped that only a new fetch can tell)
     Keys that webhooks never carry keep their snapshot value. A custom field that was empty and is not mentioned is
     still empty. One that was set and is not mentioned is either unchanged or emptied, which only a fetch can tell.
     """
@@ -97,7 +98,8 @@ def complete_record(
     unsure = tuple(code for code in webhook.absent if code in used and filled.get(code, True) is not None)
     record = {**before, **webhook.record}
     record["custom_fields"] = {**filled, **webhook.record["custom_fields"]}
-    return record, unsure
+    on_request = tuple(key for key in OPTIONAL[webhook.head.entity] if key in used and key not in record)
+    return record, unsure + on_request
 
 
 def _decode_record(data: dict[str, Any], catalog: FieldCatalog) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import Rejected
+from pipeline.transform.reading.composed import read_primary
 from pipeline.transform.record_shapes import ADDRESS_PARTS
-from pipeline.transform.values import read_primary
 from pipeline.transform.writing.simple import (
     MAX_CHARS,
     SHORT_CHARS,

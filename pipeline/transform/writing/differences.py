@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pipeline.errors import Rejected
-from pipeline.transform.values import read_amount, read_boolean, read_id, read_ids, read_number
+from pipeline.transform.reading.composed import read_amount
+from pipeline.transform.reading.options import read_ids
+from pipeline.transform.reading.simple import read_boolean, read_id, read_number
 from pipeline.transform.writing.simple import write_day, write_day_or_time, write_time
 
 
@@ -55,13 +57,19 @@ def _money(value: Any) -> Any:
 
 
 def _range(value: Any) -> Any:
-    start, until = (value.get("value"), value.get("until")) if type(value) is dict else (value, None)
-    return tuple(write_day_or_time(end) if end else None for end in (start, until)) if start or until else None
+    start, until = _of(value, "value"), _of(value, "until")
+    if not start and not until:
+        return None
+    return *(write_day_or_time(end) if end else None for end in (start, until)), _of(value, "timezone_id")
 
 
 def _clock_time(value: Any) -> Any:
-    start = value.get("value") if type(value) is dict else value
-    return write_time(start) if start else None
+    start = _of(value, "value")
+    return (write_time(start), _of(value, "timezone_id")) if start else None
+
+
+def _of(value: Any, part: str) -> Any:
+    return value.get(part) if type(value) is dict else (value if part == "value" else None)
 
 
 def _address(value: Any) -> Any:

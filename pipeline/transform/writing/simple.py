@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from pipeline.errors import Rejected
 from pipeline.transform.field_sources import FieldSource
+from pipeline.transform.reading.options import read_ids
+from pipeline.transform.reading.simple import read_boolean, read_number
 from pipeline.transform.texts import is_usable
 from pipeline.transform.times import iso_day, iso_time
-from pipeline.transform.values import read_boolean, read_ids, read_number
 
 MAX_CHARS: Final[Mapping[str, int]] = {"text": 65_000, "notes": 10_000}
 SHORT_CHARS: Final = 255

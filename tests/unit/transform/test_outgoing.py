@@ -162,6 +162,15 @@ def test_a_range_takes_its_end_from_the_attribute_beside_it(
     assert write_custom(kind, start, current, {"x_until": until}) == expected
 
 
+def test_a_zone_can_be_mapped_beside_its_time() -> None:
+    transform = person(("at", CODES["time"]), ("zone", f"{CODES['time']}_timezone_id"))
+
+    assert transform.write({"at": "09:00", "zone": 318}, ada()).is_empty
+    assert transform.write({"at": "09:00", "zone": 5}, ada()).fields == {
+        "custom_fields": {CODES["time"]: {"value": "09:00:00", "timezone_id": 5}}
+    }
+
+
 class TestAnAddress:
     def test_that_is_new_is_written_with_the_mapped_parts_only(self) -> None:
         row = AttributeMapping(hull="home", service="address", parts=("country",))

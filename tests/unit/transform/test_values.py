@@ -177,6 +177,8 @@ def test_a_field_of_an_unheard_of_type_passes_if_it_is_small_and_sound(value: ob
 
     record["custom_fields"][code] = {"a": [1]}
     assert transform.read(record).attributes["x"] == {"a": [1]}
+    record["custom_fields"][code] = ["not a NUL: \\u0000"]
+    assert transform.read(record).problems == ()
     record["custom_fields"][code] = value
     assert [problem.reason for problem in transform.read(record).problems] == [reason]
 

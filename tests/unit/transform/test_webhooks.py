@@ -119,6 +119,12 @@ class TestCompletingAChange:
 
         assert unsure == (CODES["enum"],)
 
+    def test_asks_for_a_fetch_when_a_mapped_counter_was_never_read(self) -> None:
+        body = decode_webhook(webhook(ada(), PERSON_FIELDS), PERSON_FIELDS)
+
+        assert complete_record(body, ada(), {"notes_count"})[1] == ("notes_count",)
+        assert complete_record(body, ada(notes_count=3), {"notes_count"})[1] == ()
+
     def test_keeps_what_webhooks_never_carry_from_the_snapshot(self) -> None:
         snapshot = ada(picture_id=33, open_deals_count=2, name="Older")
 
