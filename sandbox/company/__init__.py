@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from sandbox.company.bodies import Record
-from sandbox.company.company import Behaviour, Company, Event, User
+from sandbox.company.company import Company
 from sandbox.company.fields import ENTITIES, Entity, Field, Option
-from sandbox.company.generate import Shares
+from sandbox.company.generated.draws import Shares
 from sandbox.company.load import load_fields, load_jsonl
 from sandbox.company.store import PageQuery
+from sandbox.company.words import Behaviour, Event, User
 from sandbox.company.writes import Invalid
 
 __all__ = [

@@ -7,59 +7,27 @@ change. Used by the HTTP side and by tests alike; every public method takes the 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-from sandbox.company import fields, generate, store, values, writes
+from sandbox.company import store, writes
 from sandbox.company.bodies import Record, blank, decode, encode, plain_integer, reshape, seconds
+from sandbox.company.catalogue import make_fields
 from sandbox.company.fields import ENTITIES, Entity, Field
-from sandbox.company.generate import Facts, Shares
+from sandbox.company.generated import draws, values
+from sandbox.company.generated.draws import Facts, Shares
+from sandbox.company.generated.organizations import OrganizationGenerator
+from sandbox.company.generated.persons import PersonGenerator
 from sandbox.company.search import SearchIndex, SearchQuery
 from sandbox.company.store import PageQuery, Row
+from sandbox.company.words import Action, Behaviour, Event, Source, make_users
 
 FIRST_NEW_NUMBER = 20_000
-Source = Literal["api", "app"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
-    """A seat in the company."""
-
-    id: int
-    name: str
-    email: str
-    admin: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One change of one record: what it was, what it is, when (epoch seconds, with a fraction) and by whom."""
-
-    action: Literal["create", "change", "delete"]
-    entity: Entity
-    id: int
-    before: Record | None
-    after: Record | None
-    moment: float
-    source: Source
-
-
-@dataclass(slots=True, kw_only=True)
-class Behaviour:
-    """Answers the documentation leaves open; each is a switch, so that a client can be tried against either."""
-
-    list_deleted: bool = False  # deleted records appear in lists and answer to GET with is_deleted true
-    unlink_persons: bool = True  # deleting an Organization sets its Persons' org_id to null and bumps them
-    idle_update_bumps: bool = False  # a PATCH that changes nothing sets update_time and raises an event
-    created_status: int = 200
-    search_delay_s: float = 0.0  # how long a change stays unseen by search
 
 
 class Company:
@@ -89,10 +57,10 @@ class Company:
         self.id = 8_000_000 + seed
         self.name = "Harborlight Trading"
         self.domain = f"harborlight-{seed}"
-        self.users = _users(seed)
+        self.users = make_users(seed)
         self.numbers = itertools.count(FIRST_NEW_NUMBER)  # ids of fields and options made later, never given twice
         self.fields: dict[Entity, list[Field]] = {
-            entity: fields.make_fields(seed, entity, firmographics=firmographics) for entity in ENTITIES
+            entity: make_fields(seed, entity, firmographics=firmographics) for entity in ENTITIES
         }
         self._now_s = int(clock()) if now is None else int(now.timestamp())
         self._counts: dict[Entity, int] = {"person": persons, "organization": organizations}
@@ -119,9 +87,9 @@ class Company:
         users = tuple(user.id for user in self.users)
         ids = values.Range(persons=self._counts["person"], organizations=self._counts["organization"], users=users)
         shared: dict[str, Any] = {"seed": self.seed, "ids": ids, "shares": self._shares, "now_s": self._now_s}
-        self._generators: dict[Entity, generate.PersonGenerator | generate.OrganizationGenerator] = {
-            "person": generate.PersonGenerator(fields=self.fields["person"], gone=self._gone, **shared),
-            "organization": generate.OrganizationGenerator(
+        self._generators: dict[Entity, PersonGenerator | OrganizationGenerator] = {
+            "person": PersonGenerator(fields=self.fields["person"], gone=self._gone, **shared),
+            "organization": OrganizationGenerator(
                 fields=self.fields["organization"], firmographics=self.firmographics, **shared
             ),
         }
@@ -204,7 +172,7 @@ class Company:
         with self.lock:
             members = writes.judge(entity, body, self._context(entity), creating=True)
             moment = self.clock()
-            now = generate.rfc3339(int(moment)).decode()
+            now = draws.rfc3339(int(moment)).decode()
             record = {**self._blank(entity, store.next_id(self._store, entity), now), **members}
             record["custom_fields"] = self._blank_custom_fields(entity) | members.get("custom_fields", {})
             self._put(entity, record, update_time=int(moment))
@@ -239,7 +207,7 @@ class Company:
                 **before,
                 "id": record_id,
                 "is_deleted": True,
-                "update_time": generate.rfc3339(int(moment)).decode(),
+                "update_time": draws.rfc3339(int(moment)).decode(),
             }
             self._put(entity, after, update_time=int(moment), raw=row.raw)
             self._announce("delete", entity, record_id, before, None, moment, source)
@@ -303,7 +271,7 @@ class Company:
         """Keep a well-formed v2 record as history: with its own id and times if it has them, and without an event."""
         with self.lock:
             moment = self._now_s
-            now = generate.rfc3339(moment).decode()
+            now = draws.rfc3339(moment).decode()
             record_id = record.get("id") or store.next_id(self._store, entity)
             whole = {**self._blank(entity, record_id, now), **record, "id": record_id}
             whole["custom_fields"] = self._blank_custom_fields(entity) | dict(record.get("custom_fields") or {})
@@ -312,7 +280,7 @@ class Company:
 
     def _replace(self, entity: Entity, before: Record, after: Record, source: Source) -> Record:
         moment = self.clock()
-        after["update_time"] = generate.rfc3339(int(moment)).decode()
+        after["update_time"] = draws.rfc3339(int(moment)).decode()
         self._put(entity, after, update_time=int(moment))
         self._announce("change", entity, after["id"], before, after, moment, source)
         return after
@@ -333,7 +301,7 @@ class Company:
 
     def _announce(
         self,
-        action: Literal["create", "change", "delete"],
+        action: Action,
         entity: Entity,
         record_id: int,
         before: Record | None,
@@ -377,12 +345,3 @@ class Company:
     def field(self, entity: Entity, code: str) -> Field | None:
         """Find a field by its code."""
         return next((field for field in self.fields[entity] if field.code == code), None)
-
-
-def _users(seed: int) -> list[User]:
-    base = 12_400_000 + int(hashlib.sha1(str(seed).encode(), usedforsecurity=False).hexdigest()[:4], 16)
-    people = (("Ada Lindqvist", "ada"), ("Bo Okafor", "bo"), ("Cyd Moreau", "cyd"), ("Дарья Орлова", "darya"))
-    return [
-        User(id=base + 7 * n, name=name, email=f"{slug}@harborlight.example", admin=n < 2)
-        for n, (name, slug) in enumerate(people)
-    ]

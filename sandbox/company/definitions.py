@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from sandbox.company.fields import Entity, Field, Option, code_of
+from sandbox.company.catalogue import code_of
+from sandbox.company.fields import Entity, Field, Option
 
 if TYPE_CHECKING:
     from sandbox.company.company import Company

@@ -12,10 +12,11 @@ from typing import Any
 
 import orjson
 
-from sandbox.company import fields, values
+from sandbox.company import fields
 from sandbox.company.bodies import Record
 from sandbox.company.company import Company
 from sandbox.company.fields import Entity
+from sandbox.company.generated import values
 
 
 def load_jsonl(company: Company, path: str | Path) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 from sandbox.company.fields import ENTITIES, Entity
-from sandbox.company.generate import Facts
+from sandbox.company.generated.draws import Facts
 
 SortField = Literal["id", "update_time", "add_time"]
 Bound = tuple[int, int]  # (value of the sort field, id)

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from sandbox.company.fields import ADDRESS_PARTS, FIRMOGRAPHICS, Entity, Field
-from sandbox.company.values import ZONES
+from sandbox.company.generated.values import ZONES
 
 MAX_VARCHAR = 255
 MAX_TEXT = 65_000

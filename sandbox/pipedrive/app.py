@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import requests
@@ -19,25 +18,16 @@ from sandbox.company import ENTITIES, Company, Entity
 from sandbox.pipedrive import answers, control, fields, records, search, users
 from sandbox.pipedrive.answers import ApiError
 from sandbox.pipedrive.delivery import Delivery
-from sandbox.pipedrive.faults import Faults, spoil
-from sandbox.pipedrive.ledger import Ledger
-from sandbox.pipedrive.limits import BurstLimiter
+from sandbox.pipedrive.gate.access import API_TOKEN, Access, read_token
+from sandbox.pipedrive.gate.faults import Faults, spoil
+from sandbox.pipedrive.gate.ledger import Ledger
+from sandbox.pipedrive.gate.limits import BurstLimiter
 from sandbox.pipedrive.webhooks import Subscriptions
 
-API_TOKEN = "sandbox-api-token"  # noqa: S105 (opens nothing but a sandbox)
 DAILY_WRITES = 10_000
 
 View = Callable[..., Response]
 Route = tuple[str, str, str, int, View]  # method, path, kind of call, cost in tokens, view
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """Who may call: one API token, some access tokens, and whether the token may stand in the query string."""
-
-    api_token: str = API_TOKEN
-    access_tokens: frozenset[str] = frozenset()
-    token_in_query: bool = True
 
 
 class PipedriveApp(Flask):
@@ -155,7 +145,7 @@ def _enter(app: PipedriveApp) -> Response | None:
     g.headers = {}
     if request.path.startswith(control.PREFIX):
         return None
-    token = _token(app.access)
+    token = read_token(app.access)
     allowance = app.limiter.take(token, search=_call()[0] == "search")
     g.headers = allowance.headers()
     if not allowance.passes:
@@ -169,24 +159,6 @@ def _enter(app: PipedriveApp) -> Response | None:
         g.fault = fault
         return None
     return spoil(fault, None)
-
-
-def _token(access: Access) -> str:
-    """Read and judge the caller's token. Source: docs page core-api-concepts-authentication."""
-    bearer = request.headers.get("Authorization")
-    if bearer is not None and "x-api-token" not in request.headers:
-        scheme, _, token = bearer.partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise answers.gateway(400, "Invalid request: malformed authorization header")
-        if token.strip() not in access.access_tokens:
-            raise answers.gateway(401, "Invalid token: access_token is invalid")
-        return token.strip()
-    given = request.headers.get("x-api-token")
-    if given is None and access.token_in_query:
-        given = request.args.get("api_token")
-    if given != access.api_token:
-        raise answers.gateway(401, "unauthorized access")
-    return given
 
 
 def _leave(app: PipedriveApp, answer: Response) -> Response:

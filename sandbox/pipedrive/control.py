@@ -14,8 +14,8 @@ from flask import Response, request
 from sandbox.company import ENTITIES, Company, Entity, Invalid
 from sandbox.company.bodies import encode
 from sandbox.pipedrive import answers
-from sandbox.pipedrive.faults import Faults
-from sandbox.pipedrive.ledger import Ledger
+from sandbox.pipedrive.gate.faults import Faults
+from sandbox.pipedrive.gate.ledger import Ledger
 from sandbox.pipedrive.records import json_object
 
 PREFIX = "/__sandbox__/"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.company import Company, load_fields, load_jsonl
-from sandbox.pipedrive.app import API_TOKEN, PipedriveApp, create_app
+from sandbox.pipedrive.app import PipedriveApp, create_app
+from sandbox.pipedrive.gate.access import API_TOKEN
 
 FACTORY = "sandbox.pipedrive.start:make_app"
 

@@ -1,0 +1,1 @@
+"""Persons and Organizations that follow from a seed."""

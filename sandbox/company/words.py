@@ -1,0 +1,57 @@
+"""What is said about a company: its users, what happens in it, and how it behaves where the documentation is silent."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from sandbox.company.bodies import Record
+from sandbox.company.fields import Entity
+
+Action = Literal["create", "change", "delete"]
+Source = Literal["api", "app"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """A seat in the company."""
+
+    id: int
+    name: str
+    email: str
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One change of one record: what it was, what it is, when (epoch seconds, with a fraction) and by whom."""
+
+    action: Action
+    entity: Entity
+    id: int
+    before: Record | None
+    after: Record | None
+    moment: float
+    source: Source
+
+
+@dataclass(slots=True, kw_only=True)
+class Behaviour:
+    """Answers the documentation leaves open; each is a switch, so that a client can be tried against either."""
+
+    list_deleted: bool = False  # deleted records appear in lists and answer to GET with is_deleted true
+    unlink_persons: bool = True  # deleting an Organization sets its Persons' org_id to null and bumps them
+    idle_update_bumps: bool = False  # a PATCH that changes nothing sets update_time and raises an event
+    created_status: int = 200
+    search_delay_s: float = 0.0  # how long a change stays unseen by search
+
+
+def make_users(seed: int) -> list[User]:
+    """Seat the same four users for the same seed; tokens belong to the first."""
+    base = 12_400_000 + int(hashlib.sha1(str(seed).encode(), usedforsecurity=False).hexdigest()[:4], 16)
+    people = (("Ada Lindqvist", "ada"), ("Bo Okafor", "bo"), ("Cyd Moreau", "cyd"), ("Дарья Орлова", "darya"))
+    return [
+        User(id=base + 7 * n, name=name, email=f"{slug}@harborlight.example", admin=n < 2)
+        for n, (name, slug) in enumerate(people)
+    ]
