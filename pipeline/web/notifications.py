@@ -20,6 +20,7 @@ from pipeline.errors import Retryable
 from pipeline.tasks.staging import write_lenient
 from pipeline.tasks.webhooks import clean_key
 from pipeline.telemetry import logger
+from pipeline.web.answers import RETRY_AFTER_S
 from pipeline.web.doors import Doors
 from pipeline.web.intake import BodyRefused, read_object, store
 from pipeline.web.waker import Waker
@@ -116,16 +117,21 @@ def _text(given: dict[str, Any], name: str) -> str | None:
 
 def _ask_again(status: HTTPStatus, error: Exception) -> tuple[Response, int]:
     """Hull's own form of an error: the same messages again in a second, and what was wrong with them."""
-    name = type(error).__name__
-    code = getattr(error, "code", "N/A") if isinstance(error, Incorrect | NotificationRefused | BodyRefused) else name
-    message = str(error) if isinstance(error, Incorrect | NotificationRefused) else HTTPStatus(status).phrase
-    if isinstance(error, BodyRefused):
-        code, message = "MISSING_NOTIFICATION_PAYLOAD", error.code
-    logger().warning("notification.refused", reason=code, status=int(status))
-    answer = jsonify(flow_control=_RETRY, error={"message": message, "name": name, "code": code})
+    code, message = _words(error)
+    logger().warning("notification.refused", reason=code, error=type(error).__name__, status=int(status))
+    answer = jsonify(flow_control=_RETRY, error={"message": message, "name": type(error).__name__, "code": code})
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        answer.headers["Retry-After"] = "5"
+        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
     return answer, status
+
+
+def _words(error: Exception) -> tuple[str, str]:
+    """(code, message) that may be told: of what is not an answer of ours, nothing."""
+    if isinstance(error, BodyRefused):
+        return "MISSING_NOTIFICATION_PAYLOAD", error.code
+    if isinstance(error, Incorrect | NotificationRefused):
+        return error.code, str(error)
+    return "N/A", "not taken in; please send it again"
 
 
 _STATUSES: Final[dict[type[Exception], HTTPStatus]] = {

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from db import connector as connectors
 from db.session import transaction
+from pipeline.settings import settings
 from pipeline.tasks.app import app as tasks_app
 from pipeline.telemetry import logger
 from pipeline.web.figures import Figure, all_figures, oldest_due_s
@@ -70,7 +71,7 @@ def metrics() -> Response:
 
 def broker_answers() -> str:
     """Raises whatever the broker's client raises."""
-    with tasks_app.connection_for_write(connect_timeout=BROKER_TIMEOUT_S) as connection:
+    with tasks_app.connection_for_write(settings().broker_url, connect_timeout=BROKER_TIMEOUT_S) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=BROKER_TIMEOUT_S)
     return "ok"
 

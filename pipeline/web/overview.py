@@ -49,8 +49,8 @@ class Card:
 
 
 def room() -> Blueprint:
-    """The page, and the style sheet beside it."""
-    routes = Blueprint("overview", __name__, template_folder="templates", static_folder="static")
+    """The page; its template and style sheet are the app's own."""
+    routes = Blueprint("overview", __name__)
     routes.add_url_rule("/", view_func=show)
     return routes
 

@@ -17,7 +17,7 @@ import pytest
 from cryptography.fernet import Fernet
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, create_engine, make_url, select, text
+from sqlalchemy import Engine, create_engine, delete, make_url, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -108,6 +108,8 @@ def environment(database_url: str, tmp_path: Path) -> Iterator[Settings]:
         broker_url="redis://127.0.0.1:1/0",  # nobody listens on port 1
         secret_keys=(Fernet.generate_key().decode(),),
         public_url="http://connector.test",
+        pipedrive_api_url="https://acme.pipedrive.test",
+        pipedrive_burst_limit=0,
         hull_key_hosts=("keys.hullapp.test",),
         log_level="debug",
     )
@@ -121,8 +123,10 @@ def environment(database_url: str, tmp_path: Path) -> Iterator[Settings]:
 
 
 def _empty(made: Engine) -> None:
+    """By DELETE: of tables that hold a few rows, TRUNCATE takes ten times as long."""
     with made.begin() as connection:
-        connection.execute(text(f"TRUNCATE {', '.join(Base.metadata.tables)}"))
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(delete(table))
 
 
 @pytest.fixture

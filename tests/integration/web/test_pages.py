@@ -1,0 +1,364 @@
+"""What is shown: to probes, to Prometheus, to Hull's dashboard, to a person with a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import func, insert
+from structlog.testing import capture_logs
+
+from db.batch import Batch
+from db.change import Change
+from db.connector import Connector, Credential, add_settings, keep_fields
+from db.delivery import Delivery
+from db.failure import NewFailure, keep_failures
+from db.run import Run
+from db.session import transaction, use_database
+from pipeline.web import hull_pages, operations
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, basic, webhook
+
+CREDENTIALS = {"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
+PAGES = ["/", "/healthz", "/readyz", "/metrics", "/manifest.json", "/status", "/static/pipeline.css", "/nowhere"]
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "broker_answers", lambda: "ok")
+
+
+def add_change(connector_key: int, age_s: float) -> None:
+    due_at = func.now() - timedelta(seconds=age_s)
+    values = {"connector_key": connector_key, "direction": "incoming", "entity": "person", "record_id": "8"}
+    with transaction() as session:
+        session.execute(insert(Change).values(**values, cause="webhook", due_at=due_at))
+
+
+def add_batch(connector_key: int, age_s: float, state: str = "ready") -> None:
+    due_at = func.now() - timedelta(seconds=age_s)
+    values = {"connector_key": connector_key, "direction": "incoming", "entity": "person", "queue": "bulk"}
+    with transaction() as session:
+        session.execute(insert(Batch).values(**values, state=state, due_at=due_at))
+
+
+def add_delivery(connector_key: int, age_s: float) -> None:
+    received_at = func.now() - timedelta(seconds=age_s)
+    values = {"connector_key": connector_key, "source": "hull", "key": "k", "body": b"{}"}
+    with transaction() as session:
+        session.execute(insert(Delivery).values(**values, received_at=received_at))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_answer_keeps_browsers_strict(house: House, path: str) -> None:
+    answer = house.client.get(path)
+    answer.close()
+
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert len(answer.headers["X-Request-Id"]) == 16
+
+
+def test_the_process_is_healthy_without_a_database(house: House, database_url: str) -> None:
+    use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
+
+    healthy, ready = house.client.get("/healthz"), house.client.get("/readyz")
+
+    use_database(database_url)
+    assert (healthy.status_code, healthy.json) == (200, {"status": "ok"})
+    assert ready.status_code == 503
+    assert ready.json is not None
+    assert ready.json["checks"]["database"] == "unreachable"
+
+
+def test_it_is_not_ready_while_nobody_answers_for_the_broker(house: House) -> None:
+    answer = house.client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["checks"] == {"database": "ok", "broker": "unreachable", "progress": "ok"}
+
+
+@pytest.mark.usefixtures("broker")
+def test_it_is_ready_when_everything_answers_and_nothing_is_overdue(house: House) -> None:
+    add_change(house.acme, age_s=60)
+    add_batch(house.acme, age_s=-600)
+    add_batch(house.acme, age_s=600, state="done")
+
+    answer = house.client.get("/readyz")
+
+    assert (answer.status_code, answer.json and answer.json["status"]) == (200, "ok")
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize("add", [add_change, add_batch, add_delivery])
+def test_it_is_not_ready_while_due_work_finds_no_worker(house: House, add: Callable[[int, float], None]) -> None:
+    add(house.acme, 600)
+
+    answer = house.client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["checks"]["progress"].startswith("work has been due for 60")
+
+
+@pytest.mark.usefixtures("broker")
+def test_work_of_a_paused_connector_may_wait(house: House) -> None:
+    add_change(house.acme, 600)
+    with transaction() as session:
+        session.get_one(Connector, house.acme).state = "paused"
+
+    assert house.client.get("/readyz").status_code == 200
+
+
+def test_prometheus_is_told_what_the_database_holds(house: House) -> None:
+    house.client.post(
+        f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}", data=json.dumps(webhook()), headers=basic()
+    )
+    add_batch(house.acme, 300)
+    add_batch(house.acme, 0, state="done")
+    add_failure(house)
+    add_run(house)
+
+    answer = house.client.get("/metrics")
+
+    assert answer.content_type == operations.CONTENT_TYPE
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert found.pop(("pipeline_oldest_due_age_seconds",)) == pytest.approx(300, abs=5)
+    assert found == {
+        ("pipeline_deliveries", ACME, "pipedrive", "new"): 1,
+        ("pipeline_batches", ACME, "incoming", "ready"): 1,
+        ("pipeline_batches", ACME, "incoming", "done"): 1,
+        ("pipeline_runs", ACME, "person", "stopped"): 1,
+        ("pipeline_failures", ACME, "person", "wrong_type"): 1,
+        ("pipeline_connectors", ACME, "active"): 1,
+    }
+
+
+def add_failure(house: House) -> None:
+    failure = NewFailure(
+        connector_key=house.acme,
+        kind="record",
+        subject="incoming:person:8",
+        direction="incoming",
+        entity="person",
+        stage="transform",
+        reason="wrong_type",
+        detail="birthday",
+    )
+    with transaction() as session:
+        keep_failures(session, [failure])
+
+
+def add_run(house: House, state: str = "stopped") -> None:
+    run = Run(connector_key=house.acme, entity="person", kind="full", state=state, cause="test", settings_version=1)
+    run.reason, run.read = "page_repeats", 68_500
+    with transaction() as session:
+        session.add(run)
+
+
+def status(house: House, method: str = "GET", **changed: str) -> Any:
+    return house.client.open("/status", method=method, query_string=CREDENTIALS | changed)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_connector_with_nothing_amiss_is_ok(house: House, method: str) -> None:
+    answer = status(house, method)
+
+    assert (answer.status_code, answer.json) == (200, {"status": "ok", "messages": ["Everything is in order."]})
+
+
+def test_hull_may_name_the_connector_either_way(house: House) -> None:
+    renamed = {"id": ACME, "organization": ORGANIZATION.upper(), "secret": SECRETS["hull_secret"]}
+
+    assert house.client.get("/status", query_string=renamed).status_code == 200
+
+
+@pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"secret": ""}, {"organization": "x"}, {"ship": "acme"}])
+def test_a_status_is_told_to_those_who_know_the_secret(house: House, changed: dict[str, str]) -> None:
+    answer = status(house, **changed)
+
+    assert (answer.status_code, answer.json["error"]) == (401, "unauthorized")
+
+
+def test_without_pipedrives_credentials_setup_is_required(house: House) -> None:
+    with transaction() as session:
+        session.delete(session.get_one(Credential, (house.acme, "pipedrive_api_token")))
+
+    answer = status(house)
+
+    assert answer.json["status"] == "setupRequired"
+    assert "not connected" in answer.json["messages"][0]
+
+
+def test_a_pause_that_the_pipeline_made_is_an_error_that_says_what_to_do(house: House) -> None:
+    pause(house, "unauthorized")
+
+    answer = status(house)
+
+    assert answer.json["status"] == "error"
+    assert "connect again" in answer.json["messages"][0]
+
+
+def test_a_pause_that_a_person_made_is_a_warning(house: House) -> None:
+    pause(house, None)
+
+    assert status(house).json["status"] == "warning"
+
+
+def pause(house: House, reason: str | None) -> None:
+    with transaction() as session:
+        connector = session.get_one(Connector, house.acme)
+        connector.state, connector.pause_reason = "paused", reason
+
+
+def test_failures_stopped_runs_and_missing_webhooks_are_warnings_of_their_own(house: House) -> None:
+    add_failure(house)
+    add_run(house)
+    with transaction() as session:
+        session.delete(session.get_one(Credential, (house.acme, "webhook_path")))
+
+    answer = status(house)
+
+    assert answer.json["status"] == "warning"
+    assert [message.split(":")[0] for message in answer.json["messages"]] == [
+        "Pipedrive does not send changes by itself yet",
+        "The last fetch of persons stopped",
+        "1 open failure",
+    ]
+
+
+def test_a_fetch_that_went_well_since_takes_the_warning_away(house: House) -> None:
+    add_run(house, "stopped")
+    add_run(house, "done")
+
+    assert status(house).json["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "expected"),
+    [
+        ([{"field_code": "name"}], {}, "warning"),
+        ([{"field_code": "name"}, {"field_code": "website"}], {}, "ok"),
+        ([{"field_code": "name"}], {"account_claims": [{"hull": "domain", "service": "name"}]}, "ok"),
+        ([{"field_code": "name"}], {"account_claims": []}, "ok"),
+    ],
+)
+def test_a_company_without_the_website_field_must_choose_another(
+    house: House, rows: list[Any], settings: dict[str, Any], expected: str
+) -> None:
+    with transaction() as session:
+        keep_fields(session, house.acme, "organization", rows)
+        add_settings(session, house.acme, settings, author="test")
+
+    assert status(house).json["status"] == expected
+
+
+def test_the_manifest_is_served_as_json(house: House) -> None:
+    answer = house.client.get("/manifest.json")
+
+    assert answer.json is not None
+    assert answer.json["name"] == "Pipedrive"
+
+
+def test_every_route_the_manifest_names_exists(house: House) -> None:
+    manifest = house.client.get("/manifest.json").json
+    assert manifest is not None
+    named = [manifest["admin"], "/" + manifest["readme"]]
+    named += [row["url"] for name in ("subscriptions", "statuses") for row in manifest[name]]
+
+    rules = {rule.rule for rule in house.app.url_map.iter_rules()}
+
+    assert set(named) <= rules
+
+
+def test_the_guide_is_served_where_it_is_installed(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hull_pages, "GUIDE", tmp_path / "guide.md")
+    absent = house.client.get("/readme.md")
+    (tmp_path / "guide.md").write_text("# Für alle\n", encoding="utf-8")
+    present = house.client.get("/readme.md")
+
+    assert (absent.status_code, present.status_code) == (404, 200)
+    assert present.text == "# Für alle\n"
+    assert present.content_type == "text/markdown; charset=utf-8"
+
+
+def test_the_overview_names_connectors_their_state_and_their_runs(house: House) -> None:
+    add_run(house)
+    add_failure(house)
+
+    answer = house.client.get("/")
+
+    assert answer.status_code == 200
+    for text in ("acme", ACME, ORGANIZATION, "full fetch of Persons", "68,500", "stopped", "1 open failure", ":5555/"):
+        assert text in answer.text
+    assert "<script" not in answer.text
+    assert "style=" not in answer.text
+    with house.client.get("/static/pipeline.css") as sheet:
+        assert (sheet.status_code, sheet.mimetype) == (200, "text/css")
+        assert "/static/pipeline.css" in answer.text
+
+
+def test_the_overview_escapes_what_it_is_given(house: House) -> None:
+    with transaction() as session:
+        session.get_one(Connector, house.acme).name = "<script>alert(1)</script>"
+
+    text = house.client.get("/").text
+
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_an_empty_house_says_how_to_begin(house: House) -> None:
+    with transaction() as session:
+        for credential in session.query(Credential):
+            session.delete(credential)
+        session.execute(Connector.metadata.tables["settings_versions"].delete())
+        session.execute(Connector.metadata.tables["connectors"].delete())
+
+    assert "pipeline connectors add" in house.client.get("/").text
+
+
+def test_a_defect_shows_a_request_id_and_nothing_else(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    break_open(house.app)
+
+    with capture_logs() as lines:
+        as_json = house.client.get("/broken")
+        as_text = house.client.get("/broken", headers={"Accept": "text/html"})
+
+    assert (as_json.status_code, as_text.status_code) == (500, 500)
+    assert as_json.json == {"error": "internal_error", "request_id": as_json.headers["X-Request-Id"]}
+    assert as_text.headers["X-Request-Id"] in as_text.text
+    assert as_text.content_type.startswith("text/plain")
+    assert [(line["event"], line["error"]) for line in lines] == [("web.error", "RuntimeError")] * 2
+    said = capsys.readouterr()
+    assert "canary" not in as_json.text + as_text.text + repr(lines) + said.out + said.err
+
+
+def break_open(app: Flask) -> None:
+    def fail() -> str:
+        raise RuntimeError("canary: values of a record")
+
+    app.add_url_rule("/broken", view_func=fail)
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/static/../app.py", "/static/%2e%2e/app.py", "/webhooks/pipedrive/x"])
+def test_what_is_not_there_is_not_found(house: House, path: str) -> None:
+    answer = house.client.get(path)
+
+    assert answer.status_code == 404
+    assert answer.json is not None
+    assert answer.json["error"] == "not_found"

@@ -1,0 +1,47 @@
+"""The workers are told at least once after the last delivery, seldom more, and nobody waits for it."""
+
+from __future__ import annotations
+
+import threading
+
+from pipeline.web.waker import Waker
+
+PATIENCE_S = 10
+
+
+def test_whoever_wakes_does_not_wait_for_a_broker_that_hangs() -> None:
+    told, let_go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        told.set()
+        let_go.wait(PATIENCE_S)
+
+    waker = Waker(hang, gap_s=0)
+    waker.wake()
+
+    assert told.wait(PATIENCE_S)
+    waker.wake()  # returns although the first message is still on its way
+    let_go.set()
+
+
+def test_what_was_asked_for_during_a_message_makes_one_more() -> None:
+    first, second, go_on = threading.Event(), threading.Event(), threading.Event()
+    told: list[int] = []
+
+    def tell() -> None:
+        told.append(1)
+        if len(told) == 1:
+            first.set()
+            go_on.wait(PATIENCE_S)
+        else:
+            second.set()
+
+    waker = Waker(tell, gap_s=0)
+    waker.wake()
+    assert first.wait(PATIENCE_S)
+    for _ in range(100):
+        waker.wake()
+    go_on.set()
+
+    assert second.wait(PATIENCE_S)
+    assert len(told) == 2
