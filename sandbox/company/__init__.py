@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sandbox.company.bodies import Record
+from sandbox.company.checks import Invalid
 from sandbox.company.company import Company
 from sandbox.company.fields import ENTITIES, Entity, Field, Option
 from sandbox.company.generated.draws import Shares
 from sandbox.company.load import load_fields, load_jsonl
 from sandbox.company.store import PageQuery
 from sandbox.company.words import Behaviour, Event, User
-from sandbox.company.writes import Invalid
 
 __all__ = [
     "ENTITIES",

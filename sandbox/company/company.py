@@ -18,6 +18,7 @@ from typing import Any
 from sandbox.company import store, writes
 from sandbox.company.bodies import Record, blank, decode, encode, plain_integer, reshape, seconds
 from sandbox.company.catalogue import make_fields
+from sandbox.company.checks import Context
 from sandbox.company.fields import ENTITIES, Entity, Field
 from sandbox.company.generated import draws, values
 from sandbox.company.generated.draws import Facts, Shares
@@ -168,7 +169,7 @@ class Company:
     # -- changing --------------------------------------------------------------------------------------------------
 
     def create(self, entity: Entity, body: Mapping[str, Any], *, source: Source = "api") -> Record:
-        """Create a record from a body as the API takes it. Raises: writes.Invalid."""
+        """Create a record from a body as the API takes it. Raises: Invalid."""
         with self.lock:
             members = writes.judge(entity, body, self._context(entity), creating=True)
             moment = self.clock()
@@ -180,7 +181,7 @@ class Company:
             return record
 
     def edit(self, entity: Entity, record_id: int, body: Mapping[str, Any], *, source: Source = "api") -> Record | None:
-        """Change some members of a record; None when it does not exist. Raises: writes.Invalid."""
+        """Change some members of a record; None when it does not exist. Raises: Invalid."""
         with self.lock:
             before = self.record(entity, record_id)
             if before is None:
@@ -321,9 +322,9 @@ class Company:
     def _blank_custom_fields(self, entity: Entity) -> Record:
         return {field.code: None for field in self.custom_fields(entity)}
 
-    def _context(self, entity: Entity) -> writes.Context:
+    def _context(self, entity: Entity) -> Context:
         labels = next((field for field in self.fields[entity] if field.code == "label_ids"), None)
-        return writes.Context(
+        return Context(
             custom_fields={field.code: field for field in self.custom_fields(entity)},
             label_ids=labels.option_ids() if labels else (),
             users={user.id for user in self.users},

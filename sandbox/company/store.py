@@ -87,6 +87,8 @@ def fill(connection: sqlite3.Connection, entity: Entity, facts: Iterable[Facts])
 
 def find(connection: sqlite3.Connection, entity: Entity, record_id: int) -> Row | None:
     """Find one record, deleted or not."""
+    if record_id >= 2**63:  # more than SQLite can be asked for
+        return None
     found = connection.execute(f"SELECT {_COLUMNS} FROM {entity} WHERE id = ?", (record_id,)).fetchone()  # noqa: S608
     return None if found is None else Row._make(found)
 

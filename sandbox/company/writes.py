@@ -1,46 +1,21 @@
 """Judge what a client wants to write, and turn it into record members.
 
 In: the JSON body of a create or an update. Out: the members it sets, in v2 shape, complete (labels, primaries, address parts).
-`Invalid` carries the sentence of the 400. Rules: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide and the
-request schemas of the v2 OpenAPI file.
+Rules: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide and the request schemas of the v2 OpenAPI file.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Mapping
 from typing import Any
 
-from sandbox.company.fields import ADDRESS_PARTS, FIRMOGRAPHICS, Entity, Field
-from sandbox.company.generated.values import ZONES
+from sandbox.company import checks
+from sandbox.company.checks import Check, Context, Invalid
+from sandbox.company.custom_values import custom_fields, varchar
+from sandbox.company.fields import FIRMOGRAPHICS, Entity
 
-MAX_VARCHAR = 255
-MAX_TEXT = 65_000
 VISIBILITIES = (1, 3, 5, 7)
 MARKETING_STATUSES = ("no_consent", "unsubscribed", "subscribed", "archived")
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)")
-_CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
-
-
-class Invalid(ValueError):
-    """The body cannot be accepted; the message says which key and why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What the company knows that a body may refer to."""
-
-    custom_fields: Mapping[str, Field]
-    label_ids: Collection[int | str]
-    users: Collection[int]
-    firmographics: bool
-    has_organization: Callable[[int], bool]
-    has_person: Callable[[int], bool]
-
-
-Check = Callable[[Any, str, Context], Any]
 
 
 def judge(entity: Entity, body: Mapping[str, Any], context: Context, *, creating: bool) -> dict[str, Any]:
@@ -61,25 +36,11 @@ def judge(entity: Entity, body: Mapping[str, Any], context: Context, *, creating
     return members
 
 
-def moment(value: Any, key: str = "add_time", _: Context | None = None) -> str:
-    """Accept an RFC 3339 time of whole seconds and give it back in UTC.
-
-    Raises: Invalid, worded as the API words it for `updated_since`.
-    """
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise Invalid(f"{key}: {value!r} is not a valid datetime")
-    try:
-        parsed = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise Invalid(f"{key}: {value!r} is not a valid datetime") from error
-    return parsed.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _allowed(entity: Entity, context: Context, *, creating: bool) -> dict[str, Check]:
     own = _PERSON if entity == "person" else _ORGANIZATION
     allowed = {**_SHARED, **own}
     if creating:
-        allowed["add_time"] = moment
+        allowed["add_time"] = checks.moment
     if entity == "organization" and context.firmographics:
         allowed |= {code: _FIRMOGRAPHIC_CHECKS[kind] for code, _, kind in FIRMOGRAPHICS}
     return allowed
@@ -112,33 +73,8 @@ def _name_part(value: Any, key: str, _: Context) -> str:
     return value
 
 
-def _integer(value: Any, key: str, _: Context) -> int:
-    # JSON true is a Python int; the API wants a number.
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise Invalid(f"{key}: must be an integer")
-    return value
-
-
-def _owner(value: Any, key: str, context: Context) -> int:
-    if _integer(value, key, context) not in context.users:
-        raise Invalid(f"{key}: user {value} was not found")
-    return int(value)
-
-
-def _organization(value: Any, key: str, context: Context) -> int | None:
-    if value is not None and not context.has_organization(_integer(value, key, context)):
-        raise Invalid(f"{key}: organization {value} was not found")
-    return None if value is None else int(value)
-
-
-def _person(value: Any, key: str, context: Context) -> int:
-    if not context.has_person(_integer(value, key, context)):
-        raise Invalid(f"{key}: person {value} was not found")
-    return int(value)
-
-
 def _visibility(value: Any, key: str, context: Context) -> int:
-    if _integer(value, key, context) not in VISIBILITIES:
+    if checks.integer(value, key, context) not in VISIBILITIES:
         raise Invalid(f"{key}: must be one of 1, 3, 5, 7")
     return int(value)
 
@@ -147,7 +83,7 @@ def _labels(value: Any, key: str, context: Context) -> list[int]:
     if not isinstance(value, list):
         raise Invalid(f"{key}: must be an array")
     for label in value:
-        if _integer(label, key, context) not in context.label_ids:
+        if checks.integer(label, key, context) not in context.label_ids:
             raise Invalid(f"{key}: label {label} was not found")
     return list(dict.fromkeys(value))
 
@@ -184,166 +120,25 @@ def _marketing_status(value: Any, key: str, _: Context) -> str:
     return str(value)
 
 
-def _address(value: Any, key: str, _: Context) -> dict[str, Any] | None:
-    """Complete an address: what is not sent becomes null, also on update."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("value"), str):
-        raise Invalid(f"{key}.value: Required")
-    for part, text in value.items():
-        if part not in ADDRESS_PARTS or not (text is None or isinstance(text, str)):
-            raise Invalid(f"{key}.{part}: must be a known address part and a string")
-    return {part: value.get(part) for part in ADDRESS_PARTS}
-
-
-def _custom_fields(value: Any, key: str, context: Context) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Invalid(f"{key}: must be an object")
-    checked: dict[str, Any] = {}
-    for code, sent in value.items():
-        field = context.custom_fields.get(code)
-        if field is None:
-            raise Invalid(f"{key}.{code}: unknown custom field")
-        check = _CUSTOM.get(field.type, _varchar)
-        checked[code] = None if sent is None else check(sent, f"{key}.{code}", context)
-        _check_options(field, checked[code], f"{key}.{code}")
-    return checked
-
-
-def _check_options(field: Field, value: Any, key: str) -> None:
-    if field.type not in {"enum", "set"} or value is None:
-        return
-    for option in value if isinstance(value, list) else [value]:
-        if option not in field.option_ids():
-            raise Invalid(f"{key}: option {option} was not found")
-
-
-def _string(limit: int) -> Check:
-    def check(value: Any, key: str, _: Context) -> str:
-        if not isinstance(value, str):
-            raise Invalid(f"{key}: must be a string")
-        if len(value) > limit:
-            raise Invalid(f"{key}: must be at most {limit} characters long")
-        return value
-
-    return check
-
-
-def _nullable(check: Check) -> Check:
-    def checked(value: Any, key: str, context: Context) -> Any:
-        return None if value is None else check(value, key, context)
-
-    return checked
-
-
-def _number(value: Any, key: str, _: Context) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Invalid(f"{key}: must be a number")
-    return value
-
-
-def _date(value: Any, key: str, _: Context) -> str:
-    try:
-        return date.fromisoformat(value).isoformat()
-    except (TypeError, ValueError) as error:
-        raise Invalid(f"{key}: {value!r} is not a valid date") from error
-
-
-def _clock(value: Any, key: str, _: Context) -> str:
-    if not isinstance(value, str) or not _CLOCK.fullmatch(value):
-        raise Invalid(f"{key}: {value!r} is not a valid time")
-    return value if len(value) == 8 else f"{value}:00"
-
-
-def _set(value: Any, key: str, context: Context) -> list[int]:
-    if not isinstance(value, list) or not value:
-        raise Invalid(f"{key}: must be a non-empty array; use null to clear it")
-    return [_integer(option, key, context) for option in value]
-
-
-def _monetary(value: Any, key: str, context: Context) -> dict[str, Any]:
-    sent = _object(value, key, ("value", "currency"), required=("value", "currency"))
-    return {"value": _number(sent["value"], f"{key}.value", context), "currency": _currency(sent["currency"], key)}
-
-
-def _currency(value: Any, key: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Z]{3}", value):
-        raise Invalid(f"{key}.currency: must be a currency code")
-    return value
-
-
-def _date_range(value: Any, key: str, context: Context) -> dict[str, Any]:
-    sent = _object(value, key, ("value", "until"), required=("value", "until"))
-    return {part: _date(sent[part], f"{key}.{part}", context) for part in ("value", "until")}
-
-
-def _time(value: Any, key: str, context: Context) -> dict[str, Any]:
-    sent = _object(value, key, ("value", "timezone_id", "timezone_name"), required=("value",))
-    return {"value": _clock(sent["value"], f"{key}.value", context), **_zone(sent)}
-
-
-def _time_range(value: Any, key: str, context: Context) -> dict[str, Any]:
-    sent = _object(value, key, ("value", "until", "timezone_id", "timezone_name"), required=("value", "until"))
-    times = {part: _clock(sent[part], f"{key}.{part}", context) for part in ("value", "until")}
-    return {**times, **_zone(sent)}
-
-
-def _zone(sent: dict[str, Any]) -> dict[str, Any]:
-    """Name the zone both ways; the user's own, Europe/London here, where neither was sent."""
-    by_id = dict(ZONES)
-    by_name = {name: zone_id for zone_id, name in ZONES}
-    zone_id = sent.get("timezone_id") or by_name.get(sent.get("timezone_name") or "", 318)
-    return {"timezone_id": zone_id, "timezone_name": sent.get("timezone_name") or by_id.get(zone_id)}
-
-
-def _object(value: Any, key: str, known: tuple[str, ...], *, required: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Invalid(f"{key}: must be an object")
-    for part in required:
-        if value.get(part) is None:
-            raise Invalid(f"{key}.{part}: Required")
-    unknown = set(value) - set(known)
-    if unknown:
-        raise Invalid(f"{key}.{min(unknown)}: unknown parameter")
-    return value
-
-
-_varchar = _string(MAX_VARCHAR)
-_CUSTOM: dict[str, Check] = {
-    "text": _string(MAX_TEXT),
-    "double": _number,
-    "int": _integer,
-    "date": _date,
-    "daterange": _date_range,
-    "time": _time,
-    "timerange": _time_range,
-    "set": _set,
-    "enum": _integer,
-    "address": _address,
-    "monetary": _monetary,
-    "org": _organization,
-    "people": _person,
-    "user": _owner,
-}
 _SHARED: dict[str, Check] = {
     "name": _name,
-    "owner_id": _owner,
+    "owner_id": checks.owner,
     "visible_to": _visibility,
     "label_ids": _labels,
-    "custom_fields": _custom_fields,
+    "custom_fields": custom_fields,
 }
 _PERSON: dict[str, Check] = {
     "first_name": _name_part,
     "last_name": _name_part,
-    "org_id": _organization,
+    "org_id": checks.organization,
     "emails": _contacts,
     "phones": _contacts,
     "marketing_status": _marketing_status,
 }
-_ORGANIZATION: dict[str, Check] = {"address": _address}
+_ORGANIZATION: dict[str, Check] = {"address": checks.address}
 _FIRMOGRAPHIC_CHECKS: dict[str, Check] = {
-    "varchar": _nullable(_varchar),
-    "enum": _nullable(_integer),
-    "double": _nullable(_integer),
-    "int": _nullable(_integer),
+    "varchar": checks.nullable(varchar),
+    "enum": checks.nullable(checks.integer),
+    "double": checks.nullable(checks.integer),
+    "int": checks.nullable(checks.integer),
 }

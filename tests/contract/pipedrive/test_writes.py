@@ -99,6 +99,7 @@ def test_a_second_delete_finds_nothing(api: Api) -> None:
     assert api.call("DELETE", f"{PERSONS}/2").status_code == 404
     assert api.call("PATCH", f"{PERSONS}/2", {"name": "x"}).status_code == 404
     assert api.call("GET", f"{PERSONS}/2").status_code == 404
+    assert api.call("GET", f"{PERSONS}/{10**30}").status_code == 404
 
 
 def test_ids_are_never_used_again(api: Api) -> None:
@@ -140,6 +141,7 @@ def test_duplicates_are_allowed(api: Api) -> None:
         ({"name": "x", "phones": [{"value": "1", "kind": "fax"}]}, "phones[0].kind"),
         ({"name": "x", "org_id": 999_999}, "org_id"),
         ({"name": "x", "org_id": "1"}, "org_id"),
+        ({"name": "x", "org_id": 10**30}, "org_id"),
         ({"name": "x", "owner_id": 1}, "owner_id"),
         ({"name": "x", "visible_to": "3"}, "visible_to"),
         ({"name": "x", "label_ids": [99]}, "label_ids"),
