@@ -31,16 +31,6 @@ def peak_mb(root: int) -> float:
     return max(_status_kb(pid, "VmHWM") for pid in tree(root)) / 1024
 
 
-def find(root: int, word: str) -> int | None:
-    """The topmost process below `root` whose command line holds `word`."""
-    return next((pid for pid in sorted(tree(root)) if word in _command(pid)), None)
-
-
-def keeper_of(data_dir: Path, word: str) -> int | None:
-    """The process of an embedded server: the one whose command line holds both the data folder's name and `word`."""
-    return next((pid for pid in sorted(_all_pids()) if word in _command(pid) and str(data_dir) in _command(pid)), None)
-
-
 def _all_pids() -> list[int]:
     return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
 
@@ -60,10 +50,3 @@ def _status_kb(pid: int, name: str) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
-
-
-def _command(pid: int) -> str:
-    try:
-        return (PROC / str(pid) / "cmdline").read_text().replace("\0", " ")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""

@@ -66,9 +66,7 @@ def stage(
         connector_key = _add_connector(remotes[0].url, remotes[1].url, credentials)
         with _worker(worker_processes) as worker:
             roots = {"workers": worker.pid, "pipedrive": remotes[0].process.pid, "hull": remotes[1].process.pid}
-            for name, word in (("postgres", "bin/postgres"), ("valkey", "valkey-server")):
-                if found := processes.keeper_of(Path(folder), word):
-                    roots[name] = found
+            roots |= _servers()
             yield Stage(
                 pipedrive_url=remotes[0].url,
                 hull_url=remotes[1].url,
@@ -172,6 +170,14 @@ def _worker(processes_: int) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(30)
+
+
+def _servers() -> dict[str, int]:
+    from pipeline import embedded  # noqa: PLC0415 - as above
+    from pipeline.settings import Settings  # noqa: PLC0415
+
+    states = embedded.status(Settings.from_env(os.environ))
+    return {name: state.server_pid for name, state in states.items() if state.server_pid}
 
 
 def _end_servers() -> None:

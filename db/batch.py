@@ -63,7 +63,6 @@ class Batch(Base):
     lease_until: Mapped[datetime | None]
     task_id: Mapped[str | None]
     extracted: Mapped[bytes | None] = mapped_column(LargeBinary)
-    extracted_at: Mapped[datetime | None]
     transformed: Mapped[bytes | None] = mapped_column(LargeBinary)
     records: Mapped[Count]
     created_at: Mapped[Created]
@@ -75,6 +74,7 @@ class ClaimedBatch:
 
     id: int
     connector_key: int
+    connector_id: str
     direction: str
     entity: str
     queue: str
@@ -84,16 +84,16 @@ class ClaimedBatch:
     stage: str
     attempts: int
     token: UUID
-    extracted_at: datetime | None
 
 
 _CLAIM = text("""
-    UPDATE batches SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
+    UPDATE batches b SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
            lease_until = now() + make_interval(secs => :lease_s)
-     WHERE id = :id AND stage = :stage
-       AND (state = 'ready' AND due_at <= now() OR state = 'running' AND lease_until < now())
-    RETURNING id, connector_key, direction, entity, queue, run_id, slice_id, read_back_id, stage, attempts,
-              lease_token AS token, extracted_at""")
+      FROM connectors c
+     WHERE b.id = :id AND b.stage = :stage AND c.key = b.connector_key AND c.state = 'active'
+       AND (b.state = 'ready' AND b.due_at <= now() OR b.state = 'running' AND b.lease_until < now())
+    RETURNING b.id, b.connector_key, c.id AS connector_id, b.direction, b.entity, b.queue, b.run_id, b.slice_id,
+              b.read_back_id, b.stage, b.attempts, b.lease_token AS token""")
 
 _EXTEND = text("""
     UPDATE batches SET lease_until = now() + make_interval(secs => :lease_s)
@@ -101,19 +101,15 @@ _EXTEND = text("""
 
 _HOLD = text("SELECT id FROM batches WHERE id = :id AND lease_token = :token AND state = 'running' FOR UPDATE")
 
-_STAGE_EXTRACTED = text("""
-    UPDATE batches SET extracted = :staged, extracted_at = now(), records = :records WHERE id = :id""").bindparams(
+_READY = "state = 'ready', attempts = 0, lease_token = NULL, lease_until = NULL, due_at = now(), enqueued_at = now()"
+
+_TO_TRANSFORM = text(
+    f"UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, {_READY} WHERE id = :id"  # noqa: S608 - constants of ours
+).bindparams(bindparam("staged", type_=LargeBinary))
+
+_TO_LOAD = text(f"UPDATE batches SET stage = 'load', transformed = :staged, {_READY} WHERE id = :id").bindparams(  # noqa: S608
     bindparam("staged", type_=LargeBinary)
 )
-
-_STAGE_TRANSFORMED = text("UPDATE batches SET transformed = :staged WHERE id = :id").bindparams(
-    bindparam("staged", type_=LargeBinary)
-)
-
-_PASS_ON = text("""
-    UPDATE batches SET stage = :stage, state = 'ready', attempts = 0, lease_token = NULL, lease_until = NULL,
-           due_at = now(), enqueued_at = now()
-     WHERE id = :id""")
 
 _END = text("""
     UPDATE batches SET state = :state, lease_token = NULL, lease_until = NULL, extracted = NULL, transformed = NULL
@@ -160,7 +156,7 @@ class Wakeup:
 
 
 def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None) -> ClaimedBatch | None:
-    """Take the batch for one stage, or None when it is not there to be taken. Attempts count from here on."""
+    """Take the batch for one stage; None when it is elsewhere, or its connector is paused. Attempts count from here on."""
     row = session.execute(
         _CLAIM, {"id": batch_id, "stage": stage, "lease_s": lease_s, "task_id": task_id}
     ).one_or_none()
@@ -181,31 +177,20 @@ def hold(session: Session, batch: ClaimedBatch) -> None:
         raise LostLease("lease_lost", f"batch {batch.id}")
 
 
-def stage_extracted(session: Session, batch: ClaimedBatch, staged: bytes, records: int) -> None:
-    """Keep what extract read, for transform."""
-    session.execute(_STAGE_EXTRACTED, {"id": batch.id, "staged": staged, "records": records})
+def pass_to_transform(session: Session, batch_id: int, staged: bytes, records: int) -> None:
+    """Extract is done: keep what it read; the chain's next message finds the batch ready."""
+    session.execute(_TO_TRANSFORM, {"id": batch_id, "staged": staged, "records": records})
 
 
-def stage_transformed(session: Session, batch: ClaimedBatch, staged: bytes) -> None:
-    """Keep what transform made, for load."""
-    session.execute(_STAGE_TRANSFORMED, {"id": batch.id, "staged": staged})
-
-
-def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
-    """Give the read-back batch what it carries, and make it ready for its first stage, transform."""
-    session.execute(_STAGE_EXTRACTED, {"id": batch_id, "staged": staged, "records": records})
-    session.execute(_PASS_ON, {"id": batch_id, "stage": "transform"})
+def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
+    """Transform is done: keep what it made."""
+    session.execute(_TO_LOAD, {"id": batch_id, "staged": staged})
 
 
 def staged(session: Session, batch_id: int) -> tuple[bytes | None, bytes | None]:
     """What the earlier stages left: (extracted, transformed)."""
     row = session.execute(select(Batch.extracted, Batch.transformed).where(Batch.id == batch_id)).one()
     return row.extracted, row.transformed
-
-
-def pass_on(session: Session, batch: ClaimedBatch, stage: str) -> None:
-    """This stage is done; the chain's next message finds the batch ready."""
-    session.execute(_PASS_ON, {"id": batch.id, "stage": stage})
 
 
 def end(session: Session, batch_id: int, state: str = "done") -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Identity, Integer, LargeBinary, UniqueConstraint, delete, func, or_, select
+from sqlalchemy import ForeignKey, Identity, Integer, LargeBinary, UniqueConstraint, delete, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -72,6 +73,51 @@ class FieldDefinitions(Base):
 def find_connector(session: Session, id_or_name: str) -> Connector | None:
     """The connector of that id or name."""
     return session.scalar(select(Connector).where(or_(Connector.id == id_or_name, Connector.name == id_or_name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What tells whether anything that was compiled or opened for a connector is still true."""
+
+    settings_id: int
+    settings_version: int
+    fields_read_at: datetime | None
+
+
+_MARKS = text("""
+    SELECT v.id, v.version, f.fetched_at
+      FROM settings_versions v
+      LEFT JOIN field_definitions f ON f.connector_key = v.connector_key AND f.entity = :entity
+     WHERE v.connector_key = :key
+     ORDER BY v.version DESC LIMIT 1""")
+
+
+def marks(session: Session, connector_key: int, entity: str) -> Marks:
+    """Which settings and which field definitions are in force: one light question for every stage."""
+    return Marks(*session.execute(_MARKS, {"key": connector_key, "entity": entity}).one())
+
+
+_ACCESS = text("""
+    SELECT c.id, c.hull_organization, c.pipedrive_company, k.name, k.ciphertext
+      FROM connectors c LEFT JOIN credentials k ON k.connector_key = c.key WHERE c.key = :key""")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where a connector's two systems are, and the sealed secrets that open them."""
+
+    id: str
+    hull_organization: str
+    pipedrive_company: str | None
+    sealed: dict[str, bytes]
+
+
+def access(session: Session, connector_key: int) -> Access:
+    """Everything the clients of a connector are made of, in one question."""
+    rows = session.execute(_ACCESS, {"key": connector_key}).all()
+    first = rows[0]
+    sealed = {row.name: bytes(row.ciphertext) for row in rows if row.name is not None}
+    return Access(first.id, first.hull_organization, first.pipedrive_company, sealed)
 
 
 def get_connector(session: Session, key: int) -> Connector:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db.copy import copy_rows
+from db.session import after_commit
 
 
 class PageRow(NamedTuple):
@@ -48,6 +49,8 @@ class PageContext:
     batch_id: int
     settings_version: int
 
+
+_MADE = "incoming_page"
 
 _TABLE = text("""
     CREATE TEMPORARY TABLE IF NOT EXISTS incoming_page (
@@ -87,7 +90,7 @@ def write_page(session: Session, context: PageContext, rows: Sequence[PageRow]) 
     if not rows:
         return []
     facts = {name: getattr(context, name) for name in PageContext.__slots__}
-    session.execute(_TABLE)
+    _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
     kept = list(session.scalars(_MAPPINGS, facts))
     stale = sorted({row.pipedrive_id for row in rows}.difference(kept))
@@ -96,3 +99,11 @@ def write_page(session: Session, context: PageContext, rows: Sequence[PageRow]) 
     session.execute(_SNAPSHOTS, facts)
     session.execute(_EVENTS, facts)
     return stale
+
+
+def _make_table(session: Session) -> None:
+    """The temporary table lives as long as its connection, so it is made once for each."""
+    made = session.connection().info
+    if _MADE not in made:
+        session.execute(_TABLE)
+        after_commit(session, lambda: made.setdefault(_MADE, True))

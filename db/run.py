@@ -121,13 +121,10 @@ def frontier_of_other(session: Session, run_id: int, walk: str) -> int | None:
     return session.scalar(select(Slice.frontier).filter_by(run_id=run_id, walk=other)) if other else None
 
 
-def add_to_counters(session: Session, run_id: int, **deltas: int) -> None:
-    """Count what a batch did."""
-    changes = {getattr(Run, name): getattr(Run, name) + delta for name, delta in deltas.items() if delta}
-    if changes:
-        session.execute(
-            update(Run).where(Run.id == run_id).values(changes).execution_options(synchronize_session=False)
-        )
+def count(run: Run, **deltas: int) -> None:
+    """Count what a batch did; the run must be locked."""
+    for name, delta in deltas.items():
+        setattr(run, name, getattr(run, name) + delta)
 
 
 def close_run(session: Session, run: Run, state: str, reason: str | None = None) -> None:

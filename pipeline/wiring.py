@@ -69,7 +69,7 @@ _make_session: Callable[[], requests.Session] | None = None
 
 def use_http(make: Callable[[], requests.Session] | None) -> None:
     """Have every connector speak through sessions made by `make`; None goes back to the network."""
-    global _make_session, _session  # noqa: PLW0603 - one network per process
+    global _make_session, _session
     _make_session, _session = make, None
 
 
@@ -107,25 +107,23 @@ def open_connector(session: Session, connector_key: int) -> Wired:
 
     Raises: ConfigurationError when a credential is missing or cannot be read.
     """
-    connector = connectors.get_connector(session, connector_key)
-    environment = settings()
-    secrets = open_secrets(session, connector_key, environment)
-    calls = Calls()
+    access, environment, calls = connectors.access(session, connector_key), settings(), Calls()
+    secrets = _unseal(connector_key, access.sealed, environment)
     return Wired(
         key=connector_key,
-        id=connector.id,
-        organization=connector.hull_organization,
+        id=access.id,
+        organization=access.hull_organization,
         pipedrive=PipedriveClient(
             http_session(),
-            base_url=_pipedrive_url(connector.pipedrive_company, environment),
+            base_url=_pipedrive_url(access.pipedrive_company, environment),
             auth={"x-api-token": _need(secrets, "pipedrive_api_token")},
             limiter=_limiter(connector_key, environment),
             on_call=calls.note,
         ),
         hull=HullClient(
             http_session(),
-            organization=connector.hull_organization,
-            connector_id=connector.id,
+            organization=access.hull_organization,
+            connector_id=access.id,
             secret=_need(secrets, "hull_secret"),
             protocol=environment.hull_protocol,
             firehose_url=environment.hull_firehose_url,
@@ -145,8 +143,11 @@ def notification_verifier() -> NotificationVerifier:
 
 def open_secrets(session: Session, connector_key: int, environment: Settings) -> dict[str, str]:
     """Name → secret, decrypted."""
+    return _unseal(connector_key, connectors.credentials_of(session, connector_key), environment)
+
+
+def _unseal(connector_key: int, sealed: dict[str, bytes], environment: Settings) -> dict[str, str]:
     vault = Vault(environment.secret_keys)
-    sealed = connectors.credentials_of(session, connector_key)
     return {name: vault.open(connector_key, name, ciphertext) for name, ciphertext in sealed.items()}
 
 

@@ -90,19 +90,18 @@ def extract_page(batch: ClaimedBatch) -> None:
         run = run_rows.lock_run(session, batch.run_id or 0)
         part = session.get_one(Slice, batch.slice_id)
         other = run_rows.frontier_of_other(session, run.id, part.walk)
-        _stage_page(session, batch, page, part.walk, other)
+        batches.pass_to_transform(session, batch.id, _pack(page, part.walk, other), page.records)
         _move_on(session, run, part, page, met=pages.have_met(part.walk, page.frontier, other))
-        batches.pass_on(session, batch, "transform")
-        run_rows.add_to_counters(
-            session, run.id, pages=1, read=page.records, requests=wired.calls.requests, tokens=wired.calls.tokens
-        )
-        runs.advance(session, run)
+        run_rows.count(run, pages=1, read=page.records, requests=wired.calls.requests, tokens=wired.calls.tokens)
+        runs.release(session, run)
 
 
 def _plan_with_fields(session: Session, wired: Wired, entity: Entity) -> Plan:
     """The plan in force; the field definitions are read the first time anybody needs them."""
-    if connectors.find_fields(session, wired.key, entity) is None:
-        refresh_fields(session, wired, entity)
+    plan = plan_for(session, wired.key, entity)
+    if plan.fields_read_at is not None:
+        return plan
+    refresh_fields(session, wired, entity)
     return plan_for(session, wired.key, entity)
 
 
@@ -124,10 +123,11 @@ def _page_wanted(session: Session, batch: ClaimedBatch, plan: Plan) -> PageWante
     )
 
 
-def _stage_page(session: Session, batch: ClaimedBatch, page: PageRead, walk: str, other: int | None) -> None:
+def _pack(page: PageRead, walk: str, other: int | None) -> bytes:
+    """The page, and which of its ids are this walk's: those that the other one has not passed."""
     above = other if walk == "descending" else None
     below = other if walk == "ascending" else None
-    batches.stage_extracted(session, batch, pack_page(page.body, above=above, below=below), page.records)
+    return pack_page(page.body, above=above, below=below)
 
 
 def _move_on(session: Session, run: Run, part: Slice, page: PageRead, *, met: bool) -> None:
@@ -166,8 +166,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
         packed, _ = _transform(mine, plan)
     with transaction() as session:
         batches.hold(session, batch)
-        batches.stage_transformed(session, batch, packed)
-        batches.pass_on(session, batch, "load")
+        batches.pass_to_load(session, batch.id, packed)
 
 
 def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
@@ -384,6 +383,6 @@ def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) ->
         return
     run = run_rows.lock_run(session, batch.run_id)
     counters = {name: count for name, count in plan.counters.items() if name in run_rows.COUNTERS}
-    run_rows.add_to_counters(session, run.id, requests=wired.calls.requests, **counters)
+    run_rows.count(run, requests=wired.calls.requests, **counters)
     runs.advance(session, run)
     logger().info("incoming.job.progress", type=Entity(batch.entity).hull, **counters)

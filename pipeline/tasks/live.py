@@ -157,8 +157,7 @@ def extract_changes(batch: ClaimedBatch) -> None:
         batches.hold(session, batch)
         _note_gone(session, batch, mine, [record_id for record_id in to_read if record_id not in present])
         body = write_lenient({"data": [*told.values(), *read]})
-        batches.stage_extracted(session, batch, pack_page(body), len(mine))
-        batches.pass_on(session, batch, "transform")
+        batches.pass_to_transform(session, batch.id, pack_page(body), len(mine))
 
 
 def _told(session: Session, batch: ClaimedBatch, mine: list[Change]) -> dict[int, dict[str, Any]]:

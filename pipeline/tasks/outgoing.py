@@ -69,8 +69,7 @@ def extract_batch(batch: ClaimedBatch) -> None:
             }
             for hull_id, message in messages.items()
         ]
-        batches.stage_extracted(session, batch, pack_page(orjson.dumps({"data": staged})), len(staged))
-        batches.pass_on(session, batch, "transform")
+        batches.pass_to_transform(session, batch.id, pack_page(orjson.dumps({"data": staged})), len(staged))
 
 
 def _joined(session: Session, batch: ClaimedBatch, messages: dict[str, dict[str, Any]]) -> dict[str, int]:
@@ -92,8 +91,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
     decisions = [_decide(each, plan, Entity(batch.entity)) for each in staged]
     with transaction() as session:
         batches.hold(session, batch)
-        batches.stage_transformed(session, batch, pack_page(orjson.dumps({"data": decisions})))
-        batches.pass_on(session, batch, "load")
+        batches.pass_to_load(session, batch.id, pack_page(orjson.dumps({"data": decisions})))
 
 
 def _decide(staged: dict[str, Any], plan: Plan, entity: Entity) -> dict[str, Any]:
@@ -223,4 +221,6 @@ def _keep_refused(session: Session, batch: ClaimedBatch, sent: list[Sent]) -> No
 def _hand_to_read_back(session: Session, batch: ClaimedBatch, answers: list[dict[str, Any]]) -> None:
     """Pipedrive's answers become what the read-back batch has extracted: its transform and load are those of any page."""
     if batch.read_back_id is not None:
-        batches.fill_read_back(session, batch.read_back_id, pack_page(write_lenient({"data": answers})), len(answers))
+        batches.pass_to_transform(
+            session, batch.read_back_id, pack_page(write_lenient({"data": answers})), len(answers)
+        )

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db.connector import Marks
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
@@ -35,21 +36,24 @@ _compiled: dict[tuple[int, Entity, int, datetime | None], Plan] = {}
 
 def plan_for(session: Session, connector_key: int, entity: Entity) -> Plan:
     """The plan in force now."""
-    version = connectors.settings_in_force(session, connector_key)
-    fields = connectors.find_fields(session, connector_key, entity)
-    read_at = fields.fetched_at if fields else None
-    key = (connector_key, entity, version.id, read_at)
+    marks = connectors.marks(session, connector_key, entity)
+    key = (connector_key, entity, marks.settings_id, marks.fields_read_at)
     if key not in _compiled:
         if len(_compiled) >= KEPT:
             _compiled.clear()
-        chosen = read_settings(version.document)
-        catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
-        _compiled[key] = Plan(
-            settings=chosen,
-            settings_version=version.version,
-            catalog=catalog,
-            fields_read_at=read_at,
-            incoming=compile_incoming(entity, chosen, catalog),
-            outgoing=compile_outgoing(entity, chosen, catalog),
-        )
+        _compiled[key] = _compile(session, connector_key, entity, marks)
     return _compiled[key]
+
+
+def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks) -> Plan:
+    fields = connectors.find_fields(session, connector_key, entity)
+    chosen = read_settings(connectors.settings_in_force(session, connector_key).document)
+    catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
+    return Plan(
+        settings=chosen,
+        settings_version=marks.settings_version,
+        catalog=catalog,
+        fields_read_at=marks.fields_read_at,
+        incoming=compile_incoming(entity, chosen, catalog),
+        outgoing=compile_outgoing(entity, chosen, catalog),
+    )

@@ -52,14 +52,9 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> Non
     """
     with transaction() as session:
         batch = batches.claim(session, batch_id, stage, lease_s=settings().lease_s, task_id=task_id)
-        if batch is None:
-            return
-        connector = connectors.get_connector(session, batch.connector_key)
-        if paused := connector.state != "active":
-            batches.put_off(session, batch, 0, counted=False)
-    bind_contextvars(connector_id=connector.id, batch_id=batch.id, run_id=batch.run_id, attempt=batch.attempts)
-    if paused:
-        raise StageFailed(f"connector_paused: batch {batch_id}")
+    if batch is None:
+        return
+    bind_contextvars(connector_id=batch.connector_id, batch_id=batch.id, run_id=batch.run_id, attempt=batch.attempts)
     try:
         if batch.attempts > MAX_ATTEMPTS:
             raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")

@@ -312,7 +312,6 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("task_id", sa.Text(), nullable=True),
         sa.Column("extracted", sa.LargeBinary(), nullable=True),
-        sa.Column("extracted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("transformed", sa.LargeBinary(), nullable=True),
         sa.Column("records", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
