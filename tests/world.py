@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -35,6 +36,12 @@ HULL_SECRET = "canary-hull-secret"
 API_TOKEN = "canary-pipedrive-token"
 PATIENCE = 2_000
 """Stages one `work` may run: a world is small, so more means that something goes round in circles."""
+
+DUE = """
+    SELECT b.id, b.direction, b.stage FROM batches b JOIN connectors c ON c.key = b.connector_key
+     WHERE c.state = 'active'
+       AND (b.state = 'ready' AND b.due_at <= now() OR b.state = 'running' AND b.lease_until < now())
+     ORDER BY b.id LIMIT 1"""
 
 USER_FIELDS = ("name", "email", "phone", "owner_id", "label_ids", "add_time")
 ACCOUNT_FIELDS = ("name", "website", "address", "owner_id", "add_time")
@@ -70,11 +77,18 @@ class World:
             now = connectors.settings_in_force(session, self.connector_key).document
             connectors.add_settings(session, self.connector_key, now | changes, author="test")
 
+    def room(self, name: str) -> Any:
+        """A room of `pipeline.tasks`: Celery reads its settings when it is imported, so not before they are in force."""
+        return import_module(f"pipeline.tasks.{name}")
+
+    def start(self, entity: Entity, **options: Any) -> int:
+        """Begin a fetch; `work` carries it out."""
+        run_id: int = self.room("runs").start_run(self.connector_key, entity, cause="test", **options)
+        return run_id
+
     def fetch(self, entity: Entity, **options: Any) -> Run:
         """Run a whole fetch."""
-        from pipeline.tasks import runs  # noqa: PLC0415 - Celery reads its settings when it is imported
-
-        run_id = runs.start_run(self.connector_key, entity, cause="test", **options)
+        run_id = self.start(entity, **options)
         self.work()
         return self.run(run_id)
 
@@ -96,11 +110,19 @@ class World:
         raise AssertionError(f"still at work after {PATIENCE} stages")
 
     def due(self) -> tuple[int, str, str] | None:
-        """(id, direction, stage) of the next batch that is due."""
-        query = "SELECT id, direction, stage FROM batches WHERE state = 'ready' AND due_at <= now() ORDER BY id LIMIT 1"
+        """(id, direction, stage) of the next batch that is due, or whose worker is gone."""
         with transaction() as session:
-            row = session.execute(text(query)).one_or_none()
+            row = session.execute(text(DUE)).one_or_none()
         return (row.id, row.direction, row.stage) if row else None
+
+    def later(self) -> None:
+        """Let enough time pass for every pause to be over."""
+        self.change_rows("UPDATE batches SET due_at = now() WHERE due_at > now()")
+        self.change_rows("UPDATE changes SET due_at = now() WHERE due_at > now()")
+
+    def lose_workers(self) -> None:
+        """Let the leases of all stages at work run out, as when their workers were killed."""
+        self.change_rows("UPDATE batches SET lease_until = now() - interval '1 s' WHERE state = 'running'")
 
     def step(self, batch_id: int, direction: str, stage: str) -> None:
         """Run one stage as its task would; how it fails is written down, as in a worker."""
@@ -117,6 +139,11 @@ class World:
         """Ask the database."""
         with transaction() as session:
             return list(session.execute(text(query), values).all())
+
+    def change_rows(self, statement: str, **values: Any) -> None:
+        """Change the database behind everybody's back."""
+        with transaction() as session:
+            session.execute(text(statement), values)
 
     def events(self) -> list[tuple[str, str | None, int | None]]:
         """(event, reason, Pipedrive id), in order."""
