@@ -15,9 +15,9 @@ from typing import cast
 import orjson
 
 from sandbox.company import Invalid, PageQuery
+from sandbox.company.checks import moment
 from sandbox.company.generated.draws import rfc3339
 from sandbox.company.store import Bound, Row, SortField
-from sandbox.company.writes import moment
 from sandbox.pipedrive.answers import invalid
 
 DEFAULT_LIMIT = 100
