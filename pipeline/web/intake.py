@@ -9,6 +9,7 @@ import orjson
 from flask import request
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from db import delivery as deliveries
 from db.session import transaction
@@ -31,8 +32,10 @@ def read_object(max_bytes: int) -> tuple[bytes, dict[str, Any]]:
 
     Raises: BodyRefused; RequestEntityTooLarge (413) above `max_bytes`, whether the length was announced or not.
     """
-    request.max_content_length = max_bytes
+    request.max_content_length = max_bytes + 1  # a body of unknown length is cut there without a word
     body = request.get_data(cache=False)
+    if len(body) > max_bytes:
+        raise RequestEntityTooLarge
     value = _parse(body)
     if not isinstance(value, dict):
         raise BodyRefused("not_an_object")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -21,8 +22,10 @@ PATH = f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}"
 
 
 def post(house: House, body: Any = None, *, path: str = PATH, **options: Any) -> TestResponse:
-    data = json.dumps(webhook() if body is None else body) if not isinstance(body, bytes) else body
     options.setdefault("headers", basic())
+    if isinstance(body, io.BytesIO):
+        return house.client.post(path, input_stream=body, **options)
+    data = body if isinstance(body, bytes) else json.dumps(webhook() if body is None else body)
     return house.client.post(path, data=data, **options)
 
 
@@ -198,6 +201,17 @@ def test_a_body_above_one_megabyte_is_too_large_and_one_below_is_not(house: Hous
     assert post(house, allowed).status_code == 200
     answer = post(house, above)
     assert (answer.status_code, answer.json["error"]) == (413, "too_large")  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("size", "status"), [(1024 * 1024, 200), (1024 * 1024 + 1, 413), (3 * 1024 * 1024, 413)])
+def test_the_limit_holds_for_a_body_that_comes_in_chunks(house: House, size: int, status: int) -> None:
+    """As the server hands it over: no length, and a stream that ends by itself."""
+    body = json.dumps(webhook()).encode().ljust(size)
+
+    answer = post(house, io.BytesIO(body), environ_overrides={"wsgi.input_terminated": True, "CONTENT_LENGTH": ""})
+
+    assert answer.status_code == status
+    assert len(house.deliveries()) == (status == 200)
 
 
 def test_a_large_body_of_a_stranger_is_not_even_read(house: House) -> None:
