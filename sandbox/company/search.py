@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from sandbox.company.fields import SEARCHABLE_TYPES, Entity, Field
+
+if TYPE_CHECKING:
+    from sandbox.company.company import Company
 
 Kind = Literal["name", "email", "phone", "address", "custom_fields", "notes"]
 MAX_MEMBERS = 2000  # Persons of one Organization that are looked through
@@ -32,19 +35,6 @@ class SearchQuery:
     after: int = 0
 
 
-class Searched(Protocol):
-    """The company, as far as the index must know it."""
-
-    def export(self, entity: Entity) -> Iterator[bytes]:
-        """Walk all live bodies."""
-
-    def record(self, entity: Entity, record_id: int) -> dict[str, Any] | None:
-        """Find a live record."""
-
-    def custom_fields(self, entity: Entity) -> list[Field]:
-        """List the custom fields."""
-
-
 class SearchIndex:
     """The texts of one company's records."""
 
@@ -59,7 +49,7 @@ class SearchIndex:
         if any(made == entity for made, _ in self._made):
             self._pending.append((moment, entity, record_id))
 
-    def prepare(self, entity: Entity, kinds: Iterable[Kind], company: Searched) -> None:
+    def prepare(self, entity: Entity, kinds: Iterable[Kind], company: Company) -> None:
         """Index the kinds of text that were never asked for before."""
         missing = [kind for kind in kinds if (entity, kind) not in self._made]
         if not missing:
@@ -72,7 +62,7 @@ class SearchIndex:
         self._connection.execute("CREATE INDEX IF NOT EXISTS text_id ON text (entity, id)")
         self._made.update((entity, kind) for kind in missing)
 
-    def catch_up(self, company: Searched, *, before: float) -> None:
+    def catch_up(self, company: Company, *, before: float) -> None:
         """Take in the changes made up to a moment."""
         while self._pending and self._pending[0][0] <= before:
             _, entity, record_id = self._pending.popleft()

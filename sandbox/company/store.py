@@ -7,7 +7,7 @@ take about 100 MB and five seconds); an edited, created or loaded one carries it
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
@@ -122,14 +122,6 @@ def page(connection: sqlite3.Connection, entity: Entity, query: PageQuery) -> li
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     sql = f"SELECT {_COLUMNS} FROM {entity} {where} ORDER BY {order} LIMIT ?"  # noqa: S608 (names from our own tables)
     return [Row._make(found) for found in connection.execute(sql, (*values, query.limit))]
-
-
-def walk(connection: sqlite3.Connection, entity: Entity, *, step: int = 1000) -> Iterator[Sequence[Row]]:
-    """Walk all live records by id, a batch at a time, so that the lock can be let go between batches."""
-    after: Bound | None = None
-    while rows := page(connection, entity, PageQuery(limit=step, after=after)):
-        yield rows
-        after = (rows[-1].id, rows[-1].id)
 
 
 def _conditions(query: PageQuery) -> tuple[list[str], list[int]]:

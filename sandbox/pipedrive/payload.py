@@ -63,7 +63,8 @@ def _meta(company: Company, event: Event, subscription: dict[str, Any], attempt:
 def _described(entity: Entity, record: Record, fields: dict[str, Field]) -> Record:
     """Reduce a record to what webhooks carry; unset custom fields are left out."""
     described = {key: record[key] for key in KEPT[entity] if key in record}
-    described["label"] = next(iter(record.get("label_ids") or ()), None)
+    labels = record.get("label_ids")
+    described["label"] = labels[0] if isinstance(labels, list) and labels else None
     described["visible_to"] = None if record.get("visible_to") is None else str(record["visible_to"])
     held = record.get("custom_fields")
     described["custom_fields"] = {
@@ -88,9 +89,15 @@ def _changed(before: Record | None, after: Record | None) -> Record:
 
 
 def typed(field: Field, value: Any) -> dict[str, Any]:
-    """Put the value of a custom field in its webhook shape, for instance 17 → {"type": "enum", "id": 17}."""
+    """Put the value of a custom field in its webhook shape, for instance 17 → {"type": "enum", "id": 17}.
+
+    A value that was put in raw and has not the shape of its type travels as it is.
+    """
     shape = _SHAPES.get(field.type, _plain)
-    return {"type": field.type, **shape(value)}
+    try:
+        return {"type": field.type, **shape(value)}
+    except (TypeError, AttributeError, KeyError):
+        return {"type": field.type, "value": value}
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -28,8 +28,11 @@ def reshape(company: Company, entity: Entity, parameters: query.Parameters, bodi
 
 def _apply(steps: list[Step], body: bytes) -> bytes:
     record = decode(body)
-    for step in steps:
-        step(record)
+    try:
+        for step in steps:
+            step(record)
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return body  # malformed on purpose: what cannot be reshaped is given as it is
     return encode(record)
 
 
