@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from db import failure as failures
 from db.session import transaction
 from pipeline.cli import watching
 from pipeline.cli.opening import open_database
@@ -98,10 +99,17 @@ def run_fetch(
     started = [_start(found.key, entity, since, changed_only) for entity in entities]
     if wait:
         watching.watch(started, shown=not wants_json())
-    facts = [read_run(run_id) for run_id in started]
+    facts = [{**read_run(run_id), "open_failures": _open_failures(found.key, run_id)} for run_id in started]
     show(facts, _summary(facts, wait))
-    if wait and any(run["state"] != "done" or run["failed"] for run in facts):
+    if wait and any(run["state"] != "done" or run["open_failures"] for run in facts):
         click.get_current_context().exit(1)
+
+
+def _open_failures(connector_key: int, run_id: int) -> int:
+    """Records and whole pages of this run that gave up and wait for a person."""
+    with transaction() as session:
+        found = failures.find_failures(session, connector_key=connector_key, limit=None)
+    return sum(1 for failure in found if failure.run_id == run_id)
 
 
 def _start(connector_key: int, entity: Entity, since: datetime | None, changed_only: bool) -> int:
@@ -121,7 +129,7 @@ def _summary(facts: list[dict[str, Any]], wait: bool) -> Callable[[], None]:
                 print_run(run)
             else:
                 say(f"Run {run['id']} fetches {run['entity']}s. Look: pipeline runs show {run['id']}")
-        if any(run["failed"] for run in facts):
-            say(f"Some records failed; see: pipeline failures list --connector {facts[0]['connector']}")
+        if gave_up := sum(run["open_failures"] for run in facts):
+            say(f"{gave_up} records or pages gave up; see: pipeline failures list --connector {facts[0]['connector']}")
 
     return human

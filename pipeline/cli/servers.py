@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import click
+from honcho.colour import get_colours
+from honcho.printer import Message, Printer
 
 from db.migrate import current_revision
 from db.migrate import migrate as upgrade
 from db.session import engine
 from pipeline.cli.opening import begin, newest_revision
-from pipeline.cli.showing import json_option, say, show
-from sandbox import command as sandbox_command
+from pipeline.cli.showing import Failed, json_option, say, show, table, wants_json
+from pipeline.up import example
+from pipeline.up.children import SUPERVISOR
+from pipeline.up.house import House, NotUp, open_house
+from pipeline.up.places import LOOPBACK, PortTaken
+
+
+@click.command()
+@click.option("--persons", default=1000, show_default=True, help="Records of the sandbox.")
+@click.option("--organizations", default=200, show_default=True)
+@click.option("--users", default=200, show_default=True, help="Users in the sandbox's Hull before anything is fetched.")
+@click.option("--accounts", default=50, show_default=True)
+@click.option("--host", default=LOOPBACK, show_default=True, help="Address the web process listens on.")
+@click.option("--quiet", is_flag=True, help="Do not show what the processes write.")
+@json_option
+def up(host: str, quiet: bool, **sizes: int) -> None:
+    """Run everything on this machine until interrupted: workers, beat, web, Flower, and a sandbox to talk to.
+
+    PostgreSQL and the broker are started too unless DATABASE_URL, REDIS_URL or BROKER_URL name your own. With
+    PIPEDRIVE_API_URL or PIPEDRIVE_CLIENT_ID set the real systems are faced, and there is no sandbox.
+
+    \b
+    Example:
+      pipeline up
+      PORT=9000 DATABASE_URL=postgresql://pipeline@db/pipeline SECRET_KEYS_FILE=keys pipeline up --host 0.0.0.0
+    """
+    printer = LinePrinter(quiet=quiet or wants_json())
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    begin()
+    try:
+        with open_house(tell=printer, sizes=sizes, host=host) as house:
+            show(described(house), lambda: print_house(house))
+            threading.Event().wait()
+    except (NotUp, PortTaken) as error:
+        raise Failed(str(error)) from None
+    except KeyboardInterrupt:
+        say("Everything has stopped. The embedded servers follow when nobody uses them any more.")
 
 
 @click.command()
@@ -55,8 +96,64 @@ def sandbox(**options: Any) -> None:
     Example:
       pipeline sandbox --persons 5000 --organizations 1000 --json
     """
-    given = sandbox_command.SandboxOptions(**options)
-    click.get_current_context().exit(sandbox_command.run(given))
+    from sandbox.command import SandboxOptions, run  # noqa: PLC0415 - only this command pays for loading it
+
+    click.get_current_context().exit(run(SandboxOptions(**options)))
 
 
-COMMANDS: tuple[click.Command, ...] = (migrate, sandbox)
+COMMANDS: tuple[click.Command, ...] = (up, migrate, sandbox)
+
+
+class LinePrinter:
+    """Prints what the processes write, each line with its origin."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._printer, self._colours = quiet, Printer(sys.stdout, width=7), get_colours()
+        self._colour_of: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, line: str) -> None:
+        if self._quiet and name != SUPERVISOR:
+            return
+        with self._lock:
+            colour = self._colour_of.setdefault(name, next(self._colours))
+            self._printer.write(Message("line", line, datetime.now(UTC), name, colour))
+
+
+def described(house: House) -> dict[str, Any]:
+    """What runs where; no secrets."""
+    return {
+        "web_url": house.web_url,
+        "public_url": house.settings.public_url,
+        "flower_url": house.flower_url,
+        "flower_login_file": str(house.flower_file),
+        "pipedrive_url": house.settings.pipedrive_api_url,
+        "hull_url": house.sandbox["hull_url"] if house.sandbox else None,
+        "connector": example.NAME if house.sandbox else None,
+        "data_dir": str(house.settings.data_dir),
+        "pids": house.children.pids(),
+        "notes": house.notes,
+    }
+
+
+def print_house(house: House) -> None:
+    """The short table of what runs where, and what to do next."""
+    pids = house.children.pids()
+    rows = [
+        ("web", house.web_url, pids["web"]),
+        ("Flower", f"{house.flower_url} (user and password: {house.flower_file})", pids["flower"]),
+        ("workers", "queues live and control; queue bulk", f"{pids['worker']}, {pids['bulk']}"),
+        ("beat", "ticks", pids["beat"]),
+    ]
+    if house.sandbox:
+        where = f"Pipedrive {house.sandbox['pipedrive_url']}, Hull {house.sandbox['hull_url']}"
+        rows.append(("sandbox", where, pids["sandbox"]))
+    table("", ("what", "where", "process"), [(name, where, str(pid)) for name, where, pid in rows])
+    for note in house.notes:
+        say(f"Note: {note}.")
+    say(f"Data, local key: {house.settings.data_dir}")
+    if house.sandbox:
+        say(f"Next, in another terminal: pipeline fetch all {example.NAME} --wait")
+    else:
+        say("Next, in another terminal: pipeline connectors add --help")
+    say("Stop: Ctrl-C.")

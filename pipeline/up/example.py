@@ -1,0 +1,126 @@
+"""The connector `demo`: joins the sandbox's Pipedrive to its Hull, with settings such as a customer would have.
+
+The sandbox forgets everything when it ends, so the connector is made anew each time: an id map of records that are gone
+would only mislead.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from db import connector as connectors
+from db.connector import Connector
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.tasks import setup
+from pipeline.tasks.webhooks import ensure_webhooks
+
+NAME = "demo"
+FULL_FETCH_CRON = "15 2 * * *"
+
+USER_FIELDS = {
+    "first_name": "First name",
+    "last_name": "Last name",
+    "pipedrive/name": "Name",
+    "pipedrive/phone": "Phone",
+    "pipedrive/owner": "Owner",
+    "pipedrive/labels": "Labels",
+    "pipedrive/job_title": "Job title",
+    "pipedrive/customer_number": "Customer number",
+    "pipedrive/customer_since": "Customer since",
+    "pipedrive/lead_score": "Lead score",
+    "pipedrive/lead_source": "Lead source",
+    "pipedrive/interests": "Interests",
+    "pipedrive/credit_limit": "Credit limit",
+}
+ACCOUNT_FIELDS = {
+    "name": "Name",
+    "pipedrive/website": "Website",
+    "pipedrive/address": "Address",
+    "pipedrive/owner": "Owner",
+    "pipedrive/labels": "Labels",
+    "pipedrive/industry": "Industry",
+    "pipedrive/employees": "Number of employees",
+    "pipedrive/annual_revenue": "Annual revenue",
+    "pipedrive/tier": "Tier",
+    "pipedrive/health_score": "Health score",
+    "pipedrive/products": "Products in use",
+    "pipedrive/contract_value": "Contract value",
+    "pipedrive/founded_on": "Founded on",
+}
+OUTGOING_USER_FIELDS = {"job_title": "Job title", "lead_score": "Lead score"}
+OUTGOING_ACCOUNT_FIELDS = {"health_score": "Health score"}
+"""Attribute → the field's name in Pipedrive: people know names, the settings hold codes."""
+
+
+def furnish(sandbox: dict[str, str], *, public_url: str) -> Connector:
+    """Add the connector, have Pipedrive send its webhooks here, and Hull its notifications."""
+    with transaction() as session:
+        old = connectors.find_connector(session, NAME) or connectors.find_connector(
+            session, sandbox["hull_connector_id"]
+        )
+        if old is not None:
+            connectors.remove_rows_of(session, old.key)
+    added = setup.add_connector(
+        NAME,
+        hull_organization=sandbox["hull_organization"],
+        hull_id=sandbox["hull_connector_id"],
+        hull_secret=sandbox["hull_secret"],
+        pipedrive_token=sandbox["api_token"],
+    )
+    setup.change_settings(added, settings_for(added.key), "demo")
+    ensure_webhooks(added.key)
+    _post(f"{sandbox['hull_url']}/__sandbox__/notify_url", {"url": f"{public_url}/smart-notifier"})
+    return added
+
+
+def settings_for(connector_key: int) -> dict[str, Any]:
+    """The settings, with names turned into the codes this company uses."""
+    person, organization = (codes_of(connector_key, entity) for entity in Entity)
+    return {
+        "incoming_user_attributes": _rows(USER_FIELDS, person),
+        "incoming_account_attributes": _rows(ACCOUNT_FIELDS, organization),
+        "outgoing_user_attributes": _rows(OUTGOING_USER_FIELDS, person),
+        "outgoing_account_attributes": _rows(OUTGOING_ACCOUNT_FIELDS, organization),
+        "synchronized_user_segments": ["ALL"],
+        "synchronized_account_segments": ["ALL"],
+        "link_users_in_hull": True,
+        "full_fetch_cron": FULL_FETCH_CRON,
+    }
+
+
+def codes_of(connector_key: int, entity: Entity) -> dict[str, str]:
+    """Field name → code, as Pipedrive defines them."""
+    with transaction() as session:
+        fields = connectors.find_fields(session, connector_key, entity)
+    return {row["field_name"]: row["field_code"] for row in (fields.rows if fields else [])}
+
+
+def wait_for(url: str, *, timeout_s: float) -> bool:
+    """Whether the address answers in time, whatever it says."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - an address on this machine
+                return True
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+def _rows(fields: dict[str, str], codes: dict[str, str]) -> list[dict[str, str]]:
+    return [{"hull": attribute, "service": codes[name]} for attribute, name in fields.items() if name in codes]
+
+
+def _post(url: str, body: dict[str, Any]) -> None:
+    request = urllib.request.Request(  # noqa: S310 - the sandbox, on this machine
+        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - as above
+        return

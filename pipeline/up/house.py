@@ -1,0 +1,132 @@
+"""A house that is open as long as somebody needs it: servers, sandbox, workers, beat, web, Flower, example."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from db.migrate import migrate
+from db.session import engine
+from pipeline import settings as settings_room
+from pipeline.environment import begin
+from pipeline.settings import Settings
+from pipeline.up import example, places
+from pipeline.up.children import SUPERVISOR, Children, Tell
+
+LOOK_S = 0.2
+SANDBOX_WAIT_S = 120.0
+WEB_WAIT_S = 60.0
+
+
+class NotUp(Exception):
+    """Something did not start; the text says what."""
+
+
+@dataclass(slots=True)
+class House:
+    """What runs. `sandbox` is None where real systems are faced, else what `pipeline sandbox --json` said."""
+
+    settings: Settings
+    host: str
+    flower_file: Path
+    children: Children
+    notes: list[str] = field(default_factory=list)
+    sandbox: dict[str, str] | None = None
+
+    @property
+    def web_url(self) -> str:
+        return f"http://localhost:{self.settings.port}"
+
+    @property
+    def flower_url(self) -> str:
+        return f"http://localhost:{self.settings.flower_port}"
+
+
+@contextmanager
+def open_house(*, tell: Tell, sizes: Mapping[str, int], host: str = places.LOOPBACK) -> Iterator[House]:
+    """Start everything, yield when it answers, stop everything at the end.
+
+    sizes  how many persons, organizations, users, accounts the sandbox holds
+    tell   is given every line that a program writes
+    Raises: NotUp, PortTaken.
+    """
+    chosen = begin()
+    migrate(engine())
+    chosen, notes = _with_ports(chosen)
+    announced = _Announcement(tell)
+    children = Children(announced)
+    flower_file, login = places.flower_login(chosen.data_dir)
+    house = House(chosen, host, flower_file, children, notes)
+    stopping = threading.Event()
+    looking = threading.Thread(target=_look_after, args=(house, announced, stopping), daemon=True)
+    try:
+        if chosen.faces_sandbox:
+            _start_sandbox(house, announced, sizes)
+        settings_room.use(house.settings)
+        for program in places.programs(house.settings, host=host, flower_login=login):
+            children.start(program)
+        looking.start()
+        if not example.wait_for(f"http://{places.LOOPBACK}:{chosen.port}/healthz", timeout_s=WEB_WAIT_S):
+            raise NotUp(f"the web process does not answer on port {chosen.port}")
+        if house.sandbox:
+            example.furnish(house.sandbox, public_url=house.settings.public_url)
+        yield house
+    finally:
+        stopping.set()
+        if looking.is_alive():
+            looking.join()
+        children.stop()
+
+
+def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:
+    """Free ports where the usual ones are in use, and what to say about it."""
+    port, about_web = places.choose_port("PORT", chosen.port, places.USUAL_PORT)
+    flower_port, about_flower = places.choose_port("FLOWER_PORT", chosen.flower_port, places.USUAL_FLOWER_PORT)
+    moved = replace(chosen, port=port, flower_port=flower_port)
+    if chosen.public_url == f"http://localhost:{chosen.port}":
+        moved = replace(moved, public_url=f"http://localhost:{port}")
+    return moved, [note for note in (about_web, about_flower) if note]
+
+
+def _start_sandbox(house: House, announced: _Announcement, sizes: Mapping[str, int]) -> None:
+    place = places.SandboxPlace(pipedrive_port=places.free_port(), hull_port=places.free_port(), sizes=sizes)
+    house.children.start(places.sandbox_program(house.settings, place))
+    if not announced.heard.wait(SANDBOX_WAIT_S):
+        raise NotUp(f"the sandbox does not answer after {SANDBOX_WAIT_S:.0f} s")
+    house.sandbox = announced.sandbox
+    house.settings = places.facing_sandbox(house.settings, place)
+
+
+def _look_after(house: House, announced: _Announcement, stopping: threading.Event) -> None:
+    """Restart what dies. A sandbox that died has forgotten everything, so its connector is made anew as well."""
+    while not stopping.wait(LOOK_S):
+        before = announced.count
+        house.children.look_after()
+        if house.sandbox and before > announced.furnished:
+            announced.furnished = before
+            try:
+                example.furnish(house.sandbox, public_url=house.settings.public_url)
+            except Exception as error:  # noqa: BLE001 - whatever it was, everything else goes on
+                announced(SUPERVISOR, f"the sandbox came back, but not its connector: {error}")
+
+
+class _Announcement:
+    """Catches the line in which the sandbox says where it listens and with which secrets; passes on all others."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self.heard = threading.Event()
+        self.sandbox: dict[str, str] = {}
+        self.count, self.furnished = 0, 1
+
+    def __call__(self, name: str, line: str) -> None:
+        if name == "sandbox" and line.startswith("{") and "pipedrive_url" in line:
+            self.sandbox = json.loads(line)
+            self.count += 1
+            self.heard.set()
+        else:
+            self._tell(name, line)

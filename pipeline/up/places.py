@@ -1,0 +1,162 @@
+"""Which programs run, where and with what environment.
+
+Workers: one node for `live` and `control`, one for `bulk`, so that a full fetch never stands in a webhook's way.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.settings import Settings
+from pipeline.up.children import Program
+
+LOOPBACK = "127.0.0.1"
+USUAL_PORT, USUAL_FLOWER_PORT = 8080, 5555
+WORKER_GRACE_S = 5.0
+"""SIGTERM is a warm shutdown: 2 s when idle. (With REMAP_SIGTERM=SIGQUIT, right where deploys must not wait for a stage, an
+idle worker takes 12 s.) A stage that is cut off is taken up again when its lease has run out."""
+WEB_THREADS = 4
+ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
+"""Only json is accepted from the broker, which is what Celery's warning to root is about."""
+SIZES = ("persons", "organizations", "users", "accounts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxPlace:
+    """Where the sandbox is to listen, and how much it is to hold."""
+
+    pipedrive_port: int
+    hull_port: int
+    sizes: Mapping[str, int]
+
+    @property
+    def pipedrive_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.pipedrive_port}"
+
+    @property
+    def hull_organization(self) -> str:
+        return f"{LOOPBACK}:{self.hull_port}"
+
+    @property
+    def hull_url(self) -> str:
+        return f"http://{self.hull_organization}"
+
+
+class PortTaken(Exception):
+    """A port that was asked for by name is in use."""
+
+
+def choose_port(name: str, wanted: int, usual: int) -> tuple[int, str]:
+    """(port, what to say about it): a usual port that is in use is replaced by a free one.
+
+    Raises: PortTaken for a port of the user's own choice.
+    """
+    if _is_free(wanted):
+        return wanted, ""
+    if wanted != usual:
+        raise PortTaken(f"{name} {wanted} is in use; choose another, or end what listens there")
+    port = free_port()
+    return port, f"port {wanted} is in use; {name} is {port} instead"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def facing_sandbox(chosen: Settings, sandbox: SandboxPlace) -> Settings:
+    """The settings of processes that talk to the sandbox instead of the real systems."""
+    return replace(
+        chosen,
+        pipedrive_api_url=sandbox.pipedrive_url,
+        hull_protocol="http",
+        hull_firehose_url=f"{sandbox.hull_url}/",
+        hull_organizations=(*chosen.hull_organizations, sandbox.hull_organization),
+        hull_key_hosts=(*chosen.hull_key_hosts, sandbox.hull_organization),
+        hull_export_hosts=(*chosen.hull_export_hosts, sandbox.hull_organization),
+    )
+
+
+def sandbox_program(chosen: Settings, sandbox: SandboxPlace) -> Program:
+    sizes = [part for name in SIZES if name in sandbox.sizes for part in (f"--{name}", str(sandbox.sizes[name]))]
+    ports = ["--pipedrive-port", str(sandbox.pipedrive_port), "--hull-port", str(sandbox.hull_port)]
+    command = [sys.executable, "-m", "sandbox", "--json", *ports, *sizes]
+    return Program(name="sandbox", command=command, environment=environment(chosen))
+
+
+def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]:
+    """The pipeline's own processes. All but beat could run as often as one likes."""
+    celery = [sys.executable, "-m", "celery", "-q", "-A", "pipeline"]
+    quiet = ["--without-mingle", "--without-gossip"]
+    flower_environment = environment(chosen, FLOWER_BASIC_AUTH=flower_login, FLOWER_UNAUTHENTICATED_API="")
+    web = [
+        sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "pipeline.web.app:create_app",
+        "--host", host, "--port", str(chosen.port), "--blocking-threads", str(WEB_THREADS), "--log-level", "warning",
+        "--workers-kill-timeout", "3", "--respawn-failed-workers",
+    ]  # fmt: skip
+    flower = [*celery, "flower", f"--address={LOOPBACK}", f"--port={chosen.flower_port}", "--logging=error"]
+    return [
+        Program(name="web", command=web, environment=environment(chosen)),
+        _worker("worker", "live,control", 2, [*celery, "worker", *quiet], environment(chosen)),
+        _worker("bulk", "bulk", 2, [*celery, "worker", *quiet], environment(chosen)),
+        Program(name="beat", command=[*celery, "beat", "--loglevel", "warning"], environment=environment(chosen)),
+        Program(name="flower", command=flower, environment=flower_environment),
+    ]
+
+
+def environment(chosen: Settings, **more: str) -> dict[str, str]:
+    """This process's environment with the chosen settings in it, so that every process has the same ones."""
+    told = {
+        "DATA_DIR": str(chosen.data_dir),
+        "DATABASE_URL": chosen.database_url,
+        "REDIS_URL": chosen.redis_url,
+        "BROKER_URL": chosen.broker_url,
+        "SECRET_KEYS": ",".join(chosen.secret_keys),
+        "PUBLIC_URL": chosen.public_url,
+        "PORT": str(chosen.port),
+        "FLOWER_PORT": str(chosen.flower_port),
+        "PIPEDRIVE_API_URL": chosen.pipedrive_api_url,
+        "HULL_PROTOCOL": chosen.hull_protocol,
+        "HULL_FIREHOSE_URL": chosen.hull_firehose_url,
+        "HULL_ORGANIZATIONS": ",".join(chosen.hull_organizations),
+        "HULL_KEY_HOSTS": ",".join(chosen.hull_key_hosts),
+        "HULL_EXPORT_HOSTS": ",".join(chosen.hull_export_hosts),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": ROOT_IS_FINE,
+        **more,
+    }
+    kept = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in told}
+    return kept | {name: value for name, value in told.items() if value}
+
+
+def flower_login(data_dir: Path) -> tuple[Path, str]:
+    """(file, `user:password`): Flower can stop workers, so it is never open; the password is made once."""
+    path = data_dir / "flower.login"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"operator:{secrets.token_urlsafe(18)}\n")
+    return path, path.read_text().strip()
+
+
+def _worker(name: str, queues: str, concurrency: int, command: list[str], env: dict[str, str]) -> Program:
+    node = [*command, "-n", f"{name}@%h", "-Q", queues, "-c", str(concurrency), "--loglevel", "warning"]
+    return Program(name=name, command=node, environment=env, grace_s=WORKER_GRACE_S)
+
+
+def _is_free(port: int) -> bool:
+    """A plain bind tells; web servers share a port silently otherwise."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
