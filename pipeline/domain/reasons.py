@@ -58,9 +58,6 @@ REASONS: dict[str, Reason] = {
         "The record is marked deleted in Pipedrive.",
         "Nothing to do; switch on support for deletions in the settings to mark it in Hull too.",
     ),
-    "stale": Reason(
-        "A newer state of this record had already been carried over.", "Nothing to do: the newer state stays."
-    ),
     "unchanged": Reason("Nothing that is mapped differs from what was carried over last.", "Nothing to do."),
     "shell_created": Reason(
         "An Organization that was not known yet is referenced by a Person; an empty Account stands in for it.",
@@ -77,6 +74,10 @@ REASONS: dict[str, Reason] = {
     "webhook_malformed": Reason(
         "The body is not what Pipedrive's webhooks of version 2.0 look like.",
         "Open the failure's payload; check that the webhook's version is 2.0 and that nothing rewrites it on the way.",
+    ),
+    "two_records_one_hull_id": Reason(
+        "Hull has merged two records that are still two in Pipedrive.",
+        "Merge them in Pipedrive too, or tell them apart in Hull; until then only the first one is sent back.",
     ),
     # Outgoing
     "outgoing_unknown_record": Reason(
@@ -162,15 +163,19 @@ REASONS: dict[str, Reason] = {
     "payment_required": Reason(
         "The company's account at the remote system is not open.", "Settle the account with the vendor, then resume."
     ),
+    "credential_missing": Reason(
+        "A credential of this connector was never stored.",
+        "Add the connector again with its Hull secret and its Pipedrive token, then resume it.",
+    ),
+    "secret_unreadable": Reason(
+        "A stored credential cannot be decrypted with the keys in force.",
+        "Put the key it was encrypted with back into SECRET_KEYS, or store the credential again; then resume.",
+    ),
     "hull_refused": Reason(
         "Hull refused the connector's id and secret.",
         "Check organization, connector id and secret in Hull, and add the connector again with the right ones.",
     ),
     # The engine
-    "attempts_exhausted": Reason(
-        "The work failed on every attempt.",
-        "Read the last error in the failure, remove its cause, then replay.",
-    ),
     "worker_lost": Reason(
         "The worker died on every attempt of this stage.",
         "Look for out-of-memory kills; replay after the cause is gone.",
@@ -183,7 +188,18 @@ REASONS: dict[str, Reason] = {
     "connector_paused": Reason(
         "The connector is paused.", "Resume it with `pipeline connectors resume`; the waiting work then goes on."
     ),
-    "settings_refused": Reason("The settings were not taken over.", "Correct every mistake that is named."),
+    "run_in_progress": Reason(
+        "A fetch of this kind is under way already.",
+        "Nothing to do: it brings everything; cancel it first if a fresh one is wanted.",
+    ),
+    "database_unavailable": Reason(
+        "PostgreSQL could not be reached, or broke off.",
+        "Tried again by itself; check the database's health, connections and disk if it lasts.",
+    ),
+    "redis_unavailable": Reason(
+        "Redis could not be reached, or broke off.",
+        "Tried again by itself; check Redis if it lasts. No work is lost: it stands in PostgreSQL.",
+    ),
     "stale_overwrite": Reason(
         "Two writers crossed: Hull showed an older value for a moment.",
         "Nothing to do: the newest state was sent again.",
