@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import BigInteger, Index, Integer, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -39,13 +40,16 @@ _TAKE = text("""
     SELECT :c, :e, w.claim, w.value, w.id
       FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
      ORDER BY w.claim, w.value, w.id
-    ON CONFLICT DO NOTHING""")
+    ON CONFLICT DO NOTHING RETURNING claim, pipedrive_id""")
 
 _HELD_BY_OTHERS = text("""
-    SELECT w.claim, w.value, w.id, c.pipedrive_id
+    SELECT w.claim, w.id, c.pipedrive_id AS holder
       FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
-      JOIN claims c ON c.connector_key = :c AND c.entity = :e AND c.claim = w.claim AND c.value = w.value
+     CROSS JOIN LATERAL (SELECT pipedrive_id FROM claims c
+                          WHERE c.connector_key = :c AND c.entity = :e AND c.claim = w.claim AND c.value = w.value
+                          LIMIT 1) c
      WHERE c.pipedrive_id <> w.id""")
+"""LATERAL with a limit keeps the planner to one index look-up a row, however little it knows of a table that grows fast."""
 
 
 def take_claims(
@@ -55,16 +59,22 @@ def take_claims(
 
     Returns (claim, Pipedrive id) → the record that holds the value instead.
     """
-    columns = {
-        "c": connector_key,
-        "e": entity,
+    scope = {"c": connector_key, "e": entity}
+    if ids := sorted(changed):
+        session.execute(_RELEASE, {**scope, **_columns(wanted), "ids": ids})
+    if not wanted:
+        return {}
+    taken = {(row.claim, row.pipedrive_id) for row in session.execute(_TAKE, {**scope, **_columns(wanted)})}
+    rest = [each for each in wanted if (each[0], each[2]) not in taken]
+    if not rest:
+        return {}
+    held = session.execute(_HELD_BY_OTHERS, {**scope, **_columns(rest)})
+    return {(row.claim, row.id): row.holder for row in held}
+
+
+def _columns(wanted: Sequence[Wanted]) -> dict[str, list[Any]]:
+    return {
         "claims": [claim for claim, _, _ in wanted],
         "vals": [value for _, value, _ in wanted],
         "holders": [holder for _, _, holder in wanted],
     }
-    if ids := sorted(changed):
-        session.execute(_RELEASE, {**columns, "ids": ids})
-    if not wanted:
-        return {}
-    session.execute(_TAKE, columns)
-    return {(row[0], row[2]): row[3] for row in session.execute(_HELD_BY_OTHERS, columns)}

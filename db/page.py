@@ -56,7 +56,7 @@ _TABLE = text("""
     CREATE TEMPORARY TABLE IF NOT EXISTS incoming_page (
         pipedrive_id bigint NOT NULL, version bigint NOT NULL, digest text NOT NULL, delivered bytea NOT NULL,
         snapshot bytea NOT NULL, before bytea, after bytea, effect bigint NOT NULL
-    ) ON COMMIT DELETE ROWS""")
+    ) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS""")
 
 _MAPPINGS = text("""
     INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, state, version, digest, delivered, matched_by)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import zstandard
 
 from db.id_mapping import Known
 from db.page import PageRow
@@ -26,6 +27,7 @@ Record = dict[str, Any]
 """An IncomingRecord as it was staged."""
 
 NEW, CHANGED, SAME = "new", "changed", "same"
+SNAPSHOT_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,6 @@ class Sending:
     """One record that goes to Hull, and why: `new`, `changed`, or `same` (sent again on request)."""
 
     record: Record
-    snapshot: bytes
     effect: str
     before: Record | None
 
@@ -61,45 +62,48 @@ class PagePlan:
         return [sending.record["pipedrive_id"] for sending in self.sendings if sending.effect == CHANGED]
 
 
-def plan_page(
-    entity: Entity, records: list[Record], snapshots: list[bytes], known: dict[int, Known], *, resend: bool
-) -> PagePlan:
+def plan_page(entity: Entity, records: list[Record], known: dict[int, Known], *, resend: bool) -> PagePlan:
     """Decide record by record. `resend` also sends what Hull has already, as the guide's Fetch All promises."""
     plan = PagePlan(entity=entity)
-    newest: dict[int, tuple[Record, bytes]] = {}
-    for record, snapshot in zip(records, snapshots, strict=True):
+    newest: dict[int, Record] = {}
+    for record in records:
         earlier = newest.get(record["pipedrive_id"])
-        if earlier is None or earlier[0]["version"] <= record["version"]:
-            newest[record["pipedrive_id"]] = (record, snapshot)
-    for pipedrive_id, (record, snapshot) in newest.items():
-        _decide(plan, record, snapshot, known.get(pipedrive_id), resend=resend)
+        if earlier is None or earlier["version"] <= record["version"]:
+            newest[record["pipedrive_id"]] = record
+    for pipedrive_id, record in newest.items():
+        _decide(plan, record, known.get(pipedrive_id), resend=resend)
     return plan
 
 
-def _decide(plan: PagePlan, record: Record, snapshot: bytes, known: Known | None, *, resend: bool) -> None:
+def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool) -> None:
     if known is None or known.digest is None:
         plan.counters[NEW] += 1
-        plan.sendings.append(Sending(record, snapshot, NEW, None))
+        plan.sendings.append(Sending(record, NEW, None))
     elif known.version > record["version"]:
         plan.stale.append(record["pipedrive_id"])
         plan.counters["skipped"] += 1
     elif known.digest != record["digest"]:
         plan.counters[CHANGED] += 1
         before = orjson.loads(known.delivered) if known.delivered else {}
-        plan.sendings.append(Sending(record, snapshot, CHANGED, before))
+        plan.sendings.append(Sending(record, CHANGED, before))
     else:
         plan.counters[SAME] += 1
         if resend:
-            plan.sendings.append(Sending(record, snapshot, SAME, None))
+            plan.sendings.append(Sending(record, SAME, None))
 
 
 def compose(
-    plan: PagePlan, writer: MessageWriter, held: dict[tuple[str, int], int], *, link: bool
+    plan: PagePlan, raw: list[Any], writer: MessageWriter, held: dict[tuple[str, int], int], *, link: bool
 ) -> tuple[list[bytes], list[PageRow]]:
     """The messages for Hull, in order, and the rows that keep what was said.
 
+    raw   the page's records as Pipedrive gave them, for the snapshots
     held  (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
     """
+    if not plan.sendings:
+        return [], []
+    as_given = _by_version(raw)
+    compress = zstandard.ZstdCompressor(level=SNAPSHOT_LEVEL).compress
     messages: list[bytes] = []
     rows: list[PageRow] = []
     write = writer.user_traits if plan.entity is Entity.PERSON else writer.account_traits
@@ -115,9 +119,15 @@ def compose(
             account = {Claim.ANONYMOUS_ID.value: anonymous_id(organization_id)}
             messages.append(writer.link_traits(claims, account, {"pipedrive/id": organization_id}))
             plan.counters["links"] += 1
-        rows.append(_row(sending, kept))
+        snapshot = compress(orjson.dumps(as_given[pipedrive_id]))
+        rows.append(_row(sending, kept, snapshot))
     plan.counters["messages"] += len(messages)
     return messages, rows
+
+
+def _by_version(raw: list[Any]) -> dict[int, Any]:
+    """Id → record as given; of two with one id the later listed, which a walk by time lists in order of age."""
+    return {record["id"]: record for record in raw if isinstance(record, dict) and isinstance(record.get("id"), int)}
 
 
 def _said(attributes: Record, kept: Record, before: Record | None) -> Record:
@@ -127,7 +137,7 @@ def _said(attributes: Record, kept: Record, before: Record | None) -> Record:
     return {name: value for name, value in attributes.items() if value is not None or name in before}
 
 
-def _row(sending: Sending, kept: Record) -> PageRow:
+def _row(sending: Sending, kept: Record, snapshot: bytes) -> PageRow:
     record = sending.record
     delivered = orjson.dumps(kept)
     before: bytes | None = None
@@ -142,7 +152,7 @@ def _row(sending: Sending, kept: Record) -> PageRow:
         record["version"],
         record["digest"],
         delivered,
-        sending.snapshot,
+        snapshot,
         before,
         after,
         0 if sending.effect == SAME else 1,

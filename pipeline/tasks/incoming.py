@@ -6,7 +6,6 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import zstandard
 from celery import Task
 from sqlalchemy.orm import Session
 
@@ -47,7 +46,6 @@ from pipeline.tasks.staging import (
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
-SNAPSHOT_LEVEL = 1
 FIELDS_STALE_AFTER = timedelta(minutes=5)
 """An option that is not known makes us read the field definitions again, but not more often than this."""
 
@@ -183,20 +181,14 @@ def _fields_are_stale(plan: Plan) -> bool:
 def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:
     """(what is staged for load, whether an option was named that the field definitions do not know)."""
     read = plan.incoming.read
-    compress = zstandard.ZstdCompressor(level=SNAPSHOT_LEVEL).compress
-    done, snapshots, troubles = [], [], []
-    unknown_option = False
+    done, troubles = [], []
     for record in records:
         try:
-            incoming = read(record)
+            done.append(read(record))
         except (Rejected, Skip) as refused:
             troubles.append(_trouble(record, refused))
-            continue
-        done.append(incoming)
-        snapshots.append(compress(write_lenient(record)))
-        if incoming.problems:
-            unknown_option = unknown_option or any(p.reason == "option_unknown" for p in incoming.problems)
-    return pack_transformed(done, troubles, snapshots, plan.settings_version), unknown_option
+    unknown_option = any(problem.reason == "option_unknown" for each in done for problem in each.problems)
+    return pack_transformed(done, troubles, plan.settings_version), unknown_option
 
 
 def _trouble(record: Any, refused: Rejected | Skip) -> Trouble:
@@ -220,13 +212,14 @@ def load_batch(batch: ClaimedBatch) -> None:
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key)
         link = plan_for(session, batch.connector_key, entity).settings.link_users_in_hull
-        _, transformed = batches.staged(session, batch.id)
+        extracted, transformed = batches.staged(session, batch.id)
         staged = unpack_transformed(bytes(transformed or b""))
         known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
-        plan = load_incoming.plan_page(entity, staged.records, staged.snapshots, known, resend=_resends(session, batch))
+        plan = load_incoming.plan_page(entity, staged.records, known, resend=_resends(session, batch))
         batches.hold(session, batch)
         held = claims.take_claims(session, wired.key, entity, plan.wanted_claims, changed=plan.changed_ids)
-    messages, rows = load_incoming.compose(plan, wired.hull.writer(), held, link=link)
+    raw, _, _ = unpack_page(bytes(extracted or b""))
+    messages, rows = load_incoming.compose(plan, raw, wired.hull.writer(), held, link=link)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     with transaction() as session:
         batches.hold(session, batch)

@@ -1,13 +1,12 @@
 """What one stage leaves for the next, packed: it lies in the batch row, compressed, and is cleared by the last stage.
 
 A page is staged as Pipedrive sent it, behind a line that says which ids belong to it; what transform made of it is staged as
-records, the troubles, and the compressed snapshots one after another.
+the records and the troubles. The page stays until load has taken the snapshots from it.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ import orjson
 import zstandard
 
 LEVEL = 1
-_LENGTH = struct.Struct("!I")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +30,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transformed:
-    """records    IncomingRecords as dicts; snapshots stand beside them, compressed."""
+    """What transform made of a page: IncomingRecords and Troubles, as dicts."""
 
     records: list[dict[str, Any]]
     troubles: list[dict[str, Any]]
-    snapshots: list[bytes]
     settings_version: int
 
 
@@ -68,20 +65,12 @@ def write_lenient(value: Any) -> bytes:
         return json.dumps(value).encode("ascii")
 
 
-def pack_transformed(records: list[Any], troubles: list[Trouble], snapshots: list[bytes], version: int) -> bytes:
-    """Records and troubles as JSON, then the snapshots."""
-    lengths = [len(snapshot) for snapshot in snapshots]
-    head = zstandard.ZstdCompressor(level=LEVEL).compress(orjson.dumps([records, troubles, lengths, version]))
-    return b"".join([_LENGTH.pack(len(head)), head, *snapshots])
+def pack_transformed(records: list[Any], troubles: list[Trouble], version: int) -> bytes:
+    """What transform made of a page."""
+    return zstandard.ZstdCompressor(level=LEVEL).compress(orjson.dumps([records, troubles, version]))
 
 
 def unpack_transformed(staged: bytes) -> Transformed:
     """The counterpart of `pack_transformed`."""
-    (size,) = _LENGTH.unpack_from(staged)
-    head = staged[_LENGTH.size : _LENGTH.size + size]
-    records, troubles, lengths, version = orjson.loads(zstandard.ZstdDecompressor().decompress(head))
-    snapshots, at = [], _LENGTH.size + size
-    for length in lengths:
-        snapshots.append(staged[at : at + length])
-        at += length
-    return Transformed(records=records, troubles=troubles, snapshots=snapshots, settings_version=version)
+    records, troubles, version = orjson.loads(zstandard.ZstdDecompressor().decompress(staged))
+    return Transformed(records=records, troubles=troubles, settings_version=version)
