@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sandbox.company import store, writes
 from sandbox.company.bodies import Record, blank, decode, encode, plain_integer, reshape, seconds
@@ -160,7 +160,8 @@ class Company:
 
     def _bodies(self, entity: Entity, rows: Iterable[Row]) -> list[bytes]:
         make = self._generators[entity].body
-        bodies = [make(row.facts()) if row.body is None else row.body for row in rows]
+        # The first six columns are the Facts a pristine row was stored with.
+        bodies = [make(cast("Facts", row[:6])) if row.body is None else row.body for row in rows]
         codes = [field.code for field in self.custom_fields(entity)]
         if codes == self._generated_codes[entity]:
             return bodies

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from sandbox.company.fields import ENTITIES, Entity
 from sandbox.company.generated.draws import Facts
@@ -44,10 +44,6 @@ class Row(NamedTuple):
     is_deleted: int
     body: bytes | None
     raw: int
-
-    def facts(self) -> Facts:
-        """Narrow to what the generator needs; a row without a body always has an owner."""
-        return Facts(self.id, self.add_time, self.update_time, cast("int", self.owner_id), self.org_id, self.is_deleted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

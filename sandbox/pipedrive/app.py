@@ -148,6 +148,8 @@ def _enter(app: PipedriveApp) -> Response | None:
     token = read_token(app.access)
     allowance = app.limiter.take(token, search=_call()[0] == "search")
     g.headers = allowance.headers()
+    if token == app.access.api_token:
+        g.headers["x-daily-requests-left"] = str(_daily_left(app))
     if not allowance.passes:
         if app.retry_after_header:
             g.headers["retry-after"] = str(allowance.reset_s)
@@ -170,7 +172,7 @@ def _leave(app: PipedriveApp, answer: Response) -> Response:
     if not request.path.startswith(control.PREFIX):
         call, cost = _call()
         app.ledger.count(call, cost, answer.status_code)
-        for name, value in {**g.get("headers", {}), "x-daily-requests-left": str(_daily_left(app))}.items():
+        for name, value in g.get("headers", {}).items():
             answer.headers.setdefault(name, value)
     return answer
 

@@ -22,6 +22,8 @@ _DRAWS = struct.Struct("<2I28H")
 _CUSTOM_DRAWS = struct.Struct("<32H")
 MASK = values.POOL_SIZE - 1
 _DAYS: dict[int, bytes] = {}
+_MINUTES = tuple(b"%02d:%02d:" % divmod(minute, 60) for minute in range(1440))
+_SECONDS = tuple(b"%02dZ" % second for second in range(60))
 # Sixteen draws: half of all records carry no label.
 LABELS = (*[b"[]"] * 8, b"[1]", b"[1]", b"[2]", b"[2]", b"[3]", b"[4]", b"[1,3]", b"[2,4]")
 
@@ -62,7 +64,7 @@ def rfc3339(moment: int) -> bytes:
     prefix = _DAYS.get(day)
     if prefix is None:
         prefix = _DAYS[day] = datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m-%dT").encode()
-    return b"%b%02d:%02d:%02dZ" % (prefix, second // 3600, second // 60 % 60, second % 60)
+    return prefix + _MINUTES[second // 60] + _SECONDS[second % 60]
 
 
 def threshold(share: float) -> int:

@@ -54,22 +54,23 @@ class OrganizationGenerator:
 
     def body(self, facts: draws.Facts) -> bytes:
         """Write a pristine Organization: `GET /api/v2/organizations/{id}`'s `data`."""
-        u = self._numbers.general(facts.id)
-        domain = self._domain(u, facts.id)
+        organization_id, added, updated, owner, _, is_deleted = facts
+        u = self._numbers.general(organization_id)
+        domain = self._domain(u, organization_id)
         return (
             b'{"id":%d,"name":"%b","owner_id":%d,"add_time":"%b","update_time":"%b","is_deleted":%b,"visible_to":3,'
             b'"label_ids":%b,"picture_id":null,"address":%b,%b"custom_fields":{%b}}'
             % (
-                facts.id,
-                self._name(u, facts.id),
-                facts.owner_id,
-                draws.rfc3339(facts.add_time),
-                draws.rfc3339(facts.update_time),
-                b"true" if facts.is_deleted else b"false",
+                organization_id,
+                self._name(u, organization_id),
+                owner,
+                draws.rfc3339(added),
+                draws.rfc3339(updated),
+                b"true" if is_deleted else b"false",
                 draws.LABELS[u[14] & 15],
                 self._addresses[u[15] & draws.MASK],
                 self._firmographic_members(u, domain) if self._firmographics else b"",
-                self._custom.write(self._numbers.custom(facts.id), self._computed(u, facts.id, domain)),
+                self._custom.write(self._numbers.custom(organization_id), self._computed(u, organization_id, domain)),
             )
         )
 

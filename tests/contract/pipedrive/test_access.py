@@ -81,7 +81,10 @@ def test_each_token_has_its_own_window(company: Company) -> None:
     api, other = Api(app.test_client()), Api(app.test_client(), {"Authorization": "Bearer a"})
 
     assert [api.call("GET", PERSONS).status_code for _ in range(2)] == [200, 429]
-    assert other.call("GET", PERSONS).status_code == 200
+    answer = other.call("GET", PERSONS)
+    assert answer.status_code == 200
+    assert "x-daily-requests-left" not in answer.headers  # told to the API token only
+    assert "x-daily-requests-left" in api.call("GET", PERSONS).headers
 
 
 def test_every_answer_tells_the_window(api: Api) -> None:

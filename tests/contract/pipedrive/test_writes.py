@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -107,6 +108,21 @@ def test_ids_are_never_used_again(api: Api) -> None:
     api.ok("DELETE", f"{PERSONS}/{created['id']}")
 
     assert api.ok("POST", PERSONS, {"name": "Next"})["id"] == created["id"] + 1
+
+
+def test_many_writers_at_once_lose_nothing(company: Company) -> None:
+    app = create_app(company)
+    before = company.count("person")
+
+    def create(n: int) -> int:
+        return int(Api(app.test_client()).ok("POST", PERSONS, {"name": f"Writer {n}"})["id"])
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(create, range(80)))
+
+    assert len(set(made)) == 80
+    assert company.count("person") == before + 80
+    assert len(app.ledger.mutations) == 80
 
 
 def test_deleting_an_organization_unlinks_its_persons(api: Api, clock: Clock) -> None:
