@@ -36,7 +36,7 @@ def keep_delivery(session: Session, connector_key: int, source: str, key: str, b
     return session.scalar(row.on_conflict_do_nothing().returning(Delivery.id))
 
 
-def take_unfolded(session: Session, limit: int = 200) -> list[Delivery]:
+def take_unfolded(session: Session, limit: int) -> list[Delivery]:
     """Deliveries nobody has folded yet, oldest first, locked for this transaction."""
     query = select(Delivery).where(Delivery.state == "new").order_by(Delivery.id).limit(limit)
     return list(session.scalars(query.with_for_update(skip_locked=True)))

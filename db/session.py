@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 AFTER_COMMIT = "after_commit"
+CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 120_000
 LOCK_TIMEOUT_MS = 15_000
 IDLE_IN_TRANSACTION_MS = 60_000
@@ -51,6 +52,7 @@ def make_engine(url: str) -> Engine:
         hide_parameters=True,
         connect_args={
             "application_name": "pipeline",
+            "connect_timeout": CONNECT_TIMEOUT_S,
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c jit=off -c timezone=UTC",
         },

@@ -24,7 +24,8 @@ from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.tasks import canvases, live, runs
 from pipeline.tasks.app import app
-from pipeline.tasks.stage import StageFailed, classify
+from pipeline.tasks.errors import classify
+from pipeline.tasks.stage import StageFailed
 from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import pipedrive_ids_of
 

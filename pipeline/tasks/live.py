@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db import batch as batches
@@ -30,6 +31,7 @@ from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import ids_of, read_by_ids
 from pipeline.load.incoming import PagePlan
 from pipeline.tasks import canvases
+from pipeline.tasks.errors import classify
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_page, read_lenient, write_lenient
 from pipeline.telemetry import logger
@@ -38,11 +40,12 @@ from pipeline.transform.times import epoch_seconds
 from pipeline.transform.webhooks import complete_record, decode_head, decode_webhook
 
 CHANGES_PER_BATCH = 500
+DELIVERIES_AT_ONCE = 200
 
 
 def fold_deliveries(session: Session) -> int:
     """Turn deliveries that nobody has looked at into changes; returns how many there were."""
-    waiting = deliveries.take_unfolded(session)
+    waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE)
     for delivery in waiting:
         state, reason = _fold(session, delivery)
         deliveries.mark_delivery(session, delivery.id, state, reason)
@@ -50,18 +53,22 @@ def fold_deliveries(session: Session) -> int:
 
 
 def _fold(session: Session, delivery: Delivery) -> tuple[str, str | None]:
-    """(state, reason) of the delivery afterwards."""
+    """(state, reason) of the delivery afterwards. Whatever is wrong with one, the others are folded."""
     try:
-        body = read_lenient(bytes(delivery.body))
-        if delivery.source == "pipedrive":
-            _fold_webhook(session, delivery, body)
-        else:
-            _fold_notification(session, delivery, body)
+        with session.begin_nested():
+            body = read_lenient(bytes(delivery.body))
+            if delivery.source == "pipedrive":
+                _fold_webhook(session, delivery, body)
+            else:
+                _fold_notification(session, delivery, body)
     except Skip as skipped:
         return "folded", skipped.reason
-    except Rejected as refused:
-        logger().warning("delivery.refused", delivery_id=delivery.id, reason=refused.reason, detail=refused.detail)
-        return "refused", refused.reason
+    except OperationalError:
+        raise  # the database is away: the delivery stays as it is
+    except Exception as error:  # noqa: BLE001 - one strange delivery must not hold up all that come after it
+        cause = classify(error)
+        logger().warning("delivery.refused", delivery_id=delivery.id, reason=cause.reason, detail=cause.detail)
+        return "refused", cause.reason
     return "folded", None
 
 
@@ -93,7 +100,7 @@ def _fold_notification(session: Session, delivery: Delivery, body: dict[str, Any
             entity,
             hull_id_of(report),
             cause="notification",
-            payload=orjson.dumps({**message, "is_export": body.get("is_export") is True}),
+            payload=write_lenient({**message, "is_export": body.get("is_export") is True}),
             rank=int(delivery.received_at.timestamp() * 1000),
         )
 
@@ -135,8 +142,10 @@ def _read_back(session: Session, outgoing: Batch) -> int:
 
 def dispatch_changes() -> int:
     """Fold, gather and wake; returns how many batches were made. Safe to run by several at once."""
-    with transaction() as session:
-        fold_deliveries(session)
+    folded = DELIVERIES_AT_ONCE
+    while folded == DELIVERIES_AT_ONCE:
+        with transaction() as session:
+            folded = fold_deliveries(session)
     with transaction() as session:
         wakeups = gather_changes(session)
         after_commit(session, lambda: canvases.wake(wakeups))

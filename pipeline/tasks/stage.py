@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Timer
 
-from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from structlog.contextvars import bind_contextvars
 
@@ -28,6 +26,7 @@ from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.settings import settings
 from pipeline.tasks import canvases, runs
+from pipeline.tasks.errors import classify
 from pipeline.telemetry import logger
 
 MAX_ATTEMPTS = 8
@@ -94,17 +93,6 @@ def lease_kept(batch: ClaimedBatch) -> Iterator[None]:
     finally:
         while beat:
             beat.pop().cancel()
-
-
-def classify(error: Exception) -> PipelineError:
-    """An error as one of ours: the database and Redis being away is the world being unwell."""
-    if isinstance(error, PipelineError):
-        return error
-    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
-        return Retryable("database_unavailable", type(error).__name__)
-    if isinstance(error, RedisError):
-        return Retryable("redis_unavailable", type(error).__name__)
-    return PipelineError("internal_error", f"{type(error).__name__} in {_place(error)}")
 
 
 def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
@@ -187,8 +175,3 @@ def _give_up(session: Session, batch: ClaimedBatch, cause: PipelineError, error:
 
 def _task_id(session: Session, batch: ClaimedBatch) -> str | None:
     return session.get_one(batches.Batch, batch.id).task_id
-
-
-def _place(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].name}, line {frames[-1].lineno}" if frames else "an unknown place"
