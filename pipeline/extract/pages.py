@@ -79,7 +79,7 @@ def _advance(wanted: PageWanted, records: list[Any], entity: Entity) -> int | No
     ids = ids_of(records)
     if not ids:
         return wanted.frontier
-    furthest = min(ids) if wanted.walk == "descending" else max(ids)
+    furthest = ids[-1]
     if wanted.frontier is not None and not _beyond(wanted.walk, furthest, wanted.frontier):
         raise Rejected("page_repeats", f"{entity.plural}, {wanted.walk}: no id beyond {wanted.frontier}")
     return furthest
@@ -94,7 +94,13 @@ def have_met(walk: str, frontier: int | None, other: int | None) -> bool:
 
 def ids_of(records: list[Any]) -> list[int]:
     """The ids of those records that have a usable one."""
-    return [record["id"] for record in records if isinstance(record, dict) and isinstance(record.get("id"), int)]
+    return [record_id for record in records if (record_id := id_of(record)) is not None]
+
+
+def id_of(record: Any) -> int | None:
+    """The id of a record, None where none of Pipedrive's stands: `true` or -1 must not make two walks believe they met."""
+    record_id = record.get("id") if isinstance(record, dict) else None
+    return record_id if type(record_id) is int and 0 < record_id < 2**63 else None
 
 
 def _beyond(walk: str, record_id: int, frontier: int) -> bool:

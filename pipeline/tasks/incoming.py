@@ -168,8 +168,8 @@ def transform_batch(batch: ClaimedBatch) -> None:
 
 
 def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
-    record_id = record.get("id") if isinstance(record, dict) else None
-    if not isinstance(record_id, int):
+    record_id = pages.id_of(record)
+    if record_id is None:
         return True
     return (above is None or record_id > above) and (below is None or record_id < below)
 
@@ -192,9 +192,8 @@ def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:
 
 
 def _trouble(record: Any, refused: Rejected | Skip) -> Trouble:
-    record_id = record.get("id") if isinstance(record, dict) else None
     return Trouble(
-        pipedrive_id=record_id if isinstance(record_id, int) and -(2**63) <= record_id < 2**63 else None,
+        pipedrive_id=pages.id_of(record),
         outcome=Outcome.SKIP if isinstance(refused, Skip) else Outcome.ERROR,
         reason=refused.reason,
         detail=refused.detail,

@@ -1,0 +1,233 @@
+"""One malformed record: it is told by name, with a reason and a next step, and the others of its page arrive."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS
+from tests.journeys.people import LONG_AGO, PAGE, age, fill
+from tests.world import API_TOKEN, World
+
+EXTERNAL_ID = [{"hull": "email", "service": "email"}, {"hull": "external_id", "service": "name"}]
+
+
+def raw(**members: Any) -> dict[str, Any]:
+    """A Person as API v2 gives it, with these members instead."""
+    whole = {
+        "id": 10,
+        "name": "Odd",
+        "first_name": "Odd",
+        "last_name": None,
+        "add_time": LONG_AGO,
+        "update_time": LONG_AGO,
+        "emails": [{"value": "odd@example.com", "primary": True, "label": "work"}],
+        "phones": [],
+        "owner_id": 1,
+        "org_id": None,
+        "visible_to": 3,
+        "label_ids": [],
+        "picture_id": None,
+        "is_deleted": False,
+        "custom_fields": {},
+    }
+    changed = whole | members
+    return {name: value for name, value in changed.items() if value is not LEFT_OUT}
+
+
+LEFT_OUT = object()
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("no id", raw(id=LEFT_OUT), "no_id"),
+    ("an id of null", raw(id=None), "no_id"),
+    ("an id that is true", raw(id=True), "no_id"),
+    ("an id that is text", raw(id="abc"), "no_id"),
+    ("an id of a list", raw(id=[1]), "no_id"),
+    ("a fractional id", raw(id=1.5), "no_id"),
+    ("no time at all", raw(update_time=None, add_time=None), "no_update_time"),
+    ("times that are numbers", raw(update_time=1, add_time=2), "no_update_time"),
+    ("a time nobody can read", raw(update_time="yesterday", add_time="never"), "no_update_time"),
+]
+
+GOES_WITHOUT: list[tuple[str, dict[str, Any], str, str]] = [
+    ("no name", raw(name=LEFT_OUT), "field_missing", "pipedrive/name"),
+    ("a name that is a list", raw(name=["Odd"]), "wrong_type", "pipedrive/name"),
+    ("a name that is an object", raw(name={"first": "Odd"}), "wrong_type", "pipedrive/name"),
+    ("e-mails that are no list", raw(emails=7), "wrong_type", "pipedrive/email"),
+    ("an e-mail that is none", raw(emails=[{"value": "not one", "primary": True}]), "wrong_type", "email"),
+    ("an owner that is no id", raw(owner_id=[1]), "wrong_type", "pipedrive/owner_id"),
+    ("an add time that is no time", raw(add_time="yesterday"), "wrong_type", "pipedrive/add_time"),
+    ("a name of 1 MB", raw(name="x" * 1_000_000), "too_long", "pipedrive/name"),
+    ("a name with a NUL", raw(name="Od\x00d"), "unusable_text", "pipedrive/name"),
+    ("a name with half a surrogate pair", raw(name="Od\ud800d"), "unusable_text", "pipedrive/name"),
+    ("an unknown label", raw(label_ids=[987_654]), "option_unknown", "pipedrive/label_ids"),
+    ("an organization that is no id", raw(org_id="Acme"), "wrong_type", "account_id"),
+]
+
+GOES_WHOLE = [
+    ("a null name", raw(name=None)),
+    ("empty lists", raw(emails=[], phones=[])),
+    ("e-mails of null", raw(emails=None)),
+    ("markup", raw(name="<script>alert(1)</script>{{7*7}}'; DROP TABLE persons; --")),
+    ("right to left, zero width, emoji", raw(name="\u202eOdd\u200b \U0001f9d1\u200d\U0001f680")),
+    ("unmapped fields of any kind", raw(surprise={"deep": [[[[[{}]]]]]}, other="\x00")),
+    ("ten thousand unmapped items", raw(surprise=list(range(10_000)))),
+    ("custom fields that are a list", raw(custom_fields=[])),
+    ("an add time alone", raw(update_time=None)),
+]
+
+
+def by_name(case: Any) -> str | None:
+    return case if isinstance(case, str) else None
+
+
+def neighbours(world: World) -> None:
+    fill(world, persons=5, organizations=0)
+    age(world)
+
+
+@pytest.mark.parametrize(("what", "record", "reason"), REFUSED, ids=by_name)
+def test_a_record_that_cannot_be_read_is_kept_whole(
+    world: World, what: str, record: dict[str, Any], reason: str
+) -> None:
+    neighbours(world)
+    world.company.put_raw("person", record)
+
+    run = world.fetch(Entity.PERSON)
+
+    assert run.state == "done"
+    assert sorted(world.users()) == [1, 2, 3, 4, 5]
+    told = {event[:2] for event in world.events() if event[1] is not None}
+    assert told == {("incoming.user.error", reason)}
+    failures = world.rows("SELECT reason, kind, stage, state FROM failures")
+    assert [tuple(failure) for failure in failures] == [(reason, "record", "transform", "open")]
+    assert REASONS[reason].advice
+
+
+@pytest.mark.parametrize(("what", "record", "reason", "lost"), GOES_WITHOUT, ids=by_name)
+def test_a_value_that_cannot_be_read_stays_behind_alone(
+    world: World, what: str, record: dict[str, Any], reason: str, lost: str
+) -> None:
+    neighbours(world)
+    world.company.put_raw("person", record)
+
+    run = world.fetch(Entity.PERSON)
+
+    assert run.state == "done"
+    assert sorted(world.users()) == [1, 2, 3, 4, 5, 10]
+    assert world.users()[10].get(lost) is None
+    told = [event for event in world.events() if event[1] is not None]
+    assert set(told) == {("incoming.user.error", reason, 10)}
+    assert world.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
+
+
+@pytest.mark.parametrize(("what", "record"), GOES_WHOLE, ids=by_name)
+def test_what_is_only_unusual_arrives(world: World, what: str, record: dict[str, Any]) -> None:
+    neighbours(world)
+    world.company.put_raw("person", record)
+
+    run = world.fetch(Entity.PERSON)
+
+    assert (run.state, run.failed, run.new) == ("done", 0, 6)
+    assert world.users()[10].get("pipedrive/name") == record["name"]
+    assert [event for event in world.events() if event[1] is not None] == []
+
+
+@pytest.mark.parametrize("bad", ["Od\x00d", "Od\ud800d", "x" * 300, ["a"], {"b": 1}, True])
+def test_a_claim_that_cannot_be_one_stays_behind(world: World, bad: Any) -> None:
+    world.change_settings(user_claims=EXTERNAL_ID, incoming_user_attributes=[])
+    neighbours(world)
+    world.company.put_raw("person", raw(name=bad))
+
+    run = world.fetch(Entity.PERSON)
+
+    assert run.state == "done"
+    assert sorted(world.users()) == [1, 2, 3, 4, 5, 10]
+    assert world.users()[10].get("external_id") is None
+    assert world.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
+
+
+def test_one_record_may_be_wrong_in_many_ways(world: World) -> None:
+    neighbours(world)
+    world.company.put_raw("person", raw(name=["x"], owner_id=[], add_time="?", emails=7, label_ids="x"))
+
+    world.fetch(Entity.PERSON)
+
+    assert sorted(world.users()) == [1, 2, 3, 4, 5, 10]
+    details = {
+        row.detail.split(":")[0] for row in world.rows("SELECT detail FROM sync_events WHERE reason = 'wrong_type'")
+    }
+    assert {"name", "owner_id", "add_time", "email"} <= details
+
+
+def test_duplicate_e_mails_make_two_users_and_one_claim(world: World) -> None:
+    for name in ("Ada", "Ada again"):
+        world.company.create_person(name=name, emails=[{"value": "ada@example.com", "primary": True}])
+
+    run = world.fetch(Entity.PERSON)
+
+    users = world.users()
+    assert (run.new, run.failed) == (2, 0)
+    assert [users[1].get("email"), users[2].get("email")] == ["ada@example.com", None]
+    told = world.rows("SELECT event, pipedrive_id, detail FROM sync_events WHERE reason = 'duplicate_claim'")
+    assert [tuple(row) for row in told] == [("incoming.user.skip", 2, "email: held by person 1")]
+
+
+@pytest.mark.parametrize("walk", ["ascending", "descending"])
+@pytest.mark.parametrize("wrong", [True, -1, 0, "abc", None])
+def test_a_wrong_id_ends_no_walk_early(world: World, wrong: Any, walk: str) -> None:
+    """The walks meet by ids: one record with a wrong id must not make them believe that they have met."""
+    fill(world, persons=4 * PAGE, organizations=0)
+    age(world)
+    record = world.company.record("person", 2 if walk == "ascending" else 4 * PAGE - 2)
+    assert record is not None
+    at = record["id"]
+    put_at(world, at, {**record, "id": wrong})
+
+    run = world.fetch(Entity.PERSON)
+
+    assert run.state == "done"
+    assert sorted(world.users()) == [number for number in range(1, 4 * PAGE + 1) if number != at]
+
+
+def put_at(world: World, at: int, record: dict[str, Any]) -> None:
+    """Let the company list this body where the record of that id belongs."""
+    with world.company.lock:
+        world.company._store.execute(
+            "UPDATE person SET body = ?, raw = 1 WHERE id = ?", (json.dumps(record).encode(), at)
+        )
+
+
+def test_a_field_the_company_does_not_have_stops_only_itself(world: World) -> None:
+    gone = "a" * 40
+    world.change_settings(
+        incoming_user_attributes=[{"hull": "name", "service": "name"}, {"hull": "old", "service": gone}]
+    )
+    neighbours(world)
+
+    run = world.fetch(Entity.PERSON)
+
+    assert (run.state, run.new) == ("done", 5)
+    assert [user["name"] for user in world.users().values()] == [f"Person {number}" for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("minutes", [0, 60])
+def test_an_option_added_meanwhile_is_looked_up_before_it_is_called_unknown(world: World, minutes: int) -> None:
+    """The field definitions are read again, but not for every page: only when they have some age."""
+    code = next(field.code for field in world.company.custom_fields("person") if field.name == "Lead source")
+    world.change_settings(incoming_user_attributes=[{"hull": "source", "service": code}])
+    neighbours(world)
+    world.fetch(Entity.PERSON)
+    world.change_rows("UPDATE field_definitions SET fetched_at = now() - make_interval(mins => :m)", m=minutes)
+
+    headers = {"x-api-token": API_TOKEN}
+    door = world.pipedrive.test_client()
+    added = door.post(f"/api/v2/personFields/{code}/options", json=[{"label": "Fair"}], headers=headers).get_json()
+    world.company.edit_person(3, custom_fields={code: added["data"][0]["id"]})
+    run = world.fetch(Entity.PERSON, changed_only=True)
+
+    assert (run.state, run.failed > 0) == ("done", minutes == 0)
+    assert world.users()[3].get("source") == ("Fair" if minutes else None)
