@@ -25,10 +25,30 @@ from sandbox import serve
 from sandbox.command import Credentials
 from sandbox.pipedrive import start as pipedrive_start
 
-PERSON_FIELDS = ["name", "first_name", "last_name", "email", "phone", "owner_id", "add_time", "update_time", "label_ids", "visible_to"]
-ORGANIZATION_FIELDS = (
-    ["name", "owner_id", "address", "website", "add_time", "update_time", "label_ids", "visible_to", "industry", "linkedin"]
-)
+PERSON_FIELDS = [
+    "name",
+    "first_name",
+    "last_name",
+    "email",
+    "phone",
+    "owner_id",
+    "add_time",
+    "update_time",
+    "label_ids",
+    "visible_to",
+]
+ORGANIZATION_FIELDS = [
+    "name",
+    "owner_id",
+    "address",
+    "website",
+    "add_time",
+    "update_time",
+    "label_ids",
+    "visible_to",
+    "industry",
+    "linkedin",
+]
 CUSTOM_FIELDS = 10
 SINK = "sandbox.hull.sink:create_sink"
 FULL_HULL = "sandbox.hull.app:create_app"
@@ -54,9 +74,10 @@ class Stage:
 
 @contextmanager
 def stage(
-    *, persons: int, organizations: int, hull: str = SINK, worker_processes: int = 2, seed: int = 7
+    *, persons: int, organizations: int, hull: str = SINK, worker_processes: int = 2, seed: int = 7, **environment: str
 ) -> Iterator[Stage]:
-    """Start everything, and end it."""
+    """Start everything, and end it; `environment` is added to what the pipeline's processes see."""
+    os.environ |= environment
     credentials = Credentials.from_seed(seed)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
@@ -139,7 +160,7 @@ def settings_document(pipedrive_url: str, api_token: str) -> dict[str, Any]:
             f"{pipedrive_url}/api/v2/{entity}Fields?limit=500", headers={"x-api-token": api_token}, timeout=30
         )
         custom = [field["field_code"] for field in answer.json()["data"] if field["is_custom_field"]]
-        return [{"hull": f"pipedrive/{code[:12]}", "service": code} for code in [*system, *custom[:CUSTOM_FIELDS]]]
+        return [{"hull": f"pipedrive/{code}", "service": code} for code in [*system, *custom[:CUSTOM_FIELDS]]]
 
     return {
         "incoming_user_attributes": rows("person", PERSON_FIELDS),
@@ -148,23 +169,21 @@ def settings_document(pipedrive_url: str, api_token: str) -> dict[str, Any]:
     }
 
 
+def start_celery(*arguments: str) -> subprocess.Popen[bytes]:
+    """A Celery command in a process group of its own, so that it can be killed whole."""
+    command = [sys.executable, "-m", "celery", "-A", "pipeline", *arguments, "-l", "warning"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def start_worker(processes_: int) -> subprocess.Popen[bytes]:
+    """A worker on all queues."""
+    queues = ["worker", "-Q", "live,bulk,control", "-c", str(processes_)]
+    return start_celery(*queues, "--without-gossip", "--without-mingle")
+
+
 @contextmanager
 def _worker(processes_: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "pipeline",
-        "worker",
-        "-Q",
-        "live,bulk,control",
-        "-c",
-        str(processes_),
-    ]
-    worker = subprocess.Popen(
-        [*command, "--without-gossip", "--without-mingle", "-l", "warning"], stderr=subprocess.DEVNULL
-    )
+    worker = start_worker(processes_)
     try:
         yield worker
     finally:
