@@ -44,9 +44,9 @@ def up(host: str, quiet: bool, **sizes: int) -> None:
     """
     printer = LinePrinter(quiet=quiet or wants_json())
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-    begin()
+    chosen = begin()
     try:
-        with open_house(tell=printer, sizes=sizes, host=host) as house:
+        with open_house(chosen, tell=printer, sizes=sizes, host=host) as house:
             show(described(house), lambda: print_house(house))
             threading.Event().wait()
     except (NotUp, PortTaken) as error:

@@ -5,6 +5,7 @@ Each runs in a session of its own, so that Ctrl-C reaches only whoever supervise
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -29,11 +30,14 @@ SUPERVISOR = "up"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What to run, and how long it may take to stop: a second SIGTERM after `grace_s`, SIGKILL after twice that."""
+    """What to run, and how long it may take to stop: a second SIGTERM after `grace_s`, SIGKILL after twice that.
+
+    environment  what differs from this process's: name → value, or None for a name that must not be there
+    """
 
     name: str
     command: Sequence[str]
-    environment: Mapping[str, str] = field(repr=False)
+    environment: Mapping[str, str | None] = field(repr=False)
     grace_s: float = 5.0
 
 
@@ -104,12 +108,14 @@ class Children:
         process = subprocess.Popen(  # noqa: S603 - our own commands, put together in `pipeline.up.places`
             [sys.executable, "-m", "pipeline.up.child", *program.command],
             cwd=PROJECT_DIR,
-            env=dict(program.environment),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        if process.stdin is not None:
+            with suppress(BrokenPipeError), process.stdin as told:
+                told.write(json.dumps(dict(program.environment)).encode())
         threading.Thread(target=self._listen, args=(program.name, process), daemon=True).start()
         return process
 

@@ -6,10 +6,6 @@ would only mislead.
 
 from __future__ import annotations
 
-import json
-import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 from db import connector as connectors
@@ -18,6 +14,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.tasks import setup
 from pipeline.tasks.webhooks import ensure_webhooks
+from pipeline.up.remotes import Remotes
 
 NAME = "demo"
 FULL_FETCH_CRON = "15 2 * * *"
@@ -74,7 +71,7 @@ def furnish(sandbox: dict[str, str], *, public_url: str) -> Connector:
     )
     setup.change_settings(added, settings_for(added.key), "demo")
     ensure_webhooks(added.key)
-    _post(f"{sandbox['hull_url']}/__sandbox__/notify_url", {"url": f"{public_url}/smart-notifier"})
+    Remotes(sandbox).notify(f"{public_url}/smart-notifier")
     return added
 
 
@@ -100,27 +97,5 @@ def codes_of(connector_key: int, entity: Entity) -> dict[str, str]:
     return {row["field_name"]: row["field_code"] for row in (fields.rows if fields else [])}
 
 
-def wait_for(url: str, *, timeout_s: float) -> bool:
-    """Whether the address answers in time, whatever it says."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - an address on this machine
-                return True
-        except urllib.error.HTTPError:
-            return True
-        except OSError:
-            time.sleep(0.1)
-    return False
-
-
 def _rows(fields: dict[str, str], codes: dict[str, str]) -> list[dict[str, str]]:
     return [{"hull": attribute, "service": codes[name]} for attribute, name in fields.items() if name in codes]
-
-
-def _post(url: str, body: dict[str, Any]) -> None:
-    request = urllib.request.Request(  # noqa: S310 - the sandbox, on this machine
-        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=10):  # noqa: S310 - as above
-        return

@@ -12,9 +12,8 @@ from pathlib import Path
 from db.migrate import migrate
 from db.session import engine
 from pipeline import settings as settings_room
-from pipeline.environment import begin
 from pipeline.settings import Settings
-from pipeline.up import example, places
+from pipeline.up import example, places, remotes
 from pipeline.up.children import SUPERVISOR, Children, Tell
 
 LOOK_S = 0.2
@@ -47,14 +46,16 @@ class House:
 
 
 @contextmanager
-def open_house(*, tell: Tell, sizes: Mapping[str, int], host: str = places.LOOPBACK) -> Iterator[House]:
+def open_house(
+    chosen: Settings, *, tell: Tell, sizes: Mapping[str, int], host: str = places.LOOPBACK
+) -> Iterator[House]:
     """Start everything, yield when it answers, stop everything at the end.
 
+    chosen settings of a process that has begun, so that the servers they name answer
     sizes  how many persons, organizations, users, accounts the sandbox holds
     tell   is given every line that a program writes
     Raises: NotUp, PortTaken.
     """
-    chosen = begin()
     migrate(engine())
     chosen, notes = _with_ports(chosen)
     announced = _Announcement(tell)
@@ -70,7 +71,7 @@ def open_house(*, tell: Tell, sizes: Mapping[str, int], host: str = places.LOOPB
         for program in places.programs(house.settings, host=host, flower_login=login):
             children.start(program)
         looking.start()
-        if not example.wait_for(f"http://{places.LOOPBACK}:{chosen.port}/healthz", timeout_s=WEB_WAIT_S):
+        if not remotes.answers(f"http://{places.LOOPBACK}:{chosen.port}/healthz", timeout_s=WEB_WAIT_S):
             raise NotUp(f"the web process does not answer on port {chosen.port}")
         if house.sandbox:
             example.furnish(house.sandbox, public_url=house.settings.public_url)

@@ -95,7 +95,7 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     """The pipeline's own processes. All but beat could run as often as one likes."""
     celery = [sys.executable, "-m", "celery", "-q", "-A", "pipeline"]
     quiet = ["--without-mingle", "--without-gossip"]
-    flower_environment = environment(chosen, FLOWER_BASIC_AUTH=flower_login, FLOWER_UNAUTHENTICATED_API="")
+    flower_environment = environment(chosen, FLOWER_BASIC_AUTH=flower_login)
     web = [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "pipeline.web.app:create_app",
         "--host", host, "--port", str(chosen.port), "--blocking-threads", str(WEB_THREADS), "--log-level", "warning",
@@ -111,8 +111,8 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     ]
 
 
-def environment(chosen: Settings, **more: str) -> dict[str, str]:
-    """This process's environment with the chosen settings in it, so that every process has the same ones."""
+def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
+    """The chosen settings as names of the environment, so that every process has the same ones."""
     told = {
         "DATA_DIR": str(chosen.data_dir),
         "DATABASE_URL": chosen.database_url,
@@ -128,12 +128,9 @@ def environment(chosen: Settings, **more: str) -> dict[str, str]:
         "HULL_ORGANIZATIONS": ",".join(chosen.hull_organizations),
         "HULL_KEY_HOSTS": ",".join(chosen.hull_key_hosts),
         "HULL_EXPORT_HOSTS": ",".join(chosen.hull_export_hosts),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONWARNINGS": ROOT_IS_FINE,
-        **more,
     }
-    kept = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in told}
-    return kept | {name: value for name, value in told.items() if value}
+    from_files = dict.fromkeys((f"{name}_FILE" for name in told), None)
+    return {**told, **from_files, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ROOT_IS_FINE, **more}
 
 
 def flower_login(data_dir: Path) -> tuple[Path, str]:
@@ -146,7 +143,7 @@ def flower_login(data_dir: Path) -> tuple[Path, str]:
     return path, path.read_text().strip()
 
 
-def _worker(name: str, queues: str, concurrency: int, command: list[str], env: dict[str, str]) -> Program:
+def _worker(name: str, queues: str, concurrency: int, command: list[str], env: dict[str, str | None]) -> Program:
     node = [*command, "-n", f"{name}@%h", "-Q", queues, "-c", str(concurrency), "--loglevel", "warning"]
     return Program(name=name, command=node, environment=env, grace_s=WORKER_GRACE_S)
 

@@ -1,0 +1,87 @@
+# Everything a newcomer, a developer and CI do. `make` alone prints this menu.
+# What the machine lacks is said plainly, with the command that mends it.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+INSTALL := install --require-hashes --only-binary :all:
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+# Which tests: make test T="tests/unit -k settings"
+T ?=
+
+.PHONY: help install demo up test test-all check lint types format lock bench guide clean
+
+help: ## Print this menu
+	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
+	      /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2} \
+	      END {print ""; print "First: make demo (shows everything), then make up (leaves it running)."}' $(MAKEFILE_LIST)
+
+install: $(DEV) ## Make .venv with everything, tests' tools included (every other target does what it needs)
+
+demo: $(RUNTIME) ## Show everything that exists, with progress bars, and stop again (about a minute)
+	@$(BIN)/pipeline demo
+
+up: $(RUNTIME) ## Run everything on this machine until Ctrl-C; with credentials in the environment, against real systems
+	@$(BIN)/pipeline up
+
+test: $(DEV) ## Run the tests, without the slow ones; T="tests/unit -k settings" runs some
+	@$(BIN)/python -m pytest -m "not slow" $(T)
+
+test-all: $(DEV) ## Run all tests, the slow ones too
+	@$(BIN)/python -m pytest $(T)
+
+check: lint types test-all ## Everything CI checks: lint, types, all tests
+
+lint: $(DEV) ## Look for mistakes of style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted; make format mends it."; exit 1; }
+
+types: $(DEV) ## Check the types
+	@$(BIN)/mypy
+
+format: $(DEV) ## Format the code, and mend what can be mended by itself
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+bench: $(DEV) ## Measure a full fetch: rate, CPU by process, memory, tokens
+	@$(BIN)/python -m benchmarks.full_fetch
+
+lock: ## Pin every dependency anew, with hashes (needs uv)
+	@command -v uv >/dev/null || { echo "uv is not here. Mend it with: python3 -m pip install uv"; exit 1; }
+	@python3 deploy/requirements.py | $(UV_COMPILE) -o requirements.lock -
+	@python3 deploy/requirements.py dev | $(UV_COMPILE) -c requirements.lock -o requirements-dev.lock -
+	@echo "requirements.lock and requirements-dev.lock are new; now: make check"
+
+guide: $(RUNTIME) ## Print the commands of the command line
+	@$(BIN)/pipeline --help
+
+clean: ## Remove what was made here: .venv, caches, and the data of the embedded servers
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.embedded remove 2>/dev/null || true; fi
+	@rm -rf $(VENV) .data build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: \
+	--no-emit-index-url --no-header --no-annotate
+
+$(VENV)/bin/python:
+	@deploy/make-venv $(VENV)
+
+# The demo needs the runtime lock alone; who has installed for the tests has that as well.
+$(RUNTIME): requirements.lock setup.cfg | $(VENV)/bin/python
+	@if [ ! -e $(DEV) ]; then echo "Installing what runs (once) …"; $(PIP) $(INSTALL) -r requirements.lock; \
+	else echo "Installing what changed …"; $(PIP) $(INSTALL) -r requirements-dev.lock; fi
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): requirements-dev.lock setup.cfg | $(VENV)/bin/python
+	@echo "Installing what runs and what tests it (once) …"
+	@$(PIP) $(INSTALL) -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(RUNTIME) $@

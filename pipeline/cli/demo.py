@@ -1,0 +1,126 @@
+"""`pipeline demo`: the processes of `pipeline up` for the length of a story that shows everything that exists."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from db import connector as connectors
+from db.connector import Connector
+from db.session import transaction
+from pipeline.cli import story as stories
+from pipeline.cli.opening import begin
+from pipeline.cli.showing import Failed, duration, json_option, say, show
+from pipeline.settings import Settings
+from pipeline.up import example
+from pipeline.up.children import SUPERVISOR
+from pipeline.up.house import House, NotUp, open_house
+from pipeline.up.places import PortTaken
+from pipeline.up.remotes import Remotes
+
+LOG = "demo.log"
+
+
+@click.command()
+@click.option("--persons", default=2000, show_default=True, envvar="DEMO_PERSONS", help="Or DEMO_PERSONS.")
+@click.option(
+    "--organizations", default=400, show_default=True, envvar="DEMO_ORGANIZATIONS", help="Or DEMO_ORGANIZATIONS."
+)
+@json_option
+def demo(persons: int, organizations: int) -> None:
+    """Show everything that exists, against a sandbox: fetches, shells, a webhook, a failure replayed, a change sent back.
+
+    Starts what `pipeline up` starts, and stops it again. Exits with 1 when something did not hold: what Hull holds is
+    compared with what Pipedrive holds.
+
+    \b
+    Example:
+      pipeline demo --persons 10000 --organizations 2000
+    """
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    chosen = begin()
+    if not chosen.faces_sandbox:
+        raise Failed(
+            "the demo faces its sandbox only", "unset PIPEDRIVE_API_URL and PIPEDRIVE_CLIENT_ID, or: pipeline up"
+        )
+    begun = time.monotonic()
+    say(f"Starting PostgreSQL, the broker, a sandbox with {persons:,} Persons and {organizations:,} Organizations,")
+    say("two workers, beat, the web process and Flower …")
+    log = chosen.data_dir / LOG
+    sizes = {"persons": persons, "organizations": organizations}
+    try:
+        with _log_to(log) as write, open_house(chosen, tell=write, sizes=sizes) as house:
+            say(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
+            story = _tell(house, chosen)
+    except (NotUp, PortTaken) as error:
+        raise Failed(str(error), f"what the processes wrote: {log}") from None
+    if story.broken:
+        raise Failed(f"{len(story.broken)} things did not hold", f"what the processes wrote: {log}")
+
+
+COMMANDS: tuple[click.Command, ...] = (demo,)
+
+
+def _tell(house: House, chosen: Settings) -> stories.Story:
+    begun = time.monotonic()
+    story = stories.Story(_connector(), Remotes(house.sandbox or {}))
+    stories.tell(story)
+    died = house.children.restarts()
+    story.check(not died, f"{sum(died.values())} processes died meanwhile")
+    took_s = time.monotonic() - begun
+    totals = story.totals
+
+    def human() -> None:
+        say(
+            f"\nIn {duration(took_s)}: {totals['read']:,} records read, {totals['new']:,} new to Hull, {totals['links']:,}"
+            f" links, {totals['shells']:,} shells made, {totals['tokens']:,} tokens of Pipedrive's daily budget."
+        )
+        say(
+            "Nothing was pretended: every record went through Celery's canvas, batch by batch. All of it is in the database:"
+        )
+        say("  pipeline events demo --limit 20 · pipeline mappings show demo · pipeline doctor demo")
+        say("`make up` begins anew and leaves everything running.")
+
+    show({"took_s": round(took_s, 1), **totals, "broken": story.broken, "data_dir": str(chosen.data_dir)}, human)
+    return story
+
+
+def _connector() -> Connector:
+    with transaction() as session:
+        found = connectors.find_connector(session, example.NAME)
+    if found is None:
+        raise NotUp("the connector of the demo was not made")
+    return found
+
+
+class _Log:
+    """Keeps what the processes write, and shows what the supervisor says."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._lock = path.open("w", encoding="utf-8"), threading.Lock()
+
+    def __call__(self, name: str, line: str) -> None:
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(f"{name:<8}| {line}\n")
+        if name == SUPERVISOR:
+            say(f"   ! {line}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[_Log]:
+    log = _Log(path)
+    try:
+        yield log
+    finally:
+        log.close()

@@ -1,0 +1,232 @@
+"""What the demo shows, step by step, and what must hold after each: Hull's own export is compared with Pipedrive's.
+
+Nothing here knows how the pipeline works: records are edited in the sandbox as people would, and looked for on the other
+side.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from db import failure as failures
+from db.connector import Connector
+from db.session import transaction
+from pipeline.cli import watching
+from pipeline.cli.runs import read_run
+from pipeline.cli.showing import duration, say
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS
+from pipeline.tasks.replay import replay
+from pipeline.tasks.runs import start_run
+from pipeline.up.example import codes_of
+from pipeline.up.remotes import Record, Remotes
+
+PATIENCE_S = 20.0
+"""How long a change may take to reach the other side before the demo calls it lost."""
+POLL_S = 0.1
+NAMES = {Entity.PERSON: "Persons", Entity.ORGANIZATION: "Organizations"}
+COMPARED = {
+    Entity.PERSON: {
+        "pipedrive/name": "Name",
+        "pipedrive/job_title": "Job title",
+        "pipedrive/customer_number": "Customer number",
+        "pipedrive/customer_since": "Customer since",
+        "pipedrive/lead_score": "Lead score",
+    },
+    Entity.ORGANIZATION: {
+        "name": "Name",
+        "pipedrive/website": "Website",
+        "pipedrive/health_score": "Health score",
+        "pipedrive/founded_on": "Founded on",
+    },
+}
+"""Attribute → name of the field whose value must stand there unchanged."""
+
+
+@dataclass(slots=True)
+class Story:
+    """The demo while it is told: whom it is about, and what did not hold."""
+
+    connector: Connector
+    remotes: Remotes
+    broken: list[str] = field(default_factory=list)
+    totals: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("read", "new", "links", "shells", "tokens"), 0)
+    )
+
+    def check(self, holds: object, words: str) -> None:
+        """Say what holds; remember what does not."""
+        say(f"   {'✓' if holds else '✗'} {words}")
+        if not holds:
+            self.broken.append(words)
+
+    def fetch(self, entity: Entity, *, since: datetime | None = None) -> dict[str, Any]:
+        """Run a fetch to its end, showing its progress."""
+        run_id = start_run(self.connector.key, entity, cause="demo", since=since)
+        watching.watch([run_id])
+        run = read_run(run_id)
+        for name in self.totals:
+            self.totals[name] += run[name]
+        self.check(run["state"] == "done", f"run {run_id} is {run['state']} after {duration(run['took_s'])}")
+        return run
+
+
+def tell(story: Story) -> None:
+    """Every step in turn."""
+    fetch_persons(story)
+    fetch_organizations(story)
+    receive_webhook(story)
+    fail_and_replay(story)
+    send_change(story)
+
+
+def fetch_persons(story: Story) -> None:
+    say("1. A full fetch of Persons, before any Organization is known")
+    run = story.fetch(Entity.PERSON)
+    persons = story.remotes.records(Entity.PERSON)
+    shells = [each for each in story.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each)]
+    named = {person["org_id"] for person in persons.values() if person["org_id"]}
+    say(f"   {run['new']:,} Users made or found in Hull, {run['links']:,} linked to their Accounts")
+    compare(story, Entity.PERSON)
+    story.check(
+        len(shells) == len(named), f"{len(shells):,} shell Accounts stand in for the Organizations that Persons name"
+    )
+
+
+def fetch_organizations(story: Story) -> None:
+    say("2. A full fetch of Organizations fills the shells")
+    run = story.fetch(Entity.ORGANIZATION)
+    left = sum(1 for each in story.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each))
+    say(f"   {run['read']:,} Organizations read, {run['tokens']:,} tokens of Pipedrive's daily budget")
+    story.check(left == 0, f"{left} shells are left")
+    compare(story, Entity.ORGANIZATION)
+
+
+def compare(story: Story, entity: Entity) -> None:
+    """Pipedrive's export against Hull's: every record, its compared fields, and its link."""
+    codes = codes_of(story.connector.key, entity)
+    records = story.remotes.records(entity)
+    held = by_pipedrive_id(story.remotes.hull_records(entity))
+    missing = [pipedrive_id for pipedrive_id in records if pipedrive_id not in held]
+    fields = {attribute: codes[name] for attribute, name in COMPARED[entity].items() if name in codes}
+    wrong = [
+        f"{entity.value} {pipedrive_id}: {attribute}"
+        for pipedrive_id, record in records.items()
+        if pipedrive_id in held
+        for attribute, code in fields.items()
+        if held[pipedrive_id].get(attribute) != value_of(record, code)
+    ]
+    values = len(records) * len(fields)
+    story.check(not missing, f"all {len(records):,} {NAMES[entity]} are in Hull" + _some(missing))
+    story.check(not wrong, f"{values:,} values compared field by field, {len(wrong)} differ" + _some(wrong))
+    if entity is Entity.PERSON:
+        unlinked = _unlinked(story, records, held)
+        story.check(
+            not unlinked, f"every User is linked to the right Account, {len(unlinked)} are not" + _some(unlinked)
+        )
+
+
+def receive_webhook(story: Story) -> None:
+    say("3. Somebody edits a Person in Pipedrive; its webhook tells us")
+    pipedrive_id, title = _somebody(story, 0), f"Head of Demonstrations {datetime.now(UTC):%H:%M:%S}"
+    job_title = codes_of(story.connector.key, Entity.PERSON)["Job title"]
+    story.remotes.edit_record(Entity.PERSON, pipedrive_id, {"custom_fields": {job_title: title}})
+    took_s = wait_until(lambda: _user(story, pipedrive_id).get("pipedrive/job_title") == title)
+    _arrived(story, took_s, f"Person {pipedrive_id}: the new job title is in Hull")
+
+
+def fail_and_replay(story: Story) -> None:
+    say("4. A record that nobody can date becomes a failure, and is replayed once it is corrected")
+    pipedrive_id, now = _somebody(story, 1), datetime.now(UTC)
+    record = story.remotes.records(Entity.PERSON)[pipedrive_id]
+    story.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
+    run = story.fetch(Entity.PERSON, since=now)
+    found = _failure(story, pipedrive_id)
+    story.check(found is not None and run["failed"] == 1, f"Person {pipedrive_id} is kept whole as a failure")
+    if found is None:
+        return
+    say(f"   failure {found.id}, {found.reason}: {REASONS[found.reason].meaning}")
+    saved = {**record, "name": "Ada Example", "update_time": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+    story.remotes.put_record(Entity.PERSON, saved)
+    with transaction() as session:
+        replay(session, found, by="demo", why="saved once more in Pipedrive")
+    took_s = wait_until(lambda: _user(story, pipedrive_id).get("pipedrive/name") == "Ada Example")
+    _arrived(story, took_s, f"Person {pipedrive_id}: corrected, replayed, and in Hull")
+    story.check(_failure(story, pipedrive_id) is None, "no failure is open")
+
+
+def send_change(story: Story) -> None:
+    say("5. Somebody changes a User in Hull; its notification tells us, and Pipedrive follows")
+    pipedrive_id, title = _somebody(story, 2), f"Sent from Hull {datetime.now(UTC):%H:%M:%S}"
+    job_title = codes_of(story.connector.key, Entity.PERSON)["Job title"]
+    user = _user(story, pipedrive_id)
+    story.remotes.edit_hull_record(Entity.PERSON, user["id"], {"job_title": title})
+    took_s = wait_until(lambda: value_of(story.remotes.records(Entity.PERSON)[pipedrive_id], job_title) == title)
+    _arrived(story, took_s, f"User {user['id']}: the job title is in Pipedrive, Person {pipedrive_id}")
+    took_s = wait_until(lambda: _user(story, pipedrive_id).get("pipedrive/job_title") == title)
+    _arrived(story, took_s, "Pipedrive's answer was read back into Hull")
+
+
+def wait_until(holds: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> float | None:
+    """Seconds until it held; None when it never did."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < patience_s:
+        if holds():
+            return time.monotonic() - begun
+        time.sleep(POLL_S)
+    return None
+
+
+def by_pipedrive_id(held: list[Record]) -> dict[int, Record]:
+    return {each["pipedrive/id"]: each for each in held if each.get("pipedrive/id") is not None}
+
+
+def value_of(record: Record, code: str) -> Any:
+    """A field's value, own or custom."""
+    custom = record.get("custom_fields") or {}
+    return custom[code] if code in custom else record.get(code)
+
+
+def _arrived(story: Story, took_s: float | None, words: str) -> None:
+    story.check(
+        took_s is not None, f"{words} after {took_s:.1f} s" if took_s is not None else f"{words}: it never came"
+    )
+
+
+def _is_shell(account: Record) -> bool:
+    """An Account of which Hull knows nothing but the Pipedrive id."""
+    return account.get("pipedrive/id") is not None and account.get("name") is None
+
+
+def _unlinked(story: Story, persons: dict[int, Record], users: dict[int, Record]) -> list[int]:
+    accounts = {each["id"]: each.get("pipedrive/id") for each in story.remotes.hull_records(Entity.ORGANIZATION)}
+    return [
+        pipedrive_id
+        for pipedrive_id, person in persons.items()
+        if pipedrive_id in users
+        and person["org_id"]
+        and accounts.get(users[pipedrive_id]["account_id"]) != person["org_id"]
+    ]
+
+
+def _somebody(story: Story, number: int) -> int:
+    """One of the Persons that Hull knows, another for each number."""
+    return sorted(by_pipedrive_id(story.remotes.hull_records(Entity.PERSON)))[number * 7]
+
+
+def _user(story: Story, pipedrive_id: int) -> Record:
+    return by_pipedrive_id(story.remotes.hull_records(Entity.PERSON)).get(pipedrive_id, {})
+
+
+def _failure(story: Story, pipedrive_id: int) -> failures.Failure | None:
+    with transaction() as session:
+        found = failures.find_failures(session, connector_key=story.connector.key)
+    return next((each for each in found if each.record_id == str(pipedrive_id)), None)
+
+
+def _some(items: list[Any]) -> str:
+    return f": {', '.join(map(str, items[:3]))}{' …' if len(items) > 3 else ''}" if items else ""
