@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import zstandard
 
 from db.id_mapping import Known
 from db.page import PageRow
+from db.snapshot import Compress
 from pipeline.clients.hull_messages import MessageWriter
 from pipeline.domain.kinds import Claim, Entity, anonymous_id
+from pipeline.domain.lenient_json import write_lenient
 
 Record = dict[str, Any]
 """An IncomingRecord as it was staged."""
 
 NEW, CHANGED, SAME = "new", "changed", "same"
-SNAPSHOT_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +93,20 @@ def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool
 
 
 def compose(
-    plan: PagePlan, raw: list[Any], writer: MessageWriter, held: dict[tuple[str, int], int], *, link: bool
+    plan: PagePlan,
+    raw: list[Any],
+    writer: MessageWriter,
+    held: dict[tuple[str, int], int],
+    compress: Compress,
+    *,
+    link: bool,
 ) -> tuple[list[bytes], list[PageRow]]:
     """The messages for Hull, in order, and the rows that keep what was said.
 
     raw   the page's records as Pipedrive gave them, for the snapshots
     held  (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
     """
-    if not plan.sendings:
-        return [], []
-    as_given = _by_version(raw)
-    compress = zstandard.ZstdCompressor(level=SNAPSHOT_LEVEL).compress
+    as_given = _by_id(raw)
     messages: list[bytes] = []
     rows: list[PageRow] = []
     write = writer.user_traits if plan.entity is Entity.PERSON else writer.account_traits
@@ -119,15 +122,19 @@ def compose(
             account = {Claim.ANONYMOUS_ID.value: anonymous_id(organization_id)}
             messages.append(writer.link_traits(claims, account, {"pipedrive/id": organization_id}))
             plan.counters["links"] += 1
-        snapshot = compress(orjson.dumps(as_given[pipedrive_id]))
+        snapshot = compress(write_lenient(as_given[pipedrive_id]))
         rows.append(_row(sending, kept, snapshot))
     plan.counters["messages"] += len(messages)
     return messages, rows
 
 
-def _by_version(raw: list[Any]) -> dict[int, Any]:
+def _by_id(raw: list[Any]) -> dict[int, Any]:
     """Id → record as given; of two with one id the later listed, which a walk by time lists in order of age."""
-    return {record["id"]: record for record in raw if isinstance(record, dict) and isinstance(record.get("id"), int)}
+    return {int(record["id"]): record for record in raw if isinstance(record, dict) and _is_id(record.get("id"))}
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit())
 
 
 def _said(attributes: Record, kept: Record, before: Record | None) -> Record:

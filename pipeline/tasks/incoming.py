@@ -16,6 +16,7 @@ from db import connector as connectors
 from db import failure as failures
 from db import id_mapping
 from db import run as run_rows
+from db import snapshot as snapshots
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.page import PageContext, write_page
@@ -23,6 +24,7 @@ from db.run import Run, Slice
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.reasons import describe
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import pages
@@ -34,15 +36,7 @@ from pipeline.tasks import live, runs
 from pipeline.tasks.app import app
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.stage import run_stage
-from pipeline.tasks.staging import (
-    Transformed,
-    Trouble,
-    pack_page,
-    pack_transformed,
-    unpack_page,
-    unpack_transformed,
-    write_lenient,
-)
+from pipeline.tasks.staging import Transformed, Trouble, pack_page, pack_transformed, unpack_page, unpack_transformed
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
@@ -217,8 +211,9 @@ def load_batch(batch: ClaimedBatch) -> None:
         plan = load_incoming.plan_page(entity, staged.records, known, resend=_resends(session, batch))
         batches.hold(session, batch)
         held = claims.take_claims(session, wired.key, entity, plan.wanted_claims, changed=plan.changed_ids)
-    raw, _, _ = unpack_page(bytes(extracted or b""))
-    messages, rows = load_incoming.compose(plan, raw, wired.hull.writer(), held, link=link)
+        raw = unpack_page(bytes(extracted or b""))[0] if plan.sendings else []
+        compress = snapshots.compressor(session, wired.key, entity, raw)
+    messages, rows = load_incoming.compose(plan, raw, wired.hull.writer(), held, compress, link=link)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     with transaction() as session:
         batches.hold(session, batch)

@@ -25,6 +25,7 @@ from db.session import after_commit, transaction
 from db.snapshot import read_snapshots
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.reasons import describe
 from pipeline.domain.webhooks import WebhookRecord
 from pipeline.errors import Rejected, Skip
@@ -33,7 +34,7 @@ from pipeline.load.incoming import PagePlan
 from pipeline.tasks import canvases
 from pipeline.tasks.errors import classify
 from pipeline.tasks.plans import Plan, plan_for
-from pipeline.tasks.staging import pack_page, read_lenient, write_lenient
+from pipeline.tasks.staging import pack_page
 from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import hull_id_of
 from pipeline.transform.times import epoch_seconds

@@ -21,6 +21,7 @@ from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.reasons import describe
 from pipeline.errors import Retryable
 from pipeline.load import outgoing as load_outgoing
@@ -28,7 +29,7 @@ from pipeline.load.outgoing import Sent, Wanted
 from pipeline.tasks.app import app
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.stage import backoff_s, run_stage
-from pipeline.tasks.staging import pack_page, unpack_page, write_lenient
+from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import pipedrive_id_of
 from pipeline.transform.segments import in_segments

@@ -6,12 +6,13 @@ the records and the troubles. The page stays until load has taken the snapshots 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import zstandard
+
+from pipeline.domain.lenient_json import read_lenient
 
 LEVEL = 1
 
@@ -47,22 +48,6 @@ def unpack_page(staged: bytes) -> tuple[list[Any], int | None, int | None]:
     bounds, _, body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")
     above, below = orjson.loads(bounds)
     return read_lenient(body)["data"], above, below
-
-
-def read_lenient(body: bytes) -> Any:
-    """JSON, also with lone surrogates in it: those are for transform to refuse, record by record."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return json.loads(body)
-
-
-def write_lenient(value: Any) -> bytes:
-    """JSON of anything that came as JSON."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return json.dumps(value).encode("ascii")
 
 
 def pack_transformed(records: list[Any], troubles: list[Trouble], version: int) -> bytes:

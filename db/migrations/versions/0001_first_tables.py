@@ -154,6 +154,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("pipedrive_id IS NOT NULL"),
     )
     op.create_table(
+        "snapshot_shapes",
+        sa.Column("connector_key", sa.Integer(), nullable=False),
+        sa.Column("entity", sa.Text(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("connector_key", "entity", name=op.f("pk_snapshot_shapes")),
+    )
+    op.create_table(
         "snapshots",
         sa.Column("connector_key", sa.Integer(), nullable=False),
         sa.Column("entity", sa.Text(), nullable=False),
@@ -353,6 +360,7 @@ def downgrade() -> None:
     op.drop_index("ix_sync_events_at", table_name="sync_events", postgresql_using="brin")
     op.drop_table("sync_events")
     op.drop_table("snapshots")
+    op.drop_table("snapshot_shapes")
     op.drop_index(
         "uq_id_mappings_pipedrive", table_name="id_mappings", postgresql_where=sa.text("pipedrive_id IS NOT NULL")
     )
