@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import orjson
 from sqlalchemy import Index, Integer, LargeBinary, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -146,6 +147,20 @@ def learn_hull_ids(session: Session, connector_key: int, entity: str, found: dic
     if conflicts:
         session.execute(_CONFLICT, {**scope, "ids": conflicts})
     return conflicts
+
+
+def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes]) -> None:
+    """Hull was told an older state last: what was `said` (Pipedrive id → its attributes) stands there on top of what we know.
+
+    The digest is emptied, so that the next reading is delivered whatever it says, nulls for what only the older state had
+    included.
+    """
+    query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity)
+    for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(said)).with_for_update()):
+        newest = orjson.loads(mapping.delivered) if mapping.delivered else {}
+        mapping.delivered = orjson.dumps(newest | orjson.loads(said[mapping.pipedrive_id or 0]))
+        mapping.digest = ""
+    session.flush()
 
 
 def find_by_hull_ids(session: Session, connector_key: int, entity: str, hull_ids: Sequence[str]) -> dict[str, int]:

@@ -19,14 +19,15 @@ from db import run as run_rows
 from db import snapshot as snapshots
 from db import sync_event as events
 from db.batch import ClaimedBatch
-from db.page import PageContext, write_page
+from db.id_mapping import Known
+from db.page import PageContext, PageRow, write_page
 from db.run import Run, Slice
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.reasons import describe
-from pipeline.errors import Rejected, Skip
+from pipeline.errors import LostLease, Rejected, Skip
 from pipeline.extract import pages
 from pipeline.extract.pages import PageRead, PageWanted
 from pipeline.load import incoming as load_incoming
@@ -215,15 +216,31 @@ def load_batch(batch: ClaimedBatch) -> None:
         compress = snapshots.compressor(session, wired.key, entity, raw)
     messages, rows = load_incoming.compose(plan, raw, wired.hull.writer(), held, compress, link=link)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
+    try:
+        with transaction() as session:
+            batches.hold(session, batch)
+            context = _context(session, batch, staged)
+            moved_on = set(write_page(session, context, rows))
+            _send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
+            _add_shells(session, batch, plan, context, in_hull=link)
+            _log_troubles(session, batch, plan, staged, context)
+            _log_problems(session, plan, held, context)
+            _end(session, batch, plan, wired)
+    except LostLease:
+        _said_too_late(batch, rows)
+        raise
+
+
+def _said_too_late(batch: ClaimedBatch, rows: list[PageRow]) -> None:
+    """The lease was lost before Hull was told: what another worker has brought there since must be said again."""
     with transaction() as session:
-        batches.hold(session, batch)
-        context = _context(session, batch, staged)
-        moved_on = write_page(session, context, rows)
-        _send_newest(session, batch, moved_on)
-        _add_shells(session, batch, plan, context, in_hull=link)
-        _log_troubles(session, batch, plan, staged, context)
-        _log_problems(session, plan, held, context)
-        _end(session, batch, plan, wired)
+        ids = [row.pipedrive_id for row in rows]
+        known = id_mapping.known(session, batch.connector_key, batch.entity, ids)
+        _send_newest(session, batch, [row for row in rows if _is_newer(known.get(row.pipedrive_id), row)])
+
+
+def _is_newer(known: Known | None, row: PageRow) -> bool:
+    return known is not None and known.version > row.version
 
 
 def _resends(session: Session, batch: ClaimedBatch) -> bool:
@@ -249,9 +266,13 @@ def _context(session: Session, batch: ClaimedBatch, staged: Transformed) -> Page
     )
 
 
-def _send_newest(session: Session, batch: ClaimedBatch, moved_on: list[int]) -> None:
+def _send_newest(session: Session, batch: ClaimedBatch, moved_on: list[PageRow]) -> None:
     """Another writer was faster: Hull shows an older state until the newest is sent again."""
-    for pipedrive_id in moved_on:
+    if not moved_on:
+        return
+    said = {row.pipedrive_id: row.delivered for row in moved_on}
+    id_mapping.doubt(session, batch.connector_key, batch.entity, said)
+    for pipedrive_id in said:
         changes.fold(
             session, batch.connector_key, Direction.INCOMING, batch.entity, str(pipedrive_id), cause="stale_overwrite"
         )
