@@ -1,0 +1,292 @@
+"""A page that is no page: cut off, HTML, an error, the same one for ever. It is classified, tried again or stopped, and
+the run says where it stands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from db.failure import find_failures
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS
+from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.logs import written
+from tests.world import World
+
+LIST = "/api/v2/persons$"
+
+PASSING: list[tuple[str, dict[str, Any], str]] = [
+    ("truncated", {}, "page_not_json"),
+    ("not_json", {}, "page_not_json"),
+    ("html", {}, "html_answer"),
+    ("html", {"status": 200}, "html_answer"),
+    ("html", {"status": 502}, "remote_unavailable"),
+    ("status", {"status": 500}, "remote_unavailable"),
+    ("status", {"status": 502}, "remote_unavailable"),
+    ("status", {"status": 503}, "remote_unavailable"),
+    ("status", {"status": 504}, "remote_unavailable"),
+    ("status", {"status": 408}, "remote_unavailable"),
+    ("status", {"status": 200, "body": {"success": True, "data": None}}, "page_malformed"),
+    ("status", {"status": 200, "body": {"success": True, "data": {"items": []}}}, "page_malformed"),
+    (
+        "status",
+        {"status": 200, "body": {"success": True, "data": [], "additional_data": {"next_cursor": 7}}},
+        "page_malformed",
+    ),
+    ("429_burst", {}, "rate_limited"),
+    ("429_burst", {"headers": {"retry-after": "7"}}, "rate_limited"),
+]
+"""kind of fault, its options, reason: trouble that passes."""
+
+
+def crowd(world: World) -> None:
+    fill(world, persons=3 * PAGE, organizations=0)
+    age(world)
+
+
+def retries(logs: list[Any]) -> list[Any]:
+    return [line for line in logs if line["event"] == "incoming.job.retry"]
+
+
+@pytest.mark.parametrize("skip", [0, 2])
+@pytest.mark.parametrize(("kind", "options", "reason"), PASSING)
+def test_trouble_that_passes_is_waited_out(
+    world: World, kind: Any, options: dict[str, Any], reason: str, skip: int
+) -> None:
+    crowd(world)
+    world.pipedrive.faults.add(LIST, kind, **options, skip=skip)
+
+    with written() as logs:
+        run = world.fetch(Entity.PERSON)
+    stood = world.run(run.id).state
+    world.later()
+    world.work()
+
+    assert stood == "running"
+    assert [line["reason"] for line in retries(logs)] == [reason]
+    assert reason in REASONS
+    assert world.run(run.id).state == "done"
+    assert names(world) == in_pipedrive(world)
+    assert world.rows("SELECT 1 FROM failures") == []
+
+
+def test_the_remotes_wish_rules_over_the_guess(world: World) -> None:
+    crowd(world)
+    world.pipedrive.faults.add(LIST, "429_burst", headers={"retry-after": "7"})
+
+    with written() as logs:
+        world.fetch(Entity.PERSON)
+
+    assert retries(logs)[0]["wait_s"] == 7.0
+    (wait,) = world.rows("SELECT extract(epoch FROM due_at - now()) AS s FROM batches WHERE due_at > now()")
+    assert 4 < wait.s <= 7
+
+
+def test_waiting_for_the_limit_never_counts_as_an_attempt(world: World) -> None:
+    crowd(world)
+    world.pipedrive.faults.add(LIST, "429_burst", count=30)
+
+    run = world.fetch(Entity.PERSON)
+    for _ in range(31):
+        world.later()
+        world.work()
+
+    assert world.run(run.id).state == "done"
+    assert names(world) == in_pipedrive(world)
+
+
+@pytest.mark.parametrize(("kind", "options", "reason"), [PASSING[0], PASSING[2], PASSING[5], PASSING[10]])
+def test_trouble_that_stays_stops_the_run_with_a_failure_to_replay(
+    world: World, kind: Any, options: dict[str, Any], reason: str
+) -> None:
+    crowd(world)
+    world.pipedrive.faults.add(LIST, kind, **options, skip=2, count=None)
+
+    with written() as logs:
+        run = world.fetch(Entity.PERSON)
+        for _ in range(20):
+            world.later()
+            world.work()
+
+    stopped = world.run(run.id)
+    assert (stopped.state, stopped.reason) == ("stopped", reason)
+    assert stopped.read == 2 * PAGE
+    assert stopped.finished_at is not None
+    end = [line for line in logs if line["event"] == "incoming.job.error" and line.get("state") == "stopped"]
+    assert [(line["run_id"], line["reason"], line["pages"]) for line in end] == [(run.id, reason, 2)]
+    gave_up = [line for line in logs if line["event"] == "incoming.job.error" and line.get("stage") == "extract"]
+    assert gave_up[0]["advice"]
+    (first, *_) = world.rows("SELECT kind, stage, reason, attempts, run_id FROM failures ORDER BY id")
+    assert tuple(first) == ("batch", "extract", reason, 8, run.id)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"status": 400}, "bad_request"),
+        ({"status": 422}, "bad_request"),
+        ({"status": 404}, "gone"),
+        ({"status": 410}, "gone"),
+        ({"status": 418}, "bad_request"),
+    ],
+)
+def test_a_refused_page_stops_the_run_at_once_and_goes_on_from_there(
+    world: World, options: dict[str, Any], reason: str
+) -> None:
+    crowd(world)
+    fault = world.pipedrive.faults.add(LIST, "status", **options, skip=2, count=None)
+    run = world.fetch(Entity.PERSON)
+    stood = world.run(run.id)
+    fault.count = 0
+
+    replay_all(world)
+    world.work()
+
+    assert (stood.state, stood.reason, stood.pages) == ("stopped", reason, 2)
+    assert world.run(run.id).state == "done"
+    assert world.run(run.id).new == 3 * PAGE
+    assert names(world) == in_pipedrive(world)
+    assert open_failures(world) == []
+
+
+def replay_all(world: World) -> None:
+    with transaction() as session:
+        for failure in find_failures(session):
+            world.room("replay").replay(session, failure, by="ada", why="it is back")
+
+
+def open_failures(world: World) -> list[Any]:
+    with transaction() as session:
+        return find_failures(session)
+
+
+@pytest.mark.parametrize("skip", [0, 1, 2])
+def test_a_page_that_repeats_for_ever_is_stopped(world: World, skip: int) -> None:
+    fill(world, persons=6 * PAGE, organizations=0)
+    age(world)
+    world.pipedrive.faults.add(LIST, "repeat_page", skip=skip)
+
+    run = world.fetch(Entity.PERSON)
+
+    assert (run.state, run.reason) == ("stopped", "page_repeats")
+    assert run.pages <= 5
+
+
+def test_a_walk_by_time_that_repeats_is_stopped_and_goes_on_from_its_last_good_page(world: World) -> None:
+    fill(world, persons=3 * PAGE, organizations=0)
+    fault = world.pipedrive.faults.add(LIST, "repeat_page")
+
+    run = world.fetch(Entity.PERSON, since=datetime.now(UTC) - timedelta(hours=1))
+    fault.count = 0
+    replay_all(world)
+    world.work()
+
+    assert (run.state, run.reason, run.pages) == ("stopped", "page_repeats", 1)
+    assert (world.run(run.id).state, world.run(run.id).new) == ("done", 3 * PAGE)
+    assert names(world) == in_pipedrive(world)
+
+
+def test_a_connection_that_breaks_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd(world)
+    real, broken = requests.Session.send, []
+
+    def send(self: Any, request: Any, **options: Any) -> Any:
+        if not broken and "persons" in request.url:
+            broken.append(1)
+            raise requests.ConnectionError("reset by peer")
+        return real(self, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    with written() as logs:
+        run = world.fetch(Entity.PERSON)
+    world.later()
+    world.work()
+
+    assert len(retries(logs)) <= 1
+    assert world.run(run.id).state == "done"
+    assert names(world) == in_pipedrive(world)
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (402, "payment_required"), (403, "forbidden")])
+def test_what_only_a_person_can_mend_pauses_the_connector(world: World, status: int, reason: str) -> None:
+    crowd(world)
+    fault = world.pipedrive.faults.add(LIST, "status", status=status, skip=1, count=None)
+
+    with written() as logs:
+        run = world.fetch(Entity.PERSON)
+    (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
+    stood = world.run(run.id).state
+    fault.count = 0
+    world.work()
+    still = world.run(run.id).state
+    world.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
+    world.work()
+
+    assert (connector.state, connector.pause_reason) == ("paused", reason)
+    errors = [line for line in logs if line["event"] == "incoming.job.error"]
+    assert [line["reason"] for line in errors] == [reason]
+    assert errors[0]["error"] == ("Unauthorized" if status == 401 else reason)
+    assert (stood, still) == ("running", "running")
+    assert world.run(run.id).state == "done"
+    assert names(world) == in_pipedrive(world)
+    assert world.rows("SELECT 1 FROM failures") == []
+
+
+def test_a_paused_connector_is_left_alone_by_every_stage(world: World) -> None:
+    crowd(world)
+    world.start(Entity.PERSON)
+    due = world.due()
+    assert due is not None
+    world.change_rows("UPDATE connectors SET state = 'paused'")
+    asked = dict(world.pipedrive.ledger.requests)
+
+    world.step(*due)
+
+    assert dict(world.pipedrive.ledger.requests) == asked
+    assert world.rows("SELECT attempts FROM batches WHERE id = :id", id=due[0])[0].attempts == 0
+
+
+def test_hull_away_is_waited_out_and_nothing_is_sent_twice_to_the_id_map(world: World) -> None:
+    crowd(world)
+    world.hull_app.extensions["hull_faults"].replace(
+        [{"path": "firehose", "kind": "status", "status": 503, "count": 3}]
+    )
+
+    run = world.fetch(Entity.PERSON)
+    for _ in range(4):
+        world.later()
+        world.work()
+
+    assert world.run(run.id).state == "done"
+    assert world.run(run.id).new == 3 * PAGE
+    assert names(world) == in_pipedrive(world)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_hull_refusing_the_secret_pauses_the_connector(world: World, status: int) -> None:
+    crowd(world)
+    faults = world.hull_app.extensions["hull_faults"]
+    faults.replace([{"path": "firehose", "kind": "status", "status": status, "count": None}])
+
+    run = world.fetch(Entity.PERSON)
+    (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
+    faults.replace([])
+    world.change_rows("UPDATE connectors SET state = 'active'")
+    world.work()
+
+    assert (connector.state, connector.pause_reason) == ("paused", "hull_refused")
+    assert world.run(run.id).state == "done"
+    assert names(world) == in_pipedrive(world)
+
+
+def test_a_missing_credential_pauses_the_connector_with_a_reason(world: World) -> None:
+    world.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
+
+    world.fetch(Entity.PERSON)
+
+    (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
+    assert (connector.state, connector.pause_reason) == ("paused", "credential_missing")
