@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +24,13 @@ ACCOUNT_CLAIMS = ("id", "external_id", "domain", "anonymous_id")
 _HEADER = urlsafe_b64encode(b'{"typ":"JWT","alg":"HS256"}').rstrip(b"=") + b"."
 _SHA256_BLOCK_BYTES = 64
 
-Claims = Mapping[str, str]
+Claims = Mapping[str, str] | bytes
+"""Claims by name, or their JSON where the caller has written it already."""
+
+Attributes = Mapping[str, Any] | bytes
+"""Attributes by name, or their JSON."""
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class MessageWriter:
@@ -38,7 +45,7 @@ class MessageWriter:
     def __repr__(self) -> str:
         return "MessageWriter()"
 
-    def user_traits(self, claims: Claims, attributes: Mapping[str, Any]) -> bytes:
+    def user_traits(self, claims: Claims, attributes: Attributes) -> bytes:
         """Set attributes of a User.
 
         Raises: Rejected("unusable_text") for text that is no UTF-8, ValueError without any claim.
@@ -48,19 +55,19 @@ class MessageWriter:
             b',"io.hull.asUser":' + subject + _sub(claims) + b',"io.hull.subjectType":"user"}', attributes
         )
 
-    def account_traits(self, claims: Claims, attributes: Mapping[str, Any]) -> bytes:
+    def account_traits(self, claims: Claims, attributes: Attributes) -> bytes:
         """Set attributes of an Account. Raises: as `user_traits`."""
         subject = _subject(claims, ACCOUNT_CLAIMS)
         tail = b',"io.hull.asAccount":' + subject + _sub(claims) + b',"io.hull.subjectType":"account"}'
         return self._traits(tail, attributes)
 
-    def link_traits(self, user: Claims, account: Claims, attributes: Mapping[str, Any]) -> bytes:
+    def link_traits(self, user: Claims, account: Claims, attributes: Attributes) -> bytes:
         """Link a User to an Account, and set attributes of the Account. Raises: as `user_traits`."""
         tail = b',"io.hull.asUser":' + _subject(user, USER_CLAIMS)
         tail += b',"io.hull.asAccount":' + _subject(account, ACCOUNT_CLAIMS)
         return self._traits(tail + _sub(account) + b',"io.hull.subjectType":"account"}', attributes)
 
-    def _traits(self, claims_tail: bytes, attributes: Mapping[str, Any]) -> bytes:
+    def _traits(self, claims_tail: bytes, attributes: Attributes) -> bytes:
         token = self._sign(self._opening + claims_tail)
         return b'{"type":"traits","body":%b,"headers":{"Hull-Access-Token":"%b%b' % (
             _json(attributes),
@@ -89,11 +96,12 @@ def signer(secret: str) -> Callable[[bytes], bytes]:
     outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
     def sign(claims: bytes) -> bytes:
-        payload = urlsafe_b64encode(claims).rstrip(b"=")
+        payload = b2a_base64(claims, newline=False).translate(_URL_SAFE).rstrip(b"=")
         inside, outside = inner.copy(), outer.copy()
         inside.update(payload)
         outside.update(inside.digest())
-        return _HEADER + payload + b"." + urlsafe_b64encode(outside.digest()).rstrip(b"=")
+        signature = b2a_base64(outside.digest(), newline=False).translate(_URL_SAFE).rstrip(b"=")
+        return b"%b%b.%b" % (_HEADER, payload, signature)
 
     return sign
 
@@ -103,6 +111,8 @@ def iso_millis(moment: datetime) -> str:
 
 
 def _subject(claims: Claims, known: tuple[str, ...]) -> bytes:
+    if isinstance(claims, bytes):
+        return claims
     kept = {name: value for name, value in claims.items() if name in known and value is not None}
     if not kept:
         raise ValueError("no claim identifies this record")
@@ -111,11 +121,13 @@ def _subject(claims: Claims, known: tuple[str, ...]) -> bytes:
 
 def _sub(claims: Claims) -> bytes:
     """Hull's own id, when it is known, also stands in `sub`."""
-    hull_id = claims.get("id")
+    hull_id = None if isinstance(claims, bytes) else claims.get("id")
     return b',"sub":' + orjson.dumps(hull_id) if hull_id else b""
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
+def _json(value: Mapping[str, Any] | bytes) -> bytes:
+    if isinstance(value, bytes):
+        return value
     try:
         return orjson.dumps(value)
     except TypeError:

@@ -28,6 +28,7 @@ Record = dict[str, Any]
 """An IncomingRecord as it was staged."""
 
 NEW, CHANGED, SAME = "new", "changed", "same"
+ANONYMOUS_ID = Claim.ANONYMOUS_ID.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +115,20 @@ def compose(
         record = sending.record
         pipedrive_id = record["pipedrive_id"]
         claims = {claim: value for claim, value in record["claims"].items() if (claim, pipedrive_id) not in held}
-        claims[Claim.ANONYMOUS_ID.value] = anonymous_id(pipedrive_id)
+        claims[ANONYMOUS_ID] = anonymous_id(pipedrive_id)
+        who = orjson.dumps(claims)
         kept = {name: value for name, value in record["attributes"].items() if value is not None}
-        messages.append(write(claims, _said(record["attributes"], kept, sending.before)))
+        delivered = orjson.dumps(kept)
+        nulls = _nulls(record["attributes"], sending.before)
+        messages.append(write(who, kept | nulls if nulls else delivered))
         organization_id = record["organization_id"]
         if link and organization_id is not None:
-            account = {Claim.ANONYMOUS_ID.value: anonymous_id(organization_id)}
-            messages.append(writer.link_traits(claims, account, {"pipedrive/id": organization_id}))
-            plan.counters["links"] += 1
+            account = b'{"anonymous_id":"pipedrive:%d"}' % organization_id
+            messages.append(writer.link_traits(who, account, b'{"pipedrive/id":%d}' % organization_id))
         snapshot = compress(write_lenient(as_given[pipedrive_id]))
-        rows.append(_row(sending, kept, snapshot))
+        rows.append(_row(sending, kept, delivered, snapshot))
     plan.counters["messages"] += len(messages)
+    plan.counters["links"] += len(messages) - len(rows)
     return messages, rows
 
 
@@ -137,16 +141,13 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit())
 
 
-def _said(attributes: Record, kept: Record, before: Record | None) -> Record:
+def _nulls(attributes: Record, before: Record | None) -> Record:
     """A null is said only where Hull holds a value of ours: a first fetch never erases what another source wrote."""
-    if not before:
-        return kept
-    return {name: value for name, value in attributes.items() if value is not None or name in before}
+    return {name: None for name, value in attributes.items() if value is None and name in before} if before else {}
 
 
-def _row(sending: Sending, kept: Record, snapshot: bytes) -> PageRow:
+def _row(sending: Sending, kept: Record, delivered: bytes, snapshot: bytes) -> PageRow:
     record = sending.record
-    delivered = orjson.dumps(kept)
     before: bytes | None = None
     after: bytes | None = delivered if sending.effect == NEW else None
     if sending.effect == CHANGED:
