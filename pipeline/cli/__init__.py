@@ -1,11 +1,13 @@
 """The command line: `pipeline …` and `python -m pipeline …`.
 
-    program    the group of commands, and how an error becomes a sentence and an exit code
-    showing    what every command shares: --json, tables, the connector an argument names
-    servers    up, demo, migrate, sandbox         connectors  add, list, show, pause, resume, remove, credentials
-    settings   show, set, diff, history           fetch       persons, organizations, all; watching: --wait
-    runs       list, show, cancel                 records     mappings, events
-    failures   list, show, replay, discard        doctor      what is wrong, and the next step; keys: rotate-keys
+    program      the group of commands, and how an error becomes a sentence and an exit code
+    opening      the environment, the servers and the schema, made ready; showing: --json, tables, next steps
+    servers      up, migrate, sandbox        demo: everything at once, told as a `story`
+    connectors   add, list, show, pause, resume, remove, credentials      settings: show, set, diff, history
+    fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
+    records      mappings, events            failures: list, show, replay, discard
+    doctor       who works (`machinery`), and the guide's headings (`troubleshooting`), from `questions` to the database
+    keys         rotate-keys
 
 Exit codes: 0 done, 1 the work failed, 2 bad usage.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import click
 from db import batch as batches
 from db import connector as rows
 from db import failure as failures
-from db import id_mapping, schedule
 from db import run as run_rows
+from db import schedule
 from db.connector import Connector
 from db.session import transaction
 from pipeline.cli.opening import open_database
+from pipeline.cli.questions import mapping_counts
 from pipeline.cli.settings import read_document, refused
 from pipeline.cli.showing import (
     Failed,
@@ -253,13 +255,11 @@ def _facts(id_or_name: str) -> dict[str, Any]:
     with transaction() as session:
         found: Connector = find_connector(session, id_or_name)
         planned = schedule.schedules_of(session, found.key)
-        counts = id_mapping.count_by_state(session, found.key)
+        counts = mapping_counts(session, found.key)
         return {
             **columns_of(found, *COLUMNS),
             "settings_version": rows.settings_in_force(session, found.key).version,
             "next_full_fetch": planned[0].next_run_at if planned else None,
             "open_failures": sum(failures.count_open(session, found.key).values()),
-            "mappings": [
-                dict(zip(("entity", "state", "records", "with_hull_id"), each, strict=True)) for each in counts
-            ],
+            "mappings": [asdict(each) for each in counts],
         }

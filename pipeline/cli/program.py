@@ -8,7 +8,7 @@ import click
 from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from pipeline.cli import connectors, demo, failures, fetch, keys, records, runs, servers, settings
+from pipeline.cli import connectors, demo, doctor, failures, fetch, keys, records, runs, servers, settings
 from pipeline.cli.showing import Failed
 from pipeline.domain.reasons import REASONS
 from pipeline.embedded import EmbeddedError
@@ -59,6 +59,6 @@ def program() -> None:
     """
 
 
-for module in (servers, demo, connectors, settings, fetch, runs, records, failures, keys):
+for module in (servers, demo, connectors, settings, fetch, runs, records, failures, doctor, keys):
     for command in module.COMMANDS:
         program.add_command(command)

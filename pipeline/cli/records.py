@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from db.id_mapping import IdMapping
 from db.session import transaction
 from db.sync_event import SyncEvent
 from pipeline.cli.opening import open_database
+from pipeline.cli.questions import MappingCount, mapping_counts
 from pipeline.cli.showing import (
     Failed,
     columns_of,
@@ -66,7 +68,7 @@ def show_mappings(connector: str, record: str | None) -> None:
     with transaction() as session:
         key = find_connector(session, connector).key
         if record is None:
-            _show_counts(id_mapping.count_by_state(session, key))
+            _show_counts(mapping_counts(session, key))
             return
         found = [_mapping(each) for each in id_mapping.find_mapping(session, key, record)]
     if not found:
@@ -77,12 +79,8 @@ def show_mappings(connector: str, record: str | None) -> None:
     show(found, lambda: _print_mappings(found))
 
 
-def _show_counts(counts: list[tuple[str, str, int, int]]) -> None:
-    names = ("entity", "state", "records", "with_hull_id", "without_hull_id")
-    found = [
-        dict(zip(names, (entity, state, total, known, total - known), strict=True))
-        for entity, state, total, known in counts
-    ]
+def _show_counts(counts: list[MappingCount]) -> None:
+    found = [{**asdict(each), "without_hull_id": each.without_hull_id} for each in counts]
     show(
         found,
         lambda: table(

@@ -16,10 +16,12 @@ from db import failure as failures
 from db.connector import Connector
 from db.session import transaction
 from pipeline.cli import watching
+from pipeline.cli.questions import mapping_counts
 from pipeline.cli.runs import read_run
 from pipeline.cli.showing import duration, say
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
+from pipeline.tasks.control import wake_control
 from pipeline.tasks.replay import replay
 from pipeline.tasks.runs import start_run
 from pipeline.up.example import codes_of
@@ -104,6 +106,15 @@ def fetch_organizations(story: Story) -> None:
     say(f"   {run['read']:,} Organizations read, {run['tokens']:,} tokens of Pipedrive's daily budget")
     story.check(left == 0, f"{left} shells are left")
     compare(story, Entity.ORGANIZATION)
+    wake_control("resolve_hull_ids")  # beat would, within half a minute
+    took_s = wait_until(lambda: not unresolved(story))
+    _arrived(story, took_s, "the id map knows every User's and Account's id in Hull")
+
+
+def unresolved(story: Story) -> int:
+    """Records that were delivered, but whose ids in Hull are not known yet: the firehose answers nothing."""
+    with transaction() as session:
+        return sum(each.without_hull_id for each in mapping_counts(session, story.connector.key))
 
 
 def compare(story: Story, entity: Entity) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, Progress, TextColumn
 
+from pipeline.cli import machinery
 from pipeline.cli.runs import read_run
 from pipeline.cli.showing import Failed, console, duration, say
 
@@ -54,7 +55,7 @@ def watch(run_ids: Sequence[int], *, shown: bool = True) -> None:
                 view.show(facts)
                 if all(run["state"] != "running" for run in facts):
                     return
-                if progressing.idle_s(facts, time.monotonic()) > IDLE_S and not _anybody_works():
+                if progressing.idle_s(facts, time.monotonic()) > IDLE_S and not machinery.anybody_works():
                     raise Failed(
                         f"nothing has moved for {IDLE_S:.0f} s and no worker answers; the fetch waits and is not lost",
                         f"start a worker: {WORKER} (or everything: pipeline up)",
@@ -143,13 +144,3 @@ class _Lines:
         self._next = time.monotonic() + LINE_EVERY_S
         for run in facts:
             say(line(run))
-
-
-def _anybody_works() -> bool:
-    """Whether a worker answers the broker."""
-    from pipeline.tasks.app import app  # noqa: PLC0415 - asked only when nothing moves
-
-    try:
-        return bool(app.control.ping(timeout=1.0, limit=1))
-    except Exception:  # noqa: BLE001 - whatever the broker's client raises, nobody was heard
-        return False

@@ -1,0 +1,93 @@
+"""`pipeline doctor`: is everything at work, and what stands behind the complaints the guide knows."""
+
+from __future__ import annotations
+
+import click
+
+from db import connector as connectors
+from db.session import transaction
+from pipeline.cli import machinery, questions
+from pipeline.cli.machinery import Machinery
+from pipeline.cli.opening import open_database
+from pipeline.cli.showing import duration, find_connector, json_option, say, show
+from pipeline.cli.troubleshooting import BAD, NOTE, OK, Answer, Finding, as_json, examine
+from pipeline.cli.watching import WORKER
+
+LATE_S = 30.0
+"""Work that nobody takes is handed over again after 20 s; what has been due for longer has no worker."""
+MARKS = {OK: "✓", NOTE: "·", BAD: "✗"}
+
+
+@click.command()
+@click.argument("connector", required=False)
+@json_option
+def doctor(connector: str | None) -> None:
+    """Say what is wrong and what to do: the workers first, then each heading of the guide's Troubleshooting.
+
+    Asks the database and the broker only, so it costs no tokens. Exit code 1 when somebody must act.
+
+    \b
+    Example:
+      pipeline doctor acme
+    """
+    open_database()
+    found = machinery.look()
+    with transaction() as session:
+        chosen = [find_connector(session, connector)] if connector else connectors.all_connectors(session)
+        machine = Answer(
+            heading="Is everything at work?", findings=_machine(found, questions.oldest_due_s(session), bool(chosen))
+        )
+        answers = {each.name: examine(session, each) for each in chosen}
+    document = {
+        "machinery": as_json([machine])[0],
+        "connectors": {name: as_json(each) for name, each in answers.items()},
+    }
+    show(document, lambda: _print(machine, answers))
+    everything = [machine, *(answer for each in answers.values() for answer in each)]
+    if any(finding.level == BAD for answer in everything for finding in answer.findings):
+        click.get_current_context().exit(1)
+
+
+COMMANDS: tuple[click.Command, ...] = (doctor,)
+
+
+def _machine(found: Machinery, due_s: float, has_connectors: bool) -> list[Finding]:
+    if found.broker != "ok":
+        return [Finding(level=BAD, text=f"the broker {found.broker}", next_step="check BROKER_URL, then start it")]
+    findings = [Finding(level=OK, text="the database and the broker answer")]
+    if found.unattended:
+        queues = ", ".join(found.unattended)
+        findings.append(Finding(level=BAD, text=f"no worker listens to {queues}", next_step=f"start one: {WORKER}"))
+    else:
+        nodes = "; ".join(f"{name}: {', '.join(queues)}" for name, queues in sorted(found.workers.items()))
+        findings.append(Finding(level=OK, text=f"workers answer ({nodes})"))
+    if found.beats:
+        findings.append(Finding(level=OK, text=f"beat ticks ({', '.join(found.beats)})"))
+    else:
+        step = "start it: celery -A pipeline beat"
+        findings.append(Finding(level=BAD, text="beat does not answer: nothing is swept or scheduled", next_step=step))
+    waiting = ", ".join(f"{queue} {count:,}" for queue, count in found.waiting.items())
+    findings.append(Finding(level=OK, text=f"messages in the queues: {waiting}"))
+    if due_s > LATE_S:
+        text = f"the oldest work has been due for {duration(due_s)}"
+        findings.append(Finding(level=BAD, text=text, next_step="start more workers, or see why they fail"))
+    if not has_connectors:
+        step = "add one: pipeline connectors add --help"
+        findings.append(Finding(level=NOTE, text="there is no connector yet", next_step=step))
+    return findings
+
+
+def _print(machine: Answer, answers: dict[str, list[Answer]]) -> None:
+    _print_answer(machine)
+    for name, headings in answers.items():
+        say(f"\nConnector {name}")
+        for answer in headings:
+            _print_answer(answer)
+
+
+def _print_answer(answer: Answer) -> None:
+    say(f"\n{answer.heading}")
+    for finding in answer.findings:
+        say(f"  {MARKS[finding.level]} {finding.text}")
+        if finding.next_step:
+            say(f"      → {finding.next_step}")

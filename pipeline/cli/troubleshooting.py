@@ -1,0 +1,227 @@
+"""The guide's Troubleshooting headings, answered for one connector from what the database holds: counts and the next step.
+
+Nothing is asked of Hull or Pipedrive, so a look costs no tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import delivery, failure, id_mapping
+from db import run as run_rows
+from db import sync_event as events
+from db.connector import Connector
+from db.run import Run
+from pipeline.cli import questions
+from pipeline.cli.showing import moment
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS
+from pipeline.domain.settings import ConnectorSettings, read_settings
+from pipeline.tasks import setup
+
+OLD_SHELL = timedelta(hours=1)
+"""An empty Account may wait for the fetch of Organizations this long before something is wrong."""
+OLD_FIELDS = timedelta(days=1)
+
+OK, NOTE, BAD = "ok", "note", "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """level  `ok`, `note` (worth knowing) or `bad` (somebody must act)"""
+
+    level: str
+    text: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A heading of the guide, and what was found under it."""
+
+    heading: str
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What every heading looks at."""
+
+    session: Session
+    connector: Connector
+    settings: ConnectorSettings
+    settings_version: int
+    full_runs: dict[str, Run]
+    """Entity → its newest full run."""
+
+    @property
+    def name(self) -> str:
+        return self.connector.name
+
+
+def examine(session: Session, connector: Connector) -> list[Answer]:
+    """Answer every heading."""
+    version = connectors.settings_in_force(session, connector.key)
+    newest = reversed(run_rows.latest_runs(session, connector.key, 200))
+    case = Case(
+        session=session,
+        connector=connector,
+        settings=read_settings(version.document),
+        settings_version=version.version,
+        full_runs={run.entity: run for run in newest if run.kind == "full"},
+    )
+    return [Answer(heading=heading, findings=list(answer(case))) for heading, answer in HEADINGS.items()]
+
+
+def no_data(case: Case) -> Iterator[Finding]:
+    unknown = setup.find_mistakes(case.session, case.connector.key, case.settings)[1]
+    for complaint in unknown:
+        yield Finding(level=BAD, text=complaint, next_step=f"pipeline settings set {case.name} FILE")
+    if not unknown:
+        yield Finding(level=OK, text="every identifier and every mapped field exists in Pipedrive")
+    for entity in Entity:
+        yield _mapped(case, entity)
+        yield _fetched(case, entity)
+    yield from _left_out(case)
+
+
+def no_updates(case: Case) -> Iterator[Finding]:
+    if case.connector.state != "active":
+        reason = REASONS.get(case.connector.pause_reason or "")
+        step = f"{reason.advice if reason else ''} Then: pipeline connectors resume {case.name}".strip()
+        yield Finding(level=BAD, text=f"the connector is paused: {case.connector.pause_reason}", next_step=step)
+    told = questions.last_delivery(case.session, case.connector.key, "pipedrive")
+    if told is None:
+        yield Finding(
+            level=NOTE,
+            text="Pipedrive has sent no webhook yet: changes come with fetches only",
+            next_step="check that Pipedrive can reach PUBLIC_URL",
+        )
+    else:
+        yield Finding(level=OK, text=f"last webhook {_ago(told)}")
+    for entity in Entity:
+        last = questions.last_event(case.session, case.connector.key, f"incoming.{entity.hull}.success")
+        level = NOTE if last is None else OK
+        yield Finding(level=level, text=f"last incoming.{entity.hull}.success: {_ago(last) if last else 'never'}")
+    if waiting := delivery.count_unfolded(case.session, case.connector.key):
+        yield Finding(level=NOTE, text=f"{waiting} deliveries wait for a worker", next_step="see the workers above")
+    yield from _gave_up(case)
+
+
+def no_fields(case: Case) -> Iterator[Finding]:
+    for entity in Entity:
+        fields = connectors.find_fields(case.session, case.connector.key, entity)
+        if fields is None:
+            yield Finding(level=NOTE, text=f"the fields of {entity.plural} have not been read yet")
+            continue
+        mapped = {row.service for row in case.settings.incoming(entity)}
+        custom = [row for row in fields.rows if isinstance(row, dict) and row.get("is_custom_field")]
+        left = [str(row.get("field_name")) for row in custom if row.get("field_code") not in mapped]
+        old = datetime.now(UTC) - fields.fetched_at > OLD_FIELDS
+        text = f"fields of {entity.plural} read {_ago(fields.fetched_at)}; {len(left)} of {len(custom)} custom ones are not mapped"
+        step = f"map what you miss: pipeline settings set {case.name} FILE; then: pipeline fetch {entity.plural} {case.name}"
+        yield Finding(level=NOTE if left or old else OK, text=text, next_step=step if left else "")
+
+
+def empty_accounts(case: Case) -> Iterator[Finding]:
+    counts = {
+        each.state: each.records
+        for each in questions.mapping_counts(case.session, case.connector.key)
+        if each.entity == Entity.ORGANIZATION
+    }
+    yield _mapped(case, Entity.ORGANIZATION)
+    shells, oldest = counts.get("shell", 0), id_mapping.oldest_shell(case.session, case.connector.key)
+    if not shells or oldest is None:
+        yield Finding(level=OK, text=f"no Account is empty; {counts.get('full', 0):,} are filled")
+        return
+    waiting = datetime.now(UTC) - oldest
+    yield Finding(
+        level=BAD if waiting > OLD_SHELL else NOTE,
+        text=f"{shells:,} Accounts are empty (known from Persons only), the oldest since {_ago(oldest)}",
+        next_step=f"pipeline fetch organizations {case.name} --wait",
+    )
+
+
+HEADINGS = {
+    "I didn't get any Pipedrive organization/person data in Hull": no_data,
+    "I didn't get any updates from recently updated Persons or Organizations into Hull": no_updates,
+    "I don't see recently added/updated fields in Pipedrive": no_fields,
+    "I get empty Accounts": empty_accounts,
+}
+"""Heading of the guide → what is looked at."""
+
+
+def as_json(answers: list[Answer]) -> list[dict[str, Any]]:
+    return [
+        {
+            "heading": answer.heading,
+            "findings": [{"level": f.level, "text": f.text, "next": f.next_step or None} for f in answer.findings],
+        }
+        for answer in answers
+    ]
+
+
+def _mapped(case: Case, entity: Entity) -> Finding:
+    count = len(case.settings.incoming(entity))
+    name = f"incoming_{entity.hull}_attributes"
+    if count:
+        return Finding(level=OK, text=f"{name}: {count} attributes are mapped")
+    step = f"map some: pipeline settings set {case.name} FILE; then: pipeline fetch {entity.plural} {case.name}"
+    return Finding(level=BAD, text=f"{name} is empty: only the Pipedrive id comes over", next_step=step)
+
+
+def _fetched(case: Case, entity: Entity) -> Finding:
+    """Whether there was a full fetch, how it ended, and whether the settings have changed since."""
+    run, step = case.full_runs.get(entity), f"pipeline fetch {entity.plural} {case.name} --wait"
+    if run is None:
+        return Finding(level=BAD, text=f"{entity.plural} were never fetched in full", next_step=step)
+    what = (
+        f"full fetch of {entity.plural} {_ago(run.started_at)}: {run.state}, {run.read:,} read, {run.failed:,} failed"
+    )
+    if run.state in ("stopped", "cancelled"):
+        return Finding(level=BAD, text=f"{what} ({run.reason})", next_step=f"pipeline runs show {run.id}")
+    if run.settings_version < case.settings_version:
+        since = f"; the settings have changed since (version {run.settings_version} → {case.settings_version})"
+        return Finding(level=NOTE, text=what + since, next_step=f"for the newly mapped attributes: {step}")
+    return Finding(level=OK, text=what)
+
+
+def _left_out(case: Case) -> Iterator[Finding]:
+    """What was skipped or refused on the way in, by reason, most first."""
+    counts = events.count_events(case.session, case.connector.key)
+    for (event, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
+        if event.startswith("incoming.") and event.endswith((".skip", ".error")) and reason:
+            known = REASONS.get(reason)
+            text = f"{event} {count:,} times, {reason}: {known.meaning if known else ''}"
+            yield Finding(level=NOTE, text=text, next_step=known.advice if known else "")
+
+
+def _gave_up(case: Case) -> Iterator[Finding]:
+    counts: dict[str, int] = {}
+    for (_, reason), count in failure.count_open(case.session, case.connector.key).items():
+        counts[reason] = counts.get(reason, 0) + count
+    for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
+        known = REASONS.get(reason)
+        replay = f"pipeline failures replay --connector {case.name} --reason {reason}"
+        yield Finding(
+            level=BAD,
+            text=f"{count:,} failures are open, {reason}: {known.meaning if known else ''}",
+            next_step=f"{known.advice if known else ''} Then: {replay}".strip(),
+        )
+    if not counts:
+        yield Finding(level=OK, text="no failure is open")
+
+
+def _ago(when: datetime) -> str:
+    minutes = (datetime.now(UTC) - when).total_seconds() / 60
+    if minutes < 1:
+        return "less than a minute ago"
+    if minutes < 120:
+        return f"{minutes:.0f} min ago"
+    return f"{minutes / 60:.0f} h ago" if minutes < 2880 else f"on {moment(when)} UTC"
