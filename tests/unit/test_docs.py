@@ -1,0 +1,175 @@
+"""The pages under docs, held to the code: links lead somewhere, what is named exists, what must be complete is.
+
+`python -m tests.unit.test_docs` writes the generated parts again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import pytest
+
+from pipeline.domain.reasons import REASONS
+
+PROJECT = Path(__file__).parents[2]
+DOCS = PROJECT / "docs"
+PAGES = [*sorted(DOCS.rglob("*.md")), PROJECT / "README.md"]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SPAN = re.compile(r"`([^`\n]+)`")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+CODE_PATH = re.compile(r"(?:pipeline|db|tests|sandbox|benchmarks|deploy|docs)/[\w./-]*\w/?")
+STEP = re.compile(r"^\d+\. `([^`]+)` \((\d+)\)", re.MULTILINE)
+BEGIN, END = "<!-- reasons: begin -->", "<!-- reasons: end -->"
+SCREEN = 60
+"""Lines of a decision: more is not one screen."""
+
+
+def by_name(page: Path) -> str:
+    return str(page.relative_to(PROJECT))
+
+
+def spans(page: Path) -> list[str]:
+    """What stands in backticks, and the lines of code blocks."""
+    text = page.read_text()
+    blocks = [line for block in FENCE.findall(text) for line in block.splitlines()[1:-1]]
+    return SPAN.findall(FENCE.sub("", text)) + blocks
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that Markdown viewers give to headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> Iterator[str]:
+    for target in LINK.findall(FENCE.sub("", page.read_text())):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            yield target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert list(broken_links(page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = {path for span in spans(page) for path in CODE_PATH.findall(span) if span.startswith(path)}
+
+    assert sorted(path for path in named if not (PROJECT / path).exists()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_modules_that_are_to_be_run_exist(page: Path) -> None:
+    named = {name for span in spans(page) for name in re.findall(r"python -m ((?:\w+\.)+\w+)", span)}
+
+    assert sorted(name for name in named if find_spec(name) is None) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_commands_that_are_named_exist(page: Path) -> None:
+    named = [span.removeprefix("$ ") for span in spans(page)]
+
+    assert [line for line in named if line.startswith("pipeline ") and not is_command(line)] == []
+
+
+def is_command(line: str) -> bool:
+    """Whether the words after `pipeline` lead to a command, and its long options are ones it has."""
+    from pipeline.cli.program import program  # noqa: PLC0415 - the command line brings all rooms along
+
+    found: click.Command = program
+    words = line.split()[1:]
+    while words and isinstance(found, click.Group):
+        if words[0] not in found.commands:
+            return False
+        found = found.commands[words.pop(0)]
+    options = {name for parameter in found.params for name in parameter.opts}
+    return all(word.partition("=")[0] in options for word in words if re.match(r"--\w", word))
+
+
+def test_a_command_that_does_not_exist_is_seen() -> None:
+    assert is_command("pipeline fetch all CONNECTOR --wait")
+    assert not is_command("pipeline fetch everything CONNECTOR")
+    assert not is_command("pipeline fetch all CONNECTOR --made-up")
+
+
+def test_ten_files_tell_the_story_in_less_than_a_thousand_lines() -> None:
+    steps = STEP.findall((DOCS / "architecture.md").read_text())
+    lengths = {name: len((PROJECT / name).read_text().splitlines()) for name, _ in steps}
+
+    assert 8 <= len(steps) <= 12
+    assert sum(lengths.values()) < 1000, lengths
+    off = {name: (int(told), lengths[name]) for name, told in steps if abs(int(told) - lengths[name]) > 20}
+    assert off == {}, "the lengths in docs/architecture.md have gone stale: (told, real)"
+
+
+def test_every_table_and_model_is_explained() -> None:
+    from db.base import Base  # noqa: PLC0415 - named beside what it proves
+    from db.migrate import MIGRATIONS  # noqa: PLC0415
+
+    for path in sorted(MIGRATIONS.parent.glob("*.py")):
+        __import__(f"db.{path.stem}")
+    told = {span for page in ("glossary.md", "architecture.md") for span in spans(DOCS / page)}
+    names = {mapper.class_.__name__ for mapper in Base.registry.mappers} | set(Base.metadata.tables)
+
+    assert sorted(names - told) == []
+    assert len(names) > 20
+
+
+def test_every_reason_code_stands_in_the_runbook() -> None:
+    text = (DOCS / "operations.md").read_text()
+
+    assert text == with_reasons(text), "write it again with: python -m tests.unit.test_docs"
+
+
+def with_reasons(text: str) -> str:
+    """The runbook with the table of reason codes as it must be now."""
+    rows = [f"| `{code}` | {reason.meaning} | {reason.advice} |" for code, reason in sorted(REASONS.items())]
+    table = "\n".join(["| code | meaning | what to do |", "|---|---|---|", *rows])
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+
+
+def test_every_decision_is_numbered_listed_and_short() -> None:
+    decisions = sorted((DOCS / "decisions").glob("*.md"))
+    listed = {target for target in LINK.findall((DOCS / "architecture.md").read_text()) if "decisions/" in target}
+
+    assert [path.name[:4] for path in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
+    assert {f"decisions/{path.name}" for path in decisions} <= listed
+    for path in decisions:
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith(f"# {int(path.name[:4])}. "), path.name
+        assert len(lines) <= SCREEN, path.name
+
+
+def test_every_remote_fact_names_where_it_is_used() -> None:
+    rows = [line.split(" | ") for line in (DOCS / "remote-facts.md").read_text().splitlines() if line.startswith("| ")]
+    facts = [row for row in rows if row[0] != "| fact"]
+
+    assert [row[0] for row in facts if not CODE_PATH.search(row[2])] == []
+    assert len(facts) > 30
+
+
+def test_pages_that_fit_the_page_are_readable() -> None:
+    """No page holds a tab or trailing spaces, and each begins with its title."""
+    untidy = [
+        by_name(page)
+        for page in sorted(DOCS.rglob("*.md"))
+        if "\t" in page.read_text() or re.search(r" +$", page.read_text(), re.MULTILINE)
+    ]
+    untitled = [by_name(page) for page in sorted(DOCS.rglob("*.md")) if not page.read_text().startswith("# ")]
+
+    assert (untidy, untitled) == ([], [])
+
+
+if __name__ == "__main__":
+    runbook = DOCS / "operations.md"
+    runbook.write_text(with_reasons(runbook.read_text()))
