@@ -86,10 +86,10 @@ def _advance(wanted: PageWanted, records: list[Any], entity: Entity) -> int | No
 
 
 def have_met(walk: str, frontier: int | None, other: int | None) -> bool:
-    """Whether this walk has come to where the other one has been."""
+    """Whether no id is left between this walk and the other one."""
     if frontier is None or other is None:
         return False
-    return frontier <= other if walk == "descending" else frontier >= other
+    return frontier <= other + 1 if walk == "descending" else frontier >= other - 1
 
 
 def ids_of(records: list[Any]) -> list[int]:
