@@ -1,0 +1,183 @@
+"""Killed anywhere, a fetch resumes: whatever was half done is done again, and Hull ends up with Pipedrive's state."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from db import batch as batches
+from db import run as run_rows
+from db import sync_event
+from db.failure import find_failures
+from db.session import transaction
+from pipeline.clients.hull import HullClient
+from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.clients.wire import Wire
+from pipeline.domain.kinds import Entity
+from tests.deliveries import deliver, listen
+from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.world import World
+
+PERSONS = 3 * PAGE
+
+
+class Killed(BaseException):
+    """What `kill -9` is to a worker: nothing of ours catches it."""
+
+
+def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, turn: int = 0, after: bool) -> None:
+    """Kill the worker at call number `turn` of owner.name, before or after it does its work."""
+    real, calls = getattr(owner, name), itertools.count()
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if (mine := next(calls)) == turn and not after:
+            raise Killed
+        answer = real(*args, **options)
+        if mine == turn:
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+def survive(world: World) -> int:
+    """Work until nothing is left; whoever dies is replaced. Returns how many died."""
+    for deaths in range(50):
+        try:
+            world.work()
+        except Killed:
+            world.lose_workers()
+        else:
+            return deaths
+    raise AssertionError("they never stop dying")
+
+
+POINTS: list[tuple[Any, str, bool]] = [
+    (PipedriveClient, "list_page", False),
+    (PipedriveClient, "list_page", True),
+    (PipedriveClient, "fields", True),
+    (batches, "hold", False),
+    (batches, "hold", True),
+    (batches, "pass_to_transform", True),
+    (run_rows, "lock_run", True),
+    (batches, "release_waiting", True),
+    (batches, "staged", True),
+    (batches, "pass_to_load", True),
+    (HullClient, "post_batches", False),
+    (HullClient, "post_batches", True),
+    (Wire, "call", False),
+    (Wire, "call", True),
+    (sync_event, "log_events", True),
+    (batches, "end", True),
+]
+
+
+@pytest.mark.parametrize("turn", [0, 2])
+@pytest.mark.parametrize(("owner", "name", "after"), POINTS)
+def test_a_fetch_resumes_from_every_point(
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool, turn: int
+) -> None:
+    fill(world, persons=PERSONS, organizations=6)
+    age(world)
+    run_id = world.start(Entity.PERSON)
+    die(monkeypatch, owner, name, turn=turn, after=after)
+
+    deaths = survive(world)
+
+    run = world.run(run_id)
+    assert deaths == (0 if (name, turn > 0) == ("fields", True) else 1)
+    assert run.state == "done"
+    assert names(world) == in_pipedrive(world)
+    assert (run.new, run.changed, run.same, run.failed, run.shells) == (PERSONS, 0, 0, 0, 6)
+    assert run.read in {PERSONS, PERSONS + PAGE}  # a page that was on its way when the walks met is read all the same
+    logged = [event for event in world.events() if event[0] == "incoming.user.success"]
+    assert len(logged) == PERSONS
+    assert world.rows("SELECT 1 FROM failures") == []
+    assert world.rows("SELECT 1 FROM batches WHERE state NOT IN ('done')") == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "after"), [point for point in POINTS if point[1] not in {"fields", "lock_run", "release_waiting"}]
+)
+def test_a_live_batch_resumes_from_every_point(
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool
+) -> None:
+    fill(world, persons=5, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    said = listen(world)
+    for number in (2, 4):
+        world.company.edit_person(number, name=f"Edited {number}")
+    said[1]["data"]["update_time"] = "2020-01-01T00:00:00Z"  # too old to be used: this one is read again
+    deliver(world, *said)
+    die(monkeypatch, owner, name, after=after)
+
+    survive(world)
+
+    assert names(world) == in_pipedrive(world)
+    assert world.rows("SELECT 1 FROM changes") == []
+    logged = [event for event in world.events() if event[0] == "incoming.user.success"]
+    assert len(logged) == 5 + 2
+
+
+def always(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, when: Callable[..., bool]) -> None:
+    real = getattr(owner, name)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if when(*args, **options):
+            raise Killed
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+def test_a_stage_that_kills_its_worker_every_time_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(world, persons=PERSONS, organizations=0)
+    age(world)
+    run_id = world.start(Entity.PERSON)
+    poison = world.due()
+    assert poison is not None
+    world.step(*poison)
+    always(monkeypatch, batches, "pass_to_load", lambda session, batch_id, staged: batch_id == poison[0])
+
+    deaths = survive(world)
+
+    assert deaths == 8
+    failures = world.rows("SELECT reason, stage, batch_id, attempts FROM failures")
+    assert [tuple(row) for row in failures] == [("worker_lost", "transform", poison[0], 9)]
+    assert world.run(run_id).state == "done"
+    assert len(world.users()) == PERSONS - PAGE  # its page waits for a replay; nobody else's suffered
+
+
+def test_what_killed_every_worker_comes_through_once_its_cause_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world, persons=5, organizations=0)
+    world.start(Entity.PERSON)
+    with monkeypatch.context() as patch:
+        always(patch, HullClient, "post_batches", lambda *_args, **_options: True)
+        survive(world)
+    with transaction() as session:
+        for failure in find_failures(session):
+            world.room("replay").replay(session, failure, by="ada", why="more memory")
+    world.work()
+
+    assert names(world) == in_pipedrive(world)
+
+
+def test_a_worker_that_dies_while_it_settles_an_error_loses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world, persons=PERSONS, organizations=0)
+    age(world)
+    world.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
+    run_id = world.start(Entity.PERSON)
+    die(monkeypatch, batches, "put_off", after=True)
+
+    survive(world)
+
+    assert world.run(run_id).state == "done"
+    assert names(world) == in_pipedrive(world)
