@@ -50,6 +50,7 @@ ORGANIZATION_FIELDS = [
     "linkedin",
 ]
 CUSTOM_FIELDS = 10
+READY_TRIES = 60
 SINK = "sandbox.hull.sink:create_sink"
 FULL_HULL = "sandbox.hull.app:create_app"
 
@@ -185,10 +186,21 @@ def start_worker(processes_: int) -> subprocess.Popen[bytes]:
 def _worker(processes_: int) -> Iterator[subprocess.Popen[bytes]]:
     worker = start_worker(processes_)
     try:
+        _wait_until_ready()
         yield worker
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(30)
+
+
+def _wait_until_ready() -> None:
+    """A worker imports for seconds before it takes its first message; that is no part of any flow."""
+    from pipeline.tasks.app import app  # noqa: PLC0415 - the environment must stand before our settings are read
+
+    for _ in range(READY_TRIES):
+        if app.control.ping(timeout=0.5):
+            return
+    raise TimeoutError("the worker did not answer")
 
 
 def _servers() -> dict[str, int]:

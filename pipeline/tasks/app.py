@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, task_postrun, task_prerun, worker_ready
+from celery.signals import setup_logging, task_postrun, task_prerun, worker_process_init, worker_ready
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from pipeline import telemetry
@@ -19,6 +20,14 @@ app.config_from_object("celeryconfig")
 def keep_our_logging(**_ignored: Any) -> None:
     """Celery would set up a logging of its own; ours stays."""
     telemetry.configure(settings().log_level, settings().log_format)
+
+
+@worker_process_init.connect
+def collect_garbage_rarely(**_ignored: Any) -> None:
+    """A page is 30,000 dicts and lists that all die together, and none in a circle: looking for circles among them every 700
+    objects took a tenth of a worker's time."""
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
 
 
 @task_prerun.connect
