@@ -11,7 +11,7 @@ import random
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Timer
+from threading import Event, Thread
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -59,40 +59,42 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> Non
             raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")
         with lease_kept(batch):
             work(batch)
-    except LostLease:
-        logger().warning("batch.lease_lost", stage=stage)
-        raise StageFailed(f"lease_lost: batch {batch_id}") from None
     except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
-        reason = _settle(batch, error)
-        raise StageFailed(f"{reason}: batch {batch_id}, {stage}") from None
+        raise StageFailed(f"{_end_of(batch, error)}: batch {batch_id}, {stage}") from None
+
+
+def _end_of(batch: ClaimedBatch, error: Exception) -> str:
+    """The reason code under which the stage ends, once that is written down."""
+    try:
+        return _settle(batch, error)
+    except LostLease as lost:
+        logger().warning("batch.lease_lost", stage=batch.stage)
+        return lost.reason
+    except Exception as worse:  # noqa: BLE001 - the lease runs out, and the sweeper brings the batch back
+        cause = classify(worse)
+        logger().error("batch.not_settled", stage=batch.stage, reason=cause.reason, detail=cause.detail)
+        return cause.reason
 
 
 @contextmanager
 def lease_kept(batch: ClaimedBatch) -> Iterator[None]:
     """Extend the lease every third of its length for as long as the stage works."""
     lease_s = settings().lease_s
-    beat: list[Timer] = []
+    ended = Event()
 
-    def start() -> None:
-        timer = Timer(lease_s / 3, extend)
-        timer.daemon = True
-        beat[:] = [timer]
-        timer.start()
+    def keep() -> None:
+        while not ended.wait(lease_s / 3):
+            try:
+                with transaction() as session:
+                    batches.extend_lease(session, batch, lease_s)
+            except DBAPIError:
+                logger().warning("batch.lease_not_extended")
 
-    def extend() -> None:
-        try:
-            with transaction() as session:
-                batches.extend_lease(session, batch, lease_s)
-        except DBAPIError:
-            logger().warning("batch.lease_not_extended")
-        start()
-
-    start()
+    Thread(target=keep, name="lease", daemon=True).start()
     try:
         yield
     finally:
-        while beat:
-            beat.pop().cancel()
+        ended.set()
 
 
 def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
