@@ -1,0 +1,272 @@
+"""Leases: one worker at a time holds a batch, and whatever a worker writes that has lost its lease counts for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event
+from threading import enumerate as enumerate_threads
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from db import batch as batches
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.errors import LostLease
+from tests.deliveries import deliver, listen, notify
+from tests.integration.engine.tables import differences, everything
+from tests.journeys.people import age, fill
+from tests.logs import written
+from tests.world import World
+
+Due = tuple[int, str, str]
+
+
+def claim(batch_id: int, stage: str, lease_s: float = 30.0) -> batches.ClaimedBatch | None:
+    with transaction() as session:
+        return batches.claim(session, batch_id, stage, lease_s=lease_s, task_id="t")
+
+
+@pytest.fixture
+def batch(world: World) -> int:
+    """A batch that is ready for extract."""
+    world.start(Entity.PERSON)
+    due = world.due()
+    assert due is not None
+    return due[0]
+
+
+def test_a_batch_is_claimed_by_one(world: World, batch: int) -> None:
+    first, second = claim(batch, "extract"), claim(batch, "extract")
+
+    assert first is not None
+    assert second is None
+    assert first.attempts == 1
+
+
+def test_a_batch_at_another_stage_is_not_there(world: World, batch: int) -> None:
+    assert claim(batch, "transform") is None
+    assert claim(batch, "load") is None
+    assert claim(999, "extract") is None
+
+
+def test_a_batch_that_is_not_due_is_not_there(world: World, batch: int) -> None:
+    world.change_rows("UPDATE batches SET due_at = now() + interval '1 s'")
+
+    assert claim(batch, "extract") is None
+
+
+@pytest.mark.parametrize("state", ["waiting", "done", "failed", "cancelled"])
+def test_a_batch_that_is_not_ready_is_not_there(world: World, batch: int, state: str) -> None:
+    world.change_rows("UPDATE batches SET state = :state", state=state)
+
+    assert claim(batch, "extract") is None
+
+
+def test_a_lease_that_ran_out_is_taken_over_with_another_token(world: World, batch: int) -> None:
+    first = claim(batch, "extract")
+    world.lose_workers()
+    second = claim(batch, "extract")
+
+    assert first is not None
+    assert second is not None
+    assert (second.attempts, second.token != first.token) == (2, True)
+    with transaction() as session:
+        batches.hold(session, second)
+    with pytest.raises(LostLease), transaction() as session:
+        batches.hold(session, first)
+
+
+def test_who_lost_the_lease_cannot_extend_it(world: World, batch: int) -> None:
+    first = claim(batch, "extract")
+    world.lose_workers()
+    second = claim(batch, "extract", lease_s=100)
+    assert first is not None
+    assert second is not None
+
+    with transaction() as session:
+        batches.extend_lease(session, first, 10_000)
+
+    (row,) = world.rows("SELECT extract(epoch FROM lease_until - now()) AS left FROM batches WHERE id = :id", id=batch)
+    assert row.left <= 100
+
+
+class Beats(Event):
+    """A clock turned by hand: the first third of the lease passes at once, the second only when the stage has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[float | None] = []
+        self.extended = Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.turns.append(timeout)
+        if len(self.turns) == 1:
+            return False
+        self.extended.set()
+        return super().wait(10)
+
+
+def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
+    world: World, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, beats = world.room("stage"), Beats()
+    monkeypatch.setattr(stage, "Event", lambda: beats)
+    claimed = claim(batch, "extract", lease_s=2.0)
+    assert claimed is not None
+    world.lose_workers()
+
+    with stage.lease_kept(claimed):
+        assert beats.extended.wait(10)
+        (row,) = world.rows("SELECT lease_until > now() AS kept FROM batches WHERE id = :id", id=batch)
+    for keeper in [thread for thread in enumerate_threads() if thread.name == "lease"]:
+        keeper.join(10)
+
+    assert row.kept
+    assert beats.turns == [pytest.approx(2 / 3)] * 2
+
+
+# --- every stage, of every kind of batch -----------------------------------------------------------------------------
+
+
+def a_page(world: World) -> None:
+    fill(world, persons=60, organizations=5)
+    age(world)
+    world.start(Entity.PERSON)
+
+
+def a_live_batch(world: World) -> None:
+    fill(world, persons=5, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    said = listen(world)
+    for number in (1, 2):
+        world.company.edit_person(number, name=f"Edited {number}")
+    deliver(world, *said)
+    world.room("live").dispatch_changes()
+
+
+def an_outgoing_batch(world: World) -> None:
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    fill(world, persons=3, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    world.room("control").resolve(world.connector_key)
+    users = world.users()
+    notify(world, *[{"user": {**users[number], "nickname": f"New {number}"}, "segments": []} for number in (1, 2, 3)])
+    world.room("live").dispatch_changes()
+
+
+KINDS = [
+    (kind, stage) for kind in (a_page, a_live_batch, an_outgoing_batch) for stage in ("extract", "transform", "load")
+]
+
+
+def bring_to(world: World, stage: str) -> Due:
+    """Work until a batch stands before this stage."""
+    while (due := world.due()) is not None:
+        if due[2] == stage:
+            return due
+        world.step(*due)
+    raise AssertionError(f"nothing comes to {stage}")
+
+
+@pytest.mark.parametrize(("kind", "stage"), KINDS)
+def test_a_stage_run_twice_changes_nothing(world: World, kind: Callable[[World], None], stage: str) -> None:
+    kind(world)
+    due = bring_to(world, stage)
+    world.step(*due)
+    before, said = everything(), world.hull.received.count
+
+    world.step(*due)
+
+    assert differences(before, everything()) == {}
+    assert world.hull.received.count == said
+
+
+@pytest.mark.parametrize(("kind", "stage"), KINDS)
+def test_a_stage_whose_batch_is_elsewhere_does_nothing(world: World, kind: Callable[[World], None], stage: str) -> None:
+    kind(world)
+    due = bring_to(world, stage)
+    before = everything()
+
+    for other in {"extract", "transform", "load"} - {stage}:
+        world.step(due[0], due[1], other)
+
+    assert differences(before, everything()) == {}
+
+
+@pytest.mark.parametrize(("kind", "stage"), KINDS)
+def test_a_zombie_writes_nothing_at_any_stage(
+    world: World, kind: Callable[[World], None], stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen before its last transaction; another worker has done the stage meanwhile, and the next ones too."""
+    kind(world)
+    due = bring_to(world, stage)
+    real, frozen = batches.hold, []
+    left: list[Any] = []
+    holds_before_the_last = 1 if (due[1], stage) == ("incoming", "load") else 0
+
+    def hold(session: Any, batch: batches.ClaimedBatch) -> None:
+        frozen.append(batch)
+        if len(frozen) == 1 + holds_before_the_last:
+            world.lose_workers()
+            world.step(*due)
+            left.append(everything())
+        real(session, batch)
+
+    monkeypatch.setattr(batches, "hold", hold)
+    with written() as lines:
+        world.step(*due)
+
+    assert differences(left[0], everything()) == {}
+    assert [line["stage"] for line in lines if line["event"] == "batch.lease_lost"] == [stage]
+
+
+def test_a_zombie_that_fails_leaves_the_new_owner_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lost its lease, and then its work went wrong too: neither a retry nor a failure may be written."""
+    a_page(world)
+    due = bring_to(world, "transform")
+    incoming = world.room("incoming")
+
+    def break_down(*_args: Any) -> Any:
+        world.lose_workers()
+        assert claim(due[0], "transform") is not None
+        raise ValueError("canary value")
+
+    monkeypatch.setattr(incoming, "_transform", break_down)
+    with written() as lines:
+        world.step(*due)
+
+    (row,) = world.rows("SELECT state, attempts FROM batches WHERE id = :id", id=due[0])
+    assert (row.state, row.attempts) == ("running", 2)
+    assert world.rows("SELECT 1 FROM failures") == []
+    assert "canary value" not in str(lines)
+
+
+def test_an_error_that_cannot_be_settled_is_left_to_the_lease(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database goes away in the middle: nothing is written down, and nothing of the record is said."""
+    a_page(world)
+    due = bring_to(world, "transform")
+
+    def break_down(*_args: Any) -> Any:
+        raise ValueError("canary value")
+
+    def away(*_args: Any, **_options: Any) -> Any:
+        raise OperationalError("SELECT 1", {}, Exception("gone away"))
+
+    with monkeypatch.context() as patch, written() as lines:
+        patch.setattr(world.room("incoming"), "_transform", break_down)
+        patch.setattr(world.room("stage").failures, "keep_failures", away)
+        world.step(*due)
+    (row,) = world.rows("SELECT state FROM batches WHERE id = :id", id=due[0])
+    world.lose_workers()
+    world.work()
+
+    assert row.state == "running"
+    assert [(line["event"], line["reason"]) for line in lines if line["log_level"] == "error"] == [
+        ("batch.not_settled", "database_unavailable")
+    ]
+    assert "canary value" not in str(lines)
+    assert len(world.users()) == 60
