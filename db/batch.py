@@ -136,7 +136,8 @@ _SWEEP = text("""
                AND (b.state = 'ready' AND b.due_at <= now()
                     AND (b.enqueued_at IS NULL OR b.enqueued_at < now() - make_interval(secs => :stranded_s))
                  OR b.state = 'running' AND b.lease_until < now()
-                    AND (b.enqueued_at IS NULL OR b.enqueued_at < b.lease_until))
+                    AND (b.enqueued_at IS NULL OR b.enqueued_at < b.lease_until
+                         OR b.enqueued_at < now() - make_interval(secs => :stranded_s)))
              ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED) due
      WHERE b.id = due.id
     RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts""")
