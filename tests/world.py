@@ -122,7 +122,10 @@ class World:
 
     def lose_workers(self) -> None:
         """Let the leases of all stages at work run out, as when their workers were killed."""
-        self.change_rows("UPDATE batches SET lease_until = now() - interval '1 s' WHERE state = 'running'")
+        self.change_rows(
+            "UPDATE batches SET lease_until = now() - interval '1 s', enqueued_at = now() - interval '10 s'"
+            " WHERE state = 'running'"
+        )
 
     def step(self, batch_id: int, direction: str, stage: str) -> None:
         """Run one stage as its task would; how it fails is written down, as in a worker."""

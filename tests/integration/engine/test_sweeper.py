@@ -1,0 +1,138 @@
+"""The sweeper: what is due and nobody is on the way to is handed over again; in peace time that is nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from db import batch as batches
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.deliveries import deliver, listen
+from tests.journeys.people import age, fill
+from tests.logs import written
+from tests.world import World
+
+
+def swept() -> list[tuple[int, str]]:
+    with transaction() as session:
+        return sorted((wakeup.batch_id, why) for wakeup, why in batches.sweep(session))
+
+
+@pytest.fixture
+def started(world: World) -> World:
+    fill(world, persons=120, organizations=0)
+    age(world)
+    world.start(Entity.PERSON)
+    return world
+
+
+def test_in_peace_time_it_finds_nothing(started: World) -> None:
+    found = [swept()]
+    while (due := started.due()) is not None:
+        started.step(*due)
+        found.append(swept())
+
+    assert [each for each in found if each] == []
+    assert len(found) > 9
+
+
+def test_a_message_that_got_lost_is_sent_again_once(started: World) -> None:
+    started.change_rows("UPDATE batches SET enqueued_at = now() - interval '21 s'")
+
+    assert swept() == [(1, "lost"), (2, "lost")]
+    assert swept() == []
+
+
+def test_a_batch_that_was_just_handed_over_is_left_to_its_message(started: World) -> None:
+    started.change_rows("UPDATE batches SET enqueued_at = now() - interval '15 s'")
+
+    assert swept() == []
+
+
+def test_a_pause_that_is_over_is_no_loss(started: World) -> None:
+    started.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
+    started.step(*started.due())  # type: ignore[misc]
+    before = swept()
+    started.later()
+
+    assert before == []
+    assert swept() == [(1, "waited")]
+
+
+@pytest.mark.parametrize("stage", ["extract", "transform", "load"])
+def test_a_worker_that_is_gone_is_noticed_when_its_lease_runs_out(started: World, stage: str) -> None:
+    while (due := started.due()) is not None and due[2] != stage:
+        started.step(*due)
+    assert due is not None
+    with transaction() as session:
+        batches.claim(session, due[0], stage, lease_s=30, task_id=None)
+
+    early = [each for each in swept() if each[0] == due[0]]
+    started.lose_workers()
+    late = [each for each in swept() if each[0] == due[0]]
+
+    assert early == []
+    assert late == [(due[0], "lost")]
+
+
+def test_a_rescue_that_got_lost_too_is_repeated(started: World) -> None:
+    """The worker died, the sweeper told the broker, and then the broker died: the batch must not be forgotten."""
+    with transaction() as session:
+        batches.claim(session, 1, "extract", lease_s=30, task_id=None)
+    started.lose_workers()
+
+    first, at_once = swept(), swept()
+    later = "lease_until = now() - interval '22 s', enqueued_at = now() - interval '21 s'"
+    started.change_rows(f"UPDATE batches SET {later} WHERE id = 1")  # noqa: S608 - a constant
+
+    assert first == [(1, "lost")]
+    assert at_once == []
+    assert swept() == [(1, "lost")]
+
+
+def test_the_work_of_a_paused_connector_is_left_alone(started: World) -> None:
+    started.change_rows("UPDATE batches SET enqueued_at = NULL")
+    started.change_rows("UPDATE connectors SET state = 'paused'")
+    paused = swept()
+    started.change_rows("UPDATE connectors SET state = 'active'")
+
+    assert paused == []
+    assert [batch_id for batch_id, _ in swept()] == [1, 2]
+
+
+@pytest.mark.parametrize("state", ["waiting", "done", "failed", "cancelled"])
+def test_what_has_ended_or_waits_its_turn_is_left_alone(started: World, state: str) -> None:
+    started.change_rows("UPDATE batches SET state = :state, enqueued_at = NULL", state=state)
+
+    assert swept() == []
+
+
+def test_it_tells_the_broker_and_says_how_many_were_lost(started: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[Any] = []
+    monkeypatch.setattr(started.room("canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
+    started.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min'")
+
+    with written() as lines:
+        started.room("control").sweep()
+
+    assert sorted((wakeup.batch_id, wakeup.queue, wakeup.stage) for wakeup in woken) == [
+        (1, "bulk", "extract"),
+        (2, "bulk", "extract"),
+    ]
+    assert [(line["event"], line["swept_total"]) for line in lines if line["event"].startswith("sweep.")] == [
+        ("sweep.recovered", 2)
+    ]
+
+
+def test_it_brings_forgotten_deliveries_on_their_way(world: World) -> None:
+    said = listen(world)
+    world.company.create_person(name="Ada")
+    deliver(world, *said)
+
+    world.room("control").sweep()
+    while (due := world.due()) is not None:
+        world.step(*due)
+
+    assert world.users()[1]["pipedrive/name"] == "Ada"
