@@ -120,8 +120,10 @@ class Children:
         return process
 
     def _listen(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        for line in process.stdout or ():
-            self._tell(name, line.decode("utf-8", "replace").rstrip("\n"))
+        if process.stdout is not None:
+            with process.stdout as lines:
+                for line in lines:
+                    self._tell(name, line.decode("utf-8", "replace").rstrip("\n"))
 
 
 def _signal(child: Child, number: signal.Signals) -> None:

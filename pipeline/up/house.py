@@ -19,6 +19,8 @@ from pipeline.up.children import SUPERVISOR, Children, Tell
 LOOK_S = 0.2
 SANDBOX_WAIT_S = 120.0
 WEB_WAIT_S = 60.0
+HOPELESS = 3
+"""Restarts after which nobody waits any longer for a process to start well."""
 
 
 class NotUp(Exception):
@@ -71,8 +73,7 @@ def open_house(
         for program in places.programs(house.settings, host=host, flower_login=login):
             children.start(program)
         looking.start()
-        if not remotes.answers(f"http://{places.LOOPBACK}:{chosen.port}/healthz", timeout_s=WEB_WAIT_S):
-            raise NotUp(f"the web process does not answer on port {chosen.port}")
+        _wait_for_web(house)
         if house.sandbox:
             example.furnish(house.sandbox, public_url=house.settings.public_url)
         yield house
@@ -81,6 +82,17 @@ def open_house(
         if looking.is_alive():
             looking.join()
         children.stop()
+
+
+def _wait_for_web(house: House) -> None:
+    """Return when it answers. Raises: NotUp, without waiting for long, when it dies again and again."""
+    url = f"http://{places.LOOPBACK}:{house.settings.port}/healthz"
+    for _ in range(int(WEB_WAIT_S)):
+        if remotes.answers(url, timeout_s=1.0):
+            return
+        if house.children.restarts().get("web", 0) >= HOPELESS:
+            break
+    raise NotUp(f"the web process does not answer on port {house.settings.port}")
 
 
 def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:

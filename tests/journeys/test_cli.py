@@ -1,0 +1,100 @@
+"""The command line as a person meets it: in a process of its own, from nothing to everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from pipeline import embedded
+from pipeline.settings import Settings
+from tests.conftest import WORKER
+
+KEY = "cGlwZWxpbmUtdGVzdHMtb25seS0wMTIzNDU2Nzg5QUI="
+
+
+@pytest.fixture
+def fresh_database(servers: embedded.Servers) -> Iterator[str]:
+    """A database without tables."""
+    name = f"fresh_{WORKER}"
+    admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+def pipeline(*arguments: str, cwd: Path, timeout_s: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    """One command, run from a folder that is not the project's."""
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def test_a_database_of_ones_own_is_migrated_by_command_only(
+    fresh_database: str, servers: embedded.Servers, tmp_path: Path
+) -> None:
+    own = {
+        "DATABASE_URL": fresh_database,
+        "REDIS_URL": servers.redis_url,
+        "BROKER_URL": servers.broker_url,
+        "SECRET_KEYS": KEY,
+    }
+    before = pipeline("connectors", "list", cwd=tmp_path, **own)
+    migrated = pipeline("migrate", "--json", cwd=tmp_path, **own)
+    after = pipeline("connectors", "list", "--json", cwd=tmp_path, **own)
+
+    assert (before.returncode, "run: pipeline migrate" in before.stderr) == (1, True)
+    assert json.loads(migrated.stdout)["before"] is None
+    assert (after.returncode, json.loads(after.stdout)) == (0, [])
+
+
+def test_everything_that_is_wrong_with_the_environment_is_said_at_once(tmp_path: Path) -> None:
+    said = pipeline("runs", "list", cwd=tmp_path, DATABASE_URL="postgresql://x/y", PORT="no", LOG_LEVEL="loud")
+
+    assert said.returncode == 1
+    assert all(name in said.stderr for name in ("SECRET_KEYS", "PORT", "LOG_LEVEL"))
+    assert "Traceback" not in said.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_shows_everything_and_leaves_nothing_running(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    said = pipeline(
+        "demo", "--persons", "300", "--organizations", "60", cwd=tmp_path, timeout_s=240, DATA_DIR=str(data_dir)
+    )
+    embedded.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
+
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "✗" not in said.stdout
+    assert [line[0] for line in said.stdout.splitlines() if line[:2] in {f"{n}." for n in range(1, 6)}] == list("12345")
+    assert processes_that_mention(str(data_dir)) == []
+
+
+def processes_that_mention(folder: str) -> list[str]:
+    """Command lines and environments of this account's processes that name the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            about = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if folder.encode() in about:
+            found.append(about.decode(errors="replace").replace("\0", " ")[:200])
+    return found

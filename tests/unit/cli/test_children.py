@@ -1,0 +1,120 @@
+"""Programs that are kept running: restarted with growing pauses, told their environment in private, stopped in order."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import Queue
+
+import pytest
+
+from pipeline.up.children import Children, Program
+
+LIVES = "import signal, sys; print('ready', flush=True); signal.pause()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+
+
+@dataclass(slots=True)
+class Stage:
+    """Children under a clock of the test's own, and everything they said."""
+
+    now: float = 100.0
+    lines: Queue[tuple[str, str]] = field(default_factory=Queue)
+
+    def children(self) -> Children:
+        return Children(lambda name, line: self.lines.put((name, line)), clock=lambda: self.now)
+
+    def hear(self) -> tuple[str, str]:
+        """The next line, whoever wrote it."""
+        return self.lines.get(timeout=20)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture
+def children(stage: Stage) -> Iterator[Children]:
+    made = stage.children()
+    yield made
+    stage.now += 1_000  # whoever is still there is overdue
+    made.stop()
+
+
+def program(code: str, name: str = "child", **environment: str | None) -> Program:
+    return Program(name=name, command=[sys.executable, "-c", code], environment=environment)
+
+
+def until(children: Children, holds: Callable[[], bool]) -> None:
+    for _ in range(2_000_000):
+        children.look_after()
+        if holds():
+            return
+    raise AssertionError("it never came")
+
+
+def test_what_a_program_writes_is_told(stage: Stage, children: Children) -> None:
+    children.start(program(LIVES))
+
+    assert stage.hear() == ("child", "ready")
+
+
+def test_the_environment_is_told_in_private(stage: Stage, children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEPT", "as it was")
+    monkeypatch.setenv("SECRET_KEYS_FILE", "/not/any/more")
+    shows = "import os, sys; print(sys.argv, *[os.environ.get(n) for n in ('KEPT', 'SECRET_KEYS', 'SECRET_KEYS_FILE')])"
+    children.start(program(shows, SECRET_KEYS="s3cret", SECRET_KEYS_FILE=None))
+
+    assert stage.hear() == ("child", "['-c'] as it was s3cret None")
+
+
+def test_a_program_that_dies_is_started_again_after_a_pause(stage: Stage, children: Children) -> None:
+    children.start(program("raise SystemExit(3)"))
+    until(children, lambda: not stage.lines.empty())
+
+    assert stage.hear() == ("up", "child died (exit code 3); starting it again in 0.5 s")
+    children.look_after()
+    assert children.restarts() == {}
+    stage.now += 0.6
+    children.look_after()
+    assert children.restarts() == {"child": 1}
+    until(children, lambda: not stage.lines.empty())
+    assert stage.hear() == ("up", "child died (exit code 3); starting it again in 1.0 s")
+
+
+def test_a_program_that_ran_long_is_started_again_soon(stage: Stage, children: Children) -> None:
+    children.start(program("raise SystemExit(3)"))
+    for _ in range(3):
+        until(children, lambda: not stage.lines.empty())
+        stage.hear()
+        stage.now += 60
+        children.look_after()
+    stage.now += 60
+    until(children, lambda: not stage.lines.empty())
+
+    assert stage.hear()[1].endswith("in 0.5 s")
+
+
+def test_stopping_lets_programs_end_by_themselves(stage: Stage) -> None:
+    made = stage.children()
+    made.start(
+        program("import signal, sys; signal.signal(15, lambda *_: sys.exit()); print(1, flush=True); signal.pause()")
+    )
+    stage.hear()
+    made.stop()
+    made.look_after()
+
+    assert stage.hear() == ("up", "child died (exit code 0); starting it again in 0.5 s")
+
+
+def test_a_program_that_will_not_end_is_killed(stage: Stage) -> None:
+    made = stage.children()
+    made.start(program(STUBBORN))
+    stage.hear()
+    begun = stage.now
+    made._clock = lambda: setattr(stage, "now", stage.now + 1) or stage.now  # type: ignore[func-returns-value]
+    made.stop()
+
+    assert 10 <= stage.now - begun < 60

@@ -1,0 +1,176 @@
+"""Connectors: nothing is stored before both systems have accepted the credentials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from werkzeug.test import Client
+
+from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
+
+from .conftest import Run, Said
+
+
+@pytest.fixture
+def bare(world: World, run: Run) -> World:
+    """The world before anybody has added its connector."""
+    assert run("connectors", "remove", "acme", "--yes").code == 0
+    return world
+
+
+def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: str = API_TOKEN) -> Said:
+    (folder / "hull").write_text(f"{secret}\n")
+    (folder / "pipedrive").write_text(token)
+    return run(
+        "connectors", "add", "globex", "--hull-organization", "hull.test", "--hull-id", CONNECTOR_ID,
+        "--hull-secret-file", str(folder / "hull"), "--pipedrive-token-file", str(folder / "pipedrive"), "--json", *more,
+    )  # fmt: skip
+
+
+def test_adds_a_connector_whose_credentials_work(bare: World, run: Run, tmp_path: Path) -> None:
+    said = add(run, tmp_path)
+
+    assert (said.code, said.json["name"], said.json["state"]) == (0, "globex", "active")
+    assert said.json["pipedrive_company"].endswith(".pipedrive.com")
+    sealed = bare.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
+    assert [row.name for row in sealed] == ["hull_secret", "pipedrive_api_token"]
+    assert all(HULL_SECRET.encode() not in bytes(row.ciphertext) for row in sealed)
+    assert [row.entity for row in bare.rows("SELECT entity FROM field_definitions ORDER BY 1")] == [
+        "organization",
+        "person",
+    ]
+
+
+def test_a_new_connector_links_users_by_default(bare: World, run: Run, tmp_path: Path) -> None:
+    add(run, tmp_path)
+
+    assert run("settings", "show", "globex").json["link_users_in_hull"] is True
+
+
+def test_settings_that_hull_holds_are_taken_over(bare: World, run: Run, tmp_path: Path) -> None:
+    bare.hull.change_connector(
+        {
+            "private_settings": {
+                "access_token": "not-ours",
+                "link_users_in_hull": False,
+                "incoming_account_attributes": None,
+                "incoming_user_attributes": [{"hull": "pipedrive/name", "service": "name", "overwrite": True}],
+            }
+        }
+    )
+    add(run, tmp_path)
+    shown = run("settings", "show", "globex").json
+
+    assert shown["link_users_in_hull"] is False
+    assert shown["incoming_user_attributes"] == [{"hull": "pipedrive/name", "service": "name"}]
+    assert "not-ours" not in str(shown)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "system"),
+    [({"secret": "wrong"}, "Hull: hull_refused"), ({"token": "wrong"}, "Pipedrive: unauthorized")],
+)
+def test_refused_credentials_leave_nothing_behind(
+    secrets: dict[str, str], system: str, bare: World, run: Run, tmp_path: Path
+) -> None:
+    said = add(run, tmp_path, **secrets)
+
+    assert said.code == 1
+    assert system in said.err
+    assert bare.rows("SELECT 1 FROM connectors UNION ALL SELECT 1 FROM credentials") == []
+
+
+def test_settings_with_mistakes_leave_nothing_behind(bare: World, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"incoming_user_attributes": [{"hull": "a", "service": "nmae"}]}')
+    said = add(run, tmp_path, "--settings", str(tmp_path / "settings.json"))
+
+    assert said.code == 1
+    assert "no Person field 'nmae'; did you mean name?" in said.err
+    assert bare.rows("SELECT 1 FROM connectors") == []
+
+
+def test_the_same_connector_twice_is_refused(world: World, run: Run, tmp_path: Path) -> None:
+    said = add(run, tmp_path)
+
+    assert said.code == 1
+    assert "already" in said.err
+
+
+def test_an_empty_secret_file_is_bad_usage(bare: World, run: Run, tmp_path: Path) -> None:
+    assert add(run, tmp_path, secret="").code == 2
+
+
+def test_a_connector_is_named_by_id_or_name(world: World, run: Run) -> None:
+    by_name, by_id = (
+        run("connectors", "show", "acme", "--json").json,
+        run("connectors", "show", CONNECTOR_ID, "--json").json,
+    )
+
+    assert by_name == by_id
+    assert by_name["id"] == CONNECTOR_ID
+
+
+def test_an_unknown_connector_ends_with_2_and_names_those_there_are(world: World, run: Run) -> None:
+    said = run("connectors", "show", "acne")
+
+    assert said.code == 2
+    assert "choose one of: acme" in said.err
+
+
+def test_no_secret_is_ever_shown(world: World, run: Run) -> None:
+    shown = run("connectors", "list", "--json").out + run("connectors", "show", "acme", "--json").out
+
+    assert HULL_SECRET not in shown
+    assert API_TOKEN not in shown
+
+
+def test_pauses_and_resumes(world: World, run: Run) -> None:
+    assert run("connectors", "pause", "acme", "--json").json["state"] == "paused"
+    assert run("fetch", "persons", "acme").code == 1
+    assert run("connectors", "resume", "acme", "--json").json == {
+        **run("connectors", "list", "--json").json[0],
+        "state": "active",
+        "pause_reason": None,
+    }
+
+
+def test_removing_asks_first(world: World, run: Run) -> None:
+    assert run("connectors", "remove", "acme", text="n\n").code == 1
+    assert len(run("connectors", "list", "--json").json) == 1
+
+
+def test_removing_forgets_everything(world: World, run: Run) -> None:
+    world.company.create_person(name="Ada")
+    run("fetch", "persons", "acme")
+    world.work()
+    run("connectors", "remove", "acme", "--yes")
+
+    kept = world.rows("SELECT 1 FROM id_mappings UNION ALL SELECT 1 FROM runs UNION ALL SELECT 1 FROM sync_events")
+    assert kept == []
+
+
+def test_new_credentials_wake_a_connector_that_lost_its_old_ones(world: World, run: Run, tmp_path: Path) -> None:
+    world.rows(
+        "UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized', pipedrive_company = :url RETURNING id",
+        url=company_url(world),
+    )
+    (tmp_path / "token").write_text(API_TOKEN)
+    said = run("connectors", "credentials", "acme", "--pipedrive-token-file", str(tmp_path / "token"))
+
+    assert said.code == 0
+    assert run("connectors", "show", "acme", "--json").json["state"] == "active"
+
+
+def test_a_token_of_another_company_is_refused(world: World, run: Run, tmp_path: Path) -> None:
+    world.rows("UPDATE connectors SET pipedrive_company = 'https://another.pipedrive.com' RETURNING id")
+    (tmp_path / "token").write_text(API_TOKEN)
+    said = run("connectors", "credentials", "acme", "--pipedrive-token-file", str(tmp_path / "token"))
+
+    assert said.code == 1
+    assert "another.pipedrive.com" in said.err
+
+
+def company_url(world: World) -> str:
+    answer = Client(world.pipedrive.wsgi_app).get("/api/v1/users/me", headers={"x-api-token": API_TOKEN})
+    return f"https://{answer.json['data']['company_domain']}.pipedrive.com"

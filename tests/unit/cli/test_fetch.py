@@ -1,0 +1,190 @@
+"""Fetches from the command line: started, watched, left alone, and the exit code they deserve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import click
+import pytest
+from freezegun import freeze_time
+
+from pipeline.cli import watching
+from pipeline.cli.fetch import Moment
+from tests.world import World
+
+from .conftest import Run
+
+
+class Clock:
+    """The time of whoever watches: every pause lets `meanwhile` happen, and a second pass."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._meanwhile, self._now = meanwhile, 1_000.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, _seconds: float) -> None:
+        self._now += 1.0
+        self._meanwhile()
+
+
+@pytest.fixture
+def while_watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    def have(meanwhile: Callable[[], object]) -> None:
+        monkeypatch.setattr(watching, "time", Clock(meanwhile))
+
+    return have
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "machinery", SimpleNamespace(anybody_works=lambda: False))
+
+
+def people(world: World, count: int) -> None:
+    for number in range(count):
+        world.company.create_person(name=f"Person {number}")
+
+
+def test_waits_until_everything_is_in_hull(world: World, run: Run, while_watched: Callable[..., None]) -> None:
+    people(world, 120)
+    while_watched(world.work)
+    said = run("fetch", "persons", "acme", "--wait", "--json")
+    found = said.json[0]
+
+    assert said.code == 0
+    assert (found["state"], found["new"], found["open_failures"]) == ("done", 120, 0)
+    assert len(world.users()) == 120
+
+
+def test_progress_goes_line_by_line_where_there_is_no_terminal(
+    world: World, run: Run, while_watched: Callable[..., None]
+) -> None:
+    people(world, 3)
+    while_watched(world.work)
+    said = run("fetch", "all", "acme", "--wait")
+
+    assert "persons: " in said.out
+    assert "tokens, done after" in said.out
+    assert "3 new, 0 changed" in said.out
+
+
+def test_without_wait_it_only_starts(world: World, run: Run) -> None:
+    people(world, 1)
+    found = run("fetch", "all", "acme", "--json").json
+
+    assert [(each["entity"], each["state"]) for each in found] == [("organization", "running"), ("person", "running")]
+    assert world.users() == {}
+
+
+def test_since_fetches_what_changed(world: World, run: Run) -> None:
+    found = run("fetch", "persons", "acme", "--since", "2026-08-31T12:00:00Z", "--json").json[0]
+
+    assert (found["kind"], found["since"], found["changed_only"]) == ("incremental", "2026-08-31T12:00:00+00:00", True)
+
+
+def test_two_at_once_are_refused(world: World, run: Run) -> None:
+    first = run("fetch", "persons", "acme", "--json").json[0]["id"]
+    said = run("fetch", "persons", "acme")
+
+    assert said.code == 1
+    assert f"pipeline runs cancel {first}" in said.err
+
+
+def test_a_record_that_gave_up_makes_it_fail(world: World, run: Run, while_watched: Callable[..., None]) -> None:
+    people(world, 2)
+    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+    while_watched(world.work)
+    said = run("fetch", "persons", "acme", "--wait")
+
+    assert said.code == 1
+    assert "pipeline failures list --connector acme" in said.out
+
+
+def test_a_cancelled_run_makes_it_fail(world: World, run: Run, while_watched: Callable[..., None]) -> None:
+    while_watched(lambda: run("runs", "cancel", "1"))
+
+    assert run("fetch", "persons", "acme", "--wait").code == 1
+
+
+def test_says_how_to_start_a_worker_when_nobody_works(
+    world: World, run: Run, while_watched: Callable[..., None], nobody: None
+) -> None:
+    while_watched(lambda: None)
+    said = run("fetch", "persons", "acme", "--wait")
+
+    assert said.code == 1
+    assert "celery -A pipeline worker -Q live,bulk,control" in said.err
+    assert run("runs", "show", "1", "--json").json["state"] == "running"
+
+
+def test_interrupting_leaves_the_fetch_going(world: World, run: Run, while_watched: Callable[..., None]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    while_watched(interrupt)
+    said = run("fetch", "persons", "acme", "--wait")
+
+    assert said.code == 1
+    assert "pipeline runs cancel 1" in said.out
+    assert run("runs", "show", "1", "--json").json["state"] == "running"
+
+
+@freeze_time("2026-09-01 12:00:00")
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2h", datetime(2026, 9, 1, 10, tzinfo=UTC)),
+        ("3d", datetime(2026, 8, 29, 12, tzinfo=UTC)),
+        ("90s", datetime(2026, 9, 1, 11, 58, 30, tzinfo=UTC)),
+        ("2026-08-31", datetime(2026, 8, 31, tzinfo=UTC)),
+        ("2026-08-31T12:00:00+02:00", datetime(2026, 8, 31, 10, tzinfo=UTC)),
+    ],
+)
+def test_reads_times(text: str, moment: datetime) -> None:
+    assert Moment().convert(text, None, None) == moment
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2w", "", "-1h", "2026-13-01"])
+def test_refuses_what_is_no_time(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Moment().convert(text, None, None)
+
+
+def run_of(**facts: object) -> dict[str, object]:
+    walks = [{"walk": "ascending", "frontier": 100}, {"walk": "descending", "frontier": 401}]
+    usual = {"state": "running", "phase": "walk", "kind": "full", "read": 300, "slices": walks, "entity": "person"}
+    return {**usual, "took_s": 3.0, "pages": 3, "tokens": 30, "failed": 0, **facts}
+
+
+@pytest.mark.parametrize(
+    ("facts", "done"),
+    [
+        ({}, 300 / 601),
+        ({"slices": []}, None),
+        ({"read": 0}, None),
+        ({"phase": "catch_up"}, 1.0),
+        ({"phase": "catch_up", "kind": "incremental"}, None),
+        ({"state": "stopped"}, 1.0),
+    ],
+)
+def test_estimates_from_the_ids_between_the_walks(facts: dict[str, object], done: float | None) -> None:
+    assert watching.fraction(run_of(**facts)) == done
+
+
+def test_says_when_nothing_tells_how_much_is_left() -> None:
+    assert "not known yet" in watching.line(run_of(slices=[]))
+    assert "about 3.0 s left" in watching.line(run_of())
+
+
+def test_counts_idleness_from_the_last_movement() -> None:
+    progressing, still = watching.Progressing(), [run_of(messages=0, requests=0)]
+    progressing.idle_s(still, 10.0)
+    moved = [run_of(messages=5, requests=0)]
+
+    assert progressing.idle_s(still, 25.0) == 15.0
+    assert progressing.idle_s(moved, 26.0) == 0.0
+    assert progressing.idle_s(moved, 30.0) == 4.0

@@ -1,0 +1,100 @@
+"""Every command explains itself, can print JSON, and ends with the exit code its end deserves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import click
+import pytest
+
+from db.session import use_database
+from pipeline import embedded
+from pipeline import settings as settings_room
+from pipeline.cli.program import program
+from pipeline.errors import ConfigurationError
+from pipeline.settings import SettingsError
+
+from .conftest import Run
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from leaves(each, (*path, name))
+    else:
+        yield path, command
+
+
+COMMANDS = {" ".join(path): command for path, command in leaves(program)}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_teaches_with_an_example(name: str, run: Run) -> None:
+    said = run(*name.split(), "--help")
+
+    assert said.code == 0
+    assert f"pipeline {name}" in said.out.partition("Example:")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_can_print_json(name: str) -> None:
+    assert "--json" in [flag for option in COMMANDS[name].params for flag in option.opts]
+
+
+@pytest.mark.parametrize(
+    "wrong", [("nonsense",), ("runs", "show", "x"), ("runs", "show"), ("settings", "set", "a"), ("fetch", "deals", "a")]
+)
+def test_bad_usage_ends_with_2(wrong: tuple[str, ...], run: Run) -> None:
+    said = run(*wrong)
+
+    assert said.code == 2
+    assert "Usage:" in said.err
+
+
+def test_lists_commands_in_the_order_they_are_needed(run: Run) -> None:
+    listed = [
+        line.split()[0] for line in run("--help").out.partition("Commands:")[2].splitlines() if line.startswith("  ")
+    ]
+
+    assert listed[:5] == ["up", "migrate", "sandbox", "demo", "connectors"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (SettingsError(["PORT must be a number"]), "PORT must be a number"),
+        (embedded.EmbeddedError("no room on the disk"), "no room on the disk"),
+        (ConfigurationError("unauthorized", "HTTP 401"), "connect again"),
+    ],
+)
+def test_an_anticipated_error_is_explained(
+    raised: Exception, words: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise raised
+
+    monkeypatch.setattr("pipeline.cli.runs.open_database", fail)
+    said = run("runs", "list")
+
+    assert said.code == 1
+    assert words in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.fixture
+def away(database: str) -> Iterator[None]:
+    """Settings in force that name a database which does not answer."""
+    here = settings_room.settings()
+    settings_room.use(replace(here, database_url="postgresql+psycopg2://nobody@127.0.0.1:1/nowhere"))
+    yield
+    settings_room.use(here)
+    use_database(database)
+
+
+def test_a_database_that_is_away_is_explained(away: None, run: Run) -> None:
+    said = run("connectors", "list", "--json")
+
+    assert said.code == 1
+    assert json.loads(said.err)["next"] == "check DATABASE_URL, then try again"

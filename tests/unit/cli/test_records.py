@@ -1,0 +1,192 @@
+"""Runs, mappings, events and failures: what an operator can see, and undo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world import World
+
+from .conftest import Run
+
+
+@pytest.fixture
+def fetched(world: World, run: Run) -> World:
+    """Ada of Acme is in Hull, whose Organization is only a shell; Person 77 could not be read."""
+    acme = world.company.create_organization(name="Acme")["id"]
+    world.company.create_person(name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}])
+    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+    run("fetch", "persons", "acme")
+    world.work()
+    return world
+
+
+def failures(run: Run, *more: str) -> list[dict[str, Any]]:
+    return list(run("failures", "list", "--connector", "acme", "--json", *more).json)
+
+
+def test_runs_are_listed_newest_first(fetched: World, run: Run) -> None:
+    run("fetch", "persons", "acme")
+    listed = run("runs", "list", "acme", "--json").json
+
+    assert [(each["id"], each["state"]) for each in listed] == [(2, "running"), (1, "done")]
+    assert run("runs", "list").code == 0
+
+
+def test_a_run_shows_its_walks(fetched: World, run: Run) -> None:
+    shown = run("runs", "show", "1", "--json").json
+
+    assert [walk["walk"] for walk in shown["slices"]] == ["ascending", "descending", "catch_up"]
+    assert shown["failed"] > 0
+    assert f"{shown['failed']} failed" in run("runs", "show", "1").out
+
+
+def test_a_run_can_be_cancelled_once(fetched: World, run: Run) -> None:
+    run("fetch", "organizations", "acme")
+
+    assert run("runs", "cancel", "2", "--json").json == {"id": 2, "state": "cancelled"}
+    assert run("runs", "cancel", "2").code == 1
+
+
+def test_a_run_that_does_not_exist_ends_with_2(world: World, run: Run) -> None:
+    assert [run("runs", verb, "9").code for verb in ("show", "cancel")] == [2, 2]
+
+
+def test_mappings_are_counted_with_and_without_hull_id(fetched: World, run: Run) -> None:
+    assert run("mappings", "show", "acme", "--json").json == [
+        {"entity": "organization", "state": "shell", "records": 1, "with_hull_id": 0, "without_hull_id": 1},
+        {"entity": "person", "state": "full", "records": 1, "with_hull_id": 0, "without_hull_id": 1},
+    ]
+
+
+def test_a_mapping_shows_what_was_delivered(fetched: World, run: Run) -> None:
+    ada = min(fetched.users())
+    shown = run("mappings", "show", "acme", str(ada), "--json").json
+
+    assert next(each for each in shown if each["entity"] == "person")["delivered"]["pipedrive/name"] == "Ada"
+    assert 'pipedrive/name: "Ada"' in run("mappings", "show", "acme", str(ada)).out
+
+
+def test_a_record_nobody_knows_fails_with_the_next_step(fetched: World, run: Run) -> None:
+    said = run("mappings", "show", "acme", "4711")
+
+    assert said.code == 1
+    assert "pipeline fetch all acme" in said.err
+
+
+def test_events_are_found_by_record_and_by_name(fetched: World, run: Run) -> None:
+    ada = min(fetched.users())
+    of_ada = run("events", "acme", "--record", str(ada), "--event", "incoming.user.*", "--json").json
+    errors = run("events", "acme", "--event", "incoming.*.error", "--json").json
+
+    assert [(each["event"], each["after"]["pipedrive/name"]) for each in of_ada] == [("incoming.user.success", "Ada")]
+    assert {(each["pipedrive_id"], each["reason"]) for each in errors} == {(77, "no_update_time")}
+
+
+def test_events_say_why(fetched: World, run: Run) -> None:
+    said = run("events", "acme")
+
+    assert "no_update_time: The record carries no readable update time" in said.out
+    assert 'pipedrive/name null → "Ada"' in said.out
+
+
+def test_following_goes_on_from_the_last_event(fetched: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = min(fetched.users())
+
+    def meanwhile(_seconds: float) -> None:
+        if len(fetched.rows("SELECT 1 FROM runs")) > 1:
+            raise KeyboardInterrupt
+        fetched.company.edit_person(ada, name="Ada Lovelace")
+        run("fetch", "persons", "acme")
+        fetched.work()
+
+    monkeypatch.setattr("pipeline.cli.records.time.sleep", meanwhile)
+    said = run("events", "acme", "--follow", "--limit", "1", "--event", "*.user.success", "--json")
+
+    assert said.code == 0
+    assert [json.loads(line)["after"]["pipedrive/name"] for line in said.out.splitlines()] == ["Ada", "Ada Lovelace"]
+
+
+def test_a_failure_is_shown_whole(fetched: World, run: Run) -> None:
+    found = failures(run)
+    shown = run("failures", "show", str(found[0]["id"]), "--json").json
+
+    assert [(each["record_id"], each["reason"]) for each in found] == [("77", "no_update_time")]
+    assert json.loads(shown["payload"])["name"] == "Nobody knows when"
+    assert "Save the record once in Pipedrive" in run("failures", "show", str(found[0]["id"])).out
+
+
+def test_failures_are_filtered(fetched: World, run: Run) -> None:
+    assert failures(run, "--reason", "too_long") == []
+    assert len(failures(run, "--entity", "person", "--since", "1h")) == 1
+    assert failures(run, "--entity", "organization") == []
+
+
+def test_a_dry_run_changes_nothing(fetched: World, run: Run) -> None:
+    assert len(run("failures", "replay", "--connector", "acme", "--dry-run", "--json").json) == 1
+    assert len(failures(run)) == 1
+
+
+def test_a_corrected_record_is_replayed(fetched: World, run: Run) -> None:
+    fetched.company.put_raw(
+        "person", {"id": 77, "name": "Bo", "update_time": "2026-09-01T00:00:00Z", "custom_fields": {}}
+    )
+    said = run(
+        "failures", "replay", "--connector", "acme", "--reason", "no_update_time", "--why", "corrected", "--json"
+    )
+    fetched.work()
+
+    assert said.code == 0
+    assert "1 to replay: 1 no_update_time" in said.err
+    assert (len(said.json["replayed"]), said.json["refused"]) == (1, {})
+    assert fetched.users()[77]["pipedrive/name"] == "Bo"
+    assert failures(run) == []
+
+
+def test_what_fails_again_is_a_failure_again(fetched: World, run: Run) -> None:
+    run("failures", "replay", "--connector", "acme")
+    fetched.work()
+
+    assert [each["record_id"] for each in failures(run)] == ["77"]
+
+
+def test_discarding_needs_a_reason_and_keeps_it(fetched: World, run: Run) -> None:
+    assert run("failures", "discard", "--connector", "acme").code == 2
+    run("failures", "discard", "--connector", "acme", "--why", "deleted by sales")
+    closed = failures(run, "--all")[0]
+
+    assert (closed["state"], closed["closed_why"]) == ("discarded", "deleted by sales")
+
+
+def test_closed_failures_are_not_replayed(fetched: World, run: Run) -> None:
+    run("failures", "discard", "--connector", "acme", "--why", "x")
+
+    assert run("failures", "replay", "--connector", "acme").code == 1
+
+
+@pytest.mark.parametrize("wrong", [("replay",), ("discard", "--why", "x"), ("show", "9"), ("replay", "--id", "9")])
+def test_failures_must_be_named(wrong: tuple[str, ...], world: World, run: Run) -> None:
+    assert run("failures", *wrong).code == 2
+
+
+def test_an_edit_is_for_one_failure(fetched: World, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "payload.json").write_text("{}")
+    fetched.company.put_raw("person", {"id": 78, "name": "Nor when this one"})
+    run("fetch", "persons", "acme")
+    fetched.work()
+
+    assert run("failures", "replay", "--connector", "acme", "--edit", str(tmp_path / "payload.json")).code == 2
+    assert len(failures(run)) == 2
+
+
+def test_secrets_can_be_sealed_anew(world: World, run: Run) -> None:
+    before = world.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
+
+    assert run("rotate-keys", "--json").json == {"renewed": 2, "keys_no_longer_needed": 0}
+    after = world.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
+    assert [row.name for row in before] == [row.name for row in after]
+    assert all(bytes(old.ciphertext) != bytes(new.ciphertext) for old, new in zip(before, after, strict=True))
+    assert run("fetch", "persons", "acme").code == 0

@@ -1,0 +1,117 @@
+"""Settings: refused whole with every mistake named, kept as versions, never changed in place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.world import World
+
+from .conftest import Run, Said
+
+
+@pytest.fixture
+def fields(world: World, run: Run) -> World:
+    """The world once its field definitions were read."""
+    run("fetch", "all", "acme")
+    world.work()
+    return world
+
+
+def code_of(world: World, name: str) -> str:
+    rows = world.rows("SELECT rows FROM field_definitions WHERE entity = 'person'")[0].rows
+    return next(str(row["field_code"]) for row in rows if row["field_name"] == name)
+
+
+def put(run: Run, document: object, *more: str) -> Said:
+    return run("settings", "set", "acme", "-", *more, text=json.dumps(document))
+
+
+def test_what_is_shown_can_be_set(world: World, run: Run) -> None:
+    said = run("settings", "set", "acme", "-", "--json", text=run("settings", "show", "acme").out)
+
+    assert said.code == 0
+    assert run("settings", "diff", "acme", "--json").json == {}
+
+
+def test_every_mistake_is_named_at_once(fields: World, run: Run) -> None:
+    said = put(
+        run,
+        {
+            "full_fetch_cron": "every day",
+            "incoming_user_attributes": [{"hull": "a", "service": "emial"}, {"hull": "b", "service": "job titel"}],
+            "account_claims": [{"hull": "domain", "service": "web-site"}],
+        },
+    )
+
+    assert said.code == 1
+    assert "full_fetch_cron: 'every day' is not five cron fields" in said.err
+    assert "incoming_user_attributes.0.service: Pipedrive has no Person field 'emial'; did you mean email" in said.err
+    assert f"{code_of(fields, 'Job title')} (Job title)" in said.err
+    assert "account_claims.0.service: Pipedrive has no Organization field 'web-site'; did you mean website?" in said.err
+
+
+def test_a_shape_that_is_wrong_is_refused(world: World, run: Run) -> None:
+    said = put(
+        run, {"user_claims": [{"hull": "domain", "service": "x"}], "colour": "red", "link_users_in_hull": "maybe"}
+    )
+
+    assert said.code == 1
+    assert all(name in said.err for name in ("colour", "link_users_in_hull"))
+
+
+def test_force_takes_over_a_field_that_is_not_there_yet(fields: World, run: Run) -> None:
+    document = {"incoming_user_attributes": [{"hull": "a", "service": "f" * 40}]}
+
+    assert put(run, document).code == 1
+    assert put(run, document, "--force").code == 0
+
+
+@pytest.mark.parametrize("file", ["missing.json", "-"])
+def test_what_is_no_json_object_is_bad_usage(file: str, world: World, run: Run) -> None:
+    assert run("settings", "set", "acme", file, text="[1]").code == 2
+
+
+def test_equal_settings_make_no_version(world: World, run: Run) -> None:
+    first = put(run, {"link_users_in_hull": False}, "--json").json
+    again = put(run, {"link_users_in_hull": False}, "--json").json
+
+    assert (first["version"], first["changed"]) == (2, True)
+    assert (again["version"], again["changed"]) == (2, False)
+
+
+def test_history_says_who_changed_what(world: World, run: Run) -> None:
+    put(run, {**run("settings", "show", "acme").json, "support_user_deletion": True})
+    newest = run("settings", "history", "acme", "--json").json[0]
+
+    assert (newest["version"], newest["author"], newest["changed"]) == (2, "command line", ["support_user_deletion"])
+
+
+def test_diff_shows_what_a_file_would_change(world: World, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "new.json").write_text(
+        json.dumps({**run("settings", "show", "acme").json, "link_users_in_hull": False})
+    )
+    said = run("settings", "diff", "acme", str(tmp_path / "new.json"))
+
+    assert said.code == 0
+    assert '-  "link_users_in_hull": true' in said.out
+    assert '+  "link_users_in_hull": false' in said.out
+
+
+def test_earlier_versions_stay(world: World, run: Run) -> None:
+    before = run("settings", "show", "acme").json
+    put(run, {})
+
+    assert run("settings", "show", "acme", "--version", "1").json == before
+    assert run("settings", "show", "acme", "--version", "9").code == 2
+
+
+def test_a_cron_plans_the_next_full_fetch_and_its_absence_ends_it(world: World, run: Run) -> None:
+    put(run, {"full_fetch_cron": "15 2 * * *"})
+    planned = run("connectors", "show", "acme", "--json").json["next_full_fetch"]
+    put(run, {})
+
+    assert planned[11:16] == "02:15"
+    assert run("connectors", "show", "acme", "--json").json["next_full_fetch"] is None
