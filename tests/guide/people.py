@@ -1,0 +1,81 @@
+"""Ada and Acme on both sides, and what the guide's tests do with them in one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.wiring import open_connector
+from tests.deliveries import notify
+from tests.world import World
+
+ADA = "ada@example.com"
+
+
+def add_ada(world: World, **members: Any) -> int:
+    """A Person in Pipedrive."""
+    emails = [{"value": ADA, "primary": True}]
+    made = world.company.create_person(**{"name": "Ada", "emails": emails, **members})
+    return int(made["id"])
+
+
+def add_acme(world: World, **members: Any) -> int:
+    """An Organization in Pipedrive."""
+    made = world.company.create_organization(**{"name": "Acme", "website": "https://www.acme.com/about", **members})
+    return int(made["id"])
+
+
+def fetch_all(world: World) -> None:
+    for entity in (Entity.ORGANIZATION, Entity.PERSON):
+        world.fetch(entity)
+
+
+def tell_hull(world: World, kind: str, claims: dict[str, str], attributes: dict[str, Any]) -> None:
+    """Another source writes to Hull."""
+    with transaction() as session:
+        hull = open_connector(session, world.connector_key).hull
+    writer = hull.writer()
+    write = writer.user_traits if kind == "user" else writer.account_traits
+    hull.post_batches([write(claims, attributes)])
+
+
+def in_hull(world: World, kind: str) -> list[dict[str, Any]]:
+    """Every User or Account."""
+    return world._export(kind)
+
+
+def told(world: World, seen: int = 0) -> list[dict[str, Any]]:
+    """The attributes of each message that Hull received from message number `seen` on."""
+    return [body for _, _, body in list(world.hull.received)[seen:]]
+
+
+def user_changed(world: World, person_id: int, *, segments: tuple[str, ...] = ("vip",), **more: Any) -> None:
+    """Hull notifies that a User changed: its report as Hull has it, with `more` on top; then everything due is done."""
+    export = more.pop("is_export", False)
+    report = {**world.users()[person_id], **more}
+    message = {"user": report, "account": {}, "segments": _segments(segments), "changes": _changes(more)}
+    notify(world, message, is_export=export, key=f"user {more}")
+    world.work()
+
+
+def account_changed(world: World, organization_id: int, *, segments: tuple[str, ...] = ("vip",), **more: Any) -> None:
+    """The same of an Account."""
+    export = more.pop("is_export", False)
+    report = {**world.accounts()[organization_id], **more}
+    message = {"account": report, "account_segments": _segments(segments), "changes": _changes(more)}
+    notify(world, message, channel="account:update", is_export=export, key=f"account {more}")
+    world.work()
+
+
+def _segments(ids: tuple[str, ...]) -> list[dict[str, str]]:
+    return [{"id": name, "name": name} for name in ids]
+
+
+def _changes(more: dict[str, Any]) -> dict[str, Any]:
+    return {"is_new": False, "user": {name: [None, value] for name, value in more.items()}}
+
+
+def outcomes(world: World) -> list[tuple[str, str | None]]:
+    """(event, reason) of everything outgoing."""
+    return [(event, reason) for event, reason, _ in world.events() if event.startswith("outgoing")]

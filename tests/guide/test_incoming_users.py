@@ -1,0 +1,169 @@
+"""Incoming Users: how Persons come to Hull, and their Organizations with them."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.domain.kinds import Entity
+from tests.deliveries import deliver, listen
+from tests.guide.people import add_acme, add_ada, told
+from tests.journeys.people import fill
+from tests.world import World
+
+
+@pytest.mark.guide("Incoming Users", "A fetch brings every Person; there is no filter.")
+def test_every_person_comes(world: World) -> None:
+    world.change_settings(synchronized_user_segments=["vip"])
+    fill(world, persons=120, organizations=0)
+
+    world.fetch(Entity.PERSON)
+
+    assert sorted(world.users()) == list(range(1, 121))
+
+
+@pytest.mark.guide("Incoming Users", "A Person that is deleted in Pipedrive is not brought.")
+def test_a_deleted_person_stays_away(world: World) -> None:
+    fill(world, persons=3, organizations=0)
+    world.company.delete_person(2)
+
+    world.fetch(Entity.PERSON)
+
+    assert sorted(world.users()) == [1, 3]
+
+
+@pytest.mark.guide("Incoming Users", "A User is linked to the Account of its Person's Organization.")
+def test_a_user_is_linked(world: World) -> None:
+    acme = add_acme(world)
+    ada = add_ada(world, org_id=acme)
+
+    world.fetch(Entity.ORGANIZATION)
+    world.fetch(Entity.PERSON)
+
+    assert world.users()[ada]["account_id"] == world.accounts()[acme]["id"]
+
+
+@pytest.mark.guide(
+    "Incoming Users",
+    "If that Organization was not fetched yet, Hull gets a shell: an Account that knows its Pipedrive id and nothing"
+    " else.",
+)
+def test_an_unseen_organization_is_a_shell(world: World) -> None:
+    acme = add_acme(world)
+    ada = add_ada(world, org_id=acme)
+
+    world.fetch(Entity.PERSON)
+
+    shell = world.accounts()[acme]
+    assert world.users()[ada]["account_id"] == shell["id"]
+    assert [name for name in shell if name.startswith("pipedrive/")] == ["pipedrive/id"]
+    assert shell.get("domain") is None
+
+
+@pytest.mark.guide("Incoming Users", "The shell is filled when its Organization is fetched.")
+def test_the_shell_is_filled(world: World) -> None:
+    acme = add_acme(world)
+    ada = add_ada(world, org_id=acme)
+    world.fetch(Entity.PERSON)
+    shell = world.accounts()[acme]["id"]
+
+    world.fetch(Entity.ORGANIZATION)
+
+    filled = world.accounts()[acme]
+    assert (filled["id"], filled["domain"], filled["pipedrive/name"]) == (shell, "acme.com", "Acme")
+    assert world.users()[ada]["account_id"] == shell
+
+
+@pytest.mark.guide("Incoming Users", "Whoever runs the connector starts a fetch by hand: pipeline fetch persons.")
+def test_a_fetch_by_hand(world: World) -> None:
+    from pipeline.cli.program import program  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    ada = add_ada(world)
+
+    answer = CliRunner().invoke(program, ["fetch", "persons", "acme"])
+    world.work()
+
+    assert (answer.exit_code, list(world.users())) == (0, [ada])
+
+
+@pytest.mark.guide("Incoming Users", "A fetch can also start by a schedule, set in full_fetch_cron.")
+def test_a_fetch_by_schedule(world: World) -> None:
+    ada, acme = add_ada(world), add_acme(world)
+    world.room("setup").change_settings(connector_of(world), {"full_fetch_cron": "15 2 * * *"}, "test")
+    world.room("control").start_scheduled()
+    early = world.rows("SELECT 1 FROM runs")
+    world.change_rows("UPDATE schedules SET next_run_at = now()")
+
+    world.room("control").start_scheduled()
+    world.work()
+
+    assert early == []
+    assert (list(world.users()), list(world.accounts())) == ([ada], [acme])
+
+
+def connector_of(world: World) -> object:
+    from db.connector import get_connector  # noqa: PLC0415
+    from db.session import transaction  # noqa: PLC0415
+
+    with transaction() as session:
+        return get_connector(session, world.connector_key)
+
+
+@pytest.mark.guide(
+    "Incoming Users",
+    "Pipedrive tells of every new and every changed Person by webhook, and the change is in Hull within seconds.",
+)
+def test_webhooks_bring_new_and_changed_persons(world: World) -> None:
+    said = listen(world)
+    ada = add_ada(world)
+    deliver(world, *said)
+    world.work()
+    created = world.users()[ada]["pipedrive/name"]
+
+    world.company.edit_person(ada, name="Ada Lovelace")
+    deliver(world, said[-1])
+    world.work()
+
+    assert (created, world.users()[ada]["pipedrive/name"]) == ("Ada", "Ada Lovelace")
+
+
+@pytest.mark.guide("Incoming Users", "Webhooks are not filtered either.")
+def test_every_event_is_subscribed_to(world: World) -> None:
+    world.change_settings(synchronized_user_segments=["vip"])
+    world.room("webhooks").ensure_webhooks(world.connector_key)
+    said = listen(world)
+    ada = add_ada(world)
+
+    deliver(world, *said)
+    world.work()
+
+    asked = [(row["event_object"], row["event_action"]) for row in world.pipedrive.subscriptions.by_id.values()]
+    assert sorted(asked) == [("organization", "*"), ("person", "*")]
+    assert list(world.users()) == [ada]
+
+
+@pytest.mark.guide(
+    "Incoming Users",
+    "incoming user attributes: the Person fields that are mapped here become attributes of the User, and no others.",
+)
+def test_only_mapped_fields_come(world: World) -> None:
+    world.change_settings(incoming_user_attributes=[{"hull": "crm_name", "service": "name"}])
+    ada = add_ada(world, phones=[{"value": "+1 555", "primary": True}])
+
+    world.fetch(Entity.PERSON)
+
+    assert told(world)[0] == {"crm_name": "Ada", "pipedrive/id": ada}
+
+
+@pytest.mark.guide(
+    "Incoming Users",
+    "link user to account in hull: with it off, Users are linked to no Account and no shell is made in Hull.",
+)
+def test_links_can_be_switched_off(world: World) -> None:
+    world.change_settings(link_users_in_hull=False)
+    ada = add_ada(world, org_id=add_acme(world))
+
+    world.fetch(Entity.PERSON)
+
+    assert world.users()[ada].get("account_id") is None
+    assert world.accounts() == {}

@@ -1,0 +1,110 @@
+"""Troubleshooting: nothing came to Hull."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from db.connector import get_connector
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import SettingsRefused
+from tests.guide.people import add_acme, add_ada, fetch_all
+from tests.world import CONNECTOR_ID, HULL_SECRET, World
+
+TIMELESS = {"update_time": None, "add_time": None}
+
+
+@pytest.mark.guide(
+    "I didn't get any Pipedrive organization/person data in Hull",
+    "a field that Pipedrive does not have is refused when it is entered, and named.",
+)
+def test_a_field_that_does_not_exist_is_refused(world: World) -> None:
+    fetch_all(world)  # the field definitions are read the first time somebody needs them
+    with transaction() as session:
+        connector = get_connector(session, world.connector_key)
+
+    with pytest.raises(SettingsRefused, match="emial"):
+        world.room("setup").change_settings(connector, {"user_claims": [{"hull": "email", "service": "emial"}]}, "me")
+
+
+@pytest.mark.guide(
+    "I didn't get any Pipedrive organization/person data in Hull",
+    "Attributes that you map after a fetch arrive with the next fetch.",
+)
+def test_new_attributes_come_with_the_next_fetch(world: World) -> None:
+    world.change_settings(incoming_user_attributes=[])
+    ada = add_ada(world)
+    world.fetch(Entity.PERSON)
+
+    world.change_settings(incoming_user_attributes=[{"hull": "crm_name", "service": "name"}])
+    world.fetch(Entity.PERSON)
+
+    assert world.users()[ada]["crm_name"] == "Ada"
+
+
+def two_with_one_e_mail(world: World) -> None:
+    add_ada(world)
+    add_ada(world)
+
+
+def two_with_one_domain(world: World) -> None:
+    add_acme(world)
+    add_acme(world)
+
+
+@pytest.mark.guide(
+    "I didn't get any Pipedrive organization/person data in Hull",
+    "Look for incoming.user.error, incoming.user.skip, incoming.account.error and incoming.account.skip in the logs."
+    " Each carries a reason and says what to do.",
+)
+@pytest.mark.parametrize(
+    ("event", "reason", "happens"),
+    [
+        ("incoming.user.error", "no_update_time", lambda world: world.company.put_raw("person", {"id": 1, **TIMELESS})),
+        ("incoming.user.skip", "duplicate_claim", two_with_one_e_mail),
+        (
+            "incoming.account.error",
+            "no_update_time",
+            lambda world: world.company.put_raw("organization", {"id": 1, **TIMELESS}),
+        ),
+        ("incoming.account.skip", "duplicate_claim", two_with_one_domain),
+    ],
+)
+def test_the_log_says_why(
+    world: World, log: list[Any], event: str, reason: str, happens: Callable[[World], object]
+) -> None:
+    happens(world)
+
+    fetch_all(world)
+
+    told = [line for line in log if line["event"] == event]
+    assert {line["reason"] for line in told} == {reason}
+    assert all(line["advice"] for line in told)
+
+
+@pytest.mark.guide(
+    "I didn't get any Pipedrive organization/person data in Hull",
+    "A record that cannot be read does not stop the others.",
+)
+def test_the_others_go_on(world: World) -> None:
+    world.company.put_raw("person", {"id": 1, **TIMELESS})
+    ada = add_ada(world)
+
+    run = world.fetch(Entity.PERSON)
+
+    assert (run.state, list(world.users())) == ("done", [ada])
+
+
+@pytest.mark.guide("I didn't get any Pipedrive organization/person data in Hull", "it says what is wrong in sentences.")
+def test_the_status_says_what_is_wrong(world: World, door: FlaskClient) -> None:
+    world.company.put_raw("person", {"id": 1, **TIMELESS})
+    world.fetch(Entity.PERSON)
+
+    status = door.get(f"/status?ship={CONNECTOR_ID}&organization=hull.test&secret={HULL_SECRET}").get_json()
+
+    assert status["status"] == "warning"
+    assert any("update time" in message for message in status["messages"])

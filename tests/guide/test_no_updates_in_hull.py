@@ -1,0 +1,118 @@
+"""Troubleshooting: changes no longer come to Hull."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from db.connector import Connector, get_connector, settings_history
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.deliveries import deliver, listen
+from tests.guide.people import add_ada, fetch_all
+from tests.world import API_TOKEN, World
+
+
+def connector_of(world: World) -> Connector:
+    with transaction() as session:
+        return get_connector(session, world.connector_key)
+
+
+def lose_access(world: World) -> None:
+    """Pipedrive no longer accepts the token, until `regain_access`."""
+    home = f"https://{world.company.domain}.pipedrive.com"
+    world.change_rows("UPDATE connectors SET pipedrive_company = :home", home=home)
+    world.pipedrive.faults.add("/api/v2/", "status", status=401, count=None)
+    add_ada(world)
+    world.fetch(Entity.PERSON)
+
+
+def regain_access(world: World) -> None:
+    """A person enters new credentials, which Pipedrive accepts."""
+    world.pipedrive.faults.rules.clear()
+    world.room("setup").change_credentials(connector_of(world), pipedrive_token=API_TOKEN)
+
+
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Look for incoming.job.error; if it says Unauthorized, the credentials are no longer accepted and the connector has"
+    " paused.",
+)
+def test_refused_credentials_are_told(world: World, log: list[Any]) -> None:
+    lose_access(world)
+
+    told = [line for line in log if line["event"] == "incoming.job.error"]
+    assert [(line["error"], line["reason"]) for line in told] == [("Unauthorized", "unauthorized")]
+    assert connector_of(world).state == "paused"
+
+
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Give it new ones, of the same Pipedrive company; those of another company are refused.",
+)
+def test_only_the_same_company_is_accepted(world: World) -> None:
+    lose_access(world)
+    setup = world.room("setup")
+    world.change_rows("UPDATE connectors SET pipedrive_company = 'https://other.pipedrive.com'")
+    world.pipedrive.faults.rules.clear()
+
+    with pytest.raises(setup.SetupRefused, match="other company"):
+        setup.change_credentials(connector_of(world), pipedrive_token=API_TOKEN)
+
+    assert connector_of(world).state == "paused"
+
+
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "The settings stay as they are.",
+)
+def test_the_settings_stay(world: World) -> None:
+    with transaction() as session:
+        before = [(row.version, row.document) for row in settings_history(session, world.connector_key)]
+    lose_access(world)
+
+    regain_access(world)
+
+    with transaction() as session:
+        after = [(row.version, row.document) for row in settings_history(session, world.connector_key)]
+    assert after == before
+
+
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "Then the work that waited goes on, and incoming.user.success or incoming.account.success shows again.",
+)
+def test_the_waiting_work_goes_on(world: World, log: list[Any]) -> None:
+    said = listen(world)
+    lose_access(world)
+    deliver(world, said[-1])
+    world.work()
+    meanwhile = world.users()
+
+    regain_access(world)
+    world.work()
+    world.company.edit_person(1, name="Ada Lovelace")
+    deliver(world, said[-1])
+    world.work()
+
+    assert meanwhile == {}
+    assert [user["pipedrive/name"] for user in world.users().values()] == ["Ada Lovelace"]
+    assert {row.state for row in world.rows("SELECT state FROM runs")} == {"done"}
+    assert [line["event"] for line in log if line["event"].startswith("incoming.user")] == ["incoming.user.success"]
+
+
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    "everything is sent to Hull again, also what seemed to be there.",
+)
+def test_fetch_all_sends_everything_again(world: World) -> None:
+    add_ada(world)
+    world.company.create_organization(name="Acme")
+    fetch_all(world)
+    seen = world.hull.received.count
+
+    fetch_all(world)
+
+    assert seen >= 2
+    assert world.hull.received.count == 2 * seen

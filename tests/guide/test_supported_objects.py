@@ -1,0 +1,27 @@
+"""Supported Objects: Persons and Organizations, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.deliveries import deliver, listen
+from tests.guide.people import add_ada
+from tests.world import World
+
+
+@pytest.mark.guide(
+    "Supported Objects",
+    "Nothing else is synchronized: a webhook about a deal, for example, is noted and left alone.",
+)
+def test_a_deal_is_left_alone(world: World) -> None:
+    said = listen(world)
+    add_ada(world)
+    deal = said[0]
+    deal["meta"]["entity"] = "deal"
+
+    deliver(world, deal)
+    world.work()
+
+    kept = world.rows("SELECT state, reason FROM deliveries")
+    assert [tuple(row) for row in kept] == [("folded", "not_synchronised")]
+    assert world.hull.received.count == 0
