@@ -7,6 +7,7 @@ as the test run. Each pytest-xdist worker has a database and a Redis number of i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
             _embedded_settings(),
             database_url=database_url,
             redis_url=redis_url,
-            broker_url=servers.broker_url,
+            broker_url=_numbered_broker(servers.broker_url, 8 + int(WORKER.removeprefix("gw"))),
             pipedrive_api_url="http://pipedrive.test",
             hull_protocol="http",
             hull_firehose_url="http://hull.test/api/v1/firehose",
@@ -118,6 +119,13 @@ def _numbered(redis_url: str, number: int) -> str:
         if redis_url.startswith("unix")
         else f"{redis_url.rstrip('/0')}/{number}"
     )
+
+
+def _numbered_broker(broker_url: str, number: int) -> str:
+    """Two workers must not take each other's messages."""
+    if "virtual_host=" in broker_url:
+        return re.sub(r"virtual_host=\d+", f"virtual_host={number}", broker_url)
+    return f"{broker_url.rstrip('/0')}/{number}" if broker_url.startswith("redis") else broker_url
 
 
 @pytest.fixture

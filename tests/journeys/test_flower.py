@@ -1,0 +1,127 @@
+"""What Flower shows when a batch gives up: each failing stage as FAILURE, with its reason code and no more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import requests
+
+from db import connector as connectors
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.settings import settings
+from pipeline.vault import Vault
+from sandbox.serve import free_port
+
+PATIENCE_S = 60.0
+SECRET = "canary-api-token"
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A Pipedrive that answers every request with 400."""
+
+    def do_GET(self) -> None:
+        body = b'{"success":false,"error":"canary-words-of-the-remote"}'
+        self.send_response(400)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def refusing_url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def flower(database: str, refusing_url: str) -> Iterator[str]:
+    """A worker and Flower as `pipeline up` starts them; yields Flower's address."""
+    port = free_port()
+    chosen = settings()
+    environment = os.environ | {
+        "DATABASE_URL": database,
+        "REDIS_URL": chosen.redis_url or "",
+        "BROKER_URL": chosen.broker_url or "",
+        "SECRET_KEYS": ",".join(chosen.secret_keys),
+        "PIPEDRIVE_API_URL": refusing_url,
+        "FLOWER_UNAUTHENTICATED_API": "",
+    }
+    watching = _celery(environment, "flower", "--address=127.0.0.1", f"--port={port}", "--basic-auth=ana:secret")
+    worker = _celery(environment, "worker", "-Q", "live,bulk,control", "-c", "1", "--without-mingle")
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _until(lambda: requests.get(f"{url}/api/workers?refresh=1", auth=("ana", "secret"), timeout=10).json())
+        yield url
+    finally:
+        for process in (worker, watching):
+            process.terminate()
+            process.wait(30)
+
+
+def test_shows_the_failing_stage_with_its_reason_and_nothing_of_the_record(flower: str) -> None:
+    from pipeline.tasks import runs  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    runs.start_run(_add_connector(), Entity.PERSON, cause="test")
+
+    failed = _until(
+        lambda: requests.get(f"{flower}/api/tasks?state=FAILURE", auth=("ana", "secret"), timeout=10).json()
+    )
+
+    shown = list(failed.values())
+    assert {task["name"] for task in shown} == {"incoming.extract"}
+    assert all("bad_request: batch" in task["exception"] for task in shown)
+    assert "canary" not in str(shown)
+
+
+def test_is_closed_to_whoever_has_no_password(flower: str) -> None:
+    assert requests.get(f"{flower}/api/tasks", timeout=10).status_code == 401
+    assert requests.get(flower, timeout=10).status_code == 401
+
+
+def _celery(environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "celery", "-A", "pipeline", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _until(ask: Callable[[], Any]) -> Any:
+    """Ask until there is an answer."""
+    deadline = time.monotonic() + PATIENCE_S
+    pause = threading.Event()
+    while time.monotonic() < deadline:
+        try:
+            if answer := ask():
+                return answer
+        except requests.RequestException:
+            pass
+        pause.wait(0.2)
+    raise TimeoutError("no answer")
+
+
+def _add_connector() -> int:
+    vault = Vault(settings().secret_keys)
+    with transaction() as session:
+        connector = connectors.Connector(id="a" * 24, name="refused", hull_organization="hull.test")
+        session.add(connector)
+        session.flush()
+        for name in ("hull_secret", "pipedrive_api_token"):
+            connectors.keep_credential(session, connector.key, name, vault.seal(connector.key, name, SECRET))
+        connectors.add_settings(session, connector.key, {}, author="test")
+        return connector.key
