@@ -10,7 +10,6 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
-INSTALL := install --require-hashes --only-binary :all:
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
@@ -73,15 +72,19 @@ UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate
 $(VENV)/bin/python:
 	@deploy/make-venv $(VENV)
 
+# What pip says is kept, and shown when it failed.
+define INSTALL
+@echo "$(1) …"
+@{ $(PIP) install --require-hashes --only-binary :all: -r $(2) \
+   && $(PIP) install --no-deps --no-build-isolation -e .; } > $(VENV)/install.log 2>&1 \
+   || { cat $(VENV)/install.log; echo "The installation failed; the lines above say why."; exit 1; }
+endef
+
 # The demo needs the runtime lock alone; who has installed for the tests has that as well.
 $(RUNTIME): requirements.lock setup.cfg | $(VENV)/bin/python
-	@if [ ! -e $(DEV) ]; then echo "Installing what runs (once) …"; $(PIP) $(INSTALL) -r requirements.lock; \
-	else echo "Installing what changed …"; $(PIP) $(INSTALL) -r requirements-dev.lock; fi
-	@$(PIP) install --no-deps --no-build-isolation -e .
+	$(call INSTALL,Installing what runs (once),$(if $(wildcard $(DEV)),requirements-dev.lock,requirements.lock))
 	@touch $@
 
 $(DEV): requirements-dev.lock setup.cfg | $(VENV)/bin/python
-	@echo "Installing what runs and what tests it (once) …"
-	@$(PIP) $(INSTALL) -r requirements-dev.lock
-	@$(PIP) install --no-deps --no-build-isolation -e .
+	$(call INSTALL,Installing what runs and what tests it (once),requirements-dev.lock)
 	@touch $(RUNTIME) $@

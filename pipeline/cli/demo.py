@@ -16,7 +16,7 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.cli import story as stories
 from pipeline.cli.opening import begin
-from pipeline.cli.showing import Failed, duration, json_option, say, show
+from pipeline.cli.showing import Failed, duration, json_option, own_name, say, show
 from pipeline.settings import Settings
 from pipeline.up import example
 from pipeline.up.children import SUPERVISOR
@@ -84,7 +84,8 @@ def _tell(house: House, chosen: Settings) -> stories.Story:
         say(
             "Nothing was pretended: every record went through Celery's canvas, batch by batch. All of it is in the database:"
         )
-        say("  pipeline events demo --limit 20 · pipeline mappings show demo · pipeline doctor demo")
+        for command in ("events demo --limit 20", "mappings show demo", "doctor demo"):
+            say(f"  {own_name()} {command}")
         say("`make up` begins anew and leaves everything running.")
 
     show({"took_s": round(took_s, 1), **totals, "broken": story.broken, "data_dir": str(chosen.data_dir)}, human)

@@ -37,7 +37,7 @@ def mapping_counts(session: Session, connector_key: int) -> list[MappingCount]:
     )
     return [
         MappingCount(entity=entity, state=state, records=records, with_hull_id=known)
-        for entity, state, records, known in session.execute(query).tuples()
+        for entity, state, records, known in session.execute(query)
     ]
 
 

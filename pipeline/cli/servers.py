@@ -16,7 +16,7 @@ from db.migrate import current_revision
 from db.migrate import migrate as upgrade
 from db.session import engine
 from pipeline.cli.opening import begin, newest_revision
-from pipeline.cli.showing import Failed, json_option, say, show, table, wants_json
+from pipeline.cli.showing import Failed, json_option, own_name, say, show, table, wants_json
 from pipeline.up import example
 from pipeline.up.children import SUPERVISOR
 from pipeline.up.house import House, NotUp, open_house
@@ -153,7 +153,7 @@ def print_house(house: House) -> None:
         say(f"Note: {note}.")
     say(f"Data, local key: {house.settings.data_dir}")
     if house.sandbox:
-        say(f"Next, in another terminal: pipeline fetch all {example.NAME} --wait")
+        say(f"Next, in another terminal: {own_name()} fetch all {example.NAME} --wait")
     else:
-        say("Next, in another terminal: pipeline connectors add --help")
+        say(f"Next, in another terminal: {own_name()} connectors add --help")
     say("Stop: Ctrl-C.")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -28,11 +29,11 @@ class Failed(click.ClickException):
 
     def __init__(self, message: str, next_step: str = "", *, exit_code: int = 1) -> None:
         super().__init__(message)
-        self.next_step = next_step
+        self.next_step, self._as_json = next_step, wants_json()  # it is shown when the command's context has gone
         setattr(self, "exit_code", exit_code)  # noqa: B010 - click declares it for the class
 
     def show(self, file: Any = None) -> None:
-        if wants_json():
+        if self._as_json:
             click.echo(json.dumps({"error": self.message, "next": self.next_step or None}), err=True, file=file)
             return
         click.echo(f"Error: {self.message}", err=True, file=file)
@@ -131,6 +132,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for line in lines:
         shown.add_row(*line)
     console().print(shown)
+
+
+def own_name() -> str:
+    """How this program was called, for commands that are to be typed next: `.venv/bin/pipeline`, mostly `pipeline`."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "pipeline" else "pipeline"
 
 
 def cell(value: Any) -> str:
