@@ -14,7 +14,7 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
         "outgoing matching",
     ),
     ("User Identity", "a User that is not found in Pipedrive is created there.", "outgoing creation"),
-    ("Incoming Users", 'the buttons under "Actions".', "setup from Hull"),
+    ("Incoming Users", 'the button for Persons under "Actions".', "setup from Hull"),
     ("Incoming Users", "registering the webhooks as part of adding a connector.", "setup from Hull"),
     ("Incoming Users", "marking a User whose Person was deleted.", "deletes and merges"),
     ("Outgoing Users", "attaching a Person to the Organization of the User's Account.", "outgoing links"),
@@ -24,7 +24,13 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
         "outgoing matching",
     ),
     ("Account Identity", "an Account that is not found in Pipedrive is created there.", "outgoing creation"),
+    ("Incoming Accounts", 'the button for Organizations under "Actions".', "setup from Hull"),
     ("Incoming Accounts", "marking an Account whose Organization was deleted.", "deletes and merges"),
+    (
+        "I didn't get any updates from recently updated Persons or Organizations into Hull",
+        'the buttons "Fetch All Persons" and "Fetch All Organizations".',
+        "setup from Hull",
+    ),
     (
         "I don't see recently added/updated fields in Pipedrive",
         "sending them from the command line.",

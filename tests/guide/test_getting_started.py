@@ -43,6 +43,13 @@ def _unheld(heading: str) -> str:
     return rest
 
 
+def test_the_doctor_answers_headings_of_the_guide() -> None:
+    from pipeline.cli.troubleshooting import HEADINGS  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    assert set(HEADINGS) <= set(sections())
+    assert len(HEADINGS) == 4
+
+
 def test_no_two_tests_hold_the_same_sentence() -> None:
     sentences = [(promise.heading, promise.sentence) for promise in promises()]
 

@@ -26,6 +26,8 @@ STEP = re.compile(r"^\d+\. `([^`]+)` \((\d+)\)", re.MULTILINE)
 BEGIN, END = "<!-- reasons: begin -->", "<!-- reasons: end -->"
 SCREEN = 60
 """Lines of a decision: more is not one screen."""
+PROMISED = {"pipeline budget"}
+"""Commands that advice names already and that are not built: each must still be missing."""
 
 
 def by_name(page: Path) -> str:
@@ -76,9 +78,9 @@ def test_modules_that_are_to_be_run_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_commands_that_are_named_exist(page: Path) -> None:
-    named = [span.removeprefix("$ ") for span in spans(page)]
+    named = {line for line in spans(page) if line.startswith("pipeline ")}
 
-    assert [line for line in named if line.startswith("pipeline ") and not is_command(line)] == []
+    assert {line for line in named - PROMISED if not is_command(line)} == set()
 
 
 def is_command(line: str) -> bool:
@@ -99,6 +101,10 @@ def test_a_command_that_does_not_exist_is_seen() -> None:
     assert is_command("pipeline fetch all CONNECTOR --wait")
     assert not is_command("pipeline fetch everything CONNECTOR")
     assert not is_command("pipeline fetch all CONNECTOR --made-up")
+
+
+def test_commands_that_are_promised_are_still_missing() -> None:
+    assert {line for line in PROMISED if is_command(line)} == set()
 
 
 def test_ten_files_tell_the_story_in_less_than_a_thousand_lines() -> None:
