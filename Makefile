@@ -58,8 +58,8 @@ lock: ## Pin every dependency anew, with hashes (needs uv)
 	@python3 deploy/requirements.py dev | $(UV_COMPILE) -c requirements.lock -o requirements-dev.lock -
 	@echo "requirements.lock and requirements-dev.lock are new; now: make check"
 
-guide: $(RUNTIME) ## Print the commands of the command line
-	@$(BIN)/pipeline --help
+guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence
+	@$(BIN)/python -m pytest tests/guide
 
 clean: ## Remove what was made here: .venv, caches, and the data of the embedded servers
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.embedded remove 2>/dev/null || true; fi
