@@ -9,12 +9,14 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.connector import Marks
+from db.session import transaction
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.incoming import IncomingTransform, compile_incoming
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
+from pipeline.wiring import Wired
 
 KEPT = 64
 
@@ -43,6 +45,15 @@ def plan_for(session: Session, connector_key: int, entity: Entity) -> Plan:
             _compiled.clear()
         _compiled[key] = _compile(session, connector_key, entity, marks)
     return _compiled[key]
+
+
+def refresh_plan(wired: Wired, entity: Entity) -> Plan:
+    """Read the field definitions of one entity again, and give the plan they make."""
+    rows = wired.pipedrive.fields(entity)
+    with transaction() as session:
+        connectors.keep_fields(session, wired.key, entity, rows)
+    with transaction() as session:
+        return plan_for(session, wired.key, entity)
 
 
 def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks) -> Plan:

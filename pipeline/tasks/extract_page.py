@@ -1,0 +1,78 @@
+"""Extract of a fetch: reads the next page of a slice, and saves page, cursor and successor in one transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import run as run_rows
+from db.batch import ClaimedBatch
+from db.run import Run, Slice
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Entity
+from pipeline.extract import pages
+from pipeline.extract.pages import PageRead, PageWanted
+from pipeline.settings import settings
+from pipeline.tasks import runs
+from pipeline.tasks.plans import Plan, plan_for, refresh_plan
+from pipeline.tasks.staging import pack_page
+
+
+def extract_page(batch: ClaimedBatch) -> None:
+    """Read the next page of the batch's slice; the cursor, the page and the successor are saved together."""
+    entity = Entity(batch.entity)
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key)
+        plan = plan_for(session, batch.connector_key, entity)
+    if plan.fields_read_at is None:
+        plan = refresh_plan(wired, entity)
+    with transaction() as session:
+        wanted = _page_wanted(session, batch, plan)
+    page = pages.read_page(wired.pipedrive, entity, wanted)
+    with transaction() as session:
+        batches.hold(session, batch)
+        run = run_rows.lock_run(session, batch.run_id or 0)
+        part = session.get_one(Slice, batch.slice_id)
+        other = run_rows.frontier_of_other(session, run.id, part.walk)
+        batches.pass_to_transform(session, batch.id, _pack(page, part.walk, other), page.records)
+        _move_on(session, run, part, page, met=pages.have_met(part.walk, page.frontier, other))
+        run_rows.count(run, pages=1, read=page.records, requests=wired.calls.requests, tokens=wired.calls.tokens)
+        runs.release(session, run)
+
+
+def _page_wanted(session: Session, batch: ClaimedBatch, plan: Plan) -> PageWanted:
+    part = session.get_one(Slice, batch.slice_id)
+    run = session.get_one(Run, batch.run_id)
+    return PageWanted(
+        walk=part.walk,
+        cursor=part.cursor,
+        frontier=part.frontier,
+        since=runs.catch_up_since(run) if part.walk == "catch_up" else None,
+        limit=settings().page_limit,
+        include_fields=plan.incoming.include_fields,
+    )
+
+
+def _pack(page: PageRead, walk: str, other: int | None) -> bytes:
+    """The page, and which of its ids are this walk's: those that the other one has not passed."""
+    above = other if walk == "descending" else None
+    below = other if walk == "ascending" else None
+    return pack_page(page.body, above=above, below=below)
+
+
+def _move_on(session: Session, run: Run, part: Slice, page: PageRead, *, met: bool) -> None:
+    """Save where the walk stands; either its next page waits now, or it is done.
+
+    A walk by id that came to its end, or met the other one, has seen to all ids, and so the other one is done too.
+    """
+    part.cursor, part.frontier, part.pages = page.next_cursor, page.frontier, part.pages + 1
+    if part.state == "open" and not (met or page.ended):
+        runs.add_page(session, run, part)
+        return
+    part.state = "done"
+    for other in run_rows.slices_of(session, run.id):
+        if other.state == "open" and part.walk != "catch_up":
+            other.state = "done"
+            batches.drop_waiting(session, other.id)
+    session.flush()

@@ -1,0 +1,127 @@
+"""Load of an incoming batch: what is new or changed goes to Hull, then the page is written down, in one transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import claim as claims
+from db import failure as failures
+from db import id_mapping
+from db import run as run_rows
+from db import snapshot as snapshots
+from db import sync_event as events
+from db.batch import ClaimedBatch
+from db.id_mapping import Known
+from db.page import PageContext, PageRow, write_page
+from db.run import Run, Slice
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.errors import LostLease
+from pipeline.load import incoming as load_incoming
+from pipeline.load.incoming import PagePlan
+from pipeline.settings import settings
+from pipeline.tasks import live, runs
+from pipeline.tasks.page_log import log_problems, log_troubles, page_context, page_event
+from pipeline.tasks.plans import plan_for
+from pipeline.tasks.staging import unpack_page, unpack_transformed
+from pipeline.telemetry import logger
+from pipeline.wiring import Wired
+
+
+def load_batch(batch: ClaimedBatch) -> None:
+    """Deliver what is new or changed to Hull, then write the page down."""
+    entity = Entity(batch.entity)
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key)
+        link = plan_for(session, batch.connector_key, entity).settings.link_users_in_hull
+        extracted, transformed = batches.staged(session, batch.id)
+        staged = unpack_transformed(bytes(transformed or b""))
+        known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
+        plan = load_incoming.plan_page(entity, staged.records, known, resend=_resends(session, batch))
+        batches.hold(session, batch)
+        held = claims.take_claims(session, wired.key, entity, plan.wanted_claims, changed=plan.changed_ids)
+        raw = unpack_page(bytes(extracted or b""))[0] if plan.sendings else []
+        compress = snapshots.compressor(session, wired.key, entity, raw)
+    messages, rows = load_incoming.compose(plan, raw, wired.hull.writer(), held, compress, link=link)
+    wired.hull.post_batches(messages, size=settings().firehose_batch)
+    try:
+        with transaction() as session:
+            batches.hold(session, batch)
+            context = page_context(session, batch, staged)
+            moved_on = set(write_page(session, context, rows))
+            _send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
+            _add_shells(session, batch, plan, context, in_hull=link)
+            log_troubles(session, batch, plan, staged, context)
+            log_problems(session, plan, held, context)
+            _end(session, batch, plan, wired)
+    except LostLease:
+        _said_too_late(batch, rows)
+        raise
+
+
+def _said_too_late(batch: ClaimedBatch, rows: list[PageRow]) -> None:
+    """The lease was lost before Hull was told: what another worker has brought there since must be said again."""
+    with transaction() as session:
+        ids = [row.pipedrive_id for row in rows]
+        known = id_mapping.known(session, batch.connector_key, batch.entity, ids)
+        _send_newest(session, batch, [row for row in rows if _is_newer(known.get(row.pipedrive_id), row)])
+
+
+def _is_newer(known: Known | None, row: PageRow) -> bool:
+    return known is not None and known.version > row.version
+
+
+def _resends(session: Session, batch: ClaimedBatch) -> bool:
+    """Only the walk of a full fetch that was not asked for changes alone."""
+    if batch.run_id is None:
+        return False
+    run = session.get_one(Run, batch.run_id)
+    part = session.get_one(Slice, batch.slice_id)
+    return not run.changed_only and part.walk != "catch_up"
+
+
+def _send_newest(session: Session, batch: ClaimedBatch, moved_on: list[PageRow]) -> None:
+    """Another writer was faster: Hull shows an older state until the newest is sent again."""
+    if not moved_on:
+        return
+    said = {row.pipedrive_id: row.delivered for row in moved_on}
+    id_mapping.doubt(session, batch.connector_key, batch.entity, said)
+    for pipedrive_id in said:
+        changes.fold(
+            session, batch.connector_key, Direction.INCOMING, batch.entity, str(pipedrive_id), cause="stale_overwrite"
+        )
+
+
+def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: PageContext, *, in_hull: bool) -> None:
+    """Organizations that Persons belong to and that nobody has seen yet are noted, once."""
+    if batch.entity != Entity.PERSON:
+        return
+    organizations = load_incoming.organizations_of(plan)
+    fresh = id_mapping.add_shells(session, context.connector_key, Entity.ORGANIZATION, organizations, in_hull=in_hull)
+    plan.counters["shells"] += len(fresh)
+    name = event_name(Direction.INCOMING, Entity.ORGANIZATION, Outcome.SUCCESS)
+    events.log_events(
+        session,
+        [
+            page_event(context, name, Entity.ORGANIZATION, pipedrive_id, reason="shell_created")
+            for pipedrive_id in fresh
+        ],
+    )
+
+
+def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) -> None:
+    """The page is written: heal what had failed before, count, and let the run or the changes go on."""
+    sent = [str(sending.record["pipedrive_id"]) for sending in plan.sendings]
+    failures.close_healed(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
+    batches.end(session, batch.id)
+    if batch.run_id is None:
+        live.finish(session, batch, plan)
+        return
+    run = run_rows.lock_run(session, batch.run_id)
+    counters = {name: count for name, count in plan.counters.items() if name in run_rows.COUNTERS}
+    run_rows.count(run, requests=wired.calls.requests, **counters)
+    runs.advance(session, run)
+    logger().info("incoming.job.progress", type=Entity(batch.entity).hull, **counters)

@@ -1,0 +1,128 @@
+"""What is told of a page beside its successes: records that left it, fields and claims that stayed behind."""
+
+from __future__ import annotations
+
+import hashlib
+
+from sqlalchemy.orm import Session
+
+from db import failure as failures
+from db import sync_event as events
+from db.batch import ClaimedBatch
+from db.page import PageContext
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.reasons import describe
+from pipeline.load import incoming as load_incoming
+from pipeline.load.incoming import PagePlan
+from pipeline.tasks import live
+from pipeline.tasks.staging import Transformed, Trouble
+from pipeline.telemetry import logger
+
+
+def page_context(session: Session, batch: ClaimedBatch, staged: Transformed) -> PageContext:
+    entity = Entity(batch.entity)
+    return PageContext(
+        connector_key=batch.connector_key,
+        entity=entity,
+        event=event_name(Direction.INCOMING, entity, Outcome.SUCCESS),
+        cause="fetch" if batch.run_id is not None else live.cause_of(session, batch),
+        matched_by="fetched" if batch.run_id is not None else "webhook",
+        run_id=batch.run_id,
+        batch_id=batch.id,
+        settings_version=staged.settings_version,
+    )
+
+
+def page_event(
+    context: PageContext,
+    name: str,
+    entity: Entity,
+    pipedrive_id: int | None,
+    *,
+    reason: str,
+    detail: str | None = None,
+) -> events.NewEvent:
+    return events.NewEvent(
+        connector_key=context.connector_key,
+        event=name,
+        entity=entity,
+        cause=context.cause,
+        reason=reason,
+        detail=detail,
+        pipedrive_id=pipedrive_id,
+        run_id=context.run_id,
+        batch_id=context.batch_id,
+        settings_version=context.settings_version,
+    )
+
+
+def log_troubles(
+    session: Session, batch: ClaimedBatch, plan: PagePlan, staged: Transformed, context: PageContext
+) -> None:
+    """Records that left the batch: an event each, and a Failure for those a person must look at."""
+    entity = Entity(batch.entity)
+    troubles = [Trouble(**trouble) for trouble in staged.troubles]
+    logged = []
+    for trouble in troubles:
+        name = event_name(Direction.INCOMING, entity, Outcome(trouble.outcome))
+        logged.append(
+            page_event(context, name, entity, trouble.pipedrive_id, reason=trouble.reason, detail=trouble.detail)
+        )
+        _say(name, trouble.pipedrive_id, trouble.reason, trouble.field)
+    events.log_events(session, logged)
+    refused = [trouble for trouble in troubles if trouble.outcome == Outcome.ERROR]
+    failures.keep_failures(session, [_failure(batch, trouble) for trouble in refused])
+    plan.counters["failed"] += len(refused)
+    plan.counters["skipped"] += len(troubles) - len(refused)
+
+
+def _say(name: str, pipedrive_id: int | None, reason: str, field: str | None) -> None:
+    say = logger().warning if name.endswith(".error") else logger().info
+    say(name, pipedrive_id=pipedrive_id, reason=reason, field=field, advice=describe(reason))
+
+
+def _failure(batch: ClaimedBatch, trouble: Trouble) -> failures.NewFailure:
+    payload = trouble.payload.encode()
+    record_id = str(trouble.pipedrive_id) if trouble.pipedrive_id is not None else None
+    name = record_id or hashlib.blake2b(payload, digest_size=8).hexdigest()
+    return failures.NewFailure(
+        connector_key=batch.connector_key,
+        kind="record",
+        subject=failures.record_subject(Direction.INCOMING, batch.entity, name),
+        direction=Direction.INCOMING,
+        entity=batch.entity,
+        record_id=record_id,
+        batch_id=batch.id,
+        run_id=batch.run_id,
+        stage="transform",
+        reason=trouble.reason,
+        detail=trouble.detail,
+        field=trouble.field,
+        payload=payload,
+    )
+
+
+def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], int], context: PageContext) -> None:
+    """Fields and claims that stayed behind while their record went: told when the record is new or changed."""
+    error = event_name(Direction.INCOMING, plan.entity, Outcome.ERROR)
+    skip = event_name(Direction.INCOMING, plan.entity, Outcome.SKIP)
+    logged = []
+    for sending in plan.sendings:
+        if sending.effect == load_incoming.SAME:
+            continue
+        pipedrive_id = sending.record["pipedrive_id"]
+        for problem in sending.record["problems"]:
+            detail = f"{problem['field']}: {problem['detail']}"
+            logged.append(
+                page_event(context, error, plan.entity, pipedrive_id, reason=problem["reason"], detail=detail)
+            )
+            _say(error, pipedrive_id, problem["reason"], problem["field"])
+        for claim in sending.record["claims"]:
+            if (holder := held.get((claim, pipedrive_id))) is not None:
+                detail = f"{claim}: held by {plan.entity} {holder}"
+                logged.append(
+                    page_event(context, skip, plan.entity, pipedrive_id, reason="duplicate_claim", detail=detail)
+                )
+                _say(skip, pipedrive_id, "duplicate_claim", claim)
+    events.log_events(session, logged)
+    plan.counters["failed"] += sum(1 for event in logged if event.event == error)

@@ -1,0 +1,74 @@
+"""Transform of an incoming batch: every record in Hull's words; one that cannot be read leaves the batch, the others go on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from db import batch as batches
+from db.batch import ClaimedBatch
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Entity, Outcome
+from pipeline.domain.lenient_json import write_lenient
+from pipeline.errors import Rejected, Skip
+from pipeline.extract import pages
+from pipeline.tasks.plans import Plan, plan_for, refresh_plan
+from pipeline.tasks.staging import Trouble, pack_transformed, unpack_page
+
+FIELDS_STALE_AFTER = timedelta(minutes=5)
+"""An option that is not known makes us read the field definitions again, but not more often than this."""
+
+
+def transform_batch(batch: ClaimedBatch) -> None:
+    """Say every record in Hull's words; a record that cannot be read leaves the batch, the others go on."""
+    entity = Entity(batch.entity)
+    with transaction() as session:
+        plan = plan_for(session, batch.connector_key, entity)
+        extracted, _ = batches.staged(session, batch.id)
+    records, above, below = unpack_page(bytes(extracted or b""))
+    mine = [record for record in records if _is_mine(record, above, below)]
+    packed, unknown_option = _transform(mine, plan)
+    if unknown_option and _fields_are_stale(plan):
+        with transaction() as session:
+            wired = wiring.open_connector(session, batch.connector_key)
+        plan = refresh_plan(wired, entity)
+        packed, _ = _transform(mine, plan)
+    with transaction() as session:
+        batches.hold(session, batch)
+        batches.pass_to_load(session, batch.id, packed)
+
+
+def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
+    record_id = pages.id_of(record)
+    if record_id is None:
+        return True
+    return (above is None or record_id > above) and (below is None or record_id < below)
+
+
+def _fields_are_stale(plan: Plan) -> bool:
+    return plan.fields_read_at is None or datetime.now(UTC) - plan.fields_read_at > FIELDS_STALE_AFTER
+
+
+def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:
+    """(what is staged for load, whether an option was named that the field definitions do not know)."""
+    read = plan.incoming.read
+    done, troubles = [], []
+    for record in records:
+        try:
+            done.append(read(record))
+        except (Rejected, Skip) as refused:
+            troubles.append(_trouble(record, refused))
+    unknown_option = any(problem.reason == "option_unknown" for each in done for problem in each.problems)
+    return pack_transformed(done, troubles, plan.settings_version), unknown_option
+
+
+def _trouble(record: Any, refused: Rejected | Skip) -> Trouble:
+    return Trouble(
+        pipedrive_id=pages.id_of(record),
+        outcome=Outcome.SKIP if isinstance(refused, Skip) else Outcome.ERROR,
+        reason=refused.reason,
+        detail=refused.detail,
+        field=refused.field,
+        payload=write_lenient(record).decode("utf-8"),
+    )
