@@ -16,8 +16,8 @@ from flask import Blueprint, Response, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Retryable
-from pipeline.tasks.staging import write_lenient
 from pipeline.tasks.webhooks import clean_key
 from pipeline.telemetry import logger
 from pipeline.web.answers import RETRY_AFTER_S
