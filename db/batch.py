@@ -142,7 +142,9 @@ _SWEEP = text("""
      WHERE b.id = due.id
     RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts""")
 
-_OPEN = text("SELECT count(*) FROM batches WHERE run_id = :run_id AND state IN ('waiting', 'ready', 'running')")
+_HAS_WORK = text("""
+    SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :run_id AND state IN ('waiting', 'ready', 'running'))
+        OR EXISTS (SELECT 1 FROM slices WHERE run_id = :run_id AND state = 'open')""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,9 +234,9 @@ def release_waiting(session: Session, run_id: int, in_flight: int) -> list[Wakeu
     return [wakeup_of(row) for row in session.execute(_RELEASE, {"run_id": run_id, "in_flight": in_flight})]
 
 
-def open_batches(session: Session, run_id: int) -> int:
-    """How many batches of the run are not at their end."""
-    return int(session.execute(_OPEN, {"run_id": run_id}).scalar_one())
+def run_has_work(session: Session, run_id: int) -> bool:
+    """Whether any batch of the run is not at its end, or any slice has pages left."""
+    return bool(session.execute(_HAS_WORK, {"run_id": run_id}).scalar_one())
 
 
 def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup, str]]:

@@ -121,6 +121,16 @@ def frontier_of_other(session: Session, run_id: int, walk: str) -> int | None:
     return session.scalar(select(Slice.frontier).filter_by(run_id=run_id, walk=other)) if other else None
 
 
+_RESENDS = text("""
+    SELECT NOT r.changed_only AND s.walk <> 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
+     WHERE r.id = :run_id AND s.id = :slice_id""")
+
+
+def resends(session: Session, run_id: int, slice_id: int) -> bool:
+    """Whether a page of this slice is sent whole: in the walk of a full fetch that was not asked for changes alone."""
+    return bool(session.execute(_RESENDS, {"run_id": run_id, "slice_id": slice_id}).scalar_one())
+
+
 def count(run: Run, **deltas: int) -> None:
     """Count what a batch did; the run must be locked."""
     for name, delta in deltas.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import requests
 from redis import Redis
@@ -108,7 +109,7 @@ def open_connector(session: Session, connector_key: int) -> Wired:
     Raises: ConfigurationError when a credential is missing or cannot be read.
     """
     access, environment, calls = connectors.access(session, connector_key), settings(), Calls()
-    secrets = _unseal(connector_key, access.sealed, environment)
+    open_secret = partial(_open_secret, connector_key, access.sealed, environment)
     return Wired(
         key=connector_key,
         id=access.id,
@@ -116,7 +117,7 @@ def open_connector(session: Session, connector_key: int) -> Wired:
         pipedrive=PipedriveClient(
             http_session(),
             base_url=_pipedrive_url(access.pipedrive_company, environment),
-            auth={"x-api-token": _need(secrets, "pipedrive_api_token")},
+            auth={"x-api-token": open_secret("pipedrive_api_token")},
             limiter=_limiter(connector_key, environment),
             on_call=calls.note,
         ),
@@ -124,7 +125,7 @@ def open_connector(session: Session, connector_key: int) -> Wired:
             http_session(),
             organization=access.hull_organization,
             connector_id=access.id,
-            secret=_need(secrets, "hull_secret"),
+            secret=open_secret("hull_secret"),
             protocol=environment.hull_protocol,
             firehose_url=environment.hull_firehose_url,
             on_call=calls.note,
@@ -143,18 +144,14 @@ def notification_verifier() -> NotificationVerifier:
 
 def open_secrets(session: Session, connector_key: int, environment: Settings) -> dict[str, str]:
     """Name → secret, decrypted."""
-    return _unseal(connector_key, connectors.credentials_of(session, connector_key), environment)
+    sealed = connectors.credentials_of(session, connector_key)
+    return {name: _open_secret(connector_key, sealed, environment, name) for name in sealed}
 
 
-def _unseal(connector_key: int, sealed: dict[str, bytes], environment: Settings) -> dict[str, str]:
-    vault = Vault(environment.secret_keys)
-    return {name: vault.open(connector_key, name, ciphertext) for name, ciphertext in sealed.items()}
-
-
-def _need(secrets: dict[str, str], name: str) -> str:
-    if name not in secrets:
+def _open_secret(connector_key: int, sealed: dict[str, bytes], environment: Settings, name: str) -> str:
+    if name not in sealed:
         raise ConfigurationError("credential_missing", name)
-    return secrets[name]
+    return Vault(environment.secret_keys).open(connector_key, name, sealed[name])
 
 
 def _pipedrive_url(company: str | None, environment: Settings) -> str:

@@ -30,7 +30,9 @@ from pipeline.cli.showing import (
 )
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
+from pipeline.errors import PipelineError
 from pipeline.tasks import control, setup
+from pipeline.tasks.webhooks import ensure_webhooks
 
 COLUMNS = ("id", "name", "hull_organization", "pipedrive_company", "state", "pause_reason", "created_at")
 SECRET_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -88,11 +90,16 @@ def add(
     except SettingsRefused as error:
         raise refused(error) from None
 
+    unheard = _hear_webhooks(added)
+
     def human() -> None:
         say(f"Connector {added.name} joins {added.hull_organization} to {added.pipedrive_company}.")
+        if unheard:
+            say(f"Pipedrive does not send its changes here yet: {unheard}")
+            say(f"Once it can reach PUBLIC_URL: pipeline connectors webhooks {added.name}")
         say(f"Next: pipeline settings show {added.name}, then pipeline fetch all {added.name} --wait")
 
-    show(columns_of(added, *COLUMNS), human)
+    show({**columns_of(added, *COLUMNS), "webhooks": unheard or "ok"}, human)
 
 
 @group.command(name="list")
@@ -224,7 +231,34 @@ def credentials(connector: str, hull_secret_file: Path | None, pipedrive_token_f
     show({"changed": found.id, "name": found.name}, lambda: say(f"The credentials of {found.name} are replaced."))
 
 
+@group.command()
+@connector_argument
+@json_option
+def webhooks(connector: str) -> None:
+    """See that Pipedrive sends its changes to PUBLIC_URL; safe to run again.
+
+    \b
+    Example:
+      PUBLIC_URL=https://pipeline.example.com pipeline connectors webhooks acme
+    """
+    open_database()
+    with transaction() as session:
+        found = find_connector(session, connector)
+    if unheard := _hear_webhooks(found):
+        raise Failed(unheard, "check that PUBLIC_URL is right and reaches the web process from outside")
+    show({"id": found.id, "webhooks": "ok"}, lambda: say(f"Pipedrive sends the changes of {found.name} here."))
+
+
 COMMANDS: tuple[click.Command, ...] = (group,)
+
+
+def _hear_webhooks(connector: Connector) -> str:
+    """Subscribe to what is missing; returns why Pipedrive refused, or nothing. Without webhooks fetches still work."""
+    try:
+        ensure_webhooks(connector.key)
+    except PipelineError as error:
+        return str(error)
+    return ""
 
 
 def _secret(path: Path) -> str:

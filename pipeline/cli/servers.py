@@ -50,9 +50,9 @@ def up(host: str, quiet: bool, **sizes: int) -> None:
             show(described(house), lambda: print_house(house))
             threading.Event().wait()
     except (NotUp, PortTaken) as error:
-        raise Failed(str(error)) from None
+        raise Failed(str(error), "what the processes wrote says why; --quiet hides it") from None
     except KeyboardInterrupt:
-        say("Everything has stopped. The embedded servers follow when nobody uses them any more.")
+        click.echo("Everything has stopped. The embedded servers follow when nobody uses them any more.", err=True)
 
 
 @click.command()
@@ -108,7 +108,8 @@ class LinePrinter:
     """Prints what the processes write, each line with its origin."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._printer, self._colours = quiet, Printer(sys.stdout, width=7), get_colours()
+        self._quiet, self._colours = quiet, get_colours()
+        self._printer = Printer(sys.stderr if wants_json() else sys.stdout, width=7)
         self._colour_of: dict[str, str] = {}
         self._lock = threading.Lock()
 

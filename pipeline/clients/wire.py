@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import requests
 import urllib3.exceptions
@@ -91,6 +92,9 @@ class Exchange:
 
 OnCall = Callable[[Exchange], None]
 
+_environments: WeakKeyDictionary[requests.Session, dict[str, dict[str, Any]]] = WeakKeyDictionary()
+"""Session → origin → what `merge_environment_settings` found: reading the environment takes as long as a small call."""
+
 
 class Wire:
     """The way out through one Session; threads may share it."""
@@ -101,7 +105,6 @@ class Wire:
         self._session = session
         self._on_call = on_call
         self._clock = clock
-        self._environment: dict[str, dict[str, Any]] = {}
 
     def call(self, request: Request) -> Response:
         """Send a request and read the whole answer.
@@ -151,14 +154,13 @@ class Wire:
         return adapter.send(prepared, stream=True, timeout=timeout, **self._settings(request.url))
 
     def _settings(self, url: str) -> dict[str, Any]:
-        """Proxies and certificates as the Session and the environment say, read once per origin."""
+        """Proxies and certificates as the Session and the environment say, read once per Session and origin."""
         origin = url[: url.find("/", 8)]
-        found = self._environment.get(origin)
-        if found is None:
+        known = _environments.setdefault(self._session, {})
+        if origin not in known:
             merged = self._session.merge_environment_settings(url, {}, None, None, None)
-            found = {name: merged[name] for name in ("proxies", "verify", "cert")}
-            self._environment[origin] = found
-        return found
+            known[origin] = {name: merged[name] for name in ("proxies", "verify", "cert")}
+        return known[origin]
 
     def _read(self, raw: Any, request: Request, started: float) -> bytes:
         chunks: list[bytes] = []

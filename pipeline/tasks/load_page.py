@@ -15,7 +15,6 @@ from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.id_mapping import Known
 from db.page import PageContext, PageRow, write_page
-from db.run import Run, Slice
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
@@ -75,12 +74,9 @@ def _is_newer(known: Known | None, row: PageRow) -> bool:
 
 
 def _resends(session: Session, batch: ClaimedBatch) -> bool:
-    """Only the walk of a full fetch that was not asked for changes alone."""
-    if batch.run_id is None:
+    if batch.run_id is None or batch.slice_id is None:
         return False
-    run = session.get_one(Run, batch.run_id)
-    part = session.get_one(Slice, batch.slice_id)
-    return not run.changed_only and part.walk != "catch_up"
+    return run_rows.resends(session, batch.run_id, batch.slice_id)
 
 
 def _send_newest(session: Session, batch: ClaimedBatch, moved_on: list[PageRow]) -> None:

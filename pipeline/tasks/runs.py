@@ -110,9 +110,7 @@ def advance(session: Session, run: Run) -> None:
     if run.state != "running":
         return
     release(session, run)
-    if batches.open_batches(session, run.id) or any(
-        part.state == "open" for part in run_rows.slices_of(session, run.id)
-    ):
+    if batches.run_has_work(session, run.id):
         return
     if run.phase == "walk":
         run.phase = "catch_up"
