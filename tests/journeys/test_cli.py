@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
+from urllib3.util import Retry
 
 from pipeline import embedded
 from pipeline.settings import Settings
@@ -36,7 +42,7 @@ def fresh_database(servers: embedded.Servers) -> Iterator[str]:
 
 def pipeline(*arguments: str, cwd: Path, timeout_s: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
     """One command, run from a folder that is not the project's."""
-    return subprocess.run(  # noqa: S603 - our own command
+    return subprocess.run(
         [sys.executable, "-m", "pipeline", *arguments],
         cwd=cwd,
         env={**os.environ, **environment},
@@ -85,6 +91,72 @@ def test_the_demo_shows_everything_and_leaves_nothing_running(tmp_path: Path) ->
     assert "✗" not in said.stdout
     assert [line[0] for line in said.stdout.splitlines() if line[:2] in {f"{n}." for n in range(1, 6)}] == list("12345")
     assert processes_that_mention(str(data_dir)) == []
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`pipeline up` in a process of its own, and the object it printed."""
+    data_dir = tmp_path / "data"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "up", "--persons", "20", "--organizations", "5", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "DATA_DIR": str(data_dir)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    printed = "".join(iter(process.stdout.readline, "}\n")) + "}"
+    yield process, json.loads(printed)
+    process.kill()
+    process.communicate()
+    embedded.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
+
+
+@pytest.mark.slow
+def test_everything_runs_until_it_is_told_to_stop(
+    up: tuple[subprocess.Popen[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    process, house = up
+    login = Path(house["flower_login_file"])
+
+    assert requests.get(f"{house['web_url']}/healthz", timeout=10).status_code == 200
+    assert until_flower_answers(house["flower_url"]) == 401
+    assert requests.get(house["flower_url"], auth=tuple(login.read_text().strip().split(":")), timeout=10).ok
+    assert login.stat().st_mode & 0o077 == 0
+    assert set(house["pids"]) == {"sandbox", "web", "worker", "bulk", "beat", "flower"}
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(timeout=60) == 0
+    assert [pid for pid in house["pids"].values() if Path(f"/proc/{pid}").exists()] == []
+
+
+@pytest.mark.slow
+def test_whoever_kills_the_supervisor_leaves_nobody_behind(up: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
+    process, house = up
+    process.kill()
+    process.wait(timeout=60)
+
+    for pid in house["pids"].values():
+        wait_for_end(pid)
+
+
+def until_flower_answers(url: str) -> int:
+    """Flower's status for somebody without a password, as soon as it answers."""
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(max_retries=Retry(connect=10, backoff_factor=0.2)))
+    return session.get(url, timeout=20).status_code
+
+
+def wait_for_end(pid: int) -> None:
+    """Return when the process has ended; fail when it has not in time."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended, _, _ = select.select([handle], [], [], 60)
+    os.close(handle)
+    assert ended, f"process {pid} goes on"
 
 
 def processes_that_mention(folder: str) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from werkzeug.test import Client
 
+from pipeline.errors import Rejected
 from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
 
 from .conftest import Run, Said
@@ -34,12 +35,32 @@ def test_adds_a_connector_whose_credentials_work(bare: World, run: Run, tmp_path
     assert (said.code, said.json["name"], said.json["state"]) == (0, "globex", "active")
     assert said.json["pipedrive_company"].endswith(".pipedrive.com")
     sealed = bare.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
-    assert [row.name for row in sealed] == ["hull_secret", "pipedrive_api_token"]
+    assert {"hull_secret", "pipedrive_api_token"} <= {row.name for row in sealed}
     assert all(HULL_SECRET.encode() not in bytes(row.ciphertext) for row in sealed)
     assert [row.entity for row in bare.rows("SELECT entity FROM field_definitions ORDER BY 1")] == [
         "organization",
         "person",
     ]
+
+
+def test_pipedrive_is_asked_to_send_its_changes(bare: World, run: Run, tmp_path: Path) -> None:
+    add(run, tmp_path)
+
+    assert subscribed(bare) == ["organization", "person"]
+
+
+def test_a_pipedrive_that_cannot_reach_us_does_not_hinder(
+    bare: World, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_connector_key: int) -> list[str]:
+        raise Rejected("bad_request", "invalid or non-reachable URL")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.cli.connectors.ensure_webhooks", refuse)
+        assert "non-reachable URL" in add(run, tmp_path).json["webhooks"]
+        assert run("connectors", "webhooks", "globex").code == 1
+    assert run("connectors", "webhooks", "globex").code == 0
+    assert subscribed(bare) == ["organization", "person"]
 
 
 def test_a_new_connector_links_users_by_default(bare: World, run: Run, tmp_path: Path) -> None:
@@ -169,6 +190,11 @@ def test_a_token_of_another_company_is_refused(world: World, run: Run, tmp_path:
 
     assert said.code == 1
     assert "another.pipedrive.com" in said.err
+
+
+def subscribed(world: World) -> list[str]:
+    answer = Client(world.pipedrive.wsgi_app).get("/api/v1/webhooks", headers={"x-api-token": API_TOKEN})
+    return sorted(row["event_object"] for row in answer.json["data"])
 
 
 def company_url(world: World) -> str:
