@@ -23,6 +23,7 @@ from sqlalchemy import (
     SmallInteger,
     Uuid,
     bindparam,
+    delete,
     func,
     select,
     text,
@@ -32,6 +33,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Count, Created, RowId
 from pipeline.errors import LostLease
+
+RETENTION_DAYS = 30
 
 STRANDED_S = 20
 """A batch that was handed to the broker this long ago and that no worker has claimed is handed over again."""
@@ -275,3 +278,10 @@ def cancel_open(session: Session, run_id: int) -> int:
         .values(state="cancelled", lease_token=None, lease_until=None, extracted=None, transformed=None)
     )
     return cast("CursorResult[Any]", cancelled).rowcount
+
+
+def drop_old_batches(session: Session, keep_days: int = RETENTION_DAYS) -> int:
+    """Forget batches that came to their end long ago; failed ones stay until somebody has dealt with them."""
+    old = func.now() - func.make_interval(0, 0, 0, keep_days)
+    gone = session.execute(delete(Batch).where(Batch.created_at < old, Batch.state.in_(("done", "cancelled"))))
+    return cast("CursorResult[Any]", gone).rowcount

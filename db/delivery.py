@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, Integer, LargeBinary, UniqueConstraint, func, select, text, update
+from typing import Any, cast
+
+from sqlalchemy import (
+    CursorResult,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    UniqueConstraint,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
+
+RETENTION_DAYS = 30
 
 
 class Delivery(Base):
@@ -48,3 +64,10 @@ def mark_delivery(session: Session, delivery_id: int, state: str, reason: str | 
 
 def count_unfolded(session: Session, connector_key: int) -> int:
     return session.scalar(select(func.count(Delivery.id)).filter_by(connector_key=connector_key, state="new")) or 0
+
+
+def drop_old_deliveries(session: Session, keep_days: int = RETENTION_DAYS) -> int:
+    """Forget deliveries past their retention that were dealt with; returns how many."""
+    old = func.now() - func.make_interval(0, 0, 0, keep_days)
+    gone = session.execute(delete(Delivery).where(Delivery.received_at < old, Delivery.state != "new"))
+    return cast("CursorResult[Any]", gone).rowcount

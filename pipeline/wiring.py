@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ def open_connector(session: Session, connector_key: int) -> Wired:
     """
     access, environment, calls = connectors.access(session, connector_key), settings(), Calls()
     open_secret = partial(_open_secret, connector_key, access.sealed, environment)
+    token = open_secret("pipedrive_api_token")
     return Wired(
         key=connector_key,
         id=access.id,
@@ -117,8 +119,8 @@ def open_connector(session: Session, connector_key: int) -> Wired:
         pipedrive=PipedriveClient(
             http_session(),
             base_url=_pipedrive_url(access.pipedrive_company, environment),
-            auth={"x-api-token": open_secret("pipedrive_api_token")},
-            limiter=_limiter(connector_key, environment),
+            auth={"x-api-token": token},
+            limiter=_limiter(token, environment),
             on_call=calls.note,
         ),
         hull=HullClient(
@@ -160,7 +162,9 @@ def _pipedrive_url(company: str | None, environment: Settings) -> str:
     return check_api_url(company or "https://api.pipedrive.com")
 
 
-def _limiter(connector_key: int, environment: Settings) -> BurstLimiter | None:
+def _limiter(token: str, environment: Settings) -> BurstLimiter | None:
+    """Pipedrive counts by token, so connectors that share one share its limit; the key does not give the token away."""
     if not environment.pipedrive_burst_limit:
         return None
-    return BurstLimiter(shared_redis(), key=f"connector:{connector_key}", limit=environment.pipedrive_burst_limit)
+    key = hashlib.blake2b(token.encode(), digest_size=12, person=b"burst").hexdigest()
+    return BurstLimiter(shared_redis(), key=f"token:{key}", limit=environment.pipedrive_burst_limit)

@@ -138,7 +138,7 @@ REASONS: dict[str, Reason] = {
     ),
     "daily_budget_spent": Reason(
         "Pipedrive's daily budget of tokens is spent, by all users and apps of the company together.",
-        "Goes on by itself when the budget returns at Pipedrive's midnight; see `pipeline budget`, or buy a top-up.",
+        "Goes on by itself when the budget returns at Pipedrive's midnight; `pipeline runs list` shows what was spent here.",
     ),
     "host_refused": Reason(
         "A credential or a message names a host that may not be called.",

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import connector as connectors
+from db import delivery as deliveries
 from db import failure as failures
 from db import id_mapping, schedule
 from db import sync_event as events
@@ -145,13 +146,15 @@ def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflic
 
 @app.task(name="control.tidy")
 def tidy() -> None:
-    """Make the partitions of the coming days, drop those past their retention."""
+    """Make the partitions of the coming days; drop days, deliveries and batches past their retention."""
     today = datetime.now(UTC).date()
     with transaction() as session:
         made = events.make_partitions(session, today)
         dropped = events.drop_old_partitions(session, today)
-    if made or dropped:
-        logger().info("tidy.partitions", made=made, dropped=dropped)
+    with transaction() as session:
+        forgotten = deliveries.drop_old_deliveries(session), batches.drop_old_batches(session)
+    if made or dropped or any(forgotten):
+        logger().info("tidy", made=made, dropped=dropped, deliveries=forgotten[0], batches=forgotten[1])
 
 
 def guarded(task: str, connector_key: int, task_id: str | None, work: Callable[[], bool]) -> bool:

@@ -26,7 +26,7 @@ STEP = re.compile(r"^\d+\. `([^`]+)` \((\d+)\)", re.MULTILINE)
 BEGIN, END = "<!-- reasons: begin -->", "<!-- reasons: end -->"
 SCREEN = 60
 """Lines of a decision: more is not one screen."""
-PROMISED = {"pipeline budget"}
+PROMISED: set[str] = set()
 """Commands that advice names already and that are not built: each must still be missing."""
 
 
