@@ -156,8 +156,9 @@ class World:
 @contextmanager
 def make_world(*, persons: int = 0, organizations: int = 0) -> Iterator[World]:
     """Make the world, have every client speak to it, and keep Celery's broker out of it."""
-    from pipeline.tasks import canvases, control  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.tasks import canvases, control, plans  # noqa: PLC0415 - Celery reads its settings when it is imported
 
+    plans._compiled.clear()  # each world counts its settings from 1 again
     company = Company(seed=11, persons=persons, organizations=organizations)
     pipedrive = create_pipedrive(company, api_token=API_TOKEN)
     hull = create_hull(connector_id=CONNECTOR_ID, secret=HULL_SECRET, organization="hull.test")

@@ -107,10 +107,13 @@ def _beyond(walk: str, record_id: int, frontier: int) -> bool:
     return record_id < frontier if walk == "descending" else record_id > frontier
 
 
-def read_by_ids(pipedrive: PipedriveClient, entity: Entity, ids: Sequence[int]) -> list[Any]:
-    """Read chosen records, 100 to a request; those that are gone or invisible are left out."""
+def read_by_ids(
+    pipedrive: PipedriveClient, entity: Entity, ids: Sequence[int], include_fields: Sequence[str]
+) -> list[Any]:
+    """Read chosen records, 100 to a request, as a page would give them; those that are gone or invisible are left out."""
     found: list[Any] = []
     for at in range(0, len(ids), CHUNK_OF_IDS):
         chunk = ids[at : at + CHUNK_OF_IDS]
-        found.extend(pipedrive.list_page(entity, ids=chunk, limit=CHUNK_OF_IDS).records)
+        page = pipedrive.list_page(entity, ids=chunk, limit=CHUNK_OF_IDS, include_fields=include_fields)
+        found.extend(page.records)
     return found

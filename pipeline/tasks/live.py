@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -27,13 +26,12 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.reasons import describe
-from pipeline.domain.webhooks import WebhookRecord
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import ids_of, read_by_ids
 from pipeline.load.incoming import PagePlan
 from pipeline.tasks import canvases
 from pipeline.tasks.errors import classify
-from pipeline.tasks.plans import Plan, plan_for
+from pipeline.tasks.plans import Plan, plan_for, refresh_plan
 from pipeline.tasks.staging import pack_page
 from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import hull_id_of
@@ -158,10 +156,14 @@ def extract_changes(batch: ClaimedBatch) -> None:
     entity = Entity(batch.entity)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key)
+        plan = plan_for(session, batch.connector_key, entity)
+    if plan.fields_read_at is None:
+        plan = refresh_plan(wired, entity)
+    with transaction() as session:
         mine = changes.changes_of(session, batch.id)
-        told = _told(session, batch, mine)
+        told = _told(session, batch, plan, mine)
     to_read = [int(change.record_id) for change in mine if int(change.record_id) not in told]
-    read = read_by_ids(wired.pipedrive, entity, to_read)
+    read = read_by_ids(wired.pipedrive, entity, to_read, plan.incoming.include_fields)
     present = set(ids_of(read))
     with transaction() as session:
         batches.hold(session, batch)
@@ -170,31 +172,31 @@ def extract_changes(batch: ClaimedBatch) -> None:
         batches.pass_to_transform(session, batch.id, pack_page(body), len(mine))
 
 
-def _told(session: Session, batch: ClaimedBatch, mine: list[Change]) -> dict[int, dict[str, Any]]:
+def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]) -> dict[int, dict[str, Any]]:
     """Pipedrive id → record, for webhooks whose own words are whole and newer than what was carried over."""
     entity = Entity(batch.entity)
-    plan = plan_for(session, batch.connector_key, entity)
-    ids = [change.record_id for change in mine if change.payload is not None]
-    known = id_mapping.known(session, batch.connector_key, entity, [int(record_id) for record_id in ids])
-    kept = read_snapshots(session, batch.connector_key, entity, "pipedrive", ids)
+    spoken = {change.record_id: bytes(change.payload) for change in mine if change.payload is not None}
+    known = id_mapping.known(session, batch.connector_key, entity, [int(record_id) for record_id in spoken])
+    kept = read_snapshots(session, batch.connector_key, entity, "pipedrive", list(spoken))
     told = {}
-    for change in mine:
-        if change.payload is None:
-            continue
-        webhook = decode_webhook(read_lenient(bytes(change.payload)), plan.catalog)
-        snapshot = kept.get(change.record_id)
-        record = _whole(webhook, orjson.loads(snapshot) if snapshot else None, plan)
-        if record is not None and _is_newer(record, known.get(webhook.head.pipedrive_id)):
-            told[webhook.head.pipedrive_id] = record
+    for record_id, payload in spoken.items():
+        snapshot = kept.get(record_id)
+        record = _whole(payload, read_lenient(snapshot) if snapshot else None, plan)
+        if record is not None and _is_newer(record, known.get(int(record_id))):
+            told[int(record_id)] = record
     return told
 
 
-def _whole(webhook: WebhookRecord, snapshot: dict[str, Any] | None, plan: Plan) -> dict[str, Any] | None:
+def _whole(payload: bytes, snapshot: dict[str, Any] | None, plan: Plan) -> dict[str, Any] | None:
     """The record a webhook tells of, or None when only a read can say what it is now."""
+    try:
+        webhook = decode_webhook(read_lenient(payload), plan.catalog)
+    except (Rejected, Skip):  # its head named a record when it was folded: a hint is all it is
+        return None
     if webhook.record is None:
         return None
     record, unsure = complete_record(webhook, snapshot, plan.incoming.custom_fields)
-    return None if unsure else record
+    return None if unsure or not plan.incoming.system_fields <= record.keys() else record
 
 
 def _is_newer(record: dict[str, Any], known: Known | None) -> bool:

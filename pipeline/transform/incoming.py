@@ -46,6 +46,7 @@ class IncomingTransform:
     problems        mapped fields that Pipedrive no longer has; they stop only themselves
     include_fields  record keys that the API gives only when it is asked for them
     custom_fields   codes of the custom fields that are used
+    system_fields   keys of the other fields that are used and that every whole record has
     """
 
     entity: Entity
@@ -53,6 +54,7 @@ class IncomingTransform:
     problems: tuple[FieldProblem, ...]
     include_fields: tuple[str, ...]
     custom_fields: frozenset[str]
+    system_fields: frozenset[str]
     _system: tuple[Column, ...]
     _custom: tuple[Column, ...]
     _claims: tuple[tuple[bool, ClaimColumn], ...]
@@ -144,6 +146,9 @@ def compile_incoming(entity: Entity, settings: ConnectorSettings, catalog: Field
         problems=tuple(problems),
         include_fields=tuple(sorted({source.key for source in sources.values() if source.key in optional})),
         custom_fields=frozenset(source.key for source in sources.values() if source.is_custom),
+        system_fields=frozenset(
+            source.key for code, source in sources.items() if not source.is_custom and code not in unlisted
+        ),
         _system=tuple(column for is_custom, column in columns if not is_custom),
         _custom=tuple(column for is_custom, column in columns if is_custom),
         _claims=tuple(claims),
