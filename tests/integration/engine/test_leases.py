@@ -235,7 +235,7 @@ def test_a_zombie_that_fails_leaves_the_new_owner_alone(world: World, monkeypatc
         assert claim(due[0], "transform") is not None
         raise ValueError("canary value")
 
-    monkeypatch.setattr(incoming, "_transform", break_down)
+    monkeypatch.setattr(incoming, "transform_batch", break_down)
     with written() as lines:
         world.step(*due)
 
@@ -257,7 +257,7 @@ def test_an_error_that_cannot_be_settled_is_left_to_the_lease(world: World, monk
         raise OperationalError("SELECT 1", {}, Exception("gone away"))
 
     with monkeypatch.context() as patch, written() as lines:
-        patch.setattr(world.room("incoming"), "_transform", break_down)
+        patch.setattr(world.room("incoming"), "transform_batch", break_down)
         patch.setattr(world.room("stage").failures, "keep_failures", away)
         world.step(*due)
     (row,) = world.rows("SELECT state FROM batches WHERE id = :id", id=due[0])

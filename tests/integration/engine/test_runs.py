@@ -66,15 +66,15 @@ def test_a_batch_that_failed_gives_its_place_away(world: World, monkeypatch: pyt
     age(world)
     run_id = world.start(Entity.PERSON)
     incoming = world.room("incoming")
-    real, broken = incoming._transform, []
+    real, broken = incoming.transform_batch, []
 
-    def break_once(*args: Any) -> Any:
+    def break_once(batch: Any) -> None:
         if not broken:
             broken.append(1)
             raise ValueError("a defect")
-        return real(*args)
+        real(batch)
 
-    monkeypatch.setattr(incoming, "_transform", break_once)
+    monkeypatch.setattr(incoming, "transform_batch", break_once)
     world.work()
     settings_room.use(before)
 
