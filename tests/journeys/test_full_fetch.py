@@ -57,7 +57,7 @@ def test_leaves_the_same_id_map_in_either_order(database: str) -> None:
 
 def _without_ids(world: World) -> list[Any]:
     accounts = {account["id"]: pipedrive_id for pipedrive_id, account in world.accounts().items()}
-    dull = {"id", "created_at", "updated_at", "account_id", "account", "first_seen_at", "last_seen_at"}
+    dull = {"id", "created_at", "updated_at", "account_id", "account", "indexed_at"}
     shown = []
     for records in (world.users(), world.accounts()):
         for pipedrive_id, record in sorted(records.items()):
