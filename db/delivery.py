@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -64,6 +65,14 @@ def mark_delivery(session: Session, delivery_id: int, state: str, reason: str | 
 
 def count_unfolded(session: Session, connector_key: int) -> int:
     return session.scalar(select(func.count(Delivery.id)).filter_by(connector_key=connector_key, state="new")) or 0
+
+
+def last_delivery(session: Session, connector_key: int, source: str) -> datetime | None:
+    """When `pipedrive` or `hull` last told us something."""
+    query = select(func.max(Delivery.received_at)).where(
+        Delivery.connector_key == connector_key, Delivery.source == source
+    )
+    return session.scalar(query)
 
 
 def drop_old_deliveries(session: Session, keep_days: int = RETENTION_DAYS) -> int:

@@ -175,15 +175,32 @@ _BY_HULL = text("""
        AND state IN ('shell', 'full')""").bindparams(bindparam("ids", type_=ARRAY(Text)))
 
 
-def count_by_state(session: Session, connector_key: int) -> list[tuple[str, str, int, int]]:
-    """(entity, state, how many, how many of them have a Hull id)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappingCount:
+    """How many id mappings of one entity are in one state, and how many of them know their Hull id."""
+
+    entity: str
+    state: str
+    records: int
+    with_hull_id: int
+
+    @property
+    def without_hull_id(self) -> int:
+        return self.records - self.with_hull_id
+
+
+def mapping_counts(session: Session, connector_key: int) -> list[MappingCount]:
+    """The id map by entity and state."""
     query = (
         select(IdMapping.entity, IdMapping.state, func.count(), func.count(IdMapping.hull_id))
-        .filter_by(connector_key=connector_key)
+        .where(IdMapping.connector_key == connector_key)
         .group_by(IdMapping.entity, IdMapping.state)
         .order_by(IdMapping.entity, IdMapping.state)
     )
-    return [(row[0], row[1], row[2], row[3]) for row in session.execute(query)]
+    return [
+        MappingCount(entity=entity, state=state, records=records, with_hull_id=known)
+        for entity, state, records, known in session.execute(query)
+    ]
 
 
 def oldest_shell(session: Session, connector_key: int) -> datetime | None:

@@ -135,3 +135,11 @@ def count_events(session: Session, connector_key: int) -> dict[tuple[str, str | 
         .group_by(SyncEvent.event, SyncEvent.reason)
     )
     return {(event, reason): count for event, reason, count in session.execute(query)}
+
+
+def last_event(session: Session, connector_key: int, event: str) -> datetime | None:
+    """When something of this name (`*` stands for anything) last happened."""
+    query = select(func.max(SyncEvent.at)).where(
+        SyncEvent.connector_key == connector_key, SyncEvent.event.like(event.replace("*", "%"))
+    )
+    return session.scalar(query)

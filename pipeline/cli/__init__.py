@@ -6,7 +6,7 @@
     connectors   add, list, show, pause, resume, remove, credentials      settings: show, set, diff, history
     fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
     records      mappings, events            failures: list, show, replay, discard
-    doctor       who works (`machinery`), and the guide's headings (`troubleshooting`), from `questions` to the database
+    doctor       who works (`machinery`), and the guide's headings (`troubleshooting`)
     keys         rotate-keys
 
 Exit codes: 0 done, 1 the work failed, 2 bad usage.

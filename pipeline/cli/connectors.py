@@ -14,9 +14,9 @@ from db import failure as failures
 from db import run as run_rows
 from db import schedule
 from db.connector import Connector
+from db.id_mapping import mapping_counts
 from db.session import transaction
 from pipeline.cli.opening import open_database
-from pipeline.cli.questions import mapping_counts
 from pipeline.cli.settings import read_document, refused
 from pipeline.cli.showing import (
     Failed,

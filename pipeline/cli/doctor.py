@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from db import connector as connectors
+from db.figures import oldest_due_s
 from db.session import transaction
-from pipeline.cli import machinery, questions
+from pipeline.cli import machinery
 from pipeline.cli.machinery import Machinery
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import duration, find_connector, json_option, say, show
@@ -35,7 +36,7 @@ def doctor(connector: str | None) -> None:
     with transaction() as session:
         chosen = [find_connector(session, connector)] if connector else connectors.all_connectors(session)
         machine = Answer(
-            heading="Is everything at work?", findings=_machine(found, questions.oldest_due_s(session), bool(chosen))
+            heading="Is everything at work?", findings=_machine(found, oldest_due_s(session), bool(chosen))
         )
         answers = {each.name: examine(session, each) for each in chosen}
     document = {

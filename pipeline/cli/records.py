@@ -12,11 +12,10 @@ import orjson
 
 from db import id_mapping
 from db import sync_event as sync_events
-from db.id_mapping import IdMapping
+from db.id_mapping import IdMapping, MappingCount, mapping_counts
 from db.session import transaction
 from db.sync_event import SyncEvent
 from pipeline.cli.opening import open_database
-from pipeline.cli.questions import MappingCount, mapping_counts
 from pipeline.cli.showing import (
     Failed,
     columns_of,

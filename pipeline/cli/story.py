@@ -14,9 +14,9 @@ from typing import Any
 
 from db import failure as failures
 from db.connector import Connector
+from db.id_mapping import mapping_counts
 from db.session import transaction
 from pipeline.cli import watching
-from pipeline.cli.questions import mapping_counts
 from pipeline.cli.runs import read_run
 from pipeline.cli.showing import duration, say
 from pipeline.domain.kinds import Entity

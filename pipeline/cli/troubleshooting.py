@@ -18,7 +18,6 @@ from db import run as run_rows
 from db import sync_event as events
 from db.connector import Connector
 from db.run import Run
-from pipeline.cli import questions
 from pipeline.cli.showing import moment
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
@@ -96,7 +95,7 @@ def no_updates(case: Case) -> Iterator[Finding]:
         reason = REASONS.get(case.connector.pause_reason or "")
         step = f"{reason.advice if reason else ''} Then: pipeline connectors resume {case.name}".strip()
         yield Finding(level=BAD, text=f"the connector is paused: {case.connector.pause_reason}", next_step=step)
-    told = questions.last_delivery(case.session, case.connector.key, "pipedrive")
+    told = delivery.last_delivery(case.session, case.connector.key, "pipedrive")
     if told is None:
         yield Finding(
             level=NOTE,
@@ -106,7 +105,7 @@ def no_updates(case: Case) -> Iterator[Finding]:
     else:
         yield Finding(level=OK, text=f"last webhook {_ago(told)}")
     for entity in Entity:
-        last = questions.last_event(case.session, case.connector.key, f"incoming.{entity.hull}.success")
+        last = events.last_event(case.session, case.connector.key, f"incoming.{entity.hull}.success")
         level = NOTE if last is None else OK
         yield Finding(level=level, text=f"last incoming.{entity.hull}.success: {_ago(last) if last else 'never'}")
     if waiting := delivery.count_unfolded(case.session, case.connector.key):
@@ -132,7 +131,7 @@ def no_fields(case: Case) -> Iterator[Finding]:
 def empty_accounts(case: Case) -> Iterator[Finding]:
     counts = {
         each.state: each.records
-        for each in questions.mapping_counts(case.session, case.connector.key)
+        for each in id_mapping.mapping_counts(case.session, case.connector.key)
         if each.entity == Entity.ORGANIZATION
     }
     yield _mapped(case, Entity.ORGANIZATION)

@@ -14,11 +14,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import text
 
 from db import connector as connectors
+from db.figures import Figure, all_figures, oldest_due_s
 from db.session import transaction
 from pipeline.settings import settings
 from pipeline.tasks.app import app as tasks_app
 from pipeline.telemetry import logger
-from pipeline.web.figures import Figure, all_figures, oldest_due_s
 
 PROGRESS_BOUND_S = 120.0
 """Due work is handed over again after 20 s: what is older has no worker."""

@@ -38,9 +38,7 @@ def run(script: Path, folder: Path, *arguments: str, timeout_s: float = 60) -> s
     """Run a CommonJS script against the installed packages; its standard output."""
     environment = {"PATH": os.environ["PATH"], "NODE_PATH": str(folder / "node_modules"), "NODE_NO_WARNINGS": "1"}
     command = ["node", str(script), *arguments]
-    done = subprocess.run(  # noqa: S603 (our own script)
-        command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -66,9 +64,7 @@ def _install(npm: str, folder: Path) -> None:
         work = Path(scratch) / "work"
         shutil.copytree(MANIFEST, work)
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(  # noqa: S603 (npm itself)
-            command, cwd=work, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
         if done.returncode != 0:
             absent(f"an npm registry: npm ci ended with {done.returncode}")
         # Another test process may have been faster; its install is as good.

@@ -59,7 +59,7 @@ def test_a_system_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) -
 
 def test_both_systems_print_one_line_then_serve() -> None:
     command = [sys.executable, "-m", "sandbox", "--json", "--persons", "20", "--organizations", "5", "--users", "5"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     told = json.loads(process.stdout.readline())
 
@@ -85,7 +85,7 @@ def test_a_taken_port_is_a_failure_with_a_reason() -> None:
     port = running.url.rsplit(":", 1)[1]
     try:
         command = [sys.executable, "-m", "sandbox", "--json", "--pipedrive-port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     finally:
         running.stop()
 

@@ -74,7 +74,7 @@ def test_root_keeps_the_data_where_that_account_reaches_it(fresh: Settings, mode
 @needs_root
 def test_an_ordinary_account_runs_its_own_servers() -> None:
     with own_installation() as (python, site):
-        done = subprocess.run(  # noqa: S603  # an interpreter of this machine
+        done = subprocess.run(  # an interpreter of this machine
             [python, "-c", ORDINARY],
             cwd=site,
             env={"PYTHONPATH": str(site), "HOME": str(site / "home")},
@@ -127,7 +127,7 @@ def python_for_everybody() -> str:
         with suppress(OSError, subprocess.CalledProcessError):
             program = "import sys; raise SystemExit(sys.version_info < (3, 11))"
             command = [candidate, "-c", program]
-            subprocess.run(command, check=True, user="nobody", cwd="/", capture_output=True)  # noqa: S603
+            subprocess.run(command, check=True, user="nobody", cwd="/", capture_output=True)
             return candidate
     reason = "needs a Python 3.11 or later outside root's home: install the system's python3"
     if os.environ.get("REQUIRE_ALL"):

@@ -53,7 +53,7 @@ def test_hold_keeps_the_servers_until_it_is_interrupted(shared: Settings) -> Non
     embedded.stop(shared)
     command = [sys.executable, "-m", "pipeline.embedded", "hold"]
     env = {"DATA_DIR": str(shared.data_dir), "PATH": os.defpath}
-    with subprocess.Popen(command, cwd=PROJECT_DIR, env=env, stdout=subprocess.PIPE, text=True) as holder:  # noqa: S603
+    with subprocess.Popen(command, cwd=PROJECT_DIR, env=env, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout
         assert holder.stdout.readline().startswith("postgresql+psycopg2://")
         assert embedded.status(shared)["postgres"].ready

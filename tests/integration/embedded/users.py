@@ -35,7 +35,7 @@ sys.stdin.read()
 @contextmanager
 def user_of(settings: Settings, *words: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run a process that uses the servers; the block starts as soon as it does, and may kill it."""
-    user = subprocess.Popen(  # noqa: S603  # this very Python
+    user = subprocess.Popen(  # this very Python
         [sys.executable, "-c", USER, str(settings.data_dir), *words],
         cwd=PROJECT_DIR,
         env=os.environ | (env or {}),
