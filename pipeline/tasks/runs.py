@@ -99,7 +99,12 @@ def add_page(session: Session, run: Run, part: Slice) -> None:
 
 
 def release(session: Session, run: Run) -> None:
-    """Hand over as many waiting pages as may move at once, so that a fast remote does not fill the database."""
+    """Hand over as many waiting pages as may move at once, so that a fast remote does not fill the database.
+
+    A run that was stopped hands over nothing: its other walk stands where it is until the run goes on.
+    """
+    if run.state != "running":
+        return
     wakeups = batches.release_waiting(session, run.id, settings().batches_in_flight)
     if wakeups:
         after_commit(session, lambda: canvases.wake(wakeups))

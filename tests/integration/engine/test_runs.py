@@ -216,3 +216,22 @@ def test_a_run_says_how_it_ended_with_what_it_did(world: World) -> None:
     pages = [line for line in named if line["event"] == "incoming.job.progress"]
     assert len(pages) == run.pages
     assert sum(line.get("new", 0) for line in pages) == 3
+
+
+def test_a_stopped_run_stands_still_with_both_its_walks(world: World) -> None:
+    fill(world, persons=6 * PAGE, organizations=0)
+    age(world)
+    fault = world.pipedrive.faults.add("/api/v2/persons$", "status", status=400)
+    run = world.fetch(Entity.PERSON)
+    read = run.read
+
+    world.work()
+    with transaction() as session:
+        for failure in find_failures(session):
+            world.room("replay").replay(session, failure, by="ada", why="mended")
+    world.work()
+
+    assert fault.done == 1
+    assert (run.state, read) == ("stopped", PAGE)  # the page of the other walk that was on its way
+    assert world.run(run.id).state == "done"
+    assert names(world) == in_pipedrive(world)
