@@ -110,6 +110,16 @@ def keep_failures(session: Session, failures: Sequence[NewFailure]) -> None:
         )
 
 
+def told_in_run(session: Session, run_id: int | None, subjects: Sequence[str]) -> set[tuple[str, str]]:
+    """(subject, reason) of what this run has kept already: a page may be read twice, by a walk and by the catch-up."""
+    if run_id is None or not subjects:
+        return set()
+    query = select(Failure.subject, Failure.reason).where(
+        Failure.run_id == run_id, Failure.state == "open", Failure.subject.in_(subjects)
+    )
+    return {(subject, reason) for subject, reason in session.execute(query)}
+
+
 def _columns(failure: NewFailure) -> dict[str, Any]:
     row = {name: getattr(failure, name) for name in NewFailure.__slots__}
     row["fingerprint"] = failure.fingerprint

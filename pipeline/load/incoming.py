@@ -126,7 +126,8 @@ def compose(
             account = b'{"anonymous_id":"pipedrive:%d"}' % organization_id
             messages.append(writer.link_traits(who, account, b'{"pipedrive/id":%d}' % organization_id))
         snapshot = compress(write_lenient(as_given[pipedrive_id]))
-        rows.append(_row(sending, kept, delivered, snapshot))
+        changed = sending.before is not None
+        rows.append(_changed_row(sending, kept, snapshot) if changed else _row(sending, delivered, snapshot))
     plan.counters["messages"] += len(messages)
     plan.counters["links"] += len(messages) - len(rows)
     return messages, rows
@@ -146,24 +147,24 @@ def _nulls(attributes: Record, before: Record | None) -> Record:
     return {name: None for name, value in attributes.items() if value is None and name in before} if before else {}
 
 
-def _row(sending: Sending, kept: Record, delivered: bytes, snapshot: bytes) -> PageRow:
-    record = sending.record
-    before: bytes | None = None
-    after: bytes | None = delivered if sending.effect == NEW else None
-    if sending.effect == CHANGED:
-        old = sending.before or {}
-        names = [name for name in {**old, **kept} if old.get(name) != kept.get(name)]
-        before = orjson.dumps({name: old.get(name) for name in names})
-        after = orjson.dumps({name: kept.get(name) for name in names})
+def _row(sending: Sending, delivered: bytes, snapshot: bytes) -> PageRow:
+    """What is kept of a record that is new, or was sent again as it is."""
+    record, is_new = sending.record, sending.effect == NEW
+    after = delivered if is_new else None
     return PageRow(
-        record["pipedrive_id"],
-        record["version"],
-        record["digest"],
-        delivered,
-        snapshot,
-        before,
-        after,
-        0 if sending.effect == SAME else 1,
+        record["pipedrive_id"], record["version"], record["digest"], delivered, snapshot, None, after, int(is_new)
+    )
+
+
+def _changed_row(sending: Sending, kept: Record, snapshot: bytes) -> PageRow:
+    """What is kept of a change: a value that could not be read this time stays as it was, and so it does in Hull."""
+    record, old = sending.record, sending.before or {}
+    new = {name: value for name, value in old.items() if name not in record["attributes"]} | kept
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    before = orjson.dumps({name: old.get(name) for name in names})
+    after = orjson.dumps({name: new.get(name) for name in names})
+    return PageRow(
+        record["pipedrive_id"], record["version"], record["digest"], orjson.dumps(new), snapshot, before, after, 1
     )
 
 

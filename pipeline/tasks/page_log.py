@@ -59,21 +59,26 @@ def page_event(
 def log_troubles(
     session: Session, batch: ClaimedBatch, plan: PagePlan, staged: Transformed, context: PageContext
 ) -> None:
-    """Records that left the batch: an event each, and a Failure for those a person must look at."""
+    """Records that left the batch: an event each, and a Failure for those a person must look at; once per run."""
     entity = Entity(batch.entity)
     troubles = [Trouble(**trouble) for trouble in staged.troubles]
-    logged = []
-    for trouble in troubles:
+    kept = [_failure(batch, trouble) for trouble in troubles]
+    told = failures.told_in_run(session, batch.run_id, [failure.subject for failure in kept])
+    logged, refused = [], []
+    for trouble, failure in zip(troubles, kept, strict=True):
+        if (failure.subject, failure.reason) in told:
+            continue
         name = event_name(Direction.INCOMING, entity, Outcome(trouble.outcome))
         logged.append(
             page_event(context, name, entity, trouble.pipedrive_id, reason=trouble.reason, detail=trouble.detail)
         )
         _say(name, trouble.pipedrive_id, trouble.reason, trouble.field)
+        if trouble.outcome == Outcome.ERROR:
+            refused.append(failure)
     events.log_events(session, logged)
-    refused = [trouble for trouble in troubles if trouble.outcome == Outcome.ERROR]
-    failures.keep_failures(session, [_failure(batch, trouble) for trouble in refused])
+    failures.keep_failures(session, refused)
     plan.counters["failed"] += len(refused)
-    plan.counters["skipped"] += len(troubles) - len(refused)
+    plan.counters["skipped"] += len(logged) - len(refused)
 
 
 def _say(name: str, pipedrive_id: int | None, reason: str, field: str | None) -> None:

@@ -140,6 +140,7 @@ def after_failed_stage(session: Session, batch: ClaimedBatch, reason: str) -> No
         run_rows.close_run(session, run, "stopped", reason)
         after_commit(session, lambda: log_end(run.id))
     else:
+        run_rows.count(run, failed=session.get_one(Batch, batch.id).records)
         advance(session, run)
 
 
@@ -175,6 +176,6 @@ def log_end(run_id: int) -> None:
         run = session.get_one(Run, run_id)
     counts = {name: getattr(run, name) for name in run_rows.COUNTERS}
     took_s = ((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds()
-    say = logger().info if run.state == "done" else logger().error
+    say = {"done": logger().info, "cancelled": logger().warning}.get(run.state, logger().error)
     name = "incoming.job.success" if run.state == "done" else "incoming.job.error"
     say(name, run_id=run.id, type=Entity(run.entity).hull, state=run.state, reason=run.reason, took_s=took_s, **counts)

@@ -262,3 +262,18 @@ def test_two_workers_that_want_one_claim_agree_on_its_holder(world: World, monke
     assert len(with_email) == 1
     assert len(world.users()) == 100
     assert list(holders(world)) == ["shared@example.com"]
+
+
+def test_a_value_that_could_not_be_read_stays_in_hull_and_can_be_cleared_later(world: World) -> None:
+    world.company.create_person(name="Ada", emails=[{"value": "ada@example.com"}])
+    world.fetch(Entity.PERSON)
+    strange = {**(world.company.record("person", 1) or {}), "name": "A\x00da", "update_time": "2031-01-01T00:00:00Z"}
+    world.company.put_raw("person", strange)
+
+    world.fetch(Entity.PERSON)
+    stayed = world.users()[1].get("pipedrive/name")
+    world.company.put_raw("person", {**strange, "name": None, "update_time": "2031-01-02T00:00:00Z"})
+    world.fetch(Entity.PERSON)
+
+    assert stayed == "Ada"
+    assert "pipedrive/name" not in world.users()[1]
