@@ -56,10 +56,9 @@ def _fold(session: Session, delivery: Delivery) -> tuple[str, str | None]:
     try:
         with session.begin_nested():
             body = read_lenient(bytes(delivery.body))
-            if delivery.source == "pipedrive":
-                _fold_webhook(session, delivery, body)
-            else:
-                _fold_notification(session, delivery, body)
+            if delivery.source != "pipedrive":
+                return "folded", _fold_notification(session, delivery, body)
+            _fold_webhook(session, delivery, body)
     except Skip as skipped:
         return "folded", skipped.reason
     except OperationalError:
@@ -85,23 +84,38 @@ def _fold_webhook(session: Session, delivery: Delivery, body: Any) -> None:
     )
 
 
-def _fold_notification(session: Session, delivery: Delivery, body: dict[str, Any]) -> None:
-    """A notification tells of many Users or of many Accounts, each with a report of its own."""
+def _fold_notification(session: Session, delivery: Delivery, body: dict[str, Any]) -> str | None:
+    """A notification tells of many Users or of many Accounts, each with a report of its own.
+
+    A message that names nobody is left out, and its reason returned; the others are folded.
+    """
     entity = Entity.PERSON if body["channel"] == "user:update" else Entity.ORGANIZATION
+    reason = None
     for message in body["messages"]:
-        report = message.get(entity.hull) if isinstance(message, dict) else None
-        if not isinstance(report, dict):
-            raise Rejected("no_hull_id", f"a message of {body['channel']} carries no {entity.hull}")
+        try:
+            hull_id = _hull_id(message, entity)
+        except Rejected as refused:
+            logger().warning("delivery.refused", delivery_id=delivery.id, reason=refused.reason, detail=refused.detail)
+            reason = refused.reason
+            continue
         changes.fold(
             session,
             delivery.connector_key,
             Direction.OUTGOING,
             entity,
-            hull_id_of(report),
+            hull_id,
             cause="notification",
             payload=write_lenient({**message, "is_export": body.get("is_export") is True}),
             rank=int(delivery.received_at.timestamp() * 1000),
         )
+    return reason
+
+
+def _hull_id(message: Any, entity: Entity) -> str:
+    report = message.get(entity.hull) if isinstance(message, dict) else None
+    if not isinstance(report, dict):
+        raise Rejected("no_hull_id", f"a message carries no {entity.hull}")
+    return hull_id_of(report)
 
 
 def gather_changes(session: Session) -> list[Wakeup]:

@@ -33,7 +33,7 @@ def hull_id_of(report: Mapping[str, Any]) -> str:
     Raises: Rejected("no_hull_id").
     """
     hull_id = report.get("id")
-    if not isinstance(hull_id, str) or not hull_id.strip() or len(hull_id) > 255:
+    if not isinstance(hull_id, str) or not hull_id.strip() or len(hull_id) > 255 or not hull_id.isprintable():
         raise Rejected("no_hull_id", "the report carries no id")
     return hull_id
 
