@@ -145,10 +145,14 @@ def clear_changes(session: Session, batch_id: int) -> None:
 
 
 _PUT_BACK = text("""
-    UPDATE changes SET batch_id = NULL, claimed_revision = NULL, due_at = now() + make_interval(secs => :wait_s)
+    UPDATE changes SET batch_id = NULL, claimed_revision = NULL, due_at = now() + make_interval(secs => :wait_s),
+           attempts = attempts - CASE WHEN record_id = ANY(CAST(:counted AS text[])) THEN 0 ELSE 1 END
      WHERE batch_id = :batch_id AND record_id = ANY(CAST(:ids AS text[]))""")
 
 
-def put_back(session: Session, batch_id: int, record_ids: Sequence[str], wait_s: float) -> None:
-    """These records leave the batch and are tried again later; the others go on."""
-    session.execute(_PUT_BACK, {"batch_id": batch_id, "ids": list(record_ids), "wait_s": wait_s})
+def put_back(
+    session: Session, batch_id: int, record_ids: Sequence[str], wait_s: float, *, counted: Sequence[str]
+) -> None:
+    """These records leave the batch and are tried again later; only for those in `counted` it was an attempt."""
+    scope = {"batch_id": batch_id, "ids": list(record_ids), "counted": list(counted), "wait_s": wait_s}
+    session.execute(_PUT_BACK, scope)

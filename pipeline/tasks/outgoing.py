@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from celery import Task
 from sqlalchemy.orm import Session
 
@@ -17,18 +16,19 @@ from db import failure as failures
 from db import id_mapping
 from db import sync_event as events
 from db.batch import ClaimedBatch
+from db.change import Change
 from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.lenient_json import write_lenient
+from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.reasons import describe
-from pipeline.errors import Retryable
+from pipeline.errors import Rejected, Retryable
 from pipeline.load import outgoing as load_outgoing
 from pipeline.load.outgoing import Sent, Wanted
 from pipeline.tasks.app import app
 from pipeline.tasks.plans import Plan, plan_for
-from pipeline.tasks.stage import backoff_s, run_stage
+from pipeline.tasks.stage import MAX_ATTEMPTS, UNCOUNTED, backoff_s, run_stage
 from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import pipedrive_id_of
@@ -55,7 +55,7 @@ def extract_batch(batch: ClaimedBatch) -> None:
     with transaction() as session:
         batches.hold(session, batch)
         messages = {
-            change.record_id: orjson.loads(bytes(change.payload or b"{}"))
+            change.record_id: read_lenient(bytes(change.payload or b"{}"))
             for change in changes.changes_of(session, batch.id)
         }
         joined = _joined(session, batch, messages)
@@ -66,11 +66,11 @@ def extract_batch(batch: ClaimedBatch) -> None:
                 "hull_id": hull_id,
                 "message": message,
                 "pipedrive_id": joined.get(hull_id),
-                "snapshot": orjson.loads(snapshots.get(str(joined.get(hull_id)), b"null")),
+                "snapshot": read_lenient(snapshots.get(str(joined.get(hull_id)), b"null")),
             }
             for hull_id, message in messages.items()
         ]
-        batches.pass_to_transform(session, batch.id, pack_page(orjson.dumps({"data": staged})), len(staged))
+        batches.pass_to_transform(session, batch.id, pack_page(write_lenient({"data": staged})), len(staged))
 
 
 def _joined(session: Session, batch: ClaimedBatch, messages: dict[str, dict[str, Any]]) -> dict[str, int]:
@@ -92,7 +92,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
     decisions = [_decide(each, plan, Entity(batch.entity)) for each in staged]
     with transaction() as session:
         batches.hold(session, batch)
-        batches.pass_to_load(session, batch.id, pack_page(orjson.dumps({"data": decisions})))
+        batches.pass_to_load(session, batch.id, pack_page(write_lenient({"data": decisions})))
 
 
 def _decide(staged: dict[str, Any], plan: Plan, entity: Entity) -> dict[str, Any]:
@@ -141,12 +141,23 @@ def load_batch(batch: ClaimedBatch) -> None:
 
 
 def _put_off_rest(session: Session, batch: ClaimedBatch, rest: list[Wanted], why: Retryable | None) -> None:
-    """What could not be sent is tried again later; what was sent stays sent."""
+    """What could not be sent is tried again later; what was sent stays sent.
+
+    The first of the rest is the one that was tried. An attempt counts for it alone, and the last one makes it a Failure, so
+    that it does not hold up those behind it for ever.
+    """
     if why is None or not rest:
         return
-    wait_s = why.retry_after_s if why.retry_after_s is not None else backoff_s(batch.attempts)
-    changes.put_back(session, batch.id, [each.hull_id for each in rest], wait_s)
-    logger().warning("outgoing.job.retry", reason=why.reason, records=len(rest), wait_s=round(wait_s, 1))
+    change = next(each for each in changes.changes_of(session, batch.id) if each.record_id == rest[0].hull_id)
+    counted = why.reason not in UNCOUNTED
+    if counted and change.attempts >= MAX_ATTEMPTS:
+        failures.keep_failures(session, [_failure(batch, change, why.reason, why.detail)])
+        put_back, wait_s = rest[1:], 0.0
+    else:
+        put_back, wait_s = rest, why.retry_after_s if why.retry_after_s is not None else backoff_s(change.attempts)
+    tried = [rest[0].hull_id] if counted else []
+    changes.put_back(session, batch.id, [each.hull_id for each in put_back], wait_s, counted=tried)
+    logger().warning("outgoing.job.retry", reason=why.reason, records=len(put_back), wait_s=round(wait_s, 1))
 
 
 def _log(session: Session, batch: ClaimedBatch, decisions: list[dict[str, Any]], sent: list[Sent]) -> None:
@@ -189,33 +200,42 @@ def _event(
         pipedrive_id=decision["pipedrive_id"],
         hull_id=decision["hull_id"],
         batch_id=batch.id,
-        before=orjson.dumps(decision["before"]) if told else None,
-        after=orjson.dumps(decision["fields"]) if told else None,
+        before=write_lenient(decision["before"]) if told else None,
+        after=write_lenient(decision["fields"]) if told else None,
     )
 
 
 def _keep_refused(session: Session, batch: ClaimedBatch, sent: list[Sent]) -> None:
     """A refused record is loss until somebody looks at it: kept whole, with Pipedrive's words."""
-    payloads = {change.record_id: change.payload for change in changes.changes_of(session, batch.id)}
+    mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
     failures.keep_failures(
         session,
         [
-            failures.NewFailure(
-                connector_key=batch.connector_key,
-                kind="record",
-                subject=failures.record_subject(Direction.OUTGOING, batch.entity, each.wanted.hull_id),
-                direction=Direction.OUTGOING,
-                entity=batch.entity,
-                record_id=each.wanted.hull_id,
-                batch_id=batch.id,
-                stage="load",
-                reason="gone" if each.refused.reason == "gone" else "refused_by_pipedrive",
-                detail=each.refused.detail,
-                payload=payloads.get(each.wanted.hull_id),
-            )
+            _failure(batch, mine[each.wanted.hull_id], _reason_of(each.refused), each.refused.detail)
             for each in sent
             if each.refused is not None
         ],
+    )
+
+
+def _reason_of(refused: Rejected) -> str:
+    return "gone" if refused.reason == "gone" else "refused_by_pipedrive"
+
+
+def _failure(batch: ClaimedBatch, change: Change, reason: str, detail: str) -> failures.NewFailure:
+    return failures.NewFailure(
+        connector_key=batch.connector_key,
+        kind="record",
+        subject=failures.record_subject(Direction.OUTGOING, batch.entity, change.record_id),
+        direction=Direction.OUTGOING,
+        entity=batch.entity,
+        record_id=change.record_id,
+        batch_id=batch.id,
+        stage="load",
+        reason=reason,
+        detail=detail,
+        payload=change.payload,
+        attempts=change.attempts,
     )
 
 

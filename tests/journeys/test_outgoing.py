@@ -1,0 +1,334 @@
+"""Hull → Pipedrive for records that are known on both sides: only what differs is written, and what Pipedrive then holds
+comes back through the read-back batch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+
+from db import delivery as deliveries
+from db.failure import find_failures, payload_of
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS
+from tests.deliveries import notify
+from tests.journeys.people import age, fill
+from tests.world import World
+
+MAPPED = [{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "phone"}]
+
+
+@pytest.fixture(autouse=True)
+def joined(world: World) -> None:
+    """Four Persons that are Users, joined by the ids Hull gave."""
+    world.change_settings(outgoing_user_attributes=MAPPED)
+    fill(world, persons=4, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    world.room("control").resolve(world.connector_key)
+
+
+def message(world: World, number: int, **attributes: Any) -> dict[str, Any]:
+    return {"user": {**world.users()[number], **attributes}, "segments": [], "changes": {}}
+
+
+def writes(world: World) -> list[tuple[str, int, Any]]:
+    return [(note.method, note.entity_id, json.loads(note.body)) for note in world.pipedrive.ledger.mutations]
+
+
+def outgoing(world: World) -> list[Any]:
+    query = "SELECT event, reason, pipedrive_id FROM sync_events WHERE event LIKE 'outgoing.%' ORDER BY id"
+    return [tuple(row) for row in world.rows(query)]
+
+
+def test_only_what_differs_is_written(world: World) -> None:
+    notify(world, message(world, 2, nickname="Anna", tel=None))
+    world.work()
+
+    assert writes(world) == [("PATCH", 2, {"name": "Anna"})]
+    assert outgoing(world) == [("outgoing.user.success", None, 2)]
+    (event,) = world.rows("SELECT before, after, hull_id FROM sync_events WHERE event = 'outgoing.user.success'")
+    assert orjson.loads(bytes(event.before)) == {"name": "Person 2"}
+    assert orjson.loads(bytes(event.after)) == {"name": "Anna"}
+    assert event.hull_id == world.users()[2]["id"]
+
+
+def test_what_pipedrive_then_holds_is_read_back(world: World) -> None:
+    asked = world.pipedrive.ledger.requests["list"]
+    notify(world, message(world, 2, nickname="Anna"))
+    world.work()
+
+    assert world.users()[2]["pipedrive/name"] == "Anna"
+    batches = world.rows("SELECT direction, state, read_back_id FROM batches WHERE queue = 'live' ORDER BY id")
+    assert [(row.direction, row.state) for row in batches] == [("outgoing", "done"), ("incoming", "done")]
+    assert (
+        world.rows("SELECT cause FROM sync_events WHERE event = 'incoming.user.success' ORDER BY id DESC LIMIT 1")[
+            0
+        ].cause
+        == "read_back"
+    )
+    assert world.pipedrive.ledger.requests["get"] == 0
+    assert world.pipedrive.ledger.requests["list"] == asked
+
+
+def test_the_echo_of_a_write_is_no_change(world: World) -> None:
+    notify(world, message(world, 2, nickname="Anna"))
+    world.work()
+    sent, written = world.hull.received.count, len(writes(world))
+
+    world.fetch(Entity.PERSON, changed_only=True)
+    notify(world, message(world, 2, nickname="Anna"), key="n2")
+    world.work()
+
+    assert (world.hull.received.count, len(writes(world))) == (sent, written)
+    assert outgoing(world)[-1] == ("outgoing.user.skip", "unchanged", 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "reason"),
+    [
+        ({}, {"nickname": "Person 1"}, "unchanged"),
+        ({"synchronized_user_segments": ["somebody-else"]}, {"nickname": "Anna"}, "not_in_segment"),
+        ({"synchronized_user_segments": []}, {"nickname": "Anna"}, "not_in_segment"),
+        ({"outgoing_user_attributes": []}, {"nickname": "Anna"}, "no_outgoing_mapping"),
+        ({}, {"id": "f" * 24, "pipedrive/id": None, "anonymous_ids": []}, "outgoing_unknown_record"),
+        ({}, {"id": "f" * 24, "pipedrive/id": 999, "anonymous_ids": []}, "outgoing_unknown_record"),
+    ],
+)
+def test_what_is_not_sent_says_why(world: World, settings: dict[str, Any], more: dict[str, Any], reason: str) -> None:
+    world.change_settings(**settings)
+    notify(world, message(world, 1, **more))
+    world.work()
+
+    assert writes(world) == []
+    assert [(event, why) for event, why, _ in outgoing(world)] == [("outgoing.user.skip", reason)]
+    assert REASONS[reason].advice
+    assert world.rows("SELECT 1 FROM changes") == []
+
+
+def test_sent_by_hand_goes_whatever_its_segment(world: World) -> None:
+    world.change_settings(synchronized_user_segments=["somebody-else"])
+    notify(world, message(world, 1, nickname="Anna"), is_export=True)
+    world.work()
+
+    assert [entity_id for _, entity_id, _ in writes(world)] == [1]
+
+
+def test_a_user_known_by_its_report_alone_is_found(world: World) -> None:
+    world.change_rows("UPDATE id_mappings SET hull_id = NULL")
+    notify(world, message(world, 3, nickname="Anna"))
+    world.work()
+
+    assert [entity_id for _, entity_id, _ in writes(world)] == [3]
+
+
+def test_a_refused_record_is_kept_with_pipedrives_words_and_its_neighbours_go(world: World) -> None:
+    world.pipedrive.faults.add(
+        "/persons/2$", "status", method="PATCH", status=400, body={"success": False, "error": "Bad luck"}
+    )
+    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
+    world.work()
+
+    assert [entity_id for _, entity_id, _ in writes(world)] == [1, 3]
+    assert sorted(outgoing(world), key=lambda event: event[2]) == [
+        ("outgoing.user.success", None, 1),
+        ("outgoing.user.error", "refused_by_pipedrive", 2),
+        ("outgoing.user.success", None, 3),
+    ]
+    with transaction() as session:
+        (failure,) = find_failures(session)
+    assert (failure.kind, failure.reason, failure.stage) == ("record", "refused_by_pipedrive", "load")
+    assert "Bad luck" in failure.detail
+    assert json.loads(payload_of(failure) or b"")["user"]["nickname"] == "New 2"
+
+
+def test_a_refused_record_may_be_corrected_and_replayed(world: World) -> None:
+    world.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=400)
+    notify(world, message(world, 2, nickname="Wrong"))
+    world.work()
+    corrected = json.dumps({**message(world, 2, nickname="Right"), "is_export": True}).encode()
+
+    with transaction() as session:
+        (failure,) = find_failures(session)
+        world.room("replay").replay(session, failure, by="ada", why="corrected", payload=corrected)
+    world.work()
+
+    assert writes(world) == [("PATCH", 2, {"name": "Right"})]
+    with transaction() as session:
+        assert find_failures(session) == []
+
+
+@pytest.mark.parametrize("payload", [b"not json", b"[]", b"{}", b'{"user": {"id": "somebody else"}}', b'{"user": 7}'])
+def test_a_correction_that_is_no_longer_that_record_is_refused(world: World, payload: bytes) -> None:
+    world.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=400)
+    notify(world, message(world, 2, nickname="Wrong"))
+    world.work()
+
+    with transaction() as session:
+        (failure,) = find_failures(session)
+    with pytest.raises(world.room("replay").NotReplayable, match="not a message about"), transaction() as session:
+        world.room("replay").replay(session, failure, by="ada", why="corrected", payload=payload)
+
+    with transaction() as session:
+        assert len(find_failures(session)) == 1
+
+
+def test_a_record_that_is_gone_in_pipedrive_is_told(world: World) -> None:
+    world.company.delete_person(2)
+    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
+    world.work()
+
+    assert [entity_id for method, entity_id, _ in writes(world) if method == "PATCH"] == [1, 3]
+    with transaction() as session:
+        (failure,) = find_failures(session)
+    assert failure.reason == "gone"
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_trouble_in_the_middle_holds_up_only_the_rest(world: World, status: int) -> None:
+    world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=status, skip=1)
+    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
+    world.work()
+    first = [entity_id for _, entity_id, _ in writes(world)]
+    waiting = sorted(int(row.n) for row in world.rows("SELECT count(*) AS n FROM changes WHERE batch_id IS NULL"))
+    world.later()
+    world.work()
+
+    assert (len(first), waiting) == (1, [2])
+    assert sorted(entity_id for _, entity_id, _ in writes(world)) == [1, 2, 3]
+    assert {number: world.users()[number]["pipedrive/name"] for number in (1, 2, 3)} == {
+        number: f"New {number}" for number in (1, 2, 3)
+    }
+    assert world.rows("SELECT 1 FROM changes") == []
+
+
+def test_trouble_that_stays_is_given_up_after_some_attempts(world: World) -> None:
+    """Nothing may be tried for ever: the record ends as a failure that a person can replay."""
+    fault = world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
+    notify(world, message(world, 1, nickname="Anna"))
+    for _ in range(20):
+        world.work()
+        world.later()
+
+    assert fault.done <= 8
+    assert world.rows("SELECT 1 FROM changes WHERE batch_id IS NULL") == []
+    with transaction() as session:
+        (failure,) = find_failures(session)
+        fault.count = 0
+        world.room("replay").replay(session, failure, by="ada", why="it is back")
+    world.work()
+
+    assert failure.reason == "remote_unavailable"
+    assert writes(world) == [("PATCH", 1, {"name": "Anna"})]
+
+
+def test_pauses_between_attempts_grow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(world.room("outgoing"), "backoff_s", lambda attempt: asked.append(attempt) or 1.0)
+    world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
+    notify(world, message(world, 1, nickname="Anna"))
+    for _ in range(4):
+        world.work()
+        world.later()
+
+    assert asked == [1, 2, 3, 4]
+
+
+def test_one_record_that_never_goes_does_not_take_others_with_it(world: World) -> None:
+    """Those behind it in the batch were never tried, so nothing counts against them."""
+    world.pipedrive.faults.add("/persons/1$", "status", method="PATCH", status=503, count=None)
+    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
+    for _ in range(12):
+        world.work()
+        world.later()
+
+    assert sorted(entity_id for _, entity_id, _ in writes(world)) == [2, 3]
+    with transaction() as session:
+        (failure,) = find_failures(session)
+    assert (failure.record_id, failure.attempts) == (world.users()[1]["id"], 8)
+
+
+def test_waiting_for_the_limit_is_no_attempt(world: World) -> None:
+    world.pipedrive.faults.add("/persons/", "429_burst", method="PATCH", count=30)
+    notify(world, message(world, 1, nickname="Anna"))
+    for _ in range(32):
+        world.work()
+        world.later()
+
+    assert writes(world) == [("PATCH", 1, {"name": "Anna"})]
+
+
+def test_what_only_a_person_can_mend_pauses_and_then_goes_on(world: World) -> None:
+    fault = world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=401, skip=1, count=None)
+    notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2)])
+    world.work()
+    (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
+    fault.count = 0
+    world.change_rows("UPDATE connectors SET state = 'active'")
+    world.work()
+
+    assert (connector.state, connector.pause_reason) == ("paused", "unauthorized")
+    assert {entity_id for _, entity_id, _ in writes(world)} == {1, 2}
+    assert {number: world.users()[number]["pipedrive/name"] for number in (1, 2)} == {1: "New 1", 2: "New 2"}
+
+
+def test_several_notifications_of_one_user_are_one_write(world: World) -> None:
+    for number, name in enumerate(("One", "Two", "Three")):
+        notify(world, message(world, 1, nickname=name), key=f"n{number}")
+    world.work()
+
+    assert writes(world) == [("PATCH", 1, {"name": "Three"})]
+
+
+BAD_MESSAGES: list[Any] = [
+    None,
+    [],
+    "text",
+    {},
+    {"user": None},
+    {"user": {}},
+    {"user": {"id": 7}},
+    {"user": {"id": "a\x00b"}},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_MESSAGES, ids=str)
+def test_one_malformed_message_does_not_take_the_notification_with_it(world: World, bad: Any) -> None:
+    notify(world, message(world, 1, nickname="New 1"), bad, message(world, 3, nickname="New 3"))
+    world.work()
+
+    assert sorted(entity_id for _, entity_id, _ in writes(world)) == [1, 3]
+    (delivery,) = world.rows("SELECT state, reason FROM deliveries")
+    assert delivery.reason == "no_hull_id"
+
+
+@pytest.mark.parametrize("value", ["Od\ud800d", "Od\x00d", ["a"], {"b": 1}, "x" * 100_000])
+def test_a_value_that_cannot_be_written_stays_behind_alone(world: World, value: Any) -> None:
+    body = {
+        "channel": "user:update",
+        "messages": [message(world, 1, nickname="New 1", tel=value), message(world, 2, nickname="New 2")],
+    }
+    with transaction() as session:
+        deliveries.keep_delivery(session, world.connector_key, "hull", "odd", json.dumps(body).encode())
+    world.work()
+
+    sent = {entity_id: body["name"] for _, entity_id, body in writes(world) if "name" in body}
+    assert sent == {1: "New 1", 2: "New 2"}
+    assert world.rows("SELECT 1 FROM failures WHERE kind = 'batch'") == []
+
+
+def test_an_account_is_sent_as_well(world: World) -> None:
+    world.change_settings(outgoing_account_attributes=[{"hull": "label", "service": "name"}])
+    world.company.create_organization(name="Acme")
+    world.fetch(Entity.ORGANIZATION)
+    world.room("control").resolve(world.connector_key)
+
+    account = {**world.accounts()[1], "label": "Acme Ltd"}
+    notify(world, {"account": account, "account_segments": []}, channel="account:update")
+    world.work()
+
+    assert writes(world)[-1] == ("PATCH", 1, {"name": "Acme Ltd"})
+    assert world.accounts()[1]["pipedrive/name"] == "Acme Ltd"
