@@ -9,8 +9,11 @@ from db import change as changes
 from db import failure as failures
 from db.failure import Failure
 from db.session import after_commit
-from pipeline.domain.kinds import Direction
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.lenient_json import read_lenient
+from pipeline.errors import Rejected
 from pipeline.tasks import canvases, control, runs
+from pipeline.transform.hull_reports import hull_id_of
 
 
 class NotReplayable(Exception):
@@ -37,6 +40,8 @@ def _replay_record(session: Session, failure: Failure, payload: bytes | None) ->
     if failure.record_id is None:
         raise NotReplayable(f"failure {failure.id}: the record has no id; correct it in Pipedrive, then fetch again")
     outgoing = failure.direction == Direction.OUTGOING
+    if payload is not None:
+        _check(failure, payload)
     changes.fold(
         session,
         failure.connector_key,
@@ -47,6 +52,18 @@ def _replay_record(session: Session, failure: Failure, payload: bytes | None) ->
         payload=(payload or failures.payload_of(failure)) if outgoing else None,
     )
     after_commit(session, lambda: control.wake_control("dispatch"))
+
+
+def _check(failure: Failure, payload: bytes) -> None:
+    """A corrected record must still be that record, or it would take the batch down in which it travels."""
+    if failure.direction != Direction.OUTGOING:
+        raise NotReplayable(f"failure {failure.id}: correct the record in Pipedrive, it is read again from there")
+    try:
+        hull_id = hull_id_of(read_lenient(payload)[Entity(failure.entity).hull])
+    except (ValueError, TypeError, KeyError, AttributeError, Rejected):
+        hull_id = None
+    if hull_id != failure.record_id:
+        raise NotReplayable(f"failure {failure.id}: the corrected record is not a message about {failure.record_id}")
 
 
 def _replay_batch(session: Session, failure: Failure) -> None:
