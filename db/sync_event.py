@@ -79,19 +79,31 @@ def log_events(session: Session, events: Sequence[NewEvent]) -> None:
 
 def make_partitions(session: Session, today: date, days_ahead: int = DAYS_AHEAD) -> list[str]:
     """See that today's partition and those of the coming days exist. Returns the ones that were made."""
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('sync_events'))"))  # one at a time makes them
     wanted = {f"sync_events_{day:%Y%m%d}": day for day in (today + timedelta(days=n) for n in range(days_ahead + 1))}
     present = set(
         session.scalars(text("SELECT relname FROM pg_class WHERE relname = ANY(:names)"), {"names": list(wanted)})
     )
     for name, day in wanted.items():
         if name not in present:
-            session.execute(
-                text(
-                    f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF sync_events"
-                    f" FOR VALUES FROM ('{day:%Y-%m-%d}') TO ('{day + timedelta(days=1):%Y-%m-%d}')"
-                )
-            )
+            _make_partition(session, name, day)
     return sorted(set(wanted) - present)
+
+
+_BRING_OVER = """
+    WITH moved AS (DELETE FROM sync_events_other
+                    WHERE at >= CAST(:begin AS timestamptz) AND at < CAST(:end AS timestamptz) RETURNING *)
+    INSERT INTO {name} SELECT * FROM moved"""
+
+
+def _make_partition(session: Session, name: str, day: date) -> None:
+    """Make the table, bring over what the default partition took in for want of it, then attach it: attaching fails as long
+    as rows of the day stand elsewhere.
+    """
+    begin, end = f"{day:%Y-%m-%d}", f"{day + timedelta(days=1):%Y-%m-%d}"
+    session.execute(text(f"CREATE TABLE {name} (LIKE sync_events INCLUDING DEFAULTS)"))
+    session.execute(text(_BRING_OVER.format(name=name)), {"begin": begin, "end": end})
+    session.execute(text(f"ALTER TABLE sync_events ATTACH PARTITION {name} FOR VALUES FROM ('{begin}') TO ('{end}')"))
 
 
 def drop_old_partitions(session: Session, today: date, keep_days: int = RETENTION_DAYS) -> list[str]:

@@ -1,0 +1,172 @@
+"""Migrations tell the whole story, up and down; events have a home on every day."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
+from sqlalchemy.orm import Session
+
+from db.migrate import current_revision, drift, migrate, unmigrate
+from db.session import make_engine
+from db.sync_event import NewEvent, drop_old_partitions, log_events, make_partitions
+from pipeline import embedded
+
+PROJECT = Path(__file__).parents[3]
+TODAY = datetime.now(UTC).date()
+
+
+@pytest.fixture
+def empty(servers: embedded.Servers) -> Iterator[Engine]:
+    """A database of this test's own, without any table."""
+    name = "test_migrations"
+    admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = make_engine(make_url(servers.database_url).set(database=name).render_as_string(hide_password=False))
+    yield engine
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def migrated(empty: Engine) -> Engine:
+    migrate(empty)
+    return empty
+
+
+def tables(engine: Engine) -> set[str]:
+    return set(inspect(engine).get_table_names())
+
+
+def partitions(engine: Engine) -> set[str]:
+    return {name for name in tables(engine) if name.startswith("sync_events_2")}
+
+
+def test_up_down_and_up_again_end_where_they_began(empty: Engine) -> None:
+    migrate(empty)
+    first = tables(empty)
+    unmigrate(empty)
+    bare = tables(empty)
+    migrate(empty)
+
+    assert bare <= {"alembic_version"}
+    assert tables(empty) == first
+    assert current_revision(empty) is not None
+
+
+def test_the_migrations_leave_nothing_to_add(migrated: Engine) -> None:
+    assert drift(migrated) == []
+
+
+def test_drift_is_noticed(migrated: Engine) -> None:
+    with migrated.begin() as connection:
+        connection.execute(text("ALTER TABLE runs ADD COLUMN surprise text"))
+
+    assert len(drift(migrated)) == 1
+
+
+def test_migrating_twice_does_nothing(migrated: Engine) -> None:
+    before = tables(migrated)
+
+    migrate(migrated)
+
+    assert tables(migrated) == before
+
+
+def test_several_may_migrate_at_once(empty: Engine) -> None:
+    """As when all processes of a deployment start together."""
+    url = empty.url.render_as_string(hide_password=False)
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from db import migrate, session; migrate.migrate(session.make_engine(sys.argv[1]))",
+    ]
+    processes = [subprocess.Popen([*command, url], cwd=PROJECT) for _ in range(3)]
+
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert drift(empty) == []
+    assert len(partitions(empty)) == 8
+
+
+def test_no_extension_is_needed(migrated: Engine) -> None:
+    with migrated.connect() as connection:
+        extensions = set(connection.scalars(text("SELECT extname FROM pg_extension")))
+
+    assert extensions == {"plpgsql"}
+
+
+def test_the_coming_days_have_their_partitions(migrated: Engine) -> None:
+    assert partitions(migrated) == {f"sync_events_{TODAY + timedelta(days=n):%Y%m%d}" for n in range(8)}
+
+
+def test_making_partitions_again_makes_only_what_is_missing(migrated: Engine) -> None:
+    with Session(migrated) as session, session.begin():
+        none = make_partitions(session, TODAY)
+        one = make_partitions(session, TODAY + timedelta(days=1))
+
+    assert none == []
+    assert one == [f"sync_events_{TODAY + timedelta(days=8):%Y%m%d}"]
+
+
+def log_at(engine: Engine, at: date, pipedrive_id: int) -> None:
+    with Session(engine) as session, session.begin():
+        log_events(
+            session,
+            [NewEvent(connector_key=1, event="x", entity="person", cause="test", pipedrive_id=pipedrive_id)],
+        )
+        session.execute(
+            text("UPDATE sync_events SET at = :at WHERE pipedrive_id = :id"), {"at": at, "id": pipedrive_id}
+        )
+
+
+def homes(engine: Engine) -> dict[int, str]:
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT pipedrive_id, tableoid::regclass::text AS home FROM sync_events"))
+        return {row.pipedrive_id: row.home for row in rows}
+
+
+def test_an_event_on_a_day_without_a_partition_is_kept(migrated: Engine) -> None:
+    far = TODAY + timedelta(days=30)
+    log_at(migrated, TODAY, 1)
+    log_at(migrated, far, 2)
+
+    assert homes(migrated) == {1: f"sync_events_{TODAY:%Y%m%d}", 2: "sync_events_other"}
+
+
+def test_a_day_that_was_missed_gets_its_partition_and_its_events(migrated: Engine) -> None:
+    """Beat was away for a week: events went to the default partition, which must not stop the days from being made."""
+    far = TODAY + timedelta(days=30)
+    log_at(migrated, far, 1)
+    log_at(migrated, far + timedelta(days=1), 2)
+    log_at(migrated, far + timedelta(days=60), 3)
+
+    with Session(migrated) as session, session.begin():
+        made = make_partitions(session, far)
+
+    assert len(made) == 8
+    assert homes(migrated) == {
+        1: f"sync_events_{far:%Y%m%d}",
+        2: f"sync_events_{far + timedelta(days=1):%Y%m%d}",
+        3: "sync_events_other",
+    }
+
+
+def test_days_past_their_retention_are_dropped_and_no_others(migrated: Engine) -> None:
+    log_at(migrated, TODAY, 1)
+    with Session(migrated) as session, session.begin():
+        kept = drop_old_partitions(session, TODAY + timedelta(days=90))
+        dropped = drop_old_partitions(session, TODAY + timedelta(days=92))
+
+    assert kept == []
+    assert dropped == [f"sync_events_{TODAY + timedelta(days=n):%Y%m%d}" for n in range(2)]
+    assert homes(migrated) == {}
+    assert {"sync_events", "sync_events_other"} <= tables(migrated)
