@@ -123,7 +123,8 @@ def take_unresolved(session: Session, connector_key: int, limit: int) -> list[tu
 
 
 _RESOLVE = text("""
-    UPDATE id_mappings m SET hull_id = found.hull_id, resolve_at = NULL, updated_at = now()
+    UPDATE id_mappings m SET hull_id = found.hull_id, resolve_at = NULL, updated_at = now(),
+           state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
       FROM unnest(CAST(:ids AS bigint[]), CAST(:hull_ids AS text[])) AS found(pipedrive_id, hull_id)
      WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = found.pipedrive_id
        AND NOT EXISTS (SELECT 1 FROM id_mappings o WHERE o.connector_key = :c AND o.entity = :e
@@ -131,12 +132,19 @@ _RESOLVE = text("""
     RETURNING m.pipedrive_id""")
 
 _CONFLICT = text("""
-    UPDATE id_mappings SET state = 'conflict', resolve_at = NULL, updated_at = now()
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND hull_id IS NULL""")
+    WITH before AS (SELECT id, state FROM id_mappings
+                     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+                       AND hull_id IS NULL ORDER BY id FOR UPDATE)
+    UPDATE id_mappings m SET state = 'conflict', resolve_at = NULL, updated_at = now()
+      FROM before WHERE m.id = before.id
+    RETURNING m.pipedrive_id, before.state""")
 
 
 def learn_hull_ids(session: Session, connector_key: int, entity: str, found: dict[int, str]) -> list[int]:
-    """Store the ids Hull gave. A Hull id that another Pipedrive record already has makes a `conflict`: those ids are returned."""
+    """Store the ids Hull gave. A Hull id that another Pipedrive record already has makes a `conflict`.
+
+    Returns the Pipedrive ids that are in conflict now and were not before.
+    """
     first_with: dict[str, int] = {}
     for pipedrive_id in sorted(found):
         first_with.setdefault(found[pipedrive_id], pipedrive_id)
@@ -144,9 +152,10 @@ def learn_hull_ids(session: Session, connector_key: int, entity: str, found: dic
     scope = {"c": connector_key, "e": entity}
     done = set(session.scalars(_RESOLVE, {**scope, "ids": ids, "hull_ids": [found[i] for i in ids]})) if ids else set()
     conflicts = sorted(set(found) - done)
-    if conflicts:
-        session.execute(_CONFLICT, {**scope, "ids": conflicts})
-    return conflicts
+    if not conflicts:
+        return []
+    rows = session.execute(_CONFLICT, {**scope, "ids": conflicts})
+    return sorted(row.pipedrive_id for row in rows if row.state != "conflict")
 
 
 def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes]) -> None:
