@@ -1,0 +1,149 @@
+"""Scheduled full fetches: beat only ticks, SQL decides what is due, and a missed time is caught up once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from freezegun import freeze_time
+from sqlalchemy import text
+
+from db import schedule
+from db.session import transaction
+from tests.world import World
+
+NIGHTLY = "15 2 * * *"
+
+
+def plan(world: World, cron: str = NIGHTLY) -> None:
+    with transaction() as session:
+        world.room("control").plan_full_fetch(session, world.connector_key, cron)
+
+
+def come_due(world: World, ago: str = "1 s") -> None:
+    world.change_rows("UPDATE schedules SET next_run_at = now() - CAST(:ago AS interval)", ago=ago)
+
+
+def tick(world: World) -> None:
+    world.room("control").start_scheduled()
+
+
+def runs(world: World) -> list[tuple[str, str, bool]]:
+    return [tuple(row) for row in world.rows("SELECT entity, cause, changed_only FROM runs ORDER BY id")]
+
+
+@pytest.mark.parametrize(
+    ("cron", "after", "expected"),
+    [
+        (NIGHTLY, "2026-03-01T00:00:00", "2026-03-01T02:15:00"),
+        (NIGHTLY, "2026-03-01T02:14:59", "2026-03-01T02:15:00"),
+        (NIGHTLY, "2026-03-01T02:15:00", "2026-03-02T02:15:00"),
+        (NIGHTLY, "2026-03-01T02:15:30", "2026-03-02T02:15:00"),
+        (NIGHTLY, "2026-03-29T00:30:00", "2026-03-29T02:15:00"),  # the clocks change in Europe: UTC does not
+        ("*/20 * * * *", "2026-03-01T23:59:59", "2026-03-02T00:00:00"),
+        ("0 0 1 * *", "2026-12-15T00:00:00", "2027-01-01T00:00:00"),
+        ("0 0 29 2 *", "2026-03-01T00:00:00", "2028-02-29T00:00:00"),
+        ("30 4 * * 1", "2026-03-01T00:00:00", "2026-03-02T04:30:00"),
+    ],
+)
+def test_the_next_time_follows_the_five_fields(world: World, cron: str, after: str, expected: str) -> None:
+    found = world.room("control").next_time(cron, datetime.fromisoformat(after).replace(tzinfo=UTC))
+
+    assert found.replace(microsecond=0) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize("cron", ["", "never", "* * * *", "61 * * * *", "* * * * * *"])
+def test_fields_that_are_none_are_refused(world: World, cron: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - Celery's own words
+        world.room("control").next_time(cron, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_a_plan_is_kept_replaced_and_dropped(world: World) -> None:
+    with freeze_time("2026-03-01T00:00:00Z", real_asyncio=True):
+        plan(world)
+        first = world.rows("SELECT cron, next_run_at FROM schedules")
+        plan(world, "0 5 * * *")
+        second = world.rows("SELECT cron, next_run_at FROM schedules")
+    plan(world, "")
+
+    assert [tuple(row) for row in first] == [(NIGHTLY, datetime(2026, 3, 1, 2, 15, tzinfo=UTC))]
+    assert [tuple(row) for row in second] == [("0 5 * * *", datetime(2026, 3, 1, 5, 0, tzinfo=UTC))]
+    assert world.rows("SELECT 1 FROM schedules") == []
+
+
+def test_nothing_starts_before_its_time(world: World) -> None:
+    plan(world)
+
+    tick(world)
+
+    assert runs(world) == []
+
+
+def test_a_due_fetch_starts_for_both_entities_and_skips_unchanged_records(world: World) -> None:
+    plan(world)
+    come_due(world)
+
+    tick(world)
+
+    assert sorted(runs(world)) == [("organization", "schedule", True), ("person", "schedule", True)]
+    (row,) = world.rows("SELECT next_run_at > now() AS ahead, last_run_at IS NOT NULL AS ran FROM schedules")
+    assert (row.ahead, row.ran) == (True, True)
+
+
+def test_two_ticks_start_it_once(world: World) -> None:
+    plan(world)
+    come_due(world)
+
+    tick(world)
+    tick(world)
+
+    assert len(runs(world)) == 2
+
+
+def test_a_second_tick_in_the_same_moment_finds_it_taken(world: World) -> None:
+    """Two beats: while one has the row, the other does not wait for it."""
+    plan(world)
+    come_due(world)
+
+    with transaction() as first:
+        taken = schedule.take_due(first)
+        with transaction() as second:
+            second.execute(text("SET LOCAL lock_timeout = '200ms'"))
+            also = schedule.take_due(second)
+
+    assert (len(taken), also) == (1, [])
+
+
+def test_a_night_without_beat_is_caught_up_once(world: World) -> None:
+    plan(world)
+    come_due(world, "5 days")
+
+    tick(world)
+    tick(world)
+
+    assert len(runs(world)) == 2
+    (row,) = world.rows("SELECT next_run_at FROM schedules")
+    assert row.next_run_at - datetime.now(UTC) <= timedelta(days=1)
+
+
+def test_a_fetch_under_way_is_not_started_again(world: World) -> None:
+    from pipeline.domain.kinds import Entity  # noqa: PLC0415
+
+    world.start(Entity.PERSON)
+    plan(world)
+    come_due(world)
+
+    tick(world)
+
+    assert [(entity, cause) for entity, cause, _ in runs(world)] == [("person", "test"), ("organization", "schedule")]
+
+
+def test_a_paused_connector_starts_nothing_and_keeps_its_plan(world: World) -> None:
+    plan(world)
+    come_due(world)
+    world.change_rows("UPDATE connectors SET state = 'paused'")
+
+    tick(world)
+
+    assert runs(world) == []
+    assert world.rows("SELECT 1 FROM schedules") != []
