@@ -139,7 +139,8 @@ def _by_id(raw: list[Any]) -> dict[int, Any]:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit())
+    """Whether transform takes this for an id: not `true`, and no digits without end."""
+    return type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18)
 
 
 def _nulls(attributes: Record, before: Record | None) -> Record:

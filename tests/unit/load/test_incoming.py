@@ -1,0 +1,205 @@
+"""What becomes of the records of a page, decided without a database: who is sent, what is said, what is kept."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+import orjson
+import pytest
+
+from db.id_mapping import Known
+from db.page import PageRow
+from pipeline.clients.hull_messages import MessageWriter
+from pipeline.domain.kinds import Entity
+from pipeline.load.incoming import PagePlan, compose, organizations_of, plan_page
+
+SECRET = "a secret of some length, for tests only"
+
+
+def record(pipedrive_id: int = 1, **more: Any) -> dict[str, Any]:
+    """An IncomingRecord as transform stages it."""
+    return {
+        "pipedrive_id": pipedrive_id,
+        "version": 100,
+        "claims": {"email": f"p{pipedrive_id}@example.com"},
+        "attributes": {"pipedrive/id": pipedrive_id, "pipedrive/name": "Ada"},
+        "organization_id": None,
+        "digest": "d1",
+        "problems": [],
+        **more,
+    }
+
+
+def known(pipedrive_id: int = 1, **more: Any) -> dict[int, Known]:
+    facts = {"state": "full", "version": 100, "digest": "d1", "delivered": b'{"pipedrive/name":"Ada"}', "hull_id": None}
+    return {pipedrive_id: Known(pipedrive_id, **(facts | more))}
+
+
+def planned(records: list[dict[str, Any]], have: dict[int, Known], *, resend: bool = False) -> PagePlan:
+    return plan_page(Entity.PERSON, records, have, resend=resend)
+
+
+def composed(
+    plan: PagePlan, raw: list[Any] | None = None, held: dict[tuple[str, int], int] | None = None, *, link: bool = True
+) -> tuple[list[dict[str, Any]], list[PageRow]]:
+    writer = MessageWriter(connector_id="c", secret=SECRET, now=datetime(2026, 1, 1, tzinfo=UTC))
+    as_given = [{"id": each.record["pipedrive_id"]} for each in plan.sendings] if raw is None else raw
+    messages, rows = compose(plan, as_given, writer, held or {}, lambda body: body, link=link)
+    return [orjson.loads(message) for message in messages], rows
+
+
+def claims_of(message: dict[str, Any]) -> dict[str, Any]:
+    token = message["headers"]["Hull-Access-Token"]
+    claims = jwt.decode(token, SECRET, algorithms=["HS256"], options={"verify_iat": False})
+    return {name: claims[name] for name in ("io.hull.asUser", "io.hull.asAccount") if name in claims}
+
+
+DECISIONS: list[tuple[str, dict[int, Known], bool, str | None]] = [
+    ("never seen", {}, False, "new"),
+    ("a shell", known(state="shell", version=0, digest=None, delivered=None), False, "new"),
+    ("as it is", known(), False, None),
+    ("as it is, asked for again", known(), True, "same"),
+    ("another content, later", known(version=99, digest="d0"), False, "changed"),
+    ("another content, same second", known(digest="d0"), False, "changed"),
+    ("in doubt", known(digest=""), False, "changed"),
+    ("older than what is known", known(version=101, digest="d0"), False, None),
+    ("older, asked for again", known(version=101, digest="d0"), True, None),
+    ("older, of the same content", known(version=101), True, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "have", "resend", "effect"), DECISIONS, ids=lambda case: case if isinstance(case, str) else ""
+)
+def test_decides_record_by_record(what: str, have: dict[int, Known], resend: bool, effect: str | None) -> None:
+    plan = planned([record()], have, resend=resend)
+
+    assert [sending.effect for sending in plan.sendings] == ([effect] if effect else [])
+    assert sum(plan.counters.values()) == 1
+    assert plan.stale == ([1] if have and have[1].version > 100 else [])
+
+
+def test_of_two_states_in_one_page_the_newer_goes() -> None:
+    old, new = record(version=100, digest="old"), record(version=101, digest="new")
+
+    for order in ([old, new], [new, old]):
+        assert [sending.record["digest"] for sending in planned(order, {}).sendings] == ["new"]
+
+
+def test_a_record_always_has_its_anonymous_id() -> None:
+    (message,), _ = composed(planned([record()], {}))
+
+    assert claims_of(message) == {"io.hull.asUser": {"email": "p1@example.com", "anonymous_id": "pipedrive:1"}}
+
+
+def test_a_claim_somebody_else_holds_stays_at_home() -> None:
+    (message,), _ = composed(planned([record()], {}), held={("email", 1): 7})
+
+    assert claims_of(message) == {"io.hull.asUser": {"anonymous_id": "pipedrive:1"}}
+
+
+@pytest.mark.parametrize(("link", "messages"), [(True, 2), (False, 1)])
+def test_a_person_of_an_organization_is_linked_if_wanted(link: bool, messages: int) -> None:
+    plan = planned([record(organization_id=9)], {})
+
+    said, rows = composed(plan, link=link)
+
+    assert len(said) == messages
+    assert len(rows) == 1
+    assert (plan.counters["messages"], plan.counters["links"]) == (messages, messages - 1)
+    assert organizations_of(plan) == {9}
+    if link:
+        assert said[1]["body"] == {"pipedrive/id": 9}
+        assert claims_of(said[1])["io.hull.asAccount"] == {"anonymous_id": "pipedrive:9"}
+        assert claims_of(said[1])["io.hull.asUser"]["email"] == "p1@example.com"
+
+
+NULLS: list[tuple[dict[int, Known], dict[str, Any], dict[str, Any]]] = [
+    ({}, {"name": "Ada", "phone": None}, {"name": "Ada"}),
+    (known(digest="d0", delivered=None), {"name": "Ada", "phone": None}, {"name": "Ada"}),
+    (known(digest="d0", delivered=b'{"name":"Ada"}'), {"name": "Ada", "phone": None}, {"name": "Ada"}),
+    (known(digest="d0", delivered=b'{"phone":"1"}'), {"name": "Ada", "phone": None}, {"name": "Ada", "phone": None}),
+    (known(digest="d0", delivered=b'{"phone":"1"}'), {"name": None, "phone": None}, {"phone": None}),
+    (known(digest="d0", delivered=b'{"phone":"1"}'), {"name": "Ada"}, {"name": "Ada"}),
+]
+
+
+@pytest.mark.parametrize(("have", "attributes", "said"), NULLS)
+def test_null_is_said_only_where_a_value_of_ours_stands(
+    have: dict[int, Known], attributes: dict[str, Any], said: dict[str, Any]
+) -> None:
+    (message,), _ = composed(planned([record(attributes=attributes)], have))
+
+    assert message["body"] == said
+
+
+def test_what_is_kept_of_a_new_record_is_what_was_said() -> None:
+    _, (row,) = composed(planned([record(attributes={"name": "Ada", "phone": None})], {}))
+
+    assert orjson.loads(row.delivered) == {"name": "Ada"}
+    assert (row.before, orjson.loads(row.after or b""), row.effect) == (None, {"name": "Ada"}, 1)
+
+
+def test_what_is_kept_of_a_change_are_the_values_that_differ() -> None:
+    have = known(digest="d0", delivered=b'{"name":"Ada","phone":"1","city":"Tartu"}')
+
+    _, (row,) = composed(planned([record(attributes={"name": "Anna", "phone": None, "city": "Tartu"})], have))
+
+    assert orjson.loads(row.before or b"") == {"name": "Ada", "phone": "1"}
+    assert orjson.loads(row.after or b"") == {"name": "Anna", "phone": None}
+    assert orjson.loads(row.delivered) == {"name": "Anna", "city": "Tartu"}
+
+
+def test_a_value_that_could_not_be_read_is_remembered_as_it_was() -> None:
+    """Hull still shows it, so a later null must still be said."""
+    have = known(digest="d0", delivered=b'{"name":"Ada","phone":"1"}')
+
+    _, (row,) = composed(planned([record(attributes={"name": "Anna"})], have))
+
+    assert orjson.loads(row.delivered) == {"name": "Anna", "phone": "1"}
+    assert orjson.loads(row.before or b"") == {"name": "Ada"}
+
+
+def test_what_is_sent_again_logs_nothing() -> None:
+    _, (row,) = composed(planned([record()], known(), resend=True))
+
+    assert (row.before, row.after, row.effect) == (None, None, 0)
+
+
+ODD_NEIGHBOURS: list[Any] = [
+    {"id": True},
+    {"id": None},
+    {"id": "x"},
+    {"id": "9" * 5000},
+    {},
+    None,
+    [],
+    7,
+    "text",
+    {"id": 1.0},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_NEIGHBOURS, ids=lambda odd: str(odd)[:20])
+def test_an_odd_neighbour_changes_no_snapshot(odd: Any) -> None:
+    mine = {"id": 1, "name": "Ada"}
+
+    _, (row,) = composed(planned([record()], {}), raw=[mine, odd])
+
+    assert orjson.loads(row.snapshot) == mine
+
+
+def test_an_id_that_came_as_text_finds_its_record() -> None:
+    _, (row,) = composed(planned([record()], {}), raw=[{"id": "1", "name": "Ada"}])
+
+    assert orjson.loads(row.snapshot) == {"id": "1", "name": "Ada"}
+
+
+def test_an_organization_is_an_account() -> None:
+    plan = plan_page(Entity.ORGANIZATION, [record(claims={"domain": "acme.com"})], {}, resend=False)
+
+    (message,), _ = composed(plan)
+
+    assert claims_of(message) == {"io.hull.asAccount": {"domain": "acme.com", "anonymous_id": "pipedrive:1"}}
