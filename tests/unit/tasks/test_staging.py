@@ -1,0 +1,61 @@
+"""What one stage leaves for the next survives the way through the batch row, whatever stands in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from pipeline.domain.incoming import FieldProblem, IncomingRecord
+from pipeline.tasks.staging import Trouble, pack_page, pack_transformed, unpack_page, unpack_transformed
+
+JSON = some.recursive(
+    some.none() | some.booleans() | some.integers(-(2**53), 2**53) | some.text(),
+    lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(some.lists(JSON), some.none() | some.integers(0, 2**62), some.none() | some.integers(0, 2**62))
+def test_a_page_comes_out_as_it_went_in(data: list[Any], above: int | None, below: int | None) -> None:
+    body = json.dumps({"success": True, "data": data}).encode()
+
+    assert unpack_page(pack_page(body, above=above, below=below)) == (data, above, below)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\nb", "\x00", "[1,2]\n", "\u2028"])
+def test_odd_text_comes_out_as_it_went_in(text: str) -> None:
+    body = json.dumps({"data": [{"name": text}]}).encode()
+
+    assert unpack_page(pack_page(body))[0] == [{"name": text}]
+
+
+def test_a_page_takes_less_room_than_it_came_in() -> None:
+    body = json.dumps({"data": [{"id": number, "name": "Ada Lovelace"} for number in range(500)]}).encode()
+
+    assert len(pack_page(body)) < len(body) / 4
+
+
+def test_records_and_troubles_come_out_as_dicts() -> None:
+    record = IncomingRecord(
+        pipedrive_id=1,
+        version=2,
+        claims={"email": "a@example.com"},
+        attributes={"name": "Ada", "phone": None},
+        organization_id=3,
+        digest="d",
+        problems=(FieldProblem(field="x", reason="wrong_type", detail="no"),),
+    )
+    trouble = Trouble(
+        pipedrive_id=None, outcome="error", reason="no_id", detail="", field=None, payload='{"a": "\\ud800"}'
+    )
+
+    out = unpack_transformed(pack_transformed([record], [trouble], 7))
+
+    assert out.settings_version == 7
+    assert out.records[0]["problems"] == [{"field": "x", "reason": "wrong_type", "detail": "no"}]
+    assert out.records[0]["attributes"] == {"name": "Ada", "phone": None}
+    assert Trouble(**out.troubles[0]) == trouble
