@@ -7,7 +7,7 @@ All times are the database's; the clock of a worker decides nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -25,7 +25,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    select,
     text,
     update,
 )
@@ -87,16 +86,22 @@ class ClaimedBatch:
     stage: str
     attempts: int
     token: UUID
+    extracted: bytes | None = field(default=None, repr=False)
+    transformed: bytes | None = field(default=None, repr=False)
 
 
-_CLAIM = text("""
+_NOT_DURABLE = "SET LOCAL synchronous_commit = off;"
+"""Said by transactions whose loss in a crash of PostgreSQL costs work and nothing else: a claim, a page read or transformed
+is then claimed, read or transformed once more. It spares four of the six times a batch would wait for the disk."""
+
+_CLAIM = text(f"""{_NOT_DURABLE}
     UPDATE batches b SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
            lease_until = now() + make_interval(secs => :lease_s)
       FROM connectors c
      WHERE b.id = :id AND b.stage = :stage AND c.key = b.connector_key AND c.state = 'active'
        AND (b.state = 'ready' AND b.due_at <= now() OR b.state = 'running' AND b.lease_until < now())
     RETURNING b.id, b.connector_key, c.id AS connector_id, b.direction, b.entity, b.queue, b.run_id, b.slice_id,
-              b.read_back_id, b.stage, b.attempts, b.lease_token AS token""")
+              b.read_back_id, b.stage, b.attempts, b.lease_token AS token, b.extracted, b.transformed""")  # noqa: S608 - a constant of ours
 
 _EXTEND = text("""
     UPDATE batches SET lease_until = now() + make_interval(secs => :lease_s)
@@ -106,13 +111,15 @@ _HOLD = text("SELECT id FROM batches WHERE id = :id AND lease_token = :token AND
 
 _READY = "state = 'ready', attempts = 0, lease_token = NULL, lease_until = NULL, due_at = now(), enqueued_at = now()"
 
-_TO_TRANSFORM = text(
-    f"UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, {_READY} WHERE id = :id"  # noqa: S608 - constants of ours
-).bindparams(bindparam("staged", type_=LargeBinary))
-
-_TO_LOAD = text(f"UPDATE batches SET stage = 'load', transformed = :staged, {_READY} WHERE id = :id").bindparams(  # noqa: S608
-    bindparam("staged", type_=LargeBinary)
+_STAGE_PAGE = (
+    f"UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, {_READY} WHERE id = :id"  # noqa: S608
 )
+_TO_TRANSFORM = text(_NOT_DURABLE + _STAGE_PAGE).bindparams(bindparam("staged", type_=LargeBinary))
+_FILL_READ_BACK = text(_STAGE_PAGE).bindparams(bindparam("staged", type_=LargeBinary))
+
+_TO_LOAD = text(
+    f"{_NOT_DURABLE} UPDATE batches SET stage = 'load', transformed = :staged, {_READY} WHERE id = :id"  # noqa: S608
+).bindparams(bindparam("staged", type_=LargeBinary))
 
 _END = text("""
     UPDATE batches SET state = :state, lease_token = NULL, lease_until = NULL, extracted = NULL, transformed = NULL
@@ -193,10 +200,9 @@ def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
     session.execute(_TO_LOAD, {"id": batch_id, "staged": staged})
 
 
-def staged(session: Session, batch_id: int) -> tuple[bytes | None, bytes | None]:
-    """What the earlier stages left: (extracted, transformed)."""
-    row = session.execute(select(Batch.extracted, Batch.transformed).where(Batch.id == batch_id)).one()
-    return row.extracted, row.transformed
+def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
+    """Pipedrive's answers to what was written: the read-back batch has them now, and begins with transform."""
+    session.execute(_FILL_READ_BACK, {"id": batch_id, "staged": staged, "records": records})
 
 
 def end(session: Session, batch_id: int, state: str = "done") -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, func, select, text, update
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, case, func, select, text, update
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from db.base import Base, Count, Created, RowId
 
@@ -98,6 +98,18 @@ def lock_run(session: Session, run_id: int) -> Run:
     ).one()
 
 
+def lock_walk(session: Session, run_id: int, slice_id: int) -> tuple[Run, Slice, int | None]:
+    """(the run, held until the transaction ends; its slice; how far the walk from the other end has come)."""
+    other = aliased(Slice)
+    opposite = case({"ascending": "descending", "descending": "ascending"}, value=Slice.walk)
+    frontier = select(other.frontier).where(other.run_id == run_id, other.walk == opposite).scalar_subquery()
+    query = (
+        select(Run, Slice, frontier).join(Slice, Slice.run_id == Run.id).where(Run.id == run_id, Slice.id == slice_id)
+    )
+    row = session.execute(query.with_for_update(of=Run).execution_options(populate_existing=True)).one()
+    return row[0], row[1], row[2]
+
+
 def running_run(session: Session, connector_key: int, entity: str, kind: str) -> Run | None:
     """The run that is under way, if one is."""
     return session.scalar(
@@ -113,12 +125,6 @@ def latest_runs(session: Session, connector_key: int | None, limit: int = 20) ->
 
 def slices_of(session: Session, run_id: int) -> list[Slice]:
     return list(session.scalars(select(Slice).filter_by(run_id=run_id).order_by(Slice.id)))
-
-
-def frontier_of_other(session: Session, run_id: int, walk: str) -> int | None:
-    """How far the walk from the other end has come."""
-    other = {"ascending": "descending", "descending": "ascending"}.get(walk)
-    return session.scalar(select(Slice.frontier).filter_by(run_id=run_id, walk=other)) if other else None
 
 
 _RESENDS = text("""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy.orm import Session
 
 from db import batch as batches
@@ -25,16 +27,13 @@ def extract_page(batch: ClaimedBatch) -> None:
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key)
         plan = plan_for(session, batch.connector_key, entity)
-    if plan.fields_read_at is None:
-        plan = refresh_plan(wired, entity)
-    with transaction() as session:
         wanted = _page_wanted(session, batch, plan)
+    if plan.fields_read_at is None:
+        wanted = replace(wanted, include_fields=refresh_plan(wired, entity).incoming.include_fields)
     page = pages.read_page(wired.pipedrive, entity, wanted)
     with transaction() as session:
         batches.hold(session, batch)
-        run = run_rows.lock_run(session, batch.run_id or 0)
-        part = session.get_one(Slice, batch.slice_id)
-        other = run_rows.frontier_of_other(session, run.id, part.walk)
+        run, part, other = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
         batches.pass_to_transform(session, batch.id, _pack(page, part.walk, other), page.records)
         _move_on(session, run, part, page, met=pages.have_met(part.walk, page.frontier, other))
         run_rows.count(run, pages=1, read=page.records, requests=wired.calls.requests, tokens=wired.calls.tokens)

@@ -36,13 +36,12 @@ def load_batch(batch: ClaimedBatch) -> None:
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key)
         link = plan_for(session, batch.connector_key, entity).settings.link_users_in_hull
-        extracted, transformed = batches.staged(session, batch.id)
-        staged = unpack_transformed(bytes(transformed or b""))
+        staged = unpack_transformed(bytes(batch.transformed or b""))
         known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
         plan = load_incoming.plan_page(entity, staged.records, known, resend=_resends(session, batch))
         batches.hold(session, batch)
         held = claims.take_claims(session, wired.key, entity, plan.wanted_claims, changed=plan.changed_ids)
-        raw = unpack_page(bytes(extracted or b""))[0] if plan.sendings else []
+        raw = unpack_page(bytes(batch.extracted or b""))[0] if plan.sendings else []
         compress = snapshots.compressor(session, wired.key, entity, raw)
     messages, rows = load_incoming.compose(plan, raw, wired.hull.writer(), held, compress, link=link)
     wired.hull.post_batches(messages, size=settings().firehose_batch)

@@ -87,8 +87,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
     """Work out for each record what differs from Pipedrive; those with nothing to write are told apart, with a reason."""
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, Entity(batch.entity))
-        extracted, _ = batches.staged(session, batch.id)
-    staged, _, _ = unpack_page(bytes(extracted or b""))
+    staged, _, _ = unpack_page(bytes(batch.extracted or b""))
     decisions = [_decide(each, plan, Entity(batch.entity)) for each in staged]
     with transaction() as session:
         batches.hold(session, batch)
@@ -117,8 +116,7 @@ def load_batch(batch: ClaimedBatch) -> None:
     entity = Entity(batch.entity)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key)
-        _, transformed = batches.staged(session, batch.id)
-    decisions, _, _ = unpack_page(bytes(transformed or b""))
+    decisions, _, _ = unpack_page(bytes(batch.transformed or b""))
     to_send = [
         Wanted(hull_id=each["hull_id"], pipedrive_id=each["pipedrive_id"], fields=each["fields"])
         for each in decisions
@@ -242,6 +240,4 @@ def _failure(batch: ClaimedBatch, change: Change, reason: str, detail: str) -> f
 def _hand_to_read_back(session: Session, batch: ClaimedBatch, answers: list[dict[str, Any]]) -> None:
     """Pipedrive's answers become what the read-back batch has extracted: its transform and load are those of any page."""
     if batch.read_back_id is not None:
-        batches.pass_to_transform(
-            session, batch.read_back_id, pack_page(write_lenient({"data": answers})), len(answers)
-        )
+        batches.fill_read_back(session, batch.read_back_id, pack_page(write_lenient({"data": answers})), len(answers))

@@ -25,8 +25,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
     entity = Entity(batch.entity)
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, entity)
-        extracted, _ = batches.staged(session, batch.id)
-    records, above, below = unpack_page(bytes(extracted or b""))
+    records, above, below = unpack_page(bytes(batch.extracted or b""))
     mine = [record for record in records if _is_mine(record, above, below)]
     packed, unknown_option = _transform(mine, plan)
     if unknown_option and _fields_are_stale(plan):

@@ -64,7 +64,6 @@ POINTS: list[tuple[Any, str, bool]] = [
     (batches, "pass_to_transform", True),
     (run_rows, "lock_run", True),
     (batches, "release_waiting", True),
-    (batches, "staged", True),
     (batches, "pass_to_load", True),
     (HullClient, "post_batches", False),
     (HullClient, "post_batches", True),
