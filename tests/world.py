@@ -154,8 +154,8 @@ class World:
 
 
 @contextmanager
-def make_world(*, persons: int = 0, organizations: int = 0) -> Iterator[World]:
-    """Make the world, have every client speak to it, and keep Celery's broker out of it."""
+def make_world(*, persons: int = 0, organizations: int = 0, with_broker: bool = False) -> Iterator[World]:
+    """Make the world and have every client speak to it. Celery's broker stays out of it unless it is asked for."""
     from pipeline.tasks import canvases, control, plans  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     plans._compiled.clear()  # each world counts its settings from 1 again
@@ -164,8 +164,9 @@ def make_world(*, persons: int = 0, organizations: int = 0) -> Iterator[World]:
     hull = create_hull(connector_id=CONNECTOR_ID, secret=HULL_SECRET, organization="hull.test")
     apps = {"http://pipedrive.test": pipedrive.wsgi_app, "http://hull.test": hull.wsgi_app}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(canvases, "wake", lambda _wakeups, countdown_s=None: None)
-        patch.setattr(control, "wake_control", lambda _name, countdown_s=None: None)
+        if not with_broker:
+            patch.setattr(canvases, "wake", lambda _wakeups, countdown_s=None: None)
+            patch.setattr(control, "wake_control", lambda _name, countdown_s=None: None)
         wiring.use_http(lambda: session_for(apps))
         try:
             yield World(company, pipedrive, hull, _add_connector())

@@ -1,0 +1,146 @@
+"""With a real worker and a real broker: messages alone move all work, and they carry ids and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery.contrib.testing.worker import start_worker
+from celery.signals import before_task_publish, task_failure, task_postrun
+
+from db import batch as batches
+from pipeline import telemetry
+from pipeline.domain.kinds import Entity
+from pipeline.settings import settings
+from tests.deliveries import deliver, listen, notify
+from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.world import World, make_world
+
+PATIENCE_S = 30.0
+PREFIX = f"test-{uuid4().hex}:"
+"""Keeps this process's messages apart from those of any other worker on the same broker; Celery keeps its connections."""
+
+
+class Office:
+    """What was published for the worker, what failed there, and a bell that rings after each of its tasks."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.published: list[tuple[str, Any]] = []
+        self.failed: list[str] = []
+        self.bell = Event()
+
+    def note(self, sender: str, body: Any, headers: dict[str, Any], **_more: Any) -> None:
+        self.published.append((sender, [body, headers]))
+
+    def note_failure(self, exception: BaseException, **_more: Any) -> None:
+        self.failed.append(str(exception))
+
+    def ring(self, **_more: Any) -> None:
+        self.bell.set()
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            assert self.bell.wait(PATIENCE_S), "the worker has fallen silent"
+            self.bell.clear()
+
+    def is_idle(self) -> bool:
+        return not self.world.rows("SELECT 1 FROM batches WHERE state IN ('ready', 'running')")
+
+
+@pytest.fixture
+def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    """A worker in a thread. The sweeper finds nothing, so that only messages move work."""
+    monkeypatch.setattr(batches, "sweep", lambda _session, **_options: [])
+    with make_world(with_broker=True) as world:
+        app, office = world.room("app").app, Office(world)
+        before = {name: app.conf[name] for name in ("broker_url", "broker_transport_options")}
+        apart = {**app.conf.broker_transport_options, "global_keyprefix": PREFIX}
+        app.conf.update(broker_url=settings().broker_url, broker_transport_options=apart)
+        app.control.purge()
+        before_task_publish.connect(office.note, weak=False)
+        task_failure.connect(office.note_failure, weak=False)
+        task_postrun.connect(office.ring, weak=False)
+        try:
+            with start_worker(app, perform_ping_check=False, shutdown_timeout=30):
+                yield office
+        finally:
+            before_task_publish.disconnect(office.note)
+            task_failure.disconnect(office.note_failure)
+            task_postrun.disconnect(office.ring)
+            app.conf.update(before)
+            telemetry.configure("error")
+
+
+def ended(world: World, run_id: int) -> Callable[[], bool]:
+    return lambda: world.run(run_id).state != "running"
+
+
+def test_a_fetch_moves_by_messages_alone(office: Office) -> None:
+    world = office.world
+    fill(world, persons=3 * PAGE, organizations=10)
+    age(world)
+
+    run_id = world.start(Entity.PERSON)
+    office.wait_until(ended(world, run_id))
+
+    assert world.run(run_id).state == "done"
+    assert names(world) == in_pipedrive(world)
+    assert office.failed == []
+    attempts = world.rows("SELECT max(attempts) AS most FROM batches")
+    assert attempts[0].most == 1
+
+
+def test_a_webhook_and_a_notification_travel_by_messages(office: Office) -> None:
+    world = office.world
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    fill(world, persons=3, organizations=0)
+    age(world)
+    office.wait_until(ended(world, world.start(Entity.PERSON)))
+    world.room("control").resolve(world.connector_key)
+    said = listen(world)
+    world.company.edit_person(1, name="By webhook")
+    deliver(world, *said)
+    notify(world, {"user": {**world.users()[2], "nickname": "By notification"}, "segments": []})
+
+    world.room("control").wake_control("dispatch")
+    office.wait_until(lambda: names(world) == {1: "By webhook", 2: "By notification", 3: "Person 3"})
+    office.wait_until(office.is_idle)
+
+    assert in_pipedrive(world)[2] == "By notification"
+    assert office.failed == []
+    assert world.rows("SELECT 1 FROM changes") == []
+
+
+def test_a_stage_that_fails_ends_its_chain_with_a_short_word(office: Office) -> None:
+    world = office.world
+    fill(world, persons=1, organizations=0)
+    world.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body={"error": "canary-words"}, count=None)
+
+    run_id = world.start(Entity.PERSON)
+    office.wait_until(ended(world, run_id))
+    office.wait_until(lambda: len(office.failed) == 2)
+
+    assert sorted(office.failed) == ["bad_request: batch 1, extract", "bad_request: batch 2, extract"]
+    assert world.rows("SELECT 1 FROM batches WHERE stage <> 'extract'") == []
+
+
+def test_messages_carry_ids_and_nothing_else(office: Office) -> None:
+    world = office.world
+    emails = [{"value": "canary@example.com", "primary": True}]
+    world.company.create_person(name="Canary Lovelace", emails=emails)
+    world.company.put_raw("person", {"id": 2, "name": "Canary Broken"})
+
+    office.wait_until(ended(world, world.start(Entity.PERSON)))
+    office.wait_until(office.is_idle)
+
+    text = json.dumps(office.published, default=str)
+    assert len(office.published) >= 3
+    assert "canary" not in text.lower()
+    arguments = [body[0] for name, (body, _) in office.published if not name.startswith("control.")]
+    assert all(len(args) == 1 and isinstance(args[0], int) for args in arguments)
+    assert all(body[1] == {} for _, (body, _) in office.published)
