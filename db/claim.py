@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from sqlalchemy import BigInteger, Index, Integer, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Index, Integer, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db.arrays import bigints, texts
 from db.base import Base
 
 
@@ -27,20 +26,21 @@ Wanted = tuple[str, str, int]
 
 _RELEASE = text("""
     DELETE FROM claims c
-     WHERE c.connector_key = :c AND c.entity = :e AND c.pipedrive_id = ANY(:ids)
+     WHERE c.connector_key = :c AND c.entity = :e AND c.pipedrive_id = ANY(CAST(:ids AS bigint[]))
        AND NOT EXISTS (SELECT 1
                          FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
                               AS w(claim, value, id)
-                        WHERE w.claim = c.claim AND w.value = c.value AND w.id = c.pipedrive_id)""").bindparams(
-    bindparam("ids", type_=ARRAY(BigInteger))
-)
+                        WHERE w.claim = c.claim AND w.value = c.value AND w.id = c.pipedrive_id)""")
 
 _TAKE = text("""
-    INSERT INTO claims (connector_key, entity, claim, value, pipedrive_id)
-    SELECT :c, :e, w.claim, w.value, w.id
-      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
-     ORDER BY w.claim, w.value, w.id
-    ON CONFLICT DO NOTHING RETURNING claim, pipedrive_id""")
+    WITH w AS (SELECT * FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
+                             AS w(claim, value, id)),
+         taken AS (INSERT INTO claims (connector_key, entity, claim, value, pipedrive_id)
+                   SELECT :c, :e, w.claim, w.value, w.id FROM w ORDER BY w.claim, w.value, w.id
+                   ON CONFLICT DO NOTHING RETURNING claim, pipedrive_id)
+    SELECT w.claim, w.value, w.id FROM w
+     WHERE NOT EXISTS (SELECT 1 FROM taken WHERE taken.claim = w.claim AND taken.pipedrive_id = w.id)""")
+"""Returns what could not be taken, which is little: it is held by somebody, be it the record itself."""
 
 _HELD_BY_OTHERS = text("""
     SELECT w.claim, w.id, c.pipedrive_id AS holder
@@ -61,20 +61,19 @@ def take_claims(
     """
     scope = {"c": connector_key, "e": entity}
     if ids := sorted(changed):
-        session.execute(_RELEASE, {**scope, **_columns(wanted), "ids": ids})
+        session.execute(_RELEASE, {**scope, **_columns(wanted), "ids": bigints(ids)})
     if not wanted:
         return {}
-    taken = {(row.claim, row.pipedrive_id) for row in session.execute(_TAKE, {**scope, **_columns(wanted)})}
-    rest = [each for each in wanted if (each[0], each[2]) not in taken]
+    rest = [(row.claim, row.value, row.id) for row in session.execute(_TAKE, {**scope, **_columns(wanted)})]
     if not rest:
         return {}
     held = session.execute(_HELD_BY_OTHERS, {**scope, **_columns(rest)})
     return {(row.claim, row.id): row.holder for row in held}
 
 
-def _columns(wanted: Sequence[Wanted]) -> dict[str, list[Any]]:
+def _columns(wanted: Sequence[Wanted]) -> dict[str, str]:
     return {
-        "claims": [claim for claim, _, _ in wanted],
-        "vals": [value for _, value, _ in wanted],
-        "holders": [holder for _, _, holder in wanted],
+        "claims": texts(claim for claim, _, _ in wanted),
+        "vals": texts(value for _, value, _ in wanted),
+        "holders": bigints(holder for _, _, holder in wanted),
     }

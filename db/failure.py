@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 import zstandard
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, bindparam, func, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
-from sqlalchemy.types import Text
 
+from db.arrays import texts
 from db.base import Base, Created, RowId
 
 
@@ -168,14 +168,12 @@ def close_failure(session: Session, failure_id: int, state: str, *, by: str, why
 
 _CLOSE_HEALED = text("""
     UPDATE failures SET state = 'replayed', closed_by = 'pipeline', closed_why = 'came through later', updated_at = now()
-     WHERE connector_key = :c AND state = 'open' AND direction = :d AND entity = :e AND record_id = ANY(:ids)""").bindparams(
-    bindparam("ids", type_=ARRAY(Text))
-)
+     WHERE connector_key = :c AND state = 'open' AND direction = :d AND entity = :e AND record_id = ANY(CAST(:ids AS text[]))""")
 
 
 def close_healed(session: Session, connector_key: int, direction: str, entity: str, record_ids: Sequence[str]) -> None:
     """Close the open failures of records that have come through since."""
-    session.execute(_CLOSE_HEALED, {"c": connector_key, "d": direction, "e": entity, "ids": list(record_ids)})
+    session.execute(_CLOSE_HEALED, {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)})
 
 
 def count_open(session: Session, connector_key: int) -> dict[tuple[str, str], int]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
-from sqlalchemy import Index, Integer, LargeBinary, bindparam, func, select, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Index, Integer, LargeBinary, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
-from sqlalchemy.types import BigInteger, Text
 
+from db.arrays import bigints, texts
 from db.base import Base, RowId
 
 
@@ -79,15 +78,13 @@ class Known:
 
 def known(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> dict[int, Known]:
     """What the id map says of these Pipedrive ids."""
-    rows = session.execute(_KNOWN, {"c": connector_key, "e": entity, "ids": list(pipedrive_ids)})
+    rows = session.execute(_KNOWN, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
     return {row[0]: Known(*row) for row in rows}
 
 
 _KNOWN = text("""
     SELECT pipedrive_id, state, version, digest, delivered, hull_id FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(:ids)""").bindparams(
-    bindparam("ids", type_=ARRAY(BigInteger))
-)
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
 _ADD_SHELLS = text("""
     INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by, resolve_at)
@@ -104,7 +101,9 @@ def add_shells(
     ids = sorted(set(pipedrive_ids))
     if not ids:
         return []
-    return list(session.scalars(_ADD_SHELLS, {"c": connector_key, "e": entity, "ids": ids, "in_hull": in_hull}))
+    return list(
+        session.scalars(_ADD_SHELLS, {"c": connector_key, "e": entity, "ids": bigints(ids), "in_hull": in_hull})
+    )
 
 
 _UNRESOLVED = text("""
@@ -174,14 +173,14 @@ def doubt(session: Session, connector_key: int, entity: str, said: dict[int, byt
 
 def find_by_hull_ids(session: Session, connector_key: int, entity: str, hull_ids: Sequence[str]) -> dict[str, int]:
     """Hull id → Pipedrive id, for those that are joined."""
-    rows = session.execute(_BY_HULL, {"c": connector_key, "e": entity, "ids": list(hull_ids)})
+    rows = session.execute(_BY_HULL, {"c": connector_key, "e": entity, "ids": texts(hull_ids)})
     return {row.hull_id: row.pipedrive_id for row in rows}
 
 
 _BY_HULL = text("""
     SELECT hull_id, pipedrive_id FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(:ids) AND pipedrive_id IS NOT NULL
-       AND state IN ('shell', 'full')""").bindparams(bindparam("ids", type_=ARRAY(Text)))
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND pipedrive_id IS NOT NULL
+       AND state IN ('shell', 'full')""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

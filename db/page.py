@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db.arrays import bigints
 from db.copy import copy_rows
 from db.session import after_commit
 
@@ -59,17 +60,19 @@ _TABLE = text("""
     ) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS""")
 
 _MAPPINGS = text("""
-    INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, state, version, digest, delivered, matched_by)
-    SELECT :connector_key, :entity, pipedrive_id, 'full', version, digest, delivered, :matched_by
-      FROM incoming_page ORDER BY pipedrive_id
-    ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO UPDATE
-       SET version = excluded.version, digest = excluded.digest, delivered = excluded.delivered, updated_at = now(),
-           state = CASE WHEN m.state IN ('shell', 'gone', 'deleted', 'unknown') THEN 'full' ELSE m.state END,
-           resolve_at = CASE WHEN m.hull_id IS NULL THEN coalesce(m.resolve_at, now()) END
-     WHERE m.version <= excluded.version
-    RETURNING pipedrive_id""")
+    WITH kept AS (
+        INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, state, version, digest, delivered, matched_by)
+        SELECT :connector_key, :entity, pipedrive_id, 'full', version, digest, delivered, :matched_by
+          FROM incoming_page ORDER BY pipedrive_id
+        ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO UPDATE
+           SET version = excluded.version, digest = excluded.digest, delivered = excluded.delivered, updated_at = now(),
+               state = CASE WHEN m.state IN ('shell', 'gone', 'deleted', 'unknown') THEN 'full' ELSE m.state END,
+               resolve_at = CASE WHEN m.hull_id IS NULL THEN coalesce(m.resolve_at, now()) END
+         WHERE m.version <= excluded.version
+        RETURNING pipedrive_id)
+    SELECT pipedrive_id FROM incoming_page EXCEPT SELECT pipedrive_id FROM kept""")
 
-_DROP_STALE = text("DELETE FROM incoming_page WHERE NOT pipedrive_id = ANY(:kept)")
+_DROP_STALE = text("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
 
 _SNAPSHOTS = text("""
     INSERT INTO snapshots AS s (connector_key, entity, side, record_id, version, payload)
@@ -92,10 +95,9 @@ def write_page(session: Session, context: PageContext, rows: Sequence[PageRow]) 
     facts = {name: getattr(context, name) for name in PageContext.__slots__}
     _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
-    kept = list(session.scalars(_MAPPINGS, facts))
-    stale = sorted({row.pipedrive_id for row in rows}.difference(kept))
+    stale = sorted(session.scalars(_MAPPINGS, facts))
     if stale:
-        session.execute(_DROP_STALE, {"kept": kept})
+        session.execute(_DROP_STALE, {"stale": bigints(stale)})
     session.execute(_SNAPSHOTS, facts)
     session.execute(_EVENTS, facts)
     return stale

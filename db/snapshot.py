@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import zstandard
-from sqlalchemy import Integer, LargeBinary, bindparam, select, text
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import Integer, LargeBinary, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
-from sqlalchemy.types import Text
 
+from db.arrays import texts
 from db.base import Base
 from pipeline.domain.lenient_json import write_lenient
 
@@ -52,9 +52,7 @@ class SnapshotShape(Base):
 
 _READ = text("""
     SELECT record_id, payload FROM snapshots
-     WHERE connector_key = :c AND entity = :e AND side = :side AND record_id = ANY(:ids)""").bindparams(
-    bindparam("ids", type_=ARRAY(Text))
-)
+     WHERE connector_key = :c AND entity = :e AND side = :side AND record_id = ANY(CAST(:ids AS text[]))""")
 
 
 def compressor(session: Session, connector_key: int, entity: str, sample: Sequence[Any]) -> Compress:
@@ -72,7 +70,7 @@ def read_snapshots(
     session: Session, connector_key: int, entity: str, side: str, record_ids: Sequence[str]
 ) -> dict[str, bytes]:
     """Record id → the record as JSON."""
-    rows = session.execute(_READ, {"c": connector_key, "e": entity, "side": side, "ids": list(record_ids)}).all()
+    rows = session.execute(_READ, {"c": connector_key, "e": entity, "side": side, "ids": texts(record_ids)}).all()
     if not rows:
         return {}
     unpack = zstandard.ZstdDecompressor(dict_data=_find_shape(session, connector_key, entity)).decompress

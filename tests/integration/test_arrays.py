@@ -1,0 +1,31 @@
+"""Array literals: whatever a text holds, PostgreSQL reads back the same."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from db.arrays import bigints, texts
+from db.session import transaction
+
+WORDS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+QUICK = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@QUICK
+@given(st.lists(WORDS | st.sampled_from(["NULL", "{", '"', "\\", '\\"', ",", " a ", "", "a\nb"])))
+def test_texts_come_back_as_they_were(database: str, values: list[str]) -> None:
+    with transaction() as session:
+        back = session.execute(text("SELECT CAST(:values AS text[])"), {"values": texts(values)}).scalar_one()
+
+    assert back == values
+
+
+@QUICK
+@given(st.lists(st.integers(-(2**63), 2**63 - 1)))
+def test_numbers_come_back_as_they_were(database: str, values: list[int]) -> None:
+    with transaction() as session:
+        back = session.execute(text("SELECT CAST(:values AS bigint[])"), {"values": bigints(values)}).scalar_one()
+
+    assert back == values
