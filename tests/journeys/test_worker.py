@@ -61,6 +61,7 @@ def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
         before = {name: app.conf[name] for name in ("broker_url", "broker_transport_options")}
         apart = {**app.conf.broker_transport_options, "global_keyprefix": PREFIX}
         app.conf.update(broker_url=settings().broker_url, broker_transport_options=apart)
+        app._after_fork()  # forget the connections made under other settings
         app.control.purge()
         before_task_publish.connect(office.note, weak=False)
         task_failure.connect(office.note_failure, weak=False)
@@ -73,6 +74,7 @@ def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
             task_failure.disconnect(office.note_failure)
             task_postrun.disconnect(office.ring)
             app.conf.update(before)
+            app._after_fork()
             telemetry.configure("error")
 
 
