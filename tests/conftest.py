@@ -76,7 +76,9 @@ def database_url(servers: embedded.Servers) -> Iterator[str]:
     engine.dispose()
     yield url
     from db.session import engine as in_use  # noqa: PLC0415
+    from db.session import use_database  # noqa: PLC0415
 
+    use_database(url)  # other tests may have named another one since
     in_use().dispose()
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
