@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import re
 import stat
@@ -15,7 +16,7 @@ from cryptography.fernet import Fernet
 from pipeline import settings as settings_module
 from pipeline.settings import Settings, SettingsError, make_data_dir, settings, use, with_local_key
 
-KEY = Fernet.generate_key().decode()
+KEY = base64.urlsafe_b64encode(b"KEY".ljust(32, b"-")).decode()
 OWN_SERVERS = {
     "DATABASE_URL": "postgresql://ada:hunter2@db.example:5432/pipeline",
     "REDIS_URL": "redis://:hunter2@redis.example:6379/0",
