@@ -31,10 +31,10 @@ up: $(RUNTIME) ## Run everything on this machine until Ctrl-C; with credentials 
 	@$(BIN)/pipeline up
 
 test: $(DEV) ## Run the tests, without the slow ones; T="tests/unit -k settings" runs some
-	@$(BIN)/python -m pytest -m "not slow" $(T)
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(T)
 
 test-all: $(DEV) ## Run all tests, the slow ones too
-	@$(BIN)/python -m pytest $(T)
+	@$(BIN)/python -m pytest -n 2 $(T)
 
 check: lint types test-all ## Everything CI checks: lint, types, all tests
 
@@ -59,7 +59,7 @@ lock: ## Pin every dependency anew, with hashes (needs uv)
 	@echo "requirements.lock and requirements-dev.lock are new; now: make check"
 
 guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence
-	@$(BIN)/python -m pytest tests/guide
+	@$(BIN)/python -m tests.guide
 
 clean: ## Remove what was made here: .venv, caches, and the data of the embedded servers
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.embedded remove 2>/dev/null || true; fi
