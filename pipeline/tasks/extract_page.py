@@ -17,6 +17,7 @@ from pipeline.extract import pages
 from pipeline.extract.pages import PageRead, PageWanted
 from pipeline.settings import settings
 from pipeline.tasks import runs
+from pipeline.tasks.page_log import log_missing_fields
 from pipeline.tasks.plans import Plan, plan_for, refresh_plan
 from pipeline.tasks.staging import pack_page
 
@@ -29,13 +30,16 @@ def extract_page(batch: ClaimedBatch) -> None:
         plan = plan_for(session, batch.connector_key, entity)
         wanted = _page_wanted(session, batch, plan)
     if plan.fields_read_at is None:
-        wanted = replace(wanted, include_fields=refresh_plan(wired, entity).incoming.include_fields)
+        plan = refresh_plan(wired, entity)
+        wanted = replace(wanted, include_fields=plan.incoming.include_fields)
     page = pages.read_page(wired.pipedrive, entity, wanted)
     with transaction() as session:
         batches.hold(session, batch)
         run, part, other = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
         batches.pass_to_transform(session, batch.id, _pack(page, part.walk, other), page.records)
         _move_on(session, run, part, page, met=pages.have_met(part.walk, page.frontier, other))
+        if run.pages == 0:
+            log_missing_fields(session, batch, plan.incoming.problems, plan.settings_version)
         run_rows.count(run, pages=1, read=page.records, requests=wired.calls.requests, tokens=wired.calls.tokens)
         runs.release(session, run)
 

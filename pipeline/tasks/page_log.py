@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
@@ -10,6 +11,7 @@ from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.page import PageContext
+from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.reasons import describe
 from pipeline.load import incoming as load_incoming
@@ -131,3 +133,28 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
                 _say(skip, pipedrive_id, "duplicate_claim", claim)
     events.log_events(session, logged)
     plan.counters["failed"] += sum(1 for event in logged if event.event == error)
+
+
+def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence[FieldProblem], version: int) -> None:
+    """Mapped fields that the company does not have: told once for a run, because every record lacks them."""
+    entity = Entity(batch.entity)
+    name = event_name(Direction.INCOMING, entity, Outcome.ERROR)
+    for problem in problems:
+        _say(name, None, problem.reason, problem.field)
+    events.log_events(
+        session,
+        [
+            events.NewEvent(
+                connector_key=batch.connector_key,
+                event=name,
+                entity=entity,
+                cause="fetch" if batch.run_id is not None else "webhook",
+                reason=problem.reason,
+                detail=f"{problem.field}: {problem.detail}",
+                run_id=batch.run_id,
+                batch_id=batch.id,
+                settings_version=version,
+            )
+            for problem in problems
+        ],
+    )

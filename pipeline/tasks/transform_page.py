@@ -9,15 +9,19 @@ from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline import wiring
+from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Entity, Outcome
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import pages
+from pipeline.tasks.page_log import log_missing_fields
 from pipeline.tasks.plans import Plan, plan_for, refresh_plan
 from pipeline.tasks.staging import Trouble, pack_transformed, unpack_page
 
 FIELDS_STALE_AFTER = timedelta(minutes=5)
-"""An option that is not known makes us read the field definitions again, but not more often than this."""
+"""An option that is not known, or a field that is gone, makes us read the field definitions again, but not more often."""
+
+OUTDATED = frozenset({"option_unknown", "field_missing"})
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
@@ -27,14 +31,17 @@ def transform_batch(batch: ClaimedBatch) -> None:
         plan = plan_for(session, batch.connector_key, entity)
     records, above, below = unpack_page(bytes(batch.extracted or b""))
     mine = [record for record in records if _is_mine(record, above, below)]
-    packed, unknown_option = _transform(mine, plan)
-    if unknown_option and _fields_are_stale(plan):
+    packed, outdated = _transform(mine, plan)
+    newly_missing: list[FieldProblem] = []
+    if outdated and _fields_are_stale(plan):
         with transaction() as session:
             wired = wiring.open_connector(session, batch.connector_key)
-        plan = refresh_plan(wired, entity)
-        packed, _ = _transform(mine, plan)
+        fresh = refresh_plan(wired, entity)
+        newly_missing = [problem for problem in fresh.incoming.problems if problem not in plan.incoming.problems]
+        packed, _ = _transform(mine, fresh)
     with transaction() as session:
         batches.hold(session, batch)
+        log_missing_fields(session, batch, newly_missing, plan.settings_version)
         batches.pass_to_load(session, batch.id, packed)
 
 
@@ -50,7 +57,7 @@ def _fields_are_stale(plan: Plan) -> bool:
 
 
 def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:
-    """(what is staged for load, whether an option was named that the field definitions do not know)."""
+    """(what is staged for load, whether a record does not fit the field definitions as we know them)."""
     read = plan.incoming.read
     done, troubles = [], []
     for record in records:
@@ -58,8 +65,8 @@ def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:
             done.append(read(record))
         except (Rejected, Skip) as refused:
             troubles.append(_trouble(record, refused))
-    unknown_option = any(problem.reason == "option_unknown" for each in done for problem in each.problems)
-    return pack_transformed(done, troubles, plan.settings_version), unknown_option
+    outdated = any(problem.reason in OUTDATED for each in done for problem in each.problems)
+    return pack_transformed(done, troubles, plan.settings_version), outdated
 
 
 def _trouble(record: Any, refused: Rejected | Skip) -> Trouble:

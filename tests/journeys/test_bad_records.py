@@ -10,6 +10,7 @@ import pytest
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from tests.journeys.people import LONG_AGO, PAGE, age, fill
+from tests.logs import written
 from tests.world import API_TOKEN, World
 
 EXTERNAL_ID = [{"hull": "email", "service": "email"}, {"hull": "external_id", "service": "name"}]
@@ -201,17 +202,50 @@ def put_at(world: World, at: int, record: dict[str, Any]) -> None:
         )
 
 
-def test_a_field_the_company_does_not_have_stops_only_itself(world: World) -> None:
+def missing(world: World) -> list[tuple[str, int | None, str]]:
+    rows = world.rows("SELECT event, pipedrive_id, detail FROM sync_events WHERE reason = 'field_missing' ORDER BY id")
+    return [(row.event, row.pipedrive_id, row.detail.partition(":")[0]) for row in rows]
+
+
+def test_a_field_the_company_does_not_have_stops_only_itself_and_is_told_once(world: World) -> None:
     gone = "a" * 40
     world.change_settings(
         incoming_user_attributes=[{"hull": "name", "service": "name"}, {"hull": "old", "service": gone}]
     )
-    neighbours(world)
+    fill(world, persons=3 * PAGE, organizations=0)
 
-    run = world.fetch(Entity.PERSON)
+    with written() as lines:
+        run = world.fetch(Entity.PERSON)
 
-    assert (run.state, run.new) == ("done", 5)
-    assert [user["name"] for user in world.users().values()] == [f"Person {number}" for number in range(1, 6)]
+    assert (run.state, run.new) == ("done", 3 * PAGE)
+    assert world.users()[7]["name"] == "Person 7"
+    assert missing(world) == [("incoming.user.error", None, gone)]
+    told = [line for line in lines if line.get("reason") == "field_missing"]
+    assert [(line["event"], line["field"]) for line in told] == [("incoming.user.error", gone)]
+    assert "mapping" in told[0]["advice"]
+
+
+def test_a_field_deleted_in_pipedrive_is_told_once_and_keeps_its_value_in_hull(world: World) -> None:
+    code = next(field.code for field in world.company.custom_fields("person") if field.name == "Customer number")
+    world.change_settings(
+        incoming_user_attributes=[{"hull": "name", "service": "name"}, {"hull": "number", "service": code}]
+    )
+    for number in range(1, 6):
+        world.company.create_person(name=f"Person {number}", custom_fields={code: f"C-{number}"})
+    age(world)
+    world.fetch(Entity.PERSON)
+    world.change_rows("UPDATE field_definitions SET fetched_at = now() - interval '1 h'")
+
+    world.pipedrive.test_client().delete(f"/api/v2/personFields/{code}", headers={"x-api-token": API_TOKEN})
+    for number in range(1, 6):
+        world.company.edit_person(number, name=f"Edited {number}")
+    run = world.fetch(Entity.PERSON, changed_only=True)
+
+    assert run.changed == 5
+    assert missing(world) == [("incoming.user.error", None, code)]
+    assert {user["name"]: user["number"] for user in world.users().values()} == {
+        f"Edited {number}": f"C-{number}" for number in range(1, 6)
+    }
 
 
 @pytest.mark.parametrize("minutes", [0, 60])
