@@ -13,7 +13,9 @@ from db.base import Base
 
 class ClaimHolder(Base):
     __tablename__ = "claims"
-    __table_args__ = (Index("ix_claims_holder", "connector_key", "entity", "pipedrive_id"),)
+    __table_args__ = (Index("ix_claims_holder", "pipedrive_id", "connector_key", "entity"),)
+    """The id stands first: with the connector first, a planner that knows nothing of a new table takes this index for the
+    look-up of a value too, and reads every claim of the entity."""
 
     connector_key: Mapped[int] = mapped_column(Integer, primary_key=True)
     entity: Mapped[str] = mapped_column(primary_key=True)

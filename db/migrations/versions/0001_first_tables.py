@@ -55,7 +55,7 @@ def upgrade() -> None:
         sa.Column("pipedrive_id", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("connector_key", "entity", "claim", "value", name=op.f("pk_claims")),
     )
-    op.create_index("ix_claims_holder", "claims", ["connector_key", "entity", "pipedrive_id"], unique=False)
+    op.create_index("ix_claims_holder", "claims", ["pipedrive_id", "connector_key", "entity"], unique=False)
     op.create_table(
         "connectors",
         sa.Column("key", sa.Integer(), sa.Identity(always=False), nullable=False),
