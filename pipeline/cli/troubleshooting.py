@@ -26,7 +26,6 @@ from pipeline.tasks import setup
 
 OLD_SHELL = timedelta(hours=1)
 """An empty Account may wait for the fetch of Organizations this long before something is wrong."""
-OLD_FIELDS = timedelta(days=1)
 
 OK, NOTE, BAD = "ok", "note", "bad"
 
@@ -114,18 +113,31 @@ def no_updates(case: Case) -> Iterator[Finding]:
 
 
 def no_fields(case: Case) -> Iterator[Finding]:
+    """The way out: what is mapped, whom the segments let through, what Hull told us, and what became of it."""
     for entity in Entity:
-        fields = connectors.find_fields(case.session, case.connector.key, entity)
-        if fields is None:
-            yield Finding(level=NOTE, text=f"the fields of {entity.plural} have not been read yet")
-            continue
-        mapped = {row.service for row in case.settings.incoming(entity)}
-        custom = [row for row in fields.rows if isinstance(row, dict) and row.get("is_custom_field")]
-        left = [str(row.get("field_name")) for row in custom if row.get("field_code") not in mapped]
-        old = datetime.now(UTC) - fields.fetched_at > OLD_FIELDS
-        text = f"fields of {entity.plural} read {_ago(fields.fetched_at)}; {len(left)} of {len(custom)} custom ones are not mapped"
-        step = f"map what you miss: pipeline settings set {case.name} FILE; then: pipeline fetch {entity.plural} {case.name}"
-        yield Finding(level=NOTE if left or old else OK, text=text, next_step=step if left else "")
+        yield _sent(case, entity)
+    told = delivery.last_delivery(case.session, case.connector.key, "hull")
+    if told is None:
+        step = f"check that Hull can reach PUBLIC_URL, and that connector {case.connector.id} is installed there"
+        yield Finding(level=NOTE, text="Hull has sent no notification yet", next_step=step)
+    else:
+        yield Finding(level=OK, text=f"last notification {_ago(told)}")
+    for entity in Entity:
+        last = events.last_event(case.session, case.connector.key, f"outgoing.{entity.hull}.success")
+        level = NOTE if last is None else OK
+        yield Finding(level=level, text=f"last outgoing.{entity.hull}.success: {_ago(last) if last else 'never'}")
+    yield from _left_out(case, "outgoing")
+
+
+def _sent(case: Case, entity: Entity) -> Finding:
+    name, is_person = entity.hull, entity is Entity.PERSON
+    segments = case.settings.synchronized_user_segments if is_person else case.settings.synchronized_account_segments
+    mapped = len(case.settings.outgoing(entity))
+    text = f"outgoing {name}s: {mapped} attributes mapped, {len(segments)} segments synchronised"
+    if mapped and segments:
+        return Finding(level=OK, text=text)
+    missing = f"outgoing_{name}_attributes" if not mapped else f"synchronized_{name}_segments"
+    return Finding(level=NOTE, text=text, next_step=f"set {missing}: pipeline settings set {case.name} FILE")
 
 
 def empty_accounts(case: Case) -> Iterator[Finding]:
@@ -191,11 +203,11 @@ def _fetched(case: Case, entity: Entity) -> Finding:
     return Finding(level=OK, text=what)
 
 
-def _left_out(case: Case) -> Iterator[Finding]:
-    """What was skipped or refused on the way in, by reason, most first."""
+def _left_out(case: Case, direction: str = "incoming") -> Iterator[Finding]:
+    """What was skipped or refused on the way, by reason, most first."""
     counts = events.count_events(case.session, case.connector.key)
     for (event, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
-        if event.startswith("incoming.") and event.endswith((".skip", ".error")) and reason:
+        if event.startswith(f"{direction}.") and event.endswith((".skip", ".error")) and reason:
             known = REASONS.get(reason)
             text = f"{event} {count:,} times, {reason}: {known.meaning if known else ''}"
             yield Finding(level=NOTE, text=text, next_step=known.advice if known else "")
