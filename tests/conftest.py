@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 telemetry.configure("error")
 
+COUNT_FROM_ONE = """
+    SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
+      FROM pg_sequences WHERE last_value IS NOT NULL"""
+
 
 def pytest_sessionfinish() -> None:
     if MADE_HERE and "PYTEST_XDIST_WORKER" not in os.environ:
@@ -109,9 +113,10 @@ def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
     )
     use_database(database_url)
     yield database_url
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
     with engine().begin() as connection:
-        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+        for table in reversed(Base.metadata.sorted_tables):  # of small tables, TRUNCATE would take ten times as long
+            connection.execute(table.delete())
+        connection.execute(text(COUNT_FROM_ONE))
     settings_room.use(None)
 
 
