@@ -55,8 +55,9 @@ def retries(logs: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("skip", [0, 2])
 @pytest.mark.parametrize(("kind", "options", "reason"), PASSING)
 def test_trouble_that_passes_is_waited_out(
-    world: World, kind: Any, options: dict[str, Any], reason: str, skip: int
+    world: World, kind: Any, options: dict[str, Any], reason: str, skip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipeline.tasks.stage.backoff_s", lambda _attempt: 30.0)  # longer than a slow machine takes
     crowd(world)
     world.pipedrive.faults.add(LIST, kind, **options, skip=skip)
 

@@ -277,3 +277,24 @@ def test_a_value_that_could_not_be_read_stays_in_hull_and_can_be_cleared_later(w
 
     assert stayed == "Ada"
     assert "pipedrive/name" not in world.users()[1]
+
+
+def test_two_edits_within_one_second_end_with_the_later_one(world: World) -> None:
+    said = listen(world)
+    world.company.create_person(name="Ada", emails=[{"value": "ada@example.com"}])
+    deliver(world, *said)
+    world.work()
+    record = world.company.record("person", 1) or {}
+    world.company.put_raw("person", {**record, "name": "Ada L."})
+    deliver(world, {**said[0], "meta": {**said[0]["meta"], "id": "second-edit"}})
+    world.work()
+    world.company.put_raw("person", {**record, "name": "Ada Lovelace"})
+
+    world.later()
+    world.work()
+
+    assert world.users()[1]["pipedrive/name"] == "Ada Lovelace"
+    for _ in range(2):
+        world.later()
+        world.work()
+    assert world.rows("SELECT 1 FROM changes") == []
