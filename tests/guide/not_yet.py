@@ -15,7 +15,6 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
     ),
     ("User Identity", "a User that is not found in Pipedrive is created there.", "outgoing creation"),
     ("Incoming Users", 'the button for Persons under "Actions".', "setup from Hull"),
-    ("Incoming Users", "registering the webhooks as part of adding a connector.", "setup from Hull"),
     ("Incoming Users", "marking a User whose Person was deleted.", "deletes and merges"),
     ("Outgoing Users", "attaching a Person to the Organization of the User's Account.", "outgoing links"),
     (

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
+from pipeline.tasks.webhooks import ensure_webhooks
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_acme, add_ada, told
 from tests.journeys.people import fill
@@ -169,3 +170,12 @@ def test_links_can_be_switched_off(world: World) -> None:
 
     assert world.users()[ada].get("account_id") is None
     assert world.accounts() == {}
+
+
+@pytest.mark.guide("Incoming Users", "Adding a connector registers the webhooks, for Persons and for Organizations.")
+def test_adding_a_connector_registers_webhooks(world: World) -> None:
+    assert sorted(ensure_webhooks(world.connector_key)) == ["organization", "person"]
+
+    subscribed = world.pipedrive.subscriptions.by_id.values()
+    assert sorted(each["event_object"] for each in subscribed) == ["organization", "person"]
+    assert ensure_webhooks(world.connector_key) == []
