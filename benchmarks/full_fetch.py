@@ -43,10 +43,10 @@ def main() -> None:
 
 
 def _fetch(running: Stage, name: str, *, changed_only: bool) -> dict[str, Any]:
-    from db.run import Run  # noqa: PLC0415 - the environment must stand before our settings are read
-    from db.session import transaction  # noqa: PLC0415
-    from pipeline.domain.kinds import Entity  # noqa: PLC0415
-    from pipeline.tasks.runs import start_run  # noqa: PLC0415
+    from db.run import Run
+    from db.session import transaction
+    from pipeline.domain.kinds import Entity
+    from pipeline.tasks.runs import start_run
 
     sent_before, cpu_before, started = _messages(running), running.cpu_s(), time.monotonic()
     ids = [start_run(running.connector_key, entity, cause="benchmark", changed_only=changed_only) for entity in Entity]

@@ -54,11 +54,11 @@ def main() -> int:
 
 
 def _fetch_under_fire(running: Stage, kills: int, dice: random.Random) -> tuple[float, dict[str, Any]]:
-    from sqlalchemy import text  # noqa: PLC0415
+    from sqlalchemy import text
 
-    from db.session import transaction  # noqa: PLC0415 - the environment must stand before our settings are read
-    from pipeline.domain.kinds import Entity  # noqa: PLC0415
-    from pipeline.tasks.runs import start_run  # noqa: PLC0415
+    from db.session import transaction
+    from pipeline.domain.kinds import Entity
+    from pipeline.tasks.runs import start_run
 
     worker = start_worker(2)
     started = time.monotonic()
@@ -113,9 +113,9 @@ def compare(running: Stage) -> Counter[str]:
 
 
 def _compare_id_map(found: dict[str, dict[int, dict[str, Any]]]) -> Counter[str]:
-    from sqlalchemy import text  # noqa: PLC0415
+    from sqlalchemy import text
 
-    from db.session import transaction  # noqa: PLC0415 - as above
+    from db.session import transaction
 
     problems: Counter[str] = Counter()
     with transaction() as session:

@@ -131,11 +131,11 @@ def _face(remotes: tuple[serve.Running, serve.Running], folder: Path) -> None:
 
 
 def _add_connector(pipedrive_url: str, hull_url: str, credentials: Credentials) -> int:
-    from db import connector as connectors  # noqa: PLC0415 - the environment must stand before our settings are read
-    from db.migrate import migrate  # noqa: PLC0415
-    from db.session import engine, transaction  # noqa: PLC0415
-    from pipeline.environment import begin  # noqa: PLC0415
-    from pipeline.vault import Vault  # noqa: PLC0415
+    from db import connector as connectors
+    from db.migrate import migrate
+    from db.session import engine, transaction
+    from pipeline.environment import begin
+    from pipeline.vault import Vault
 
     vault = Vault(begin().secret_keys)
     migrate(engine())
@@ -195,7 +195,7 @@ def _worker(processes_: int) -> Iterator[subprocess.Popen[bytes]]:
 
 def _wait_until_ready() -> None:
     """A worker imports for seconds before it takes its first message; that is no part of any flow."""
-    from pipeline.tasks.app import app  # noqa: PLC0415 - the environment must stand before our settings are read
+    from pipeline.tasks.app import app
 
     for _ in range(READY_TRIES):
         if app.control.ping(timeout=0.5):
@@ -204,15 +204,15 @@ def _wait_until_ready() -> None:
 
 
 def _servers() -> dict[str, int]:
-    from pipeline import embedded  # noqa: PLC0415 - as above
-    from pipeline.settings import Settings  # noqa: PLC0415
+    from pipeline import embedded
+    from pipeline.settings import Settings
 
     states = embedded.status(Settings.from_env(os.environ))
     return {name: state.server_pid for name, state in states.items() if state.server_pid}
 
 
 def _end_servers() -> None:
-    from pipeline import embedded  # noqa: PLC0415
-    from pipeline.settings import Settings  # noqa: PLC0415
+    from pipeline import embedded
+    from pipeline.settings import Settings
 
     embedded.remove(Settings.from_env(os.environ))
