@@ -56,21 +56,24 @@ def dispatch() -> None:
 
 @app.task(name="control.start_scheduled")
 def start_scheduled() -> None:
-    """Start the full fetches whose time has come. Times that were missed are caught up once."""
+    """Start the full fetches whose time has come. Times that were missed are caught up once.
+
+    The schedule's row is held until its runs stand in the database: a crash in between starts them again, and skips no night.
+    """
     with transaction() as session:
-        due = schedule.take_due(session)
-        for row in due:
+        for row in schedule.take_due(session):
+            if connectors.get_connector(session, row.connector_key).state == "active":
+                _start_full_fetch(row.connector_key)
             row.last_run_at = datetime.now(UTC)
             row.next_run_at = next_time(row.cron, row.last_run_at)
-        keys = [
-            row.connector_key for row in due if connectors.get_connector(session, row.connector_key).state == "active"
-        ]
-    for connector_key in keys:
-        for entity in Entity:
-            try:
-                runs.start_run(connector_key, entity, cause="schedule", changed_only=True)
-            except runs.RunInProgress as under_way:
-                logger().info("incoming.job.skip", type=entity.hull, run_id=under_way.run_id, reason="run_in_progress")
+
+
+def _start_full_fetch(connector_key: int) -> None:
+    for entity in Entity:
+        try:
+            runs.start_run(connector_key, entity, cause="schedule", changed_only=True)
+        except runs.RunInProgress as under_way:
+            logger().info("incoming.job.skip", type=entity.hull, run_id=under_way.run_id, reason="run_in_progress")
 
 
 def next_time(cron: str, after: datetime) -> datetime:

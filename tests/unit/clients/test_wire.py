@@ -168,7 +168,7 @@ def test_an_answer_cut_short_is_no_json(session: requests.Session) -> None:
 
 
 def test_chunked_answers_are_joined_and_their_end_is_awaited(session: requests.Session) -> None:
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     server = Scripted(answers_with(head + b"3\r\n[1,\r\n2\r\n2]\r\n0\r\n\r\n"), answers_with(head + b"3\r\n[1,\r\n"))
 
     whole = Wire(session).call(Request(method="GET", url=server.url, headers={}))
