@@ -27,6 +27,9 @@ class Connector(Base):
     name: Mapped[str] = mapped_column(unique=True)
     hull_organization: Mapped[str]
     pipedrive_company: Mapped[str | None]
+    """The origin its API is called at; it changes when the company renames its domain."""
+    company_id: Mapped[int | None]
+    """Pipedrive's own number of the company: what says that two authorisations are of the same one."""
     state: Mapped[str] = mapped_column(server_default="active")
     """`active` or `paused`; a paused connector keeps its work and does none."""
     pause_reason: Mapped[str | None]
@@ -40,8 +43,9 @@ class Credential(Base):
 
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
-    """`hull_secret`, `pipedrive_api_token`, `webhook_password`, `webhook_path`."""
+    """`hull_secret`, `pipedrive_api_token`, `pipedrive_access_token`, `pipedrive_refresh_token`, `webhook_…`."""
     ciphertext: Mapped[bytes] = mapped_column(LargeBinary)
+    expires_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

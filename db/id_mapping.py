@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
-from sqlalchemy import Index, Integer, LargeBinary, func, select, text
+from sqlalchemy import Index, Integer, LargeBinary, SmallInteger, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import bigints, texts
@@ -58,6 +58,9 @@ class IdMapping(Base):
     matched_by: Mapped[str]
     """How the two were joined: `fetched`, `referenced`, `webhook`, or the claim that matched."""
     merged_into: Mapped[int | None]
+    absences: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    """How many answers in a row left this id out, though it was asked for; any answer that has it counts from 0 again."""
+    deleted_at: Mapped[datetime | None]
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     resolve_at: Mapped[datetime | None] = mapped_column(server_default=func.now())

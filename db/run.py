@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, case, func, select, text, update
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, Integer, case, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from db.base import Base, Count, Created, RowId
@@ -55,6 +55,16 @@ class Run(Base):
     messages: Mapped[Count]
     requests: Mapped[Count]
     tokens: Mapped[Count]
+
+
+class PageIds(Base):
+    """The ids that one page of a run listed: what the id map holds and no page listed may have been deleted."""
+
+    __tablename__ = "page_ids"
+
+    run_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    batch_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
 
 
 COUNTERS = (

@@ -16,8 +16,9 @@ class Schedule(Base):
 
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"), primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
-    """`full_fetch`."""
-    cron: Mapped[str]
+    """`full_fetch` by cron; `incremental` and `webhooks` by interval."""
+    cron: Mapped[str | None]
+    interval_s: Mapped[int | None] = mapped_column(Integer)
     next_run_at: Mapped[datetime]
     last_run_at: Mapped[datetime | None]
 

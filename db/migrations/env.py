@@ -10,12 +10,32 @@ from typing import Any
 from alembic import context
 from sqlalchemy import text
 
-from db import base, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot, sync_event
+from db import (
+    authorisation,
+    base,
+    batch,
+    change,
+    claim,
+    connector,
+    delivery,
+    failure,
+    id_mapping,
+    run,
+    schedule,
+    snapshot,
+    subscription,
+    sync_event,
+    token_ledger,
+    watermark,
+)
 
 MIGRATION_LOCK = 0x68756C6C
 LOCK_TIMEOUT_MS = 5_000
 
-SUBJECTS = (batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot, sync_event)
+SUBJECTS = (
+    (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
+    (subscription, sync_event, token_ledger, watermark),
+)
 """Imported so that their tables stand in the metadata."""
 
 
