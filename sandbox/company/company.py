@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from sandbox.company import store, writes
+from sandbox.company.acting import current_act
 from sandbox.company.bodies import Record, blank, decode, encode, plain_integer, reshape, seconds
 from sandbox.company.catalogue import make_fields
 from sandbox.company.checks import Context
@@ -312,7 +313,14 @@ class Company:
         source: Source,
     ) -> None:
         event = Event(
-            action=action, entity=entity, id=record_id, before=before, after=after, moment=moment, source=source
+            action=action,
+            entity=entity,
+            id=record_id,
+            before=before,
+            after=after,
+            moment=moment,
+            source=source,
+            act=current_act(),
         )
         for listener in self.listeners:
             listener(event)

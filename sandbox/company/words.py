@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from sandbox.company.acting import Act
 from sandbox.company.bodies import Record
 from sandbox.company.fields import Entity
 
@@ -34,6 +35,7 @@ class Event:
     after: Record | None
     moment: float
     source: Source
+    act: Act = field(default_factory=Act)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from sandbox.company import Company, Entity, Event, Field, Record
 from sandbox.company.fields import ADDRESS_PARTS, FIRMOGRAPHICS
 from sandbox.pipedrive.webhooks import milliseconds
 
+OWNER_ONLY = 1
 KEPT: dict[Entity, tuple[str, ...]] = {
     "person": (
         "add_time", "custom_fields", "emails", "first_name", "id", "label_ids", "last_name", "name", "org_id", "owner_id",
@@ -36,28 +37,36 @@ def payload(company: Company, event: Event, subscription: dict[str, Any], *, att
 
 
 def _meta(company: Company, event: Event, subscription: dict[str, Any], attempt: int) -> dict[str, Any]:
-    user = str(company.users[0].id)
+    trace = f"{event.entity}:{event.id}:{event.moment}"
     # The event's id stays the same for every attempt, which is what a receiver folds retries by.
-    name = f"{event.entity}:{event.id}:{event.moment}:{event.action}:{subscription['id']}"
+    name = f"{trace}:{event.action}:{subscription['id']}"
     return {
         "action": event.action,
         "entity": event.entity,
         "entity_id": str(event.id),
         "company_id": str(company.id),
-        "correlation_id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{event.entity}:{event.id}:{event.moment}")),
+        "correlation_id": str(event.act.correlation or uuid.uuid5(uuid.NAMESPACE_OID, trace)),
         "id": str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
-        "is_bulk_edit": False,
+        "is_bulk_edit": event.act.bulk,
         "timestamp": milliseconds(event.moment),
         "type": subscription["type"],
-        "user_id": user,
+        "user_id": str(event.act.user_id or company.users[0].id),
         "version": subscription["version"],
         "webhook_id": str(subscription["id"]),
         "webhook_owner_id": str(subscription["owner_id"]),
         "change_source": event.source,
         "attempt": attempt,
         "host": f"{company.domain}.pipedrive.com",
-        "permitted_user_ids": [str(user.id) for user in company.users],
+        "permitted_user_ids": [str(user_id) for user_id in permitted_users(company, event)],
     }
+
+
+def permitted_users(company: Company, event: Event) -> list[int]:
+    """List who may see the record: everybody, or its owner and the admins where it is visible to its owner only."""
+    record = event.after or event.before or {}
+    if record.get("visible_to") != OWNER_ONLY:
+        return [user.id for user in company.users]
+    return [user.id for user in company.users if user.admin or user.id == record.get("owner_id")]
 
 
 def _described(entity: Entity, record: Record, fields: dict[str, Field]) -> Record:
