@@ -54,7 +54,7 @@ broker_transport_options = (
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 
 worker_send_task_events = True
-task_send_sent_event = True
+task_send_sent_event = False  # Flower shows when a task was received; three more messages a batch would tell nothing else
 task_track_started = True
 beat_enable_remote_control = True
 

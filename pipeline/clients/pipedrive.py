@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 import requests
 
-from pipeline.clients.http import json_answer
+from pipeline.clients.http import json_answer, read_json
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
 from pipeline.clients.wire import OnCall
 from pipeline.domain.kinds import Entity
+from pipeline.domain.page_scan import scan_page, usable_id
 from pipeline.errors import Retryable
 
 Record = dict[str, Any]
@@ -27,13 +29,19 @@ MAX_IDS = 100
 SEARCH_FIELDS: Final[Mapping[Entity, str]] = {Entity.PERSON: "email", Entity.ORGANIZATION: "name"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page of a list: the body as it came, the records in it, and the cursor of the next page or None."""
+    """One page of a list: the body as it came, the id of each record or None, and the cursor of the next page or None."""
 
     body: bytes = field(repr=False)
-    records: list[Any] = field(repr=False)
+    ids: list[int | None] = field(repr=False)
     next_cursor: str | None
+
+    @cached_property
+    def records(self) -> list[Any]:
+        """The records, parsed when first asked for."""
+        found: list[Any] = read_json(self.body, max_depth=None)["data"]
+        return found
 
 
 class PipedriveClient:
@@ -43,6 +51,7 @@ class PipedriveClient:
     auth      headers that authenticate (`Authorization` or `x-api-token`), or a callable that gives them for each call
     renew     given the headers a 401 refused, returns others worth one more try, or None
     limiter   shared burst limits; None sends at once
+    budget    the company's daily budget; None spends without counting
     """
 
     def __init__(
@@ -52,11 +61,12 @@ class PipedriveClient:
         base_url: str,
         auth: Headers | Callable[[], Headers],
         limiter: BurstLimiter | None = None,
+        budget: Budget | None = None,
         on_call: OnCall | None = None,
         renew: Callable[[Headers], Headers | None] | None = None,
     ) -> None:
         self._calls = PipedriveCalls(
-            session, base_url=base_url, auth=auth, limiter=limiter, on_call=on_call, renew=renew
+            session, base_url=base_url, auth=auth, limiter=limiter, budget=budget, on_call=on_call, renew=renew
         )
 
     def __repr__(self) -> str:
@@ -173,11 +183,14 @@ class PipedriveClient:
 
     def _page(self, path: str, operation: str, query: Mapping[str, Any]) -> Page:
         response = self._calls.send(operation, "GET", path, query=query)
+        if scan := scan_page(response.body):
+            return Page(body=response.body, ids=scan.ids, next_cursor=scan.next_cursor or None)
         answer = json_answer(response, max_depth=None)
         data = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(data, list):
             raise Retryable("page_malformed", f"{path}: `data` is no list")
-        return Page(body=response.body, records=data, next_cursor=_next_cursor(answer, path))
+        ids = [usable_id(record.get("id")) if isinstance(record, dict) else None for record in data]
+        return Page(body=response.body, ids=ids, next_cursor=_next_cursor(answer, path))
 
     def _record(self, operation: str, method: str, path: str, values: Mapping[str, Any] | None = None) -> Record:
         data = self._data(operation, method, path, values=values)

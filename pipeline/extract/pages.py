@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
+from pipeline.domain.page_scan import usable_id
 from pipeline.errors import Rejected
 
 CHUNK_OF_IDS = 100
@@ -37,12 +38,14 @@ class PageWanted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRead:
     """body      the answer as it came
+    ids       those of its records, where they have one that is usable
     frontier  the last id read now
     ended     no page follows
     """
 
     body: bytes
     records: int
+    ids: list[int]
     next_cursor: str | None
     frontier: int | None
     ended: bool
@@ -65,18 +68,19 @@ def read_page(pipedrive: PipedriveClient, entity: Entity, wanted: PageWanted) ->
     )
     if page.next_cursor is not None and page.next_cursor == wanted.cursor:
         raise Rejected("page_repeats", f"{entity.plural}, {wanted.walk}: the cursor came again")
-    frontier = None if by_time else _advance(wanted, page.records, entity)
+    ids = [record_id for record_id in page.ids if record_id is not None]
+    frontier = None if by_time else _advance(wanted, ids, entity)
     return PageRead(
         body=page.body,
-        records=len(page.records),
+        records=len(page.ids),
+        ids=ids,
         next_cursor=page.next_cursor,
         frontier=frontier,
         ended=page.next_cursor is None,
     )
 
 
-def _advance(wanted: PageWanted, records: list[Any], entity: Entity) -> int | None:
-    ids = ids_of(records)
+def _advance(wanted: PageWanted, ids: list[int], entity: Entity) -> int | None:
     if not ids:
         return wanted.frontier
     furthest = ids[-1]
@@ -98,9 +102,8 @@ def ids_of(records: list[Any]) -> list[int]:
 
 
 def id_of(record: Any) -> int | None:
-    """The id of a record, None where none of Pipedrive's stands: `true` or -1 must not make two walks believe they met."""
-    record_id = record.get("id") if isinstance(record, dict) else None
-    return record_id if type(record_id) is int and 0 < record_id < 2**63 else None
+    """The id of a record, None where it has none that is usable."""
+    return usable_id(record.get("id")) if isinstance(record, dict) else None
 
 
 def _beyond(walk: str, record_id: int, frontier: int) -> bool:

@@ -12,6 +12,7 @@ not both be sent under it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,6 @@ from db.page import PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull_messages import MessageWriter
 from pipeline.domain.kinds import Claim, Entity, anonymous_id
-from pipeline.domain.lenient_json import write_lenient
 
 Record = dict[str, Any]
 """An IncomingRecord as it was staged."""
@@ -95,7 +95,7 @@ def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool
 
 def compose(
     plan: PagePlan,
-    raw: list[Any],
+    bodies: Mapping[int, bytes],
     writer: MessageWriter,
     held: dict[tuple[str, int], int],
     compress: Compress,
@@ -104,10 +104,9 @@ def compose(
 ) -> tuple[list[bytes], list[PageRow]]:
     """The messages for Hull, in order, and the rows that keep what was said.
 
-    raw   the page's records as Pipedrive gave them, for the snapshots
-    held  (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
+    bodies  Pipedrive id → the record as Pipedrive gave it, for the snapshots
+    held    (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
     """
-    as_given = _by_id(raw)
     messages: list[bytes] = []
     rows: list[PageRow] = []
     write = writer.user_traits if plan.entity is Entity.PERSON else writer.account_traits
@@ -125,22 +124,12 @@ def compose(
         if link and organization_id is not None:
             account = b'{"anonymous_id":"pipedrive:%d"}' % organization_id
             messages.append(writer.link_traits(who, account, b'{"pipedrive/id":%d}' % organization_id))
-        snapshot = compress(write_lenient(as_given[pipedrive_id]))
+        snapshot = compress(bodies[pipedrive_id])
         changed = sending.before is not None
         rows.append(_changed_row(sending, kept, snapshot) if changed else _row(sending, delivered, snapshot))
     plan.counters["messages"] += len(messages)
     plan.counters["links"] += len(messages) - len(rows)
     return messages, rows
-
-
-def _by_id(raw: list[Any]) -> dict[int, Any]:
-    """Id → record as given; of two with one id the later listed, which a walk by time lists in order of age."""
-    return {int(record["id"]): record for record in raw if isinstance(record, dict) and _is_id(record.get("id"))}
-
-
-def _is_id(value: Any) -> bool:
-    """Whether transform takes this for an id: not `true`, and no digits without end."""
-    return type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18)
 
 
 def _nulls(attributes: Record, before: Record | None) -> Record:

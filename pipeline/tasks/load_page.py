@@ -26,7 +26,7 @@ from pipeline.settings import settings
 from pipeline.tasks import live, runs
 from pipeline.tasks.page_log import log_problems, log_troubles, page_context, page_event
 from pipeline.tasks.plans import plan_for
-from pipeline.tasks.staging import unpack_page, unpack_transformed
+from pipeline.tasks.staging import unpack_bodies, unpack_transformed
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
@@ -46,9 +46,9 @@ def load_batch(batch: ClaimedBatch) -> None:
         plan = load_incoming.plan_page(entity, staged.records, known, resend=_resends(session, batch))
         batches.hold(session, batch)
         held = claims.take_claims(session, wired.key, entity, plan.wanted_claims, changed=plan.changed_ids)
-        raw = unpack_page(bytes(batch.extracted or b""))[0] if plan.sendings else []
-        compress = snapshots.compressor(session, wired.key, entity, raw)
-    messages, rows = load_incoming.compose(plan, raw, wired.hull.writer(), held, compress, link=link)
+        bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings else {}
+        compress = snapshots.compressor(session, wired.key, entity, bodies.values())
+    messages, rows = load_incoming.compose(plan, bodies, wired.hull.writer(), held, compress, link=link)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
         with transaction() as session:

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 import zstandard
 
-from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.page_scan import split_page
 
 LEVEL = 1
 
@@ -48,6 +49,22 @@ def unpack_page(staged: bytes) -> tuple[list[Any], int | None, int | None]:
     bounds, _, body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")
     above, below = orjson.loads(bounds)
     return read_lenient(body)["data"], above, below
+
+
+def unpack_bodies(staged: bytes) -> dict[int, bytes]:
+    """Id → the record as Pipedrive gave it, for every record of a staged page; of two with one id the later listed, which a
+    walk by time lists in order of age."""
+    body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")[2]
+    bodies = split_page(body)
+    if bodies is not None:
+        return bodies
+    records = [record for record in read_lenient(body)["data"] if isinstance(record, dict) and _is_id(record.get("id"))]
+    return {int(record["id"]): write_lenient(record) for record in records}
+
+
+def _is_id(value: Any) -> bool:
+    """Whether transform takes this for an id: not `true`, and no digits without end."""
+    return type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18)
 
 
 def pack_transformed(records: list[Any], troubles: list[Trouble], version: int) -> bytes:

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pipeline.domain.incoming import FieldProblem, IncomingRecord
-from pipeline.tasks.staging import Trouble, pack_page, pack_transformed, unpack_page, unpack_transformed
+from pipeline.tasks.staging import (
+    Trouble,
+    pack_page,
+    pack_transformed,
+    unpack_bodies,
+    unpack_page,
+    unpack_transformed,
+)
 
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers(-(2**53), 2**53) | some.text(),
@@ -37,6 +44,32 @@ def test_a_page_takes_less_room_than_it_came_in() -> None:
     body = json.dumps({"data": [{"id": number, "name": "Ada Lovelace"} for number in range(500)]}).encode()
 
     assert len(pack_page(body)) < len(body) / 4
+
+
+def staged_bodies(data: str) -> dict[int, bytes]:
+    return unpack_bodies(pack_page(b'{"success": true, "data": %b}' % data.encode()))
+
+
+def test_every_record_of_a_page_is_found_as_it_stood_there() -> None:
+    assert staged_bodies('[{"id": 1, "name":  "Zo\u00eb"}, {"id":2}]') == {
+        1: '{"id": 1, "name":  "Zo\u00eb"}'.encode(),
+        2: b'{"id":2}',
+    }
+
+
+def test_of_two_records_with_one_id_the_later_is_the_newer() -> None:
+    assert staged_bodies('[{"id":1,"name":"old"},{"id":1,"name":"new"}]') == {1: b'{"id":1,"name":"new"}'}
+
+
+@pytest.mark.parametrize(
+    "odd", ["true", "null", "[1]", '{"name":"no id"}', '{"id":true}', '{"id":"x"}', '{"id":1.5}', '{"id":[]}']
+)
+def test_what_has_no_id_does_not_hide_its_neighbours(odd: str) -> None:
+    assert staged_bodies(f'[{odd},{{"id":7}}]') == {7: b'{"id":7}'}
+
+
+def test_an_id_that_came_as_text_is_an_id() -> None:
+    assert staged_bodies('[{"id":"7","name":"Ada"}]') == {7: b'{"id":"7","name":"Ada"}'}
 
 
 def test_records_and_troubles_come_out_as_dicts() -> None:

@@ -1,0 +1,71 @@
+"""What a page of records says without being read whole: the ids in it, the cursor of the next page, each record's own bytes.
+
+msgspec checks the whole text, skips what it is not asked for, and keeps the rest as it came: 2 µs a record of 1.7 KB where
+parsing takes 11 µs. A page in which anything asked for has an unexpected type is None here, and must be read whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+
+class _Head(msgspec.Struct):
+    id: int | None = None
+
+
+class _More(msgspec.Struct):
+    next_cursor: str | None = None
+
+
+class _Heads(msgspec.Struct):
+    data: list[_Head]
+    additional_data: _More | None = None
+
+
+class _Bodies(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+_heads = msgspec.json.Decoder(_Heads)
+_bodies = msgspec.json.Decoder(_Bodies)
+_head = msgspec.json.Decoder(_Head)
+
+
+@dataclass(frozen=True, slots=True)
+class PageScan:
+    """ids  in the order of the page, None where a record has none that is usable"""
+
+    ids: list[int | None]
+    next_cursor: str | None
+
+
+def scan_page(body: bytes) -> PageScan | None:
+    """The ids and the cursor of a page; None for anything but a page whose ids are all numbers."""
+    try:
+        _check_utf8(body)
+        page = _heads.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    more = page.additional_data
+    return PageScan([usable_id(head.id) for head in page.data], more.next_cursor if more else None)
+
+
+def split_page(body: bytes) -> dict[int, bytes] | None:
+    """Id → the record as it stands in the page; of two with one id the later. None as in `scan_page`."""
+    try:
+        return {record_id: bytes(raw) for raw in _bodies.decode(body).data if (record_id := _head.decode(raw).id)}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _check_utf8(body: bytes) -> None:
+    """msgspec does not look at the bytes of a text it skips; whoever reads the page later would stumble."""
+    if not body.isascii():
+        body.decode()
+
+
+def usable_id(value: object) -> int | None:
+    """The id when it is one that Pipedrive gives: `true` or -1 must not make two walks believe they met."""
+    return value if type(value) is int and 0 < value < 2**63 else None
