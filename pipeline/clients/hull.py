@@ -7,6 +7,7 @@ Source: packages/hull-client/src/lib/{configuration,rest-api}.js of https://gith
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,15 @@ _MAX_SEARCH_PAGES = 20
 
 Record = dict[str, Any]
 Report = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundReports:
+    """One page of a search, how many records the query selects in all, and on how many pages they stand."""
+
+    reports: list[Report] = field(repr=False)
+    total: int
+    pages: int
 
 
 class HullClient:
@@ -105,15 +115,28 @@ class HullClient:
         query = {"bool": {"filter": [{"bool": {"should": terms}}]}}
         found: list[Report] = []
         for page in range(1, _MAX_SEARCH_PAGES + 1):
-            body = {"query": query, "raw": True, "page": page, "per_page": per_page}
-            answer = self._object("POST", f"search/{entity.hull}_reports", body)
-            data, pagination = answer.get("data"), answer.get("pagination")
-            if not isinstance(data, list) or not isinstance(pagination, dict):
-                raise Retryable("page_malformed", "Hull's search answered no list")
-            found.extend(report for report in data if isinstance(report, dict))
-            if not data or page >= (pagination.get("pages") or 1):
+            answer = self.find_reports(entity, query, page=page, per_page=per_page)
+            found.extend(answer.reports)
+            if not answer.reports or page >= answer.pages:
                 break
         return found
+
+    def find_reports(
+        self, entity: Entity, query: Mapping[str, Any], *, page: int = 1, per_page: int = SEARCH_PER_PAGE
+    ) -> FoundReports:
+        """One page of the Users or Accounts that a query selects; at most 50 to a page.
+        The query is one of Elasticsearch's: bool, term, terms, range, exists.
+        Raises: Retryable("page_malformed") when the answer is no page.
+        """
+        body = {"query": query, "raw": True, "page": page, "per_page": per_page}
+        answer = self._object("POST", f"search/{entity.hull}_reports", body)
+        data, pagination = answer.get("data"), answer.get("pagination")
+        if not isinstance(data, list) or not isinstance(pagination, dict):
+            raise Retryable("page_malformed", "Hull's search answered no list")
+        reports = [report for report in data if isinstance(report, dict)]
+        total = pagination.get("total")
+        total = total if isinstance(total, int) else len(reports)
+        return FoundReports(reports=reports, total=total, pages=pagination.get("pages") or 1)
 
     def _object(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Record:
         answer = json_answer(self._accepted(self._rest(method, path, body)))

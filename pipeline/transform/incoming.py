@@ -60,6 +60,11 @@ class IncomingTransform:
     _claims: tuple[tuple[bool, ClaimColumn], ...]
     _seed: Any
 
+    @property
+    def attributes(self) -> frozenset[str]:
+        """Every attribute a record may come to have in Hull by this transform."""
+        return frozenset({ID_ATTRIBUTE, *(column[0] for column in (*self._system, *self._custom))})
+
     def read(self, record: object) -> IncomingRecord:
         """Read one record.
 

@@ -6,7 +6,7 @@ An index is built when an attribute is first asked for and kept true from then o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sandbox.hull.records.attributes import Changes
@@ -25,6 +25,13 @@ class AttributeLookup:
         if name not in self._indexes:
             self._indexes[name] = self._build(name)
         return self._indexes[name].get(comparable(value), set())
+
+    def numbers(self, name: str) -> Iterator[tuple[float, set[str]]]:
+        """(number, ids of the records whose attribute is that number), in no order; a walk over the index."""
+        self.holders(name, None)
+        for value, hull_ids in self._indexes[name].items():
+            if value.removeprefix("-").replace(".", "", 1).isdecimal():
+                yield float(value), hull_ids
 
     def note(self, entity: Entity, changes: Changes) -> None:
         for name, index in self._indexes.items():

@@ -1,6 +1,6 @@
 """The part of Hull's search language connectors use, over the records in memory.
 
-Clauses: bool (filter, must, should, must_not), term, terms, exists, match_all. A field may end in `.exact` or
+Clauses: bool (filter, must, should, must_not), term, terms, range, exists, match_all. A field may end in `.exact` or
 `.raw`; a User's may begin with `account.`. Identifiers and attributes are found through indexes; the rest is a
 walk. Source: https://github.com/hull/hull-connectors (packages/hull/src/utils/get-entity)
 """
@@ -8,8 +8,10 @@ walk. Source: https://github.com/hull/hull-connectors (packages/hull/src/utils/g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import ge, gt, le, lt
 from typing import Any
 
+from sandbox.hull.records.attributes import is_number
 from sandbox.hull.records.entity import NATURAL_CLAIM, Directory, Entity
 from sandbox.hull.records.identity import natural_claim
 from sandbox.hull.records.lookup import comparable
@@ -125,6 +127,21 @@ def _exists(state: HullState, directory: Directory, content: Any) -> Selected:
     return {entity.id for entity in directory if _values(state, entity, _bare(field))}
 
 
+def _range(state: HullState, directory: Directory, content: Any) -> Selected:
+    """{field: {gte, gt, lte, lt}} over numbers. Elasticsearch has it; that Hull's search passes it on is not documented."""
+    field, bounds = _field_and(content)
+    if not isinstance(bounds, dict) or not bounds or not bounds.keys() <= _COMPARE.keys():
+        raise QueryRefused("range takes {field: {gte, gt, lte, lt}}")
+    if not all(is_number(bound) for bound in bounds.values()):
+        raise QueryRefused("range compares numbers")
+    return {
+        hull_id
+        for number, holders in state.lookups[directory.kind].numbers(field)
+        if all(_COMPARE[name](number, bound) for name, bound in bounds.items())
+        for hull_id in holders
+    }
+
+
 def _match_all(_state: HullState, _directory: Directory, _content: Any) -> Selected:
     return None
 
@@ -170,10 +187,12 @@ def _values(state: HullState, entity: Entity, field: str) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+_COMPARE: dict[str, Callable[[float, float], bool]] = {"gte": ge, "gt": gt, "lte": le, "lt": lt}
 _CLAUSES: dict[str, Callable[[HullState, Directory, Any], Selected]] = {
     "bool": _bool,
     "term": _term,
     "terms": _terms,
+    "range": _range,
     "exists": _exists,
     "match_all": _match_all,
 }

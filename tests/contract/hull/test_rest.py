@@ -177,6 +177,9 @@ def cast(hull: Hull) -> Hull:
         ({"term": {"account.domain": "globex.com"}}, "cyd"),
         ({"terms": {"pipedrive/id": [1, 2, 3]}}, "ada bo"),
         ({"terms": {"anonymous_ids.raw": ["pipedrive:1", "pipedrive:9"]}}, "ada"),
+        ({"range": {"pipedrive/id": {"gte": 2}}}, "bo"),
+        ({"range": {"pipedrive/id": {"gt": 0, "lt": 2}}}, "ada"),
+        ({"range": {"plan": {"lte": 9}}}, ""),
         ({"exists": {"field": "pipedrive/id"}}, "ada bo"),
         ({"exists": {"field": "account.pipedrive/id"}}, "cyd"),
         (
@@ -249,6 +252,8 @@ def test_pages_hold_50_at_most(hull: Hull) -> None:
         {"query": {"term": {}}},
         {"query": {"terms": {"email": "a"}}},
         {"query": {"bool": {"either": []}}},
+        {"query": {"range": {"pipedrive/id": {"about": 3}}}},
+        {"query": {"range": {"pipedrive/id": {"gte": "a"}}}},
         {"query": {"exists": "email"}},
         {"query": ["term"]},
         {"page": 0},

@@ -1,0 +1,153 @@
+"""What `pipeline verify` asks of the id map, the changes and the failures, and what its repair writes there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db.arrays import bigints, texts
+from db.id_mapping import learn_hull_ids
+from pipeline.domain.drift import DEPARTED, Mapped
+
+FRESH_S = 60
+"""What was delivered this lately may not be in Hull's search index yet."""
+
+_MAPPED = text("""
+    SELECT pipedrive_id, hull_id, state, digest, delivered,
+           updated_at > now() - make_interval(secs => :fresh_s) AS is_fresh
+      FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
+
+def mapped_ids(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> dict[int, Mapped]:
+    """What the id map says of these Pipedrive ids."""
+    rows = session.execute(_MAPPED, {"c": connector_key, "e": entity, "ids": bigints(ids), "fresh_s": FRESH_S})
+    return {
+        row.pipedrive_id: Mapped(
+            pipedrive_id=row.pipedrive_id,
+            hull_id=row.hull_id,
+            state=row.state,
+            digest=row.digest,
+            delivered=frozenset(orjson.loads(row.delivered)) if row.delivered else frozenset(),
+            is_fresh=row.is_fresh,
+        )
+        for row in rows
+    }
+
+
+_UNLISTED = text("""
+    SELECT pipedrive_id FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id > :above AND pipedrive_id <= :to
+       AND state <> 'shell' AND NOT state = ANY(CAST(:departed AS text[]))
+       AND NOT pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
+
+def unlisted_ids(
+    session: Session, connector_key: int, entity: str, *, above: int, to: int, listed: Collection[int]
+) -> list[int]:
+    """Ids of an interval that are mapped as living and that Pipedrive did not list."""
+    scope = {"c": connector_key, "e": entity, "above": above, "to": to, "departed": texts(sorted(DEPARTED))}
+    rows = session.scalars(_UNLISTED, {**scope, "ids": bigints(listed)}, execution_options={"yield_per": 5_000})
+    return list(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Afoot:
+    """What is known to be on its way, or known to have failed; a record is named by its Pipedrive id or its Hull id.
+
+    failed   record → reason code
+    bodies   failed pages, as they were staged, with the reason each failed for
+    is_fetching  batches of a fetch of this entity are moving: whatever differs may be among them
+    now_s    the database's clock, in seconds since the epoch
+    """
+
+    waiting: frozenset[str]
+    failed: Mapping[str, str]
+    bodies: Sequence[tuple[str, bytes]]
+    deliveries: Sequence[bytes]
+    is_fetching: bool
+    now_s: float
+
+
+_WAITING = text("""
+    SELECT record_id FROM changes ch
+     WHERE connector_key = :c AND entity = :e AND record_id = ANY(CAST(:names AS text[]))
+       AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')""")
+
+_FAILED = text("""
+    SELECT f.record_id, f.reason FROM failures f
+     WHERE f.connector_key = :c AND f.entity = :e AND f.state = 'open' AND f.record_id = ANY(CAST(:names AS text[]))
+    UNION ALL
+    SELECT ch.record_id, f.reason FROM changes ch
+      JOIN batches b ON b.id = ch.batch_id AND b.state = 'failed'
+      JOIN failures f ON f.batch_id = b.id AND f.state = 'open'
+     WHERE ch.connector_key = :c AND ch.entity = :e AND ch.record_id = ANY(CAST(:names AS text[]))""")
+
+_FAILED_PAGES = text("""
+    SELECT f.reason, b.extracted FROM failures f JOIN batches b ON b.id = f.batch_id AND b.state = 'failed'
+     WHERE f.connector_key = :c AND f.entity = :e AND f.state = 'open' AND b.extracted IS NOT NULL
+       AND b.direction = 'incoming' LIMIT 100""")
+
+_DELIVERIES = text("""
+    SELECT body FROM deliveries WHERE connector_key = :c AND state = 'new' AND source = 'pipedrive'
+     ORDER BY id LIMIT 2000""")
+
+_FETCHING = text("""
+    SELECT extract(epoch FROM now())::float8 AS now_s,
+           EXISTS (SELECT 1 FROM batches WHERE connector_key = :c AND entity = :e AND direction = 'incoming'
+                      AND run_id IS NOT NULL AND state IN ('waiting', 'ready', 'running')) AS is_fetching""")
+
+
+def afoot(session: Session, connector_key: int, entity: str, names: Collection[str]) -> Afoot:
+    """Ask what is on its way for these records, `names` being Pipedrive ids and Hull ids."""
+    scope = {"c": connector_key, "e": entity, "names": texts(names)}
+    clock = session.execute(_FETCHING, scope).one()
+    return Afoot(
+        waiting=frozenset(session.scalars(_WAITING, scope)),
+        failed={row.record_id: row.reason for row in session.execute(_FAILED, scope)},
+        bodies=[(row.reason, bytes(row.extracted)) for row in session.execute(_FAILED_PAGES, scope)],
+        deliveries=[bytes(body) for body in session.scalars(_DELIVERIES, scope)],
+        is_fetching=clock.is_fetching,
+        now_s=clock.now_s,
+    )
+
+
+_SAMPLE = text("""
+    SELECT pipedrive_id FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL ORDER BY random() LIMIT :count""")
+
+
+def sample_mapped(session: Session, connector_key: int, entity: str, count: int) -> list[int]:
+    """Pipedrive ids of the id map, drawn at random; reads the entity's whole index."""
+    return list(session.scalars(_SAMPLE, {"c": connector_key, "e": entity, "count": count}))
+
+
+_FORGET = text("""
+    UPDATE id_mappings SET hull_id = NULL, resolve_at = now(), updated_at = now()
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
+
+def correct_hull_ids(
+    session: Session, connector_key: int, entity: str, right: Mapping[int, str], unknown: Collection[int]
+) -> None:
+    """Write the Hull ids that Hull shows over those that were kept; `unknown` ones are asked for once Hull has the record.
+
+    All are let go of first, since two that were swapped stand in each other's way.
+    """
+    scope = {"c": connector_key, "e": entity, "ids": bigints({*right, *unknown})}
+    session.execute(_FORGET, scope)
+    learn_hull_ids(session, connector_key, entity, dict(right))
+
+
+_ADOPT = text("""
+    INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, digest, matched_by)
+    SELECT :c, :e, id, 'full', '', 'verify' FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id
+    ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO NOTHING""")
+
+
+def adopt(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> None:
+    """Take into the id map what only Hull knew, so that a departure has a row to be written in."""
+    session.execute(_ADOPT, {"c": connector_key, "e": entity, "ids": bigints(ids)})

@@ -1,0 +1,183 @@
+"""Compares what Pipedrive, Hull and the id map say of the same records: buckets by digest, then record by record.
+
+Hull casts what it is given to the type the attribute got first, spells moments its own way and normalises domains; values
+are therefore compared in one canonical form. A null in Pipedrive is a difference only where a value of ours was delivered:
+what another source wrote into an attribute that we never filled stands there by right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any, Final
+
+from pipeline.domain.drift import DEPARTED, Difference, Drift, Finding, Held, Mapped
+from pipeline.domain.incoming import IncomingRecord
+from pipeline.domain.kinds import Claim
+from pipeline.transform.domains import registrable_domain
+from pipeline.transform.hull_reports import ABSENT, find_attribute, hull_id_of, pipedrive_ids_of
+from pipeline.transform.times import epoch_milliseconds
+
+DELETED_ATTRIBUTE: Final = "pipedrive/deleted_at"
+
+Canonical = str | tuple[Any, ...] | None
+
+
+def read_held(report: Mapping[str, Any], names: Iterable[str]) -> Held:
+    """Take from a report what a comparison needs; `names` are the attributes that are mapped.
+
+    Raises: Rejected("no_hull_id").
+    """
+    values = {name: value for name in names if (value := find_attribute(report, name)) is not ABSENT}
+    account = report.get("account")
+    given = report.get("anonymous_ids")
+    anonymous = {"anonymous_ids": given if isinstance(given, list) else [], "anonymous_id": report.get("anonymous_id")}
+    parts = [part for name in ("first_name", "last_name") if isinstance(part := report.get(name), str) and part]
+    return Held(
+        hull_id=hull_id_of(report),
+        pipedrive_ids=pipedrive_ids_of(report),
+        anonymous_ids=frozenset(pipedrive_ids_of(anonymous)),
+        attributes=values,
+        organization_ids=pipedrive_ids_of(account) if isinstance(account, dict) else (),
+        is_deleted=find_attribute(report, DELETED_ATTRIBUTE) not in (ABSENT, None),
+        composed_name=" ".join(parts),
+    )
+
+
+def holders(found: Iterable[Held], wanted: Set[int]) -> tuple[dict[int, Held], list[tuple[int, Held]]]:
+    """Pipedrive id → who holds it, and (id, who) for those that carry the id of a record that somebody else is.
+
+    An anonymous id is stronger than the attribute: nothing but this connector writes it.
+    """
+    chosen: dict[int, Held] = {}
+    doubles: list[tuple[int, Held]] = []
+    for held in sorted(found, key=lambda each: each.hull_id):
+        for pipedrive_id in set(held.pipedrive_ids) & wanted:
+            rival = chosen.get(pipedrive_id)
+            if rival is None:
+                chosen[pipedrive_id] = held
+            elif pipedrive_id in held.anonymous_ids and pipedrive_id not in rival.anonymous_ids:
+                chosen[pipedrive_id] = held
+                doubles.append((pipedrive_id, rival))
+            else:
+                doubles.append((pipedrive_id, held))
+    return chosen, doubles
+
+
+def digest(lines: Iterable[object]) -> bytes:
+    """Hash what one side says of a bucket, whatever order it came in."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for line in sorted(map(repr, lines)):
+        hasher.update(line.encode("utf-8", "backslashreplace") + b"\n")
+    return hasher.digest()
+
+
+def in_step(
+    records: Mapping[int, IncomingRecord], held: Mapping[int, Held], mapped: Mapping[int, Mapped], *, link: bool
+) -> bool:
+    """Whether the digests of a bucket agree pair by pair: contents, deliveries and ids."""
+    return (
+        digest(_said_line(record, link=link) for record in records.values())
+        == digest(_held_line(pipedrive_id, each, link=link) for pipedrive_id, each in held.items())
+        and digest((record.pipedrive_id, record.digest) for record in records.values())
+        == digest((row.pipedrive_id, row.digest) for row in mapped.values())
+        and digest((pipedrive_id, each.hull_id) for pipedrive_id, each in held.items())
+        == digest((row.pipedrive_id, row.hull_id) for row in mapped.values() if row.state == "full")
+    )
+
+
+def _said_line(record: IncomingRecord, *, link: bool) -> object:
+    return record.pipedrive_id, _contents(record.attributes), record.organization_id if link else None
+
+
+def _held_line(pipedrive_id: int, held: Held, *, link: bool) -> object:
+    return pipedrive_id, _contents(held.attributes), next(iter(held.organization_ids), None) if link else None
+
+
+def _contents(attributes: Mapping[str, Any]) -> list[tuple[str, Canonical]]:
+    values = ((name, canonical(name, value)) for name, value in attributes.items())
+    return sorted((name, value) for name, value in values if value is not None)
+
+
+def judge(record: IncomingRecord, held: Held | None, mapped: Mapped | None, *, link: bool) -> Iterator[Finding]:
+    """Name everything that is wrong with a record that Pipedrive has."""
+    pipedrive_id = record.pipedrive_id
+    if held is None:
+        yield Finding(kind=Drift.MISSING, pipedrive_id=pipedrive_id, hull_id=mapped.hull_id if mapped else None)
+        return
+    found = tuple(differences(record, held, mapped.delivered if mapped else frozenset()))
+    if found:
+        yield Finding(kind=Drift.DIFFERENT, pipedrive_id=pipedrive_id, hull_id=held.hull_id, differences=found)
+    organization_id = record.organization_id
+    if link and organization_id is not None and organization_id not in held.organization_ids:
+        linked = f"to that of {', '.join(map(str, held.organization_ids))}" if held.organization_ids else "to none"
+        detail = f"belongs to Organization {organization_id}, is linked {linked}"
+        yield Finding(kind=Drift.UNLINKED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
+    if mapped is None or mapped.state in DEPARTED:
+        detail = "no id mapping" if mapped is None else f"the id mapping is {mapped.state}"
+        yield Finding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
+    elif mapped.hull_id is not None and mapped.hull_id != held.hull_id:
+        detail = f"the id map says {mapped.hull_id}"
+        yield Finding(kind=Drift.MISMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
+
+
+def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None) -> Finding | None:
+    """Say what is wrong with an id that Pipedrive does not have: nothing, where that is known.
+
+    A shell stands for an Organization that a Person names; that Pipedrive does not show it is no drift.
+    """
+    if mapped is not None and (mapped.state in DEPARTED or mapped.state == "shell"):
+        return None
+    if held is not None and held.is_deleted:
+        return None
+    if held is None and mapped is None:
+        return None
+    where = "in Hull" if held is not None else "in the id map"
+    where = "in Hull and in the id map" if held is not None and mapped is not None else where
+    hull_id = held.hull_id if held is not None else mapped.hull_id if mapped is not None else None
+    return Finding(kind=Drift.EXTRA, pipedrive_id=pipedrive_id, hull_id=hull_id, detail=f"only {where}")
+
+
+def differences(record: IncomingRecord, held: Held, delivered: Set[str]) -> Iterator[Difference]:
+    """Name the mapped attributes whose values differ. One that could not be read in Pipedrive is not compared."""
+    for name, value in record.attributes.items():
+        here, there = canonical(name, value), canonical(name, held.attributes.get(name))
+        if here == there or (here is None and name not in delivered):
+            continue
+        if name == "name" and held.composed_name and there == held.composed_name:
+            continue
+        yield Difference(attribute=name, pipedrive=value, hull=held.attributes.get(name))
+
+
+def canonical(name: str, value: Any) -> Canonical:
+    """Give the form in which two values of an attribute are compared; None for everything that is empty."""
+    if value is None or value in ("", []):
+        return None
+    if isinstance(value, list):
+        return tuple(each for item in value if (each := canonical(name, item)) is not None) or None
+    if isinstance(value, dict):
+        return tuple(sorted((key, canonical("", inner)) for key, inner in value.items()))
+    if name.endswith(("_at", "_date")):
+        return _moment(value)
+    return _plain(value) if name not in (Claim.EMAIL, Claim.DOMAIN) else _claim(name, str(value))
+
+
+def _plain(value: Any) -> str:
+    """12, 12.0 and "12" are one value: which of them Hull shows depends on what the attribute was given first."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _claim(name: str, text: str) -> str:
+    """Spell an e-mail or a domain as Hull does."""
+    plain = text.strip().lower()
+    return (registrable_domain(plain) or plain) if name == Claim.DOMAIN else plain
+
+
+def _moment(value: Any) -> str:
+    """Spell as Hull does: instants to the second, a bare day at its midnight."""
+    if isinstance(value, str) and len(value) == 10 and "-" in value:
+        value = f"{value}T00:00:00Z"
+    milliseconds = epoch_milliseconds(int(value) if isinstance(value, float) else value)
+    return str(value) if milliseconds is None else str(milliseconds // 1000)
