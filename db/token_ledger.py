@@ -1,13 +1,27 @@
-"""The token ledger: what was spent of Pipedrive's daily budget, by day, lane and kind of call."""
+"""The token ledger: what was spent of Pipedrive's daily budget, by day, lane and kind of call.
+
+    owe        a call was made: kept in this process
+    settle     what this process owes is written by the next transaction that commits, as its last statement
+    settle_rest  … or by one of its own, when a task or a command ends
+
+So no caller can forget it, it costs one statement for a stage that called, and the row is locked for no longer than a commit
+takes. A process that is killed loses the calls of the stage it was at.
+"""
 
 from __future__ import annotations
 
-from datetime import date
+import os
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
 
-from sqlalchemy import Date, ForeignKey, Integer
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import Date, ForeignKey, Integer, event, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db import session as sessions
 from db.base import Base
+from pipeline.domain.budget import Allowance
 
 
 class TokenSpending(Base):
@@ -19,7 +33,165 @@ class TokenSpending(Base):
 
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"), primary_key=True)
     day: Mapped[date] = mapped_column(Date, primary_key=True)
+    """In UTC."""
     lane: Mapped[str] = mapped_column(primary_key=True)
     operation: Mapped[str] = mapped_column(primary_key=True)
     calls: Mapped[int] = mapped_column(Integer)
     tokens: Mapped[int] = mapped_column(Integer)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """One call that no row tells of yet."""
+
+    connector_key: int
+    lane: str
+    operation: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """company  what tells Pipedrive companies apart; connectors of one company share its day"""
+
+    company: str
+    allowance: Allowance
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a company spent today in one lane on one kind of call."""
+
+    lane: str
+    operation: str
+    calls: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    day: date
+    calls: int
+    tokens: int
+
+
+_owed: deque[Owed] = deque()
+"""Threads append and pop without a lock: both are atomic."""
+os.register_at_fork(after_in_child=_owed.clear)
+
+_WRITE = text("""
+    INSERT INTO token_ledger AS kept (connector_key, day, lane, operation, calls, tokens)
+    SELECT c.key, (now() AT TIME ZONE 'UTC')::date, new.lane, new.operation, new.calls, new.tokens
+      FROM unnest(CAST(:keys AS int[]), CAST(:lanes AS text[]), CAST(:operations AS text[]), CAST(:calls AS int[]),
+                  CAST(:tokens AS int[])) AS new (key, lane, operation, calls, tokens)
+      JOIN connectors c ON c.key = new.key
+     ORDER BY c.key, new.lane, new.operation
+    ON CONFLICT (connector_key, day, lane, operation)
+    DO UPDATE SET calls = kept.calls + excluded.calls, tokens = kept.tokens + excluded.tokens""")
+
+_COMPANY = """coalesce(
+    c.company_id::text,
+    (SELECT min(o.company_id)::text FROM connectors o WHERE o.pipedrive_company = c.pipedrive_company),
+    c.pipedrive_company, c.id)"""
+"""What connectors of one Pipedrive company share: its number, which an older connector learns from a newer one; else its origin."""
+
+_TERMS = text(f"""
+    SELECT {_COMPANY} AS company, v.document -> 'daily_tokens' AS daily_tokens, v.document -> 'live_reserve' AS live_reserve
+      FROM connectors c LEFT JOIN settings_versions v ON v.connector_key = c.key
+     WHERE c.key = :key ORDER BY v.version DESC LIMIT 1""")  # noqa: S608 - put together from constants
+_MINE = f"token_ledger l JOIN connectors c ON c.key = l.connector_key AND {_COMPANY} = :company"
+_TODAY = "l.day = (now() AT TIME ZONE 'UTC')::date"
+
+_SPENT = text(f"SELECT coalesce(sum(l.tokens), 0) FROM {_MINE} WHERE {_TODAY}")  # noqa: S608 - as above
+_BY_LANE = text(f"""
+    SELECT l.lane, l.operation, sum(l.calls) AS calls, sum(l.tokens) AS tokens FROM {_MINE} WHERE {_TODAY}
+     GROUP BY 1, 2 ORDER BY 1, 4 DESC, 2""")  # noqa: S608 - as above
+_DAYS = text(f"""
+    SELECT l.day, sum(l.calls) AS calls, sum(l.tokens) AS tokens FROM {_MINE}
+     WHERE l.day > (now() AT TIME ZONE 'UTC')::date - :days GROUP BY 1 ORDER BY 1 DESC""")  # noqa: S608 - as above
+
+
+def owe(connector_key: int, lane: str, operation: str, tokens: int) -> None:
+    """A call was made; the next commit of this process writes it down."""
+    _owed.append(Owed(connector_key, lane, operation, tokens))
+
+
+def settle(session: Session) -> None:
+    """Write down what this process owes; a rollback owes it again. Calls for a connector that is gone are left out."""
+    taken = _take()
+    if not taken:
+        return
+    event.listen(session, "after_rollback", lambda _session: _owed.extend(taken), once=True)
+    session.execute(_WRITE, _columns(taken))
+
+
+def settle_rest() -> None:
+    """Write down what is still owed, if anything is."""
+    if _owed:
+        with sessions.transaction():
+            """The transaction settles before it commits."""
+
+
+sessions.before_commit(settle)
+
+
+def terms(session: Session, connector_key: int) -> Terms:
+    """Whose day a connector's calls are taken from, and how much of it the settings in force allow."""
+    row = session.execute(_TERMS, {"key": connector_key}).one()
+    given = {"daily_tokens": row.daily_tokens, "live_reserve": row.live_reserve}
+    return Terms(row.company, Allowance(**{name: value for name, value in given.items() if value is not None}))
+
+
+def spent_today(session: Session, company: str) -> int:
+    """Tokens that all connectors of the company spent since midnight UTC."""
+    return int(session.execute(_SPENT, {"company": company}).scalar_one())
+
+
+def ask_spent_today(company: str) -> int:
+    """The same, for callers amid a transaction of theirs: asked over a session that writes nothing and waits for no row."""
+    with Session(sessions.engine()) as session:
+        return spent_today(session, company)
+
+
+def spent_by_lane(session: Session, company: str) -> list[Spent]:
+    """Today, the dearest operation of each lane first."""
+    return [
+        Spent(row.lane, row.operation, row.calls, row.tokens) for row in session.execute(_BY_LANE, {"company": company})
+    ]
+
+
+def last_days(session: Session, company: str, days: int) -> list[Day]:
+    """The last days on which anything was spent, today included, newest first."""
+    return [Day(row.day, row.calls, row.tokens) for row in session.execute(_DAYS, {"company": company, "days": days})]
+
+
+def moment(session: Session) -> datetime:
+    """The database's time: what decides which day it is."""
+    now: datetime = session.execute(text("SELECT now()")).scalar_one()
+    return now
+
+
+def _take() -> list[Owed]:
+    taken = []
+    while _owed:
+        try:
+            taken.append(_owed.popleft())
+        except IndexError:  # another thread was faster
+            break
+    return taken
+
+
+def _columns(taken: Iterable[Owed]) -> dict[str, list[object]]:
+    calls: Counter[tuple[int, str, str]] = Counter()
+    tokens: Counter[tuple[int, str, str]] = Counter()
+    for each in taken:
+        calls[each.connector_key, each.lane, each.operation] += 1
+        tokens[each.connector_key, each.lane, each.operation] += each.tokens
+    names = sorted(calls)
+    return {
+        "keys": [key for key, _, _ in names],
+        "lanes": [lane for _, lane, _ in names],
+        "operations": [operation for _, _, operation in names],
+        "calls": [calls[name] for name in names],
+        "tokens": [tokens[name] for name in names],
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import requests
@@ -14,6 +14,8 @@ from requests.adapters import HTTPAdapter
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db import token_ledger
+from pipeline.clients.budget import Budget
 from pipeline.clients.hosts import check_api_url
 from pipeline.clients.hull import HullClient
 from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
@@ -21,6 +23,7 @@ from pipeline.clients.hull_notifications import NotificationVerifier as Notifica
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.wire import Exchange
+from pipeline.domain.kinds import Lane
 from pipeline.errors import ConfigurationError
 from pipeline.settings import Settings, settings
 from pipeline.telemetry import logger
@@ -32,8 +35,10 @@ CONNECTIONS = 8
 
 @dataclass(slots=True)
 class Calls:
-    """What the remote systems were asked meanwhile: requests, and tokens of Pipedrive's daily budget."""
+    """What the remote systems were asked meanwhile: requests, and tokens of Pipedrive's daily budget, which go to the ledger."""
 
+    key: int
+    lane: Lane
     requests: int = 0
     tokens: int = 0
     last: Exchange | None = None
@@ -42,6 +47,8 @@ class Calls:
         self.requests += 1
         self.tokens += exchange.tokens
         self.last = exchange
+        if exchange.operation:
+            token_ledger.owe(self.key, self.lane, exchange.operation, exchange.tokens)
         logger().debug(
             "connector.service_api.call",
             method=exchange.method,
@@ -61,7 +68,7 @@ class Wired:
     organization: str
     pipedrive: PipedriveClient
     hull: HullClient
-    calls: Calls = field(default_factory=Calls)
+    calls: Calls
 
 
 _session: requests.Session | None = None
@@ -104,12 +111,12 @@ def shared_redis() -> Redis:
     return _redis
 
 
-def open_connector(session: Session, connector_key: int) -> Wired:
-    """Build the clients of one connector.
+def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> Wired:
+    """Build the clients of one connector; `lane` names who spends of the daily budget.
 
     Raises: ConfigurationError when a credential is missing or cannot be read.
     """
-    access, environment, calls = connectors.access(session, connector_key), settings(), Calls()
+    access, environment, calls = connectors.access(session, connector_key), settings(), Calls(connector_key, Lane(lane))
     open_secret = partial(_open_secret, connector_key, access.sealed, environment)
     token = open_secret("pipedrive_api_token")
     return Wired(
@@ -121,6 +128,7 @@ def open_connector(session: Session, connector_key: int) -> Wired:
             base_url=_pipedrive_url(access.pipedrive_company, environment),
             auth={"x-api-token": token},
             limiter=_limiter(token, environment),
+            budget=open_budget(session, connector_key, lane=lane),
             on_call=calls.note,
         ),
         hull=HullClient(
@@ -168,3 +176,15 @@ def _limiter(token: str, environment: Settings) -> BurstLimiter | None:
         return None
     key = hashlib.blake2b(token.encode(), digest_size=12, person=b"burst").hexdigest()
     return BurstLimiter(shared_redis(), key=f"token:{key}", limit=environment.pipedrive_burst_limit)
+
+
+def open_budget(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> Budget:
+    """The day of the connector's company, as this lane may use it; Pipedrive counts by company, so connectors of one share it."""
+    terms = token_ledger.terms(session, connector_key)
+    return Budget(
+        shared_redis(),
+        company=hashlib.blake2b(terms.company.encode(), digest_size=12, person=b"budget").hexdigest(),
+        lane=lane,
+        ceiling=terms.allowance.ceiling(Lane(lane)),
+        ledger=partial(token_ledger.ask_spent_today, terms.company),
+    )

@@ -92,8 +92,10 @@ def database_url(servers: embedded.Servers) -> Iterator[str]:
 @pytest.fixture
 def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
     """An empty database, and settings in force that name it."""
+    from db import token_ledger  # noqa: PLC0415
     from db.base import Base  # noqa: PLC0415
     from db.session import engine, use_database  # noqa: PLC0415
+    from pipeline.wiring import shared_redis  # noqa: PLC0415
 
     number = 1 + int(WORKER.removeprefix("gw"))
     redis_url = _numbered(servers.redis_url, number)
@@ -117,6 +119,8 @@ def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
         for table in reversed(Base.metadata.sorted_tables):  # of small tables, TRUNCATE would take ten times as long
             connection.execute(table.delete())
         connection.execute(text(COUNT_FROM_ONE))
+    token_ledger._owed.clear()
+    shared_redis().flushdb()  # the same connector's day begins anew with every test
     settings_room.use(None)
 
 

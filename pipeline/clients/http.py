@@ -24,8 +24,8 @@ MAX_DEPTH = 32
 MAX_WORDS = 300
 BURST_PAUSE_S = 2.0
 """The burst window of Pipedrive, in seconds, when a 429 names no pause."""
-DAILY_PAUSE_S = 900.0
-"""The daily budget returns at a midnight nobody names: ask four times an hour."""
+DAILY_PAUSE_S = 1800.0
+"""The daily budget returns at a midnight nobody names: ask twice an hour."""
 HTML_PAUSE_S = 60.0
 HIGHEST_LIMIT = 10_000
 """Calls in two seconds beyond which a burst limit is none; the highest plan has 480."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import requests
 
+from pipeline.clients.budget import Budget
 from pipeline.clients.http import json_answer, read_json
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls

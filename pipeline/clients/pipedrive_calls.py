@@ -1,4 +1,4 @@
-"""One call to Pipedrive: its turn at the limiter, its credentials, its price, and an error for any answer but a 2xx."""
+"""One call to Pipedrive: its turn at the limiter, its price of the day, its credentials, and an error for any answer but a 2xx."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import orjson
 import requests
 
+from pipeline.clients.budget import Budget
 from pipeline.clients.http import error_for, rate_headers, texts_of
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, OnCall, Request, Response, Wire
@@ -36,7 +37,7 @@ PAGE_MAX_BYTES = 64 * 1024 * 1024
 PAGE_DEADLINE_S = 120.0
 _PAGES = frozenset({"list", "fields"})
 LONGEST_SHARED_PAUSE_S = 60.0
-"""After a 429 or an HTML 403 all workers keep still: going on is answered with a block by Pipedrive's edge."""
+"""After a burst 429 or an HTML 403 all workers keep still: going on is answered with a block by Pipedrive's edge."""
 
 
 class PipedriveCalls:
@@ -49,6 +50,7 @@ class PipedriveCalls:
         base_url: str,
         auth: Headers | Callable[[], Headers],
         limiter: BurstLimiter | None,
+        budget: Budget | None,
         on_call: OnCall | None,
         renew: Callable[[Headers], Headers | None] | None,
     ) -> None:
@@ -56,6 +58,7 @@ class PipedriveCalls:
         self._wire = Wire(session, on_call=on_call)
         self._auth = auth
         self._limiter = limiter
+        self._budget = budget
         self._renew = renew
 
     def send(
@@ -86,16 +89,22 @@ class PipedriveCalls:
 
     def _turn(self, operation: str, request: Request) -> Response:
         if self._limiter is None:
-            return self._wire.call(request)
+            return self._pay(request)
         bucket = "search" if operation == "search" else "api"
         self._limiter.acquire(bucket)
-        response = self._wire.call(request)
+        response = self._pay(request)
         self._limiter.observe(bucket, rate_headers(response), response.duration_s)
         if response.status in {403, 429}:
             error = error_for(response)
-            if isinstance(error, Retryable) and error.retry_after_s:
+            if isinstance(error, Retryable) and error.retry_after_s and error.reason != "daily_budget_spent":
                 self._limiter.pause(bucket, min(error.retry_after_s, LONGEST_SHARED_PAUSE_S))
         return response
+
+    def _pay(self, request: Request) -> Response:
+        """The price is taken after the turn has come, so that a call that only waits has spent nothing."""
+        if self._budget is None:
+            return self._wire.call(request)
+        return self._budget.spend(request.tokens, lambda: self._wire.call(request))
 
     def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
         given = {name: value for name, value in (query or {}).items() if value is not None}
@@ -111,6 +120,7 @@ def _request(operation: str, method: str, url: str, auth: Headers, body: bytes |
         body=body,
         max_bytes=PAGE_MAX_BYTES if operation in _PAGES else MAX_BODY_BYTES,
         deadline_s=PAGE_DEADLINE_S if operation in _PAGES else DEADLINE_S,
+        operation=operation,
         tokens=TOKEN_COSTS[operation],
         resend_if_stale=method == "GET",
     )

@@ -41,6 +41,7 @@ _NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.Connect
 class Request:
     """What to send.
 
+    operation        the kind of call, where it costs tokens
     tokens           what the call costs of Pipedrive's daily budget
     resend_if_stale  send once more when a kept connection turns out closed before any answer; for repeatable calls only
     """
@@ -51,6 +52,7 @@ class Request:
     body: bytes | None = field(default=None, repr=False)
     max_bytes: int = MAX_BODY_BYTES
     deadline_s: float = DEADLINE_S
+    operation: str = ""
     tokens: int = 0
     resend_if_stale: bool = False
 
@@ -88,6 +90,7 @@ class Exchange:
     status: int
     duration_ms: float
     tokens: int
+    operation: str = ""
 
 
 OnCall = Callable[[Exchange], None]
@@ -150,7 +153,7 @@ class Wire:
         if request.body is not None:
             prepared.headers["Content-Length"] = str(len(request.body))
         adapter = self._session.get_adapter(request.url)
-        timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+        timeout = (CONNECT_TIMEOUT_S, min(READ_TIMEOUT_S, request.deadline_s))
         return adapter.send(prepared, stream=True, timeout=timeout, **self._settings(request.url))
 
     def _settings(self, url: str) -> dict[str, Any]:
@@ -179,7 +182,12 @@ class Wire:
             duration_ms = round((self._clock() - started) * 1000, 3)
             self._on_call(
                 Exchange(
-                    method=request.method, path=request.path, status=status, duration_ms=duration_ms, tokens=tokens
+                    method=request.method,
+                    path=request.path,
+                    status=status,
+                    duration_ms=duration_ms,
+                    tokens=tokens,
+                    operation=request.operation,
                 )
             )
 

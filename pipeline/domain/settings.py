@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.domain.budget import DEFAULT_DAILY_TOKENS, DEFAULT_LIVE_RESERVE
 from pipeline.domain.kinds import Claim, Entity
 
 DEFAULT_ORGANIZATION_DOMAIN = "website"
@@ -64,6 +65,10 @@ class ConnectorSettings(BaseModel):
     ignore_deleted_accounts: bool = True
     full_fetch_cron: str = ""
     """When celery beat fetches everything, as five cron fields in UTC, for example `15 2 * * *`; empty means never."""
+    daily_tokens: Annotated[int, Field(ge=0, le=1_000_000_000)] = DEFAULT_DAILY_TOKENS
+    """Tokens a day that the Pipedrive company has, all its users and apps together; 0 is without limit."""
+    live_reserve: Annotated[float, Field(ge=0, le=0.9)] = DEFAULT_LIVE_RESERVE
+    """The share of them that fetches leave to webhooks and notifications."""
 
     @model_validator(mode="after")
     def _names_must_be_used_once(self) -> ConnectorSettings:

@@ -296,7 +296,6 @@ def test_every_call_takes_its_turn_and_tells_what_the_headers_say() -> None:
     ("answer", "reason", "seconds"),
     [
         (said({}, 429, retry_after="3", x_ratelimit_remaining="0", x_ratelimit_limit="80"), "rate_limited", 3),
-        (said({}, 429, x_ratelimit_remaining="40", x_ratelimit_limit="80"), "daily_budget_spent", 60),
         (HTML, "html_answer", 60),
     ],
 )
@@ -308,6 +307,17 @@ def test_a_refusal_for_haste_holds_back_every_worker(answer: Answer, reason: str
 
     assert caught.value.reason == reason
     assert turns.told[-1] == ("pause", "api", seconds)
+
+
+def test_a_spent_day_is_the_budgets_business_and_no_reason_to_hold_back_a_burst() -> None:
+    turns = Turns()
+    answer = said({}, 429, x_ratelimit_remaining="40", x_ratelimit_limit="80")
+
+    with pytest.raises(Retryable) as caught:
+        client(CannedApp(answer), limiter=turns).list_page(Entity.PERSON)
+
+    assert (caught.value.reason, caught.value.retry_after_s) == ("daily_budget_spent", 1800)
+    assert [told[0] for told in turns.told] == ["acquire", "observe"]
 
 
 def test_a_refusal_for_rights_holds_back_nobody() -> None:

@@ -1,0 +1,129 @@
+"""Pipedrive's daily budget of tokens: one counter for each company, and a share of the day that is kept for live work.
+
+    spend   counts a call's price before it is sent, in Redis (`budget.lua`), or raises Retryable("daily_budget_spent")
+    a 429   of the day closes it for every lane until midnight UTC; one call at a time asks again, every half an hour
+
+A counter that Redis has lost begins from what the ledger says of today. Without Redis the ledger itself is asked before each
+call, and each batch finds out alone that the day is closed.
+Source: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.resources import files
+
+import redis
+import structlog
+
+from pipeline.clients.http import DAILY_PAUSE_S, error_for
+from pipeline.clients.limiter import REDIS_PAUSE_S
+from pipeline.clients.wire import Response
+from pipeline.errors import Retryable
+
+logger = structlog.get_logger(__name__)
+
+_LUA = files("pipeline.clients").joinpath("budget.lua").read_text()
+_TELLS_NOTHING = frozenset({401, 403, 429})
+"""Answers after which the day may still be closed: they come before Pipedrive looks at the budget, or because of it."""
+
+
+class Budget:
+    """The day of one company, as one lane may use it.
+
+    company  what tells companies apart
+    lane     who spends, for the text of a refusal
+    ceiling  up to how many tokens may be spent in all after a call of this lane; None lets Pipedrive be the judge
+    ledger   how many tokens the company has spent today, as far as that is written down
+    """
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        *,
+        company: str,
+        lane: str,
+        ceiling: int | None,
+        ledger: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+        redis_time: Callable[[], float] | None = None,
+    ) -> None:
+        self._key = f"pipedrive:budget:{{{company}}}"
+        self._lane = lane
+        self._ceiling = ceiling
+        self._ledger = ledger
+        self._clock = clock
+        self._redis_time = redis_time
+        self._script = connection.register_script(_LUA)
+        self._redis_back_at = float("-inf")
+        self._spent_alone = 0
+
+    def spend(self, tokens: int, call: Callable[[], Response]) -> Response:
+        """Send a call of this price, if the day has room for it.
+
+        Raises: Retryable("daily_budget_spent") with the seconds until it may have, and then nothing was sent; what `call` raises.
+        """
+        is_probe = self._take(tokens)
+        try:
+            response = call()
+        except Retryable as failure:
+            if failure.reason == "remote_unreachable":
+                self._ask("give_back", tokens)
+            raise
+        if response.status == 429:
+            self._ask("give_back", tokens)
+            self._close_if_told(response)
+        elif is_probe and response.status < 500 and response.status not in _TELLS_NOTHING:
+            self._ask("open")
+        return response
+
+    def closed_s(self) -> float | None:
+        """Seconds until Pipedrive is asked again after it said that the day is spent; None while it has not said so."""
+        word, seconds = self._ask("look") or ("go", 0.0)
+        return seconds if word == "closed" else None
+
+    def _take(self, tokens: int) -> bool:
+        """Count the price; True when this call is the one that asks whether the day is still closed."""
+        answer = self._ask("take", tokens)
+        if answer and answer[0] == "unknown":
+            answer = self._ask("take", tokens, ledger=self._ledger())
+        word, wait_s = answer or self._take_alone(tokens)
+        if word == "kept":
+            raise Retryable(
+                "daily_budget_spent", f"{self._lane}: the rest of the day is kept for live work", retry_after_s=wait_s
+            )
+        if word == "closed":
+            raise Retryable("daily_budget_spent", "Pipedrive said so", retry_after_s=wait_s)
+        return word == "probe"
+
+    def _take_alone(self, tokens: int) -> tuple[str, float]:
+        if self._ceiling is not None and self._ledger() + self._spent_alone + tokens > self._ceiling:
+            return "kept", DAILY_PAUSE_S
+        self._spent_alone += tokens
+        return "go", 0.0
+
+    def _close_if_told(self, response: Response) -> None:
+        error = error_for(response)
+        if isinstance(error, Retryable) and error.reason == "daily_budget_spent":
+            self._ask("close", error.retry_after_s or DAILY_PAUSE_S)
+            logger.warning("budget.closed", lane=self._lane, asked_again_s=error.retry_after_s)
+
+    def _ask(self, operation: str, amount: float = 0, *, ledger: int | None = None) -> tuple[str, float] | None:
+        """(word, seconds) of the script; None while Redis is away."""
+        if self._clock() < self._redis_back_at:
+            return None
+        given: list[str | float] = [
+            operation,
+            amount,
+            "" if self._ceiling is None else self._ceiling,
+            "" if ledger is None else ledger,
+            self._redis_time() if self._redis_time else "",
+        ]
+        try:
+            word, seconds = self._script(keys=[self._key], args=given)
+        except redis.RedisError as error:
+            self._redis_back_at = self._clock() + REDIS_PAUSE_S
+            logger.warning("budget.alone", error=type(error).__name__)
+            return None
+        return word.decode(), float(seconds)
