@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import orjson
 import pytest
 import requests
 
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from tests.contract.pipedrive.conftest import Api, Clock, code
+from tests.contract.pipedrive.receiver import BODY, HOOKS, ORIGIN, Receiver
 from tests.wsgi_adapter import session_for
-
-HOOKS = "/api/v1/webhooks"
-BODY = {
-    "subscription_url": "http://receiver.test/pd",
-    "event_action": "*",
-    "event_object": "*",
-    "name": "all",
-    "http_auth_user": "etl",
-    "http_auth_password": "secret",
-}
-
-
-class Receiver:
-    """Keeps what it is sent and answers with `status`."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self.status = "204 No Content"
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
-        self.got.append((environ, orjson.loads(environ["wsgi.input"].read())))
-        start_response(self.status, [])
-        return iter([b""])
 
 
 @pytest.fixture
@@ -46,7 +22,9 @@ def receiver() -> Receiver:
 
 @pytest.fixture
 def hooked(company: Company, receiver: Receiver) -> PipedriveApp:
-    return create_app(company, webhook_session=session_for({"http://receiver.test": receiver}))
+    app = create_app(company, webhook_session=session_for({ORIGIN: receiver}))
+    app.delivery.timetable.threads = 0  # several would shuffle what a test wants to read in order
+    return app
 
 
 @pytest.fixture
@@ -56,7 +34,7 @@ def hooked_api(hooked: PipedriveApp) -> Api:
 
 def sent(app: PipedriveApp, receiver: Receiver) -> list[dict[str, Any]]:
     app.delivery.drain()
-    return [payload for _, payload in receiver.got]
+    return receiver.payloads()
 
 
 def test_a_subscription_is_made_listed_and_dropped(api: Api) -> None:

@@ -1,0 +1,117 @@
+"""What is to be done when: a heap of errands by the moment they fall due, and the threads that run them.
+
+In: errands, each with a moment of the company's clock and a lane. Out: the errands, run. No lane may occupy every thread, so
+that a receiver who keeps its senders waiting does not hold up the others. With no threads nothing runs until `run_due`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 1.0  # of the wall: then the clock is asked again, which somebody may have moved
+
+Errand = Callable[[], None]
+#: (condition held, seconds of the wall or None for ever): sleep until notified or until the time is up
+Wait = Callable[[threading.Condition, float | None], object]
+
+
+class Entry(NamedTuple):
+    """An errand in the heap; `number` keeps errands of one moment in the order they came."""
+
+    due: float
+    number: int
+    lane: int
+    run: Errand
+
+
+class Timetable:
+    """Errands by time. Threads start with the first errand.
+
+    `threads` 0 leaves the work to `run_due`; `clock` gives epoch seconds and runs `clock_factor` times as fast as the wall;
+    `wait` sleeps, and a test may put one there that moves the clock instead.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, threads: int) -> None:
+        self.threads = threads
+        self.clock_factor = 1.0
+        self.wait: Wait = threading.Condition.wait
+        self._clock = clock
+        self._heap: list[Entry] = []
+        self._held: defaultdict[int, deque[Entry]] = defaultdict(deque)
+        self._busy: Counter[int] = Counter()
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._started = 0
+
+    def add(self, due: float, lane: int, run: Errand) -> None:
+        """Have an errand run at `due`, or right away if that has passed."""
+        with self._changed:
+            heapq.heappush(self._heap, Entry(due, next(self._numbers), lane, run))
+            while self._started < self.threads:
+                self._started += 1
+                threading.Thread(target=self._work, name=f"webhook-sender-{self._started}", daemon=True).start()
+            self._changed.notify_all()  # one alone might wake who settles, and no sender
+
+    def run_due(self) -> int:
+        """Run everything that is due by now, and what that adds, in this thread; tells how many errands."""
+        done = 0
+        while (entry := self._take_due()) is not None:
+            self._run(entry)
+            done += 1
+        return done
+
+    def settle(self) -> None:
+        """Return once nothing is due or under way; what falls due later is not waited for."""
+        if not self.threads:
+            self.run_due()
+            return
+        with self._changed:
+            while self._busy.total() or self._seconds_to_next() == 0.0:
+                self._changed.wait(LONGEST_WAIT_S)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while (entry := self._take_due()) is None:
+                    self.wait(self._changed, self._seconds_to_next())
+            self._run(entry)
+
+    def _take_due(self) -> Entry | None:
+        """Take the next errand that is due and whose lane has room; those without are set aside until it has."""
+        with self._changed:
+            while self._heap and self._heap[0].due <= self._clock():
+                entry = heapq.heappop(self._heap)
+                if self._busy[entry.lane] < max(1, self.threads - 1):
+                    self._busy[entry.lane] += 1
+                    return entry
+                self._held[entry.lane].append(entry)
+        return None
+
+    def _run(self, entry: Entry) -> None:
+        try:
+            entry.run()
+        except Exception:
+            logger.exception("an errand for webhook %s failed", entry.lane)
+        finally:
+            self._finish(entry.lane)
+
+    def _finish(self, lane: int) -> None:
+        with self._changed:
+            self._busy[lane] -= 1
+            held = self._held.get(lane)
+            if held:
+                heapq.heappush(self._heap, held.popleft())
+            self._changed.notify_all()
+
+    def _seconds_to_next(self) -> float | None:
+        if not self._heap:
+            return None
+        return min(LONGEST_WAIT_S, max(0.0, self._heap[0].due - self._clock()) / self.clock_factor)
