@@ -8,6 +8,7 @@ import click
 from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
+from db import token_ledger
 from pipeline.cli import connectors, demo, doctor, failures, fetch, keys, records, runs, servers, settings
 from pipeline.cli.showing import Failed
 from pipeline.domain.reasons import REASONS
@@ -24,7 +25,10 @@ class Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                token_ledger.settle_rest()
         except (SettingsError, EmbeddedError) as error:
             raise Failed(str(error)) from None
         except OperationalError as error:

@@ -7,8 +7,10 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_init, worker_process_init, worker_ready
+from sqlalchemy.exc import DBAPIError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from db import token_ledger
 from pipeline import telemetry
 from pipeline.settings import settings
 from pipeline.transform.domains import registrable_domain
@@ -45,6 +47,15 @@ def bind_task(task_id: str, task: Any, **_ignored: Any) -> None:
 @task_postrun.connect
 def unbind_task(**_ignored: Any) -> None:
     clear_contextvars()
+
+
+@task_postrun.connect
+def settle_the_ledger(**_ignored: Any) -> None:
+    """Calls that no transaction of the task came after are written down now; where that fails, the next one does it."""
+    try:
+        token_ledger.settle_rest()
+    except DBAPIError as away:
+        telemetry.logger().warning("ledger.not_settled", error=type(away).__name__)
 
 
 @worker_ready.connect

@@ -169,7 +169,7 @@ def extract_changes(batch: ClaimedBatch) -> None:
     """Bring in the newest state of every record the batch's changes name, from their payloads or by reading them."""
     entity = Entity(batch.entity)
     with transaction() as session:
-        wired = wiring.open_connector(session, batch.connector_key)
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)
     if plan.fields_read_at is None:
         plan = refresh_plan(wired, entity)

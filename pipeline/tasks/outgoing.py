@@ -115,7 +115,7 @@ def load_batch(batch: ClaimedBatch) -> None:
     """Write to Pipedrive what differs, and stage its answers for the read-back."""
     entity = Entity(batch.entity)
     with transaction() as session:
-        wired = wiring.open_connector(session, batch.connector_key)
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
     decisions, _, _ = unpack_page(bytes(batch.transformed or b""))
     to_send = [
         Wanted(hull_id=each["hull_id"], pipedrive_id=each["pipedrive_id"], fields=each["fields"])
