@@ -50,27 +50,31 @@ class MessageWriter:
 
         Raises: Rejected("unusable_text") for text that is no UTF-8, ValueError without any claim.
         """
-        subject = _subject(claims, USER_CLAIMS)
-        return self._traits(
-            b',"io.hull.asUser":' + subject + _sub(claims) + b',"io.hull.subjectType":"user"}', attributes
-        )
+        return self._message(b"traits", _as_user(claims), attributes)
 
     def account_traits(self, claims: Claims, attributes: Attributes) -> bytes:
         """Set attributes of an Account. Raises: as `user_traits`."""
-        subject = _subject(claims, ACCOUNT_CLAIMS)
-        tail = b',"io.hull.asAccount":' + subject + _sub(claims) + b',"io.hull.subjectType":"account"}'
-        return self._traits(tail, attributes)
+        return self._message(b"traits", _as_account(claims), attributes)
+
+    def user_alias(self, claims: Claims, anonymous_id: str) -> bytes:
+        """Give a User one more anonymous id; the User that has it becomes the same. Raises: as `user_traits`."""
+        return self._message(b"alias", _as_user(claims), {"anonymous_id": anonymous_id})
+
+    def account_alias(self, claims: Claims, anonymous_id: str) -> bytes:
+        """The same for an Account. Raises: as `user_traits`."""
+        return self._message(b"alias", _as_account(claims), {"anonymous_id": anonymous_id})
 
     def link_traits(self, user: Claims, account: Claims, attributes: Attributes) -> bytes:
         """Link a User to an Account, and set attributes of the Account. Raises: as `user_traits`."""
         tail = b',"io.hull.asUser":' + _subject(user, USER_CLAIMS)
         tail += b',"io.hull.asAccount":' + _subject(account, ACCOUNT_CLAIMS)
-        return self._traits(tail + _sub(account) + b',"io.hull.subjectType":"account"}', attributes)
+        return self._message(b"traits", tail + _sub(account) + b',"io.hull.subjectType":"account"}', attributes)
 
-    def _traits(self, claims_tail: bytes, attributes: Attributes) -> bytes:
+    def _message(self, kind: bytes, claims_tail: bytes, body: Attributes) -> bytes:
         token = self._sign(self._opening + claims_tail)
-        return b'{"type":"traits","body":%b,"headers":{"Hull-Access-Token":"%b%b' % (
-            _json(attributes),
+        return b'{"type":"%b","body":%b,"headers":{"Hull-Access-Token":"%b%b' % (
+            kind,
+            _json(body),
             token,
             self._closing,
         )
@@ -108,6 +112,15 @@ def signer(secret: str) -> Callable[[bytes], bytes]:
 
 def iso_millis(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _as_user(claims: Claims) -> bytes:
+    return b',"io.hull.asUser":' + _subject(claims, USER_CLAIMS) + _sub(claims) + b',"io.hull.subjectType":"user"}'
+
+
+def _as_account(claims: Claims) -> bytes:
+    tail = _sub(claims) + b',"io.hull.subjectType":"account"}'
+    return b',"io.hull.asAccount":' + _subject(claims, ACCOUNT_CLAIMS) + tail
 
 
 def _subject(claims: Claims, known: tuple[str, ...]) -> bytes:

@@ -68,6 +68,15 @@ def test_a_link_names_both_and_its_subject_is_the_account(writer: MessageWriter)
     assert claims["io.hull.subjectType"] == "account"
 
 
+def test_an_alias_names_who_gets_the_id_and_which(writer: MessageWriter) -> None:
+    user, account = writer.user_alias(USER, "pipedrive:2"), writer.account_alias(ACCOUNT, "pipedrive:8")
+
+    said = [(json.loads(each)["type"], json.loads(each)["body"]) for each in (user, account)]
+    assert said == [("alias", {"anonymous_id": "pipedrive:2"}), ("alias", {"anonymous_id": "pipedrive:8"})]
+    assert token_of(user)["io.hull.asUser"] == USER
+    assert token_of(account)["io.hull.asAccount"] == ACCOUNT
+
+
 def test_hulls_own_id_also_stands_in_sub(writer: MessageWriter) -> None:
     assert token_of(writer.user_traits({"id": "h1", "email": "a@b.co"}, {}))["sub"] == "h1"
     assert token_of(writer.link_traits({"id": "h1"}, {"id": "h2"}, {}))["sub"] == "h2"
