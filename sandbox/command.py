@@ -97,6 +97,8 @@ def _pipedrive_options(options: SandboxOptions, credentials: Credentials) -> dic
         "persons": options.persons,
         "organizations": options.organizations,
         "api_token": credentials.api_token,
+        "client_id": credentials.oauth_client_id,
+        "client_secret": credentials.oauth_client_secret,
         "burst_limit": options.burst_limit,
         "firmographics": options.website,
         "load": options.load,

@@ -1,7 +1,6 @@
-"""The WSGI app: routes, tokens, limits, faults, headers.
+"""The WSGI app: tokens, scopes, limits, faults, headers around the views of `sandbox.pipedrive.routes`.
 
-In: a company. Out: a Flask app to be called in process or served by `sandbox.serve`. What each route is called in the counters and
-what it costs in tokens is in the route table; costs are the `x-token-cost` of the OpenAPI files.
+In: a company. Out: a Flask app to be called in process or served by `sandbox.serve`.
 """
 
 from __future__ import annotations
@@ -14,44 +13,52 @@ import requests
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from sandbox.company import ENTITIES, Company, Entity
-from sandbox.pipedrive import answers, control, fields, records, search, users
+from sandbox.company import Company
+from sandbox.pipedrive import answers, control, oauth
 from sandbox.pipedrive.answers import ApiError
 from sandbox.pipedrive.delivery import Delivery
-from sandbox.pipedrive.gate.access import API_TOKEN, Access, read_token
+from sandbox.pipedrive.gate.access import API_TOKEN, Access, Caller, read_caller
 from sandbox.pipedrive.gate.faults import Faults, spoil
+from sandbox.pipedrive.gate.grants import Client, Grants
 from sandbox.pipedrive.gate.ledger import Ledger
 from sandbox.pipedrive.gate.limits import BurstLimiter
+from sandbox.pipedrive.gate.scopes import demand
+from sandbox.pipedrive.routes import routes
 from sandbox.pipedrive.webhooks import Subscriptions
 
 DAILY_WRITES = 10_000
 
-View = Callable[..., Response]
-Route = tuple[str, str, str, int, View]  # method, path, kind of call, cost in tokens, view
-
 
 class PipedriveApp(Flask):
-    """The app, with what tests look at: `company`, `faults`, `ledger`, `limiter`, `subscriptions`, `delivery`."""
+    """The app, with what tests look at and turn.
+
+    `company`, `faults`, `ledger`, `limiter`, `subscriptions`, `delivery`; `grants.switches` turns the OAuth server; `session`
+    sends what Pipedrive sends by itself: webhooks, and the notice that the app was uninstalled.
+    """
 
     def __init__(
         self,
         company: Company,
         *,
         access: Access,
+        client: Client,
         burst_limit: int | None,
         monotonic: Callable[[], float],
-        webhook_session: requests.Session,
+        session: requests.Session,
     ) -> None:
         super().__init__("sandbox.pipedrive", static_folder=None)
         self.company = company
         self.access = access
+        self.grants = Grants(company, client)
         self.faults = Faults()
         self.ledger = Ledger()
         self.limiter = BurstLimiter(burst_limit, monotonic)
         self.subscriptions = Subscriptions(company)
-        self.delivery = Delivery(company, self.subscriptions.by_id, webhook_session)
+        self.session = session
+        self.delivery = Delivery(company, self.subscriptions.by_id, session)
         self.retry_after_header = False
         company.listeners.append(self.delivery.take)
+        self.grants.on_uninstall.append(lambda held: self.subscriptions.forget_app(held.user.id))
 
 
 def create_app(
@@ -63,20 +70,23 @@ def create_app(
     burst_limit: int | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     webhook_session: requests.Session | None = None,
+    client: Client | None = None,
 ) -> PipedriveApp:
     """Make the app over a company.
 
     `burst_limit` is requests per token within two seconds, None for no limit. `monotonic` is the limiter's clock.
-    `webhook_session` sends webhooks, so that a test may mount its receiver on it.
+    `webhook_session` sends webhooks, so that a test may mount its receiver on it. `client` is the one app its OAuth server
+    knows.
     """
     app = PipedriveApp(
         company,
         access=Access(api_token=api_token, access_tokens=access_tokens, token_in_query=token_in_query),
+        client=client or Client(),
         burst_limit=burst_limit,
         monotonic=monotonic,
-        webhook_session=webhook_session or requests.Session(),
+        session=webhook_session or requests.Session(),
     )
-    for method, rule, call, cost, view in _routes(app):
+    for method, rule, call, cost, view in routes(app):
         app.add_url_rule(rule, f"{call}|{cost}|{method}{rule}", view, methods=[method])
     app.before_request(partial(_enter, app))
     app.after_request(partial(_leave, app))
@@ -85,75 +95,14 @@ def create_app(
     return app
 
 
-def _routes(app: PipedriveApp) -> list[Route]:
-    company = app.company
-    table: list[Route] = [
-        ("GET", "/__sandbox__/ledger", "sandbox", 0, partial(control.ledger, app.ledger)),
-        ("GET", "/__sandbox__/stats", "sandbox", 0, partial(control.stats, app.ledger, company)),
-        ("GET", "/__sandbox__/export", "sandbox", 0, partial(control.export, company)),
-        ("POST", "/__sandbox__/edit", "sandbox", 0, partial(control.edit, company)),
-        ("POST", "/__sandbox__/create", "sandbox", 0, partial(control.create, company)),
-        ("POST", "/__sandbox__/delete", "sandbox", 0, partial(control.delete, company)),
-        ("POST", "/__sandbox__/raw", "sandbox", 0, partial(control.raw, company)),
-        ("POST", "/__sandbox__/faults", "sandbox", 0, partial(control.faults, app.faults)),
-        ("GET", "/api/v2/itemSearch", "search", 20, partial(search.item_search, company)),
-    ]
-    for entity in ENTITIES:
-        table += _record_routes(company, entity, f"/api/v2/{entity}s")
-        table += _field_routes(company, entity, f"/api/v2/{entity}Fields")
-    for prefix in ("/v1", "/api/v1"):
-        table += [
-            ("GET", f"{prefix}/users/me", "user", 2, partial(users.me, company)),
-            ("GET", f"{prefix}/personFields", "fields", 20, partial(fields.list_v1, company, "person")),
-            ("GET", f"{prefix}/organizationFields", "fields", 20, partial(fields.list_v1, company, "organization")),
-            ("GET", f"{prefix}/webhooks", "webhooks", 10, app.subscriptions.list_all),
-            ("POST", f"{prefix}/webhooks", "webhooks", 10, app.subscriptions.create),
-            ("DELETE", f"{prefix}/webhooks/<int:webhook_id>", "webhooks", 6, app.subscriptions.delete),
-        ]
-    return table
-
-
-def _record_routes(company: Company, entity: Entity, base: str) -> list[Route]:
-    one = f"{base}/<int:record_id>"
-    return [
-        ("GET", base, "list", 10, partial(records.list_page, company, entity)),
-        ("POST", base, "create", 5, partial(records.create, company, entity)),
-        ("GET", f"{base}/search", "search", 20, partial(search.search, company, entity)),
-        ("GET", one, "get", 1, partial(records.get, company, entity)),
-        ("PATCH", one, "update", 5, partial(records.update, company, entity)),
-        ("DELETE", one, "delete", 3, partial(records.delete, company, entity)),
-    ]
-
-
-def _field_routes(company: Company, entity: Entity, base: str) -> list[Route]:
-    one, options = f"{base}/<code>", f"{base}/<code>/options"
-    return [
-        ("GET", base, "fields", 10, partial(fields.list_v2, company, entity)),
-        ("POST", base, "fields", 5, partial(fields.create, company, entity)),
-        ("GET", one, "fields", 1, partial(fields.get_v2, company, entity)),
-        ("PATCH", one, "fields", 5, partial(fields.update, company, entity)),
-        ("DELETE", one, "fields", 3, partial(fields.delete, company, entity)),
-        ("POST", options, "fields", 5, partial(fields.add_options, company, entity)),
-        ("PATCH", options, "fields", 5, partial(fields.rename_options, company, entity)),
-        ("DELETE", options, "fields", 3, partial(fields.remove_options, company, entity)),
-    ]
-
-
 def _enter(app: PipedriveApp) -> Response | None:
-    """Let the request in, or answer it right away: token, limit, then faults."""
+    """Let the request in, or answer it right away: token, limit, scope, then faults."""
     g.fault = None
     g.headers = {}
     if request.path.startswith(control.PREFIX):
         return None
-    token = read_token(app.access)
-    allowance = app.limiter.take(token, search=_call()[0] == "search")
-    g.headers = allowance.headers()
-    if token == app.access.api_token:
-        g.headers["x-daily-requests-left"] = str(_daily_left(app))
-    if not allowance.passes:
-        if app.retry_after_header:
-            g.headers["retry-after"] = str(allowance.reset_s)
-        raise answers.over_limit()
+    if not request.path.startswith(oauth.PREFIX):
+        _admit(app)
     fault = app.faults.due(request.method, request.path)
     if fault is None:
         return None
@@ -161,6 +110,22 @@ def _enter(app: PipedriveApp) -> Response | None:
         g.fault = fault
         return None
     return spoil(fault, None)
+
+
+def _admit(app: PipedriveApp) -> None:
+    """Judge who calls, how often, and what. Raises: ApiError."""
+    caller: Caller = read_caller(app.access, app.company, app.grants)
+    g.caller = caller
+    call, _ = _call()
+    allowance = app.limiter.take(caller.token, search=call == "search")
+    g.headers = allowance.headers()
+    if not caller.by_app:
+        g.headers["x-daily-requests-left"] = str(_daily_left(app))
+    if not allowance.passes:
+        if app.retry_after_header:
+            g.headers["retry-after"] = str(allowance.reset_s)
+        raise answers.over_limit()
+    demand(caller.scopes, call, request.method, request.path)
 
 
 def _leave(app: PipedriveApp, answer: Response) -> Response:
@@ -191,7 +156,10 @@ def _note(app: PipedriveApp, answer: Response) -> None:
 
 
 def _is_mutation() -> bool:
-    return request.path != "/__sandbox__/faults"
+    """Tell whether the request changed the company: tokens and the sandbox's own switches are no part of it."""
+    if request.path.startswith(control.PREFIX):
+        return request.path.removeprefix(control.PREFIX) in control.MUTATIONS
+    return not request.path.startswith(oauth.PREFIX)
 
 
 def _daily_left(app: PipedriveApp) -> int:

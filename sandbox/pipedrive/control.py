@@ -1,24 +1,29 @@
 """The sandbox's own controls, under /__sandbox__/: not part of Pipedrive, no token, no limits.
 
-GET ledger, stats, export; POST edit, create, delete, raw, faults.
+GET ledger, stats, export, oauth; POST edit, create, delete, raw, faults, oauth.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from flask import Response, request
 
 from sandbox.company import ENTITIES, Company, Entity, Invalid
 from sandbox.company.bodies import encode
-from sandbox.pipedrive import answers
+from sandbox.pipedrive import answers, oauth
 from sandbox.pipedrive.gate.faults import Faults
 from sandbox.pipedrive.gate.ledger import Ledger
 from sandbox.pipedrive.records import json_object
 
+if TYPE_CHECKING:
+    from sandbox.pipedrive.app import PipedriveApp
+
 PREFIX = "/__sandbox__/"
+MUTATIONS = frozenset({"edit", "create", "delete", "raw"})  # of the company: these stand in the ledger
 
 
 def ledger(kept: Ledger) -> Response:
@@ -26,9 +31,10 @@ def ledger(kept: Ledger) -> Response:
     return answers.plain({"mutations": kept.entries(request.args.get("after", 0, type=int))})
 
 
-def stats(kept: Ledger, company: Company) -> Response:
-    """Count requests, tokens and live records."""
-    return answers.plain({**kept.stats(), "records": {entity: company.count(entity) for entity in ENTITIES}})
+def stats(app: PipedriveApp) -> Response:
+    """Count requests, tokens, grants and live records."""
+    records = {entity: app.company.count(entity) for entity in ENTITIES}
+    return answers.plain({**app.ledger.stats(), "oauth": dict(app.grants.counts), "records": records})
 
 
 def export(company: Company) -> Response:
@@ -90,6 +96,40 @@ def faults(rules: Faults) -> Response:
     except (ValueError, TypeError) as error:
         raise answers.invalid(str(error)) from error
     return answers.plain({"success": True, "data": {"rules": len(rules.rules)}})
+
+
+def show_oauth(app: PipedriveApp) -> Response:
+    """Show the switches of the OAuth server, who could authorise, and who has the app installed; no tokens."""
+    users = [{"id": user.id, "admin": user.admin} for user in app.company.users]
+    switches = dataclasses.asdict(app.grants.switches)
+    return answers.plain({"switches": switches, "users": users, "installations": app.grants.described()})
+
+
+def set_oauth(app: PipedriveApp) -> Response:
+    """Turn switches of the OAuth server, then do at once what `now` says: expire, revoke or uninstall."""
+    given = json_object()
+    deed = given.pop("now", None)
+    if deed not in {None, "expire", "revoke", "uninstall"}:
+        raise answers.invalid("now: must be one of expire, revoke, uninstall")
+    turn(app.grants.switches, given)
+    if deed == "expire":
+        app.grants.expire_access_tokens()
+    elif deed == "revoke":
+        app.grants.revoke_all()
+    elif deed == "uninstall":
+        told = oauth.uninstall(app.grants, app.session, app.company.clock())
+        return answers.plain({"success": True, "data": {"told": told}})
+    return answers.plain({"success": True})
+
+
+def turn(switches: Any, given: dict[str, Any]) -> None:
+    """Set members of a dataclass of switches. Raises: ApiError 400 for one it does not have."""
+    known = {member.name for member in dataclasses.fields(switches)}
+    for name in given:
+        if name not in known:
+            raise answers.invalid(f"{name}: unknown switch; there are {', '.join(sorted(known))}")
+    for name, value in given.items():
+        setattr(switches, name, value)
 
 
 def _entity(given: dict[str, Any]) -> Entity:

@@ -9,6 +9,7 @@ from typing import Any
 from sandbox.company import Company, load_fields, load_jsonl
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from sandbox.pipedrive.gate.access import API_TOKEN
+from sandbox.pipedrive.gate.grants import Client
 
 FACTORY = "sandbox.pipedrive.start:make_app"
 
@@ -26,6 +27,8 @@ class AppOptions:
     organizations: int = 200
     api_token: str = API_TOKEN
     access_tokens: Sequence[str] = ()
+    client_id: str = Client().id
+    client_secret: str = Client().secret
     burst_limit: int | None = None
     firmographics: bool = True
     load: str | None = None
@@ -51,6 +54,7 @@ def make_app(**options: Any) -> PipedriveApp:
         api_token=given.api_token,
         access_tokens=frozenset(given.access_tokens),
         burst_limit=given.burst_limit,
+        client=Client(id=given.client_id, secret=given.client_secret),
     )
     if given.faults is not None:
         app.faults.load(given.faults)

@@ -5,15 +5,17 @@ Source: the v1 OpenAPI file, path /users/me.
 
 from __future__ import annotations
 
-from flask import Response
+from flask import Response, g
 
 from sandbox.company import Company
 from sandbox.pipedrive import answers
+from sandbox.pipedrive.gate.access import Caller
 
 
 def me(company: Company) -> Response:
-    """Answer for the user every token of this server belongs to."""
-    user = company.users[0]
+    """Answer for the user the caller's token belongs to, in the company it was granted for."""
+    caller: Caller = g.caller
+    user = caller.user
     apps = ("sales", "global", "account_settings")
     data = {
         "id": user.id,
@@ -39,9 +41,9 @@ def me(company: Company) -> Response:
         "icon_url": None,
         "is_you": True,
         "is_deleted": False,
-        "company_id": company.id,
+        "company_id": caller.company_id,
         "company_name": company.name,
-        "company_domain": company.domain,
+        "company_domain": caller.company_domain,
         "company_country": "GB",
         "company_industry": "Wholesale",
         "language": {"language_code": "en", "country_code": "GB"},

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Response
+from flask import Response, g
 
 from sandbox.company import Company
 from sandbox.pipedrive import answers
 from sandbox.pipedrive.answers import ApiError
+from sandbox.pipedrive.gate.access import Caller
 from sandbox.pipedrive.records import json_object
 
 MAX_PER_USER = 40
@@ -23,6 +24,7 @@ OBJECTS = (
     "activity", "deal", "lead", "note", "organization", "person", "pipeline", "product", "stage", "user", "*",
 )  # fmt: skip
 VERSIONS = ("1.0", "2.0")
+OF_APP = "application"  # the type of a webhook made with an app's token
 
 
 class Subscriptions:
@@ -39,24 +41,40 @@ class Subscriptions:
         problems = _problems(body)
         if problems:
             raise _error(400, problems)
-        if len(self.by_id) >= MAX_PER_USER:
+        if len(self._seen(g.caller)) >= MAX_PER_USER:
             raise _error(422, {"webhooks": [f"limit of {MAX_PER_USER} webhooks per user reached"]})
         self._last_id += 1
-        self.by_id[self._last_id] = subscription = self._subscription(body)
+        self.by_id[self._last_id] = subscription = self._subscription(body, g.caller)
         return answers.plain({"status": "ok", "success": True, "data": subscription}, 201)
 
     def list_all(self) -> Response:
-        """Answer GET /api/v1/webhooks, which has no pages."""
-        return answers.plain({"status": "ok", "success": True, "data": list(self.by_id.values())})
+        """Answer GET /api/v1/webhooks, which has no pages. An app sees only those it made."""
+        return answers.plain({"status": "ok", "success": True, "data": self._seen(g.caller)})
 
     def delete(self, webhook_id: int) -> Response:
         """Answer DELETE /api/v1/webhooks/{id}."""
-        if self.by_id.pop(webhook_id, None) is None:
+        if webhook_id not in self.by_id:
             raise _error(404, {"id": ["not found"]})
+        if self.by_id[webhook_id] not in self._seen(g.caller):
+            raise ApiError(403, {"success": False, "message": "Forbidden"})
+        del self.by_id[webhook_id]
         return answers.plain({"status": "ok", "success": True})
 
-    def _subscription(self, body: dict[str, Any]) -> dict[str, Any]:
-        user_id = self._company.users[0].id
+    def forget_app(self, user_id: int) -> None:
+        """Drop what an app made for a user who no longer has it."""
+        for webhook_id, subscription in list(self.by_id.items()):
+            if (subscription["type"], subscription["owner_id"]) == (OF_APP, user_id):
+                self.by_id.pop(webhook_id, None)
+
+    def _seen(self, caller: Caller) -> list[dict[str, Any]]:
+        """List what a caller may see: everything, or what the app made for this user."""
+        held = list(self.by_id.values())
+        if not caller.by_app:
+            return held
+        return [each for each in held if (each["type"], each["owner_id"]) == (OF_APP, caller.user.id)]
+
+    def _subscription(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        user_id = caller.user.id
         return {
             "id": self._last_id,
             "company_id": self._company.id,
@@ -69,7 +87,7 @@ class Subscriptions:
             "is_active": 1,
             "add_time": milliseconds(self._company.clock()),
             "remove_time": None,
-            "type": "general",
+            "type": OF_APP if caller.by_app else "general",
             "http_auth_user": body.get("http_auth_user"),
             "http_auth_password": body.get("http_auth_password"),
             "remove_reason": None,

@@ -67,12 +67,15 @@ def test_both_systems_print_one_line_then_serve() -> None:
         f"{told['pipedrive_url']}/v1/users/me", headers={"x-api-token": told["api_token"]}, timeout=10
     )
     hull = requests.get(told["hull_url"], timeout=10)
+    asked = {"client_id": told["oauth_client_id"], "redirect_uri": "http://ours.test/", "decision": "allow"}
+    allowed = requests.get(f"{told['pipedrive_url']}/oauth/authorize", asked, timeout=10, allow_redirects=False)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=10)
 
     assert set(told) == KEYS
     assert answer.json()["data"]["company_name"]
     assert hull.status_code < 500
+    assert allowed.headers["location"].startswith("http://ours.test/?code=")
     assert told["hull_url"] == f"http://{told['hull_organization']}"
     assert len(told["hull_connector_id"]) == 24
     assert (process.returncode, out, err) == (0, "", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,19 @@ def parameters(path: str) -> set[str]:
 def token_cost(version: int, method: str, path: str) -> int:
     """Tell what the vendor says a call costs."""
     return int(_document(version)["paths"][path][method]["x-token-cost"])
+
+
+def scopes(version: int, rule: str) -> dict[str, set[str]]:
+    """Tell, by method, which scopes let an app call a route of the sandbox; nothing for a route the vendor does not name."""
+    path = re.sub(r"<[^>]+>", "{}", rule.rpartition(f"/v{version}")[2])
+    known = _document(version)["paths"]
+    operations = next((known[each] for each in known if re.sub(r"{[^}]+}", "{}", each) == path), {})
+    return {
+        method.upper(): set(each["oauth2"])
+        for method, operation in operations.items()
+        for each in operation.get("security", ())
+        if "oauth2" in each
+    }
 
 
 def _tolerant(schema: Any) -> Any:
