@@ -53,11 +53,12 @@ class Subscriptions:
 
     def delete(self, webhook_id: int) -> Response:
         """Answer DELETE /api/v1/webhooks/{id}."""
-        if webhook_id not in self.by_id:
+        subscription = self.by_id.get(webhook_id)
+        if subscription is None:
             raise _error(404, {"id": ["not found"]})
-        if self.by_id[webhook_id] not in self._seen(g.caller):
+        if subscription not in self._seen(g.caller):
             raise ApiError(403, {"success": False, "message": "Forbidden"})
-        del self.by_id[webhook_id]
+        self.by_id.pop(webhook_id, None)
         return answers.plain({"status": "ok", "success": True})
 
     def forget_app(self, user_id: int) -> None:
