@@ -70,6 +70,7 @@ beat_schedule = {
     "sweep": {"task": "control.sweep", "schedule": settings().sweep_s, "options": {"expires": 10}},
     "start_scheduled": {"task": "control.start_scheduled", "schedule": 30.0, "options": {"expires": 30}},
     "resolve_hull_ids": {"task": "control.resolve_hull_ids", "schedule": 30.0, "options": {"expires": 30}},
+    "ensure_webhooks": {"task": "control.ensure_webhooks", "schedule": 900.0, "options": {"expires": 600}},
     "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},
 }
 beat_schedule_filename = str(settings().data_dir / "celerybeat-schedule")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CursorResult,
     Index,
     Integer,
@@ -23,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db.arrays import bigints, texts
 from db.base import Base, Created, RowId
 from db.batch import Batch
 
@@ -32,6 +35,7 @@ class Change(Base):
     revision   grows with every delivery folded in; a change is cleared only at the revision its batch claimed
     payload    the newest body that told of it, or None when the record must be read from its source
     rank       when that body was sent, in milliseconds since the epoch: a later one replaces it, an earlier one does not
+    is_created a webhook told that the record was created
     """
 
     __tablename__ = "changes"
@@ -54,6 +58,7 @@ class Change(Base):
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)
     rank: Mapped[int] = mapped_column(server_default="0")
+    is_created: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     created_at: Mapped[Created]
 
 
@@ -97,6 +102,53 @@ def fold(  # noqa: PLR0913 - a change is these facts
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What deliveries say of one record: the newest of them, and whether its body may be used."""
+
+    delivery_id: int
+    entity: str
+    record_id: str
+    rank: int
+    is_usable: bool
+    is_created: bool
+
+
+_FOLD_WEBHOOKS = text("""
+    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause, payload, rank, is_created)
+    SELECT d.connector_key, 'incoming', t.entity, t.record_id, 'webhook', CASE WHEN t.usable THEN d.body END, t.rank, t.created
+      FROM unnest(CAST(:ids AS bigint[]), CAST(:entities AS text[]), CAST(:records AS text[]), CAST(:ranks AS bigint[]),
+                  CAST(:usable AS boolean[]), CAST(:created AS boolean[])) AS t(id, entity, record_id, rank, usable, created)
+      JOIN deliveries d ON d.id = t.id
+     ORDER BY d.connector_key, t.entity, t.record_id
+        ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
+           payload = CASE WHEN excluded.payload IS NULL THEN NULL
+                          WHEN ch.rank <= excluded.rank THEN excluded.payload ELSE ch.payload END,
+           rank = greatest(ch.rank, excluded.rank),
+           is_created = ch.is_created OR excluded.is_created,
+           cause = excluded.cause,
+           revision = ch.revision + 1,
+           due_at = least(ch.due_at, excluded.due_at),
+           batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
+                           THEN NULL ELSE ch.batch_id END""")
+
+
+def fold_webhooks(session: Session, told: Sequence[Told]) -> None:
+    """Note that these records must be carried over, in one statement and always in one order, so that two who fold never
+    wait for each other. A body that may not be used leaves the record to a read, whatever waited before. Each record once.
+    """
+    if told:
+        scope = {
+            "ids": bigints(each.delivery_id for each in told),
+            "entities": texts(each.entity for each in told),
+            "records": texts(each.record_id for each in told),
+            "ranks": bigints(each.rank for each in told),
+            "usable": texts(str(each.is_usable) for each in told),
+            "created": texts(str(each.is_created) for each in told),
+        }
+        session.execute(_FOLD_WEBHOOKS, scope)
+
+
 _STUCK = exists().where(Batch.id == Change.batch_id, Batch.state == "failed")
 """The batch that held the change gave up: a newer delivery takes the change out of it."""
 
@@ -132,7 +184,10 @@ def changes_of(session: Session, batch_id: int) -> list[Change]:
     return list(session.scalars(select(Change).filter_by(batch_id=batch_id).order_by(Change.id)))
 
 
-_CLEAR = text("DELETE FROM changes WHERE batch_id = :batch_id AND revision = claimed_revision")
+_CLEAR = text("""
+    WITH mine AS (SELECT id FROM changes WHERE batch_id = :batch_id ORDER BY record_id FOR UPDATE)
+    DELETE FROM changes ch USING mine WHERE ch.id = mine.id AND revision = claimed_revision""")
+"""Locked in the order in which webhooks are folded."""
 _RETURN = text("""
     UPDATE changes SET batch_id = NULL, claimed_revision = NULL, due_at = least(due_at, now())
      WHERE batch_id = :batch_id""")

@@ -134,6 +134,11 @@ def all_connectors(session: Session) -> list[Connector]:
     return list(session.scalars(select(Connector).order_by(Connector.key)))
 
 
+def company_ids(session: Session) -> dict[int, int | None]:
+    """Connector's key → Pipedrive's number of its company, None where it is not known yet."""
+    return {row.key: row.company_id for row in session.execute(select(Connector.key, Connector.company_id))}
+
+
 def settings_in_force(session: Session, connector_key: int) -> SettingsVersion:
     """The newest version of the settings; a connector always has one."""
     newest = select(SettingsVersion).where(SettingsVersion.connector_key == connector_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -16,11 +17,11 @@ from sqlalchemy import (
     func,
     select,
     text,
-    update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db.arrays import bigints, texts
 from db.base import Base, Created, RowId
 
 RETENTION_DAYS = 30
@@ -33,6 +34,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("connector_key", "source", "key"),
         Index("ix_deliveries_unfolded", "id", postgresql_where=text("state = 'new'")),
+        Index("ix_deliveries_received", "connector_key", "source", "received_at"),
     )
 
     id: Mapped[RowId]
@@ -42,7 +44,7 @@ class Delivery(Base):
     key: Mapped[str]
     body: Mapped[bytes] = mapped_column(LargeBinary)
     state: Mapped[str] = mapped_column(server_default="new")
-    """`new`, `folded` (its changes stand in the table of changes) or `refused`."""
+    """`new`, `folded` (its changes stand in the table of changes) or `refused`; a reason says what was wrong with it."""
     reason: Mapped[str | None]
     received_at: Mapped[Created]
 
@@ -59,8 +61,21 @@ def take_unfolded(session: Session, limit: int) -> list[Delivery]:
     return list(session.scalars(query.with_for_update(skip_locked=True)))
 
 
-def mark_delivery(session: Session, delivery_id: int, state: str, reason: str | None = None) -> None:
-    session.execute(update(Delivery).where(Delivery.id == delivery_id).values(state=state, reason=reason))
+_MARK = text("""
+    UPDATE deliveries d SET state = m.state, reason = nullif(m.reason, '')
+      FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[]), CAST(:reasons AS text[])) AS m(id, state, reason)
+     WHERE d.id = m.id""")
+
+
+def mark_deliveries(session: Session, marks: Mapping[int, tuple[str, str | None]]) -> None:
+    """Id → (state, reason), in one statement."""
+    if marks:
+        scope = {
+            "ids": bigints(marks),
+            "states": texts(state for state, _ in marks.values()),
+            "reasons": texts(reason or "" for _, reason in marks.values()),
+        }
+        session.execute(_MARK, scope)
 
 
 def count_unfolded(session: Session, connector_key: int) -> int:

@@ -95,6 +95,10 @@ def batch_subject(batch_id: int) -> str:
     return f"batch:{batch_id}"
 
 
+def control_subject(task: str) -> str:
+    return f"control:{task}"
+
+
 def keep_failures(session: Session, failures: Sequence[NewFailure]) -> None:
     """Keep what gave up. What is open already is renewed, so that one cause shows once."""
     for failure in sorted(failures, key=lambda each: each.subject):
@@ -174,6 +178,14 @@ _CLOSE_HEALED = text("""
 def close_healed(session: Session, connector_key: int, direction: str, entity: str, record_ids: Sequence[str]) -> None:
     """Close the open failures of records that have come through since."""
     session.execute(_CLOSE_HEALED, {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)})
+
+
+def close_subject(session: Session, connector_key: int, subject: str) -> None:
+    """Close the open failure of a batch or a control task that has done its work since."""
+    mine = update(Failure).filter_by(connector_key=connector_key, subject=subject, state="open")
+    session.execute(
+        mine.values(state="replayed", closed_by="pipeline", closed_why="came through later", updated_at=func.now())
+    )
 
 
 def count_open(session: Session, connector_key: int) -> dict[tuple[str, str], int]:

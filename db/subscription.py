@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Integer, func
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ForeignKey, Integer, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Count
 
 
 class Subscription(Base):
-    """state  `active`, or what was found and not healed yet: `missing`, `paused`, `failing`"""
+    """state     `active`, or what was found and not healed yet: `missing`, `paused`, `failing`, `moved`, `silent`
+    sound_at  when it was last found to be as it should; what happened later may have been told to nobody
+    """
 
     __tablename__ = "webhook_subscriptions"
 
@@ -24,3 +27,41 @@ class Subscription(Base):
     healed: Mapped[Count]
     """How often it had to be made again."""
     checked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    sound_at: Mapped[datetime | None]
+
+
+def subscriptions_of(session: Session, connector_key: int) -> list[Subscription]:
+    """How the webhooks of a connector stand, by entity."""
+    mine = select(Subscription).filter_by(connector_key=connector_key)
+    return list(session.scalars(mine.order_by(Subscription.entity)))
+
+
+def hold_subscription(session: Session, connector_key: int, entity: str) -> Subscription:
+    """The row of one entity, locked until the transaction ends; one that was never checked begins as `missing`."""
+    new = insert(Subscription).values(connector_key=connector_key, entity=entity, state="missing")
+    session.execute(new.on_conflict_do_nothing())
+    return session.get_one(Subscription, (connector_key, entity), with_for_update=True, populate_existing=True)
+
+
+def note_silence(session: Session, connector_key: int, entity: str) -> bool:
+    """Records changed and no webhook told of them: the next check makes the subscription anew. False if that is known."""
+    active = update(Subscription).filter_by(connector_key=connector_key, entity=entity, state="active")
+    return session.scalar(active.values(state="silent").returning(Subscription.connector_key)) is not None
+
+
+_TO_CHECK = text("""
+    SELECT c.key FROM connectors c
+     WHERE c.state = 'active'
+       AND EXISTS (SELECT 1 FROM credentials k WHERE k.connector_key = c.key AND k.name LIKE 'pipedrive%')
+       AND NOT EXISTS (SELECT 1 FROM failures f
+                        WHERE f.connector_key = c.key AND f.subject = :subject AND f.state = 'open'
+                          AND f.updated_at > now() - make_interval(secs => :rest_s))
+     ORDER BY c.key""")
+
+
+def connectors_to_check(session: Session, *, subject: str, rest_s: float) -> list[int]:
+    """Active connectors with credentials of Pipedrive, but for those whose last check gave up less than `rest_s` ago.
+
+    subject  of the Failure that a check leaves behind which gave up
+    """
+    return list(session.scalars(_TO_CHECK, {"subject": subject, "rest_s": rest_s}))

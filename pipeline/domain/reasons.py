@@ -73,7 +73,46 @@ REASONS: dict[str, Reason] = {
     ),
     "webhook_malformed": Reason(
         "The body is not what Pipedrive's webhooks of version 2.0 look like.",
-        "Open the failure's payload; check that the webhook's version is 2.0 and that nothing rewrites it on the way.",
+        "The event names the delivery, which keeps the body for 30 days; see that nothing rewrites webhooks on the way.",
+    ),
+    "webhook_old_format": Reason(
+        "The webhook is of version 1.0, which says values in other shapes.",
+        "Nothing is lost: its record is read again. Take the webhook of version 1.0 away in Pipedrive; ours is of 2.0.",
+    ),
+    "webhook_future_dated": Reason(
+        "The webhook claims a moment that lies ahead of the database's clock, so nothing tells whether it is the newest.",
+        "Nothing is lost: its record is read again. If it happens often, check the clock of the database's machine.",
+    ),
+    "webhook_other_company": Reason(
+        "The webhook is of another Pipedrive company than the connector: its ids mean other records here.",
+        "Take the webhook to this address away in the other company.",
+    ),
+    "webhook_missing": Reason(
+        "Pipedrive had no webhook to this connector any more; it deletes one that failed for three days.",
+        "It is made again by itself, and what changed meanwhile is fetched; keep PUBLIC_URL reachable from outside.",
+    ),
+    "webhook_paused": Reason(
+        "Pipedrive has stopped the webhook for a while, as it does for 30 minutes after ten failed deliveries.",
+        "It is made again by itself, and what changed meanwhile is fetched; look why deliveries failed, in the web log.",
+    ),
+    "webhook_moved": Reason(
+        "The webhook pointed elsewhere, asked for something else or knew older credentials.",
+        "It is made again by itself, and what changed meanwhile is fetched; leave the connector's webhooks as they are.",
+    ),
+    "webhook_failing": Reason(
+        "The last delivery of the webhook was not answered with success.",
+        "It is made again by itself, and what changed meanwhile is fetched; look why deliveries failed, in the web log.",
+    ),
+    "webhook_silent": Reason(
+        "Records changed in Pipedrive of which no webhook told.",
+        "It is made again by itself; check that nothing between Pipedrive and PUBLIC_URL swallows requests.",
+    ),
+    "webhook_healed": Reason(
+        "The webhook was made again, and what changed since it was last sound is fetched.", "Nothing to do."
+    ),
+    "webhooks_forbidden": Reason(
+        "The connected user may not manage webhooks, so changes arrive with fetches alone.",
+        "Connect with an administrator of Pipedrive; nothing else waits for it.",
     ),
     "two_records_one_hull_id": Reason(
         "Hull has merged two records that are still two in Pipedrive.",

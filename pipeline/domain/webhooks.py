@@ -21,9 +21,11 @@ class WebhookHead:
 
     event_id         the same for every delivery of one event
     sent_at_ms       `meta.timestamp` in milliseconds since the epoch: finer than any `update_time`
+    latest_ms        the latest moment it claims, of `meta.timestamp` and the record's `update_time`
     attempt          1 for the first delivery
     merged_to_id     on the delete of a record that was merged into another: that other record
     merged_from_id   on the change of a record that another was merged into: the record that went
+    is_old_format    of version 1.0: it says which record to read, and nothing that could be used
     """
 
     entity: Entity
@@ -31,10 +33,12 @@ class WebhookHead:
     pipedrive_id: int
     event_id: str
     sent_at_ms: int
+    latest_ms: int
     attempt: int
     company_id: int | None
     merged_to_id: int | None
     merged_from_id: int | None
+    is_old_format: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

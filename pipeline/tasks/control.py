@@ -16,14 +16,14 @@ from db import batch as batches
 from db import connector as connectors
 from db import delivery as deliveries
 from db import failure as failures
-from db import id_mapping, schedule
+from db import id_mapping, schedule, subscription
 from db import sync_event as events
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
-from pipeline.tasks import canvases, live, runs
+from pipeline.tasks import canvases, live, runs, webhooks
 from pipeline.tasks.app import app
 from pipeline.tasks.errors import classify
 from pipeline.tasks.stage import StageFailed
@@ -147,6 +147,29 @@ def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflic
     )
 
 
+@app.task(name="control.ensure_webhooks", bind=True)
+def ensure_webhooks(self: Task, connector_key: int | None = None) -> None:
+    """See that Pipedrive still tells us of every change; what one connector runs into does not keep the others from it.
+
+    Raises: StageFailed, the first of them, once all were seen to.
+    """
+    with transaction() as session:
+        due = subscription.connectors_to_check(session, subject=webhooks.SUBJECT, rest_s=webhooks.REST_S)
+    given_up = []
+    for key in due if connector_key is None else [connector_key]:
+        try:
+            guarded(webhooks.TASK, key, self.request.id, partial(_see_webhooks, key))
+        except StageFailed as failed:
+            given_up.append(failed)
+    if given_up:
+        raise given_up[0]
+
+
+def _see_webhooks(connector_key: int) -> bool:
+    webhooks.ensure_webhooks(connector_key)
+    return False
+
+
 @app.task(name="control.tidy")
 def tidy() -> None:
     """Make the partitions of the coming days; drop days, deliveries and batches past their retention."""
@@ -180,7 +203,7 @@ def _keep(task: str, connector_key: int, task_id: str | None, cause: PipelineErr
     failure = failures.NewFailure(
         connector_key=connector_key,
         kind="control",
-        subject=f"control:{task}",
+        subject=failures.control_subject(task),
         direction=Direction.INCOMING,
         entity="",
         stage=task,

@@ -1,4 +1,4 @@
-"""Live batches: a handful of changes instead of a page. Deliveries fold into changes, changes gather in batches.
+"""Live batches: a handful of changes instead of a page. Changes gather in batches.
 
 A webhook's payload is used when it is whole and newer than what was carried over; otherwise the record is read again,
 100 ids to a request.
@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import delivery as deliveries
 from db import id_mapping
 from db import sync_event as events
 from db.batch import Batch, ClaimedBatch, Wakeup, wakeup_of
 from db.change import Change
-from db.delivery import Delivery
 from db.id_mapping import Known
 from db.session import after_commit, transaction
 from db.snapshot import read_snapshots
@@ -30,92 +27,14 @@ from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import ids_of, read_by_ids
 from pipeline.load.incoming import PagePlan
 from pipeline.tasks import canvases
-from pipeline.tasks.errors import classify
+from pipeline.tasks.folding import DELIVERIES_AT_ONCE, fold_deliveries
 from pipeline.tasks.plans import Plan, plan_for, refresh_plan
 from pipeline.tasks.staging import pack_page
 from pipeline.telemetry import logger
-from pipeline.transform.hull_reports import hull_id_of
 from pipeline.transform.times import epoch_seconds
-from pipeline.transform.webhooks import complete_record, decode_head, decode_webhook
+from pipeline.transform.webhooks import complete_record, decode_webhook
 
 CHANGES_PER_BATCH = 500
-DELIVERIES_AT_ONCE = 200
-
-
-def fold_deliveries(session: Session) -> int:
-    """Turn deliveries that nobody has looked at into changes; returns how many there were."""
-    waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE)
-    for delivery in waiting:
-        state, reason = _fold(session, delivery)
-        deliveries.mark_delivery(session, delivery.id, state, reason)
-    return len(waiting)
-
-
-def _fold(session: Session, delivery: Delivery) -> tuple[str, str | None]:
-    """(state, reason) of the delivery afterwards. Whatever is wrong with one, the others are folded."""
-    try:
-        with session.begin_nested():
-            body = read_lenient(bytes(delivery.body))
-            if delivery.source != "pipedrive":
-                return "folded", _fold_notification(session, delivery, body)
-            _fold_webhook(session, delivery, body)
-    except Skip as skipped:
-        return "folded", skipped.reason
-    except OperationalError:
-        raise  # the database is away: the delivery stays as it is
-    except Exception as error:  # noqa: BLE001 - one strange delivery must not hold up all that come after it
-        cause = classify(error)
-        logger().warning("delivery.refused", delivery_id=delivery.id, reason=cause.reason, detail=cause.detail)
-        return "refused", cause.reason
-    return "folded", None
-
-
-def _fold_webhook(session: Session, delivery: Delivery, body: Any) -> None:
-    head = decode_head(body)
-    changes.fold(
-        session,
-        delivery.connector_key,
-        Direction.INCOMING,
-        head.entity,
-        str(head.pipedrive_id),
-        cause="webhook",
-        payload=bytes(delivery.body),
-        rank=head.sent_at_ms,
-    )
-
-
-def _fold_notification(session: Session, delivery: Delivery, body: dict[str, Any]) -> str | None:
-    """A notification tells of many Users or of many Accounts, each with a report of its own.
-
-    A message that names nobody is left out, and its reason returned; the others are folded.
-    """
-    entity = Entity.PERSON if body["channel"] == "user:update" else Entity.ORGANIZATION
-    reason = None
-    for message in body["messages"]:
-        try:
-            hull_id = _hull_id(message, entity)
-        except Rejected as refused:
-            logger().warning("delivery.refused", delivery_id=delivery.id, reason=refused.reason, detail=refused.detail)
-            reason = refused.reason
-            continue
-        changes.fold(
-            session,
-            delivery.connector_key,
-            Direction.OUTGOING,
-            entity,
-            hull_id,
-            cause="notification",
-            payload=write_lenient({**message, "is_export": body.get("is_export") is True}),
-            rank=int(delivery.received_at.timestamp() * 1000),
-        )
-    return reason
-
-
-def _hull_id(message: Any, entity: Entity) -> str:
-    report = message.get(entity.hull) if isinstance(message, dict) else None
-    if not isinstance(report, dict):
-        raise Rejected("no_hull_id", f"a message carries no {entity.hull}")
-    return hull_id_of(report)
 
 
 def gather_changes(session: Session) -> list[Wakeup]:

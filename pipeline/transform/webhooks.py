@@ -7,52 +7,16 @@ Source: https://pipedrive.readme.io/docs/guide-for-webhooks-v2 and .../webhooks-
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from pipeline.domain.fields import FieldCatalog
-from pipeline.domain.kinds import Entity
-from pipeline.domain.webhooks import WebhookAction, WebhookHead, WebhookRecord
-from pipeline.errors import Rejected, Skip
+from pipeline.domain.webhooks import WebhookAction, WebhookRecord
 from pipeline.transform.record_shapes import OPTIONAL
-from pipeline.transform.times import epoch_milliseconds
+from pipeline.transform.webhook_heads import decode_head, malformed, read_id, read_number
 
-_ACTIONS: Final = frozenset(action.value for action in WebhookAction)
 _NEVER_IN_RECORDS: Final = frozenset({"country_code", "label"})
 """Keys of webhooks that API v2 records do not have, under these names."""
-
-
-def decode_head(payload: object) -> WebhookHead:
-    """Read whom a webhook is about.
-
-    Raises: Rejected("webhook_malformed"); Skip("not_synchronised") for deals and all else that has no place in Hull.
-    """
-    meta = payload.get("meta") if isinstance(payload, dict) else None
-    if not isinstance(payload, dict) or not isinstance(meta, dict):
-        raise _malformed("no meta object")
-    entity, action = meta.get("entity"), meta.get("action")
-    if not isinstance(entity, str) or not isinstance(action, str):
-        raise _malformed("meta names no entity and action")
-    if entity not in (Entity.PERSON, Entity.ORGANIZATION):
-        raise Skip("not_synchronised", "neither a Person nor an Organization")
-    if action not in _ACTIONS:
-        raise _malformed("meta.action is none of create, change, delete")
-    pipedrive_id = _read_id(meta.get("entity_id"))
-    sent_at_ms = epoch_milliseconds(meta.get("timestamp"))
-    if pipedrive_id is None or sent_at_ms is None:
-        raise _malformed("meta has no readable entity_id and timestamp")
-    return WebhookHead(
-        entity=Entity(entity),
-        action=WebhookAction(action),
-        pipedrive_id=pipedrive_id,
-        event_id=_event_id(payload, meta),
-        sent_at_ms=sent_at_ms,
-        attempt=_read_id(meta.get("attempt")) or 1,
-        company_id=_read_id(meta.get("company_id")),
-        merged_to_id=_read_id(meta.get("merged_to_id")),
-        merged_from_id=_read_id(meta.get("merged_from_id")),
-    )
 
 
 def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
@@ -62,16 +26,18 @@ def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
     """
     head = decode_head(payload)
     assert isinstance(payload, dict)  # noqa: S101 - decode_head has looked
+    if head.is_old_format:
+        raise malformed("not of version 2.0")
     if head.entity is not catalog.entity:
-        raise _malformed(f"a webhook of {head.entity} read with the fields of {catalog.entity}")
+        raise malformed(f"a webhook of {head.entity} read with the fields of {catalog.entity}")
     previous = _decode_record(_read_object(payload.get("previous"), "previous"), catalog)
     if head.action is WebhookAction.DELETE:
         return WebhookRecord(head=head, record=None, previous=previous, absent=())
     data = payload.get("data")
     if not isinstance(data, dict):
-        raise _malformed("no data object")
-    if _read_id(data.get("id", head.pipedrive_id)) != head.pipedrive_id:
-        raise _malformed("data and meta name different records")
+        raise malformed("no data object")
+    if read_id(data.get("id", head.pipedrive_id)) != head.pipedrive_id:
+        raise malformed("data and meta name different records")
     record = _decode_record(data, catalog)
     record |= {"id": head.pipedrive_id, "is_deleted": record.get("is_deleted", False)}
     custom = record.setdefault("custom_fields", {})
@@ -167,56 +133,22 @@ def _decode_labels(value: Any) -> Any:
     if value is None or value == "":
         return []
     if isinstance(value, str):
-        return [_decode_number(part.strip()) for part in value.split(",")]
+        return [read_number(part.strip()) for part in value.split(",")]
     return value if isinstance(value, list) else [value]
-
-
-def _decode_number(value: Any) -> Any:
-    """Read digits as a number; anything else stays what it is, for the transform to name."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18 else value
-
-
-def _read_id(value: Any) -> int | None:
-    number = _decode_number(value)
-    return number if type(number) is int and 0 < number < 2**63 else None
 
 
 def _read_object(value: Any, name: str) -> dict[str, Any]:
     if value is None or value == []:  # an empty list is how some servers write an empty object
         return {}
     if not isinstance(value, dict):
-        raise _malformed(f"{name} is no object")
+        raise malformed(f"{name} is no object")
     return value
 
 
-def _event_id(payload: dict[str, Any], meta: dict[str, Any]) -> str:
-    """Give `meta.id`; where it is missing, a digest of all that does not change from one delivery to the next."""
-    given = meta.get("id")
-    if isinstance(given, str) and 0 < len(given) <= 255:
-        return given
-    stable = {**payload, "meta": {key: value for key, value in meta.items() if key not in ("attempt", "webhook_id")}}
-    try:
-        text = _canonical(stable)
-    except RecursionError:
-        raise _malformed("nested too deeply") from None
-    return hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=16).hexdigest()
-
-
-def _canonical(value: Any) -> str:
-    """Write a value so that the order of keys does not matter."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key!r}:{_canonical(value[key])}" for key in sorted(value, key=str)) + "}"
-    return repr(value)
-
-
-def _malformed(detail: str) -> Rejected:
-    return Rejected("webhook_malformed", detail)
-
-
 _SYSTEM_DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "visible_to": _decode_number,
-    "owner_id": _decode_number,
-    "org_id": _decode_number,
+    "visible_to": read_number,
+    "owner_id": read_number,
+    "org_id": read_number,
     "address": _decode_address,
     "postal_address": _decode_address,
 }

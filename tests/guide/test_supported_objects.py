@@ -23,5 +23,5 @@ def test_a_deal_is_left_alone(world: World) -> None:
     world.work()
 
     kept = world.rows("SELECT state, reason FROM deliveries")
-    assert [tuple(row) for row in kept] == [("folded", "not_synchronised")]
+    assert [tuple(row) for row in kept] == [("refused", "not_synchronised")]
     assert world.hull.received.count == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -214,15 +215,16 @@ def test_a_record_that_is_gone_is_told_and_not_retried(world: World, told: list[
     assert world.rows("SELECT 1 FROM failures") == []
 
 
-def test_what_is_not_ours_is_folded_away(world: World) -> None:
+def test_what_is_not_synchronised_is_refused_by_name(world: World) -> None:
     deal = {"meta": {"entity": "deal", "action": "change", "entity_id": "5", "timestamp": "2026-01-01T00:00:00.000Z"}}
 
     deliver(world, deal)
     world.work()
 
     assert [tuple(row) for row in world.rows("SELECT state, reason FROM deliveries")] == [
-        ("folded", "not_synchronised")
+        ("refused", "not_synchronised")
     ]
+    assert world.events() == [("incoming.job.skip", "not_synchronised", None)]
 
 
 MALFORMED: list[Any] = [
@@ -252,9 +254,17 @@ def test_a_malformed_delivery_holds_up_nobody(world: World, told: list[Any], bod
     assert names(world)[3] == "Edited"
     states = [row.state for row in world.rows("SELECT state FROM deliveries ORDER BY id")]
     assert states == ["refused", "folded"]
+    (told,) = world.rows("SELECT event, reason, detail FROM sync_events WHERE reason = 'webhook_malformed'")
+    assert told.event == "incoming.job.error"
+    assert told.detail.startswith("delivery 1: ")
 
 
-META = {"entity": "person", "action": "change", "entity_id": "3", "timestamp": "2030-01-01T00:00:00.000Z", "id": "odd"}
+def soon() -> str:
+    """Later than all that happened, and not so far ahead that nobody would believe it."""
+    return (datetime.now(UTC) + timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+META = {"entity": "person", "action": "change", "entity_id": "3", "timestamp": soon(), "id": "odd"}
 HALF: list[Any] = [
     {"meta": META},
     {"meta": META, "data": None},
@@ -265,7 +275,7 @@ HALF: list[Any] = [
     {"meta": META, "data": {"id": 3, "update_time": "never"}},
     {
         "meta": META,
-        "data": {"id": 3, "update_time": "2030-01-01T00:00:00Z", "name": "Fal\x00se"},
+        "data": {"id": 3, "update_time": soon(), "name": "Fal\x00se"},
         "previous": {"custom_fields": [1]},
     },
 ]
@@ -310,7 +320,7 @@ def test_a_newer_delivery_while_the_batch_is_at_work_is_not_lost(
         if not once:
             once.append(1)
             world.company.edit_person(3, name="Second")
-            told[1]["data"]["update_time"] = "2031-01-01T00:00:00Z"
+            told[1]["data"]["update_time"] = soon()
             deliver(world, told[1])
             world.room("live").dispatch_changes()
         return real(self, *args, **options)
@@ -380,7 +390,7 @@ def test_half_a_surrogate_pair_in_an_unmapped_field_stops_nothing(world: World) 
     said = listen(world)
     for number in (1, 2):
         world.company.edit_person(number, name=f"Edited {number}")
-        said[-1]["data"]["update_time"] = "2030-01-01T00:00:00Z"
+        said[-1]["data"]["update_time"] = soon()
 
     deliver(world, *said)
     world.work()

@@ -73,13 +73,18 @@ def upgrade() -> None:
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("healed", sa.Integer(), server_default="0", nullable=False),
         _now("checked_at"),
+        sa.Column("sound_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("connector_key", "entity", name=op.f("pk_webhook_subscriptions")),
     )
+    op.create_index("ix_deliveries_received", "deliveries", ["connector_key", "source", "received_at"])
+    op.add_column("changes", sa.Column("is_created", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("id_mappings", sa.Column("absences", sa.SmallInteger(), server_default="0", nullable=False))
     op.add_column("id_mappings", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("changes", "is_created")
+    op.drop_index("ix_deliveries_received", "deliveries")
     op.drop_column("id_mappings", "deleted_at")
     op.drop_column("id_mappings", "absences")
     for table in ("webhook_subscriptions", "token_ledger", "page_ids", "watermarks"):

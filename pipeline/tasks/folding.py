@@ -1,0 +1,205 @@
+"""Deliveries become changes: many tell of one record, and leave one change of it behind.
+
+Whatever is wrong with one delivery is noted under a reason, and the others go on. A webhook whose head can be read and whose
+body cannot be believed is a hint: its record is read again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import connector as connectors
+from db import delivery as deliveries
+from db import sync_event as events
+from db.change import Told
+from db.delivery import Delivery
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.reasons import describe
+from pipeline.domain.webhooks import WebhookAction, WebhookHead
+from pipeline.errors import PipelineError, Rejected, Skip
+from pipeline.tasks.errors import classify
+from pipeline.telemetry import logger
+from pipeline.transform.hull_reports import hull_id_of
+from pipeline.transform.webhook_heads import decode_head
+
+DELIVERIES_AT_ONCE = 500
+AHEAD_MS: Final = 5 * 60 * 1000
+"""By how much a webhook may be ahead of the database's clock before it is not believed to be the newest."""
+
+_PIPEDRIVE: Final = "pipedrive"
+
+
+@dataclass(slots=True)
+class _Round:
+    """What comes of some deliveries, to be written down together."""
+
+    companies: dict[int, int | None]
+    told: dict[tuple[int, Entity, int], Told] = field(default_factory=dict)
+    marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
+    events: list[events.NewEvent] = field(default_factory=list)
+
+
+def fold_deliveries(session: Session) -> int:
+    """Turn deliveries that nobody has looked at into changes; returns how many there were."""
+    waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE)
+    if not waiting:
+        return 0
+    now = _Round(companies=connectors.company_ids(session))
+    for delivery in waiting:
+        try:
+            _fold(session, delivery, now)
+        except OperationalError:
+            raise  # the database is away: all of them stay as they are
+        except Exception as error:  # noqa: BLE001 - one strange delivery must not hold up all that come after it
+            cause = classify(error)
+            now.marks[delivery.id] = "refused", cause.reason
+            _note(now, delivery, _refusal(delivery, cause), cause)
+    changes.fold_webhooks(session, list(now.told.values()))
+    deliveries.mark_deliveries(session, now.marks)
+    events.log_events(session, now.events)
+    return len(waiting)
+
+
+def _fold(session: Session, delivery: Delivery, now: _Round) -> None:
+    if delivery.source == _PIPEDRIVE:
+        now.marks[delivery.id] = "folded", _fold_webhook(delivery, now)
+        return
+    with session.begin_nested():
+        reason = _fold_notification(session, delivery, now)
+    now.marks[delivery.id] = "folded", reason
+
+
+def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
+    """Returns why the payload is only a hint, if it is."""
+    head = decode_head(_read(delivery))
+    company_id = now.companies.get(delivery.connector_key)
+    if company_id is not None and head.company_id is not None and head.company_id != company_id:
+        raise Rejected("webhook_other_company", f"of company {head.company_id}")
+    doubt = _doubt(delivery, head)
+    key = (delivery.connector_key, head.entity, head.pipedrive_id)
+    rank = head.sent_at_ms if doubt is None else _received_ms(delivery)
+    told = Told(
+        delivery_id=delivery.id,
+        entity=head.entity,
+        record_id=str(head.pipedrive_id),
+        rank=rank,
+        is_usable=doubt is None,
+        is_created=head.action is WebhookAction.CREATE,
+    )
+    earlier = now.told.get(key)
+    now.told[key] = told if earlier is None else _both(earlier, told)
+    if doubt is None:
+        return None
+    name = event_name(Direction.INCOMING, head.entity, Outcome.RETRY)
+    _note(now, delivery, name, doubt, entity=head.entity, pipedrive_id=head.pipedrive_id)
+    return doubt.reason
+
+
+def _read(delivery: Delivery) -> Any:
+    try:
+        return read_lenient(bytes(delivery.body))
+    except (ValueError, RecursionError):
+        raise Rejected("webhook_malformed", "the body is no JSON") from None
+
+
+def _doubt(delivery: Delivery, head: WebhookHead) -> PipelineError | None:
+    """Why this body is not believed, though its head names a record."""
+    if head.is_old_format:
+        return Rejected("webhook_old_format", "of version 1.0")
+    ahead_ms = head.latest_ms - _received_ms(delivery)
+    if ahead_ms > AHEAD_MS:
+        return Rejected("webhook_future_dated", f"{ahead_ms // 1000} s ahead of this clock")
+    return None
+
+
+def _received_ms(delivery: Delivery) -> int:
+    return int(delivery.received_at.timestamp() * 1000)
+
+
+def _both(earlier: Told, later: Told) -> Told:
+    """Two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint."""
+    newest = later if earlier.rank <= later.rank else earlier
+    return replace(
+        newest,
+        is_usable=earlier.is_usable and later.is_usable,
+        is_created=earlier.is_created or later.is_created,
+    )
+
+
+def _fold_notification(session: Session, delivery: Delivery, now: _Round) -> str | None:
+    """A notification tells of many Users or of many Accounts, each with a report of its own.
+
+    A message that names nobody is left out, and its reason returned; the others are folded.
+    """
+    body = read_lenient(bytes(delivery.body))
+    entity = Entity.PERSON if body["channel"] == "user:update" else Entity.ORGANIZATION
+    reason = None
+    for message in body["messages"]:
+        try:
+            hull_id = _hull_id(message, entity)
+        except Rejected as refused:
+            _note(now, delivery, event_name(Direction.OUTGOING, entity, Outcome.ERROR), refused, entity=entity)
+            reason = refused.reason
+            continue
+        changes.fold(
+            session,
+            delivery.connector_key,
+            Direction.OUTGOING,
+            entity,
+            hull_id,
+            cause="notification",
+            payload=write_lenient({**message, "is_export": body.get("is_export") is True}),
+            rank=_received_ms(delivery),
+        )
+    return reason
+
+
+def _hull_id(message: Any, entity: Entity) -> str:
+    report = message.get(entity.hull) if isinstance(message, dict) else None
+    if not isinstance(report, dict):
+        raise Rejected("no_hull_id", f"a message carries no {entity.hull}")
+    return hull_id_of(report)
+
+
+def _refusal(delivery: Delivery, cause: PipelineError) -> str:
+    """The event under which a delivery that led to nothing is found."""
+    direction = Direction.INCOMING if delivery.source == _PIPEDRIVE else Direction.OUTGOING
+    return f"{direction}.job.{Outcome.SKIP if isinstance(cause, Skip) else Outcome.ERROR}"
+
+
+def _note(
+    now: _Round,
+    delivery: Delivery,
+    name: str,
+    cause: PipelineError,
+    *,
+    entity: str = "",
+    pipedrive_id: int | None = None,
+) -> None:
+    """An event and a log line of one name; the delivery they point at holds the body."""
+    tell = logger().info if isinstance(cause, Skip) else logger().warning
+    tell(
+        name,
+        pipedrive_id=pipedrive_id,
+        delivery_id=delivery.id,
+        reason=cause.reason,
+        detail=cause.detail,
+        advice=describe(cause.reason),
+    )
+    now.events.append(
+        events.NewEvent(
+            connector_key=delivery.connector_key,
+            event=name,
+            entity=entity,
+            cause="webhook" if delivery.source == _PIPEDRIVE else "notification",
+            reason=cause.reason,
+            detail=f"delivery {delivery.id}: {cause.detail}",
+            pipedrive_id=pipedrive_id,
+        )
+    )
