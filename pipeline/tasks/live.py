@@ -115,7 +115,7 @@ def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change])
     for record_id, payload in spoken.items():
         snapshot = kept.get(record_id)
         record = _whole(payload, read_lenient(snapshot) if snapshot else None, plan)
-        if record is not None and _is_newer(record, known.get(int(record_id))):
+        if record is not None and _is_newest(record, known.get(int(record_id)), plan):
             told[int(record_id)] = record
     return told
 
@@ -132,9 +132,15 @@ def _whole(payload: bytes, snapshot: dict[str, Any] | None, plan: Plan) -> dict[
     return None if unsure or not plan.incoming.system_fields <= record.keys() else record
 
 
-def _is_newer(record: dict[str, Any], known: Known | None) -> bool:
+def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
+    """Newer than what was carried over, or the very same: the echo of our own write, for one, needs no reading."""
     version = epoch_seconds(record.get("update_time"))
-    return version is not None and (known is None or known.version < version)
+    if version is None or known is None or known.version != version:
+        return version is not None and (known is None or known.version < version)
+    try:
+        return plan.incoming.read(record).digest == known.digest
+    except (Rejected, Skip):
+        return False
 
 
 def _note_gone(session: Session, batch: ClaimedBatch, mine: list[Change], gone: list[int]) -> None:

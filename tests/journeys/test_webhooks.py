@@ -426,3 +426,33 @@ def test_organizations_are_carried_over_before_persons(world: World) -> None:
     world.room("live").dispatch_changes()
 
     assert [row.entity for row in world.rows("SELECT entity FROM batches ORDER BY id")] == ["organization", "person"]
+
+
+def test_a_webhook_that_says_what_is_known_costs_no_request(world: World, told: list[Any]) -> None:
+    """The echo of a write of ours has the very second of the answer that was carried over."""
+    world.company.edit_person(3, name="Edited")
+    deliver(world, told[0])
+    world.work()
+    before, sent = requests(world), world.hull.received.count
+
+    told[0]["meta"]["id"] = "the same once more"
+    deliver(world, told[0])
+    world.work()
+
+    assert requests(world) == before
+    assert world.hull.received.count == sent
+
+
+def test_another_content_of_the_same_second_is_read_again(world: World, told: list[Any]) -> None:
+    world.company.edit_person(3, name="Edited")
+    deliver(world, told[0])
+    world.work()
+    before = requests(world)["list"]
+
+    told[0]["meta"]["id"] = "another"
+    told[0]["data"]["name"] = "Never there"
+    deliver(world, told[0])
+    world.work()
+
+    assert requests(world)["list"] == before + 1
+    assert names(world)[3] == "Edited"
