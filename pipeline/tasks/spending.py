@@ -1,0 +1,179 @@
+"""How the daily budget of a connector's company stands, and what will become of it: for people, for schedules, for status.
+
+Figures come from the ledger, so they lag behind by the stage at work; whether Pipedrive has called the day spent, Redis knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import id_mapping, schedule, token_ledger
+from db import run as run_rows
+from db.run import Run
+from db.token_ledger import Day, Spent
+from pipeline import wiring
+from pipeline.domain import forecast
+from pipeline.domain.budget import DAY_S, Allowance
+from pipeline.domain.forecast import FetchCost
+from pipeline.domain.kinds import Entity, Lane
+from pipeline.settings import settings
+
+WARN_SHARE = 0.8
+"""Of the day: from here on status warns, as Pipedrive's own e-mails begin at 75 %."""
+_UNPLANNED = frozenset({Lane.LIVE, Lane.CONTROL})
+_READ = frozenset({"full", "conflict"})
+"""States of records that the next full fetch will list again; whether a shell will be listed is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One company's day, as one connector's settings see it.
+
+    closed_s  seconds until Pipedrive is asked again, after it said that the day is spent
+    """
+
+    company: str
+    allowance: Allowance
+    spent: int
+    closed_s: float | None
+    now: datetime
+
+    @property
+    def resets_at(self) -> datetime:
+        """The next midnight UTC: an assumption, see docs/remote-facts.md."""
+        today = self.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return today + timedelta(days=1)
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.resets_at - self.now).total_seconds()
+
+    @property
+    def left(self) -> int | None:
+        """Tokens of the day that nobody has spent; None without limit."""
+        return max(0, self.allowance.daily_tokens - self.spent) if self.allowance.daily_tokens else None
+
+    @property
+    def left_for_fetches(self) -> int | None:
+        """Tokens that fetches may still spend today; None without limit."""
+        ceiling = self.allowance.ceiling(Lane.BULK)
+        if ceiling is None:
+            return None
+        return 0 if self.closed_s is not None else max(0, ceiling - self.spent)
+
+    @property
+    def share(self) -> float:
+        """How much of the day is spent, as 0.8 for 80 %; 0 without limit."""
+        return self.spent / self.allowance.daily_tokens if self.allowance.daily_tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunForecast:
+    """When a fetch under way will be done; None where nothing tells yet, or where its day is too small for it."""
+
+    run_id: int
+    entity: str
+    pages_left: int | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayForecast:
+    """Tokens that the rest of the day will take: by schedules, by fetches under way, by everything else if it goes on so."""
+
+    schedules: int
+    fetches: int
+    others: int
+
+    @property
+    def total(self) -> int:
+        return self.schedules + self.fetches + self.others
+
+
+def standing(session: Session, connector_key: int) -> Standing:
+    """How the day stands now."""
+    terms = token_ledger.terms(session, connector_key)
+    return Standing(
+        company=terms.company,
+        allowance=terms.allowance,
+        spent=token_ledger.spent_today(session, terms.company),
+        closed_s=wiring.open_budget(session, connector_key).closed_s(),
+        now=token_ledger.moment(session),
+    )
+
+
+def interval_s(session: Session, connector_key: int, wanted_s: float) -> float:
+    """The interval of incremental fetches that the rest of the day can afford, never shorter than the wanted one."""
+    day = standing(session, connector_key)
+    return forecast.stretched_interval_s(wanted_s, left=day.left_for_fetches, seconds_left=day.seconds_left)
+
+
+def cost_of(session: Session, connector_key: int, entity: Entity) -> FetchCost | None:
+    """What a full fetch will take, by the records that are known; None before the first one."""
+    counts = id_mapping.mapping_counts(session, connector_key)
+    known = sum(count.records for count in counts if count.entity == entity and count.state in _READ)
+    fields = connectors.find_fields(session, connector_key, entity)
+    return forecast.fetch_cost(known, settings().page_limit, fields_are_known=fields is not None) if known else None
+
+
+def pace_of(session: Session, connector_key: int, entity: Entity) -> float:
+    """Seconds a page, as the newest full fetch of the kind has shown."""
+    past = [run for run in run_rows.latest_runs(session, connector_key) if run.kind == "full" and run.entity == entity]
+    return _pace(past[0], token_ledger.moment(session)) if past else forecast.PAGE_S
+
+
+def ends_at(day: Standing, pages: int, page_s: float) -> datetime | None:
+    """When so many pages will have been read; None when the day is too small for any."""
+    a_day = day.allowance.ceiling(Lane.BULK) or 0
+    left = day.left_for_fetches
+    wait_s = forecast.ends_in_s(pages, page_s, left=left, a_day=a_day, reset_s=day.seconds_left)
+    return day.now + timedelta(seconds=wait_s) if wait_s is not None else None
+
+
+def runs_under_way(session: Session, connector_key: int, day: Standing) -> list[RunForecast]:
+    """Every full fetch that is running, and when it will be done."""
+    found = run_rows.latest_runs(session, connector_key)
+    return [_run_forecast(session, run, day) for run in found if run.state == "running" and run.kind == "full"]
+
+
+def day_forecast(session: Session, connector_key: int, day: Standing, runs: list[RunForecast]) -> DayForecast:
+    """What the rest of the day will take. Fetches take no more than they may."""
+    intervals = [row.interval_s for row in schedule.schedules_of(session, connector_key) if row.kind == "incremental"]
+    schedules = sum(forecast.schedule_tokens(interval, day.seconds_left) for interval in intervals if interval)
+    fetches = sum(forecast.LIST_TOKENS * (run.pages_left or 0) for run in runs)
+    if day.left_for_fetches is not None:
+        schedules = min(schedules, day.left_for_fetches)
+        fetches = min(fetches, day.left_for_fetches - schedules)
+    lately = sum(each.tokens for each in token_ledger.spent_by_lane(session, day.company) if each.lane in _UNPLANNED)
+    others = forecast.rest_of_day(lately, DAY_S - day.seconds_left, day.seconds_left)
+    return DayForecast(schedules=schedules, fetches=fetches, others=others)
+
+
+def by_lane(session: Session, day: Standing) -> list[Spent]:
+    """What was spent today, by lane and operation."""
+    return token_ledger.spent_by_lane(session, day.company)
+
+
+def last_days(session: Session, day: Standing, days: int = 7) -> list[Day]:
+    """The last days on which anything was spent, newest first."""
+    return token_ledger.last_days(session, day.company, days)
+
+
+def _run_forecast(session: Session, run: Run, day: Standing) -> RunForecast:
+    frontiers = {part.walk: part.frontier for part in run_rows.slices_of(session, run.id)}
+    pages = forecast.pages_left(
+        frontiers.get("ascending"),
+        frontiers.get("descending"),
+        settings().page_limit,
+        catching_up=run.phase == "catch_up",
+    )
+    ends = ends_at(day, pages, _pace(run, day.now)) if pages is not None else None
+    return RunForecast(run_id=run.id, entity=run.entity, pages_left=pages, ends_at=ends)
+
+
+def _pace(run: Run, now: datetime) -> float:
+    return forecast.page_pace_s(((run.finished_at or now) - run.started_at).total_seconds(), run.pages)

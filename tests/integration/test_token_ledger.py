@@ -1,0 +1,187 @@
+"""The token ledger: whatever was asked of Pipedrive ends in it, once, whoever forgot to write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError
+
+from db import connector as connectors
+from db import token_ledger
+from db.session import engine, transaction
+from db.token_ledger import Spent
+from pipeline import wiring
+from pipeline.domain.budget import Allowance
+from pipeline.domain.kinds import Entity
+from tests.journeys.people import fill
+from tests.world import World
+
+
+def ledger(world: World) -> set[tuple[str, str, int, int]]:
+    return {tuple(row) for row in world.rows("SELECT lane, operation, calls, tokens FROM token_ledger")}
+
+
+def ask(world: World, lane: str = "control") -> None:
+    """Call Pipedrive, and leave it to others to write that down."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, world.connector_key, lane=lane)
+    wired.pipedrive.me()
+
+
+def fail_to_commit() -> None:
+    with transaction() as session:
+        session.execute(text("CREATE TEMP TABLE twice (one int UNIQUE DEFERRABLE INITIALLY DEFERRED) ON COMMIT DROP"))
+        session.execute(text("INSERT INTO twice VALUES (1), (1)"))
+
+
+def another_connector(name: str, **columns: object) -> int:
+    with transaction() as session:
+        row = connectors.Connector(id=f"id-{name}", name=name, hull_organization="hull.test", **columns)
+        session.add(row)
+        session.flush()
+        return row.key
+
+
+def company_of(key: int) -> str:
+    with transaction() as session:
+        return token_ledger.terms(session, key).company
+
+
+def test_a_fetch_leaves_in_the_ledger_what_pipedrive_counted(world: World) -> None:
+    fill(world, persons=120, organizations=0)
+    world.fetch(Entity.PERSON)
+    written = world.rows("SELECT sum(calls) AS calls, sum(tokens) AS tokens FROM token_ledger")[0]
+    counted = world.pipedrive.ledger.stats()
+
+    assert (written.calls, written.tokens) == (counted["requests_total"], counted["tokens_total"])
+
+
+def test_calls_add_up_by_lane_and_operation(world: World) -> None:
+    for lane in ("control", "control", "verify"):
+        ask(world, lane)
+    token_ledger.settle_rest()
+
+    assert ledger(world) == {("control", "me", 2, 4), ("verify", "me", 1, 2)}
+
+
+def test_a_refused_call_is_a_call_and_costs_nothing(world: World) -> None:
+    world.pipedrive.faults.add("/users/me", "429_burst")
+    with pytest.raises(Exception, match="rate_limited"):
+        ask(world)
+    token_ledger.settle_rest()
+
+    assert ledger(world) == {("control", "me", 1, 0)}
+
+
+def test_a_transaction_that_fails_leaves_the_calls_to_the_next_one(world: World) -> None:
+    ask(world)
+    with pytest.raises(ZeroDivisionError), transaction():
+        raise ZeroDivisionError
+
+    assert ledger(world) == set()  # a transaction of its own, which wrote what was owed
+    assert ledger(world) == {("control", "me", 1, 2)}
+
+
+def test_a_commit_that_fails_leaves_the_calls_to_the_next_one(world: World) -> None:
+    ask(world)
+    with pytest.raises(IntegrityError):
+        fail_to_commit()
+    token_ledger.settle_rest()
+
+    assert ledger(world) == {("control", "me", 1, 2)}
+
+
+def test_a_connector_that_is_gone_stops_nobody(world: World) -> None:
+    token_ledger.owe(999, "live", "get", 1)
+    ask(world)
+    token_ledger.settle_rest()
+
+    assert ledger(world) == {("control", "me", 1, 2)}
+
+
+def test_nothing_owed_is_nothing_written(world: World, statements: list[str]) -> None:
+    with transaction():
+        pass
+
+    assert [each for each in statements if "token_ledger" in each] == []
+
+
+@pytest.fixture
+def statements(database: str) -> Iterator[list[str]]:
+    """Every statement that is executed from here on."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append(statement)
+
+    event.listen(engine(), "before_cursor_execute", note)
+    yield seen
+    event.remove(engine(), "before_cursor_execute", note)
+
+
+def test_a_stage_writes_one_statement_if_it_called_and_none_if_not(world: World, statements: list[str]) -> None:
+    fill(world, persons=120, organizations=0)
+    world.fetch(Entity.PERSON)
+    world.start(Entity.PERSON)
+    written = []
+    while (due := world.due()) is not None:
+        statements.clear()
+        world.step(*due)
+        written.append((due[2], sum("INTO token_ledger" in each for each in statements)))
+
+    assert {stage: max(count for name, count in written if name == stage) for stage, _ in written} == {
+        "extract": 1,
+        "transform": 0,
+        "load": 0,
+    }
+
+
+def test_connectors_of_one_company_are_known_by_its_number_or_its_origin(world: World) -> None:
+    numbered = another_connector("numbered", company_id=77, pipedrive_company="https://acme.pipedrive.com")
+    renamed = another_connector("renamed", company_id=77, pipedrive_company="https://acme2.pipedrive.com")
+    older = another_connector("older", pipedrive_company="https://acme.pipedrive.com")
+    other = another_connector("other", pipedrive_company="https://other.pipedrive.com")
+
+    assert company_of(numbered) == company_of(renamed) == company_of(older)
+    assert len({company_of(numbered), company_of(other), company_of(world.connector_key)}) == 3
+
+
+def test_what_one_connector_spends_the_other_has_no_more(world: World) -> None:
+    world.change_rows("UPDATE connectors SET company_id = 77")
+    ask(world)
+    token_ledger.settle_rest()
+    twin = another_connector("twin", company_id=77)
+    with transaction() as session:
+        company = token_ledger.terms(session, twin).company
+        assert token_ledger.spent_today(session, company) == token_ledger.ask_spent_today(company) == 2
+        assert token_ledger.spent_by_lane(session, company) == [Spent("control", "me", 1, 2)]
+
+
+def test_yesterday_is_not_today(world: World) -> None:
+    ask(world)
+    token_ledger.settle_rest()
+    world.change_rows("UPDATE token_ledger SET day = day - 1")
+    with transaction() as session:
+        company = token_ledger.terms(session, world.connector_key).company
+        assert token_ledger.spent_today(session, company) == 0
+        assert [(each.calls, each.tokens) for each in token_ledger.last_days(session, company, 7)] == [(1, 2)]
+        assert token_ledger.last_days(session, company, 1) == []
+
+
+def test_the_settings_in_force_say_how_large_the_day_is(world: World) -> None:
+    with transaction() as session:
+        assert token_ledger.terms(session, world.connector_key).allowance == Allowance()
+    world.change_settings(daily_tokens=1_000, live_reserve=0.5)
+    with transaction() as session:
+        assert token_ledger.terms(session, world.connector_key).allowance == Allowance(1_000, 0.5)
+
+
+def test_a_connector_takes_its_ledger_along_when_it_goes(world: World) -> None:
+    ask(world)
+    token_ledger.settle_rest()
+    with transaction() as session:
+        connectors.remove_rows_of(session, world.connector_key)
+
+    assert ledger(world) == set()
