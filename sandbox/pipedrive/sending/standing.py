@@ -6,7 +6,8 @@ In: the outcome of attempts, moments in epoch seconds. Out: whether it may be se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from sandbox.pipedrive.members import number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class Rules:
     stable_id: bool = True  # a retry has the meta.id of its first attempt
 
     def __post_init__(self) -> None:
+        if not isinstance(self.retry_after_s, tuple | list):
+            raise ValueError("retry_after_s: must be an array")  # noqa: TRY004 (one error for all that is wrong)
         for name in ("timeout_s", "failures_to_ban", "ban_s", "delete_after_s"):
             number(getattr(self, name), name)
         for wait_s in self.retry_after_s:
@@ -68,10 +71,3 @@ class Standing:
     def is_hopeless(self, now: float, rules: Rules) -> bool:
         """Tell whether it has failed for so long that the webhook is deleted."""
         return self.failing_since is not None and now - self.failing_since >= rules.delete_after_s
-
-
-def number(value: Any, name: str) -> float:
-    """Accept a number from a body. Raises: ValueError naming the member."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}: must be a number")  # noqa: TRY004 (one error for all that is wrong with a body)
-    return value

@@ -7,10 +7,9 @@ changing one share leaves the fate of the others as it was.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from sandbox.pipedrive.sending.standing import number
+from sandbox.pipedrive.members import number
 
 REPEATED_WITHIN_S = 10.0
 LAST_ATTEMPT = 4
@@ -40,15 +39,7 @@ class Trouble:
         if number(self.delay_s, "delay_s") < 0:
             raise ValueError("delay_s: must not be negative")
         if not isinstance(self.seed, int | str):
-            raise ValueError("seed: must be a number or a text")  # noqa: TRY004 (one error for all that is wrong with a body)
-
-    @classmethod
-    def read(cls, body: dict[str, Any]) -> Trouble:
-        """Make it from a JSON object. Raises: ValueError naming what it does not know."""
-        unknown = set(body) - {known.name for known in fields(cls)}
-        if unknown:
-            raise ValueError(f"{min(unknown)}: unknown trouble")
-        return cls(**body)
+            raise ValueError("seed: must be a number or a text")  # noqa: TRY004 (one error for all that is wrong)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
