@@ -27,8 +27,10 @@ _CURRENT: ContextVar[Act] = ContextVar("act", default=Act())  # noqa: B039 (froz
 
 @contextmanager
 def acting(*, user_id: int | None = None, bulk: bool = False, correlation: UUID | None = None) -> Iterator[None]:
-    """Put a name to the changes of a block."""
-    token = _CURRENT.set(Act(user_id=user_id, bulk=bulk, correlation=correlation))
+    """Put a name to the changes of a block; what is left out is as in the block around it."""
+    outer = _CURRENT.get()
+    act = Act(user_id=user_id or outer.user_id, bulk=bulk or outer.bulk, correlation=correlation or outer.correlation)
+    token = _CURRENT.set(act)
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from sandbox.pipedrive.gate.ledger import Ledger
 from sandbox.pipedrive.gate.limits import BurstLimiter
 from sandbox.pipedrive.gate.scopes import demand
 from sandbox.pipedrive.routes import routes
+from sandbox.pipedrive.team import SalesTeam
 from sandbox.pipedrive.webhooks import Subscriptions
 
 DAILY_WRITES = 10_000
@@ -32,8 +33,8 @@ DAILY_WRITES = 10_000
 class PipedriveApp(Flask):
     """The app, with what tests look at and turn.
 
-    `company`, `faults`, `ledger`, `limiter`, `subscriptions`, `delivery`; `grants.switches` turns the OAuth server; `session`
-    sends what Pipedrive sends by itself: webhooks, and the notice that the app was uninstalled.
+    `company`, `faults`, `ledger`, `limiter`, `subscriptions`, `delivery`, `team`; `grants.switches` turns the OAuth server;
+    `session` sends what Pipedrive sends by itself: webhooks, and the notice that the app was uninstalled.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PipedriveApp(Flask):
         self.subscriptions = Subscriptions(company)
         self.session = session
         self.delivery = Delivery(company, self.subscriptions.by_id, session)
+        self.team = SalesTeam(company, seed=company.seed)
         self.retry_after_header = False
         company.listeners.append(self.delivery.take)
         self.grants.on_uninstall.append(lambda held: self.subscriptions.forget_app(held.user.id))

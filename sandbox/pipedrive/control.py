@@ -1,6 +1,7 @@
 """The sandbox's own controls, under /__sandbox__/: not part of Pipedrive, no token, no limits.
 
-GET ledger, stats, export, oauth; POST edit, create, delete, raw, faults, oauth.
+GET ledger, stats, export, oauth; POST edit, create, delete, raw, faults, oauth. Those for webhooks are in `sending.control`,
+for the sales team in `team_control`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from sandbox.pipedrive.app import PipedriveApp
 
 PREFIX = "/__sandbox__/"
-MUTATIONS = frozenset({"edit", "create", "delete", "raw"})  # of the company: these stand in the ledger
+MUTATIONS = frozenset(
+    {"edit", "create", "delete", "raw", "merge", "undelete", "purge"}
+)  # of the company: these stand in the ledger
 
 
 def ledger(kept: Ledger) -> Response:
@@ -39,7 +42,7 @@ def stats(app: PipedriveApp) -> Response:
 
 def export(company: Company) -> Response:
     """Stream all live records of an entity, one JSON object a line, by id."""
-    entity = _entity(request.args.to_dict())
+    entity = entity_of(request.args.to_dict())
 
     def lines() -> Iterator[bytes]:
         block: list[bytes] = []
@@ -58,7 +61,7 @@ def edit(company: Company) -> Response:
     """Change a record as somebody in the app would: {entity, id, fields}."""
     body = json_object()
     try:
-        record = company.edit(_entity(body), body["id"], body["fields"], source="app")
+        record = company.edit(entity_of(body), body["id"], body["fields"], source="app")
     except Invalid as error:
         raise answers.invalid(str(error)) from error
     if record is None:
@@ -70,7 +73,7 @@ def create(company: Company) -> Response:
     """Create a record as somebody in the app would: {entity, fields}."""
     body = json_object()
     try:
-        return answers.item(encode(company.create(_entity(body), body["fields"], source="app")))
+        return answers.item(encode(company.create(entity_of(body), body["fields"], source="app")))
     except Invalid as error:
         raise answers.invalid(str(error)) from error
 
@@ -78,14 +81,14 @@ def create(company: Company) -> Response:
 def delete(company: Company) -> Response:
     """Delete a record as somebody in the app would: {entity, id}."""
     body = json_object()
-    if not company.delete(_entity(body), body["id"], source="app"):
+    if not company.delete(entity_of(body), body["id"], source="app"):
         raise answers.not_found()
     return answers.plain({"success": True})
 
 
 def raw(company: Company) -> Response:
     """Store the body of a record as it comes: ?entity=person, then any JSON object."""
-    record_id = company.put_raw(_entity(request.args.to_dict()), request.get_data())
+    record_id = company.put_raw(entity_of(request.args.to_dict()), request.get_data())
     return answers.plain({"success": True, "data": {"id": record_id}})
 
 
@@ -132,7 +135,8 @@ def turn(switches: Any, given: dict[str, Any]) -> None:
         setattr(switches, name, value)
 
 
-def _entity(given: dict[str, Any]) -> Entity:
+def entity_of(given: dict[str, Any]) -> Entity:
+    """Read which entity is meant. Raises: ApiError 400."""
     if given.get("entity") not in ENTITIES:
         raise answers.invalid(f"entity: must be one of {', '.join(ENTITIES)}")
     return cast("Entity", given["entity"])

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flask import Response
+from flask import Response, g
 
 from sandbox.company import ENTITIES, Company, Entity
-from sandbox.pipedrive import control, fields, oauth, records, search, users
+from sandbox.company.acting import acting
+from sandbox.pipedrive import control, fields, merge, oauth, records, records_control, search, team_control, users
+from sandbox.pipedrive.sending import control as sending
 
 if TYPE_CHECKING:
     from sandbox.pipedrive.app import PipedriveApp
@@ -30,6 +32,7 @@ def routes(app: PipedriveApp) -> list[Route]:
         table += _record_routes(company, entity, f"/api/v2/{entity}s")
         table += _field_routes(company, entity, f"/api/v2/{entity}Fields")
     for prefix in ("/v1", "/api/v1"):
+        table += [_merge_route(company, entity, prefix) for entity in ENTITIES]
         table += [
             ("GET", f"{prefix}/users/me", "user", 2, partial(users.me, company)),
             ("GET", f"{prefix}/personFields", "fields", 20, partial(fields.list_v1, company, "person")),
@@ -51,9 +54,19 @@ def _control_routes(app: PipedriveApp) -> list[Route]:
         ("POST", "create", partial(control.create, company)),
         ("POST", "delete", partial(control.delete, company)),
         ("POST", "raw", partial(control.raw, company)),
+        ("POST", "merge", partial(records_control.merge, company)),
+        ("POST", "undelete", partial(records_control.undelete, company)),
+        ("POST", "purge", partial(records_control.purge, company)),
+        ("GET", "behaviour", partial(records_control.behaviour, company)),
+        ("POST", "behaviour", partial(records_control.behaviour, company)),
         ("POST", "faults", partial(control.faults, app.faults)),
         ("GET", "oauth", partial(control.show_oauth, app)),
         ("POST", "oauth", partial(control.set_oauth, app)),
+        ("GET", "deliveries", partial(sending.show, app.delivery, app.subscriptions)),
+        ("POST", "deliveries", partial(sending.set_trouble, app.delivery)),
+        ("POST", "webhooks", partial(sending.meddle, app.delivery, app.subscriptions)),
+        ("GET", "team", partial(team_control.show, app.team)),
+        ("POST", "team", partial(team_control.set_to_work, app.team)),
     ]
     return [(method, f"{control.PREFIX}{name}", "sandbox", 0, view) for method, name, view in table]
 
@@ -68,15 +81,30 @@ def _oauth_routes(app: PipedriveApp) -> list[Route]:
     ]
 
 
+def _merge_route(company: Company, entity: Entity, prefix: str) -> Route:
+    rule = f"{prefix}/{entity}s/<int:record_id>/merge"
+    return ("PUT", rule, "merge", 40, _as_caller(partial(merge.merge, company, entity)))
+
+
+def _as_caller(view: View) -> View:
+    """Have what a view changes be the caller's doing."""
+
+    def run(**arguments: Any) -> Response:
+        with acting(user_id=g.caller.user.id):
+            return view(**arguments)
+
+    return run
+
+
 def _record_routes(company: Company, entity: Entity, base: str) -> list[Route]:
     one = f"{base}/<int:record_id>"
     return [
         ("GET", base, "list", 10, partial(records.list_page, company, entity)),
-        ("POST", base, "create", 5, partial(records.create, company, entity)),
+        ("POST", base, "create", 5, _as_caller(partial(records.create, company, entity))),
         ("GET", f"{base}/search", "search", 20, partial(search.search, company, entity)),
         ("GET", one, "get", 1, partial(records.get, company, entity)),
-        ("PATCH", one, "update", 5, partial(records.update, company, entity)),
-        ("DELETE", one, "delete", 3, partial(records.delete, company, entity)),
+        ("PATCH", one, "update", 5, _as_caller(partial(records.update, company, entity))),
+        ("DELETE", one, "delete", 3, _as_caller(partial(records.delete, company, entity))),
     ]
 
 
