@@ -7,6 +7,7 @@
     fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
     records      mappings, events            failures: list, show, replay, discard
     doctor       who works (`machinery`), and the guide's headings (`troubleshooting`)
+    verify       both sides and the id map compared; `verify_report` shows it
     keys         rotate-keys
 
 Exit codes: 0 done, 1 the work failed, 2 bad usage.

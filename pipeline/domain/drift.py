@@ -80,6 +80,7 @@ class Finding:
     hull_id      as Hull has it, else as the id map has it
     differences  of a `different` one
     detail       ids and states that tell more
+    is_ours      False for a record of Hull that only names a Pipedrive id: nothing of ours may be written to it
     """
 
     kind: Drift
@@ -87,3 +88,4 @@ class Finding:
     hull_id: str | None
     detail: str = ""
     differences: tuple[Difference, ...] = ()
+    is_ours: bool = True

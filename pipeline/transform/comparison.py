@@ -132,10 +132,16 @@ def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None) ->
         return None
     if held is None and mapped is None:
         return None
-    where = "in Hull" if held is not None else "in the id map"
-    where = "in Hull and in the id map" if held is not None and mapped is not None else where
     hull_id = held.hull_id if held is not None else mapped.hull_id if mapped is not None else None
-    return Finding(kind=Drift.EXTRA, pipedrive_id=pipedrive_id, hull_id=hull_id, detail=f"only {where}")
+    where = {(True, True): "Hull and the id map", (True, False): "Hull", (False, True): "the id map"}
+    is_ours = mapped is not None or (held is not None and pipedrive_id in held.anonymous_ids)
+    return Finding(
+        kind=Drift.EXTRA,
+        pipedrive_id=pipedrive_id,
+        hull_id=hull_id,
+        detail=f"only {where[held is not None, mapped is not None]} has it",
+        is_ours=is_ours,
+    )
 
 
 def differences(record: IncomingRecord, held: Held, delivered: Set[str]) -> Iterator[Difference]:
@@ -179,5 +185,5 @@ def _moment(value: Any) -> str:
     """Spell as Hull does: instants to the second, a bare day at its midnight."""
     if isinstance(value, str) and len(value) == 10 and "-" in value:
         value = f"{value}T00:00:00Z"
-    milliseconds = epoch_milliseconds(int(value) if isinstance(value, float) else value)
+    milliseconds = epoch_milliseconds(int(value) if isinstance(value, float) and value.is_integer() else value)
     return str(value) if milliseconds is None else str(milliseconds // 1000)

@@ -49,7 +49,7 @@ def pipedrive_ids_of(report: Mapping[str, Any]) -> tuple[int, ...]:
         for name in [*(names if isinstance(names, list) else ()), report.get("anonymous_id")]
         if isinstance(name, str) and name.startswith(_PREFIX)
     ]
-    found = map(_read_id, [find_attribute(report, "pipedrive/id"), *ours])
+    found = map(read_id, [find_attribute(report, "pipedrive/id"), *ours])
     return tuple(dict.fromkeys(number for number in found if number is not None))
 
 
@@ -58,7 +58,8 @@ def pipedrive_id_of(report: Mapping[str, Any]) -> int | None:
     return next(iter(pipedrive_ids_of(report)), None)
 
 
-def _read_id(value: Any) -> int | None:
+def read_id(value: Any) -> int | None:
+    """Read a Pipedrive id as Hull may hold it: a number, or digits."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
