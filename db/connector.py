@@ -6,11 +6,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Identity, Integer, LargeBinary, UniqueConstraint, delete, func, or_, select, text
+from sqlalchemy import (
+    ForeignKey,
+    Identity,
+    Integer,
+    LargeBinary,
+    UniqueConstraint,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
+
+API_TOKEN = "pipedrive_api_token"  # noqa: S105 - names of secrets, not secrets
+ACCESS_TOKEN = "pipedrive_access_token"  # noqa: S105
+REFRESH_TOKEN = "pipedrive_refresh_token"  # noqa: S105
 
 
 class Connector(Base):
@@ -30,6 +46,8 @@ class Connector(Base):
     """The origin its API is called at; it changes when the company renames its domain."""
     company_id: Mapped[int | None]
     """Pipedrive's own number of the company: what says that two authorisations are of the same one."""
+    authorised_by: Mapped[int | None]
+    """Pipedrive's number of the user who authorised us by OAuth; that user alone can take it back."""
     state: Mapped[str] = mapped_column(server_default="active")
     """`active` or `paused`; a paused connector keeps its work and does none."""
     pause_reason: Mapped[str | None]
@@ -43,7 +61,7 @@ class Credential(Base):
 
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
-    """`hull_secret`, `pipedrive_api_token`, `pipedrive_access_token`, `pipedrive_refresh_token`, `webhook_…`."""
+    """`hull_secret`, `webhook_…`, and of Pipedrive either API_TOKEN or both ACCESS_TOKEN and REFRESH_TOKEN."""
     ciphertext: Mapped[bytes] = mapped_column(LargeBinary)
     expires_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -102,18 +120,24 @@ def marks(session: Session, connector_key: int, entity: str) -> Marks:
 
 
 _ACCESS = text("""
-    SELECT c.id, c.hull_organization, c.pipedrive_company, k.name, k.ciphertext
+    SELECT c.id, c.hull_organization, c.pipedrive_company, k.name, k.ciphertext,
+           extract(epoch FROM k.expires_at - clock_timestamp())::float8 AS left_s,
+           extract(epoch FROM k.expires_at - k.updated_at)::float8 AS life_s
       FROM connectors c LEFT JOIN credentials k ON k.connector_key = c.key WHERE c.key = :key""")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where a connector's two systems are, and the sealed secrets that open them."""
+    """Where a connector's two systems are, and the sealed secrets that open them.
+
+    expiry  name → (seconds left, seconds it was given), of the secrets that expire
+    """
 
     id: str
     hull_organization: str
     pipedrive_company: str | None
     sealed: dict[str, bytes]
+    expiry: dict[str, tuple[float, float]]
 
 
 def access(session: Session, connector_key: int) -> Access:
@@ -121,7 +145,8 @@ def access(session: Session, connector_key: int) -> Access:
     rows = session.execute(_ACCESS, {"key": connector_key}).all()
     first = rows[0]
     sealed = {row.name: bytes(row.ciphertext) for row in rows if row.name is not None}
-    return Access(first.id, first.hull_organization, first.pipedrive_company, sealed)
+    expiry = {row.name: (row.left_s, row.life_s) for row in rows if row.left_s is not None}
+    return Access(first.id, first.hull_organization, first.pipedrive_company, sealed, expiry)
 
 
 def get_connector(session: Session, key: int) -> Connector:
@@ -183,15 +208,40 @@ def credentials_of(session: Session, connector_key: int) -> dict[str, bytes]:
     return {row.name: row.ciphertext for row in rows}
 
 
-def keep_credential(session: Session, connector_key: int, name: str, ciphertext: bytes) -> None:
-    """Add or replace one secret."""
-    row = insert(Credential).values(connector_key=connector_key, name=name, ciphertext=ciphertext)
+def keep_credential(
+    session: Session, connector_key: int, name: str, ciphertext: bytes, *, expires_in_s: float | None = None
+) -> None:
+    """Add or replace one secret; without `expires_in_s` it is good until it is replaced."""
+    expires_at = None if expires_in_s is None else func.now() + func.make_interval(0, 0, 0, 0, 0, 0, expires_in_s)
+    row = insert(Credential).values(
+        connector_key=connector_key, name=name, ciphertext=ciphertext, expires_at=expires_at
+    )
     session.execute(
         row.on_conflict_do_update(
             index_elements=["connector_key", "name"],
-            set_={"ciphertext": row.excluded.ciphertext, "updated_at": func.now()},
+            set_={"ciphertext": row.excluded.ciphertext, "expires_at": expires_at, "updated_at": func.now()},
         )
     )
+
+
+def lock_credentials(session: Session, connector_key: int, *names: str) -> list[Credential]:
+    """Secrets of a connector, all of them unless named, held until the transaction ends: whoever replaces them by others
+    comes here first. Locked in the order of their names, so that two who want the same never wait for one another.
+    """
+    query = select(Credential).filter_by(connector_key=connector_key).order_by(Credential.name)
+    chosen = query.where(Credential.name.in_(names)) if names else query
+    return list(session.scalars(chosen.with_for_update().execution_options(populate_existing=True)))
+
+
+def drop_credentials(session: Session, connector_key: int, *names: str) -> None:
+    """Forget secrets."""
+    session.execute(delete(Credential).where(Credential.connector_key == connector_key, Credential.name.in_(names)))
+
+
+def pause(session: Session, connector_key: int, reason: str) -> None:
+    """Let the connector's work wait until a person has acted; one that somebody paused by hand keeps that reason."""
+    active = update(Connector).where(Connector.key == connector_key, Connector.state == "active")
+    session.execute(active.values(state="paused", pause_reason=reason))
 
 
 def remove_rows_of(session: Session, connector_key: int) -> None:

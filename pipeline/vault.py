@@ -22,13 +22,13 @@ class Vault:
         """Encrypt one secret of one connector."""
         return self._fernet.encrypt(orjson.dumps([connector_key, name, secret]))
 
-    def open(self, connector_key: int, name: str, ciphertext: bytes) -> str:
+    def open(self, connector_key: int, name: str, ciphertext: bytes, *, max_age_s: int | None = None) -> str:
         """Decrypt it again.
 
-        Raises: ConfigurationError when no key fits or the secret belongs to another connector.
+        Raises: ConfigurationError when no key fits, the secret belongs to another connector or is older than `max_age_s`.
         """
         try:
-            owner, label, secret = orjson.loads(self._fernet.decrypt(bytes(ciphertext)))
+            owner, label, secret = orjson.loads(self._fernet.decrypt(bytes(ciphertext), ttl=max_age_s))
         except InvalidToken:
             raise ConfigurationError("secret_unreadable", f"{name}: no key of SECRET_KEYS decrypts it") from None
         if (owner, label) != (connector_key, name):

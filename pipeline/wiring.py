@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import requests
@@ -15,16 +15,21 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db import token_ledger
+from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN
+from db.session import transaction
+from pipeline.clients.bearer import BearerAuth, Token
 from pipeline.clients.budget import Budget
 from pipeline.clients.hosts import check_api_url
 from pipeline.clients.hull import HullClient
 from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
 from pipeline.clients.hull_notifications import NotificationVerifier as NotificationVerifier  # noqa: PLC0414 - for `web`
 from pipeline.clients.limiter import BurstLimiter
+from pipeline.clients.oauth import Grant as Grant  # noqa: PLC0414 - for `tasks`
+from pipeline.clients.oauth import OAuthClient
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Lane
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, Retryable
 from pipeline.settings import Settings, settings
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
@@ -114,11 +119,12 @@ def shared_redis() -> Redis:
 def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> Wired:
     """Build the clients of one connector; `lane` names who spends of the daily budget.
 
+    A connector without credentials for Pipedrive can still speak to Hull: its first call to Pipedrive is not_connected.
     Raises: ConfigurationError when a credential is missing or cannot be read.
     """
     access, environment, calls = connectors.access(session, connector_key), settings(), Calls(connector_key, Lane(lane))
     open_secret = partial(_open_secret, connector_key, access.sealed, environment)
-    token = open_secret("pipedrive_api_token")
+    entry = _pipedrive_entry(connector_key, access, environment)
     return Wired(
         key=connector_key,
         id=access.id,
@@ -126,8 +132,9 @@ def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CON
         pipedrive=PipedriveClient(
             http_session(),
             base_url=_pipedrive_url(access.pipedrive_company, environment),
-            auth={"x-api-token": token},
-            limiter=_limiter(token, environment),
+            auth=entry.auth,
+            renew=entry.renew,
+            limiter=_limiter(entry.counted_as, environment),
             budget=open_budget(session, connector_key, lane=lane),
             on_call=calls.note,
         ),
@@ -142,6 +149,135 @@ def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CON
         ),
         calls=calls,
     )
+
+
+def oauth_client(connector_key: int) -> OAuthClient:
+    """The steps of this installation's app, for one connector.
+
+    Raises: ConfigurationError("app_missing").
+    """
+    environment = settings()
+    if not (environment.pipedrive_client_id and environment.pipedrive_client_secret):
+        raise ConfigurationError("app_missing")
+    return OAuthClient(
+        http_session(),
+        client_id=environment.pipedrive_client_id,
+        client_secret=environment.pipedrive_client_secret,
+        oauth_url=environment.pipedrive_oauth_url,
+        callback_url=f"{environment.public_url}/auth/callback",
+        on_call=Calls(connector_key, Lane.CONTROL).note,
+    )
+
+
+def try_grant(connector_key: int, grant: Grant) -> PipedriveClient:
+    """A client under a grant that nobody has kept yet, to ask whose it is.
+
+    Raises: ConfigurationError("host_refused") when the grant names a host that may not be called.
+    """
+    return PipedriveClient(
+        http_session(),
+        base_url=_pipedrive_url(granted_origin(grant), settings()),
+        auth={"Authorization": f"Bearer {grant.access_token}"},
+        on_call=Calls(connector_key, Lane.CONTROL).note,
+    )
+
+
+def keep_grant(session: Session, connector_key: int, grant: Grant) -> None:
+    """Seal and store the tokens of a grant. The caller holds those it replaces; see `db.connector.lock_credentials`."""
+    vault = Vault(settings().secret_keys)
+    sealed = vault.seal(connector_key, ACCESS_TOKEN, grant.access_token)
+    connectors.keep_credential(session, connector_key, ACCESS_TOKEN, sealed, expires_in_s=grant.expires_in_s)
+    if grant.refresh_token:
+        sealed = vault.seal(connector_key, REFRESH_TOKEN, grant.refresh_token)
+        connectors.keep_credential(session, connector_key, REFRESH_TOKEN, sealed)
+
+
+def granted_origin(grant: Grant) -> str | None:
+    """Where the API of the grant's company is called, checked; None when the answer does not tell, or tells PIPEDRIVE_API_URL.
+
+    Raises: ConfigurationError("host_refused").
+    """
+    if grant.api_domain is None or grant.api_domain.rstrip("/") == settings().pipedrive_api_url:
+        return None
+    return check_api_url(grant.api_domain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """How a connector is let into Pipedrive; `counted_as` is whose calls are limited together."""
+
+    auth: Mapping[str, str] | Callable[[], Mapping[str, str]]
+    renew: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
+    counted_as: str = field(default="", repr=False)
+
+
+def _pipedrive_entry(connector_key: int, access: connectors.Access, environment: Settings) -> _Entry:
+    """By OAuth where it was authorised, else by API token."""
+    open_secret = partial(_open_secret, connector_key, access.sealed, environment)
+    if REFRESH_TOKEN in access.sealed:
+        left_s, life_s = access.expiry.get(ACCESS_TOKEN, (0.0, 0.0))
+        token = Token(text=open_secret(ACCESS_TOKEN), left_s=left_s, life_s=life_s)
+        bearer = BearerAuth(token, partial(_renew, connector_key))
+        return _Entry(auth=bearer.headers, renew=bearer.after_refusal, counted_as=f"oauth:{connector_key}")
+    if API_TOKEN in access.sealed:
+        api_token = open_secret(API_TOKEN)
+        return _Entry(auth={"x-api-token": api_token}, counted_as=api_token)
+    return _Entry(auth=_not_connected)
+
+
+def _not_connected() -> Mapping[str, str]:
+    raise ConfigurationError("not_connected")
+
+
+def _renew(connector_key: int, refused: str | None) -> Token:
+    """Renew the connector's tokens, once for all workers: those who come meanwhile wait here and find them renewed.
+
+    refused  the access token that was answered with 401; None when it is only about to expire
+    The answer is stored before anybody uses it. A refusal pauses the connector here, so that nobody else asks in vain.
+    Raises: ConfigurationError, Retryable.
+    """
+    with transaction() as session:
+        if len(connectors.lock_credentials(session, connector_key, ACCESS_TOKEN, REFRESH_TOKEN)) != 2:
+            raise Retryable("credentials_replaced")
+        connector = connectors.get_connector(session, connector_key)
+        token = _token_in_force(session, connector_key)
+        if token.text == refused or (refused is None and token.due_in_s <= 0):
+            over = _ask_again(session, connector)
+            token = _token_in_force(session, connector_key)
+        else:
+            over = None
+    if over is not None:
+        raise over
+    return token
+
+
+_OVER = frozenset({"unauthorized", "app_refused", "app_missing", "host_refused"})
+"""Pauses during which asking for tokens again would only be refused again."""
+
+
+def _token_in_force(session: Session, connector_key: int) -> Token:
+    access = connectors.access(session, connector_key)
+    left_s, life_s = access.expiry.get(ACCESS_TOKEN, (0.0, 0.0))
+    text = _open_secret(connector_key, access.sealed, settings(), ACCESS_TOKEN)
+    return Token(text=text, left_s=left_s, life_s=life_s)
+
+
+def _ask_again(session: Session, connector: connectors.Connector) -> ConfigurationError | None:
+    """Returns the refusal, if it is one: the pause must be committed before anybody hears of it."""
+    if connector.state == "paused" and connector.pause_reason in _OVER:
+        return ConfigurationError(str(connector.pause_reason))
+    sealed = connectors.credentials_of(session, connector.key)
+    try:
+        grant = oauth_client(connector.key).refresh(_open_secret(connector.key, sealed, settings(), REFRESH_TOKEN))
+        origin = granted_origin(grant)
+    except ConfigurationError as refusal:
+        connectors.pause(session, connector.key, refusal.reason)
+        return refusal
+    if origin:
+        connector.pipedrive_company = origin
+    keep_grant(session, connector.key, grant)
+    logger().info("pipedrive.tokens.renewed", connector_id=connector.id)
+    return None
 
 
 def notification_verifier() -> NotificationVerifier:

@@ -1,4 +1,4 @@
-"""`pipeline connectors`: add, list, show, pause, resume, remove, credentials."""
+"""`pipeline connectors`: add, list, show, pause, resume, remove, credentials, authorize."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from db import connector as rows
 from db import failure as failures
 from db import run as run_rows
 from db import schedule
+from db.authorisation import connection_of
 from db.connector import Connector
 from db.id_mapping import mapping_counts
 from db.session import transaction
+from pipeline.cli import authorising
 from pipeline.cli.opening import open_database
 from pipeline.cli.settings import read_document, refused
 from pipeline.cli.showing import (
@@ -54,7 +56,7 @@ def group() -> None:
 @click.option("--hull-organization", required=True, metavar="HOST", help="The organization, e.g. acme.hullapp.io")
 @click.option("--hull-id", required=True, metavar="ID", help="The connector's id in Hull (24 hex digits).")
 @click.option("--hull-secret-file", required=True, type=SECRET_FILE, help="File that holds the connector's secret.")
-@click.option("--pipedrive-token-file", required=True, type=SECRET_FILE, help="File that holds the API token.")
+@click.option("--pipedrive-token-file", type=SECRET_FILE, help="File that holds the API token; leave it out for OAuth.")
 @click.option("--settings", "settings_file", metavar="FILE", help="First settings (JSON); by default those Hull holds.")
 @json_option
 def add(
@@ -62,12 +64,13 @@ def add(
     hull_organization: str,
     hull_id: str,
     hull_secret_file: Path,
-    pipedrive_token_file: Path,
+    pipedrive_token_file: Path | None,
     settings_file: str | None,
 ) -> None:
     """Add a connector, after Hull and Pipedrive have accepted its credentials.
 
-    Secrets are read from files, so that neither the shell's history nor a process list shows them.
+    Without an API token its work waits until somebody connects it: pipeline connectors authorize. Secrets are read from
+    files, so that neither the shell's history nor a process list shows them.
 
     \b
     Example:
@@ -82,7 +85,7 @@ def add(
             hull_organization=hull_organization,
             hull_id=hull_id,
             hull_secret=_secret(hull_secret_file),
-            pipedrive_token=_secret(pipedrive_token_file),
+            pipedrive_token=_secret(pipedrive_token_file) if pipedrive_token_file else None,
             settings=document,
         )
     except setup.SetupRefused as error:
@@ -90,9 +93,14 @@ def add(
     except SettingsRefused as error:
         raise refused(error) from None
 
-    unheard = _hear_webhooks(added)
+    connected = pipedrive_token_file is not None
+    unheard = _hear_webhooks(added) if connected else "not_connected"
 
     def human() -> None:
+        if not connected:
+            say(f"Connector {added.name} of {added.hull_organization} is added; its work waits.")
+            say(f"Next: pipeline connectors authorize {added.name}")
+            return
         say(f"Connector {added.name} joins {added.hull_organization} to {added.pipedrive_company}.")
         if unheard:
             say(f"Pipedrive does not send its changes here yet: {unheard}")
@@ -136,12 +144,13 @@ def show_one(connector: str) -> None:
       pipeline connectors show acme
     """
     open_database()
-    facts = _facts(connector)
+    facts, connected = _facts(connector)
 
     def human() -> None:
         say(f"{facts['name']} ({facts['id']}), {_state(facts)}")
         say(f"  Hull       {facts['hull_organization']}")
         say(f"  Pipedrive  {facts['pipedrive_company'] or '-'}")
+        say(f"  connected  {connected}")
         say(f"  settings   version {facts['settings_version']}")
         say(f"  full fetch {facts['next_full_fetch'] or 'by hand only (no full_fetch_cron in the settings)'}")
         say(f"  failures   {facts['open_failures']} open")
@@ -173,6 +182,11 @@ def resume(connector: str) -> None:
     Example:
       pipeline connectors resume acme
     """
+    open_database()
+    with transaction() as session:
+        found = find_connector(session, connector)
+        if connection_of(session, found).how is None:
+            raise Failed(f"{found.name} is not connected to Pipedrive", f"pipeline connectors authorize {found.name}")
     _set_state(connector, "active", None)
     control.wake_control("sweep")
 
@@ -249,6 +263,7 @@ def webhooks(connector: str) -> None:
     show({"id": found.id, "webhooks": "ok"}, lambda: say(f"Pipedrive sends the changes of {found.name} here."))
 
 
+group.add_command(authorising.authorize)
 COMMANDS: tuple[click.Command, ...] = (group,)
 
 
@@ -285,15 +300,18 @@ def _state(facts: dict[str, Any]) -> str:
     return f"{facts['state']}: {REASONS[reason].meaning if reason in REASONS else reason}"
 
 
-def _facts(id_or_name: str) -> dict[str, Any]:
+def _facts(id_or_name: str) -> tuple[dict[str, Any], str]:
+    """(everything about a connector, how it is connected in words)."""
     with transaction() as session:
         found: Connector = find_connector(session, id_or_name)
+        connection = connection_of(session, found)
         planned = schedule.schedules_of(session, found.key)
         counts = mapping_counts(session, found.key)
         return {
             **columns_of(found, *COLUMNS),
+            "connection": authorising.as_facts(connection),
             "settings_version": rows.settings_in_force(session, found.key).version,
             "next_full_fetch": planned[0].next_run_at if planned else None,
             "open_failures": sum(failures.count_open(session, found.key).values()),
             "mappings": [asdict(each) for each in counts],
-        }
+        }, authorising.as_line(connection)

@@ -214,6 +214,53 @@ REASONS: dict[str, Reason] = {
         "Hull refused the connector's id and secret.",
         "Check organization, connector id and secret in Hull, and add the connector again with the right ones.",
     ),
+    # Authorisation
+    "not_connected": Reason(
+        "The connector is not connected to Pipedrive yet.",
+        "Open Credentials and connect an administrator of Pipedrive; work waits and then goes on.",
+    ),
+    "uninstalled": Reason(
+        "The app was uninstalled in Pipedrive by the user who had connected it.",
+        "Open Credentials and connect again, to the same Pipedrive account; work waits and then goes on.",
+    ),
+    "authorisation_denied": Reason(
+        "Access to Pipedrive was not granted.", "Open Credentials again and choose to allow; nothing was changed."
+    ),
+    "authorisation_expired": Reason(
+        "This authorisation was not begun here, took longer than ten minutes, or was finished already.",
+        "Open Credentials again and start over; nothing was changed.",
+    ),
+    "code_refused": Reason(
+        "Pipedrive did not turn the answer of the authorisation into access.",
+        "Open Credentials again and start over. If it stays, whoever runs the connector compares PUBLIC_URL with the "
+        "callback URL in the app's settings at Pipedrive.",
+    ),
+    "scope_missing": Reason(
+        "The app may do less in Pipedrive than the connector needs.",
+        "Whoever runs the connector adds the missing scopes in the app's settings at Pipedrive; then connect again.",
+    ),
+    "not_administrator": Reason(
+        "Whoever authorised us is no administrator in Pipedrive, so webhooks and some records would stay out of reach.",
+        "Sign in to Pipedrive as an administrator, or ask for those permissions first; then connect again.",
+    ),
+    "other_company": Reason(
+        "This is another company than the one the connector belongs to: records of two companies would be mixed up.",
+        "Sign in to the company the connector belongs to and connect again; for the other company add a connector.",
+    ),
+    "grant_malformed": Reason(
+        "Pipedrive's answer held no usable tokens.", "Try again in a few minutes; if it stays, ask Pipedrive's support."
+    ),
+    "credentials_replaced": Reason(
+        "The credentials were replaced while they were in use.", "Tried again by itself with the new ones."
+    ),
+    "app_missing": Reason(
+        "This installation has no app at Pipedrive to authorise.",
+        "Set PIPEDRIVE_CLIENT_ID and PIPEDRIVE_CLIENT_SECRET and restart; resume a connector that paused meanwhile.",
+    ),
+    "app_refused": Reason(
+        "Pipedrive refused the client id and secret of the app.",
+        "Correct PIPEDRIVE_CLIENT_ID and PIPEDRIVE_CLIENT_SECRET and restart; then resume the connector.",
+    ),
     # The engine
     "worker_lost": Reason(
         "The worker died on every attempt of this stage.",

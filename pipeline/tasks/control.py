@@ -23,10 +23,10 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
-from pipeline.tasks import canvases, live, runs, webhooks
+from pipeline.tasks import canvases, departures, live, webhooks
 from pipeline.tasks.app import app
 from pipeline.tasks.errors import classify
-from pipeline.tasks.stage import StageFailed
+from pipeline.tasks.stage import StageFailed, pause_connector
 from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import pipedrive_ids_of
 
@@ -215,8 +215,7 @@ def _keep(task: str, connector_key: int, task_id: str | None, cause: PipelineErr
     with transaction() as session:
         failures.keep_failures(session, [failure])
         if isinstance(cause, ConfigurationError):
-            connector = connectors.get_connector(session, connector_key)
-            connector.state, connector.pause_reason = "paused", cause.reason
+            pause_connector(session, connector_key, Direction.INCOMING, cause)
     logger().error("control.error", control=task, reason=cause.reason, advice=describe(cause.reason))
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db.connector import Connector, SettingsVersion
+from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector, SettingsVersion
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.fields import FieldCatalog
@@ -27,6 +27,7 @@ from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_se
 from pipeline.errors import PipelineError
 from pipeline.settings import settings as environment
 from pipeline.tasks import control
+from pipeline.tasks.company import join, read_company
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed
 from pipeline.transform.record_shapes import SYSTEM
@@ -46,8 +47,23 @@ MAPPED: Final[Mapping[str, Entity]] = {
 }
 """Settings whose rows name Pipedrive fields, and whose fields they are."""
 
-HEALED: Final = frozenset({"unauthorized", "hull_refused", "credential_missing", "secret_unreadable", "forbidden"})
-"""Reasons for a pause that new credentials put right."""
+HEALED: Final[Mapping[str, frozenset[str]]] = {
+    "hull": frozenset({"hull_refused", "credential_missing", "secret_unreadable"}),
+    "pipedrive": frozenset(
+        {
+            "unauthorized",
+            "forbidden",
+            "credential_missing",
+            "secret_unreadable",
+            "not_connected",
+            "uninstalled",
+            "host_refused",
+            "app_missing",
+            "app_refused",
+        }
+    ),
+}
+"""System → the reasons for a pause that new credentials for it put right."""
 
 
 class SetupRefused(Exception):
@@ -60,24 +76,28 @@ def add_connector(
     hull_organization: str,
     hull_id: str,
     hull_secret: str,
-    pipedrive_token: str,
+    pipedrive_token: str | None = None,
     settings: dict[str, Any] | None = None,
 ) -> Connector:
     """Join a Hull organization to a Pipedrive company, once both have accepted the credentials.
 
-    settings  the first version; None takes over what Hull holds for this connector, else the defaults
+    pipedrive_token  None leaves the connector paused, and its work waiting, until somebody authorises it
+    settings         the first version; None takes over what Hull holds for this connector, else the defaults
     Raises: SetupRefused, SettingsRefused.
     """
     if not NAME_RULE.fullmatch(name):
         raise SetupRefused(f"{name!r} is no name for a connector: use letters, digits, dot, dash and underscore")
-    secrets = {"hull_secret": hull_secret, "pipedrive_api_token": pipedrive_token}
+    secrets = {"hull_secret": hull_secret} | ({API_TOKEN: pipedrive_token} if pipedrive_token else {})
     with transaction() as session:
         connector = _new_row(session, Connector(id=hull_id, name=name, hull_organization=hull_organization))
         _keep_secrets(session, connector.key, secrets)
         wired = wiring.open_connector(session, connector.key)
         from_hull = known_settings(_ask("Hull", wired.hull.app).get("private_settings"))
-        connector.pipedrive_company = _company(wired)
-        read_fields(session, wired)
+        if pipedrive_token:
+            _ask("Pipedrive", lambda: join(connector, read_company(wired.pipedrive.me())))
+            read_fields(session, wired)
+        else:
+            connector.state, connector.pause_reason = "paused", "not_connected"
         if settings is None:  # a field that went since is reported by the transform; it stops only itself
             _put_in_force(session, connector.key, from_hull, author="hull", force=True)
         else:
@@ -102,21 +122,32 @@ def change_credentials(
 
     Raises: SetupRefused, also when the token belongs to another company: ids of one mean nothing in the other.
     """
-    given = {"hull_secret": hull_secret, "pipedrive_api_token": pipedrive_token}
+    given = {"hull_secret": hull_secret, API_TOKEN: pipedrive_token}
     with transaction() as session:
         row = connectors.get_connector(session, connector.key)
         _keep_secrets(session, row.key, {name: secret for name, secret in given.items() if secret})
+        if pipedrive_token:
+            connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
         wired = wiring.open_connector(session, row.key)
         if hull_secret:
             _ask("Hull", wired.hull.app)
-        if pipedrive_token and (company := _company(wired)) != row.pipedrive_company:
-            raise SetupRefused(
-                f"the token belongs to {company}, the connector to {row.pipedrive_company}: records of two companies "
-                "would be mixed up. Add a connector of its own for the other company."
-            )
-        if row.state == "paused" and row.pause_reason in HEALED:
-            row.state, row.pause_reason = "active", None
-    control.wake_control("sweep")
+            heal(row, "hull")
+        if pipedrive_token:
+            _ask("Pipedrive", lambda: join(row, read_company(wired.pipedrive.me())))
+            heal(row, "pipedrive")
+    go_on()
+
+
+def heal(connector: Connector, system: str) -> None:
+    """End a pause that new credentials for this system put right; any other stays."""
+    if connector.state == "paused" and connector.pause_reason in HEALED[system]:
+        connector.state, connector.pause_reason = "active", None
+
+
+def go_on() -> None:
+    """After credentials have come: look at what waits, at the webhooks, and at what is to be fetched."""
+    for name in ("sweep", "ensure_webhooks", "start_scheduled"):
+        control.wake_control(name)
 
 
 def renew_secrets() -> int:
@@ -124,8 +155,8 @@ def renew_secrets() -> int:
     vault, count = Vault(environment().secret_keys), 0
     with transaction() as session:
         for connector in connectors.all_connectors(session):
-            for name, ciphertext in connectors.credentials_of(session, connector.key).items():
-                connectors.keep_credential(session, connector.key, name, vault.renew(ciphertext))
+            for credential in connectors.lock_credentials(session, connector.key):
+                credential.ciphertext = vault.renew(credential.ciphertext)
                 count += 1
     return count
 
@@ -183,15 +214,6 @@ def _keep_secrets(session: Session, connector_key: int, secrets: Mapping[str, st
     vault = Vault(environment().secret_keys)
     for name, secret in secrets.items():
         connectors.keep_credential(session, connector_key, name, vault.seal(connector_key, name, secret))
-
-
-def _company(wired: Wired) -> str:
-    """The company behind the token, as the origin its API is called at."""
-    me = _ask("Pipedrive", wired.pipedrive.me)
-    domain = me.get("company_domain")
-    if not isinstance(domain, str) or not domain:
-        raise SetupRefused("Pipedrive does not say which company the token belongs to")
-    return f"https://{domain.lower()}.pipedrive.com"
 
 
 def _ask(system: str, question: Callable[[], T]) -> T:

@@ -108,7 +108,8 @@ def _settle(batch: ClaimedBatch, error: Exception) -> str:
     with transaction() as session:
         batches.hold(session, batch)
         if isinstance(cause, ConfigurationError):
-            _pause(session, batch, cause)
+            batches.put_off(session, batch, 0, counted=False)
+            pause_connector(session, batch.connector_key, batch.direction, cause)
         elif isinstance(cause, Retryable) and (batch.attempts < MAX_ATTEMPTS or cause.reason in UNCOUNTED):
             _put_off(session, batch, cause)
         else:
@@ -131,13 +132,11 @@ def _put_off(session: Session, batch: ClaimedBatch, cause: Retryable) -> None:
         after_commit(session, lambda: canvases.wake([wakeup], countdown_s=wait_s))
 
 
-def _pause(session: Session, batch: ClaimedBatch, cause: ConfigurationError) -> None:
+def pause_connector(session: Session, connector_key: int, direction: str, cause: ConfigurationError) -> None:
     """Nothing of this connector can succeed before a person acts: its work waits, whole."""
-    batches.put_off(session, batch, 0, counted=False)
-    connector = connectors.get_connector(session, batch.connector_key)
-    connector.state, connector.pause_reason = "paused", cause.reason
+    connectors.pause(session, connector_key, cause.reason)
     word = "Unauthorized" if cause.reason == "unauthorized" else cause.reason
-    logger().error(f"{batch.direction}.job.error", error=word, reason=cause.reason, advice=describe(cause.reason))
+    logger().error(f"{direction}.job.error", error=word, reason=cause.reason, advice=describe(cause.reason))
 
 
 def _give_up(session: Session, batch: ClaimedBatch, cause: PipelineError, error: Exception) -> None:

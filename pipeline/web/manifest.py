@@ -114,6 +114,17 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
+CONNECT: Final = {
+    "name": "oauth",
+    "type": "string",
+    "format": "oauth",
+    "handler": "oauth",
+    "url": "/auth",
+    "title": "Connect to Pipedrive",
+    "description": "Sign in to Pipedrive as an administrator and agree. Connecting again resets no settings.",
+}
+"""The button under Credentials; see `pipeline.web.authorisation`."""
+
 SECTIONS: Final = (
     ("User identity", ("user_claims",)),
     ("Users from Pipedrive", ("incoming_user_attributes", "link_users_in_hull", "support_user_deletion")),
@@ -150,9 +161,13 @@ def manifest() -> dict[str, Any]:
         "subscriptions": [{"url": "/smart-notifier"}],
         "statuses": [{"url": "/status", "type": "interval", "value": "5"}],
         "private_settings": [
-            {"name": name, **described, "default": _plain(defaults[name])} for name, described in SETTINGS.items()
+            CONNECT,
+            *({"name": name, **described, "default": _plain(defaults[name])} for name, described in SETTINGS.items()),
         ],
-        "settings_sections": [{"title": title, "properties": list(names)} for title, names in SECTIONS],
+        "settings_sections": [
+            {"title": "Credentials", "properties": [CONNECT["name"]]},
+            *({"title": title, "properties": list(names)} for title, names in SECTIONS),
+        ],
     }
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db import failure as failures
 from db import run as runs
+from db.authorisation import connection_of
 from db.connector import Connector
 from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.reasons import REASONS, describe
@@ -53,21 +54,20 @@ def status_of(session: Session, connector: Connector) -> Status:
 
 
 def _credentials(session: Session, connector: Connector) -> list[Finding]:
-    present = connectors.credentials_of(session, connector.key).keys()
     found = []
-    if "pipedrive_api_token" not in present:
+    if connection_of(session, connector).how is None:
         message = "Pipedrive is not connected yet. Open Credentials and connect an administrator's account."
         found.append(Finding(level="setupRequired", message=message))
-    if "webhook_path" not in present:
+    elif "webhook_path" not in connectors.credentials_of(session, connector.key):
         message = "Pipedrive does not send changes by itself yet: they arrive with the next fetch only."
         found.append(Finding(level="warning", message=message))
     return found
 
 
 def _pause(connector: Connector) -> list[Finding]:
-    if connector.state != "paused":
-        return []
     reason = connector.pause_reason
+    if connector.state != "paused" or reason == "not_connected":  # the credentials' own sentence says more
+        return []
     if reason in REASONS and reason != "connector_paused":
         return [Finding(level="error", message=f"Paused. {describe(reason)}")]
     return [Finding(level="warning", message=describe("connector_paused"))]

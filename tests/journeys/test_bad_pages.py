@@ -284,10 +284,13 @@ def test_hull_refusing_the_secret_pauses_the_connector(world: World, status: int
     assert names(world) == in_pipedrive(world)
 
 
-def test_a_missing_credential_pauses_the_connector_with_a_reason(world: World) -> None:
-    world.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
+@pytest.mark.parametrize(
+    ("name", "reason"), [("hull_secret", "credential_missing"), ("pipedrive_api_token", "not_connected")]
+)
+def test_a_missing_credential_pauses_the_connector_with_a_reason(world: World, name: str, reason: str) -> None:
+    world.change_rows("DELETE FROM credentials WHERE name = :name", name=name)
 
     world.fetch(Entity.PERSON)
 
     (connector,) = world.rows("SELECT state, pause_reason FROM connectors")
-    assert (connector.state, connector.pause_reason) == ("paused", "credential_missing")
+    assert (connector.state, connector.pause_reason) == ("paused", reason)

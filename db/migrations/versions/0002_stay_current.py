@@ -27,6 +27,7 @@ def _now(name: str) -> sa.Column[object]:
 
 def upgrade() -> None:
     op.add_column("connectors", sa.Column("company_id", sa.BigInteger(), nullable=True))
+    op.add_column("connectors", sa.Column("authorised_by", sa.BigInteger(), nullable=True))
     op.add_column("credentials", sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "oauth_states",
@@ -94,4 +95,5 @@ def downgrade() -> None:
     op.alter_column("schedules", "cron", existing_type=sa.Text(), nullable=False)
     op.drop_table("oauth_states")
     op.drop_column("credentials", "expires_at")
+    op.drop_column("connectors", "authorised_by")
     op.drop_column("connectors", "company_id")

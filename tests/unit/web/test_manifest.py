@@ -18,9 +18,16 @@ def test_every_setting_stands_in_one_section() -> None:
 
 
 def test_the_defaults_it_names_are_those_in_force_without_settings() -> None:
-    defaults = {row["name"]: row["default"] for row in manifest()["private_settings"]}
+    defaults = {row["name"]: row["default"] for row in manifest()["private_settings"] if row["name"] != "oauth"}
 
     assert read_settings(defaults) == ConnectorSettings()
+
+
+def test_the_button_that_connects_leads_to_our_door() -> None:
+    offered = manifest()
+
+    assert [row["url"] for row in offered["private_settings"] if row.get("format") == "oauth"] == ["/auth"]
+    assert offered["settings_sections"][0] == {"title": "Credentials", "properties": ["oauth"]}
 
 
 def test_its_claims_offer_only_what_the_settings_accept() -> None:

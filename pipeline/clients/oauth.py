@@ -1,0 +1,171 @@
+"""Pipedrive's OAuth: where a person is sent to agree, and how a code or a refresh token becomes tokens.
+
+oauthlib words each step and reads its answer; what is sent goes through our own wire. A grant is checked by whoever asked
+for it: `api_domain` comes from outside like any other host name.
+Source: https://pipedrive.readme.io/docs/marketplace-oauth-authorization
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import requests
+from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
+
+from pipeline.clients.http import error_for, read_json
+from pipeline.clients.wire import OnCall, Request, Response, Wire
+from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
+
+DEADLINE_S = 8.0
+"""Others wait for the new token meanwhile, less long than PostgreSQL lets them wait for a lock."""
+MAX_BYTES = 64 * 1024
+DEFAULT_LIFE_S = 3600.0
+"""What an access token lives when the answer does not say."""
+
+_SECURE: Final = "https://oauth.invalid/"
+"""oauthlib words a step for https addresses only. The words are the same for a sandbox on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What Pipedrive gave us.
+
+    refresh_token  None when the answer holds none: the one we have stays good
+    scopes         None when the answer does not tell them
+    api_domain     as the answer says it, not checked
+    """
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_in_s: float
+    scopes: frozenset[str] | None
+    api_domain: str | None
+
+
+class OAuthClient:
+    """The steps of one app.
+
+    oauth_url     origin of the authorization server
+    callback_url  where a person comes back to, exactly as the app's settings at Pipedrive say it
+    """
+
+    def __init__(
+        self,
+        session: requests.Session,
+        *,
+        client_id: str,
+        client_secret: str,
+        oauth_url: str,
+        callback_url: str,
+        on_call: OnCall | None = None,
+    ) -> None:
+        self._wire = Wire(session, on_call=on_call)
+        self._app = WebApplicationClient(client_id)
+        self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+        self._hidden = (client_secret, self._basic)
+        self._oauth_url = oauth_url.rstrip("/")
+        self._callback_url = callback_url
+
+    def authorize_url(self, state: str) -> str:
+        """Where to send a person who is to authorise us. Scopes are not asked for: the app's settings name them."""
+        worded: str = self._app.prepare_request_uri(_SECURE, redirect_uri=self._callback_url, state=state)
+        return f"{self._oauth_url}/oauth/authorize?{worded.removeprefix(_SECURE + '?')}"
+
+    def exchange(self, query: str) -> Grant:
+        """Turn what the person came back with, the query of our callback URL, into tokens. A code is good once, for 5 minutes.
+
+        Raises: ConfigurationError("authorisation_denied") when the person said no; Rejected("code_refused");
+            ConfigurationError("app_refused"); Retryable.
+        """
+        try:
+            code = self._app.parse_request_uri_response(f"{_SECURE}?{query}")["code"]
+        except OAuth2Error as refused:
+            raise _unwilling(refused.error) from None
+        body = self._app.prepare_request_body(code=code, redirect_uri=self._callback_url, include_client_id=False)
+        grant = self._token(body, hidden=(code,), refused=Rejected("code_refused"))
+        if grant.refresh_token is None:
+            raise Retryable("grant_malformed", "no refresh token")
+        return grant
+
+    def refresh(self, refresh_token: str) -> Grant:
+        """Fresh tokens. The refresh token comes back, the same or another one: keep what comes.
+
+        Raises: ConfigurationError("unauthorized") when the authorisation is over; ConfigurationError("app_refused");
+            Retryable.
+        """
+        body = self._app.prepare_refresh_body(refresh_token=refresh_token)
+        return self._token(body, hidden=(refresh_token,), refused=ConfigurationError("unauthorized", "refresh refused"))
+
+    def _token(self, body: str, *, hidden: tuple[str, ...], refused: PipelineError) -> Grant:
+        """`refused` is what a 400 or 401 means: the answers' words are documented nowhere."""
+        response = self._wire.call(
+            Request(
+                method="POST",
+                url=f"{self._oauth_url}/oauth/token",
+                headers={
+                    "Accept": "application/json",
+                    "Accept-Encoding": "gzip",
+                    "User-Agent": "hull-pipedrive",
+                    "Authorization": f"Basic {self._basic}",
+                    "Content-Type": "application/x-www-form-urlencoded",
+                },
+                body=body.encode(),
+                max_bytes=MAX_BYTES,
+                deadline_s=DEADLINE_S,
+            )
+        )
+        if 200 <= response.status < 300:
+            return self._read(response)
+        if response.status in {400, 401} and not response.is_html:
+            raise ConfigurationError("app_refused", f"HTTP {response.status}") if _blames_app(response) else refused
+        raise error_for(response, hidden=(*self._hidden, *hidden))
+
+    def _read(self, response: Response) -> Grant:
+        try:
+            answer = read_json(response.body)
+            self._app.parse_request_body_response(response.body)
+        except (OAuth2Error, ValueError, TypeError, AttributeError):
+            answer = None
+        if not isinstance(answer, dict) or _text(answer, "access_token") is None:
+            raise Retryable("grant_malformed", f"HTTP {response.status}, {len(response.body)} bytes")
+        return _grant(answer)
+
+
+def _grant(answer: Mapping[str, Any]) -> Grant:
+    """Scopes are separated by commas, where the standard has spaces."""
+    scope = _text(answer, "scope")
+    return Grant(
+        access_token=answer["access_token"],
+        refresh_token=_text(answer, "refresh_token"),
+        expires_in_s=_life_s(answer.get("expires_in")),
+        scopes=frozenset(scope.replace(",", " ").split()) if scope else None,
+        api_domain=_text(answer, "api_domain"),
+    )
+
+
+def _life_s(given: Any) -> float:
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        return DEFAULT_LIFE_S
+    return seconds if 0 < seconds <= 366 * 86_400 else DEFAULT_LIFE_S
+
+
+def _text(answer: Mapping[str, Any], name: str) -> str | None:
+    value = answer.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _unwilling(error: str | None) -> PipelineError:
+    """Pipedrive says `user_denied` where the standard says `access_denied`."""
+    if error in {"user_denied", "access_denied"}:
+        return ConfigurationError("authorisation_denied")
+    return Rejected("code_refused")
+
+
+def _blames_app(response: Response) -> bool:
+    """Whether our client id and secret were refused, rather than what came with them."""
+    return b"invalid_client" in response.body or b"Invalid client" in response.body

@@ -1,0 +1,63 @@
+"""Whose company credentials open: that it is the connector's own, because ids of one company mean nothing in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from db.connector import Connector
+from pipeline.errors import ConfigurationError, Retryable
+
+ADMINISTERED: Final = frozenset({"global", "account_settings", "sales"})
+"""Apps of Pipedrive whose administrators see every record and may manage webhooks.
+Source: https://developers.pipedrive.com/docs/api/v1/Users#getCurrentUser"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """What `users/me` says of the credentials it was asked with.
+
+    id       Pipedrive's number of the company; None if it does not tell
+    origin   where the company's API is called, `https://acme.pipedrive.com`
+    user_id  Pipedrive's number of the user
+    """
+
+    id: int | None
+    origin: str
+    user_id: int | None
+    is_administrator: bool
+
+
+def read_company(me: Mapping[str, Any]) -> Company:
+    """Raises: Retryable("page_malformed") when the answer does not say which company it is."""
+    domain, access = me.get("company_domain"), me.get("access")
+    if not isinstance(domain, str) or not domain:
+        raise Retryable("page_malformed", "users/me does not say which company the credentials belong to")
+    rows = [row for row in access if isinstance(row, dict)] if isinstance(access, list) else []
+    return Company(
+        id=_number(me.get("company_id")),
+        origin=f"https://{domain.lower()}.pipedrive.com",
+        user_id=_number(me.get("id")),
+        is_administrator=any(row.get("app") in ADMINISTERED and row.get("admin") is True for row in rows),
+    )
+
+
+def join(connector: Connector, company: Company) -> None:
+    """Let the connector belong to this company, or still belong to it under a new address.
+
+    Connectors of before knew the address alone: it is compared where the number is not known.
+    Raises: ConfigurationError("other_company").
+    """
+    known = connector.company_id if company.id is not None else None
+    is_same = known == company.id if known is not None else connector.pipedrive_company in {None, company.origin}
+    if not is_same:
+        ours = connector.pipedrive_company or f"company {connector.company_id}"
+        raise ConfigurationError("other_company", f"they belong to {company.origin}, the connector to {ours}")
+    connector.pipedrive_company = company.origin
+    if company.id is not None:
+        connector.company_id = company.id
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
