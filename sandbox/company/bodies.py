@@ -53,6 +53,20 @@ def blank(entity: Entity, record_id: int, now: str, owner_id: int, *, firmograph
     return {"id": record_id, "name": None, "owner_id": owner_id, **stamps, **shared, "address": None, **more}
 
 
+def completed(kept: Record, lost: Record) -> Record:
+    """Fill the empty members and custom fields of one record from another; names are never mixed."""
+    fixed = {"id", "name", "first_name", "last_name", "add_time", "update_time", "is_deleted", "custom_fields"}
+    filled = {key: value for key, value in lost.items() if key not in fixed and _empty(kept.get(key))}
+    held, given = kept.get("custom_fields"), lost.get("custom_fields")
+    if isinstance(held, dict) and isinstance(given, dict):
+        filled["custom_fields"] = held | {code: value for code, value in given.items() if _empty(held.get(code))}
+    return {**kept, **filled}
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value in ("", [])
+
+
 def seconds(value: Any, otherwise: int) -> int:
     """Read a time of a body as epoch seconds, `otherwise` where it is none."""
     try:

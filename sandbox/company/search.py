@@ -17,7 +17,7 @@ import orjson
 from sandbox.company.fields import SEARCHABLE_TYPES, Entity, Field
 
 if TYPE_CHECKING:
-    from sandbox.company.company import Company
+    from sandbox.company.held import Held
 
 Kind = Literal["name", "email", "phone", "address", "custom_fields", "notes"]
 MAX_MEMBERS = 2000  # Persons of one Organization that are looked through
@@ -49,7 +49,7 @@ class SearchIndex:
         if any(made == entity for made, _ in self._made):
             self._pending.append((moment, entity, record_id))
 
-    def prepare(self, entity: Entity, kinds: Iterable[Kind], company: Company) -> None:
+    def prepare(self, entity: Entity, kinds: Iterable[Kind], company: Held) -> None:
         """Index the kinds of text that were never asked for before."""
         missing = [kind for kind in kinds if (entity, kind) not in self._made]
         if not missing:
@@ -62,7 +62,7 @@ class SearchIndex:
         self._connection.execute("CREATE INDEX IF NOT EXISTS text_id ON text (entity, id)")
         self._made.update((entity, kind) for kind in missing)
 
-    def catch_up(self, company: Company, *, before: float) -> None:
+    def catch_up(self, company: Held, *, before: float) -> None:
         """Take in the changes made up to a moment."""
         while self._pending and self._pending[0][0] <= before:
             _, entity, record_id = self._pending.popleft()

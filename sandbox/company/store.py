@@ -30,6 +30,8 @@ CREATE TABLE {entity} (
     raw INTEGER NOT NULL DEFAULT 0
 );
 """
+# Ids are never given twice, so the highest one that was purged is remembered.
+_PURGED = "CREATE TABLE purged (entity TEXT PRIMARY KEY, highest INTEGER NOT NULL)"
 _INDEXED = ("update_time", "add_time", "owner_id", "org_id")
 
 
@@ -69,6 +71,7 @@ def open_store() -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = OFF")
     for entity in ENTITIES:
         connection.execute(_TABLE.format(entity=entity))
+    connection.execute(_PURGED)
     return connection
 
 
@@ -96,7 +99,16 @@ def write(connection: sqlite3.Connection, entity: Entity, row: Row) -> None:
 
 def next_id(connection: sqlite3.Connection, entity: Entity) -> int:
     """Tell the lowest id never used."""
-    return 1 + int(connection.execute(f"SELECT COALESCE(MAX(id), 0) FROM {entity}").fetchone()[0])  # noqa: S608
+    sql = f"SELECT MAX(COALESCE((SELECT MAX(id) FROM {entity}), 0), COALESCE((SELECT highest FROM purged WHERE entity = ?), 0))"  # noqa: S608
+    return 1 + int(connection.execute(sql, (entity,)).fetchone()[0])
+
+
+def purge(connection: sqlite3.Connection, entity: Entity, before: int) -> int:
+    """Drop what was deleted at or before an epoch second; tells how many."""
+    highest = next_id(connection, entity) - 1
+    connection.execute("INSERT OR REPLACE INTO purged VALUES (?, ?)", (entity, highest))
+    sql = f"DELETE FROM {entity} WHERE is_deleted = 1 AND update_time <= ?"  # noqa: S608
+    return connection.execute(sql, (before,)).rowcount
 
 
 def count(connection: sqlite3.Connection, entity: Entity) -> int:

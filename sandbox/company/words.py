@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sandbox.company.acting import Act
+from sandbox.company.acting import Act, current_act
 from sandbox.company.bodies import Record
 from sandbox.company.fields import Entity
 
@@ -26,7 +26,10 @@ class User:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One change of one record: what it was, what it is, when (epoch seconds, with a fraction) and by whom."""
+    """One change of one record: what it was, what it is, when (epoch seconds, with a fraction) and by whom.
+
+    A merge is two: `delete` of the one that goes, with `merged_to`, and `change` of the one that stays, with `merged_from`.
+    """
 
     action: Action
     entity: Entity
@@ -35,7 +38,9 @@ class Event:
     after: Record | None
     moment: float
     source: Source
-    act: Act = field(default_factory=Act)
+    act: Act = field(default_factory=current_act)
+    merged_to: int | None = None
+    merged_from: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +49,9 @@ class Behaviour:
 
     list_deleted: bool = False  # deleted records appear in lists and answer to GET with is_deleted true
     unlink_persons: bool = True  # deleting an Organization sets its Persons' org_id to null and bumps them
+    move_persons_aloud: bool = True  # merging an Organization bumps its Persons as they move, and tells of each
+    undelete_event: Action | None = "change"  # what webhooks are told of a record that came back; None: nothing
+    gone_status: int = 404  # or 410: how a record that was deleted or merged answers
     idle_update_bumps: bool = False  # a PATCH that changes nothing sets update_time and raises an event
     created_status: int = 200
     search_delay_s: float = 0.0  # how long a change stays unseen by search

@@ -68,8 +68,13 @@ def invalid(reason: str) -> ApiError:
 
 def not_found() -> ApiError:
     """Say that the record is not there, or not to be seen."""
+    return gone(404)
+
+
+def gone(status: int) -> ApiError:
+    """Say, with this status, that the record is not there any more."""
     return ApiError(
-        404,
+        status,
         {
             "success": False,
             "error": "Entity was not found",

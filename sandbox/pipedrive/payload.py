@@ -58,7 +58,14 @@ def _meta(company: Company, event: Event, subscription: dict[str, Any], attempt:
         "attempt": attempt,
         "host": f"{company.domain}.pipedrive.com",
         "permitted_user_ids": [str(user_id) for user_id in permitted_users(company, event)],
+        **_merged(event),
     }
+
+
+def _merged(event: Event) -> dict[str, str]:
+    """Name the other record of a merge; members that no other event has."""
+    named = {"merged_to_id": event.merged_to, "merged_from_id": event.merged_from}
+    return {name: str(record_id) for name, record_id in named.items() if record_id is not None}
 
 
 def permitted_users(company: Company, event: Event) -> list[int]:

@@ -13,6 +13,7 @@ from flask import Response, request
 from sandbox.company import Company, Entity, Invalid
 from sandbox.company.bodies import encode
 from sandbox.pipedrive import answers, query, shape
+from sandbox.pipedrive.answers import ApiError
 
 
 def list_page(company: Company, entity: Entity) -> Response:
@@ -29,7 +30,7 @@ def get(company: Company, entity: Entity, record_id: int) -> Response:
     """Answer GET /api/v2/persons/{id}."""
     body = company.body(entity, record_id)
     if body is None:
-        raise answers.not_found()
+        raise missing(company, entity, record_id)
     return answers.item(shape.reshape(company, entity, request.args, [body])[0])
 
 
@@ -49,15 +50,22 @@ def update(company: Company, entity: Entity, record_id: int) -> Response:
     except Invalid as error:
         raise answers.invalid(str(error)) from error
     if record is None:
-        raise answers.not_found()
+        raise missing(company, entity, record_id)
     return answers.item(encode(record))
 
 
 def delete(company: Company, entity: Entity, record_id: int) -> Response:
     """Answer DELETE /api/v2/persons/{id}; a second time is a 404."""
     if not company.delete(entity, record_id):
-        raise answers.not_found()
+        raise missing(company, entity, record_id)
     return answers.item(b'{"id":%d}' % record_id)
+
+
+def missing(company: Company, entity: Entity, record_id: int) -> ApiError:
+    """Say that a record is not there; one that was may answer otherwise."""
+    if company.was_there(entity, record_id) and company.behaviour.gone_status != 404:
+        return answers.gone(company.behaviour.gone_status)
+    return answers.not_found()
 
 
 def json_object() -> dict[str, Any]:
