@@ -160,6 +160,24 @@ def delete(desk: Desk) -> bool:
     return False
 
 
+def undelete(desk: Desk) -> bool:
+    """Bring back what a colleague deleted lately."""
+    if not desk.deleted:
+        return False
+    place = desk.draw.randrange(len(desk.deleted))
+    entity, record_id = desk.deleted[place]
+    del desk.deleted[place]
+    return desk.company.undelete(entity, record_id)
+
+
+def merge(desk: Desk) -> bool:
+    """Merge two records that lie next to one another, the younger one into the older or the other way round."""
+    entity: Entity = "organization" if desk.chance(0.3) else "person"
+    pair = desk.some(entity, 2)
+    desk.draw.shuffle(pair)
+    return len(pair) == 2 and desk.company.merge(entity, *pair, source="app") is not None
+
+
 def bulk_edit(desk: Desk) -> bool:
     """Tick many records in a list view and change one thing in all of them."""
     entity = desk.draw.choice(ENTITIES)

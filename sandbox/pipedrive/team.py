@@ -41,6 +41,8 @@ class Weights:
     create_person_with_organization: float = 4
     create_organization: float = 3
     delete: float = 3
+    undelete: float = 1
+    merge: float = 1
     bulk_edit: float = 0.5
 
     def __post_init__(self) -> None:

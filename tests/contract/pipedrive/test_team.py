@@ -108,6 +108,31 @@ def test_a_bulk_edit_is_many_changes_of_one_deed(team: SalesTeam, company: Compa
     assert len({(event.act.user_id, event.act.correlation) for event in events}) == 1
 
 
+def test_a_merge_is_a_deletion_and_a_change_of_one_deed(team: SalesTeam, company: Company) -> None:
+    events = heard(company)
+    team.weights = only("merge")
+
+    for _ in range(10):
+        team.act()
+
+    gone = [event for event in events if event.merged_to]
+    stayed = [event for event in events if event.merged_from]
+    assert [(event.merged_to, event.id) for event in gone] == [(event.id, event.merged_from) for event in stayed]
+    assert [event.act.correlation for event in gone] == [event.act.correlation for event in stayed]
+    assert len(gone) == 10
+
+
+def test_what_was_deleted_comes_back(team: SalesTeam, company: Company) -> None:
+    before = [*company.export("person"), *company.export("organization")]
+    for deed in ["delete"] * 5 + ["undelete"] * 5:
+        team.weights = only(deed)
+        assert team.act() == deed
+
+    assert company.count("person") + company.count("organization") == len(before)
+    team.weights = only("undelete")
+    assert team.act() is None
+
+
 def test_an_empty_company_is_filled_first() -> None:
     company = Company(persons=0, organizations=0)
     team = SalesTeam(company)
