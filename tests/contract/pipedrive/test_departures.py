@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sandbox.company import Company, Event
+from sandbox.pipedrive.payload import payload
 from tests.contract.pipedrive import spec
 from tests.contract.pipedrive.conftest import Api, Clock, code
 
@@ -71,6 +72,18 @@ def test_a_merge_is_told_as_a_delete_and_a_change(api: Api, told: list[Event], c
         ("change", survivor, None, loser),
     ]
     assert api.ok("GET", f"{PERSONS}/{survivor}")["update_time"] == "2026-03-01T12:00:05Z"
+
+
+def test_webhooks_name_the_other_record_of_a_merge(api: Api, company: Company, told: list[Event]) -> None:
+    loser, survivor = person(api, name="Jane"), person(api, name="Joan")
+    company.merge("person", loser, survivor)
+    subscription = {"id": 1, "owner_id": 1, "type": "general", "version": "2.0"}
+
+    made, _, gone, changed = (payload(company, event, subscription)["meta"] for event in told)
+
+    assert (gone["merged_to_id"], changed["merged_from_id"]) == (str(survivor), str(loser))
+    named = [{name for name in meta if name.startswith("merged_")} for meta in (made, gone, changed)]
+    assert named == [set(), {"merged_to_id"}, {"merged_from_id"}]
 
 
 def test_an_organizations_persons_move_with_it(api: Api, told: list[Event]) -> None:
