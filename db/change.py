@@ -184,6 +184,12 @@ def changes_of(session: Session, batch_id: int) -> list[Change]:
     return list(session.scalars(select(Change).filter_by(batch_id=batch_id).order_by(Change.id)))
 
 
+def created_ids(session: Session, batch_id: int) -> set[int]:
+    """Pipedrive ids of the batch's records that a webhook told of as created."""
+    mine = select(Change.record_id).filter_by(batch_id=batch_id, direction="incoming", is_created=True)
+    return {int(record_id) for record_id in session.scalars(mine)}
+
+
 _CLEAR = text("""
     WITH mine AS (SELECT id FROM changes WHERE batch_id = :batch_id ORDER BY record_id FOR UPDATE)
     DELETE FROM changes ch USING mine WHERE ch.id = mine.id AND revision = claimed_revision""")

@@ -12,7 +12,7 @@ not both be sent under it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from db.id_mapping import Known
 from db.page import PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull_messages import MessageWriter
+from pipeline.domain.departures import DELETED_AT
 from pipeline.domain.kinds import Claim, Entity, anonymous_id
 
 Record = dict[str, Any]
@@ -29,6 +30,7 @@ Record = dict[str, Any]
 
 NEW, CHANGED, SAME = "new", "changed", "same"
 ANONYMOUS_ID = Claim.ANONYMOUS_ID.value
+CREATED_BY_WEBHOOK = "pipedrive/created_by_webhook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,13 @@ class PagePlan:
     def changed_ids(self) -> list[int]:
         """Records that may have to let go of claims they held."""
         return [sending.record["pipedrive_id"] for sending in self.sendings if sending.effect == CHANGED]
+
+    def mark_created(self, ids: Container[int]) -> None:
+        """Let Hull know which Users the webhook of their Person's creation brought: said once, and no part of the digest, so
+        that a fetch of the same state has nothing to change."""
+        for sending in self.sendings:
+            if sending.effect == NEW and sending.record["pipedrive_id"] in ids:
+                sending.record["attributes"].setdefault(CREATED_BY_WEBHOOK, True)
 
 
 def plan_page(entity: Entity, records: list[Record], known: dict[int, Known], *, resend: bool) -> PagePlan:
@@ -113,6 +122,8 @@ def compose(
     for sending in plan.sendings:
         record = sending.record
         pipedrive_id = record["pipedrive_id"]
+        if sending.before and DELETED_AT in sending.before:  # it was marked as deleted, and is back
+            record["attributes"].setdefault(DELETED_AT, None)
         claims = {claim: value for claim, value in record["claims"].items() if (claim, pipedrive_id) not in held}
         claims[ANONYMOUS_ID] = anonymous_id(pipedrive_id)
         who = orjson.dumps(claims)

@@ -39,11 +39,13 @@ def load_batch(batch: ClaimedBatch) -> None:
     """Deliver what is new or changed to Hull, then write the page down."""
     entity = Entity(batch.entity)
     with transaction() as session:
-        wired = wiring.open_connector(session, batch.connector_key)
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         link = plan_for(session, batch.connector_key, entity).settings.link_users_in_hull
         staged = unpack_transformed(bytes(batch.transformed or b""))
         known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
         plan = load_incoming.plan_page(entity, staged.records, known, resend=_resends(session, batch))
+        if batch.run_id is None and entity is Entity.PERSON:
+            plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
         held = claims.take_claims(session, wired.key, entity, plan.wanted_claims, changed=plan.changed_ids)
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings else {}

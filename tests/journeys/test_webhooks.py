@@ -456,3 +456,44 @@ def test_another_content_of_the_same_second_is_read_again(world: World, told: li
 
     assert requests(world)["list"] == before + 1
     assert names(world)[3] == "Edited"
+
+
+def test_a_user_that_a_webhook_created_says_so(world: World, told: list[Any]) -> None:
+    """Created and edited before anybody looked: still created by webhook. Others, and Accounts, never say it."""
+    ada = world.company.create_person(name="Ada")["id"]
+    world.company.edit_person(ada, name="Ada Lovelace")
+    acme = world.company.create_organization(name="Acme")["id"]
+    world.company.edit_person(3, name="Edited")
+
+    deliver(world, *told)
+    world.work()
+
+    marked = {number for number, user in world.users().items() if user.get("pipedrive/created_by_webhook") is True}
+    assert (marked, names(world)[ada]) == ({ada}, "Ada Lovelace")
+    assert "pipedrive/created_by_webhook" not in world.accounts()[acme]
+
+
+def test_a_fetch_leaves_the_mark_of_the_webhook_as_it_is(world: World, told: list[Any]) -> None:
+    ada = world.company.create_person(name="Ada")["id"]
+    deliver(world, *told)
+    world.work()
+
+    run = world.fetch(Entity.PERSON, changed_only=True)
+    world.company.edit_person(ada, name="Ada Lovelace")
+    world.fetch(Entity.PERSON)
+
+    assert run.changed == 0
+    assert world.users()[ada]["pipedrive/created_by_webhook"] is True
+
+
+def test_a_person_that_a_fetch_brought_first_was_not_created_by_webhook(world: World, told: list[Any]) -> None:
+    ada = world.company.create_person(name="Ada")["id"]
+    world.fetch(Entity.PERSON)
+
+    told[0]["data"]["update_time"] = soon()
+    told[0]["data"]["name"] = "Ada Lovelace"
+    deliver(world, *told)
+    world.work()
+
+    assert world.users()[ada]["pipedrive/name"] == "Ada Lovelace"
+    assert "pipedrive/created_by_webhook" not in world.users()[ada]
