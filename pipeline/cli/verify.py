@@ -60,7 +60,8 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
         found = find_connector(session, connector)
         budget = read_settings(connectors.settings_in_force(session, found.key).document).daily_tokens
         cost = expected_tokens(session, found.key, sample)
-    _agree(cost, budget, asks=not yes)
+    if not (wants_json() or _may_go_on(cost, budget, asks=not yes)):
+        raise Failed("nothing was compared", "a part of it costs less: --sample N")
     report = _watched(found, sample)
     repaired = fold_repairs(found.key, report) if repair else None
     show(as_json(found, report, repaired), lambda: print_report(found, report, repaired))
@@ -71,15 +72,12 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
 COMMANDS: tuple[click.Command, ...] = (verify,)
 
 
-def _agree(cost: int, budget: int, *, asks: bool) -> None:
-    """Say what it will cost; on a terminal, a large share of the day is asked for."""
-    if wants_json():
-        return
+def _may_go_on(cost: int, budget: int, *, asks: bool) -> bool:
+    """Say what it will cost; on a terminal, a person is asked for a large share of the day. `budget` 0 is without limit."""
     share = cost / budget if budget else 0.0
     of_day = f", {share:.1%} of the day's {budget:,}" if budget else ""
     say(f"This costs about {cost:,} tokens of Pipedrive's daily budget{of_day}.")
-    if asks and share > ASK_ABOVE and sys.stdin.isatty() and not click.confirm("Go on?"):
-        raise Failed("nothing was compared", "a part of it costs less: --sample N")
+    return not (asks and share > ASK_ABOVE and sys.stdin.isatty()) or click.confirm("Go on?")
 
 
 def _watched(found: Connector, sample: int | None) -> Report:

@@ -1,0 +1,130 @@
+"""`pipeline verify`: what it costs is said first, what it found is shown, and the exit code tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.errors import Retryable
+from tests.world import World
+
+from .conftest import Run
+
+
+@pytest.fixture
+def drifted(world: World, run: Run) -> World:
+    """Ada is called Eve in Hull, and Bo is not there any more."""
+    for name in ("Ada", "Bo", "Cyd"):
+        record = world.company.create_person(name=name)
+        world.company.load("person", {**record, "update_time": "2026-02-01T00:00:00Z"})
+    run("fetch", "all", "acme")
+    world.work()
+    world.room("control").resolve(world.connector_key)
+    users = world.hull.users.by_anonymous
+    world.hull.write(users["pipedrive:1"], {"pipedrive/name": "Eve[/]"}, now=0, problems=[])
+    world.hull.incinerate(users["pipedrive:2"])
+    hour_later(world)
+    return world
+
+
+def hour_later(world: World) -> None:
+    world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
+
+
+def test_says_the_cost_first_and_shows_what_differs(drifted: World, run: Run) -> None:
+    said = run("verify", "acme")
+    lines = said.out.splitlines()
+
+    assert said.code == 1
+    assert lines[0].startswith("This costs about 40 tokens of Pipedrive's daily budget")
+    assert '      pipedrive/name: Pipedrive "Ada", Hull "Eve[/]"' in lines
+    assert any(line.startswith("  missing: person 2 (Hull ") for line in lines)
+    assert lines[-2].startswith("2 differences: ")
+    assert lines[-1] == "Next: pipeline verify acme --repair"
+
+
+def test_json_has_one_shape_whatever_is_found(drifted: World, run: Run) -> None:
+    said = run("verify", "acme", "--json")
+    person = said.json["entities"]["person"]
+
+    assert said.code == 1
+    assert set(said.json) == {"connector", "drift", "seconds", "tokens", "requests", "repaired", "entities"}
+    assert (said.json["drift"], said.json["repaired"], said.json["tokens"]) == (2, None, 50)
+    assert set(person) == {
+        "pipedrive", "hull", "id_map", "without_hull_id", "compared", "buckets", "buckets_differing", "kinds", "pending",
+        "failed", "outdated", "findings", "unconfirmed",
+    }  # fmt: skip
+    assert set(person) == set(said.json["entities"]["organization"])
+    assert person["kinds"] == {
+        "missing": 1, "extra": 0, "different": 1, "unlinked": 0, "unmapped": 0, "mismapped": 0
+    }  # fmt: skip
+    assert person["findings"][0]["differences"] == [
+        {"attribute": "pipedrive/name", "pipedrive": "Ada", "hull": "Eve[/]"}
+    ]
+
+
+def test_after_the_repair_there_is_nothing_left_to_say(drifted: World, run: Run) -> None:
+    repaired = run("verify", "acme", "--repair")
+    drifted.work()
+    drifted.room("control").resolve(drifted.connector_key)
+    hour_later(drifted)
+    after = run("verify", "acme")
+
+    assert repaired.code == 1
+    assert "2 are carried over again by the workers. Follow: pipeline events acme --follow" in repaired.out
+    assert after.code == 0
+    assert after.out.splitlines()[-1].startswith("Nothing has drifted: ")
+
+
+def test_a_paused_connector_says_what_the_repair_waits_for(drifted: World, run: Run) -> None:
+    drifted.change_rows("UPDATE connectors SET state = 'paused'")
+
+    assert "pipeline connectors resume acme" in run("verify", "acme", "--repair").out
+
+
+def test_on_a_terminal_a_large_share_of_the_day_is_asked_for(
+    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.cli import verify  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    asked: list[str] = []
+
+    def refuse(question: str, **_: Any) -> bool:
+        asked.append(question)
+        return False
+
+    monkeypatch.setattr(verify.sys, "stdin", Terminal())
+    monkeypatch.setattr(verify.click, "confirm", refuse)
+    refused = [
+        verify._may_go_on(40, 300, asks=True),
+        verify._may_go_on(40, 300, asks=False),
+        verify._may_go_on(20, 300, asks=True),
+    ]
+
+    assert refused == [False, True, True]
+    assert asked == ["Go on?"]
+
+
+class Terminal:
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_spent_budget_is_said_with_the_time_to_wait(
+    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.cli import verify  # noqa: PLC0415 - as above
+
+    def spent(*_: Any, **__: Any) -> None:
+        raise Retryable("daily_budget_spent", retry_after_s=7200.0)
+
+    monkeypatch.setattr(verify, "compare", spent)
+    said = run("verify", "acme")
+
+    assert said.code == 1
+    assert "try again in 2 h 0 min" in said.err
+
+
+def test_bad_usage_ends_with_2(drifted: World, run: Run) -> None:
+    assert [run("verify", *words).code for words in (("nobody",), ("acme", "--sample", "0"))] == [2, 2]
