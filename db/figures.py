@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from pipeline.domain.budget import DEFAULT_DAILY_TOKENS
+
 STATEMENT_TIMEOUT_MS = 5_000
 
 _OLDEST_DUE = """
@@ -27,6 +29,12 @@ _FIGURES = text(f"""
     UNION ALL SELECT 'runs', connector_key, entity, state, count(*) FROM runs GROUP BY 2, 3, 4
     UNION ALL SELECT 'failures', connector_key, entity, reason, count(*) FROM failures
                WHERE state = 'open' GROUP BY 2, 3, 4
+    UNION ALL SELECT 'tokens', connector_key, NULL, lane, sum(tokens) FROM token_ledger
+               WHERE day = (now() AT TIME ZONE 'UTC')::date GROUP BY 2, 4
+    UNION ALL SELECT 'daily_tokens', v.connector_key, NULL, NULL,
+                     coalesce((v.document ->> 'daily_tokens')::bigint, {DEFAULT_DAILY_TOKENS})
+                FROM settings_versions v
+               WHERE v.version = (SELECT max(o.version) FROM settings_versions o WHERE o.connector_key = v.connector_key)
     UNION ALL SELECT 'connectors', key, NULL, state, 1 FROM connectors""")  # noqa: S608 - put together from constants
 
 

@@ -12,6 +12,7 @@ import click
 from db import failure as failures
 from db.session import transaction
 from pipeline.cli import watching
+from pipeline.cli.budget import expected_fetch, say_expected
 from pipeline.cli.opening import open_database
 from pipeline.cli.runs import print_run, read_run
 from pipeline.cli.showing import Failed, connector_argument, find_connector, json_option, say, show, wants_json
@@ -94,8 +95,11 @@ def run_fetch(
     open_database()
     with transaction() as session:
         found = find_connector(session, connector)
+        expected = None if since else expected_fetch(session, found.key, entities)
     if found.state != "active":
         raise Failed(f"{found.name} is paused", f"run: pipeline connectors resume {found.name}")
+    if not since and not wants_json():
+        say_expected(expected)
     started = [_start(found.key, entity, since, changed_only) for entity in entities]
     if wait:
         watching.watch(started, shown=not wants_json())

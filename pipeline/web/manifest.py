@@ -112,6 +112,19 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "title": "When to fetch everything",
         "description": "Five cron fields in UTC, such as 15 2 * * * for every night at 02:15; empty for never.",
     },
+    "daily_tokens": {
+        "type": "integer",
+        "minimum": 0,
+        "title": "Pipedrive's API tokens a day",
+        "description": "What your plan and seats give the whole company, all its apps together; 0 for no limit of ours.",
+    },
+    "live_reserve": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 0.9,
+        "title": "Share of them kept for changes as they happen",
+        "description": "Fetches stop before this share of the day is touched: 0.2 keeps a fifth.",
+    },
 }
 
 CONNECT: Final = {
@@ -144,6 +157,7 @@ SECTIONS: Final = (
         ("synchronized_account_segments", "outgoing_account_attributes", "ignore_deleted_accounts"),
     ),
     ("Schedule", ("full_fetch_cron",)),
+    ("Daily budget", ("daily_tokens", "live_reserve")),
 )
 
 

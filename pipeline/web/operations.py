@@ -32,8 +32,10 @@ GAUGES = {
     "runs": ("Full and incremental fetches, by entity and state", ("entity", "state")),
     "failures": ("Open failures, by entity and reason", ("entity", "reason")),
     "connectors": ("Connectors, by state", ("state",)),
+    "tokens": ("Tokens of Pipedrive's daily budget spent today (UTC), by lane", ("lane",)),
+    "daily_tokens": ("Tokens a day that the connector's Pipedrive company has by its settings; 0 is without limit", ()),
 }
-"""Subject → (help, names of the labels that stand beside the connector: of kind and state, or of state alone)."""
+"""Subject → (help, names of the labels that stand beside the connector: of kind and state, of state alone, or none)."""
 
 
 def room() -> Blueprint:
@@ -109,7 +111,7 @@ class _Figures:
             for figure in self._figures:
                 if figure.subject == subject:
                     connector = self._ids.get(figure.connector_key or 0, "")
-                    values = [figure.kind, figure.state][-len(labels) :]
+                    values = [figure.kind, figure.state][2 - len(labels) :]
                     family.add_metric([connector, *values], figure.amount)
             yield family
         due = GaugeMetricFamily(

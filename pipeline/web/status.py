@@ -15,6 +15,8 @@ from db.connector import Connector
 from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
+from pipeline.tasks import spending
+from pipeline.tasks.hearing import hearing
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
 """From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""
@@ -44,6 +46,7 @@ def status_of(session: Session, connector: Connector) -> Status:
         *_credentials(session, connector),
         *_pause(connector),
         *_domain(session, connector),
+        *_budget(session, connector),
         *_runs(session, connector),
         *_failures(session, connector),
     ]
@@ -58,9 +61,8 @@ def _credentials(session: Session, connector: Connector) -> list[Finding]:
     if connection_of(session, connector).how is None:
         message = "Pipedrive is not connected yet. Open Credentials and connect an administrator's account."
         found.append(Finding(level="setupRequired", message=message))
-    elif "webhook_path" not in connectors.credentials_of(session, connector.key):
-        message = "Pipedrive does not send changes by itself yet: they arrive with the next fetch only."
-        found.append(Finding(level="warning", message=message))
+    elif not (webhooks := hearing(session, connector.key)).is_well:
+        found.append(Finding(level="warning", message=webhooks.sentence))
     return found
 
 
@@ -87,6 +89,23 @@ def _domain(session: Session, connector: Connector) -> list[Finding]:
         "Choose in account_claims which field holds the domain."
     )
     return [Finding(level="warning", message=message)]
+
+
+def _budget(session: Session, connector: Connector) -> list[Finding]:
+    """The company's day, from four fifths on."""
+    day = spending.standing(session, connector.key)
+    returns = f"The budget returns at {day.resets_at:%H:%M} UTC, as far as Pipedrive tells."
+    if day.closed_s is not None:
+        return [Finding(level="warning", message=f"{REASONS['daily_budget_spent'].meaning} All work waits. {returns}")]
+    if day.share >= 1:
+        message = f"Pipedrive's tokens for today are spent by our count: fetches wait, live changes go on. {returns}"
+        return [Finding(level="warning", message=message)]
+    if day.share > spending.WARN_SHARE:
+        message = (
+            f"{day.share:.0%} of Pipedrive's tokens for today are spent; fetches wait before live changes do. {returns}"
+        )
+        return [Finding(level="warning", message=message)]
+    return []
 
 
 def _runs(session: Session, connector: Connector) -> list[Finding]:

@@ -21,6 +21,8 @@ from db.delivery import Delivery
 from db.failure import NewFailure, keep_failures
 from db.run import Run
 from db.session import transaction, use_database
+from db.token_ledger import TokenSpending
+from pipeline.clients.budget import Budget
 from pipeline.web import hull_pages, operations
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, basic, webhook
 
@@ -126,6 +128,8 @@ def test_prometheus_is_told_what_the_database_holds(house: House) -> None:
     add_batch(house.acme, 0, state="done")
     add_failure(house)
     add_run(house)
+    spend(house, 300, lane="bulk")
+    spend(house, 40, lane="live")
 
     answer = house.client.get("/metrics")
 
@@ -143,7 +147,49 @@ def test_prometheus_is_told_what_the_database_holds(house: House) -> None:
         ("pipeline_runs", ACME, "person", "stopped"): 1,
         ("pipeline_failures", ACME, "person", "wrong_type"): 1,
         ("pipeline_connectors", ACME, "active"): 1,
+        ("pipeline_tokens", ACME, "bulk"): 300,
+        ("pipeline_tokens", ACME, "live"): 40,
+        ("pipeline_daily_tokens", ACME): 30_000,
     }
+
+
+def spend(house: House, tokens: int, *, lane: str = "bulk") -> None:
+    today = func.date(func.timezone("UTC", func.now()))
+    row = {"connector_key": house.acme, "day": today, "lane": lane, "operation": "list", "calls": 1, "tokens": tokens}
+    with transaction() as session:
+        session.execute(insert(TokenSpending).values(**row))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "level", "words"),
+    [
+        (24_000, "ok", "in order"),
+        (24_010, "warning", "80% of Pipedrive's tokens for today are spent"),
+        (30_000, "warning", "fetches wait, live changes go on"),
+    ],
+)
+def test_a_day_that_is_nearly_spent_is_a_warning(house: House, tokens: int, level: str, words: str) -> None:
+    spend(house, tokens)
+    answer = status(house).json
+
+    assert answer["status"] == level
+    assert words in " ".join(answer["messages"])
+
+
+def test_a_day_without_limit_is_never_spent(house: House) -> None:
+    with transaction() as session:
+        add_settings(session, house.acme, {"daily_tokens": 0}, author="test")
+    spend(house, 1_000_000)
+
+    assert status(house).json["status"] == "ok"
+
+
+def test_a_day_that_pipedrive_closed_is_a_warning_whatever_we_count(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Budget, "closed_s", lambda _budget: 900.0)
+
+    assert "All work waits" in " ".join(status(house).json["messages"])
 
 
 def add_failure(house: House) -> None:

@@ -1,0 +1,169 @@
+"""The daily budget from the command line: what is spent, what is left, and what a fetch will take before it starts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+from sqlalchemy import text
+
+from db import token_ledger
+from db.session import engine, transaction
+from pipeline import wiring
+from pipeline.cli import budget
+from pipeline.domain.kinds import Entity
+from tests.journeys.people import age, fill
+from tests.world import World
+
+from .conftest import Run
+
+
+def spend(world: World, tokens: int, *, lane: str = "bulk", operation: str = "list", days_ago: int = 0) -> None:
+    world.change_rows(
+        "INSERT INTO token_ledger VALUES (:key, (now() AT TIME ZONE 'UTC')::date - :ago, :lane, :operation, :calls, :tokens)",
+        key=world.connector_key,
+        ago=days_ago,
+        lane=lane,
+        operation=operation,
+        calls=tokens // 10,
+        tokens=tokens,
+    )
+
+
+def test_tells_what_is_spent_left_and_kept(world: World, run: Run) -> None:
+    world.change_settings(daily_tokens=1_000)
+    spend(world, 300)
+    spend(world, 40, lane="live", operation="update")
+    said = run("budget", "acme", "--json").json
+
+    assert (said["spent"], said["daily_tokens"], said["left"]) == (340, 1_000, 660)
+    assert (said["reserve"], said["left_for_fetches"], said["closed_s"]) == (200, 460, None)
+    assert said["lanes"] == [
+        {"lane": "bulk", "operation": "list", "calls": 30, "tokens": 300},
+        {"lane": "live", "operation": "update", "calls": 4, "tokens": 40},
+    ]
+
+
+def test_all_connectors_are_told_unless_one_is_named(world: World, run: Run) -> None:
+    assert [each["connector"] for each in run("budget", "--json").json] == ["acme"]
+
+
+def test_a_day_without_limit_has_no_reserve(world: World, run: Run) -> None:
+    world.change_settings(daily_tokens=0)
+    said = run("budget", "acme", "--json").json
+
+    assert (said["daily_tokens"], said["left"], said["reserve"], said["left_for_fetches"]) == (None, None, None, None)
+    assert said["forecast"]["fits"]
+
+
+def test_the_last_week_is_listed_day_by_day(world: World, run: Run) -> None:
+    for ago in range(9):
+        spend(world, 10 * (ago + 1), days_ago=ago)
+    said = run("budget", "acme", "--json").json
+
+    assert [day["tokens"] for day in said["days"]] == [10, 20, 30, 40, 50, 60, 70]
+
+
+def test_the_forecast_counts_schedules_and_what_goes_on_as_today(world: World, run: Run) -> None:
+    world.change_rows(
+        "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) VALUES (:key, 'incremental', 300, now())",
+        key=world.connector_key,
+    )
+    spend(world, 100, lane="live")
+    with transaction() as session:
+        gone_s = 86_400 - (_midnight(token_ledger.moment(session)) - token_ledger.moment(session)).total_seconds()
+    said = run("budget", "acme", "--json").json["forecast"]
+
+    assert said["schedules"] == pytest.approx((86_400 - gone_s) / 300 * 20, abs=40)
+    assert said["others"] == pytest.approx(100 / gone_s * (86_400 - gone_s), rel=0.05, abs=2)
+    assert said["by_end_of_day"] == 100 + said["schedules"] + said["others"]
+
+
+def _midnight(now: datetime) -> datetime:
+    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+
+
+def test_a_fetch_under_way_is_shown_with_its_end(world: World, run: Run) -> None:
+    fill(world, persons=500, organizations=0)
+    run_id = world.start(Entity.PERSON)
+    for _ in range(4):
+        due = world.due()
+        assert due is not None
+        world.step(*due)
+    [found] = run("budget", "acme", "--json").json["runs"]
+
+    assert (found["run_id"], found["entity"]) == (run_id, "person")
+    assert found["pages_left"] is None or found["pages_left"] <= 10
+    assert f"run {run_id} (persons)" in run("budget", "acme").out
+
+
+def test_a_person_reads_sentences_and_a_program_none(world: World, run: Run) -> None:
+    world.change_settings(daily_tokens=1_000)
+    spend(world, 300)
+    said = run("budget", "acme").out
+
+    assert "acme: 300 tokens spent today of 1,000; 700 left" in said
+    assert "fetches may spend 500 more; 200 are kept for live work" in said
+    assert "━" not in said
+
+
+def test_a_terminal_gets_a_bar(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "console", lambda: Console(force_terminal=True, width=100))
+    world.change_settings(daily_tokens=1_000)
+    spend(world, 300)
+
+    assert "━" in run("budget", "acme").out
+
+
+def test_a_day_that_pipedrive_closed_is_told(world: World, run: Run) -> None:
+    with transaction() as session:
+        wiring.open_budget(session, world.connector_key)._ask("close", 1_800)
+    said = run("budget", "acme")
+
+    assert "Pipedrive says that the day is spent. It is asked again in 30 min" in said.out
+    assert run("budget", "acme", "--json").json["left_for_fetches"] == 0
+
+
+def test_a_first_fetch_says_that_nobody_knows_how_large_it_is(world: World, run: Run) -> None:
+    assert "not known before a first full fetch" in run("fetch", "persons", "acme").out
+
+
+def test_a_fetch_says_what_it_will_take_and_takes_it(world: World, run: Run) -> None:
+    fill(world, persons=320, organizations=60)
+    age(world, Entity.PERSON)
+    age(world, Entity.ORGANIZATION)
+    for entity in (Entity.ORGANIZATION, Entity.PERSON):
+        world.fetch(entity)
+    before = world.pipedrive.ledger.stats()["tokens_total"]
+    said = run("fetch", "all", "acme").out
+    world.work()
+
+    spent = world.pipedrive.ledger.stats()["tokens_total"] - before
+    assert f"{spent} tokens" in said
+    assert "Warning" not in said
+
+
+def test_a_fetch_that_does_not_fit_today_warns_and_says_when_it_ends(world: World, run: Run) -> None:
+    fill(world, persons=320, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    world.change_settings(daily_tokens=200)
+    said = run("fetch", "persons", "acme").out
+
+    assert "Warning: today has 60 tokens left for fetches; the rest waits, it will be done about" in said
+
+
+def test_a_forecast_does_not_stand_in_the_way_of_programs(world: World, run: Run) -> None:
+    assert run("fetch", "persons", "acme", "--json").json[0]["entity"] == "person"
+
+
+def test_what_a_command_asked_of_pipedrive_at_last_is_in_the_ledger(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "show", lambda *_: token_ledger.owe(world.connector_key, "control", "me", 2))
+    run("budget", "acme")
+
+    with engine().connect() as connection:  # not a transaction of ours, which would write it down itself
+        rows = connection.execute(text("SELECT lane, operation, tokens FROM token_ledger")).all()
+    assert [tuple(row) for row in rows] == [("control", "me", 2)]
