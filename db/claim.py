@@ -73,6 +73,28 @@ def take_claims(
     return {(row.claim, row.id): row.holder for row in held}
 
 
+_LET_GO = text("""
+    DELETE FROM claims WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
+
+def let_go(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """These records hold no claim any more: whoever asks next may have them."""
+    session.execute(_LET_GO, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+
+
+_HELD = text("""
+    SELECT pipedrive_id, value FROM claims
+     WHERE connector_key = :c AND entity = :e AND claim = :claim AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
+
+def held_values(
+    session: Session, connector_key: int, entity: str, claim: str, pipedrive_ids: Iterable[int]
+) -> dict[int, str]:
+    """Pipedrive id → the value that the record holds of one claim."""
+    rows = session.execute(_HELD, {"c": connector_key, "e": entity, "claim": claim, "ids": bigints(pipedrive_ids)})
+    return {row.pipedrive_id: row.value for row in rows}
+
+
 def _columns(wanted: Sequence[Wanted]) -> dict[str, str]:
     return {
         "claims": texts(claim for claim, _, _ in wanted),

@@ -13,6 +13,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.arrays import bigints, texts
 from db.base import Base, RowId
 
+MERGES_IN_A_ROW = 50
+"""How far a chain of merges is followed: one that goes round in circles ends somewhere."""
+
 
 class IdMapping(Base):
     """This Hull id is that Pipedrive id.
@@ -42,6 +45,9 @@ class IdMapping(Base):
             postgresql_where=text("hull_id IS NOT NULL"),
         ),
         Index("ix_id_mappings_unresolved", "connector_key", "resolve_at", postgresql_where=text("hull_id IS NULL")),
+        Index(
+            "ix_id_mappings_merged", "connector_key", "merged_into", postgresql_where=text("merged_into IS NOT NULL")
+        ),
         Index("ix_id_mappings_shells", "connector_key", "first_seen_at", postgresql_where=text("state = 'shell'")),
         {"postgresql_with": {"fillfactor": "85"}},
     )
@@ -58,6 +64,7 @@ class IdMapping(Base):
     matched_by: Mapped[str]
     """How the two were joined: `fetched`, `referenced`, `webhook`, or the claim that matched."""
     merged_into: Mapped[int | None]
+    """The record of the same entity that this one became; that one may have been merged on."""
     absences: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """How many answers in a row left this id out, though it was asked for; any answer that has it counts from 0 again."""
     deleted_at: Mapped[datetime | None]
@@ -136,7 +143,7 @@ _RESOLVE = text("""
 _CONFLICT = text("""
     WITH before AS (SELECT id, state FROM id_mappings
                      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
-                       AND hull_id IS NULL ORDER BY id FOR UPDATE)
+                       AND hull_id IS NULL AND state NOT IN ('gone', 'deleted', 'merged') ORDER BY id FOR UPDATE)
     UPDATE id_mappings m SET state = 'conflict', resolve_at = NULL, updated_at = now()
       FROM before WHERE m.id = before.id
     RETURNING m.pipedrive_id, before.state""")
@@ -175,15 +182,43 @@ def doubt(session: Session, connector_key: int, entity: str, said: dict[int, byt
 
 
 def find_by_hull_ids(session: Session, connector_key: int, entity: str, hull_ids: Sequence[str]) -> dict[str, int]:
-    """Hull id → Pipedrive id, for those that are joined."""
-    rows = session.execute(_BY_HULL, {"c": connector_key, "e": entity, "ids": texts(hull_ids)})
-    return {row.hull_id: row.pipedrive_id for row in rows}
+    """Hull id → Pipedrive id, for those that are joined; of a record that was merged, the one it became."""
+    scope = {"c": connector_key, "e": entity}
+    rows = session.execute(_BY_HULL, {**scope, "ids": texts(hull_ids)}).all()
+    joined = {row.hull_id: row.pipedrive_id for row in rows if row.state != "merged"}
+    merged = {row.hull_id: row.pipedrive_id for row in rows if row.state == "merged"}
+    if not merged:
+        return joined
+    became = follow_merges(session, connector_key, entity, merged.values())
+    living = known(session, connector_key, entity, list(became.values()))
+    return joined | {
+        hull_id: became[pipedrive_id]
+        for hull_id, pipedrive_id in merged.items()
+        if became[pipedrive_id] in living and living[became[pipedrive_id]].state in ("shell", "full")
+    }
 
 
 _BY_HULL = text("""
-    SELECT hull_id, pipedrive_id FROM id_mappings
+    SELECT hull_id, pipedrive_id, state FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND pipedrive_id IS NOT NULL
-       AND state IN ('shell', 'full')""")
+       AND state IN ('shell', 'full', 'merged')""")
+
+_MERGED_INTO = text("""
+    SELECT pipedrive_id, merged_into FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+       AND state = 'merged' AND merged_into IS NOT NULL""")
+
+
+def follow_merges(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, int]:
+    """Pipedrive id → the record it became, over as many merges as there were; itself where there was none."""
+    became = {pipedrive_id: pipedrive_id for pipedrive_id in pipedrive_ids}
+    for _ in range(MERGES_IN_A_ROW):
+        scope = {"c": connector_key, "e": entity, "ids": bigints(set(became.values()))}
+        step = {row.pipedrive_id: row.merged_into for row in session.execute(_MERGED_INTO, scope)}
+        if not step:
+            break
+        became = {first: step.get(last, last) for first, last in became.items()}
+    return became
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from operator import attrgetter
 
-from sqlalchemy import BigInteger, DateTime, Identity, Index, LargeBinary, func, select, text
+from sqlalchemy import BigInteger, DateTime, Identity, Index, LargeBinary, func, or_, select, text, tuple_
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base
 from db.copy import copy_rows
+from db.departure import forebears
 
 DAYS_AHEAD = 7
 RETENTION_DAYS = 90
@@ -128,10 +129,15 @@ def latest_events(
     after_id: int | None = None,
     limit: int = 50,
 ) -> list[SyncEvent]:
-    """Events by filter: newest first, or, after an id, in the order they happened."""
+    """Events by filter: newest first, or, after an id, in the order they happened.
+
+    A record's events are also those of the records that were merged into it.
+    """
     query = select(SyncEvent).filter_by(connector_key=connector_key)
     if pipedrive_id is not None:
-        query = query.filter_by(pipedrive_id=pipedrive_id)
+        mine = SyncEvent.pipedrive_id == pipedrive_id
+        merged = forebears(session, connector_key, pipedrive_id)
+        query = query.where(or_(mine, tuple_(SyncEvent.entity, SyncEvent.pipedrive_id).in_(merged)) if merged else mine)
     if event is not None:
         query = query.where(SyncEvent.event.like(event.replace("*", "%")))
     if after_id is not None:

@@ -55,8 +55,8 @@ REASONS: dict[str, Reason] = {
         "Enter the organization's own web site; until then it travels by its Pipedrive id alone.",
     ),
     "deleted_in_pipedrive": Reason(
-        "The record is marked deleted in Pipedrive.",
-        "Nothing to do; switch on support for deletions in the settings to mark it in Hull too.",
+        "The record is deleted in Pipedrive, so it is neither brought to Hull nor written to.",
+        "Nothing to do; restore it in Pipedrive if it should be synchronised.",
     ),
     "unchanged": Reason("Nothing that is mapped differs from what was carried over last.", "Nothing to do."),
     "shell_created": Reason(
@@ -66,6 +66,22 @@ REASONS: dict[str, Reason] = {
     "gone": Reason(
         "Pipedrive no longer has this record, or it is not visible to the connected user.",
         "Check the record in Pipedrive; undelete it or widen its visibility if it should be synchronised.",
+    ),
+    "deleted": Reason(
+        "The record was deleted in Pipedrive.",
+        "Nothing to do: with support for deletions on, Hull shows when; it comes back by itself when it is restored.",
+    ),
+    "deletion_not_supported": Reason(
+        "The record was deleted in Pipedrive, and the settings do not ask for deletions in Hull.",
+        "Nothing to do; switch on support for deletions in the settings to mark later ones in Hull.",
+    ),
+    "merged": Reason(
+        "The record was merged into another one in Pipedrive, and Hull was asked to do the same.",
+        "Nothing to do: the other one was read and delivered again.",
+    ),
+    "merge_not_joined": Reason(
+        "The record was merged into another one in Pipedrive, but Hull keeps the two apart: their external ids differ.",
+        "Merge the two in Hull, or correct the external id; until then the one that went is treated as deleted.",
     ),
     "not_synchronised": Reason(
         "The webhook is about something that is neither a Person nor an Organization.",

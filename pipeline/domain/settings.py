@@ -63,6 +63,8 @@ class ConnectorSettings(BaseModel):
     support_account_deletion: bool = False
     ignore_deleted_users: bool = True
     ignore_deleted_accounts: bool = True
+    deletion_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """How large a share of the known records may be missing from a full fetch before a person must look; a few always may."""
     full_fetch_cron: str = ""
     """When celery beat fetches everything, as five cron fields in UTC, for example `15 2 * * *`; empty means never."""
     daily_tokens: Annotated[int, Field(ge=0, le=1_000_000_000)] = DEFAULT_DAILY_TOKENS
@@ -87,6 +89,12 @@ class ConnectorSettings(BaseModel):
 
     def incoming(self, entity: Entity) -> tuple[AttributeMapping, ...]:
         return self.incoming_user_attributes if entity is Entity.PERSON else self.incoming_account_attributes
+
+    def supports_deletion(self, entity: Entity) -> bool:
+        return self.support_user_deletion if entity is Entity.PERSON else self.support_account_deletion
+
+    def ignores_deleted(self, entity: Entity) -> bool:
+        return self.ignore_deleted_users if entity is Entity.PERSON else self.ignore_deleted_accounts
 
     def outgoing(self, entity: Entity) -> tuple[AttributeMapping, ...]:
         return self.outgoing_user_attributes if entity is Entity.PERSON else self.outgoing_account_attributes

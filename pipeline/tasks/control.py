@@ -120,6 +120,7 @@ def resolve(connector_key: int) -> bool:
                 if pipedrive_id in set(chunk)
             }
             with transaction() as session:
+                found = departures.give_way(session, connector_key, entity, found)
                 conflicts = id_mapping.learn_hull_ids(session, connector_key, entity, found)
                 _log_conflicts(session, connector_key, entity, {each: found[each] for each in conflicts})
     return len(taken) == RESOLVE_CHUNK * RESOLVE_ROUND

@@ -92,13 +92,20 @@ def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
         is_usable=doubt is None,
         is_created=head.action is WebhookAction.CREATE,
     )
-    earlier = now.told.get(key)
-    now.told[key] = told if earlier is None else _both(earlier, told)
+    _add(now, key, told)
+    if head.merged_from_id is not None:  # tells as well what became of the other one
+        other = replace(told, record_id=str(head.merged_from_id), is_created=False)
+        _add(now, (delivery.connector_key, head.entity, head.merged_from_id), other)
     if doubt is None:
         return None
     name = event_name(Direction.INCOMING, head.entity, Outcome.RETRY)
     _note(now, delivery, name, doubt, entity=head.entity, pipedrive_id=head.pipedrive_id)
     return doubt.reason
+
+
+def _add(now: _Round, key: tuple[int, Entity, int], told: Told) -> None:
+    earlier = now.told.get(key)
+    now.told[key] = told if earlier is None else _both(earlier, told)
 
 
 def _read(delivery: Delivery) -> Any:

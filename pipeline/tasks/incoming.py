@@ -5,10 +5,11 @@ from __future__ import annotations
 from celery import Task
 
 from db.batch import ClaimedBatch
-from pipeline.tasks import live
+from pipeline.tasks import load_page
 from pipeline.tasks.app import app
+from pipeline.tasks.departures import load_departures
+from pipeline.tasks.extract_changes import extract_changes
 from pipeline.tasks.extract_page import extract_page
-from pipeline.tasks.load_page import load_batch
 from pipeline.tasks.stage import run_stage
 from pipeline.tasks.transform_page import transform_batch
 
@@ -31,6 +32,13 @@ def load(self: Task, batch_id: int) -> None:
 def extract_batch(batch: ClaimedBatch) -> None:
     """Read what the batch stands for, and stage it: a page of a run, or the records some changes name."""
     if batch.slice_id is None:
-        live.extract_changes(batch)
+        extract_changes(batch)
     else:
         extract_page(batch)
+
+
+def load_batch(batch: ClaimedBatch) -> None:
+    """Bring to Hull what departed, then the records; what the former held is free for the latter."""
+    if batch.slice_id is None:
+        load_departures(batch)
+    load_page.load_batch(batch)

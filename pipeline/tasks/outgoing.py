@@ -17,6 +17,7 @@ from db import id_mapping
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change
+from db.departure import find_living
 from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline import wiring
@@ -58,7 +59,7 @@ def extract_batch(batch: ClaimedBatch) -> None:
             change.record_id: read_lenient(bytes(change.payload or b"{}"))
             for change in changes.changes_of(session, batch.id)
         }
-        joined = _joined(session, batch, messages)
+        joined, departed = _joined(session, batch, messages)
         ids = [str(pipedrive_id) for pipedrive_id in joined.values()]
         snapshots = read_snapshots(session, batch.connector_key, batch.entity, "pipedrive", ids)
         staged = [
@@ -66,6 +67,7 @@ def extract_batch(batch: ClaimedBatch) -> None:
                 "hull_id": hull_id,
                 "message": message,
                 "pipedrive_id": joined.get(hull_id),
+                "departed": hull_id in departed,
                 "snapshot": read_lenient(snapshots.get(str(joined.get(hull_id)), b"null")),
             }
             for hull_id, message in messages.items()
@@ -73,14 +75,18 @@ def extract_batch(batch: ClaimedBatch) -> None:
         batches.pass_to_transform(session, batch.id, pack_page(write_lenient({"data": staged})), len(staged))
 
 
-def _joined(session: Session, batch: ClaimedBatch, messages: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """Hull id → Pipedrive id: by the id map first, then by what the report itself says."""
+def _joined(
+    session: Session, batch: ClaimedBatch, messages: dict[str, dict[str, Any]]
+) -> tuple[dict[str, int], set[str]]:
+    """Hull id → Pipedrive id: by the id map first, then by what the report itself says; and whose record has departed."""
     entity = Entity(batch.entity)
     joined = id_mapping.find_by_hull_ids(session, batch.connector_key, entity, list(messages))
     said = {hull_id: pipedrive_id_of(message[entity.hull]) for hull_id, message in messages.items()}
     told = {hull_id: pipedrive_id for hull_id, pipedrive_id in said.items() if pipedrive_id and hull_id not in joined}
-    known = id_mapping.known(session, batch.connector_key, entity, list(told.values()))
-    return joined | {hull_id: pipedrive_id for hull_id, pipedrive_id in told.items() if pipedrive_id in known}
+    living = find_living(session, batch.connector_key, entity, told.values())
+    found = {hull_id: living[pipedrive_id] for hull_id, pipedrive_id in told.items() if pipedrive_id in living}
+    departed = {hull_id for hull_id, pipedrive_id in found.items() if pipedrive_id is None}
+    return joined | {hull_id: each for hull_id, each in found.items() if each is not None}, departed
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
@@ -102,6 +108,8 @@ def _decide(staged: dict[str, Any], plan: Plan, entity: Entity) -> dict[str, Any
         return decision | {"reason": "not_in_segment"}
     if not plan.settings.outgoing(entity):
         return decision | {"reason": "no_outgoing_mapping"}
+    if staged["departed"] and plan.settings.ignores_deleted(entity) and message.get("is_export") is not True:
+        return decision | {"reason": "deleted_in_pipedrive"}
     if staged["pipedrive_id"] is None or staged["snapshot"] is None:
         return decision | {"reason": "outgoing_unknown_record"}
     report = {**message[entity.hull], "account": message.get("account") or {}}

@@ -16,7 +16,7 @@ from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.reasons import describe
 from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import PagePlan
-from pipeline.tasks import live
+from pipeline.tasks import departures, live
 from pipeline.tasks.staging import Transformed, Trouble
 from pipeline.telemetry import logger
 
@@ -81,6 +81,8 @@ def log_troubles(
     failures.keep_failures(session, refused)
     plan.counters["failed"] += len(refused)
     plan.counters["skipped"] += len(logged) - len(refused)
+    hidden = [each.pipedrive_id for each in troubles if each.reason == "deleted_in_pipedrive" and each.pipedrive_id]
+    departures.look_again(session, batch.connector_key, entity, shown=plan.stale, hidden=hidden)
 
 
 def _say(name: str, pipedrive_id: int | None, reason: str, field: str | None) -> None:

@@ -6,12 +6,13 @@ the records and the troubles. The page stays until load has taken the snapshots 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
 import zstandard
 
+from pipeline.domain.departures import Departure
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.page_scan import split_page
 
@@ -49,6 +50,20 @@ def unpack_page(staged: bytes) -> tuple[list[Any], int | None, int | None]:
     bounds, _, body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")
     above, below = orjson.loads(bounds)
     return read_lenient(body)["data"], above, below
+
+
+def pack_changes(records: list[Any], departures: list[Departure]) -> bytes:
+    """A page of records that changes named, and beside it those that were looked for and are not there."""
+    more = {"departed": [asdict(departure) for departure in departures]} if departures else {}
+    return pack_page(write_lenient({"data": records, **more}))
+
+
+def unpack_departures(staged: bytes) -> list[Departure]:
+    """The departures beside a staged page."""
+    body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")[2]
+    if b'"departed":' not in body:
+        return []
+    return [Departure(**each) for each in read_lenient(body).get("departed", ())]
 
 
 def unpack_bodies(staged: bytes) -> dict[int, bytes]:

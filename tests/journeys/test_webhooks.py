@@ -210,7 +210,7 @@ def test_a_record_that_is_gone_is_told_and_not_retried(world: World, told: list[
     deliver(world, *told)
     world.work()
 
-    assert since_then(world) == [("incoming.user.skip", "gone", "webhook", 3)]
+    assert since_then(world) == [("incoming.user.skip", "deletion_not_supported", "webhook", 3)]
     assert world.rows("SELECT 1 FROM changes") == []
     assert world.rows("SELECT 1 FROM failures") == []
 

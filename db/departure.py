@@ -1,0 +1,220 @@
+"""Departures in the id map: records that were looked for and are not there, records that are back, records that became another.
+
+A departed record's version is later than any: no page that is on its way can bring it back, and whoever posted one finds that
+the record had moved on. Only a reading of that very record does (`note_present`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from db.arrays import bigints, texts
+from db.id_mapping import IdMapping, follow_merges
+from pipeline.domain.departures import DEPARTED, LIVING, Farewell
+
+NEVER = 2**62
+"""The version of a departed record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the id map says of a record that is looked for.
+
+    delivered   attributes that Hull holds, without nulls
+    in_hull     whether Hull was ever told of it
+    updated_at  when this was last written; another moment later means that somebody else has been here
+    """
+
+    state: str
+    delivered: dict[str, Any]
+    in_hull: bool
+    merged_into: int | None
+    deleted_at: datetime | None
+    updated_at: datetime
+
+
+def standings(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, Standing]:
+    """Pipedrive id → what is known of it, for those that are known."""
+    rows = session.execute(_STANDINGS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    return {
+        row.pipedrive_id: Standing(
+            state=row.state,
+            delivered=orjson.loads(row.delivered) if row.delivered else {},
+            in_hull=row.in_hull,
+            merged_into=row.merged_into,
+            deleted_at=row.deleted_at,
+            updated_at=row.updated_at,
+        )
+        for row in rows
+    }
+
+
+_STANDINGS = text("""
+    SELECT pipedrive_id, state, delivered, merged_into, deleted_at, updated_at,
+           delivered IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL AS in_hull
+      FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
+_ABSENT = text("""
+    UPDATE id_mappings SET absences = absences + 1
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+    RETURNING pipedrive_id, absences""")
+
+
+def count_absent(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> dict[int, int]:
+    """Another answer left these out: Pipedrive id → how many in a row have."""
+    if not pipedrive_ids:
+        return {}
+    rows = session.execute(_ABSENT, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    return {row.pipedrive_id: row.absences for row in rows}
+
+
+_PRESENT = text("""
+    UPDATE id_mappings SET absences = 0, merged_into = NULL, deleted_at = NULL,
+           version = CASE WHEN state = ANY(CAST(:departed AS text[])) THEN 0 ELSE version END,
+           resolve_at = CASE WHEN hull_id IS NULL AND (digest IS NOT NULL OR resolve_at IS NOT NULL) THEN now() END,
+           state = CASE WHEN state <> ALL(CAST(:departed AS text[])) THEN state WHEN digest IS NULL THEN 'shell' ELSE 'full' END
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+       AND (absences > 0 OR state = ANY(CAST(:departed AS text[])))""")
+
+
+def note_present(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> None:
+    """Pipedrive has just shown these: absences count from 0 again, and a departed one lives.
+
+    What Hull holds of it stays noted, the mark included, so that its next delivery takes the mark back.
+    """
+    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": list(DEPARTED)}
+    session.execute(_PRESENT, scope)
+
+
+def depart(
+    session: Session, connector_key: int, entity: str, farewells: Sequence[Farewell], seen: dict[int, Standing]
+) -> set[int]:
+    """Write down what was said. Returns the ids that somebody else wrote since they were `seen`: those are left as they are.
+
+    The digest is emptied: should the record come back, it is delivered whatever it says.
+    """
+    by_id = {farewell.departure.pipedrive_id: farewell for farewell in farewells}
+    query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity).order_by(IdMapping.pipedrive_id)
+    moved_on = set()
+    for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(by_id)).with_for_update()):
+        farewell = by_id[mapping.pipedrive_id or 0]
+        if mapping.updated_at != seen[farewell.departure.pipedrive_id].updated_at:
+            moved_on.add(farewell.departure.pipedrive_id)
+            continue
+        mapping.state, mapping.version, mapping.absences = farewell.departure.state, NEVER, 0
+        mapping.deleted_at = datetime.fromtimestamp(farewell.departure.at_ms / 1000, UTC)
+        mapping.merged_into = farewell.departure.merged_into
+        mapping.delivered = orjson.dumps(farewell.delivered) if farewell.delivered is not None else None
+        mapping.digest = "" if mapping.digest is not None or farewell.delivered is not None else None
+        mapping.resolve_at = None if farewell.joins else mapping.resolve_at
+        mapping.updated_at = func.now()
+    session.flush()
+    return moved_on
+
+
+def inherit(session: Session, connector_key: int, entity: str, left: dict[int, dict[str, Any]]) -> None:
+    """Hull has joined others with these records: what Hull held of those (`left`) stands there wherever these say nothing.
+
+    The digest is emptied, so that the next reading is delivered, nulls for what is left over included.
+    """
+    query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity).order_by(IdMapping.pipedrive_id)
+    for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(left)).with_for_update()):
+        own, more = orjson.loads(mapping.delivered) if mapping.delivered else {}, left[mapping.pipedrive_id or 0]
+        if mapping.digest is not None or more:
+            mapping.delivered, mapping.digest, mapping.updated_at = orjson.dumps(more | own), "", func.now()
+    session.flush()
+
+
+_ASK_AGAIN = text("""
+    UPDATE id_mappings SET resolve_at = now()
+     WHERE connector_key = :c AND entity = :e AND state = 'conflict' AND hull_id IS NULL AND resolve_at IS NULL""")
+
+
+def ask_for_conflicts(session: Session, connector_key: int, entity: str) -> None:
+    """A record went, and it may be the one with which another shared its User: ask Hull again whose that is."""
+    session.execute(_ASK_AGAIN, {"c": connector_key, "e": entity})
+
+
+_RIVALS = text("""
+    SELECT pipedrive_id, hull_id, state, delivered FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL
+       AND (pipedrive_id = ANY(CAST(:ids AS bigint[])) OR hull_id = ANY(CAST(:hull_ids AS text[])))""")
+
+_GIVE_WAY = text("""
+    UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL, delivered = NULL, updated_at = now()
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
+
+def give_way(
+    session: Session, connector_key: int, entity: str, found: dict[int, str]
+) -> tuple[dict[int, str], list[int]]:
+    """Of records that share one User, the departed give it up to the living, who inherit what Hull holds of it.
+
+    found    Pipedrive id → Hull id, as Hull has just told
+    Returns  `found` without the departed that gave way, and the living that inherited: these are to be delivered again
+    """
+    living, departed = _rivals(session, connector_key, entity, found)
+    left: dict[int, dict[str, Any]] = {}
+    gone = set()
+    for hull_id in departed.keys() & living.keys():
+        for pipedrive_id, held in departed[hull_id].items():
+            gone.add(pipedrive_id)
+            if held:
+                left[living[hull_id]] = left.get(living[hull_id], {}) | held
+    if gone:
+        session.execute(_GIVE_WAY, {"c": connector_key, "e": entity, "ids": bigints(gone)})
+        inherit(session, connector_key, entity, left)
+    return {pipedrive_id: hull_id for pipedrive_id, hull_id in found.items() if pipedrive_id not in gone}, sorted(left)
+
+
+def _rivals(
+    session: Session, connector_key: int, entity: str, found: dict[int, str]
+) -> tuple[dict[str, int], dict[str, dict[int, dict[str, Any]]]]:
+    """By Hull id: the living record, and the departed ones with what Hull holds of them."""
+    scope = {"c": connector_key, "e": entity, "ids": bigints(found), "hull_ids": texts(found.values())}
+    living: dict[str, int] = {}
+    departed: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in session.execute(_RIVALS, scope):
+        hull_id = found.get(row.pipedrive_id, row.hull_id)
+        if row.state in LIVING:
+            living.setdefault(hull_id, row.pipedrive_id)
+        elif row.state in DEPARTED:
+            departed.setdefault(hull_id, {})[row.pipedrive_id] = orjson.loads(row.delivered) if row.delivered else {}
+    return living, departed
+
+
+def find_living(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
+) -> dict[int, int | None]:
+    """Pipedrive id → the record it is today, itself or the one it was merged into; None for one that departed.
+
+    Ids that are not known are left out.
+    """
+    became = follow_merges(session, connector_key, entity, pipedrive_ids)
+    known = standings(session, connector_key, entity, became.values())
+    return {
+        first: last if known[last].state not in DEPARTED else None for first, last in became.items() if last in known
+    }
+
+
+_FOREBEARS = text("""
+    WITH RECURSIVE merged AS (
+        SELECT entity, pipedrive_id FROM id_mappings WHERE connector_key = :c AND merged_into = :id
+         UNION
+        SELECT m.entity, m.pipedrive_id FROM id_mappings m JOIN merged
+            ON m.entity = merged.entity AND m.merged_into = merged.pipedrive_id
+         WHERE m.connector_key = :c)
+    SELECT entity, pipedrive_id FROM merged""")
+
+
+def forebears(session: Session, connector_key: int, pipedrive_id: int) -> list[tuple[str, int]]:
+    """(entity, Pipedrive id) of every record that was merged into this one, at whatever remove."""
+    rows = session.execute(_FOREBEARS, {"c": connector_key, "id": pipedrive_id})
+    return [(row.entity, row.pipedrive_id) for row in rows]

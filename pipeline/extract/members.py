@@ -1,0 +1,25 @@
+"""Reads the Persons of one Organization: those who belong to it now, whatever we know of them."""
+
+from __future__ import annotations
+
+from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.domain.kinds import Entity
+from pipeline.errors import Rejected
+
+
+def read_members(pipedrive: PipedriveClient, organization_id: int) -> list[int]:
+    """The ids of an Organization's Persons, 500 to a request.
+
+    Raises: Rejected("page_repeats") when the list does not advance; what the client raises.
+    """
+    found: list[int] = []
+    seen: set[str | None] = set()
+    cursor: str | None = None
+    while cursor not in seen:
+        seen.add(cursor)
+        page = pipedrive.list_page(Entity.PERSON, cursor=cursor, org_id=organization_id)
+        found.extend(record_id for record_id in page.ids if record_id is not None)
+        if page.next_cursor is None:
+            return found
+        cursor = page.next_cursor
+    raise Rejected("page_repeats", f"persons of organization {organization_id}: the cursor came again")

@@ -1,0 +1,33 @@
+"""Tells Hull of records that Pipedrive no longer has: a mark on each, or its User or Account joined with another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.clients.hull_messages import MessageWriter
+from pipeline.domain.departures import Farewell
+from pipeline.domain.kinds import Claim, Entity, anonymous_id
+
+
+def compose(entity: Entity, farewells: Iterable[Farewell], writer: MessageWriter) -> list[bytes]:
+    """The messages for Hull, in order; none for a farewell that Hull is not to hear.
+
+    A record is named by its anonymous id alone: its e-mail or domain may belong to another one by now.
+    """
+    write, alias = (
+        (writer.user_traits, writer.user_alias)
+        if entity is Entity.PERSON
+        else (writer.account_traits, writer.account_alias)
+    )
+    messages = []
+    for farewell in farewells:
+        departed, survivor = farewell.departure.pipedrive_id, farewell.departure.merged_into
+        if farewell.joins and survivor is not None:
+            messages.append(alias(_who(survivor), anonymous_id(departed)))
+        elif farewell.attributes:
+            messages.append(write(_who(departed), farewell.attributes))
+    return messages
+
+
+def _who(pipedrive_id: int) -> dict[str, str]:
+    return {Claim.ANONYMOUS_ID.value: anonymous_id(pipedrive_id)}
