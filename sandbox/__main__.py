@@ -21,6 +21,13 @@ def main() -> int:
     parser.add_argument("--faults", metavar="FILE", help="a JSON list of fault rules")
     parser.add_argument("--no-website", dest="website", action="store_false", help="Organizations without `website`")
     parser.add_argument("--burst-limit", type=int, help="requests per token within two seconds")
+    parser.add_argument("--daily-budget", type=int, help="tokens a day")
+    parser.add_argument(
+        "--clock-factor", type=float, default=usual.clock_factor, help="company seconds to one of the wall"
+    )
+    parser.add_argument(
+        "--clock-behind-s", type=float, default=usual.clock_behind_s, help="seconds before now at which it starts"
+    )
     given = vars(parser.parse_args())
     given.pop("json")
     return run(SandboxOptions(**given))

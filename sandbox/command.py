@@ -25,7 +25,10 @@ CHILD_POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
-    """What to run. A port of 0 takes a free one; `load` and `faults` are paths, for Pipedrive."""
+    """What to run. A port of 0 takes a free one; `load` and `faults` are paths, for Pipedrive.
+
+    `clock_factor` and `clock_behind_s` set how Pipedrive's time passes and where it starts; Hull's is the machine's.
+    """
 
     persons: int = 1000
     organizations: int = 200
@@ -38,6 +41,9 @@ class SandboxOptions:
     hull_port: int = 0
     website: bool = True
     burst_limit: int | None = None
+    daily_budget: int | None = None
+    clock_factor: float = 1.0
+    clock_behind_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +106,9 @@ def _pipedrive_options(options: SandboxOptions, credentials: Credentials) -> dic
         "client_id": credentials.oauth_client_id,
         "client_secret": credentials.oauth_client_secret,
         "burst_limit": options.burst_limit,
+        "daily_budget": options.daily_budget,
+        "clock_factor": options.clock_factor,
+        "clock_behind_s": options.clock_behind_s,
         "firmographics": options.website,
         "load": options.load,
         "faults": options.faults,

@@ -88,6 +88,9 @@ def migrate() -> None:
 )
 @click.option("--website/--no-website", default=True, help="Whether Organizations have the field `website`.")
 @click.option("--burst-limit", type=int, help="Requests per token within two seconds.")
+@click.option("--daily-budget", type=int, help="Tokens all callers of Pipedrive may spend until midnight, UTC.")
+@click.option("--clock-factor", default=1.0, show_default=True, help="How fast time passes in Pipedrive.")
+@click.option("--clock-behind-s", default=0.0, show_default=True, help="How far before now time starts in Pipedrive.")
 @json_option
 def sandbox(**options: Any) -> None:
     """Serve a Pipedrive and a Hull of our own until interrupted; the first line says where, and with which credentials.

@@ -18,6 +18,8 @@ from sandbox.pipedrive import answers, control, oauth
 from sandbox.pipedrive.answers import ApiError
 from sandbox.pipedrive.delivery import Delivery
 from sandbox.pipedrive.gate.access import API_TOKEN, Access, Caller, read_caller
+from sandbox.pipedrive.gate.budget import DailyBudget
+from sandbox.pipedrive.gate.edge import Edge
 from sandbox.pipedrive.gate.faults import Faults, spoil
 from sandbox.pipedrive.gate.grants import Client, Grants
 from sandbox.pipedrive.gate.ledger import Ledger
@@ -33,8 +35,8 @@ DAILY_WRITES = 10_000
 class PipedriveApp(Flask):
     """The app, with what tests look at and turn.
 
-    `company`, `faults`, `ledger`, `limiter`, `subscriptions`, `delivery`, `team`; `grants.switches` turns the OAuth server;
-    `session` sends what Pipedrive sends by itself: webhooks, and the notice that the app was uninstalled.
+    `company`, `faults`, `ledger`, `limiter`, `budget`, `edge`, `subscriptions`, `delivery`, `team`; `grants.switches` turns the
+    OAuth server; `session` sends what Pipedrive sends by itself: webhooks, and the notice that the app was uninstalled.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class PipedriveApp(Flask):
         self.faults = Faults()
         self.ledger = Ledger()
         self.limiter = BurstLimiter(burst_limit, monotonic)
+        self.budget = DailyBudget(company.clock)
+        self.edge = Edge(monotonic)
         self.subscriptions = Subscriptions(company)
         self.session = session
         self.delivery = Delivery(company, self.subscriptions.by_id, session)
@@ -104,7 +108,9 @@ def _enter(app: PipedriveApp) -> Response | None:
     if request.path.startswith(control.PREFIX):
         return None
     if not request.path.startswith(oauth.PREFIX):
-        _admit(app)
+        turned_away = _admit(app)
+        if turned_away is not None:
+            return turned_away
     fault = app.faults.due(request.method, request.path)
     if fault is None:
         return None
@@ -114,20 +120,29 @@ def _enter(app: PipedriveApp) -> Response | None:
     return spoil(fault, None)
 
 
-def _admit(app: PipedriveApp) -> None:
-    """Judge who calls, how often, and what. Raises: ApiError."""
+def _admit(app: PipedriveApp) -> Response | None:
+    """Judge who calls, how often, what, and at what cost; the gateway's page for who hammers on. Raises: ApiError."""
     caller: Caller = read_caller(app.access, app.company, app.grants)
     g.caller = caller
-    call, _ = _call()
+    if not caller.by_app and app.edge.shuts_out(caller.token):
+        return answers.html(403, "Access denied")
+    call, cost = _call()
     allowance = app.limiter.take(caller.token, search=call == "search")
     g.headers = allowance.headers()
     if not caller.by_app:
         g.headers["x-daily-requests-left"] = str(_daily_left(app))
     if not allowance.passes:
+        app.edge.refuse(caller.token)
         if app.retry_after_header:
             g.headers["retry-after"] = str(allowance.reset_s)
         raise answers.over_limit()
     demand(caller.scopes, call, request.method, request.path)
+    if not app.budget.take(cost):
+        app.edge.refuse(caller.token)
+        # What is left of the window is all that tells a spent day from a full window.
+        g.headers["x-ratelimit-remaining"] = str(max(1, allowance.remaining))
+        raise answers.over_limit()
+    return None
 
 
 def _leave(app: PipedriveApp, answer: Response) -> Response:

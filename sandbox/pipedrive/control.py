@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -27,6 +28,7 @@ PREFIX = "/__sandbox__/"
 MUTATIONS = frozenset(
     {"edit", "create", "delete", "raw", "merge", "undelete", "purge"}
 )  # of the company: these stand in the ledger
+_LIMITS: dict[str, set[type]] = {"burst_limit": {int, NoneType}, "retry_after": {bool}, "edge_after": {int, NoneType}}
 
 
 def ledger(kept: Ledger) -> Response:
@@ -35,9 +37,11 @@ def ledger(kept: Ledger) -> Response:
 
 
 def stats(app: PipedriveApp) -> Response:
-    """Count requests, tokens, grants and live records."""
+    """Count requests, tokens of this run and of this day, grants and live records."""
     records = {entity: app.company.count(entity) for entity in ENTITIES}
-    return answers.plain({**app.ledger.stats(), "oauth": dict(app.grants.counts), "records": records})
+    return answers.plain(
+        {**app.ledger.stats(), "daily": app.budget.described(), "oauth": dict(app.grants.counts), "records": records}
+    )
 
 
 def export(company: Company) -> Response:
@@ -99,6 +103,28 @@ def faults(rules: Faults) -> Response:
     except (ValueError, TypeError) as error:
         raise answers.invalid(str(error)) from error
     return answers.plain({"success": True, "data": {"rules": len(rules.rules)}})
+
+
+def budget(app: PipedriveApp) -> Response:
+    """Set the day's tokens ({budget: number or null}) and what is spent of them ({spent}); tells both."""
+    given = json_object()
+    limit, spent = given.get("budget", app.budget.limit), given.get("spent", app.budget.spent)
+    if type(limit) not in {int, NoneType} or type(spent) is not int or not set(given) <= {"budget", "spent"}:
+        raise answers.invalid("budget: must be a number or null, and spent a number")
+    app.budget.limit, app.budget.spent = limit, spent
+    return answers.plain(app.budget.described())
+
+
+def limits(app: PipedriveApp) -> Response:
+    """Set `burst_limit` (requests in two seconds), `retry_after` (say it on refusals), `edge_after` (refusals to the page)."""
+    given = json_object()
+    wrong = [name for name, value in given.items() if type(value) not in _LIMITS.get(name, set())]
+    if wrong:
+        raise answers.invalid(f"{wrong[0]}: must be one of {', '.join(_LIMITS)} and of its type")
+    app.limiter.limit = given.get("burst_limit", app.limiter.limit)
+    app.retry_after_header = given.get("retry_after", app.retry_after_header)
+    app.edge.after = given.get("edge_after", app.edge.after)
+    return answers.plain({"success": True})
 
 
 def show_oauth(app: PipedriveApp) -> Response:

@@ -60,6 +60,8 @@ def _control_routes(app: PipedriveApp) -> list[Route]:
         ("GET", "behaviour", partial(records_control.behaviour, company)),
         ("POST", "behaviour", partial(records_control.behaviour, company)),
         ("POST", "faults", partial(control.faults, app.faults)),
+        ("POST", "budget", partial(control.budget, app)),
+        ("POST", "limits", partial(control.limits, app)),
         ("GET", "oauth", partial(control.show_oauth, app)),
         ("POST", "oauth", partial(control.set_oauth, app)),
         ("GET", "deliveries", partial(sending.show, app.delivery, app.subscriptions)),

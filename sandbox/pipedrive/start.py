@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.company import Company, load_fields, load_jsonl
+from sandbox.company.clock import RunningClock
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from sandbox.pipedrive.gate.access import API_TOKEN
 from sandbox.pipedrive.gate.grants import Client
@@ -19,7 +20,8 @@ class AppOptions:
     """What an app is made from; every value survives JSON.
 
     `load` is a file of records, `person_fields` one of recorded v1 definitions, `faults` one of rules. `firmographics` off
-    leaves Organizations without `website` and its sisters.
+    leaves Organizations without `website` and its sisters. `daily_budget` is tokens a day. Company time passes `clock_factor` times
+    as fast as the wall's from the start, and starts `clock_behind_s` before the present, which it may then catch up with.
     """
 
     seed: int = 1
@@ -30,6 +32,9 @@ class AppOptions:
     client_id: str = Client().id
     client_secret: str = Client().secret
     burst_limit: int | None = None
+    daily_budget: int | None = None
+    clock_factor: float = 1.0
+    clock_behind_s: float = 0.0
     firmographics: bool = True
     load: str | None = None
     person_fields: str | None = None
@@ -44,6 +49,7 @@ def make_app(**options: Any) -> PipedriveApp:
         persons=given.persons,
         organizations=given.organizations,
         firmographics=given.firmographics,
+        clock=RunningClock(factor=given.clock_factor, behind_s=given.clock_behind_s),
     )
     if given.person_fields is not None:
         load_fields(company, given.person_fields)
@@ -56,6 +62,8 @@ def make_app(**options: Any) -> PipedriveApp:
         burst_limit=given.burst_limit,
         client=Client(id=given.client_id, secret=given.client_secret),
     )
+    app.budget.limit = given.daily_budget
+    app.delivery.timetable.clock_factor = given.clock_factor
     if given.faults is not None:
         app.faults.load(given.faults)
     return app
