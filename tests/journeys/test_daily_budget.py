@@ -1,0 +1,150 @@
+"""A fetch that would use up Pipedrive's day: it stops before live work suffers, and ends by itself on the next day."""
+
+from __future__ import annotations
+
+import pytest
+
+from db import change as changes
+from db import connector as connectors
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.errors import Retryable
+from pipeline.wiring import shared_redis
+from tests.deliveries import deliver, listen
+from tests.journeys.people import age, fill, in_pipedrive, names
+from tests.world import World
+
+DAY = 100
+"""Tokens: too few for the 110 that the fetch of 400 Persons takes."""
+RESERVE = 0.3
+
+
+def begin(world: World, *, ours: int = DAY, theirs: int | None = DAY, reserve: float = RESERVE) -> int:
+    """Start the fetch, and work until it can go no further today; `ours` is what the settings say of the day."""
+    fill(world, persons=400, organizations=0)
+    age(world)
+    world.pipedrive.budget.limit = theirs
+    world.change_settings(daily_tokens=ours, live_reserve=reserve)
+    run_id = world.start(Entity.PERSON)
+    world.work()
+    return run_id
+
+
+def edit_unseen(world: World, person: int, name: str) -> None:
+    """A change whose webhook says no more than that there was one: it must be read."""
+    world.company.edit_person(person, name=name)
+    with transaction() as session:
+        changes.fold(session, world.connector_key, Direction.INCOMING, Entity.PERSON, str(person), cause="webhook")
+    world.work()
+
+
+def tomorrow(world: World) -> None:
+    """Midnight passes: for Pipedrive, for the ledger, for the counter in Redis, and for whatever waits."""
+    world.pipedrive.budget.spent = 0
+    world.change_rows("UPDATE token_ledger SET day = day - 1")
+    shared_redis().flushdb()
+    world.later()
+
+
+def refusals(world: World) -> int:
+    return world.pipedrive.ledger.statuses[429]
+
+
+def waits(world: World) -> list[tuple[str, int, float]]:
+    """(queue, attempts, seconds from midnight UTC) of the batches that wait."""
+    query = """SELECT queue, attempts, abs(extract(epoch FROM due_at) - ceil(extract(epoch FROM now()) / 86400) * 86400) AS off
+                 FROM batches WHERE state = 'ready'"""
+    return [(row.queue, row.attempts, float(row.off)) for row in world.rows(query)]
+
+
+def spent(world: World) -> dict[str, int]:
+    return {
+        row.lane: row.tokens for row in world.rows("SELECT lane, sum(tokens) AS tokens FROM token_ledger GROUP BY 1")
+    }
+
+
+def test_the_fetch_waits_for_midnight_and_counts_no_attempt(world: World) -> None:
+    run_id = begin(world)
+
+    assert world.run(run_id).state == "running"
+    assert spent(world) == {"bulk": 70}
+    assert {(queue, attempts) for queue, attempts, _ in waits(world)} == {("bulk", 0)}
+    assert max(off for *_, off in waits(world)) < 60
+    assert refusals(world) == 0
+
+
+def test_webhooks_still_arrive_when_the_fetch_has_taken_its_share(world: World) -> None:
+    begin(world)
+    said = listen(world)
+    world.company.edit_person(7, name="Told whole")
+    deliver(world, *said)
+    edit_unseen(world, 8, "Read again")
+
+    assert (names(world)[7], names(world)[8]) == ("Told whole", "Read again")
+    assert spent(world) == {"bulk": 70, "live": 10}
+    assert refusals(world) == 0
+
+
+def test_on_the_next_day_the_fetch_ends_by_itself(world: World) -> None:
+    run_id = begin(world)
+    tomorrow(world)
+    world.work()
+
+    assert world.run(run_id).state == "done"
+    assert names(world) == in_pipedrive(world)
+    assert refusals(world) == 0
+
+
+def test_without_a_reserve_live_work_would_have_been_refused(world: World) -> None:
+    """The negative control: the same day, with nothing kept."""
+    begin(world, reserve=0.0)
+    edit_unseen(world, 8, "Read again")
+
+    assert names(world)[8] != "Read again"
+    assert refusals(world) == 1
+    assert len(world.rows("SELECT 1 FROM changes WHERE record_id = '8'")) == 1
+
+    tomorrow(world)
+    world.work()
+    assert names(world)[8] == "Read again"
+
+
+def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(world: World) -> None:
+    """Our own count says that there is plenty left; Pipedrive knows better."""
+    world.pipedrive.budget.limit, world.pipedrive.budget.spent = DAY, DAY
+    begin(world, ours=30_000)
+    for person in (8, 9, 10):
+        edit_unseen(world, person, "Waits")
+
+    assert refusals(world) == 1
+    assert {queue for queue, *_ in waits(world)} == {"bulk", "live"}
+    assert world.rows("SELECT 1 FROM failures") == []
+
+    tomorrow(world)
+    world.pipedrive.budget.limit = None
+    world.work()
+    assert names(world) == in_pipedrive(world)
+
+
+def test_a_larger_day_lets_the_fetch_go_on_when_it_is_asked_again(world: World) -> None:
+    run_id = begin(world, theirs=None)
+    world.change_settings(daily_tokens=0)
+    world.later()
+    world.work()
+
+    assert world.run(run_id).state == "done"
+
+
+def test_a_connector_of_the_same_company_finds_the_day_spent(world: World) -> None:
+    world.change_rows("UPDATE connectors SET company_id = 77")
+    begin(world)
+    with transaction() as session:
+        twin = connectors.Connector(id="twin", name="twin", hull_organization="hull.test", company_id=77)
+        session.add(twin)
+        session.flush()
+        connectors.add_settings(session, twin.key, {"daily_tokens": DAY, "live_reserve": RESERVE}, author="test")
+        budget = wiring.open_budget(session, twin.key, lane="bulk")
+
+    with pytest.raises(Retryable, match="daily_budget_spent"):
+        budget.spend(10, lambda: pytest.fail("sent"))
