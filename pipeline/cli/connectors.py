@@ -17,7 +17,7 @@ from db.authorisation import connection_of
 from db.connector import Connector
 from db.id_mapping import mapping_counts
 from db.session import transaction
-from pipeline.cli import authorising
+from pipeline.cli import authorising, webhooks
 from pipeline.cli.opening import open_database
 from pipeline.cli.settings import read_document, refused
 from pipeline.cli.showing import (
@@ -32,9 +32,8 @@ from pipeline.cli.showing import (
 )
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
-from pipeline.errors import PipelineError
 from pipeline.tasks import control, setup
-from pipeline.tasks.webhooks import ensure_webhooks
+from pipeline.tasks.hearing import hearing
 
 COLUMNS = ("id", "name", "hull_organization", "pipedrive_company", "state", "pause_reason", "created_at")
 SECRET_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -94,7 +93,7 @@ def add(
         raise refused(error) from None
 
     connected = pipedrive_token_file is not None
-    unheard = _hear_webhooks(added) if connected else "not_connected"
+    unheard = webhooks.hear(added) if connected else "not_connected"
 
     def human() -> None:
         if not connected:
@@ -153,6 +152,7 @@ def show_one(connector: str) -> None:
         say(f"  connected  {connected}")
         say(f"  settings   version {facts['settings_version']}")
         say(f"  full fetch {facts['next_full_fetch'] or 'by hand only (no full_fetch_cron in the settings)'}")
+        say(f"  webhooks   {facts['webhooks']}")
         say(f"  failures   {facts['open_failures']} open")
         table("", ("entity", "state", "records", "with Hull id"), [tuple(each.values()) for each in facts["mappings"]])
 
@@ -196,7 +196,7 @@ def resume(connector: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def remove(connector: str, yes: bool) -> None:
-    """Remove a connector with everything kept of it: id map, events, failures, credentials.
+    """Remove a connector with everything kept of it: id map, events, failures, credentials; and its webhooks in Pipedrive.
 
     Neither Hull nor Pipedrive loses a record.
 
@@ -209,12 +209,20 @@ def remove(connector: str, yes: bool) -> None:
         found = find_connector(session, connector)
     if not yes:
         click.confirm(f"Forget {found.name} ({found.hull_organization}), its id map and its history?", abort=True)
+    left = webhooks.stop(found)
     with transaction() as session:
         for run in run_rows.latest_runs(session, found.key):
             if run.state == "running":
                 batches.cancel_open(session, run.id)
         rows.remove_rows_of(session, found.key)
-    show({"removed": found.id, "name": found.name}, lambda: say(f"Connector {found.name} is removed."))
+
+    def human() -> None:
+        say(f"Connector {found.name} is removed.")
+        if left:
+            say(f"Its webhooks could not be taken away in Pipedrive: {left}")
+            say("They are refused here from now on; take them away there, or Pipedrive does so after three days.")
+
+    show({"removed": found.id, "name": found.name, "webhooks": left or "removed"}, human)
 
 
 @group.command()
@@ -245,35 +253,9 @@ def credentials(connector: str, hull_secret_file: Path | None, pipedrive_token_f
     show({"changed": found.id, "name": found.name}, lambda: say(f"The credentials of {found.name} are replaced."))
 
 
-@group.command()
-@connector_argument
-@json_option
-def webhooks(connector: str) -> None:
-    """See that Pipedrive sends its changes to PUBLIC_URL; safe to run again.
-
-    \b
-    Example:
-      PUBLIC_URL=https://pipeline.example.com pipeline connectors webhooks acme
-    """
-    open_database()
-    with transaction() as session:
-        found = find_connector(session, connector)
-    if unheard := _hear_webhooks(found):
-        raise Failed(unheard, "check that PUBLIC_URL is right and reaches the web process from outside")
-    show({"id": found.id, "webhooks": "ok"}, lambda: say(f"Pipedrive sends the changes of {found.name} here."))
-
-
+group.add_command(webhooks.webhooks)
 group.add_command(authorising.authorize)
 COMMANDS: tuple[click.Command, ...] = (group,)
-
-
-def _hear_webhooks(connector: Connector) -> str:
-    """Subscribe to what is missing; returns why Pipedrive refused, or nothing. Without webhooks fetches still work."""
-    try:
-        ensure_webhooks(connector.key)
-    except PipelineError as error:
-        return str(error)
-    return ""
 
 
 def _secret(path: Path) -> str:
@@ -312,6 +294,7 @@ def _facts(id_or_name: str) -> tuple[dict[str, Any], str]:
             "connection": authorising.as_facts(connection),
             "settings_version": rows.settings_in_force(session, found.key).version,
             "next_full_fetch": planned[0].next_run_at if planned else None,
+            "webhooks": hearing(session, found.key).sentence,
             "open_failures": sum(failures.count_open(session, found.key).values()),
             "mappings": [asdict(each) for each in counts],
         }, authorising.as_line(connection)

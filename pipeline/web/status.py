@@ -16,6 +16,7 @@ from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
 from pipeline.tasks import spending
+from pipeline.tasks.hearing import hearing
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
 """From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""
@@ -60,9 +61,8 @@ def _credentials(session: Session, connector: Connector) -> list[Finding]:
     if connection_of(session, connector).how is None:
         message = "Pipedrive is not connected yet. Open Credentials and connect an administrator's account."
         found.append(Finding(level="setupRequired", message=message))
-    elif "webhook_path" not in connectors.credentials_of(session, connector.key):
-        message = "Pipedrive does not send changes by itself yet: they arrive with the next fetch only."
-        found.append(Finding(level="warning", message=message))
+    elif not (webhooks := hearing(session, connector.key)).is_well:
+        found.append(Finding(level="warning", message=webhooks.sentence))
     return found
 
 

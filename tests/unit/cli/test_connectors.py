@@ -56,7 +56,7 @@ def test_a_pipedrive_that_cannot_reach_us_does_not_hinder(
         raise Rejected("bad_request", "invalid or non-reachable URL")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.cli.connectors.ensure_webhooks", refuse)
+        patch.setattr("pipeline.cli.webhooks.ensure_webhooks", refuse)
         assert "non-reachable URL" in add(run, tmp_path).json["webhooks"]
         assert run("connectors", "webhooks", "globex").code == 1
     assert run("connectors", "webhooks", "globex").code == 0
@@ -200,3 +200,33 @@ def subscribed(world: World) -> list[str]:
 def company_url(world: World) -> str:
     answer = Client(world.pipedrive.wsgi_app).get("/api/v1/users/me", headers={"x-api-token": API_TOKEN})
     return f"https://{answer.json['data']['company_domain']}.pipedrive.com"
+
+
+def test_the_webhooks_of_a_connector_are_shown(world: World, run: Run) -> None:
+    said = run("connectors", "webhooks", "acme", "--json").json
+
+    assert [(row["entity"], row["state"], row["healed"]) for row in said["subscriptions"]] == [
+        ("organization", "active", 0),
+        ("person", "active", 0),
+    ]
+    assert "Webhooks are healthy" in run("connectors", "show", "acme").out
+
+
+def test_removing_takes_our_webhooks_away_in_pipedrive(world: World, run: Run) -> None:
+    run("connectors", "webhooks", "acme")
+    before = subscribed(world)
+
+    said = run("connectors", "remove", "acme", "--yes", "--json").json
+
+    assert (before, subscribed(world), said["webhooks"]) == (["organization", "person"], [], "removed")
+
+
+def test_removing_goes_on_when_pipedrive_does_not_answer_and_says_so(world: World, run: Run) -> None:
+    run("connectors", "webhooks", "acme")
+    world.pipedrive.faults.add("/api/v1/webhooks", "status", status=401, count=None)
+
+    said = run("connectors", "remove", "acme", "--yes")
+
+    assert said.code == 0
+    assert "could not be taken away in Pipedrive: unauthorized" in said.out
+    assert world.rows("SELECT 1 FROM connectors") == []

@@ -1,0 +1,255 @@
+"""Webhooks that Pipedrive dropped, paused, could not deliver or sent elsewhere are made again, and the log says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from db import subscription as subscriptions
+from db.session import transaction
+from pipeline.errors import Rejected
+from pipeline.tasks.hearing import UNHEARD, hearing
+from tests.logs import written
+from tests.world import World
+
+FOREIGN = {
+    "subscription_url": "https://other.test/hook",
+    "event_action": "*",
+    "event_object": "person",
+    "name": "of somebody else",
+}
+
+
+@pytest.fixture
+def heard(world: World) -> World:
+    """A world whose Pipedrive tells of Persons and Organizations."""
+    check(world)
+    return world
+
+
+def check(world: World) -> list[str]:
+    made: list[str] = world.room("webhooks").ensure_webhooks(world.connector_key)
+    return made
+
+
+def listed(world: World) -> dict[str, dict[str, Any]]:
+    """Entity → what Pipedrive holds for it, of ours."""
+    rows = world.pipedrive.subscriptions.by_id.values()
+    return {row["event_object"]: row for row in rows if row["name"] != FOREIGN["name"]}
+
+
+def kept(world: World) -> dict[str, tuple[str, int | None, int]]:
+    rows = world.rows("SELECT entity, state, webhook_id, healed FROM webhook_subscriptions")
+    return {row.entity: (row.state, row.webhook_id, row.healed) for row in rows}
+
+
+def lose(world: World) -> None:
+    del world.pipedrive.subscriptions.by_id[listed(world)["person"]["id"]]
+
+
+def pause(world: World) -> None:
+    listed(world)["person"]["is_active"] = 0
+
+
+def fail(world: World) -> None:
+    listed(world)["person"]["last_http_status"] = 503
+
+
+def move(world: World) -> None:
+    row = listed(world)["person"]
+    row["subscription_url"] = "https://moved.test/" + row["subscription_url"].rsplit("/", 1)[1]
+
+
+def silence(world: World) -> None:
+    with transaction() as session:
+        subscriptions.note_silence(session, world.connector_key, "person")
+
+
+ILLS = [
+    (lose, "webhook_missing"),
+    (pause, "webhook_paused"),
+    (fail, "webhook_failing"),
+    (move, "webhook_moved"),
+    (silence, "webhook_silent"),
+]
+
+
+def test_the_first_check_registers_and_makes_no_fuss(world: World) -> None:
+    made = check(world)
+
+    rows = listed(world)
+    assert sorted(made) == ["organization", "person"]
+    assert kept(world) == {entity: ("active", rows[entity]["id"], 0) for entity in ("person", "organization")}
+    assert world.events() == []
+
+
+def test_a_check_that_finds_all_well_changes_nothing(heard: World) -> None:
+    before = kept(heard)
+
+    assert check(heard) == []
+    assert (kept(heard), heard.events()) == (before, [])
+
+
+@pytest.mark.parametrize(("harm", "reason"), ILLS)
+def test_what_ails_is_healed_and_told(heard: World, harm: Any, reason: str) -> None:
+    before = listed(heard)
+    harm(heard)
+
+    with written("info") as lines:
+        made = check(heard)
+
+    after = listed(heard)
+    assert made == ["person"]
+    assert after["person"]["id"] != before["person"]["id"]
+    assert (after["person"]["is_active"], after["person"]["last_http_status"]) == (1, None)
+    assert after["person"]["subscription_url"] == after["organization"]["subscription_url"]
+    assert after["organization"] == before["organization"]
+    assert len(heard.pipedrive.subscriptions.by_id) == 2
+    assert kept(heard)["person"] == ("active", after["person"]["id"], 1)
+    expected = [("incoming.job.error", reason, None), ("incoming.job.success", "webhook_healed", None)]
+    assert heard.events() == expected
+    assert [(line["event"], line["reason"]) for line in lines if line.get("type") == "user"] == [
+        each[:2] for each in expected
+    ]
+
+
+def test_the_log_names_the_time_in_doubt(heard: World) -> None:
+    heard.change_rows("UPDATE webhook_subscriptions SET sound_at = '2026-03-01 10:00:00Z'")
+    lose(heard)
+
+    check(heard)
+
+    (row,) = heard.rows("SELECT detail FROM sync_events WHERE reason = 'webhook_healed'")
+    assert row.detail.endswith("in doubt since 2026-03-01 09:55:00 UTC")
+    (row,) = heard.rows(
+        "SELECT sound_at > now() - interval '1 minute' AS fresh FROM webhook_subscriptions WHERE healed = 1"
+    )
+    assert row.fresh
+
+
+def test_webhooks_of_others_are_never_touched(heard: World) -> None:
+    client = heard.pipedrive.test_client()
+    answer = client.post("/api/v1/webhooks", json=FOREIGN, headers={"x-api-token": "canary-pipedrive-token"})
+    foreign_id = answer.json["data"]["id"]  # type: ignore[index]
+    foreign = heard.pipedrive.subscriptions.by_id[foreign_id]
+    foreign |= {"is_active": 0, "last_http_status": 500}
+    copy = dict(foreign)
+    for harm, _ in ILLS:
+        harm(heard)
+        check(heard)
+    heard.room("webhooks").remove_webhooks(heard.connector_key)
+
+    assert heard.pipedrive.subscriptions.by_id == {foreign_id: copy}
+
+
+def test_of_two_that_serve_one_is_kept(heard: World) -> None:
+    row = listed(heard)["person"]
+    heard.pipedrive.subscriptions.by_id[99] = {**row, "id": 99}
+
+    assert check(heard) == []
+    assert len(heard.pipedrive.subscriptions.by_id) == 2
+    assert heard.events() == []
+
+
+def test_a_healing_that_pipedrive_refuses_is_told_once_and_made_up_for_later(heard: World) -> None:
+    since = heard.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'")
+    lose(heard)
+    heard.pipedrive.faults.add("/api/v1/webhooks$", "status", status=422, count=None, method="POST")
+    for _ in range(2):
+        with pytest.raises(Rejected):
+            check(heard)
+    meanwhile = kept(heard)["person"]
+
+    heard.pipedrive.faults.rules.clear()
+    assert check(heard) == ["person"]
+
+    assert meanwhile[0] == "missing"
+    assert heard.rows("SELECT sound_at FROM webhook_subscriptions WHERE entity = 'person'") > since
+    assert [event[1] for event in heard.events()] == ["webhook_missing", "webhook_healed"]
+
+
+def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
+    heard: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(heard)
+    webhooks = heard.room("webhooks")
+    real = webhooks.subscriptions.hold_subscription
+
+    def die_after_making(*args: Any) -> Any:
+        if len(heard.pipedrive.subscriptions.by_id) == 2:
+            raise SystemExit
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(webhooks.subscriptions, "hold_subscription", die_after_making)
+        with pytest.raises(SystemExit):
+            check(heard)
+
+    assert check(heard) == []
+    assert [event[1] for event in heard.events()] == ["webhook_missing", "webhook_healed"]
+    assert kept(heard)["person"][::2] == ("active", 1)
+
+
+def test_a_user_who_may_not_manage_webhooks_does_not_stop_the_rest(world: World) -> None:
+    world.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
+
+    with pytest.raises(world.room("stage").StageFailed, match="webhooks_forbidden"):
+        world.room("control").ensure_webhooks()
+
+    assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["active"]
+    assert [row.reason for row in world.rows("SELECT reason FROM failures WHERE state = 'open'")] == [
+        "webhooks_forbidden"
+    ]
+
+
+def test_the_tick_rests_after_a_refusal_and_closes_the_failure_once_it_is_through(world: World) -> None:
+    world.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
+    control = world.room("control")
+    with pytest.raises(world.room("stage").StageFailed):
+        control.ensure_webhooks()
+    world.pipedrive.faults.rules.clear()
+
+    control.ensure_webhooks()
+    resting = kept(world)
+    world.change_rows("UPDATE failures SET updated_at = now() - interval '2 hours'")
+    control.ensure_webhooks()
+
+    assert resting == {}
+    assert {state for state, _, _ in kept(world).values()} == {"active"}
+    assert world.rows("SELECT 1 FROM failures WHERE state = 'open'") == []
+
+
+def test_the_tick_leaves_out_who_is_paused_or_has_no_credentials(world: World) -> None:
+    world.change_rows("UPDATE connectors SET state = 'paused'")
+    world.room("control").ensure_webhooks()
+    world.change_rows("UPDATE connectors SET state = 'active'")
+    world.change_rows("DELETE FROM credentials WHERE name LIKE 'pipedrive%'")
+    world.room("control").ensure_webhooks()
+
+    assert kept(world) == {}
+    assert world.rows("SELECT 1 FROM failures") == []
+
+
+def test_a_connector_may_be_checked_by_itself(world: World) -> None:
+    world.room("control").ensure_webhooks(world.connector_key)
+
+    assert sorted(kept(world)) == ["organization", "person"]
+
+
+def test_people_are_told_how_it_stands(world: World) -> None:
+    def sentence() -> str:
+        with transaction() as session:
+            return hearing(session, world.connector_key).sentence
+
+    said = [sentence()]
+    check(world)
+    said.append(sentence())
+    silence(world)
+    said.append(sentence())
+    check(world)
+    said.append(sentence())
+
+    assert said[0] == UNHEARD
+    assert said[1] == said[3] == "Webhooks are healthy; none has come yet."
+    assert said[2].startswith("The webhook for Persons is silent, though records changed: it is being healed")
