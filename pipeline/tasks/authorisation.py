@@ -38,6 +38,8 @@ STATE_BYTES = 32
 SCOPES: Final = ("base", "contacts:full", "admin")
 """What the app must ask for: who is connected; Persons and Organizations with their fields; webhooks.
 Source: https://pipedrive.readme.io/docs/marketplace-scopes-and-permissions-explanations"""
+ALWAYS_GRANTED: Final = "base"
+"""Not every answer lists it; that we may ask who is connected proves it."""
 INVITATION: Final = "authorise"
 INVITATION_S = authorisation.LIFETIME_S
 
@@ -158,8 +160,9 @@ def _take_state(query: str) -> int:
 
 def _require_scopes(grant: Grant) -> None:
     """An answer that does not tell scopes is believed: a call that needs a missing one is answered with 403."""
-    missing = [scope for scope in SCOPES if grant.scopes is not None and scope not in grant.scopes]
-    if missing:
+    if grant.scopes is None:
+        return
+    if missing := [scope for scope in SCOPES if scope not in grant.scopes | {ALWAYS_GRANTED}]:
         raise ConfigurationError("scope_missing", ", ".join(missing))
 
 

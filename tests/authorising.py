@@ -1,0 +1,63 @@
+"""A person with a browser who connects a connector to Pipedrive, and the settings of an installation that has an app there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from werkzeug.test import Client, TestResponse
+
+from pipeline import settings as settings_room
+from tests.world import CONNECTOR_ID, HULL_SECRET, World
+
+PUBLIC_URL = "http://connector.test"
+VOUCHED = {"ship": CONNECTOR_ID, "organization": "hull.test", "secret": HULL_SECRET}
+
+
+@contextmanager
+def installed_app(world: World, **changes: Any) -> Iterator[None]:
+    """Have the installation know the one app that the sandbox's OAuth server knows."""
+    before = settings_room.settings()
+    client = world.pipedrive.grants.client
+    app = {
+        "pipedrive_client_id": client.id,
+        "pipedrive_client_secret": client.secret,
+        "pipedrive_oauth_url": "http://pipedrive.test",
+        "public_url": PUBLIC_URL,
+    }
+    settings_room.use(replace(before, **(app | changes)))
+    try:
+        yield
+    finally:
+        settings_room.use(before)
+
+
+class Person:
+    """Somebody who clicks. Neither browser nor Pipedrive keeps anything between two trips."""
+
+    def __init__(self, world: World) -> None:
+        from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+        self.world = world
+        self.web = create_app(wake=lambda: None)
+        self.door = self.web.test_client()
+        self.pipedrive = Client(world.pipedrive)
+
+    def begin(self, **query: str) -> TestResponse:
+        """Click on the button in Hull, or open another link of this kind."""
+        return self.door.get("/auth/pipedrive", query_string=query or VOUCHED)
+
+    def decide(self, begun: TestResponse, decision: str = "allow") -> str:
+        """Answer Pipedrive's question; returns where the browser is sent then, without the origin."""
+        assert begun.status_code == 302, begun.text
+        location = begun.headers["Location"]
+        assert location.startswith("http://pipedrive.test/oauth/authorize?")
+        back = self.pipedrive.get(f"{location}&decision={decision}").headers["Location"]
+        assert back.startswith(f"{PUBLIC_URL}/auth/callback?")
+        return back.removeprefix(PUBLIC_URL)
+
+    def authorise(self, decision: str = "allow") -> TestResponse:
+        """The whole trip; returns the page in the end."""
+        return self.door.get(self.decide(self.begin(), decision))

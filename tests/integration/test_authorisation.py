@@ -1,0 +1,485 @@
+"""The doors of OAuth: who may begin, what a person brings back, and what is refused with nothing stored."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from db.authorisation import LIFETIME_S
+from db.connector import get_connector
+from db.session import transaction
+from pipeline import wiring
+from pipeline.errors import ConfigurationError
+from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app
+from tests.logs import written
+from tests.world import API_TOKEN, CONNECTOR_ID, World
+from tests.wsgi_adapter import session_for
+
+
+@pytest.fixture
+def bare(world: World) -> Iterator[World]:
+    """A connector that nobody has connected yet, in an installation that has an app."""
+    world.change_rows("DELETE FROM credentials WHERE name = 'pipedrive_api_token'")
+    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
+    with installed_app(world):
+        yield world
+
+
+@pytest.fixture
+def person(bare: World) -> Person:
+    return Person(bare)
+
+
+@pytest.fixture
+def woken(bare: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The control tasks that were asked for."""
+    names: list[str] = []
+    monkeypatch.setattr(bare.room("control"), "wake_control", lambda name, countdown_s=None: names.append(name))
+    return names
+
+
+def stored(world: World) -> list[str]:
+    return [row.name for row in world.rows("SELECT name FROM credentials ORDER BY name")]
+
+
+def connector(world: World) -> Any:
+    with transaction() as session:
+        return get_connector(session, world.connector_key)
+
+
+CONNECTED = ["hull_secret", "pipedrive_access_token", "pipedrive_refresh_token"]
+
+
+def test_a_person_connects_the_connector(person: Person, woken: list[str]) -> None:
+    page = person.authorise()
+
+    world, user = person.world, person.world.company.users[0]
+    now = connector(world)
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert f"acme is connected to {world.company.domain}.pipedrive.com" in page.text
+    assert f"user {user.id}" in page.text
+    assert "not work yet" not in page.text
+    assert stored(world) == CONNECTED
+    assert (now.state, now.pause_reason, now.company_id, now.authorised_by, now.pipedrive_company) == (
+        "active",
+        None,
+        world.company.id,
+        user.id,
+        f"https://{world.company.domain}.pipedrive.com",
+    )
+    assert woken == ["sweep", "ensure_webhooks", "start_scheduled"]
+
+
+def test_connecting_changes_no_setting_and_has_changes_fetched_at_once(person: Person) -> None:
+    world = person.world
+    before = world.rows("SELECT version, document FROM settings_versions")
+    world.change_rows(
+        "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at)"
+        " VALUES (:key, 'incremental', 300, now() + interval '5 minutes')",
+        key=world.connector_key,
+    )
+
+    person.authorise()
+
+    assert world.rows("SELECT version, document FROM settings_versions") == before
+    assert [row.due for row in world.rows("SELECT next_run_at <= now() AS due FROM schedules")] == [True]
+
+
+def test_the_api_token_of_before_is_forgotten(person: Person) -> None:
+    world = person.world
+    world.room("setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    assert stored(world) == ["hull_secret", "pipedrive_api_token"]
+
+    person.authorise()
+    assert stored(world) == CONNECTED
+
+    world.room("setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    assert stored(world) == ["hull_secret", "pipedrive_api_token"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        VOUCHED | {"secret": "wrong"},
+        VOUCHED | {"ship": "5f0000000000000000000000"},
+        VOUCHED | {"organization": "other.test"},
+        {"connector": CONNECTOR_ID, "invitation": "gAAAAA"},
+        {"connector": CONNECTOR_ID, "invitation": "ä"},
+        {"connector": "\x00", "invitation": "x"},
+        {"connector": CONNECTOR_ID},
+    ],
+)
+def test_nobody_begins_without_being_vouched_for_or_invited(person: Person, query: dict[str, str]) -> None:
+    answer = person.door.get("/auth/pipedrive", query_string=query)
+
+    assert (answer.status_code, "Location" in answer.headers) == (401, False)
+    assert person.world.rows("SELECT 1 FROM oauth_states") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/auth"), ("GET", "/auth/"), ("POST", "/auth"), ("POST", "/auth/")]
+)
+def test_hulls_button_leads_here_too(person: Person, method: str, path: str) -> None:
+    begun = person.door.open(path, method=method, query_string=VOUCHED)
+
+    assert person.door.get(person.decide(begun)).status_code == 200
+
+
+def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = person.world
+    room = world.room("authorisation")
+    link = room.invite(connector(world)).removeprefix(PUBLIC_URL)
+
+    assert person.door.get(person.decide(person.door.get(link))).status_code == 200
+    monkeypatch.setattr(room, "INVITATION_S", -1)
+    assert person.door.get(link).status_code == 401
+
+
+def test_an_invitation_is_for_one_connector(person: Person) -> None:
+    world = person.world
+    with transaction() as session:
+        other = type(connector(world))(id="5f00000000000000000000b0", name="globex", hull_organization="hull.test")
+        session.add(other)
+    link = world.room("authorisation").invite(other).removeprefix(PUBLIC_URL)
+
+    assert person.door.get(link.replace(other.id, CONNECTOR_ID)).status_code == 401
+    assert person.door.get(link).status_code == 302
+
+
+def test_a_state_is_good_once(person: Person) -> None:
+    back = person.decide(person.begin())
+
+    assert person.door.get(back).status_code == 200
+    assert person.door.get(back).status_code == 400
+    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+
+
+def test_a_look_at_the_address_uses_nothing_up(person: Person) -> None:
+    back = person.decide(person.begin())
+
+    assert person.door.head(back).status_code == 200
+    assert person.door.get(back).status_code == 200
+
+
+def test_a_state_is_good_for_ten_minutes(person: Person) -> None:
+    back = person.decide(person.begin())
+    late = "UPDATE oauth_states SET created_at = now() - make_interval(secs => :age)"
+    person.world.change_rows(late, age=LIFETIME_S + 1)
+
+    assert person.door.get(back).status_code == 400
+    assert stored(person.world) == ["hull_secret"]
+
+
+@pytest.mark.parametrize("state", ["", "&state=made-up", "&state=made&state=up", "&state=%00"])
+def test_a_state_that_is_not_ours_asks_pipedrive_nothing(person: Person, state: str) -> None:
+    page = person.door.get(f"/auth/callback?code=x{state}")
+
+    assert (page.status_code, "start over" in page.text) == (400, True)
+    assert person.world.pipedrive.grants.counts == {"exchanges": 0, "refreshes": 0, "refused": 0}
+
+
+def test_only_a_digest_of_the_state_is_kept(person: Person) -> None:
+    state = person.decide(person.begin()).rpartition("state=")[2]
+
+    (row,) = person.world.rows("SELECT digest FROM oauth_states")
+    assert len(state) > 40
+    assert state not in row.digest
+
+
+def refused(page: TestResponse, world: World) -> str:
+    """What the page says, once it is sure that nothing was stored."""
+    now = connector(world)
+    assert page.status_code == 400
+    assert stored(world) == ["hull_secret"]
+    assert (now.state, now.pause_reason, now.authorised_by) == ("paused", "not_connected", None)
+    return page.text
+
+
+def test_a_person_may_say_no(person: Person) -> None:
+    assert "choose to allow" in refused(person.authorise("deny"), person.world)
+
+
+def test_who_is_no_administrator_is_refused(person: Person) -> None:
+    world = person.world
+    world.pipedrive.grants.switches.user_id = next(user.id for user in world.company.users if not user.admin)
+
+    assert "as an administrator" in refused(person.authorise(), world)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "named"),
+    [
+        ("base,contacts:read,admin", "contacts:full"),
+        ("base,contacts:full", "admin"),
+        ("base", "contacts:full, admin"),
+    ],
+)
+def test_an_app_with_too_few_scopes_is_refused(person: Person, scopes: str, named: str) -> None:
+    person.world.pipedrive.grants.switches.scopes = scopes
+
+    assert f"scope_missing: {named}" in refused(person.authorise(), person.world)
+
+
+def test_base_need_not_be_listed(person: Person) -> None:
+    person.world.pipedrive.grants.switches.scopes = "contacts:full,admin"
+
+    assert person.authorise().status_code == 200
+
+
+@pytest.mark.parametrize(
+    "api_domain",
+    [
+        "https://evil.example",
+        "https://acme.pipedrive.com.evil.example",
+        "https://169.254.169.254",
+        "http://acme.pipedrive.com",
+        "https://acme.pipedrive.com@evil.example",
+    ],
+)
+def test_a_host_that_is_no_company_of_pipedrive_is_refused_and_never_called(person: Person, api_domain: str) -> None:
+    person.world.pipedrive.grants.switches.api_domain = api_domain
+
+    assert "host_refused" in refused(person.authorise(), person.world)
+    assert person.world.pipedrive.ledger.requests["user"] == 0
+
+
+def test_the_host_of_the_grant_is_the_one_that_is_called(person: Person) -> None:
+    world = person.world
+    world.pipedrive.grants.switches.api_domain = "https://Renamed.pipedrive.com/"
+    session = session_for({"http://pipedrive.test": world.pipedrive, "https://renamed.pipedrive.com": world.pipedrive})
+    wiring.use_http(lambda: session)
+    with installed_app(world, pipedrive_api_url=None):
+        assert person.authorise().status_code == 200
+
+    assert connector(world).pipedrive_company == "https://renamed.pipedrive.com"
+
+
+@pytest.mark.parametrize("by", ["number", "address"])
+def test_another_company_is_refused(person: Person, by: str) -> None:
+    world = person.world
+    if by == "number":
+        world.change_rows("UPDATE connectors SET company_id = 1, pipedrive_company = 'https://other.pipedrive.com'")
+    else:
+        world.change_rows("UPDATE connectors SET pipedrive_company = 'https://other.pipedrive.com'")
+
+    said = refused(person.authorise(), world)
+
+    assert "https://other.pipedrive.com" in said
+    assert f"https://{world.company.domain}.pipedrive.com" in said
+    assert connector(world).pipedrive_company == "https://other.pipedrive.com"
+
+
+def test_the_same_company_under_a_new_address_is_accepted(person: Person) -> None:
+    world = person.world
+    world.change_rows(
+        "UPDATE connectors SET company_id = :id, pipedrive_company = 'https://old.pipedrive.com'", id=world.company.id
+    )
+
+    assert person.authorise().status_code == 200
+    assert connector(world).pipedrive_company == f"https://{world.company.domain}.pipedrive.com"
+
+
+def test_a_code_that_pipedrive_refuses_is_told(person: Person) -> None:
+    back = person.decide(person.begin())
+    person.world.pipedrive.grants.revoke_all()
+
+    assert "callback URL" in refused(person.door.get(back), person.world)
+
+
+def test_a_pipedrive_that_is_away_is_no_refusal(person: Person) -> None:
+    person.world.pipedrive.faults.add("/oauth/token", "status", method="POST", status=503)
+    page = person.authorise()
+
+    assert (page.status_code, "start over" in page.text) == (503, True)
+    assert stored(person.world) == ["hull_secret"]
+
+
+@pytest.mark.parametrize("change", ["pipedrive_client_secret", "pipedrive_client_id"])
+def test_an_installation_without_an_app_says_so(person: Person, change: str) -> None:
+    with installed_app(person.world, **{change: None}):
+        page = person.begin()
+
+    assert (page.status_code, "PIPEDRIVE_CLIENT_ID" in page.text) == (400, True)
+
+
+def test_a_pause_by_hand_stays(person: Person) -> None:
+    world = person.world
+    world.change_rows("UPDATE connectors SET pause_reason = 'connector_paused'")
+
+    assert "pipeline connectors resume" in person.authorise().text
+    assert (connector(world).state, connector(world).pause_reason) == ("paused", "connector_paused")
+
+
+@pytest.mark.parametrize("reason", ["unauthorized", "uninstalled", "host_refused", "app_refused", "forbidden"])
+def test_a_pause_that_lost_access_caused_ends(person: Person, reason: str) -> None:
+    world = person.world
+    world.change_rows("UPDATE connectors SET pause_reason = :reason", reason=reason)
+    person.authorise()
+
+    assert (connector(world).state, connector(world).pause_reason) == ("active", None)
+
+
+def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureFixture) -> None:
+    world = person.world
+    with written("debug") as lines:
+        back = person.decide(person.begin())
+        pages = [person.door.get(back), person.door.get(back), person.authorise("deny")]
+        world.pipedrive.grants.expire_access_tokens()
+        with transaction() as session:
+            wired = wiring.open_connector(session, world.connector_key)
+        wired.pipedrive.me()
+    held = next(iter(world.pipedrive.grants._installations.values()))
+    secrets = {
+        *held.access_tokens,
+        held.refresh_token,
+        world.pipedrive.grants.client.secret,
+        *(part.partition("=")[2] for part in back.partition("?")[2].split("&")),
+    }
+
+    said = str(lines) + caplog.text + "".join(page.text + str(page.headers) for page in pages)
+    assert len(secrets) >= 5
+    assert [line["event"] for line in lines if line["event"].startswith("connector.auth")] == [
+        "connector.authorised",
+        "connector.authorisation.refused",
+        "connector.authorisation.refused",
+    ]
+    assert [secret for secret in secrets if secret in said] == []
+    assert not any(
+        secret.encode() in bytes(row[0])
+        for row in world.rows("SELECT ciphertext FROM credentials")
+        for secret in secrets
+    )
+
+
+def status(person: Person) -> tuple[int, str]:
+    answer = person.door.get("/auth/status", query_string=VOUCHED)
+    return answer.status_code, answer.json["message"]
+
+
+def test_tells_hull_whether_it_is_connected(person: Person) -> None:
+    assert status(person) == (400, "Please authenticate")
+    person.authorise()
+    assert status(person) == (200, "Connected")
+    assert person.door.get("/auth/status").status_code == 401
+
+
+def told(person: Person) -> tuple[str, list[str]]:
+    answer = person.door.get("/status", query_string=VOUCHED).json
+    return answer["status"], answer["messages"]
+
+
+def test_the_status_asks_to_connect_until_it_is(person: Person) -> None:
+    level, messages = told(person)
+
+    assert level == "setupRequired"
+    assert len(messages) == 1
+    assert "Open Credentials" in messages[0]
+    person.authorise()
+    assert told(person)[0] in {"ok", "warning"}
+
+
+def uninstall(person: Person, *, secret: str | None = None, **changes: Any) -> TestResponse:
+    client = person.world.pipedrive.grants.client
+    given = f"{client.id}:{secret or client.secret}"
+    body = {
+        "client_id": client.id,
+        "company_id": person.world.company.id,
+        "user_id": person.world.company.users[0].id,
+        "timestamp": 1_700_000_000,
+    }
+    return person.door.delete(
+        "/auth/callback",
+        json=body | changes,
+        headers={"Authorization": "Basic " + b64encode(given.encode()).decode()},
+    )
+
+
+def test_pipedrives_own_notice_pauses_the_connector(person: Person) -> None:
+    world = person.world
+    person.authorise()
+    world.pipedrive.session = session_for({PUBLIC_URL: person.web.wsgi_app})
+
+    with written("error") as lines:
+        answer = world.pipedrive.test_client().post("/__sandbox__/oauth", json={"now": "uninstall"})
+
+    assert answer.status_code == 200
+    assert (connector(world).state, connector(world).pause_reason) == ("paused", "uninstalled")
+    assert [(line["event"], line["reason"]) for line in lines] == [("incoming.job.error", "uninstalled")]
+    level, messages = told(person)
+    assert level == "error"
+    assert "uninstalled" in messages[0]
+
+
+def test_a_forged_notice_is_turned_away(person: Person) -> None:
+    person.authorise()
+
+    for answer in (uninstall(person, secret="wrong"), person.door.delete("/auth/callback", json={})):
+        assert (answer.status_code, answer.json) == (401, {"error": "unauthorized"})
+    assert connector(person.world).state == "active"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"company_id": 1}, {"company_id": None}, {"company_id": "x" * 5000}, {"company_id": [1]}, {"user_id": 1}],
+)
+def test_a_notice_about_somebody_else_is_heard_and_changes_nothing(person: Person, changes: dict[str, Any]) -> None:
+    person.authorise()
+    answer = uninstall(person, **changes)
+
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+    assert connector(person.world).state == "active"
+
+
+@pytest.mark.parametrize("changes", [{}, {"user_id": None}, {"user_id": "digits"}])
+def test_ids_of_a_notice_may_be_texts_and_the_user_unknown(person: Person, changes: dict[str, Any]) -> None:
+    person.authorise()
+    if changes.get("user_id") == "digits":
+        changes = {"user_id": str(person.world.company.users[0].id), "company_id": str(person.world.company.id)}
+    uninstall(person, **changes)
+
+    assert connector(person.world).pause_reason == "uninstalled"
+
+
+def test_a_connector_with_an_api_token_does_not_mind_an_uninstall(person: Person) -> None:
+    world = person.world
+    world.room("setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    uninstall(person)
+
+    assert connector(world).state == "active"
+
+
+def test_no_app_means_no_uninstall(person: Person) -> None:
+    with installed_app(person.world, pipedrive_client_id=None, pipedrive_client_secret=None):
+        answer = person.door.delete("/auth/callback", json={}, headers={"Authorization": "Basic Tm9uZTpOb25l"})
+
+    assert answer.status_code == 401
+
+
+def test_a_connector_that_is_not_connected_makes_no_noise(bare: World) -> None:
+    bare.change_rows(
+        "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) VALUES (:key, 'incremental', 300, now())",
+        key=bare.connector_key,
+    )
+    control = bare.room("control")
+    with written("info") as lines:
+        control.sweep()
+        control.app.tasks["control.start_scheduled"]()
+        control.resolve_hull_ids()
+
+    assert lines == []
+    assert bare.rows("SELECT 1 FROM runs UNION ALL SELECT 1 FROM failures") == []
+
+
+def test_a_connector_that_is_not_connected_can_speak_to_hull_alone(bare: World) -> None:
+    with transaction() as session:
+        wired = wiring.open_connector(session, bare.connector_key)
+
+    assert wired.hull.app()["id"] == CONNECTOR_ID
+    with pytest.raises(ConfigurationError) as caught:
+        wired.pipedrive.me()
+    assert caught.value.reason == "not_connected"

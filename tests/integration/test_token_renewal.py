@@ -1,0 +1,274 @@
+"""Renewing tokens: before they end and after a 401, once across all workers, and what is kept of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from db.connector import get_connector
+from db.session import transaction
+from pipeline import settings as settings_room
+from pipeline import wiring
+from pipeline.errors import ConfigurationError, PipelineError, Retryable
+from pipeline.wiring import Wired
+from tests.authorising import Person, installed_app
+from tests.logs import written
+from tests.world import API_TOKEN, World
+
+WORKERS = 20
+
+
+@pytest.fixture
+def joined(world: World) -> Iterator[World]:
+    """A world whose connector was connected by OAuth a moment ago."""
+    with installed_app(world):
+        assert Person(world).authorise().status_code == 200
+        yield world
+
+
+def opened(world: World) -> Wired:
+    with transaction() as session:
+        return wiring.open_connector(session, world.connector_key)
+
+
+def counts(world: World) -> dict[str, int]:
+    return dict(world.pipedrive.grants.counts)
+
+
+def held(world: World) -> Any:
+    """What Pipedrive knows of our authorisation."""
+    return next(iter(world.pipedrive.grants._installations.values()))
+
+
+def state(world: World) -> tuple[str, str | None]:
+    with transaction() as session:
+        row = get_connector(session, world.connector_key)
+    return row.state, row.pause_reason
+
+
+def let_it_end_in(world: World, seconds: int) -> None:
+    world.change_rows(
+        "UPDATE credentials SET expires_at = now() + make_interval(secs => :s), updated_at = now() - interval '55 min'"
+        " WHERE name = 'pipedrive_access_token'",
+        s=seconds,
+    )
+
+
+def all_at_once(workers: list[Wired]) -> list[str]:
+    """Every worker asks in the same moment; what each of them came to."""
+    together = Barrier(len(workers))
+
+    def ask(worker: Wired) -> str:
+        together.wait(30)
+        try:
+            worker.pipedrive.me()
+        except PipelineError as error:
+            return error.reason
+        return "answered"
+
+    with ThreadPoolExecutor(len(workers)) as threads:
+        return list(threads.map(ask, workers))
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+@pytest.mark.parametrize("ends_older", [False, True])
+def test_twenty_workers_that_are_refused_renew_once(joined: World, rotate: bool, ends_older: bool) -> None:
+    switches = joined.pipedrive.grants.switches
+    switches.rotate_refresh_tokens, switches.refresh_ends_older = rotate, ends_older
+    workers = [opened(joined) for _ in range(WORKERS)]
+    joined.pipedrive.grants.expire_access_tokens()
+
+    assert all_at_once(workers) == ["answered"] * WORKERS
+    assert counts(joined) == {"exchanges": 1, "refreshes": 1, "refused": 0}
+    assert state(joined) == ("active", None)
+
+
+def test_twenty_workers_whose_token_is_about_to_end_renew_once(joined: World) -> None:
+    let_it_end_in(joined, 240)
+    workers = [opened(joined) for _ in range(WORKERS)]
+
+    assert all_at_once(workers) == ["answered"] * WORKERS
+    assert counts(joined)["refreshes"] == 1
+    assert joined.pipedrive.ledger.statuses[401] == 0
+
+
+def test_twenty_workers_learn_from_one_answer_that_the_authorisation_is_over(joined: World) -> None:
+    workers = [opened(joined) for _ in range(WORKERS)]
+    joined.pipedrive.grants.revoke_all()
+
+    assert all_at_once(workers) == ["unauthorized"] * WORKERS
+    assert counts(joined)["refused"] == 1
+    assert state(joined) == ("paused", "unauthorized")
+
+
+def test_a_token_that_is_good_for_long_is_left_alone(joined: World) -> None:
+    let_it_end_in(joined, 360)
+
+    opened(joined).pipedrive.me()
+
+    assert counts(joined)["refreshes"] == 0
+
+
+def test_a_renewed_token_is_good_again(joined: World) -> None:
+    let_it_end_in(joined, 10)
+    for _ in range(3):
+        opened(joined).pipedrive.me()
+
+    (left,) = joined.rows(
+        "SELECT expires_at - now() > interval '59 min' AS long FROM credentials WHERE expires_at IS NOT NULL"
+    )
+    assert (counts(joined)["refreshes"], left.long) == (1, True)
+
+
+def test_a_short_life_does_not_mean_a_renewal_with_every_call(joined: World) -> None:
+    joined.pipedrive.grants.switches.token_lifetime_s = 120
+    let_it_end_in(joined, 10)
+    for _ in range(5):
+        opened(joined).pipedrive.me()
+
+    assert counts(joined)["refreshes"] == 1
+
+
+def test_a_refresh_token_that_changes_is_kept(joined: World) -> None:
+    joined.pipedrive.grants.switches.rotate_refresh_tokens = True
+    for _ in range(3):
+        joined.pipedrive.grants.expire_access_tokens()
+        opened(joined).pipedrive.me()
+
+    with transaction() as session:
+        known = wiring.open_secrets(session, joined.connector_key, settings_room.settings())
+    assert known["pipedrive_refresh_token"] == held(joined).refresh_token
+    assert counts(joined) == {"exchanges": 1, "refreshes": 3, "refused": 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("status", {"status": 503}), ("status", {"status": 502, "late": True}), ("cut", {}), ("html", {"status": 403})],
+)
+def test_a_token_endpoint_that_is_unwell_is_waited_for(joined: World, kind: Any, options: dict[str, Any]) -> None:
+    joined.pipedrive.faults.add("/oauth/token", kind, method="POST", **options)
+    joined.pipedrive.grants.expire_access_tokens()
+    worker = opened(joined)
+
+    with pytest.raises(Retryable):
+        worker.pipedrive.me()
+    assert worker.pipedrive.me()["company_id"] == joined.company.id
+    assert state(joined) == ("active", None)
+
+
+def test_a_changed_refresh_token_whose_answer_was_lost_ends_in_a_pause(joined: World) -> None:
+    joined.pipedrive.grants.switches.rotate_refresh_tokens = True
+    joined.pipedrive.grants.expire_access_tokens()
+    joined.pipedrive.faults.add("/oauth/token", "status", method="POST", status=502, late=True)
+    worker = opened(joined)
+
+    with pytest.raises(Retryable):
+        worker.pipedrive.me()
+    with pytest.raises(ConfigurationError):
+        worker.pipedrive.me()
+    assert state(joined) == ("paused", "unauthorized")
+
+
+def test_what_was_refused_while_another_worker_had_renewed_is_tried_with_the_new_token(joined: World) -> None:
+    early, late = opened(joined), opened(joined)
+    joined.pipedrive.grants.expire_access_tokens()
+    early.pipedrive.me()
+
+    late.pipedrive.me()
+
+    assert counts(joined)["refreshes"] == 1
+
+
+def test_a_company_that_renamed_itself_is_called_at_its_new_address(joined: World) -> None:
+    joined.pipedrive.grants.switches.api_domain = "https://renamed.pipedrive.com"
+    joined.pipedrive.grants.expire_access_tokens()
+    opened(joined).pipedrive.me()
+
+    with transaction() as session:
+        assert get_connector(session, joined.connector_key).pipedrive_company == "https://renamed.pipedrive.com"
+
+
+def test_a_foreign_host_in_a_renewal_is_refused_and_nothing_kept(joined: World) -> None:
+    joined.pipedrive.grants.switches.api_domain = "https://evil.example"
+    joined.pipedrive.grants.expire_access_tokens()
+    before = joined.rows("SELECT name, ciphertext, expires_at FROM credentials ORDER BY name")
+
+    with pytest.raises(ConfigurationError) as caught:
+        opened(joined).pipedrive.me()
+
+    assert caught.value.reason == "host_refused"
+    assert state(joined) == ("paused", "host_refused")
+    assert joined.rows("SELECT name, ciphertext, expires_at FROM credentials ORDER BY name") == before
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason"), [(None, "app_missing"), ("wrong", "app_refused")], ids=["no app", "wrong secret"]
+)
+def test_an_app_that_is_not_set_up_any_more_is_told_as_such(joined: World, secret: str | None, reason: str) -> None:
+    joined.pipedrive.grants.expire_access_tokens()
+
+    with installed_app(joined, pipedrive_client_secret=secret), pytest.raises(ConfigurationError) as caught:
+        opened(joined).pipedrive.me()
+
+    assert caught.value.reason == reason
+    assert state(joined) == ("paused", reason)
+
+
+def test_a_resumed_connector_asks_again(joined: World) -> None:
+    joined.pipedrive.grants.expire_access_tokens()
+    with installed_app(joined, pipedrive_client_secret="wrong"), pytest.raises(ConfigurationError):
+        opened(joined).pipedrive.me()
+
+    joined.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
+
+    assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
+
+
+def test_who_took_the_tokens_away_meanwhile_is_no_reason_to_pause(joined: World) -> None:
+    worker = opened(joined)
+    joined.pipedrive.grants.expire_access_tokens()
+    with transaction() as session:
+        row = get_connector(session, joined.connector_key)
+    joined.room("setup").change_credentials(row, pipedrive_token=API_TOKEN)
+
+    with pytest.raises(Retryable) as caught:
+        worker.pipedrive.me()
+
+    assert caught.value.reason == "credentials_replaced"
+    assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
+
+
+def test_new_keys_leave_tokens_and_their_times_as_they_are(joined: World) -> None:
+    times = "SELECT name, expires_at, updated_at FROM credentials ORDER BY name"
+    before, environment = joined.rows(times), settings_room.settings()
+    new, old = Fernet.generate_key().decode(), environment.secret_keys
+
+    settings_room.use(replace(environment, secret_keys=(new, *old)))
+    assert joined.room("setup").renew_secrets() == len(before)
+    settings_room.use(replace(environment, secret_keys=(new,)))
+
+    assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
+    assert joined.rows(times) == before
+
+
+def test_a_control_task_that_finds_the_authorisation_over_pauses_and_says_unauthorized(
+    joined: World,
+) -> None:
+    joined.pipedrive.grants.revoke_all()
+    control = joined.room("control")
+
+    def ask() -> bool:
+        opened(joined).pipedrive.me()
+        return False
+
+    with written("error") as log, pytest.raises(joined.room("stage").StageFailed):
+        control.guarded("look", joined.connector_key, "task-1", ask)
+
+    assert state(joined) == ("paused", "unauthorized")
+    assert [line["error"] for line in log if line["event"] == "incoming.job.error"] == ["Unauthorized"]
