@@ -9,7 +9,20 @@ from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from db import token_ledger
-from pipeline.cli import budget, connectors, demo, doctor, failures, fetch, keys, records, runs, servers, settings
+from pipeline.cli import (
+    budget,
+    connectors,
+    demo,
+    doctor,
+    failures,
+    fetch,
+    keys,
+    records,
+    runs,
+    servers,
+    settings,
+    verify,
+)
 from pipeline.cli.showing import Failed
 from pipeline.domain.reasons import REASONS
 from pipeline.embedded import EmbeddedError
@@ -63,6 +76,6 @@ def program() -> None:
     """
 
 
-for module in (servers, demo, connectors, settings, fetch, runs, records, failures, doctor, budget, keys):
+for module in (servers, demo, connectors, settings, fetch, runs, records, failures, doctor, verify, budget, keys):
     for command in module.COMMANDS:
         program.add_command(command)
