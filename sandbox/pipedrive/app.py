@@ -20,11 +20,12 @@ from sandbox.pipedrive.delivery import Delivery
 from sandbox.pipedrive.gate.access import API_TOKEN, Access, Caller, read_caller
 from sandbox.pipedrive.gate.budget import DailyBudget
 from sandbox.pipedrive.gate.edge import Edge
-from sandbox.pipedrive.gate.faults import Faults, spoil
+from sandbox.pipedrive.gate.faults import Faults
 from sandbox.pipedrive.gate.grants import Client, Grants
 from sandbox.pipedrive.gate.ledger import Ledger
 from sandbox.pipedrive.gate.limits import BurstLimiter
 from sandbox.pipedrive.gate.scopes import demand
+from sandbox.pipedrive.gate.spoiling import Sleep, instead, spoil
 from sandbox.pipedrive.routes import routes
 from sandbox.pipedrive.team import SalesTeam
 from sandbox.pipedrive.webhooks import Subscriptions
@@ -36,7 +37,8 @@ class PipedriveApp(Flask):
     """The app, with what tests look at and turn.
 
     `company`, `faults`, `ledger`, `limiter`, `budget`, `edge`, `subscriptions`, `delivery`, `team`; `grants.switches` turns the
-    OAuth server; `session` sends what Pipedrive sends by itself: webhooks, and the notice that the app was uninstalled.
+    OAuth server; `sleep` is how a slow answer waits; `session` sends what Pipedrive sends by itself: webhooks, and the notice
+    that the app was uninstalled.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class PipedriveApp(Flask):
         self.delivery = Delivery(company, self.subscriptions.by_id, session)
         self.team = SalesTeam(company, seed=company.seed)
         self.retry_after_header = False
+        self.sleep: Sleep = time.sleep
         company.listeners.append(self.delivery.take)
         self.grants.on_uninstall.append(lambda held: self.subscriptions.forget_app(held.user.id))
 
@@ -111,13 +114,16 @@ def _enter(app: PipedriveApp) -> Response | None:
         turned_away = _admit(app)
         if turned_away is not None:
             return turned_away
-    fault = app.faults.due(request.method, request.path)
+    fault = app.faults.due(request.method, request.path, request.query_string.decode())
     if fault is None:
         return None
     if fault.after_the_call():
         g.fault = fault
         return None
-    return spoil(fault, None)
+    if fault.kind == "slow":
+        app.sleep(fault.seconds)
+        return None
+    return instead(fault)
 
 
 def _admit(app: PipedriveApp) -> Response | None:
@@ -150,7 +156,7 @@ def _leave(app: PipedriveApp, answer: Response) -> Response:
     if request.method != "GET" and answer.status_code < 300 and _is_mutation():
         _note(app, answer)
     if g.get("fault") is not None:
-        answer = spoil(g.fault, answer)
+        answer = spoil(g.fault, answer, app.sleep)
     if not request.path.startswith(control.PREFIX):
         call, cost = _call()
         app.ledger.count(call, cost, answer.status_code)
