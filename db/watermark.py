@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Integer
+from sqlalchemy import ForeignKey, Integer, func
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Count, Created
@@ -28,3 +29,11 @@ class Watermark(Base):
 
 def find_watermark(session: Session, connector_key: int, entity: str) -> Watermark | None:
     return session.get(Watermark, (connector_key, entity))
+
+
+def note_deletes_verified(session: Session, connector_key: int, entity: str, at: datetime) -> None:
+    """The ids that were known at this moment have all been compared with those that Pipedrive lists."""
+    row = insert(Watermark).values(connector_key=connector_key, entity=entity, deletes_verified_at=at)
+    later = func.greatest(Watermark.deletes_verified_at, row.excluded.deletes_verified_at)
+    keys = ["connector_key", "entity"]
+    session.execute(row.on_conflict_do_update(index_elements=keys, set_={"deletes_verified_at": later}))

@@ -83,6 +83,10 @@ REASONS: dict[str, Reason] = {
         "The record was merged into another one in Pipedrive, but Hull keeps the two apart: their external ids differ.",
         "Merge the two in Hull, or correct the external id; until then the one that went is treated as deleted.",
     ),
+    "too_many_missing": Reason(
+        "A full fetch did not list so many known records that they are not taken for deleted.",
+        "Check what the connected user may see in Pipedrive; if they were deleted, replay the failure, else discard it.",
+    ),
     "not_synchronised": Reason(
         "The webhook is about something that is neither a Person nor an Organization.",
         "Nothing to do; subscribe to persons and organizations only to stop these.",

@@ -24,7 +24,7 @@ from db.change import Change
 from db.departure import Standing
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.departures import DELETED, DEPARTED, GONE, MERGED, Departure, Farewell, Told
+from pipeline.domain.departures import DELETED, DEPARTED, GONE, MERGED, MISSING, Departure, Farewell, Told
 from pipeline.domain.kinds import Claim, Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.reasons import describe
@@ -35,8 +35,6 @@ from pipeline.tasks.staging import unpack_departures
 from pipeline.telemetry import logger
 from pipeline.transform.departures import read_told, say_farewell
 
-MISSING = "missing"
-"""Cause of a change that doubts whether its record is still there: one answer without it settles that."""
 ASK_AGAIN_S = 60.0
 ABSENCES = 2
 """Answers in a row without a record, after which it is gone although nobody told."""

@@ -12,7 +12,7 @@ from db.session import after_commit
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected
-from pipeline.tasks import canvases, control, runs
+from pipeline.tasks import canvases, control, missing, runs
 from pipeline.transform.hull_reports import hull_id_of
 
 
@@ -32,6 +32,9 @@ def replay(session: Session, failure: Failure, *, by: str, why: str, payload: by
         _replay_record(session, failure, payload)
     elif failure.kind == "batch":
         _replay_batch(session, failure)
+    elif failure.stage == missing.STAGE:
+        if not missing.confirm(session, failure):
+            raise NotReplayable(f"failure {failure.id}: what its run listed is not kept any more; fetch again")
     else:
         after_commit(session, lambda: control.wake_control(failure.stage))
 

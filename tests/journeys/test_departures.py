@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.clients.hull import HullClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import age, fill
@@ -280,4 +281,284 @@ def test_a_departed_person_is_not_written_to(world: World, told: list[Any]) -> N
     world.work()
 
     assert since_then(world)[-1][:2] == ("outgoing.user.skip", "deleted_in_pipedrive")
+    assert settled(world)
+
+
+RETURNS = ["by webhook", "by a fetch", "by an incremental fetch"]
+
+
+@pytest.mark.parametrize("way", RETURNS)
+def test_a_restored_person_is_marked_no_more(world: World, told: list[Any], way: str) -> None:
+    world.company.delete_person(3)
+    deliver(world, *told)
+    world.work()
+    world.company.undelete("person", 3)
+
+    if way == "by webhook":
+        deliver(world, told[-1])
+        world.work()
+    else:
+        world.fetch(Entity.PERSON, since=world.run(1).started_at if "incremental" in way else None)
+
+    assert (user(world, 3)["pipedrive/id"], user(world, 3).get("pipedrive/deleted_at")) == (3, None)
+    assert (mapping(world, 3).state, mapping(world, 3).deleted_at) == ("full", None)
+    assert holders(world, "p3@example.com") == [3]
+    assert settled(world)
+
+
+def test_a_page_read_before_the_deletion_does_not_bring_it_back(world: World, told: list[Any]) -> None:
+    """The page is on its way to Hull while the webhook is carried over; the walk ends without having noticed."""
+    world.start(Entity.PERSON)
+    world.step(*(world.due() or pytest.fail("nothing is due")))
+    held = world.rows("SELECT id FROM batches WHERE state IN ('ready', 'waiting') AND stage <> 'extract'")
+    world.change_rows(
+        "UPDATE batches SET due_at = now() + interval '1 hour' WHERE run_id IS NOT NULL AND state = 'ready'"
+    )
+    world.company.delete_person(3)
+    deliver(world, *told)
+    world.work()
+    first = mapping(world, 3).state
+
+    world.later()
+    world.work()
+
+    assert held
+    assert first == "deleted"
+    assert (mapping(world, 3).state, user(world, 3).get("pipedrive/id")) == ("deleted", None)
+    assert settled(world)
+
+
+def test_a_page_that_reaches_hull_after_the_deletion_is_taken_back(
+    world: World, told: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Load had looked up the record before it departed, and posts afterwards."""
+    real, once = HullClient.post_batches, []
+
+    def delete_first(self: Any, *args: Any, **options: Any) -> Any:
+        if not once:
+            once.append(1)
+            world.company.delete_person(3)
+            deliver(world, *told)
+            work_live(world)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(HullClient, "post_batches", delete_first)
+    world.fetch(Entity.PERSON)
+
+    assert (mapping(world, 3).state, user(world, 3).get("pipedrive/id")) == ("deleted", None)
+    assert user(world, 3)["pipedrive/deleted_at"] is not None
+    assert [event[1] for event in since_then(world)] == ["deleted"]
+    assert settled(world)
+
+
+def work_live(world: World) -> None:
+    """Carry over what webhooks told, and nothing of the fetch that is under way."""
+    world.room("live").dispatch_changes()
+    for stage in ("extract", "transform", "load"):
+        (batch,) = world.rows("SELECT id FROM batches WHERE queue = 'live' AND state = 'ready'")
+        world.step(batch.id, "incoming", stage)
+
+
+def merge(world: World, loser: int, survivor: int, entity: Any = "person") -> None:
+    assert world.company.merge(entity, loser, survivor) is not None
+
+
+TOLD_BY = [[0, 1], [1, 0], [0], [1]]
+"""Which of the two webhooks of a merge arrive, and in which order: the loser's delete, the survivor's change."""
+
+
+@pytest.mark.parametrize("which", TOLD_BY, ids=["both", "turned round", "delete alone", "change alone"])
+def test_merged_persons_are_one_user(world: World, told: list[Any], which: list[int]) -> None:
+    merge(world, 3, 4)
+    for number in which:
+        deliver(world, told[number])
+        world.work()
+
+    assert user(world, 3)["id"] == user(world, 4)["id"]
+    assert (user(world, 4)["pipedrive/id"], user(world, 4)["pipedrive/name"]) == (4, "Person 4")
+    assert user(world, 4).get("pipedrive/deleted_at") is None
+    assert tuple(mapping(world, 3))[:2] == ("merged", 4)
+    assert mapping(world, 4).state == "full"
+    assert [event[1:] for event in since_then(world) if event[1]] == [("merged", "webhook", 3)]
+    assert settled(world)
+
+
+def test_a_merge_happens_in_hull_whether_or_not_deletions_are_wanted(world: World, told: list[Any]) -> None:
+    world.change_settings(support_user_deletion=False)
+    merge(world, 3, 4)
+    deliver(world, *told)
+
+    world.work()
+
+    assert user(world, 3)["id"] == user(world, 4)["id"]
+
+
+def test_the_survivor_takes_over_what_the_other_one_held(world: World, told: list[Any]) -> None:
+    world.company.edit_person(4, emails=[])
+    deliver(world, *told)
+    world.work()
+    merge(world, 3, 4)
+
+    deliver(world, *told[1:])
+    world.work()
+
+    assert holders(world, "p3@example.com") == [4]
+    assert (user(world, 4)["email"], world.company.record("person", 4)["emails"][0]["value"]) == (  # type: ignore[index]
+        "p3@example.com",
+        "p3@example.com",
+    )
+
+
+def test_what_the_other_one_alone_had_and_pipedrive_dropped_is_cleared(world: World, told: list[Any]) -> None:
+    world.company.edit_person(3, phones=[{"value": "+1 555", "primary": True}])
+    deliver(world, *told)
+    world.work()
+    merge(world, 3, 4)
+    world.company.edit_person(4, phones=[])
+
+    deliver(world, *told[1:])
+    world.work()
+
+    assert user(world, 4).get("pipedrive/phone") is None
+    assert settled(world)
+
+
+def test_a_chain_of_merges_ends_in_one_user(world: World, told: list[Any]) -> None:
+    merge(world, 1, 2)
+    merge(world, 2, 3)
+    deliver(world, *told)
+
+    world.work()
+
+    assert len({user(world, number)["id"] for number in (1, 2, 3)}) == 1
+    assert user(world, 3)["pipedrive/id"] == 3
+    assert states(world) == {1: "merged", 2: "merged", 3: "full", 4: "full", 5: "full"}
+    assert settled(world)
+
+
+def test_a_survivor_that_is_deleted_later_is_marked(world: World, told: list[Any]) -> None:
+    merge(world, 3, 4)
+    world.company.delete_person(4)
+    deliver(world, *told)
+
+    world.work()
+
+    assert user(world, 3)["id"] == user(world, 4)["id"]
+    assert user(world, 4).get("pipedrive/id") is None
+    assert user(world, 4)["pipedrive/deleted_at"] is not None
+    assert settled(world)
+
+
+def test_a_merge_told_after_the_deletion_was_noticed_still_joins(world: World, told: list[Any]) -> None:
+    merge(world, 3, 4)
+    world.fetch(Entity.PERSON)
+    noticed = mapping(world, 3).state
+    deliver(world, *told)
+
+    world.work()
+
+    assert (noticed, mapping(world, 3).state) == ("deleted", "merged")
+    assert user(world, 3)["id"] == user(world, 4)["id"]
+    assert (user(world, 4)["pipedrive/id"], user(world, 4).get("pipedrive/deleted_at")) == (4, None)
+    assert settled(world)
+
+
+def test_two_with_external_ids_of_their_own_stay_two(world: World) -> None:
+    code = next(field.code for field in world.company.custom_fields("person") if field.name == "Customer number")
+    world.change_settings(support_user_deletion=True, user_claims=[{"hull": "external_id", "service": code}])
+    for number in (1, 2):
+        world.company.create_person(name=f"Person {number}", custom_fields={code: f"C-{number}"})
+    world.fetch(Entity.PERSON)
+    said = listen(world)
+    merge(world, 1, 2)
+    deliver(world, *said)
+
+    world.work()
+
+    assert user(world, 1)["id"] != user(world, 2)["id"]
+    assert user(world, 1)["pipedrive/deleted_at"] is not None
+    assert tuple(mapping(world, 1))[:2] == ("merged", 2)
+    assert ("incoming.user.success", "merge_not_joined", "webhook", 1) in since_then(world)
+
+
+def test_a_merge_of_two_never_seen_brings_the_survivor_alone(world: World, told: list[Any]) -> None:
+    for name in ("Brief", "Lasting"):
+        world.company.create_person(name=name)
+    merge(world, 6, 7)
+    deliver(world, *told[2:])
+
+    world.work()
+
+    assert 6 not in states(world)
+    assert world.users()[7]["pipedrive/name"] == "Lasting"
+    assert settled(world)
+
+
+def test_a_user_known_under_the_other_ones_hull_id_is_sent_to_the_survivor(world: World, told: list[Any]) -> None:
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    resolve(world)
+    before = user(world, 3)
+    merge(world, 3, 4)
+    deliver(world, *told)
+    world.work()
+    resolve(world)
+
+    report = {"id": before["id"], "email": None, "nickname": "Sent", "anonymous_ids": []}
+    notify(world, {"user": report, "segments": [], "changes": {}})
+    world.work()
+
+    assert world.company.record("person", 4)["name"] == "Sent"  # type: ignore[index]
+    assert set(states(world).values()) == {"full", "merged"}
+
+
+def test_history_is_that_of_all_who_became_one(world: World, told: list[Any]) -> None:
+    from db.session import transaction  # noqa: PLC0415 - as below
+    from db.sync_event import latest_events  # noqa: PLC0415 - named beside what it proves
+
+    merge(world, 1, 2)
+    merge(world, 2, 3)
+    deliver(world, *told)
+    world.work()
+
+    with transaction() as session:
+        of_survivor = latest_events(session, world.connector_key, pipedrive_id=3)
+        of_loser = latest_events(session, world.connector_key, pipedrive_id=1)
+    assert {event.pipedrive_id for event in of_survivor} == {1, 2, 3}
+    assert {event.pipedrive_id for event in of_loser} == {1}
+
+
+def make_organizations(world: World) -> list[Any]:
+    """Two Organizations with a Person each, all known to Hull."""
+    for number in (1, 2):
+        world.company.create_organization(name=f"Org {number}", website=f"https://org{number}.example.com")
+        world.company.create_person(name=f"Person {number}", org_id=number)
+    for entity in (Entity.ORGANIZATION, Entity.PERSON):
+        world.fetch(entity)
+    return listen(world)
+
+
+def test_merged_organizations_are_one_account_with_all_their_users(world: World) -> None:
+    said = make_organizations(world)
+    merge(world, 1, 2, "organization")
+    deliver(world, *said)
+
+    world.work()
+
+    assert user(world, 1, "account")["id"] == user(world, 2, "account")["id"]
+    assert user(world, 2, "account")["pipedrive/id"] == 2
+    assert {user(world, number)["account_id"] for number in (1, 2)} == {user(world, 2, "account")["id"]}
+    assert states(world, "organization") == {1: "merged", 2: "full"}
+    assert settled(world)
+
+
+def test_a_person_whose_move_nobody_tells_is_linked_to_the_survivor(world: World) -> None:
+    said = make_organizations(world)
+    merge(world, 1, 2, "organization")
+    deliver(world, *[webhook for webhook in said if webhook["meta"]["entity"] == "organization"])
+
+    world.work()
+
+    cause = "SELECT cause FROM sync_events WHERE entity = 'person' AND pipedrive_id = 1 ORDER BY id DESC LIMIT 1"
+    assert [tuple(row) for row in world.rows(cause)] == [("merged",)]
+    assert user(world, 1)["account_id"] == user(world, 2, "account")["id"]
     assert settled(world)

@@ -1,0 +1,182 @@
+"""Deletions that no webhook told of: a full fetch notices them, and too many of them stop it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from db import failure as failures
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.journeys.people import age, fill
+from tests.journeys.test_departures import mapping, settled, since_then, states, user
+from tests.world import World
+
+
+@pytest.fixture
+def known(world: World) -> World:
+    """Hull knows 120 Persons, and wants to hear of deletions."""
+    world.change_settings(support_user_deletion=True)
+    fill(world, persons=120, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    return world
+
+
+def verified_at(world: World) -> Any:
+    (row,) = world.rows("SELECT deletes_verified_at FROM watermarks WHERE entity = 'person'")
+    return row.deletes_verified_at
+
+
+def open_failures(world: World) -> list[failures.Failure]:
+    with transaction() as session:
+        return failures.find_failures(session)
+
+
+def replay(world: World) -> None:
+    with transaction() as session:
+        world.room("replay").replay(session, open_failures(world)[0], by="test", why="they were deleted")
+    world.work()
+
+
+def test_a_full_fetch_marks_what_nobody_told_was_deleted(known: World) -> None:
+    for number in (1, 60, 120):
+        known.company.delete_person(number)
+
+    run = known.fetch(Entity.PERSON, changed_only=True)
+
+    assert {number for number, state in states(known).items() if state == "deleted"} == {1, 60, 120}
+    assert all(user(known, number).get("pipedrive/id") is None for number in (1, 60, 120))
+    assert since_then(known) == [("incoming.user.success", "deleted", "missing", number) for number in (1, 120, 60)]
+    assert verified_at(known) == run.started_at
+    assert known.rows("SELECT 1 FROM page_ids") == []
+    assert settled(known)
+
+
+def test_a_first_fetch_misses_nobody(world: World) -> None:
+    fill(world, persons=60, organizations=0)
+
+    world.fetch(Entity.PERSON)
+
+    assert set(states(world).values()) == {"full"}
+    assert since_then(world) == []
+
+
+def test_what_was_not_listed_and_is_there_lives(known: World) -> None:
+    """Each is looked for by its id first: lists may leave out what moved while they were read."""
+    run_id = known.start(Entity.PERSON, changed_only=True)
+    for _ in range(3):
+        known.step(*(known.due() or pytest.fail("nothing is due")))
+    known.change_rows("UPDATE page_ids SET ids = array_remove(ids, 7)")
+    known.work()
+
+    assert known.run(run_id).state == "done"
+    assert set(states(known).values()) == {"full"}
+    assert since_then(known) == []
+    assert settled(known)
+
+
+def test_who_comes_while_the_fetch_runs_is_not_missing(known: World) -> None:
+    run_id = known.start(Entity.PERSON)
+    known.change_rows(
+        "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by, first_seen_at)"
+        " VALUES (:c, 'person', 999, 'full', 'webhook', now() + interval '1 s')",
+        c=known.connector_key,
+    )
+    known.work()
+
+    assert known.run(run_id).state == "done"
+    assert (mapping(known, 999).state, since_then(known)) == ("full", [])
+
+
+def test_a_fetch_that_is_not_complete_proves_nothing(known: World) -> None:
+    verified = verified_at(known)
+    known.company.delete_person(60)
+    run_id = known.start(Entity.PERSON)
+    known.step(*(known.due() or pytest.fail("nothing is due")))
+    known.room("runs").cancel_run(run_id)
+    known.work()
+
+    assert (mapping(known, 60).state, verified_at(known)) == ("full", verified)
+
+
+def test_an_incremental_fetch_leaves_no_ids_behind_and_misses_nobody(known: World) -> None:
+    known.company.delete_person(60)
+
+    known.fetch(Entity.PERSON, since=known.run(1).started_at)
+
+    assert (mapping(known, 60).state, known.rows("SELECT 1 FROM page_ids")) == ("full", [])
+
+
+def test_pages_whose_ids_were_not_kept_prove_nothing(known: World) -> None:
+    known.company.delete_person(60)
+    known.start(Entity.PERSON)
+    known.step(*(known.due() or pytest.fail("nothing is due")))
+    known.change_rows("DELETE FROM page_ids")
+    known.work()
+
+    assert mapping(known, 60).state == "full"
+
+
+def test_too_many_missing_stop_before_anything_is_marked(known: World) -> None:
+    """A permission that was taken away looks just like a deletion."""
+    verified = verified_at(known)
+    for number in range(1, 41):
+        known.company.delete_person(number)
+
+    run = known.fetch(Entity.PERSON)
+
+    (failure,) = open_failures(known)
+    assert (failure.kind, failure.stage, failure.reason) == ("control", "confirm_missing", "too_many_missing")
+    assert failure.detail == f"run {run.id}: 40 of 120 known persons were not listed (33%)"
+    assert set(states(known).values()) == {"full"}
+    assert (run.state, verified_at(known)) == ("done", verified)
+
+
+def test_a_person_may_say_that_so_many_were_deleted(known: World) -> None:
+    for number in range(1, 41):
+        known.company.delete_person(number)
+    run = known.fetch(Entity.PERSON)
+
+    replay(known)
+
+    assert {number for number, state in states(known).items() if state == "deleted"} == set(range(1, 41))
+    assert verified_at(known) == run.started_at
+    assert settled(known)
+
+
+def test_a_stop_is_lifted_when_the_records_are_listed_again(known: World) -> None:
+    for number in range(1, 41):
+        known.company.delete_person(number)
+    known.fetch(Entity.PERSON)
+    for number in range(1, 41):
+        known.company.undelete("person", number)
+
+    run = known.fetch(Entity.PERSON)
+
+    assert open_failures(known) == []
+    assert set(states(known).values()) == {"full"}
+    assert verified_at(known) == run.started_at
+
+
+def test_how_many_are_too_many_is_a_setting(known: World) -> None:
+    known.change_settings(support_user_deletion=True, deletion_stop_share=0.5)
+    for number in range(1, 41):
+        known.company.delete_person(number)
+
+    known.fetch(Entity.PERSON)
+
+    assert len([state for state in states(known).values() if state == "deleted"]) == 40
+
+
+def test_a_few_may_always_be_missing(world: World) -> None:
+    fill(world, persons=10, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    for number in range(1, 9):
+        world.company.delete_person(number)
+
+    world.fetch(Entity.PERSON)
+
+    assert len([state for state in states(world).values() if state == "deleted"]) == 8
