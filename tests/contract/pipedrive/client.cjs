@@ -55,12 +55,18 @@ async function main() {
   const refused = await hooks.addWebhook({ AddWebhookRequest: { subscription_url: 'no', event_action: '*', event_object: 'person', name: 'n' } })
     .catch((error) => error);
 
+  const people = new v2.PersonsApi(modern);
+  const [loser, survivor] = await Promise.all(['Node Once', 'Node Twice'].map(async (name) =>
+    (await people.addPerson({ AddPersonRequest: { name } })).data.id));
+  const merged = (await new v1.PersonsApi(older).mergePersons({ id: loser, MergePersonsRequest: { merge_with_id: survivor } })).data;
+
   const me = (await new v1.UsersApi(older).getCurrentUser()).data;
   const stranger = await new v2.PersonsApi(new v2.Configuration({ apiKey: 'wrong', basePath: `${base}/api/v2` }))
     .getPersons().catch((error) => error);
 
   console.log(JSON.stringify({
-    persons, organizations, personFields, organizationFields, olderFields, hook, listedHooks, leftHooks, refused, me, stranger,
+    persons, organizations, personFields, organizationFields, olderFields, hook, listedHooks, leftHooks, refused, merged, loser, survivor,
+    me, stranger,
   }));
 }
 

@@ -20,7 +20,7 @@ KEYS = st.sampled_from(
         "name", "first_name", "last_name", "owner_id", "org_id", "add_time", "emails", "phones", "visible_to", "label_ids",
         "custom_fields", "address", "website", "industry", "marketing_status", "value", "primary", "label", "until",
         "currency", "timezone_id", "timezone_name", "field_name", "field_type", "options", "id", "subscription_url",
-        "event_action", "event_object", "version", *CODES,
+        "event_action", "event_object", "version", "merge_with_id", *CODES,
     ]
 )  # fmt: skip
 SCALARS = (
@@ -89,6 +89,7 @@ def test_any_question_is_answered(anyone: Api, path: str, parameters: dict[str, 
             ("POST", "/api/v2/persons"), ("PATCH", "/api/v2/persons/5"), ("POST", "/api/v2/organizations"),
             ("PATCH", "/api/v2/organizations/5"), ("POST", "/api/v2/personFields"), ("POST", "/v1/webhooks"),
             ("PATCH", f"/api/v2/personFields/{CODES[-1]}"), ("POST", f"/api/v2/personFields/{CODES[-7]}/options"),
+            ("PUT", "/v1/persons/7/merge"), ("PUT", "/v1/organizations/2/merge"),
         ]
     ),
     body=JSON,

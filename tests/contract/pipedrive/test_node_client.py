@@ -64,6 +64,12 @@ def test_it_reads_field_definitions(seen: dict[str, Any]) -> None:
     assert {"name", "address", "website"} <= {field["field_code"] for field in seen["organizationFields"]}
 
 
+def test_it_merges(seen: dict[str, Any]) -> None:
+    merged = seen["merged"]
+
+    assert (merged["id"], merged["merge_what_id"], merged["name"]) == (seen["survivor"], seen["loser"], "Node Twice")
+
+
 def test_it_manages_webhooks(seen: dict[str, Any]) -> None:
     assert seen["listedHooks"] == [seen["hook"]]
     assert seen["leftHooks"] == []
