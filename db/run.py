@@ -6,11 +6,13 @@ everything that changed meanwhile (`catch_up`). The run row is locked whenever i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, Integer, case, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
+from db.arrays import bigints
 from db.base import Base, Count, Created, RowId
 
 
@@ -145,6 +147,16 @@ _RESENDS = text("""
 def resends(session: Session, run_id: int, slice_id: int) -> bool:
     """Whether a page of this slice is sent whole: in the walk of a full fetch that was not asked for changes alone."""
     return bool(session.execute(_RESENDS, {"run_id": run_id, "slice_id": slice_id}).scalar_one())
+
+
+_KEEP_PAGE_IDS = text(
+    "INSERT INTO page_ids (run_id, batch_id, ids) VALUES (:run_id, :batch_id, CAST(:ids AS bigint[]))"
+)
+
+
+def keep_page_ids(session: Session, run_id: int, batch_id: int, ids: Sequence[int]) -> None:
+    """Note which ids a page of a run listed."""
+    session.execute(_KEEP_PAGE_IDS, {"run_id": run_id, "batch_id": batch_id, "ids": bigints(ids)})
 
 
 def count(run: Run, **deltas: int) -> None:

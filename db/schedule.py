@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ForeignKey, Integer, func, select
+from sqlalchemy import ForeignKey, Integer, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -23,14 +24,34 @@ class Schedule(Base):
     last_run_at: Mapped[datetime | None]
 
 
-def set_schedule(session: Session, connector_key: int, kind: str, cron: str, next_run_at: datetime) -> None:
-    """Plan, or plan anew."""
-    row = insert(Schedule).values(connector_key=connector_key, kind=kind, cron=cron, next_run_at=next_run_at)
+def set_schedule(
+    session: Session,
+    connector_key: int,
+    kind: str,
+    *,
+    next_run_at: datetime,
+    cron: str | None = None,
+    interval_s: int | None = None,
+) -> None:
+    """Plan, or plan anew: by cron, or every `interval_s` seconds, where what is due sooner stays due."""
+    row = insert(Schedule).values(
+        connector_key=connector_key, kind=kind, cron=cron, interval_s=interval_s, next_run_at=next_run_at
+    )
+    planned: dict[str, Any] = {"cron": row.excluded.cron, "interval_s": row.excluded.interval_s}
+    if interval_s is None:
+        planned["next_run_at"] = row.excluded.next_run_at
+    else:
+        within = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, interval_s)
+        planned["next_run_at"] = func.least(Schedule.next_run_at, within)
+    session.execute(row.on_conflict_do_update(index_elements=["connector_key", "kind"], set_=planned))
+
+
+def make_due(session: Session, connector_key: int, kind: str) -> None:
+    """Let the next tick find it due; what is not planned at all stays so."""
     session.execute(
-        row.on_conflict_do_update(
-            index_elements=["connector_key", "kind"],
-            set_={"cron": row.excluded.cron, "next_run_at": row.excluded.next_run_at},
-        )
+        update(Schedule)
+        .where(Schedule.connector_key == connector_key, Schedule.kind == kind)
+        .values(next_run_at=func.now())
     )
 
 

@@ -145,11 +145,35 @@ def latest_events(
     return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
 
 
-def count_events(session: Session, connector_key: int) -> dict[tuple[str, str | None], int]:
-    """(event, reason) → how many, over everything kept."""
+@dataclass(frozen=True, slots=True)
+class ToldLate:
+    """Records that only a walk by time brought, and when the first and the last of them had changed in Pipedrive."""
+
+    records: int
+    first: datetime
+    last: datetime
+
+
+_TOLD_LATE = text("""
+    SELECT count(*), to_timestamp(min(m.version)), to_timestamp(max(m.version))
+      FROM (SELECT DISTINCT connector_key, entity, pipedrive_id FROM sync_events
+             WHERE run_id = :run_id AND at >= :started_at AND event LIKE 'incoming.%.success' AND pipedrive_id IS NOT NULL) e
+      JOIN id_mappings m USING (connector_key, entity, pipedrive_id)
+     WHERE m.version < extract(epoch FROM CAST(:started_at AS timestamptz)) - :grace_s AND m.state = 'full'""")
+
+
+def told_late(session: Session, run_id: int, started_at: datetime, grace_s: float) -> ToldLate | None:
+    """What a run brought although it had changed more than `grace_s` before the run began; None when there is no such record."""
+    scope = {"run_id": run_id, "started_at": started_at, "grace_s": grace_s}
+    row = session.execute(_TOLD_LATE, scope).one()
+    return ToldLate(*row) if row[0] else None
+
+
+def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tuple[str, str | None], int]:
+    """(event, reason) → how many in the last hours."""
     query = (
         select(SyncEvent.event, SyncEvent.reason, func.count())
-        .filter_by(connector_key=connector_key)
+        .where(SyncEvent.connector_key == connector_key, SyncEvent.at > func.now() - func.make_interval(0, 0, 0, 0, hours))
         .group_by(SyncEvent.event, SyncEvent.reason)
     )
     return {(event, reason): count for event, reason, count in session.execute(query)}

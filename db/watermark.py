@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import ForeignKey, Integer, func
+from sqlalchemy import ForeignKey, Integer, func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Count, Created
+from db.connector import Connector
+from db.run import Run
+
+MARGIN: Final = timedelta(seconds=5)
+"""A walk vouches for what changed until so long before it began: an edit may show in a list a moment after its time."""
 
 
 class Watermark(Base):
-    """reached_at           everything that changed in Pipedrive before this moment is in Hull, except `excepted` records
+    """reached_at           the walks by time have seen everything that changed before this moment
+    complete_since       when the first full fetch that came to its end began; before there is one, nothing is claimed
+    excepted             records of which that is not so: named Failures, and changes that are still on their way
     deletes_verified_at  when the ids of both sides were last compared whole; deletions are not part of `reached_at`
     """
 
@@ -21,10 +29,15 @@ class Watermark(Base):
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"), primary_key=True)
     entity: Mapped[str] = mapped_column(primary_key=True)
     reached_at: Mapped[datetime | None]
+    complete_since: Mapped[datetime | None]
     excepted: Mapped[Count]
-    """Records that are open Failures: named, not lost."""
     deletes_verified_at: Mapped[datetime | None]
     moved_at: Mapped[Created]
+
+    @property
+    def claimed(self) -> datetime | None:
+        """Everything that changed in Pipedrive before this moment is in Hull, `excepted` records aside; None claims nothing."""
+        return self.reached_at if self.complete_since is not None else None
 
 
 def find_watermark(session: Session, connector_key: int, entity: str) -> Watermark | None:
@@ -37,3 +50,48 @@ def note_deletes_verified(session: Session, connector_key: int, entity: str, at:
     later = func.greatest(Watermark.deletes_verified_at, row.excluded.deletes_verified_at)
     keys = ["connector_key", "entity"]
     session.execute(row.on_conflict_do_update(index_elements=keys, set_={"deletes_verified_at": later}))
+
+
+def walked_to(session: Session, connector: Connector, entity: str) -> datetime:
+    """From where on the next walk by time must look: the watermark, or the connector's first moment."""
+    found = find_watermark(session, connector.key, entity)
+    return (found.reached_at if found else None) or connector.created_at
+
+
+_EXCEPTED = text("""
+    SELECT (SELECT count(*) FROM failures WHERE connector_key = :c AND direction = 'incoming' AND entity = :e
+               AND state = 'open' AND kind = 'record')
+         + (SELECT coalesce(sum(b.records), 0) FROM batches b WHERE b.connector_key = :c AND b.direction = 'incoming'
+               AND b.entity = :e AND b.state = 'failed')
+         + (SELECT count(*) FROM changes WHERE connector_key = :c AND direction = 'incoming' AND entity = :e
+               AND cause IN ('same_second', 'stale_overwrite'))""")
+
+
+def count_excepted(session: Session, connector_key: int, entity: str) -> int:
+    """Records that a walk has seen and that Hull does not hold in their newest state: failed, or about to be said again."""
+    return int(session.execute(_EXCEPTED, {"c": connector_key, "e": entity}).scalar_one())
+
+
+def move(session: Session, run: Run, created_at: datetime) -> datetime | None:
+    """A walk has come to its end: the watermark follows it, and is returned.
+
+    An incremental walk that began behind what is claimed, as one does that a person started at a later moment, proves
+    nothing of the time between, and moves nothing. The watermark never goes back.
+    """
+    mark = _lock(session, run.connector_key, run.entity)
+    if run.kind == "full":
+        mark.complete_since = mark.complete_since or run.started_at
+    elif run.since is None or run.since > (mark.reached_at or created_at):
+        return None
+    reached = run.started_at - MARGIN
+    mark.reached_at = max(mark.reached_at or reached, reached)
+    mark.excepted = count_excepted(session, run.connector_key, run.entity)
+    mark.moved_at = func.now()
+    session.flush()
+    return mark.claimed
+
+
+def _lock(session: Session, connector_key: int, entity: str) -> Watermark:
+    row = insert(Watermark).values(connector_key=connector_key, entity=entity)
+    session.execute(row.on_conflict_do_nothing())
+    return session.get_one(Watermark, (connector_key, entity), with_for_update=True)

@@ -151,7 +151,8 @@ def show_one(connector: str) -> None:
         say(f"  Pipedrive  {facts['pipedrive_company'] or '-'}")
         say(f"  connected  {connected}")
         say(f"  settings   version {facts['settings_version']}")
-        say(f"  full fetch {facts['next_full_fetch'] or 'by hand only (no full_fetch_cron in the settings)'}")
+        say(f"  full fetch {facts['next_full_fetch'] or 'by hand only (full_fetch_cron is empty in the settings)'}")
+        say(f"  changes    {facts['next_incremental'] or 'by webhook only (incremental_minutes is 0 in the settings)'}")
         say(f"  webhooks   {facts['webhooks']}")
         say(f"  failures   {facts['open_failures']} open")
         table("", ("entity", "state", "records", "with Hull id"), [tuple(each.values()) for each in facts["mappings"]])
@@ -255,6 +256,7 @@ def credentials(connector: str, hull_secret_file: Path | None, pipedrive_token_f
 
 group.add_command(webhooks.webhooks)
 group.add_command(authorising.authorize)
+
 COMMANDS: tuple[click.Command, ...] = (group,)
 
 
@@ -287,13 +289,14 @@ def _facts(id_or_name: str) -> tuple[dict[str, Any], str]:
     with transaction() as session:
         found: Connector = find_connector(session, id_or_name)
         connection = connection_of(session, found)
-        planned = schedule.schedules_of(session, found.key)
+        planned = {row.kind: row.next_run_at for row in schedule.schedules_of(session, found.key)}
         counts = mapping_counts(session, found.key)
         return {
             **columns_of(found, *COLUMNS),
             "connection": authorising.as_facts(connection),
             "settings_version": rows.settings_in_force(session, found.key).version,
-            "next_full_fetch": planned[0].next_run_at if planned else None,
+            "next_full_fetch": planned.get("full_fetch"),
+            "next_incremental": planned.get("incremental"),
             "webhooks": hearing(session, found.key).sentence,
             "open_failures": sum(failures.count_open(session, found.key).values()),
             "mappings": [asdict(each) for each in counts],

@@ -91,6 +91,10 @@ REASONS: dict[str, Reason] = {
         "The webhook is about something that is neither a Person nor an Organization.",
         "Nothing to do; subscribe to persons and organizations only to stop these.",
     ),
+    "gap_repaired": Reason(
+        "Records had changed in Pipedrive and no webhook had told of them; the incremental fetch brought them to Hull.",
+        "Nothing is missing. If it happens again, see how the webhooks stand: pipeline connectors webhooks CONNECTOR.",
+    ),
     "webhook_malformed": Reason(
         "The body is not what Pipedrive's webhooks of version 2.0 look like.",
         "The event names the delivery, which keeps the body for 30 days; see that nothing rewrites webhooks on the way.",
@@ -196,8 +200,8 @@ REASONS: dict[str, Reason] = {
         "Ask the remote system's support; nothing of this answer was carried over.",
     ),
     "daily_budget_spent": Reason(
-        "Pipedrive's daily budget of tokens is spent, by all users and apps of the company together.",
-        "Goes on by itself when the budget returns at Pipedrive's midnight; `pipeline runs list` shows what was spent here.",
+        "Pipedrive's daily budget of tokens is spent, by all users and apps of the company together, or kept for live work.",
+        "Goes on by itself when the budget returns at Pipedrive's midnight; `pipeline budget` shows what was spent here.",
     ),
     "host_refused": Reason(
         "A credential or a message names a host that may not be called.",

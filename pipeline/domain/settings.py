@@ -15,6 +15,8 @@ from pipeline.domain.kinds import Claim, Entity
 DEFAULT_ORGANIZATION_DOMAIN = "website"
 """The Organization field that holds its web site where the company has it: the default source of the domain claim."""
 
+NIGHTLY = "nightly"
+
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -65,8 +67,11 @@ class ConnectorSettings(BaseModel):
     ignore_deleted_accounts: bool = True
     deletion_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """How large a share of the known records may be missing from a full fetch before a person must look; a few always may."""
-    full_fetch_cron: str = ""
-    """When celery beat fetches everything, as five cron fields in UTC, for example `15 2 * * *`; empty means never."""
+    full_fetch_cron: str = NIGHTLY
+    """When celery beat fetches everything: five cron fields in UTC, for example `15 2 * * *`; `nightly` is once a night at a
+    minute of the connector's own, empty is never."""
+    incremental_minutes: Annotated[int, Field(ge=0, le=24 * 60)] = 5
+    """How often everything that changed is fetched, webhooks or not; 0 means never."""
     daily_tokens: Annotated[int, Field(ge=0, le=1_000_000_000)] = DEFAULT_DAILY_TOKENS
     """Tokens a day that the Pipedrive company has, all its users and apps together; 0 is without limit."""
     live_reserve: Annotated[float, Field(ge=0, le=0.9)] = DEFAULT_LIVE_RESERVE

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from typing import cast
 
 from celery import Task
-from celery.schedules import crontab
 from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import connector as connectors
 from db import delivery as deliveries
 from db import failure as failures
-from db import id_mapping, schedule, subscription
+from db import id_mapping, subscription
 from db import sync_event as events
 from db.session import after_commit, transaction
 from pipeline import wiring
@@ -52,45 +50,6 @@ def sweep() -> None:
 def dispatch() -> None:
     """A delivery or a change has just been stored: do not wait for the next sweep."""
     live.dispatch_changes()
-
-
-@app.task(name="control.start_scheduled")
-def start_scheduled() -> None:
-    """Start the full fetches whose time has come. Times that were missed are caught up once.
-
-    The schedule's row is held until its runs stand in the database: a crash in between starts them again, and skips no night.
-    """
-    with transaction() as session:
-        for row in schedule.take_due(session):
-            if connectors.get_connector(session, row.connector_key).state == "active":
-                _start_full_fetch(row.connector_key)
-            row.last_run_at = datetime.now(UTC)
-            row.next_run_at = next_time(row.cron, row.last_run_at)
-
-
-def _start_full_fetch(connector_key: int) -> None:
-    for entity in Entity:
-        try:
-            runs.start_run(connector_key, entity, cause="schedule", changed_only=True)
-        except runs.RunInProgress as under_way:
-            logger().info("incoming.job.skip", type=entity.hull, run_id=under_way.run_id, reason="run_in_progress")
-
-
-def next_time(cron: str, after: datetime) -> datetime:
-    """When five cron fields, in UTC, come due next.
-
-    Raises: ValueError for fields that are none.
-    """
-    minute, hour, day_of_month, month_of_year, day_of_week = cron.split()
-    plan = crontab(
-        minute=minute,
-        hour=hour,
-        day_of_month=day_of_month,
-        month_of_year=month_of_year,
-        day_of_week=day_of_week,
-        nowfun=lambda: after,
-    )
-    return after + cast("timedelta", plan.remaining_estimate(after))
 
 
 @app.task(name="control.resolve_hull_ids", bind=True)
@@ -218,14 +177,6 @@ def _keep(task: str, connector_key: int, task_id: str | None, cause: PipelineErr
         if isinstance(cause, ConfigurationError):
             pause_connector(session, connector_key, Direction.INCOMING, cause)
     logger().error("control.error", control=task, reason=cause.reason, advice=describe(cause.reason))
-
-
-def plan_full_fetch(session: Session, connector_key: int, cron: str) -> None:
-    """Take the schedule of the settings over. Raises: ValueError for a cron that is none."""
-    if cron:
-        schedule.set_schedule(session, connector_key, "full_fetch", cron, next_time(cron, datetime.now(UTC)))
-    else:
-        schedule.drop_schedule(session, connector_key, "full_fetch")
 
 
 def wake_control(name: str, countdown_s: float | None = None) -> None:

@@ -26,7 +26,7 @@ def extract_page(batch: ClaimedBatch) -> None:
     """Read the next page of the batch's slice; the cursor, the page and the successor are saved together."""
     entity = Entity(batch.entity)
     with transaction() as session:
-        wired = wiring.open_connector(session, batch.connector_key)
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)
         wanted = _page_wanted(session, batch, plan)
     if plan.fields_read_at is None:
@@ -38,6 +38,7 @@ def extract_page(batch: ClaimedBatch) -> None:
         run, part, other = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
         batches.pass_to_transform(session, batch.id, _pack(page, part.walk, other), page.records)
         _move_on(session, run, part, page, met=pages.have_met(part.walk, page.frontier, other))
+        run_rows.keep_page_ids(session, batch.run_id or 0, batch.id, page.ids)
         if run.pages == 0:
             log_missing_fields(session, batch, plan.incoming.problems, plan.settings_version)
         run_rows.count(run, pages=1, read=page.records, requests=wired.calls.requests, tokens=wired.calls.tokens)

@@ -15,7 +15,7 @@ from db.run import Run, Slice
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.settings import settings
-from pipeline.tasks import canvases, missing
+from pipeline.tasks import arrivals, canvases, missing
 from pipeline.telemetry import logger
 
 CATCH_UP_OVERLAP = timedelta(seconds=60)
@@ -123,6 +123,7 @@ def advance(session: Session, run: Run) -> None:
         release(session, run)
     else:
         run_rows.close_run(session, run, "done")
+        arrivals.note_end(session, run)
         missing.compare(session, run)
         after_commit(session, lambda: log_end(run.id))
 

@@ -16,6 +16,7 @@ from celery.schedules import ParseException
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from db import batch as batches
 from db import connector as connectors
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector, SettingsVersion
 from db.session import transaction
@@ -23,10 +24,10 @@ from pipeline import wiring
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
-from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
+from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import PipelineError
 from pipeline.settings import settings as environment
-from pipeline.tasks import control
+from pipeline.tasks import control, schedules
 from pipeline.tasks.company import join, read_company
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed
@@ -151,7 +152,10 @@ def go_on() -> None:
 
 
 def renew_secrets() -> int:
-    """Encrypt every stored secret again with the newest of SECRET_KEYS; returns how many there are."""
+    """Encrypt every stored secret again with the newest of SECRET_KEYS; returns how many there are.
+
+    When a secret expires, and when it was given, stays as it is.
+    """
     vault, count = Vault(environment().secret_keys), 0
     with transaction() as session:
         for connector in connectors.all_connectors(session):
@@ -182,12 +186,12 @@ def find_mistakes(session: Session, connector_key: int, chosen: ConnectorSetting
     """(mistakes, codes that Pipedrive does not know as far as the field definitions say)."""
     mistakes = []
     try:
-        if chosen.full_fetch_cron:
-            control.next_time(chosen.full_fetch_cron, datetime.now(UTC))
+        if chosen.full_fetch_cron not in ("", NIGHTLY):
+            schedules.next_time(chosen.full_fetch_cron, datetime.now(UTC))
     except (ValueError, ParseException, RuntimeError):
         mistakes.append(
             f"full_fetch_cron: {chosen.full_fetch_cron!r} is not five cron fields (minute hour day month weekday, in "
-            "UTC) that ever come due; for example 15 2 * * *"
+            "UTC) that ever come due, as 15 2 * * * does, nor `nightly`, nor empty for never"
         )
     return mistakes, [
         f"{setting}.{position}.service: {complaint}"
@@ -235,8 +239,15 @@ def _put_in_force(
     history = connectors.settings_history(session, connector_key)
     if history and history[0].document == written:
         return history[0]
-    control.plan_full_fetch(session, connector_key, chosen.full_fetch_cron)
+    schedules.plan(session, connectors.get_connector(session, connector_key), chosen)
+    if not history or _day(read_settings(history[0].document)) != _day(chosen):
+        batches.try_now(session, connector_key)
     return connectors.add_settings(session, connector_key, written, author=author)
+
+
+def _day(chosen: ConnectorSettings) -> tuple[int, float]:
+    """What decides how long a fetch waits for the next day."""
+    return chosen.daily_tokens, chosen.live_reserve
 
 
 def _pair(row: Any) -> Any:

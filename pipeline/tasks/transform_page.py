@@ -35,7 +35,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
     newly_missing: list[FieldProblem] = []
     if outdated and _fields_are_stale(plan):
         with transaction() as session:
-            wired = wiring.open_connector(session, batch.connector_key)
+            wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         fresh = refresh_plan(wired, entity)
         newly_missing = [problem for problem in fresh.incoming.problems if problem not in plan.incoming.problems]
         packed, _ = _transform(mine, fresh)

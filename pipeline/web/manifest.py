@@ -110,7 +110,19 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "full_fetch_cron": {
         "type": "string",
         "title": "When to fetch everything",
-        "description": "Five cron fields in UTC, such as 15 2 * * * for every night at 02:15; empty for never.",
+        "description": "Five cron fields in UTC, such as 15 2 * * * for 02:15; nightly for a minute of the night; empty for never.",
+    },
+    "deletion_stop_share": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "title": "Share of records that may be missing at once",
+        "description": "When a full fetch misses more of the known records, nothing is marked before a person has looked.",
+    },
+    "incremental_minutes": {
+        "type": "integer",
+        "title": "Minutes between fetches of what changed",
+        "description": "Makes up for webhooks that were lost; costs 20 tokens of Pipedrive's daily budget each time. 0 for never.",
     },
     "daily_tokens": {
         "type": "integer",
@@ -156,7 +168,7 @@ SECTIONS: Final = (
         "Accounts to Pipedrive",
         ("synchronized_account_segments", "outgoing_account_attributes", "ignore_deleted_accounts"),
     ),
-    ("Schedule", ("full_fetch_cron",)),
+    ("Schedule", ("full_fetch_cron", "incremental_minutes", "deletion_stop_share")),
     ("Daily budget", ("daily_tokens", "live_reserve")),
 )
 

@@ -88,19 +88,35 @@ def test_a_fetch_by_hand(world: World) -> None:
     assert (answer.exit_code, list(world.users())) == (0, [ada])
 
 
-@pytest.mark.guide("Incoming Users", "A fetch can also start by a schedule, set in full_fetch_cron.")
+@pytest.mark.guide(
+    "Incoming Users", "Every night everything is fetched again; full_fetch_cron sets another time, or none."
+)
 def test_a_fetch_by_schedule(world: World) -> None:
     ada, acme = add_ada(world), add_acme(world)
-    world.room("setup").change_settings(connector_of(world), {"full_fetch_cron": "15 2 * * *"}, "test")
-    world.room("control").start_scheduled()
+    world.room("setup").change_settings(connector_of(world), {"incremental_minutes": 0}, "test")
+    world.room("schedules").start_scheduled()
     early = world.rows("SELECT 1 FROM runs")
     world.change_rows("UPDATE schedules SET next_run_at = now()")
 
-    world.room("control").start_scheduled()
+    world.room("schedules").start_scheduled()
     world.work()
 
     assert early == []
     assert (list(world.users()), list(world.accounts())) == ([ada], [acme])
+
+
+@pytest.mark.guide(
+    "Incoming Users",
+    "Every few minutes what has changed in Pipedrive is fetched, so that a webhook that was lost costs minutes and nothing else.",
+)
+def test_changes_without_a_webhook(world: World) -> None:
+    world.room("setup").change_settings(connector_of(world), {"full_fetch_cron": ""}, "test")
+    ada = add_ada(world)
+
+    world.room("schedules").start_scheduled()
+    world.work()
+
+    assert list(world.users()) == [ada]
 
 
 def connector_of(world: World) -> object:

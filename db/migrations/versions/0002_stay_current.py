@@ -38,11 +38,16 @@ def upgrade() -> None:
     )
     op.alter_column("schedules", "cron", existing_type=sa.Text(), nullable=True)
     op.add_column("schedules", sa.Column("interval_s", sa.Integer(), nullable=True))
+    op.execute(
+        "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) "
+        "SELECT key, 'incremental', 300, now() FROM connectors"
+    )
     op.create_table(
         "watermarks",
         _connector_key(),
         sa.Column("entity", sa.Text(), nullable=False),
         sa.Column("reached_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("complete_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("excepted", sa.Integer(), server_default="0", nullable=False),
         sa.Column("deletes_verified_at", sa.DateTime(timezone=True), nullable=True),
         _now("moved_at"),

@@ -173,7 +173,10 @@ def test_a_stage_at_work_stops_when_its_run_is_cancelled(
     with written() as lines:
         world.step(*due)
 
-    assert set(differences(left[0], everything())) <= {"field_definitions"}  # what was read of fields stays good
+    assert set(differences(left[0], everything())) <= {
+        "field_definitions",
+        "token_ledger",
+    }  # what was read and spent stays so
     assert [line["event"] for line in lines if line["event"].startswith("batch.")] == ["batch.lease_lost"]
 
 

@@ -8,16 +8,20 @@ import pytest
 from freezegun import freeze_time
 from sqlalchemy import text
 
+from db import connector as connectors
 from db import schedule
 from db.session import transaction
-from tests.world import World
+from pipeline.domain.settings import ConnectorSettings
+from tests.world import CONNECTOR_ID, World
 
 NIGHTLY = "15 2 * * *"
 
 
-def plan(world: World, cron: str = NIGHTLY) -> None:
+def plan(world: World, cron: str = NIGHTLY, minutes: int = 0) -> None:
+    chosen = ConnectorSettings(full_fetch_cron=cron, incremental_minutes=minutes)
     with transaction() as session:
-        world.room("control").plan_full_fetch(session, world.connector_key, cron)
+        connector = connectors.get_connector(session, world.connector_key)
+        world.room("schedules").plan(session, connector, chosen)
 
 
 def come_due(world: World, ago: str = "1 s") -> None:
@@ -25,7 +29,7 @@ def come_due(world: World, ago: str = "1 s") -> None:
 
 
 def tick(world: World) -> None:
-    world.room("control").start_scheduled()
+    world.room("schedules").start_scheduled()
 
 
 def runs(world: World) -> list[tuple[str, str, bool]]:
@@ -47,7 +51,7 @@ def runs(world: World) -> list[tuple[str, str, bool]]:
     ],
 )
 def test_the_next_time_follows_the_five_fields(world: World, cron: str, after: str, expected: str) -> None:
-    found = world.room("control").next_time(cron, datetime.fromisoformat(after).replace(tzinfo=UTC))
+    found = world.room("schedules").next_time(cron, datetime.fromisoformat(after).replace(tzinfo=UTC))
 
     assert found.replace(microsecond=0) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
 
@@ -55,7 +59,7 @@ def test_the_next_time_follows_the_five_fields(world: World, cron: str, after: s
 @pytest.mark.parametrize("cron", ["", "never", "* * * *", "61 * * * *", "* * * * * *"])
 def test_fields_that_are_none_are_refused(world: World, cron: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - Celery's own words
-        world.room("control").next_time(cron, datetime(2026, 1, 1, tzinfo=UTC))
+        world.room("schedules").next_time(cron, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_a_plan_is_kept_replaced_and_dropped(world: World) -> None:
@@ -147,3 +151,64 @@ def test_a_paused_connector_starts_nothing_and_keeps_its_plan(world: World) -> N
 
     assert runs(world) == []
     assert world.rows("SELECT 1 FROM schedules") != []
+
+
+def test_every_night_has_a_minute_of_its_own_for_each_connector(world: World) -> None:
+    nights = {world.room("schedules").nightly(f"{number:024x}") for number in range(50)}
+
+    assert len(nights) > 40
+    assert all(0 <= int(night.split()[1]) < 5 for night in nights)
+
+
+def test_without_a_word_in_the_settings_everything_is_fetched_nightly_and_changes_every_five_minutes(
+    world: World,
+) -> None:
+    plan(world, ConnectorSettings().full_fetch_cron, ConnectorSettings().incremental_minutes)
+
+    planned = {
+        row.kind: (row.cron, row.interval_s) for row in world.rows("SELECT kind, cron, interval_s FROM schedules")
+    }
+    assert planned == {"full_fetch": (world.room("schedules").nightly(CONNECTOR_ID), None), "incremental": (None, 300)}
+
+
+def test_changes_are_fetched_at_once_and_again_after_the_interval(world: World) -> None:
+    plan(world, "", 5)
+
+    tick(world)
+    world.work()
+    tick(world)
+
+    assert [(entity, cause) for entity, cause, _ in runs(world)] == [
+        ("person", "schedule"),
+        ("organization", "schedule"),
+    ]
+    (row,) = world.rows("SELECT extract(epoch FROM next_run_at - now()) AS wait_s FROM schedules")
+    assert 290 < row.wait_s <= 300
+
+
+def test_a_catch_up_that_is_asked_for_comes_with_the_next_tick(world: World) -> None:
+    plan(world, "", 5)
+    tick(world)
+    world.work()
+
+    with transaction() as session:
+        world.room("schedules").request_catch_up(session, world.connector_key)
+    tick(world)
+
+    assert len(runs(world)) == 4
+
+
+def test_new_settings_do_not_put_off_what_is_due(world: World) -> None:
+    plan(world, "", 5)
+    plan(world, "", 1440)
+
+    tick(world)
+
+    assert len(runs(world)) == 2
+
+
+def test_an_interval_of_none_ends_the_plan(world: World) -> None:
+    plan(world, "", 5)
+    plan(world, "", 0)
+
+    assert world.rows("SELECT 1 FROM schedules") == []

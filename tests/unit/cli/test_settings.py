@@ -108,10 +108,10 @@ def test_earlier_versions_stay(world: World, run: Run) -> None:
     assert run("settings", "show", "acme", "--version", "9").code == 2
 
 
-def test_a_cron_plans_the_next_full_fetch_and_its_absence_ends_it(world: World, run: Run) -> None:
+def test_a_cron_plans_the_next_full_fetch_and_an_empty_one_ends_it(world: World, run: Run) -> None:
     put(run, {"full_fetch_cron": "15 2 * * *"})
     planned = run("connectors", "show", "acme", "--json").json["next_full_fetch"]
-    put(run, {})
+    put(run, {"full_fetch_cron": ""})
 
     assert planned[11:16] == "02:15"
     assert run("connectors", "show", "acme", "--json").json["next_full_fetch"] is None
