@@ -220,6 +220,12 @@ def put_off(session: Session, batch: ClaimedBatch, wait_s: float, *, counted: bo
     session.execute(_PUT_OFF, {"id": batch.id, "wait_s": wait_s, "uncounted": 0 if counted else 1})
 
 
+def try_now(session: Session, connector_key: int) -> None:
+    """What the connector's work was put off for may be over, by a person's doing: let the next sweep hand it all over again."""
+    put_off = (Batch.connector_key == connector_key, Batch.state == "ready", Batch.due_at > func.now())
+    session.execute(update(Batch).where(*put_off).values(due_at=func.now(), enqueued_at=None))
+
+
 def revive(session: Session, batch_id: int) -> Wakeup | None:
     """Make a failed batch ready again at the stage that failed."""
     row = session.scalars(

@@ -96,7 +96,8 @@ def _budget(session: Session, connector: Connector) -> list[Finding]:
     day = spending.standing(session, connector.key)
     returns = f"The budget returns at {day.resets_at:%H:%M} UTC, as far as Pipedrive tells."
     if day.closed_s is not None:
-        return [Finding(level="warning", message=f"{REASONS['daily_budget_spent'].meaning} All work waits. {returns}")]
+        message = f"Pipedrive says that today's tokens of the whole company are spent: all work waits. {returns}"
+        return [Finding(level="warning", message=message)]
     if day.share >= 1:
         message = f"Pipedrive's tokens for today are spent by our count: fetches wait, live changes go on. {returns}"
         return [Finding(level="warning", message=message)]

@@ -127,10 +127,12 @@ def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(worl
     assert names(world) == in_pipedrive(world)
 
 
-def test_a_larger_day_lets_the_fetch_go_on_when_it_is_asked_again(world: World) -> None:
+def test_a_fetch_that_waits_goes_on_as_soon_as_the_settings_allow_it(world: World) -> None:
     run_id = begin(world, theirs=None)
-    world.change_settings(daily_tokens=0)
-    world.later()
+    with transaction() as session:
+        document = connectors.settings_in_force(session, world.connector_key).document
+        connector = connectors.get_connector(session, world.connector_key)
+    world.room("setup").change_settings(connector, document | {"daily_tokens": 1_000}, "test")
     world.work()
 
     assert world.run(run_id).state == "done"

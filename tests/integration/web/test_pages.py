@@ -189,7 +189,7 @@ def test_a_day_that_pipedrive_closed_is_a_warning_whatever_we_count(
 ) -> None:
     monkeypatch.setattr(Budget, "closed_s", lambda _budget: 900.0)
 
-    assert "All work waits" in " ".join(status(house).json["messages"])
+    assert "all work waits" in " ".join(status(house).json["messages"])
 
 
 def add_failure(house: House) -> None:
