@@ -1,0 +1,326 @@
+"""Every reason code, with the sentence an operator reads and the next step. One table, shown by the console, the
+command line and the runbook alike; a code that is not here cannot be raised (see `tests/unit/test_reasons.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    meaning: str
+    advice: str
+
+
+REASONS: dict[str, Reason] = {
+    # Records
+    "no_id": Reason(
+        "The record has no usable id.",
+        "Open the failure's payload: Pipedrive or a proxy between sent something that is not a record.",
+    ),
+    "not_a_record": Reason(
+        "An item of the list is not an object.",
+        "Open the failure's payload: Pipedrive or a proxy between sent something that is not a record.",
+    ),
+    "no_update_time": Reason(
+        "The record carries no readable update time, so its age cannot be compared.",
+        "Save the record once in Pipedrive, then replay the failure.",
+    ),
+    "unusable_text": Reason(
+        "A text holds characters that cannot be stored or sent: a NUL or half a surrogate pair.",
+        "Correct the text in Pipedrive; the next change brings the record over.",
+    ),
+    "too_long": Reason(
+        "A value is longer than Hull or Pipedrive accept.",
+        "Shorten the value at its source; the record's other fields were carried over.",
+    ),
+    "wrong_type": Reason(
+        "A field holds a value of another type than its definition says.",
+        "Correct the value in Pipedrive, or map another field; the record's other fields were carried over.",
+    ),
+    "option_unknown": Reason(
+        "A field names an option that its definition does not list.",
+        "Refresh by fetching again; if it stays, add the option in Pipedrive or choose another value.",
+    ),
+    "field_missing": Reason(
+        "A mapped field is not part of the record.",
+        "The field was deleted in Pipedrive, or renamed to a new one: correct the mapping in the settings.",
+    ),
+    "duplicate_claim": Reason(
+        "Another record already holds this e-mail, domain or external id; this one travels by its Pipedrive id alone.",
+        "Merge the two records in Pipedrive, or correct the value on one of them.",
+    ),
+    "shared_domain": Reason(
+        "The domain belongs to a mail or page service that many organizations use, so it identifies nobody.",
+        "Enter the organization's own web site; until then it travels by its Pipedrive id alone.",
+    ),
+    "deleted_in_pipedrive": Reason(
+        "The record is deleted in Pipedrive, so it is neither brought to Hull nor written to.",
+        "Nothing to do; restore it in Pipedrive if it should be synchronised.",
+    ),
+    "unchanged": Reason("Nothing that is mapped differs from what was carried over last.", "Nothing to do."),
+    "shell_created": Reason(
+        "An Organization that was not known yet is referenced by a Person; an empty Account stands in for it.",
+        "Nothing to do: the fetch of Organizations fills it.",
+    ),
+    "gone": Reason(
+        "Pipedrive no longer has this record, or it is not visible to the connected user.",
+        "Check the record in Pipedrive; undelete it or widen its visibility if it should be synchronised.",
+    ),
+    "deleted": Reason(
+        "The record was deleted in Pipedrive.",
+        "Nothing to do: with support for deletions on, Hull shows when; it comes back by itself when it is restored.",
+    ),
+    "deletion_not_supported": Reason(
+        "The record was deleted in Pipedrive, and the settings do not ask for deletions in Hull.",
+        "Nothing to do; switch on support for deletions in the settings to mark later ones in Hull.",
+    ),
+    "merged": Reason(
+        "The record was merged into another one in Pipedrive, and Hull was asked to do the same.",
+        "Nothing to do: the other one was read and delivered again.",
+    ),
+    "merge_not_joined": Reason(
+        "The record was merged into another one in Pipedrive, but Hull keeps the two apart: their external ids differ.",
+        "Merge the two in Hull, or correct the external id; until then the one that went is treated as deleted.",
+    ),
+    "too_many_missing": Reason(
+        "A full fetch did not list so many known records that they are not taken for deleted.",
+        "Check what the connected user may see in Pipedrive; if they were deleted, replay the failure, else discard it.",
+    ),
+    "not_synchronised": Reason(
+        "The webhook is about something that is neither a Person nor an Organization.",
+        "Nothing to do; subscribe to persons and organizations only to stop these.",
+    ),
+    "gap_repaired": Reason(
+        "Records had changed in Pipedrive and no webhook had told of them; the incremental fetch brought them to Hull.",
+        "Nothing is missing. If it happens again, see how the webhooks stand: pipeline connectors webhooks CONNECTOR.",
+    ),
+    "webhook_malformed": Reason(
+        "The body is not what Pipedrive's webhooks of version 2.0 look like.",
+        "The event names the delivery, which keeps the body for 30 days; see that nothing rewrites webhooks on the way.",
+    ),
+    "webhook_old_format": Reason(
+        "The webhook is of version 1.0, which says values in other shapes.",
+        "Nothing is lost: its record is read again. Take the webhook of version 1.0 away in Pipedrive; ours is of 2.0.",
+    ),
+    "webhook_future_dated": Reason(
+        "The webhook claims a moment that lies ahead of the database's clock, so nothing tells whether it is the newest.",
+        "Nothing is lost: its record is read again. If it happens often, check the clock of the database's machine.",
+    ),
+    "webhook_other_company": Reason(
+        "The webhook is of another Pipedrive company than the connector: its ids mean other records here.",
+        "Take the webhook to this address away in the other company.",
+    ),
+    "webhook_missing": Reason(
+        "Pipedrive had no webhook to this connector any more; it deletes one that failed for three days.",
+        "It is made again by itself, and what changed meanwhile is fetched; keep PUBLIC_URL reachable from outside.",
+    ),
+    "webhook_paused": Reason(
+        "Pipedrive has stopped the webhook for a while, as it does for 30 minutes after ten failed deliveries.",
+        "It is made again by itself, and what changed meanwhile is fetched; look why deliveries failed, in the web log.",
+    ),
+    "webhook_moved": Reason(
+        "The webhook pointed elsewhere, asked for something else or knew older credentials.",
+        "It is made again by itself, and what changed meanwhile is fetched; leave the connector's webhooks as they are.",
+    ),
+    "webhook_failing": Reason(
+        "The last delivery of the webhook was not answered with success.",
+        "It is made again by itself, and what changed meanwhile is fetched; look why deliveries failed, in the web log.",
+    ),
+    "webhook_silent": Reason(
+        "Records changed in Pipedrive of which no webhook told.",
+        "It is made again by itself; check that nothing between Pipedrive and PUBLIC_URL swallows requests.",
+    ),
+    "webhook_healed": Reason(
+        "The webhook was made again, and what changed since it was last sound is fetched.", "Nothing to do."
+    ),
+    "webhooks_forbidden": Reason(
+        "The connected user may not manage webhooks, so changes arrive with fetches alone.",
+        "Connect with an administrator of Pipedrive; nothing else waits for it.",
+    ),
+    "two_records_one_hull_id": Reason(
+        "Hull has merged two records that are still two in Pipedrive.",
+        "Merge them in Pipedrive too, or tell them apart in Hull; until then only the first one is sent back.",
+    ),
+    # Outgoing
+    "outgoing_unknown_record": Reason(
+        "This User or Account has no known counterpart in Pipedrive yet.",
+        "Fetch Persons and Organizations first, so that known records are linked.",
+    ),
+    "not_in_segment": Reason(
+        "The record is in none of the synchronised segments.",
+        "Add one of its segments to the synchronised segments in the settings, or the record to one of them.",
+    ),
+    "no_outgoing_mapping": Reason(
+        "No outgoing attributes are set.", "Add outgoing attributes in the settings; until then nothing is sent."
+    ),
+    "not_writable": Reason(
+        "A mapped field is one that Pipedrive fills itself and accepts no value for.",
+        "Take the field out of the outgoing attributes, or map another one.",
+    ),
+    "name_missing": Reason(
+        "Pipedrive keeps no record without a name, and Hull has none to give.",
+        "Give the record a name, an e-mail or a domain in Hull.",
+    ),
+    "no_hull_id": Reason(
+        "A message from Hull carries no id of the User or Account.",
+        "Send the record again from Hull; if it stays, report the message to Hull.",
+    ),
+    "refused_by_pipedrive": Reason(
+        "Pipedrive read the write and refused it.",
+        "Read Pipedrive's own words in the failure, correct the value at its source, then replay.",
+    ),
+    # Pages and connections
+    "page_not_json": Reason(
+        "Pipedrive answered with something that is not JSON, or was cut off on the way.",
+        "Tried again by itself; if it persists, look at the excerpt in the failure and at Pipedrive's status page.",
+    ),
+    "page_malformed": Reason(
+        "Pipedrive answered JSON without a list of records where one belongs.",
+        "Look at the excerpt in the failure; if it persists, ask Pipedrive's support.",
+    ),
+    "page_repeats": Reason(
+        "Pipedrive gave the same page cursor twice, so the walk would never end.",
+        "The run was stopped where it stands; replay the failure to go on from the last good page.",
+    ),
+    "html_answer": Reason(
+        "An HTML page came instead of data, as Pipedrive's edge sends when it blocks or is in maintenance.",
+        "The work waits and is tried again by itself; lower the request rate if it happens often.",
+    ),
+    "remote_unavailable": Reason(
+        "The remote system could not be reached, took too long or answered with a server error.",
+        "Tried again by itself with growing pauses; check the remote system's status page if it lasts.",
+    ),
+    "remote_unreachable": Reason(
+        "No connection to the remote system could be made; nothing was sent.",
+        "Tried again by itself; check name resolution, proxy and firewall if it lasts.",
+    ),
+    "body_too_large": Reason(
+        "The answer was larger than any page of records can be, and was not read to its end.",
+        "Ask the remote system's support; nothing of this answer was carried over.",
+    ),
+    "daily_budget_spent": Reason(
+        "Pipedrive's daily budget of tokens is spent, by all users and apps of the company together, or kept for live work.",
+        "Goes on by itself when the budget returns at Pipedrive's midnight; `pipeline budget` shows what was spent here.",
+    ),
+    "host_refused": Reason(
+        "A credential or a message names a host that may not be called.",
+        "Connect again; if the host is right, add it to the allow-list in the environment.",
+    ),
+    "rate_limited": Reason(
+        "Pipedrive asked for a pause: too many requests in two seconds.",
+        "Goes on by itself after the pause; nothing to do.",
+    ),
+    "bad_request": Reason(
+        "The remote system refused the request itself.",
+        "Read the remote's words in the failure; a mapped field may have been deleted.",
+    ),
+    "unauthorized": Reason(
+        "Unauthorized: the remote system no longer accepts the credentials.",
+        "Open Credentials and connect again, to the same Pipedrive account; work waits and then goes on.",
+    ),
+    "forbidden": Reason(
+        "The connected user may not do this.",
+        "Connect with an administrator of Pipedrive, or widen the user's permissions.",
+    ),
+    "payment_required": Reason(
+        "The company's account at the remote system is not open.", "Settle the account with the vendor, then resume."
+    ),
+    "credential_missing": Reason(
+        "A credential of this connector was never stored.",
+        "Add the connector again with its Hull secret and its Pipedrive token, then resume it.",
+    ),
+    "secret_unreadable": Reason(
+        "A stored credential cannot be decrypted with the keys in force.",
+        "Put the key it was encrypted with back into SECRET_KEYS, or store the credential again; then resume.",
+    ),
+    "hull_refused": Reason(
+        "Hull refused the connector's id and secret.",
+        "Check organization, connector id and secret in Hull, and add the connector again with the right ones.",
+    ),
+    # Authorisation
+    "not_connected": Reason(
+        "The connector is not connected to Pipedrive yet.",
+        "Open Credentials and connect an administrator of Pipedrive; work waits and then goes on.",
+    ),
+    "uninstalled": Reason(
+        "The app was uninstalled in Pipedrive by the user who had connected it.",
+        "Open Credentials and connect again, to the same Pipedrive account; work waits and then goes on.",
+    ),
+    "authorisation_denied": Reason(
+        "Access to Pipedrive was not granted.", "Open Credentials again and choose to allow; nothing was changed."
+    ),
+    "authorisation_expired": Reason(
+        "This authorisation was not begun here, took longer than ten minutes, or was finished already.",
+        "Open Credentials again and start over; nothing was changed.",
+    ),
+    "code_refused": Reason(
+        "Pipedrive did not turn the answer of the authorisation into access.",
+        "Open Credentials again and start over. If it stays, whoever runs the connector compares PUBLIC_URL with the "
+        "callback URL in the app's settings at Pipedrive.",
+    ),
+    "scope_missing": Reason(
+        "The app may do less in Pipedrive than the connector needs.",
+        "Whoever runs the connector adds the missing scopes in the app's settings at Pipedrive; then connect again.",
+    ),
+    "not_administrator": Reason(
+        "Whoever authorised us is no administrator in Pipedrive, so webhooks and some records would stay out of reach.",
+        "Sign in to Pipedrive as an administrator, or ask for those permissions first; then connect again.",
+    ),
+    "other_company": Reason(
+        "This is another company than the one the connector belongs to: records of two companies would be mixed up.",
+        "Sign in to the company the connector belongs to and connect again; for the other company add a connector.",
+    ),
+    "grant_malformed": Reason(
+        "Pipedrive's answer held no usable tokens.", "Try again in a few minutes; if it stays, ask Pipedrive's support."
+    ),
+    "credentials_replaced": Reason(
+        "The credentials were replaced while they were in use.", "Tried again by itself with the new ones."
+    ),
+    "app_missing": Reason(
+        "This installation has no app at Pipedrive to authorise.",
+        "Set PIPEDRIVE_CLIENT_ID and PIPEDRIVE_CLIENT_SECRET and restart; resume a connector that paused meanwhile.",
+    ),
+    "app_refused": Reason(
+        "Pipedrive refused the client id and secret of the app.",
+        "Correct PIPEDRIVE_CLIENT_ID and PIPEDRIVE_CLIENT_SECRET and restart; then resume the connector.",
+    ),
+    # The engine
+    "worker_lost": Reason(
+        "The worker died on every attempt of this stage.",
+        "Look for out-of-memory kills; replay after the cause is gone.",
+    ),
+    "internal_error": Reason(
+        "A defect of the pipeline itself.",
+        "Keep the failure with its traceback and report it; replay after the fix.",
+    ),
+    "cancelled": Reason("An operator cancelled the run.", "Start a new fetch when wanted."),
+    "connector_paused": Reason(
+        "The connector is paused.", "Resume it with `pipeline connectors resume`; the waiting work then goes on."
+    ),
+    "run_in_progress": Reason(
+        "A fetch of this kind is under way already.",
+        "Nothing to do: it brings everything; cancel it first if a fresh one is wanted.",
+    ),
+    "database_unavailable": Reason(
+        "PostgreSQL could not be reached, or broke off.",
+        "Tried again by itself; check the database's health, connections and disk if it lasts.",
+    ),
+    "redis_unavailable": Reason(
+        "Redis could not be reached, or broke off.",
+        "Tried again by itself; check Redis if it lasts. No work is lost: it stands in PostgreSQL.",
+    ),
+    "stale_overwrite": Reason(
+        "Two writers crossed: Hull showed an older value for a moment.",
+        "Nothing to do: the newest state was sent again.",
+    ),
+    "lease_lost": Reason(
+        "Another worker took this batch over.", "Nothing to do; lengthen LEASE_S if it happens often."
+    ),
+}
+
+
+def describe(code: str) -> str:
+    """The meaning and the advice of a reason code, as one text."""
+    reason = REASONS[code]
+    return f"{reason.meaning} {reason.advice}"
