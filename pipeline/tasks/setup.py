@@ -242,14 +242,7 @@ def _put_in_force(
     schedules.plan(session, connectors.get_connector(session, connector_key), chosen)
     if not history or _day(read_settings(history[0].document)) != _day(chosen):
         batches.try_now(session, connector_key)
-    if not history or _day(read_settings(history[0].document)) != _day(chosen):
-        batches.try_now(session, connector_key)
     return connectors.add_settings(session, connector_key, written, author=author)
-
-
-def _day(chosen: ConnectorSettings) -> tuple[int, float]:
-    """What decides how long a fetch waits for the next day."""
-    return chosen.daily_tokens, chosen.live_reserve
 
 
 def _day(chosen: ConnectorSettings) -> tuple[int, float]:
