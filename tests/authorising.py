@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from werkzeug.test import Client, TestResponse
 
 from pipeline import settings as settings_room
@@ -41,7 +42,9 @@ class Person:
         from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when it is imported
 
         self.world = world
+        logging = structlog.get_config()  # an app sets up its own; a test that reads the lines keeps on reading
         self.web = create_app(wake=lambda: None)
+        structlog.configure(**logging)
         self.door = self.web.test_client()
         self.pipedrive = Client(world.pipedrive)
 

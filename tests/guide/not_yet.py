@@ -6,7 +6,6 @@ A line leaves this table together with its sentence in docs/guide.md, when a tes
 from __future__ import annotations
 
 NOT_YET: tuple[tuple[str, str, str], ...] = (
-    ("Add a new Pipedrive Connector", "authorizing in Pipedrive from the Credentials tab.", "OAuth"),
     ("Add a new Pipedrive Connector", "creating the connector by Hull's first notification.", "setup from Hull"),
     (
         "User Identity",

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from flask.testing import FlaskClient
 
-from db.connector import remove_rows_of
+from db.connector import get_connector, remove_rows_of
 from db.session import transaction
+from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
+from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app
+from tests.guide.people import add_ada
 from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
 
 GIVEN = {"hull_organization": "hull.test", "hull_id": CONNECTOR_ID}
+
+
+@pytest.fixture
+def fresh(world: World) -> Iterator[Person]:
+    """Somebody in front of a connector that was added and not authorised yet."""
+    without_connector(world)
+    made = world.room("setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
+    world.connector_key = made.key
+    with installed_app(world):
+        yield Person(world)
+
+
+def states(world: World) -> list[tuple[str, str | None]]:
+    return [tuple(row) for row in world.rows("SELECT state, pause_reason FROM connectors")]
 
 
 def without_connector(world: World) -> None:
@@ -23,13 +42,72 @@ def test_the_manifest_offers_every_setting(door: FlaskClient) -> None:
     offered = door.get("/manifest.json").get_json()
 
     assert offered["readme"] == "readme.md"
-    assert {row["name"] for row in offered["private_settings"]} == set(ConnectorSettings.model_fields)
+    assert {row["name"] for row in offered["private_settings"]} == {*ConnectorSettings.model_fields, "oauth"}
 
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "Whoever runs the connector adds it with its Hull credentials and the API token of a Pipedrive administrator:"
-    " pipeline connectors add.",
+    "Whoever runs the connector adds it with its Hull credentials: pipeline connectors add.",
+)
+def test_hulls_credentials_make_a_connector(world: World) -> None:
+    without_connector(world)
+
+    made = world.room("setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
+
+    assert (made.name, made.id, made.pipedrive_company) == ("acme", CONNECTOR_ID, None)
+
+
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "Open Credentials and authorise: the window goes to Pipedrive, asks for your consent and comes back to say which"
+    " company is connected.",
+)
+def test_authorising_joins_the_connector_to_its_company(fresh: Person, door: FlaskClient) -> None:
+    (button,) = [row for row in door.get("/manifest.json").json["private_settings"] if row["name"] == "oauth"]
+
+    begun = fresh.door.get(button["url"], query_string=VOUCHED)
+    page = fresh.door.get(fresh.decide(begun))
+
+    assert f"connected to {fresh.world.company.domain}.pipedrive.com" in page.text
+    assert states(fresh.world) == [("active", None)]
+
+
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector", "Until it is authorised, the status asks for it and the connector's work waits."
+)
+def test_without_authorisation_nothing_is_done_and_nothing_lost(fresh: Person) -> None:
+    add_ada(fresh.world)
+    fresh.world.start(Entity.PERSON)
+    fresh.world.work()
+    before = fresh.world.users()
+    status = fresh.door.get("/status", query_string=VOUCHED).json
+
+    fresh.authorise()
+    fresh.world.work()
+
+    assert (before, len(fresh.world.users())) == ({}, 1)
+    assert status["status"] == "setupRequired"
+    assert "Open Credentials" in status["messages"][0]
+
+
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "A link from pipeline connectors authorize leads through the same steps, for ten minutes.",
+)
+def test_a_link_does_the_same(fresh: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = fresh.world.room("authorisation")
+    with transaction() as session:
+        link = room.invite(get_connector(session, fresh.world.connector_key)).removeprefix(PUBLIC_URL)
+
+    assert fresh.door.get(fresh.decide(fresh.door.get(link))).status_code == 200
+    assert room.INVITATION_S == 600
+    monkeypatch.setattr(room, "INVITATION_S", -1)
+    assert fresh.door.get(link).status_code == 401
+
+
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "The API token of a Pipedrive administrator, given when the connector is added, does instead.",
 )
 def test_right_credentials_make_a_connector(world: World) -> None:
     without_connector(world)

@@ -9,9 +9,10 @@ import pytest
 from db.connector import Connector, get_connector, settings_history
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_ada, fetch_all
-from tests.world import API_TOKEN, World
+from tests.world import World
 
 
 def connector_of(world: World) -> Connector:
@@ -29,9 +30,10 @@ def lose_access(world: World) -> None:
 
 
 def regain_access(world: World) -> None:
-    """A person enters new credentials, which Pipedrive accepts."""
+    """A person opens Credentials and authorises again."""
     world.pipedrive.faults.rules.clear()
-    world.room("setup").change_credentials(connector_of(world), pipedrive_token=API_TOKEN)
+    with installed_app(world):
+        assert Person(world).authorise().status_code == 200
 
 
 @pytest.mark.guide(
@@ -49,18 +51,21 @@ def test_refused_credentials_are_told(world: World, log: list[Any]) -> None:
 
 @pytest.mark.guide(
     "I didn't get any updates from recently updated Persons or Organizations into Hull",
-    "Give it new ones, of the same Pipedrive company; those of another company are refused.",
+    "Open Credentials and authorise again, for the same Pipedrive account: another company is refused.",
 )
 def test_only_the_same_company_is_accepted(world: World) -> None:
     lose_access(world)
-    setup = world.room("setup")
-    world.change_rows("UPDATE connectors SET pipedrive_company = 'https://other.pipedrive.com'")
     world.pipedrive.faults.rules.clear()
+    home = connector_of(world).pipedrive_company
+    world.change_rows("UPDATE connectors SET pipedrive_company = 'https://other.pipedrive.com'")
+    with installed_app(world):
+        refused = Person(world).authorise()
+        paused = connector_of(world).state
+        world.change_rows("UPDATE connectors SET pipedrive_company = :home", home=home)
+        accepted = Person(world).authorise()
 
-    with pytest.raises(setup.SetupRefused, match="other company"):
-        setup.change_credentials(connector_of(world), pipedrive_token=API_TOKEN)
-
-    assert connector_of(world).state == "paused"
+    assert (refused.status_code, "another company" in refused.text, paused) == (400, True, "paused")
+    assert (accepted.status_code, connector_of(world).state) == (200, "active")
 
 
 @pytest.mark.guide(

@@ -7,8 +7,23 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
+from tests.authorising import Person, installed_app
 from tests.guide.people import add_ada
 from tests.world import World
+
+
+@pytest.mark.guide(
+    "Permissions",
+    "Whoever authorises without being an administrator is refused, is told so, and nothing is changed.",
+)
+def test_only_an_administrator_may_authorise(world: World) -> None:
+    before = world.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
+    world.pipedrive.grants.switches.user_id = next(user.id for user in world.company.users if not user.admin)
+    with installed_app(world):
+        page = Person(world).authorise()
+
+    assert (page.status_code, "administrator" in page.text) == (400, True)
+    assert world.rows("SELECT name, ciphertext FROM credentials ORDER BY name") == before
 
 
 @pytest.mark.guide("Permissions", "If that user may not do something, the connector pauses and says so.")
