@@ -14,20 +14,19 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs
 
-from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 from structlog.contextvars import bound_contextvars
 
 from db import authorisation
 from db import connector as connectors
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
-from db.schedule import Schedule
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction
 from pipeline.errors import ConfigurationError
 from pipeline.settings import settings
 from pipeline.tasks.company import Company, join, read_company
+from pipeline.tasks.schedules import request_catch_up
 from pipeline.tasks.setup import go_on, heal
 from pipeline.tasks.stage import pause_connector
 from pipeline.telemetry import logger
@@ -107,7 +106,7 @@ def finish(query: str) -> Authorised:
     with transaction() as session:
         connector = _keep(session, connector_key, grant, company)
         heal(connector, "pipedrive")
-        fetch_soon(session, connector_key)
+        request_catch_up(session, connector_key)  # so that it shows within minutes that data flows again
     logger().info(
         "connector.authorised", connector_id=connector.id, company_id=company.id, pipedrive_user_id=company.user_id
     )
@@ -118,12 +117,6 @@ def finish(query: str) -> Authorised:
         user_id=company.user_id,
         waits_for=connector.pause_reason if connector.state == "paused" else None,
     )
-
-
-def fetch_soon(session: Session, connector_key: int) -> None:
-    """Let the next look at the schedules fetch what changed, so that it shows within minutes that data flows again."""
-    mine = update(Schedule).where(Schedule.connector_key == connector_key, Schedule.kind == "incremental")
-    session.execute(mine.values(next_run_at=func.now()))
 
 
 def withdraw(company_id: int, user_id: int | None) -> list[str]:
