@@ -14,6 +14,7 @@ from sandbox.pipedrive.payload import KEPT, permitted_users
 
 ACTIONS = {"create": "added", "change": "updated", "delete": "deleted"}
 RENAMED = {"emails": "email", "phones": "phone"}
+RESHAPED = {"custom_fields", "label_ids", "visible_to"}
 TIMES = ("add_time", "update_time")
 
 
@@ -55,7 +56,10 @@ def _meta(company: Company, event: Event, subscription: dict[str, Any]) -> dict[
 def _described(entity: Entity, record: Record | None, fields: dict[str, Field]) -> Record | None:
     if record is None:
         return None
-    described = {RENAMED.get(key, key): record[key] for key in KEPT[entity] if key in record and key != "custom_fields"}
+    described = {RENAMED.get(key, key): record[key] for key in KEPT[entity] if key in record and key not in RESHAPED}
+    labels, visible_to = record.get("label_ids"), record.get("visible_to")
+    described["label"] = labels[0] if isinstance(labels, list) and labels else None
+    described["visible_to"] = None if visible_to is None else str(visible_to)
     for key in TIMES:
         if isinstance(described.get(key), str):
             described[key] = described[key].replace("T", " ").removesuffix("Z")
