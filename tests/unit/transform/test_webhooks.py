@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -164,12 +164,74 @@ class TestAHead:
         assert decode_head(first).event_id == decode_head(again).event_id
         assert decode_head(first).event_id != decode_head(other).event_id
 
+    def test_claims_the_later_of_when_it_was_sent_and_when_its_record_changed(self) -> None:
+        sent = webhook(ada(), PERSON_FIELDS, timestamp="2026-02-01T09:30:05Z")
+        changed = webhook(ada(update_time="2026-02-01T09:30:09Z"), PERSON_FIELDS, timestamp="2026-02-01T09:30:05Z")
+        gone = webhook(None, PERSON_FIELDS, action="delete", previous={"id": 1}, timestamp="2026-02-01T09:30:05Z")
+
+        assert [decode_head(body).latest_ms % 60_000 for body in (sent, changed, gone)] == [5_000, 9_000, 5_000]
+
     @pytest.mark.parametrize("entity", ["deal", "note", "user"])
     def test_of_anything_else_is_skipped(self, entity: str) -> None:
         with pytest.raises(Skip) as skipped:
             decode_head(webhook(ada(), PERSON_FIELDS, entity=entity))
 
         assert skipped.value.reason == "not_synchronised"
+
+
+class TestTheOldFormat:
+    BODY: ClassVar[dict[str, Any]] = {
+        "v": 1,
+        "meta": {
+            "v": 1,
+            "action": "updated",
+            "object": "person",
+            "id": 12,
+            "timestamp": 1769938200,
+            "webhook_id": "77",
+        },
+        "retry": 0,
+        "current": {"id": 12, "name": "Ada"},
+        "previous": {"id": 12},
+        "event": "updated.person",
+    }
+
+    def test_names_a_record_and_nothing_that_may_be_used(self) -> None:
+        head = decode_head(self.BODY)
+
+        assert (head.entity, head.pipedrive_id, head.sent_at_ms, head.is_old_format) == (
+            Entity.PERSON,
+            12,
+            1769938200000,
+            True,
+        )
+        with pytest.raises(Rejected, match="version"):
+            decode_webhook(self.BODY, PERSON_FIELDS)
+
+    @pytest.mark.parametrize(
+        ("word", "action"),
+        [
+            ("added", WebhookAction.CREATE),
+            ("updated", WebhookAction.CHANGE),
+            ("merged", WebhookAction.CHANGE),
+            ("deleted", WebhookAction.DELETE),
+        ],
+    )
+    def test_says_the_actions_in_its_own_words(self, word: str, action: WebhookAction) -> None:
+        assert decode_head(self.BODY | {"meta": self.BODY["meta"] | {"action": word}}).action is action
+
+    @pytest.mark.parametrize("record_id", [12, "12"])
+    def test_is_one_event_over_all_tries_and_another_with_the_next_change(self, record_id: object) -> None:
+        """Its `meta.id` is the record's, and no name of an event."""
+        first = self.BODY | {"meta": self.BODY["meta"] | {"id": record_id}}
+        later = first | {"current": {"id": 12, "name": "Ada L."}}
+
+        assert decode_head(first).event_id == decode_head(first | {"retry": 2}).event_id
+        assert decode_head(first).event_id != decode_head(later).event_id
+
+    def test_of_anything_else_is_skipped(self) -> None:
+        with pytest.raises(Skip):
+            decode_head(self.BODY | {"meta": self.BODY["meta"] | {"object": "deal"}})
 
 
 def nested(depth: int) -> Any:

@@ -1,0 +1,96 @@
+"""Deliveries become changes in one order, so that several may fold at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Thread
+
+from sqlalchemy import text
+
+from db import change as changes
+from db import delivery as deliveries
+from db.change import Told
+from db.session import transaction
+from tests.world import World
+
+BEHIND_ME = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_blocking_pids(pid) @> ARRAY[pg_backend_pid()]"
+PATIENCE = 20_000
+
+
+def told(world: World, record_ids: Sequence[int]) -> list[Told]:
+    with transaction() as session:
+        kept = [deliveries.keep_delivery(session, world.connector_key, "pipedrive", f"{n}", b"{}") for n in record_ids]
+    return [
+        Told(
+            delivery_id=delivery_id or 0,
+            entity="person",
+            record_id=str(record_id),
+            rank=1,
+            is_usable=True,
+            is_created=False,
+        )
+        for record_id, delivery_id in zip(record_ids, kept, strict=True)
+    ]
+
+
+def test_two_that_fold_the_same_records_the_other_way_round_do_not_lock_each_other_out(world: World) -> None:
+    one, two = told(world, [1, 2])
+
+    def fold_backwards() -> None:
+        with transaction() as session:
+            changes.fold_webhooks(session, [two, one])
+
+    other = Thread(target=fold_backwards)
+    with transaction() as session:
+        session.execute(text("SET LOCAL lock_timeout = '5s'"))
+        changes.fold_webhooks(session, [one])
+        other.start()
+        for _ in range(PATIENCE):  # until the other one stands in line, behind the first record
+            if session.execute(text(BEHIND_ME)).scalar_one():
+                break
+        changes.fold_webhooks(session, [two])
+    other.join()
+
+    rows = world.rows("SELECT record_id, revision FROM changes ORDER BY record_id")
+    assert [tuple(row) for row in rows] == [("1", 2), ("2", 2)]
+
+
+def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(world: World) -> None:
+    one, two = told(world, [1, 2])
+    with transaction() as session:
+        changes.fold_webhooks(session, [two])
+        changes.fold_webhooks(session, [one])
+    world.room("live").dispatch_changes()
+    (batch,) = world.rows("SELECT id FROM batches")
+
+    def clear() -> None:
+        with transaction() as session:
+            changes.clear_changes(session, batch.id)
+
+    other = Thread(target=clear)
+    with transaction() as session:
+        session.execute(text("SET LOCAL lock_timeout = '5s'"))
+        changes.fold_webhooks(session, [one])
+        other.start()
+        for _ in range(PATIENCE):
+            if session.execute(text(BEHIND_ME)).scalar_one():
+                break
+        changes.fold_webhooks(session, [two])
+    other.join()
+
+    rows = world.rows("SELECT record_id, batch_id FROM changes ORDER BY record_id")
+    assert [tuple(row) for row in rows] == [("1", None), ("2", None)]
+
+
+def test_a_hint_takes_the_payload_away_whenever_it_was_sent(world: World) -> None:
+    (one,) = told(world, [1])
+    with transaction() as session:
+        changes.fold_webhooks(session, [one])
+        usable = session.execute(text("SELECT payload IS NOT NULL FROM changes")).scalar_one()
+        hint = Told(
+            delivery_id=one.delivery_id, entity="person", record_id="1", rank=0, is_usable=False, is_created=True
+        )
+        changes.fold_webhooks(session, [hint])
+
+    (row,) = world.rows("SELECT payload, rank, is_created, revision FROM changes")
+    assert (usable, tuple(row)) == (True, (None, 1, True, 2))
