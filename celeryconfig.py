@@ -54,7 +54,8 @@ broker_transport_options = (
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 
 worker_send_task_events = True
-task_send_sent_event = False  # Flower shows when a task was received; three more messages a batch would tell nothing else
+# Flower shows when a task was received; that it was sent would be three more messages a batch.
+task_send_sent_event = False
 task_track_started = True
 beat_enable_remote_control = True
 
@@ -63,12 +64,19 @@ task_default_queue = "control"
 task_default_exchange = "control"
 task_default_routing_key = "control"
 task_create_missing_queues = False
-imports = ("pipeline.tasks.incoming", "pipeline.tasks.outgoing", "pipeline.tasks.control", "pipeline.tasks.schedules")
+imports = (
+    "pipeline.tasks.incoming",
+    "pipeline.tasks.outgoing",
+    "pipeline.tasks.control",
+    "pipeline.tasks.schedules",
+    "pipeline.tasks.shells",
+)
 
 # Beat only ticks. What is due is decided and claimed in SQL, so two beats, or a late one, change nothing.
 beat_schedule = {
     "sweep": {"task": "control.sweep", "schedule": settings().sweep_s, "options": {"expires": 10}},
     "start_scheduled": {"task": "control.start_scheduled", "schedule": 30.0, "options": {"expires": 30}},
+    "fill_shells": {"task": "control.fill_shells", "schedule": 30.0, "options": {"expires": 30}},
     "resolve_hull_ids": {"task": "control.resolve_hull_ids", "schedule": 30.0, "options": {"expires": 30}},
     "ensure_webhooks": {"task": "control.ensure_webhooks", "schedule": 900.0, "options": {"expires": 600}},
     "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},

@@ -68,6 +68,8 @@ class IdMapping(Base):
     absences: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """How many answers in a row left this id out, though it was asked for; any answer that has it counts from 0 again."""
     deleted_at: Mapped[datetime | None]
+    asked_at: Mapped[datetime | None]
+    """When a shell was last asked for by its id."""
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     resolve_at: Mapped[datetime | None] = mapped_column(server_default=func.now())

@@ -14,6 +14,7 @@ from db import id_mapping
 from db import sync_event as sync_events
 from db.id_mapping import IdMapping, MappingCount, mapping_counts
 from db.session import transaction
+from db.shell import shell_ages
 from db.sync_event import SyncEvent
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
@@ -42,14 +43,37 @@ EVENT = (
 )  # fmt: skip
 
 
-@click.group(name="mappings")
-def mappings() -> None:
+@click.group(name="mappings", invoke_without_command=True)
+@click.option("--shells", is_flag=True, help="Accounts known by their Pipedrive id alone: how many, and how old.")
+@json_option
+@click.pass_context
+def mappings(context: click.Context, *, shells: bool) -> None:
     """The id map: which User is which Person, which Account is which Organization.
 
     \b
     Example:
       pipeline mappings show acme
+      pipeline mappings --shells
     """
+    if shells and context.invoked_subcommand is None:
+        _show_shells()
+    elif context.invoked_subcommand is None:
+        say(context.get_help())
+
+
+def _show_shells() -> None:
+    open_database()
+    with transaction() as session:
+        found = [asdict(each) for each in shell_ages(session)]
+    show(
+        found,
+        lambda: table(
+            "Shells",
+            ("connector", "shells", "the oldest since", "over two minutes old"),
+            [(each["connector"], each["shells"], moment(each["oldest"]), each["late"]) for each in found],
+            empty="No shells: every Organization that a Person belongs to has been read.",
+        ),
+    )
 
 
 @mappings.command(name="show")

@@ -61,7 +61,7 @@ REASONS: dict[str, Reason] = {
     "unchanged": Reason("Nothing that is mapped differs from what was carried over last.", "Nothing to do."),
     "shell_created": Reason(
         "An Organization that was not known yet is referenced by a Person; an empty Account stands in for it.",
-        "Nothing to do: the fetch of Organizations fills it.",
+        "Nothing to do: it is read within a minute or two, or by the fetch of Organizations that is under way.",
     ),
     "gone": Reason(
         "Pipedrive no longer has this record, or it is not visible to the connected user.",

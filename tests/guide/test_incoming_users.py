@@ -76,6 +76,18 @@ def test_the_shell_is_filled(world: World) -> None:
     assert world.users()[ada]["account_id"] == shell
 
 
+@pytest.mark.guide("Incoming Users", "The connector sees to that by itself, within a minute or two.")
+def test_a_shell_fills_itself(world: World) -> None:
+    """The tick comes every thirty seconds; see `celeryconfig.py`."""
+    world.company.create_person(name="Ada", org_id=(acme := add_acme(world)))
+    world.fetch(Entity.PERSON)
+
+    world.room("shells").fill_shells()
+    world.work()
+
+    assert world.accounts()[acme]["pipedrive/name"]
+
+
 @pytest.mark.guide("Incoming Users", "Whoever runs the connector starts a fetch by hand: pipeline fetch persons.")
 def test_a_fetch_by_hand(world: World) -> None:
     from pipeline.cli.program import program  # noqa: PLC0415 - Celery reads its settings when it is imported

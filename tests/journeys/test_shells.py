@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from click.testing import CliRunner
+
+from pipeline.cli.program import program
 from pipeline.domain.kinds import Entity
-from tests.journeys.people import fill
+from tests.journeys.people import age, fill
 from tests.world import World
 
 
@@ -109,3 +113,101 @@ def test_a_person_who_changes_organization_is_linked_to_the_new_one(world: World
     world.fetch(Entity.PERSON, changed_only=True)
 
     assert world.users()[1]["account_id"] == world.accounts()[1]["id"]
+
+
+def fill_shells(world: World) -> None:
+    """The tick, and what it sets going."""
+    world.room("shells").fill_shells()
+    world.work()
+
+
+def causes(world: World) -> list[str]:
+    return [row.cause for row in world.rows("SELECT cause FROM runs WHERE entity = 'organization' ORDER BY id")]
+
+
+def known(world: World, organizations: int) -> None:
+    """So many Organizations were read, and everything is old enough for no catch-up to see it."""
+    fill(world, persons=0, organizations=organizations)
+    age(world, Entity.ORGANIZATION)
+    world.fetch(Entity.ORGANIZATION)
+
+
+def hire(world: World, organization: int) -> None:
+    """A Person of an Organization becomes known, as by a webhook."""
+    world.company.create_person(name="Ada", org_id=organization)
+    world.fetch(Entity.PERSON)
+
+
+def test_a_few_shells_are_read_by_their_ids(world: World) -> None:
+    known(world, 10)
+    new = world.company.create_organization(name="Brand new")["id"]
+    hire(world, new)
+    before = world.pipedrive.ledger.stats()["tokens_total"]
+
+    fill_shells(world)
+
+    assert organizations(world)[new] == "full"
+    assert world.accounts()[new]["pipedrive/name"] == "Brand new"
+    assert causes(world) == ["test"]
+    assert world.pipedrive.ledger.stats()["tokens_total"] - before == 10
+
+
+def test_more_than_a_fifth_are_fetched_with_all_the_others(world: World) -> None:
+    fill(world, persons=6, organizations=4)
+    world.fetch(Entity.PERSON)
+
+    fill_shells(world)
+
+    assert set(organizations(world).values()) == {"full"}
+    assert causes(world) == ["shells"]
+
+
+def test_while_organizations_are_fetched_shells_wait_for_it(world: World) -> None:
+    known(world, 10)
+    hire(world, world.company.create_organization(name="Brand new")["id"])
+    world.start(Entity.ORGANIZATION)
+
+    world.room("shells").fill_shells()
+
+    assert world.rows("SELECT 1 FROM changes") == []
+    assert causes(world) == ["test", "test"]
+
+
+def test_a_shell_that_pipedrive_does_not_show_is_gone_after_two_answers(world: World) -> None:
+    known(world, 10)
+    hidden = world.company.create_organization(name="Out of sight")["id"]
+    hire(world, hidden)
+    world.company.behaviour.unlink_persons = False
+    world.company.delete_organization(hidden)
+
+    fill_shells(world)
+    once = organizations(world)[hidden]
+    world.later()
+    world.work()
+
+    assert (once, organizations(world)[hidden]) == ("shell", "gone")
+
+
+def test_a_shell_that_cannot_be_filled_is_not_asked_for_at_every_tick(world: World) -> None:
+    known(world, 10)
+    broken = world.company.create_organization(name="Broken")["id"]
+    hire(world, broken)
+    world.company.put_raw("organization", {"id": broken, "name": "Broken", "update_time": "never"})
+    fill_shells(world)
+    before = world.pipedrive.ledger.stats()["tokens_total"]
+
+    fill_shells(world)
+
+    assert organizations(world)[broken] == "shell"
+    assert world.pipedrive.ledger.stats()["tokens_total"] == before
+
+
+def test_the_number_and_the_age_of_shells_are_told(world: World) -> None:
+    fill(world, persons=4, organizations=4)
+    world.fetch(Entity.PERSON)
+    world.change_rows("UPDATE id_mappings SET first_seen_at = now() - interval '1 hour' WHERE pipedrive_id < 3")
+
+    answer = CliRunner().invoke(program, ["mappings", "--shells", "--json"])
+
+    (told,) = json.loads(answer.stdout)
+    assert (told["connector"], told["shells"], told["late"]) == ("acme", 4, 2)

@@ -86,6 +86,7 @@ def upgrade() -> None:
     op.add_column("changes", sa.Column("is_created", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("id_mappings", sa.Column("absences", sa.SmallInteger(), server_default="0", nullable=False))
     op.add_column("id_mappings", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("id_mappings", sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index(
         "ix_id_mappings_merged",
         "id_mappings",
@@ -98,6 +99,7 @@ def downgrade() -> None:
     op.drop_column("changes", "is_created")
     op.drop_index("ix_deliveries_received", "deliveries")
     op.drop_index("ix_id_mappings_merged", "id_mappings")
+    op.drop_column("id_mappings", "asked_at")
     op.drop_column("id_mappings", "deleted_at")
     op.drop_column("id_mappings", "absences")
     for table in ("webhook_subscriptions", "token_ledger", "page_ids", "watermarks"):

@@ -1,0 +1,75 @@
+"""Shells that wait: Organizations known by their Pipedrive id alone, until somebody reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+ASK_AGAIN_S = 3600
+"""A shell that was asked for and still is one failed, or stands in a failed batch: it is asked for again, but not often."""
+
+_MINE = "connector_key = :c AND entity = :e AND state = 'shell'"
+_UNASKED = f"{_MINE} AND (asked_at IS NULL OR asked_at < now() - make_interval(secs => {ASK_AGAIN_S}))"
+
+_COUNT = text(f"""
+    SELECT count(*) FILTER (WHERE {_UNASKED}) AS waiting, count(*) FILTER (WHERE state = 'full') AS filled
+      FROM id_mappings WHERE connector_key = :c AND entity = :e""")  # noqa: S608 - conditions of ours
+
+_MARK = text(f"UPDATE id_mappings SET asked_at = now() WHERE {_UNASKED}")  # noqa: S608
+
+_ASK = text(f"""
+    WITH asked AS (UPDATE id_mappings SET asked_at = now() WHERE {_UNASKED} RETURNING pipedrive_id),
+         folded AS (INSERT INTO changes (connector_key, direction, entity, record_id, cause)
+                    SELECT :c, 'incoming', :e, pipedrive_id::text, 'shell' FROM asked ORDER BY pipedrive_id
+                    ON CONFLICT (connector_key, direction, entity, record_id) DO NOTHING)
+    SELECT count(*) FROM asked""")  # noqa: S608
+
+_WITH_SHELLS = text(f"""
+    SELECT key FROM connectors WHERE state = 'active' AND EXISTS (
+           SELECT 1 FROM id_mappings WHERE connector_key = connectors.key AND state = 'shell'
+              AND (asked_at IS NULL OR asked_at < now() - make_interval(secs => {ASK_AGAIN_S}))) ORDER BY key""")  # noqa: S608
+
+_AGES = text("""
+    SELECT c.name, count(*) AS shells, min(m.first_seen_at) AS oldest,
+           count(*) FILTER (WHERE m.first_seen_at < now() - interval '2 minutes') AS late
+      FROM id_mappings m JOIN connectors c ON c.key = m.connector_key
+     WHERE m.state = 'shell' AND (CAST(:key AS integer) IS NULL OR c.key = :key) GROUP BY c.name ORDER BY c.name""")
+
+
+@dataclass(frozen=True, slots=True)
+class ShellAges:
+    """late  those that have waited longer than a shell should"""
+
+    connector: str
+    shells: int
+    oldest: datetime
+    late: int
+
+
+def with_shells(session: Session) -> list[int]:
+    """Active connectors that have shells nobody has asked for lately."""
+    return list(session.scalars(_WITH_SHELLS))
+
+
+def count_shells(session: Session, connector_key: int, entity: str) -> tuple[int, int]:
+    """(shells that wait to be asked for, records that are no shells)."""
+    row = session.execute(_COUNT, {"c": connector_key, "e": entity}).one()
+    return row.waiting, row.filled
+
+
+def ask_for_shells(session: Session, connector_key: int, entity: str) -> int:
+    """Make a change of every shell that waits, so that it is read by its id; returns how many."""
+    return int(session.execute(_ASK, {"c": connector_key, "e": entity}).scalar_one())
+
+
+def leave_shells_to_a_fetch(session: Session, connector_key: int, entity: str) -> None:
+    """A fetch reads them all: none need be asked for by itself."""
+    session.execute(_MARK, {"c": connector_key, "e": entity})
+
+
+def shell_ages(session: Session, connector_key: int | None = None) -> list[ShellAges]:
+    """How many shells there are and how old, by connector."""
+    return [ShellAges(*row) for row in session.execute(_AGES, {"key": connector_key})]
