@@ -6,9 +6,7 @@ Nothing is asked of Hull or Pipedrive, so a look costs no tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -17,50 +15,15 @@ from db import delivery, failure, id_mapping
 from db import run as run_rows
 from db import sync_event as events
 from db.connector import Connector
-from db.run import Run
-from pipeline.cli.showing import moment
+from pipeline.cli import freshness
+from pipeline.cli.findings import BAD, LATELY_H, NOTE, OK, Answer, Case, Finding, ago
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from pipeline.domain.settings import ConnectorSettings, read_settings
+from pipeline.domain.settings import read_settings
 from pipeline.tasks import setup
 
 OLD_SHELL = timedelta(hours=1)
 """An empty Account may wait for the fetch of Organizations this long before something is wrong."""
-
-OK, NOTE, BAD = "ok", "note", "bad"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """level  `ok`, `note` (worth knowing) or `bad` (somebody must act)"""
-
-    level: str
-    text: str
-    next_step: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A heading of the guide, and what was found under it."""
-
-    heading: str
-    findings: list[Finding]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What every heading looks at."""
-
-    session: Session
-    connector: Connector
-    settings: ConnectorSettings
-    settings_version: int
-    full_runs: dict[str, Run]
-    """Entity → its newest full run."""
-
-    @property
-    def name(self) -> str:
-        return self.connector.name
 
 
 def examine(session: Session, connector: Connector) -> list[Answer]:
@@ -78,7 +41,7 @@ def examine(session: Session, connector: Connector) -> list[Answer]:
 
 
 def no_data(case: Case) -> Iterator[Finding]:
-    unknown = setup.find_mistakes(case.session, case.connector.key, case.settings)[1]
+    unknown = setup.find_mistakes(case.session, case.key, case.settings)[1]
     for complaint in unknown:
         yield Finding(level=BAD, text=complaint, next_step=f"pipeline settings set {case.name} FILE")
     if not unknown:
@@ -86,7 +49,12 @@ def no_data(case: Case) -> Iterator[Finding]:
     for entity in Entity:
         yield _mapped(case, entity)
         yield _fetched(case, entity)
-    yield from _left_out(case)
+    yield from freshness.under_way(case)
+    yield freshness.budget(case)
+    yield from _left_out(case, "incoming.")
+    if any(run.state == "done" for run in case.full_runs.values()):
+        step = f"pipeline verify {case.name} --sample 300"
+        yield Finding(level=OK, text="whether anything is missing all the same, a comparison tells", next_step=step)
 
 
 def no_updates(case: Case) -> Iterator[Finding]:
@@ -94,21 +62,12 @@ def no_updates(case: Case) -> Iterator[Finding]:
         reason = REASONS.get(case.connector.pause_reason or "")
         step = f"{reason.advice if reason else ''} Then: pipeline connectors resume {case.name}".strip()
         yield Finding(level=BAD, text=f"the connector is paused: {case.connector.pause_reason}", next_step=step)
-    told = delivery.last_delivery(case.session, case.connector.key, "pipedrive")
-    if told is None:
-        yield Finding(
-            level=NOTE,
-            text="Pipedrive has sent no webhook yet: changes come with fetches only",
-            next_step="check that Pipedrive can reach PUBLIC_URL",
-        )
-    else:
-        yield Finding(level=OK, text=f"last webhook {_ago(told)}")
-    for entity in Entity:
-        last = events.last_event(case.session, case.connector.key, f"incoming.{entity.hull}.success")
-        level = NOTE if last is None else OK
-        yield Finding(level=level, text=f"last incoming.{entity.hull}.success: {_ago(last) if last else 'never'}")
-    if waiting := delivery.count_unfolded(case.session, case.connector.key):
-        yield Finding(level=NOTE, text=f"{waiting} deliveries wait for a worker", next_step="see the workers above")
+    yield from freshness.webhooks(case)
+    yield from freshness.in_step(case)
+    yield from freshness.successes(case, "incoming")
+    yield from freshness.job_errors(case)
+    yield from freshness.under_way(case)
+    yield freshness.budget(case)
     yield from _gave_up(case)
 
 
@@ -116,17 +75,14 @@ def no_fields(case: Case) -> Iterator[Finding]:
     """The way out: what is mapped, whom the segments let through, what Hull told us, and what became of it."""
     for entity in Entity:
         yield _sent(case, entity)
-    told = delivery.last_delivery(case.session, case.connector.key, "hull")
+    told = delivery.last_delivery(case.session, case.key, "hull")
     if told is None:
         step = f"check that Hull can reach PUBLIC_URL, and that connector {case.connector.id} is installed there"
         yield Finding(level=NOTE, text="Hull has sent no notification yet", next_step=step)
     else:
-        yield Finding(level=OK, text=f"last notification {_ago(told)}")
-    for entity in Entity:
-        last = events.last_event(case.session, case.connector.key, f"outgoing.{entity.hull}.success")
-        level = NOTE if last is None else OK
-        yield Finding(level=level, text=f"last outgoing.{entity.hull}.success: {_ago(last) if last else 'never'}")
-    yield from _left_out(case, "outgoing")
+        yield Finding(level=OK, text=f"last notification {ago(told)}")
+    yield from freshness.successes(case, "outgoing")
+    yield from _left_out(case, "outgoing.")
 
 
 def _sent(case: Case, entity: Entity) -> Finding:
@@ -143,18 +99,21 @@ def _sent(case: Case, entity: Entity) -> Finding:
 def empty_accounts(case: Case) -> Iterator[Finding]:
     counts = {
         each.state: each.records
-        for each in id_mapping.mapping_counts(case.session, case.connector.key)
+        for each in id_mapping.mapping_counts(case.session, case.key)
         if each.entity == Entity.ORGANIZATION
     }
     yield _mapped(case, Entity.ORGANIZATION)
-    shells, oldest = counts.get("shell", 0), id_mapping.oldest_shell(case.session, case.connector.key)
+    if Entity.ORGANIZATION in case.full_runs:
+        yield _fetched(case, Entity.ORGANIZATION)
+    yield from _left_out(case, "incoming.account.")
+    shells, oldest = counts.get("shell", 0), id_mapping.oldest_shell(case.session, case.key)
     if not shells or oldest is None:
         yield Finding(level=OK, text=f"no Account is empty; {counts.get('full', 0):,} are filled")
         return
     waiting = datetime.now(UTC) - oldest
     yield Finding(
         level=BAD if waiting > OLD_SHELL else NOTE,
-        text=f"{shells:,} Accounts are empty (known from Persons only), the oldest since {_ago(oldest)}",
+        text=f"{shells:,} Accounts are empty (known from Persons only), the oldest since {ago(oldest)}",
         next_step=f"pipeline fetch organizations {case.name} --wait",
     )
 
@@ -166,16 +125,6 @@ HEADINGS = {
     "I get empty Accounts": empty_accounts,
 }
 """Heading of the guide → what is looked at."""
-
-
-def as_json(answers: list[Answer]) -> list[dict[str, Any]]:
-    return [
-        {
-            "heading": answer.heading,
-            "findings": [{"level": f.level, "text": f.text, "next": f.next_step or None} for f in answer.findings],
-        }
-        for answer in answers
-    ]
 
 
 def _mapped(case: Case, entity: Entity) -> Finding:
@@ -192,30 +141,37 @@ def _fetched(case: Case, entity: Entity) -> Finding:
     run, step = case.full_runs.get(entity), f"pipeline fetch {entity.plural} {case.name} --wait"
     if run is None:
         return Finding(level=BAD, text=f"{entity.plural} were never fetched in full", next_step=step)
-    what = (
-        f"full fetch of {entity.plural} {_ago(run.started_at)}: {run.state}, {run.read:,} read, {run.failed:,} failed"
-    )
+    what = f"full fetch of {entity.plural} {ago(run.started_at)}: {run.state}, {run.read:,} read, {run.failed:,} failed"
     if run.state in ("stopped", "cancelled"):
         return Finding(level=BAD, text=f"{what} ({run.reason})", next_step=f"pipeline runs show {run.id}")
     if run.settings_version < case.settings_version:
         since = f"; the settings have changed since (version {run.settings_version} → {case.settings_version})"
-        return Finding(level=NOTE, text=what + since, next_step=f"for the newly mapped attributes: {step}")
+        mapped = ", ".join(_mapped_since(case, entity, run.settings_version))
+        which = f": mapped since then: {mapped}" if mapped else ", no attribute was mapped"
+        return Finding(level=NOTE, text=what + since + which, next_step=f"for newly mapped attributes: {step}")
     return Finding(level=OK, text=what)
 
 
-def _left_out(case: Case, direction: str = "incoming") -> Iterator[Finding]:
-    """What was skipped or refused on the way, by reason, most first."""
-    counts = events.count_events(case.session, case.connector.key)
+def _mapped_since(case: Case, entity: Entity, version: int) -> list[str]:
+    """Attributes of the settings in force that the settings of that version did not map, or mapped in another way."""
+    past = [each for each in connectors.settings_history(case.session, case.key) if each.version == version]
+    before = read_settings(past[0].document).incoming(entity) if past else ()
+    return [row.hull for row in case.settings.incoming(entity) if row not in before]
+
+
+def _left_out(case: Case, events_of: str) -> Iterator[Finding]:
+    """What was skipped or refused on the way in the last day, by reason, most first."""
+    counts = events.count_events(case.session, case.key, hours=LATELY_H)
     for (event, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
-        if event.startswith(f"{direction}.") and event.endswith((".skip", ".error")) and reason:
+        if event.startswith(events_of) and event.endswith((".skip", ".error")) and reason:
             known = REASONS.get(reason)
-            text = f"{event} {count:,} times, {reason}: {known.meaning if known else ''}"
+            text = f"{event} {count:,} times in {LATELY_H} h, {reason}: {known.meaning if known else ''}"
             yield Finding(level=NOTE, text=text, next_step=known.advice if known else "")
 
 
 def _gave_up(case: Case) -> Iterator[Finding]:
     counts: dict[str, int] = {}
-    for (_, reason), count in failure.count_open(case.session, case.connector.key).items():
+    for (_, reason), count in failure.count_open(case.session, case.key).items():
         counts[reason] = counts.get(reason, 0) + count
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
         known = REASONS.get(reason)
@@ -227,12 +183,3 @@ def _gave_up(case: Case) -> Iterator[Finding]:
         )
     if not counts:
         yield Finding(level=OK, text="no failure is open")
-
-
-def _ago(when: datetime) -> str:
-    minutes = (datetime.now(UTC) - when).total_seconds() / 60
-    if minutes < 1:
-        return "less than a minute ago"
-    if minutes < 120:
-        return f"{minutes:.0f} min ago"
-    return f"{minutes / 60:.0f} h ago" if minutes < 2880 else f"on {moment(when)} UTC"

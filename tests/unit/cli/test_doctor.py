@@ -79,9 +79,9 @@ def test_a_mapping_made_after_the_fetch_asks_for_another(world: World, run: Run,
     world.work()
     world.change_settings(incoming_user_attributes=[{"hull": "a", "service": "name"}])
 
-    assert any(
-        "the settings have changed since" in each["text"] for each in findings(run, "any Pipedrive organization")
-    )
+    said = [each["text"] for each in findings(run, "any Pipedrive organization")]
+    assert any(each.endswith("(version 1 → 2): mapped since then: a") for each in said)
+    assert any(each.endswith("(version 1 → 2), no attribute was mapped") for each in said)
 
 
 def test_empty_attributes_and_unknown_fields_are_bad(world: World, run: Run, at_work: None) -> None:
@@ -109,6 +109,76 @@ def test_open_failures_come_with_their_replay(world: World, run: Run, at_work: N
 
     assert "1 failures are open, no_update_time" in found[0]
     assert "pipeline failures replay --connector acme --reason no_update_time" in found[0]
+
+
+def test_only_what_was_left_out_lately_is_counted(world: World, run: Run, at_work: None) -> None:
+    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+    run("fetch", "persons", "acme")
+    world.work()
+    lately = findings(run, "any Pipedrive organization")
+    world.change_rows("UPDATE sync_events SET at = now() - interval '30 hours'")
+    later = findings(run, "any Pipedrive organization")
+
+    told = [[each["text"] for each in found if "no_update_time" in each["text"]] for found in (lately, later)]
+    assert [len(texts) for texts in told] == [1, 0]
+    assert re.match(r"incoming.user.error \d+ times in 24 h, no_update_time: The record carries no", told[0][0])
+
+
+def test_a_fetch_under_way_is_named(world: World, run: Run, at_work: None) -> None:
+    run("fetch", "persons", "acme")
+
+    for heading in ("any Pipedrive organization", "any updates"):
+        said = [each for each in findings(run, heading) if "goes on" in each["text"]]
+        assert [each["next"] for each in said] == ["pipeline runs show 1"]
+
+
+def test_a_webhook_that_is_missing_is_named(world: World, run: Run, at_work: None) -> None:
+    world.change_rows(
+        "INSERT INTO webhook_subscriptions (connector_key, entity, state, healed)"
+        " VALUES (:c, 'person', 'missing', 0), (:c, 'organization', 'active', 2)",
+        c=world.connector_key,
+    )
+    said = [each["text"] for each in findings(run, "any updates") if "webhook of" in each["text"]]
+
+    assert said == [
+        "webhook of organizations: active, looked at less than a minute ago, made again 2 times so far",
+        "webhook of persons: missing, looked at less than a minute ago",
+    ]
+
+
+def test_says_up_to_when_hull_is_in_step(world: World, run: Run, at_work: None) -> None:
+    world.change_rows(
+        "INSERT INTO watermarks (connector_key, entity, reached_at, complete_since, excepted)"
+        " VALUES (:c, 'person', now() - interval '5 minutes', now() - interval '1 day', 3),"
+        " (:c, 'organization', now() - interval '5 hours', now() - interval '1 day', 0)",
+        c=world.connector_key,
+    )
+    found = {each["text"]: each for each in findings(run, "any updates")}
+
+    assert found["persons: in step up to 5 min ago, except 3"]["level"] == "ok"
+    behind = found["organizations: in step up to 5 h ago"]
+    assert behind["next"].startswith("pipeline fetch organizations acme --since 20")
+
+
+def test_a_spent_day_is_named(world: World, run: Run, at_work: None) -> None:
+    world.change_settings(daily_tokens=100, live_reserve=0.2)
+    world.change_rows(
+        "INSERT INTO token_ledger (connector_key, day, lane, operation, calls, tokens)"
+        " VALUES (:c, (now() AT TIME ZONE 'UTC')::date, 'bulk', 'list', 9, 90)",
+        c=world.connector_key,
+    )
+
+    said = [each for each in findings(run, "any updates") if "Pipedrive's day" in each["text"]]
+    assert [each["level"] for each in said] == ["note"]
+    assert said[0]["text"].startswith("90 tokens of Pipedrive's day are spent, 90% of 100: fetches wait until ")
+
+
+def test_organizations_that_could_not_be_read_stand_under_empty_accounts(world: World, run: Run, at_work: None) -> None:
+    world.company.put_raw("organization", {"id": 77, "name": "Nobody knows when"})
+    run("fetch", "organizations", "acme")
+    world.work()
+
+    assert any("incoming.account.error" in each["text"] for each in findings(run, "empty Accounts"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""How current Hull is: what the watermark claims, whether webhooks come, what is being fetched, what the day still allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from db import delivery, watermark
+from db import run as run_rows
+from db import sync_event as events
+from db.subscription import Subscription, subscriptions_of
+from db.watermark import Watermark
+from pipeline.cli.findings import BAD, LATELY_H, NOTE, OK, Case, Finding, ago
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS
+from pipeline.tasks import spending
+from pipeline.tasks.spending import WARN_SHARE
+
+BEHIND = timedelta(hours=1)
+"""A watermark that has stood still for so long is not waiting for the next incremental fetch any more."""
+
+
+def webhooks(case: Case) -> Iterator[Finding]:
+    """How the subscriptions stood when they were last looked at, and when one last told anything."""
+    for row in subscriptions_of(case.session, case.key):
+        yield _subscribed(case, row)
+    told = delivery.last_delivery(case.session, case.key, "pipedrive")
+    if told is None:
+        yield Finding(
+            level=NOTE,
+            text="Pipedrive has sent no webhook yet: changes come with fetches only",
+            next_step="check that Pipedrive can reach PUBLIC_URL",
+        )
+    else:
+        yield Finding(level=OK, text=f"last webhook {ago(told)}")
+    if waiting := delivery.count_unfolded(case.session, case.key):
+        yield Finding(level=NOTE, text=f"{waiting} deliveries wait for a worker", next_step="see the workers above")
+
+
+def _subscribed(case: Case, row: Subscription) -> Finding:
+    name = f"webhook of {Entity(row.entity).plural}"
+    looked = f"looked at {ago(row.checked_at)}"
+    if row.state == "active":
+        healed = f", made again {row.healed} times so far" if row.healed else ""
+        return Finding(level=OK, text=f"{name}: active, {looked}{healed}")
+    since = f"; what changed since {ago(row.sound_at)} comes with the next fetch" if row.sound_at else ""
+    step = f"it is made again within minutes; if not: pipeline connectors show {case.name}"
+    return Finding(level=NOTE, text=f"{name}: {row.state}, {looked}{since}", next_step=step)
+
+
+def in_step(case: Case) -> Iterator[Finding]:
+    """Up to what moment Hull is known to hold everything."""
+    for entity in Entity:
+        yield _reached(case, entity, watermark.find_watermark(case.session, case.key, entity))
+
+
+def _reached(case: Case, entity: Entity, mark: Watermark | None) -> Finding:
+    fetch = f"pipeline fetch {entity.plural} {case.name}"
+    if mark is None or mark.claimed is None:
+        return Finding(
+            level=NOTE,
+            text=f"{entity.plural}: nothing tells yet up to when Hull is in step",
+            next_step=f"{fetch} --wait",
+        )
+    but = f", except {mark.excepted:,}" if mark.excepted else ""
+    deletes = f"; deletions compared {ago(mark.deletes_verified_at)}" if mark.deletes_verified_at else ""
+    text = f"{entity.plural}: in step up to {ago(mark.claimed)}{but}{deletes}"
+    if datetime.now(UTC) - mark.claimed > BEHIND:
+        return Finding(level=NOTE, text=text, next_step=f"{fetch} --since {mark.claimed:%Y-%m-%dT%H:%M:%SZ} --wait")
+    return Finding(level=OK, text=text)
+
+
+def successes(case: Case, direction: str) -> Iterator[Finding]:
+    """When each entity last came through."""
+    for entity in Entity:
+        name = f"{direction}.{entity.hull}.success"
+        last = events.last_event(case.session, case.key, name)
+        yield Finding(level=NOTE if last is None else OK, text=f"last {name}: {ago(last) if last else 'never'}")
+
+
+def job_errors(case: Case) -> Iterator[Finding]:
+    """`incoming.job.error` of the last day, most frequent first."""
+    counts = events.count_events(case.session, case.key, hours=LATELY_H)
+    for (event, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
+        if event == "incoming.job.error" and reason:
+            known = REASONS.get(reason)
+            text = f"{event} {count:,} times in {LATELY_H} h, {reason}: {known.meaning if known else ''}"
+            yield Finding(level=NOTE, text=text, next_step=known.advice if known else "")
+
+
+def under_way(case: Case) -> Iterator[Finding]:
+    """Fetches that go on, and how far they are; full ones also when they will end."""
+    day = spending.standing(case.session, case.key)
+    ends = {each.run_id: each.ends_at for each in spending.runs_under_way(case.session, case.key, day)}
+    for run in run_rows.latest_runs(case.session, case.key):
+        if run.state == "running":
+            end = ends.get(run.id)
+            until = f", done about {end:%Y-%m-%d %H:%M} UTC" if end else ""
+            text = f"run {run.id}, {run.kind} fetch of {run.entity}s, goes on: {run.read:,} read, {run.failed:,} failed{until}"
+            yield Finding(level=NOTE, text=text, next_step=f"pipeline runs show {run.id}")
+
+
+def budget(case: Case) -> Finding:
+    """What is left of Pipedrive's day."""
+    day = spending.standing(case.session, case.key)
+    spent, step = f"{day.spent:,} tokens of Pipedrive's day are spent", f"pipeline budget {case.name}"
+    if day.closed_s is not None:
+        text = "Pipedrive says that the day's tokens are spent: all work waits"
+        return Finding(level=BAD, text=f"{text} until {day.resets_at:%H:%M} UTC", next_step=step)
+    if not day.allowance.daily_tokens:
+        return Finding(level=OK, text=f"{spent}, no limit is set")
+    text = f"{spent}, {day.share:.0%} of {day.allowance.daily_tokens:,}"
+    if day.left_for_fetches == 0:
+        return Finding(level=NOTE, text=f"{text}: fetches wait until {day.resets_at:%H:%M} UTC", next_step=step)
+    return Finding(
+        level=NOTE if day.share > WARN_SHARE else OK, text=text, next_step=step if day.share > WARN_SHARE else ""
+    )
