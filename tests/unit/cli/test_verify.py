@@ -126,5 +126,23 @@ def test_a_spent_budget_is_said_with_the_time_to_wait(
     assert "try again in 2 h 0 min" in said.err
 
 
+def test_leaves_the_reserve_of_the_day_alone(drifted: World, run: Run) -> None:
+    drifted.change_settings(daily_tokens=30, live_reserve=0.5)
+    asked = len(drifted.rows("SELECT 1 FROM token_ledger WHERE lane = 'verify'"))
+
+    said = run("verify", "acme")
+
+    assert said.code == 1
+    assert "daily budget of tokens is spent; the comparison was left off, nothing was changed" in said.err
+    assert asked == len(drifted.rows("SELECT 1 FROM token_ledger WHERE lane = 'verify'")) == 0
+
+
+def test_what_it_spends_stands_in_a_lane_of_its_own(drifted: World, run: Run) -> None:
+    run("verify", "acme")
+
+    spent = drifted.rows("SELECT operation, tokens FROM token_ledger WHERE lane = 'verify' ORDER BY operation")
+    assert [tuple(row) for row in spent] == [("fields", 20), ("list", 30)]
+
+
 def test_bad_usage_ends_with_2(drifted: World, run: Run) -> None:
     assert [run("verify", *words).code for words in (("nobody",), ("acme", "--sample", "0"))] == [2, 2]
