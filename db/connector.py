@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
+from db.company import IN_FORCE, TERMS, Terms, terms_of
 
 API_TOKEN = "pipedrive_api_token"  # noqa: S105 - names of secrets, not secrets
 ACCESS_TOKEN = "pipedrive_access_token"  # noqa: S105
@@ -119,11 +120,12 @@ def marks(session: Session, connector_key: int, entity: str) -> Marks:
     return Marks(*session.execute(_MARKS, {"key": connector_key, "entity": entity}).one())
 
 
-_ACCESS = text("""
+_ACCESS = text(f"""
     SELECT c.id, c.hull_organization, c.pipedrive_company, k.name, k.ciphertext,
            extract(epoch FROM k.expires_at - clock_timestamp())::float8 AS left_s,
-           extract(epoch FROM k.expires_at - k.updated_at)::float8 AS life_s
-      FROM connectors c LEFT JOIN credentials k ON k.connector_key = c.key WHERE c.key = :key""")
+           extract(epoch FROM k.expires_at - k.updated_at)::float8 AS life_s, {TERMS}
+      FROM connectors c {IN_FORCE} LEFT JOIN credentials k ON k.connector_key = c.key
+     WHERE c.key = :key""")  # noqa: S608 - put together from constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class Access:
     pipedrive_company: str | None
     sealed: dict[str, bytes]
     expiry: dict[str, tuple[float, float]]
+    terms: Terms
 
 
 def access(session: Session, connector_key: int) -> Access:
@@ -146,7 +149,7 @@ def access(session: Session, connector_key: int) -> Access:
     first = rows[0]
     sealed = {row.name: bytes(row.ciphertext) for row in rows if row.name is not None}
     expiry = {row.name: (row.left_s, row.life_s) for row in rows if row.left_s is not None}
-    return Access(first.id, first.hull_organization, first.pipedrive_company, sealed, expiry)
+    return Access(first.id, first.hull_organization, first.pipedrive_company, sealed, expiry, terms_of(first))
 
 
 def get_connector(session: Session, key: int) -> Connector:

@@ -1,8 +1,8 @@
 """The token ledger: what was spent of Pipedrive's daily budget, by day, lane and kind of call.
 
-    owe        a call was made: kept in this process
-    settle     what this process owes is written by the next transaction that commits, as its last statement
-    settle_rest  … or by one of its own, when a task or a command ends
+    owe          a call was made: kept in this process
+    settle       what this process owes is written by the next transaction that commits, as its last statement
+    settle_rest  or by one of its own, when a task or a command ends
 
 So no caller can forget it, it costs one statement for a stage that called, and the row is locked for no longer than a commit
 takes. A process that is killed loses the calls of the stage it was at.
@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import session as sessions
 from db.base import Base
-from pipeline.domain.budget import Allowance
+from db.company import COMPANY
 
 
 class TokenSpending(Base):
@@ -48,14 +48,6 @@ class Owed:
     lane: str
     operation: str
     tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """company  what tells Pipedrive companies apart; connectors of one company share its day"""
-
-    company: str
-    allowance: Allowance
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +81,7 @@ _WRITE = text("""
     ON CONFLICT (connector_key, day, lane, operation)
     DO UPDATE SET calls = kept.calls + excluded.calls, tokens = kept.tokens + excluded.tokens""")
 
-_COMPANY = """coalesce(
-    c.company_id::text,
-    (SELECT min(o.company_id)::text FROM connectors o WHERE o.pipedrive_company = c.pipedrive_company),
-    c.pipedrive_company, c.id)"""
-"""What connectors of one Pipedrive company share: its number, which an older connector learns from a newer one; else its origin."""
-
-_TERMS = text(f"""
-    SELECT {_COMPANY} AS company, v.document -> 'daily_tokens' AS daily_tokens, v.document -> 'live_reserve' AS live_reserve
-      FROM connectors c LEFT JOIN settings_versions v ON v.connector_key = c.key
-     WHERE c.key = :key ORDER BY v.version DESC LIMIT 1""")  # noqa: S608 - put together from constants
-_MINE = f"token_ledger l JOIN connectors c ON c.key = l.connector_key AND {_COMPANY} = :company"
+_MINE = f"token_ledger l JOIN connectors c ON c.key = l.connector_key AND {COMPANY} = :company"
 _TODAY = "l.day = (now() AT TIME ZONE 'UTC')::date"
 
 _SPENT = text(f"SELECT coalesce(sum(l.tokens), 0) FROM {_MINE} WHERE {_TODAY}")  # noqa: S608 - as above
@@ -133,13 +115,6 @@ def settle_rest() -> None:
 
 
 sessions.before_commit(settle)
-
-
-def terms(session: Session, connector_key: int) -> Terms:
-    """Whose day a connector's calls are taken from, and how much of it the settings in force allow."""
-    row = session.execute(_TERMS, {"key": connector_key}).one()
-    given = {"daily_tokens": row.daily_tokens, "live_reserve": row.live_reserve}
-    return Terms(row.company, Allowance(**{name: value for name, value in given.items() if value is not None}))
 
 
 def spent_today(session: Session, company: str) -> int:

@@ -13,8 +13,10 @@ from redis import Redis
 from requests.adapters import HTTPAdapter
 from sqlalchemy.orm import Session
 
+from db import company as companies
 from db import connector as connectors
 from db import token_ledger
+from db.company import Terms
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN
 from db.session import transaction
 from pipeline.clients.bearer import BearerAuth, Token
@@ -135,7 +137,7 @@ def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CON
             auth=entry.auth,
             renew=entry.renew,
             limiter=_limiter(entry.counted_as, environment),
-            budget=open_budget(session, connector_key, lane=lane),
+            budget=_budget(access.terms, lane),
             on_call=calls.note,
         ),
         hull=HullClient(
@@ -316,7 +318,10 @@ def _limiter(token: str, environment: Settings) -> BurstLimiter | None:
 
 def open_budget(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> Budget:
     """The day of the connector's company, as this lane may use it; Pipedrive counts by company, so connectors of one share it."""
-    terms = token_ledger.terms(session, connector_key)
+    return _budget(companies.terms(session, connector_key), lane)
+
+
+def _budget(terms: Terms, lane: str) -> Budget:
     return Budget(
         shared_redis(),
         company=hashlib.blake2b(terms.company.encode(), digest_size=12, person=b"budget").hexdigest(),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
+from db import company as companies
 from db import connector as connectors
 from db import id_mapping, schedule, token_ledger
 from db import run as run_rows
@@ -96,7 +97,7 @@ class DayForecast:
 
 def standing(session: Session, connector_key: int) -> Standing:
     """How the day stands now."""
-    terms = token_ledger.terms(session, connector_key)
+    terms = companies.terms(session, connector_key)
     return Standing(
         company=terms.company,
         allowance=terms.allowance,
