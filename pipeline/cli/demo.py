@@ -43,7 +43,7 @@ def demo(persons: int, organizations: int) -> None:
     Example:
       pipeline demo --persons 10000 --organizations 2000
     """
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT itself is silent behind a script's &
     chosen = begin()
     if not chosen.faces_sandbox:
         raise Failed(

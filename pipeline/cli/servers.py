@@ -43,7 +43,7 @@ def up(host: str, quiet: bool, **sizes: int) -> None:
       PORT=9000 DATABASE_URL=postgresql://pipeline@db/pipeline SECRET_KEYS_FILE=keys pipeline up --host 0.0.0.0
     """
     printer = LinePrinter(quiet=quiet or wants_json())
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT itself is silent behind a script's &
     chosen = begin()
     try:
         with open_house(chosen, tell=printer, sizes=sizes, host=host) as house:
