@@ -251,6 +251,12 @@ def mapping_counts(session: Session, connector_key: int) -> list[MappingCount]:
     ]
 
 
+def any_read(session: Session, connector_key: int, entity: str) -> bool:
+    """Whether any record of the entity was ever read and delivered."""
+    read = select(IdMapping.id).filter_by(connector_key=connector_key, entity=entity, state="full").limit(1)
+    return session.scalar(read) is not None
+
+
 def oldest_shell(session: Session, connector_key: int) -> datetime | None:
     """Since when the oldest shell waits."""
     return session.scalar(

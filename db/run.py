@@ -1,7 +1,8 @@
 """Runs and their slices: how far a full or incremental fetch has come.
 
 A full fetch walks the ids from both ends at once (`ascending`, `descending`) until the two meet, then catches up with
-everything that changed meanwhile (`catch_up`). The run row is locked whenever its slices, batches or counters move.
+everything that changed meanwhile (`catch_up`). A backfill walks what is `stored`. The run row is locked whenever its slices,
+batches or counters move.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Run(Base):
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
     entity: Mapped[str]
     kind: Mapped[str]
-    """`full` or `incremental`."""
+    """`full`, `incremental`, or `backfill`: what is stored is carried over once more, under new settings."""
     state: Mapped[str] = mapped_column(server_default="running")
     """`running`, `done`, `cancelled`, or `stopped` (a page could not be read; replay its failure to go on)."""
     phase: Mapped[str] = mapped_column(server_default="walk")
@@ -133,6 +134,12 @@ def latest_runs(session: Session, connector_key: int | None, limit: int = 20) ->
     """Newest first."""
     newest = select(Run).order_by(Run.id.desc()).limit(limit)
     return list(session.scalars(newest if connector_key is None else newest.filter_by(connector_key=connector_key)))
+
+
+def runs_of_settings(session: Session, connector_key: int, version: int, cause: str) -> list[Run]:
+    """The runs that this version of the settings called for."""
+    mine = select(Run).filter_by(connector_key=connector_key, settings_version=version, cause=cause)
+    return list(session.scalars(mine.order_by(Run.id)))
 
 
 def slices_of(session: Session, run_id: int) -> list[Slice]:

@@ -78,6 +78,24 @@ def read_snapshots(
     return {row.record_id: unpack(bytes(row.payload)) for row in rows}
 
 
+_PAGE = text("""
+    SELECT s.record_id, s.payload FROM snapshots s
+      JOIN id_mappings m ON m.connector_key = s.connector_key AND m.entity = s.entity AND m.pipedrive_id = s.record_id::bigint
+     WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'pipedrive' AND s.record_id > :after AND m.state = 'full'
+     ORDER BY s.record_id LIMIT :limit""")
+
+
+def page_of_snapshots(
+    session: Session, connector_key: int, entity: str, *, after: str | None, limit: int
+) -> dict[str, bytes]:
+    """Record id → the record as JSON, for the Pipedrive records that follow `after` in the order of their ids as texts."""
+    rows = session.execute(_PAGE, {"c": connector_key, "e": entity, "after": after or "", "limit": limit}).all()
+    if not rows:
+        return {}
+    unpack = zstandard.ZstdDecompressor(dict_data=_find_shape(session, connector_key, entity)).decompress
+    return {row.record_id: unpack(bytes(row.payload)) for row in rows}
+
+
 def _find_shape(session: Session, connector_key: int, entity: str) -> zstandard.ZstdCompressionDict | None:
     query = select(SnapshotShape.content).filter_by(connector_key=connector_key, entity=entity)
     content = session.scalar(query)

@@ -12,6 +12,8 @@ import click
 from sqlalchemy.orm import Session
 
 from db import connector as rows
+from db import id_mapping
+from db import run as run_rows
 from db.connector import SettingsVersion
 from db.session import transaction
 from pipeline.cli.opening import open_database
@@ -25,8 +27,9 @@ from pipeline.cli.showing import (
     show,
     table,
 )
+from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import SettingsRefused, read_settings
-from pipeline.tasks import setup
+from pipeline.tasks import backfill, setup, spending
 
 STDIN = "-"
 
@@ -91,9 +94,45 @@ def set_settings(connector: str, file: str, force: bool) -> None:
             return
         say(f"Version {after.version} is in force.")
         say(difference(before, after))
-        say(f"Records that were fetched earlier change with the next fetch: pipeline fetch all {found.name}")
+        for each in carried:
+            say(_in_words(each))
 
-    show({"version": after.version, "changed": changed}, human)
+    carried = _carried_over(found.key, after.version) if changed else []
+    show({"version": after.version, "changed": changed, "carried_over_by": carried}, human)
+
+
+def _carried_over(connector_key: int, version: int) -> list[dict[str, Any]]:
+    """The runs by which records of before get what is new, and what each will cost."""
+    with transaction() as session:
+        started = run_rows.runs_of_settings(session, connector_key, version, backfill.CAUSE)
+        return [
+            {
+                "run_id": run.id,
+                "entity": run.entity,
+                "kind": run.kind,
+                "records": sum(
+                    each.records
+                    for each in id_mapping.mapping_counts(session, connector_key)
+                    if (each.entity, each.state) == (run.entity, "full")
+                ),
+                "tokens": _tokens(session, run),
+            }
+            for run in started
+        ]
+
+
+def _tokens(session: Session, run: run_rows.Run) -> int:
+    cost = spending.cost_of(session, run.connector_key, Entity(run.entity)) if run.kind == "full" else None
+    return cost.tokens if cost else 0
+
+
+def _in_words(run: dict[str, Any]) -> str:
+    what = f"{run['records']:,} {Entity(run['entity']).plural.capitalize()}"
+    if run["kind"] == "backfill":
+        how = "get what is new from what is stored, for no tokens"
+    else:
+        how = f"are fetched again, for about {run['tokens']:,} tokens: a field was added that Pipedrive gives on request only"
+    return f"{what} {how}. Follow it: pipeline runs show {run['run_id']}"
 
 
 @group.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -47,33 +48,50 @@ def start_run(
         with transaction() as session:
             if under_way := run_rows.running_run(session, connector_key, entity, kind):
                 raise RunInProgress(under_way.id)
-            version = connectors.settings_in_force(session, connector_key).version
-            run = Run(
-                connector_key=connector_key,
-                entity=entity,
-                kind=kind,
-                cause=cause,
-                changed_only=changed_only or since is not None,
-                since=since,
-                settings_version=version,
-                phase="catch_up" if since else "walk",
-            )
-            session.add(run)
-            session.flush()
-            for walk in ("catch_up",) if since else ("ascending", "descending"):
-                _open_slice(session, run, walk)
-            release(session, run)
-            connector_id = connectors.get_connector(session, connector_key).id
+            run = begin(session, connector_key, entity, kind, cause=cause, changed_only=changed_only, since=since)
     except IntegrityError:  # somebody began the same in the same moment
         with transaction() as session:
             under_way = run_rows.running_run(session, connector_key, entity, kind)
         if under_way is None:
             raise
         raise RunInProgress(under_way.id) from None
-    logger().info(
-        "incoming.job.start", connector_id=connector_id, run_id=run.id, type=entity.hull, kind=kind, cause=cause
-    )
     return run.id
+
+
+WALKS: Final = {"full": ("ascending", "descending"), "incremental": ("catch_up",), "backfill": ("stored",)}
+"""Kind of run → the walks it begins with. Only a full fetch has another after them: it catches up with what changed meanwhile."""
+
+
+def begin(
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    kind: str,
+    *,
+    cause: str,
+    changed_only: bool,
+    since: datetime | None = None,
+) -> Run:
+    """Write down a run with its first pages; they are handed over when the session commits."""
+    run = Run(
+        connector_key=connector_key,
+        entity=entity,
+        kind=kind,
+        cause=cause,
+        changed_only=changed_only or since is not None,
+        since=since,
+        settings_version=connectors.settings_in_force(session, connector_key).version,
+        phase="walk" if kind == "full" else "catch_up",
+    )
+    session.add(run)
+    session.flush()
+    for walk in WALKS[kind]:
+        _open_slice(session, run, walk)
+    release(session, run)
+    connector_id = connectors.get_connector(session, connector_key).id
+    facts = {"connector_id": connector_id, "run_id": run.id, "type": entity.hull, "kind": kind, "cause": cause}
+    after_commit(session, lambda: logger().info("incoming.job.start", **facts))
+    return run
 
 
 def _open_slice(session: Session, run: Run, walk: str) -> None:
@@ -163,12 +181,17 @@ def reopen(session: Session, run_id: int) -> None:
 def cancel_run(run_id: int) -> bool:
     """Stop a run; stages at work lose their lease. False when it had ended already."""
     with transaction() as session:
-        run = run_rows.lock_run(session, run_id)
-        if run.state != "running":
-            return False
-        batches.cancel_open(session, run_id)
-        run_rows.close_run(session, run, "cancelled", "cancelled")
-    log_end(run_id)
+        return cancel(session, run_id)
+
+
+def cancel(session: Session, run_id: int) -> bool:
+    """The same as part of a transaction."""
+    run = run_rows.lock_run(session, run_id)
+    if run.state != "running":
+        return False
+    batches.cancel_open(session, run_id)
+    run_rows.close_run(session, run, "cancelled", "cancelled")
+    after_commit(session, lambda: log_end(run_id))
     return True
 
 

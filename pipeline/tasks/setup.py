@@ -27,7 +27,7 @@ from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import PipelineError
 from pipeline.settings import settings as environment
-from pipeline.tasks import control, schedules
+from pipeline.tasks import backfill, control, schedules
 from pipeline.tasks.company import join, read_company
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed
@@ -242,7 +242,10 @@ def _put_in_force(
     schedules.plan(session, connectors.get_connector(session, connector_key), chosen)
     if not history or _day(read_settings(history[0].document)) != _day(chosen):
         batches.try_now(session, connector_key)
-    return connectors.add_settings(session, connector_key, written, author=author)
+    version = connectors.add_settings(session, connector_key, written, author=author)
+    if history:
+        backfill.carry_over(session, connector_key, read_settings(history[0].document), chosen)
+    return version
 
 
 def _day(chosen: ConnectorSettings) -> tuple[int, float]:

@@ -33,17 +33,22 @@ def test_a_field_that_does_not_exist_is_refused(world: World) -> None:
 
 @pytest.mark.guide(
     "I didn't get any Pipedrive organization/person data in Hull",
-    "Attributes that you map after a fetch arrive with the next fetch.",
+    "Attributes that you map after a fetch reach the records that are here already, from what is stored of them or by a "
+    "fetch that begins by itself.",
 )
-def test_new_attributes_come_with_the_next_fetch(world: World) -> None:
+@pytest.mark.parametrize("service", ["name", "open_deals_count"])
+def test_new_attributes_reach_the_records_that_are_here(world: World, service: str) -> None:
     world.change_settings(incoming_user_attributes=[])
     ada = add_ada(world)
     world.fetch(Entity.PERSON)
 
-    world.change_settings(incoming_user_attributes=[{"hull": "crm_name", "service": "name"}])
-    world.fetch(Entity.PERSON)
+    with transaction() as session:
+        connector = get_connector(session, world.connector_key)
+    mapped = [{"hull": "crm_value", "service": service}]
+    world.room("setup").change_settings(connector, {"incoming_user_attributes": mapped}, "test")
+    world.work()
 
-    assert world.users()[ada]["crm_name"] == "Ada"
+    assert world.users()[ada]["crm_value"] is not None
 
 
 def two_with_one_e_mail(world: World) -> None:
