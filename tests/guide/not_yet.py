@@ -14,7 +14,6 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
     ),
     ("User Identity", "a User that is not found in Pipedrive is created there.", "outgoing creation"),
     ("Incoming Users", 'the button for Persons under "Actions".', "setup from Hull"),
-    ("Incoming Users", "marking a User whose Person was deleted.", "deletes and merges"),
     ("Outgoing Users", "attaching a Person to the Organization of the User's Account.", "outgoing links"),
     (
         "Account Identity",
@@ -23,7 +22,6 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
     ),
     ("Account Identity", "an Account that is not found in Pipedrive is created there.", "outgoing creation"),
     ("Incoming Accounts", 'the button for Organizations under "Actions".', "setup from Hull"),
-    ("Incoming Accounts", "marking an Account whose Organization was deleted.", "deletes and merges"),
     (
         "I didn't get any updates from recently updated Persons or Organizations into Hull",
         'the buttons "Fetch All Persons" and "Fetch All Organizations".',

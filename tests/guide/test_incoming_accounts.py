@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.guide.people import add_acme, told
+from tests.guide.people import add_acme, add_ada, fetch_all, in_hull, told
 from tests.journeys.people import fill
 from tests.world import World
 
@@ -90,3 +90,42 @@ def test_only_mapped_fields_come(world: World) -> None:
     world.fetch(Entity.ORGANIZATION)
 
     assert told(world) == [{"crm_name": "Acme", "pipedrive/id": acme}]
+
+
+@pytest.mark.guide(
+    "Incoming Accounts",
+    "With support_account_deletion on, the Account of a deleted Organization is marked in the same way.",
+)
+def test_a_deleted_organization_is_marked(world: World) -> None:
+    world.change_settings(support_account_deletion=True)
+    acme, said = add_acme(world), listen(world)
+    world.fetch(Entity.ORGANIZATION)
+    world.company.delete_organization(acme)
+
+    deliver(world, *said)
+    world.work()
+
+    (account,) = in_hull(world, "account")
+    assert (account.get("pipedrive/id"), account["pipedrive/deleted_at"][:10]) == (
+        None,
+        said[0]["meta"]["timestamp"][:10],
+    )
+
+
+@pytest.mark.guide(
+    "Incoming Accounts",
+    "Organizations that are merged in Pipedrive become one Account, with the Users of both.",
+)
+def test_merged_organizations_are_one_account(world: World) -> None:
+    acme, other = add_acme(world), int(world.company.create_organization(name="Acme Ltd")["id"])
+    people = [add_ada(world, org_id=acme), int(world.company.create_person(name="Bo", org_id=other)["id"])]
+    fetch_all(world)
+    said = listen(world)
+    world.company.merge("organization", other, acme)
+
+    deliver(world, *said)
+    world.work()
+
+    (account,) = in_hull(world, "account")
+    assert account["pipedrive/id"] == acme
+    assert [world.users()[person]["account_id"] for person in people] == [account["id"]] * 2

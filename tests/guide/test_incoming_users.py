@@ -9,7 +9,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from pipeline.tasks.webhooks import ensure_webhooks
 from tests.deliveries import deliver, listen
-from tests.guide.people import add_acme, add_ada, told
+from tests.guide.people import add_acme, add_ada, in_hull, told
 from tests.journeys.people import fill
 from tests.world import World
 
@@ -207,3 +207,60 @@ def test_adding_a_connector_registers_webhooks(world: World) -> None:
     subscribed = world.pipedrive.subscriptions.by_id.values()
     assert sorted(each["event_object"] for each in subscribed) == ["organization", "person"]
     assert ensure_webhooks(world.connector_key) == []
+
+
+@pytest.mark.guide(
+    "Incoming Users",
+    "With support_user_deletion on, the User of a deleted Person is marked: pipedrive/deleted_at says when, and pipedrive/id "
+    "is emptied.",
+)
+def test_a_deleted_person_is_marked(world: World) -> None:
+    world.change_settings(support_user_deletion=True)
+    ada, said = add_ada(world), listen(world)
+    world.fetch(Entity.PERSON)
+    world.company.delete_person(ada)
+
+    deliver(world, *said)
+    world.work()
+
+    (user,) = in_hull(world, "user")
+    assert (user.get("pipedrive/id"), user["pipedrive/deleted_at"][:10]) == (None, said[0]["meta"]["timestamp"][:10])
+
+
+@pytest.mark.guide("Incoming Users", "A deletion of which Pipedrive sent no word is noticed by the next full fetch.")
+def test_a_deletion_is_noticed_without_a_webhook(world: World) -> None:
+    world.change_settings(support_user_deletion=True)
+    ada = add_ada(world)
+    world.fetch(Entity.PERSON)
+    world.company.delete_person(ada)
+
+    world.fetch(Entity.PERSON)
+
+    assert [user.get("pipedrive/id") for user in in_hull(world, "user")] == [None]
+
+
+@pytest.mark.guide("Incoming Users", "When the Person is restored, the mark is taken back.")
+def test_a_restored_person_is_marked_no_more(world: World) -> None:
+    world.change_settings(support_user_deletion=True)
+    ada, said = add_ada(world), listen(world)
+    world.fetch(Entity.PERSON)
+    for change in (world.company.delete, world.company.undelete):
+        change("person", ada)
+        deliver(world, said[-1])
+        world.work()
+
+    assert (world.users()[ada]["email"], world.users()[ada].get("pipedrive/deleted_at")) == ("ada@example.com", None)
+
+
+@pytest.mark.guide("Incoming Users", "Persons that are merged in Pipedrive become one User.")
+def test_merged_persons_are_one_user(world: World) -> None:
+    ada = add_ada(world)
+    twin = int(world.company.create_person(name="Ada L.")["id"])
+    world.fetch(Entity.PERSON)
+    said = listen(world)
+    world.company.merge("person", twin, ada)
+
+    deliver(world, *said)
+    world.work()
+
+    assert [user["pipedrive/id"] for user in in_hull(world, "user")] == [ada]
