@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from pipeline.domain.departures import DELETED_AT, DEPARTED, MERGED, Departure, Farewell, Told
+from pipeline.domain.departures import DELETED_AT, MERGED, Departure, Farewell, Told
 from pipeline.domain.kinds import Outcome
 from pipeline.domain.webhooks import WebhookAction
 from pipeline.errors import Rejected, Skip
@@ -54,30 +55,23 @@ def say_farewell(
     A `conflict` shares its User with a record that may live on: that one keeps what Hull holds.
     """
     is_news = state != departure.state
-    if departure.state == MERGED and joinable and in_hull:
-        joins = is_news or bool(held)
-        outcome = Outcome.SUCCESS if is_news else None
-        return Farewell(
-            departure=departure, outcome=outcome, reason=MERGED, joins=joins, before=dict(held), delivered=None
-        )
-    reason = "merge_not_joined" if departure.state == MERGED and in_hull else departure.state
+    tell = partial(Farewell, departure=departure, before=dict(held))
+    success, skip = (Outcome.SUCCESS, Outcome.SKIP) if is_news else (None, None)
+    is_marked = DELETED_AT in held
+    if departure.state == MERGED and joinable and in_hull and (is_news or not is_marked):
+        return tell(outcome=success, reason=MERGED, joins=is_news or bool(held), delivered=None)
+    apart = departure.state == MERGED and in_hull
+    reason = "merge_not_joined" if apart else departure.state
     if not in_hull or state == "conflict":
-        outcome = Outcome.SKIP if is_news else None
-        return Farewell(
-            departure=departure, outcome=outcome, reason=reason, before=dict(held), delivered=dict(held) or None
-        )
+        return tell(outcome=skip, reason=reason, delivered=dict(held) or None)
     if not supported:
-        outcome = Outcome.SKIP if is_news else None
-        reason = reason if reason == "merge_not_joined" else "deletion_not_supported"
-        return Farewell(departure=departure, outcome=outcome, reason=reason, before=dict(held), delivered=dict(held))
+        return tell(outcome=skip, reason=reason if apart else "deletion_not_supported", delivered=dict(held))
     mark = {ID_ATTRIBUTE: None, DELETED_AT: iso_of(departure.at_ms)}
-    is_told = state in DEPARTED and ID_ATTRIBUTE not in held and DELETED_AT in held
-    return Farewell(
-        departure=departure,
-        outcome=Outcome.SUCCESS if is_news else None,
+    is_told = not is_news and is_marked and ID_ATTRIBUTE not in held
+    return tell(
+        outcome=success,
         reason=reason,
         attributes={} if is_told else mark,
-        before=dict(held),
         delivered={name: value for name, value in held.items() if name != ID_ATTRIBUTE}
         | {DELETED_AT: mark[DELETED_AT]},
     )
