@@ -30,7 +30,7 @@ from pipeline.clients.oauth import Grant as Grant  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.oauth import OAuthClient
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.wire import Exchange
-from pipeline.domain.kinds import Lane
+from pipeline.domain.budget import Lane
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.settings import Settings, settings
 from pipeline.telemetry import logger

@@ -119,6 +119,8 @@ class World:
         """Let enough time pass for every pause to be over."""
         self.change_rows("UPDATE batches SET due_at = now() WHERE due_at > now()")
         self.change_rows("UPDATE changes SET due_at = now() WHERE due_at > now()")
+        for key in wiring.shared_redis().scan_iter("pipedrive:budget:*"):
+            wiring.shared_redis().hdel(key, "closed_until", "probe_at")
 
     def lose_workers(self) -> None:
         """Let the leases of all stages at work run out, as when their workers were killed."""

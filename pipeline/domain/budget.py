@@ -9,15 +9,28 @@ verify    up to the reserve
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
-
-from pipeline.domain.kinds import Lane
 
 DEFAULT_DAILY_TOKENS: Final = 30_000
 """One seat of the smallest plan: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
 DEFAULT_LIVE_RESERVE: Final = 0.2
 DAY_S: Final = 86_400
 """The day is assumed to begin at midnight UTC: Pipedrive says that it does at midnight of the server, and not where that is."""
+
+
+class Lane(StrEnum):
+    """Who spends of Pipedrive's daily budget; the first three are also the queues."""
+
+    LIVE = "live"
+    """Webhooks, notifications, replays."""
+    BULK = "bulk"
+    """Fetches."""
+    CONTROL = "control"
+    """Ticks, look-ups of ids, webhook checks, setup."""
+    VERIFY = "verify"
+    """Comparing both sides whole."""
+
 
 _SHARE_OF_RESERVE = {Lane.CONTROL: 0.5, Lane.BULK: 0.0, Lane.VERIFY: 0.0}
 

@@ -39,19 +39,6 @@ class Outcome(StrEnum):
     PARK = "park"
 
 
-class Lane(StrEnum):
-    """Who spends of Pipedrive's daily budget; the first three are also the queues."""
-
-    LIVE = "live"
-    """Webhooks, notifications, replays."""
-    BULK = "bulk"
-    """Fetches."""
-    CONTROL = "control"
-    """Ticks, look-ups of ids, webhook checks, setup."""
-    VERIFY = "verify"
-    """Comparing both sides whole."""
-
-
 class Claim(StrEnum):
     """A value that identifies a User or an Account in Hull."""
 

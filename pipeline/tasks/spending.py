@@ -18,9 +18,9 @@ from db.run import Run
 from db.token_ledger import Day, Spent
 from pipeline import wiring
 from pipeline.domain import forecast
-from pipeline.domain.budget import DAY_S, Allowance
+from pipeline.domain.budget import DAY_S, Allowance, Lane
 from pipeline.domain.forecast import FetchCost
-from pipeline.domain.kinds import Entity, Lane
+from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 
 WARN_SHARE = 0.8

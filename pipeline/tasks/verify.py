@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from db.id_mapping import mapping_counts
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.kinds import Entity, Lane
+from pipeline.domain.budget import Lane
+from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from pipeline.tasks.plans import refresh_plan
 from pipeline.tasks.verify_comparison import Comparison, EntityReport, OnProgress

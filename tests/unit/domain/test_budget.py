@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.domain.budget import Allowance
-from pipeline.domain.kinds import Lane
+from pipeline.domain.budget import Allowance, Lane
 
 
 @pytest.mark.parametrize(
