@@ -35,6 +35,11 @@ _FIGURES = text(f"""
                      coalesce((v.document ->> 'daily_tokens')::bigint, {DEFAULT_DAILY_TOKENS})
                 FROM settings_versions v
                WHERE v.version = (SELECT max(o.version) FROM settings_versions o WHERE o.connector_key = v.connector_key)
+    UNION ALL SELECT 'watermark_age_seconds', connector_key, NULL, entity, extract(epoch FROM now() - reached_at)::float8
+                FROM watermarks WHERE complete_since IS NOT NULL
+    UNION ALL SELECT 'watermark_excepted', connector_key, NULL, entity, excepted FROM watermarks
+               WHERE complete_since IS NOT NULL
+    UNION ALL SELECT 'shells', connector_key, NULL, entity, count(*) FROM id_mappings WHERE state = 'shell' GROUP BY 2, 4
     UNION ALL SELECT 'connectors', key, NULL, state, 1 FROM connectors""")  # noqa: S608 - put together from constants
 
 

@@ -17,6 +17,7 @@ from db.authorisation import connection_of
 from db.connector import Connector
 from db.id_mapping import mapping_counts
 from db.session import transaction
+from db.watermark import find_watermark
 from pipeline.cli import authorising, webhooks
 from pipeline.cli.opening import open_database
 from pipeline.cli.settings import read_document, refused
@@ -26,10 +27,12 @@ from pipeline.cli.showing import (
     connector_argument,
     find_connector,
     json_option,
+    moment,
     say,
     show,
     table,
 )
+from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
 from pipeline.tasks import control, setup
@@ -153,6 +156,10 @@ def show_one(connector: str) -> None:
         say(f"  settings   version {facts['settings_version']}")
         say(f"  full fetch {facts['next_full_fetch'] or 'by hand only (full_fetch_cron is empty in the settings)'}")
         say(f"  changes    {facts['next_incremental'] or 'by webhook only (incremental_minutes is 0 in the settings)'}")
+        for entity, reached in facts["in_step_up_to"].items():
+            say(
+                f"  in step    {Entity(entity).plural} up to {f'{moment(reached)} UTC' if reached else 'no moment yet'}"
+            )
         say(f"  webhooks   {facts['webhooks']}")
         say(f"  failures   {facts['open_failures']} open")
         table("", ("entity", "state", "records", "with Hull id"), [tuple(each.values()) for each in facts["mappings"]])
@@ -297,6 +304,10 @@ def _facts(id_or_name: str) -> tuple[dict[str, Any], str]:
             "settings_version": rows.settings_in_force(session, found.key).version,
             "next_full_fetch": planned.get("full_fetch"),
             "next_incremental": planned.get("incremental"),
+            "in_step_up_to": {
+                entity.value: mark.claimed if (mark := find_watermark(session, found.key, entity)) else None
+                for entity in Entity
+            },
             "webhooks": hearing(session, found.key).sentence,
             "open_failures": sum(failures.count_open(session, found.key).values()),
             "mappings": [asdict(each) for each in counts],

@@ -32,6 +32,9 @@ GAUGES = {
     "runs": ("Full and incremental fetches, by entity and state", ("entity", "state")),
     "failures": ("Open failures, by entity and reason", ("entity", "reason")),
     "connectors": ("Connectors, by state", ("state",)),
+    "watermark_age_seconds": ("How long ago the moment is up to which Hull is in step, by entity", ("entity",)),
+    "watermark_excepted": ("Records of which the watermark is not true, by entity", ("entity",)),
+    "shells": ("Accounts known by their Pipedrive id alone, by entity", ("entity",)),
     "tokens": ("Tokens of Pipedrive's daily budget spent today (UTC), by lane", ("lane",)),
     "daily_tokens": ("Tokens a day that the connector's Pipedrive company has by its settings; 0 is without limit", ()),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -10,16 +11,20 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db import failure as failures
 from db import run as runs
+from db import schedule, watermark
 from db.authorisation import connection_of
 from db.connector import Connector
 from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
-from pipeline.tasks import spending
+from pipeline.tasks import schedules, spending
 from pipeline.tasks.hearing import hearing
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
 """From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""
+
+BEHIND: Final = timedelta(minutes=15)
+"""How long a change may take to reach Hull when its webhook was lost."""
 
 ALL_GOOD = "Everything is in order."
 
@@ -47,6 +52,7 @@ def status_of(session: Session, connector: Connector) -> Status:
         *_pause(connector),
         *_domain(session, connector),
         *_budget(session, connector),
+        *_watermark(session, connector),
         *_runs(session, connector),
         *_failures(session, connector),
     ]
@@ -107,6 +113,24 @@ def _budget(session: Session, connector: Connector) -> list[Finding]:
         )
         return [Finding(level="warning", message=message)]
     return []
+
+
+def _watermark(session: Session, connector: Connector) -> list[Finding]:
+    """What has changed reaches Hull within minutes, webhooks or not; when it does not, say since when."""
+    plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
+    marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
+    claimed = [mark.claimed for mark in marks if mark is not None and mark.claimed is not None]
+    if schedules.INCREMENTAL not in plans or connector.state != "active" or not claimed:
+        return []
+    interval = timedelta(seconds=plans[schedules.INCREMENTAL].interval_s or 0)
+    oldest = min(claimed)
+    if datetime.now(UTC) - oldest <= max(BEHIND, 3 * interval):
+        return []
+    message = (
+        f"What changed in Pipedrive since {oldest:%Y-%m-%d %H:%M} UTC may not be in Hull yet: the fetch of changes has not "
+        "come to its end since then. See pipeline doctor."
+    )
+    return [Finding(level="warning", message=message)]
 
 
 def _runs(session: Session, connector: Connector) -> list[Finding]:

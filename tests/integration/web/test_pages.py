@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from db.connector import Connector, Credential, add_settings, keep_fields
 from db.delivery import Delivery
 from db.failure import NewFailure, keep_failures
 from db.run import Run
+from db.schedule import set_schedule
 from db.session import transaction, use_database
 from db.token_ledger import TokenSpending
+from db.watermark import Watermark
 from pipeline.clients.budget import Budget
 from pipeline.web import hull_pages, operations
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, basic, webhook
@@ -408,3 +410,36 @@ def test_what_is_not_there_is_not_found(house: House, path: str) -> None:
     assert answer.status_code == 404
     assert answer.json is not None
     assert answer.json["error"] == "not_found"
+
+
+def in_step_until(house: House, ago: timedelta) -> None:
+    """The fetches of changes came to their end so long ago for the last time."""
+    moment = datetime.now(UTC) - ago
+    with transaction() as session:
+        set_schedule(session, house.acme, "incremental", interval_s=300, next_run_at=moment)
+        session.add(Watermark(connector_key=house.acme, entity="person", reached_at=moment, complete_since=moment))
+
+
+def test_changes_that_have_not_come_for_long_are_a_warning(house: House) -> None:
+    in_step_until(house, timedelta(minutes=20))
+
+    answer = status(house)
+
+    assert answer.json["status"] == "warning"
+    assert "may not be in Hull yet" in answer.json["messages"][0]
+
+
+def test_changes_that_came_some_minutes_ago_are_in_order(house: House) -> None:
+    in_step_until(house, timedelta(minutes=10))
+
+    assert status(house).json["status"] == "ok"
+
+
+def test_prometheus_is_told_up_to_when_hull_is_in_step(house: House) -> None:
+    in_step_until(house, timedelta(minutes=20))
+
+    told = house.client.get("/metrics").text
+
+    (line,) = [line for line in told.splitlines() if line.startswith("pipeline_watermark_age_seconds{")]
+    assert 'entity="person"' in line
+    assert 1_199 < float(line.split()[-1]) < 1_300
