@@ -6,6 +6,8 @@ than a deletion (a permission, a filter, another company): nothing is looked for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from db import failure as failures
@@ -33,14 +35,15 @@ def compare(session: Session, run: Run) -> None:
     if not missing_rows.is_covered(session, run):
         logger().warning("deletes.not_compared", run_id=run.id, type=Entity(run.entity).hull)
         return
-    known, missing = missing_rows.count_missing(session, run)
-    share = plan_for(session, run.connector_key, Entity(run.entity)).settings.deletion_stop_share
-    if missing >= ALWAYS_ALLOWED and missing > share * known:
-        _stop(session, run, known, missing)
-        return
-    _look_for(session, run)
+    missing = missing_rows.find_missing(session, run)
+    if len(missing) >= ALWAYS_ALLOWED:
+        known = missing_rows.count_known(session, run)
+        if len(missing) > known * plan_for(session, run.connector_key, Entity(run.entity)).settings.deletion_stop_share:
+            _stop(session, run, known, len(missing))
+            return
+    _look_for(session, run, missing)
     _close_earlier(session, run)
-    logger().info("deletes.compared", run_id=run.id, type=Entity(run.entity).hull, known=known, missing=missing)
+    logger().info("deletes.compared", run_id=run.id, type=Entity(run.entity).hull, missing=len(missing))
 
 
 def confirm(session: Session, failure: Failure) -> bool:
@@ -48,12 +51,13 @@ def confirm(session: Session, failure: Failure) -> bool:
     run = session.get(Run, failure.run_id) if failure.run_id is not None else None
     if run is None or not missing_rows.has_page_ids(session, run.id):
         return False
-    _look_for(session, run)
+    _look_for(session, run, missing_rows.find_missing(session, run))
     return True
 
 
-def _look_for(session: Session, run: Run) -> None:
-    missing_rows.fold_missing(session, run, MISSING)
+def _look_for(session: Session, run: Run, missing: Sequence[int]) -> None:
+    if missing:
+        missing_rows.fold_missing(session, run, missing, MISSING)
     missing_rows.drop_page_ids(session, run, itself=True)
     watermark.note_deletes_verified(session, run.connector_key, run.entity, run.started_at)
 
