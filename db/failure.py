@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -185,6 +185,16 @@ def close_subject(session: Session, connector_key: int, subject: str) -> None:
     mine = update(Failure).filter_by(connector_key=connector_key, subject=subject, state="open")
     session.execute(
         mine.values(state="replayed", closed_by="pipeline", closed_why="came through later", updated_at=func.now())
+    )
+
+
+def close_control(session: Session, connector_key: int, reasons: Collection[str]) -> None:
+    """Close the open failures of control tasks whose cause is gone: they come again with their ticks."""
+    mine = update(Failure).filter_by(connector_key=connector_key, kind="control", state="open")
+    session.execute(
+        mine.where(Failure.reason.in_(reasons)).values(
+            state="replayed", closed_by="pipeline", closed_why="new credentials", updated_at=func.now()
+        )
     )
 
 

@@ -105,7 +105,7 @@ def finish(query: str) -> Authorised:
         raise ConfigurationError("not_administrator")
     with transaction() as session:
         connector = _keep(session, connector_key, grant, company)
-        heal(connector, "pipedrive")
+        heal(session, connector, "pipedrive")
         request_catch_up(session, connector_key)  # so that it shows within minutes that data flows again
     logger().info(
         "connector.authorised", connector_id=connector.id, company_id=company.id, pipedrive_user_id=company.user_id

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import connector as connectors
+from db import failure as failures
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector, SettingsVersion
 from db.session import transaction
 from pipeline import wiring
@@ -54,6 +55,7 @@ HEALED: Final[Mapping[str, frozenset[str]]] = {
         {
             "unauthorized",
             "forbidden",
+            "webhooks_forbidden",
             "credential_missing",
             "secret_unreadable",
             "not_connected",
@@ -64,7 +66,7 @@ HEALED: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
 }
-"""System → the reasons for a pause that new credentials for it put right."""
+"""System → the reasons, of a pause or of a control task that gave up, that new credentials for it put right."""
 
 
 class SetupRefused(Exception):
@@ -132,17 +134,18 @@ def change_credentials(
         wired = wiring.open_connector(session, row.key)
         if hull_secret:
             _ask("Hull", wired.hull.app)
-            heal(row, "hull")
+            heal(session, row, "hull")
         if pipedrive_token:
             _ask("Pipedrive", lambda: join(row, read_company(wired.pipedrive.me())))
-            heal(row, "pipedrive")
+            heal(session, row, "pipedrive")
     go_on()
 
 
-def heal(connector: Connector, system: str) -> None:
-    """End a pause that new credentials for this system put right; any other stays."""
+def heal(session: Session, connector: Connector, system: str) -> None:
+    """End a pause that new credentials for this system put right, any other stays; what they kept from ticks is closed."""
     if connector.state == "paused" and connector.pause_reason in HEALED[system]:
         connector.state, connector.pause_reason = "active", None
+    failures.close_control(session, connector.key, HEALED[system])
 
 
 def go_on() -> None:

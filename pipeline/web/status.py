@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The worst level found, and what there is to say."""
+    """The worst level found, and what there is to say, the worst first."""
 
     status: str
     messages: list[str]
@@ -58,8 +58,8 @@ def status_of(session: Session, connector: Connector) -> Status:
     ]
     if not found:
         return Status(status="ok", messages=[ALL_GOOD])
-    worst = max(found, key=lambda finding: LEVELS.index(finding.level))
-    return Status(status=worst.level, messages=[finding.message for finding in found])
+    found.sort(key=lambda finding: -LEVELS.index(finding.level))
+    return Status(status=found[0].level, messages=[finding.message for finding in found])
 
 
 def _credentials(session: Session, connector: Connector) -> list[Finding]:

@@ -324,6 +324,23 @@ def test_a_pause_that_lost_access_caused_ends(person: Person, reason: str) -> No
     assert (connector(world).state, connector(world).pause_reason) == ("active", None)
 
 
+@pytest.mark.parametrize("answer", [401, 403])
+def test_webhooks_that_were_refused_are_asked_for_again_at_once(person: Person, answer: int) -> None:
+    world = person.world
+    person.authorise()
+    control = world.room("control")
+    world.pipedrive.faults.add("/api/v1/webhooks", "status", status=answer, count=2)  # a 401 is tried twice
+    with pytest.raises(world.room("stage").StageFailed):
+        control.ensure_webhooks()
+    world.pipedrive.faults.rules.clear()
+
+    person.authorise()
+    control.ensure_webhooks()
+
+    assert world.rows("SELECT 1 FROM failures WHERE state = 'open'") == []
+    assert [row.state for row in world.rows("SELECT state FROM webhook_subscriptions")] == ["active", "active"]
+
+
 def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureFixture) -> None:
     world = person.world
     with written("debug") as lines:
