@@ -167,6 +167,7 @@ def settings_document(pipedrive_url: str, api_token: str) -> dict[str, Any]:
         "incoming_user_attributes": rows("person", PERSON_FIELDS),
         "incoming_account_attributes": rows("organization", ORGANIZATION_FIELDS),
         "link_users_in_hull": True,
+        "daily_tokens": 0,
     }
 
 
