@@ -114,9 +114,9 @@ def _print_forecast(expected: dict[str, Any], runs: list[spending.RunForecast], 
         + ("" if expected["fits"] else f", more than the {limit:,} there are")
     )
     for run in runs:
-        pages = "an unknown number of" if run.pages_left is None else f"about {run.pages_left:,}"
+        pages = "an unknown number of pages" if run.pages_left is None else f"at most about {run.pages_left:,} pages"
         ends = f"done about {moment(run.ends_at)} UTC" if run.ends_at else "its end is not known yet"
-        say(f"  run {run.run_id} ({run.entity}s): {pages} pages left, {ends}")
+        say(f"  run {run.run_id} ({run.entity}s): {pages} left, {ends}")
 
 
 def _bar(spent: int, limit: int) -> None:

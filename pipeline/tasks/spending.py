@@ -172,6 +172,8 @@ def _run_forecast(session: Session, run: Run, day: Standing) -> RunForecast:
         settings().page_limit,
         catching_up=run.phase == "catch_up",
     )
+    if pages is None and (cost := cost_of(session, run.connector_key, Entity(run.entity))):
+        pages = max(1, cost.pages - run.pages)
     ends = ends_at(day, pages, _pace(run, day.now)) if pages is not None else None
     return RunForecast(run_id=run.id, entity=run.entity, pages_left=pages, ends_at=ends)
 

@@ -98,6 +98,16 @@ def test_a_fetch_under_way_is_shown_with_its_end(world: World, run: Run) -> None
     assert f"run {run_id} (persons)" in run("budget", "acme").out
 
 
+def test_a_fetch_that_has_just_begun_is_judged_by_the_records_that_are_known(world: World, run: Run) -> None:
+    fill(world, persons=320, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    world.start(Entity.PERSON)
+    [found] = run("budget", "acme", "--json").json["runs"]
+
+    assert (found["pages_left"], found["ends_at"] is not None) == (9, True)
+
+
 def test_a_person_reads_sentences_and_a_program_none(world: World, run: Run) -> None:
     world.change_settings(daily_tokens=1_000)
     spend(world, 300)
