@@ -153,15 +153,24 @@ _STUCK = exists().where(Batch.id == Change.batch_id, Batch.state == "failed")
 """The batch that held the change gave up: a newer delivery takes the change out of it."""
 
 _DUE_GROUPS = text("""
-    SELECT DISTINCT ch.connector_key, ch.direction, ch.entity
-      FROM changes ch JOIN connectors c ON c.key = ch.connector_key
-     WHERE ch.batch_id IS NULL AND ch.due_at <= now() AND c.state = 'active'
-     ORDER BY ch.entity, ch.direction""")
+    SELECT g.connector_key, g.direction, g.entity
+      FROM (SELECT DISTINCT connector_key, direction, entity FROM changes WHERE batch_id IS NULL AND due_at <= now()) g
+      JOIN connectors c ON c.key = g.connector_key AND c.state = 'active'
+     WHERE NOT EXISTS (SELECT 1 FROM batches b
+                        WHERE b.state = 'ready' AND b.stage = 'extract' AND b.queue = 'live' AND b.run_id IS NULL
+                          AND (b.connector_key, b.direction, b.entity) = (g.connector_key, g.direction, g.entity)
+                          AND b.due_at <= now() AND b.enqueued_at > now() - make_interval(secs => :patience_s))
+     ORDER BY g.entity, g.direction""")
+
+PATIENCE_S = 5.0
+"""For so long a batch that no worker has begun keeps changes of its kind waiting: under load they then gather in one batch
+instead of many. A batch whose message was lost holds them up no longer than this."""
 
 
 def due_groups(session: Session) -> list[tuple[int, str, str]]:
-    """(connector, direction, entity) of which changes are due; organizations come before persons."""
-    return [(row.connector_key, row.direction, row.entity) for row in session.execute(_DUE_GROUPS)]
+    """(connector, direction, entity) of which changes are due and may go now; organizations come before persons."""
+    found = session.execute(_DUE_GROUPS, {"patience_s": PATIENCE_S})
+    return [(row.connector_key, row.direction, row.entity) for row in found]
 
 
 _CLAIM = text("""

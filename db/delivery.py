@@ -18,7 +18,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import bigints, texts
@@ -49,10 +48,23 @@ class Delivery(Base):
     received_at: Mapped[Created]
 
 
-def keep_delivery(session: Session, connector_key: int, source: str, key: str, body: bytes) -> int | None:
-    """Store a delivery; None when the same one is here already."""
-    row = insert(Delivery).values(connector_key=connector_key, source=source, key=key, body=body)
-    return session.scalar(row.on_conflict_do_nothing().returning(Delivery.id))
+_KEEP = """
+    INSERT INTO deliveries (connector_key, source, key, body) VALUES (:connector_key, :source, :key, :body)
+        ON CONFLICT DO NOTHING RETURNING id"""
+_KEEP_WITHIN = "SET LOCAL statement_timeout = {timeout_ms};" + _KEEP
+"""In one round trip: the sender waits for it."""
+
+
+def keep_delivery(
+    session: Session, connector_key: int, source: str, key: str, body: bytes, *, timeout_ms: int | None = None
+) -> int | None:
+    """Store a delivery; None when the same one is here already.
+
+    timeout_ms  what a statement of this transaction may take from here on
+    """
+    statement = _KEEP if timeout_ms is None else _KEEP_WITHIN.format(timeout_ms=int(timeout_ms))
+    scope = {"connector_key": connector_key, "source": source, "key": key, "body": body}
+    return cast("int | None", session.scalar(text(statement), scope))
 
 
 def take_unfolded(session: Session, limit: int) -> list[Delivery]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db import batch as batches
@@ -58,10 +59,26 @@ def dispatch_changes() -> int:
     while folded == DELIVERIES_AT_ONCE:
         with transaction() as session:
             folded = fold_deliveries(session)
+    return _gather()
+
+
+def _gather() -> int:
     with transaction() as session:
         wakeups = gather_changes(session)
         after_commit(session, lambda: canvases.wake(wakeups))
     return len(wakeups)
+
+
+def go_on(session: Session) -> None:
+    """A live batch has ended: what gathered behind it goes as soon as that is committed, without waiting for the sweep."""
+
+    def gather() -> None:
+        try:
+            _gather()
+        except SQLAlchemyError as failed:  # the sweep comes within seconds; the batch has ended whatever happens here
+            logger().warning("changes.not_gathered", error=type(failed).__name__)
+
+    after_commit(session, gather)
 
 
 def cause_of(session: Session, batch: ClaimedBatch) -> str:
@@ -73,6 +90,7 @@ def cause_of(session: Session, batch: ClaimedBatch) -> str:
 def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:
     """The changes were carried over: they are cleared, unless they moved on; one log line for each."""
     changes.clear_changes(session, batch.id)
+    go_on(session)
     name = event_name(Direction.INCOMING, plan.entity, Outcome.SUCCESS)
     for sending in plan.sendings:
         logger().info(name, pipedrive_id=sending.record["pipedrive_id"], effect=sending.effect)

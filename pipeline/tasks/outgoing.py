@@ -27,6 +27,7 @@ from pipeline.domain.reasons import describe
 from pipeline.errors import Rejected, Retryable
 from pipeline.load import outgoing as load_outgoing
 from pipeline.load.outgoing import Sent, Wanted
+from pipeline.tasks import live
 from pipeline.tasks.app import app
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.stage import MAX_ATTEMPTS, UNCOUNTED, backoff_s, run_stage
@@ -142,6 +143,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         _log(session, batch, decisions, sent)
         _keep_refused(session, batch, sent)
         changes.clear_changes(session, batch.id)
+        live.go_on(session)
         _hand_to_read_back(session, batch, [each.answer for each in sent if each.answer is not None])
         batches.end(session, batch.id)
 

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 import orjson
 from flask import request
-from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -48,8 +47,8 @@ def store(connector_key: int, source: str, key: str, body: bytes) -> bool | None
     """Keep a delivery and commit: True when it is new, False when it was here, None when the connector is gone."""
     try:
         with transaction() as session:
-            session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
-            return deliveries.keep_delivery(session, connector_key, source, key, body) is not None
+            kept = deliveries.keep_delivery(session, connector_key, source, key, body, timeout_ms=STATEMENT_TIMEOUT_MS)
+            return kept is not None
     except IntegrityError:
         return None  # the one constraint left to break is that on the connector, removed a moment ago
 

@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-GAP_S = 0.05
-"""Between two messages: whatever was stored meanwhile shares the next one."""
+GAP_S = 0.1
+"""Between two messages: whatever was stored meanwhile shares the next one. The first goes at once."""
 
 
 class Waker:

@@ -1,0 +1,254 @@
+"""Webhooks: how soon they are answered, whether any is lost, and how soon their values are in Hull.
+
+    python -m benchmarks.webhook_intake [--persons 40000] [--seconds 20] [--burst 5000] [--json]
+
+The pipeline's processes are those of `make up`, Flower left out. Four loads, one after the other:
+
+    steady    200 webhooks a second, each about a Person of its own
+    burst     5,000 as fast as 16 connections take them
+    to Hull   50 edits a second in the sandbox's Pipedrive, which delivers their webhooks itself
+    with a fetch under way   the same, while full fetches run one after the other
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import orjson
+import requests
+
+from benchmarks import arrivals, load
+from benchmarks.stage import Stage, stage
+from sandbox import serve
+from sandbox.company import Company
+from sandbox.pipedrive.payload import payload
+
+STEADY_PER_S, LIVE_PER_S = 200.0, 50.0
+CONNECTIONS = 16
+PATIENCE_S = 180.0
+POLL_S = 0.2
+SEED = 7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--persons", type=int, default=40_000)
+    parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--burst", type=int, default=5_000)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    port = serve.free_port()
+    sizes = {"persons": chosen.persons, "organizations": chosen.persons // 10}
+    own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
+    with stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, **own) as running, _house(running):
+        door = _door(running)
+        _fetch(running)
+        company = Company(seed=SEED, **sizes)
+        first = int(STEADY_PER_S * chosen.seconds) + 1
+        steady = _bodies(company, "steady", range(1, first))
+        burst = _bodies(company, "burst", range(first, first + chosen.burst))
+        flows = {
+            "200/s": lambda: _take_in(running, door, steady, per_second=STEADY_PER_S),
+            "burst": lambda: _take_in(running, door, burst, per_second=None),
+            "to Hull": lambda: _to_hull(running, "quiet", chosen.seconds, meanwhile=lambda: None),
+            "to Hull, with a fetch": lambda: _to_hull(running, "busy", chosen.seconds, meanwhile=_fetcher(running)),
+        }
+        for name, measure in flows.items():
+            _show(name, {"load_average": round(os.getloadavg()[0], 1), **measure()}, as_json=chosen.json)
+
+
+@contextmanager
+def _house(running: Stage) -> Iterator[None]:
+    """The processes of `make up` instead of the stage's worker."""
+    from pipeline.settings import settings
+    from pipeline.up import places
+    from pipeline.up.children import Children
+
+    os.killpg(running.roots["workers"], signal.SIGKILL)
+    children = Children(lambda name, line: print(f"{name} | {line}") if name == "up" else None)
+    try:
+        for program in places.programs(settings(), host=places.LOOPBACK, flower_login=""):
+            if program.name != "flower":
+                children.start(program)
+        running.roots.update(children.pids())
+        _wait_for_workers(2)
+        yield
+    finally:
+        children.stop()
+
+
+def _wait_for_workers(nodes: int) -> None:
+    from pipeline.tasks.app import app
+
+    for _ in range(120):
+        if len(app.control.ping(timeout=0.5)) >= nodes:
+            return
+    raise TimeoutError("the workers did not answer")
+
+
+def _door(running: Stage) -> dict[str, str]:
+    """Subscribe, and give the address and the credentials that Pipedrive was given."""
+    from pipeline.tasks.webhooks import ensure_webhooks
+
+    ensure_webhooks(running.connector_key)
+    listed = requests.get(
+        f"{running.pipedrive_url}/api/v1/webhooks", headers={"x-api-token": running.credentials.api_token}, timeout=10
+    ).json()["data"][0]
+    basic = b64encode(f"{listed['http_auth_user']}:{listed['http_auth_password']}".encode()).decode()
+    return {"url": listed["subscription_url"], "Authorization": f"Basic {basic}", "Content-Type": "application/json"}
+
+
+def _bodies(company: Company, load_name: str, person_ids: range) -> list[bytes]:
+    """A webhook about each of these Persons, in whose name stands a mark."""
+    said: list[bytes] = []
+    subscription = {"id": 1, "type": "general", "version": "2.0", "owner_id": 1}
+    company.listeners[:] = [lambda event: said.append(orjson.dumps(payload(company, event, subscription)))]
+    for number, person_id in enumerate(person_ids):
+        company.edit_person(person_id, name=f"mark-{load_name}-{number}")
+    return said
+
+
+def _take_in(running: Stage, door: dict[str, str], bodies: list[bytes], *, per_second: float | None) -> dict[str, Any]:
+    headers = {name: value for name, value in door.items() if name != "url"}
+    cpu_before, before = running.cpu_s(), _count("SELECT count(*) FROM deliveries")
+    sent = load.post_all(door["url"], bodies, headers, per_second=per_second, connections=CONNECTIONS)
+    kept = _count("SELECT count(*) FROM deliveries") - before
+    marks = {mark.decode() for body in bodies for mark in arrivals.MARK.findall(body)}
+    began = time.monotonic()
+    arrived = _wait_for(running, marks)
+    return {
+        "webhooks": len(bodies),
+        "statuses": dict(sent.statuses),
+        "per_s": round(len(bodies) / sent.took_s),
+        "p50_ms": sent.quantile_ms(0.5),
+        "p99_ms": sent.quantile_ms(0.99),
+        "max_ms": sent.quantile_ms(1.0),
+        "not_kept": len(bodies) - kept,
+        "never_in_hull": len(marks) - len(arrived),
+        "all_in_hull_after_s": round(time.monotonic() - began, 1),
+        "cpu_s": _spent(running, cpu_before),
+    }
+
+
+def _to_hull(running: Stage, name: str, seconds: int, *, meanwhile: Callable[[], object]) -> dict[str, Any]:
+    """From the moment a delivery was stored, a few milliseconds before its 2xx, until Hull has its value."""
+    from sqlalchemy import text
+
+    from db.session import transaction
+
+    with transaction() as session:
+        begun = session.execute(text("SELECT now()")).scalar_one()
+    cpu_before, batches_before = running.cpu_s(), _count("SELECT count(*) FROM batches WHERE queue = 'live'")
+    _edit(running, name, int(LIVE_PER_S * seconds), meanwhile)
+    marks = {f"mark-{name}-{number}" for number in range(int(LIVE_PER_S * seconds))}
+    arrived = _wait_for(running, marks)
+    with transaction() as session:
+        rows = session.execute(
+            text("SELECT body, received_at FROM deliveries WHERE received_at >= :b"), {"b": begun}
+        ).all()
+    stored: dict[str, datetime] = {}
+    for body, received_at in rows:
+        for mark in arrivals.MARK.findall(bytes(body)):
+            stored.setdefault(mark.decode(), received_at)
+    waits = load.Outcome(
+        waits_s=[arrived[mark] - stored[mark].timestamp() for mark in marks & arrived.keys() & stored.keys()]
+    )
+    return {
+        "edits": len(marks),
+        "p50_ms": waits.quantile_ms(0.5),
+        "p95_ms": waits.quantile_ms(0.95),
+        "max_ms": waits.quantile_ms(1.0),
+        "not_kept": len(marks - stored.keys()),
+        "never_in_hull": len(marks - arrived.keys()),
+        "live_batches": _count("SELECT count(*) FROM batches WHERE queue = 'live'") - batches_before,
+        "cpu_s": _spent(running, cpu_before),
+    }
+
+
+def _edit(running: Stage, name: str, count: int, meanwhile: Callable[[], object]) -> None:
+    """Edits at a steady rate, each of another Person, as somebody in Pipedrive's app would make them."""
+    begin = time.monotonic()
+    with requests.Session() as session:
+        for number in range(count):
+            time.sleep(max(0.0, begin + number / LIVE_PER_S - time.monotonic()))
+            body = {"entity": "person", "id": number + 1, "fields": {"name": f"mark-{name}-{number}"}}
+            session.post(f"{running.pipedrive_url}/__sandbox__/edit", json=body, timeout=10)
+            if number % int(LIVE_PER_S) == 0:
+                meanwhile()
+
+
+def _fetcher(running: Stage) -> Callable[[], object]:
+    """Called again and again, keeps a full fetch of Persons under way."""
+    from pipeline.domain.kinds import Entity
+    from pipeline.tasks.runs import RunInProgress, start_run
+
+    def keep_fetching() -> None:
+        try:
+            start_run(running.connector_key, Entity.PERSON, cause="benchmark")
+        except RunInProgress:
+            return
+
+    return keep_fetching
+
+
+def _fetch(running: Stage) -> None:
+    """Everything once, so that webhooks meet records that are known."""
+    from pipeline.domain.kinds import Entity
+    from pipeline.tasks.runs import start_run
+
+    _without_limits(running.connector_key)
+    for entity in Entity:
+        start_run(running.connector_key, entity, cause="benchmark")
+    deadline = time.monotonic() + PATIENCE_S
+    while _count("SELECT count(*) FROM runs WHERE state = 'running'") and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def _without_limits(connector_key: int) -> None:
+    from db import connector as connectors
+    from db.session import transaction
+
+    with transaction() as session:
+        document = connectors.settings_in_force(session, connector_key).document
+        connectors.add_settings(session, connector_key, document | {"daily_tokens": 0}, author="benchmark")
+
+
+def _wait_for(running: Stage, marks: set[str]) -> dict[str, float]:
+    deadline, arrived = time.monotonic() + PATIENCE_S, dict[str, float]()
+    while time.monotonic() < deadline and not marks <= arrived.keys():
+        time.sleep(POLL_S)
+        arrived = requests.get(f"{running.hull_url}/__sandbox__/arrivals", timeout=30).json()
+    return {mark: arrived[mark] for mark in marks & arrived.keys()}
+
+
+def _count(query: str) -> int:
+    from sqlalchemy import text
+
+    from db.session import transaction
+
+    with transaction() as session:
+        return int(session.execute(text(query)).scalar_one())
+
+
+def _spent(running: Stage, before: dict[str, float]) -> dict[str, float]:
+    return {part: round(spent - before[part], 1) for part, spent in running.cpu_s().items() if part != "workers"}
+
+
+def _show(name: str, figures: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"flow": name, **figures}), flush=True)
+        return
+    print(f"\n{name}", *(f"  {figure:20} {value}" for figure, value in figures.items()), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
