@@ -26,6 +26,7 @@ from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, Rejected, Skip
 from pipeline.settings import settings
+from pipeline.tasks.schedules import request_catch_up
 from pipeline.telemetry import logger
 from pipeline.transform.subscriptions import ACTIVE, Address, Finding, find_subscription, is_ours, strays, subscription
 from pipeline.transform.webhook_heads import decode_head
@@ -197,6 +198,7 @@ def _heal(wired: Wired, address: Address, ill: Ill) -> None:
             "webhook_healed",
             f"webhook {made_id}; in doubt since {since:%Y-%m-%d %H:%M:%S} UTC",
         )
+        request_catch_up(session, wired.key)
 
 
 def _drop(wired: Wired, webhook_ids: Iterable[int]) -> None:

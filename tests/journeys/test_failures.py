@@ -113,6 +113,8 @@ def test_a_record_that_is_gone_meanwhile_is_told(world: World, broken: Failure) 
 
     replay(world, broken)
     world.work()
+    world.later()
+    world.work()
 
     assert opened(world) == []
     assert world.events()[-1] == ("incoming.user.skip", "gone", 10)

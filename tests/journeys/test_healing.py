@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from db import subscription as subscriptions
+from db.schedule import set_schedule
 from db.session import transaction
 from pipeline.errors import Rejected
 from pipeline.tasks.hearing import UNHEARD, hearing
@@ -126,6 +128,18 @@ def test_the_log_names_the_time_in_doubt(heard: World) -> None:
         "SELECT sound_at > now() - interval '1 minute' AS fresh FROM webhook_subscriptions WHERE healed = 1"
     )
     assert row.fresh
+
+
+def test_what_was_missed_is_fetched_with_the_next_tick(heard: World) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with transaction() as session:
+        set_schedule(session, heard.connector_key, "incremental", interval_s=3600, next_run_at=later)
+    lose(heard)
+
+    check(heard)
+
+    (row,) = heard.rows("SELECT next_run_at <= now() AS is_due FROM schedules")
+    assert row.is_due
 
 
 def test_webhooks_of_others_are_never_touched(heard: World) -> None:
