@@ -121,6 +121,8 @@ _TO_LOAD = text(
     f"{_NOT_DURABLE} UPDATE batches SET stage = 'load', transformed = :staged, {_READY} WHERE id = :id"  # noqa: S608
 ).bindparams(bindparam("staged", type_=LargeBinary))
 
+_TRANSFORM_AGAIN = text(f"UPDATE batches SET stage = 'transform', transformed = NULL, {_READY} WHERE id = :id")  # noqa: S608
+
 _END = text("""
     UPDATE batches SET state = :state, lease_token = NULL, lease_until = NULL, extracted = NULL, transformed = NULL
      WHERE id = :id""")
@@ -198,6 +200,18 @@ def pass_to_transform(session: Session, batch_id: int, staged: bytes, records: i
 def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
     """Transform is done: keep what it made."""
     session.execute(_TO_LOAD, {"id": batch_id, "staged": staged})
+
+
+def transform_again(session: Session, batch: ClaimedBatch) -> Wakeup:
+    """What transform made does not hold any more: the batch goes back to it. Returns what is to be woken."""
+    session.execute(_TRANSFORM_AGAIN, {"id": batch.id})
+    return Wakeup(
+        batch_id=batch.id,
+        direction=batch.direction,
+        queue=batch.queue,
+        stage="transform",
+        read_back_id=batch.read_back_id,
+    )
 
 
 def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:

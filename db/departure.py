@@ -56,6 +56,18 @@ def standings(session: Session, connector_key: int, entity: str, pipedrive_ids: 
     }
 
 
+def departed_among(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
+    """Those of these records that are known to have departed."""
+    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DEPARTED)}
+    return set(session.scalars(_DEPARTED_AMONG, scope))
+
+
+_DEPARTED_AMONG = text("""
+    SELECT pipedrive_id FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+       AND state = ANY(CAST(:departed AS text[]))""")
+
+
 _STANDINGS = text("""
     SELECT pipedrive_id, state, delivered, merged_into, deleted_at, updated_at,
            delivered IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL AS in_hull

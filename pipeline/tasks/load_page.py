@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import change as changes
 from db import claim as claims
+from db import departure as departed_rows
 from db import failure as failures
 from db import id_mapping
 from db import run as run_rows
@@ -16,14 +17,14 @@ from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.id_mapping import Known
 from db.page import PageContext, PageRow, write_page
-from db.session import transaction
+from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import PagePlan
 from pipeline.settings import settings
-from pipeline.tasks import live, runs
+from pipeline.tasks import canvases, live, runs
 from pipeline.tasks.page_log import log_problems, log_troubles, page_context, page_event
 from pipeline.tasks.plans import plan_for
 from pipeline.tasks.staging import unpack_bodies, unpack_transformed
@@ -40,17 +41,23 @@ def load_batch(batch: ClaimedBatch) -> None:
     entity = Entity(batch.entity)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        link = plan_for(session, batch.connector_key, entity).settings.link_users_in_hull
+        in_force = plan_for(session, batch.connector_key, entity)
+        link = in_force.settings.link_users_in_hull
         staged = unpack_transformed(bytes(batch.transformed or b""))
+        if staged.settings_version != in_force.settings_version:
+            _transform_again(session, batch)
+            return
         known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
         plan = load_incoming.plan_page(entity, staged.records, known, resend=_resends(session, batch))
         if batch.run_id is None and entity is Entity.PERSON:
             plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
         held = claims.take_claims(session, wired.key, entity, plan.wanted_claims, changed=plan.changed_ids)
+        named = load_incoming.organizations_of(plan)
+        gone = departed_rows.departed_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings else {}
         compress = snapshots.compressor(session, wired.key, entity, bodies.values())
-    messages, rows = load_incoming.compose(plan, bodies, wired.hull.writer(), held, compress, link=link)
+    messages, rows = load_incoming.compose(plan, bodies, wired.hull.writer(), held, compress, link=link, departed=gone)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
         with transaction() as session:
@@ -66,6 +73,13 @@ def load_batch(batch: ClaimedBatch) -> None:
     except LostLease:
         _said_too_late(batch, rows)
         raise
+
+
+def _transform_again(session: Session, batch: ClaimedBatch) -> None:
+    """Settings changed between the stages: records in the words of before would undo what the new ones carried over."""
+    batches.hold(session, batch)
+    wakeup = batches.transform_again(session, batch)
+    after_commit(session, lambda: canvases.wake([wakeup]))
 
 
 def _read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, known: dict[int, Known]) -> None:

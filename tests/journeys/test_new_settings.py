@@ -138,3 +138,16 @@ def test_a_record_that_changed_meanwhile_keeps_its_newest_state(world: World) ->
 
     user = world.users()[3]
     assert (user["pipedrive/name"], user["pipedrive/given"]) == ("Newer name", "Newer")
+
+
+def test_a_page_that_was_read_under_the_old_settings_is_said_in_the_words_of_the_new(world: World) -> None:
+    fill(world, persons=3, organizations=0)
+    world.start(Entity.PERSON)
+    while (due := world.due()) is not None and due[2] != "load":
+        world.step(*due)
+
+    change_settings(world, **with_more("incoming_user_attributes", FIRST_NAME))
+    world.work()
+
+    assert due is not None
+    assert {user.get("pipedrive/given") for user in world.users().values()} == {"Person"}
