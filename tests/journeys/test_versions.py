@@ -286,7 +286,8 @@ def test_two_edits_within_one_second_end_with_the_later_one(world: World) -> Non
     world.work()
     record = world.company.record("person", 1) or {}
     world.company.put_raw("person", {**record, "name": "Ada L."})
-    deliver(world, {**said[0], "meta": {**said[0]["meta"], "id": "second-edit"}})
+    second = {"meta": {**said[0]["meta"], "id": "second-edit"}, "data": {**said[0]["data"], "name": "Ada L."}}
+    deliver(world, {**said[0], **second})
     world.work()
     world.company.put_raw("person", {**record, "name": "Ada Lovelace"})
 
