@@ -64,11 +64,12 @@ _EXCEPTED = text("""
          + (SELECT coalesce(sum(b.records), 0) FROM batches b WHERE b.connector_key = :c AND b.direction = 'incoming'
                AND b.entity = :e AND b.state = 'failed')
          + (SELECT count(*) FROM changes WHERE connector_key = :c AND direction = 'incoming' AND entity = :e
-               AND cause IN ('same_second', 'stale_overwrite'))""")
+               AND cause IN ('same_second', 'stale_overwrite', 'missing'))""")
 
 
 def count_excepted(session: Session, connector_key: int, entity: str) -> int:
-    """Records that a walk has seen and that Hull does not hold in their newest state: failed, or about to be said again."""
+    """Records that a walk has seen and that Hull does not hold in their newest state: failed, about to be said again, or, like one
+    that was restored, about to be looked for by their id."""
     return int(session.execute(_EXCEPTED, {"c": connector_key, "e": entity}).scalar_one())
 
 

@@ -8,7 +8,8 @@ world.fetch(...)   a whole fetch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -156,13 +157,24 @@ class World:
 
 
 @contextmanager
-def make_world(*, persons: int = 0, organizations: int = 0, with_broker: bool = False) -> Iterator[World]:
-    """Make the world and have every client speak to it. Celery's broker stays out of it unless it is asked for."""
+def make_world(
+    *,
+    persons: int = 0,
+    organizations: int = 0,
+    with_broker: bool = False,
+    clock: Callable[[], float] = time.time,
+    webhook_session: requests.Session | None = None,
+) -> Iterator[World]:
+    """Make the world and have every client speak to it. Celery's broker stays out of it unless it is asked for.
+
+    clock            of the company
+    webhook_session  by which Pipedrive sends its webhooks
+    """
     from pipeline.tasks import canvases, control, plans  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     plans._compiled.clear()  # each world counts its settings from 1 again
-    company = Company(seed=11, persons=persons, organizations=organizations)
-    pipedrive = create_pipedrive(company, api_token=API_TOKEN)
+    company = Company(seed=11, persons=persons, organizations=organizations, clock=clock)
+    pipedrive = create_pipedrive(company, api_token=API_TOKEN, webhook_session=webhook_session)
     hull = create_hull(connector_id=CONNECTOR_ID, secret=HULL_SECRET, organization="hull.test")
     apps = {"http://pipedrive.test": pipedrive.wsgi_app, "http://hull.test": hull.wsgi_app}
     with pytest.MonkeyPatch.context() as patch:

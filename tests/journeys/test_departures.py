@@ -562,3 +562,24 @@ def test_a_person_whose_move_nobody_tells_is_linked_to_the_survivor(world: World
     assert [tuple(row) for row in world.rows(cause)] == [("merged",)]
     assert user(world, 1)["account_id"] == user(world, 2, "account")["id"]
     assert settled(world)
+
+
+def test_a_person_that_still_names_a_deleted_organization_does_not_bring_its_account_back(world: World) -> None:
+    world.change_settings(support_account_deletion=True)
+    world.company.behaviour.unlink_persons = False
+    fill(world, persons=1, organizations=1)
+    for entity in Entity:
+        world.fetch(entity)
+    said = listen(world)
+    world.company.delete_organization(1)
+    deliver(world, *said)
+    world.work()
+    said.clear()
+
+    world.company.edit_person(1, name="Still there")
+    deliver(world, *said)
+    world.work()
+
+    assert user(world, 1)["pipedrive/name"] == "Still there"
+    assert user(world, 1, "account").get("pipedrive/id") is None
+    assert user(world, 1)["account_id"] == user(world, 1, "account")["id"]
