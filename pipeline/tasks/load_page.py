@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db import batch as batches
@@ -15,8 +14,7 @@ from db import run as run_rows
 from db import snapshot as snapshots
 from db import sync_event as events
 from db.batch import ClaimedBatch
-from db.id_mapping import Known
-from db.page import PageContext, PageRow, write_page
+from db.page import PageContext, write_page
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
@@ -24,16 +22,12 @@ from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import PagePlan
 from pipeline.settings import settings
-from pipeline.tasks import canvases, live, runs
+from pipeline.tasks import canvases, live, runs, second_look
 from pipeline.tasks.page_log import log_problems, log_troubles, page_context, page_event
 from pipeline.tasks.plans import plan_for
 from pipeline.tasks.staging import unpack_bodies, unpack_transformed
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
-
-FRESH_S = 120
-"""A record whose update time is older than this, whatever the clocks, will not change within the same second any more."""
-READ_AGAIN_AFTER_S = 2.0
 
 
 def load_batch(batch: ClaimedBatch) -> None:
@@ -64,14 +58,14 @@ def load_batch(batch: ClaimedBatch) -> None:
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
             moved_on = set(write_page(session, context, rows))
-            _send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
+            second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
             log_problems(session, plan, held, context)
             _end(session, batch, plan, wired)
-            _read_again_later(session, batch, plan, known)
+            second_look.read_again_later(session, batch, plan, known)
     except LostLease:
-        _said_too_late(batch, rows)
+        second_look.said_too_late(batch, rows)
         raise
 
 
@@ -82,57 +76,10 @@ def _transform_again(session: Session, batch: ClaimedBatch) -> None:
     after_commit(session, lambda: canvases.wake([wakeup]))
 
 
-def _read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, known: dict[int, Known]) -> None:
-    """Two contents of one second: which of them is the later shows only once that second has passed.
-
-    The same version with other content is also what new settings make of an old record; that needs no second look.
-    """
-    twins = [
-        sending.record
-        for sending in plan.sendings
-        if sending.effect == load_incoming.CHANGED and _is_twin(known[sending.record["pipedrive_id"]], sending.record)
-    ]
-    if not twins:
-        return
-    now_s = session.execute(text("SELECT extract(epoch FROM now())")).scalar_one()
-    for record in twins:
-        if record["version"] >= now_s - FRESH_S:
-            scope = (batch.connector_key, Direction.INCOMING, batch.entity, str(record["pipedrive_id"]))
-            changes.fold(session, *scope, cause="same_second", wait_s=READ_AGAIN_AFTER_S)
-
-
-def _is_twin(known: Known, record: load_incoming.Record) -> bool:
-    return bool(known.digest) and known.version == record["version"]
-
-
-def _said_too_late(batch: ClaimedBatch, rows: list[PageRow]) -> None:
-    """The lease was lost before Hull was told: what another worker has brought there since must be said again."""
-    with transaction() as session:
-        ids = [row.pipedrive_id for row in rows]
-        known = id_mapping.known(session, batch.connector_key, batch.entity, ids)
-        _send_newest(session, batch, [row for row in rows if _is_newer(known.get(row.pipedrive_id), row)])
-
-
-def _is_newer(known: Known | None, row: PageRow) -> bool:
-    return known is not None and known.version > row.version
-
-
 def _resends(session: Session, batch: ClaimedBatch) -> bool:
     if batch.run_id is None or batch.slice_id is None:
         return False
     return run_rows.resends(session, batch.run_id, batch.slice_id)
-
-
-def _send_newest(session: Session, batch: ClaimedBatch, moved_on: list[PageRow]) -> None:
-    """Another writer was faster: Hull shows an older state until the newest is sent again."""
-    if not moved_on:
-        return
-    said = {row.pipedrive_id: row.delivered for row in moved_on}
-    id_mapping.doubt(session, batch.connector_key, batch.entity, said)
-    for pipedrive_id in said:
-        changes.fold(
-            session, batch.connector_key, Direction.INCOMING, batch.entity, str(pipedrive_id), cause="stale_overwrite"
-        )
 
 
 def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: PageContext, *, in_hull: bool) -> None:

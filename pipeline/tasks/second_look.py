@@ -1,0 +1,73 @@
+"""Records that must be looked at again: Hull may have been told an older state last, or two states share one second.
+
+Load posts before it writes, so another worker may be faster with a newer state; what Hull shows then is put right by a change
+that sends the newest. See "Two writers of one record" in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import id_mapping
+from db.batch import ClaimedBatch
+from db.id_mapping import Known
+from db.page import PageRow
+from db.session import transaction
+from pipeline.domain.kinds import Direction
+from pipeline.load import incoming as load_incoming
+from pipeline.load.incoming import PagePlan
+
+FRESH_S = 120
+"""A record whose update time is older than this, whatever the clocks, will not change within the same second any more."""
+READ_AGAIN_AFTER_S = 2.0
+
+
+def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRow]) -> None:
+    """Another writer was faster: Hull shows an older state until the newest is sent again."""
+    if not moved_on:
+        return
+    said = {row.pipedrive_id: row.delivered for row in moved_on}
+    id_mapping.doubt(session, batch.connector_key, batch.entity, said)
+    for pipedrive_id in said:
+        changes.fold(
+            session, batch.connector_key, Direction.INCOMING, batch.entity, str(pipedrive_id), cause="stale_overwrite"
+        )
+
+
+def said_too_late(batch: ClaimedBatch, rows: list[PageRow]) -> None:
+    """The lease was lost before Hull was told: what another worker has brought there since must be said again."""
+    with transaction() as session:
+        ids = [row.pipedrive_id for row in rows]
+        known = id_mapping.known(session, batch.connector_key, batch.entity, ids)
+        send_newest(session, batch, [row for row in rows if _is_newer(known.get(row.pipedrive_id), row)])
+
+
+def _is_newer(known: Known | None, row: PageRow) -> bool:
+    return known is not None and known.version > row.version
+
+
+def read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, known: dict[int, Known]) -> None:
+    """Two contents of one second: which of them is the later shows only once that second has passed.
+
+    The same version with other content is also what new settings make of an old record; that needs no second look.
+    """
+    twins = [
+        sending.record
+        for sending in plan.sendings
+        if sending.effect == load_incoming.CHANGED and _is_twin(known[sending.record["pipedrive_id"]], sending.record)
+    ]
+    if not twins:
+        return
+    now_s = session.execute(text("SELECT extract(epoch FROM now())")).scalar_one()
+    for record in twins:
+        if record["version"] >= now_s - FRESH_S:
+            scope = (batch.connector_key, Direction.INCOMING, batch.entity, str(record["pipedrive_id"]))
+            changes.fold(session, *scope, cause="same_second", wait_s=READ_AGAIN_AFTER_S)
+
+
+def _is_twin(known: Known, record: load_incoming.Record) -> bool:
+    return bool(known.digest) and known.version == record["version"]
