@@ -173,7 +173,9 @@ def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tu
     """(event, reason) → how many in the last hours."""
     query = (
         select(SyncEvent.event, SyncEvent.reason, func.count())
-        .where(SyncEvent.connector_key == connector_key, SyncEvent.at > func.now() - func.make_interval(0, 0, 0, 0, hours))
+        .where(
+            SyncEvent.connector_key == connector_key, SyncEvent.at > func.now() - func.make_interval(0, 0, 0, 0, hours)
+        )
         .group_by(SyncEvent.event, SyncEvent.reason)
     )
     return {(event, reason): count for event, reason, count in session.execute(query)}

@@ -23,7 +23,8 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.tasks.control import wake_control
 from pipeline.tasks.replay import replay
-from pipeline.tasks.runs import start_run
+from pipeline.tasks.runs import RunInProgress, start_run
+from pipeline.tasks.verify import verify
 from pipeline.up.example import codes_of
 from pipeline.up.remotes import Record, Remotes
 
@@ -68,7 +69,10 @@ class Story:
 
     def fetch(self, entity: Entity, *, since: datetime | None = None) -> dict[str, Any]:
         """Run a fetch to its end, showing its progress."""
-        run_id = start_run(self.connector.key, entity, cause="demo", since=since)
+        try:
+            run_id = start_run(self.connector.key, entity, cause="demo", since=since)
+        except RunInProgress as under_way:  # a schedule was faster, or shells were to be filled
+            run_id = under_way.run_id
         watching.watch([run_id])
         run = read_run(run_id)
         for name in self.totals:
@@ -84,6 +88,8 @@ def tell(story: Story) -> None:
     receive_webhook(story)
     fail_and_replay(story)
     send_change(story)
+    delete_somebody(story)
+    verify_all(story)
 
 
 def fetch_persons(story: Story) -> None:
@@ -182,6 +188,24 @@ def send_change(story: Story) -> None:
     _arrived(story, took_s, "Pipedrive's answer was read back into Hull")
 
 
+def delete_somebody(story: Story) -> None:
+    say("6. Somebody deletes a Person in Pipedrive; the User stays, and is marked")
+    pipedrive_id = _somebody(story, 3)
+    hull_id = _user(story, pipedrive_id)["id"]
+    story.remotes.delete_record(Entity.PERSON, pipedrive_id)
+    took_s = wait_until(lambda: bool(_by_hull_id(story, hull_id).get("pipedrive/deleted_at")))
+    _arrived(story, took_s, f"User {hull_id} is marked as deleted in Pipedrive")
+
+
+def verify_all(story: Story) -> None:
+    say("7. Pipedrive, Hull and the id map are compared, as `pipeline verify` does at any time")
+    report = verify(story.connector.key)
+    records = sum(each.compared for each in report.entities)
+    story.check(report.drift == 0, f"{records:,} records compared in {report.seconds:.1f} s, {report.drift} differ")
+    say(f"   {report.tokens:,} tokens")
+    story.totals["tokens"] += report.tokens
+
+
 def wait_until(holds: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> float | None:
     """Seconds until it held; None when it never did."""
     begun = time.monotonic()
@@ -231,6 +255,10 @@ def _somebody(story: Story, number: int) -> int:
 
 def _user(story: Story, pipedrive_id: int) -> Record:
     return by_pipedrive_id(story.remotes.hull_records(Entity.PERSON)).get(pipedrive_id, {})
+
+
+def _by_hull_id(story: Story, hull_id: str) -> Record:
+    return next((each for each in story.remotes.hull_records(Entity.PERSON) if each["id"] == hull_id), {})
 
 
 def _failure(story: Story, pipedrive_id: int) -> failures.Failure | None:

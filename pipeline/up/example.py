@@ -86,6 +86,8 @@ def settings_for(connector_key: int) -> dict[str, Any]:
         "synchronized_user_segments": ["ALL"],
         "synchronized_account_segments": ["ALL"],
         "link_users_in_hull": True,
+        "support_user_deletion": True,
+        "support_account_deletion": True,
         "full_fetch_cron": FULL_FETCH_CRON,
     }
 

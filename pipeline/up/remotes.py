@@ -34,6 +34,10 @@ class Remotes:
         """Change a record in Pipedrive, as somebody in its app would; webhooks follow."""
         _post(f"{self._pipedrive}/edit", {"entity": entity.value, "id": pipedrive_id, "fields": dict(fields)})
 
+    def delete_record(self, entity: Entity, pipedrive_id: int) -> None:
+        """Delete a record in Pipedrive, as somebody in its app would; webhooks follow."""
+        _post(f"{self._pipedrive}/delete", {"entity": entity.value, "id": pipedrive_id})
+
     def put_record(self, entity: Entity, record: Mapping[str, Any]) -> None:
         """Store a record exactly as it is, however wrong; no webhook tells of it."""
         _post(f"{self._pipedrive}/raw?entity={entity.value}", record)
