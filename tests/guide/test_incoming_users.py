@@ -264,3 +264,50 @@ def test_merged_persons_are_one_user(world: World) -> None:
     world.work()
 
     assert [user["pipedrive/id"] for user in in_hull(world, "user")] == [ada]
+
+
+@pytest.mark.guide(
+    "Incoming Users",
+    "A webhook that Pipedrive has dropped, paused or could not deliver is made again within minutes, and what it missed is"
+    " fetched.",
+)
+@pytest.mark.parametrize("trouble", [None, {"is_active": 0}, {"last_http_status": 503}])
+def test_webhooks_are_made_again(world: World, trouble: dict[str, int] | None) -> None:
+    from celeryconfig import beat_schedule  # noqa: PLC0415 - it reads the settings of this test
+
+    ensure_webhooks(world.connector_key)
+    world.room("setup").change_settings(connector_of(world), {"incremental_minutes": 5}, "test")
+    subscribed = world.pipedrive.subscriptions.by_id
+    ill = next(iter(subscribed))
+    if trouble is None:
+        del subscribed[ill]
+    else:
+        subscribed[ill] |= trouble
+    world.change_rows("UPDATE schedules SET next_run_at = now() + interval '1 hour'")
+
+    world.room("control").ensure_webhooks()
+    ada = add_ada(world)
+    world.room("schedules").start_scheduled()
+    world.work()
+
+    assert ill not in subscribed
+    assert sorted(row["event_object"] for row in subscribed.values()) == ["organization", "person"]
+    assert list(world.users()) == [ada]
+    assert float(str(beat_schedule["ensure_webhooks"]["schedule"])) <= 15 * 60
+
+
+@pytest.mark.guide(
+    "Incoming Users", "A User that came by the webhook of its Person's creation carries pipedrive/created_by_webhook."
+)
+def test_created_by_webhook(world: World) -> None:
+    before = add_ada(world)
+    world.fetch(Entity.PERSON)
+    said = listen(world)
+    after = int(world.company.create_person(name="Bo")["id"])
+    world.company.edit_person(before, name="Ada L.")
+
+    deliver(world, *said)
+    world.work()
+
+    marked = {number: user.get("pipedrive/created_by_webhook") for number, user in world.users().items()}
+    assert marked == {before: None, after: True}
