@@ -148,8 +148,7 @@ def _to_hull(running: Stage, name: str, seconds: int, *, meanwhile: Callable[[],
     with transaction() as session:
         begun = session.execute(text("SELECT now()")).scalar_one()
     cpu_before, batches_before = running.cpu_s(), _count("SELECT count(*) FROM batches WHERE queue = 'live'")
-    _edit(running, name, int(LIVE_PER_S * seconds), meanwhile)
-    marks = {f"mark-{name}-{number}" for number in range(int(LIVE_PER_S * seconds))}
+    marks = _edit(running, name, int(LIVE_PER_S * seconds), meanwhile)
     arrived = _wait_for(running, marks)
     with transaction() as session:
         rows = session.execute(
@@ -174,16 +173,22 @@ def _to_hull(running: Stage, name: str, seconds: int, *, meanwhile: Callable[[],
     }
 
 
-def _edit(running: Stage, name: str, count: int, meanwhile: Callable[[], object]) -> None:
-    """Edits at a steady rate, each of another Person, as somebody in Pipedrive's app would make them."""
-    begin = time.monotonic()
+def _edit(running: Stage, name: str, count: int, meanwhile: Callable[[], object]) -> set[str]:
+    """Edits at a steady rate, each of another Person, as somebody in Pipedrive's app would make them; the marks they left.
+
+    Some Persons of the company are deleted, and cannot be edited.
+    """
+    begin, marks = time.monotonic(), set[str]()
     with requests.Session() as session:
         for number in range(count):
             time.sleep(max(0.0, begin + number / LIVE_PER_S - time.monotonic()))
-            body = {"entity": "person", "id": number + 1, "fields": {"name": f"mark-{name}-{number}"}}
-            session.post(f"{running.pipedrive_url}/__sandbox__/edit", json=body, timeout=10)
+            mark = f"mark-{name}-{number}"
+            body = {"entity": "person", "id": number + 1, "fields": {"name": mark}}
+            if session.post(f"{running.pipedrive_url}/__sandbox__/edit", json=body, timeout=10).ok:
+                marks.add(mark)
             if number % int(LIVE_PER_S) == 0:
                 meanwhile()
+    return marks
 
 
 def _fetcher(running: Stage) -> Callable[[], object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    TextClause,
     UniqueConstraint,
     delete,
     func,
@@ -51,8 +53,13 @@ class Delivery(Base):
 _KEEP = """
     INSERT INTO deliveries (connector_key, source, key, body) VALUES (:connector_key, :source, :key, :body)
         ON CONFLICT DO NOTHING RETURNING id"""
-_KEEP_WITHIN = "SET LOCAL statement_timeout = {timeout_ms};" + _KEEP
-"""In one round trip: the sender waits for it."""
+
+
+@cache
+def _keep(timeout_ms: int | None) -> TextClause:
+    """In one round trip, limit and all: the sender waits for it."""
+    limit = "" if timeout_ms is None else f"SET LOCAL statement_timeout = {timeout_ms:d};"
+    return text(limit + _KEEP)
 
 
 def keep_delivery(
@@ -62,9 +69,8 @@ def keep_delivery(
 
     timeout_ms  what a statement of this transaction may take from here on
     """
-    statement = _KEEP if timeout_ms is None else _KEEP_WITHIN.format(timeout_ms=int(timeout_ms))
     scope = {"connector_key": connector_key, "source": source, "key": key, "body": body}
-    return cast("int | None", session.scalar(text(statement), scope))
+    return cast("int | None", session.scalar(_keep(timeout_ms), scope))
 
 
 def take_unfolded(session: Session, limit: int) -> list[Delivery]:

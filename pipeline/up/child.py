@@ -1,4 +1,4 @@
-"""Becomes another program that ends when its parent does: `python -m pipeline.up.child PROGRAM ARGUMENT …`.
+"""Becomes another program that ends when its parent does: `python -m pipeline.up.child NICENESS PROGRAM ARGUMENT …`.
 
 Standard input tells what differs in its environment, as JSON: name → value, or null for a name that must not be there.
 Secrets thus never stand in a list of processes. Whoever supervises may be killed before it can stop anybody; the kernel
@@ -16,7 +16,8 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main(command: list[str]) -> None:
+def main(niceness: int, command: list[str]) -> None:
+    os.nice(niceness)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     for name, value in json.load(sys.stdin).items():
         if value is None:
@@ -27,4 +28,4 @@ def main(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(int(sys.argv[1]), sys.argv[2:])

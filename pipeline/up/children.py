@@ -33,12 +33,14 @@ class Program:
     """What to run, and how long it may take to stop: a second SIGTERM after `grace_s`, SIGKILL after twice that.
 
     environment  what differs from this process's: name → value, or None for a name that must not be there
+    niceness     how much it yields to the others when all want the processor: 0 not at all, 19 always
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str | None] = field(repr=False)
     grace_s: float = 5.0
+    niceness: int = 0
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ class Children:
 
     def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - our own commands, put together in `pipeline.up.places`
-            [sys.executable, "-m", "pipeline.up.child", *program.command],
+            [sys.executable, "-m", "pipeline.up.child", str(program.niceness), *program.command],
             cwd=PROJECT_DIR,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -21,7 +21,11 @@ USUAL_PORT, USUAL_FLOWER_PORT = 8080, 5555
 WORKER_GRACE_S = 5.0
 """SIGTERM is a warm shutdown: 2 s when idle. (With REMAP_SIGTERM=SIGQUIT, right where deploys must not wait for a stage, an
 idle worker takes 12 s.) A stage that is cut off is taken up again when its lease has run out."""
+WORKER_PROCESSES = 2
 WEB_THREADS = 4
+LIVE_NICENESS, BULK_NICENESS = 5, 15
+"""On one machine all want the same processors: whoever has asked at the door is answered first, then a change is carried over,
+then a fetch goes on."""
 ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
 """Only json is accepted from the broker, which is what Celery's warning to root is about."""
 SIZES = ("persons", "organizations", "users", "accounts")
@@ -104,8 +108,8 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     flower = [*celery, "flower", f"--address={LOOPBACK}", f"--port={chosen.flower_port}", "--logging=error"]
     return [
         Program(name="web", command=web, environment=environment(chosen)),
-        _worker("worker", "live,control", 2, [*celery, "worker", *quiet], environment(chosen)),
-        _worker("bulk", "bulk", 2, [*celery, "worker", *quiet], environment(chosen)),
+        _worker("worker", "live,control", [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
+        _worker("bulk", "bulk", [*celery, "worker", *quiet], environment(chosen), niceness=BULK_NICENESS),
         Program(name="beat", command=[*celery, "beat", "--loglevel", "warning"], environment=environment(chosen)),
         Program(name="flower", command=flower, environment=flower_environment),
     ]
@@ -143,9 +147,9 @@ def flower_login(data_dir: Path) -> tuple[Path, str]:
     return path, path.read_text().strip()
 
 
-def _worker(name: str, queues: str, concurrency: int, command: list[str], env: dict[str, str | None]) -> Program:
-    node = [*command, "-n", f"{name}@%h", "-Q", queues, "-c", str(concurrency), "--loglevel", "warning"]
-    return Program(name=name, command=node, environment=env, grace_s=WORKER_GRACE_S)
+def _worker(name: str, queues: str, command: list[str], env: dict[str, str | None], *, niceness: int) -> Program:
+    node = [*command, "-n", f"{name}@%h", "-Q", queues, "-c", str(WORKER_PROCESSES), "--loglevel", "warning"]
+    return Program(name=name, command=node, environment=env, grace_s=WORKER_GRACE_S, niceness=niceness)
 
 
 def _is_free(port: int) -> bool:
