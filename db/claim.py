@@ -55,22 +55,33 @@ _HELD_BY_OTHERS = text("""
 
 
 def take_claims(
-    session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], *, changed: Iterable[int]
+    session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]
 ) -> dict[tuple[str, int], int]:
-    """Take each (claim, value, Pipedrive id) that is free; records in `changed` first let go of values they no longer have.
+    """Take each (claim, value, Pipedrive id) that is free.
 
     Returns (claim, Pipedrive id) → the record that holds the value instead.
     """
-    scope = {"c": connector_key, "e": entity}
-    if ids := sorted(changed):
-        session.execute(_RELEASE, {**scope, **_columns(wanted), "ids": bigints(ids)})
     if not wanted:
         return {}
+    scope = {"c": connector_key, "e": entity}
     rest = [(row.claim, row.value, row.id) for row in session.execute(_TAKE, {**scope, **_columns(wanted)})]
     if not rest:
         return {}
     held = session.execute(_HELD_BY_OTHERS, {**scope, **_columns(rest)})
     return {(row.claim, row.id): row.holder for row in held}
+
+
+def release_claims(
+    session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], *, changed: Iterable[int]
+) -> None:
+    """Records in `changed` let go of values that they do not want any more.
+
+    To be called once Hull has their new ones: until then the old one names them there, and whoever were sent under it would
+    become one with them.
+    """
+    if ids := sorted(changed):
+        scope = {"c": connector_key, "e": entity}
+        session.execute(_RELEASE, {**scope, **_columns(wanted), "ids": bigints(ids)})
 
 
 _LET_GO = text("""

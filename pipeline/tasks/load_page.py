@@ -46,7 +46,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         if batch.run_id is None and entity is Entity.PERSON:
             plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
-        held = claims.take_claims(session, wired.key, entity, plan.wanted_claims, changed=plan.changed_ids)
+        held = claims.take_claims(session, wired.key, entity, plan.wanted_claims)
         named = load_incoming.organizations_of(plan)
         gone = departed_rows.departed_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings else {}
@@ -58,6 +58,8 @@ def load_batch(batch: ClaimedBatch) -> None:
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
             moved_on = set(write_page(session, context, rows))
+            current = [each for each in plan.changed_ids if each not in moved_on]
+            claims.release_claims(session, wired.key, entity, plan.wanted_claims, changed=current)
             second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)

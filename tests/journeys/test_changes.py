@@ -143,3 +143,17 @@ def test_a_newly_mapped_field_is_sent_by_the_next_fetch_of_changes(world: World)
 
     assert run.changed == 1
     assert world.users()[1]["tel"] == "+1 555"
+
+
+def test_a_domain_that_changes_hands_makes_no_two_accounts_one(world: World) -> None:
+    for number in (1, 2):
+        world.company.create_organization(name=f"Org {number}", website="https://shared.example.com")
+    age(world, Entity.ORGANIZATION)
+    world.fetch(Entity.ORGANIZATION)
+
+    world.company.edit_organization(2, name="Takes over")
+    world.company.edit_organization(1, website="https://moved-away.example.org")
+    world.fetch(Entity.ORGANIZATION, changed_only=True)
+
+    shown = world.accounts()
+    assert {number: each["pipedrive/name"] for number, each in shown.items()} == {1: "Org 1", 2: "Takes over"}
