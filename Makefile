@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
 
-.PHONY: help install demo up test test-all check lint types format lock bench guide clean
+.PHONY: help install demo up test test-all check lint types format lock bench hour guide clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
@@ -51,6 +51,9 @@ format: $(DEV) ## Format the code, and mend what can be mended by itself
 
 bench: $(DEV) ## Measure a full fetch: rate, CPU by process, memory, tokens
 	@$(BIN)/python -m benchmarks.full_fetch
+
+hour: $(DEV) ## Live through an hour of lost webhooks, an outage and a lost token, and compare (twenty minutes)
+	@$(BIN)/python -m benchmarks.hour
 
 lock: ## Pin every dependency anew, with hashes (needs uv)
 	@command -v uv >/dev/null || { echo "uv is not here. Mend it with: python3 -m pip install uv"; exit 1; }

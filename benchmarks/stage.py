@@ -75,14 +75,21 @@ class Stage:
 
 @contextmanager
 def stage(
-    *, persons: int, organizations: int, hull: str = SINK, worker_processes: int = 2, seed: int = 7, **environment: str
+    *,
+    persons: int,
+    organizations: int,
+    hull: str = SINK,
+    pipedrive: str = pipedrive_start.FACTORY,
+    worker_processes: int = 2,
+    seed: int = 7,
+    **environment: str,
 ) -> Iterator[Stage]:
     """Start everything, and end it; `environment` is added to what the pipeline's processes see."""
     os.environ |= environment
     credentials = Credentials.from_seed(seed)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        _remotes(persons, organizations, seed, hull) as remotes,
+        _remotes(persons, organizations, seed, hull, pipedrive) as remotes,
     ):
         _face(remotes, Path(folder))
         connector_key = _add_connector(remotes[0].url, remotes[1].url, credentials)
@@ -100,19 +107,21 @@ def stage(
 
 
 @contextmanager
-def _remotes(persons: int, organizations: int, seed: int, hull: str) -> Iterator[tuple[serve.Running, serve.Running]]:
+def _remotes(
+    persons: int, organizations: int, seed: int, hull: str, pipedrive: str
+) -> Iterator[tuple[serve.Running, serve.Running]]:
     credentials = Credentials.from_seed(seed)
     company = {"seed": seed, "persons": persons, "organizations": organizations, "api_token": credentials.api_token}
-    pipedrive = serve.start(pipedrive_start.FACTORY, company)
+    first = serve.start(pipedrive, company)
     port = serve.free_port()
     names = {"connector_id": credentials.hull_connector_id, "secret": credentials.hull_secret}
     other = serve.start(hull, names | {"organization": f"127.0.0.1:{port}"}, port=port)
     try:
-        for running in (pipedrive, other):
+        for running in (first, other):
             serve.wait_until_ready(running, timeout_s=300)
-        yield pipedrive, other
+        yield first, other
     finally:
-        pipedrive.stop()
+        first.stop()
         other.stop()
 
 
@@ -123,6 +132,7 @@ def _face(remotes: tuple[serve.Running, serve.Running], folder: Path) -> None:
     os.environ |= {
         "DATA_DIR": str(folder / "data"),
         "PIPEDRIVE_API_URL": remotes[0].url,
+        "PIPEDRIVE_OAUTH_URL": remotes[0].url,
         "HULL_FIREHOSE_URL": f"{remotes[1].url}/api/v1/firehose",
         "HULL_PROTOCOL": "http",
         "PIPEDRIVE_BURST_LIMIT": "0",

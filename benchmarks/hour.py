@@ -1,0 +1,151 @@
+"""An hour of a company's life, hurried: edits, creations, deletions and merges without end, and everything goes wrong once.
+
+    python -m benchmarks.hour [--persons 20000] [--edits-per-s 10] [--minutes 60] [--speed 6] [--seed 1] [--json]
+
+At speed 6 the hour takes ten minutes of the wall: a sales team acts six times as often, and Pipedrive's retries, its bans and
+delays, the outage, the interval of the incremental fetch and the looks at the webhooks are six times as short. The pipeline's
+own margins (5 s before a walk, 60 s of overlap) are not. A tenth of the webhooks is lost, a tenth comes twice, all are
+shuffled; the web process is down for ten minutes; the token is revoked once, and somebody authorises anew.
+
+All the while a witness, who reads nothing but the two remote systems, holds each watermark against what was so. Exit 1 when a
+watermark lied, when anything differs in the end, or when `pipeline verify` misses one of ten planted differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from benchmarks import journal
+from benchmarks.hour_house import House, house
+from benchmarks.hour_witness import Witness
+from benchmarks.stage import FULL_HULL, stage
+from sandbox import serve
+from sandbox.pipedrive.gate.grants import Client
+
+OUTAGE_MIN, INTERVAL_S, CHECKED_EVERY_S = 10.0, 300.0, 900.0
+RETRY_AFTER_S, BAN_S, DELAY_S = (3.0, 30.0, 150.0), 1_800.0, 60.0
+FRESH_S = 65.0
+"""So long after a delivery `verify` blames nobody for what Hull's search does not show yet."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--persons", type=int, default=20_000)
+    parser.add_argument("--edits-per-s", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--speed", type=float, default=6.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--patience-s", type=float, default=900.0, help="how long it may take to come to rest")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    port, app = serve.free_port(), Client()
+    own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port), "PIPEDRIVE_CLIENT_ID": app.id}
+    own |= {"PIPEDRIVE_CLIENT_SECRET": app.secret}
+    sizes = {"persons": chosen.persons, "organizations": chosen.persons // 5}
+    with (
+        stage(
+            **sizes, hull=FULL_HULL, pipedrive=journal.FACTORY, worker_processes=1, seed=chosen.seed, **own
+        ) as running,
+        house(running, chosen.patience_s) as home,
+    ):
+        result = {"persons": chosen.persons, "minutes": chosen.minutes, "speed": chosen.speed, "seed": chosen.seed}
+        result |= _run(home, Witness(running), chosen)
+    print(json.dumps(result) if chosen.json else "\n".join(f"{name:28} {value}" for name, value in result.items()))
+    return 1 if result["untrue"] else 0
+
+
+def _run(home: House, witness: Witness, chosen: argparse.Namespace) -> dict[str, Any]:
+    home.support_departures()
+    home.authorise()
+    home.fetch_all()
+    home.schedule(INTERVAL_S / chosen.speed)
+    witness.strange = witness.unlike(time.time())
+    home.tick("ensure_webhooks")
+    home.settle()
+    home.trouble(chosen.seed, RETRY_AFTER_S, BAN_S, DELAY_S, chosen.speed)
+    witness.watch()
+    began = time.monotonic()
+    outage = _live(home, chosen)
+    acted = home.pipedrive("team", {"rate": 0})["counts"]
+    home.calm()
+    ended = time.monotonic()
+    home.settle()
+    home.fetch_all()
+    home.settle()
+    took_s = time.monotonic() - ended
+    time.sleep(FRESH_S)
+    witness.stop()
+    unlike, one_side = witness.unlike(time.time()), witness.on_one_side()
+    return _judged(home, witness, unlike, one_side) | {
+        "load_average": round(os.getloadavg()[0], 1),
+        "wall_s": round(ended - began),
+        "deeds": sum(acted.values()),
+        "by_kind": acted,
+        "deliveries": home.pipedrive("deliveries")["counts"],
+        "outage_s": round(outage[1] - outage[0]),
+        "gap_reports": home.gap_reports(),
+        "reported_of_the_outage": home.gaps_between(*outage),
+        "converged_after_s": round(took_s),
+        "tokens": home.tokens(),
+        "healed_webhooks": home.healed(),
+    }
+
+
+def _live(home: House, chosen: argparse.Namespace) -> tuple[float, float]:
+    """The hour itself; returns when the outage began and ended, in seconds since the epoch."""
+    whole_s = 60 * chosen.minutes / chosen.speed
+    outage_s = min(60 * OUTAGE_MIN / chosen.speed, whole_s / 6)
+    home.pipedrive("team", {"rate": chosen.edits_per_s * chosen.speed, "seed": chosen.seed})
+    checks = CHECKED_EVERY_S / chosen.speed
+    home.wait(whole_s / 3, checks)
+    outage_from = time.time()
+    home.close_door()
+    home.wait(outage_s, checks)
+    home.open_door()
+    outage_to = time.time()
+    home.wait(whole_s / 6, checks)
+    home.pipedrive("oauth", {"now": "revoke"})
+    home.wait(whole_s / 20, checks)
+    home.authorise()
+    home.wait(whole_s - outage_s - whole_s * (1 / 3 + 1 / 6 + 1 / 20), checks)
+    return outage_from, outage_to
+
+
+def _judged(
+    home: House, witness: Witness, unlike: dict[str, set[int]], one_side: dict[str, set[int]]
+) -> dict[str, Any]:
+    first = home.verify()
+    planted = home.plant(witness)
+    found = home.verify(repair=True)
+    home.settle()
+    time.sleep(FRESH_S)
+    last = home.verify()
+    untrue = {
+        "a watermark claimed what was not so": bool(witness.false),
+        "the witness saw no watermark move": not witness.claims,
+        "Hull differs from Pipedrive": any(unlike.values()) or any(one_side.values()),
+        "verify found differences": bool(first["findings"]),
+        "verify did not find just what was planted": sorted(found["findings"]) != sorted(planted),
+        "a repair left differences": bool(last["findings"]),
+    }
+    return {
+        "untrue": [what for what, is_so in untrue.items() if is_so],
+        "watermarks_witnessed": dict(witness.claims),
+        "watermarks_false": [(entity, str(moment), ids[:20]) for entity, moment, ids in witness.false],
+        "witness_troubles": dict(witness.troubles),
+        "strange_from_the_start": {entity: len(ids) for entity, ids in witness.strange.items()},
+        "unlike": {entity: sorted(ids)[:20] for entity, ids in unlike.items()},
+        "on_one_side": {entity: sorted(ids)[:20] for entity, ids in one_side.items()},
+        "verify": first,
+        "planted_and_found": f"{len(set(planted) & set(found['findings']))} of {len(planted)}",
+        "verify_after_repair": last,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
