@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta
+
 import orjson
 import pytest
 
@@ -151,9 +154,11 @@ def test_a_domain_that_changes_hands_makes_no_two_accounts_one(world: World) -> 
     age(world, Entity.ORGANIZATION)
     world.fetch(Entity.ORGANIZATION)
 
+    world.company.clock = lambda: time.time() - 100
     world.company.edit_organization(2, name="Takes over")
+    world.company.clock = lambda: time.time() - 90
     world.company.edit_organization(1, website="https://moved-away.example.org")
-    world.fetch(Entity.ORGANIZATION, changed_only=True)
+    world.fetch(Entity.ORGANIZATION, since=datetime.now(UTC) - timedelta(minutes=5))
 
     shown = world.accounts()
     assert {number: each["pipedrive/name"] for number, each in shown.items()} == {1: "Org 1", 2: "Takes over"}
