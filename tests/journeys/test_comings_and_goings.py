@@ -50,7 +50,7 @@ def spread(world: World, draw: Random, said: list[dict[str, Any]]) -> None:
         deliver(world, {**webhook, "meta": {**webhook["meta"], "id": f"{draw.random()}"}})
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 def test_both_sides_agree_in_the_end(world: World, seed: int) -> None:
     world.change_settings(support_user_deletion=True)
     fill(world, persons=PERSONS, organizations=0)

@@ -192,7 +192,7 @@ def test_the_event_of_a_refusal_leads_to_the_body(world: World) -> None:
     assert bytes(row.body) == body
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_repeated_shuffled_late_and_lost_deliveries_end_in_one_state(world: World, seed: int) -> None:
     """Each comes one to five times, in any order and in many rounds, one of ten never; the next fetch brings what was lost."""
     dice = random.Random(seed)
