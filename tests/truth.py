@@ -37,7 +37,7 @@ class Journal:
 
     def now(self, entity: str, record_id: int) -> Record:
         """A record as it is, empty when it has gone."""
-        return self.states[entity, record_id][-1][1] or {}
+        return self.states.get((entity, record_id), [(0.0, None)])[-1][1] or {}
 
     def belied(self, entity: str, held: Mapping[int, Record], moment: float) -> Iterator[int]:
         """Ids of the records of which Hull does not show the state they had at a moment, nor one they have had since.
@@ -69,11 +69,14 @@ class Journal:
         return [_plain(_value(state, code)) for code in (*self.fields[entity], "org_id")]
 
     def shows(self, entity: str, held: Record, state: Record) -> bool:
-        """Whether a User or Account shows a state of its record, field by field, and its Organization."""
+        """Whether a User or Account shows a state of its record, field by field, and its Organization.
+
+        One that was restored may name an Organization that went meanwhile: its Account tells no id any more.
+        """
         expected = {f"pipedrive/{code}": _value(state, code) for code in self.fields[entity]}
         if any(_plain(held.get(name)) != _plain(value) for name, value in expected.items()):
             return False
-        return state.get("org_id") is None or held.get("organization") == state["org_id"]
+        return held.get("organization") == state.get("org_id") or not self.now("organization", state.get("org_id") or 0)
 
 
 def joined(users: Iterable[Record], accounts: Iterable[Record]) -> dict[str, dict[int, Record]]:
