@@ -6,10 +6,12 @@ Workers: one node for `live` and `control`, one for `bulk`, so that a full fetch
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,10 +71,18 @@ def choose_port(name: str, wanted: int, usual: int) -> tuple[int, str]:
     return port, f"port {wanted} is in use; {name} is {port} instead"
 
 
+LOW_PORTS = range(20_000, 32_000)
+"""Below those that systems hand out by themselves (RFC 6335, and Linux from 32768 on): what is free here is not taken by somebody's
+outgoing connection before the process that it is meant for has started."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody listens on. Raises: OSError when none was found in many tries."""
+    for port in random.sample(LOW_PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise OSError("no free port was found")
 
 
 def facing_sandbox(chosen: Settings, sandbox: SandboxPlace) -> Settings:
