@@ -154,6 +154,14 @@ REASONS: dict[str, Reason] = {
     "no_outgoing_mapping": Reason(
         "No outgoing attributes are set.", "Add outgoing attributes in the settings; until then nothing is sent."
     ),
+    "no_relevant_change": Reason(
+        "Something changed in Hull, but nothing that is mapped, and what is mapped stands in Pipedrive already.",
+        "Nothing to do; add the attribute to the outgoing attributes in the settings if it should be sent.",
+    ),
+    "no_change": Reason(
+        "Hull told of the record without naming a change, and what is mapped stands in Pipedrive already.",
+        "Nothing to do.",
+    ),
     "not_writable": Reason(
         "A mapped field is one that Pipedrive fills itself and accepts no value for.",
         "Take the field out of the outgoing attributes, or map another one.",

@@ -104,6 +104,9 @@ class ConnectorSettings(BaseModel):
     def outgoing(self, entity: Entity) -> tuple[AttributeMapping, ...]:
         return self.outgoing_user_attributes if entity is Entity.PERSON else self.outgoing_account_attributes
 
+    def synchronized_segments(self, entity: Entity) -> tuple[str, ...]:
+        return self.synchronized_user_segments if entity is Entity.PERSON else self.synchronized_account_segments
+
 
 def _refuse_repeats(setting: str, column: str, values: list[str]) -> None:
     repeated = sorted({value for value in values if values.count(value) > 1})

@@ -1,0 +1,127 @@
+"""Decides whether a User or an Account is sent to Pipedrive, and says so in the words that customers search their logs for.
+
+In goes a message and what is known of its record, out comes a Verdict. The questions and their order are those of the
+connector this one replaces, so that an organization that moves over sees the same records go and the same ones stay.
+For a record that is known, what differs is decided later, against the snapshot; `no_change_reason` then finds the words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS
+from pipeline.domain.settings import ConnectorSettings
+from pipeline.transform.hull_changes import account_linked, changed_attributes, plain_name
+from pipeline.transform.hull_reports import ABSENT, find_attribute
+from pipeline.transform.segments import entered_segment, in_synchronized_segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a record is sent, and why.
+
+    reason   code why it is not sent, None when it is
+    trigger  why it is sent: `export`, `entered_segment`, `account_linked`, `never_synced` or `in_segment`
+    detail   the sentence customers search for, empty when it is sent
+    """
+
+    reason: str | None
+    trigger: str | None
+    detail: str
+
+    @property
+    def sends(self) -> bool:
+        return self.reason is None
+
+
+def judge(
+    message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity, *, is_known: bool, is_departed: bool
+) -> Verdict:
+    """Decide whether the message's record is sent.
+
+    is_known     its counterpart in Pipedrive is known
+    is_departed  its counterpart was deleted there
+    """
+    if message.get("is_export") is True:
+        return _send("export")
+    if not in_synchronized_segment(message, settings, entity):
+        return _leave("not_in_segment", entity)
+    if settings.ignores_deleted(entity) and (is_departed or _is_marked_deleted(message, entity)):
+        return _leave("deleted_in_pipedrive", entity)
+    trigger = _trigger(message, settings, entity)
+    if trigger is not None:
+        return _send(trigger)
+    if not settings.outgoing(entity):
+        return _leave("no_outgoing_mapping", entity)
+    return _send("in_segment" if is_known else "never_synced")
+
+
+def no_change_reason(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> tuple[str, str]:
+    """Find the reason code and the sentence for a known record of which nothing differs from its snapshot."""
+    changed = changed_attributes(message, entity)
+    if not changed:
+        return "no_change", _SENTENCES["no_change", entity]
+    if changed.isdisjoint(plain_name(row.hull) for row in settings.outgoing(entity)):
+        return "no_relevant_change", _SENTENCES["no_relevant_change", entity]
+    return "unchanged", REASONS["unchanged"].meaning
+
+
+def _trigger(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> str | None:
+    """Find what sends a record whatever is mapped: for a User without any attribute mapped, a Person with a name alone."""
+    if entered_segment(message, settings, entity):
+        return "entered_segment"
+    if entity is Entity.PERSON and settings.link_users_in_service and account_linked(message):
+        return "account_linked"
+    return None
+
+
+def _is_marked_deleted(message: Mapping[str, Any], entity: Entity) -> bool:
+    report = message.get(entity.hull)
+    deleted_at = find_attribute(report, "pipedrive/deleted_at") if isinstance(report, dict) else ABSENT
+    return deleted_at is not ABSENT and bool(deleted_at)
+
+
+def _send(trigger: str) -> Verdict:
+    return Verdict(reason=None, trigger=trigger, detail="")
+
+
+def _leave(reason: str, entity: Entity) -> Verdict:
+    return Verdict(reason=reason, trigger=None, detail=_SENTENCES[reason, entity])
+
+
+# Customers have saved searches for these sentences: they stand here letter by letter, double spaces and all.
+_SENTENCES: Final = {
+    ("not_in_segment", Entity.PERSON): (
+        "User is not present in any of the defined segments to send to service.  Please either add a new synchronized"
+        " segment which the user is present in the settings page, or add the user to an existing synchronized segment"
+    ),
+    ("not_in_segment", Entity.ORGANIZATION): (
+        "Account is not present in any of the defined segments to send to service.  Please either add a new synchronized"
+        " segment which the account is present in the settings page, or add the account to an existing synchronized segment"
+    ),
+    ("deleted_in_pipedrive", Entity.PERSON): "User has been deleted",
+    ("deleted_in_pipedrive", Entity.ORGANIZATION): "Account has been deleted",
+    ("no_outgoing_mapping", Entity.PERSON): (
+        "There are no outgoing attributes to synchronize for users.  Please go to the settings page and add outgoing user"
+        " attributes to synchronize"
+    ),
+    ("no_outgoing_mapping", Entity.ORGANIZATION): (
+        "There are no outgoing attributes to synchronize for account.  Please go to the settings page and add outgoing"
+        " account attributes to synchronize"
+    ),
+    ("no_relevant_change", Entity.PERSON): (
+        "No changes on any of the synchronized attributes for this user.  If you think this is a mistake, please check the"
+        " settings page for the synchronized user attributes to ensure that the attribute which changed is in the"
+        " synchronized outgoing attributes"
+    ),
+    ("no_relevant_change", Entity.ORGANIZATION): (
+        "No changes on any of the synchronized attributes for this account.  If you think this is a mistake, please check"
+        " the settings page for the synchronized account attributes to ensure that the attribute which changed is in the"
+        " synchronized outgoing attributes"
+    ),
+    ("no_change", Entity.PERSON): "No changes on any of the attributes for this user.",
+    ("no_change", Entity.ORGANIZATION): "No changes on any of the attributes for this account.",
+}
