@@ -55,6 +55,8 @@ class Batch(Base):
     slice_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("slices.id", ondelete="CASCADE"))
     read_back_id: Mapped[int | None] = mapped_column(BigInteger)
     """The batch that carries Pipedrive's answers of an outgoing batch back to Hull."""
+    cause: Mapped[str | None]
+    """Why its records are carried over, for a batch without run and changes; None for a read-back."""
     stage: Mapped[str] = mapped_column(server_default="extract")
     state: Mapped[str] = mapped_column(server_default="waiting")
     """`waiting` (not handed over yet), `ready`, `running`, `done`, `failed`, `cancelled`."""

@@ -193,6 +193,11 @@ def changes_of(session: Session, batch_id: int) -> list[Change]:
     return list(session.scalars(select(Change).filter_by(batch_id=batch_id).order_by(Change.id)))
 
 
+def cause_of(session: Session, batch_id: int) -> str | None:
+    """Why the first of the batch's changes is carried over; None for a batch without any."""
+    return session.scalar(select(Change.cause).filter_by(batch_id=batch_id).order_by(Change.id).limit(1))
+
+
 def created_ids(session: Session, batch_id: int) -> set[int]:
     """Pipedrive ids of the batch's records that a webhook told of as created."""
     mine = select(Change.record_id).filter_by(batch_id=batch_id, direction="incoming", is_created=True)

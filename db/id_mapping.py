@@ -49,6 +49,12 @@ class IdMapping(Base):
             "ix_id_mappings_merged", "connector_key", "merged_into", postgresql_where=text("merged_into IS NOT NULL")
         ),
         Index("ix_id_mappings_shells", "connector_key", "first_seen_at", postgresql_where=text("state = 'shell'")),
+        Index(
+            "ix_id_mappings_awaiting",
+            "connector_key",
+            "awaits_account",
+            postgresql_where=text("awaits_account IS NOT NULL"),
+        ),
         {"postgresql_with": {"fillfactor": "85"}},
     )
 
@@ -62,7 +68,7 @@ class IdMapping(Base):
     digest: Mapped[str | None]
     delivered: Mapped[bytes | None] = mapped_column(LargeBinary)
     matched_by: Mapped[str]
-    """How the two were joined: `fetched`, `referenced`, `webhook`, or the claim that matched."""
+    """How the two were joined: `fetched`, `referenced`, `webhook`, `report`, `created`, or the claim that matched."""
     merged_into: Mapped[int | None]
     """The record of the same entity that this one became; that one may have been merged on."""
     absences: Mapped[int] = mapped_column(SmallInteger, server_default="0")
@@ -74,6 +80,12 @@ class IdMapping(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     resolve_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     """When to ask Hull again for the id it gave; null once nothing was delivered that Hull could know."""
+    awaits_account: Mapped[str | None]
+    """Hull id of the Account whose Organization the Person is to be linked to, as soon as there is one."""
+    intent_at: Mapped[datetime | None]
+    """When it was written down that the record is about to be made in Pipedrive."""
+    outgoing: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """What is remembered of its writes: a `pipeline.domain.outgoing.Memory` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ The dictionary holds no value of any record, and never changes once it is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy import Integer, LargeBinary, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import texts
+from db.arrays import bigints, blobs, texts
 from db.base import Base
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 
@@ -76,6 +76,30 @@ def read_snapshots(
         return {}
     unpack = zstandard.ZstdDecompressor(dict_data=_find_shape(session, connector_key, entity)).decompress
     return {row.record_id: unpack(bytes(row.payload)) for row in rows}
+
+
+_KEEP_REPORTS = text("""
+    INSERT INTO snapshots AS s (connector_key, entity, side, record_id, version, payload)
+    SELECT :c, :e, 'hull', w.id, w.version, w.payload
+      FROM unnest(CAST(:ids AS text[]), CAST(:versions AS bigint[]), CAST(:payloads AS bytea[])) AS w(id, version, payload)
+     ORDER BY w.id
+    ON CONFLICT (connector_key, entity, side, record_id) DO UPDATE
+       SET version = excluded.version, payload = excluded.payload WHERE s.version <= excluded.version""")
+
+
+def keep_reports(session: Session, connector_key: int, entity: str, reports: Mapping[str, tuple[int, bytes]]) -> None:
+    """Hull id → (when it was told, in seconds since the epoch; the message as JSON)."""
+    if not reports:
+        return
+    pack = zstandard.ZstdCompressor(level=LEVEL).compress
+    scope = {
+        "c": connector_key,
+        "e": entity,
+        "ids": texts(reports),
+        "versions": bigints(version for version, _ in reports.values()),
+        "payloads": blobs(pack(body) for _, body in reports.values()),
+    }
+    session.execute(_KEEP_REPORTS, scope)
 
 
 _PAGE = text("""

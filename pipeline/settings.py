@@ -86,6 +86,7 @@ class Settings:
     sweep_s: float = 2.0
     page_limit: int = 500
     batches_in_flight: int = 6
+    writes_at_once: int = 8
     firehose_batch: int = 50
 
     @classmethod
@@ -121,6 +122,7 @@ class Settings:
             lease_s=env.read("LEASE_S", _seconds, 30.0),
             sweep_s=env.read("SWEEP_S", _seconds, 2.0),
             page_limit=env.read("PAGE_LIMIT", _number(1, 500), 500),
+            writes_at_once=env.read("WRITES_AT_ONCE", _number(1, 64), 8),
             batches_in_flight=env.read("BATCHES_IN_FLIGHT", _number(1, 1000), 6),
             firehose_batch=env.read("FIREHOSE_BATCH", _number(1, 1000), 50),
         )

@@ -111,6 +111,7 @@ def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
             pipedrive_burst_limit=0,
             lease_s=2.0,
             page_limit=50,
+            writes_at_once=1,
         )
     )
     use_database(database_url)

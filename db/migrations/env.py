@@ -20,8 +20,12 @@ from db import (
     delivery,
     failure,
     id_mapping,
+    joining,
+    known_as,
+    mirror,
     run,
     schedule,
+    skip,
     snapshot,
     subscription,
     sync_event,
@@ -34,7 +38,7 @@ LOCK_TIMEOUT_MS = 5_000
 
 SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
-    (subscription, sync_event, token_ledger, watermark),
+    (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
 )
 """Imported so that their tables stand in the metadata."""
 

@@ -26,6 +26,7 @@ class IncomingRecord:
     organization_id  for a Person: the Organization it belongs to, else None
     digest           32 hex digits over claims, attributes, link and mapping: equal digests mean equal content
     problems         fields that were left out, with their reason codes
+    known_as         (claim, value) by which it may be looked up besides: the e-mails that are not primary
     """
 
     pipedrive_id: int
@@ -35,3 +36,4 @@ class IncomingRecord:
     organization_id: int | None
     digest: str
     problems: tuple[FieldProblem, ...] = ()
+    known_as: tuple[tuple[str, str], ...] = ()

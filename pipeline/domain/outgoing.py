@@ -1,11 +1,16 @@
-"""What one User or Account says to Pipedrive: the result of the outgoing transform."""
+"""What one User or Account says to Pipedrive, and what is decided about it on the way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from pipeline.domain.incoming import FieldProblem
+
+Agreement = tuple[str, str]
+"""(digest of what Hull said, digest of what Pipedrive held) when the two last agreed on one field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,14 +21,178 @@ class OutgoingWrite:
     before    field → its value in the snapshot, for the fields that are written
     present   codes of mapped fields whose attribute holds a value now; what is missing from a later write's list was
               emptied in Hull meanwhile
+    sides     key of a mapped field → digests of what Hull says and of what the snapshot holds, written or not
+    same      keys of the mapped fields of which both sides hold the same
+    kinds     key of a field that is written → kind of its value
     problems  mapped fields that were left out, with their reason codes
     """
 
     fields: dict[str, Any]
     before: dict[str, Any]
     present: frozenset[str]
+    sides: Mapping[str, Agreement] = field(default_factory=dict)
+    same: frozenset[str] = frozenset()
+    kinds: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[FieldProblem, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         return not self.fields
+
+    def without(self, keys: set[str]) -> OutgoingWrite:
+        """The same write, with these fields left alone."""
+        fields = {key: value for key, value in self.fields.items() if key not in keys and key != "custom_fields"}
+        custom = {key: value for key, value in self.fields.get("custom_fields", {}).items() if key not in keys}
+        if custom:
+            fields["custom_fields"] = custom
+        return replace(
+            self,
+            fields=fields,
+            before={key: value for key, value in self.before.items() if key not in keys},
+            kinds={key: kind for key, kind in self.kinds.items() if key not in keys},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What is remembered of a record's earlier writes.
+
+    agreed   key of a field → on what both sides agreed last
+    present  codes that the last write's `present` named; None before the first write
+    recent   (key, digest of what Hull said, seconds since the epoch) of the last writes, oldest first
+    """
+
+    agreed: Mapping[str, Agreement] = field(default_factory=dict)
+    present: tuple[str, ...] | None = None
+    recent: tuple[tuple[str, str, int], ...] = ()
+
+    @classmethod
+    def of(cls, staged: Mapping[str, Any] | None) -> Memory:
+        if not staged:
+            return cls()
+        present = staged.get("present")
+        return cls(
+            agreed={key: (said, held) for key, (said, held) in staged.get("agreed", {}).items()},
+            present=None if present is None else tuple(present),
+            recent=tuple((key, said, at) for key, said, at in staged.get("recent", ())),
+        )
+
+
+class Standing(StrEnum):
+    """How a User or Account stands to the records of Pipedrive."""
+
+    KNOWN = "known"
+    """Joined to one living record."""
+    UNKNOWN = "unknown"
+    """Joined to none, as far as the id map and the mirror of Pipedrive tell."""
+    DEPARTED = "departed"
+    """Its record is deleted or gone."""
+    CONFLICT = "conflict"
+    """It carries the ids of several records."""
+    AMBIGUOUS = "ambiguous"
+    """Several records answer to the claim that was looked up."""
+    TAKEN = "taken"
+    """The one record that answers to its claim is joined to another User or Account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What extract brings together for one record of Hull.
+
+    message          the report as it was delivered, or as it was last kept
+    pipedrive_id     the record it is joined to, for KNOWN
+    matched_by       the claim that joined them just now; None when they were joined before
+    others           Pipedrive ids that make it CONFLICT, AMBIGUOUS or TAKEN
+    snapshot         the Pipedrive record as last read
+    organization_id  for a User: the Organization of its Account
+    awaits           for a User: the Hull id of its Account, while that has no Organization
+    """
+
+    hull_id: str
+    message: dict[str, Any]
+    standing: Standing
+    pipedrive_id: int | None = None
+    matched_by: str | None = None
+    others: tuple[int, ...] = ()
+    snapshot: dict[str, Any] | None = None
+    organization_id: int | None = None
+    awaits: str | None = None
+    memory: Memory = field(default_factory=Memory)
+
+    @classmethod
+    def of(cls, staged: Mapping[str, Any]) -> Candidate:
+        more = {"standing": Standing(staged["standing"]), "memory": Memory.of(staged["memory"])}
+        return cls(**{**staged, **more, "others": tuple(staged["others"])})
+
+
+class Act(StrEnum):
+    """What becomes of a record of Hull."""
+
+    SKIP = "skip"
+    HOLD = "hold"
+    """Quarantined: kept as a Failure, because only a person can say what is right."""
+    UPDATE = "update"
+    CREATE = "create"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What transform decides about one Candidate.
+
+    reason   why it is skipped or held
+    detail   the same in a sentence
+    trigger  why it is sent, as the filter says
+    claims   (claim, value) by which it may be looked up, in the order of the settings; for CREATE
+    left     fields that are left to Pipedrive although they differ
+    """
+
+    candidate: Candidate
+    act: Act
+    reason: str | None = None
+    detail: str = ""
+    trigger: str | None = None
+    write: OutgoingWrite | None = None
+    claims: tuple[tuple[str, str], ...] = ()
+    left: tuple[FieldProblem, ...] = ()
+    problems: tuple[FieldProblem, ...] = ()
+
+    @property
+    def hull_id(self) -> str:
+        return self.candidate.hull_id
+
+    @classmethod
+    def of(cls, staged: Mapping[str, Any]) -> Decision:
+        write = staged["write"]
+        return cls(
+            candidate=Candidate.of(staged["candidate"]),
+            act=Act(staged["act"]),
+            reason=staged["reason"],
+            detail=staged["detail"],
+            trigger=staged["trigger"],
+            write=None if write is None else _write_of(write),
+            claims=tuple((claim, value) for claim, value in staged["claims"]),
+            left=_problems(staged["left"]),
+            problems=_problems(staged["problems"]),
+        )
+
+
+def _write_of(staged: Mapping[str, Any]) -> OutgoingWrite:
+    more = {
+        "present": frozenset(staged["present"]),
+        "same": frozenset(staged["same"]),
+        "sides": {key: (said, held) for key, (said, held) in staged["sides"].items()},
+        "problems": _problems(staged["problems"]),
+    }
+    return OutgoingWrite(**{**staged, **more})
+
+
+def _problems(staged: list[dict[str, Any]]) -> tuple[FieldProblem, ...]:
+    return tuple(FieldProblem(**each) for each in staged)
+
+
+def staged(value: Candidate | Decision) -> dict[str, Any]:
+    """The value as a dict that JSON can hold; `of` makes it a value again."""
+    plain = asdict(value)
+    if plain.get("write") is not None:
+        plain["write"] |= {name: sorted(plain["write"][name]) for name in ("present", "same")}
+    return plain

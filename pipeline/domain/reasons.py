@@ -95,6 +95,50 @@ REASONS: dict[str, Reason] = {
         "Records had changed in Pipedrive and no webhook had told of them; the incremental fetch brought them to Hull.",
         "Nothing is missing. If it happens again, see how the webhooks stand: pipeline connectors webhooks CONNECTOR.",
     ),
+    "several_ids": Reason(
+        "Hull holds several living records of Pipedrive under one User or Account.",
+        "Merge these records in Pipedrive, or split the User in Hull; then replay the failure.",
+    ),
+    "ambiguous_match": Reason(
+        "Several records of Pipedrive answer to the claim that was looked up, so none was chosen.",
+        "Merge them in Pipedrive, or correct the claim on those that should not match; then replay the failure.",
+    ),
+    "already_joined": Reason(
+        "The record that answers to the claim is joined to another User or Account of Hull.",
+        "Merge the two in Hull, or correct the claim on one of them; then replay the failure.",
+    ),
+    "rules_fight": Reason(
+        "Values of a field go back and forth between Hull and Pipedrive: two rules undo one another.",
+        "Change one of the rules that the failure names, here or in the other system; then replay it.",
+    ),
+    "spoken_for": Reason(
+        "Another User or Account with the same claim is being made in Pipedrive at this moment.",
+        "Nothing to do: it is looked up again in a moment.",
+    ),
+    "joined_meanwhile": Reason(
+        "The record was joined by another worker a moment ago.",
+        "Nothing to do: it goes on with what is known now.",
+    ),
+    "mirror_incomplete": Reason(
+        "The first full fetch has not come to its end, so nothing tells yet whether Pipedrive has such a record.",
+        "Nothing to do while a fetch is under way; else start one: pipeline fetch all CONNECTOR.",
+    ),
+    "changed_in_pipedrive": Reason(
+        "The field was changed in Pipedrive and not in Hull, so it stays as Pipedrive has it.",
+        "Nothing to do: the change comes to Hull by the incoming mapping of the field.",
+    ),
+    "owned_by_pipedrive": Reason(
+        "The field was changed on both sides, and the settings give Pipedrive the last word.",
+        "Nothing to do; choose another owner for the field in the settings if Hull should win.",
+    ),
+    "changed_by_pipedrive": Reason(
+        "Pipedrive holds something else than what was written: it has a spelling of its own, or ignored the value.",
+        "Compare the event's values with the record; if the value was ignored, check the field in Pipedrive.",
+    ),
+    "created_twice": Reason(
+        "A record was made here, and another one with the same claim came up afterwards: perhaps the same one, made twice.",
+        "Compare the two records in Pipedrive and merge them if they are one.",
+    ),
     "webhook_malformed": Reason(
         "The body is not what Pipedrive's webhooks of version 2.0 look like.",
         "The event names the delivery, which keeps the body for 30 days; see that nothing rewrites webhooks on the way.",
@@ -143,10 +187,6 @@ REASONS: dict[str, Reason] = {
         "Merge them in Pipedrive too, or tell them apart in Hull; until then only the first one is sent back.",
     ),
     # Outgoing
-    "outgoing_unknown_record": Reason(
-        "This User or Account has no known counterpart in Pipedrive yet.",
-        "Fetch Persons and Organizations first, so that known records are linked.",
-    ),
     "not_in_segment": Reason(
         "The record is in none of the synchronised segments.",
         "Add one of its segments to the synchronised segments in the settings, or the record to one of them.",

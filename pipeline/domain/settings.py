@@ -31,12 +31,17 @@ class ClaimRule(_Row):
     service: Name
 
 
+Owner = Literal["hull", "pipedrive", "latest"]
+"""Who has the last word about a field that is mapped both ways and was changed on both sides."""
+
+
 class AttributeMapping(_Row):
     """One attribute and one field, in one direction.
 
     on_null  what an empty source does to the other side: clear it, or leave it as it is
     form     by default labels and the primary value; `id` keeps option ids, `list` the whole list of e-mails
     parts    for addresses: also deliver these parts as `<attribute>_<part>`, for example `locality`, `country`
+    owner    of an outgoing row: who has the last word about a field that comes to Hull as well
     """
 
     hull: Name
@@ -44,6 +49,7 @@ class AttributeMapping(_Row):
     on_null: Literal["clear", "ignore"] = "clear"
     form: Literal["default", "id", "list"] = "default"
     parts: tuple[Name, ...] = ()
+    owner: Owner = "hull"
 
 
 class ConnectorSettings(BaseModel):
@@ -65,6 +71,10 @@ class ConnectorSettings(BaseModel):
     support_account_deletion: bool = False
     ignore_deleted_users: bool = True
     ignore_deleted_accounts: bool = True
+    user_sync_key: Annotated[str, Field(max_length=255)] = ""
+    """Code of a custom text field of Persons in which a Person that is made here keeps the User's Hull id; empty for none."""
+    account_sync_key: Annotated[str, Field(max_length=255)] = ""
+    """The same for Organizations and Accounts."""
     deletion_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """How large a share of the known records may be missing from a full fetch before a person must look; a few always may."""
     full_fetch_cron: str = NIGHTLY
@@ -100,6 +110,9 @@ class ConnectorSettings(BaseModel):
 
     def ignores_deleted(self, entity: Entity) -> bool:
         return self.ignore_deleted_users if entity is Entity.PERSON else self.ignore_deleted_accounts
+
+    def sync_key(self, entity: Entity) -> str:
+        return self.user_sync_key if entity is Entity.PERSON else self.account_sync_key
 
     def outgoing(self, entity: Entity) -> tuple[AttributeMapping, ...]:
         return self.outgoing_user_attributes if entity is Entity.PERSON else self.outgoing_account_attributes

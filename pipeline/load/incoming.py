@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -31,6 +31,8 @@ Record = dict[str, Any]
 NEW, CHANGED, SAME = "new", "changed", "same"
 ANONYMOUS_ID = Claim.ANONYMOUS_ID.value
 CREATED_BY_WEBHOOK = "pipedrive/created_by_webhook"
+
+_NOBODY: Final[Mapping[int, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,17 @@ class PagePlan:
             for sending in self.sendings
             for claim, value in sending.record["claims"].items()
         ]
+
+    def known_as(self, held: Container[tuple[str, int]]) -> list[tuple[str, str, int]]:
+        """By what else the records may be looked up: further e-mails, and claims that another record holds."""
+        more = [
+            (claim, value, sending.record["pipedrive_id"])
+            for sending in self.sendings
+            for claim, value in sending.record["known_as"]
+        ]
+        if held:
+            more += [each for each in self.wanted_claims if (each[0], each[2]) in held]
+        return more
 
     @property
     def changed_ids(self) -> list[int]:
@@ -111,11 +124,13 @@ def compose(
     *,
     link: bool,
     departed: Container[int] = (),
+    hull_ids: Mapping[int, str] = _NOBODY,
 ) -> tuple[list[bytes], list[PageRow]]:
     """The messages for Hull, in order, and the rows that keep what was said.
 
     bodies    Pipedrive id → the record as Pipedrive gave it, for the snapshots
     held      (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
+    hull_ids  Pipedrive id → the Hull id of the record that was sent, for a read-back: it is addressed by that alone
     departed  Organizations whose Accounts do not get back the `pipedrive/id` they lost
     """
     messages: list[bytes] = []
@@ -126,9 +141,7 @@ def compose(
         pipedrive_id = record["pipedrive_id"]
         if sending.before and DELETED_AT in sending.before:  # it was marked as deleted, and is back
             record["attributes"].setdefault(DELETED_AT, None)
-        claims = {claim: value for claim, value in record["claims"].items() if (claim, pipedrive_id) not in held}
-        claims[ANONYMOUS_ID] = anonymous_id(pipedrive_id)
-        who = orjson.dumps(claims)
+        who = _address(record, held, hull_ids.get(pipedrive_id))
         kept = {name: value for name, value in record["attributes"].items() if value is not None}
         delivered = orjson.dumps(kept)
         nulls = _nulls(record["attributes"], sending.before)
@@ -144,6 +157,16 @@ def compose(
     plan.counters["messages"] += len(messages)
     plan.counters["links"] += len(messages) - len(rows)
     return messages, rows
+
+
+def _address(record: Record, held: Container[tuple[str, int]], hull_id: str | None) -> bytes | dict[str, str]:
+    """By what Hull finds the User or Account: the claims that are the record's own, or the id Hull itself gave."""
+    pipedrive_id = record["pipedrive_id"]
+    if hull_id is not None:
+        return {"id": hull_id, ANONYMOUS_ID: anonymous_id(pipedrive_id)}
+    claims = {claim: value for claim, value in record["claims"].items() if (claim, pipedrive_id) not in held}
+    claims[ANONYMOUS_ID] = anonymous_id(pipedrive_id)
+    return orjson.dumps(claims)
 
 
 def _nulls(attributes: Record, before: Record | None) -> Record:

@@ -1,46 +1,122 @@
-"""Writes changed fields to Pipedrive, record by record: a refusal is that record's own, and its neighbours go on.
+"""Writes to Pipedrive, several records at once: a refusal is that record's own, and its neighbours go on.
 
 Pipedrive's answer to a write is the whole record as it stands then, so it is the read-back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
-from pipeline.errors import Rejected
+from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
+
+NOTHING_SENT: Final = frozenset({"remote_unreachable", "rate_limited", "daily_budget_spent", "redis_unavailable"})
+"""Reasons of a Retryable after which Pipedrive has certainly not made the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One record to be changed: the fields to write, in the shapes of API v2."""
+    """One record to be changed, or made where `pipedrive_id` is None: the fields to write, in the shapes of API v2."""
 
     hull_id: str
-    pipedrive_id: int
+    pipedrive_id: int | None
     fields: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What became of it: Pipedrive's answer, or why it was refused."""
+    """What became of it: Pipedrive's answer, or why it was refused, or what left it open whether Pipedrive made the record."""
 
     wanted: Wanted
-    answer: dict[str, Any] | None
+    answer: dict[str, Any] | None = None
     refused: Rejected | None = None
+    unsure: Retryable | None = None
 
 
-def send_updates(pipedrive: PipedriveClient, entity: Entity, wanted: list[Wanted]) -> Iterator[Sent]:
-    """PATCH one record after another.
-
-    Raises: Retryable or ConfigurationError as soon as one meets it; what was sent before has been yielded.
+@dataclass(slots=True, kw_only=True)
+class Sending:
+    """sent  what was tried and came to an end, in no particular order
+    rest  what was not sent; the first of them is the one that met `stop`
+    stop  why nothing more is sent
     """
-    for each in wanted:
+
+    sent: list[Sent] = field(default_factory=list)
+    rest: list[Wanted] = field(default_factory=list)
+    stop: Retryable | ConfigurationError | None = None
+
+
+def send(
+    pipedrive: PipedriveClient,
+    entity: Entity,
+    wanted: Sequence[Wanted],
+    *,
+    at_once: int,
+    check: Callable[[], None] = lambda: None,
+) -> Sending:
+    """PATCH or POST every record, `at_once` of them side by side, until one meets something that all would meet.
+
+    check  is called between handfuls; what it raises ends the sending, and nobody knows of what was sent before
+    """
+    done = Sending()
+    size = at_once * 8
+    handfuls = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+    with ThreadPoolExecutor(at_once, thread_name_prefix="write") as pool:
+        for number, handful in enumerate(handfuls):
+            check()
+            for one, outcome in zip(handful, pool.map(_Writer(pipedrive, entity).write, handful), strict=True):
+                _note(done, one, outcome)
+            if done.stop is not None:
+                done.rest.extend(one for later in handfuls[number + 1 :] for one in later)
+                break
+    return done
+
+
+def _note(done: Sending, one: Wanted, outcome: Sent | PipelineError | None) -> None:
+    if isinstance(outcome, Sent):
+        done.sent.append(outcome)
+        if outcome.unsure is not None:
+            done.stop = done.stop or outcome.unsure
+    elif isinstance(outcome, Retryable | ConfigurationError):
+        done.rest.insert(0, one)
+        done.stop = outcome
+    else:
+        done.rest.append(one)
+
+
+class _Writer:
+    """Writes records of one handful; once one has met a trouble that is not its own, the others are left alone."""
+
+    def __init__(self, pipedrive: PipedriveClient, entity: Entity) -> None:
+        self._pipedrive = pipedrive
+        self._entity = entity
+        self._stopped = False
+
+    def write(self, wanted: Wanted) -> Sent | PipelineError | None:
+        if self._stopped:
+            return None
         try:
-            answer = pipedrive.update(entity, each.pipedrive_id, each.fields)
+            return Sent(wanted=wanted, answer=self._send(wanted))
         except Rejected as refused:
-            yield Sent(wanted=each, answer=None, refused=refused)
-        else:
-            yield Sent(wanted=each, answer=answer)
+            return Sent(wanted=wanted, refused=refused)
+        except Retryable as unwell:
+            self._stopped = True
+            if wanted.pipedrive_id is None and unwell.reason not in NOTHING_SENT:
+                return Sent(wanted=wanted, unsure=unwell)
+            return unwell
+        except ConfigurationError as missing:
+            self._stopped = True
+            return missing
+
+    def _send(self, wanted: Wanted) -> dict[str, Any]:
+        if wanted.pipedrive_id is None:
+            return self._pipedrive.create(self._entity, wanted.fields)
+        return self._pipedrive.update(self._entity, wanted.pipedrive_id, wanted.fields)
+
+
+def answers(sending: Sending) -> Iterator[dict[str, Any]]:
+    """The records as Pipedrive holds them now."""
+    return (each.answer for each in sending.sent if each.answer is not None)

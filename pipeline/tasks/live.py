@@ -81,10 +81,13 @@ def go_on(session: Session) -> None:
     after_commit(session, gather)
 
 
+READ_BACK = "read_back"
+
+
 def cause_of(session: Session, batch: ClaimedBatch) -> str:
-    """Why the batch's records are carried over: that of its changes, or the read-back of what was sent."""
-    first = next(iter(changes.changes_of(session, batch.id)), None)
-    return first.cause if first else "read_back"
+    """Why the batch's records are carried over: that of its changes, its own, or the read-back of what was sent."""
+    cause = changes.cause_of(session, batch.id)
+    return cause or session.get_one(Batch, batch.id).cause or READ_BACK
 
 
 def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:

@@ -9,11 +9,12 @@ from db import change as changes
 from db import claim as claims
 from db import departure as departed_rows
 from db import failure as failures
-from db import id_mapping
+from db import id_mapping, known_as
 from db import run as run_rows
 from db import snapshot as snapshots
 from db import sync_event as events
 from db.batch import ClaimedBatch
+from db.id_mapping import Known
 from db.page import PageContext, write_page
 from db.session import after_commit, transaction
 from pipeline import wiring
@@ -51,7 +52,10 @@ def load_batch(batch: ClaimedBatch) -> None:
         gone = departed_rows.departed_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings else {}
         compress = snapshots.compressor(session, wired.key, entity, bodies.values())
-    messages, rows = load_incoming.compose(plan, bodies, wired.hull.writer(), held, compress, link=link, departed=gone)
+        sent = _hull_ids(session, batch, known)
+    messages, rows = load_incoming.compose(
+        plan, bodies, wired.hull.writer(), held, compress, link=link, departed=gone, hull_ids=sent
+    )
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
         with transaction() as session:
@@ -60,6 +64,7 @@ def load_batch(batch: ClaimedBatch) -> None:
             moved_on = set(write_page(session, context, rows))
             current = [each for each in plan.changed_ids if each not in moved_on]
             claims.release_claims(session, wired.key, entity, plan.wanted_claims, changed=current)
+            known_as.note_values(session, wired.key, entity, plan.known_as(held), changed=current)
             second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
@@ -76,6 +81,13 @@ def _transform_again(session: Session, batch: ClaimedBatch) -> None:
     batches.hold(session, batch)
     wakeup = batches.transform_again(session, batch)
     after_commit(session, lambda: canvases.wake([wakeup]))
+
+
+def _hull_ids(session: Session, batch: ClaimedBatch, known: dict[int, Known]) -> dict[int, str]:
+    """Whose records they are, where they are the answers to what was sent: claims might lead to somebody else."""
+    if batch.run_id is not None or live.cause_of(session, batch) != live.READ_BACK:
+        return {}
+    return {pipedrive_id: each.hull_id for pipedrive_id, each in known.items() if each.hull_id is not None}
 
 
 def _resends(session: Session, batch: ClaimedBatch) -> bool:

@@ -14,6 +14,7 @@ from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.transform.field_definitions import read_field_definitions
+from pipeline.transform.field_sources import find_source
 from pipeline.transform.incoming import IncomingTransform, compile_incoming
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
 from pipeline.wiring import Wired
@@ -31,6 +32,12 @@ class Plan:
     fields_read_at: datetime | None
     incoming: IncomingTransform
     outgoing: OutgoingTransform
+
+    def claim_field(self, claim: str) -> tuple[str, str, bool] | None:
+        """(key, type, whether it is a custom field) of the first field that feeds a claim."""
+        rules = (rule for rule in self.settings.claims(self.catalog.entity) if rule.hull == claim)
+        source = next((found for rule in rules if (found := find_source(rule.service, self.catalog))), None)
+        return (source.key, source.type, source.is_custom) if source else None
 
 
 _compiled: dict[tuple[int, Entity, int, datetime | None], Plan] = {}

@@ -15,6 +15,9 @@ _EMAIL: Final = re.compile(
 )
 """Loose on purpose: a claim has to look like one mailbox, not to pass every rule of RFC 5321."""
 
+SYNC_KEY: Final = "sync_key"
+"""Under this name a record is looked up by the Hull id that it keeps in a field of its own."""
+
 Normalise = Callable[[Any], str | None]
 
 
@@ -29,6 +32,21 @@ def email_claim(value: Any) -> str | None:
     if len(text) > 254 or not _EMAIL.fullmatch(text):
         raise Rejected("wrong_type", "not an e-mail, so it is not used as a claim")
     return text
+
+
+def other_emails(members: list[Any], primary: str | None) -> tuple[tuple[str, str], ...]:
+    """Spell the usable e-mails of a record beside its primary one, each with the claim it is looked up under."""
+    if len(members) < 2:
+        return ()
+    found: dict[tuple[str, str], None] = {}
+    for member in members:
+        try:
+            email = email_claim(member["value"]) if isinstance(member, dict) and member.get("value") else None
+        except Rejected:
+            continue
+        if email is not None and email != primary:
+            found[Claim.EMAIL.value, email] = None
+    return tuple(found)
 
 
 def external_id_claim(value: Any) -> str | None:

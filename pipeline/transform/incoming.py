@@ -18,7 +18,7 @@ from pipeline.domain.incoming import FieldProblem, IncomingRecord
 from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSettings
 from pipeline.errors import Rejected, Skip
-from pipeline.transform.claims import CLAIMS, Normalise, name_domain_claim
+from pipeline.transform.claims import CLAIMS, SYNC_KEY, Normalise, name_domain_claim, other_emails
 from pipeline.transform.field_sources import FieldSource, find_source, is_listed
 from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.reading.simple import read_id
@@ -46,6 +46,7 @@ class IncomingTransform:
     problems        mapped fields that Pipedrive no longer has; they stop only themselves
     include_fields  record keys that the API gives only when it is asked for them
     custom_fields   codes of the custom fields that are used
+    sync_key        code of the custom field in which a record that was made here keeps its Hull id; empty for none
     system_fields   keys of the other fields that are used and that every whole record has
     """
 
@@ -58,7 +59,9 @@ class IncomingTransform:
     _system: tuple[Column, ...]
     _custom: tuple[Column, ...]
     _claims: tuple[tuple[bool, ClaimColumn], ...]
+    _by_email: bool
     _seed: Any
+    sync_key: str = ""
 
     @property
     def attributes(self) -> frozenset[str]:
@@ -98,6 +101,7 @@ class IncomingTransform:
             organization_id=organization_id,
             digest=self._digest(claims, attributes, organization_id),
             problems=tuple(dict.fromkeys(problems)) if problems else (),
+            known_as=self._known_as(record, custom, claims),
         )
 
     def _read_claims(
@@ -117,6 +121,15 @@ class IncomingTransform:
             if normal is not None:
                 claims[claim] = normal
         return claims
+
+    def _known_as(
+        self, record: dict[str, Any], custom: dict[str, Any], claims: dict[str, str]
+    ) -> tuple[tuple[str, str], ...]:
+        """Name the e-mails beside the primary one, where e-mails identify: a User may be looked up by any of them."""
+        members = record.get("emails")
+        more = other_emails(members, claims.get(Claim.EMAIL)) if self._by_email and type(members) is list else ()
+        key = custom.get(self.sync_key) if self.sync_key else None
+        return (*more, (SYNC_KEY, key)) if type(key) is str and key else more
 
     def _digest(self, claims: dict[str, str], attributes: dict[str, Any], organization_id: int | None) -> str:
         try:
@@ -142,7 +155,7 @@ def compile_incoming(entity: Entity, settings: ConnectorSettings, catalog: Field
             sources[code] = source
     unlisted = {problem.field for problem in problems}
     columns = list(_columns(rows, sources, unlisted))
-    claims = _claim_columns(rules, sources)
+    claims = list(_claim_columns(rules, sources))
     optional = OPTIONAL[entity]
     mapping = _mapping_text(entity, settings)
     return IncomingTransform(
@@ -157,6 +170,8 @@ def compile_incoming(entity: Entity, settings: ConnectorSettings, catalog: Field
         _system=tuple(column for is_custom, column in columns if not is_custom),
         _custom=tuple(column for is_custom, column in columns if is_custom),
         _claims=tuple(claims),
+        _by_email=any(key == "emails" for _, (_, _, key, _, _) in claims),
+        sync_key=settings.sync_key(entity),
         _seed=hashlib.blake2b(mapping, digest_size=16),
     )
 
@@ -254,7 +269,7 @@ def _read_link(raw: Any, problems: list[FieldProblem]) -> int | None:
 
 
 def _mapping_text(entity: Entity, settings: ConnectorSettings) -> bytes:
-    rows = [row.model_dump(mode="json") for row in settings.incoming(entity)]
+    rows = [row.model_dump(mode="json", exclude={"owner"}) for row in settings.incoming(entity)]
     claims = [rule.model_dump(mode="json") for rule in settings.claims(entity)]
     return orjson.dumps([entity.value, rows, claims, settings.link_users_in_hull], option=orjson.OPT_SORT_KEYS)
 

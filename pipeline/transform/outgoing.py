@@ -13,16 +13,23 @@ from typing import Any, Final
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Claim, Entity
-from pipeline.domain.outgoing import OutgoingWrite
-from pipeline.domain.settings import ConnectorSettings
+from pipeline.domain.outgoing import Agreement, OutgoingWrite
+from pipeline.domain.settings import ConnectorSettings, Owner
 from pipeline.errors import Rejected
 from pipeline.transform.claims import CLAIMS
 from pipeline.transform.field_sources import FieldSource, find_source, is_listed, is_writable
 from pipeline.transform.hull_reports import find_attribute
 from pipeline.transform.writing.composed import holds_member, write_members
-from pipeline.transform.writing.differences import differs, is_empty
+from pipeline.transform.writing.differences import differs, digest_of, is_empty
 from pipeline.transform.writing.names import name_for_create, settle_names
-from pipeline.transform.writing.targets import Target, compile_targets, is_blank, wanted_value, write_value
+from pipeline.transform.writing.targets import (
+    Target,
+    compile_targets,
+    digest_said,
+    is_blank,
+    wanted_value,
+    write_value,
+)
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -34,12 +41,16 @@ class OutgoingTransform:
     problems  mapped fields that cannot be written at all; they stop only themselves
     targets   the fields that are mapped, in the order of the settings
     claims    claim and field, for the claims that are written too
+    owners    key of a field that is mapped both ways → who has the last word about it
+    sync_key  code of the custom field that keeps the Hull id of a record that is made here; empty for none
     """
 
     entity: Entity
     problems: tuple[FieldProblem, ...]
     targets: tuple[Target, ...]
     claims: tuple[tuple[Claim, FieldSource], ...]
+    owners: Mapping[str, Owner]
+    sync_key: str
 
     def write(
         self,
@@ -62,7 +73,9 @@ class OutgoingTransform:
         for claim, source in self.claims:
             work.take_claim(claim, source, report)
         if organization_id is not None and self.entity is Entity.PERSON:
-            work.wanted[False, "org_id"] = ("org", organization_id)
+            work.link(organization_id)
+        if self.sync_key and snapshot is None:
+            work.wanted[True, self.sync_key] = ("varchar", report.get("id"))
         self._settle_names(work, report)
         return work.finish()
 
@@ -104,7 +117,31 @@ def compile_outgoing(entity: Entity, settings: ConnectorSettings, catalog: Field
         problems=tuple(problems),
         targets=targets,
         claims=_written_claims(entity, settings, catalog, taken),
+        owners=_owners(entity, settings, catalog, sources),
+        sync_key=_sync_key(entity, settings, catalog),
     )
+
+
+def _owners(
+    entity: Entity, settings: ConnectorSettings, catalog: FieldCatalog, sources: Mapping[str, FieldSource]
+) -> Mapping[str, Owner]:
+    """Find the fields that come to Hull as well, under whatever attribute."""
+    incoming = [find_source(row.service, catalog) for row in settings.incoming(entity)]
+    both_ways = {source.key for source in incoming if source is not None}
+    owners: dict[str, Owner] = {
+        sources[row.service].key: row.owner
+        for row in settings.outgoing(entity)
+        if row.service in sources and sources[row.service].key in both_ways
+    }
+    if entity is Entity.PERSON and settings.link_users_in_hull:
+        owners.setdefault("org_id", "hull")
+    return owners
+
+
+def _sync_key(entity: Entity, settings: ConnectorSettings, catalog: FieldCatalog) -> str:
+    code = settings.sync_key(entity)
+    definition = catalog.find(code) if code else None
+    return code if definition is not None and definition.is_custom else ""
 
 
 def _written_claims(
@@ -129,6 +166,7 @@ class _Work:
         self.snapshot = snapshot
         self.delivered = delivered
         self.wanted: dict[tuple[bool, str], tuple[str, Any]] = {}
+        self.sides: dict[str, Agreement] = {}
         self.present: set[str] = set()
         self.problems: list[FieldProblem] = []
         custom = (snapshot or _NOTHING).get("custom_fields")
@@ -148,6 +186,13 @@ class _Work:
                 self.present.add(target.source.code)  # what was delivered earlier is still there
             return
         self.wanted[target.source.is_custom, target.source.key] = (target.source.type, found.value)
+        held = digest_of(target.source.type, current)
+        self.sides[target.source.key] = (digest_said(target, report), held)
+
+    def link(self, organization_id: int) -> None:
+        self.wanted[False, "org_id"] = ("org", organization_id)
+        current = (self.snapshot or _NOTHING).get("org_id")
+        self.sides["org_id"] = (digest_of("org", organization_id), digest_of("org", current))
 
     def take_claim(self, claim: Claim, source: FieldSource, report: Mapping[str, Any]) -> None:
         """Write a claim where the record does not have it yet; nobody's web site is replaced by a bare domain."""
@@ -171,15 +216,22 @@ class _Work:
     def finish(self) -> OutgoingWrite:
         fields: dict[str, Any] = {}
         before: dict[str, Any] = {}
+        kinds: dict[str, str] = {}
         for (is_custom, key), (kind, value) in self.wanted.items():
             current = (self._custom if is_custom else self.snapshot or _NOTHING).get(key)
             is_name_part = key in ("first_name", "last_name") and not is_custom
             if not is_name_part and not differs(kind, value, current):
                 continue
             (fields.setdefault("custom_fields", {}) if is_custom else fields)[key] = value
-            before[key] = current
+            before[key], kinds[key] = current, kind
         return OutgoingWrite(
-            fields=fields, before=before, present=frozenset(self.present), problems=tuple(self.problems)
+            fields=fields,
+            before=before,
+            present=frozenset(self.present),
+            sides=self.sides,
+            same=frozenset(self.sides.keys() - kinds.keys()),
+            kinds=kinds,
+            problems=tuple(self.problems),
         )
 
     def _may_empty(self, target: Target, current: Any, *, is_explicit: bool) -> bool:

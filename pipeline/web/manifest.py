@@ -107,6 +107,16 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "title": "Leave out Accounts whose Organization is deleted",
         "description": "An Account that is marked as deleted in Pipedrive is not sent again.",
     },
+    "user_sync_key": {
+        "type": "string",
+        "title": "Field that keeps a User's Hull id",
+        "description": "Code of a custom text field of Persons, written when a Person is made; it finds the Person again. Empty for none.",
+    },
+    "account_sync_key": {
+        "type": "string",
+        "title": "Field that keeps an Account's Hull id",
+        "description": "The same for Organizations and Accounts.",
+    },
     "full_fetch_cron": {
         "type": "string",
         "title": "When to fetch everything",
@@ -168,6 +178,7 @@ SECTIONS: Final = (
         "Accounts to Pipedrive",
         ("synchronized_account_segments", "outgoing_account_attributes", "ignore_deleted_accounts"),
     ),
+    ("Keys of our own", ("user_sync_key", "account_sync_key")),
     ("Schedule", ("full_fetch_cron", "incremental_minutes", "deletion_stop_share")),
     ("Daily budget", ("daily_tokens", "live_reserve")),
 )

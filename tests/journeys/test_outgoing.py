@@ -84,18 +84,16 @@ def test_the_echo_of_a_write_is_no_change(world: World) -> None:
     world.work()
 
     assert (world.hull.received.count, len(writes(world))) == (sent, written)
-    assert outgoing(world)[-1] == ("outgoing.user.skip", "unchanged", 2)
+    assert outgoing(world)[-1] == ("outgoing.user.skip", "no_change", 2)
 
 
 @pytest.mark.parametrize(
     ("settings", "more", "reason"),
     [
-        ({}, {"nickname": "Person 1"}, "unchanged"),
+        ({}, {"nickname": "Person 1"}, "no_change"),
         ({"synchronized_user_segments": ["somebody-else"]}, {"nickname": "Anna"}, "not_in_segment"),
         ({"synchronized_user_segments": []}, {"nickname": "Anna"}, "not_in_segment"),
         ({"outgoing_user_attributes": []}, {"nickname": "Anna"}, "no_outgoing_mapping"),
-        ({}, {"id": "f" * 24, "pipedrive/id": None, "anonymous_ids": []}, "outgoing_unknown_record"),
-        ({}, {"id": "f" * 24, "pipedrive/id": 999, "anonymous_ids": []}, "outgoing_unknown_record"),
     ],
 )
 def test_what_is_not_sent_says_why(world: World, settings: dict[str, Any], more: dict[str, Any], reason: str) -> None:
@@ -176,15 +174,20 @@ def test_a_correction_that_is_no_longer_that_record_is_refused(world: World, pay
         assert len(find_failures(session)) == 1
 
 
-def test_a_record_that_is_gone_in_pipedrive_is_told(world: World) -> None:
+def test_a_record_that_is_gone_in_pipedrive_is_looked_for_and_then_left_alone(world: World) -> None:
     world.company.delete_person(2)
     notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
     world.work()
+    world.later()
+    world.work()
 
     assert [entity_id for method, entity_id, _ in writes(world) if method == "PATCH"] == [1, 3]
+    assert [(event, why) for event, why, pipedrive_id in outgoing(world) if pipedrive_id in (2, None)] == [
+        ("outgoing.user.skip", "deleted_in_pipedrive")
+    ]
+    assert world.rows("SELECT 1 FROM changes") == []
     with transaction() as session:
-        (failure,) = find_failures(session)
-    assert failure.reason == "gone"
+        assert find_failures(session) == []
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
@@ -227,7 +230,7 @@ def test_trouble_that_stays_is_given_up_after_some_attempts(world: World) -> Non
 
 def test_pauses_between_attempts_grow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(world.room("outgoing"), "backoff_s", lambda attempt: asked.append(attempt) or 1.0)
+    monkeypatch.setattr(world.room("sending.later"), "backoff_s", lambda attempt: asked.append(attempt) or 1.0)
     world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
     notify(world, message(world, 1, nickname="Anna"))
     for _ in range(4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,13 @@ def differs(kind: str, wanted: Any, current: Any) -> bool:
         before = current if type(current) is dict else {"value": current}
         return any(_text(text) != _text(before.get(part)) for part, text in wanted.items())
     return bool(normal(kind, wanted) != normal(kind, current))
+
+
+def digest_of(kind: str, value: Any) -> str:
+    """Hash a value of a field, so that equal values have equal digests, in every process."""
+    form = normal(kind, value)
+    text = repr(sorted(form) if isinstance(form, frozenset) else form)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def is_empty(kind: str, current: Any) -> bool:

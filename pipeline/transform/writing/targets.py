@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -95,6 +96,14 @@ def wanted_value(target: Target, report: Mapping[str, Any], current: Any) -> Wan
         return Wanted(value=_emptied(target.source), is_present=False, is_explicit=value is not ABSENT)
     written = write_value(target.source, value, parts, current, form=target.form)
     return Wanted(value=written, is_present=True, is_explicit=True)
+
+
+def digest_said(target: Target, report: Mapping[str, Any]) -> str:
+    """Hash what Hull says of a field, value and parts, as it says it."""
+    paths = [target.attribute, *(path for _, path in sorted(target.parts.items()))]
+    found = [None if path is None else find_attribute(report, path) for path in paths]
+    text = repr([None if value is ABSENT else value for value in found])
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def is_blank(value: Any) -> bool:

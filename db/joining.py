@@ -1,0 +1,282 @@
+"""The id map from Hull's side: records that are about to be made, the claims that are spoken for meanwhile, and who was joined.
+
+A row in state `creating` is the written intent to make a record: it is committed before Pipedrive is asked, so that whoever comes
+after a crash knows that the record may exist. While it stands, nobody else makes a record under the same claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+from sqlalchemy import Integer, func, text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.arrays import bigints, blobs, texts
+from db.base import Base
+from db.departure import inherit
+from db.id_mapping import IdMapping
+
+
+class CreateIntent(Base):
+    """Somebody is about to make a record under this claim."""
+
+    __tablename__ = "create_intents"
+
+    connector_key: Mapped[int] = mapped_column(Integer, primary_key=True)
+    entity: Mapped[str] = mapped_column(primary_key=True)
+    claim: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    hull_id: Mapped[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """is_new  whether it was written just now; an older one may have made its record already."""
+
+    hull_id: str
+    state: str
+    pipedrive_id: int | None
+    made_at: datetime | None
+    is_new: bool
+
+
+_INTEND = text("""
+    WITH made AS (
+        INSERT INTO id_mappings (connector_key, entity, hull_id, state, matched_by, intent_at, resolve_at)
+        SELECT :c, :e, id, 'creating', 'created', now(), NULL FROM unnest(CAST(:ids AS text[])) AS id ORDER BY id
+        ON CONFLICT (connector_key, entity, hull_id) WHERE hull_id IS NOT NULL DO NOTHING
+        RETURNING hull_id, state, pipedrive_id, intent_at)
+    SELECT hull_id, state, pipedrive_id, intent_at, true AS is_new FROM made
+     UNION ALL
+    SELECT hull_id, state, pipedrive_id, intent_at, false FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))""")
+
+
+def intend(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, Intent]:
+    """Write down that records are about to be made for these. Returns Hull id → its intent, older ones as they were."""
+    scope = {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}
+    return {row.hull_id: Intent(*row) for row in session.execute(_INTEND, scope)}
+
+
+_FREE = text("""
+    DELETE FROM create_intents i
+     WHERE i.connector_key = :c AND i.entity = :e
+       AND (i.claim, i.value) IN (SELECT * FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[])))
+       AND NOT EXISTS (SELECT 1 FROM id_mappings m
+                        WHERE m.connector_key = :c AND m.entity = :e AND m.hull_id = i.hull_id
+                          AND m.state IN ('creating', 'unknown'))""")
+
+_SPEAK_FOR = text("""
+    INSERT INTO create_intents (connector_key, entity, claim, value, hull_id)
+    SELECT :c, :e, w.claim, w.value, w.id
+      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:ids AS text[])) AS w(claim, value, id)
+     ORDER BY w.claim, w.value, w.id
+    ON CONFLICT DO NOTHING""")
+
+_SPOKEN_FOR = text("""
+    SELECT w.id, i.hull_id AS holder
+      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:ids AS text[])) AS w(claim, value, id)
+      JOIN create_intents i ON i.connector_key = :c AND i.entity = :e AND i.claim = w.claim AND i.value = w.value
+     WHERE i.hull_id <> w.id""")
+
+Spoken = tuple[str, str, str]
+"""(claim, value, Hull id)"""
+
+
+def speak_for(session: Session, connector_key: int, entity: str, wanted: Sequence[Spoken]) -> dict[str, str]:
+    """Reserve claims for records about to be made. Returns Hull id → who was first, for those that must wait."""
+    if not wanted:
+        return {}
+    scope = {
+        "c": connector_key,
+        "e": entity,
+        "claims": texts(claim for claim, _, _ in wanted),
+        "vals": texts(value for _, value, _ in wanted),
+        "ids": texts(hull_id for _, _, hull_id in wanted),
+    }
+    session.execute(_FREE, scope)
+    session.execute(_SPEAK_FOR, scope)
+    return {row.id: row.holder for row in session.execute(_SPOKEN_FOR, scope)}
+
+
+_GIVE_UP = text("""
+    DELETE FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND pipedrive_id IS NULL
+       AND state IN ('creating', 'unknown')""")
+
+_UNSPEAK = text("""
+    DELETE FROM create_intents WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))""")
+
+
+def give_up(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
+    """These are not about to be made any more: they were refused, or were found."""
+    scope = {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}
+    session.execute(_UNSPEAK, scope)
+    session.execute(_GIVE_UP, scope)
+
+
+def mark_unknown(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
+    """Pipedrive was asked and nobody knows what it did: the record is looked for before it is made again."""
+    mine = update(IdMapping).filter_by(connector_key=connector_key, entity=entity, state="creating")
+    session.execute(
+        mine.where(IdMapping.hull_id.in_(sorted(hull_ids)), IdMapping.pipedrive_id.is_(None)).values(
+            state="unknown", updated_at=func.now()
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """This Hull id is that Pipedrive id, and how that was found: `created`, `report`, or the claim that matched."""
+
+    hull_id: str
+    pipedrive_id: int
+    matched_by: str
+
+
+_JOIN = text("""
+    INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, hull_id, state, matched_by, intent_at, resolve_at)
+    SELECT :c, :e, w.pid, w.hid, 'full', w.how, CASE WHEN w.how = 'created' THEN now() END, NULL
+      FROM unnest(CAST(:pids AS bigint[]), CAST(:hids AS text[]), CAST(:hows AS text[])) AS w(pid, hid, how)
+     WHERE NOT EXISTS (SELECT 1 FROM id_mappings o
+                        WHERE o.connector_key = :c AND o.entity = :e AND o.hull_id = w.hid AND o.pipedrive_id <> w.pid)
+     ORDER BY w.pid
+    ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO UPDATE
+       SET hull_id = excluded.hull_id, matched_by = excluded.matched_by, intent_at = coalesce(m.intent_at, excluded.intent_at),
+           resolve_at = NULL, updated_at = now()
+     WHERE m.hull_id IS NULL OR m.hull_id = excluded.hull_id
+    RETURNING m.pipedrive_id""")
+
+
+def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join]) -> list[Join]:
+    """Join Hull ids and Pipedrive ids; what was intended for them is over. Returns those that somebody else had joined before."""
+    if not joins:
+        return []
+    ids = [each.hull_id for each in joins]
+    heirlooms = session.execute(_HEIRLOOMS, {"c": connector_key, "e": entity, "ids": texts(ids)}).all()
+    give_up(session, connector_key, entity, ids)
+    scope = {
+        "c": connector_key,
+        "e": entity,
+        "pids": bigints(each.pipedrive_id for each in joins),
+        "hids": texts(each.hull_id for each in joins),
+        "hows": texts(each.matched_by for each in joins),
+    }
+    done = set(session.scalars(_JOIN, scope))
+    became = {each.hull_id: each.pipedrive_id for each in joins if each.pipedrive_id in done}
+    left = {became[row.hull_id]: orjson.loads(row.delivered) for row in heirlooms if row.hull_id in became}
+    if left:
+        inherit(session, connector_key, entity, left)
+    return [each for each in joins if each.pipedrive_id not in done]
+
+
+_PART = text("""
+    WITH parted AS (UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL, updated_at = now()
+                     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))
+                       AND state IN ('gone', 'deleted') RETURNING id)
+    SELECT m.hull_id, m.delivered FROM id_mappings m JOIN parted USING (id)""")
+"""The outer query sees the rows as they were before."""
+
+
+def part_from_departed(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, bytes]:
+    """Their records departed and are to be made anew: the old ones let go of them.
+
+    Returns Hull id → the attributes that Hull holds of the old one, as JSON, for those that have any.
+    """
+    rows = session.execute(_PART, {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}).all()
+    return {row.hull_id: bytes(row.delivered) for row in rows if row.delivered}
+
+
+def bequeath(session: Session, connector_key: int, entity: str, held: Mapping[str, bytes]) -> None:
+    """What Hull holds of a departed record waits for the one that is made in its stead."""
+    for hull_id, delivered in sorted(held.items()):
+        mine = update(IdMapping).filter_by(connector_key=connector_key, entity=entity, hull_id=hull_id)
+        session.execute(mine.values(delivered=delivered))
+
+
+_HEIRLOOMS = text("""
+    SELECT hull_id, delivered FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND pipedrive_id IS NULL
+       AND delivered IS NOT NULL""")
+
+
+_REMEMBER = text("""
+    UPDATE id_mappings m SET outgoing = w.memory, awaits_account = nullif(w.awaits, '')
+      FROM unnest(CAST(:pids AS bigint[]), CAST(:memories AS bytea[]), CAST(:awaits AS text[])) AS w(pid, memory, awaits)
+     WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = w.pid
+       AND (m.outgoing IS DISTINCT FROM w.memory OR m.awaits_account IS DISTINCT FROM nullif(w.awaits, ''))""")
+
+
+def remember(
+    session: Session, connector_key: int, entity: str, memories: Mapping[int, tuple[bytes, str | None]]
+) -> None:
+    """Pipedrive id → (what is remembered of its writes, as JSON; the Account it waits for)."""
+    if not memories:
+        return
+    scope = {
+        "c": connector_key,
+        "e": entity,
+        "pids": bigints(memories),
+        "memories": blobs(memory for memory, _ in memories.values()),
+        "awaits": texts(awaits or "" for _, awaits in memories.values()),
+    }
+    session.execute(_REMEMBER, scope)
+
+
+_AWAITING = text("""
+    UPDATE id_mappings SET awaits_account = NULL
+     WHERE connector_key = :c AND awaits_account = ANY(CAST(:ids AS text[])) RETURNING hull_id""")
+
+
+def take_awaiting(session: Session, connector_key: int, account_ids: Iterable[str]) -> list[str]:
+    """Users whose Person waits for one of these Accounts to have an Organization; they wait no more."""
+    ids = sorted(account_ids)
+    if not ids:
+        return []
+    found = session.scalars(_AWAITING, {"c": connector_key, "ids": texts(ids)})
+    return sorted(hull_id for hull_id in found if hull_id is not None)
+
+
+_BY_HULL = text("""
+    SELECT hull_id, pipedrive_id, state, outgoing FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))""")
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What the id map says of a Hull id."""
+
+    hull_id: str
+    pipedrive_id: int | None
+    state: str
+    outgoing: bytes | None
+
+
+def find_joined(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, Joined]:
+    """Hull id → its row of the id map, whatever its state."""
+    rows = session.execute(_BY_HULL, {"c": connector_key, "e": entity, "ids": texts(hull_ids)})
+    return {row.hull_id: Joined(*row) for row in rows}
+
+
+_HOLDERS = text("""
+    SELECT pipedrive_id, hull_id FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND hull_id IS NOT NULL""")
+
+
+def joined_to(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, str]:
+    """Pipedrive id → the Hull id it is joined to, for those that are."""
+    rows = session.execute(_HOLDERS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    return {row.pipedrive_id: row.hull_id for row in rows}
+
+
+def memories(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, bytes]:
+    """Pipedrive id → what is remembered of its writes."""
+    query = text(
+        "SELECT pipedrive_id, outgoing FROM id_mappings WHERE connector_key = :c AND entity = :e"
+        " AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND outgoing IS NOT NULL"
+    )
+    rows = session.execute(query, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    return {row.pipedrive_id: bytes(row.outgoing) for row in rows}

@@ -1,0 +1,114 @@
+"""By what else a record may be looked up: e-mails beside the primary one, and claims that another record holds.
+
+`claims` says which record travels under a value; together the two say of which records a value is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Index, Integer, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.arrays import bigints, texts
+from db.base import Base
+from db.claim import Wanted
+from pipeline.domain.departures import LIVING
+
+FOUND_AT_MOST = 20
+"""Records that one look-up tells of: more than one is a case for a person already."""
+
+
+class KnownAs(Base):
+    __tablename__ = "known_as"
+    __table_args__ = (Index("ix_known_as_record", "pipedrive_id", "connector_key", "entity"),)
+
+    connector_key: Mapped[int] = mapped_column(Integer, primary_key=True)
+    entity: Mapped[str] = mapped_column(primary_key=True)
+    claim: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    pipedrive_id: Mapped[int] = mapped_column(primary_key=True)
+
+
+_FORGET = text("""
+    DELETE FROM known_as k
+     WHERE k.connector_key = :c AND k.entity = :e AND k.pipedrive_id = ANY(CAST(:ids AS bigint[]))
+       AND (k.claim, k.value, k.pipedrive_id) NOT IN (
+           SELECT claim, value, id FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
+                                        AS w(claim, value, id))""")
+
+_NOTE = text("""
+    INSERT INTO known_as (connector_key, entity, claim, value, pipedrive_id)
+    SELECT :c, :e, w.claim, w.value, w.id
+      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
+     ORDER BY w.claim, w.value, w.id
+    ON CONFLICT DO NOTHING""")
+
+
+def note_values(
+    session: Session, connector_key: int, entity: str, values: Sequence[Wanted], *, changed: Iterable[int]
+) -> None:
+    """Keep (claim, value, Pipedrive id) as given; those of the records in `changed` that are not given are forgotten."""
+    scope = {
+        "c": connector_key,
+        "e": entity,
+        "claims": texts(claim for claim, _, _ in values),
+        "vals": texts(value for _, value, _ in values),
+        "holders": bigints(holder for _, _, holder in values),
+    }
+    if ids := sorted(changed):
+        session.execute(_FORGET, {**scope, "ids": bigints(ids)})
+    if values:
+        session.execute(_NOTE, scope)
+
+
+_FIND = text(f"""
+    SELECT w.claim, w.value, h.pipedrive_id
+      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[])) AS w(claim, value)
+     CROSS JOIN LATERAL (
+           SELECT c.pipedrive_id FROM claims c
+            WHERE c.connector_key = :c AND c.entity = :e AND c.claim = w.claim AND c.value = w.value
+            UNION
+           SELECT k.pipedrive_id FROM known_as k
+            WHERE k.connector_key = :c AND k.entity = :e AND k.claim = w.claim AND k.value = w.value
+            LIMIT {FOUND_AT_MOST}) h
+      JOIN id_mappings m ON m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = h.pipedrive_id
+     WHERE m.state = ANY(CAST(:living AS text[]))
+     ORDER BY h.pipedrive_id""")  # noqa: S608 - a number of ours
+
+
+def find_records(
+    session: Session, connector_key: int, entity: str, wanted: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], list[int]]:
+    """(claim, value) → the living records of which it is true, as far as the mirror of Pipedrive tells."""
+    pairs = sorted(set(wanted))
+    if not pairs:
+        return {}
+    scope = {
+        "c": connector_key,
+        "e": entity,
+        "claims": texts(claim for claim, _ in pairs),
+        "vals": texts(value for _, value in pairs),
+        "living": texts(LIVING),
+    }
+    found: dict[tuple[str, str], list[int]] = {}
+    for row in session.execute(_FIND, scope):
+        found.setdefault((row.claim, row.value), []).append(row.pipedrive_id)
+    return found
+
+
+_RIVALS = text("""
+    SELECT m.pipedrive_id, k.pipedrive_id AS other, k.claim, m.intent_at
+      FROM id_mappings m
+      JOIN claims c ON c.connector_key = m.connector_key AND c.entity = m.entity AND c.pipedrive_id = m.pipedrive_id
+      JOIN known_as k ON (k.connector_key, k.entity, k.claim, k.value) = (c.connector_key, c.entity, c.claim, c.value)
+      JOIN id_mappings o ON (o.connector_key, o.entity, o.pipedrive_id) = (k.connector_key, k.entity, k.pipedrive_id)
+     WHERE m.connector_key = :c AND m.entity = :e AND m.intent_at IS NOT NULL AND m.state = 'full' AND o.state = 'full'
+       AND o.hull_id IS NULL AND o.first_seen_at >= m.intent_at
+     ORDER BY m.pipedrive_id, other LIMIT :limit""")
+
+
+def twins_of_created(session: Session, connector_key: int, entity: str, limit: int) -> list[tuple[int, int, str]]:
+    """(record that was made here, another one that came up afterwards under the same claim, the claim): perhaps one made twice."""
+    rows = session.execute(_RIVALS, {"c": connector_key, "e": entity, "limit": limit})
+    return [(row.pipedrive_id, row.other, row.claim) for row in rows]

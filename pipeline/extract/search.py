@@ -1,0 +1,39 @@
+"""Asks Pipedrive's search who answers to a claim. The index may lag, so this is for the time before the mirror is complete."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.domain.kinds import Claim, Entity
+from pipeline.extract.pages import id_of
+
+SEARCHABLE: Final = frozenset({"address", "varchar", "text", "varchar_auto", "double", "monetary", "phone"})
+"""Types of custom fields that the search knows: https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons."""
+
+
+def search_claim(
+    pipedrive: PipedriveClient, entity: Entity, claim: str, field: tuple[str, str, bool] | None, value: str
+) -> list[int] | None:
+    """Ids of the records that the search names for a whole value.
+
+    field    (key, type, whether it is a custom field) of the field that holds the claim
+    Returns  None when the search cannot tell: it does not know the field, or the field holds a web site where the claim is a
+             domain, of which only a whole value would be found. 20 tokens.
+    """
+    fields = None if claim == Claim.DOMAIN else _fields(entity, field)
+    if fields is None:
+        return None
+    items = pipedrive.search(entity, value, fields=fields)
+    return sorted({found for item in items if (found := id_of(item)) is not None})
+
+
+def _fields(entity: Entity, field: tuple[str, str, bool] | None) -> str | None:
+    if field is None:
+        return None
+    key, kind, is_custom = field
+    if is_custom:
+        return "custom_fields" if kind in SEARCHABLE else None
+    if key == "emails" and entity is Entity.PERSON:
+        return "email"
+    return {"phones": "phone", "notes": "notes"}.get(key)

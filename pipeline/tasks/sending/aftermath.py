@@ -1,0 +1,222 @@
+"""Load of an outgoing batch: look before creating, write to Pipedrive, and write down what became of it, in one transaction.
+
+Pipedrive's answers are staged as the read-back batch. Whatever could not be sent goes on as a change of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import claim, failure, id_mapping, joining, snapshot
+from db.batch import ClaimedBatch
+from db.joining import Join
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.lenient_json import write_lenient
+from pipeline.domain.outgoing import Act, Decision, Memory, Standing
+from pipeline.load import outgoing as load_outgoing
+from pipeline.load.outgoing import Sending, Sent, Wanted, answers
+from pipeline.settings import settings
+from pipeline.tasks import links, live
+from pipeline.tasks.plans import plan_for
+from pipeline.tasks.sending import matching
+from pipeline.tasks.sending.later import Later
+from pipeline.tasks.sending.matching import Wait
+from pipeline.tasks.sending.story import Story
+from pipeline.tasks.staging import pack_page, unpack_page
+from pipeline.transform.agreement import remember
+from pipeline.transform.claims import SYNC_KEY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What is to be written down."""
+
+    decisions: Mapping[str, Decision]
+    sending: Sending
+    waiting: Mapping[str, Wait]
+    settings_version: int
+    now_s: int
+
+
+def load_batch(batch: ClaimedBatch) -> None:
+    """Carry out the decisions of transform."""
+    entity = Entity(batch.entity)
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+        plan = plan_for(session, batch.connector_key, entity)
+    rows, _, _ = unpack_page(bytes(batch.transformed or b""))
+    decisions = {row["candidate"]["hull_id"]: Decision.of(row) for row in rows}
+    now_s, waiting = int(time.time()), {}
+    creates = [each for each in decisions.values() if each.act is Act.CREATE]
+    if creates:
+        settlement = matching.look_before_creating(batch, wired, plan, creates, now_s=now_s)
+        decisions |= {each.hull_id: each for each in settlement.decided}
+        waiting = settlement.waiting
+    wanted = [_wanted(each) for each in decisions.values() if _is_sent(each) and each.hull_id not in waiting]
+    sending = load_outgoing.send(
+        wired.pipedrive, entity, wanted, at_once=settings().writes_at_once, check=lambda: _still_ours(batch)
+    )
+    outcome = Outcome(
+        decisions=decisions,
+        sending=sending,
+        waiting=waiting,
+        settings_version=plan.settings_version,
+        now_s=now_s,
+    )
+    with transaction() as session:
+        batches.hold(session, batch)
+        _write_down(session, batch, outcome)
+
+
+def _is_sent(decision: Decision) -> bool:
+    return decision.act in (Act.UPDATE, Act.CREATE)
+
+
+def _wanted(decision: Decision) -> Wanted:
+    pipedrive_id = decision.candidate.pipedrive_id if decision.act is Act.UPDATE else None
+    fields = decision.write.fields if decision.write else {}
+    return Wanted(hull_id=decision.hull_id, pipedrive_id=pipedrive_id, fields=fields)
+
+
+def _still_ours(batch: ClaimedBatch) -> None:
+    """A worker that slept past its lease writes nothing more: whoever took the batch over has begun to."""
+    with transaction() as session:
+        batches.hold(session, batch)
+
+
+def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
+    mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
+    story = Story(batch, mine, outcome.decisions, outcome.settings_version)
+    done = [each for each in outcome.sending.sent if each.unsure is None]
+    _join(session, batch, outcome, done, story)
+    for each in outcome.decisions.values():
+        if each.hull_id in outcome.waiting:
+            story.waits(each, outcome.waiting[each.hull_id].reason)
+        elif each.act is Act.SKIP:
+            story.skipped(each)
+        elif each.act is Act.HOLD:
+            story.gave_up(each.hull_id, each.reason or "", each.detail)
+    for sent in done:
+        if sent.answer is not None:
+            story.sent(outcome.decisions[sent.wanted.hull_id], sent)
+    _keep(session, batch, outcome, done)
+    later = Later(session, batch, mine, story)
+    later.wait_for_turns(outcome.waiting)
+    later.look_again(outcome.sending)
+    later.send_rest(outcome.sending)
+    story.tell(session)
+    changes.clear_changes(session, batch.id)
+    live.go_on(session)
+    found = list(answers(outcome.sending))
+    if batch.read_back_id is not None:
+        batches.fill_read_back(session, batch.read_back_id, pack_page(write_lenient({"data": found})), len(found))
+    batches.end(session, batch.id)
+
+
+def _join(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequence[Sent], story: Story) -> None:
+    """The id map learns who was found and who was made; intents that led to nothing are given up."""
+    scope = (batch.connector_key, batch.entity)
+    made = {each.wanted.hull_id: _id_of(each) for each in done if each.wanted.pipedrive_id is None}
+    joins = [
+        Join(hull_id=hull_id, pipedrive_id=pipedrive_id, matched_by="created")
+        for hull_id, pipedrive_id in made.items()
+        if pipedrive_id is not None
+    ]
+    joins += [
+        Join(hull_id=each.hull_id, pipedrive_id=each.candidate.pipedrive_id, matched_by=each.candidate.matched_by)
+        for each in outcome.decisions.values()
+        if each.candidate.matched_by is not None
+        and each.candidate.pipedrive_id is not None
+        and each.candidate.standing is Standing.KNOWN
+        and each.hull_id not in outcome.waiting
+    ]
+    lost = joining.join(session, *scope, joins)
+    for each in lost:
+        story.gave_up(each.hull_id, "already_joined", f"{batch.entity} {each.pipedrive_id} by {each.matched_by}")
+    claims = [
+        (name, value, each.pipedrive_id)
+        for each in joins
+        if each.matched_by == "created" and each.hull_id in made
+        for name, value in outcome.decisions[each.hull_id].claims
+        if name != SYNC_KEY
+    ]
+    claim.take_claims(session, *scope, claims)
+    joining.give_up(session, *scope, [each.wanted.hull_id for each in done if each.refused is not None])
+    held = [each.hull_id for each in outcome.decisions.values() if each.act is Act.HOLD]
+    joining.give_up(session, *scope, held)
+    unsure = [each.wanted.hull_id for each in outcome.sending.sent if each.unsure is not None]
+    joining.mark_unknown(session, *scope, unsure)
+    if batch.entity == Entity.ORGANIZATION:
+        links.organization_found(session, batch.connector_key, [each.hull_id for each in joins])
+
+
+def _id_of(sent: Sent) -> int | None:
+    found = (sent.answer or {}).get("id")
+    return found if isinstance(found, int) else None
+
+
+def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequence[Sent]) -> None:
+    """What is remembered of the writes, and the reports as they were sent."""
+    by_answer = {each.wanted.hull_id: each.answer for each in done if each.answer is not None}
+    memories: dict[int, tuple[bytes, str | None]] = {}
+    reports: dict[str, tuple[int, bytes]] = {}
+    for each in outcome.decisions.values():
+        answer = by_answer.get(each.hull_id)
+        record = answer if answer is not None else _unchanged(each)
+        if record is None or each.write is None or not isinstance(record.get("id"), int):
+            continue
+        memory = remember(each.write, _earlier(each), record, outcome.now_s)
+        memories[record["id"]] = (write_lenient(_plain(memory)), each.candidate.awaits)
+        reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
+    joining.remember(session, batch.connector_key, batch.entity, memories)
+    snapshot.keep_reports(session, batch.connector_key, batch.entity, reports)
+    _say_again(session, batch, outcome)
+    healed = sorted({*by_answer, *reports})
+    failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed)
+
+
+def _say_again(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
+    """Pipedrive had the last word about a field: Hull is told its value once more."""
+    owned = {
+        each.candidate.pipedrive_id
+        for each in outcome.decisions.values()
+        if any(problem.reason == "owned_by_pipedrive" for problem in each.left)
+    }
+    ids = sorted(each for each in owned if each is not None)
+    id_mapping.doubt(session, batch.connector_key, batch.entity, dict.fromkeys(ids, b"{}"))
+    for pipedrive_id in ids:
+        changes.fold(
+            session,
+            batch.connector_key,
+            Direction.INCOMING,
+            batch.entity,
+            str(pipedrive_id),
+            cause="owned_by_pipedrive",
+        )
+
+
+def _unchanged(decision: Decision) -> dict[str, Any] | None:
+    """The record as last read, of one that needs no write."""
+    return decision.candidate.snapshot if decision.act is Act.SKIP and decision.write is not None else None
+
+
+def _earlier(decision: Decision) -> Memory:
+    return decision.candidate.memory if decision.act is not Act.CREATE else Memory()
+
+
+def _plain(memory: Memory) -> dict[str, Any]:
+    return {"agreed": dict(memory.agreed), "present": memory.present, "recent": memory.recent}
+
+
+def _without_flags(message: dict[str, Any]) -> dict[str, Any]:
+    """A report that is sent again by itself was not sent by hand, and changed nothing."""
+    return {name: value for name, value in message.items() if name not in ("is_export", "changes", "events")}

@@ -1,0 +1,271 @@
+"""Extract of an outgoing batch: each report as delivered, beside the record of Pipedrive that it is joined to.
+
+Joined by the id map, else by what the report itself says (`pipedrive/id`, `pipedrive:<id>`), else by a claim that the mirror
+of Pipedrive knows. Where more than one record answers, nothing is chosen: a person decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import id_mapping, joining, known_as
+from db.batch import ClaimedBatch
+from db.departure import find_living
+from db.joining import Join, Joined
+from db.session import transaction
+from db.snapshot import read_snapshots
+from pipeline import wiring
+from pipeline.domain.departures import DEPARTED, MERGED
+from pipeline.domain.kinds import Entity
+from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.outgoing import Candidate, Memory, Standing, staged
+from pipeline.domain.settings import ConnectorSettings
+from pipeline.extract.pages import id_of, read_by_ids
+from pipeline.tasks.plans import Plan, plan_for
+from pipeline.tasks.staging import pack_page
+from pipeline.transform.hull_reports import pipedrive_ids_of
+from pipeline.transform.identity import claims_of
+
+Message = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """How one Hull id stands, in the making."""
+
+    standing: Standing = Standing.UNKNOWN
+    pipedrive_id: int | None = None
+    matched_by: str | None = None
+    others: tuple[int, ...] = ()
+    memory: bytes | None = field(default=None, repr=False)
+
+
+def extract_batch(batch: ClaimedBatch) -> None:
+    """Bring together what is known of every record the batch's changes name."""
+    entity = Entity(batch.entity)
+    with transaction() as session:
+        plan = plan_for(session, batch.connector_key, entity)
+        messages = messages_of(session, batch)
+        found = find(session, batch.connector_key, entity, plan.settings, messages)
+        snapshots = _snapshots(session, batch, found)
+        links = _links(session, batch, plan, messages)
+    snapshots |= _read_missing(batch, plan, found, snapshots)
+    rows = [
+        _candidate(hull_id, message, found[hull_id], snapshots, links.get(hull_id))
+        for hull_id, message in messages.items()
+    ]
+    with transaction() as session:
+        batches.hold(session, batch)
+        _join_told(session, batch, found)
+        data = write_lenient({"data": [staged(row) for row in rows]})
+        batches.pass_to_transform(session, batch.id, pack_page(data), len(rows))
+
+
+def messages_of(session: Session, batch: ClaimedBatch) -> dict[str, Message]:
+    """Hull id → the report to send: that of the change, or the last one kept. A change without either has nothing to say."""
+    mine = changes.changes_of(session, batch.id)
+    told = {change.record_id: bytes(change.payload) for change in mine if change.payload is not None}
+    silent = [change.record_id for change in mine if change.payload is None]
+    kept = read_snapshots(session, batch.connector_key, batch.entity, "hull", silent) if silent else {}
+    return {hull_id: read_lenient(body) for hull_id, body in (told | kept).items()}
+
+
+def find(
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    settings: ConnectorSettings,
+    messages: Mapping[str, Message],
+) -> dict[str, Found]:
+    """Hull id → how it stands."""
+    rows = joining.find_joined(session, connector_key, entity, messages)
+    merged = _follow(session, connector_key, entity, rows)
+    found = {hull_id: _by_map(rows.get(hull_id), merged) for hull_id in messages}
+    _by_report(session, connector_key, entity, messages, found)
+    _by_claims(session, connector_key, entity, settings, messages, found)
+    _recall(session, connector_key, entity, found)
+    return found
+
+
+def _follow(session: Session, connector_key: int, entity: Entity, rows: Mapping[str, Joined]) -> dict[int, int | None]:
+    """Record that was merged → the living one it became, None where that departed."""
+    merged = [row.pipedrive_id for row in rows.values() if row.state == MERGED and row.pipedrive_id is not None]
+    return find_living(session, connector_key, entity, merged) if merged else {}
+
+
+def _by_map(row: Joined | None, merged: Mapping[int, int | None]) -> Found:
+    if row is None or row.pipedrive_id is None:  # nobody, or about to be made
+        return Found()
+    if row.state == MERGED:
+        survivor = merged.get(row.pipedrive_id)
+        standing = Standing.DEPARTED if survivor is None else Standing.KNOWN
+        return Found(standing=standing, pipedrive_id=survivor)
+    if row.state in DEPARTED:
+        return Found(standing=Standing.DEPARTED)
+    standing = Standing.CONFLICT if row.state == "conflict" else Standing.KNOWN
+    others = (row.pipedrive_id,) if standing is Standing.CONFLICT else ()
+    return Found(standing=standing, pipedrive_id=row.pipedrive_id, others=others, memory=row.outgoing)
+
+
+def _by_report(
+    session: Session, connector_key: int, entity: Entity, messages: Mapping[str, Message], found: dict[str, Found]
+) -> None:
+    """What Hull itself says counts where the id map says nothing, and where Hull names more than one living record."""
+    said = {hull_id: pipedrive_ids_of(message[entity.hull]) for hull_id, message in messages.items()}
+    living = find_living(session, connector_key, entity, {each for ids in said.values() for each in ids})
+    holders = joining.joined_to(session, connector_key, entity, {each for each in living.values() if each is not None})
+    for hull_id, ids in said.items():
+        now = found[hull_id]
+        alive = tuple(dict.fromkeys(one for each in ids if (one := living.get(each)) is not None))
+        if now.standing is Standing.KNOWN and now.pipedrive_id is not None:
+            alive = tuple(dict.fromkeys([now.pipedrive_id, *alive]))
+        if len(alive) > 1:
+            found[hull_id] = Found(standing=Standing.CONFLICT, others=alive)
+        elif alive and now.standing is Standing.UNKNOWN:
+            found[hull_id] = _met(hull_id, alive[0], "report", holders)
+        elif now.standing is Standing.UNKNOWN and any(each in living for each in ids):
+            now.standing = Standing.DEPARTED
+
+
+def _met(hull_id: str, pipedrive_id: int, matched_by: str, holders: Mapping[int, str]) -> Found:
+    """One record answers; it may be joined to somebody else already."""
+    if holders.get(pipedrive_id, hull_id) != hull_id:
+        return Found(standing=Standing.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
+    return Found(standing=Standing.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by)
+
+
+def _by_claims(
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    settings: ConnectorSettings,
+    messages: Mapping[str, Message],
+    found: dict[str, Found],
+) -> None:
+    """Of those nobody knows, find the ones whose claims the mirror knows; the first claim that anybody answers to decides."""
+    unknown = [hull_id for hull_id, each in found.items() if each.standing is Standing.UNKNOWN]
+    claims = {hull_id: claims_of(messages[hull_id][entity.hull], settings, entity) for hull_id in unknown}
+    answers = known_as.find_records(
+        session, connector_key, entity, [pair for pairs in claims.values() for pair in pairs]
+    )
+    holders = joining.joined_to(session, connector_key, entity, {each for ids in answers.values() for each in ids})
+    for hull_id in unknown:
+        met = match(hull_id, claims[hull_id], answers, holders)
+        if met is not None:
+            found[hull_id] = met
+
+
+def match(
+    hull_id: str,
+    claims: Iterable[tuple[str, str]],
+    answers: Mapping[tuple[str, str], list[int]],
+    holders: Mapping[int, str],
+) -> Found | None:
+    """Choose by the first claim that anybody answers to: one record is a match, several are a person's to choose from.
+
+    answers  (claim, value) → Pipedrive ids
+    holders  Pipedrive id → the Hull id it is joined to
+    """
+    for claim, value in claims:
+        ids = answers.get((claim, value))
+        if ids:
+            if len(ids) > 1:
+                return Found(standing=Standing.AMBIGUOUS, others=tuple(ids), matched_by=claim)
+            return _met(hull_id, ids[0], claim, holders)
+    return None
+
+
+def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping[str, Found]) -> None:
+    """What is remembered of the writes of those that were joined just now."""
+    late = {each.pipedrive_id: each for each in found.values() if each.pipedrive_id is not None and each.memory is None}
+    for pipedrive_id, memory in joining.memories(session, connector_key, entity, late).items():
+        late[pipedrive_id].memory = memory
+
+
+def _snapshots(session: Session, batch: ClaimedBatch, found: Mapping[str, Found]) -> dict[int, dict[str, Any]]:
+    ids = [str(each.pipedrive_id) for each in found.values() if each.standing is Standing.KNOWN]
+    kept = read_snapshots(session, batch.connector_key, batch.entity, "pipedrive", ids)
+    return {int(record_id): read_lenient(body) for record_id, body in kept.items()}
+
+
+def _read_missing(
+    batch: ClaimedBatch, plan: Plan, found: Mapping[str, Found], snapshots: Mapping[int, Any]
+) -> dict[int, dict[str, Any]]:
+    """Records that are known by their id alone are read, a hundred to a request."""
+    known = {each.pipedrive_id for each in found.values() if each.standing is Standing.KNOWN}
+    missing = sorted(each for each in known if each is not None and each not in snapshots)
+    if not missing:
+        return {}
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+    read = read_by_ids(wired.pipedrive, Entity(batch.entity), missing, plan.incoming.include_fields)
+    return {record_id: record for record in read if (record_id := id_of(record)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The Organization a Person is to be linked to, or the Account that has none yet."""
+
+    organization_id: int | None
+    awaits: str | None
+
+
+def _links(session: Session, batch: ClaimedBatch, plan: Plan, messages: Mapping[str, Message]) -> dict[str, Link]:
+    """User → its link, where the settings ask for one and Hull knows an Account."""
+    if batch.entity != Entity.PERSON or not plan.settings.link_users_in_service:
+        return {}
+    accounts = {hull_id: _account(message) for hull_id, message in messages.items()}
+    ids = {account["id"] for account in accounts.values() if account}
+    mapped = id_mapping.find_by_hull_ids(session, batch.connector_key, Entity.ORGANIZATION, sorted(ids))
+    said = {each for account in accounts.values() for each in pipedrive_ids_of(account)[:1]}
+    living = find_living(session, batch.connector_key, Entity.ORGANIZATION, said)
+    links = {}
+    for hull_id, account in accounts.items():
+        if account:
+            told = next((living.get(each) for each in pipedrive_ids_of(account)[:1]), None)
+            organization_id = mapped.get(account["id"]) or told
+            links[hull_id] = Link(organization_id, None if organization_id else account["id"])
+    return links
+
+
+def _account(message: Message) -> dict[str, Any]:
+    account = message.get("account")
+    has_id = isinstance(account, dict) and isinstance(account.get("id"), str) and account["id"]
+    return account if has_id and isinstance(account, dict) else {}
+
+
+def _candidate(
+    hull_id: str, message: Message, found: Found, snapshots: Mapping[int, dict[str, Any]], link: Link | None
+) -> Candidate:
+    snapshot = snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None
+    standing = found.standing
+    if standing is Standing.KNOWN and snapshot is None:
+        standing = Standing.DEPARTED  # it was asked for by its id, and Pipedrive does not show it
+    return Candidate(
+        hull_id=hull_id,
+        message=message,
+        standing=standing,
+        pipedrive_id=found.pipedrive_id,
+        matched_by=found.matched_by,
+        others=found.others,
+        snapshot=snapshot,
+        organization_id=link.organization_id if link else None,
+        awaits=link.awaits if link else None,
+        memory=Memory.of(read_lenient(found.memory) if found.memory else None),
+    )
+
+
+def _join_told(session: Session, batch: ClaimedBatch, found: Mapping[str, Found]) -> None:
+    """That Hull names the record is knowledge for the id map, whether anything is sent or not."""
+    told = [
+        Join(hull_id=hull_id, pipedrive_id=each.pipedrive_id, matched_by="report")
+        for hull_id, each in found.items()
+        if each.matched_by == "report" and each.standing is Standing.KNOWN and each.pipedrive_id is not None
+    ]
+    joining.join(session, batch.connector_key, batch.entity, told)

@@ -1,0 +1,179 @@
+"""What is told of an outgoing batch: one event and one log line for each effect; a skip like the one before is only counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy.orm import Session
+
+from db import failure as failures
+from db import skip
+from db import sync_event as events
+from db.batch import ClaimedBatch
+from db.change import Change
+from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.lenient_json import write_lenient
+from pipeline.domain.outgoing import Act, Decision
+from pipeline.domain.reasons import describe
+from pipeline.load.outgoing import Sent
+from pipeline.telemetry import logger
+from pipeline.transform.agreement import unlike
+
+FIRST = {"created": "created", "report": "matched: Hull names the record", "sync_key": "matched by its key"}
+"""How a record was joined → what the event says of it."""
+
+
+HARMLESS = frozenset({"owned_by_pipedrive", "changed_in_pipedrive", "changed_by_pipedrive"})
+"""What is told of a field that is rightly as it is."""
+
+
+class Story:
+    """Gathers what happened to the records of one batch, then writes it down."""
+
+    def __init__(
+        self,
+        batch: ClaimedBatch,
+        changes: Mapping[str, Change],
+        decisions: Mapping[str, Decision],
+        settings_version: int,
+    ) -> None:
+        self._batch = batch
+        self._decisions = decisions
+        self._changes = changes
+        self._version = settings_version
+        self._events: list[events.NewEvent] = []
+        self._failures: list[failures.NewFailure] = []
+        self._skips: dict[str, Decision] = {}
+        self._sent: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def skipped(self, decision: Decision) -> None:
+        """Nothing was to be sent; told when that, or what is wrong with its fields, is news."""
+        self._skips[decision.hull_id] = decision
+
+    def gave_up(self, hull_id: str, reason: str, detail: str) -> None:
+        """Only a person can go on: kept whole, with what was found named."""
+        self._add(self._decisions[hull_id], Outcome.ERROR, reason=reason, detail=detail)
+        change = self._changes.get(hull_id)
+        if change is not None:
+            self._failures.append(failure(self._batch, change, reason, detail))
+
+    def sent(self, decision: Decision, sent: Sent) -> None:
+        """Pipedrive took it."""
+        self._sent.add(decision.hull_id)
+        answer = sent.answer or {}
+        pipedrive_id = answer.get("id") if isinstance(answer.get("id"), int) else None
+        self._add(decision, Outcome.SUCCESS, detail=_how(decision), pipedrive_id=pipedrive_id, told=True)
+        self._problems(decision, (*decision.left, *decision.problems))
+        for key in unlike(decision.write, answer) if decision.write else ():
+            problem = FieldProblem(
+                field=key, reason="changed_by_pipedrive", detail="it holds something else than was written"
+            )
+            self._problems(decision, (problem,))
+
+    def waits(self, decision: Decision, reason: str) -> None:
+        """It stays where it is for now."""
+        self._counts[f"waiting_{reason}"] += 1
+        logger().info(
+            event_name(Direction.OUTGOING, Entity(self._batch.entity), Outcome.PARK),
+            hull_id=decision.hull_id,
+            reason=reason,
+            advice=describe(reason),
+        )
+
+    def tell(self, session: Session) -> None:
+        """Write everything down, and say it."""
+        scope = (self._batch.connector_key, self._batch.entity)
+        skip.forget_skips(session, *scope, self._sent)
+        news = skip.note_skips(session, *scope, {each.hull_id: _gist(each) for each in self._skips.values()})
+        for hull_id, decision in self._skips.items():
+            if hull_id in news:
+                self._add(decision, Outcome.SKIP, reason=decision.reason, detail=decision.detail)
+                self._problems(decision, (*decision.left, *decision.problems))
+            else:
+                self._counts["skipped_again"] += 1
+        events.log_events(session, self._events)
+        failures.keep_failures(session, self._failures)
+        for event in self._events:
+            say = logger().warning if event.event.endswith(Outcome.ERROR) else logger().info
+            advice = describe(event.reason) if event.reason else None
+            say(
+                event.event,
+                hull_id=event.hull_id,
+                pipedrive_id=event.pipedrive_id,
+                reason=event.reason,
+                detail=event.detail,
+                advice=advice,
+            )
+        if self._counts:
+            logger().info("outgoing.job.progress", type=Entity(self._batch.entity).hull, **self._counts)
+
+    def _problems(self, decision: Decision, problems: Iterable[FieldProblem]) -> None:
+        for problem in problems:
+            outcome = Outcome.SKIP if problem.reason in HARMLESS else Outcome.ERROR
+            self._add(decision, outcome, reason=problem.reason, detail=f"{problem.field}: {problem.detail}")
+
+    def _add(
+        self,
+        decision: Decision,
+        outcome: Outcome,
+        *,
+        reason: str | None = None,
+        detail: str | None = None,
+        pipedrive_id: int | None = None,
+        told: bool = False,
+    ) -> None:
+        write = decision.write if told else None
+        change = self._changes.get(decision.hull_id)
+        self._events.append(
+            events.NewEvent(
+                connector_key=self._batch.connector_key,
+                event=event_name(Direction.OUTGOING, Entity(self._batch.entity), outcome),
+                entity=self._batch.entity,
+                cause=change.cause if change else "notification",
+                reason=reason,
+                detail=detail or None,
+                pipedrive_id=pipedrive_id or decision.candidate.pipedrive_id,
+                hull_id=decision.hull_id,
+                batch_id=self._batch.id,
+                settings_version=self._version,
+                before=write_lenient(write.before) if write else None,
+                after=write_lenient(write.fields) if write else None,
+            )
+        )
+
+
+def _gist(decision: Decision) -> str:
+    """What a skip says; one that says the same is no news."""
+    problems = sorted(f"{each.field}:{each.reason}" for each in (*decision.left, *decision.problems))
+    return " ".join([decision.reason or "", *problems])
+
+
+def _how(decision: Decision) -> str:
+    """Why it was sent, and how its record was found: the first thing anybody asks of a record that is joined anew."""
+    if decision.act is Act.CREATE:
+        how = f"created; nobody answers to its {', '.join(claim for claim, _ in decision.claims) or 'name alone'}"
+    else:
+        by = decision.candidate.matched_by
+        how = "" if by is None else FIRST.get(by, f"matched by {by}")
+    return "; ".join(part for part in (decision.trigger, how) if part)
+
+
+def failure(batch: ClaimedBatch, change: Change, reason: str, detail: str) -> failures.NewFailure:
+    """A record that was not sent, kept whole."""
+    return failures.NewFailure(
+        connector_key=batch.connector_key,
+        kind="record",
+        subject=failures.record_subject(Direction.OUTGOING, batch.entity, change.record_id),
+        direction=Direction.OUTGOING,
+        entity=batch.entity,
+        record_id=change.record_id,
+        batch_id=batch.id,
+        stage="load",
+        reason=reason,
+        detail=detail,
+        payload=change.payload,
+        attempts=change.attempts,
+    )

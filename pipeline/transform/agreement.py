@@ -1,0 +1,120 @@
+"""Whose value counts when Hull and Pipedrive differ: both against that on which they agreed last.
+
+    only Hull's changed       it is written
+    only Pipedrive's changed  it stays, if it comes to Hull by a mapping of its own; else Hull's is written again
+    both changed              the field's owner decides
+    neither changed           they differ in spelling alone: Pipedrive made something of its own of what was written
+
+What Hull says is compared with what Hull said, and what Pipedrive holds with what it held; the two never with one another, so a
+report that is older than the last delivery to Hull undoes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.outgoing import Agreement, Memory, OutgoingWrite
+from pipeline.domain.settings import Owner
+from pipeline.transform.writing.differences import differs, digest_of
+
+ROUND_S: Final = 600
+"""Within so many seconds values that come back are a quarrel of two rules, not the change of a mind."""
+ROUNDS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """write   what is left to be written
+    left    fields that stay as Pipedrive has them, with the reason; those that differ in spelling alone are not named
+    fights  keys of fields whose values go back and forth
+    """
+
+    write: OutgoingWrite
+    left: tuple[FieldProblem, ...]
+    fights: tuple[str, ...]
+
+
+def settle(
+    write: OutgoingWrite, memory: Memory, owners: Mapping[str, Owner], *, hull_is_newer: bool, now_s: int
+) -> Settled:
+    """Decide field by field.
+
+    owners         key of a field that is mapped both ways → who has the last word when both sides changed it
+    hull_is_newer  whether Hull's report is younger than Pipedrive's record, for the owner `latest`
+    """
+    left: dict[str, FieldProblem | None] = {}
+    for key in write.kinds:
+        sides = write.sides.get(key)
+        if sides is not None:
+            why = _why_left(sides, memory.agreed.get(key), owners.get(key), hull_is_newer=hull_is_newer)
+            if why is not None:
+                left[key] = FieldProblem(field=key, reason=why, detail=_DETAILS[why]) if why in _DETAILS else None
+    remaining = write.without(set(left))
+    return Settled(
+        write=remaining,
+        left=tuple(problem for problem in left.values() if problem is not None),
+        fights=tuple(key for key in remaining.kinds if _fights(key, write.sides, memory.recent, now_s)),
+    )
+
+
+_SPELLING: Final = "spelling"
+_DETAILS: Final = {
+    "changed_in_pipedrive": "changed in Pipedrive, not in Hull",
+    "owned_by_pipedrive": "changed on both sides; Pipedrive has the last word",
+}
+
+
+def _why_left(sides: Agreement, agreed: Agreement | None, owner: Owner | None, *, hull_is_newer: bool) -> str | None:
+    """Why a field that differs is not written; None when it is."""
+    hull_changed, pipedrive_changed = (True, True) if agreed is None else (sides[0] != agreed[0], sides[1] != agreed[1])
+    if not hull_changed and not pipedrive_changed:
+        return _SPELLING
+    if owner is None or not pipedrive_changed:
+        return None
+    if not hull_changed:
+        return "changed_in_pipedrive"
+    return None if owner == "hull" or (owner == "latest" and hull_is_newer) else "owned_by_pipedrive"
+
+
+def _fights(key: str, sides: Mapping[str, Agreement], recent: Sequence[tuple[str, str, int]], now_s: int) -> bool:
+    """Whether this very value was written before, and another over it, ROUNDS times in a short while."""
+    if key not in sides:
+        return False
+    said = [value for name, value, at in recent if name == key and now_s - at < ROUND_S]
+    return said.count(sides[key][0]) >= ROUNDS and len(said) >= 2 * ROUNDS and said[-1] != sides[key][0]
+
+
+def remember(write: OutgoingWrite, memory: Memory, answer: Mapping[str, Any], now_s: int) -> Memory:
+    """What is to be remembered once Pipedrive has answered a write, or once there was nothing to write.
+
+    answer  the record as Pipedrive holds it now
+    """
+    agreed = {key: sides for key, sides in memory.agreed.items() if key in write.sides}  # what was left keeps its own
+    agreed |= {key: write.sides[key] for key in write.same}
+    for key, kind in write.kinds.items():
+        if key in write.sides:
+            agreed[key] = (write.sides[key][0], digest_of(kind, value_of(answer, key)))
+    fresh = [each for each in memory.recent if now_s - each[2] < ROUND_S]
+    fresh += [(key, write.sides[key][0], now_s) for key in write.kinds if key in write.sides]
+    return Memory(agreed=agreed, present=tuple(sorted(write.present)), recent=tuple(fresh[-_KEPT:]))
+
+
+_KEPT: Final = 60
+
+
+def unlike(write: OutgoingWrite, answer: Mapping[str, Any]) -> list[str]:
+    """Keys of fields of which Pipedrive holds something else than what was written."""
+    flat = {**write.fields, **write.fields.get("custom_fields", {})}
+    names = {"first_name", "last_name"} & flat.keys()
+    return [
+        key for key, kind in write.kinds.items() if key not in names and differs(kind, flat[key], value_of(answer, key))
+    ]
+
+
+def value_of(record: Mapping[str, Any], key: str) -> Any:
+    """The value of a field by its key, which tells custom fields from the others by its form."""
+    custom = record.get("custom_fields")
+    return custom[key] if isinstance(custom, dict) and key in custom else record.get(key)

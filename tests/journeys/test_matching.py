@@ -1,0 +1,182 @@
+"""Users and Accounts that nobody has joined yet: they are matched with what Pipedrive has, or made there, once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from db.failure import find_failures
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.deliveries import notify
+from tests.journeys.people import age
+from tests.world import World
+
+MAPPED = [{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "phone"}]
+
+
+@pytest.fixture(autouse=True)
+def fetched(world: World) -> None:
+    """Two Persons and an Organization in Pipedrive, and a first full fetch that has come to its end."""
+    world.change_settings(
+        outgoing_user_attributes=MAPPED,
+        outgoing_account_attributes=[{"hull": "name", "service": "name"}],
+        account_claims=[{"hull": "domain", "service": "website"}],
+    )
+    world.company.create_person(
+        **{
+            "name": "Ada Lovelace",
+            "emails": [{"value": "ada@analytical.test", "primary": True}, {"value": "ada@home.test", "primary": False}],
+        }
+    )
+    world.company.create_person(**{"name": "Bo", "emails": [{"value": "bo@plain.test", "primary": True}]})
+    age(world)
+    for entity in Entity:
+        world.fetch(entity)
+
+
+def user(hull_id: str = "a" * 24, **attributes: Any) -> dict[str, Any]:
+    return {"user": {"id": hull_id, **attributes}, "segments": [], "changes": {}}
+
+
+def writes(world: World) -> list[tuple[str, int, Any]]:
+    return [(note.method, note.entity_id, json.loads(note.body)) for note in world.pipedrive.ledger.mutations]
+
+
+def outgoing(world: World) -> list[Any]:
+    query = "SELECT event, reason, pipedrive_id FROM sync_events WHERE event LIKE 'outgoing.%' ORDER BY id"
+    return [tuple(row) for row in world.rows(query)]
+
+
+def mapping(world: World, hull_id: str = "a" * 24) -> Any:
+    (row,) = world.rows("SELECT pipedrive_id, state, matched_by FROM id_mappings WHERE hull_id = :id", id=hull_id)
+    return tuple(row)
+
+
+@pytest.mark.parametrize("email", ["ada@analytical.test", "ADA@Analytical.test ", "ada@home.test"])
+def test_a_user_is_matched_by_any_email_of_a_person(world: World, email: str) -> None:
+    world.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
+    searched = world.pipedrive.ledger.requests["search"]
+    notify(world, user(email=email, nickname="Countess"))
+    world.work()
+
+    assert writes(world) == [("PATCH", 1, {"name": "Countess"})]
+    assert mapping(world) == (1, "full", "email")
+    assert world.pipedrive.ledger.requests["search"] == searched
+
+
+def test_a_user_that_nobody_answers_to_is_made(world: World) -> None:
+    notify(world, user(email="cyd@new.test", nickname="Cyd"))
+    world.work()
+
+    ((method, made, body),) = writes(world)
+    assert (method, body["name"], body["emails"][0]["value"]) == ("POST", "Cyd", "cyd@new.test")
+    assert mapping(world) == (made, "full", "created")
+    assert outgoing(world) == [("outgoing.user.success", None, made)]
+    assert world.rows("SELECT 1 FROM create_intents") == []
+
+
+def test_what_was_made_is_read_back_into_the_very_user(world: World) -> None:
+    hull_user = _user_in_hull(world, external_id="e-1")
+    notify(world, user(hull_user, nickname="No Mail"))
+    world.work()
+
+    (made,) = [
+        row.pipedrive_id for row in world.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h", h=hull_user)
+    ]
+    assert world.users()[made]["id"] == hull_user
+    assert world.users()[made]["pipedrive/name"] == "No Mail"
+
+
+def _user_in_hull(world: World, **claims: str) -> str:
+    """A User that Hull has by itself."""
+    messages = world.hull_app.test_client()
+    from pipeline.clients.hull import HullClient  # noqa: PLC0415
+    from pipeline import wiring  # noqa: PLC0415
+
+    del messages
+    client = HullClient(
+        wiring.http_session(),
+        organization="hull.test",
+        connector_id="5f0c0ffee5f0c0ffee5f0c0f",
+        secret="canary-hull-secret",
+        protocol="http",
+        firehose_url="http://hull.test/api/v1/firehose",
+    )
+    client.post_batches([client.writer().user_traits(claims, {"name": "x"})])
+    (found,) = [
+        each for each in world._export("user") if all(each.get(name) == value for name, value in claims.items())
+    ]
+    return str(found["id"])
+
+
+def test_a_second_notification_makes_no_second_person(world: World) -> None:
+    notify(world, user(email="cyd@new.test", nickname="Cyd"))
+    world.work()
+    notify(world, user(email="cyd@new.test", nickname="Cyd"), key="n2")
+    world.work()
+
+    assert [method for method, _, _ in writes(world)] == ["POST"]
+
+
+def test_a_person_made_by_hand_a_moment_ago_is_found_without_search(world: World) -> None:
+    spent = world.pipedrive.ledger.requests["search"]
+    made = world.company.create_person(**{"name": "Dee", "emails": [{"value": "dee@fresh.test", "primary": True}]})
+    notify(world, user(email="dee@fresh.test", nickname="Dee II"))
+    world.work()
+
+    assert writes(world) == [("PATCH", made["id"], {"name": "Dee II"})]
+    assert mapping(world) == (made["id"], "full", "email")
+    assert world.pipedrive.ledger.requests["search"] == spent
+
+
+def test_several_answers_are_a_persons_to_choose_from(world: World) -> None:
+    world.company.create_person(**{"name": "Ada two", "emails": [{"value": "ada@analytical.test", "primary": True}]})
+    world.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
+    age(world)
+    world.fetch(Entity.PERSON)
+    notify(world, user(email="ada@analytical.test", nickname="Countess"))
+    world.work()
+
+    assert writes(world) == []
+    with transaction() as session:
+        failure = next(each for each in find_failures(session) if each.direction == "outgoing")
+    assert failure.reason == "ambiguous_match"
+    assert "1, 3" in failure.detail
+
+
+def test_the_second_user_of_one_email_is_quarantined(world: World) -> None:
+    notify(world, user(email="cyd@new.test", nickname="Cyd"), user("b" * 24, email="cyd@new.test", nickname="Cyd B"))
+    world.work()
+    world.later()
+    world.work()
+
+    assert [method for method, _, _ in writes(world)] == ["POST"]
+    with transaction() as session:
+        reasons = [each.reason for each in find_failures(session) if each.direction == "outgoing"]
+    assert reasons == ["already_joined"]
+
+
+def test_a_lost_answer_is_looked_up_before_anything_is_made_again(world: World) -> None:
+    world.pipedrive.faults.add("/persons$", "cut", method="POST")
+    notify(world, user(email="cyd@new.test", nickname="Cyd"))
+    world.work()
+    assert [
+        row.state
+        for row in world.rows("SELECT state FROM id_mappings WHERE hull_id IS NOT NULL AND pipedrive_id IS NULL")
+    ] == ["unknown"]
+    world.later()
+    world.work()
+
+    assert [method for method, _, _ in writes(world)] == ["POST"]
+    assert mapping(world)[1] == "full"
+
+
+def test_a_refusal_is_kept_and_the_neighbour_is_made(world: World) -> None:
+    notify(world, user(email="cyd@new.test", nickname="x" * 300), user("b" * 24, email="eve@new.test", nickname="Eve"))
+    world.work()
+
+    assert [body["name"] for _, _, body in writes(world)][-1:] == ["Eve"]
+    assert world.rows("SELECT 1 FROM id_mappings WHERE state = 'creating'") == []
