@@ -20,6 +20,6 @@ def texts(values: Iterable[str]) -> str:
     return "{" + ",".join(['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]) + "}"
 
 
-def blobs(values: Iterable[bytes]) -> str:
-    """Bytes as an array literal, in the hexadecimal form of bytea."""
+def byteas(values: Iterable[bytes]) -> str:
+    """Bytes as an array literal, in hexadecimal: twice as long, and nothing in them means anything to a parser."""
     return "{" + ",".join([f'"\\\\x{value.hex()}"' for value in values]) + "}"

@@ -120,7 +120,7 @@ _FOLD_WEBHOOKS = text("""
       FROM unnest(CAST(:ids AS bigint[]), CAST(:entities AS text[]), CAST(:records AS text[]), CAST(:ranks AS bigint[]),
                   CAST(:usable AS boolean[]), CAST(:created AS boolean[])) AS t(id, entity, record_id, rank, usable, created)
       JOIN deliveries d ON d.id = t.id
-     ORDER BY d.connector_key, t.entity, t.record_id
+     ORDER BY d.connector_key, t.entity, t.record_id COLLATE "C"
         ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
            payload = CASE WHEN excluded.payload IS NULL THEN NULL
                           WHEN ch.rank <= excluded.rank THEN excluded.payload ELSE ch.payload END,
@@ -205,9 +205,9 @@ def created_ids(session: Session, batch_id: int) -> set[int]:
 
 
 _CLEAR = text("""
-    WITH mine AS (SELECT id FROM changes WHERE batch_id = :batch_id ORDER BY record_id FOR UPDATE)
+    WITH mine AS (SELECT id FROM changes WHERE batch_id = :batch_id ORDER BY record_id COLLATE "C" FOR UPDATE)
     DELETE FROM changes ch USING mine WHERE ch.id = mine.id AND revision = claimed_revision""")
-"""Locked in the order in which webhooks are folded."""
+"""Locked in the order in which webhooks and messages are folded."""
 _RETURN = text("""
     UPDATE changes SET batch_id = NULL, claimed_revision = NULL, due_at = least(due_at, now())
      WHERE batch_id = :batch_id""")
@@ -220,9 +220,12 @@ def clear_changes(session: Session, batch_id: int) -> None:
 
 
 _PUT_BACK = text("""
-    UPDATE changes SET batch_id = NULL, claimed_revision = NULL, due_at = now() + make_interval(secs => :wait_s),
+    WITH mine AS (SELECT id FROM changes WHERE batch_id = :batch_id AND record_id = ANY(CAST(:ids AS text[]))
+                   ORDER BY record_id COLLATE "C" FOR UPDATE)
+    UPDATE changes ch SET batch_id = NULL, claimed_revision = NULL, due_at = now() + make_interval(secs => :wait_s),
            attempts = attempts - CASE WHEN record_id = ANY(CAST(:counted AS text[])) THEN 0 ELSE 1 END
-     WHERE batch_id = :batch_id AND record_id = ANY(CAST(:ids AS text[]))""")
+      FROM mine WHERE ch.id = mine.id""")
+"""Locked in the order in which webhooks and messages are folded."""
 
 
 def put_back(

@@ -73,10 +73,17 @@ def keep_delivery(
     return cast("int | None", session.scalar(_keep(timeout_ms), scope))
 
 
-def take_unfolded(session: Session, limit: int) -> list[Delivery]:
-    """Deliveries nobody has folded yet, oldest first, locked for this transaction."""
-    query = select(Delivery).where(Delivery.state == "new").order_by(Delivery.id).limit(limit)
-    return list(session.scalars(query.with_for_update(skip_locked=True)))
+_TAKE = text("""
+    WITH waiting AS (SELECT id, octet_length(body) AS size FROM deliveries WHERE state = 'new'
+                      ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),
+         taken AS (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting)
+    SELECT d.* FROM deliveries d JOIN taken ON taken.id = d.id WHERE taken.before < :most_bytes ORDER BY d.id""")
+
+
+def take_unfolded(session: Session, limit: int, most_bytes: int) -> list[Delivery]:
+    """Deliveries nobody has folded yet, oldest first, locked for this transaction: as many as fit, and always one."""
+    taken = select(Delivery).from_statement(_TAKE)
+    return list(session.scalars(taken, {"limit": limit, "most_bytes": most_bytes}))
 
 
 _MARK = text("""

@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import Integer, func, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, blobs, texts
+from db.arrays import bigints, byteas, texts
 from db.base import Base
 from db.departure import inherit
 from db.id_mapping import IdMapping
@@ -220,7 +220,7 @@ def remember(
         "c": connector_key,
         "e": entity,
         "pids": bigints(memories),
-        "memories": blobs(memory for memory, _ in memories.values()),
+        "memories": byteas(memory for memory, _ in memories.values()),
         "awaits": texts(awaits or "" for _, awaits in memories.values()),
     }
     session.execute(_REMEMBER, scope)

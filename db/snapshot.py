@@ -16,7 +16,7 @@ from sqlalchemy import Integer, LargeBinary, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, blobs, texts
+from db.arrays import bigints, byteas, texts
 from db.base import Base
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 
@@ -97,7 +97,7 @@ def keep_reports(session: Session, connector_key: int, entity: str, reports: Map
         "e": entity,
         "ids": texts(reports),
         "versions": bigints(version for version, _ in reports.values()),
-        "payloads": blobs(pack(body) for _, body in reports.values()),
+        "payloads": byteas(pack(body) for _, body in reports.values()),
     }
     session.execute(_KEEP_REPORTS, scope)
 

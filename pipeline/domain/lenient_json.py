@@ -25,3 +25,18 @@ def write_lenient(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:
         return json.dumps(value).encode("ascii")
+
+
+def is_nested_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists lie within one another to more than so many levels."""
+    within = [value]
+    for _ in range(levels + 1):
+        within = [
+            inner
+            for each in within
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not within:
+            return False
+    return True

@@ -214,6 +214,10 @@ REASONS: dict[str, Reason] = {
         "A message from Hull carries no id of the User or Account.",
         "Send the record again from Hull; if it stays, report the message to Hull.",
     ),
+    "nested_too_deeply": Reason(
+        "A message from Hull holds objects within objects to a depth at which it cannot be stored.",
+        "Flatten the attribute at its source, then send the record again from Hull; its neighbours were carried over.",
+    ),
     "refused_by_pipedrive": Reason(
         "Pipedrive read the write and refused it.",
         "Read Pipedrive's own words in the failure, correct the value at its source, then replay.",

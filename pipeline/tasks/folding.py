@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db import change as changes
@@ -19,16 +18,19 @@ from db import sync_event as events
 from db.change import Told
 from db.delivery import Delivery
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.reasons import describe
 from pipeline.domain.webhooks import WebhookAction, WebhookHead
 from pipeline.errors import PipelineError, Rejected, Skip
 from pipeline.tasks.errors import classify
+from pipeline.tasks.messages import HullMessage
+from pipeline.tasks.outgoing_changes import fold_all, take_messages
 from pipeline.telemetry import logger
-from pipeline.transform.hull_reports import hull_id_of
 from pipeline.transform.webhook_heads import decode_head
 
 DELIVERIES_AT_ONCE = 500
+BYTES_AT_ONCE: Final = 16 * 1024 * 1024
+"""Bodies of one round: what is read of them takes several times as much memory. A larger one makes a round of its own."""
 AHEAD_MS: Final = 5 * 60 * 1000
 """By how much a webhook may be ahead of the database's clock before it is not believed to be the newest."""
 
@@ -41,38 +43,36 @@ class _Round:
 
     companies: dict[int, int | None]
     told: dict[tuple[int, Entity, int], Told] = field(default_factory=dict)
+    messages: list[HullMessage] = field(default_factory=list)
     marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     events: list[events.NewEvent] = field(default_factory=list)
 
 
-def fold_deliveries(session: Session) -> int:
-    """Turn deliveries that nobody has looked at into changes; returns how many there were."""
-    waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE)
+def fold_deliveries(session: Session) -> bool:
+    """Turn deliveries that nobody has looked at into changes; tells whether there may be more of them."""
+    waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE, BYTES_AT_ONCE)
     if not waiting:
-        return 0
+        return False
     now = _Round(companies=connectors.company_ids(session))
     for delivery in waiting:
         try:
-            _fold(session, delivery, now)
-        except OperationalError:
-            raise  # the database is away: all of them stay as they are
+            _fold(delivery, now)
         except Exception as error:  # noqa: BLE001 - one strange delivery must not hold up all that come after it
             cause = classify(error)
             now.marks[delivery.id] = "refused", cause.reason
             _note(now, delivery, _refusal(delivery, cause), cause)
     changes.fold_webhooks(session, list(now.told.values()))
+    fold_all(session, now.messages)
     deliveries.mark_deliveries(session, now.marks)
     events.log_events(session, now.events)
-    return len(waiting)
+    return len(waiting) == DELIVERIES_AT_ONCE or sum(len(each.body) for each in waiting) >= BYTES_AT_ONCE
 
 
-def _fold(session: Session, delivery: Delivery, now: _Round) -> None:
+def _fold(delivery: Delivery, now: _Round) -> None:
     if delivery.source == _PIPEDRIVE:
         now.marks[delivery.id] = "folded", _fold_webhook(delivery, now)
         return
-    with session.begin_nested():
-        reason = _fold_notification(session, delivery, now)
-    now.marks[delivery.id] = "folded", reason
+    now.marks[delivery.id] = "folded", _fold_notification(delivery, now)
 
 
 def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
@@ -139,39 +139,25 @@ def _both(earlier: Told, later: Told) -> Told:
     )
 
 
-def _fold_notification(session: Session, delivery: Delivery, now: _Round) -> str | None:
+def _fold_notification(delivery: Delivery, now: _Round) -> str | None:
     """A notification tells of many Users or of many Accounts, each with a report of its own.
 
     A message that names nobody is left out, and its reason returned; the others are folded.
     """
     body = read_lenient(bytes(delivery.body))
     entity = Entity.PERSON if body["channel"] == "user:update" else Entity.ORGANIZATION
-    reason = None
-    for message in body["messages"]:
-        try:
-            hull_id = _hull_id(message, entity)
-        except Rejected as refused:
-            _note(now, delivery, event_name(Direction.OUTGOING, entity, Outcome.ERROR), refused, entity=entity)
-            reason = refused.reason
-            continue
-        changes.fold(
-            session,
-            delivery.connector_key,
-            Direction.OUTGOING,
-            entity,
-            hull_id,
-            cause="notification",
-            payload=write_lenient({**message, "is_export": body.get("is_export") is True}),
-            rank=_received_ms(delivery),
-        )
-    return reason
-
-
-def _hull_id(message: Any, entity: Entity) -> str:
-    report = message.get(entity.hull) if isinstance(message, dict) else None
-    if not isinstance(report, dict):
-        raise Rejected("no_hull_id", f"a message carries no {entity.hull}")
-    return hull_id_of(report)
+    taken, refused = take_messages(
+        delivery.connector_key,
+        entity,
+        body["messages"],
+        cause="notification",
+        is_export=body.get("is_export") is True,
+        rank=_received_ms(delivery),
+    )
+    now.messages += taken
+    for each in refused:
+        _note(now, delivery, event_name(Direction.OUTGOING, entity, Outcome.ERROR), each, entity=entity)
+    return refused[-1].reason if refused else None
 
 
 def _refusal(delivery: Delivery, cause: PipelineError) -> str:

@@ -12,7 +12,7 @@ from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction, Outcome, event_name
 from pipeline.load.incoming import PagePlan
 from pipeline.tasks import canvases
-from pipeline.tasks.folding import DELIVERIES_AT_ONCE, fold_deliveries
+from pipeline.tasks.folding import fold_deliveries
 from pipeline.telemetry import logger
 
 CHANGES_PER_BATCH = 500
@@ -55,10 +55,10 @@ def _read_back(session: Session, outgoing: Batch) -> int:
 
 def dispatch_changes() -> int:
     """Fold, gather and wake; returns how many batches were made. Safe to run by several at once."""
-    folded = DELIVERIES_AT_ONCE
-    while folded == DELIVERIES_AT_ONCE:
+    is_more = True
+    while is_more:
         with transaction() as session:
-            folded = fold_deliveries(session)
+            is_more = fold_deliveries(session)
     return _gather()
 
 

@@ -110,7 +110,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "user_sync_key": {
         "type": "string",
         "title": "Field that keeps a User's Hull id",
-        "description": "Code of a custom text field of Persons, written when a Person is made; it finds the Person again. Empty for none.",
+        "description": "Code of a custom text field of Persons, written when one is made, by which it is found again.",
     },
     "account_sync_key": {
         "type": "string",

@@ -26,12 +26,10 @@ def fetched(world: World) -> None:
         account_claims=[{"hull": "domain", "service": "website"}],
     )
     world.company.create_person(
-        **{
-            "name": "Ada Lovelace",
-            "emails": [{"value": "ada@analytical.test", "primary": True}, {"value": "ada@home.test", "primary": False}],
-        }
+        name="Ada Lovelace",
+        emails=[{"value": "ada@analytical.test", "primary": True}, {"value": "ada@home.test", "primary": False}],
     )
-    world.company.create_person(**{"name": "Bo", "emails": [{"value": "bo@plain.test", "primary": True}]})
+    world.company.create_person(name="Bo", emails=[{"value": "bo@plain.test", "primary": True}])
     age(world)
     for entity in Entity:
         world.fetch(entity)
@@ -92,11 +90,9 @@ def test_what_was_made_is_read_back_into_the_very_user(world: World) -> None:
 
 def _user_in_hull(world: World, **claims: str) -> str:
     """A User that Hull has by itself."""
-    messages = world.hull_app.test_client()
-    from pipeline.clients.hull import HullClient  # noqa: PLC0415
     from pipeline import wiring  # noqa: PLC0415
+    from pipeline.clients.hull import HullClient  # noqa: PLC0415
 
-    del messages
     client = HullClient(
         wiring.http_session(),
         organization="hull.test",
@@ -123,7 +119,7 @@ def test_a_second_notification_makes_no_second_person(world: World) -> None:
 
 def test_a_person_made_by_hand_a_moment_ago_is_found_without_search(world: World) -> None:
     spent = world.pipedrive.ledger.requests["search"]
-    made = world.company.create_person(**{"name": "Dee", "emails": [{"value": "dee@fresh.test", "primary": True}]})
+    made = world.company.create_person(name="Dee", emails=[{"value": "dee@fresh.test", "primary": True}])
     notify(world, user(email="dee@fresh.test", nickname="Dee II"))
     world.work()
 
@@ -133,7 +129,7 @@ def test_a_person_made_by_hand_a_moment_ago_is_found_without_search(world: World
 
 
 def test_several_answers_are_a_persons_to_choose_from(world: World) -> None:
-    world.company.create_person(**{"name": "Ada two", "emails": [{"value": "ada@analytical.test", "primary": True}]})
+    world.company.create_person(name="Ada two", emails=[{"value": "ada@analytical.test", "primary": True}])
     world.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
     age(world)
     world.fetch(Entity.PERSON)

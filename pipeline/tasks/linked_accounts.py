@@ -1,0 +1,64 @@
+"""Accounts travel before the Users that link to them: a message about a User may call for a change of its Account as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import id_mapping
+from db.departure import find_living
+from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import ConnectorSettings
+from pipeline.errors import Rejected
+from pipeline.tasks.messages import HullMessage, read_message
+from pipeline.tasks.plans import plan_for
+from pipeline.transform.account_links import account_to_send
+from pipeline.transform.hull_reports import pipedrive_id_of
+
+LINKED_USER: Final = "linked_user"
+"""The cause of a change of an Account that a User called for."""
+
+
+def linked_accounts(session: Session, messages: Iterable[HullMessage]) -> list[HullMessage]:
+    """Make the messages about Accounts that these Users are linked to and that are not in Pipedrive yet.
+
+    A handful of questions for each connector, however many messages there are.
+    """
+    of_users = sorted((each for each in messages if each.entity is Entity.PERSON), key=_connector_key)
+    found: list[HullMessage] = []
+    for connector_key, mine in groupby(of_users, _connector_key):
+        settings = plan_for(session, connector_key, Entity.PERSON).settings
+        if settings.link_users_in_service:
+            found += _unknown(session, connector_key, list(_accounts(mine, settings)))
+    return found
+
+
+def _connector_key(message: HullMessage) -> int:
+    return message.connector_key
+
+
+def _accounts(users: Iterable[HullMessage], settings: ConnectorSettings) -> Iterator[HullMessage]:
+    for user in users:
+        body = account_to_send(user.body, settings)
+        if body is None:
+            continue
+        try:
+            yield read_message(user.connector_key, Entity.ORGANIZATION, body, cause=LINKED_USER, rank=user.rank)
+        except Rejected:  # an Account that Hull has given no id: nothing could be joined to it
+            continue
+
+
+def _unknown(session: Session, connector_key: int, accounts: list[HullMessage]) -> list[HullMessage]:
+    """Those whose living Organization is known neither by the id map nor by what their reports say."""
+    if not accounts:
+        return []
+    hull_ids = sorted({each.hull_id for each in accounts})
+    joined = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, hull_ids)
+    said = {each.hull_id: pipedrive_id_of(each.body["account"]) for each in accounts if each.hull_id not in joined}
+    named = {pipedrive_id for pipedrive_id in said.values() if pipedrive_id is not None}
+    living = find_living(session, connector_key, Entity.ORGANIZATION, named) if named else {}
+    unknown = {hull_id for hull_id, pipedrive_id in said.items() if living.get(pipedrive_id or 0) is None}
+    return [each for each in accounts if each.hull_id in unknown]

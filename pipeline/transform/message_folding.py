@@ -1,0 +1,105 @@
+"""Two messages about one record become one, so that many notifications leave one change behind and nothing they said is lost.
+
+The newest report counts, with the segments beside it. Of `changes` the union counts: the oldest old value and the newest new
+one; what was set back has not changed, and who left a segment that was just entered has done neither. What asks for the record
+to be sent, an export or a link to an Account, stays asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.transform.hull_reports import find_attribute
+from pipeline.transform.segments import ids_in
+from pipeline.transform.times import epoch_milliseconds
+
+_WRITTEN_AT: Final = ("indexed_at", "updated_at")
+"""Attributes of a report that say how new it is, the better one first."""
+_OF_ACCOUNT: Final = ("account", "account_segments", "account_segment_ids")
+_LINK: Final = "id"
+"""Under `changes.account`: the User was linked to an Account. That was said, whatever was said afterwards."""
+
+
+def fold_messages(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Make one message of two about the same record, given in the order in which they were received."""
+    older, newer = _by_age(earlier, later)
+    inherited = () if "account" in newer else [name for name in _OF_ACCOUNT if name in older]
+    folded = {name: older[name] for name in inherited} | newer
+    folded["is_export"] = older.get("is_export") is True or newer.get("is_export") is True
+    if "changes" in older or "changes" in newer:
+        folded["changes"] = _fold_changes(_object(older.get("changes")), _object(newer.get("changes")))
+    return folded
+
+
+def _by_age(earlier: dict[str, Any], later: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Put the one with the older report first; when they do not say, the one that was received first."""
+    first, second = _report(earlier), _report(later)
+    for name in _WRITTEN_AT:
+        one, other = (epoch_milliseconds(find_attribute(report, name)) for report in (first, second))
+        if one is not None and other is not None:
+            return (earlier, later) if one <= other else (later, earlier)
+    return earlier, later
+
+
+def _report(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    user = message.get("user")
+    return user if isinstance(user, dict) else _object(message.get("account"))
+
+
+def _fold_changes(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    folded = {**older, **newer}
+    if "is_new" in folded:
+        folded["is_new"] = older.get("is_new") is True or newer.get("is_new") is True
+    for name, keep in (("user", None), ("account", _LINK)):
+        if name in folded:
+            folded[name] = _fold_attributes(_object(older.get(name)), _object(newer.get(name)), keep)
+    for name in ("segments", "account_segments"):
+        if name in folded:
+            folded[name] = _fold_moves(_object(older.get(name)), _object(newer.get(name)))
+    return folded
+
+
+def _fold_attributes(older: dict[str, Any], newer: dict[str, Any], keep: str | None) -> dict[str, Any]:
+    """Fold [old value, new value] by attribute; one that was set back drops out, unless it is the one to `keep`."""
+    folded = {}
+    for name in {**older, **newer}:
+        said = [changed[name] for changed in (older, newer) if name in changed]
+        pairs = [each for each in said if isinstance(each, list) and len(each) == 2]
+        if len(pairs) < 2:
+            folded[name] = (pairs or said)[-1]
+        elif name == keep or not _same(pairs[0][0], pairs[1][1]):
+            folded[name] = [pairs[0][0], pairs[1][1]]
+    return folded
+
+
+def _fold_moves(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, list[Any]]:
+    """Net what was entered and left, segment by segment."""
+    before, after = _moves(older), _moves(newer)
+    net = {
+        segment_id: after.get(segment_id, before.get(segment_id))
+        for segment_id in {**before, **after}
+        if segment_id not in before or segment_id not in after or before[segment_id][0] == after[segment_id][0]
+    }
+    return {way: [move[1] for move in net.values() if move and move[0] == way] for way in ("entered", "left")}
+
+
+def _moves(moves: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Segment id → which way the record went and the segment as given."""
+    found: dict[str, tuple[str, Any]] = {}
+    for way in ("left", "entered"):
+        listed = moves.get(way)
+        for segment in listed if isinstance(listed, list) else ():
+            found.update(dict.fromkeys(ids_in([segment]), (way, segment)))
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except RecursionError:  # nested too deeply to be compared: taken for a change
+        return False
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
