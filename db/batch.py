@@ -152,6 +152,11 @@ _SWEEP = text("""
                  OR b.state = 'running' AND b.lease_until < now()
                     AND (b.enqueued_at IS NULL OR b.enqueued_at < b.lease_until
                          OR b.enqueued_at < now() - make_interval(secs => :stranded_s)))
+               AND NOT (b.state = 'ready' AND b.direction = 'outgoing' AND b.entity = 'person' AND b.stage = 'extract'
+                        AND EXISTS (SELECT 1 FROM batches a
+                                     WHERE a.connector_key = b.connector_key AND a.entity = 'organization'
+                                       AND a.queue = 'live' AND a.run_id IS NULL AND a.id < b.id
+                                       AND (a.state = 'running' OR a.state = 'ready' AND a.due_at <= now())))
              ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED) due
      WHERE b.id = due.id
     RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts""")
@@ -170,6 +175,8 @@ class Wakeup:
     queue: str
     stage: str
     read_back_id: int | None = None
+    then: Wakeup | None = None
+    """What is to be run after it, and not before it has ended."""
 
 
 def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None) -> ClaimedBatch | None:
@@ -273,7 +280,8 @@ def run_has_work(session: Session, run_id: int) -> bool:
 def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup, str]]:
     """Batches that are due and that nobody is on the way to: (what to wake, `waited` or `lost`).
 
-    `waited` is planned (a retry or a rate limit came due); `lost` means that a message or a worker vanished.
+    `waited` is planned (a retry or a rate limit came due); `lost` means that a message or a worker vanished. Users that have not
+    begun are left to their canvas while Accounts that go before them are moving.
     """
     rows = session.execute(_SWEEP, {"stranded_s": stranded_s}).all()
     return [(wakeup_of(row), _why(row)) for row in rows]

@@ -158,13 +158,14 @@ _DUE_GROUPS = text("""
       JOIN connectors c ON c.key = g.connector_key AND c.state = 'active'
      WHERE NOT EXISTS (SELECT 1 FROM batches b
                         WHERE b.state = 'ready' AND b.stage = 'extract' AND b.queue = 'live' AND b.run_id IS NULL
-                          AND (b.connector_key, b.direction, b.entity) = (g.connector_key, g.direction, g.entity)
+                          AND (b.connector_key, b.direction) = (g.connector_key, g.direction)
+                          AND (b.entity = g.entity OR b.direction = 'outgoing' AND b.entity = 'organization')
                           AND b.due_at <= now() AND b.enqueued_at > now() - make_interval(secs => :patience_s))
      ORDER BY g.entity, g.direction""")
 
 PATIENCE_S = 5.0
 """For so long a batch that no worker has begun keeps changes of its kind waiting: under load they then gather in one batch
-instead of many. A batch whose message was lost holds them up no longer than this."""
+instead of many, and Users wait for Accounts that go before them. A batch whose message was lost holds them up no longer."""
 
 
 def due_groups(session: Session) -> list[tuple[int, str, str]]:

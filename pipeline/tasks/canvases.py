@@ -1,14 +1,16 @@
 """Every canvas there is. A message carries the id of a batch and nothing else; no chords, and no chain that carries data.
 
-incoming  = extract | transform | load
-outgoing  = extract | transform | load | transform the read-back | load the read-back
-fetch     = a group of the first pages; each extract hands over its successor
-replay    = the canvas from the stage that failed
+incoming            = extract | transform | load
+outgoing            = extract | transform | load | transform the read-back | load the read-back
+accounts_then_users = outgoing Accounts | outgoing Users that may link to them
+fetch               = a group of the first pages; each extract hands over its successor
+replay              = the canvas from the stage that failed
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from celery import chain, group
 from celery.canvas import Signature
@@ -35,6 +37,11 @@ def outgoing(batch_id: int, read_back_id: int | None, queue: str, first: str = "
     return chain(stages)
 
 
+def accounts_then_users(accounts: Wakeup, users: Wakeup) -> Signature:
+    """An outgoing batch of Accounts and then one of Users. If the first one stops, the sweeper brings the second."""
+    return _canvas(replace(accounts, then=None)) | _canvas(users)
+
+
 def wake(wakeups: Iterable[Wakeup], countdown_s: float | None = None) -> None:
     """Hand batches over. If the broker is down nothing is lost: the rows say what is due, and the sweeper repeats it."""
     canvases = [_canvas(wakeup) for wakeup in wakeups]
@@ -48,6 +55,8 @@ def wake(wakeups: Iterable[Wakeup], countdown_s: float | None = None) -> None:
 
 
 def _canvas(wakeup: Wakeup) -> Signature:
+    if wakeup.then is not None:
+        return accounts_then_users(wakeup, wakeup.then)
     if wakeup.direction == Direction.OUTGOING:
         return outgoing(wakeup.batch_id, wakeup.read_back_id, wakeup.queue, wakeup.stage)
     return incoming(wakeup.batch_id, wakeup.queue, wakeup.stage)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db import change as changes
@@ -43,7 +44,7 @@ class _Round:
 
     companies: dict[int, int | None]
     told: dict[tuple[int, Entity, int], Told] = field(default_factory=dict)
-    messages: list[HullMessage] = field(default_factory=list)
+    messages: dict[int, list[HullMessage]] = field(default_factory=dict)
     marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     events: list[events.NewEvent] = field(default_factory=list)
 
@@ -58,14 +59,37 @@ def fold_deliveries(session: Session) -> bool:
         try:
             _fold(delivery, now)
         except Exception as error:  # noqa: BLE001 - one strange delivery must not hold up all that come after it
-            cause = classify(error)
-            now.marks[delivery.id] = "refused", cause.reason
-            _note(now, delivery, _refusal(delivery, cause), cause)
+            _refuse(now, delivery, error)
     changes.fold_webhooks(session, list(now.told.values()))
-    fold_all(session, now.messages)
+    _fold_messages(session, waiting, now)
     deliveries.mark_deliveries(session, now.marks)
     events.log_events(session, now.events)
     return len(waiting) == DELIVERIES_AT_ONCE or sum(len(each.body) for each in waiting) >= BYTES_AT_ONCE
+
+
+def _fold_messages(session: Session, waiting: list[Delivery], now: _Round) -> None:
+    """All messages at once; should that meet a defect of ours, delivery by delivery, so that it stops no more than one."""
+    try:
+        with session.begin_nested():
+            fold_all(session, [message for messages in now.messages.values() for message in messages])
+    except OperationalError:
+        raise  # the database is away: all of them stay as they are
+    except Exception as error:  # noqa: BLE001 - as above
+        logger().error("deliveries.not_folded_together", detail=classify(error).detail)
+        for delivery in waiting:
+            try:
+                with session.begin_nested():
+                    fold_all(session, now.messages.get(delivery.id, ()))
+            except OperationalError:
+                raise
+            except Exception as alone:  # noqa: BLE001 - as above
+                _refuse(now, delivery, alone)
+
+
+def _refuse(now: _Round, delivery: Delivery, error: Exception) -> None:
+    cause = classify(error)
+    now.marks[delivery.id] = "refused", cause.reason
+    _note(now, delivery, _refusal(delivery, cause), cause)
 
 
 def _fold(delivery: Delivery, now: _Round) -> None:
@@ -154,7 +178,7 @@ def _fold_notification(delivery: Delivery, now: _Round) -> str | None:
         is_export=body.get("is_export") is True,
         rank=_received_ms(delivery),
     )
-    now.messages += taken
+    now.messages[delivery.id] = taken
     for each in refused:
         _note(now, delivery, event_name(Direction.OUTGOING, entity, Outcome.ERROR), each, entity=entity)
     return refused[-1].reason if refused else None

@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 from db import id_mapping
 from db.departure import find_living
 from pipeline.domain.kinds import Entity
-from pipeline.domain.settings import ConnectorSettings
-from pipeline.errors import Rejected
+from pipeline.domain.settings import ConnectorSettings, SettingsRefused
 from pipeline.tasks.messages import HullMessage, read_message
 from pipeline.tasks.plans import plan_for
 from pipeline.transform.account_links import account_to_send
@@ -30,7 +29,12 @@ def linked_accounts(session: Session, messages: Iterable[HullMessage]) -> list[H
     of_users = sorted((each for each in messages if each.entity is Entity.PERSON), key=_connector_key)
     found: list[HullMessage] = []
     for connector_key, mine in groupby(of_users, _connector_key):
-        settings = plan_for(session, connector_key, Entity.PERSON).settings
+        try:
+            settings = plan_for(session, connector_key, Entity.PERSON).settings
+        except (
+            SettingsRefused
+        ):  # they were good once; the stages to come say what is wrong with them, and keep the work
+            continue
         if settings.link_users_in_service:
             found += _unknown(session, connector_key, list(_accounts(mine, settings)))
     return found
@@ -43,12 +47,8 @@ def _connector_key(message: HullMessage) -> int:
 def _accounts(users: Iterable[HullMessage], settings: ConnectorSettings) -> Iterator[HullMessage]:
     for user in users:
         body = account_to_send(user.body, settings)
-        if body is None:
-            continue
-        try:
+        if body is not None:
             yield read_message(user.connector_key, Entity.ORGANIZATION, body, cause=LINKED_USER, rank=user.rank)
-        except Rejected:  # an Account that Hull has given no id: nothing could be joined to it
-            continue
 
 
 def _unknown(session: Session, connector_key: int, accounts: list[HullMessage]) -> list[HullMessage]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -9,7 +11,7 @@ from db import batch as batches
 from db import change as changes
 from db.batch import Batch, ClaimedBatch, Wakeup, wakeup_of
 from db.session import after_commit, transaction
-from pipeline.domain.kinds import Direction, Outcome, event_name
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.load.incoming import PagePlan
 from pipeline.tasks import canvases
 from pipeline.tasks.folding import fold_deliveries
@@ -20,7 +22,7 @@ CHANGES_PER_BATCH = 500
 
 def gather_changes(session: Session) -> list[Wakeup]:
     """Put due changes into batches, organizations first. Returns what is to be woken."""
-    wakeups = []
+    made: dict[tuple[int, str, str], Wakeup] = {}
     for connector_key, direction, entity in changes.due_groups(session):
         batch = Batch(connector_key=connector_key, direction=direction, entity=entity, queue="live", state="ready")
         session.add(batch)
@@ -35,8 +37,19 @@ def gather_changes(session: Session) -> list[Wakeup]:
         if direction == Direction.OUTGOING:
             batch.read_back_id = _read_back(session, batch)
         session.flush()
-        wakeups.append(wakeup_of(batch))
-    return wakeups
+        made[connector_key, direction, entity] = wakeup_of(batch)
+    return _in_order(made)
+
+
+def _in_order(made: dict[tuple[int, str, str], Wakeup]) -> list[Wakeup]:
+    """Outgoing Users of a connector come after its Accounts, in one canvas; everything else goes by itself."""
+    wakeups = dict(made)
+    for connector_key, direction, entity in made:
+        users = (connector_key, Direction.OUTGOING, Entity.PERSON)
+        if (direction, entity) == (Direction.OUTGOING, Entity.ORGANIZATION) and users in wakeups:
+            accounts = wakeups[connector_key, direction, entity]
+            wakeups[connector_key, direction, entity] = replace(accounts, then=wakeups.pop(users))
+    return list(wakeups.values())
 
 
 def _read_back(session: Session, outgoing: Batch) -> int:
@@ -66,7 +79,7 @@ def _gather() -> int:
     with transaction() as session:
         wakeups = gather_changes(session)
         after_commit(session, lambda: canvases.wake(wakeups))
-    return len(wakeups)
+    return sum(1 if wakeup.then is None else 2 for wakeup in wakeups)
 
 
 def go_on(session: Session) -> None:

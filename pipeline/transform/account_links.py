@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.transform.hull_reports import find_attribute, read_id
+from pipeline.errors import Rejected
+from pipeline.transform.hull_reports import find_attribute, hull_id_of, read_id
 from pipeline.transform.segments import in_segments, in_synchronized_segment, segment_ids
 
 
@@ -17,7 +18,7 @@ def account_to_send(message: Mapping[str, Any], settings: ConnectorSettings) -> 
     An export that does not speak of the Account's segments sends the Account as well: nobody knows what it is in.
     """
     account = message.get("account")
-    if not settings.link_users_in_service or not isinstance(account, dict):
+    if not settings.link_users_in_service or not isinstance(account, dict) or not _has_hull_id(account):
         return None
     if read_id(find_attribute(account, "pipedrive/id")) is not None or not in_segments(
         message, settings, Entity.PERSON
@@ -35,6 +36,13 @@ def account_to_send(message: Mapping[str, Any], settings: ConnectorSettings) -> 
         "changes": {},
         "is_export": is_export,
     }
+
+
+def _has_hull_id(account: Mapping[str, Any]) -> bool:
+    try:
+        return bool(hull_id_of(account))
+    except Rejected:  # Hull gives none: nothing could be joined to it
+        return False
 
 
 def _speaks_of_segments(message: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from db.arrays import bigints, texts
+from db.arrays import bigints, byteas, texts
 from db.session import transaction
 
 WORDS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
@@ -29,3 +29,12 @@ def test_numbers_come_back_as_they_were(database: str, values: list[int]) -> Non
         back = session.execute(text("SELECT CAST(:values AS bigint[])"), {"values": bigints(values)}).scalar_one()
 
     assert back == values
+
+
+@QUICK
+@given(st.lists(st.binary(max_size=200) | st.sampled_from([b"", b"\x00", b'"', b"\\", b"NULL", b"{}"])))
+def test_bytes_come_back_as_they_were(database: str, values: list[bytes]) -> None:
+    with transaction() as session:
+        back = session.execute(text("SELECT CAST(:values AS bytea[])"), {"values": byteas(values)}).scalar_one()
+
+    assert [bytes(value) for value in back] == values

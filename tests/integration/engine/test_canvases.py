@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,31 @@ def test_an_outgoing_batch_ends_with_its_read_back(canvases: Any, first: int) ->
 
     assert links(canvases.outgoing(7, 8, "live", stage)) == OUTGOING[first:]
     assert links(canvases.outgoing(7, None, "live")) == OUTGOING[:3]
+
+
+ACCOUNTS = Wakeup(batch_id=7, direction="outgoing", queue="live", stage="extract", read_back_id=8)
+USERS = Wakeup(batch_id=17, direction="outgoing", queue="live", stage="extract", read_back_id=18)
+
+
+def test_users_come_after_the_accounts_they_may_link_to(canvases: Any) -> None:
+    canvas = canvases.accounts_then_users(ACCOUNTS, USERS)
+
+    assert links(canvas) == OUTGOING + [(stage, batch_id + 10) for stage, batch_id in OUTGOING]
+    assert all(task["immutable"] for task in canvas.tasks)
+    assert {task["options"]["queue"] for task in canvas.tasks} == {"live"}
+
+
+def test_both_are_handed_over_as_one(canvases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(canvases, "group", lambda works: Sent(sent, works))
+    other = Wakeup(batch_id=1, direction="incoming", queue="live", stage="extract")
+
+    canvases.wake([other, replace(ACCOUNTS, then=USERS)])
+
+    assert [[links(canvas)[0] for canvas in works] for works, _ in sent] == [
+        [("incoming.extract", 1), ("outgoing.extract", 7)]
+    ]
+    assert links(sent[0][0][1])[5:] == [(stage, batch_id + 10) for stage, batch_id in OUTGOING]
 
 
 @pytest.mark.parametrize("queue", ["live", "bulk"])

@@ -72,8 +72,9 @@ def test_a_batch_that_ends_takes_along_what_gathered_behind_it(world: World, edi
         "UPDATE batches SET due_at = now() + interval '1 minute'",
         "UPDATE batches SET entity = 'organization'",
         "UPDATE batches SET direction = 'outgoing'",
+        "UPDATE batches SET direction = 'outgoing', entity = 'organization'",
     ],
-    ids=["its message was lost", "it was put off", "another entity", "another direction"],
+    ids=["its message was lost", "it was put off", "another entity", "another direction", "another of both"],
 )
 def test_what_will_not_begin_soon_or_is_of_another_kind_holds_up_nothing(
     world: World, edited: list[bytes], change: str

@@ -9,7 +9,7 @@ import pytest
 from db import batch as batches
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from tests.deliveries import deliver, listen
+from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import age, fill
 from tests.logs import written
 from tests.world import World
@@ -136,3 +136,33 @@ def test_it_brings_forgotten_deliveries_on_their_way(world: World) -> None:
         world.step(*due)
 
     assert world.users()[1]["pipedrive/name"] == "Ada"
+
+
+class TestUsersBehindAccounts:
+    @pytest.fixture
+    def both(self, world: World) -> World:
+        world.change_settings(link_users_in_service=True)
+        user = {"user": {"id": "u1"}, "account": {"id": "a1"}, "segments": [], "account_segments": []}
+        notify(world, user)
+        assert world.room("live").dispatch_changes() == 2
+        world.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min' WHERE state = 'ready'")
+        return world
+
+    def batch(self, world: World, entity: str) -> int:
+        query = "SELECT id FROM batches WHERE direction = 'outgoing' AND entity = :entity"
+        return int(world.rows(query, entity=entity)[0].id)
+
+    def test_are_left_to_their_canvas_while_these_move(self, both: World) -> None:
+        accounts = self.batch(both, "organization")
+
+        assert swept() == [(accounts, "lost")]
+        both.change_rows(
+            "UPDATE batches SET state = 'running', lease_until = now() + interval '1 min' WHERE id = :id", id=accounts
+        )
+        assert swept() == []
+
+    @pytest.mark.parametrize("change", ["state = 'failed'", "state = 'done'", "due_at = now() + interval '1 min'"])
+    def test_are_brought_when_these_stopped(self, both: World, change: str) -> None:
+        both.change_rows(f"UPDATE batches SET {change} WHERE id = :id", id=self.batch(both, "organization"))  # noqa: S608
+
+        assert swept() == [(self.batch(both, "person"), "lost")]

@@ -1,0 +1,389 @@
+"""Notifications become outgoing changes: one for each record, in a handful of statements, and no message is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Thread
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import Connection, event, text
+
+from db import delivery as deliveries
+from db.session import engine, transaction
+from pipeline.domain.kinds import Entity
+from tests.deliveries import notify
+from tests.integration.engine.test_folding import BEHIND_ME, PATIENCE
+from tests.world import World
+
+S1 = {"id": "s1", "name": "One"}
+
+
+def message(name: str, second: int = 0, *, of: str = "u1", **changes: Any) -> dict[str, Any]:
+    at = datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC).isoformat()
+    return {"user": {"id": of, "name": name, "indexed_at": at}, "segments": [S1], "changes": changes}
+
+
+def fold(world: World, *, expected: bool = False) -> None:
+    with transaction() as session:
+        assert world.room("folding").fold_deliveries(session) is expected
+
+
+def waiting(world: World) -> dict[tuple[str, str], tuple[int, str, Any]]:
+    """(entity, Hull id) → (revision, cause, message)."""
+    rows = world.rows("SELECT entity, record_id, revision, cause, payload FROM changes WHERE direction = 'outgoing'")
+    return {(row.entity, row.record_id): (row.revision, row.cause, orjson.loads(bytes(row.payload))) for row in rows}
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """The statements that are sent meanwhile."""
+    sent: list[str] = []
+
+    def note(_connection: Connection, _cursor: Any, statement: str, *_rest: Any) -> None:
+        sent.append(statement)
+
+    event.listen(engine(), "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(engine(), "before_cursor_execute", note)
+
+
+def test_messages_of_one_notification_about_one_user_are_one_change(world: World) -> None:
+    notify(
+        world,
+        message("Second", 2, user={"plan": ["pro", "max"]}, segments={"entered": [S1]}),
+        message("Other", of="u2"),
+        message("First", 1, user={"plan": ["free", "pro"]}),
+    )
+    fold(world)
+
+    found = waiting(world)
+    assert set(found) == {("person", "u1"), ("person", "u2")}
+    revision, cause, said = found["person", "u1"]
+    assert (revision, cause, said["user"]["name"]) == (1, "notification", "Second")
+    assert said["changes"] == {"user": {"plan": ["free", "max"]}, "segments": {"entered": [S1], "left": []}}
+
+
+def test_what_waits_is_folded_with_what_comes(world: World) -> None:
+    notify(world, message("Old", 1, user={"plan": ["free", "pro"]}), is_export=True, key="n1")
+    fold(world)
+    notify(world, message("New", 2, user={"plan": ["pro", "max"], "age": [1, 2]}), key="n2")
+    fold(world)
+
+    revision, _, said = waiting(world)["person", "u1"]
+    assert (revision, said["user"]["name"], said["is_export"]) == (2, "New", True)
+    assert said["changes"]["user"] == {"plan": ["free", "max"], "age": [1, 2]}
+
+
+def test_an_older_report_that_comes_late_does_not_win(world: World) -> None:
+    for key, name, second in (("n1", "New", 9), ("n2", "Old", 1)):
+        notify(world, message(name, second), key=key)
+        fold(world)
+
+    assert waiting(world)["person", "u1"][2]["user"]["name"] == "New"
+
+
+def test_a_payload_that_waits_and_is_no_message_gives_way(world: World) -> None:
+    for number, payload in enumerate((b"not json", b"[]", None)):
+        world.change_rows("DELETE FROM changes")
+        notify(world, message("Old"), key=f"a{number}")
+        fold(world)
+        world.change_rows("UPDATE changes SET payload = :payload", payload=payload)
+        notify(world, message("New"), key=f"b{number}")
+        fold(world)
+
+        assert waiting(world)["person", "u1"][2]["user"]["name"] == "New"
+
+
+def test_a_change_that_a_batch_holds_moves_on_and_stays_with_it(world: World) -> None:
+    notify(world, message("Old"), key="n1")
+    world.room("live").dispatch_changes()
+    notify(world, message("New", 1), key="n2")
+    fold(world)
+
+    (row,) = world.rows("SELECT batch_id IS NOT NULL AS held, claimed_revision, revision FROM changes")
+    assert tuple(row) == (True, 1, 2)
+    world.change_rows("UPDATE batches SET state = 'failed' WHERE direction = 'outgoing'")
+    notify(world, message("Newer", 2), key="n3")
+    fold(world)
+    (row,) = world.rows("SELECT batch_id, revision FROM changes")
+    assert tuple(row) == (None, 3)
+
+
+def test_a_thousand_messages_are_a_handful_of_statements(world: World) -> None:
+    world.change_settings(link_users_in_service=True)
+    counts = []
+    for key in ("n1", "n2"):
+        said = [
+            {**message(f"{key} {n}", of=f"u{n}"), "account": {"id": f"a{n % 50}"}, "account_segments": []}
+            for n in range(1_000)
+        ]
+        notify(world, *said, key=key)
+        with statements() as sent:
+            fold(world)
+        counts.append(len(sent))
+
+    assert max(counts) <= 14, counts
+    found = waiting(world)
+    assert len(found) == 1_050
+    assert {revision for revision, _, _ in found.values()} == {2}
+    assert found["person", "u999"][2]["user"]["name"] == "n2 999"
+
+
+BAD = [None, {"user": {"id": ""}}, {"user": {"name": "nobody"}}, {"user": ["id"]}, 7]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"a": {"b": [1]}}, "x" * 1_000_000, "a\x00b", "half \ud800", 2**70, 1e400, [[]] * 10],
+    ids=lambda v: str(v)[:8],
+)
+def test_strange_values_travel_and_messages_about_nobody_leave_an_event(world: World, odd: Any) -> None:
+    said = [message("One"), *BAD, {**message("Odd", of="u2"), "odd": odd}, message("Three", of="u3")]
+    said[-2]["user"]["odd"] = said[-2]["changes"] = odd
+    body = {"channel": "user:update", "messages": said}
+    with transaction() as session:
+        deliveries.keep_delivery(session, world.connector_key, "hull", "odd", json.dumps(body).encode())
+    fold(world)
+    notify(world, message("Again", 1), message("Odd again", 1, of="u2"), message("Three", of="u3"))
+    fold(world)
+
+    found = waiting(world)
+    names = {key[1]: said["user"]["name"] for key, (_, _, said) in found.items()}
+    assert names == {"u1": "Again", "u2": "Odd again", "u3": "Three"}
+    told = [each for each in world.events() if each[0] == "outgoing.user.error"]
+    assert told == [("outgoing.user.error", "no_hull_id", None)] * len(BAD)
+    (first, _) = world.rows("SELECT state, reason FROM deliveries ORDER BY id")
+    assert tuple(first) == ("folded", "no_hull_id")
+
+
+def test_what_nests_too_deeply_stays_behind_alone(world: World) -> None:
+    deep: Any = "bottom"
+    for _ in range(200):
+        deep = [deep]
+    notify(world, message("One"), {**message("Deep", of="u2"), "events": deep}, message("Three", of="u3"))
+    fold(world)
+
+    assert {record for _, record in waiting(world)} == {"u1", "u3"}
+    assert ("outgoing.user.error", "nested_too_deeply", None) in world.events()
+
+
+def test_a_defect_of_ours_stops_no_more_than_one_delivery(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = world.room("messages")
+    real = room.fold_messages
+
+    def stumble(earlier: Any, later: Any) -> Any:
+        if later["user"]["id"] == "u2":
+            raise RuntimeError
+        return real(earlier, later)
+
+    monkeypatch.setattr(room, "fold_messages", stumble)
+    notify(world, message("One"), key="n1")
+    notify(world, message("Two", of="u2"), message("Two", of="u2"), key="n2")
+    notify(world, message("Three", of="u3"), key="n3")
+    fold(world)
+
+    assert {record for _, record in waiting(world)} == {"u1", "u3"}
+    states = [tuple(row) for row in world.rows("SELECT state, reason FROM deliveries ORDER BY id")]
+    assert states == [("folded", None), ("refused", "internal_error"), ("folded", None)]
+
+
+def test_large_deliveries_are_taken_a_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.room("folding"), "BYTES_AT_ONCE", 5_000)
+    monkeypatch.setattr(world.room("outgoing_changes"), "BYTES_AT_ONCE", 300)
+    for n in range(4):
+        notify(world, *[message("x" * 1_000, of=f"u{n}{each}") for each in range(3)], key=f"n{n}")
+
+    fold(world, expected=True)
+    first = len(waiting(world))
+    world.room("live").dispatch_changes()
+
+    assert first == 6
+    assert len(waiting(world)) == 12
+
+
+def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(world: World) -> None:
+    notify(world, message("b", 1, of="u2", user={"x": [1, 2]}), message("a", 1, of="u1", user={"x": [1, 2]}), key="n1")
+    notify(world, message("A", 2, of="u1", user={"y": [1, 2]}), message("B", 2, of="u2", user={"y": [1, 2]}), key="n2")
+
+    def fold_the_other() -> None:
+        with transaction() as session:
+            world.room("folding").fold_deliveries(session)
+
+    folding = world.room("folding")
+    other = Thread(target=fold_the_other)
+    with transaction() as session:
+        session.execute(text("SET LOCAL lock_timeout = '5s'"))
+        mine = folding.deliveries.take_unfolded(session, 1, 1_000)
+        now = folding._Round(companies={})
+        folding._fold(mine[0], now)
+        folding._fold_messages(session, mine, now)
+        other.start()
+        for _ in range(PATIENCE):  # until the other one stands behind the first record
+            if session.execute(text(BEHIND_ME)).scalar_one():
+                break
+    other.join()
+
+    found = waiting(world)
+    assert {record: (revision, said["changes"]["user"]) for (_, record), (revision, _, said) in found.items()} == {
+        record: (2, {"x": [1, 2], "y": [1, 2]}) for record in ("u1", "u2")
+    }
+    assert found["person", "u1"][2]["user"]["name"] == "A"
+
+
+def test_an_export_from_elsewhere_folds_its_messages_the_same_way(world: World) -> None:
+    notify(world, message("Waiting", 1, user={"plan": [1, 2]}))
+    fold(world)
+    said = [{"user": {"id": "u1", "name": "Sent"}}, {"user": {}}, {"user": {"id": "u2"}, "is_export": False}]
+    with transaction() as session:
+        folded = world.room("outgoing_changes").fold_messages_of(
+            session, world.connector_key, Entity.PERSON, iter(said), cause="batch", is_export=True, rank=2**45
+        )
+
+    found = waiting(world)
+    assert folded == 2
+    assert found["person", "u1"][2] == {
+        "user": {"id": "u1", "name": "Sent"},
+        "changes": {"user": {"plan": [1, 2]}},
+        "is_export": True,
+    }
+    assert found["person", "u2"] == (1, "batch", {"user": {"id": "u2"}, "is_export": True})
+    assert ("outgoing.user.error", "no_hull_id", None) in world.events()
+
+
+class TestAccountsOfUsers:
+    @pytest.fixture(autouse=True)
+    def linking(self, world: World) -> None:
+        world.change_settings(link_users_in_service=True, synchronized_account_segments=["big"])
+
+    def tell(self, world: World, *, account: Any, segments: Any = ("big",), of: str = "u1", **more: Any) -> None:
+        listed = {} if segments is None else {"account_segments": [{"id": each} for each in segments]}
+        notify(world, {**message("Ada", of=of), "account": account, **listed}, key=f"{of}{account}", **more)
+        fold(world)
+
+    def test_an_account_that_is_not_known_goes_as_well(self, world: World) -> None:
+        self.tell(world, account={"id": "a1", "name": "Acme"})
+
+        assert waiting(world)["organization", "a1"] == (
+            1,
+            "linked_user",
+            {
+                "account": {"id": "a1", "name": "Acme"},
+                "account_segments": [{"id": "big"}],
+                "account_segment_ids": ["big"],
+                "changes": {},
+                "is_export": False,
+            },
+        )
+
+    @pytest.mark.parametrize(
+        ("account", "more"),
+        [
+            ({"id": "a1"}, {"segments": ["small"]}),
+            ({"id": "a1"}, {"segments": None}),
+            ({"name": "without an id"}, {}),
+            ({"id": "a1", "pipedrive/id": 44}, {}),
+            ({}, {}),
+        ],
+    )
+    def test_one_that_is_filtered_or_known_by_its_report_does_not(self, world: World, account: Any, more: Any) -> None:
+        self.tell(world, account=account, **more)
+
+        assert {entity for entity, _ in waiting(world)} == {"person"}
+
+    def test_an_export_without_segments_takes_it_along(self, world: World) -> None:
+        self.tell(world, account={"id": "a1"}, segments=None, is_export=True)
+
+        assert waiting(world)["organization", "a1"][2]["is_export"] is True
+
+    @pytest.mark.parametrize(
+        ("state", "account", "is_known"),
+        [
+            ("full", {"id": "a1"}, True),
+            ("shell", {"id": "a1"}, True),
+            ("deleted", {"id": "a1"}, False),
+            ("full", {"id": "a2", "anonymous_ids": ["pipedrive:7"]}, True),
+            ("deleted", {"id": "a2", "anonymous_ids": ["pipedrive:7"]}, False),
+            ("full", {"id": "a2", "anonymous_ids": ["pipedrive:8"]}, False),
+        ],
+    )
+    def test_one_joined_to_a_living_organization_stays(
+        self, world: World, state: str, account: dict[str, Any], is_known: bool
+    ) -> None:
+        world.change_rows(
+            "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, hull_id, state, matched_by)"
+            " VALUES (:c, 'organization', 7, 'a1', :state, 'fetched')",
+            c=world.connector_key,
+            state=state,
+        )
+        self.tell(world, account=account)
+
+        assert (("organization", account["id"]) not in waiting(world)) == is_known
+
+    def test_an_account_of_many_users_is_one_change_and_its_own_message_counts(self, world: World) -> None:
+        own = {"account": {"id": "a1", "name": "Own", "indexed_at": "2026-01-02T00:00:00Z"}, "account_segments": []}
+        told = {**own, "changes": {"account": {"name": ["x", "Own"]}}}
+        notify(world, told, channel="account:update", key="own")
+        fold(world)
+        for number in range(3):
+            self.tell(world, account={"id": "a1", "name": "Old", "indexed_at": "2026-01-01T00:00:00Z"}, of=f"u{number}")
+
+        revision, cause, said = waiting(world)["organization", "a1"]
+        assert (revision, cause, said["account"]["name"]) == (4, "notification", "Own")
+        assert said["changes"] == {"account": {"name": ["x", "Own"]}}
+
+    def test_settings_that_are_no_longer_understood_do_not_hold_up_the_user(self, world: World) -> None:
+        world.change_settings(of_the_future=True)
+        self.tell(world, account={"id": "a1"})
+
+        assert set(waiting(world)) == {("person", "u1")}
+
+    def test_accounts_and_users_are_handed_over_as_one_canvas(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        woken: list[Any] = []
+        monkeypatch.setattr(world.room("canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
+        notify(world, {**message("Ada"), "account": {"id": "a1"}, "account_segments": [{"id": "big"}]})
+
+        assert world.room("live").dispatch_changes() == 2
+
+        (accounts,) = woken
+        canvas = world.room("canvases").accounts_then_users(accounts, accounts.then)
+        rows = world.rows("SELECT id, entity, read_back_id FROM batches WHERE direction = 'outgoing' ORDER BY id")
+        assert [row.entity for row in rows] == ["organization", "person"]
+        assert [(task["task"], task["args"][0]) for task in canvas.tasks] == [
+            step
+            for row in rows
+            for step in (
+                ("outgoing.extract", row.id),
+                ("outgoing.transform", row.id),
+                ("outgoing.load", row.id),
+                ("incoming.transform", row.read_back_id),
+                ("incoming.load", row.read_back_id),
+            )
+        ]
+
+    def test_users_alone_go_alone(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        woken: list[Any] = []
+        monkeypatch.setattr(world.room("canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
+        notify(world, message("Ada"))
+
+        assert world.room("live").dispatch_changes() == 1
+        assert [wakeup.then for wakeup in woken] == [None]
+
+    def test_users_wait_for_accounts_that_nobody_has_begun(self, world: World) -> None:
+        self.tell(world, account={"id": "a1"})
+        world.change_rows("UPDATE changes SET due_at = now() + interval '1 hour' WHERE entity = 'person'")
+        made = [world.room("live").dispatch_changes()]
+        world.change_rows("UPDATE changes SET due_at = now()")
+        made.append(world.room("live").dispatch_changes())
+        world.change_rows("UPDATE batches SET enqueued_at = now() - interval '10 s'")
+        made.append(world.room("live").dispatch_changes())
+
+        assert made == [1, 0, 1]
