@@ -70,6 +70,7 @@ imports = (
     "pipeline.tasks.control",
     "pipeline.tasks.schedules",
     "pipeline.tasks.shells",
+    "pipeline.tasks.twins",
 )
 
 # Beat only ticks. What is due is decided and claimed in SQL, so two beats, or a late one, change nothing.
@@ -79,6 +80,7 @@ beat_schedule = {
     "fill_shells": {"task": "control.fill_shells", "schedule": 30.0, "options": {"expires": 30}},
     "resolve_hull_ids": {"task": "control.resolve_hull_ids", "schedule": 30.0, "options": {"expires": 30}},
     "ensure_webhooks": {"task": "control.ensure_webhooks", "schedule": 900.0, "options": {"expires": 600}},
+    "find_twins": {"task": "control.find_twins", "schedule": 600.0, "options": {"expires": 300}},
     "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},
 }
 beat_schedule_filename = str(settings().data_dir / "celerybeat-schedule")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Index, Integer, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -97,18 +98,34 @@ def find_records(
     return found
 
 
-_RIVALS = text("""
-    SELECT m.pipedrive_id, k.pipedrive_id AS other, k.claim, m.intent_at
+_TWINS = text("""
+    SELECT m.id, m.pipedrive_id, m.hull_id, k.pipedrive_id AS other, k.claim
       FROM id_mappings m
       JOIN claims c ON c.connector_key = m.connector_key AND c.entity = m.entity AND c.pipedrive_id = m.pipedrive_id
       JOIN known_as k ON (k.connector_key, k.entity, k.claim, k.value) = (c.connector_key, c.entity, c.claim, c.value)
       JOIN id_mappings o ON (o.connector_key, o.entity, o.pipedrive_id) = (k.connector_key, k.entity, k.pipedrive_id)
-     WHERE m.connector_key = :c AND m.entity = :e AND m.intent_at IS NOT NULL AND m.state = 'full' AND o.state = 'full'
-       AND o.hull_id IS NULL AND o.first_seen_at >= m.intent_at
+     WHERE m.connector_key = :c AND m.entity = :e AND m.intent_at > now() - interval '1 day' AND m.state = 'full'
+       AND o.pipedrive_id <> m.pipedrive_id AND o.state = ANY(CAST(:living AS text[]))
+       AND o.first_seen_at BETWEEN m.intent_at AND m.intent_at + interval '1 hour'
      ORDER BY m.pipedrive_id, other LIMIT :limit""")
 
+_SEEN = text("UPDATE id_mappings SET intent_at = NULL WHERE id = ANY(CAST(:ids AS bigint[]))")
 
-def twins_of_created(session: Session, connector_key: int, entity: str, limit: int) -> list[tuple[int, int, str]]:
-    """(record that was made here, another one that came up afterwards under the same claim, the claim): perhaps one made twice."""
-    rows = session.execute(_RIVALS, {"c": connector_key, "e": entity, "limit": limit})
-    return [(row.pipedrive_id, row.other, row.claim) for row in rows]
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """A record that was made here, and another one that came up soon afterwards under the same claim."""
+
+    pipedrive_id: int
+    hull_id: str
+    other: int
+    claim: str
+
+
+def take_twins(session: Session, connector_key: int, entity: str, limit: int = 100) -> list[Twins]:
+    """Records that were perhaps made twice, each told of once."""
+    scope = {"c": connector_key, "e": entity, "living": texts(LIVING), "limit": limit}
+    rows = session.execute(_TWINS, scope).all()
+    if rows:
+        session.execute(_SEEN, {"ids": bigints(row.id for row in rows)})
+    return [Twins(row.pipedrive_id, row.hull_id, row.other, row.claim) for row in rows]

@@ -19,6 +19,7 @@ from pipeline.cli import (
     keys,
     records,
     runs,
+    send,
     servers,
     settings,
     verify,
@@ -76,6 +77,6 @@ def program() -> None:
     """
 
 
-for module in (servers, demo, connectors, settings, fetch, runs, records, failures, doctor, verify, budget, keys):
+for module in (servers, demo, connectors, settings, fetch, send, runs, records, failures, doctor, verify, budget, keys):
     for command in module.COMMANDS:
         program.add_command(command)

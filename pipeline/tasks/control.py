@@ -21,7 +21,7 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
-from pipeline.tasks import canvases, departures, live, webhooks
+from pipeline.tasks import canvases, departures, links, live, webhooks
 from pipeline.tasks.app import app
 from pipeline.tasks.errors import classify
 from pipeline.tasks.stage import StageFailed, pause_connector
@@ -82,6 +82,8 @@ def resolve(connector_key: int) -> bool:
                 found = departures.give_way(session, connector_key, entity, found)
                 conflicts = id_mapping.learn_hull_ids(session, connector_key, entity, found)
                 _log_conflicts(session, connector_key, entity, {each: found[each] for each in conflicts})
+                if entity is Entity.ORGANIZATION:
+                    links.organization_found(session, connector_key, found.values())
     return len(taken) == RESOLVE_CHUNK * RESOLVE_ROUND
 
 

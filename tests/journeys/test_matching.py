@@ -176,3 +176,29 @@ def test_a_refusal_is_kept_and_the_neighbour_is_made(world: World) -> None:
 
     assert [body["name"] for _, _, body in writes(world)][-1:] == ["Eve"]
     assert world.rows("SELECT 1 FROM id_mappings WHERE state = 'creating'") == []
+
+
+def test_users_of_a_segment_are_sent_by_hand(world: World) -> None:
+    world.change_settings(synchronized_user_segments=[])
+    hull_user = _user_in_hull(world, email="fay@hand.test")
+
+    chosen = world.room("send").send_by_id(world.connector_key, Entity.PERSON, [hull_user, "f" * 24])
+    world.work()
+
+    assert (chosen.found, chosen.missing) == (1, ("f" * 24,))
+    assert [(method, body["emails"][0]["value"]) for method, _, body in writes(world)] == [("POST", "fay@hand.test")]
+
+
+def test_a_record_made_twice_is_told_once(world: World) -> None:
+    """Somebody else, or a lost answer that nobody could look up, made another one within the hour."""
+    notify(world, user(email="cyd@new.test", nickname="Cyd"))
+    world.work()
+    ((_, made, _),) = writes(world)
+    twin = world.company.create_person(name="Cyd", emails=[{"value": "cyd@new.test", "primary": True}])
+    world.fetch(Entity.PERSON, changed_only=True)
+
+    assert world.room("twins").find(world.connector_key)
+    assert not world.room("twins").find(world.connector_key)
+    with transaction() as session:
+        (failure,) = [each for each in find_failures(session) if each.reason == "created_twice"]
+    assert failure.detail == f"persons {made} and {twin['id']} by email"

@@ -27,6 +27,7 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.outgoing import Candidate, Memory, Standing, staged
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.extract.pages import id_of, read_by_ids
+from pipeline.tasks import links
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_page
 from pipeline.transform.hull_reports import pipedrive_ids_of
@@ -269,3 +270,5 @@ def _join_told(session: Session, batch: ClaimedBatch, found: Mapping[str, Found]
         if each.matched_by == "report" and each.standing is Standing.KNOWN and each.pipedrive_id is not None
     ]
     joining.join(session, batch.connector_key, batch.entity, told)
+    if batch.entity == Entity.ORGANIZATION:
+        links.organization_found(session, batch.connector_key, [each.hull_id for each in told])
