@@ -33,8 +33,8 @@ def main() -> None:
         worker_processes=chosen.processes,
     ) as running:
         results = [
-            _fetch(running, "full fetch", changed_only=False),
-            _fetch(running, "nothing changed", changed_only=True),
+            fetch(running, "full fetch", changed_only=False),
+            fetch(running, "nothing changed", changed_only=True),
         ]
     if chosen.json:
         print(json.dumps(results))
@@ -42,7 +42,8 @@ def main() -> None:
         _show(results)
 
 
-def _fetch(running: Stage, name: str, *, changed_only: bool) -> dict[str, Any]:
+def fetch(running: Stage, name: str, *, changed_only: bool) -> dict[str, Any]:
+    """Run a full fetch of both entities, and say what it took."""
     from db.run import Run
     from db.session import transaction
     from pipeline.domain.kinds import Entity

@@ -82,14 +82,18 @@ def stage(
     pipedrive: str = pipedrive_start.FACTORY,
     worker_processes: int = 2,
     seed: int = 7,
+    burst_limit: int = 0,
     **environment: str,
 ) -> Iterator[Stage]:
-    """Start everything, and end it; `environment` is added to what the pipeline's processes see."""
-    os.environ |= environment
+    """Start everything, and end it; `environment` is added to what the pipeline's processes see.
+
+    burst_limit  calls in two seconds that Pipedrive allows, and that the pipeline believes it allows; 0 is without
+    """
+    os.environ |= environment | {"PIPEDRIVE_BURST_LIMIT": str(burst_limit)}
     credentials = Credentials.from_seed(seed)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        _remotes(persons, organizations, seed, hull, pipedrive) as remotes,
+        _remotes(persons, organizations, seed, hull, pipedrive, burst_limit) as remotes,
     ):
         _face(remotes, Path(folder))
         connector_key = _add_connector(remotes[0].url, remotes[1].url, credentials)
@@ -108,10 +112,12 @@ def stage(
 
 @contextmanager
 def _remotes(
-    persons: int, organizations: int, seed: int, hull: str, pipedrive: str
+    persons: int, organizations: int, seed: int, hull: str, pipedrive: str, burst_limit: int
 ) -> Iterator[tuple[serve.Running, serve.Running]]:
     credentials = Credentials.from_seed(seed)
     company = {"seed": seed, "persons": persons, "organizations": organizations, "api_token": credentials.api_token}
+    if burst_limit:
+        company["burst_limit"] = burst_limit
     first = serve.start(pipedrive, company)
     port = serve.free_port()
     names = {"connector_id": credentials.hull_connector_id, "secret": credentials.hull_secret}
@@ -135,7 +141,6 @@ def _face(remotes: tuple[serve.Running, serve.Running], folder: Path) -> None:
         "PIPEDRIVE_OAUTH_URL": remotes[0].url,
         "HULL_FIREHOSE_URL": f"{remotes[1].url}/api/v1/firehose",
         "HULL_PROTOCOL": "http",
-        "PIPEDRIVE_BURST_LIMIT": "0",
         "LOG_LEVEL": "warning",
     }
 
