@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from db.arrays import bigints
 from db.copy import copy_rows
 from db.session import after_commit
+from db.statement import Statement
 
 
 class PageRow(NamedTuple):
@@ -59,7 +60,7 @@ _TABLE = text("""
         snapshot bytea NOT NULL, before bytea, after bytea, effect bigint NOT NULL
     ) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS""")
 
-_MAPPINGS = text("""
+_MAPPINGS = Statement("""
     WITH kept AS (
         INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, state, version, digest, delivered, matched_by)
         SELECT :connector_key, :entity, pipedrive_id, 'full', version, digest, delivered, :matched_by
@@ -72,9 +73,9 @@ _MAPPINGS = text("""
         RETURNING pipedrive_id)
     SELECT pipedrive_id FROM incoming_page EXCEPT SELECT pipedrive_id FROM kept""")
 
-_DROP_STALE = text("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
+_DROP_STALE = Statement("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
 
-_SNAPSHOTS = text("""
+_SNAPSHOTS = Statement("""
     INSERT INTO snapshots AS s (connector_key, entity, side, record_id, version, payload)
     SELECT :connector_key, :entity, 'pipedrive', pipedrive_id::text, version, snapshot
       FROM incoming_page ORDER BY pipedrive_id
@@ -82,7 +83,7 @@ _SNAPSHOTS = text("""
        SET version = excluded.version, payload = excluded.payload
      WHERE s.version <= excluded.version""")
 
-_EVENTS = text("""
+_EVENTS = Statement("""
     INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, run_id, batch_id, settings_version, cause, before, after)
     SELECT :connector_key, :event, :entity, pipedrive_id, :run_id, :batch_id, :settings_version, :cause, before, after
       FROM incoming_page WHERE effect = 1""")
@@ -95,11 +96,11 @@ def write_page(session: Session, context: PageContext, rows: Sequence[PageRow]) 
     facts = {name: getattr(context, name) for name in PageContext.__slots__}
     _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
-    stale = sorted(session.scalars(_MAPPINGS, facts))
+    stale = sorted(pipedrive_id for (pipedrive_id,) in _MAPPINGS.rows(session, facts))
     if stale:
-        session.execute(_DROP_STALE, {"stale": bigints(stale)})
-    session.execute(_SNAPSHOTS, facts)
-    session.execute(_EVENTS, facts)
+        _DROP_STALE.run(session, {"stale": bigints(stale)})
+    _SNAPSHOTS.run(session, facts)
+    _EVENTS.run(session, facts)
     return stale
 
 
