@@ -42,8 +42,7 @@ class Statement:
 
 
 def _execute(session: Session, sql: str, values: Values) -> Any:
-    if session.new or session.dirty or session.deleted:
-        session.flush()  # what the session's objects hold comes first, as in `session.execute`
+    session.flush()  # what the session's objects hold comes first, as in `session.execute`
     connection = session.connection()
     cursor = driver_connection(connection).cursor()
     try:

@@ -57,7 +57,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         with transaction() as session:
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
-            moved_on = set(write_page(session, context, rows))
+            moved_on = set(write_page(session, context, rows, known))
             current = [each for each in plan.changed_ids if each not in moved_on]
             claims.release_claims(session, wired.key, entity, plan.wanted_claims, changed=current)
             second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
