@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -33,8 +33,7 @@ ANONYMOUS_ID = Claim.ANONYMOUS_ID.value
 CREATED_BY_WEBHOOK = "pipedrive/created_by_webhook"
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(NamedTuple):
     """One record that goes to Hull, and why: `new`, `changed`, or `same` (sent again on request)."""
 
     record: Record
@@ -126,9 +125,10 @@ def compose(
         pipedrive_id = record["pipedrive_id"]
         if sending.before and DELETED_AT in sending.before:  # it was marked as deleted, and is back
             record["attributes"].setdefault(DELETED_AT, None)
-        claims = {claim: value for claim, value in record["claims"].items() if (claim, pipedrive_id) not in held}
-        claims[ANONYMOUS_ID] = anonymous_id(pipedrive_id)
-        who = orjson.dumps(claims)
+        claims = record["claims"]
+        if held:
+            claims = {claim: value for claim, value in claims.items() if (claim, pipedrive_id) not in held}
+        who = orjson.dumps({**claims, ANONYMOUS_ID: anonymous_id(pipedrive_id)})
         kept = {name: value for name, value in record["attributes"].items() if value is not None}
         delivered = orjson.dumps(kept)
         nulls = _nulls(record["attributes"], sending.before)
