@@ -58,7 +58,7 @@ def driver_connection(connection: Connection) -> Any:
 
 
 def translated(connection: Connection, error: psycopg2.Error) -> DBAPIError:
-    """The error as SQLAlchemy would raise it; a connection that is lost goes back to no pool. No text of it quotes a value."""
+    """The error as SQLAlchemy would raise it; a connection that is lost goes back to no pool."""
     lost = connection.dialect.is_disconnect(error, driver_connection(connection), None)
     if lost:
         connection.invalidate(error)
