@@ -17,7 +17,7 @@ class FieldProblem:
 
 @dataclass(slots=True, kw_only=True)
 class IncomingRecord:
-    """A Pipedrive record in Hull's words. Nobody changes one; it is not frozen because making it would take three times as long,
+    """A Pipedrive record in Hull's words. Nobody changes one; it is not frozen because making it would take twice as long,
     and every record of every page is made.
 
     pipedrive_id     the record's id
