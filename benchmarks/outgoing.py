@@ -1,4 +1,4 @@
-"""Outgoing: updates and creates a second, CPU by process, tokens; then the same again with nothing changed, and under a burst limit.
+"""Outgoing: updates and creates a second, CPU by process, tokens; then the same with nothing changed, and under a burst limit.
 
 python -m benchmarks.outgoing --persons 4000 --updates 4000 --creates 2000 [--limit 80] [--json]
 
@@ -72,9 +72,7 @@ def _prepare(running: Stage) -> None:
         now = connectors.settings_in_force(session, running.connector_key).document
         more = {"outgoing_user_attributes": MAPPED[:2], "synchronized_user_segments": ["ALL"]}
         connectors.add_settings(session, running.connector_key, now | more, author="benchmark")
-        session.execute(
-            text("UPDATE id_mappings SET hull_id = lpad(to_hex(pipedrive_id), 24, '0'), resolve_at = NULL")
-        )
+        session.execute(text("UPDATE id_mappings SET hull_id = lpad(to_hex(pipedrive_id), 24, '0'), resolve_at = NULL"))
 
 
 def _known(running: Stage, count: int) -> list[str]:

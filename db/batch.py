@@ -22,7 +22,6 @@ from sqlalchemy import (
     Row,
     SmallInteger,
     Uuid,
-    bindparam,
     delete,
     func,
     text,
@@ -31,6 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Count, Created, RowId
+from db.connector import Marks
+from db.statement import Statement
 from pipeline.errors import LostLease
 
 RETENTION_DAYS = 30
@@ -72,10 +73,15 @@ class Batch(Base):
     created_at: Mapped[Created]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ClaimedBatch:
-    """A batch in this worker's hands, with the token that every later write must carry."""
+    """A batch in this worker's hands, with the token that every later write must carry.
 
+    resends  whether its records are sent whole: in the walk of a full fetch that was not asked for changes alone
+    marks    which settings and field definitions were in force when it was claimed
+    """
+
+    marks: Marks
     id: int
     connector_key: int
     connector_id: str
@@ -88,60 +94,71 @@ class ClaimedBatch:
     stage: str
     attempts: int
     token: UUID
-    extracted: bytes | None = field(default=None, repr=False)
-    transformed: bytes | None = field(default=None, repr=False)
+    resends: bool
+    extracted: memoryview | None = field(repr=False)
+    transformed: memoryview | None = field(repr=False)
 
 
 _NOT_DURABLE = "SET LOCAL synchronous_commit = off;"
 """Said by transactions whose loss in a crash of PostgreSQL costs work and nothing else: a claim, a page read or transformed
 is then claimed, read or transformed once more. It spares five of the seven times a batch would wait for the disk."""
 
-_CLAIM = text(f"""{_NOT_DURABLE}
+_CLAIM = Statement(f"""{_NOT_DURABLE}
     UPDATE batches b SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
            lease_until = now() + make_interval(secs => :lease_s)
       FROM connectors c
+      LEFT JOIN LATERAL (SELECT id, version FROM settings_versions WHERE connector_key = c.key
+                          ORDER BY version DESC LIMIT 1) v ON true
      WHERE b.id = :id AND b.stage = :stage AND c.key = b.connector_key AND c.state = 'active'
        AND (b.state = 'ready' AND b.due_at <= now() OR b.state = 'running' AND b.lease_until < now())
-    RETURNING b.id, b.connector_key, c.id AS connector_id, b.direction, b.entity, b.queue, b.run_id, b.slice_id,
-              b.read_back_id, b.stage, b.attempts, b.lease_token AS token, b.extracted, b.transformed""")  # noqa: S608 - a constant of ours
+    RETURNING b.id, b.connector_key, c.id, b.direction, b.entity, b.queue, b.run_id, b.slice_id, b.read_back_id, b.stage,
+              b.attempts, b.lease_token,
+              coalesce((SELECT NOT r.changed_only AND s.walk <> 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
+                         WHERE r.id = b.run_id AND s.id = b.slice_id), false),
+              b.extracted, b.transformed, v.id, v.version,
+              (SELECT f.fetched_at FROM field_definitions f WHERE f.connector_key = b.connector_key AND f.entity = b.entity)""")  # noqa: S608 - a constant of ours
 
-_EXTEND = text("""
+_EXTEND = Statement("""
     UPDATE batches SET lease_until = now() + make_interval(secs => :lease_s)
      WHERE id = :id AND lease_token = :token AND state = 'running'""")
 
-_HOLD = text("SELECT id FROM batches WHERE id = :id AND lease_token = :token AND state = 'running' FOR UPDATE")
+_HOLD = Statement("SELECT id FROM batches WHERE id = :id AND lease_token = :token AND state = 'running' FOR UPDATE")
 
 _READY = "state = 'ready', attempts = 0, lease_token = NULL, lease_until = NULL, due_at = now(), enqueued_at = now()"
 
 _STAGE_PAGE = (
     f"UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, {_READY} WHERE id = :id"  # noqa: S608
 )
-_TO_TRANSFORM = text(_NOT_DURABLE + _STAGE_PAGE).bindparams(bindparam("staged", type_=LargeBinary))
-_FILL_READ_BACK = text(_STAGE_PAGE).bindparams(bindparam("staged", type_=LargeBinary))
+_TO_TRANSFORM = Statement(_NOT_DURABLE + _STAGE_PAGE)
+_FILL_READ_BACK = Statement(_STAGE_PAGE)
 
-_TO_LOAD = text(
+_TO_LOAD = Statement(
     f"{_NOT_DURABLE} UPDATE batches SET stage = 'load', transformed = :staged, {_READY} WHERE id = :id"  # noqa: S608
-).bindparams(bindparam("staged", type_=LargeBinary))
+)
 
-_TRANSFORM_AGAIN = text(f"UPDATE batches SET stage = 'transform', transformed = NULL, {_READY} WHERE id = :id")  # noqa: S608
+_TRANSFORM_AGAIN = Statement(f"UPDATE batches SET stage = 'transform', transformed = NULL, {_READY} WHERE id = :id")  # noqa: S608
 
-_END = text("""
+_END = Statement("""
     UPDATE batches SET state = :state, lease_token = NULL, lease_until = NULL, extracted = NULL, transformed = NULL
      WHERE id = :id""")
 
-_FAIL = text("UPDATE batches SET state = 'failed', lease_token = NULL, lease_until = NULL WHERE id = :id")
+_FAIL = Statement("UPDATE batches SET state = 'failed', lease_token = NULL, lease_until = NULL WHERE id = :id")
 
-_PUT_OFF = text("""
+_PUT_OFF = Statement("""
     UPDATE batches SET state = 'ready', lease_token = NULL, lease_until = NULL, enqueued_at = NULL,
            due_at = now() + make_interval(secs => :wait_s), attempts = attempts - :uncounted
      WHERE id = :id""")
 
-_RELEASE = text("""
+_RELEASE = Statement("""
     UPDATE batches SET state = 'ready', enqueued_at = now(), due_at = now()
      WHERE id IN (SELECT id FROM batches WHERE run_id = :run_id AND state = 'waiting' ORDER BY id
                    LIMIT greatest(0, :in_flight - (SELECT count(*) FROM batches
                                                     WHERE run_id = :run_id AND state IN ('ready', 'running'))))
     RETURNING id, direction, queue, stage, read_back_id""")
+
+_ADD_PAGE = Statement("""
+    INSERT INTO batches (connector_key, direction, entity, queue, run_id, slice_id)
+    VALUES (:connector_key, 'incoming', :entity, 'bulk', :run_id, :slice_id)""")
 
 _SWEEP = text("""
     UPDATE batches b SET enqueued_at = now()
@@ -161,7 +178,7 @@ _SWEEP = text("""
      WHERE b.id = due.id
     RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts""")
 
-_HAS_WORK = text("""
+_HAS_WORK = Statement("""
     SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :run_id AND state IN ('waiting', 'ready', 'running'))
         OR EXISTS (SELECT 1 FROM slices WHERE run_id = :run_id AND state = 'open')""")
 
@@ -181,15 +198,16 @@ class Wakeup:
 
 def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None) -> ClaimedBatch | None:
     """Take the batch for one stage; None when it is elsewhere, or its connector is paused. Attempts count from here on."""
-    row = session.execute(
-        _CLAIM, {"id": batch_id, "stage": stage, "lease_s": lease_s, "task_id": task_id}
-    ).one_or_none()
-    return ClaimedBatch(**row._asdict()) if row else None
+    row = _CLAIM.row(session, {"id": batch_id, "stage": stage, "lease_s": lease_s, "task_id": task_id})
+    if row is None:
+        return None
+    *columns, settings_id, settings_version, fields_read_at = row
+    return ClaimedBatch(Marks(settings_id, settings_version, fields_read_at), *columns)
 
 
 def extend_lease(session: Session, batch: ClaimedBatch, lease_s: float) -> None:
     """Go on holding the batch while a stage works. A lost lease shows at the next `hold`."""
-    session.execute(_EXTEND, {"id": batch.id, "token": batch.token, "lease_s": lease_s})
+    _EXTEND.run(session, {"id": batch.id, "token": batch.token, "lease_s": lease_s})
 
 
 def hold(session: Session, batch: ClaimedBatch) -> None:
@@ -197,23 +215,23 @@ def hold(session: Session, batch: ClaimedBatch) -> None:
 
     Raises: LostLease.
     """
-    if session.execute(_HOLD, {"id": batch.id, "token": batch.token}).one_or_none() is None:
+    if _HOLD.row(session, {"id": batch.id, "token": batch.token}) is None:
         raise LostLease("lease_lost", f"batch {batch.id}")
 
 
 def pass_to_transform(session: Session, batch_id: int, staged: bytes, records: int) -> None:
     """Extract is done: keep what it read; the chain's next message finds the batch ready."""
-    session.execute(_TO_TRANSFORM, {"id": batch_id, "staged": staged, "records": records})
+    _TO_TRANSFORM.run(session, {"id": batch_id, "staged": staged, "records": records})
 
 
 def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
     """Transform is done: keep what it made."""
-    session.execute(_TO_LOAD, {"id": batch_id, "staged": staged})
+    _TO_LOAD.run(session, {"id": batch_id, "staged": staged})
 
 
 def transform_again(session: Session, batch: ClaimedBatch) -> Wakeup:
     """What transform made does not hold any more: the batch goes back to it. Returns what is to be woken."""
-    session.execute(_TRANSFORM_AGAIN, {"id": batch.id})
+    _TRANSFORM_AGAIN.run(session, {"id": batch.id})
     return Wakeup(
         batch_id=batch.id,
         direction=batch.direction,
@@ -225,22 +243,22 @@ def transform_again(session: Session, batch: ClaimedBatch) -> Wakeup:
 
 def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
     """Pipedrive's answers to what was written: the read-back batch has them now, and begins with transform."""
-    session.execute(_FILL_READ_BACK, {"id": batch_id, "staged": staged, "records": records})
+    _FILL_READ_BACK.run(session, {"id": batch_id, "staged": staged, "records": records})
 
 
 def end(session: Session, batch_id: int, state: str = "done") -> None:
     """Nothing is left to do; what was staged is cleared."""
-    session.execute(_END, {"id": batch_id, "state": state})
+    _END.run(session, {"id": batch_id, "state": state})
 
 
 def fail(session: Session, batch: ClaimedBatch) -> None:
     """The stage gave up. What was staged stays, so that a replay starts from this stage."""
-    session.execute(_FAIL, {"id": batch.id})
+    _FAIL.run(session, {"id": batch.id})
 
 
 def put_off(session: Session, batch: ClaimedBatch, wait_s: float, *, counted: bool) -> None:
     """Try this stage again in `wait_s` seconds. Waiting for a rate limit does not count as an attempt."""
-    session.execute(_PUT_OFF, {"id": batch.id, "wait_s": wait_s, "uncounted": 0 if counted else 1})
+    _PUT_OFF.run(session, {"id": batch.id, "wait_s": wait_s, "uncounted": 0 if counted else 1})
 
 
 def try_now(session: Session, connector_key: int) -> None:
@@ -269,12 +287,22 @@ def wakeup_of(row: Batch | Row[Any]) -> Wakeup:
 
 def release_waiting(session: Session, run_id: int, in_flight: int) -> list[Wakeup]:
     """Hand over as many waiting batches of the run as may move at once. The run must be locked."""
-    return [wakeup_of(row) for row in session.execute(_RELEASE, {"run_id": run_id, "in_flight": in_flight})]
+    rows = _RELEASE.rows(session, {"run_id": run_id, "in_flight": in_flight})
+    return [
+        Wakeup(batch_id=batch_id, direction=direction, queue=queue, stage=stage, read_back_id=read_back_id)
+        for batch_id, direction, queue, stage, read_back_id in rows
+    ]
+
+
+def add_page(session: Session, connector_key: int, entity: str, run_id: int, slice_id: int) -> None:
+    """The slice's next page is a batch that waits for its turn."""
+    _ADD_PAGE.run(session, {"connector_key": connector_key, "entity": entity, "run_id": run_id, "slice_id": slice_id})
 
 
 def run_has_work(session: Session, run_id: int) -> bool:
     """Whether any batch of the run is not at its end, or any slice has pages left."""
-    return bool(session.execute(_HAS_WORK, {"run_id": run_id}).scalar_one())
+    found = _HAS_WORK.row(session, {"run_id": run_id})
+    return bool(found and found[0])
 
 
 def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup, str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import Index, Integer, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import bigints, texts
 from db.base import Base
+from db.statement import Statement
 
 
 class ClaimHolder(Base):
@@ -26,7 +28,7 @@ class ClaimHolder(Base):
 
 Wanted = tuple[str, str, int]
 
-_RELEASE = text("""
+_RELEASE = Statement("""
     DELETE FROM claims c
      WHERE c.connector_key = :c AND c.entity = :e AND c.pipedrive_id = ANY(CAST(:ids AS bigint[]))
        AND NOT EXISTS (SELECT 1
@@ -34,7 +36,7 @@ _RELEASE = text("""
                               AS w(claim, value, id)
                         WHERE w.claim = c.claim AND w.value = c.value AND w.id = c.pipedrive_id)""")
 
-_TAKE = text("""
+_TAKE = Statement("""
     WITH w AS (SELECT * FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
                              AS w(claim, value, id)),
          taken AS (INSERT INTO claims (connector_key, entity, claim, value, pipedrive_id)
@@ -44,7 +46,7 @@ _TAKE = text("""
      WHERE NOT EXISTS (SELECT 1 FROM taken WHERE taken.claim = w.claim AND taken.pipedrive_id = w.id)""")
 """Returns what could not be taken, which is little: it is held by somebody, be it the record itself."""
 
-_HELD_BY_OTHERS = text("""
+_HELD_BY_OTHERS = Statement("""
     SELECT w.claim, w.id, c.pipedrive_id AS holder
       FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
      CROSS JOIN LATERAL (SELECT pipedrive_id FROM claims c
@@ -64,11 +66,11 @@ def take_claims(
     if not wanted:
         return {}
     scope = {"c": connector_key, "e": entity}
-    rest = [(row.claim, row.value, row.id) for row in session.execute(_TAKE, {**scope, **_columns(wanted)})]
+    rest: list[Any] = _TAKE.rows(session, {**scope, **_columns(wanted)})
     if not rest:
         return {}
-    held = session.execute(_HELD_BY_OTHERS, {**scope, **_columns(rest)})
-    return {(row.claim, row.id): row.holder for row in held}
+    held = _HELD_BY_OTHERS.rows(session, {**scope, **_columns(rest)})
+    return {(claim, pipedrive_id): holder for claim, pipedrive_id, holder in held}
 
 
 def release_claims(
@@ -81,7 +83,7 @@ def release_claims(
     """
     if ids := sorted(changed):
         scope = {"c": connector_key, "e": entity}
-        session.execute(_RELEASE, {**scope, **_columns(wanted), "ids": bigints(ids)})
+        _RELEASE.run(session, {**scope, **_columns(wanted), "ids": bigints(ids)})
 
 
 _LET_GO = text("""

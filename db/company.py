@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from pipeline.domain.budget import Allowance
@@ -36,10 +35,10 @@ class Terms:
 
 def terms(session: Session, connector_key: int) -> Terms:
     """Whose day a connector's calls are taken from, and how much of it the settings in force allow."""
-    return terms_of(session.execute(_TERMS, {"key": connector_key}).one())
+    return terms_of(*session.execute(_TERMS, {"key": connector_key}).one())
 
 
-def terms_of(row: Row[Any]) -> Terms:
-    """The same from a row that holds the columns of TERMS."""
-    given = {"daily_tokens": row.daily_tokens, "live_reserve": row.live_reserve}
-    return Terms(row.company, Allowance(**{name: value for name, value in given.items() if value is not None}))
+def terms_of(company: str, daily_tokens: int | None, live_reserve: int | None) -> Terms:
+    """The same from the columns of TERMS."""
+    given = {"daily_tokens": daily_tokens, "live_reserve": live_reserve}
+    return Terms(company, Allowance(**{name: value for name, value in given.items() if value is not None}))

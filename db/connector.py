@@ -16,7 +16,6 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -24,6 +23,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
 from db.company import IN_FORCE, TERMS, Terms, terms_of
+from db.statement import Statement
 
 API_TOKEN = "pipedrive_api_token"  # noqa: S105 - names of secrets, not secrets
 ACCESS_TOKEN = "pipedrive_access_token"  # noqa: S105
@@ -107,7 +107,7 @@ class Marks:
     fields_read_at: datetime | None
 
 
-_MARKS = text("""
+_MARKS = Statement("""
     SELECT v.id, v.version, f.fetched_at
       FROM settings_versions v
       LEFT JOIN field_definitions f ON f.connector_key = v.connector_key AND f.entity = :entity
@@ -117,10 +117,13 @@ _MARKS = text("""
 
 def marks(session: Session, connector_key: int, entity: str) -> Marks:
     """Which settings and which field definitions are in force: one light question for every stage."""
-    return Marks(*session.execute(_MARKS, {"key": connector_key, "entity": entity}).one())
+    row = _MARKS.row(session, {"key": connector_key, "entity": entity})
+    if row is None:
+        raise LookupError(f"connector {connector_key} has no settings")
+    return Marks(*row)
 
 
-_ACCESS = text(f"""
+_ACCESS = Statement(f"""
     SELECT c.id, c.hull_organization, c.pipedrive_company, k.name, k.ciphertext,
            extract(epoch FROM k.expires_at - clock_timestamp())::float8 AS left_s,
            extract(epoch FROM k.expires_at - k.updated_at)::float8 AS life_s, {TERMS}
@@ -145,11 +148,12 @@ class Access:
 
 def access(session: Session, connector_key: int) -> Access:
     """Everything the clients of a connector are made of, in one question."""
-    rows = session.execute(_ACCESS, {"key": connector_key}).all()
-    first = rows[0]
-    sealed = {row.name: bytes(row.ciphertext) for row in rows if row.name is not None}
-    expiry = {row.name: (row.left_s, row.life_s) for row in rows if row.left_s is not None}
-    return Access(first.id, first.hull_organization, first.pipedrive_company, sealed, expiry, terms_of(first))
+    rows = _ACCESS.rows(session, {"key": connector_key})
+    secrets = [row[3:7] for row in rows]
+    sealed = {name: bytes(ciphertext) for name, ciphertext, _, _ in secrets if name is not None}
+    expiry = {name: (left_s, life_s) for name, _, left_s, life_s in secrets if left_s is not None}
+    connector_id, hull_organization, pipedrive_company = rows[0][:3]
+    return Access(connector_id, hull_organization, pipedrive_company, sealed, expiry, terms_of(*rows[0][7:]))
 
 
 def get_connector(session: Session, key: int) -> Connector:

@@ -6,45 +6,79 @@ Source of the format: https://www.postgresql.org/docs/current/sql-copy.html#SQL-
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
-from typing import Any, cast
 
+import psycopg2  # type: ignore[import-untyped]  # it has no stubs
 from sqlalchemy.orm import Session
+
+from db.statement import driver_connection, translated
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!II", 0, 0)
 _TRAILER = struct.pack("!h", -1)
 _NULL = struct.pack("!i", -1)
+_INTEGER = struct.Struct("!ii")
 _BIGINT = struct.Struct("!iq")
 _LENGTH = struct.Struct("!i")
+_AT_ONCE = 1 << 18
+"""Bytes that are handed to the driver in one piece."""
+
+
+class Integer(int):
+    """A number for a column that is `integer`; plain ones are for `bigint`."""
+
 
 Cell = int | str | bytes | None
+Shared = Mapping[str, Cell]
+"""Column → the value that all rows have in it: written down once."""
 
 
-def copy_rows(session: Session, table: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+def copy_rows(
+    session: Session, table: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], shared: Shared | None = None
+) -> None:
     """Append rows to a table whose columns are bigint (int), text (str) or bytea (bytes); None is NULL.
 
-    `table` and `columns` are names of ours, never input.
+    `table` and `columns` are names of ours, never input; the columns of `shared` stand beside those of the rows.
     """
-    connection = session.connection().connection
-    with cast("Any", connection).cursor() as cursor:
-        cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN WITH (FORMAT binary)", encode(rows))
+    shared = shared or {}
+    session.flush()
+    connection = session.connection()
+    into = f"COPY {table} ({', '.join([*shared, *columns])}) FROM STDIN WITH (FORMAT binary)"
+    with driver_connection(connection).cursor() as cursor:
+        try:
+            cursor.copy_expert(into, encode(len(columns), rows, shared), size=_AT_ONCE)
+        except psycopg2.Error as error:
+            raise translated(connection, error) from error
 
 
-def encode(rows: Sequence[Sequence[Cell]]) -> BytesIO:
-    """The rows in COPY's binary format. Hot: every delivered record passes here, hence the flat loop."""
+def encode(width: int, rows: Iterable[Sequence[Cell]], shared: Shared) -> BytesIO:
+    """Rows of `width` cells, behind those they share, in COPY's binary format.
+
+    Hot: every delivered record passes here, hence the flat loop.
+    """
     parts = [_HEADER]
-    width = struct.pack("!h", len(rows[0])) if rows else b""
+    start = struct.pack("!h", len(shared) + width) + b"".join([_cell(value) for value in shared.values()])
     integer, length = _BIGINT.pack, _LENGTH.pack
     for row in rows:
-        parts.append(width)
+        parts.append(start)
         for cell in row:
-            if cell is None:
-                parts.append(_NULL)
+            if cell.__class__ is bytes:
+                parts += (length(len(cell)), cell)
             elif cell.__class__ is int:
                 parts.append(integer(8, cell))
-            else:
-                data = cell if cell.__class__ is bytes else cell.encode()  # type: ignore[union-attr]
+            elif cell.__class__ is str:
+                data = cell.encode()
                 parts += (length(len(data)), data)
+            else:
+                parts.append(_cell(cell))
     parts.append(_TRAILER)
     return BytesIO(b"".join(parts))
+
+
+def _cell(cell: Cell) -> bytes:
+    if cell is None:
+        return _NULL
+    if isinstance(cell, int):
+        return _INTEGER.pack(4, cell) if isinstance(cell, Integer) else _BIGINT.pack(8, cell)
+    data = cell.encode() if isinstance(cell, str) else cell
+    return _LENGTH.pack(len(data)) + data

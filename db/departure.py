@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from db.arrays import bigints, texts
 from db.id_mapping import IdMapping, follow_merges
+from db.statement import Statement
 from pipeline.domain.departures import DEPARTED, LIVING, Farewell
 
 NEVER = 2**62
@@ -59,10 +60,10 @@ def standings(session: Session, connector_key: int, entity: str, pipedrive_ids: 
 def departed_among(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
     """Those of these records that are known to have departed."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DEPARTED)}
-    return set(session.scalars(_DEPARTED_AMONG, scope))
+    return {pipedrive_id for (pipedrive_id,) in _DEPARTED_AMONG.rows(session, scope)}
 
 
-_DEPARTED_AMONG = text("""
+_DEPARTED_AMONG = Statement("""
     SELECT pipedrive_id FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
        AND state = ANY(CAST(:departed AS text[]))""")

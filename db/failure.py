@@ -15,6 +15,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import texts
 from db.base import Base, Created, RowId
+from db.statement import Statement
 
 
 class Failure(Base):
@@ -170,14 +171,14 @@ def close_failure(session: Session, failure_id: int, state: str, *, by: str, why
     return closed is not None
 
 
-_CLOSE_HEALED = text("""
+_CLOSE_HEALED = Statement("""
     UPDATE failures SET state = 'replayed', closed_by = 'pipeline', closed_why = 'came through later', updated_at = now()
      WHERE connector_key = :c AND state = 'open' AND direction = :d AND entity = :e AND record_id = ANY(CAST(:ids AS text[]))""")
 
 
 def close_healed(session: Session, connector_key: int, direction: str, entity: str, record_ids: Sequence[str]) -> None:
     """Close the open failures of records that have come through since."""
-    session.execute(_CLOSE_HEALED, {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)})
+    _CLOSE_HEALED.run(session, {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)})
 
 
 def close_subject(session: Session, connector_key: int, subject: str) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import bigints, texts
 from db.base import Base, RowId
+from db.statement import Statement
 
 MERGES_IN_A_ROW = 50
 """How far a chain of merges is followed: one that goes round in circles ends somewhere."""
@@ -102,15 +103,15 @@ class Known:
 
 def known(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> dict[int, Known]:
     """What the id map says of these Pipedrive ids."""
-    rows = session.execute(_KNOWN, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    rows = _KNOWN.rows(session, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
     return {row[0]: Known(*row) for row in rows}
 
 
-_KNOWN = text("""
+_KNOWN = Statement("""
     SELECT pipedrive_id, state, version, digest, delivered, hull_id FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
-_ADD_SHELLS = text("""
+_ADD_SHELLS = Statement("""
     INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by, resolve_at)
     SELECT :c, :e, id, 'shell', 'referenced', CASE WHEN :in_hull THEN now() END
       FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id
@@ -125,9 +126,8 @@ def add_shells(
     ids = sorted(set(pipedrive_ids))
     if not ids:
         return []
-    return list(
-        session.scalars(_ADD_SHELLS, {"c": connector_key, "e": entity, "ids": bigints(ids), "in_hull": in_hull})
-    )
+    rows = _ADD_SHELLS.rows(session, {"c": connector_key, "e": entity, "ids": bigints(ids), "in_hull": in_hull})
+    return [pipedrive_id for (pipedrive_id,) in rows]
 
 
 _UNRESOLVED = text("""

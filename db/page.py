@@ -1,21 +1,26 @@
-"""A page of incoming records into the id map, the snapshots and the event log: one COPY, three statements, no loop.
+"""A page of incoming records into the id map, the snapshots and the event log.
 
-The rows travel once, into a temporary table; the three tables are then merged from it. A row that finds a newer version in
+Records that nobody has heard of are appended to each of the three by a COPY of its own, which costs PostgreSQL two thirds
+of what merging costs. The others travel once, into a temporary table, and the three tables are merged from it; and so does
+the whole page when another worker turns out to have heard of one of its records first. A row that finds a newer version in
 the id map is left out of all three and reported, so that the newest state can be sent again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db.arrays import bigints
-from db.copy import copy_rows
+from db.copy import Cell, Integer, copy_rows
 from db.session import after_commit
+from db.statement import Statement
 
 
 class PageRow(NamedTuple):
@@ -51,6 +56,11 @@ class PageContext:
     settings_version: int
 
 
+_OF_MAPPING = ("pipedrive_id", "version", "digest", "delivered")
+_OF_SNAPSHOT = ("record_id", "version", "payload")
+_OF_EVENT = ("pipedrive_id", "after")
+_OF_EVENTS = ("connector_key", "event", "entity", "run_id", "batch_id", "settings_version", "cause")
+
 _MADE = "incoming_page"
 
 _TABLE = text("""
@@ -59,7 +69,7 @@ _TABLE = text("""
         snapshot bytea NOT NULL, before bytea, after bytea, effect bigint NOT NULL
     ) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS""")
 
-_MAPPINGS = text("""
+_MAPPINGS = Statement("""
     WITH kept AS (
         INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, state, version, digest, delivered, matched_by)
         SELECT :connector_key, :entity, pipedrive_id, 'full', version, digest, delivered, :matched_by
@@ -72,9 +82,9 @@ _MAPPINGS = text("""
         RETURNING pipedrive_id)
     SELECT pipedrive_id FROM incoming_page EXCEPT SELECT pipedrive_id FROM kept""")
 
-_DROP_STALE = text("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
+_DROP_STALE = Statement("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
 
-_SNAPSHOTS = text("""
+_SNAPSHOTS = Statement("""
     INSERT INTO snapshots AS s (connector_key, entity, side, record_id, version, payload)
     SELECT :connector_key, :entity, 'pipedrive', pipedrive_id::text, version, snapshot
       FROM incoming_page ORDER BY pipedrive_id
@@ -82,24 +92,62 @@ _SNAPSHOTS = text("""
        SET version = excluded.version, payload = excluded.payload
      WHERE s.version <= excluded.version""")
 
-_EVENTS = text("""
+_EVENTS = Statement("""
     INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, run_id, batch_id, settings_version, cause, before, after)
     SELECT :connector_key, :event, :entity, pipedrive_id, :run_id, :batch_id, :settings_version, :cause, before, after
       FROM incoming_page WHERE effect = 1""")
 
 
-def write_page(session: Session, context: PageContext, rows: Sequence[PageRow]) -> list[int]:
-    """Write what was delivered. Returns the ids that had moved on meanwhile: what Hull was just told of them is stale."""
+_BEGIN_FRESH = Statement("SAVEPOINT fresh_rows")
+_UNDO_FRESH = Statement("ROLLBACK TO SAVEPOINT fresh_rows")
+
+
+def write_page(
+    session: Session, context: PageContext, rows: Sequence[PageRow], known: Container[int] | None = None
+) -> list[int]:
+    """Write what was delivered. Returns the ids that had moved on meanwhile: what Hull was just told of them is stale.
+
+    known  the ids that the id map holds already; None when nobody has looked
+    """
+    rows = sorted(rows, key=itemgetter(0))
+    fresh = [row for row in rows if row.pipedrive_id not in known] if known is not None else []
+    if not _append(session, context, fresh):
+        return _merge(session, context, rows)
+    return _merge(session, context, [row for row in rows if row.pipedrive_id in known]) if known else []
+
+
+def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> bool:
+    """Rows of records that nobody has heard of go straight into the three tables. False, and nothing is written, when
+    somebody else has heard of one meanwhile."""
+    if not rows:
+        return False
+    entity: dict[str, Cell] = {"connector_key": Integer(context.connector_key), "entity": context.entity}
+    mapping = entity | {"state": "full", "matched_by": context.matched_by}
+    event = {name: getattr(context, name) for name in _OF_EVENTS}
+    _BEGIN_FRESH.run(session, {})
+    try:
+        copy_rows(session, "id_mappings", _OF_MAPPING, map(itemgetter(0, 1, 2, 3), rows), mapping)
+        kept = [(str(row[0]), row[1], row[4]) for row in rows]
+        copy_rows(session, "snapshots", _OF_SNAPSHOT, kept, entity | {"side": "pipedrive"})
+        copy_rows(session, "sync_events", _OF_EVENT, map(itemgetter(0, 6), rows), event)
+    except IntegrityError:
+        _UNDO_FRESH.run(session, {})
+        return False
+    return True
+
+
+def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> list[int]:
+    """Rows of which some may be there already: through a temporary table, newer versions winning."""
     if not rows:
         return []
     facts = {name: getattr(context, name) for name in PageContext.__slots__}
     _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
-    stale = sorted(session.scalars(_MAPPINGS, facts))
+    stale = sorted(pipedrive_id for (pipedrive_id,) in _MAPPINGS.rows(session, facts))
     if stale:
-        session.execute(_DROP_STALE, {"stale": bigints(stale)})
-    session.execute(_SNAPSHOTS, facts)
-    session.execute(_EVENTS, facts)
+        _DROP_STALE.run(session, {"stale": bigints(stale)})
+    _SNAPSHOTS.run(session, facts)
+    _EVENTS.run(session, facts)
     return stale
 
 

@@ -8,13 +8,15 @@ batches or counters move.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, Integer, case, func, select, text, update
-from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, Integer, func, select, text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import bigints
 from db.base import Base, Count, Created, RowId
+from db.statement import Statement
 
 
 class Run(Base):
@@ -111,16 +113,72 @@ def lock_run(session: Session, run_id: int) -> Run:
     ).one()
 
 
-def lock_walk(session: Session, run_id: int, slice_id: int) -> tuple[Run, Slice, int | None]:
-    """(the run, held until the transaction ends; its slice; how far the walk from the other end has come)."""
-    other = aliased(Slice)
-    opposite = case({"ascending": "descending", "descending": "ascending"}, value=Slice.walk)
-    frontier = select(other.frontier).where(other.run_id == run_id, other.walk == opposite).scalar_subquery()
-    query = (
-        select(Run, Slice, frontier).join(Slice, Slice.run_id == Run.id).where(Run.id == run_id, Slice.id == slice_id)
-    )
-    row = session.execute(query.with_for_update(of=Run).execution_options(populate_existing=True)).one()
-    return row[0], row[1], row[2]
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A slice and its run, as they stand while the run's row is held.
+
+    read       pages of the run that were read before
+    other_end  the frontier of the walk that comes from the other end
+    """
+
+    run_id: int
+    connector_key: int
+    entity: str
+    run_state: str
+    read: int
+    slice_id: int
+    walk: str
+    state: str
+    other_end: int | None
+
+
+_LOCK_WALK = Statement("""
+    SELECT r.id, r.connector_key, r.entity, r.state, r.pages, s.id, s.walk, s.state,
+           (SELECT o.frontier FROM slices o WHERE o.run_id = r.id
+               AND o.walk = CASE s.walk WHEN 'ascending' THEN 'descending' WHEN 'descending' THEN 'ascending' END)
+      FROM runs r JOIN slices s ON s.run_id = r.id WHERE r.id = :run_id AND s.id = :slice_id FOR UPDATE OF r""")
+
+
+def lock_walk(session: Session, run_id: int, slice_id: int) -> Walk:
+    """A slice that goes on; its run is held until the transaction ends."""
+    row = _LOCK_WALK.row(session, {"run_id": run_id, "slice_id": slice_id})
+    if row is None:
+        raise LookupError(f"slice {slice_id} of run {run_id}")
+    return Walk(*row)
+
+
+_MOVE = Statement("""
+    UPDATE slices SET cursor = :cursor, frontier = :frontier, pages = pages + 1,
+           state = CASE WHEN :done THEN 'done' ELSE state END
+     WHERE id = :slice_id""")
+
+
+def move_slice(session: Session, slice_id: int, cursor: str | None, frontier: int | None, *, done: bool) -> None:
+    """Save where a walk stands after a page."""
+    _MOVE.run(session, {"slice_id": slice_id, "cursor": cursor, "frontier": frontier, "done": done})
+
+
+_WHERE = Statement("""
+    SELECT s.walk, s.cursor, s.frontier, coalesce(r.since, r.started_at - make_interval(secs => :overlap_s))
+      FROM slices s JOIN runs r ON r.id = s.run_id WHERE s.id = :slice_id""")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a slice goes on, and from which moment a walk by time begins."""
+
+    walk: str
+    cursor: str | None
+    frontier: int | None
+    since: datetime
+
+
+def where_stands(session: Session, slice_id: int, overlap_s: float) -> Standing:
+    """Where the next page of a slice begins; `overlap_s` is how long before its run a walk by time begins."""
+    row = _WHERE.row(session, {"slice_id": slice_id, "overlap_s": overlap_s})
+    if row is None:
+        raise LookupError(f"slice {slice_id}")
+    return Standing(*row)
 
 
 def running_run(session: Session, connector_key: int, entity: str, kind: str) -> Run | None:
@@ -146,30 +204,29 @@ def slices_of(session: Session, run_id: int) -> list[Slice]:
     return list(session.scalars(select(Slice).filter_by(run_id=run_id).order_by(Slice.id)))
 
 
-_RESENDS = text("""
-    SELECT NOT r.changed_only AND s.walk <> 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
-     WHERE r.id = :run_id AND s.id = :slice_id""")
-
-
-def resends(session: Session, run_id: int, slice_id: int) -> bool:
-    """Whether a page of this slice is sent whole: in the walk of a full fetch that was not asked for changes alone."""
-    return bool(session.execute(_RESENDS, {"run_id": run_id, "slice_id": slice_id}).scalar_one())
-
-
-_KEEP_PAGE_IDS = text(
+_KEEP_PAGE_IDS = Statement(
     "INSERT INTO page_ids (run_id, batch_id, ids) VALUES (:run_id, :batch_id, CAST(:ids AS bigint[]))"
 )
 
 
 def keep_page_ids(session: Session, run_id: int, batch_id: int, ids: Sequence[int]) -> None:
     """Note which ids a page of a run listed."""
-    session.execute(_KEEP_PAGE_IDS, {"run_id": run_id, "batch_id": batch_id, "ids": bigints(ids)})
+    _KEEP_PAGE_IDS.run(session, {"run_id": run_id, "batch_id": batch_id, "ids": bigints(ids)})
 
 
-def count(run: Run, **deltas: int) -> None:
-    """Count what a batch did; the run must be locked."""
-    for name, delta in deltas.items():
-        setattr(run, name, getattr(run, name) + delta)
+_ONE_MORE = ", ".join(f'"{name}" = "{name}" + :{name}' for name in COUNTERS)
+_COUNT = Statement(
+    f"UPDATE runs SET {_ONE_MORE} WHERE id = :run_id RETURNING state"  # noqa: S608
+)
+_NOTHING = dict.fromkeys(COUNTERS, 0)
+
+
+def count(session: Session, run_id: int, **deltas: int) -> str:
+    """Count what a batch did; returns the run's state. The run is held from here on, until the transaction ends."""
+    row = _COUNT.row(session, {**_NOTHING, **deltas, "run_id": run_id})
+    if row is None:
+        raise LookupError(f"run {run_id}")
+    return str(row[0])
 
 
 def close_run(session: Session, run: Run, state: str, reason: str | None = None) -> None:

@@ -15,9 +15,10 @@ class FieldProblem:
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class IncomingRecord:
-    """A Pipedrive record in Hull's words.
+    """A Pipedrive record in Hull's words. Nobody changes one; it is not frozen because making it would take twice as long,
+    and every record of every page is made.
 
     pipedrive_id     the record's id
     version          `update_time` in seconds since the epoch: whole seconds, as Pipedrive gives it

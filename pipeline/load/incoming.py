@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -35,8 +35,7 @@ CREATED_BY_WEBHOOK = "pipedrive/created_by_webhook"
 _NOBODY: Final[Mapping[int, str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(NamedTuple):
     """One record that goes to Hull, and why: `new`, `changed`, or `same` (sent again on request)."""
 
     record: Record
@@ -159,14 +158,15 @@ def compose(
     return messages, rows
 
 
-def _address(record: Record, held: Container[tuple[str, int]], hull_id: str | None) -> bytes | dict[str, str]:
+def _address(record: Record, held: Mapping[tuple[str, int], int], hull_id: str | None) -> bytes | dict[str, str]:
     """By what Hull finds the User or Account: the claims that are the record's own, or the id Hull itself gave."""
     pipedrive_id = record["pipedrive_id"]
     if hull_id is not None:
         return {"id": hull_id, ANONYMOUS_ID: anonymous_id(pipedrive_id)}
-    claims = {claim: value for claim, value in record["claims"].items() if (claim, pipedrive_id) not in held}
-    claims[ANONYMOUS_ID] = anonymous_id(pipedrive_id)
-    return orjson.dumps(claims)
+    claims = record["claims"]
+    if held:
+        claims = {claim: value for claim, value in claims.items() if (claim, pipedrive_id) not in held}
+    return orjson.dumps({**claims, ANONYMOUS_ID: anonymous_id(pipedrive_id)})
 
 
 def _nulls(attributes: Record, before: Record | None) -> Record:

@@ -13,7 +13,10 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from db import token_ledger
 from pipeline import telemetry
 from pipeline.settings import settings
+from pipeline.tasks import broker
 from pipeline.transform.domains import registrable_domain
+
+broker.keep_clients()
 
 app = Celery("pipeline")
 app.config_from_object("celeryconfig")

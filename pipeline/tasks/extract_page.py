@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import run as run_rows
 from db.batch import ClaimedBatch
-from db.run import Run, Slice
+from db.run import Walk
 from db.session import transaction
 from db.snapshot import page_of_snapshots
 from pipeline import wiring
@@ -19,16 +19,16 @@ from pipeline.extract.pages import PageRead, PageWanted
 from pipeline.settings import settings
 from pipeline.tasks import runs
 from pipeline.tasks.page_log import log_missing_fields
-from pipeline.tasks.plans import Plan, plan_for, refresh_plan
+from pipeline.tasks.plans import Plan, plan_of, refresh_plan
 from pipeline.tasks.staging import pack_page
 
 
 def extract_page(batch: ClaimedBatch) -> None:
     """Read the next page of the batch's slice; the cursor, the page and the successor are saved together."""
     entity = Entity(batch.entity)
+    plan = plan_of(batch)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        plan = plan_for(session, batch.connector_key, entity)
         wanted = _page_wanted(session, batch, plan)
         stored = _stored_page(session, batch, wanted) if wanted.walk == "stored" else None
     if plan.fields_read_at is None:
@@ -37,14 +37,24 @@ def extract_page(batch: ClaimedBatch) -> None:
     page = stored or pages.read_page(wired.pipedrive, entity, wanted)
     with transaction() as session:
         batches.hold(session, batch)
-        run, part, other = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
-        batches.pass_to_transform(session, batch.id, _pack(page, part.walk, other), page.records)
-        _move_on(session, run, part, page, met=pages.have_met(part.walk, page.frontier, other))
-        run_rows.keep_page_ids(session, run.id, batch.id, page.ids)
-        if run.pages == 0:
+        walk = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
+        batches.pass_to_transform(session, batch.id, _pack(page, walk), page.records)
+        _move_on(session, walk, page)
+        run_rows.keep_page_ids(session, walk.run_id, batch.id, page.ids)
+        if walk.read == 0:
             log_missing_fields(session, batch, plan.incoming.problems, plan.settings_version)
-        run_rows.count(run, pages=1, read=page.records, requests=wired.calls.requests, tokens=wired.calls.tokens)
-        runs.release(session, run)
+        run_rows.count(
+            session,
+            walk.run_id,
+            pages=1,
+            read=page.records,
+            requests=wired.calls.requests,
+            tokens=wired.calls.tokens,
+        )
+        if (
+            walk.run_state == "running"
+        ):  # of a run that was stopped, the other walk stands where it is until the run goes on
+            runs.release(session, walk.run_id)
 
 
 def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted) -> PageRead:
@@ -58,37 +68,37 @@ def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted) -> P
 
 
 def _page_wanted(session: Session, batch: ClaimedBatch, plan: Plan) -> PageWanted:
-    part = session.get_one(Slice, batch.slice_id)
-    run = session.get_one(Run, batch.run_id)
+    stands = run_rows.where_stands(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
     return PageWanted(
-        walk=part.walk,
-        cursor=part.cursor,
-        frontier=part.frontier,
-        since=runs.catch_up_since(run) if part.walk == "catch_up" else None,
+        walk=stands.walk,
+        cursor=stands.cursor,
+        frontier=stands.frontier,
+        since=stands.since if stands.walk == "catch_up" else None,
         limit=settings().page_limit,
         include_fields=plan.incoming.include_fields,
     )
 
 
-def _pack(page: PageRead, walk: str, other: int | None) -> bytes:
+def _pack(page: PageRead, walk: Walk) -> bytes:
     """The page, and which of its ids are this walk's: those that the other one has not passed."""
-    above = other if walk == "descending" else None
-    below = other if walk == "ascending" else None
+    above = walk.other_end if walk.walk == "descending" else None
+    below = walk.other_end if walk.walk == "ascending" else None
     return pack_page(page.body, above=above, below=below)
 
 
-def _move_on(session: Session, run: Run, part: Slice, page: PageRead, *, met: bool) -> None:
+def _move_on(session: Session, walk: Walk, page: PageRead) -> None:
     """Save where the walk stands; either its next page waits now, or it is done.
 
     A walk by id that came to its end, or met the other one, has seen to all ids, and so the other one is done too.
     """
-    part.cursor, part.frontier, part.pages = page.next_cursor, page.frontier, part.pages + 1
-    if part.state == "open" and not (met or page.ended):
-        runs.add_page(session, run, part)
+    met = pages.have_met(walk.walk, page.frontier, walk.other_end)
+    goes_on = walk.state == "open" and not (met or page.ended)
+    run_rows.move_slice(session, walk.slice_id, page.next_cursor, page.frontier, done=not goes_on)
+    if goes_on:
+        batches.add_page(session, walk.connector_key, walk.entity, walk.run_id, walk.slice_id)
         return
-    part.state = "done"
-    for other in run_rows.slices_of(session, run.id):
-        if other.state == "open" and part.walk != "catch_up":
+    for other in run_rows.slices_of(session, walk.run_id):
+        if other.state == "open" and walk.walk != "catch_up":
             other.state = "done"
             batches.drop_waiting(session, other.id)
     session.flush()

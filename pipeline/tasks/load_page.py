@@ -25,7 +25,7 @@ from pipeline.load.incoming import PagePlan
 from pipeline.settings import settings
 from pipeline.tasks import canvases, live, runs, second_look
 from pipeline.tasks.page_log import log_problems, log_troubles, page_context, page_event
-from pipeline.tasks.plans import plan_for
+from pipeline.tasks.plans import plan_of
 from pipeline.tasks.staging import unpack_bodies, unpack_transformed
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
@@ -34,16 +34,16 @@ from pipeline.wiring import Wired
 def load_batch(batch: ClaimedBatch) -> None:
     """Deliver what is new or changed to Hull, then write the page down."""
     entity = Entity(batch.entity)
+    in_force = plan_of(batch)
+    link = in_force.settings.link_users_in_hull
+    staged = unpack_transformed(bytes(batch.transformed or b""))
     with transaction() as session:
-        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        in_force = plan_for(session, batch.connector_key, entity)
-        link = in_force.settings.link_users_in_hull
-        staged = unpack_transformed(bytes(batch.transformed or b""))
         if staged.settings_version != in_force.settings_version:
             _transform_again(session, batch)
             return
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
-        plan = load_incoming.plan_page(entity, staged.records, known, resend=_resends(session, batch))
+        plan = load_incoming.plan_page(entity, staged.records, known, resend=batch.resends)
         if batch.run_id is None and entity is Entity.PERSON:
             plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
@@ -61,7 +61,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         with transaction() as session:
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
-            moved_on = set(write_page(session, context, rows))
+            moved_on = set(write_page(session, context, rows, known))
             current = [each for each in plan.changed_ids if each not in moved_on]
             claims.release_claims(session, wired.key, entity, plan.wanted_claims, changed=current)
             known_as.note_values(session, wired.key, entity, plan.known_as(held), changed=current)
@@ -90,12 +90,6 @@ def _hull_ids(session: Session, batch: ClaimedBatch, known: dict[int, Known]) ->
     return {pipedrive_id: each.hull_id for pipedrive_id, each in known.items() if each.hull_id is not None}
 
 
-def _resends(session: Session, batch: ClaimedBatch) -> bool:
-    if batch.run_id is None or batch.slice_id is None:
-        return False
-    return run_rows.resends(session, batch.run_id, batch.slice_id)
-
-
 def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: PageContext, *, in_hull: bool) -> None:
     """Organizations that Persons belong to and that nobody has seen yet are noted, once."""
     if batch.entity != Entity.PERSON:
@@ -121,8 +115,7 @@ def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) ->
     if batch.run_id is None:
         live.finish(session, batch, plan)
         return
-    run = run_rows.lock_run(session, batch.run_id)
     counters = {name: count for name, count in plan.counters.items() if name in run_rows.COUNTERS}
-    run_rows.count(run, requests=wired.calls.requests, **counters)
-    runs.advance(session, run)
+    if run_rows.count(session, batch.run_id, requests=wired.calls.requests, **counters) == "running":
+        runs.advance(session, batch.run_id)
     logger().info("incoming.job.progress", type=Entity(batch.entity).hull, **counters)

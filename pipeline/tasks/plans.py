@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from db.batch import ClaimedBatch
 from db.connector import Marks
 from db.session import transaction
 from pipeline.domain.fields import FieldCatalog
@@ -52,6 +53,16 @@ def plan_for(session: Session, connector_key: int, entity: Entity) -> Plan:
             _compiled.clear()
         _compiled[key] = _compile(session, connector_key, entity, marks)
     return _compiled[key]
+
+
+def plan_of(batch: ClaimedBatch) -> Plan:
+    """The plan that was in force when the batch was claimed; where nobody has compiled it here yet, the one in force now."""
+    entity = Entity(batch.entity)
+    known = _compiled.get((batch.connector_key, entity, batch.marks.settings_id, batch.marks.fields_read_at))
+    if known is not None:
+        return known
+    with transaction() as session:
+        return plan_for(session, batch.connector_key, entity)
 
 
 def refresh_plan(wired: Wired, entity: Entity) -> Plan:

@@ -14,7 +14,7 @@ from db import run as run_rows
 from db.batch import Batch, ClaimedBatch
 from db.run import Run, Slice
 from db.session import after_commit, transaction
-from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from pipeline.tasks import arrivals, canvases, missing
 from pipeline.telemetry import logger
@@ -87,7 +87,7 @@ def begin(
     session.flush()
     for walk in WALKS[kind]:
         _open_slice(session, run, walk)
-    release(session, run)
+    release(session, run.id)
     connector_id = connectors.get_connector(session, connector_key).id
     facts = {"connector_id": connector_id, "run_id": run.id, "type": entity.hull, "kind": kind, "cause": cause}
     after_commit(session, lambda: logger().info("incoming.job.start", **facts))
@@ -98,57 +98,31 @@ def _open_slice(session: Session, run: Run, walk: str) -> None:
     part = Slice(run_id=run.id, walk=walk)
     session.add(part)
     session.flush()
-    add_page(session, run, part)
+    batches.add_page(session, run.connector_key, run.entity, run.id, part.id)
 
 
-def add_page(session: Session, run: Run, part: Slice) -> None:
-    """The slice's next page is a batch that waits for its turn."""
-    session.add(
-        Batch(
-            connector_key=run.connector_key,
-            direction=Direction.INCOMING,
-            entity=run.entity,
-            queue="bulk",
-            run_id=run.id,
-            slice_id=part.id,
-        )
-    )
-    session.flush()
-
-
-def release(session: Session, run: Run) -> None:
-    """Hand over as many waiting pages as may move at once, so that a fast remote does not fill the database.
-
-    A run that was stopped hands over nothing: its other walk stands where it is until the run goes on.
-    """
-    if run.state != "running":
-        return
-    wakeups = batches.release_waiting(session, run.id, settings().batches_in_flight)
+def release(session: Session, run_id: int) -> None:
+    """Hand over as many waiting pages of a running run as may move at once, so that a fast remote does not fill the database."""
+    wakeups = batches.release_waiting(session, run_id, settings().batches_in_flight)
     if wakeups:
         after_commit(session, lambda: canvases.wake(wakeups))
 
 
-def advance(session: Session, run: Run) -> None:
-    """After a batch has ended: go on, catch up, or be done. The run must be locked."""
-    if run.state != "running":
+def advance(session: Session, run_id: int) -> None:
+    """After a batch of a running run has ended: go on, catch up, or be done. The run must be locked."""
+    release(session, run_id)
+    if batches.run_has_work(session, run_id):
         return
-    release(session, run)
-    if batches.run_has_work(session, run.id):
-        return
+    run = run_rows.lock_run(session, run_id)
     if run.phase == "walk":
         run.phase = "catch_up"
         _open_slice(session, run, "catch_up")
-        release(session, run)
+        release(session, run.id)
     else:
         run_rows.close_run(session, run, "done")
         arrivals.note_end(session, run)
         missing.compare(session, run)
-        after_commit(session, lambda: log_end(run.id))
-
-
-def catch_up_since(run: Run) -> datetime:
-    """From where a catch-up or an incremental walk begins."""
-    return run.since or run.started_at - CATCH_UP_OVERLAP
+        after_commit(session, lambda: log_end(run_id))
 
 
 def after_failed_stage(session: Session, batch: ClaimedBatch, reason: str) -> None:
@@ -160,8 +134,8 @@ def after_failed_stage(session: Session, batch: ClaimedBatch, reason: str) -> No
         run_rows.close_run(session, run, "stopped", reason)
         after_commit(session, lambda: log_end(run.id))
     else:
-        run_rows.count(run, failed=session.get_one(Batch, batch.id).records)
-        advance(session, run)
+        run_rows.count(session, run.id, failed=session.get_one(Batch, batch.id).records)
+        advance(session, run.id)
 
 
 def reopen(session: Session, run_id: int) -> None:

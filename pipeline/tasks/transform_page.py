@@ -15,7 +15,7 @@ from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import pages
 from pipeline.tasks.page_log import log_missing_fields
-from pipeline.tasks.plans import Plan, plan_for, refresh_plan
+from pipeline.tasks.plans import Plan, plan_of, refresh_plan
 from pipeline.tasks.staging import Trouble, pack_transformed, unpack_page
 
 FIELDS_STALE_AFTER = timedelta(minutes=5)
@@ -27,8 +27,7 @@ OUTDATED = frozenset({"option_unknown", "field_missing"})
 def transform_batch(batch: ClaimedBatch) -> None:
     """Say every record in Hull's words; a record that cannot be read leaves the batch, the others go on."""
     entity = Entity(batch.entity)
-    with transaction() as session:
-        plan = plan_for(session, batch.connector_key, entity)
+    plan = plan_of(batch)
     records, above, below = unpack_page(bytes(batch.extracted or b""))
     mine = [record for record in records if _is_mine(record, above, below)]
     packed, outdated = _transform(mine, plan)

@@ -22,6 +22,7 @@ class AppOptions:
     `load` is a file of records, `person_fields` one of recorded v1 definitions, `faults` one of rules. `firmographics` off
     leaves Organizations without `website` and its sisters. `daily_budget` is tokens a day. Company time passes `clock_factor` times
     as fast as the wall's from the start, and starts `clock_behind_s` before the present, which it may then catch up with.
+    `ready_made` has every record written down at the start instead of when it is read.
     """
 
     seed: int = 1
@@ -39,6 +40,7 @@ class AppOptions:
     load: str | None = None
     person_fields: str | None = None
     faults: str | None = None
+    ready_made: bool = False
 
 
 def make_app(**options: Any) -> PipedriveApp:
@@ -55,6 +57,8 @@ def make_app(**options: Any) -> PipedriveApp:
         load_fields(company, given.person_fields)
     if given.load is not None:
         load_jsonl(company, given.load)
+    if given.ready_made:
+        company.make_ready()
     app = create_app(
         company,
         api_token=given.api_token,

@@ -62,7 +62,7 @@ POINTS: list[tuple[Any, str, bool]] = [
     (batches, "hold", False),
     (batches, "hold", True),
     (batches, "pass_to_transform", True),
-    (run_rows, "lock_run", True),
+    (run_rows, "count", True),
     (batches, "release_waiting", True),
     (batches, "pass_to_load", True),
     (HullClient, "post_batches", False),
@@ -99,7 +99,7 @@ def test_a_fetch_resumes_from_every_point(
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "after"), [point for point in POINTS if point[1] not in {"fields", "lock_run", "release_waiting"}]
+    ("owner", "name", "after"), [point for point in POINTS if point[1] not in {"fields", "count", "release_waiting"}]
 )
 def test_a_live_batch_resumes_from_every_point(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool

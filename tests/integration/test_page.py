@@ -1,0 +1,65 @@
+"""A page into the id map, the snapshots and the event log: appended where nobody has heard of its records, else merged."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.page import PageContext, PageRow, write_page
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.world import World
+
+
+def context(world: World) -> PageContext:
+    return PageContext(
+        connector_key=world.connector_key,
+        entity=Entity.PERSON,
+        event="incoming.user.success",
+        cause="fetch",
+        matched_by="fetched",
+        run_id=None,
+        batch_id=1,
+        settings_version=1,
+    )
+
+
+def row(pipedrive_id: int, version: int = 10) -> PageRow:
+    said = b'{"version":%d}' % version
+    return PageRow(pipedrive_id, version, f"d{version}", said, b"s%d" % version, None, said, 1)
+
+
+def written(world: World) -> list[tuple[int, int, str, int, int]]:
+    """Id, version and state of each mapping, its snapshot's version, and how many events there are."""
+    rows = world.rows(
+        """SELECT m.pipedrive_id, m.version, m.state, s.version AS kept, count(e.id) AS events FROM id_mappings m
+             JOIN snapshots s ON s.record_id = m.pipedrive_id::text JOIN sync_events e ON e.pipedrive_id = m.pipedrive_id
+            GROUP BY 1, 2, 3, 4 ORDER BY 1"""
+    )
+    return [tuple(each) for each in rows]
+
+
+@pytest.mark.parametrize("known", [None, set()])
+def test_records_nobody_has_heard_of_are_written_either_way(world: World, known: set[int] | None) -> None:
+    with transaction() as session:
+        assert write_page(session, context(world), [row(2), row(1)], known) == []
+
+    assert written(world) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
+
+
+def test_a_page_of_which_somebody_else_was_first_with_one_record_is_merged(world: World) -> None:
+    with transaction() as session:
+        write_page(session, context(world), [row(2, 20)], set())
+    with transaction() as session:
+        moved_on = write_page(session, context(world), [row(1), row(2), row(3)], set())
+
+    assert moved_on == [2]
+    assert written(world) == [(1, 10, "full", 10, 1), (2, 20, "full", 20, 1), (3, 10, "full", 10, 1)]
+
+
+def test_known_and_unknown_records_may_share_a_page(world: World) -> None:
+    with transaction() as session:
+        write_page(session, context(world), [row(1)], set())
+    with transaction() as session:
+        assert write_page(session, context(world), [row(1, 20), row(2, 20)], {1}) == []
+
+    assert written(world) == [(1, 20, "full", 20, 2), (2, 20, "full", 20, 1)]

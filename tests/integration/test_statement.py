@@ -1,0 +1,42 @@
+"""Statements of the hot path: they say what is meant, and fail as SQLAlchemy's own do."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from db.session import transaction
+from db.statement import Statement
+from pipeline.tasks.errors import classify
+from tests.world import World
+
+
+def test_casts_percent_signs_and_values_come_through(database: str) -> None:
+    like = Statement("SELECT :text::text, 'a%' LIKE 'a%', :number % 3")
+
+    with transaction() as session:
+        assert like.row(session, {"text": "100 % :text", "number": 8}) == ("100 % :text", True, 2)
+
+
+def test_no_row_is_none(database: str) -> None:
+    with transaction() as session:
+        assert Statement("SELECT 1 WHERE :no").row(session, {"no": False}) is None
+
+
+def test_a_refusal_is_sqlalchemys(world: World) -> None:
+    twice = Statement(
+        "INSERT INTO connectors (id, name, hull_organization) SELECT :id, n, n FROM generate_series(1, 2) n"
+    )
+
+    with pytest.raises(IntegrityError), transaction() as session:
+        twice.run(session, {"id": "one"})
+
+
+def test_a_lost_connection_is_the_world_being_unwell_and_is_not_used_again(database: str) -> None:
+    with pytest.raises(OperationalError) as lost, transaction() as session:
+        Statement("SELECT pg_terminate_backend(pg_backend_pid(), :wait_ms)").run(session, {"wait_ms": 0})
+
+    assert classify(lost.value).reason == "database_unavailable"
+    with transaction() as session:
+        assert session.execute(text("SELECT 1")).scalar_one() == 1
