@@ -118,8 +118,11 @@ def shared_redis() -> Redis:
     return _redis
 
 
-def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> Wired:
-    """Build the clients of one connector; `lane` names who spends of the daily budget.
+def open_connector(
+    session: Session, connector_key: int, *, lane: str = Lane.CONTROL, deadline_s: float | None = None
+) -> Wired:
+    """Build the clients of one connector; `lane` names who spends of the daily budget, `deadline_s` how long a call to
+    Pipedrive may take where somebody waits for it.
 
     A connector without credentials for Pipedrive can still speak to Hull: its first call to Pipedrive is not_connected.
     Raises: ConfigurationError when a credential is missing or cannot be read.
@@ -139,6 +142,7 @@ def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CON
             limiter=_limiter(entry.counted_as, environment),
             budget=_budget(access.terms, lane),
             on_call=calls.note,
+            deadline_s=deadline_s,
         ),
         hull=HullClient(
             http_session(),

@@ -323,12 +323,23 @@ def test_the_manifest_is_served_as_json(house: House) -> None:
 def test_every_route_the_manifest_names_exists(house: House) -> None:
     manifest = house.client.get("/manifest.json").json
     assert manifest is not None
-    named = [manifest["admin"], "/" + manifest["readme"]]
-    named += [row["url"] for name in ("subscriptions", "statuses") for row in manifest[name]]
+    named = [manifest["admin"], *("/" + manifest[name] for name in ("readme", "logo", "picture"))]
+    named += [row["url"] for name in ("subscriptions", "statuses", "json") for row in manifest[name]]
+    named += [row["url"] for row in manifest["private_settings"] if "url" in row]
+    named += [
+        row["options"]["loadOptions"] for row in manifest["private_settings"] if "loadOptions" in row.get("options", {})
+    ]
 
     rules = {rule.rule for rule in house.app.url_map.iter_rules()}
 
     assert set(named) <= rules
+    assert len(named) > 12
+
+
+def test_the_logo_is_a_picture(house: House) -> None:
+    with house.client.get("/logo.png") as answer:
+        assert (answer.status_code, answer.mimetype) == (200, "image/png")
+        assert answer.data.startswith(b"\x89PNG\r\n")
 
 
 def test_the_guide_is_served_where_it_is_installed(
