@@ -70,6 +70,7 @@ imports = (
     "pipeline.tasks.control",
     "pipeline.tasks.schedules",
     "pipeline.tasks.shells",
+    "pipeline.tasks.errand_runs",
 )
 
 # Beat only ticks. What is due is decided and claimed in SQL, so two beats, or a late one, change nothing.
