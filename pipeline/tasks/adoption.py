@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db import errand as errands
-from db import sync_event as events
 from db.connector import Connector
 from db.errand import ClaimedErrand
 from db.session import after_commit, transaction
@@ -27,6 +26,8 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.settings import settings
+from pipeline.tasks import hull_settings
+from pipeline.tasks.control import wake_control
 from pipeline.tasks.errands import ADOPTION, secret_of
 from pipeline.tasks.errands import ask as ask_errand
 from pipeline.tasks.settings_change import known_settings, put_in_force
@@ -93,26 +94,17 @@ def _make(session: Session, connector_id: str, organization: str, secret: str, p
     connector.hull_settings = known_settings(private_settings)
     try:
         put_in_force(session, connector.key, connector.hull_settings, author="hull", force=True)
-    except SettingsRefused as refused:
-        _begin_with_defaults(session, connector, refused)
+    except SettingsRefused:
+        _begin_with_defaults(session, connector)
     after_commit(session, lambda: logger().info("connector.adopted", connector_id=connector_id, name=name))
 
 
-def _begin_with_defaults(session: Session, connector: Connector, refused: SettingsRefused) -> None:
-    """Settings that make no sense do not keep a connector from being made: they are corrected in Hull."""
+def _begin_with_defaults(session: Session, connector: Connector) -> None:
+    """Settings that make no sense do not keep a connector from being made: asked for once more, they are refused by name."""
     connector.hull_settings = None
-    put_in_force(session, connector.key, {"link_users_in_hull": True}, author="hull")
-    detail = "; ".join(refused.mistakes)
-    event = events.NewEvent(
-        connector_key=connector.key,
-        event="connector.settings.error",
-        entity="",
-        cause=ADOPTION,
-        reason="settings_refused",
-        detail=detail,
-    )
-    events.log_events(session, [event])
-    logger().error(event.event, connector_id=connector.id, reason=event.reason, detail=detail)
+    put_in_force(session, connector.key, known_settings({}), author="hull")
+    hull_settings.ask(session, connector.key)
+    after_commit(session, lambda: wake_control("dispatch"))
 
 
 def _names(connector_id: str, organization: str) -> Iterator[str]:

@@ -207,8 +207,9 @@ def test_settings_that_make_no_sense_do_not_keep_it_from_being_made(hull: Hull, 
     knock(hull)
 
     assert house.run_errands() == []
-
     assert len(connectors(house)) == 1
+    assert house.run_errands() == ["settings_refused"]
+
     [event] = house.rows("SELECT event, reason, detail FROM sync_events")
     assert (event.event, event.reason) == ("connector.settings.error", "settings_refused")
     assert "link_users_in_hull" in event.detail

@@ -137,6 +137,20 @@ def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
     assert (failure.reason, failure.subject) == ("settings_refused", "control:settings")
 
 
+def test_the_status_names_the_mistakes(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, link_users_in_hull="perhaps", full_fetch_cron=7)
+    told(hull, house)
+
+    answer = house.client.get(
+        "/status", query_string={"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
+    ).json
+
+    assert answer is not None
+    assert answer["status"] == "warning"
+    [message] = answer["messages"]
+    assert all(name in message for name in ("link_users_in_hull", "full_fetch_cron", "Correct in Hull"))
+
+
 def test_once_they_are_corrected_the_failure_closes_by_itself(hull: Hull, house: House, platform: Flask) -> None:
     save(platform, link_users_in_hull="perhaps", link_users_in_service=True)
     told(hull, house)
