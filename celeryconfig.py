@@ -71,6 +71,7 @@ imports = (
     "pipeline.tasks.schedules",
     "pipeline.tasks.shells",
     "pipeline.tasks.twins",
+    "pipeline.tasks.errand_runs",
 )
 
 # Beat only ticks. What is due is decided and claimed in SQL, so two beats, or a late one, change nothing.

@@ -52,6 +52,8 @@ class Connector(Base):
     state: Mapped[str] = mapped_column(server_default="active")
     """`active` or `paused`; a paused connector keeps its work and does none."""
     pause_reason: Mapped[str | None]
+    hull_settings: Mapped[dict[str, Any] | None]
+    """The settings as Hull was last seen with them: what differs from these was changed there since."""
     created_at: Mapped[Created]
 
 
@@ -159,6 +161,11 @@ def access(session: Session, connector_key: int) -> Access:
 def get_connector(session: Session, key: int) -> Connector:
     """The connector of that key; it must exist."""
     return session.get_one(Connector, key)
+
+
+def lock_connector(session: Session, key: int) -> Connector:
+    """The same, held until the transaction ends."""
+    return session.get_one(Connector, key, with_for_update=True, populate_existing=True)
 
 
 def all_connectors(session: Session) -> list[Connector]:

@@ -20,7 +20,9 @@ _OLDEST_DUE = """
              WHERE ch.batch_id IS NULL AND ch.due_at <= now() AND c.state = 'active'
             UNION ALL
             SELECT d.received_at FROM deliveries d JOIN connectors c ON c.key = d.connector_key
-             WHERE d.state = 'new' AND c.state = 'active') due"""
+             WHERE d.state = 'new' AND c.state = 'active'
+            UNION ALL
+            SELECT e.due_at FROM errands e WHERE e.state = 'due' AND e.due_at <= now()) due"""
 
 _FIGURES = text(f"""
     SELECT 'oldest_due' AS subject, NULL::int AS connector_key, NULL AS kind, NULL AS state, ({_OLDEST_DUE}) AS amount

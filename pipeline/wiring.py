@@ -21,6 +21,7 @@ from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN
 from db.session import transaction
 from pipeline.clients.bearer import BearerAuth, Token
 from pipeline.clients.budget import Budget
+from pipeline.clients.downloads import Downloads
 from pipeline.clients.hosts import check_api_url
 from pipeline.clients.hull import HullClient
 from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
@@ -28,6 +29,7 @@ from pipeline.clients.hull_notifications import NotificationVerifier as Notifica
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.oauth import Grant as Grant  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.oauth import OAuthClient
+from pipeline.clients.pinning import pinned_session
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.wire import Exchange
 from pipeline.domain.budget import Lane
@@ -118,8 +120,11 @@ def shared_redis() -> Redis:
     return _redis
 
 
-def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> Wired:
-    """Build the clients of one connector; `lane` names who spends of the daily budget.
+def open_connector(
+    session: Session, connector_key: int, *, lane: str = Lane.CONTROL, deadline_s: float | None = None
+) -> Wired:
+    """Build the clients of one connector; `lane` names who spends of the daily budget, `deadline_s` how long a call to
+    Pipedrive may take where somebody waits for it.
 
     A connector without credentials for Pipedrive can still speak to Hull: its first call to Pipedrive is not_connected.
     Raises: ConfigurationError when a credential is missing or cannot be read.
@@ -139,6 +144,7 @@ def open_connector(session: Session, connector_key: int, *, lane: str = Lane.CON
             limiter=_limiter(entry.counted_as, environment),
             budget=_budget(access.terms, lane),
             on_call=calls.note,
+            deadline_s=deadline_s,
         ),
         hull=HullClient(
             http_session(),
@@ -280,6 +286,25 @@ def _ask_again(session: Session, connector: connectors.Connector) -> Configurati
     keep_grant(session, connector.key, grant)
     logger().info("pipedrive.tokens.renewed", connector_id=connector.id)
     return None
+
+
+def hull_client(organization: str, connector_id: str, secret: str) -> HullClient:
+    """A client under credentials that nobody has kept yet, to ask whether they are right."""
+    return HullClient(
+        http_session(),
+        organization=organization,
+        connector_id=connector_id,
+        secret=secret,
+        protocol=settings().hull_protocol,
+    )
+
+
+def export_downloads() -> Downloads:
+    """Reads the files that Hull names when somebody sends a selection; sessions made by `use_http` lead where they lead."""
+    make = _make_session
+    return Downloads(
+        allowed=settings().hull_export_hosts, session_for=pinned_session if make is None else lambda _target: make()
+    )
 
 
 def notification_verifier() -> NotificationVerifier:

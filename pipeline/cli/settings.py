@@ -262,7 +262,7 @@ def pretty(document: Any) -> str:
 
 
 def _short_row(row: Any) -> Any:
-    usual = {"on_null": "clear", "form": "default", "parts": []}
+    usual = {"on_null": "clear", "form": "default", "parts": [], "owner": "hull"}
     return {k: v for k, v in row.items() if usual.get(k, ...) != v} if isinstance(row, dict) else row
 
 

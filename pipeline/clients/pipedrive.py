@@ -48,11 +48,12 @@ class Page:
 class PipedriveClient:
     """The calls of one connector.
 
-    base_url  origin of the company, for example `https://acme.pipedrive.com`
-    auth      headers that authenticate (`Authorization` or `x-api-token`), or a callable that gives them for each call
-    renew     given the headers a 401 refused, returns others worth one more try, or None
-    limiter   shared burst limits; None sends at once
-    budget    the company's daily budget; None spends without counting
+    base_url    origin of the company, for example `https://acme.pipedrive.com`
+    auth        headers that authenticate (`Authorization` or `x-api-token`), or a callable that gives them for each call
+    renew       given the headers a 401 refused, returns others worth one more try, or None
+    limiter     shared burst limits; None sends at once
+    budget      the company's daily budget; None spends without counting
+    deadline_s  longest one call may take, where somebody waits for it; None: what its kind may take
     """
 
     def __init__(
@@ -65,9 +66,17 @@ class PipedriveClient:
         budget: Budget | None = None,
         on_call: OnCall | None = None,
         renew: Callable[[Headers], Headers | None] | None = None,
+        deadline_s: float | None = None,
     ) -> None:
         self._calls = PipedriveCalls(
-            session, base_url=base_url, auth=auth, limiter=limiter, budget=budget, on_call=on_call, renew=renew
+            session,
+            base_url=base_url,
+            auth=auth,
+            limiter=limiter,
+            budget=budget,
+            on_call=on_call,
+            renew=renew,
+            deadline_s=deadline_s,
         )
 
     def __repr__(self) -> str:

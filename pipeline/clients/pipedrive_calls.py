@@ -53,6 +53,7 @@ class PipedriveCalls:
         budget: Budget | None,
         on_call: OnCall | None,
         renew: Callable[[Headers], Headers | None] | None,
+        deadline_s: float | None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._wire = Wire(session, on_call=on_call)
@@ -60,6 +61,7 @@ class PipedriveCalls:
         self._limiter = limiter
         self._budget = budget
         self._renew = renew
+        self._deadline_s = deadline_s
 
     def send(
         self,
@@ -78,10 +80,10 @@ class PipedriveCalls:
         auth = self._auth() if callable(self._auth) else self._auth
         url = self._url(path, query)
         body = None if values is None else _encode(values)
-        response = self._turn(operation, _request(operation, method, url, auth, body))
+        response = self._turn(operation, self._request(operation, method, url, auth, body))
         if response.status == 401 and self._renew is not None and (renewed := self._renew(auth)) is not None:
             auth = renewed
-            response = self._turn(operation, _request(operation, method, url, auth, body))
+            response = self._turn(operation, self._request(operation, method, url, auth, body))
         if 200 <= response.status < 300:
             return response
         secrets = [word for value in auth.values() for word in value.split()]
@@ -106,24 +108,23 @@ class PipedriveCalls:
             return self._wire.call(request)
         return self._budget.spend(request.tokens, lambda: self._wire.call(request))
 
+    def _request(self, operation: str, method: str, url: str, auth: Headers, body: bytes | None) -> Request:
+        """Only reads are repeated over a stale connection: Pipedrive knows no idempotency key, a write may have happened."""
+        return Request(
+            method=method,
+            url=url,
+            headers=_headers(auth, body),
+            body=body,
+            max_bytes=PAGE_MAX_BYTES if operation in _PAGES else MAX_BODY_BYTES,
+            deadline_s=self._deadline_s or (PAGE_DEADLINE_S if operation in _PAGES else DEADLINE_S),
+            operation=operation,
+            tokens=TOKEN_COSTS[operation],
+            resend_if_stale=method == "GET",
+        )
+
     def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         return f"{self.base_url}{path}?{urlencode(given)}" if given else f"{self.base_url}{path}"
-
-
-def _request(operation: str, method: str, url: str, auth: Headers, body: bytes | None) -> Request:
-    """Only reads are repeated over a stale connection: Pipedrive knows no idempotency key, a write may have happened."""
-    return Request(
-        method=method,
-        url=url,
-        headers=_headers(auth, body),
-        body=body,
-        max_bytes=PAGE_MAX_BYTES if operation in _PAGES else MAX_BODY_BYTES,
-        deadline_s=PAGE_DEADLINE_S if operation in _PAGES else DEADLINE_S,
-        operation=operation,
-        tokens=TOKEN_COSTS[operation],
-        resend_if_stale=method == "GET",
-    )
 
 
 def _headers(credentials: Headers, body: bytes | None) -> dict[str, str]:

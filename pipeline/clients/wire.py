@@ -36,7 +36,7 @@ DEADLINE_S = 60.0
 MAX_BODY_BYTES = 8 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 
-_NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 _NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 
 
@@ -145,8 +145,8 @@ class Wire:
         except PipelineError:
             self._tell(request, 0, started, request.tokens)
             raise
-        except _NETWORK as error:
-            failure = _describe(error, request)
+        except NETWORK as error:
+            failure = describe(error, request)
         else:
             self._tell(request, response.status, started, 0 if response.status == 429 else request.tokens)
             return response
@@ -200,16 +200,19 @@ class Wire:
         return known[origin]
 
     def _read(self, raw: Any, request: Request, started: float) -> bytes:
-        chunks: list[bytes] = []
+        chunks = list(self._pieces(raw, request, started))
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _pieces(self, raw: Any, request: Request, started: float) -> Iterator[bytes]:
+        """The body within its limits."""
         size_bytes = 0
         while chunk := raw.read1(CHUNK_BYTES, decode_content=True):
-            chunks.append(chunk)
             size_bytes += len(chunk)
             if size_bytes > request.max_bytes:
                 raise Rejected("body_too_large", f"{request.path} answered more than {request.max_bytes} bytes")
             if self._clock() - started > request.deadline_s:
                 raise Retryable("remote_unavailable", f"{request.path} took longer than {request.deadline_s:g} s")
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            yield chunk
 
     def _tell(self, request: Request, status: int, started: float, tokens: int) -> None:
         if self._on_call is not None:
@@ -264,7 +267,8 @@ def _timeouts(request: Request) -> tuple[float, float]:
     return CONNECT_TIMEOUT_S, min(READ_TIMEOUT_S, request.deadline_s)
 
 
-def _describe(error: BaseException, request: Request) -> Retryable:
+def describe(error: BaseException, request: Request) -> Retryable:
+    """What it means that a request had no whole answer, without what the cause's own words would give away."""
     causes = list(_causes(error))
     where = f"{request.method} {urlsplit(request.url).hostname}{request.path}"
     if any(isinstance(cause, _NEVER_SENT) for cause in causes):

@@ -222,6 +222,31 @@ REASONS: dict[str, Reason] = {
         "Pipedrive read the write and refused it.",
         "Read Pipedrive's own words in the failure, correct the value at its source, then replay.",
     ),
+    # Hull's side
+    "settings_refused": Reason(
+        "Settings that were saved in Hull make no sense; those of before stay in force.",
+        "Correct in Hull what is named, and save again.",
+    ),
+    "export_malformed": Reason(
+        "A selection was sent from Hull without an address, a known format or a kind of record.",
+        "Send it again from Hull; if it stays, report it to Hull.",
+    ),
+    "export_host_refused": Reason(
+        "The file of a selection that was sent from Hull lies where nothing may be fetched from.",
+        "If it is Hull's own storage, add its host to HULL_EXPORT_HOSTS, restart, and send the selection again.",
+    ),
+    "export_gone": Reason(
+        "The file of a selection that was sent from Hull is not there, or not for us to read.",
+        "Send the selection again from Hull: such files are kept for a short time only.",
+    ),
+    "export_too_large": Reason(
+        "The file of a selection that was sent from Hull is larger than what is read at once.",
+        "Send smaller selections; the records before the limit were taken in.",
+    ),
+    "export_line_broken": Reason(
+        "A line of the file that was sent from Hull is no User or Account.",
+        "Send the record it stands for by itself; the other lines were taken in.",
+    ),
     # Pages and connections
     "page_not_json": Reason(
         "Pipedrive answered with something that is not JSON, or was cut off on the way.",

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import connector as connectors
 from db import delivery as deliveries
+from db import errand as errand_rows
 from db import failure as failures
 from db import id_mapping, subscription
 from db import sync_event as events
@@ -21,7 +22,7 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
-from pipeline.tasks import canvases, departures, links, live, webhooks
+from pipeline.tasks import canvases, departures, errands, links, live, webhooks
 from pipeline.tasks.app import app
 from pipeline.tasks.errors import classify
 from pipeline.tasks.stage import StageFailed, pause_connector
@@ -43,12 +44,14 @@ def sweep() -> None:
     lost = sum(1 for _, why in found if why == "lost")
     if lost:
         logger().warning("sweep.recovered", swept_total=lost, batches=[wakeup.batch_id for wakeup, _ in found])
+    errands.dispatch()
     live.dispatch_changes()
 
 
 @app.task(name="control.dispatch")
 def dispatch() -> None:
-    """A delivery or a change has just been stored: do not wait for the next sweep."""
+    """A delivery, a change or an errand has just been stored: do not wait for the next sweep."""
+    errands.dispatch()
     live.dispatch_changes()
 
 
@@ -134,13 +137,14 @@ def _see_webhooks(connector_key: int) -> bool:
 
 @app.task(name="control.tidy")
 def tidy() -> None:
-    """Make the partitions of the coming days; drop days, deliveries and batches past their retention."""
+    """Make the partitions of the coming days; drop days, deliveries, batches and errands past their retention."""
     today = datetime.now(UTC).date()
     with transaction() as session:
         made = events.make_partitions(session, today)
         dropped = events.drop_old_partitions(session, today)
     with transaction() as session:
         forgotten = deliveries.drop_old_deliveries(session), batches.drop_old_batches(session)
+        errand_rows.drop_old_errands(session)
     if made or dropped or any(forgotten):
         logger().info("tidy", made=made, dropped=dropped, deliveries=forgotten[0], batches=forgotten[1])
 

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
+from db import errand as errands
 from db import failure as failures
 from db.failure import Failure
 from db.session import after_commit
@@ -13,6 +14,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected
 from pipeline.tasks import canvases, control, missing, runs
+from pipeline.tasks.errands import TASK as ERRAND
 from pipeline.transform.hull_reports import hull_id_of
 
 
@@ -35,6 +37,12 @@ def replay(session: Session, failure: Failure, *, by: str, why: str, payload: by
     elif failure.stage == missing.STAGE:
         if not missing.confirm(session, failure):
             raise NotReplayable(f"failure {failure.id}: what its run listed is not kept any more; fetch again")
+    elif failure.stage == ERRAND:
+        if not errands.revive(session, int(failure.record_id or 0)):
+            raise NotReplayable(
+                f"failure {failure.id}: it was asked for again, or too long ago; ask for it in Hull again"
+            )
+        after_commit(session, lambda: control.wake_control("dispatch"))
     else:
         after_commit(session, lambda: control.wake_control(failure.stage))
 

@@ -13,7 +13,17 @@ from flask import Flask
 from pipeline import wiring
 from pipeline.environment import begin
 from pipeline.tasks.control import wake_control
-from pipeline.web import answers, authorisation, hull_pages, notifications, operations, overview, webhooks
+from pipeline.web import (
+    actions,
+    answers,
+    authorisation,
+    batches,
+    hull_pages,
+    notifications,
+    operations,
+    overview,
+    webhooks,
+)
 from pipeline.web.doors import Doors
 from pipeline.web.waker import Waker
 
@@ -35,6 +45,8 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     app.register_blueprint(webhooks.room(doors, waker))
     app.register_blueprint(notifications.room(doors, waker, wiring.notification_verifier()))
     app.register_blueprint(hull_pages.room(doors))
+    app.register_blueprint(actions.room(doors))
+    app.register_blueprint(batches.room(doors, waker))
     app.register_blueprint(authorisation.room(doors))
     app.register_blueprint(operations.room())
     app.register_blueprint(overview.room())

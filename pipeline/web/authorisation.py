@@ -23,6 +23,7 @@ from pipeline.tasks import authorisation
 from pipeline.telemetry import logger
 from pipeline.web.doors import Doors
 from pipeline.web.intake import BodyRefused, read_object
+from pipeline.web.vouched import vouched_for
 
 MAX_BYTES = 16 * 1024
 Page = tuple[str, int]
@@ -41,7 +42,7 @@ def room(doors: Doors) -> Blueprint:
 
 def begin(doors: Doors) -> AnyResponse | Page:
     """Send the person to Pipedrive."""
-    connector_key = _vouched_for(doors) or authorisation.invited(
+    connector_key = vouched_for(doors) or authorisation.invited(
         request.values.get("connector", ""), request.values.get("invitation", "")
     )
     if connector_key is None:
@@ -85,7 +86,7 @@ def withdraw() -> Response | tuple[Response, int]:
 
 def show_status(doors: Doors) -> tuple[Response, int]:
     """In the words of the connector this one replaces."""
-    connector_key = _vouched_for(doors)
+    connector_key = vouched_for(doors)
     if connector_key is None:
         return jsonify(error="unauthorized"), HTTPStatus.UNAUTHORIZED
     with transaction() as session:
@@ -93,14 +94,6 @@ def show_status(doors: Doors) -> tuple[Response, int]:
     if how is None:
         return jsonify(message="Please authenticate"), HTTPStatus.BAD_REQUEST
     return jsonify(message="Connected"), HTTPStatus.OK
-
-
-def _vouched_for(doors: Doors) -> int | None:
-    """The connector whose id, organization and secret Hull's dashboard gave along."""
-    given = request.values
-    return doors.admit_hull(
-        given.get("ship") or given.get("id") or "", given.get("organization", ""), given.get("secret", "")
-    )
 
 
 def _refusal(refused: PipelineError) -> Page:

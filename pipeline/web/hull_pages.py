@@ -1,11 +1,11 @@
-"""What Hull's dashboard reads: `/manifest.json`, `/readme.md`, and `/status` of one connector."""
+"""What Hull's dashboard reads: `/manifest.json`, `/readme.md`, `/logo.png`, and `/status` of one connector."""
 
 from __future__ import annotations
 
 from functools import partial
 from http import HTTPStatus
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, current_app, jsonify
 
 from db import connector as connectors
 from db.session import transaction
@@ -14,6 +14,7 @@ from pipeline.web import answers
 from pipeline.web.doors import Doors
 from pipeline.web.manifest import manifest
 from pipeline.web.status import status_of
+from pipeline.web.vouched import vouched_for
 
 GUIDE = PROJECT_DIR / "docs" / "guide.md"
 
@@ -23,6 +24,7 @@ def room(doors: Doors) -> Blueprint:
     routes = Blueprint("hull_pages", __name__)
     routes.add_url_rule("/manifest.json", view_func=show_manifest)
     routes.add_url_rule("/readme.md", view_func=show_guide)
+    routes.add_url_rule("/logo.png", view_func=show_logo)
     routes.add_url_rule("/status", endpoint="status", methods=["GET", "POST"], view_func=partial(show_status, doors))
     return routes
 
@@ -38,12 +40,14 @@ def show_guide() -> Response | tuple[Response, int]:
     return Response(GUIDE.read_bytes(), content_type="text/markdown; charset=utf-8")
 
 
+def show_logo() -> Response:
+    """The picture that stands beside the connector's name."""
+    return current_app.send_static_file("logo.png")
+
+
 def show_status(doors: Doors) -> Response | tuple[Response, int]:
     """The status of the connector that the query names (`ship` or `id`) and proves (`organization`, `secret`)."""
-    given = request.args
-    connector_key = doors.admit_hull(
-        given.get("ship") or given.get("id") or "", given.get("organization", ""), given.get("secret", "")
-    )
+    connector_key = vouched_for(doors)
     if connector_key is None:
         return answers.error(HTTPStatus.UNAUTHORIZED, "unauthorized", "Hull's credentials are missing or wrong")
     with transaction() as session:

@@ -1,13 +1,15 @@
 """Hull's door: `POST /smart-notifier`, signed notifications of changed Users and Accounts.
 
 `next` means stored: Hull goes on with the next messages. `retry` brings the same ones again. Headers are looked at before
-the body is read, the connector's secret before Hull's key is fetched. The signature proves the notification's id alone.
+the body is read, the connector's secret before Hull's key is fetched. The signature proves the notification's id alone, so
+settings are asked of Hull itself, and a connector that is not here yet is made by Hull's own word.
 Source: packages/hull/src/utils/notification-validator.js and packages/hull/src/handlers/notification-handler of
 https://github.com/hull/hull-connectors
 """
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -16,22 +18,28 @@ from flask import Blueprint, Response, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from db.session import transaction
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Retryable
+from pipeline.tasks import adoption, hull_settings
 from pipeline.tasks.webhooks import clean_key
 from pipeline.telemetry import logger
 from pipeline.web.answers import RETRY_AFTER_S
 from pipeline.web.doors import Doors
+from pipeline.web.flow import flow_for
 from pipeline.web.intake import BodyRefused, read_object, store
 from pipeline.web.waker import Waker
 from pipeline.wiring import NotificationRefused, NotificationVerifier
 
 MAX_BYTES = 20 * 1024 * 1024
 KEPT_CHANNELS: Final = frozenset({"user:update", "account:update"})
-"""All others are answered and forgotten: settings are asked of Hull itself, segments come with every message."""
+SETTINGS_CHANNEL: Final = "ship:update"
+SEGMENT_CHANNEL: Final = re.compile(r"(users_|accounts_)?segment:(update|delete)")
+"""Answered and forgotten: segments come with every message."""
 
 _FLAG = "X-Hull-Smart-Notifier"
 _RETRY: Final = {"type": "retry", "size": 10, "in": 1000, "in_time": 10}
+_UNKNOWN_CHANNEL: Final = {"type": "next", "size": 10, "in": 5, "in_time": 10}
 _KEPT_PARTS: Final = ("notification_id", "channel", "is_export", "messages")
 
 
@@ -41,6 +49,10 @@ class Incorrect(Exception):
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
+
+
+class NotYet(Exception):
+    """The connector is being made: the same notification will be taken in when it comes again."""
 
 
 def room(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Blueprint:
@@ -60,14 +72,46 @@ def receive(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Respo
     notification_id = _text(body, "notification_id")
     if notification_id is None:
         raise Incorrect("MISSING_NOTIFICATION_PAYLOAD", "the body has no notification_id")
-    connector_key = _admit(doors, body)
+    given = _configuration(body)
+    connector_key = doors.admit_hull(*given)
+    if connector_key is None and not adoption.is_possible(*given[:2]):
+        raise _unknown_connector()
     verifier.verify(request.headers, notification_id)
     _check_shape(body)
-    if body["channel"] in KEPT_CHANNELS and body["messages"]:
+    if connector_key is None:
+        return _adopt(waker, given)
+    return _take(waker, connector_key, notification_id, body)
+
+
+def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str, Any]) -> Response:
+    """By channel: kept, taken as a word to look at the settings, or answered and forgotten."""
+    channel = body["channel"]
+    is_new: bool | None = False
+    if channel in KEPT_CHANNELS and body["messages"]:
         is_new = store(connector_key, "hull", clean_key(notification_id), write_lenient(_kept(body)))
-        if is_new:
-            waker.wake()
-    return jsonify(flow_control={"type": "next"})
+    elif channel == SETTINGS_CHANNEL:
+        with transaction() as session:
+            hull_settings.ask(session, connector_key)
+        is_new = True
+    elif channel not in KEPT_CHANNELS and SEGMENT_CHANNEL.fullmatch(channel) is None:
+        return _no_handler(channel)
+    if is_new:
+        waker.wake()
+    return jsonify(flow_control=flow_for(connector_key))
+
+
+def _adopt(waker: Waker, given: tuple[str, str, str]) -> Response:
+    """Ask nobody here: a worker does, and until it has, Hull comes again."""
+    if not adoption.ask(*given):
+        raise _unknown_connector()
+    waker.wake()
+    raise NotYet
+
+
+def _no_handler(channel: str) -> Response:
+    message = f"Missing handler for this channel: {channel[:60] if channel.isprintable() else '?'}"
+    error = {"message": message, "name": "MissingHandlerError", "code": "HULL_ERR_MISSING_CHANNEL"}
+    return jsonify(flow_control=_UNKNOWN_CHANNEL, error=error)
 
 
 def _check_headers() -> None:
@@ -80,17 +124,19 @@ def _check_headers() -> None:
         raise Incorrect("MISSING_SIGNATURE_HEADERS", "the signature or the address of its key is missing")
 
 
-def _admit(doors: Doors, body: dict[str, Any]) -> int:
+def _configuration(body: dict[str, Any]) -> tuple[str, str, str]:
+    """Id, organization and secret, as the sender says."""
     given = body.get("configuration")
     if not isinstance(given, dict):
         raise Incorrect("MISSING_CONFIGURATION", "the body has no configuration")
-    parts = [_text(given, name) for name in ("id", "organization", "secret")]
-    if not all(parts):
+    connector_id, organization, secret = (_text(given, name) for name in ("id", "organization", "secret"))
+    if not (connector_id and organization and secret):
         raise Incorrect("MISSING_CONFIGURATION", "the configuration lacks id, organization or secret")
-    connector_key = doors.admit_hull(*(part or "" for part in parts))
-    if connector_key is None:
-        raise Incorrect("UNKNOWN_CONNECTOR", "no connector here has this id, organization and secret")
-    return connector_key
+    return connector_id, organization, secret
+
+
+def _unknown_connector() -> Incorrect:
+    return Incorrect("UNKNOWN_CONNECTOR", "no connector here has this id, organization and secret")
 
 
 def _check_shape(body: dict[str, Any]) -> None:
@@ -131,6 +177,8 @@ def _words(error: Exception) -> tuple[str, str]:
         return "MISSING_NOTIFICATION_PAYLOAD", error.code
     if isinstance(error, Incorrect | NotificationRefused):
         return error.code, str(error)
+    if isinstance(error, NotYet):
+        return "CONNECTOR_PENDING", "this connector is being made; please send it again"
     return "N/A", "not taken in; please send it again"
 
 
@@ -139,6 +187,7 @@ _STATUSES: Final[dict[type[Exception], HTTPStatus]] = {
     NotificationRefused: HTTPStatus.BAD_REQUEST,
     BodyRefused: HTTPStatus.BAD_REQUEST,
     RequestEntityTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    NotYet: HTTPStatus.SERVICE_UNAVAILABLE,
     Retryable: HTTPStatus.SERVICE_UNAVAILABLE,
     SQLAlchemyError: HTTPStatus.SERVICE_UNAVAILABLE,
 }

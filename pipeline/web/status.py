@@ -53,6 +53,7 @@ def status_of(session: Session, connector: Connector) -> Status:
         *_domain(session, connector),
         *_budget(session, connector),
         *_watermark(session, connector),
+        *_settings(session, connector),
         *_runs(session, connector),
         *_failures(session, connector),
     ]
@@ -133,6 +134,17 @@ def _watermark(session: Session, connector: Connector) -> list[Finding]:
     return [Finding(level="warning", message=message)]
 
 
+SETTINGS_REFUSED: Final = "settings_refused"
+
+
+def _settings(session: Session, connector: Connector) -> list[Finding]:
+    """Whoever saved settings that make no sense looks here, not into a log."""
+    refused = failures.find_failures(session, connector_key=connector.key, reason=SETTINGS_REFUSED)
+    return [
+        Finding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}") for failure in refused[:1]
+    ]
+
+
 def _runs(session: Session, connector: Connector) -> list[Finding]:
     """The newest fetch of each entity, when it stopped on the way."""
     newest = {run.entity: run for run in reversed(runs.latest_runs(session, connector.key))}
@@ -150,7 +162,8 @@ def _failures(session: Session, connector: Connector) -> list[Finding]:
     counts = failures.count_open(session, connector.key)
     reasons: dict[str, int] = {}
     for (_, reason), count in counts.items():
-        reasons[reason] = reasons.get(reason, 0) + count
+        if reason != SETTINGS_REFUSED:
+            reasons[reason] = reasons.get(reason, 0) + count
     return [
         Finding(level="warning", message=f"{count} open failure{'s' if count > 1 else ''}: {_sentence(reason)}")
         for reason, count in sorted(reasons.items(), key=lambda item: -item[1])

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+from flask.testing import FlaskClient
+
 from db.session import transaction
+from pipeline import settings as settings_room
+from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.wiring import open_connector
+from tests.authorising import VOUCHED
 from tests.deliveries import notify
 from tests.world import World
+from tests.wsgi_adapter import WSGIAdapter
 
 ADA = "ada@example.com"
 
@@ -59,6 +68,21 @@ def user_changed(world: World, person_id: int, *, segments: tuple[str, ...] = ("
     world.work()
 
 
+def press(door: FlaskClient, button: str) -> Any:
+    """A person presses a button of Hull's dashboard, or opens a list there; what comes back."""
+    answer = door.post(button, query_string=VOUCHED, json={})
+    assert answer.status_code == 200, answer.text
+    return answer.json
+
+
+def save_in_hull(world: World, **settings: Any) -> None:
+    """A person saves the settings in Hull, which then says `ship:update`; what that asks for is done."""
+    world.hull.connector["private_settings"] = settings
+    with transaction() as session:
+        world.room("hull_settings").ask(session, world.connector_key)
+    world.run_errands()
+
+
 def account_changed(world: World, organization_id: int, *, segments: tuple[str, ...] = ("vip",), **more: Any) -> None:
     """The same of an Account."""
     export = more.pop("is_export", False)
@@ -79,3 +103,17 @@ def _changes(more: dict[str, Any]) -> dict[str, Any]:
 def outcomes(world: World) -> list[tuple[str, str | None]]:
     """(event, reason) of everything outgoing."""
     return [(event, reason) for event, reason, _ in world.events() if event.startswith("outgoing")]
+
+
+@contextmanager
+def reached_at(world: World, host: str) -> Iterator[None]:
+    """Hull's files are at this host meanwhile, which is one that may be asked for them."""
+    before = settings_room.settings()
+    session = wiring.http_session()
+    session.mount(f"http://{host}", WSGIAdapter(world.hull_app.wsgi_app))
+    settings_room.use(replace(before, hull_export_hosts=(host,)))
+    wiring.use_http(lambda: session)
+    try:
+        yield
+    finally:
+        settings_room.use(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -11,6 +12,8 @@ from db.connector import get_connector, remove_rows_of
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
+from pipeline.web import doors
+from pipeline.wiring import NotificationVerifier
 from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app
 from tests.guide.people import add_ada
 from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
@@ -136,3 +139,43 @@ def test_wrong_credentials_leave_nothing_behind(world: World, secret: str, token
 
     assert world.rows("SELECT 1 FROM connectors") == []
     assert world.rows("SELECT 1 FROM credentials") == []
+
+
+@pytest.mark.guide(
+    "Add a new Pipedrive Connector",
+    "In an organization that whoever runs the connector has listed, step 2 is not needed: Hull's first notification makes"
+    " the connector, once Hull has confirmed it.",
+)
+def test_hulls_first_notification_makes_the_connector(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_connector(world)
+    monkeypatch.setattr(NotificationVerifier, "verify", lambda *_given: None)  # it has tests of its own
+    monkeypatch.setattr(doors, "RENEW_REFUSING_S", 0.0)
+    with installed_app(world, hull_organizations=("hull.test",)):
+        hull = Person(world)
+        first = notify_of_installation(hull)
+        world.run_errands()
+        again = notify_of_installation(hull)
+        status = hull.door.get("/status", query_string=VOUCHED).json
+
+    assert (first["type"], again["type"]) == ("retry", "next")
+    assert states(world) == [("paused", "not_connected")]
+    assert status is not None
+    assert status["status"] == "setupRequired"
+
+
+def notify_of_installation(hull: Person) -> Any:
+    """What Hull tells after a connector was installed; the pace it is asked for."""
+    named = {"id": CONNECTOR_ID, "organization": "hull.test", "secret": HULL_SECRET}
+    body = {
+        "notification_id": "n1",
+        "configuration": named,
+        "channel": "ship:update",
+        "connector": {},
+        "messages": [{}],
+    }
+    flag = "X-Hull-Smart-Notifier"
+    headers = {flag: "true", f"{flag}-Signature-Version": "v1", f"{flag}-Signature": "s"}
+    headers[f"{flag}-Signature-Public-Key-Url"] = "https://hull.test/key"
+    answer = hull.door.post("/smart-notifier", json=body | {"segments": [], "accounts_segments": []}, headers=headers)
+    assert answer.json is not None
+    return answer.json["flow_control"]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from flask.testing import FlaskClient
+
+from db.connector import settings_in_force
+from db.session import transaction
 from pipeline.domain.settings import SettingsRefused, read_settings
-from tests.guide.people import add_acme, add_ada, fetch_all
+from tests.authorising import VOUCHED
+from tests.guide.people import add_acme, add_ada, fetch_all, press, save_in_hull
 from tests.world import World
 
 
@@ -35,3 +41,43 @@ def test_all_mistakes_are_named_at_once() -> None:
         read_settings(mistaken)
 
     assert [name for name in mistaken if any(name in mistake for mistake in refused.value.mistakes)] == list(mistaken)
+
+
+@pytest.mark.guide("Configure your Pipedrive Connector", "Settings that you save in Hull are in force within seconds.")
+def test_settings_saved_in_hull_are_in_force(world: World) -> None:
+    save_in_hull(world, synchronized_user_segments=["vip"])
+
+    assert in_force(world)["synchronized_user_segments"] == ["vip"]
+
+
+@pytest.mark.guide(
+    "Configure your Pipedrive Connector",
+    "If they are refused, those of before stay in force, and the connector's status names the mistakes.",
+)
+def test_refused_settings_change_nothing_and_are_named(world: World, door: FlaskClient) -> None:
+    before = in_force(world)
+
+    save_in_hull(world, synchronized_user_segments=["vip"], link_users_in_hull="perhaps")
+
+    status = door.get("/status", query_string=VOUCHED).json
+    assert status is not None
+    assert in_force(world) == before
+    assert any("link_users_in_hull" in message for message in status["messages"])
+
+
+@pytest.mark.guide(
+    "Configure your Pipedrive Connector",
+    "The lists of fields show what Pipedrive has at that moment; where values are written, only fields that take one.",
+)
+def test_lists_offer_what_can_be_mapped(world: World, door: FlaskClient) -> None:
+    readable = [row["value"] for row in press(door, "/fields-pipedrive-org-in")["options"]]
+    writable = [row["value"] for row in press(door, "/fields-pipedrive-account-out")["options"]]
+
+    assert {"name", "add_time"} <= set(readable)
+    assert "name" in writable
+    assert "add_time" not in writable
+
+
+def in_force(world: World) -> dict[str, Any]:
+    with transaction() as session:
+        return settings_in_force(session, world.connector_key).document

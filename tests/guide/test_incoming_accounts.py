@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
+from flask.testing import FlaskClient
 
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
-from tests.guide.people import add_acme, add_ada, fetch_all, in_hull, told
+from tests.guide.people import add_acme, add_ada, fetch_all, in_hull, press, told
 from tests.journeys.people import fill
 from tests.world import World
 
@@ -129,3 +130,13 @@ def test_merged_organizations_are_one_account(world: World) -> None:
     (account,) = in_hull(world, "account")
     assert account["pipedrive/id"] == acme
     assert [world.users()[person]["account_id"] for person in people] == [account["id"]] * 2
+
+
+@pytest.mark.guide("Incoming Accounts", 'The button "Fetch All Organizations" in the settings starts the same fetch.')
+def test_a_button_fetches_all_organizations(world: World, door: FlaskClient) -> None:
+    acme = add_acme(world)
+
+    press(door, "/orgFetchAll")
+    world.work()
+
+    assert list(world.accounts()) == [acme]

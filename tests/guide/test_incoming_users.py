@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
+from flask.testing import FlaskClient
 
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from pipeline.tasks.webhooks import ensure_webhooks
 from tests.deliveries import deliver, listen
-from tests.guide.people import add_acme, add_ada, in_hull, told
+from tests.guide.people import add_acme, add_ada, in_hull, press, told
 from tests.journeys.people import fill
 from tests.world import World
 
@@ -311,3 +312,13 @@ def test_created_by_webhook(world: World) -> None:
 
     marked = {number: user.get("pipedrive/created_by_webhook") for number, user in world.users().items()}
     assert marked == {before: None, after: True}
+
+
+@pytest.mark.guide("Incoming Users", 'The button "Fetch All Persons" in the settings starts the same fetch.')
+def test_a_button_fetches_all_persons(world: World, door: FlaskClient) -> None:
+    ada = add_ada(world)
+
+    press(door, "/personFetchAll")
+    world.work()
+
+    assert list(world.users()) == [ada]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from db.connector import Connector, get_connector, settings_history
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.authorising import Person, installed_app
 from tests.deliveries import deliver, listen
-from tests.guide.people import add_ada, fetch_all
+from tests.guide.people import add_ada, fetch_all, press
 from tests.world import World
 
 
@@ -120,4 +121,24 @@ def test_fetch_all_sends_everything_again(world: World) -> None:
     fetch_all(world)
 
     assert seen >= 2
+    assert world.hull.received.count == 2 * seen
+
+
+@pytest.mark.guide(
+    "I didn't get any updates from recently updated Persons or Organizations into Hull",
+    'The buttons "Fetch All Persons" and "Fetch All Organizations" do that; pressed while a fetch is under way, they say'
+    " so.",
+)
+def test_the_buttons_send_everything_again(world: World, door: FlaskClient) -> None:
+    add_ada(world)
+    world.company.create_organization(name="Acme")
+    fetch_all(world)
+    seen = world.hull.received.count
+
+    press(door, "/orgFetchAll")
+    press(door, "/personFetchAll")
+    again = press(door, "/personFetchAll")
+    world.work()
+
+    assert "under way already" in again["message"]
     assert world.hull.received.count == 2 * seen

@@ -11,10 +11,11 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, create_engine, delete, make_url, select, text
@@ -26,10 +27,13 @@ from db.connector import Connector, add_settings, keep_credential
 from db.delivery import Delivery
 from db.migrate import migrate
 from db.session import engine, transaction, use_database
-from pipeline import embedded, settings
+from pipeline import embedded, settings, wiring
 from pipeline.settings import Settings
 from pipeline.vault import Vault
 from pipeline.web.app import create_app
+
+if TYPE_CHECKING:
+    from tests.integration.web.notifying import Hull, KeyServer
 
 LOCAL = "postgresql+psycopg2://postgres@127.0.0.1/postgres"
 
@@ -57,6 +61,29 @@ class House:
     def deliveries(self) -> list[Delivery]:
         with transaction() as session:
             return list(session.scalars(select(Delivery).order_by(Delivery.id)))
+
+    def rows(self, query: str, **values: Any) -> list[Any]:
+        """Ask the database."""
+        with transaction() as session:
+            return list(session.execute(text(query), values).all())
+
+    def change_rows(self, statement: str, **values: Any) -> None:
+        """Change the database behind everybody's back."""
+        with transaction() as session:
+            session.execute(text(statement), values)
+
+    def run_errands(self) -> list[str]:
+        """Carry out what is due, as workers do; what Celery is told of those that did not go well."""
+        from pipeline.tasks.errand_runs import run_errand  # noqa: PLC0415 - Celery reads its settings when imported
+        from pipeline.tasks.stage import StageFailed  # noqa: PLC0415
+
+        told = []
+        for row in self.rows("SELECT id FROM errands WHERE state = 'due' AND due_at <= now() ORDER BY id"):
+            try:
+                run_errand(row.id, "test")
+            except StageFailed as failed:
+                told.append(str(failed).partition(":")[0])
+        return told
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +164,28 @@ def house(environment: Settings) -> House:
     woken: list[str] = []
     app = create_app(wake=lambda: woken.append("dispatch"))
     return House(app=app, client=app.test_client(), acme=acme, woken=woken)
+
+
+@pytest.fixture(scope="session")
+def private() -> RSAPrivateKey:
+    return generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture
+def keys(private: RSAPrivateKey) -> Iterator[KeyServer]:
+    from tests.integration.web.notifying import KeyServer  # noqa: PLC0415 - it needs what stands here
+
+    server = KeyServer(private)
+    wiring.use_http(lambda: server.session)
+    yield server
+    wiring.use_http(None)
+
+
+@pytest.fixture
+def hull(keys: KeyServer, house: House, private: RSAPrivateKey) -> Hull:
+    from tests.integration.web.notifying import Hull  # noqa: PLC0415
+
+    return Hull(house, private)
 
 
 def add_connector(session: Session, environment: Settings, id_: str, name: str, secrets: dict[str, str]) -> int:

@@ -4,94 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from structlog.testing import capture_logs
-from werkzeug.test import TestResponse
 
-from db.session import use_database
-from pipeline import wiring
+from db.session import transaction, use_database
+from pipeline.tasks.folding import fold_deliveries
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, House
-from tests.wsgi_adapter import session_for
-
-KEY_URL = "https://keys.hullapp.test/key"
-NEXT = {"flow_control": {"type": "next"}}
-RETRY = {"type": "retry", "size": 10, "in": 1000, "in_time": 10}
-
-
-class KeyServer:
-    """Serves the public key of Hull by POST; counts how often it was asked."""
-
-    def __init__(self, private: RSAPrivateKey) -> None:
-        self.answer = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        self.status = "200 OK"
-        self.asked = 0
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        self.asked += environ["REQUEST_METHOD"] == "POST"
-        start_response(self.status, [("Content-Type", "text/plain")])
-        return [self.answer]
-
-
-@pytest.fixture(scope="module")
-def private() -> RSAPrivateKey:
-    return generate_private_key(public_exponent=65537, key_size=2048)
-
-
-@pytest.fixture
-def keys(private: RSAPrivateKey) -> Iterator[KeyServer]:
-    server = KeyServer(private)
-    wiring.use_http(lambda: session_for({"https://keys.hullapp.test": server}))
-    yield server
-    wiring.use_http(None)
-
-
-@pytest.fixture
-def hull(keys: KeyServer, house: House, private: RSAPrivateKey) -> Hull:
-    return Hull(house, private)
-
-
-class Hull:
-    """Posts notifications as Hull does."""
-
-    def __init__(self, house: House, private: RSAPrivateKey) -> None:
-        self._house = house
-        self._private = private
-
-    def headers(self, notification_id: str = "n-1", **changed: str | None) -> dict[str, str]:
-        token = jwt.encode({"jti": notification_id, "iat": int(time.time())}, self._private, algorithm="RS256")
-        given: dict[str, str | None] = {
-            "X-Hull-Smart-Notifier": "true",
-            "X-Hull-Smart-Notifier-Signature-Version": "v1",
-            "X-Hull-Smart-Notifier-Signature": token,
-            "X-Hull-Smart-Notifier-Signature-Public-Key-Url": KEY_URL,
-        }
-        given |= {f"X-Hull-Smart-Notifier{name.replace('_', '-')}": value for name, value in changed.items()}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def post(self, body: Any, headers: dict[str, str] | None = None) -> TestResponse:
-        data = body if isinstance(body, bytes) else json.dumps(body)
-        return self._house.client.post("/smart-notifier", data=data, headers=headers or self.headers())
-
-
-def notification(**changed: Any) -> dict[str, Any]:
-    body = {
-        "notification_id": "n-1",
-        "configuration": {"id": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]},
-        "kraken": {"retries": 0},
-        "channel": "user:update",
-        "connector": {"id": ACME, "private_settings": {"access_token": "canary-access"}},
-        "segments": [],
-        "accounts_segments": [],
-        "is_export": False,
-        "messages": [{"message_id": "m1", "user": {"id": "5f0000000000000000000001", "email": "canary@acme.test"}}],
-    }
-    return {name: value for name, value in {**body, **changed}.items() if value is not ...}
+from tests.integration.web.notifying import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification
 
 
 @pytest.mark.parametrize("channel", ["user:update", "account:update"])
@@ -121,12 +43,24 @@ def test_the_same_notification_again_is_next_and_not_stored_again(hull: Hull, ho
     assert keys.asked == 1
 
 
-@pytest.mark.parametrize("channel", ["ship:update", "segment:update", "users_segment:delete", "anything"])
-def test_other_channels_are_answered_next_and_not_kept(hull: Hull, house: House, channel: str) -> None:
-    answer = hull.post(notification(channel=channel))
+@pytest.mark.parametrize("channel", ["segment:update", "users_segment:delete", "accounts_segment:update"])
+def test_segments_are_answered_next_and_not_kept(hull: Hull, house: House, channel: str) -> None:
+    answer = hull.post(notification(channel=channel, messages=[{"id": "s1", "name": "VIP"}]))
 
     assert (answer.status_code, answer.json) == (200, NEXT)
-    assert house.deliveries() == []
+    assert (house.deliveries(), house.woken) == ([], [])
+
+
+@pytest.mark.parametrize("channel", ["anything", "user:delete", "segment:update:x", "x" * 500, "\u0000\n"])
+def test_a_channel_nobody_knows_is_next_as_well_and_says_so(hull: Hull, house: House, channel: str) -> None:
+    answer = hull.post(notification(channel=channel))
+
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert answer.json["flow_control"] == {"type": "next", "size": 10, "in": 5, "in_time": 10}
+    assert answer.json["error"]["code"] == "HULL_ERR_MISSING_CHANNEL"
+    assert len(answer.text) < 300
+    assert (house.deliveries(), house.woken) == ([], [])
 
 
 REFUSED = [
@@ -165,6 +99,88 @@ def test_what_is_not_proven_to_be_hulls_is_refused_with_hulls_own_code(
     assert answer.json["flow_control"] == RETRY
     assert answer.json["error"]["code"] == code
     assert house.deliveries() == []
+
+
+def symmetric(secret: bytes) -> str:
+    """A token that takes the public key, or nothing at all, for a shared secret."""
+    import base64  # noqa: PLC0415 - PyJWT refuses to make such a token
+    import hashlib  # noqa: PLC0415
+    import hmac  # noqa: PLC0415
+
+    def encode(part: Any) -> bytes:
+        return base64.urlsafe_b64encode(part if isinstance(part, bytes) else json.dumps(part).encode()).rstrip(b"=")
+
+    signed = encode({"alg": "HS256", "typ": "JWT"}) + b"." + encode({"jti": "n-1", "iat": int(time.time())})
+    return (signed + b"." + encode(hmac.new(secret, signed, hashlib.sha256).digest())).decode()
+
+
+@pytest.mark.parametrize("forged", ["none", "secret", "public key", "expired", "not yet", "no jti", "other jti"])
+def test_a_forged_token_proves_nothing(hull: Hull, house: House, keys: KeyServer, forged: str) -> None:
+    now = int(time.time())
+    token = {
+        "none": lambda: jwt.encode({"jti": "n-1"}, None, algorithm="none"),
+        "secret": lambda: symmetric(SECRETS["hull_secret"].encode()),
+        "public key": lambda: symmetric(keys.answer),
+        "expired": lambda: hull.token(jti="n-1", exp=now - 3600),
+        "not yet": lambda: hull.token(jti="n-1", nbf=now + 3600),
+        "no jti": hull.token,
+        "other jti": lambda: hull.token(jti="n-2"),
+    }[forged]()
+
+    answer = hull.post(notification(), hull.headers(_Signature=token))
+
+    assert (answer.status_code, answer.json and answer.json["error"]["code"]) == (400, "INVALID_SIGNATURE")
+    assert house.deliveries() == []
+
+
+def test_a_key_of_another_host_is_never_asked_for(hull: Hull, keys: KeyServer) -> None:
+    asked: list[str] = []
+
+    def stranger(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked.append(environ["HTTP_HOST"])
+        start_response("200 OK", [])
+        return [keys.answer]
+
+    for origin in ("https://evil.test", "http://169.254.169.254"):
+        keys.reach(origin, stranger)
+    for url in ("https://evil.test/key", "http://169.254.169.254/key", "https://keys.hullapp.test@evil.test/key"):
+        answer = hull.post(notification(), hull.headers(_Signature_Public_Key_Url=url))
+        assert answer.json is not None
+        assert answer.json["error"]["code"] == "INVALID_CERTIFICATE"
+
+    assert (asked, keys.asked) == ([], 0)
+
+
+def test_a_message_without_an_id_is_named_and_its_neighbours_are_taken(hull: Hull, house: House) -> None:
+    others = [{"user": {}}, {"user": None}, {}, "text", {"user": {"id": 7}}]
+    hull.post(notification(messages=[*others, *notification()["messages"]]))
+
+    with transaction() as session:
+        fold_deliveries(session)
+
+    [delivery] = house.deliveries()
+    assert (delivery.state, delivery.reason) == ("folded", "no_hull_id")
+    assert [tuple(row) for row in house.rows("SELECT record_id, entity FROM changes")] == [
+        ("5f0000000000000000000001", "person")
+    ]
+    assert len(house.rows("SELECT 1 FROM sync_events WHERE reason = 'no_hull_id'")) == len(others)
+
+
+def test_a_thousand_messages_are_one_delivery(hull: Hull, house: House) -> None:
+    messages = [{"user": {"id": f"{number:024x}", "email": f"u{number}@acme.test"}} for number in range(1000)]
+
+    assert hull.post(notification(messages=messages)).json == NEXT
+
+    assert len(house.deliveries()) == 1
+
+
+def test_hull_is_slowed_down_while_what_it_told_waits(hull: Hull, house: House) -> None:
+    for number in range(12):
+        last = hull.notify(notification_id=f"n-{number}").json
+
+    assert last == {"flow_control": {"type": "next", "size": 100, "in": 1_000}}
+    house.change_rows("UPDATE deliveries SET state = 'folded'")
+    assert hull.notify(notification_id="later").json == NEXT
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from db.batch import Batch
 from db.change import Change
 from db.connector import Connector, Credential, add_settings, keep_fields
 from db.delivery import Delivery
+from db.errand import Errand
 from db.failure import NewFailure, keep_failures
 from db.run import Run
 from db.schedule import set_schedule
@@ -56,6 +57,12 @@ def add_delivery(connector_key: int, age_s: float) -> None:
     values = {"connector_key": connector_key, "source": "hull", "key": "k", "body": b"{}"}
     with transaction() as session:
         session.execute(insert(Delivery).values(**values, received_at=received_at))
+
+
+def add_errand(connector_key: int, age_s: float) -> None:
+    due_at = func.now() - timedelta(seconds=age_s)
+    with transaction() as session:
+        session.execute(insert(Errand).values(connector_key=connector_key, kind="export", key="k", due_at=due_at))
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -102,7 +109,7 @@ def test_it_is_ready_when_everything_answers_and_nothing_is_overdue(house: House
 
 
 @pytest.mark.usefixtures("broker")
-@pytest.mark.parametrize("add", [add_change, add_batch, add_delivery])
+@pytest.mark.parametrize("add", [add_change, add_batch, add_delivery, add_errand])
 def test_it_is_not_ready_while_due_work_finds_no_worker(house: House, add: Callable[[int, float], None]) -> None:
     add(house.acme, 600)
 
@@ -323,12 +330,23 @@ def test_the_manifest_is_served_as_json(house: House) -> None:
 def test_every_route_the_manifest_names_exists(house: House) -> None:
     manifest = house.client.get("/manifest.json").json
     assert manifest is not None
-    named = [manifest["admin"], "/" + manifest["readme"]]
-    named += [row["url"] for name in ("subscriptions", "statuses") for row in manifest[name]]
+    named = [manifest["admin"], *("/" + manifest[name] for name in ("readme", "logo", "picture"))]
+    named += [row["url"] for name in ("subscriptions", "statuses", "json") for row in manifest[name]]
+    named += [row["url"] for row in manifest["private_settings"] if "url" in row]
+    named += [
+        row["options"]["loadOptions"] for row in manifest["private_settings"] if "loadOptions" in row.get("options", {})
+    ]
 
     rules = {rule.rule for rule in house.app.url_map.iter_rules()}
 
     assert set(named) <= rules
+    assert len(named) > 12
+
+
+def test_the_logo_is_a_picture(house: House) -> None:
+    with house.client.get("/logo.png") as answer:
+        assert (answer.status_code, answer.mimetype) == (200, "image/png")
+        assert answer.data.startswith(b"\x89PNG\r\n")
 
 
 def test_the_guide_is_served_where_it_is_installed(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.web.manifest import SECTIONS, SETTINGS, manifest
+from pipeline.web.manifest import SECTIONS, manifest
+from pipeline.web.manifest_settings import SETTINGS
 
 
 def test_every_setting_is_described_and_none_that_does_not_exist() -> None:
@@ -12,7 +13,7 @@ def test_every_setting_is_described_and_none_that_does_not_exist() -> None:
 
 
 def test_every_setting_stands_in_one_section() -> None:
-    placed = [name for _, names in SECTIONS for name in names]
+    placed = [name for _, names, _ in SECTIONS for name in names]
 
     assert sorted(placed) == sorted(SETTINGS)
 
@@ -27,7 +28,26 @@ def test_the_button_that_connects_leads_to_our_door() -> None:
     offered = manifest()
 
     assert [row["url"] for row in offered["private_settings"] if row.get("format") == "oauth"] == ["/auth"]
-    assert offered["settings_sections"][0] == {"title": "Credentials", "properties": ["oauth"]}
+    credentials = offered["settings_sections"][0]
+    assert (credentials["title"], credentials["properties"]) == ("Credentials", ["private_settings.oauth"])
+
+
+def test_every_button_stands_in_a_section() -> None:
+    offered = manifest()
+    buttons = [f"json.{row['name']}" for row in offered["json"] if row.get("format") == "action"]
+
+    assert sorted(buttons) == ["json.fetch_all_orgs", "json.fetch_all_persons"]
+    assert set(buttons) <= {name for section in offered["settings_sections"] for name in section["properties"]}
+
+
+def test_it_asks_for_the_channels_of_the_connector_it_replaces_and_offers_send_to() -> None:
+    offered = manifest()
+    (subscription,) = offered["subscriptions"]
+    channels = [row["channel"] for row in subscription["channels"]]
+
+    assert {"user:update", "account:update", "ship:update"} < set(channels)
+    assert subscription["conditions"]["channels"]["only"] == channels
+    assert {"batch", "batch-accounts", "kraken-exports"} <= set(offered["tags"])
 
 
 def test_its_claims_offer_only_what_the_settings_accept() -> None:

@@ -1,0 +1,155 @@
+"""How an errand runs: claim, carry out, and one place where an error becomes an outcome; `pipeline.tasks.stage` is its model."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Final
+
+from celery import Task
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from structlog.contextvars import bind_contextvars
+
+from db import errand as errands
+from db import failure as failures
+from db import sync_event as events
+from db.errand import ClaimedErrand
+from db.session import transaction
+from pipeline.domain.kinds import Direction
+from pipeline.domain.reasons import describe
+from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
+from pipeline.settings import settings
+from pipeline.tasks import adoption, exports, hull_settings
+from pipeline.tasks.app import app
+from pipeline.tasks.errands import ADOPTION, EXPORT, SETTINGS, TASK
+from pipeline.tasks.errors import classify
+from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
+from pipeline.telemetry import logger
+
+HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
+    SETTINGS: hull_settings.take_over,
+    EXPORT: exports.carry_out,
+    ADOPTION: adoption.adopt,
+}
+EVENTS: Final = {
+    SETTINGS: "connector.settings.error",
+    EXPORT: "outgoing.job.error",
+    ADOPTION: "connector.adoption.error",
+}
+
+
+@app.task(name=TASK, bind=True)
+def run(self: Task, errand_id: int) -> None:
+    run_errand(errand_id, self.request.id)
+
+
+def run_errand(errand_id: int, task_id: str | None) -> None:
+    """Carry out one errand; one that is done, or at work elsewhere, is left alone.
+
+    Raises: StageFailed, so that Flower shows why.
+    """
+    with transaction() as session:
+        errand = errands.claim(session, errand_id, lease_s=settings().lease_s)
+    if errand is None:
+        return
+    bind_contextvars(errand_id=errand.id, attempt=errand.attempts)
+    try:
+        if errand.attempts > MAX_ATTEMPTS:
+            raise PipelineError("worker_lost", f"started {errand.attempts - 1} times and never ended")
+        with _lease_kept(errand):
+            HANDLERS[errand.kind](errand)
+    except LostLease:
+        logger().warning("errand.lease_lost", kind=errand.kind)
+    except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
+        raise StageFailed(f"{_settle(errand, error, task_id)}: errand {errand_id}, {errand.kind}") from None
+
+
+@contextmanager
+def _lease_kept(errand: ClaimedErrand) -> Iterator[None]:
+    """Extend the lease every third of its length for as long as the errand is at work."""
+    lease_s = settings().lease_s
+    ended = Event()
+
+    def keep() -> None:
+        while not ended.wait(lease_s / 3):
+            try:
+                with transaction() as session:
+                    errands.extend_lease(session, errand, lease_s)
+            except DBAPIError:
+                logger().warning("errand.lease_not_extended")
+
+    Thread(target=keep, name="lease", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _settle(errand: ClaimedErrand, error: Exception, task_id: str | None) -> str:
+    """Decide what becomes of the errand, and write it down; returns the reason code."""
+    cause = classify(error)
+    try:
+        with transaction() as session:
+            if isinstance(cause, Retryable) and errand.attempts < MAX_ATTEMPTS:
+                wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(errand.attempts)
+                errands.put_off(session, errand, wait_s)
+                logger().warning("errand.retry", kind=errand.kind, reason=cause.reason, wait_s=round(wait_s, 1))
+            else:
+                _give_up(session, errand, cause, error, task_id)
+    except LostLease as lost:
+        return lost.reason
+    except Exception as worse:  # noqa: BLE001 - the lease runs out, and the sweep finds the errand again
+        logger().error("errand.not_settled", kind=errand.kind, reason=classify(worse).reason)
+    return cause.reason
+
+
+def _give_up(
+    session: Session, errand: ClaimedErrand, cause: PipelineError, error: Exception, task_id: str | None
+) -> None:
+    """Kept as a Failure whose replay begins anew; of a connector that never came to be there is nothing to keep."""
+    name = EVENTS[errand.kind]
+    logger().error(name, reason=cause.reason, detail=cause.detail, advice=describe(cause.reason))
+    if errand.connector_key is None:
+        errands.end(session, errand, "refused", cause.reason)
+        return
+    errands.end(session, errand, "failed", cause.reason)
+    failures.keep_failures(session, [_failure(errand, errand.connector_key, cause, error, task_id)])
+    event = events.NewEvent(
+        connector_key=errand.connector_key,
+        event=name,
+        entity="",
+        cause=errand.kind,
+        reason=cause.reason,
+        detail=cause.detail,
+    )
+    events.log_events(session, [event])
+    if isinstance(cause, ConfigurationError):
+        pause_connector(session, errand.connector_key, Direction.OUTGOING, cause)
+
+
+def _failure(
+    errand: ClaimedErrand, connector_key: int, cause: PipelineError, error: Exception, task_id: str | None
+) -> failures.NewFailure:
+    ours = cause.reason == "internal_error"
+    return failures.NewFailure(
+        connector_key=connector_key,
+        kind="control",
+        subject=subject_of(errand),
+        direction=Direction.OUTGOING,
+        entity="",
+        record_id=str(errand.id),
+        stage=TASK,
+        reason=cause.reason,
+        detail=cause.detail,
+        traceback="".join(traceback.format_exception(error)) if ours else None,
+        attempts=errand.attempts,
+        task_id=task_id,
+    )
+
+
+def subject_of(errand: ClaimedErrand) -> str:
+    """Settings fail as one thing, however often they were saved; each file is one of its own."""
+    return failures.control_subject(errand.kind if errand.kind == SETTINGS else f"{errand.kind}:{errand.id}")

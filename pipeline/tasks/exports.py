@@ -1,0 +1,174 @@
+"""Fetches a file of Users or Accounts that a person chose in Hull, and folds its records into changes, 100 at a time.
+
+Whoever asks hears "ok" once the errand stands in the database. A worker then reads the file; killed midway, or after some
+minutes by its own choice, it goes on behind the lines that are folded already. Folding twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.orm import Session
+
+from db import errand as errands
+from db import failure as failures
+from db import sync_event as events
+from db.errand import ClaimedErrand
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.errors import Rejected
+from pipeline.tasks import control
+from pipeline.tasks.errands import EXPORT, secret_of
+from pipeline.tasks.errands import ask as ask_errand
+from pipeline.tasks.outgoing_changes import fold_messages_of
+from pipeline.telemetry import logger
+from pipeline.transform.exports import FORMATS, Record, message_of, read_records
+from pipeline.transform.hull_reports import hull_id_of
+
+CHUNK: Final = 100
+SLICE_S: Final = 120.0
+"""A task may take four minutes: after this the rest of the file is left to the next one."""
+LONGEST_S: Final = 6 * 3600.0
+MAX_BYTES: Final = 1024**3
+NAMED: Final = 100
+"""Broken lines of one file that get an event each; what is more is counted."""
+
+
+class Order(BaseModel):
+    """What is to be fetched. segments: id → segment, as Hull told them along."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str = Field(repr=False)
+    form: str
+    entity: Entity
+    segments: dict[str, dict[str, Any]] = {}
+    segment_id: str | None = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What this worker has seen of the file."""
+
+    folded: int = 0
+    broken: int = 0
+
+
+def ask(connector_key: int, order: Order) -> None:
+    """Write an export down; the same file is not fetched twice at once.
+
+    Raises: Rejected("export_malformed"), Rejected("export_host_refused"); the connector's events tell of both.
+    """
+    try:
+        if order.form not in FORMATS:
+            raise Rejected("export_malformed", "its format is neither json nor csv")
+        wiring.export_downloads().check(order.url)
+    except Rejected as refused:
+        with transaction() as session:
+            _tell(session, connector_key, "outgoing.job.error", [refused])
+        raise
+    text = order.model_dump_json()
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    with transaction() as session:
+        ask_errand(session, EXPORT, f"{connector_key}:{digest}", connector_key=connector_key, secret=text)
+
+
+def carry_out(errand: ClaimedErrand) -> None:
+    """Fetch the file and fold it, or as much of it as this task has time for.
+
+    Raises: Rejected, Retryable.
+    """
+    order = _order(errand)
+    if time.time() - errand.created_at.timestamp() > LONGEST_S:
+        raise Rejected("export_gone", "it was not read to its end within hours")
+    ends_at, tally = time.monotonic() + SLICE_S, _Tally()
+    with wiring.export_downloads().open(order.url, max_bytes=MAX_BYTES) as file:
+        position = errand.progress if file.mark == errand.mark else 0
+        items = islice(read_records(file.pieces, order.form), position, None)
+        for chunk in _chunks(items):
+            position += len(chunk)
+            _fold(errand, order, chunk, tally, progress=(position, file.mark))
+            if time.monotonic() > ends_at:
+                with transaction() as session:
+                    errands.put_off(session, errand, 0.0, counted=False)
+                    after_commit(session, lambda: control.wake_control("dispatch"))
+                return
+    _finish(errand, order, position, tally)
+
+
+def _order(errand: ClaimedErrand) -> Order:
+    try:
+        return Order.model_validate_json(secret_of(errand))
+    except ValidationError:
+        raise Rejected("export_malformed", "what was kept of it cannot be read") from None
+
+
+def _chunks(items: Iterator[Record | Rejected]) -> Iterable[list[Record | Rejected]]:
+    while chunk := list(islice(items, CHUNK)):
+        yield chunk
+
+
+def _fold(
+    errand: ClaimedErrand, order: Order, chunk: list[Record | Rejected], tally: _Tally, *, progress: tuple[int, str]
+) -> None:
+    """Changes, events and how far it is, in one transaction under the token."""
+    messages, broken = {}, []
+    for item in chunk:
+        try:
+            if isinstance(item, Rejected):
+                raise item
+            messages[hull_id_of(item)] = message_of(item, order.entity, order.segments, order.segment_id)
+        except Rejected as refused:
+            broken.append(refused)
+    connector_key = errand.connector_key or 0
+    with transaction() as session:
+        row = errands.hold(session, errand)
+        rank = int(errand.created_at.timestamp() * 1000)  # what Hull told later is newer
+        fold_messages_of(
+            session, connector_key, order.entity, messages.values(), cause="export", is_export=True, rank=rank
+        )
+        name = event_name(Direction.OUTGOING, order.entity, Outcome.ERROR)
+        _tell(session, connector_key, name, broken[: max(0, NAMED - tally.broken)], order.entity)
+        row.progress, row.mark = progress
+        row.attempts = 0
+    tally.folded += len(messages)
+    tally.broken += len(broken)
+
+
+def _finish(errand: ClaimedErrand, order: Order, lines: int, tally: _Tally) -> None:
+    connector_key = errand.connector_key or 0
+    with transaction() as session:
+        errands.end(session, errand)
+        failures.close_subject(session, connector_key, failures.control_subject(f"{EXPORT}:{errand.id}"))
+        if more := tally.broken - NAMED:
+            rest = Rejected("export_line_broken", f"and {more} more lines") if more > 0 else None
+            _tell(session, connector_key, "outgoing.job.error", [rest] if rest else [], order.entity)
+        after_commit(session, lambda: control.wake_control("dispatch"))
+    logger().info(
+        "outgoing.job.success",
+        type=order.entity.hull,
+        job="export",
+        lines=lines,
+        records=tally.folded,
+        broken=tally.broken,
+    )
+
+
+def _tell(session: Session, connector_key: int, name: str, refused: list[Rejected], entity: str = "") -> None:
+    """An event and a log line each."""
+    for each in refused:
+        logger().warning(name, reason=each.reason, detail=each.detail)
+    told = [
+        events.NewEvent(
+            connector_key=connector_key, event=name, entity=entity, cause=EXPORT, reason=each.reason, detail=each.detail
+        )
+        for each in refused
+    ]
+    events.log_events(session, told)

@@ -1,0 +1,119 @@
+"""Takes over the settings as a person saved them in Hull. A notification only says that they may have changed: Hull is asked.
+
+What is compared is Hull's settings of now and of when they were last seen, so an edit made elsewhere meanwhile stays, unless the
+same setting was changed in Hull as well. Settings that make no sense are refused whole; those of before stay in force.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import errand as errands
+from db import failure as failures
+from db.connector import SettingsVersion
+from db.errand import ClaimedErrand
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import SettingsRefused, read_settings
+from pipeline.errors import PipelineError, Rejected, Retryable
+from pipeline.tasks.errands import SETTINGS
+from pipeline.tasks.errands import ask as ask_errand
+from pipeline.tasks.settings_change import find_unknown, known_settings, put_in_force
+from pipeline.telemetry import logger
+from pipeline.wiring import Wired
+
+AUTHOR = "hull"
+Document = dict[str, Any]
+
+
+def ask(session: Session, connector_key: int) -> None:
+    """Have Hull asked for the settings, once however often it is said."""
+    ask_errand(session, SETTINGS, str(connector_key), connector_key=connector_key)
+
+
+def take_over(errand: ClaimedErrand) -> None:
+    """Ask Hull, and put in force what was changed there.
+
+    Raises: Rejected("settings_refused") that names every mistake.
+    """
+    connector_key = errand.connector_key or 0
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key)
+    given = wired.hull.app().get("private_settings")
+    if not isinstance(given, dict):
+        raise Retryable("page_malformed", "Hull's answer holds no settings")
+    in_hull = known_settings(given)
+    if _names_new_fields(connector_key, in_hull):
+        _read_fields_anew(wired)
+    refused = None
+    with transaction() as session:
+        errands.hold(session, errand)
+        try:
+            _take(session, errand, in_hull)
+        except SettingsRefused as mistakes:
+            refused = mistakes.mistakes
+    if refused is not None:
+        raise Rejected("settings_refused", "; ".join(refused))
+
+
+def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Document:
+    """The settings in force with what was changed in Hull since it was last seen: set there, or taken away."""
+    before = seen or {}
+    changed = {name: value for name, value in in_hull.items() if name not in before or before[name] != value}
+    gone = before.keys() - in_hull.keys()
+    return {name: value for name, value in in_force.items() if name not in gone} | changed
+
+
+def _take(session: Session, errand: ClaimedErrand, in_hull: Document) -> None:
+    connector = connectors.lock_connector(session, errand.connector_key or 0)
+    before = connectors.settings_in_force(session, connector.key)
+    if connector.hull_settings != in_hull:
+        version = _change(session, before, merged(before.document, connector.hull_settings, in_hull))
+        connector.hull_settings = in_hull
+        if version.version != before.version:
+            after_commit(
+                session, lambda: logger().info("connector.settings.changed", version=version.version, by=AUTHOR)
+            )
+    failures.close_subject(session, connector.key, failures.control_subject(SETTINGS))
+    errands.end(session, errand)
+
+
+def _change(session: Session, before: SettingsVersion, document: Document) -> SettingsVersion:
+    """A field that went since it was mapped must not stand in the way of a change elsewhere; a new one that is none does.
+
+    Raises: SettingsRefused.
+    """
+    known = {
+        (setting, code)
+        for setting, code, _ in find_unknown(session, before.connector_key, read_settings(before.document))
+    }
+    unknown = find_unknown(session, before.connector_key, read_settings(document))
+    if new := [words for setting, code, words in unknown if (setting, code) not in known]:
+        raise SettingsRefused(new)
+    return put_in_force(session, before.connector_key, document, author=AUTHOR, force=True)
+
+
+def _names_new_fields(connector_key: int, in_hull: Document) -> bool:
+    """Whether a field is named that was not there when Pipedrive's fields were last read."""
+    try:
+        chosen = read_settings(in_hull)
+    except SettingsRefused:
+        return False
+    with transaction() as session:
+        return bool(find_unknown(session, connector_key, chosen))
+
+
+def _read_fields_anew(wired: Wired) -> None:
+    """As far as Pipedrive can be asked: what is not known then is named as a mistake."""
+    try:
+        rows = {entity: wired.pipedrive.fields(entity) for entity in Entity}
+    except PipelineError as unwell:
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
+        return
+    with transaction() as session:
+        for entity, found in rows.items():
+            connectors.keep_fields(session, wired.key, entity, found)

@@ -1,0 +1,140 @@
+"""Changes the settings of a connector: refused whole with every mistake named, or in force with all that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Any, Final
+
+from celery.schedules import ParseException
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import connector as connectors
+from db.connector import Connector, SettingsVersion
+from db.session import transaction
+from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
+from pipeline.tasks import backfill, schedules
+from pipeline.transform.field_definitions import read_field_definitions
+from pipeline.transform.field_sources import find_source, is_listed
+from pipeline.transform.record_shapes import SYSTEM
+
+MAPPED: Final[Mapping[str, Entity]] = {
+    "user_claims": Entity.PERSON,
+    "incoming_user_attributes": Entity.PERSON,
+    "outgoing_user_attributes": Entity.PERSON,
+    "account_claims": Entity.ORGANIZATION,
+    "incoming_account_attributes": Entity.ORGANIZATION,
+    "outgoing_account_attributes": Entity.ORGANIZATION,
+}
+"""Settings whose rows name Pipedrive fields, and whose fields they are."""
+
+
+def change_settings(connector: Connector, document: Any, author: str, *, force: bool = False) -> SettingsVersion:
+    """Put a new version of the settings in force; an equal document makes none and returns the one in force.
+
+    force  take over codes that Pipedrive does not know
+    Raises: SettingsRefused naming every mistake.
+    """
+    with transaction() as session:
+        return put_in_force(session, connector.key, document, author=author, force=force)
+
+
+def put_in_force(
+    session: Session, connector_key: int, document: Any, *, author: str, force: bool = False
+) -> SettingsVersion:
+    """The same as part of a transaction."""
+    chosen = read_settings(document)
+    mistakes, unknown = find_mistakes(session, connector_key, chosen)
+    if mistakes or (unknown and not force):
+        raise SettingsRefused(mistakes + ([] if force else unknown))
+    written = chosen.model_dump(mode="json", exclude_unset=True)
+    history = connectors.settings_history(session, connector_key)
+    if history and history[0].document == written:
+        return history[0]
+    schedules.plan(session, connectors.get_connector(session, connector_key), chosen)
+    if not history or _day(read_settings(history[0].document)) != _day(chosen):
+        batches.try_now(session, connector_key)
+    version = connectors.add_settings(session, connector_key, written, author=author)
+    if history:
+        backfill.carry_over(session, connector_key, read_settings(history[0].document), chosen)
+    return version
+
+
+def known_settings(private_settings: object) -> dict[str, Any]:
+    """What Hull keeps for the connector, less what we have no name for: tokens, empty values, switches of other connectors."""
+    given = private_settings if isinstance(private_settings, dict) else {}
+    known = {name: given[name] for name in ConnectorSettings.model_fields if given.get(name) is not None}
+    for name in MAPPED.keys() & known.keys():
+        if isinstance(known[name], list):
+            known[name] = [_pair(row) for row in known[name]]
+    return {"link_users_in_hull": True, **known}
+
+
+def find_mistakes(session: Session, connector_key: int, chosen: ConnectorSettings) -> tuple[list[str], list[str]]:
+    """(mistakes, codes that Pipedrive does not know as far as the field definitions say)."""
+    mistakes = []
+    try:
+        if chosen.full_fetch_cron not in ("", NIGHTLY):
+            schedules.next_time(chosen.full_fetch_cron, datetime.now(UTC))
+    except (ValueError, ParseException, RuntimeError):
+        mistakes.append(
+            f"full_fetch_cron: {chosen.full_fetch_cron!r} is not five cron fields (minute hour day month weekday, in "
+            "UTC) that ever come due, as 15 2 * * * does, nor `nightly`, nor empty for never"
+        )
+    return mistakes, [words for _, _, words in find_unknown(session, connector_key, chosen)]
+
+
+def find_unknown(session: Session, connector_key: int, chosen: ConnectorSettings) -> list[tuple[str, str, str]]:
+    """(setting, code, what to say of it) of every field that Pipedrive does not know, as far as its definitions say."""
+    return [
+        (setting, row.service, f"{setting}.{position}.service: {complaint}")
+        for setting, entity in MAPPED.items()
+        if setting in chosen.model_fields_set and (catalog := _catalog(session, connector_key, entity)) is not None
+        for position, row in enumerate(getattr(chosen, setting))
+        if (complaint := _unknown_code(row.service, catalog))
+    ]
+
+
+def _day(chosen: ConnectorSettings) -> tuple[int, float]:
+    """What decides how long a fetch waits for the next day."""
+    return chosen.daily_tokens, chosen.live_reserve
+
+
+def _pair(row: Any) -> Any:
+    """A row of Hull's tables may carry switches of other connectors, `overwrite` for one."""
+    return {name: row[name] for name in ("hull", "service") if name in row} if isinstance(row, dict) else row
+
+
+def _catalog(session: Session, connector_key: int, entity: Entity) -> FieldCatalog | None:
+    fields = connectors.find_fields(session, connector_key, entity)
+    return FieldCatalog.of(entity, read_field_definitions(fields.rows)) if fields else None
+
+
+def _unknown_code(code: str, catalog: FieldCatalog) -> str | None:
+    """What to say of a code that leads nowhere, with the fields that may have been meant."""
+    source = find_source(code, catalog)
+    if source is not None and is_listed(source, catalog):
+        return None
+    meant = _close_to(code, catalog)
+    suggestion = f"; did you mean {' or '.join(meant)}?" if meant else ""
+    return f"Pipedrive has no {catalog.entity.value.capitalize()} field {code!r}{suggestion}"
+
+
+def _close_to(code: str, catalog: FieldCatalog) -> list[str]:
+    """Codes that look alike, or whose field's name does."""
+    named = {each.name.lower(): each.code for each in catalog.by_code.values()}
+    spelled = {each: each for each in (*SYSTEM[catalog.entity], *catalog.by_code)}
+    choices = {**named, **spelled}
+    close = get_close_matches(code.lower().replace("_", " "), named, n=2, cutoff=0.75)
+    close += get_close_matches(code, spelled, n=2, cutoff=0.7)
+    meant = list(dict.fromkeys(choices[each] for each in close))[:3]
+    return [_with_name(each, catalog) for each in meant]
+
+
+def _with_name(code: str, catalog: FieldCatalog) -> str:
+    definition = catalog.find(code)
+    return f"{code} ({definition.name})" if definition and definition.is_custom else code

@@ -1,0 +1,142 @@
+"""Reads a file of Users or Accounts that Hull exports: a record to a line of JSON, or a row of CSV, under its attributes' names.
+
+A line that is none is told as an error with its number, and the others go on.
+Source: packages/hull/src/utils/extract-stream.js and packages/hull/src/handlers/batch-handler of
+https://github.com/hull/hull-connectors
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from typing import Any, Final
+
+from pipeline.domain.kinds import Entity
+from pipeline.domain.lenient_json import read_lenient
+from pipeline.errors import Rejected
+
+FORMATS: Final = ("json", "csv")
+MAX_LINE_BYTES: Final = 1024 * 1024
+MAX_DEPTH: Final = 32
+_LISTS: Final = frozenset({"segment_ids", "anonymous_ids"})
+
+Record = dict[str, Any]
+
+
+def read_records(pieces: Iterable[bytes], form: str) -> Iterator[Record | Rejected]:
+    """One item for each line that is not empty: the record, or what is wrong with it."""
+    lines = split_lines(pieces)
+    return _read_rows(lines) if form == "csv" else _read_json_lines(lines)
+
+
+def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines of a stream, of which only one is held at a time. Of one that is too long its beginning is given."""
+    held = bytearray()
+    for piece in pieces:
+        *whole, rest = piece.split(b"\n")
+        for line in whole:
+            held += line[: MAX_LINE_BYTES + 1 - len(held)]
+            yield bytes(held)
+            held.clear()
+        held += rest[: MAX_LINE_BYTES + 1 - len(held)]
+    if held:
+        yield bytes(held)
+
+
+def message_of(record: Record, entity: Entity, segments: Mapping[str, Any], segment_id: str | None) -> Record:
+    """What a notification would say of the record, sent by hand.
+
+    segments    id → segment, as far as they were told along
+    segment_id  the one the selection was made by
+    """
+    ids = record.get("segment_ids")
+    names = [name for name in ids if isinstance(name, str)] if isinstance(ids, list) else []
+    if segment_id and segment_id not in names:
+        names.append(segment_id)
+    held = [segments.get(name, {"id": name}) for name in names]
+    if entity is Entity.ORGANIZATION:
+        return {"account": record, "account_segments": held, "is_export": True}
+    account = record.get("account")
+    user = {name: value for name, value in record.items() if name != "account"}
+    return {"user": user, "account": account if isinstance(account, dict) else {}, "segments": held, "is_export": True}
+
+
+def _read_json_lines(lines: Iterable[bytes]) -> Iterator[Record | Rejected]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield _read_json(line, number)
+
+
+def _read_json(line: bytes, number: int) -> Record | Rejected:
+    if len(line) > MAX_LINE_BYTES:
+        return _broken(number, "it is too long")
+    try:
+        value = read_lenient(line)
+    except (ValueError, RecursionError):
+        return _broken(number, "it is no JSON")
+    if not isinstance(value, dict):
+        return _broken(number, "it is no object")
+    return _broken(number, "it is nested too deep") if _depth(value) > MAX_DEPTH else value
+
+
+def _read_rows(lines: Iterable[bytes]) -> Iterator[Record | Rejected]:
+    """By the names of the first row. An empty cell says nothing: whether it stands for null no CSV tells."""
+    rows = csv.reader(f"{line.decode('utf-8', 'replace')}\n" for line in lines)
+    names: list[str] | None = None
+    for number in count(1):
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield _broken(number, "it is no row")
+            continue
+        if names is None:
+            names = [name.lstrip("\ufeff").strip() for name in row]
+        elif any(row):
+            yield _read_row(names, row, number)
+
+
+def _read_row(names: list[str], row: list[str], number: int) -> Record | Rejected:
+    if len(row) != len(names):
+        return _broken(number, f"{len(row)} cells under {len(names)} names")
+    record: Record = {}
+    for name, cell in zip(names, row, strict=True):
+        if not (name and cell):
+            continue
+        of_account = name.startswith("account.")
+        holder = record.setdefault("account", {}) if of_account else record
+        if isinstance(holder, dict):
+            key = name.removeprefix("account.")
+            holder[key] = _read_list(cell) if key in _LISTS else cell
+    return record
+
+
+def _read_list(cell: str) -> list[Any]:
+    if cell.startswith("["):
+        try:
+            value = json.loads(cell)
+        except ValueError:
+            value = None
+        if isinstance(value, list):
+            return value
+    return [part.strip() for part in cell.split(",") if part.strip()]
+
+
+def _broken(number: int, why: str) -> Rejected:
+    return Rejected("export_line_broken", f"line {number}: {why}")
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        level = [
+            child
+            for each in level
+            for child in (each.values() if isinstance(each, dict) else each)
+            if isinstance(child, dict | list)
+        ]
+    return depth

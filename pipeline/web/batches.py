@@ -1,0 +1,89 @@
+"""Hull's older way to send a selection: `POST /batch`, `/batch-accounts` name a file, which a worker fetches.
+
+The answer is `ok` as soon as that is written down.
+Source: packages/hull/src/handlers/batch-handler of https://github.com/hull/hull-connectors
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from flask import Blueprint, Response, jsonify, request
+
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import describe
+from pipeline.errors import Rejected
+from pipeline.tasks import exports
+from pipeline.telemetry import logger
+from pipeline.web.doors import Doors
+from pipeline.web.intake import BodyRefused, read_object
+from pipeline.web.vouched import vouched_for
+from pipeline.web.waker import Waker
+
+MAX_BYTES = 5 * 1024 * 1024
+MAX_URL = 8 * 1024
+KINDS: Final = {"user_report": Entity.PERSON, "account_report": Entity.ORGANIZATION}
+_SEGMENT_LISTS: Final = {
+    Entity.PERSON: ("users_segments", "segments"),
+    Entity.ORGANIZATION: ("accounts_segments", "account_segments"),
+}
+_SEGMENT_PARTS: Final = ("id", "name", "type")
+
+Answer = Response | tuple[Response, int]
+
+
+def room(doors: Doors, waker: Waker) -> Blueprint:
+    """The routes."""
+    routes = Blueprint("batches", __name__)
+    for rule, entity in (("/batch", Entity.PERSON), ("/batch-accounts", Entity.ORGANIZATION)):
+        routes.add_url_rule(rule, rule, partial(receive, doors, waker, entity), methods=["POST"])
+    routes.register_error_handler(BodyRefused, _refuse_body)
+    return routes
+
+
+def receive(doors: Doors, waker: Waker, entity: Entity) -> Answer:
+    """Verify, write down, answer. `object_type` says of what the file is; without it the route does."""
+    connector_key = vouched_for(doors)
+    if connector_key is None:
+        return _refusal("unauthorized", "Hull's credentials are missing or wrong.", HTTPStatus.UNAUTHORIZED)
+    _, body = read_object(MAX_BYTES)
+    try:
+        exports.ask(connector_key, _order(body, entity))
+    except Rejected as refused:
+        return _refusal(refused.reason, describe(refused.reason), HTTPStatus.BAD_REQUEST)
+    waker.wake()
+    return Response("ok", mimetype="text/plain")
+
+
+def _order(body: dict[str, Any], entity: Entity) -> exports.Order:
+    url, form, kind = (body.get(name) for name in ("url", "format", "object_type"))
+    entity = KINDS.get(kind, entity) if isinstance(kind, str) else entity
+    is_url = isinstance(url, str) and url.isascii() and len(url) <= MAX_URL
+    return exports.Order(
+        url=url if isinstance(url, str) and is_url else "",
+        form=form if isinstance(form, str) else "",
+        entity=entity,
+        segments=_segments(body, entity),
+        segment_id=request.args.get("segment_id") or None,
+    )
+
+
+def _segments(body: dict[str, Any], entity: Entity) -> dict[str, dict[str, Any]]:
+    """By id, with what tells them apart."""
+    rows: list[Any] = next((body[name] for name in _SEGMENT_LISTS[entity] if isinstance(body.get(name), list)), [])
+    return {
+        row["id"]: {name: row[name] for name in _SEGMENT_PARTS if name in row}
+        for row in rows
+        if isinstance(row, dict) and isinstance(row.get("id"), str)
+    }
+
+
+def _refuse_body(refused: BodyRefused) -> Answer:
+    return _refusal(refused.code, "The body is no JSON object.", HTTPStatus.BAD_REQUEST)
+
+
+def _refusal(error: str, message: str, status: HTTPStatus) -> Answer:
+    logger().warning("batch.refused", reason=error)
+    return jsonify(message=message, error=error), status

@@ -1,0 +1,187 @@
+"""What a person presses in Hull's dashboard: fetch all, and the lists of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+from werkzeug.test import TestResponse
+
+from db.connector import Connector, Credential, keep_fields
+from db.run import Run
+from db.session import transaction
+from pipeline import wiring
+from pipeline.clients.budget import Budget
+from sandbox.company import Company
+from sandbox.pipedrive.app import PipedriveApp, create_app
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
+from tests.wsgi_adapter import session_for
+
+CREDENTIALS = {"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
+FETCHES = [("/personFetchAll", "person"), ("/orgFetchAll", "organization")]
+LISTS = [
+    "/fields-pipedrive-person-in",
+    "/fields-pipedrive-person-out",
+    "/fields-pipedrive-org-in",
+    "/fields-pipedrive-account-out",
+]
+
+
+@pytest.fixture(autouse=True)
+def budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Redis counts here."""
+    monkeypatch.setattr(Budget, "spend", lambda _budget, _tokens, call: call())
+
+
+@pytest.fixture
+def pipedrive() -> Iterator[PipedriveApp]:
+    app = create_app(Company(seed=7, persons=1, organizations=1), api_token=SECRETS["pipedrive_api_token"])
+    wiring.use_http(lambda: session_for({"https://acme.pipedrive.test": app}))
+    yield app
+    wiring.use_http(None)
+
+
+def press(house: House, route: str, **changed: str) -> TestResponse:
+    return house.client.post(route, query_string=CREDENTIALS | changed, json={})
+
+
+def runs(house: House) -> list[tuple[str, str, bool, str]]:
+    with transaction() as session:
+        found = session.scalars(select(Run).filter_by(connector_key=house.acme).order_by(Run.id))
+        return [(run.entity, run.kind, run.changed_only, run.cause) for run in found]
+
+
+def keep(house: House, entity: str, rows: list[Any], *, age: str = "0 s") -> None:
+    with transaction() as session:
+        keep_fields(session, house.acme, entity, rows)
+        session.execute(text("UPDATE field_definitions SET fetched_at = now() - CAST(:age AS interval)"), {"age": age})
+
+
+@pytest.mark.parametrize(("route", "entity"), FETCHES)
+def test_a_button_starts_a_full_fetch_that_sends_everything_again(house: House, route: str, entity: str) -> None:
+    answer = press(house, route)
+
+    assert (answer.status_code, answer.json and answer.json["status"]) == (200, "deferred")
+    assert runs(house) == [(entity, "full", False, "hull")]
+
+
+def test_pressed_twice_it_says_that_the_fetch_is_under_way(house: House) -> None:
+    first, second = (press(house, "/personFetchAll").json for _ in range(2))
+
+    assert (first["status"], second["status"]) == ("deferred", "deferred")
+    assert (second["run"], f"run {first['run']}" in second["message"]) == (first["run"], True)
+    assert len(runs(house)) == 1
+
+
+@pytest.mark.parametrize(("route", "_entity"), FETCHES)
+def test_without_pipedrive_a_button_says_what_is_missing(house: House, route: str, _entity: str) -> None:
+    with transaction() as session:
+        session.delete(session.get_one(Credential, (house.acme, "pipedrive_api_token")))
+
+    answer = press(house, route)
+
+    assert (answer.status_code, answer.json and answer.json["error"]) == (401, "configuration-error")
+    assert answer.json is not None
+    assert "Open Credentials" in answer.json["message"]
+    assert runs(house) == []
+
+
+@pytest.mark.parametrize(("reason", "words"), [(None, "Resume it"), ("unauthorized", "connect again")])
+def test_a_paused_connector_says_why_it_does_nothing(house: House, reason: str | None, words: str) -> None:
+    with transaction() as session:
+        connector = session.get_one(Connector, house.acme)
+        connector.state, connector.pause_reason = "paused", reason
+
+    answer = press(house, "/orgFetchAll")
+
+    assert answer.status_code == 401
+    assert answer.json is not None
+    assert words in answer.json["message"]
+    assert runs(house) == []
+
+
+@pytest.mark.parametrize("route", [*LISTS, *(route for route, _ in FETCHES)])
+@pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"organization": "x"}, {"ship": "acme"}])
+def test_nothing_is_done_for_whom_nobody_vouches(house: House, route: str, changed: dict[str, str]) -> None:
+    answer = press(house, route, **changed)
+
+    assert (answer.status_code, answer.json and answer.json["error"]) == (401, "unauthorized")
+    assert runs(house) == []
+
+
+def test_all_fields_can_be_read_and_only_some_written(house: House, pipedrive: PipedriveApp) -> None:
+    found = {route: press(house, route).json["options"] for route in LISTS}  # type: ignore[index]
+    values = {route: [row["value"] for row in rows] for route, rows in found.items()}
+
+    assert {"name", "email", "add_time"} <= set(values[LISTS[0]])
+    assert {"name", "email"} <= set(values[LISTS[1]]) < set(values[LISTS[0]])
+    assert "add_time" not in values[LISTS[1]]
+    assert {"name", "address", "update_time"} <= set(values[LISTS[2]])
+    assert {"name", "address"} <= set(values[LISTS[3]]) < set(values[LISTS[2]])
+    assert all(row["label"] for rows in found.values() for row in rows)
+
+
+def test_one_option_is_a_list_of_one(house: House) -> None:
+    keep(house, "person", [{"field_code": "name", "field_name": "Name", "field_type": "varchar"}])
+
+    answers = [press(house, route).json for route in LISTS[:2]]
+
+    assert answers == [{"options": [{"value": "name", "label": "Name"}]}] * 2
+
+
+def test_no_option_is_an_empty_list(house: House) -> None:
+    keep(house, "person", [{"field_code": "add_time", "field_name": "Created", "field_type": "date"}])
+
+    assert press(house, LISTS[1]).json == {"options": []}
+
+
+def test_fields_are_read_anew_when_they_are_old_and_kept(house: House, pipedrive: PipedriveApp) -> None:
+    keep(house, "person", [{"field_code": "name", "field_name": "Old name", "field_type": "varchar"}], age="1 h")
+
+    labels = [[row["label"] for row in press(house, LISTS[0]).json["options"]] for _ in range(2)]  # type: ignore[index]
+
+    assert "Old name" not in labels[0]
+    assert labels[0] == labels[1]
+    assert pipedrive.ledger.requests["fields"] == 1
+
+
+def test_while_pipedrive_is_away_the_fields_of_before_are_offered(house: House, pipedrive: PipedriveApp) -> None:
+    keep(house, "person", [{"field_code": "name", "field_name": "Old name", "field_type": "varchar"}], age="1 h")
+    pipedrive.faults.add("/api/v2/personFields", "status", status=503, count=None)
+
+    assert press(house, LISTS[0]).json == {"options": [{"value": "name", "label": "Old name"}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "answered", "error"), [(503, 503, "transient-error"), (401, 401, "configuration-error")]
+)
+def test_fields_that_nobody_knows_are_a_clear_error(
+    house: House, pipedrive: PipedriveApp, status: int, answered: int, error: str
+) -> None:
+    pipedrive.faults.add("/api/v2/personFields", "status", status=status, count=None)
+
+    answer = press(house, LISTS[1])
+
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["error"]) == (answered, error)
+    assert answer.json["message"].endswith(".")
+
+
+def test_without_pipedrive_a_list_says_what_is_missing(house: House) -> None:
+    with transaction() as session:
+        session.delete(session.get_one(Credential, (house.acme, "pipedrive_api_token")))
+
+    answer = press(house, LISTS[0])
+
+    assert (answer.status_code, "Open Credentials" in answer.text) == (401, True)
+
+
+def test_a_browser_may_ask_from_the_dashboards_page(house: House) -> None:
+    asked = house.client.options(LISTS[0])
+    answer = press(house, LISTS[0], secret="wrong")
+
+    assert (asked.status_code, asked.headers["Access-Control-Allow-Origin"]) == (200, "*")
+    assert "POST" in asked.headers["Access-Control-Allow-Methods"]
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"

@@ -1,0 +1,215 @@
+"""A connector installed in Hull comes to be here by its first notification; whoever only pretends leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import Flask
+from structlog.testing import capture_logs
+from werkzeug.test import TestResponse
+
+from pipeline import settings
+from pipeline.settings import Settings
+from pipeline.tasks import adoption
+from pipeline.web import doors
+from sandbox.hull.app import create_app
+from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, House
+from tests.integration.web.notifying import NEXT, RETRY, Hull, KeyServer, notification
+
+OURS = "globex.hullapp.test"
+SECRET = "canary-globex-secret"
+MINE = {"id": GLOBEX, "organization": OURS, "secret": SECRET}
+
+
+@pytest.fixture(autouse=True)
+def listed(keys: KeyServer, house: House, environment: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An organization of ours; whoever is turned away is looked up anew at once."""
+    monkeypatch.setattr(doors, "RENEW_REFUSING_S", 0.0)
+    settings.use(replace(environment, hull_organizations=(OURS,)))
+    yield
+    settings.use(environment)
+
+
+@pytest.fixture
+def platform(keys: KeyServer) -> Flask:
+    app = create_app(connector_id=GLOBEX, secret=SECRET, organization=OURS)
+    keys.reach(f"https://{OURS}", app.wsgi_app)
+    return app
+
+
+def knock(hull: Hull, key: str = "n-1", **changed: str) -> TestResponse:
+    return hull.notify(notification_id=key, configuration=MINE | changed)
+
+
+def is_pending(answer: TestResponse) -> bool:
+    assert answer.json is not None
+    assert answer.json["flow_control"] == RETRY
+    return (answer.status_code, answer.json["error"]["code"]) == (503, "CONNECTOR_PENDING")
+
+
+def is_refused(answer: TestResponse) -> bool:
+    assert answer.json is not None
+    return (answer.status_code, answer.json["error"]["code"]) == (400, "UNKNOWN_CONNECTOR")
+
+
+def connectors(house: House) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in house.rows("SELECT id, name, state, pause_reason FROM connectors ORDER BY key")][1:]
+
+
+def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_in(
+    hull: Hull, house: House, platform: Flask
+) -> None:
+    platform.extensions["hull"].connector["private_settings"] = {"synchronized_user_segments": ["vip"]}
+
+    assert is_pending(knock(hull))
+    assert (connectors(house), house.deliveries(), house.woken) == ([], [], ["dispatch"])
+    assert house.run_errands() == []
+    again = knock(hull)
+
+    assert again.json == NEXT
+    assert connectors(house) == [(GLOBEX, "globex", "paused", "not_connected")]
+    assert [delivery.key for delivery in house.deliveries()] == ["n-1"]
+    [row] = house.rows("SELECT author, document FROM settings_versions ORDER BY id DESC LIMIT 1")
+    assert (row.author, row.document["synchronized_user_segments"]) == ("hull", ["vip"])
+
+
+def test_its_status_asks_for_setting_it_up(hull: Hull, house: House, platform: Flask) -> None:
+    knock(hull)
+    house.run_errands()
+
+    answer = house.client.get("/status", query_string={"ship": GLOBEX, "organization": OURS, "secret": SECRET})
+
+    assert answer.json is not None
+    assert answer.json["status"] == "setupRequired"
+
+
+def test_its_secret_is_kept_sealed_and_nowhere_else(hull: Hull, house: House, platform: Flask) -> None:
+    with capture_logs() as lines:
+        knock(hull)
+        waiting = house.rows("SELECT * FROM errands")
+        house.run_errands()
+
+    assert "canary" not in str(waiting) + str(house.rows("SELECT * FROM errands, credentials")) + str(lines)
+    assert [row.sealed for row in house.rows("SELECT sealed FROM errands")] == [None]
+
+
+def test_however_often_it_knocks_it_is_looked_into_once(hull: Hull, house: House, platform: Flask) -> None:
+    assert all(is_pending(knock(hull, key=f"n-{number}")) for number in range(3))
+
+    assert len(house.rows("SELECT 1 FROM errands")) == 1
+    assert house.run_errands() == []
+    assert len(connectors(house)) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"organization": "other.hullapp.test"},
+        {"organization": f"{OURS}.evil.test"},
+        {"organization": f"{OURS}:8443"},
+        {"organization": "169.254.169.254"},
+        {"id": "globex"},
+        {"id": "../../app"},
+    ],
+)
+def test_an_organization_that_is_not_listed_is_refused_before_anybody_is_asked(
+    hull: Hull, house: House, keys: KeyServer, changed: dict[str, str]
+) -> None:
+    assert is_refused(knock(hull, **changed))
+    assert (keys.asked, house.rows("SELECT 1 FROM errands")) == (0, [])
+
+
+def test_without_hulls_signature_nothing_is_written_down(hull: Hull, house: House, platform: Flask) -> None:
+    answer = hull.post(notification(configuration=MINE), hull.headers(_Signature="a.b.c"))
+
+    assert (answer.status_code, answer.json and answer.json["error"]["code"]) == (400, "INVALID_SIGNATURE")
+    assert house.rows("SELECT 1 FROM errands") == []
+
+
+def test_credentials_that_hull_refuses_make_nothing_and_are_not_tried_again_at_once(
+    hull: Hull, house: House, platform: Flask
+) -> None:
+    with capture_logs() as lines:
+        assert is_pending(knock(hull, secret="wrong"))
+        assert house.run_errands() == ["hull_refused"]
+        assert is_refused(knock(hull, secret="wrong"))
+
+    assert connectors(house) == []
+    assert [line["reason"] for line in lines if line["event"] == "connector.adoption.error"] == ["hull_refused"]
+    [row] = house.rows("SELECT state, sealed FROM errands")
+    assert tuple(row) == ("refused", None)
+    assert is_pending(knock(hull))
+
+
+def test_a_connector_that_is_here_is_never_given_another_secret(hull: Hull, house: House, platform: Flask) -> None:
+    settings.use(replace(settings.settings(), hull_organizations=(OURS, ORGANIZATION)))
+
+    assert is_refused(knock(hull, id=ACME, organization=ORGANIZATION, secret="wrong"))
+    assert is_refused(knock(hull, id=ACME))
+
+    assert house.rows("SELECT 1 FROM errands") == []
+    assert hull.notify(notification_id="n-9").json == NEXT
+
+
+def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, house: House, platform: Flask) -> None:
+    platform.extensions["hull_faults"].replace([{"path": "app", "kind": "status", "status": 503, "count": 1}])
+    knock(hull)
+
+    assert house.run_errands() == ["remote_unavailable"]
+    assert is_pending(knock(hull))
+    house.change_rows("UPDATE errands SET due_at = now()")
+    assert house.run_errands() == []
+
+    assert len(connectors(house)) == 1
+
+
+def test_an_organization_taken_off_the_list_meanwhile_is_not_asked(hull: Hull, house: House, platform: Flask) -> None:
+    knock(hull)
+    settings.use(replace(settings.settings(), hull_organizations=()))
+
+    assert house.run_errands() == ["host_refused"]
+    assert connectors(house) == []
+
+
+def test_another_connectors_answer_proves_nothing(hull: Hull, house: House, platform: Flask) -> None:
+    platform.extensions["hull"].connector["id"] = ACME
+    knock(hull)
+    house.change_rows("UPDATE errands SET due_at = now()")
+
+    assert house.run_errands() == ["hull_refused"]
+    assert connectors(house) == []
+
+
+def test_no_more_than_a_few_are_looked_into_at_a_time(
+    hull: Hull, house: House, platform: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "MOST_AT_ONCE", 2)
+
+    answers = [knock(hull, key=f"n-{number}", id=f"{number:024x}") for number in range(3)]
+
+    assert [is_pending(answer) for answer in answers[:2]] == [True, True]
+    assert is_refused(answers[2])
+
+
+def test_a_name_that_is_taken_gets_an_ending(hull: Hull, house: House, platform: Flask) -> None:
+    house.change_rows("UPDATE connectors SET name = 'globex'")
+    knock(hull)
+    house.run_errands()
+
+    assert [name for _, name, _, _ in connectors(house)] == [f"globex-{GLOBEX[-6:]}"]
+
+
+def test_settings_that_make_no_sense_do_not_keep_it_from_being_made(hull: Hull, house: House, platform: Flask) -> None:
+    platform.extensions["hull"].connector["private_settings"] = {"link_users_in_hull": "perhaps"}
+    knock(hull)
+
+    assert house.run_errands() == []
+    assert len(connectors(house)) == 1
+    assert house.run_errands() == ["settings_refused"]
+
+    [event] = house.rows("SELECT event, reason, detail FROM sync_events")
+    assert (event.event, event.reason) == ("connector.settings.error", "settings_refused")
+    assert "link_users_in_hull" in event.detail

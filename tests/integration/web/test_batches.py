@@ -1,0 +1,415 @@
+"""Hull's older way to send a selection: it names a file, a worker fetches it, and every record in it is sent by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from werkzeug.test import TestResponse
+
+from db.failure import find_failures
+from db.session import transaction
+from pipeline import settings, wiring
+from pipeline.domain.lenient_json import read_lenient
+from pipeline.settings import Settings
+from pipeline.tasks import exports
+from pipeline.tasks.folding import fold_deliveries
+from pipeline.tasks.replay import replay
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
+from tests.wsgi_adapter import session_for
+
+CREDENTIALS = {"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
+STORE = "http://127.0.0.1:9199"
+URL = f"{STORE}/extract.json?X-Signature=canary-signature"
+USERS = [{"id": f"{number:024x}", "email": f"canary{number}@acme.test", "segment_ids": ["s1"]} for number in range(250)]
+
+
+class Killed(BaseException):
+    """The worker is gone in the middle of it: no handler runs."""
+
+
+class Storage:
+    """Where Hull puts its files. `after` is how many records it gives before it breaks off by raising `trouble`."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = [json.dumps(user).encode() for user in USERS]
+        self.status = "200 OK"
+        self.headers: list[tuple[str, str]] = [("ETag", "one")]
+        self.after: int | None = None
+        self.trouble: BaseException = Killed()
+        self.asked: list[str] = []
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        self.asked.append(f"{environ['HTTP_HOST']}{environ['PATH_INFO']}")
+        start_response(self.status, self.headers)
+        return self._pieces()
+
+    def _pieces(self) -> Iterator[bytes]:
+        for number, line in enumerate(self.lines):
+            if number == self.after:
+                self.after = None
+                raise self.trouble
+            yield line + b"\n"
+
+
+@pytest.fixture
+def storage() -> Iterator[Storage]:
+    made = Storage()
+    wiring.use_http(lambda: session_for({STORE: made, "https://files.hullapp.test": made}))
+    yield made
+    wiring.use_http(None)
+
+
+@pytest.fixture(autouse=True)
+def listed(house: House, environment: Settings) -> Iterator[None]:
+    settings.use(replace(environment, hull_export_hosts=("127.0.0.1:9199", "files.hullapp.test")))
+    yield
+    settings.use(environment)
+
+
+def send(house: House, route: str = "/batch", query: dict[str, str] | None = None, **changed: Any) -> TestResponse:
+    body = {
+        "connector": {"id": ACME, "private_settings": {"access_token": "canary-access"}},
+        "url": URL,
+        "format": "json",
+        "object_type": "user_report",
+        "users_segments": [{"id": "s1", "name": "VIP", "type": "users_segment", "query": {"a": 1}}],
+        "accounts_segments": [{"id": "s1", "name": "Whales", "type": "accounts_segment"}],
+    }
+    body = {name: value for name, value in {**body, **changed}.items() if value is not ...}
+    return house.client.post(route, query_string=CREDENTIALS | (query or {}), json=body)
+
+
+def changes(house: House) -> dict[str, Any]:
+    rows = house.rows("SELECT record_id, direction, entity, payload, revision FROM changes ORDER BY record_id")
+    return {row.record_id: (row.entity, read_lenient(bytes(row.payload)), row.revision) for row in rows}
+
+
+def events(house: House) -> list[tuple[str, str | None]]:
+    return [(row.event, row.reason) for row in house.rows("SELECT event, reason FROM sync_events ORDER BY id")]
+
+
+def test_every_user_of_the_file_is_sent_by_hand(house: House, storage: Storage) -> None:
+    answer = send(house, query={"segment_id": "s2", "source": "connector"})
+    nobody_asked = list(storage.asked)
+    house.run_errands()
+
+    assert (answer.status_code, answer.text, nobody_asked, house.woken) == (200, "ok", [], ["dispatch"])
+    found = changes(house)
+    assert list(found) == [user["id"] for user in USERS]
+    assert found[USERS[3]["id"]] == (
+        "person",
+        {
+            "user": USERS[3],
+            "account": {},
+            "segments": [{"id": "s1", "name": "VIP", "type": "users_segment"}, {"id": "s2"}],
+            "is_export": True,
+        },
+        1,
+    )
+    assert [tuple(row) for row in house.rows("SELECT state, sealed FROM errands")] == [("done", None)]
+
+
+def test_accounts_have_a_route_of_their_own(house: House, storage: Storage) -> None:
+    account = {"id": "a" * 24, "domain": "acme.test", "segment_ids": ["s1"]}
+    storage.lines = [json.dumps(account).encode()]
+
+    send(house, "/batch-accounts", object_type=...)
+    house.run_errands()
+
+    segments = [{"id": "s1", "name": "Whales", "type": "accounts_segment"}]
+    message = {"account": account, "account_segments": segments, "is_export": True}
+    assert changes(house) == {"a" * 24: ("organization", message, 1)}
+
+
+def test_a_file_of_rows_is_read_as_well(house: House, storage: Storage) -> None:
+    storage.lines = [b"id,email,account.id", b"u1,a@acme.test,a1", b"u2,,"]
+
+    send(house, format="csv")
+    house.run_errands()
+
+    found = {name: message for name, (_, message, _) in changes(house).items()}
+    assert (found["u1"]["user"], found["u1"]["account"]) == ({"id": "u1", "email": "a@acme.test"}, {"id": "a1"})
+    assert found["u2"]["user"] == {"id": "u2"}
+
+
+def test_a_notification_that_came_later_is_newer_than_the_file(house: House, storage: Storage) -> None:
+    send(house)
+    later = {"channel": "user:update", "messages": [{"user": {**USERS[0], "email": "later@acme.test"}}]}
+    house.change_rows("UPDATE errands SET created_at = now() - interval '10 s'")
+    house.change_rows(
+        "INSERT INTO deliveries (connector_key, source, key, body) VALUES (:key, 'hull', 'n', :body)",
+        key=house.acme,
+        body=json.dumps(later).encode(),
+    )
+    with transaction() as session:
+        fold_deliveries(session)
+
+    house.run_errands()
+
+    assert changes(house)[USERS[0]["id"]][1]["user"]["email"] == "later@acme.test"
+
+
+def test_the_same_file_asked_for_twice_is_fetched_once(house: House, storage: Storage) -> None:
+    assert [send(house).text for _ in range(3)] == ["ok"] * 3
+
+    house.run_errands()
+    house.run_errands()
+
+    assert len(house.rows("SELECT 1 FROM errands")) == 1
+    assert {row.revision for row in house.rows("SELECT revision FROM changes")} <= {1, 2}
+
+
+def test_a_broken_line_is_named_and_the_others_go_on(house: House, storage: Storage) -> None:
+    storage.lines[1:1] = [b"canary: no json", b'["canary"]', b'{"email": "canary@acme.test"}', b""]
+
+    send(house)
+    with capture_logs() as lines:
+        assert house.run_errands() == []
+
+    assert len(changes(house)) == len(USERS)
+    told = [("outgoing.user.error", "export_line_broken")] * 2 + [("outgoing.user.error", "no_hull_id")]
+    assert events(house) == told
+    [job] = [line for line in lines if line["event"] == "outgoing.job.success"]
+    assert (job["records"], job["broken"], job["lines"]) == (250, 3, 253)
+    assert "canary" not in repr(lines) + str(house.rows("SELECT detail FROM sync_events"))
+
+
+def test_a_file_of_rubbish_does_not_flood_the_events(house: House, storage: Storage) -> None:
+    storage.lines = [b"rubbish"] * 350
+
+    send(house)
+    house.run_errands()
+
+    found = events(house)
+    assert len(found) == exports.NAMED + 1
+    assert found[-1] == ("outgoing.job.error", "export_line_broken")
+    assert "250 more" in house.rows("SELECT detail FROM sync_events ORDER BY id DESC LIMIT 1")[0].detail
+
+
+REFUSED = [
+    "http://169.254.169.254/latest/meta-data",
+    "https://169.254.169.254/latest/meta-data",
+    "http://127.0.0.1:9200/x",
+    "https://10.0.0.7/x",
+    "https://evil.test/x",
+    "http://files.hullapp.test/x",
+    "https://files.hullapp.test@evil.test/x",
+    "file:///etc/passwd",
+]
+
+
+@pytest.mark.parametrize("url", REFUSED)
+def test_an_address_that_is_not_listed_is_refused_at_the_door(house: House, storage: Storage, url: str) -> None:
+    answer = send(house, url=url)
+
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["error"]) == (400, "export_host_refused")
+    assert events(house) == [("outgoing.job.error", "export_host_refused")]
+    assert (storage.asked, house.rows("SELECT 1 FROM errands")) == ([], [])
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "169.254.169.254", "127.0.0.1", "::1", "::ffff:10.0.0.7"])
+def test_a_listed_host_that_leads_inside_is_refused_without_being_called(
+    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr("pipeline.clients.pinning.addresses", lambda _host, _port: [address])
+    send(house, url="https://files.hullapp.test/extract.json")
+
+    assert house.run_errands() == ["export_host_refused"]
+
+    assert (storage.asked, changes(house)) == ([], {})
+    assert events(house) == [("outgoing.job.error", "export_host_refused")]
+    with transaction() as session:
+        [failure] = find_failures(session)
+    assert failure.reason == "export_host_refused"
+
+
+def test_a_listed_host_at_a_public_address_is_called(
+    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.clients.pinning.addresses", lambda _host, _port: ["93.184.216.34"])
+    send(house, url="https://files.hullapp.test/extract.json")
+
+    assert house.run_errands() == []
+
+    assert storage.asked == ["files.hullapp.test/extract.json"]
+
+
+def test_a_redirect_is_not_followed(house: House, storage: Storage) -> None:
+    storage.status, storage.headers = "302 Found", [("Location", "http://169.254.169.254/")]
+    send(house)
+
+    assert house.run_errands() == ["export_host_refused"]
+
+    assert len(storage.asked) == 1
+
+
+MALFORMED: list[dict[str, Any]] = [
+    {"url": ...},
+    {"url": 7},
+    {"url": ""},
+    {"format": ...},
+    {"format": "xml"},
+    {"format": ["json"]},
+    {"url": "https://files.hullapp.test/" + "x" * 10_000},
+]
+
+
+@pytest.mark.parametrize("changed", MALFORMED)
+def test_a_request_that_makes_no_sense_is_refused_by_name(house: House, changed: dict[str, Any]) -> None:
+    answer = send(house, **changed)
+
+    assert answer.json is not None
+    assert answer.status_code == 400
+    assert answer.json["error"] in {"export_malformed", "export_host_refused"}
+    assert len(events(house)) == 1
+    assert house.rows("SELECT 1 FROM errands") == []
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"url": NaN}', b'{"a":' * 60 + b"1" + b"}" * 60])
+def test_a_body_that_is_none_is_refused(house: House, body: bytes) -> None:
+    answer = house.client.post("/batch", query_string=CREDENTIALS, data=body)
+
+    assert (answer.status_code, answer.json and bool(answer.json["error"])) == (400, True)
+
+
+def test_a_body_that_is_too_large_is_refused(house: House) -> None:
+    answer = house.client.post("/batch", query_string=CREDENTIALS, data=b" " * (5 * 1024 * 1024 + 1))
+
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("route", ["/batch", "/batch-accounts"])
+@pytest.mark.parametrize("changed", [{"secret": "wrong"}, {"organization": "x"}, {"ship": ""}])
+def test_nothing_is_done_for_whom_nobody_vouches(house: House, route: str, changed: dict[str, str]) -> None:
+    answer = send(house, route, query=changed)
+
+    assert (answer.status_code, answer.json and answer.json["error"]) == (401, "unauthorized")
+    assert house.rows("SELECT 1 FROM errands") == []
+
+
+def due_again(house: House) -> None:
+    """As when the lease of a killed worker has run out."""
+    house.change_rows("UPDATE errands SET due_at = now()")
+
+
+def test_killed_midway_it_goes_on_behind_what_is_folded(house: House, storage: Storage) -> None:
+    storage.after = 230
+    send(house)
+    with pytest.raises(Killed):
+        house.run_errands()
+    folded = len(changes(house))
+    assert house.run_errands() == []  # the lease is still the dead one's
+    due_again(house)
+
+    assert house.run_errands() == []
+
+    assert folded == 200
+    assert len(changes(house)) == 250
+    assert {revision for _, _, revision in changes(house).values()} == {1}
+    assert len(storage.asked) == 2
+
+
+def test_another_file_under_the_same_address_is_read_from_its_beginning(house: House, storage: Storage) -> None:
+    storage.after = 230
+    send(house)
+    with pytest.raises(Killed):
+        house.run_errands()
+    storage.headers, storage.lines = [("ETag", "two")], list(reversed(storage.lines))
+    due_again(house)
+
+    house.run_errands()
+
+    assert len(changes(house)) == 250
+
+
+def test_a_long_file_is_left_to_the_next_task_in_time(
+    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "SLICE_S", -1.0)
+    send(house)
+
+    rounds = 0
+    while house.rows("SELECT 1 FROM errands WHERE state = 'due'"):
+        house.run_errands()
+        rounds += 1
+
+    assert rounds == 4
+    assert {revision for _, _, revision in changes(house).values()} == {1}
+    assert len(changes(house)) == 250
+
+
+def test_a_broken_connection_is_tried_again(house: House, storage: Storage) -> None:
+    storage.after, storage.trouble = 120, ConnectionResetError()
+    send(house)
+
+    assert house.run_errands() == ["remote_unavailable"]
+    due_again(house)
+    assert house.run_errands() == []
+
+    assert len(changes(house)) == 250
+
+
+def test_a_file_that_is_gone_is_a_failure_that_can_be_replayed(house: House, storage: Storage) -> None:
+    storage.status = "403 Forbidden"
+    send(house)
+    assert house.run_errands() == ["export_gone"]
+    with transaction() as session:
+        [failure] = find_failures(session)
+        replay(session, failure, by="ada", why="it is back")
+    storage.status = "200 OK"
+
+    assert house.run_errands() == []
+
+    assert len(changes(house)) == 250
+    with transaction() as session:
+        assert find_failures(session) == []
+
+
+def test_a_file_beyond_the_limit_keeps_what_came_before_it(
+    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "MAX_BYTES", 15_000)
+    send(house)
+
+    assert house.run_errands() == ["export_too_large"]
+
+    assert 0 < len(changes(house)) < 250
+
+
+def test_it_is_given_up_after_hours(house: House, storage: Storage) -> None:
+    send(house)
+    house.change_rows("UPDATE errands SET created_at = now() - interval '1 day'")
+
+    assert house.run_errands() == ["export_gone"]
+    assert storage.asked == []
+
+
+def test_neither_the_address_nor_values_stand_anywhere_in_the_clear(
+    house: House, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with capture_logs() as lines:
+        send(house)
+        kept = house.rows("SELECT * FROM errands")
+        storage.after, storage.trouble = 120, ConnectionResetError(URL)
+        house.run_errands()
+        storage.status = "500 Oh"
+        due_again(house)
+        house.run_errands()
+
+    said = capsys.readouterr()
+    places = [
+        lines,
+        kept,
+        said.out,
+        said.err,
+        house.rows("SELECT * FROM failures"),
+        house.rows("SELECT * FROM sync_events"),
+    ]
+    assert "canary" not in repr(places)
+    assert len(lines) == 2

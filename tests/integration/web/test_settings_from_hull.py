@@ -1,0 +1,282 @@
+"""`ship:update` says that settings may have changed; Hull itself says what they are now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from structlog.testing import capture_logs
+
+from db import errand as errands
+from db.connector import add_settings, get_connector, keep_fields, settings_history
+from db.failure import find_failures
+from db.session import transaction
+from pipeline.tasks import hull_settings
+from pipeline.tasks.replay import replay
+from sandbox.company import Company
+from sandbox.hull.app import create_app
+from sandbox.pipedrive.app import create_app as create_pipedrive
+from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
+from tests.integration.web.notifying import NEXT, Hull, KeyServer
+
+MAPPED = [{"hull": "pipedrive/name", "service": "name"}]
+NAME = {"field_code": "name", "field_name": "Name", "field_type": "varchar"}
+
+
+@pytest.fixture
+def platform(keys: KeyServer, house: House) -> Flask:
+    """Hull's API, whose connector is ours; and the fields that Pipedrive had when they were last read."""
+    app = create_app(connector_id=ACME, secret=SECRETS["hull_secret"], organization=ORGANIZATION)
+    keys.reach(f"https://{ORGANIZATION}", app.wsgi_app)
+    with transaction() as session:
+        keep_fields(session, house.acme, "person", [NAME])
+    return app
+
+
+def save(platform: Flask, **settings: Any) -> None:
+    """A person saves the settings in Hull."""
+    platform.extensions["hull"].connector["private_settings"] = settings
+
+
+def told(hull: Hull, house: House, key: str = "n-1") -> list[str]:
+    """Hull notifies, and what that asks for is done."""
+    assert hull.notify(notification_id=key, channel="ship:update", messages=[{"id": ACME}]).json == NEXT
+    return house.run_errands()
+
+
+def versions(house: House) -> list[tuple[str, dict[str, Any]]]:
+    """(author, document), the newest first."""
+    with transaction() as session:
+        return [(row.author, row.document) for row in settings_history(session, house.acme)]
+
+
+def test_what_was_saved_in_hull_is_in_force(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, incoming_user_attributes=MAPPED, link_users_in_hull=False, access_token="canary-token", oauth=None)
+
+    told(hull, house)
+
+    expected = {"incoming_user_attributes": MAPPED, "link_users_in_hull": False}
+    assert versions(house)[0] == ("hull", expected)
+    assert len(versions(house)) == 2
+
+
+def test_the_door_asks_nobody_and_leaves_it_to_a_worker(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, incoming_user_attributes=MAPPED)
+
+    hull.notify(channel="ship:update", messages=[{"id": ACME, "secret": "canary"}])
+
+    assert len(versions(house)) == 1
+    assert house.woken == ["dispatch"]
+    assert house.deliveries() == []
+    assert [tuple(row) for row in house.rows("SELECT kind, state, sealed FROM errands")] == [("settings", "due", None)]
+
+
+def test_the_body_of_a_notification_changes_nothing(hull: Hull, house: House, platform: Flask) -> None:
+    forged = {"id": ACME, "private_settings": {"synchronized_user_segments": ["ALL"]}}
+
+    hull.notify(channel="ship:update", messages=[forged], connector=forged)
+    house.run_errands()
+
+    assert "synchronized_user_segments" not in versions(house)[0][1]
+
+
+def test_the_same_settings_again_make_no_version(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, incoming_user_attributes=MAPPED)
+
+    for number in range(3):
+        told(hull, house, key=f"n-{number}")
+
+    assert len(versions(house)) == 2
+
+
+def test_an_edit_made_here_stays_unless_hull_changed_the_same(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, incoming_user_attributes=MAPPED, synchronized_user_segments=["a"])
+    told(hull, house)
+    with transaction() as session:
+        ours = {**versions(house)[0][1], "daily_tokens": 5, "synchronized_user_segments": ["b"]}
+        add_settings(session, house.acme, ours, author="command line")
+
+    save(platform, synchronized_user_segments=["a"], link_users_in_service=True)
+    told(hull, house, key="n-2")
+
+    document = versions(house)[0][1]
+    assert (document["daily_tokens"], document["synchronized_user_segments"]) == (5, ["b"])
+    assert document["link_users_in_service"] is True
+    assert "incoming_user_attributes" not in document
+
+
+WRONG: list[tuple[dict[str, Any], list[str]]] = [
+    ({"link_users_in_hull": "perhaps", "full_fetch_cron": 7}, ["link_users_in_hull", "full_fetch_cron"]),
+    ({"full_fetch_cron": "61 * * * *"}, ["full_fetch_cron"]),
+    ({"incoming_user_attributes": [{"hull": "a", "service": "nmae"}]}, ["nmae", "did you mean name"]),
+    ({"incoming_user_attributes": "all"}, ["incoming_user_attributes"]),
+]
+
+
+@pytest.mark.parametrize(("wrong", "named"), WRONG)
+def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
+    hull: Hull, house: House, platform: Flask, wrong: dict[str, Any], named: list[str]
+) -> None:
+    save(platform, incoming_user_attributes=MAPPED)
+    told(hull, house)
+    before = versions(house)
+    save(platform, **wrong)
+
+    with capture_logs() as lines:
+        assert told(hull, house, key="n-2") == ["settings_refused"]
+
+    assert versions(house) == before
+    [event] = house.rows("SELECT event, reason, detail FROM sync_events WHERE event = 'connector.settings.error'")
+    assert event.reason == "settings_refused"
+    assert all(words in event.detail for words in named)
+    assert [line["detail"] for line in lines if line["event"] == "connector.settings.error"] == [event.detail]
+    with transaction() as session:
+        [failure] = find_failures(session)
+        assert get_connector(session, house.acme).state == "active"
+    assert (failure.reason, failure.subject) == ("settings_refused", "control:settings")
+
+
+def test_the_status_names_the_mistakes(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, link_users_in_hull="perhaps", full_fetch_cron=7)
+    told(hull, house)
+
+    answer = house.client.get(
+        "/status", query_string={"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
+    ).json
+
+    assert answer is not None
+    assert answer["status"] == "warning"
+    [message] = answer["messages"]
+    assert all(name in message for name in ("link_users_in_hull", "full_fetch_cron", "Correct in Hull"))
+
+
+def test_once_they_are_corrected_the_failure_closes_by_itself(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, link_users_in_hull="perhaps", link_users_in_service=True)
+    told(hull, house)
+    save(platform, link_users_in_hull=False, link_users_in_service=True)
+
+    told(hull, house, key="n-2")
+
+    with transaction() as session:
+        assert find_failures(session) == []
+    assert versions(house)[0][1] == {"link_users_in_hull": False, "link_users_in_service": True}
+
+
+def test_a_refusal_can_be_replayed(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, link_users_in_hull="perhaps")
+    told(hull, house)
+    save(platform, link_users_in_hull=False)
+    with transaction() as session:
+        [failure] = find_failures(session)
+        replay(session, failure, by="ada", why="corrected")
+
+    assert house.run_errands() == []
+    assert versions(house)[0] == ("hull", {"link_users_in_hull": False})
+
+
+def test_a_field_made_a_moment_ago_is_looked_for_in_pipedrive(
+    hull: Hull, house: House, platform: Flask, keys: KeyServer
+) -> None:
+    pipedrive = create_pipedrive(Company(seed=7), api_token=SECRETS["pipedrive_api_token"])
+    keys.reach("https://acme.pipedrive.test", pipedrive.wsgi_app)
+    asked = {"x-api-token": SECRETS["pipedrive_api_token"]}
+    fields = pipedrive.test_client().get("/api/v2/personFields?limit=500", headers=asked).json
+    assert fields is not None
+    new = next(field["field_code"] for field in fields["data"] if len(field["field_code"]) == 40)
+    house.change_rows("UPDATE settings_versions SET document = '{\"daily_tokens\": 0}'")
+    save(platform, incoming_user_attributes=[{"hull": "b", "service": new}])
+
+    assert told(hull, house) == []
+
+    assert versions(house)[0][1]["incoming_user_attributes"] == [{"hull": "b", "service": new}]
+
+
+def test_a_field_that_went_does_not_stand_in_the_way_of_another_change(
+    hull: Hull, house: House, platform: Flask
+) -> None:
+    gone = [{"hull": "x", "service": "a" * 40}]
+    with transaction() as session:
+        add_settings(session, house.acme, {"incoming_user_attributes": gone}, author="hull")
+    save(platform, incoming_user_attributes=gone, link_users_in_service=True)
+
+    assert told(hull, house) == []
+
+    assert versions(house)[0][1]["link_users_in_service"] is True
+
+
+def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, house: House, platform: Flask) -> None:
+    save(platform, incoming_user_attributes=MAPPED)
+    platform.extensions["hull_faults"].replace([{"path": "app", "kind": "status", "status": 503, "count": 1}])
+
+    assert told(hull, house) == ["remote_unavailable"]
+    assert [tuple(row) for row in house.rows("SELECT state, attempts FROM errands")] == [("due", 1)]
+    house.change_rows("UPDATE errands SET due_at = now()")
+    assert house.run_errands() == []
+
+    assert versions(house)[0][0] == "hull"
+
+
+def test_what_is_saved_while_hull_is_being_asked_is_asked_for_once_more(
+    hull: Hull, house: House, platform: Flask
+) -> None:
+    with transaction() as session:
+        hull_settings.ask(session, house.acme)
+        [(errand_id, _)] = errands.take_due(session, patience_s=30)
+        at_work = errands.claim(session, errand_id, lease_s=30)
+        hull_settings.ask(session, house.acme)
+    assert at_work is not None
+    hull_settings.take_over(at_work)
+    save(platform, incoming_user_attributes=MAPPED)
+
+    house.run_errands()
+
+    assert versions(house)[0][0] == "hull"
+    assert {row.state for row in house.rows("SELECT state FROM errands")} == {"done"}
+
+
+def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
+    hull: Hull, house: House, platform: Flask
+) -> None:
+    save(platform, incoming_user_attributes=MAPPED)
+    with transaction() as session:
+        hull_settings.ask(session, house.acme)
+        [(errand_id, _)] = errands.take_due(session, patience_s=30)
+        lost = errands.claim(session, errand_id, lease_s=30)
+    assert lost is not None
+    assert house.run_errands() == []
+    assert len(versions(house)) == 1
+    house.change_rows("UPDATE errands SET due_at = now()")
+
+    house.run_errands()
+
+    assert len(versions(house)) == 2
+    with pytest.raises(errands.LostLease), transaction() as session:
+        errands.end(session, lost)
+
+
+def test_a_connector_whose_secret_hull_refuses_pauses(hull: Hull, house: House, platform: Flask) -> None:
+    platform.extensions["hull"].connector["secret"] = "another"
+    with transaction() as session:
+        hull_settings.ask(session, house.acme)
+
+    assert house.run_errands() == ["hull_refused"]
+
+    [row] = house.rows("SELECT state, pause_reason FROM connectors")
+    assert tuple(row) == ("paused", "hull_refused")
+
+
+@pytest.mark.parametrize("document", [None, "text", 7])
+def test_an_answer_without_settings_takes_none_away(hull: Hull, house: House, platform: Flask, document: Any) -> None:
+    platform.extensions["hull"].connector["private_settings"] = document
+
+    assert told(hull, house) == ["page_malformed"]
+
+    assert len(versions(house)) == 1
+
+
+def test_merging_takes_over_what_hull_changed_alone() -> None:
+    merged = hull_settings.merged
+    assert merged({"a": 1}, None, {"b": 2}) == {"a": 1, "b": 2}
+    assert merged({"a": 1, "b": 9}, {"a": 1, "b": 2}, {"a": 1, "b": 2}) == {"a": 1, "b": 9}
+    assert merged({"a": 1, "b": 9}, {"a": 1, "b": 2}, {"a": 5}) == {"a": 5}
