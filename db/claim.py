@@ -50,6 +50,12 @@ _RELEASE = text("""
                          FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
                               AS w(claim, value, id)
                         WHERE w.claim = c.claim AND w.value = c.value AND w.id = c.pipedrive_id)
+       AND EXISTS (SELECT 1
+                     FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
+                          AS w(claim, value, id)
+                     JOIN claims own ON own.connector_key = :c AND own.entity = :e AND own.claim = w.claim
+                                    AND own.value = w.value AND own.pipedrive_id = w.id
+                    WHERE w.claim = c.claim AND w.id = c.pipedrive_id)
     RETURNING c.wanted_by""")
 
 _TAKE = text("""
@@ -103,7 +109,9 @@ def take_claims(session: Session, connector_key: int, entity: str, wanted: Seque
 def release_claims(
     session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], *, changed: Iterable[int]
 ) -> list[int]:
-    """Records in `changed` let go of values that they do not want any more. Returns those that waited for one.
+    """Records in `changed` let go of values that another one has replaced. Returns those that waited for one.
+
+    Hull takes no e-mail or domain away: a record that has none any more is still known by the last, and goes on holding it.
 
     To be called once Hull has their new ones: until then the old one names them there, and whoever were sent under it would
     become one with them.

@@ -56,16 +56,15 @@ def standings(session: Session, connector_key: int, entity: str, pipedrive_ids: 
     }
 
 
-def departed_among(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
-    """Those of these records that are known to have departed."""
-    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DEPARTED)}
-    return set(session.scalars(_DEPARTED_AMONG, scope))
+def read_among(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
+    """Those of these records that were read, whatever became of them since: they are more than a shell."""
+    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)}
+    return set(session.scalars(_READ_AMONG, scope))
 
 
-_DEPARTED_AMONG = text("""
+_READ_AMONG = text("""
     SELECT pipedrive_id FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
-       AND state = ANY(CAST(:departed AS text[]))""")
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND state <> 'shell'""")
 
 
 _STANDINGS = text("""

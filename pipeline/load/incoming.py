@@ -110,13 +110,13 @@ def compose(
     compress: Compress,
     *,
     link: bool,
-    departed: Container[int] = (),
+    read: Container[int] = (),
 ) -> tuple[list[bytes], list[PageRow]]:
     """The messages for Hull, in order, and the rows that keep what was said.
 
     bodies    Pipedrive id → the record as Pipedrive gave it, for the snapshots
     held      (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
-    departed  Organizations whose Accounts do not get back the `pipedrive/id` they lost
+    read      Organizations that say themselves what their Accounts' `pipedrive/id` is, and may have departed by now
     """
     messages: list[bytes] = []
     rows: list[PageRow] = []
@@ -136,7 +136,7 @@ def compose(
         organization_id = record["organization_id"]
         if link and organization_id is not None:
             account = b'{"anonymous_id":"pipedrive:%d"}' % organization_id
-            known_by = b"{}" if organization_id in departed else b'{"pipedrive/id":%d}' % organization_id
+            known_by = b"{}" if organization_id in read else b'{"pipedrive/id":%d}' % organization_id
             messages.append(writer.link_traits(who, account, known_by))
         snapshot = compress(bodies[pipedrive_id])
         changed = sending.before is not None

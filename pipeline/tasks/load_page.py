@@ -52,11 +52,11 @@ def load_batch(batch: ClaimedBatch) -> None:
         batches.hold(session, batch)
         taken = claims.take_claims(session, wired.key, entity, plan.wanted_claims)
         named = load_incoming.organizations_of(plan)
-        gone = departed_rows.departed_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
+        read = departed_rows.read_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings else {}
         compress = snapshots.compressor(session, wired.key, entity, bodies.values())
     messages, rows = load_incoming.compose(
-        plan, bodies, wired.hull.writer(), taken.held, compress, link=link, departed=gone
+        plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read
     )
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:

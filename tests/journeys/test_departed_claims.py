@@ -243,3 +243,35 @@ def test_a_record_that_hull_never_heard_of_holds_nothing(world: World, kind: str
     carry(world, told)
 
     assert holders(world, VALUE[kind]) == []
+
+
+def test_who_has_no_value_any_more_is_still_known_by_the_last(world: World, kind: str, told: list[Any]) -> None:
+    """Hull takes no claim away: another record that came under it would become one with this one."""
+    if kind == "person":
+        world.company.edit_person(1, emails=[])
+    else:
+        world.company.edit_organization(1, website="")
+    carry(world, told)
+    take(world, kind, 2)
+    carry(world, told)
+
+    assert apart(world, kind)
+    assert (holders(world, VALUE[kind]), identified_by(world, kind, 1)) == ([1], VALUE[kind])
+    assert user(world, 1, hull(kind))["pipedrive/id"] == 1
+
+
+def test_who_wants_what_another_holds_keeps_its_own(world: World, kind: str, told: list[Any]) -> None:
+    other = {"person": "p3@example.com", "organization": "org3.com"}[kind]
+    if kind == "person":
+        world.company.create_person(name="Third", emails=[{"value": other, "primary": True}])
+        carry(world, told)
+        world.company.edit_person(1, emails=[{"value": other, "primary": True}])
+    else:
+        world.company.create_organization(name="Third", website=f"https://{other}")
+        carry(world, told)
+        world.company.edit_organization(1, website=f"https://{other}")
+    take(world, kind, 2)
+    carry(world, told)
+
+    assert apart(world, kind)
+    assert [holders(world, value) for value in (VALUE[kind], other)] == [[1], [3]]

@@ -587,3 +587,31 @@ def test_a_person_that_still_names_a_deleted_organization_does_not_bring_its_acc
     assert user(world, 1)["pipedrive/name"] == "Still there"
     assert user(world, 1, "account").get("pipedrive/id") is None
     assert user(world, 1)["account_id"] == user(world, 1, "account")["id"]
+
+
+def test_a_link_that_is_late_does_not_take_the_mark_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Person's load had asked whether its Organization lives; it posts once that has departed."""
+    world.change_settings(support_account_deletion=True)
+    world.company.behaviour.unlink_persons = False
+    fill(world, persons=1, organizations=1)
+    for entity in Entity:
+        world.fetch(entity)
+    said = listen(world)
+    world.company.edit_person(1, name="Late")
+    deliver(world, *said)
+    real, once = HullClient.post_batches, []
+
+    def delete_first(self: Any, *args: Any, **options: Any) -> Any:
+        if not once:
+            once.append(1)
+            world.company.delete_organization(1)
+            deliver(world, said[-1])
+            work_live(world)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(HullClient, "post_batches", delete_first)
+    world.work()
+
+    assert user(world, 1)["pipedrive/name"] == "Late"
+    assert user(world, 1, "account").get("pipedrive/id") is None
+    assert user(world, 1, "account")["pipedrive/deleted_at"] is not None
