@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks import journal
 from benchmarks.hour_house import House, house
+from benchmarks.hour_records import explain
 from benchmarks.hour_witness import Witness
 from benchmarks.stage import FULL_HULL, stage
 from sandbox import serve
@@ -60,7 +61,11 @@ def main() -> int:
     ):
         result = {"persons": chosen.persons, "minutes": chosen.minutes, "speed": chosen.speed, "seed": chosen.seed}
         result |= _run(home, Witness(running), chosen)
-    print(json.dumps(result) if chosen.json else "\n".join(f"{name:28} {value}" for name, value in result.items()))
+    print(
+        json.dumps(result, default=str)
+        if chosen.json
+        else "\n".join(f"{name:28} {value}" for name, value in result.items())
+    )
     return 1 if result["untrue"] else 0
 
 
@@ -86,8 +91,13 @@ def _run(home: House, witness: Witness, chosen: argparse.Namespace) -> dict[str,
     time.sleep(FRESH_S)
     witness.stop()
     unlike, one_side = witness.unlike(time.time()), witness.on_one_side()
+    doubted = {entity: unlike[entity] | one_side[entity] for entity in unlike}
+    for entity, _, ids in witness.false:
+        doubted[entity] |= set(ids)
+    explained = explain(witness, doubted)
     named = home.gaps_between(outage[0], time.time())
     return _judged(home, witness, unlike, one_side, named) | {
+        "named_one_by_one": explained,
         "load_average": round(os.getloadavg()[0], 1),
         "wall_s": round(ended - began),
         "deeds": sum(acted.values()),

@@ -106,10 +106,10 @@ class Witness:
                 self.troubles[type(trouble).__name__] += 1
 
     def _look(self) -> None:
-        for row in _rows(MARKS):
+        for row in ask(MARKS):
             if (row.entity, row.reached_at) in self._seen:
                 continue
-            excepted = {int(each.record_id) for each in _rows(EXCEPTED, entity=row.entity)}
+            excepted = {int(each.record_id) for each in ask(EXCEPTED, entity=row.entity)}
             unlike = self.unlike(row.reached_at.timestamp())[row.entity]
             self._seen.add((row.entity, row.reached_at))
             self.claims[row.entity] += 1
@@ -134,7 +134,8 @@ def _plain_fields(stage: Stage, entity: str, rows: list[dict[str, str]]) -> list
     return [row["service"] for row in rows if kinds.get(row["service"]) in CUSTOM_TYPES]
 
 
-def _rows(query: str, **values: Any) -> list[Any]:
+def ask(query: str, **values: Any) -> list[Any]:
+    """Put a question to the pipeline's database."""
     from sqlalchemy import text
 
     from db.session import transaction

@@ -1,8 +1,12 @@
-"""Claims: which record holds which e-mail, domain or external id. A value belongs to one record; the first committed holds it."""
+"""Claims: which record holds which e-mail, domain or external id. A value belongs to one record; the first committed holds it.
+
+A record that departed goes on holding what its User or Account in Hull is known by, see `db.claim_release`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Index, Integer, text
@@ -14,6 +18,8 @@ from db.statement import Statement
 
 
 class ClaimHolder(Base):
+    """wanted_by  the first other record that asked for the value in vain: it is told when the value is free"""
+
     __tablename__ = "claims"
     __table_args__ = (Index("ix_claims_holder", "pipedrive_id", "connector_key", "entity"),)
     """The id stands first: with the connector first, a planner that knows nothing of a new table takes this index for the
@@ -24,6 +30,17 @@ class ClaimHolder(Base):
     claim: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str] = mapped_column(primary_key=True)
     pipedrive_id: Mapped[int]
+    wanted_by: Mapped[int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """held   (claim, Pipedrive id) → the record that holds the value instead
+    fresh  records that hold a value now which they did not hold before
+    """
+
+    held: dict[tuple[str, int], int] = field(default_factory=dict)
+    fresh: frozenset[int] = frozenset()
 
 
 Wanted = tuple[str, str, int]
@@ -34,7 +51,14 @@ _RELEASE = Statement("""
        AND NOT EXISTS (SELECT 1
                          FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
                               AS w(claim, value, id)
-                        WHERE w.claim = c.claim AND w.value = c.value AND w.id = c.pipedrive_id)""")
+                        WHERE w.claim = c.claim AND w.value = c.value AND w.id = c.pipedrive_id)
+       AND EXISTS (SELECT 1
+                     FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
+                          AS w(claim, value, id)
+                     JOIN claims own ON own.connector_key = :c AND own.entity = :e AND own.claim = w.claim
+                                    AND own.value = w.value AND own.pipedrive_id = w.id
+                    WHERE w.claim = c.claim AND w.id = c.pipedrive_id)
+    RETURNING c.wanted_by""")
 
 _TAKE = Statement("""
     WITH w AS (SELECT * FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
@@ -47,52 +71,70 @@ _TAKE = Statement("""
 """Returns what could not be taken, which is little: it is held by somebody, be it the record itself."""
 
 _HELD_BY_OTHERS = Statement("""
-    SELECT w.claim, w.id, c.pipedrive_id AS holder
+    SELECT w.claim, w.value, w.id, c.pipedrive_id AS holder, c.wanted_by
       FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
-     CROSS JOIN LATERAL (SELECT pipedrive_id FROM claims c
+     CROSS JOIN LATERAL (SELECT pipedrive_id, wanted_by FROM claims c
                           WHERE c.connector_key = :c AND c.entity = :e AND c.claim = w.claim AND c.value = w.value
                           LIMIT 1) c
      WHERE c.pipedrive_id <> w.id""")
 """LATERAL with a limit keeps the planner to one index look-up a row, however little it knows of a table that grows fast."""
 
+_WAIT = text("""
+    WITH w AS (SELECT DISTINCT ON (claim, value) *
+                 FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
+                ORDER BY claim, value, id),
+         free AS (SELECT w.* FROM w
+                   CROSS JOIN LATERAL (SELECT FROM claims c
+                                        WHERE c.connector_key = :c AND c.entity = :e AND c.claim = w.claim
+                                          AND c.value = w.value AND c.wanted_by IS NULL
+                                        LIMIT 1 FOR UPDATE SKIP LOCKED) c)
+    UPDATE claims c SET wanted_by = free.id FROM free
+     WHERE c.connector_key = :c AND c.entity = :e AND c.claim = free.claim AND c.value = free.value""")
+"""A row that somebody is about to give up is not waited for: two who wait for each other would be worse than a late claim."""
 
-def take_claims(
-    session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]
-) -> dict[tuple[str, int], int]:
-    """Take each (claim, value, Pipedrive id) that is free.
 
-    Returns (claim, Pipedrive id) → the record that holds the value instead.
-    """
+def take_claims(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]) -> Taken:
+    """Take each (claim, value, Pipedrive id) that is free; who finds another holder is noted as waiting."""
     if not wanted:
-        return {}
+        return Taken()
     scope = {"c": connector_key, "e": entity}
     rest: list[Any] = _TAKE.rows(session, {**scope, **_columns(wanted)})
+    fresh = frozenset(record_id for _, _, record_id in set(wanted).difference(rest))
     if not rest:
-        return {}
+        return Taken(fresh=fresh)
     held = _HELD_BY_OTHERS.rows(session, {**scope, **_columns(rest)})
-    return {(claim, pipedrive_id): holder for claim, pipedrive_id, holder in held}
+    if waiting := [(claim, value, record_id) for claim, value, record_id, _, wanted_by in held if wanted_by is None]:
+        session.execute(_WAIT, {**scope, **_columns(waiting)})
+    return Taken(held={(claim, record_id): holder for claim, _, record_id, holder, _ in held}, fresh=fresh)
 
 
 def release_claims(
     session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], *, changed: Iterable[int]
-) -> None:
-    """Records in `changed` let go of values that they do not want any more.
+) -> list[int]:
+    """Records in `changed` let go of values that another one has replaced. Returns those that waited for one.
+
+    Hull takes no e-mail or domain away: a record that has none any more is still known by the last, and goes on holding it.
 
     To be called once Hull has their new ones: until then the old one names them there, and whoever were sent under it would
     become one with them.
     """
-    if ids := sorted(changed):
-        scope = {"c": connector_key, "e": entity}
-        _RELEASE.run(session, {**scope, **_columns(wanted), "ids": bigints(ids)})
+    if not (ids := sorted(changed)):
+        return []
+    scope = {"c": connector_key, "e": entity, "ids": bigints(ids)}
+    return sorted({each for (each,) in _RELEASE.rows(session, {**scope, **_columns(wanted)}) if each is not None})
 
 
-_LET_GO = text("""
-    DELETE FROM claims WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+_HAND_ON = text("""
+    UPDATE claims c SET pipedrive_id = heirs.id, wanted_by = nullif(c.wanted_by, heirs.id)
+      FROM unnest(CAST(:ids AS bigint[]), CAST(:heirs AS bigint[])) AS heirs(of_id, id)
+     WHERE c.connector_key = :c AND c.entity = :e AND c.pipedrive_id = heirs.of_id""")
 
 
-def let_go(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """These records hold no claim any more: whoever asks next may have them."""
-    session.execute(_LET_GO, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+def hand_on(session: Session, connector_key: int, entity: str, heirs: Mapping[int, int]) -> None:
+    """Hull has joined records with others: what they held (Pipedrive id → heir) is their heirs', with the User or Account."""
+    if heirs:
+        scope = {"c": connector_key, "e": entity, "ids": bigints(heirs), "heirs": bigints(heirs.values())}
+        session.execute(_HAND_ON, scope)
 
 
 _HELD = text("""

@@ -57,16 +57,15 @@ def standings(session: Session, connector_key: int, entity: str, pipedrive_ids: 
     }
 
 
-def departed_among(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
-    """Those of these records that are known to have departed."""
-    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DEPARTED)}
-    return {pipedrive_id for (pipedrive_id,) in _DEPARTED_AMONG.rows(session, scope)}
+def read_among(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
+    """Those of these records that were read, whatever became of them since: they are more than a shell."""
+    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)}
+    return {pipedrive_id for (pipedrive_id,) in _READ_AMONG.rows(session, scope)}
 
 
-_DEPARTED_AMONG = Statement("""
+_READ_AMONG = Statement("""
     SELECT pipedrive_id FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
-       AND state = ANY(CAST(:departed AS text[]))""")
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND state <> 'shell'""")
 
 
 _STANDINGS = text("""
@@ -91,7 +90,10 @@ def count_absent(session: Session, connector_key: int, entity: str, pipedrive_id
 _PRESENT = text("""
     UPDATE id_mappings SET absences = 0, merged_into = NULL, deleted_at = NULL,
            version = CASE WHEN state = ANY(CAST(:departed AS text[])) THEN 0 ELSE version END,
-           resolve_at = CASE WHEN hull_id IS NULL AND (digest IS NOT NULL OR resolve_at IS NOT NULL) THEN now() END,
+           resolve_at = CASE WHEN state = ANY(CAST(:departed AS text[])) OR hull_id IS NULL
+                             THEN CASE WHEN digest IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL THEN now() END
+                        END,
+           hull_id = CASE WHEN state = ANY(CAST(:departed AS text[])) THEN NULL ELSE hull_id END,
            state = CASE WHEN state <> ALL(CAST(:departed AS text[])) THEN state WHEN digest IS NULL THEN 'shell' ELSE 'full' END
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
        AND (absences > 0 OR state = ANY(CAST(:departed AS text[])))""")
@@ -100,7 +102,8 @@ _PRESENT = text("""
 def note_present(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> None:
     """Pipedrive has just shown these: absences count from 0 again, and a departed one lives.
 
-    What Hull holds of it stays noted, the mark included, so that its next delivery takes the mark back.
+    What Hull holds of it stays noted, the mark included, so that its next delivery takes the mark back. Hull is asked anew
+    which its User or Account is: in the meantime that may have become another record's.
     """
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": list(DEPARTED)}
     session.execute(_PRESENT, scope)
@@ -167,24 +170,23 @@ _GIVE_WAY = text("""
 
 def give_way(
     session: Session, connector_key: int, entity: str, found: dict[int, str]
-) -> tuple[dict[int, str], list[int]]:
+) -> tuple[dict[int, str], dict[int, int]]:
     """Of records that share one User, the departed give it up to the living, who inherit what Hull holds of it.
 
     found    Pipedrive id → Hull id, as Hull has just told
-    Returns  `found` without the departed that gave way, and the living that inherited: these are to be delivered again
+    Returns  `found` without the departed that gave way, and departed → living: these are to be delivered again
     """
     living, departed = _rivals(session, connector_key, entity, found)
     left: dict[int, dict[str, Any]] = {}
-    gone = set()
+    heirs: dict[int, int] = {}
     for hull_id in departed.keys() & living.keys():
         for pipedrive_id, held in departed[hull_id].items():
-            gone.add(pipedrive_id)
-            if held:
-                left[living[hull_id]] = left.get(living[hull_id], {}) | held
-    if gone:
-        session.execute(_GIVE_WAY, {"c": connector_key, "e": entity, "ids": bigints(gone)})
+            heirs[pipedrive_id] = living[hull_id]
+            left[living[hull_id]] = left.get(living[hull_id], {}) | held
+    if heirs:
+        session.execute(_GIVE_WAY, {"c": connector_key, "e": entity, "ids": bigints(heirs)})
         inherit(session, connector_key, entity, left)
-    return {pipedrive_id: hull_id for pipedrive_id, hull_id in found.items() if pipedrive_id not in gone}, sorted(left)
+    return {pipedrive_id: hull_id for pipedrive_id, hull_id in found.items() if pipedrive_id not in heirs}, heirs
 
 
 def _rivals(

@@ -145,6 +145,18 @@ def take_unresolved(session: Session, connector_key: int, limit: int) -> list[tu
     ]
 
 
+_ASK_ANEW = text("""
+    UPDATE id_mappings SET hull_id = NULL, resolve_at = now() + make_interval(secs => :wait_s)
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND hull_id IS NOT NULL""")
+
+
+def ask_anew(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], wait_s: float) -> None:
+    """Hull may have joined these with others that it knew by the same claim: their Hull ids are asked for again, once its
+    search shows what became of them."""
+    if ids := sorted(pipedrive_ids):
+        session.execute(_ASK_ANEW, {"c": connector_key, "e": entity, "ids": bigints(ids), "wait_s": wait_s})
+
+
 _RESOLVE = text("""
     UPDATE id_mappings m SET hull_id = found.hull_id, resolve_at = NULL, updated_at = now(),
            state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END

@@ -73,10 +73,18 @@ class Journal:
 
         One that was restored may name an Organization that went meanwhile: its Account tells no id any more.
         """
+        return not self.differences(entity, held, state)
+
+    def differences(self, entity: str, held: Record, state: Record) -> dict[str, tuple[Any, Any]]:
+        """Attribute → what a state says and what Hull shows, where these are not one."""
         expected = {f"pipedrive/{code}": _value(state, code) for code in self.fields[entity]}
-        if any(_plain(held.get(name)) != _plain(value) for name, value in expected.items()):
-            return False
-        return held.get("organization") == state.get("org_id") or not self.now("organization", state.get("org_id") or 0)
+        found = {
+            name: (value, held.get(name)) for name, value in expected.items() if _plain(held.get(name)) != _plain(value)
+        }
+        organization_id = state.get("org_id")
+        if held.get("organization") != organization_id and self.now("organization", organization_id or 0):
+            found["organization"] = (organization_id, held.get("organization"))
+        return found
 
 
 def joined(users: Iterable[Record], accounts: Iterable[Record]) -> dict[str, dict[int, Record]]:

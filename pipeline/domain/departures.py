@@ -15,6 +15,9 @@ DELETED, GONE, MERGED = "deleted", "gone", "merged"
 DEPARTED: Final = (DELETED, GONE, MERGED)
 """It was told to be deleted, or a complete fetch did not list it; it was absent twice and nobody told; it became another one."""
 
+RESTORABLE_DAYS: Final = 30
+"""For so long Pipedrive can restore what was deleted; for so long a departed record holds its claims."""
+
 MISSING: Final = "missing"
 """Cause of a change that doubts whether its record is still there: one answer without it settles that."""
 

@@ -24,6 +24,8 @@ class Drift(StrEnum):
     """A User without an Account, or with that of another Organization."""
     UNMAPPED = "unmapped"
     """In Pipedrive and in Hull, but the id map does not join them."""
+    UNMARKED = "unmarked"
+    """Departed, and that is known, but Hull still shows its `pipedrive/id`."""
     MISMAPPED = "mismapped"
     """The id map names another Hull id than Hull does."""
 

@@ -48,7 +48,16 @@ REASONS: dict[str, Reason] = {
     ),
     "duplicate_claim": Reason(
         "Another record already holds this e-mail, domain or external id; this one travels by its Pipedrive id alone.",
-        "Merge the two records in Pipedrive, or correct the value on one of them.",
+        "Merge the two records in Pipedrive, or correct the value on one of them. Of a holder that was deleted: restore it, or "
+        "let it go with pipeline mappings release CONNECTOR ENTITY ID; the waiting one then takes its place in Hull.",
+    ),
+    "claim_released": Reason(
+        "The record departed and holds this e-mail, domain or external id no longer; whoever waited for it is delivered again.",
+        "Nothing to do: in Hull the waiting record takes over the User or Account that was known by it.",
+    ),
+    "gave_way": Reason(
+        "Hull shows this departed record and a living one as one: the User or Account is the living one's from now on.",
+        "Nothing to do; if the departed record is restored, Hull cannot tell the two apart: see two_records_one_hull_id.",
     ),
     "shared_domain": Reason(
         "The domain belongs to a mail or page service that many organizations use, so it identifies nobody.",

@@ -122,7 +122,7 @@ def compose(
     compress: Compress,
     *,
     link: bool,
-    departed: Container[int] = (),
+    read: Container[int] = (),
     hull_ids: Mapping[int, str] = _NOBODY,
 ) -> tuple[list[bytes], list[PageRow]]:
     """The messages for Hull, in order, and the rows that keep what was said.
@@ -130,7 +130,7 @@ def compose(
     bodies    Pipedrive id → the record as Pipedrive gave it, for the snapshots
     held      (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
     hull_ids  Pipedrive id → the Hull id of the record that was sent, for a read-back: it is addressed by that alone
-    departed  Organizations whose Accounts do not get back the `pipedrive/id` they lost
+    read      Organizations that say themselves what their Accounts' `pipedrive/id` is, and may have departed by now
     """
     messages: list[bytes] = []
     rows: list[PageRow] = []
@@ -148,7 +148,7 @@ def compose(
         organization_id = record["organization_id"]
         if link and organization_id is not None:
             account = b'{"anonymous_id":"pipedrive:%d"}' % organization_id
-            known_by = b"{}" if organization_id in departed else b'{"pipedrive/id":%d}' % organization_id
+            known_by = b"{}" if organization_id in read else b'{"pipedrive/id":%d}' % organization_id
             messages.append(writer.link_traits(who, account, known_by))
         snapshot = compress(bodies[pipedrive_id])
         changed = sending.before is not None

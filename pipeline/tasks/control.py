@@ -22,7 +22,7 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
-from pipeline.tasks import canvases, departures, errands, links, live, webhooks
+from pipeline.tasks import canvases, claim_release, departures, errands, links, live, webhooks
 from pipeline.tasks.app import app
 from pipeline.tasks.errors import classify
 from pipeline.tasks.stage import StageFailed, pause_connector
@@ -137,7 +137,9 @@ def _see_webhooks(connector_key: int) -> bool:
 
 @app.task(name="control.tidy")
 def tidy() -> None:
-    """Make the partitions of the coming days; drop days, deliveries, batches and errands past their retention."""
+    """Make the partitions of the coming days; drop days, deliveries, batches and errands past their retention, and release the
+    claims of records that cannot come back.
+    """
     today = datetime.now(UTC).date()
     with transaction() as session:
         made = events.make_partitions(session, today)
@@ -145,8 +147,11 @@ def tidy() -> None:
     with transaction() as session:
         forgotten = deliveries.drop_old_deliveries(session), batches.drop_old_batches(session)
         errand_rows.drop_old_errands(session)
-    if made or dropped or any(forgotten):
-        logger().info("tidy", made=made, dropped=dropped, deliveries=forgotten[0], batches=forgotten[1])
+    released = claim_release.release_overdue()
+    if made or dropped or any(forgotten) or released:
+        logger().info(
+            "tidy", made=made, dropped=dropped, deliveries=forgotten[0], batches=forgotten[1], released=released
+        )
 
 
 def guarded(task: str, connector_key: int, task_id: str | None, work: Callable[[], bool]) -> bool:

@@ -1,7 +1,8 @@
 """Deletes and merges in Pipedrive: what a reading that lacks a record means, what Hull is told, and what is written down.
 
 No webhook is believed alone: extract has asked Pipedrive for the record by its id, and the answer lacks it. Load tells Hull,
-then writes, in the stage's first half: what a departed record held is free before the page beside it is delivered.
+then writes, in the stage's first half. What Hull knows a departed record by stays that record's, see `claim_release`; of one
+that was merged it becomes the survivor's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.reasons import describe
 from pipeline.load.departures import compose
 from pipeline.settings import settings
+from pipeline.tasks.claim_release import let_go
 from pipeline.tasks.plans import plan_for
 from pipeline.tasks.staging import unpack_departures
 from pipeline.telemetry import logger
@@ -165,7 +167,7 @@ def _write_down(
         changes.fold(session, scope[0], Direction.INCOMING, scope[1], str(pipedrive_id), cause=MISSING)
     done = [each for each in farewells if each.departure.pipedrive_id not in moved_on]
     ids = [each.departure.pipedrive_id for each in done]
-    claims.let_go(session, *scope, ids)
+    let_go(session, *scope, [each for each in ids if not seen[each].in_hull])
     failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], [str(each) for each in ids])
     departed_rows.ask_for_conflicts(session, *scope)
     _hand_on(session, batch, done)
@@ -181,6 +183,7 @@ def _hand_on(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell
     scope = (batch.connector_key, batch.entity)
     id_mapping.add_shells(session, *scope, [into for each, into in merged if each.joins], in_hull=True)
     became = id_mapping.follow_merges(session, *scope, [into for _, into in merged])
+    claims.hand_on(session, *scope, {each.departure.pipedrive_id: became[into] for each, into in merged if each.joins})
     left: dict[int, dict[str, Any]] = {}
     for each, into in merged:
         left[became[into]] = left.get(became[into], {}) | (each.before if each.joins else {})
@@ -241,11 +244,29 @@ def look_again(
 
 
 def give_way(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> dict[int, str]:
-    """Somebody made a Person anew, and Hull knows both by one e-mail: the User is the living one's, without the mark.
+    """Hull knows a departed record and a living one as one, as when a claim was released: the User or Account is the living
+    one's, without the mark, and so are the claims.
 
     found    Pipedrive id → Hull id, as Hull told; returned without the departed that gave way
     """
     found, heirs = departed_rows.give_way(session, connector_key, entity, found)
-    for pipedrive_id in heirs:
+    claims.hand_on(session, connector_key, entity, heirs)
+    for pipedrive_id in sorted(set(heirs.values())):
         changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause="made_anew")
+    name = event_name(Direction.INCOMING, entity, Outcome.SKIP)
+    _log(
+        session,
+        [
+            events.NewEvent(
+                connector_key=connector_key,
+                event=name,
+                entity=entity,
+                cause="resolve",
+                reason="gave_way",
+                detail=f"to {entity} {heir}",
+                pipedrive_id=departed,
+            )
+            for departed, heir in sorted(heirs.items())
+        ],
+    )
     return found

@@ -24,11 +24,15 @@ from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import PagePlan
 from pipeline.settings import settings
 from pipeline.tasks import canvases, live, runs, second_look
+from pipeline.tasks.claim_release import call_waiting
 from pipeline.tasks.page_log import log_problems, log_troubles, page_context, page_event
 from pipeline.tasks.plans import plan_of
 from pipeline.tasks.staging import unpack_bodies, unpack_transformed
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
+
+SHOWN_AFTER_S = 60.0
+"""So long after a delivery Hull's search shows what became of it."""
 
 
 def load_batch(batch: ClaimedBatch) -> None:
@@ -47,14 +51,14 @@ def load_batch(batch: ClaimedBatch) -> None:
         if batch.run_id is None and entity is Entity.PERSON:
             plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
-        held = claims.take_claims(session, wired.key, entity, plan.wanted_claims)
+        taken = claims.take_claims(session, wired.key, entity, plan.wanted_claims)
         named = load_incoming.organizations_of(plan)
-        gone = departed_rows.departed_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
+        read = departed_rows.read_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings else {}
         compress = snapshots.compressor(session, wired.key, entity, bodies.values())
         sent = _hull_ids(session, batch, known)
     messages, rows = load_incoming.compose(
-        plan, bodies, wired.hull.writer(), held, compress, link=link, departed=gone, hull_ids=sent
+        plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent
     )
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
@@ -63,12 +67,15 @@ def load_batch(batch: ClaimedBatch) -> None:
             context = page_context(session, batch, staged)
             moved_on = set(write_page(session, context, rows, known))
             current = [each for each in plan.changed_ids if each not in moved_on]
-            claims.release_claims(session, wired.key, entity, plan.wanted_claims, changed=current)
-            known_as.note_values(session, wired.key, entity, plan.known_as(held), changed=current)
+            freed = claims.release_claims(session, wired.key, entity, plan.wanted_claims, changed=current)
+            known_as.note_values(session, wired.key, entity, plan.known_as(taken.held), changed=current)
+            call_waiting(session, wired.key, entity, freed)
+            renamed = taken.fresh.intersection(current)
+            id_mapping.ask_anew(session, wired.key, entity, renamed, SHOWN_AFTER_S)
             second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
-            log_problems(session, plan, held, context)
+            log_problems(session, plan, taken.held, context)
             _end(session, batch, plan, wired)
             second_look.read_again_later(session, batch, plan, known)
     except LostLease:

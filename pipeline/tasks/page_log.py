@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
 from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
+from db.claim_release import Held, departed_holders
 from db.page import PageContext
+from pipeline.domain.departures import RESTORABLE_DAYS
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.reasons import describe
@@ -116,6 +119,7 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
     error = event_name(Direction.INCOMING, plan.entity, Outcome.ERROR)
     skip = event_name(Direction.INCOMING, plan.entity, Outcome.SKIP)
     logged = []
+    departed = departed_holders(session, context.connector_key, plan.entity, held.values()) if held else {}
     for sending in plan.sendings:
         if sending.effect == load_incoming.SAME:
             continue
@@ -128,13 +132,21 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
             _say(error, pipedrive_id, problem["reason"], problem["field"])
         for claim in sending.record["claims"]:
             if (holder := held.get((claim, pipedrive_id))) is not None:
-                detail = f"{claim}: held by {plan.entity} {holder}"
+                detail = f"{claim}: held by {plan.entity} {holder}{_until(departed.get(holder))}"
                 logged.append(
                     page_event(context, skip, plan.entity, pipedrive_id, reason="duplicate_claim", detail=detail)
                 )
                 _say(skip, pipedrive_id, "duplicate_claim", claim)
     events.log_events(session, logged)
     plan.counters["failed"] += sum(1 for event in logged if event.event == error)
+
+
+def _until(held: Held | None) -> str:
+    """Of a holder that departed: since when, and when it lets go by itself."""
+    if held is None:
+        return ""
+    free = held.since + timedelta(days=RESTORABLE_DAYS)
+    return f", {held.state} since {held.since:%Y-%m-%d}, until {free:%Y-%m-%d} or until it is released"
 
 
 def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence[FieldProblem], version: int) -> None:

@@ -150,7 +150,10 @@ class Comparison:
         record, held, mapped = sides.of(pipedrive_id)
         if record is not None:
             return any(True for _ in judge(record, held, mapped, link=self._link))
-        return pipedrive_id not in sides.refused and judge_absent(pipedrive_id, held, mapped) is not None
+        return (
+            pipedrive_id not in sides.refused
+            and judge_absent(pipedrive_id, held, mapped, marks=self._reader.marks) is not None
+        )
 
     def _find_strangers(self) -> None:
         """What carries a `pipedrive/id` in Hull that Pipedrive does not list."""

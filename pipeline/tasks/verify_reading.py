@@ -82,6 +82,11 @@ class Reader:
     plan: Plan
     nameless: list[str] = field(default_factory=list)
 
+    @property
+    def marks(self) -> bool:
+        """Whether Hull is to show that a record is deleted."""
+        return self.plan.settings.supports_deletion(self.entity)
+
     def pages(self) -> Iterator[tuple[list[Any], bool]]:
         """Every page of Pipedrive by ascending id, and whether it is the last. 10 tokens each.
 

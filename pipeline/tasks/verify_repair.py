@@ -22,6 +22,7 @@ from pipeline.domain.drift import Drift, Finding
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.tasks.control import wake_control
 from pipeline.tasks.verify import Report
+from pipeline.transform.incoming import ID_ATTRIBUTE
 
 AT_ONCE = 500
 """Records to a transaction."""
@@ -56,11 +57,14 @@ def _put_right(session: Session, connector_key: int, entity: Entity, findings: S
     extra = [each.pipedrive_id for each in findings if each.kind is Drift.EXTRA]
     verification.correct_hull_ids(session, connector_key, entity, right, unknown)
     verification.adopt(session, connector_key, entity, extra)
-    for pipedrive_id in extra:
+    unmarked = [each.pipedrive_id for each in findings if each.kind is Drift.UNMARKED]
+    shown = {pipedrive_id: orjson.dumps({ID_ATTRIBUTE: pipedrive_id}) for pipedrive_id in unmarked}
+    doubt(session, connector_key, entity, shown)
+    for pipedrive_id in sorted([*extra, *unmarked]):
         changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause="missing")
     said: dict[int, dict[str, object]] = {}
     for each in findings:
-        if each.kind is not Drift.EXTRA:
+        if each.kind not in (Drift.EXTRA, Drift.UNMARKED):
             held = {one.attribute: one.hull for one in each.differences if one.hull is not None}
             said[each.pipedrive_id] = said.get(each.pipedrive_id, {}) | held
     _send_again(session, connector_key, entity, said)

@@ -49,16 +49,16 @@ def look_again(reader: Reader, ids: Sequence[int]) -> Verdict:
         sides = reader.sides_of_ids(ids[at : at + LOOK_AT_ONCE])
         known = _Known.ask(reader, sides)
         for pipedrive_id in sides.ids:
-            found = list(_found(sides, pipedrive_id, link=reader.plan.settings.link_users_in_hull))
+            found = list(_found(reader, sides, pipedrive_id))
             _settle(verdict, sides, known, pipedrive_id, found)
     return verdict
 
 
-def _found(sides: Sides, pipedrive_id: int, *, link: bool) -> Iterator[Finding]:
+def _found(reader: Reader, sides: Sides, pipedrive_id: int) -> Iterator[Finding]:
     record, held, mapped = sides.of(pipedrive_id)
     if record is not None:
-        yield from judge(record, held, mapped, link=link)
-    elif extra := judge_absent(pipedrive_id, held, mapped):
+        yield from judge(record, held, mapped, link=reader.plan.settings.link_users_in_hull)
+    elif extra := judge_absent(pipedrive_id, held, mapped, marks=reader.marks):
         yield extra
     for double_id, double in sides.doubles:
         if double_id == pipedrive_id:

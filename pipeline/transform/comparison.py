@@ -15,7 +15,8 @@ from pipeline.domain.drift import DEPARTED, Difference, Drift, Finding, Held, Ma
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Claim
 from pipeline.transform.domains import registrable_domain
-from pipeline.transform.hull_reports import ABSENT, find_attribute, hull_id_of, pipedrive_ids_of
+from pipeline.transform.hull_reports import ABSENT, find_attribute, hull_id_of, pipedrive_ids_of, read_id
+from pipeline.transform.incoming import ID_ATTRIBUTE
 from pipeline.transform.times import epoch_milliseconds
 
 DELETED_ATTRIBUTE: Final = "pipedrive/deleted_at"
@@ -121,12 +122,21 @@ def judge(record: IncomingRecord, held: Held | None, mapped: Mapped | None, *, l
         yield Finding(kind=Drift.MISMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
 
 
-def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None) -> Finding | None:
-    """Say what is wrong with an id that Pipedrive does not have: nothing, where that is known.
+def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None, *, marks: bool = False) -> Finding | None:
+    """Say what is wrong with an id that Pipedrive does not have: nothing, where that is known and Hull shows it as it should.
 
+    marks  whether the customer wants deletions in Hull
     A shell stands for an Organization that a Person names; that Pipedrive does not show it is no drift.
     """
-    if mapped is not None and (mapped.state in DEPARTED or mapped.state == "shell"):
+    if mapped is not None and mapped.state in DEPARTED:
+        if held is None or not marks or not _shows_id(pipedrive_id, held):
+            return None
+        detail = f"the id map is {mapped.state}, and Hull still shows the id"
+        is_ours = pipedrive_id in held.anonymous_ids
+        return Finding(
+            kind=Drift.UNMARKED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail, is_ours=is_ours
+        )
+    if mapped is not None and mapped.state == "shell":
         return None
     if held is not None and held.is_deleted:
         return None
@@ -142,6 +152,10 @@ def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None) ->
         detail=f"only {where[held is not None, mapped is not None]} has it",
         is_ours=is_ours,
     )
+
+
+def _shows_id(pipedrive_id: int, held: Held) -> bool:
+    return read_id(held.attributes.get(ID_ATTRIBUTE)) == pipedrive_id
 
 
 def differences(record: IncomingRecord, held: Held, delivered: Set[str]) -> Iterator[Difference]:

@@ -253,6 +253,23 @@ def test_a_restored_person_is_marked_no_more(world: World) -> None:
     assert (world.users()[ada]["email"], world.users()[ada].get("pipedrive/deleted_at")) == ("ada@example.com", None)
 
 
+@pytest.mark.guide(
+    "Incoming Users",
+    "As long as it can be restored, thirty days, its e-mail stays its own: another Person with the same e-mail is a User "
+    "without it meanwhile.",
+)
+def test_a_deleted_person_keeps_its_e_mail(world: World) -> None:
+    ada, said = add_ada(world), listen(world)
+    world.fetch(Entity.PERSON)
+    world.company.delete("person", ada)
+    again = add_ada(world)
+    deliver(world, *said)
+    world.work()
+
+    assert world.users()[again].get("email") is None
+    assert sorted(user.get("email") or "" for user in in_hull(world, "user")) == ["", "ada@example.com"]
+
+
 @pytest.mark.guide("Incoming Users", "Persons that are merged in Pipedrive become one User.")
 def test_merged_persons_are_one_user(world: World) -> None:
     ada = add_ada(world)

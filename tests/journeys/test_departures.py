@@ -175,26 +175,28 @@ def test_some_go_while_others_of_their_batch_are_carried_over(world: World, told
     assert (user(world, 3).get("pipedrive/id"), mapping(world, 3).state) == (None, "deleted")
 
 
-def test_what_a_deleted_person_held_is_free_for_another(world: World, told: list[Any]) -> None:
+def test_what_a_deleted_person_held_stays_its_own_within_one_batch_too(world: World, told: list[Any]) -> None:
     world.company.delete_person(3)
     world.company.edit_person(4, emails=[{"value": "p3@example.com", "primary": True}])
     deliver(world, *told)
 
     world.work()
 
-    assert holders(world, "p3@example.com") == [4]
-    assert "duplicate_claim" not in [event[1] for event in since_then(world)]
-    assert user(world, 4)["email"] == "p3@example.com"
+    assert holders(world, "p3@example.com") == [3]
+    assert user(world, 4)["id"] != user(world, 3)["id"]
+    assert (user(world, 3)["email"], user(world, 4)["pipedrive/email"]) == ("p3@example.com", "p3@example.com")
 
 
 def test_a_person_made_anew_with_the_old_email_is_not_marked_as_deleted(world: World, told: list[Any]) -> None:
-    """Hull finds the old User by the e-mail, mark and all."""
+    """Once the old one's e-mail is released, Hull finds the old User by it, mark and all."""
     resolve(world)
     world.company.delete_person(3)
     deliver(world, *told)
     world.work()
     world.company.create_person(name="Again", emails=[{"value": "p3@example.com", "primary": True}])
     deliver(world, told[-1])
+    world.work()
+    world.room("claim_release").release(world.connector_key, Entity.PERSON, 3)
     world.work()
 
     resolve(world)
@@ -585,3 +587,31 @@ def test_a_person_that_still_names_a_deleted_organization_does_not_bring_its_acc
     assert user(world, 1)["pipedrive/name"] == "Still there"
     assert user(world, 1, "account").get("pipedrive/id") is None
     assert user(world, 1)["account_id"] == user(world, 1, "account")["id"]
+
+
+def test_a_link_that_is_late_does_not_take_the_mark_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Person's load had asked whether its Organization lives; it posts once that has departed."""
+    world.change_settings(support_account_deletion=True)
+    world.company.behaviour.unlink_persons = False
+    fill(world, persons=1, organizations=1)
+    for entity in Entity:
+        world.fetch(entity)
+    said = listen(world)
+    world.company.edit_person(1, name="Late")
+    deliver(world, *said)
+    real, once = HullClient.post_batches, []
+
+    def delete_first(self: Any, *args: Any, **options: Any) -> Any:
+        if not once:
+            once.append(1)
+            world.company.delete_organization(1)
+            deliver(world, said[-1])
+            work_live(world)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(HullClient, "post_batches", delete_first)
+    world.work()
+
+    assert user(world, 1)["pipedrive/name"] == "Late"
+    assert user(world, 1, "account").get("pipedrive/id") is None
+    assert user(world, 1, "account")["pipedrive/deleted_at"] is not None

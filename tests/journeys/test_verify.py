@@ -10,6 +10,7 @@ import pytest
 from pipeline.domain.drift import Drift
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Retryable
+from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
 from tests.journeys.test_bad_records import GOES_WHOLE, GOES_WITHOUT, REFUSED, raw
 from tests.logs import written
@@ -234,6 +235,58 @@ def test_what_is_known_to_have_departed_is_not_extra(peace: World) -> None:
     peace.company.delete_person(49)
     write(peace, user(peace, 49), pipedrive__deleted_at="2026-02-01T00:00:00Z")
 
+    assert seen(compare(peace)) == []
+
+
+@pytest.mark.parametrize("entity", list(Entity))
+def test_a_departed_one_that_hull_still_shows_is_found_and_marked(peace: World, entity: Entity) -> None:
+    peace.change_settings(support_user_deletion=True, support_account_deletion=True)
+    settle(peace)
+    held = (user if entity is Entity.PERSON else account)(peace, 3)
+    peace.company.delete(entity.value, 3)
+    peace.fetch(entity)
+    go_on(peace)
+    marked = held.attributes.get("pipedrive/id"), seen(compare(peace))
+    write(peace, held, pipedrive__id=3, pipedrive__deleted_at=None)
+
+    report = compare(peace)
+    peace.room("verify_repair").repair(peace.connector_key, report)
+    go_on(peace)
+
+    assert marked == (None, [])
+    assert seen(report) == [("unmarked", entity.value, 3)]
+    assert held.attributes.get("pipedrive/id") is None
+    assert held.attributes["pipedrive/deleted_at"] is not None
+    assert seen(compare(peace)) == []
+
+
+def test_a_merged_one_that_hull_did_not_join_is_found_and_joined(peace: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hull lost the message: nothing answers an alias."""
+    peace.change_settings(support_user_deletion=True)
+    settle(peace)
+    said = listen(peace)
+    peace.company.merge("person", 3, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.tasks.departures.compose", lambda *_: [])
+        deliver(peace, *said)
+        peace.work()
+    go_on(peace)
+
+    report = compare(peace)
+    peace.room("verify_repair").repair(peace.connector_key, report)
+    go_on(peace)
+
+    assert ("unmarked", "person", 3) in seen(report)
+    assert user(peace, 3) is user(peace, 4)
+    assert seen(compare(peace)) == []
+
+
+def test_where_deletions_are_not_wanted_hull_shows_the_id_by_right(peace: World) -> None:
+    peace.company.delete("person", 3)
+    peace.fetch(Entity.PERSON)
+    go_on(peace)
+
+    assert user(peace, 3).attributes["pipedrive/id"] == 3
     assert seen(compare(peace)) == []
 
 

@@ -57,7 +57,7 @@ def test_json_has_one_shape_whatever_is_found(drifted: World, run: Run) -> None:
     }  # fmt: skip
     assert set(person) == set(said.json["entities"]["organization"])
     assert person["kinds"] == {
-        "missing": 1, "extra": 0, "different": 1, "unlinked": 0, "unmapped": 0, "mismapped": 0
+        "missing": 1, "extra": 0, "different": 1, "unlinked": 0, "unmapped": 0, "unmarked": 0, "mismapped": 0
     }  # fmt: skip
     assert person["findings"][0]["differences"] == [
         {"attribute": "pipedrive/name", "pipedrive": "Ada", "hull": "Eve[/]"}

@@ -1,0 +1,87 @@
+"""Claims that become free: whoever waited for one is delivered again, and takes it with its User or Account.
+
+A departed record holds its claims until Pipedrive cannot restore it any more, or until a person releases them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import claim_release, id_mapping
+from db import sync_event as events
+from db.claim_release import Held, Released
+from db.session import transaction
+from pipeline.domain.departures import RESTORABLE_DAYS
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.telemetry import logger
+
+AT_ONCE = 500
+REASON = "claim_released"
+
+
+def call_waiting(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """These had travelled without a claim that is free now: each is read and delivered again, whatever it says."""
+    ids = sorted(set(pipedrive_ids))
+    if not ids:
+        return
+    id_mapping.doubt(session, connector_key, entity, dict.fromkeys(ids, b"{}"))
+    for pipedrive_id in ids:
+        changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause=REASON)
+
+
+def let_go(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> list[Released]:
+    """These records hold nothing any more, and those that waited for it are called."""
+    released = claim_release.let_go(session, connector_key, entity, pipedrive_ids)
+    call_waiting(session, connector_key, entity, [each.wanted_by for each in released if each.wanted_by is not None])
+    return released
+
+
+def release(connector_key: int, entity: Entity, pipedrive_id: int) -> list[Released] | None:
+    """A person decides that a departed record will not come back; None when it has not departed."""
+    with transaction() as session:
+        held = claim_release.departed_holders(session, connector_key, entity, [pipedrive_id])
+        return _release(session, list(held.values()), "manual") if held else None
+
+
+def release_overdue() -> int:
+    """What Pipedrive has purged does not come back: its claims are free. Returns how many records held some."""
+    done = 0
+    while True:
+        with transaction() as session:
+            held = claim_release.overdue(session, RESTORABLE_DAYS, AT_ONCE)
+            _release(session, held, "tidy")
+        done += len(held)
+        if len(held) < AT_ONCE:
+            return done
+
+
+def _release(session: Session, held: Sequence[Held], cause: str) -> list[Released]:
+    released = []
+    for (connector_key, entity), some in groupby(held, key=lambda each: (each.connector_key, each.entity)):
+        freed = let_go(session, connector_key, entity, [each.pipedrive_id for each in some])
+        _tell(session, connector_key, Entity(entity), freed, cause)
+        released += freed
+    return released
+
+
+def _tell(session: Session, connector_key: int, entity: Entity, released: Sequence[Released], cause: str) -> None:
+    name = event_name(Direction.INCOMING, entity, Outcome.SUCCESS)
+    told = [
+        events.NewEvent(
+            connector_key=connector_key,
+            event=name,
+            entity=entity,
+            cause=cause,
+            reason=REASON,
+            detail=f"{each.claim}: {f'{entity} {each.wanted_by} waited for it' if each.wanted_by else 'nobody waited'}",
+            pipedrive_id=each.holder,
+        )
+        for each in released
+    ]
+    events.log_events(session, told)
+    for event in told:
+        logger().info(name, pipedrive_id=event.pipedrive_id, reason=REASON, cause=cause)
