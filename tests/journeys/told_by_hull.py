@@ -1,0 +1,119 @@
+"""What Hull says of Users and Accounts, and what became of it: the words that the outgoing journeys share.
+
+A journey begins with `notify(world, user(...))`, lets the `world.work()`, and looks at `writes(world)` and `told(world)`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from db.failure import find_failures
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.deliveries import notify
+from tests.journeys.people import age
+from tests.world import World
+
+ANN, BEN, ACME, GLOBEX = "a" * 24, "b" * 24, "c" * 24, "d" * 24
+"""Hull ids of two Users and two Accounts."""
+
+
+def user(hull_id: str = ANN, *, segments: tuple[str, ...] = ("vip",), **attributes: Any) -> dict[str, Any]:
+    """A message about a User. `account`, `account_segments` and `changes` go beside its report, all else into it."""
+    beside = {name: attributes.pop(name) for name in ("account", "account_segments", "changes") if name in attributes}
+    return {"user": {"id": hull_id, **attributes}, "segments": as_segments(segments), "changes": {}, **beside}
+
+
+def account(hull_id: str = ACME, *, segments: tuple[str, ...] = ("vip",), **attributes: Any) -> dict[str, Any]:
+    """A message about an Account."""
+    beside = {name: attributes.pop(name) for name in ("changes",) if name in attributes}
+    return {
+        "account": {"id": hull_id, **attributes},
+        "account_segments": as_segments(segments),
+        "changes": {},
+        **beside,
+    }
+
+
+def as_segments(ids: tuple[str, ...]) -> list[dict[str, str]]:
+    return [{"id": each, "name": each} for each in ids]
+
+
+def say(world: World, *messages: dict[str, Any], **more: Any) -> None:
+    """Notify of these, and let everything be done that is due. The channel follows from what the first one is about."""
+    channel = "user:update" if "user" in messages[0] else "account:update"
+    notify(world, *messages, channel=channel, key=f"n{len(world.rows('SELECT 1 FROM deliveries'))}", **more)
+    world.work()
+
+
+def patiently(world: World) -> None:
+    """Let all pauses pass, and do what is due then."""
+    for _ in range(3):
+        world.later()
+        world.work()
+
+
+def know_everything(world: World) -> None:
+    """A first full fetch of both comes to its end, and Hull's ids are learnt. What is written from here on is news."""
+    for entity in Entity:
+        age(world, entity)
+        world.fetch(entity)
+    world.room("control").resolve(world.connector_key)
+    world.pipedrive.ledger.mutations.clear()
+
+
+def writes(world: World, entity: str = "") -> list[tuple[str, Any, Any]]:
+    """(method, Pipedrive id, body) of every write, or of those to Persons or to Organizations."""
+    notes = world.pipedrive.ledger.mutations
+    return [(each.method, each.entity_id, json.loads(each.body)) for each in notes if f"/{entity}" in each.path]
+
+
+def told(world: World) -> list[tuple[str, str | None]]:
+    """(event, reason) of everything outgoing."""
+    return [(event, reason) for event, reason, _ in world.events() if event.startswith("outgoing")]
+
+
+def details(world: World, reason: str) -> list[str]:
+    """What the events of one reason say."""
+    return [row.detail for row in world.rows("SELECT detail FROM sync_events WHERE reason = :r ORDER BY id", r=reason)]
+
+
+def failures(world: World) -> list[tuple[str | None, str]]:
+    """(record, reason) of what waits for a person."""
+    with transaction() as session:
+        return [(each.record_id, each.reason) for each in find_failures(session)]
+
+
+def is_settled(world: World) -> bool:
+    """Nothing waits any more, and nothing is about to be made."""
+    return not any(
+        world.rows(f"SELECT 1 FROM {what}")  # noqa: S608 - the names stand here
+        for what in ("changes", "create_intents", "id_mappings WHERE state IN ('creating', 'unknown')")
+    )
+
+
+def mapped(world: World, hull_id: str) -> int | None:
+    """The Pipedrive id a Hull id is joined to."""
+    rows = world.rows("SELECT pipedrive_id FROM id_mappings WHERE hull_id = :h AND state = 'full'", h=hull_id)
+    return rows[0].pipedrive_id if rows else None
+
+
+def person(world: World, pipedrive_id: int | None) -> dict[str, Any]:
+    """A Person as Pipedrive has it."""
+    return _record(world, "person", pipedrive_id)
+
+
+def organization(world: World, pipedrive_id: int | None) -> dict[str, Any]:
+    return _record(world, "organization", pipedrive_id)
+
+
+def _record(world: World, entity: Any, pipedrive_id: int | None) -> dict[str, Any]:
+    found = world.company.record(entity, pipedrive_id or 0)
+    assert found is not None
+    return dict(found)
+
+
+def code(world: World, entity: Any, name: str) -> str:
+    """Code of a custom field by its name."""
+    return next(field.code for field in world.company.custom_fields(entity) if field.name == name)
