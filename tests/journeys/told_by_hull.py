@@ -43,7 +43,8 @@ def as_segments(ids: tuple[str, ...]) -> list[dict[str, str]]:
 def say(world: World, *messages: dict[str, Any], **more: Any) -> None:
     """Notify of these, and let everything be done that is due. The channel follows from what the first one is about."""
     channel = "user:update" if "user" in messages[0] else "account:update"
-    notify(world, *messages, channel=channel, key=f"n{len(world.rows('SELECT 1 FROM deliveries'))}", **more)
+    told = len(world.rows("SELECT 1 FROM deliveries"))
+    notify(world, *messages, channel=channel, key=f"n{told}", **more)
     world.work()
 
 

@@ -1,0 +1,180 @@
+"""Many workers want to make the same Person, and are killed at every step: there is one Person in the end, or none but one too few
+to see. Pipedrive knows no idempotency key, so this is all that stands between a busy minute and a company full of doubles.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import reduce
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from db.batch import Batch
+from db.session import transaction
+from pipeline.domain.kinds import Direction, Entity
+from tests.journeys.told_by_hull import is_settled, know_everything, user
+from tests.world import World
+
+TASKS = 50
+EMAILS = 5
+KILLS = 12
+SLOW_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20)]
+
+
+class Killed(BaseException):
+    """`kill -9`: nothing of the worker's own code runs any more."""
+
+
+@pytest.fixture(autouse=True)
+def ready(world: World) -> None:
+    world.change_settings(
+        synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
+    )
+    know_everything(world)
+
+
+class Fate:
+    """Kills whoever comes by a step, as often as the draw says and no oftener than KILLS times."""
+
+    def __init__(self, seed: int) -> None:
+        self._draw = random.Random(seed)
+        self.kills: Counter[str] = Counter()
+
+    def at(self, step: str) -> None:
+        if self.kills.total() < KILLS and self._draw.random() < 0.25:
+            self.kills[step] += 1
+            raise Killed(step)
+
+    def around(self, step: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        """The real thing, which may be the last its worker does, or may not be done at all."""
+
+        def done(*args: Any, **kwargs: Any) -> Any:
+            self.at(f"before {step}")
+            answer = real(*args, **kwargs)
+            self.at(f"after {step}")
+            return answer
+
+        return done
+
+
+STEPS = {
+    "the intent": ("sending.matching", "_intend"),
+    "the look-up": ("sending.matching", "list_changed"),
+    "what was found": ("sending.matching", "_decide"),
+    "the write": ("sending.aftermath", "load_outgoing.send"),
+    "what became of it": ("sending.aftermath", "_write_down"),
+}
+"""Step → the seam at which it can be cut."""
+
+
+@contextmanager
+def deadly(world: World, fate: Fate) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for step, (place, name) in STEPS.items():
+            *inside, seam = name.split(".")
+            target = reduce(getattr, inside, world.room(place))
+            patch.setattr(target, seam, fate.around(step, getattr(target, seam)))
+        yield
+
+
+def crowd(seed: int) -> list[dict[str, Any]]:
+    """Messages about Users who share a few e-mails: some are one User told of several times, some are several Users."""
+    draw = random.Random(seed)
+    messages = []
+    for number in range(TASKS):
+        email = f"p{draw.randrange(EMAILS)}@crowd.test"
+        hull_id = f"{draw.randrange(TASKS * 2 // 3):024x}"
+        messages.append(user(hull_id, email=email, nickname=f"P{number}"))
+    return messages
+
+
+def batch_of(world: World, message: dict[str, Any], number: int) -> int | None:
+    """A batch for one message alone, as when fifty are told at the same moment; None while its User is in another one."""
+    hull_id = message["user"]["id"]
+    with transaction() as session:
+        world.room("outgoing_changes").fold_messages_of(
+            session, world.connector_key, Entity.PERSON, [message], cause="test", is_export=False, rank=number
+        )
+        free = text("SELECT id FROM changes WHERE record_id = :id AND batch_id IS NULL FOR UPDATE SKIP LOCKED")
+        if session.execute(free, {"id": hull_id}).one_or_none() is None:
+            return None
+        batch = Batch(
+            connector_key=world.connector_key,
+            direction=Direction.OUTGOING,
+            entity=Entity.PERSON,
+            queue="live",
+            state="ready",
+        )
+        session.add(batch)
+        session.flush()
+        claim = "UPDATE changes SET batch_id = :b, claimed_revision = revision, attempts = attempts + 1 WHERE record_id = :id"
+        session.execute(text(claim), {"b": batch.id, "id": hull_id})
+        return batch.id
+
+
+def run_to_the_end(world: World, batch_id: int) -> None:
+    for stage in ("extract", "transform", "load"):
+        try:
+            world.step(batch_id, "outgoing", stage)
+        except Killed:
+            return
+
+
+@pytest.mark.parametrize("seed", [0, *SLOW_SEEDS])
+def test_fifty_at_once_make_one_person_for_each_email(world: World, seed: int) -> None:
+    fate = Fate(seed)
+    batches = [found for number, each in enumerate(crowd(seed)) if (found := batch_of(world, each, number)) is not None]
+    with deadly(world, fate):
+        with ThreadPoolExecutor(8) as workers:
+            list(workers.map(lambda batch_id: run_to_the_end(world, batch_id), batches))
+        for _ in range(KILLS * 2):
+            world.lose_workers()
+            world.later()
+            patiently_killed(world)
+    for _ in range(12):
+        world.lose_workers()
+        world.later()
+        world.work()
+
+    doubles = {email: count for email, count in persons_by_email(world).items() if count != 1}
+    assert doubles == {}
+    assert fate.kills.total() == KILLS
+    assert joined_once(world)
+    assert is_settled(world)
+
+
+def patiently_killed(world: World) -> None:
+    """What is due, by workers who may be killed."""
+    for _ in range(200):
+        due = world.due()
+        if due is None:
+            if not world.room("live").dispatch_changes():
+                return
+            continue
+        try:
+            world.step(*due)
+        except Killed:
+            world.lose_workers()
+
+
+def persons_by_email(world: World) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for body in world.company.export("person"):
+        found.update(each["value"] for each in json.loads(body)["emails"] if each["value"].endswith("@crowd.test"))
+    return found
+
+
+def joined_once(world: World) -> bool:
+    """Every Person that was made is joined to one User, and every other User of its e-mail waits for a person's word."""
+    joined = {row.hull_id for row in world.rows("SELECT hull_id FROM id_mappings WHERE pipedrive_id IS NOT NULL")}
+    held = {row.record_id for row in world.rows("SELECT record_id FROM failures WHERE state = 'open'")}
+    asked = {f"{number:024x}" for number in range(TASKS * 2 // 3)}
+    told = {row.hull_id for row in world.rows("SELECT DISTINCT hull_id FROM sync_events WHERE hull_id IS NOT NULL")}
+    return (told & asked) <= joined | held
