@@ -83,14 +83,14 @@ _WAIT = text("""
     WITH w AS (SELECT DISTINCT ON (claim, value) *
                  FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
                 ORDER BY claim, value, id),
-         free AS (SELECT w.* FROM w
-                   CROSS JOIN LATERAL (SELECT FROM claims c
+         free AS (SELECT w.id, c.ctid FROM w
+                   CROSS JOIN LATERAL (SELECT ctid FROM claims c
                                         WHERE c.connector_key = :c AND c.entity = :e AND c.claim = w.claim
                                           AND c.value = w.value AND c.wanted_by IS NULL
                                         LIMIT 1 FOR UPDATE SKIP LOCKED) c)
-    UPDATE claims c SET wanted_by = free.id FROM free
-     WHERE c.connector_key = :c AND c.entity = :e AND c.claim = free.claim AND c.value = free.value""")
-"""A row that somebody is about to give up is not waited for: two who wait for each other would be worse than a late claim."""
+    UPDATE claims c SET wanted_by = free.id FROM free WHERE c.ctid = free.ctid""")
+"""A row that somebody is about to give up is not waited for: two who wait for each other would be worse than a late claim. Rows are
+found again by where they lie: by their keys, a planner that knows nothing of a new table reads all claims first."""
 
 
 def take_claims(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]) -> Taken:
