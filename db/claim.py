@@ -45,19 +45,17 @@ class Taken:
 
 Wanted = tuple[str, str, int]
 
+_HELD_BY = Statement("""
+    SELECT claim, value, pipedrive_id FROM claims
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
 _RELEASE = Statement("""
     DELETE FROM claims c
-     WHERE c.connector_key = :c AND c.entity = :e AND c.pipedrive_id = ANY(CAST(:ids AS bigint[]))
-       AND NOT EXISTS (SELECT 1
-                         FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
-                              AS w(claim, value, id)
-                        WHERE w.claim = c.claim AND w.value = c.value AND w.id = c.pipedrive_id)
+     WHERE c.connector_key = :c AND c.entity = :e AND c.pipedrive_id = ANY(CAST(:holders AS bigint[]))
        AND EXISTS (SELECT 1
                      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[]))
                           AS w(claim, value, id)
-                     JOIN claims own ON own.connector_key = :c AND own.entity = :e AND own.claim = w.claim
-                                    AND own.value = w.value AND own.pipedrive_id = w.id
-                    WHERE w.claim = c.claim AND w.id = c.pipedrive_id)
+                    WHERE w.claim = c.claim AND w.value = c.value AND w.id = c.pipedrive_id)
     RETURNING c.wanted_by""")
 
 _TAKE = Statement("""
@@ -120,8 +118,14 @@ def release_claims(
     """
     if not (ids := sorted(changed)):
         return []
-    scope = {"c": connector_key, "e": entity, "ids": bigints(ids)}
-    return sorted({each for (each,) in _RELEASE.rows(session, {**scope, **_columns(wanted)}) if each is not None})
+    scope = {"c": connector_key, "e": entity}
+    held: list[Wanted] = _HELD_BY.rows(session, {**scope, "ids": bigints(ids)})
+    kept = set(wanted).intersection(held)
+    replaced = {(claim, holder) for claim, _, holder in kept}
+    given_up = sorted(each for each in held if each not in kept and (each[0], each[2]) in replaced)
+    if not given_up:
+        return []
+    return sorted({each for (each,) in _RELEASE.rows(session, {**scope, **_columns(given_up)}) if each is not None})
 
 
 _HAND_ON = text("""

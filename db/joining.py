@@ -62,12 +62,19 @@ def intend(session: Session, connector_key: int, entity: str, hull_ids: Iterable
 
 
 _FREE = text("""
-    DELETE FROM create_intents i
-     WHERE i.connector_key = :c AND i.entity = :e
-       AND (i.claim, i.value) IN (SELECT * FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[])))
-       AND NOT EXISTS (SELECT 1 FROM id_mappings m
-                        WHERE m.connector_key = :c AND m.entity = :e AND m.hull_id = i.hull_id
-                          AND m.state IN ('creating', 'unknown'))""")
+    WITH over AS (
+        SELECT i.ctid
+          FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[])) AS w(claim, value)
+         CROSS JOIN LATERAL (SELECT ctid, hull_id FROM create_intents i
+                              WHERE i.connector_key = :c AND i.entity = :e AND i.claim = w.claim AND i.value = w.value
+                              LIMIT 1) i
+          LEFT JOIN LATERAL (SELECT true AS lives FROM id_mappings m
+                              WHERE m.connector_key = :c AND m.entity = :e AND m.hull_id = i.hull_id
+                                AND m.state IN ('creating', 'unknown')
+                              LIMIT 1) m ON true
+         WHERE m.lives IS NULL)
+    DELETE FROM create_intents i USING over WHERE i.ctid = over.ctid""")
+"""LATERAL with a limit, as in `db.claim`: what is about to be made comes and goes too fast for the planner to know how much it is."""
 
 _SPEAK_FOR = text("""
     INSERT INTO create_intents (connector_key, entity, claim, value, hull_id)
