@@ -74,7 +74,7 @@ _FREE = text("""
                               LIMIT 1) m ON true
          WHERE m.lives IS NULL)
     DELETE FROM create_intents i USING over WHERE i.ctid = over.ctid""")
-"""LATERAL with a limit, as in `db.claim`: what is about to be made comes and goes too fast for the planner to know how much it is."""
+"""LATERAL with a limit, as in `db.claim`: what is about to be made comes and goes too fast for the planner to know of it."""
 
 _SPEAK_FOR = text("""
     INSERT INTO create_intents (connector_key, entity, claim, value, hull_id)

@@ -6,6 +6,7 @@ Such text is for transform to refuse, record by record; until then it must pass 
 from __future__ import annotations
 
 import json
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import orjson
@@ -20,11 +21,18 @@ def read_lenient(body: bytes) -> Any:
 
 
 def write_lenient(value: Any) -> bytes:
-    """JSON of anything that came as JSON."""
+    """JSON of anything that came as JSON, of dataclasses that hold such things, and of sets."""
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, default=sorted)
     except TypeError:
-        return json.dumps(value).encode("ascii")
+        return json.dumps(value, default=_plain).encode("ascii")
+
+
+def _plain(value: Any) -> Any:
+    """What the standard library does not know and orjson does. It is asked again about what lies within."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return sorted(value)
 
 
 def is_nested_deeper(value: Any, levels: int) -> bool:

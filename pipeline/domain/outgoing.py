@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -188,11 +188,3 @@ def _write_of(staged: Mapping[str, Any]) -> OutgoingWrite:
 
 def _problems(staged: list[dict[str, Any]]) -> tuple[FieldProblem, ...]:
     return tuple(FieldProblem(**each) for each in staged)
-
-
-def staged(value: Candidate | Decision) -> dict[str, Any]:
-    """The value as a dict that JSON can hold; `of` makes it a value again."""
-    plain = asdict(value)
-    if plain.get("write") is not None:
-        plain["write"] |= {name: sorted(plain["write"][name]) for name in ("present", "same")}
-    return plain

@@ -175,7 +175,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
         if record is None or each.write is None or not isinstance(record.get("id"), int):
             continue
         memory = remember(each.write, _earlier(each), record, outcome.now_s)
-        memories[record["id"]] = (write_lenient(_plain(memory)), each.candidate.awaits)
+        memories[record["id"]] = (write_lenient(memory), each.candidate.awaits)
         reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
     joining.remember(session, batch.connector_key, batch.entity, memories)
     snapshot.keep_reports(session, batch.connector_key, batch.entity, reports)
@@ -211,10 +211,6 @@ def _unchanged(decision: Decision) -> dict[str, Any] | None:
 
 def _earlier(decision: Decision) -> Memory:
     return decision.candidate.memory if decision.act is not Act.CREATE else Memory()
-
-
-def _plain(memory: Memory) -> dict[str, Any]:
-    return {"agreed": dict(memory.agreed), "present": memory.present, "recent": memory.recent}
 
 
 def _without_flags(message: dict[str, Any]) -> dict[str, Any]:

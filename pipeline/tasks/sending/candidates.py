@@ -24,7 +24,7 @@ from pipeline import wiring
 from pipeline.domain.departures import DEPARTED, MERGED
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient, write_lenient
-from pipeline.domain.outgoing import Candidate, Memory, Standing, staged
+from pipeline.domain.outgoing import Candidate, Memory, Standing
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.tasks import links
@@ -64,7 +64,7 @@ def extract_batch(batch: ClaimedBatch) -> None:
     with transaction() as session:
         batches.hold(session, batch)
         _join_told(session, batch, found)
-        data = write_lenient({"data": [staged(row) for row in rows]})
+        data = write_lenient({"data": rows})
         batches.pass_to_transform(session, batch.id, pack_page(data), len(rows))
 
 

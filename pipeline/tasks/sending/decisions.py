@@ -10,7 +10,7 @@ from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import write_lenient
-from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingWrite, Standing, staged
+from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingWrite, Standing
 from pipeline.errors import Rejected
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_page, unpack_page
@@ -38,7 +38,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
     decisions = [decide(Candidate.of(row), plan, entity, now_s=now_s) for row in rows]
     with transaction() as session:
         batches.hold(session, batch)
-        data = write_lenient({"data": [staged(decision) for decision in decisions]})
+        data = write_lenient({"data": decisions})
         batches.pass_to_load(session, batch.id, pack_page(data))
 
 
