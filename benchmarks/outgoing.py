@@ -1,7 +1,9 @@
-"""Outgoing: updates and creates a second, CPU by process, tokens; then the same with nothing changed, and under a burst limit.
+"""Outgoing: updates and creates a second, CPU by process, tokens; the same with nothing changed, and under a burst limit.
 
 python -m benchmarks.outgoing --persons 4000 --updates 4000 --creates 2000 [--limit 80] [--json]
+python -m benchmarks.outgoing --persons 100000 --export --limit 20 [--json]
 
+`--export` sends every Person's User, one in a hundred of them changed, as Hull does when all Users are sent by hand.
 Hull's notifications are laid into the table of deliveries as the web process lays them there, 100 messages to each.
 """
 
@@ -23,6 +25,7 @@ from benchmarks.stage import Stage, stage
 PER_NOTIFICATION = 100
 POLL_S = 0.1
 LIMIT_S = 600.0
+CHANGED_ONE_IN = 100
 WINDOW_S = 2.0
 MAPPED = [
     {"hull": "name", "service": "name"},
@@ -39,6 +42,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=4_000)
     parser.add_argument("--creates", type=int, default=2_000)
     parser.add_argument("--limit", type=int, default=0, help="calls in two seconds that Pipedrive allows; 0 is without")
+    parser.add_argument("--export", action="store_true", help="send all of them by hand, one in a hundred changed")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
@@ -50,17 +54,29 @@ def main() -> None:
     ) as running:
         fetch(running, "first", changed_only=False)
         _prepare(running)
-        known = _known(running, min(chosen.updates, chosen.persons))
-        results = [
-            _send(running, "updates", list(_updates(known, "a")), chosen.limit),
-            _send(running, "unchanged", list(_updates(known, "a")), chosen.limit),
-            _send(running, "creates", list(_creates(chosen.creates)), chosen.limit),
-        ]
+        results = _export(running, chosen) if chosen.export else _flows(running, chosen)
     if chosen.json:
         print(json.dumps(results))
     else:
         for result in results:
             print("\n".join([f"\n{result['flow']}", *(f"  {name:18} {value}" for name, value in result.items())]))
+
+
+def _flows(running: Stage, chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    known = _known(running, min(chosen.updates, chosen.persons))
+    return [
+        _send(running, "updates", list(_updates(known, "a")), chosen.limit),
+        _send(running, "unchanged", list(_updates(known, "a")), chosen.limit),
+        _send(running, "creates", list(_creates(chosen.creates)), chosen.limit),
+    ]
+
+
+def _export(running: Stage, chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """Twice: of the first, one in a hundred is changed; of the second, nobody is."""
+    messages = list(_as_they_are(running))
+    for message in messages[::CHANGED_ONE_IN]:
+        message["user"]["name"] += " II"
+    return [_send(running, flow, messages, chosen.limit) for flow in ("export", "export again")]
 
 
 def _prepare(running: Stage) -> None:
@@ -87,6 +103,17 @@ def _updates(hull_ids: list[str], mark: str) -> Iterator[Message]:
     for hull_id in hull_ids:
         user = {"id": hull_id, "name": f"Renamed {mark} {hull_id[-6:]}", "phone": f"+372 {int(hull_id, 16):08}"}
         yield {"user": user, "account": {}, "segments": [], "changes": {"user": {"name": ["x", user["name"]]}}}
+
+
+def _as_they_are(running: Stage) -> Iterator[Message]:
+    """What Hull says of every Person when it holds what Pipedrive holds."""
+    url = f"{running.pipedrive_url}/__sandbox__/export?entity=person"
+    with requests.get(url, stream=True, timeout=600) as response:
+        for line in response.iter_lines():
+            person = orjson.loads(line)
+            phone = next((each["value"] for each in person["phones"] if each["primary"]), None)
+            user = {"id": f"{person['id']:024x}", "name": person["name"], "phone": phone}
+            yield {"user": user, "account": {}, "segments": [], "changes": {}}
 
 
 def _creates(count: int) -> Iterator[Message]:
@@ -128,7 +155,7 @@ def _deliver(running: Stage, flow: str, messages: list[Message]) -> None:
 
     with transaction() as session:
         for at in range(0, len(messages), PER_NOTIFICATION):
-            body = {"notification_id": f"{flow}-{at}", "channel": "user:update", "is_export": False}
+            body = {"notification_id": f"{flow}-{at}", "channel": "user:update", "is_export": flow.startswith("export")}
             body["messages"] = messages[at : at + PER_NOTIFICATION]
             key = f"{flow}-{time.monotonic_ns()}-{at}"
             deliveries.keep_delivery(session, running.connector_key, "hull", key, orjson.dumps(body))
