@@ -164,6 +164,7 @@ def _judged(
         "on_one_side": {entity: sorted(ids)[:20] for entity, ids in one_side.items()},
         "verify": first,
         "planted_and_found": f"{len(set(planted) & set(found['findings']))} of {len(planted)}",
+        "verify_of_the_planted": found,
         "verify_after_repair": last,
     }
 

@@ -60,7 +60,8 @@ class Afoot:
 
     failed   record → reason code
     bodies   failed pages, as they were staged, with the reason each failed for
-    is_fetching  batches of a fetch of this entity are moving: whatever differs may be among them
+    fetched_from  batches of a fetch of this entity are moving: what differs and has changed since then, in seconds since the
+                  epoch, may be among them; None when there are none
     now_s    the database's clock, in seconds since the epoch
     """
 
@@ -68,7 +69,7 @@ class Afoot:
     failed: Mapping[str, str]
     bodies: Sequence[tuple[str, bytes]]
     deliveries: Sequence[bytes]
-    is_fetching: bool
+    fetched_from: float | None
     now_s: float
 
 
@@ -97,8 +98,10 @@ _DELIVERIES = text("""
 
 _FETCHING = text("""
     SELECT extract(epoch FROM now())::float8 AS now_s,
-           EXISTS (SELECT 1 FROM batches WHERE connector_key = :c AND entity = :e AND direction = 'incoming'
-                      AND run_id IS NOT NULL AND state IN ('waiting', 'ready', 'running')) AS is_fetching""")
+           (SELECT min(CASE r.kind WHEN 'incremental' THEN extract(epoch FROM r.since)::float8 ELSE 0 END)
+              FROM batches b JOIN runs r ON r.id = b.run_id
+             WHERE b.connector_key = :c AND b.entity = :e AND b.direction = 'incoming'
+               AND b.state IN ('waiting', 'ready', 'running')) AS fetched_from""")
 
 
 def afoot(session: Session, connector_key: int, entity: str, names: Collection[str]) -> Afoot:
@@ -110,7 +113,7 @@ def afoot(session: Session, connector_key: int, entity: str, names: Collection[s
         failed={row.record_id: row.reason for row in session.execute(_FAILED, scope)},
         bodies=[(row.reason, bytes(row.extracted)) for row in session.execute(_FAILED_PAGES, scope)],
         deliveries=[bytes(body) for body in session.scalars(_DELIVERIES, scope)],
-        is_fetching=clock.is_fetching,
+        fetched_from=clock.fetched_from,
         now_s=clock.now_s,
     )
 

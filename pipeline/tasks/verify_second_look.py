@@ -26,6 +26,9 @@ LOOK_AT_ONCE = 100
 JUST_CHANGED_S = 600
 """What changed in Pipedrive this lately waits for its webhook, or for the next incremental fetch."""
 
+_EVER = float("inf")
+"""When a record changed that Pipedrive does not show."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
@@ -119,7 +122,7 @@ class _Known:
         """What the record waits for, in words."""
         if self.afoot.waiting & set(_names(pipedrive_id, held, mapped)) or pipedrive_id in self.told:
             return "a change that waits to be carried over"
-        if self.afoot.is_fetching:
+        if self.afoot.fetched_from is not None and (version or _EVER) >= self.afoot.fetched_from:
             return "a fetch that is under way"
         if version is not None and version > self.afoot.now_s - JUST_CHANGED_S:
             return "an edit of the last ten minutes"

@@ -323,6 +323,16 @@ def test_while_a_fetch_is_under_way_nothing_is_drift(peace: World) -> None:
     assert (seen(report), part_of(report).pending) == ([], {"a fetch that is under way": 1})
 
 
+def test_a_fetch_of_what_changed_lately_excuses_no_other_record(peace: World) -> None:
+    write(peace, user(peace, 5), pipedrive__name="Older")
+    peace.start(Entity.PERSON)
+    peace.change_rows(
+        "UPDATE runs SET kind = 'incremental', since = now() - interval '6 minutes' WHERE state = 'running'"
+    )
+
+    assert seen(compare(peace)) == [("different", "person", 5)]
+
+
 def test_a_change_of_the_user_that_waits_to_go_out_is_not_drift(peace: World) -> None:
     write(peace, user(peace, 5), pipedrive__name="Newer")
     peace.change_rows(
