@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -60,11 +60,15 @@ def told(world: World, seen: int = 0) -> list[dict[str, Any]]:
 
 
 def user_changed(world: World, person_id: int, *, segments: tuple[str, ...] = ("vip",), **more: Any) -> None:
-    """Hull notifies that a User changed: its report as Hull has it, with `more` on top; then everything due is done."""
-    export = more.pop("is_export", False)
+    """Hull notifies that a User changed: its report as Hull has it, with `more` on top; then everything due is done.
+
+    is_export  it was sent by hand
+    changed    the attributes that Hull says have changed; all that are given, unless it is said otherwise
+    """
+    export, changed = more.pop("is_export", False), more.pop("changed", None)
     report = {**world.users()[person_id], **more}
-    message = {"user": report, "account": {}, "segments": _segments(segments), "changes": _changes(more)}
-    notify(world, message, is_export=export, key=f"user {more}")
+    message = {"user": report, "account": {}, "segments": _segments(segments)}
+    notify(world, message | _changes("user", changed or more), is_export=export, key=f"user {more}")
     world.work()
 
 
@@ -85,9 +89,9 @@ def save_in_hull(world: World, **settings: Any) -> None:
 
 def account_changed(world: World, organization_id: int, *, segments: tuple[str, ...] = ("vip",), **more: Any) -> None:
     """The same of an Account."""
-    export = more.pop("is_export", False)
+    export, changed = more.pop("is_export", False), more.pop("changed", None)
     report = {**world.accounts()[organization_id], **more}
-    message = {"account": report, "account_segments": _segments(segments), "changes": _changes(more)}
+    message = {"account": report, "account_segments": _segments(segments), **_changes("account", changed or more)}
     notify(world, message, channel="account:update", is_export=export, key=f"account {more}")
     world.work()
 
@@ -96,8 +100,8 @@ def _segments(ids: tuple[str, ...]) -> list[dict[str, str]]:
     return [{"id": name, "name": name} for name in ids]
 
 
-def _changes(more: dict[str, Any]) -> dict[str, Any]:
-    return {"is_new": False, "user": {name: [None, value] for name, value in more.items()}}
+def _changes(of: str, names: Iterable[str]) -> dict[str, Any]:
+    return {"changes": {"is_new": False, of: {name: [None, "new"] for name in names}}}
 
 
 def outcomes(world: World) -> list[tuple[str, str | None]]:

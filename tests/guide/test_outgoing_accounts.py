@@ -45,10 +45,10 @@ def test_a_mapped_attribute_that_changes_sends(world: World) -> None:
     acme = acme_in(world)
 
     account_changed(world, acme, label="Acme Inc.")
-    account_changed(world, acme, label="Acme Inc.", unmapped="changed")
+    account_changed(world, acme, label="Acme Inc.", unmapped="new", changed=["unmapped"])
 
     assert name_of(world, acme) == "Acme Inc."
-    assert outcomes(world) == [("outgoing.account.success", None), ("outgoing.account.skip", "unchanged")]
+    assert outcomes(world) == [("outgoing.account.success", None), ("outgoing.account.skip", "no_relevant_change")]
 
 
 @pytest.mark.guide("Outgoing Accounts", "An Account in none of them is not sent.")

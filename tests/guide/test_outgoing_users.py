@@ -43,10 +43,10 @@ def test_a_mapped_attribute_that_changes_sends(world: World) -> None:
     ada = ada_in(world)
 
     user_changed(world, ada, full_name="Ada L.")
-    user_changed(world, ada, full_name="Ada L.", unmapped="changed")
+    user_changed(world, ada, full_name="Ada L.", unmapped="new", changed=["unmapped"])
 
     assert name_of(world, ada) == "Ada L."
-    assert outcomes(world) == [("outgoing.user.success", None), ("outgoing.user.skip", "unchanged")]
+    assert outcomes(world) == [("outgoing.user.success", None), ("outgoing.user.skip", "no_relevant_change")]
 
 
 @pytest.mark.guide("Outgoing Users", "A User in none of them is not sent.")
