@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask.testing import FlaskClient
@@ -38,6 +39,14 @@ def add_acme(world: World, **members: Any) -> int:
 def fetch_all(world: World) -> None:
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
         world.fetch(entity)
+
+
+def before_now(world: World, entity: Entity, record_id: int) -> None:
+    """Somebody made or changed this record some seconds ago: what changes in one second cannot be put in order."""
+    record = world.company.record(entity.value, record_id)
+    assert record is not None
+    then = datetime.now(UTC) - timedelta(seconds=20)
+    world.company.load(entity.value, {**record, "update_time": then.isoformat(timespec="seconds")})
 
 
 def tell_hull(world: World, kind: str, claims: dict[str, str], attributes: dict[str, Any]) -> None:
