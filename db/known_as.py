@@ -47,20 +47,31 @@ _NOTE = text("""
 
 
 def note_values(
-    session: Session, connector_key: int, entity: str, values: Sequence[Wanted], *, changed: Iterable[int]
+    session: Session,
+    connector_key: int,
+    entity: str,
+    values: Sequence[Wanted],
+    *,
+    changed: Iterable[int],
+    true: Sequence[Wanted] = (),
 ) -> None:
-    """Keep (claim, value, Pipedrive id) as given; those of the records in `changed` that are not given are forgotten."""
-    scope = {
-        "c": connector_key,
-        "e": entity,
+    """Keep (claim, value, Pipedrive id) as given; those of the records in `changed` that are not given are forgotten.
+
+    true  more that is true of these records: kept where it stands, and not added
+    """
+    scope = {"c": connector_key, "e": entity}
+    if ids := sorted(changed):
+        session.execute(_FORGET, {**scope, **_columns([*values, *true]), "ids": bigints(ids)})
+    if values:
+        session.execute(_NOTE, {**scope, **_columns(values)})
+
+
+def _columns(values: Sequence[Wanted]) -> dict[str, str]:
+    return {
         "claims": texts(claim for claim, _, _ in values),
         "vals": texts(value for _, value, _ in values),
         "holders": bigints(holder for _, _, holder in values),
     }
-    if ids := sorted(changed):
-        session.execute(_FORGET, {**scope, "ids": bigints(ids)})
-    if values:
-        session.execute(_NOTE, scope)
 
 
 _FIND = text(f"""

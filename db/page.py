@@ -24,12 +24,12 @@ from db.statement import Statement
 
 
 class PageRow(NamedTuple):
-    """One record that was delivered to Hull; a tuple in the order of the columns, since COPY takes it as it is.
+    """One record that Hull has as it says; a tuple in the order of the columns, since COPY takes it as it is.
 
     delivered      JSON of the attributes Hull holds now
     snapshot       the whole Pipedrive record as JSON, zstd
     before, after  JSON of what changed, for the event
-    effect         1 when the delivery changed something (an event is logged), 0 when all was sent again
+    effect         1 when the delivery changed something (an event is logged), 0 when all was sent again, or nothing
     """
 
     pipedrive_id: int

@@ -201,7 +201,8 @@ REASONS: dict[str, Reason] = {
         "Add one of its segments to the synchronised segments in the settings, or the record to one of them.",
     ),
     "no_outgoing_mapping": Reason(
-        "No outgoing attributes are set.", "Add outgoing attributes in the settings; until then nothing is sent."
+        "No outgoing attributes are set.",
+        "Add outgoing attributes in the settings; until then only who enters a segment is sent, as a shell.",
     ),
     "no_relevant_change": Reason(
         "Something changed in Hull, but nothing that is mapped, and what is mapped stands in Pipedrive already.",
@@ -210,6 +211,10 @@ REASONS: dict[str, Reason] = {
     "no_change": Reason(
         "Hull told of the record without naming a change, and what is mapped stands in Pipedrive already.",
         "Nothing to do.",
+    ),
+    "part_missing": Reason(
+        "An amount without a currency, or a range without an end: Pipedrive takes neither.",
+        "Map the other part as well: the field's code with `_currency` or `_until` behind it.",
     ),
     "not_writable": Reason(
         "A mapped field is one that Pipedrive fills itself and accepts no value for.",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -49,6 +50,8 @@ class PagePlan:
 
     entity: Entity
     sendings: list[Sending] = field(default_factory=list)
+    silent: list[tuple[Record, Known]] = field(default_factory=list)
+    """See `pipeline.load.silent`: the record, and how it was known."""
     stale: list[int] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -67,6 +70,9 @@ class PagePlan:
             for sending in self.sendings
             for claim, value in sending.record["known_as"]
         ]
+        more += [
+            (claim, value, record["pipedrive_id"]) for record, _ in self.silent for claim, value in record["known_as"]
+        ]
         if held:
             more += [each for each in self.wanted_claims if (each[0], each[2]) in held]
         return more
@@ -84,8 +90,11 @@ class PagePlan:
                 sending.record["attributes"].setdefault(CREATED_BY_WEBHOOK, True)
 
 
-def plan_page(entity: Entity, records: list[Record], known: dict[int, Known], *, resend: bool) -> PagePlan:
-    """Decide record by record. `resend` also sends what Hull has already, as the guide's Fetch All promises."""
+def plan_page(
+    entity: Entity, records: list[Record], known: dict[int, Known], *, resend: bool, fresh_from: float = inf
+) -> PagePlan:
+    """Decide record by record. `resend` also sends what Hull has already, as the guide's Fetch All promises; versions from
+    `fresh_from` on are so young that their record may have changed again in the same second."""
     plan = PagePlan(entity=entity)
     newest: dict[int, Record] = {}
     for record in records:
@@ -93,11 +102,11 @@ def plan_page(entity: Entity, records: list[Record], known: dict[int, Known], *,
         if earlier is None or earlier["version"] <= record["version"]:
             newest[record["pipedrive_id"]] = record
     for pipedrive_id, record in newest.items():
-        _decide(plan, record, known.get(pipedrive_id), resend=resend)
+        _decide(plan, record, known.get(pipedrive_id), resend=resend, fresh_from=fresh_from)
     return plan
 
 
-def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool) -> None:
+def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool, fresh_from: float) -> None:
     if known is None or known.digest is None:
         plan.counters[NEW] += 1
         plan.sendings.append(Sending(record, NEW, None))
@@ -112,6 +121,8 @@ def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool
         plan.counters[SAME] += 1
         if resend:
             plan.sendings.append(Sending(record, SAME, None))
+        elif record["version"] > known.version or record["version"] >= fresh_from:
+            plan.silent.append((record, known))
 
 
 def compose(

@@ -21,6 +21,7 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
+from pipeline.load import silent
 from pipeline.load.incoming import PagePlan
 from pipeline.settings import settings
 from pipeline.tasks import canvases, live, runs, second_look
@@ -47,28 +48,31 @@ def load_batch(batch: ClaimedBatch) -> None:
             return
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
-        plan = load_incoming.plan_page(entity, staged.records, known, resend=batch.resends)
+        young = second_look.fresh_from()
+        plan = load_incoming.plan_page(entity, staged.records, known, resend=batch.resends, fresh_from=young)
         if batch.run_id is None and entity is Entity.PERSON:
             plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
         taken = claims.take_claims(session, wired.key, entity, plan.wanted_claims)
         named = load_incoming.organizations_of(plan)
         read = departed_rows.read_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
-        bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings else {}
+        bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings or plan.silent else {}
         compress = snapshots.compressor(session, wired.key, entity, bodies.values())
         sent = _hull_ids(session, batch, known)
     messages, rows = load_incoming.compose(
         plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent
     )
+    unsaid = silent.rows_of(plan, bodies, compress)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
         with transaction() as session:
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
-            moved_on = set(write_page(session, context, rows, known))
+            moved_on = set(write_page(session, context, [*rows, *unsaid], known))
             current = [each for each in plan.changed_ids if each not in moved_on]
             freed = claims.release_claims(session, wired.key, entity, plan.wanted_claims, changed=current)
-            known_as.note_values(session, wired.key, entity, plan.known_as(taken.held), changed=current)
+            news, by, true = [*current, *silent.ids_of(plan)], plan.known_as(taken.held), silent.claims_of(plan)
+            known_as.note_values(session, wired.key, entity, by, changed=news, true=true)
             call_waiting(session, wired.key, entity, freed)
             renamed = taken.fresh.intersection(current)
             id_mapping.ask_anew(session, wired.key, entity, renamed, SHOWN_AFTER_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -22,6 +22,12 @@ from pipeline.wiring import Wired
 
 KEPT = 64
 
+FIELDS_STALE_AFTER = timedelta(minutes=5)
+"""An option that is not known, or a field that is gone, makes us read the field definitions again, but not more often."""
+
+OUTDATED = frozenset({"option_unknown", "field_missing"})
+"""Reasons that may mean no more than that the field definitions are old."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -33,6 +39,10 @@ class Plan:
     fields_read_at: datetime | None
     incoming: IncomingTransform
     outgoing: OutgoingTransform
+
+    @property
+    def fields_are_stale(self) -> bool:
+        return self.fields_read_at is None or datetime.now(UTC) - self.fields_read_at > FIELDS_STALE_AFTER
 
     def claim_field(self, claim: str) -> tuple[str, str, bool] | None:
         """(key, type, whether it is a custom field) of the first field that feeds a claim."""

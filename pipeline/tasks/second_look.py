@@ -6,6 +6,7 @@ that sends the newest. See "Two writers of one record" in docs/architecture.md.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from sqlalchemy import text
@@ -24,6 +25,11 @@ from pipeline.load.incoming import PagePlan
 FRESH_S = 120
 """A record whose update time is older than this, whatever the clocks, will not change within the same second any more."""
 READ_AGAIN_AFTER_S = 2.0
+
+
+def fresh_from() -> float:
+    """Versions from here on may change again within their second."""
+    return time.time() - FRESH_S
 
 
 def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRow]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from db import batch as batches
@@ -15,13 +14,8 @@ from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import pages
 from pipeline.tasks.page_log import log_missing_fields
-from pipeline.tasks.plans import Plan, plan_of, refresh_plan
+from pipeline.tasks.plans import OUTDATED, Plan, plan_of, refresh_plan
 from pipeline.tasks.staging import Trouble, pack_transformed, unpack_page
-
-FIELDS_STALE_AFTER = timedelta(minutes=5)
-"""An option that is not known, or a field that is gone, makes us read the field definitions again, but not more often."""
-
-OUTDATED = frozenset({"option_unknown", "field_missing"})
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
@@ -32,7 +26,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
     mine = [record for record in records if _is_mine(record, above, below)]
     packed, outdated = _transform(mine, plan)
     newly_missing: list[FieldProblem] = []
-    if outdated and _fields_are_stale(plan):
+    if outdated and plan.fields_are_stale:
         with transaction() as session:
             wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         fresh = refresh_plan(wired, entity)
@@ -49,10 +43,6 @@ def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
     if record_id is None:
         return True
     return (above is None or record_id > above) and (below is None or record_id < below)
-
-
-def _fields_are_stale(plan: Plan) -> bool:
-    return plan.fields_read_at is None or datetime.now(UTC) - plan.fields_read_at > FIELDS_STALE_AFTER
 
 
 def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:

@@ -18,7 +18,6 @@ ADVICE = (
     "Complete the settings, as described below.",
     "outgoing user segments:",
     "outgoing account segments:",
-    "link user to account in service.",
     "Hull Pipedrive",
     "User Person",
     "Account Organization",

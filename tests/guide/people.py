@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask.testing import FlaskClient
@@ -40,6 +41,14 @@ def fetch_all(world: World) -> None:
         world.fetch(entity)
 
 
+def before_now(world: World, entity: Entity, record_id: int) -> None:
+    """Somebody made or changed this record some seconds ago: what changes in one second cannot be put in order."""
+    record = world.company.record(entity.value, record_id)
+    assert record is not None
+    then = datetime.now(UTC) - timedelta(seconds=20)
+    world.company.load(entity.value, {**record, "update_time": then.isoformat(timespec="seconds")})
+
+
 def tell_hull(world: World, kind: str, claims: dict[str, str], attributes: dict[str, Any]) -> None:
     """Another source writes to Hull."""
     with transaction() as session:
@@ -60,11 +69,15 @@ def told(world: World, seen: int = 0) -> list[dict[str, Any]]:
 
 
 def user_changed(world: World, person_id: int, *, segments: tuple[str, ...] = ("vip",), **more: Any) -> None:
-    """Hull notifies that a User changed: its report as Hull has it, with `more` on top; then everything due is done."""
-    export = more.pop("is_export", False)
+    """Hull notifies that a User changed: its report as Hull has it, with `more` on top; then everything due is done.
+
+    is_export  it was sent by hand
+    changed    the attributes that Hull says have changed; all that are given, unless it is said otherwise
+    """
+    export, changed = more.pop("is_export", False), more.pop("changed", None)
     report = {**world.users()[person_id], **more}
-    message = {"user": report, "account": {}, "segments": _segments(segments), "changes": _changes(more)}
-    notify(world, message, is_export=export, key=f"user {more}")
+    message = {"user": report, "account": {}, "segments": _segments(segments)}
+    notify(world, message | _changes("user", changed or more), is_export=export, key=f"user {more}")
     world.work()
 
 
@@ -85,9 +98,9 @@ def save_in_hull(world: World, **settings: Any) -> None:
 
 def account_changed(world: World, organization_id: int, *, segments: tuple[str, ...] = ("vip",), **more: Any) -> None:
     """The same of an Account."""
-    export = more.pop("is_export", False)
+    export, changed = more.pop("is_export", False), more.pop("changed", None)
     report = {**world.accounts()[organization_id], **more}
-    message = {"account": report, "account_segments": _segments(segments), "changes": _changes(more)}
+    message = {"account": report, "account_segments": _segments(segments), **_changes("account", changed or more)}
     notify(world, message, channel="account:update", is_export=export, key=f"account {more}")
     world.work()
 
@@ -96,8 +109,8 @@ def _segments(ids: tuple[str, ...]) -> list[dict[str, str]]:
     return [{"id": name, "name": name} for name in ids]
 
 
-def _changes(more: dict[str, Any]) -> dict[str, Any]:
-    return {"is_new": False, "user": {name: [None, value] for name, value in more.items()}}
+def _changes(of: str, names: Iterable[str]) -> dict[str, Any]:
+    return {"changes": {"is_new": False, of: {name: [None, "new"] for name in names}}}
 
 
 def outcomes(world: World) -> list[tuple[str, str | None]]:

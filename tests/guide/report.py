@@ -1,4 +1,4 @@
-"""Prints, for each heading of the guide: sentence → test → how it went; what is not built is `not yet`, never a pass."""
+"""Prints, for each heading of the guide: sentence → test → how it went."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.guide.not_yet import NOT_YET
 from tests.guide.page import Promise, promises, sections
 
 ORDER = ("failed", "skipped", "passed")
@@ -39,14 +38,10 @@ class Report:
         given = promises()
         for heading in sections():
             mine = [promise for promise in given if promise.heading == heading]
-            later = [(sentence, part) for where, sentence, part in NOT_YET if where == heading]
-            if mine or later:
+            if mine:
                 say(f"\n{heading}")
             for promise in mine:
                 totals[self._show_promise(promise, say)] += 1
-            for sentence, part in later:
-                say(f"  {sentence}\n    → {part}: not yet")
-                totals["not yet"] += 1
         for name, words in self.words.items():
             say(f"\n{name}\n{words}")
         say("\n" + ", ".join(f"{count} {outcome}" for outcome, count in sorted(totals.items())))

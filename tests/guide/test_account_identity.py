@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.guide.people import account_changed, add_acme, in_hull, tell_hull, told
+from tests.guide.people import account_changed, add_acme, before_now, fetch_all, in_hull, tell_hull, told
+from tests.journeys.told_by_hull import (
+    ACME,
+    account,
+    code,
+    failures,
+    know_everything,
+    mapped,
+    organization,
+    patiently,
+    say,
+    writes,
+)
 from tests.world import World
 
 TO_NAME = [{"hull": "label", "service": "name"}]
@@ -65,6 +77,86 @@ def test_a_known_organization_is_updated(world: World) -> None:
 
 
 @pytest.mark.guide(
+    "Account Identity",
+    "An Account without a known Organization is looked up in Pipedrive, by domain and by the other identifiers; the"
+    " Organization that answers is updated.",
+)
+@pytest.mark.parametrize("told", [{"domain": "acme.com"}, {"external_id": "C-17"}], ids=["domain", "external id"])
+def test_an_organization_that_answers_is_updated(world: World, told: dict[str, str]) -> None:
+    number = code(world, "organization", "Customer number")
+    claims = [{"hull": "domain", "service": "website"}, {"hull": "external_id", "service": number}]
+    world.change_settings(outgoing_account_attributes=TO_NAME, account_claims=claims)
+    acme = add_acme(world, custom_fields={number: "C-17"})
+    fetch_all(world)
+
+    say(world, account(ACME, label="Acme Inc.", **told))
+
+    assert [(method, each) for method, each, _ in writes(world)] == [("PATCH", acme)]
+    assert organization(world, acme)["name"] == "Acme Inc."
+
+
+@pytest.mark.guide(
+    "Account Identity",
+    "Until all Organizations have been fetched once, a domain cannot be looked up, and the Account waits for that.",
+)
+def test_a_domain_waits_for_the_first_fetch(world: World) -> None:
+    world.change_settings(outgoing_account_attributes=TO_NAME)
+    acme = add_acme(world)
+    say(world, account(ACME, domain="acme.com", label="Acme Inc."))
+    before = writes(world)
+
+    fetch_all(world)
+    patiently(world)
+
+    assert before == []
+    assert [(method, each) for method, each, _ in writes(world)] == [("PATCH", acme)]
+
+
+@pytest.mark.guide(
+    "Account Identity", "If several Organizations answer, none is changed: a failure names them, and a person decides."
+)
+def test_several_answers_are_a_persons_to_decide(world: World) -> None:
+    world.change_settings(outgoing_account_attributes=TO_NAME)
+    add_acme(world)
+    add_acme(world, name="Acme shop", website="https://shop.acme.com")
+    know_everything(world)
+
+    say(world, account(ACME, domain="acme.com", label="Acme Inc."))
+
+    assert writes(world) == []
+    assert failures(world) == [(ACME, "ambiguous_match")]
+    assert [row.detail for row in world.rows("SELECT detail FROM failures")] == ["organizations 1, 2 by domain"]
+
+
+@pytest.mark.guide(
+    "Account Identity", "An Account that nobody answers to is created in Pipedrive, with its identifiers."
+)
+def test_what_is_not_there_is_created(world: World) -> None:
+    number = code(world, "organization", "Customer number")
+    claims = [{"hull": "domain", "service": "website"}, {"hull": "external_id", "service": number}]
+    world.change_settings(outgoing_account_attributes=TO_NAME, account_claims=claims)
+    know_everything(world)
+
+    say(world, account(ACME, domain="acme.com", external_id="C-17", label="Acme Inc."))
+
+    made = organization(world, mapped(world, ACME))
+    assert (made["name"], made["website"], made["custom_fields"][number]) == ("Acme Inc.", "acme.com", "C-17")
+    assert world.company.count("organization") == 1
+
+
+@pytest.mark.guide("Account Identity", "A domain never replaces a name or a website that the Organization has.")
+@pytest.mark.parametrize("field", ["website", "name"])
+def test_a_domain_replaces_nothing(world: World, field: str) -> None:
+    world.change_settings(outgoing_account_attributes=[], account_claims=[{"hull": "domain", "service": field}])
+    acme = add_acme(world, **{field: "https://www.acme.com/about"})
+    know_everything(world)
+
+    say(world, account(ACME, domain="acme.com", **{"pipedrive/id": acme}), is_export=True)
+
+    assert writes(world) == []
+
+
+@pytest.mark.guide(
     "Account Identity", "After an Account was sent, what Pipedrive then holds of the Organization comes back to Hull."
 )
 def test_what_pipedrive_made_of_it_comes_back(world: World) -> None:
@@ -89,3 +181,23 @@ def test_nothing_else_comes_back(world: World) -> None:
     account_changed(world, acme, label="Acme Inc.")
 
     assert told(world, seen) == [{"crm_name": "Acme Inc.", "pipedrive/id": acme}]
+
+
+@pytest.mark.guide(
+    "Account Identity", "An Account whose Organization was found or created carries its Pipedrive id from then on."
+)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_was_joined_carries_the_id(world: World, is_there: bool) -> None:
+    world.change_settings(outgoing_account_attributes=TO_NAME)
+    know_everything(world)
+    tell_hull(world, "account", {"domain": "acme.com"}, {"label": "Acme Inc."})
+    (acme,) = in_hull(world, "account")
+    if is_there:
+        before_now(world, Entity.ORGANIZATION, add_acme(world))
+
+    say(world, account(acme["id"], domain="acme.com", label="Acme Inc."))
+
+    (back,) = in_hull(world, "account")
+    assert back["id"] == acme["id"]
+    assert back["pipedrive/id"] == mapped(world, acme["id"])
+    assert back["pipedrive/name"] == "Acme Inc."

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from tests.guide.people import account_changed, add_acme, add_ada, fetch_all, in_hull, reached_at, user_changed
+import pytest
+from click.testing import CliRunner
+
+from tests.guide.people import (
+    ADA,
+    account_changed,
+    add_acme,
+    add_ada,
+    fetch_all,
+    in_hull,
+    reached_at,
+    tell_hull,
+    user_changed,
+)
+from tests.journeys.told_by_hull import BEN, GLOBEX, account, as_segments, code, know_everything, say, user, writes
 from tests.world import World
 
 
@@ -50,6 +64,73 @@ def test_a_file_needs_no_segment_either(world: World) -> None:
     person = world.company.record("person", ada)
     assert person is not None
     assert person["name"] == "Ada Lovelace"
+
+
+@pytest.mark.guide(
+    "I don't see recently added/updated fields in Pipedrive",
+    "Whoever runs the connector sends them from the command line, by id or by segment: pipeline send users and pipeline"
+    " send accounts.",
+)
+@pytest.mark.parametrize("by", ["id", "segment"])
+@pytest.mark.parametrize(("kind", "claim"), [("user", {"email": ADA}), ("account", {"domain": "acme.com"})])
+def test_they_are_sent_from_the_command_line(world: World, kind: Any, claim: dict[str, str], by: str) -> None:
+    from pipeline.cli.program import program  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    world.change_settings(synchronized_user_segments=["vip"], synchronized_account_segments=["vip"])
+    know_everything(world)
+    tell_hull(world, kind, claim, {"name": "New"})
+    (hull_id,) = (each["id"] for each in in_hull(world, kind))
+    chosen = hull_id if by == "id" else world.hull.define_segment(kind, "chosen", [hull_id]).id
+
+    said = CliRunner().invoke(program, ["send", f"{kind}s", "acme", f"--{by}", chosen])
+    world.work()
+
+    assert (said.exit_code, f"1 {kind.capitalize()}" in said.stdout) == (0, True)
+    assert [(method, body["name"]) for method, _, body in writes(world)] == [("POST", "New")]
+
+
+@pytest.mark.guide(
+    "I don't see recently added/updated fields in Pipedrive",
+    "If a record is still not there, look for outgoing.user.skip, outgoing.user.error, outgoing.account.skip and"
+    " outgoing.account.error in the logs.",
+)
+def test_what_was_not_sent_is_told(world: World, log: list[Any]) -> None:
+    world.change_settings(synchronized_user_segments=["vip"], synchronized_account_segments=["vip"])
+    know_everything(world)
+
+    say(world, user(segments=("others",)))
+    say(world, account(segments=("others",)))
+    say(world, user(BEN, changes=entered("segments")))
+    say(world, account(GLOBEX, changes=entered("account_segments")))
+
+    told = [(line["event"], line["reason"]) for line in log if line["event"].endswith((".skip", ".error"))]
+    assert told == [
+        ("outgoing.user.skip", "not_in_segment"),
+        ("outgoing.account.skip", "not_in_segment"),
+        ("outgoing.user.error", "name_missing"),
+        ("outgoing.account.error", "name_missing"),
+    ]
+
+
+def entered(name: str) -> dict[str, Any]:
+    return {name: {"entered": as_segments(("vip",)), "left": []}}
+
+
+@pytest.mark.guide(
+    "I don't see recently added/updated fields in Pipedrive",
+    "Each says why; a value that its field cannot take is named, and the other fields are written.",
+)
+def test_a_value_that_does_not_fit_is_named(world: World, log: list[Any]) -> None:
+    source = code(world, "person", "Lead source")
+    rows = [{"hull": "name", "service": "name"}, {"hull": "origin", "service": source}]
+    world.change_settings(outgoing_user_attributes=rows)
+    know_everything(world)
+
+    say(world, user(email=ADA, name="Ada", origin="from nowhere"))
+
+    (told,) = [line for line in log if line["event"] == "outgoing.user.error"]
+    assert (told["reason"], source in told["detail"], bool(told["advice"])) == ("option_unknown", True, True)
+    assert [(method, body["name"]) for method, _, body in writes(world)] == [("POST", "Ada")]
 
 
 def send_as_file(world: World, url: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from tests.guide.people import account_changed, add_acme, outcomes
+from tests.journeys.told_by_hull import GLOBEX, account, as_segments, know_everything, mapped, patiently, say, writes
 from tests.world import World
 
 TO_NAME = [{"hull": "label", "service": "name"}]
@@ -45,10 +46,10 @@ def test_a_mapped_attribute_that_changes_sends(world: World) -> None:
     acme = acme_in(world)
 
     account_changed(world, acme, label="Acme Inc.")
-    account_changed(world, acme, label="Acme Inc.", unmapped="changed")
+    account_changed(world, acme, label="Acme Inc.", unmapped="new", changed=["unmapped"])
 
     assert name_of(world, acme) == "Acme Inc."
-    assert outcomes(world) == [("outgoing.account.success", None), ("outgoing.account.skip", "unchanged")]
+    assert outcomes(world) == [("outgoing.account.success", None), ("outgoing.account.skip", "no_relevant_change")]
 
 
 @pytest.mark.guide("Outgoing Accounts", "An Account in none of them is not sent.")
@@ -61,14 +62,67 @@ def test_outside_the_segments_nothing_is_sent(world: World) -> None:
     assert outcomes(world) == [("outgoing.account.skip", "not_in_segment")]
 
 
-@pytest.mark.guide("Outgoing Accounts", "Without outgoing attributes no Account is sent.")
-def test_without_attributes_nothing_is_sent(world: World) -> None:
-    acme = acme_in(world, outgoing_account_attributes=[])
+@pytest.mark.guide(
+    "Outgoing Accounts",
+    "An Account in one of them that is not in Pipedrive yet is sent with the next thing Hull says of it.",
+)
+def test_what_is_not_there_yet_is_sent_without_a_change(world: World) -> None:
+    acme_in(world)
+    know_everything(world)
+
+    say(world, account(GLOBEX, domain="globex.test", label="Globex"))
+
+    assert name_of(world, mapped(world, GLOBEX) or 0) == "Globex"
+
+
+@pytest.mark.guide(
+    "Outgoing Accounts",
+    "An Account whose Organization was deleted in Pipedrive is not sent, unless ignore_deleted_accounts is off.",
+)
+@pytest.mark.parametrize("is_ignored", [True, False])
+def test_whose_organization_was_deleted_is_not_sent(world: World, is_ignored: bool) -> None:
+    acme = acme_in(world, ignore_deleted_accounts=is_ignored)
+    know_everything(world)
+    world.company.delete_organization(acme)
 
     account_changed(world, acme, label="Acme Inc.")
+    patiently(world)
 
-    assert name_of(world, acme) == "Acme"
-    assert outcomes(world) == [("outgoing.account.skip", "no_outgoing_mapping")]
+    made = [(method, body["name"]) for method, _, body in writes(world)]
+    assert made == ([] if is_ignored else [("POST", "Acme Inc.")])
+    if is_ignored:
+        assert outcomes(world) == [("outgoing.account.skip", "deleted_in_pipedrive")]
+
+
+@pytest.mark.guide(
+    "Outgoing Accounts",
+    "Without them, an Account that enters a segment goes as a shell: an Organization with a name and its identifiers.",
+)
+def test_without_attributes_what_enters_goes_as_a_shell(world: World) -> None:
+    acme_in(world, outgoing_account_attributes=[])
+    know_everything(world)
+
+    entered = {"account_segments": {"entered": as_segments(("vip",)), "left": []}}
+    say(world, account(GLOBEX, domain="globex.test", name="Globex", plan="gold", changes=entered))
+
+    assert [(method, body) for method, _, body in writes(world)] == [
+        ("POST", {"name": "Globex", "website": "globex.test"})
+    ]
+
+
+@pytest.mark.guide("Outgoing Accounts", "Apart from such shells, no Account is sent then but by hand.")
+def test_without_attributes_nothing_else_is_sent(world: World) -> None:
+    acme = acme_in(world, outgoing_account_attributes=[])
+    know_everything(world)
+
+    account_changed(world, acme, label="Acme Inc.")
+    say(world, account(GLOBEX, domain="globex.test", name="Globex"))
+    unsent, skipped = writes(world), outcomes(world)
+    say(world, account(GLOBEX, domain="globex.test", name="Globex"), is_export=True)
+
+    assert unsent == []
+    assert skipped == [("outgoing.account.skip", "no_outgoing_mapping")] * 2
+    assert [(method, body["name"]) for method, _, body in writes(world)] == [("POST", "Globex")]
 
 
 @pytest.mark.guide(

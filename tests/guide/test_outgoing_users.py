@@ -7,10 +7,26 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.guide.people import add_ada, outcomes, user_changed
+from tests.guide.people import ADA, add_acme, add_ada, outcomes, user_changed
+from tests.journeys.told_by_hull import (
+    ACME,
+    BEN,
+    GLOBEX,
+    account,
+    as_segments,
+    code,
+    know_everything,
+    mapped,
+    patiently,
+    person,
+    say,
+    user,
+    writes,
+)
 from tests.world import World
 
 TO_NAME = [{"hull": "full_name", "service": "name"}]
+ENTERED = {"segments": {"entered": as_segments(("vip",)), "left": []}}
 
 
 def ada_in(world: World, **settings: Any) -> int:
@@ -43,10 +59,10 @@ def test_a_mapped_attribute_that_changes_sends(world: World) -> None:
     ada = ada_in(world)
 
     user_changed(world, ada, full_name="Ada L.")
-    user_changed(world, ada, full_name="Ada L.", unmapped="changed")
+    user_changed(world, ada, full_name="Ada L.", unmapped="new", changed=["unmapped"])
 
     assert name_of(world, ada) == "Ada L."
-    assert outcomes(world) == [("outgoing.user.success", None), ("outgoing.user.skip", "unchanged")]
+    assert outcomes(world) == [("outgoing.user.success", None), ("outgoing.user.skip", "no_relevant_change")]
 
 
 @pytest.mark.guide("Outgoing Users", "A User in none of them is not sent.")
@@ -59,31 +75,207 @@ def test_outside_the_segments_nothing_is_sent(world: World) -> None:
     assert outcomes(world) == [("outgoing.user.skip", "not_in_segment")]
 
 
-@pytest.mark.guide("Outgoing Users", "Without outgoing attributes nothing is sent, whatever the segment.")
-def test_without_attributes_nothing_is_sent(world: World) -> None:
-    ada = ada_in(world, outgoing_user_attributes=[])
+@pytest.mark.guide(
+    "Outgoing Users",
+    "A User in one of them that is not in Pipedrive yet is sent with the next thing Hull says of it.",
+)
+def test_who_is_not_there_yet_is_sent_without_a_change(world: World) -> None:
+    ada_in(world)
+    know_everything(world)
 
-    user_changed(world, ada, full_name="Ada L.")
+    say(world, user(BEN, email="ben@new.test", full_name="Ben"))
 
-    assert name_of(world, ada) == "Ada"
-    assert outcomes(world) == [("outgoing.user.skip", "no_outgoing_mapping")]
+    assert person(world, mapped(world, BEN))["name"] == "Ben"
 
 
 @pytest.mark.guide(
     "Outgoing Users",
-    "outgoing user attributes: each attribute that is mapped here is written to its Person field, and nothing else is"
-    " written.",
+    "A User whose Person was deleted in Pipedrive is not sent, unless ignore_deleted_users is off.",
+)
+@pytest.mark.parametrize("is_ignored", [True, False])
+def test_whose_person_was_deleted_is_not_sent(world: World, is_ignored: bool) -> None:
+    ada = ada_in(world, ignore_deleted_users=is_ignored)
+    know_everything(world)
+    world.company.delete_person(ada)
+
+    user_changed(world, ada, full_name="Ada L.")
+    patiently(world)
+
+    assert [(method, body["name"]) for method, _, body in writes(world)] == ([] if is_ignored else [("POST", "Ada L.")])
+    if is_ignored:
+        assert outcomes(world) == [("outgoing.user.skip", "deleted_in_pipedrive")]
+
+
+@pytest.mark.guide(
+    "Outgoing Users",
+    "Without outgoing attributes, a User that enters a segment goes as a shell: a Person with a name and its identifiers.",
+)
+def test_without_attributes_who_enters_goes_as_a_shell(world: World) -> None:
+    ada_in(world, outgoing_user_attributes=[])
+    know_everything(world)
+
+    say(world, user(BEN, email="ben@new.test", name="Ben", plan="gold", changes=ENTERED))
+
+    ((method, _, body),) = writes(world)
+    assert (method, set(body), body["name"]) == ("POST", {"name", "emails"}, "Ben")
+
+
+@pytest.mark.guide("Outgoing Users", "Apart from shells and links, nothing is sent then but what is sent by hand.")
+def test_without_attributes_nothing_else_is_sent(world: World) -> None:
+    ada = ada_in(world, outgoing_user_attributes=[], link_users_in_service=True)
+    acme = add_acme(world)
+    know_everything(world)
+
+    user_changed(world, ada, full_name="Ada L.")
+    say(world, user(BEN, email="ben@new.test", name="Ben"))
+    unsent, skipped = writes(world), outcomes(world)
+    say(world, user(BEN, email="ben@new.test", name="Ben"), is_export=True)
+    linked = {"account": {"id": [None, world.accounts()[acme]["id"]]}}
+    say(world, user(world.users()[ada]["id"], account=world.accounts()[acme], changes=linked))
+
+    assert unsent == []
+    assert skipped == [("outgoing.user.skip", "no_outgoing_mapping")] * 2
+    assert [(method, body.get("name"), body.get("org_id")) for method, _, body in writes(world)] == [
+        ("POST", "Ben", None),
+        ("PATCH", None, acme),
+    ]
+
+
+@pytest.mark.guide(
+    "Outgoing Users", "outgoing user attributes: each attribute that is mapped here is written to its Person field."
 )
 def test_mapped_attributes_alone_are_written(world: World) -> None:
     rows = [{"hull": "full_name", "service": "name"}, {"hull": "tel", "service": "phone"}]
     ada = ada_in(world, outgoing_user_attributes=rows)
-    before = world.company.record("person", ada)
+    before = person(world, ada)
 
     user_changed(world, ada, full_name="Ada L.", tel="+1 555", plan="gold")
 
-    after = world.company.record("person", ada)
-    assert before is not None
-    assert after is not None
+    after = person(world, ada)
     changed = {name for name in after if after[name] != before[name]} - {"update_time"}
     assert changed <= {"name", "first_name", "last_name", "phones"}
     assert (after["name"], after["phones"][0]["value"]) == ("Ada L.", "+1 555")
+
+
+@pytest.mark.guide("Outgoing Users", "Beside them, only the identifiers are written, where the Person lacks them.")
+def test_an_identifier_that_the_person_lacks_is_written(world: World) -> None:
+    ada = ada_in(world)
+    know_everything(world)
+
+    user_changed(world, ada, email="ada@new.test", plan="gold")
+    user_changed(world, ada, email=ADA, plan="silver")
+
+    assert [set(body) for _, _, body in writes(world)] == [{"emails"}]
+    assert [each["value"] for each in person(world, ada)["emails"]] == ["ada@new.test", ADA]
+
+
+@pytest.mark.guide(
+    "Outgoing Users", "With account. before its name, an attribute of the User's Account can be mapped as well."
+)
+def test_an_attribute_of_the_account_is_written(world: World) -> None:
+    title = code(world, "person", "Job title")
+    ada_in(world, outgoing_user_attributes=[{"hull": "account.industry", "service": title}])
+    know_everything(world)
+
+    say(world, user(BEN, email="ben@new.test", account={"id": ACME, "industry": "Steel"}))
+
+    assert person(world, mapped(world, BEN))["custom_fields"][title] == "Steel"
+
+
+def linked_world(world: World, **settings: Any) -> None:
+    """Users are linked, and Accounts may go."""
+    world.change_settings(
+        **{
+            "link_users_in_service": True,
+            "synchronized_user_segments": ["vip"],
+            "synchronized_account_segments": ["vip"],
+            "outgoing_user_attributes": TO_NAME,
+            "outgoing_account_attributes": [{"hull": "name", "service": "name"}],
+            **settings,
+        }
+    )
+    know_everything(world)
+
+
+def ben(of: str | None, *, account_segments: tuple[str, ...] = ("vip",)) -> dict[str, Any]:
+    """Ben, whose Account is this one."""
+    report = {"id": of, "name": f"Account {of[0]}", "domain": f"{of[0]}.example"} if of else {}
+    beside = {"account": report, "account_segments": as_segments(account_segments)}
+    return user(BEN, email="ben@new.test", full_name="Ben", **beside)
+
+
+def organization_of(world: World) -> Any:
+    """The Organization that Ben's Person is attached to."""
+    return person(world, mapped(world, BEN))["org_id"]
+
+
+@pytest.mark.guide(
+    "Outgoing Users",
+    "link user to account in service: with it on, a Person is attached to the Organization of its User's Account.",
+)
+def test_a_person_is_attached(world: World) -> None:
+    linked_world(world)
+    say(world, account(ACME, name="Account c", domain="c.example"))
+
+    say(world, ben(ACME))
+
+    assert organization_of(world) == mapped(world, ACME) is not None
+
+
+@pytest.mark.guide(
+    "Outgoing Users", "An Account that is not in Pipedrive yet goes there first, if its own segments let it."
+)
+def test_the_account_goes_first(world: World) -> None:
+    linked_world(world)
+
+    say(world, ben(ACME))
+
+    assert [body["name"] for _, _, body in writes(world)] == ["Account c", "Ben"]
+    assert organization_of(world) == mapped(world, ACME)
+
+
+@pytest.mark.guide(
+    "Outgoing Users",
+    "Otherwise the Person goes alone, and is attached as soon as that Account has an Organization.",
+)
+def test_a_person_that_went_alone_is_attached_later(world: World) -> None:
+    linked_world(world)
+    say(world, ben(ACME, account_segments=("others",)))
+    alone = (writes(world, "organizations"), organization_of(world))
+
+    say(world, account(ACME, name="Account c", domain="c.example"))
+
+    assert alone == ([], None)
+    assert organization_of(world) == mapped(world, ACME) is not None
+
+
+@pytest.mark.guide("Outgoing Users", "When the User moves to another Account, the Person moves as well.")
+def test_a_person_moves_with_its_user(world: World) -> None:
+    linked_world(world)
+    say(world, ben(ACME))
+    before = organization_of(world)
+
+    say(world, ben(GLOBEX))
+
+    assert organization_of(world) == mapped(world, GLOBEX) != before
+
+
+@pytest.mark.guide("Outgoing Users", "A User without an Account leaves its Person where it is.")
+def test_without_an_account_a_person_stays(world: World) -> None:
+    linked_world(world)
+    say(world, ben(ACME))
+
+    say(world, ben(None))
+
+    assert organization_of(world) == mapped(world, ACME) is not None
+
+
+@pytest.mark.guide("Outgoing Users", "With it off, Persons stay where they are.")
+def test_with_links_off_a_person_stays(world: World) -> None:
+    linked_world(world, link_users_in_service=False)
+    acme = add_acme(world)
+    know_everything(world)
+
+    say(world, user(BEN, email="ben@new.test", full_name="Ben", account=world.accounts()[acme]))
+
+    assert organization_of(world) is None

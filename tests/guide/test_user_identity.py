@@ -5,14 +5,23 @@ from __future__ import annotations
 import pytest
 
 from pipeline.domain.kinds import Entity
-from tests.guide.people import ADA, add_ada, in_hull, tell_hull, told, user_changed
+from tests.guide.people import ADA, add_ada, before_now, fetch_all, in_hull, tell_hull, told, user_changed
+from tests.journeys.told_by_hull import (
+    ANN,
+    BEN,
+    code,
+    failures,
+    know_everything,
+    mapped,
+    patiently,
+    person,
+    say,
+    user,
+    writes,
+)
 from tests.world import World
 
 TO_NAME = [{"hull": "full_name", "service": "name"}]
-
-
-def code_of(world: World, name: str) -> str:
-    return next(field.code for field in world.company.custom_fields("person") if field.name == name)
 
 
 @pytest.mark.guide("User Identity", "By default a Person and a User are the same when they have the same e-mail.")
@@ -29,10 +38,10 @@ def test_a_person_joins_the_user_of_the_same_e_mail(world: World) -> None:
     "User Identity", "Another field can identify a User as well: map it to external_id in the user identity."
 )
 def test_a_person_joins_the_user_of_the_same_external_id(world: World) -> None:
-    code = code_of(world, "Customer number")
-    world.change_settings(user_claims=[{"hull": "external_id", "service": code}])
+    number = code(world, "person", "Customer number")
+    world.change_settings(user_claims=[{"hull": "external_id", "service": number}])
     tell_hull(world, "user", {"external_id": "C-17"}, {"plan": "gold"})
-    add_ada(world, emails=[], custom_fields={code: "C-17"})
+    add_ada(world, emails=[], custom_fields={number: "C-17"})
 
     world.fetch(Entity.PERSON)
 
@@ -65,6 +74,78 @@ def test_a_known_person_is_updated(world: World) -> None:
 
 
 @pytest.mark.guide(
+    "User Identity",
+    "A User without a known Person is looked up in Pipedrive, by e-mail and by the other identifiers; the Person that"
+    " answers is updated.",
+)
+@pytest.mark.parametrize("told", [{"email": ADA}, {"external_id": "C-17"}], ids=["e-mail", "external id"])
+def test_a_person_that_answers_is_updated(world: World, told: dict[str, str]) -> None:
+    number = code(world, "person", "Customer number")
+    claims = [{"hull": "email", "service": "email"}, {"hull": "external_id", "service": number}]
+    world.change_settings(outgoing_user_attributes=TO_NAME, user_claims=claims)
+    ada = add_ada(world, custom_fields={number: "C-17"})
+    fetch_all(world)
+
+    say(world, user(ANN, full_name="Ada Lovelace", **told))
+
+    assert [(method, each) for method, each, _ in writes(world)] == [("PATCH", ada)]
+    assert person(world, ada)["name"] == "Ada Lovelace"
+
+
+@pytest.mark.guide("User Identity", "Every e-mail of a Person counts, not only the primary one.")
+def test_any_e_mail_answers(world: World) -> None:
+    world.change_settings(outgoing_user_attributes=TO_NAME)
+    ada = add_ada(world, emails=[{"value": ADA, "primary": True}, {"value": "ada@home.test", "primary": False}])
+    fetch_all(world)
+
+    say(world, user(ANN, email="ada@home.test", full_name="Ada Lovelace"))
+
+    assert [(method, each) for method, each, _ in writes(world)] == [("PATCH", ada)]
+
+
+@pytest.mark.guide(
+    "User Identity", "If several Persons answer, none is changed: a failure names them, and a person decides."
+)
+def test_several_answers_are_a_persons_to_decide(world: World) -> None:
+    world.change_settings(outgoing_user_attributes=TO_NAME)
+    add_ada(world)
+    add_ada(world)
+    know_everything(world)
+
+    say(world, user(ANN, email=ADA, full_name="Ada Lovelace"))
+
+    assert writes(world) == []
+    assert failures(world) == [(ANN, "ambiguous_match")]
+    assert [row.detail for row in world.rows("SELECT detail FROM failures")] == ["persons 1, 2 by email"]
+
+
+@pytest.mark.guide("User Identity", "A User that nobody answers to is created in Pipedrive, with its identifiers.")
+def test_who_is_not_there_is_created(world: World) -> None:
+    number = code(world, "person", "Customer number")
+    claims = [{"hull": "email", "service": "email"}, {"hull": "external_id", "service": number}]
+    world.change_settings(outgoing_user_attributes=TO_NAME, user_claims=claims)
+    know_everything(world)
+
+    say(world, user(ANN, email=ADA, external_id="C-17", full_name="Ada Lovelace"))
+
+    made = person(world, mapped(world, ANN))
+    assert (made["name"], made["emails"][0]["value"]) == ("Ada Lovelace", ADA)
+    assert made["custom_fields"][number] == "C-17"
+    assert world.company.count("person") == 1
+
+
+@pytest.mark.guide("User Identity", "Two Users with the same e-mail never make two Persons.")
+def test_one_e_mail_makes_one_person(world: World) -> None:
+    world.change_settings(outgoing_user_attributes=TO_NAME)
+    know_everything(world)
+
+    say(world, user(ANN, email=ADA, full_name="Ada"), user(BEN, email=ADA, full_name="Ada too"))
+    patiently(world)
+
+    assert world.company.count("person") == 1
+
+
+@pytest.mark.guide(
     "User Identity", "After a User was sent, what Pipedrive then holds of the Person comes back to Hull."
 )
 def test_what_pipedrive_made_of_it_comes_back(world: World) -> None:
@@ -91,3 +172,21 @@ def test_nothing_else_comes_back(world: World) -> None:
     user_changed(world, ada, full_name="Ada Lovelace")
 
     assert told(world, seen) == [{"last": "Lovelace", "pipedrive/id": ada}]
+
+
+@pytest.mark.guide("User Identity", "A User whose Person was found or created carries its Pipedrive id from then on.")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_who_was_joined_carries_the_id(world: World, is_there: bool) -> None:
+    world.change_settings(outgoing_user_attributes=TO_NAME)
+    know_everything(world)
+    tell_hull(world, "user", {"email": ADA}, {"full_name": "Ada Lovelace"})
+    (ada,) = in_hull(world, "user")
+    if is_there:
+        before_now(world, Entity.PERSON, add_ada(world))
+
+    say(world, user(ada["id"], email=ADA, full_name="Ada Lovelace"))
+
+    (back,) = in_hull(world, "user")
+    assert back["id"] == ada["id"]
+    assert back["pipedrive/id"] == mapped(world, ada["id"])
+    assert back["pipedrive/name"] == "Ada Lovelace"

@@ -19,6 +19,7 @@ from db.batch import ClaimedBatch
 from db.joining import Join
 from db.session import transaction
 from pipeline import wiring
+from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Decision, Memory, Standing
@@ -26,7 +27,7 @@ from pipeline.load import outgoing as load_outgoing
 from pipeline.load.outgoing import Sending, Sent, Wanted, answers
 from pipeline.settings import settings
 from pipeline.tasks import links, live
-from pipeline.tasks.plans import plan_for
+from pipeline.tasks.plans import plan_for, refresh_plan
 from pipeline.tasks.sending import matching
 from pipeline.tasks.sending.later import Later
 from pipeline.tasks.sending.matching import Wait
@@ -38,12 +39,18 @@ from pipeline.transform.claims import SYNC_KEY
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What is to be written down."""
+    """What is to be written down.
+
+    unusable   mapped fields that cannot be written at all
+    try_again  what was refused may be taken now: the field definitions were old, and a mapped field is gone
+    """
 
     decisions: Mapping[str, Decision]
     sending: Sending
     waiting: Mapping[str, Wait]
     settings_version: int
+    unusable: Sequence[FieldProblem]
+    try_again: bool
     now_s: int
 
 
@@ -65,11 +72,14 @@ def load_batch(batch: ClaimedBatch) -> None:
     sending = load_outgoing.send(
         wired.pipedrive, entity, wanted, at_once=settings().writes_at_once, check=lambda: _still_ours(batch)
     )
+    is_outdated = plan.fields_are_stale and any(each.refused is not None for each in sending.sent)
     outcome = Outcome(
         decisions=decisions,
         sending=sending,
         waiting=waiting,
         settings_version=plan.settings_version,
+        unusable=plan.outgoing.problems,
+        try_again=is_outdated and refresh_plan(wired, entity).outgoing.problems != plan.outgoing.problems,
         now_s=now_s,
     )
     with transaction() as session:
@@ -95,7 +105,7 @@ def _still_ours(batch: ClaimedBatch) -> None:
 
 def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
     mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
-    story = Story(batch, mine, outcome.decisions, outcome.settings_version)
+    story = Story(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
     done = [each for each in outcome.sending.sent if each.unsure is None]
     _join(session, batch, outcome, done, story)
     for each in outcome.decisions.values():
@@ -111,7 +121,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None
     _keep(session, batch, outcome, done)
     later = Later(session, batch, mine, story)
     later.wait_for_turns(outcome.waiting)
-    later.look_again(outcome.sending)
+    later.look_again(outcome.sending, refused_too=outcome.try_again)
     later.send_rest(outcome.sending)
     story.tell(session)
     changes.clear_changes(session, batch.id)

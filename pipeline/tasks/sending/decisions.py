@@ -8,11 +8,12 @@ from dataclasses import replace
 from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
+from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingWrite, Standing
 from pipeline.errors import Rejected
-from pipeline.tasks.plans import Plan, plan_for
+from pipeline.tasks.plans import OUTDATED, Plan, plan_for, refresh_plan
 from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.transform.agreement import settle
 from pipeline.transform.hull_reports import told_at
@@ -33,9 +34,14 @@ def transform_batch(batch: ClaimedBatch) -> None:
     entity = Entity(batch.entity)
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, entity)
-    rows, _, _ = unpack_page(bytes(batch.extracted or b""))
+    candidates = [Candidate.of(row) for row in unpack_page(bytes(batch.extracted or b""))[0]]
     now_s = int(time.time())
-    decisions = [decide(Candidate.of(row), plan, entity, now_s=now_s) for row in rows]
+    decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
+    if plan.fields_are_stale and any(each.reason in OUTDATED for one in decisions for each in one.problems):
+        with transaction() as session:
+            wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+        plan = refresh_plan(wired, entity)
+        decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
     with transaction() as session:
         batches.hold(session, batch)
         data = write_lenient({"data": decisions})

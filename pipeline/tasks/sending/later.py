@@ -40,9 +40,9 @@ class Later:
         for hull_id, wait in waiting.items():
             self._again([hull_id], wait.wait_s, wait.reason, counted=wait.counted)
 
-    def look_again(self, sending: Sending) -> None:
+    def look_again(self, sending: Sending, *, refused_too: bool) -> None:
         """Refusals are a person's to look at, but for these: a record that is not there may have been merged or deleted, and
-        a lost answer may have been a yes."""
+        a lost answer may have been a yes. `refused_too`: what is written will not be the same the next time."""
         for sent in sending.sent:
             hull_id, pipedrive_id = sent.wanted.hull_id, sent.wanted.pipedrive_id
             if sent.unsure is not None:
@@ -51,6 +51,8 @@ class Later:
                 scope = (self._batch.connector_key, Direction.INCOMING, self._batch.entity, str(pipedrive_id))
                 changes.fold(self._session, *scope, cause=MISSING)
                 self._again([hull_id], LOOK_AGAIN_S, "gone", detail=sent.refused.detail)
+            elif sent.refused is not None and refused_too:
+                self._again([hull_id], LOOK_AGAIN_S, "refused_by_pipedrive", detail=sent.refused.detail)
             elif sent.refused is not None:
                 self._story.gave_up(hull_id, "refused_by_pipedrive", sent.refused.detail)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
@@ -38,8 +38,10 @@ class Story:
         changes: Mapping[str, Change],
         decisions: Mapping[str, Decision],
         settings_version: int,
+        unusable: Sequence[FieldProblem] = (),
     ) -> None:
         self._batch = batch
+        self._unusable = unusable
         self._decisions = decisions
         self._changes = changes
         self._version = settings_version
@@ -94,6 +96,8 @@ class Story:
                 self._problems(decision, (*decision.left, *decision.problems))
             else:
                 self._counts["skipped_again"] += 1
+        if self._events:  # with the first word of the batch, not with every record: all of them lack these fields
+            self._events += map(self._without_field, self._unusable)
         events.log_events(session, self._events)
         failures.keep_failures(session, self._failures)
         for event in self._events:
@@ -114,6 +118,19 @@ class Story:
         for problem in problems:
             outcome = Outcome.SKIP if problem.reason in HARMLESS else Outcome.ERROR
             self._add(decision, outcome, reason=problem.reason, detail=f"{problem.field}: {problem.detail}")
+
+    def _without_field(self, problem: FieldProblem) -> events.NewEvent:
+        """A field that is mapped and cannot be written at all."""
+        return events.NewEvent(
+            connector_key=self._batch.connector_key,
+            event=event_name(Direction.OUTGOING, Entity(self._batch.entity), Outcome.ERROR),
+            entity=self._batch.entity,
+            cause="settings",
+            reason=problem.reason,
+            detail=f"{problem.field}: {problem.detail}",
+            batch_id=self._batch.id,
+            settings_version=self._version,
+        )
 
     def _add(
         self,

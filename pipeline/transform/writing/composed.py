@@ -28,27 +28,27 @@ Parts = Mapping[str, Any]
 
 
 def write_money(amount: Any, parts: Parts, current: Any) -> dict[str, Any] | None:
-    """Write an amount with its currency: the given one, else the current one, else none: the company's default."""
+    """Write an amount with its currency: the given one, else the current one.
+
+    Raises: Rejected("part_missing") where there is none: Pipedrive would refuse the whole record.
+    """
     number = write_number(amount)
     if number is None:
         return None
     currency = parts.get("currency") or _of(current, "currency")
     if currency is None:
-        return {"value": number}
+        raise Rejected("part_missing", "an amount without a currency")
     if type(currency) is not str or len(currency.strip()) != 3:
         raise Rejected("wrong_type", "a currency is three letters")
     return {"value": number, "currency": currency.strip().upper()}
 
 
 def write_day_range(start: Any, parts: Parts, current: Any) -> dict[str, Any]:
-    until = parts.get("until", _of(current, "until"))
-    return {"value": write_day(start), "until": None if until is None else write_day(until)}
+    return {"value": write_day(start), "until": write_day(_until(parts, current))}
 
 
 def write_time_range(start: Any, parts: Parts, current: Any) -> dict[str, Any]:
-    until = parts.get("until", _of(current, "until"))
-    written = {"value": write_time(start), "until": None if until is None else write_time(until)}
-    return written | _zone(parts, current)
+    return {"value": write_time(start), "until": write_time(_until(parts, current))} | _zone(parts, current)
 
 
 def write_clock_time(start: Any, parts: Parts, current: Any) -> dict[str, Any]:
@@ -128,6 +128,13 @@ def _text(member: Any) -> str:
 
 def _same(one: str | None, other: str | None) -> bool:
     return one is not None and other is not None and one.casefold() == other.casefold()
+
+
+def _until(parts: Parts, current: Any) -> Any:
+    until = parts.get("until", _of(current, "until"))
+    if until is None:
+        raise Rejected("part_missing", "a range without an end")
+    return until
 
 
 def _zone(parts: Parts, current: Any) -> dict[str, Any]:

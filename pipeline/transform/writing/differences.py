@@ -17,11 +17,13 @@ def differs(kind: str, wanted: Any, current: Any) -> bool:
     """Compare a value for the body of a write with the same field's value in the snapshot.
 
     Spellings do not count: 5 and 5.0, `{id, label}` and the id, spaces around a text, the order of a set. Of an address
-    only what is about to be written counts.
+    only what is about to be written counts, and no zone that is not written with its time.
     """
     if kind == "address" and type(wanted) is dict:
         before = current if type(current) is dict else {"value": current}
         return any(_text(text) != _text(before.get(part)) for part, text in wanted.items())
+    if kind in ("time", "timerange") and type(wanted) is dict and "timezone_id" not in wanted and type(current) is dict:
+        current = {part: value for part, value in current.items() if part != "timezone_id"}
     return bool(normal(kind, wanted) != normal(kind, current))
 
 

@@ -118,7 +118,7 @@ def test_every_type_of_field_takes_the_attribute(kind: str, value: Any, current:
         (5, "USD", {"value": 500, "currency": "EUR"}, {"value": 5, "currency": "USD"}),
         (5, "usd", None, {"value": 5, "currency": "USD"}),
         (5, None, {"value": 500, "currency": "EUR"}, {"value": 5, "currency": "EUR"}),
-        (5, None, None, {"value": 5}),
+        (5, None, None, "problem: part_missing"),
         ("5", "EUR", {"value": 5.0, "currency": "EUR"}, "same"),
         (None, "EUR", {"value": 5, "currency": "EUR"}, None),
         (5, "Euro", None, "problem: wrong_type"),
@@ -154,6 +154,8 @@ def test_money_takes_its_currency_from_a_row_of_its_own() -> None:
         ),
         ("timerange", "09:00", "10:00", {"value": "09:00:00", "until": "10:00:00", "timezone_id": 3}, "same"),
         ("daterange", "2026-01-01", "soon", None, "problem: wrong_type"),
+        ("daterange", "2026-01-01", None, None, "problem: part_missing"),
+        ("timerange", "09:00", None, {"value": "08:00:00", "until": "10:00:00"}, "problem: part_missing"),
     ],
 )
 def test_a_range_takes_its_end_from_the_attribute_beside_it(

@@ -1,0 +1,463 @@
+"""What is written to Pipedrive, value by value: from Hull's report to what Pipedrive then holds, and what is told of the rest.
+
+The sandbox takes the shapes of API v2 and refuses all others, so a value that is there was written in the right one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.domain.kinds import Entity
+from sandbox.company.definitions import add_options, remove_field
+from tests.deliveries import deliver, listen
+from tests.journeys.told_by_hull import (
+    ACME,
+    ANN,
+    BEN,
+    account,
+    as_segments,
+    code,
+    details,
+    failures,
+    know_everything,
+    mapped,
+    organization,
+    patiently,
+    person,
+    say,
+    told,
+    user,
+    writes,
+)
+from tests.world import World
+
+NAME = {"hull": "nickname", "service": "name"}
+WORK: dict[str, Any] = {"value": "ada@work.test", "primary": True, "label": "work"}
+HOME: dict[str, Any] = {"value": "ada@home.test", "primary": False, "label": "home"}
+
+
+@pytest.fixture(autouse=True)
+def joined(world: World) -> None:
+    """Ada is Person 1 and a User, Acme is Organization 1 and an Account."""
+    world.company.create_person(name="Ada Lovelace", emails=[WORK, HOME])
+    world.company.create_organization(name="Acme", website="https://www.acme.com/about")
+    world.change_settings(
+        outgoing_user_attributes=[NAME], outgoing_account_attributes=[{"hull": "label", "service": "name"}]
+    )
+    know_everything(world)
+
+
+def ada(world: World, **attributes: Any) -> dict[str, Any]:
+    """A message about Ada: her report as Hull has it, with these on top."""
+    return user(**{**world.users()[1], "hull_id": world.users()[1]["id"], **attributes})
+
+
+def acme(world: World, **attributes: Any) -> dict[str, Any]:
+    return account(**{**world.accounts()[1], "hull_id": world.accounts()[1]["id"], **attributes})
+
+
+def map_users(world: World, **fields: str) -> dict[str, str]:
+    """Map each attribute to the custom Person field of this name; gives their codes by attribute."""
+    codes = {attribute: code(world, "person", name) for attribute, name in fields.items()}
+    rows = [{"hull": attribute, "service": service} for attribute, service in codes.items()]
+    world.change_settings(outgoing_user_attributes=[NAME, *rows])
+    return codes
+
+
+def emails(world: World) -> list[tuple[str, bool, str | None]]:
+    return [(each["value"], each["primary"], each.get("label")) for each in person(world, 1)["emails"]]
+
+
+def problems(world: World) -> list[tuple[str, str | None]]:
+    """(event, reason) of everything that was told beside successes."""
+    return [each for each in told(world) if each[1] is not None]
+
+
+def test_a_new_email_becomes_primary_and_the_others_stay_as_they_are(world: World) -> None:
+    say(world, ada(world, email="ada@new.test"))
+    say(world, ada(world, email="ADA@new.test "))
+
+    assert emails(world) == [
+        ("ada@new.test", True, "work"),
+        ("ada@work.test", False, "work"),
+        ("ada@home.test", False, "home"),
+    ]
+    assert len(writes(world)) == 1
+
+
+def test_another_of_its_emails_becomes_primary_only_where_emails_are_mapped(world: World) -> None:
+    say(world, ada(world, email="ada@home.test"))
+    unmapped = writes(world)
+
+    world.change_settings(outgoing_user_attributes=[{"hull": "email", "service": "email"}])
+    say(world, ada(world, email="Ada@Home.test"))
+
+    assert unmapped == []
+    assert emails(world) == [("ada@home.test", True, "home"), ("ada@work.test", False, "work")]
+
+
+def test_a_user_without_an_email_takes_none_away(world: World) -> None:
+    say(world, ada(world, email=None, nickname="Ada King"))
+
+    assert writes(world) == [("PATCH", 1, {"name": "Ada King"})]
+
+
+@pytest.mark.parametrize(
+    ("report", "name"),
+    [
+        ({"nickname": "Bo"}, "Bo"),
+        ({"name": "Bo Ek"}, "Bo Ek"),
+        ({"first_name": "Bo", "last_name": "Ek"}, "Bo Ek"),
+        ({"email": "bo@new.test"}, "bo@new.test"),
+        ({"external_id": "17"}, "17"),
+    ],
+)
+def test_a_new_person_is_called_by_the_best_that_hull_has(world: World, report: dict[str, str], name: str) -> None:
+    say(world, user(ANN, **report))
+
+    assert person(world, mapped(world, ANN))["name"] == name
+
+
+def test_a_user_without_any_name_is_kept_for_a_person_and_its_neighbour_goes(world: World) -> None:
+    say(world, user(ANN, phone="+1 555"), user(BEN, nickname="Ben"))
+
+    assert [body["name"] for _, _, body in writes(world)] == ["Ben"]
+    assert failures(world) == [(ANN, "name_missing")]
+
+
+def test_no_name_is_emptied(world: World) -> None:
+    codes = map_users(world, job="Job title")
+    say(world, ada(world, nickname=None, job="Countess"))
+    say(world, ada(world, nickname="Ada King", job="Countess"))
+    say(world, ada(world, nickname="", job="Programmer"))
+
+    assert person(world, 1)["name"] == "Ada King"
+    assert person(world, 1)["custom_fields"][codes["job"]] == "Programmer"
+    assert ("outgoing.user.error", "name_missing") in told(world)
+
+
+def test_an_organization_that_was_named_by_its_domain_keeps_the_name_that_people_give_it(world: World) -> None:
+    world.change_settings(outgoing_account_attributes=[])
+    entered = {"account_segments": {"entered": as_segments(("vip",)), "left": []}}
+    say(world, account(ACME, domain="new.test", changes=entered))
+    made = mapped(world, ACME) or 0
+    before = organization(world, made)["name"]
+    world.company.edit_organization(made, name="New Ltd")
+    world.fetch(Entity.ORGANIZATION, changed_only=True)
+
+    say(world, account(ACME, domain="new.test", changes=entered))
+    say(world, account(ACME, domain="newer.test"), is_export=True)
+
+    after = organization(world, made)
+    assert (before, after["name"], after["website"]) == ("new.test", "New Ltd", "new.test")
+
+
+USER = 12406074
+"""A user of the sandbox's company."""
+
+VALUES: list[tuple[str, Any, Any]] = [
+    ("Job title", "Countess", "Countess"),
+    ("Lead score", "12.50", 12.5),
+    ("Direct line", 372555, "372555"),
+    ("Customer since", "2026-02-01T23:30:00Z", "2026-02-01"),
+    ("Preferred call time", "09:30", {"value": "09:30:00", "timezone_id": 318, "timezone_name": "Europe/London"}),
+    ("Interests", ["Events", "Product news"], ["Events", "Product news"]),
+    ("Interests", "Case studies", ["Case studies"]),
+    ("Lead source", "trade fair", "Trade fair"),
+    ("Greeting", "Dear Ada", "Dear Ada"),
+    ("Previous employer", 1, 1),
+    ("Referred by", "1", 1),
+    ("Account manager", USER, USER),
+]
+"""Field, what Hull says, and what Pipedrive is to hold: options by their labels."""
+
+
+@pytest.mark.parametrize(("field", "said", "held"), VALUES, ids=[f"{field}: {said}" for field, said, _ in VALUES])
+def test_every_kind_of_field_takes_its_value_once_and_is_emptied_by_null(
+    world: World, field: str, said: Any, held: Any
+) -> None:
+    service = map_users(world, value=field)["value"]
+    say(world, ada(world, value=said))
+    first = _labelled(world, service)
+    say(world, ada(world, value=said))
+    again = len(writes(world))
+    say(world, ada(world, value=None))
+
+    assert (first, again) == (held, 1)
+    assert person(world, 1)["custom_fields"][service] is None
+    assert told(world) == [
+        ("outgoing.user.success", None),
+        ("outgoing.user.skip", "no_change"),
+        ("outgoing.user.success", None),
+    ]
+
+
+def _labelled(world: World, service: str) -> Any:
+    """A custom field of Ada's as Pipedrive holds it, options by their labels."""
+    held = person(world, 1)["custom_fields"][service]
+    field = next(each for each in world.company.custom_fields("person") if each.code == service)
+    labels = {option.id: option.label for option in field.options}
+    if isinstance(held, list):
+        return [labels[each] for each in held]
+    return labels.get(held, held) if labels else held
+
+
+COMPOSED: list[tuple[str, dict[str, Any], Any]] = [
+    ("Credit limit", {"value": 500, "value_currency": "usd"}, {"value": 500, "currency": "USD"}),
+    (
+        "Contract period",
+        {"value": "2026-01-01", "value_until": "2026-03-01"},
+        {"value": "2026-01-01", "until": "2026-03-01"},
+    ),
+    (
+        "Office hours",
+        {"value": "09:00", "value_until": "17:00"},
+        {"value": "09:00:00", "until": "17:00:00", "timezone_id": 318, "timezone_name": "Europe/London"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "said", "held"), COMPOSED, ids=[field for field, _, _ in COMPOSED])
+def test_a_value_of_several_parts_takes_them_from_the_attributes_beside_it(
+    world: World, field: str, said: dict[str, Any], held: Any
+) -> None:
+    service = map_users(world, value=field)["value"]
+    say(world, ada(world, **said))
+    say(world, ada(world, **said))
+
+    assert person(world, 1)["custom_fields"][service] == held
+    assert len(writes(world)) == 1
+
+
+@pytest.mark.parametrize(("field", "said", "_held"), COMPOSED, ids=[field for field, _, _ in COMPOSED])
+def test_a_value_whose_other_part_is_missing_stays_behind_alone(
+    world: World, field: str, said: dict[str, Any], _held: Any
+) -> None:
+    service = map_users(world, value=field)["value"]
+    say(world, ada(world, nickname="Ada King", value=said["value"]))
+
+    assert writes(world) == [("PATCH", 1, {"name": "Ada King"})]
+    assert problems(world) == [("outgoing.user.error", "part_missing")]
+    assert service in details(world, "part_missing")[0]
+
+
+def test_an_address_takes_its_text_and_its_mapped_parts(world: World) -> None:
+    service = code(world, "person", "Delivery address")
+    row = {"hull": "home", "service": service, "parts": ["country", "locality"]}
+    world.change_settings(outgoing_user_attributes=[row])
+    say(world, ada(world, home="12 St James's Square, London", home_country="UK", home_locality="London"))
+
+    held = person(world, 1)["custom_fields"][service]
+    assert (held["value"], held["country"], held["locality"]) == ("12 St James's Square, London", "UK", "London")
+
+
+def test_an_empty_attribute_empties_nothing_where_the_mapping_says_so(world: World) -> None:
+    service = code(world, "person", "Job title")
+    world.change_settings(outgoing_user_attributes=[{"hull": "job", "service": service, "on_null": "ignore"}])
+    say(world, ada(world, job="Countess"))
+    say(world, ada(world, job=None))
+
+    assert person(world, 1)["custom_fields"][service] == "Countess"
+
+
+def test_what_hull_never_spoke_of_is_not_emptied(world: World) -> None:
+    codes = map_users(world, job="Job title", remarks="Remarks")
+    world.company.edit_person(1, custom_fields={codes["job"]: "Countess"})
+    world.fetch(Entity.PERSON, changed_only=True)
+    say(world, ada(world, remarks="hello"))
+
+    held = person(world, 1)["custom_fields"]
+    assert (held[codes["job"]], held[codes["remarks"]]) == ("Countess", "hello")
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("Lead source", "from nowhere", "option_unknown"),
+    ("Interests", ["Events", "from nowhere"], "option_unknown"),
+    ("Lead score", "many", "wrong_type"),
+    ("Customer since", "soon", "wrong_type"),
+    ("Job title", "x" * 256, "too_long"),
+    ("Job title", {"of": "an object"}, "wrong_type"),
+    ("Lead score", {"of": "an object"}, "wrong_type"),
+    ("Interests", {"of": "an object"}, "wrong_type"),
+    ("Interests", [{"of": "an object"}], "wrong_type"),
+    ("Customer since", {"of": "an object"}, "wrong_type"),
+    ("Credit limit", {"value": 5, "currency": "EUR"}, "wrong_type"),
+    ("Delivery address", {"value": "London"}, "wrong_type"),
+    ("Account manager", {"id": 1}, "wrong_type"),
+]
+
+
+@pytest.mark.parametrize(("field", "said", "reason"), WRONG, ids=[f"{field}: {said}"[:40] for field, said, _ in WRONG])
+def test_a_value_that_does_not_fit_is_named_and_the_others_are_written(
+    world: World, field: str, said: Any, reason: str
+) -> None:
+    service = map_users(world, value=field)["value"]
+    say(world, ada(world, nickname="Ada King", value=said))
+
+    assert writes(world) == [("PATCH", 1, {"name": "Ada King"})]
+    assert problems(world) == [("outgoing.user.error", reason)]
+    (detail,) = details(world, reason)
+    assert detail.startswith(f"{service}: ")
+    assert "nowhere" not in detail
+
+
+def test_a_value_that_still_does_not_fit_is_told_once(world: World) -> None:
+    map_users(world, value="Lead source")
+    for plan in ("a", "b", "c"):
+        say(world, ada(world, value="from nowhere", plan=plan))
+
+    assert told(world) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "option_unknown")]
+
+
+def test_mappings_that_cannot_be_written_are_named_and_the_others_go(world: World) -> None:
+    gone = code(world, "person", "Job title")
+    rows = [{"hull": "job", "service": gone}, {"hull": "since", "service": "add_time"}]
+    world.change_settings(outgoing_user_attributes=[NAME, *rows])
+    remove_field(world.company, "person", gone)
+    let_definitions_grow_old(world)
+    say(
+        world,
+        ada(world, nickname="Ada King", job="Countess", since="2026-01-01"),
+        user(BEN, nickname="Ben", job="Baron"),
+    )
+
+    patiently(world)
+
+    assert failures(world) == []
+    assert sorted((method, body["name"]) for method, _, body in writes(world)) == [
+        ("PATCH", "Ada King"),
+        ("POST", "Ben"),
+    ]
+    assert sorted(problems(world)) == [
+        ("outgoing.user.error", "field_missing"),
+        ("outgoing.user.error", "not_writable"),
+    ]
+    assert details(world, "not_writable")[0].startswith("add_time: ")
+    assert any(each.startswith(f"{gone}: ") for each in details(world, "field_missing"))
+
+
+def let_definitions_grow_old(world: World) -> None:
+    """What Pipedrive said of its fields was read some time ago."""
+    world.change_rows("UPDATE field_definitions SET fetched_at = fetched_at - interval '6 minutes'")
+
+
+def test_an_option_that_is_new_in_pipedrive_is_known_as_soon_as_it_is_needed(world: World) -> None:
+    service = map_users(world, value="Lead source")["value"]
+    field = next(each for each in world.company.custom_fields("person") if each.code == service)
+    add_options(world.company, "person", field, ["Podcast"])
+    let_definitions_grow_old(world)
+    say(world, ada(world, value="Podcast"))
+
+    assert _labelled(world, service) == "Podcast"
+    assert told(world) == [("outgoing.user.success", None)]
+
+
+def test_a_mapping_that_cannot_be_written_is_no_reason_to_speak_again(world: World) -> None:
+    world.change_settings(outgoing_user_attributes=[NAME, {"hull": "since", "service": "add_time"}])
+    for plan in ("a", "b", "c"):
+        say(world, ada(world, plan=plan))
+
+    assert told(world) == [("outgoing.user.skip", "no_change"), ("outgoing.user.error", "not_writable")]
+
+
+def test_attributes_of_the_account_are_written_to_the_person(world: World) -> None:
+    service = code(world, "person", "Job title")
+    world.change_settings(outgoing_user_attributes=[NAME, {"hull": "account.industry", "service": service}])
+    say(world, ada(world, account={"id": ACME, "industry": "Steel"}))
+    with_account = person(world, 1)["custom_fields"][service]
+    say(world, ada(world, nickname="Ada King", account=None))
+
+    assert with_account == "Steel"
+    assert person(world, 1)["custom_fields"][service] is None  # the User has left the Account
+    assert person(world, 1)["name"] == "Ada King"
+
+
+def test_a_report_of_a_merged_person_reaches_the_one_that_is_left(world: World) -> None:
+    heard = listen(world)
+    other = world.company.create_person(name="Countess", emails=[{"value": "countess@new.test", "primary": True}])
+    message = ada(world, nickname="Ada King")
+    world.company.merge("person", 1, other["id"])
+    deliver(world, *heard)
+    world.work()
+    say(world, message)
+    patiently(world)
+
+    assert [(method, each) for method, each, _ in writes(world)] == [("PATCH", other["id"])]
+    assert person(world, other["id"])["name"] == "Ada King"
+    assert failures(world) == []
+
+
+def test_what_pipedrive_makes_something_else_of_is_told_and_not_written_for_ever(world: World) -> None:
+    world.pipedrive.faults.add("/persons/1$", "rewrite", method="PATCH", find='"Ada King"', put='"Ada K."')
+    say(world, ada(world, nickname="Ada King"))
+    say(world, ada(world, nickname="Ada King", plan="gold"))
+
+    assert len(writes(world)) == 1
+    assert told(world)[:2] == [("outgoing.user.success", None), ("outgoing.user.skip", "changed_by_pipedrive")]
+    assert details(world, "changed_by_pipedrive")[0].startswith("name: ")
+
+
+def test_every_kind_of_field_of_an_organization_is_written_as_well(world: World) -> None:
+    said = {
+        "Domains": "acme.com",
+        "Health score": 7,
+        "Founded on": "1999-01-31",
+        "Products in use": ["Core", "API access"],
+        "Tier": "Enterprise",
+        "Parent company": 1,
+        "Main contact": 1,
+        "Success manager": USER,
+    }
+    rows = [{"hull": name, "service": code(world, "organization", name)} for name in said]
+    world.change_settings(outgoing_account_attributes=rows)
+    say(world, acme(world, **said))
+    say(world, acme(world, **said))
+
+    held = organization(world, 1)["custom_fields"]
+    assert all(held[row["service"]] not in (None, []) for row in rows)
+    assert len(writes(world)) == 1
+    assert problems(world) == [("outgoing.account.skip", "no_change")]
+
+
+def test_a_write_knows_what_changed_in_fields_that_do_not_come_to_hull(world: World) -> None:
+    """Neither the further e-mails nor the job title are told to Hull, and still no write may go by what was there before."""
+    service = map_users(world, job="Job title")["job"]
+    added = {"value": "ada@club.test", "primary": False, "label": "other"}
+    world.company.edit_person(1, emails=[WORK, HOME, added], custom_fields={service: "Countess"})
+    seen = world.hull.received.count
+    world.fetch(Entity.PERSON, changed_only=True)
+    told_to_hull = world.hull.received.count - seen
+
+    say(world, ada(world, email="ada@new.test", job="Countess"))
+
+    assert told_to_hull == 0
+    assert [set(body) for _, _, body in writes(world)] == [{"emails"}]
+    assert [each[0] for each in emails(world)] == ["ada@new.test", "ada@work.test", "ada@home.test", "ada@club.test"]
+
+
+def test_a_further_email_is_known_by_as_long_as_the_person_has_it(world: World) -> None:
+    added = {"value": "ada@club.test", "primary": False, "label": "other"}
+    known = []
+    for addresses in ([WORK, HOME, added], [WORK, HOME]):
+        world.company.edit_person(1, emails=addresses)
+        world.fetch(Entity.PERSON, changed_only=True)
+        known.append({row.value for row in world.rows("SELECT value FROM known_as")})
+
+    assert known == [{"ada@home.test", "ada@club.test"}, {"ada@home.test"}]
+    assert [row.value for row in world.rows("SELECT value FROM claims WHERE claim = 'email'")] == ["ada@work.test"]
+
+
+def test_a_record_that_says_nothing_new_is_kept_without_an_event(world: World) -> None:
+    service = code(world, "person", "Remarks")
+    world.company.edit_person(1, custom_fields={service: "hello"})
+    before = world.events()
+    world.fetch(Entity.PERSON, changed_only=True)
+    version = world.rows("SELECT version FROM id_mappings WHERE entity = 'person'")[0].version
+
+    assert world.events() == before
+    assert (
+        world.rows("SELECT version FROM snapshots WHERE entity = 'person' AND side = 'pipedrive'")[0].version == version
+    )
+    assert version > 1_780_000_000
