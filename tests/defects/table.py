@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 NUMBERS: Final = range(1, 25)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Defect:
     """What was wrong, under its number, and the test that shows it right here, as `file::function`."""
 
@@ -25,8 +25,9 @@ class Defect:
 
 
 def defects() -> list[Defect]:
-    """All that the tests of this folder are marked with, by number."""
-    return sorted(defect for path in HERE.glob("test_*.py") for defect in _defects_of(path))
+    """All that the tests of this folder are marked with, by number; of one number, as they stand."""
+    found = [defect for path in sorted(HERE.glob("test_*.py")) for defect in _defects_of(path)]
+    return sorted(found, key=lambda defect: defect.number)
 
 
 def _defects_of(path: Path) -> Iterator[Defect]:

@@ -85,13 +85,16 @@ def test_the_primary_email_identifies(world: World, by_webhook: bool) -> None:
 
 
 @pytest.mark.defect(14, "Every update of an Account overwrote the Organization's name with the domain.")
-@pytest.mark.parametrize("claims", [[], [{"hull": "domain", "service": "name"}]], ids=["no claim", "name as before"])
-def test_an_update_leaves_the_name_alone(world: World, claims: list[Any]) -> None:
-    world.change_settings(account_claims=claims, outgoing_account_attributes=[{"hull": "site", "service": "website"}])
+@pytest.mark.parametrize("claim", ["domain", "external_id"])
+def test_an_update_leaves_the_name_alone(world: World, claim: str) -> None:
+    world.change_settings(
+        account_claims=[{"hull": claim, "service": "name"}],  # as it was by default, and as it could be set
+        outgoing_account_attributes=[{"hull": "site", "service": "website"}],
+    )
     acme = world.company.create_organization(name="Acme")["id"]
     know_everything(world)
 
-    say(world, account(world.accounts()[acme]["id"], domain="acme.com", site="https://acme.com"))
+    say(world, account(world.accounts()[acme]["id"], site="https://acme.com", **{claim: "acme.com"}))
 
     assert writes(world) == [("PATCH", acme, {"website": "https://acme.com"})]
     assert organization(world, acme)["name"] == "Acme"
@@ -105,8 +108,8 @@ def test_a_name_is_a_domain_only_if_it_is_a_host_name(world: World) -> None:
 
     world.fetch(Entity.ORGANIZATION)
 
-    accounts = world.accounts()
-    assert (accounts[acme].get("domain"), accounts[globex].get("domain")) == (None, "globex.com")
+    said = {body["pipedrive/id"]: claims["asAccount"].get("domain") for _, claims, body in world.hull.received}
+    assert said == {acme: None, globex: "globex.com"}
 
 
 @pytest.mark.defect(15, "The mark of Users that a webhook created never reached Hull.")

@@ -193,7 +193,7 @@ LISTS = ["/fields-pipedrive-person-out", "/fields-pipedrive-account-out"]
 
 
 @pytest.mark.defect(20, "A list of fields that held one came as that field, and not as a list.")
-@pytest.mark.parametrize("route", LISTS)
+@pytest.mark.parametrize("route", LISTS, ids=["persons", "organizations"])
 def test_a_list_of_one_field_is_a_list(world: World, door: FlaskClient, route: str) -> None:
     with transaction() as session:
         for entity in Entity:
