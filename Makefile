@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
 
-.PHONY: help install demo up test test-all check lint types format lock bench hour guide clean
+.PHONY: help install demo up test test-all check lint types format lock bench hour guide defects clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
@@ -63,6 +63,9 @@ lock: ## Pin every dependency anew, with hashes (needs uv)
 
 guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence
 	@$(BIN)/python -m tests.guide
+
+defects: $(DEV) ## Show that what was wrong with the connector before is right, defect by defect
+	@$(BIN)/python -m tests.defects
 
 clean: ## Remove what was made here: .venv, caches, and the data of the embedded servers
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.embedded remove 2>/dev/null || true; fi

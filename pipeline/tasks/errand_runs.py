@@ -22,9 +22,9 @@ from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.settings import settings
-from pipeline.tasks import adoption, exports, hull_settings
+from pipeline.tasks import adoption, exports, hull_settings, status_report
 from pipeline.tasks.app import app
-from pipeline.tasks.errands import ADOPTION, EXPORT, SETTINGS, TASK
+from pipeline.tasks.errands import ADOPTION, EXPORT, SETTINGS, STATUS, TASK
 from pipeline.tasks.errors import classify
 from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
 from pipeline.telemetry import logger
@@ -33,11 +33,13 @@ HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
     SETTINGS: hull_settings.take_over,
     EXPORT: exports.carry_out,
     ADOPTION: adoption.adopt,
+    STATUS: status_report.write,
 }
 EVENTS: Final = {
     SETTINGS: "connector.settings.error",
     EXPORT: "outgoing.job.error",
     ADOPTION: "connector.adoption.error",
+    STATUS: "connector.status.error",
 }
 
 
@@ -151,5 +153,5 @@ def _failure(
 
 
 def subject_of(errand: ClaimedErrand) -> str:
-    """Settings fail as one thing, however often they were saved; each file is one of its own."""
-    return failures.control_subject(errand.kind if errand.kind == SETTINGS else f"{errand.kind}:{errand.id}")
+    """Settings and status fail as one thing, however often they were asked for; each file is one of its own."""
+    return failures.control_subject(errand.kind if errand.kind in (SETTINGS, STATUS) else f"{errand.kind}:{errand.id}")

@@ -18,7 +18,8 @@ TASK: Final = "control.errand"
 SETTINGS: Final = "settings"
 EXPORT: Final = "export"
 ADOPTION: Final = "adoption"
-QUEUES: Final = {SETTINGS: "control", EXPORT: "live", ADOPTION: "control"}
+STATUS: Final = "status"
+QUEUES: Final = {SETTINGS: "control", EXPORT: "live", ADOPTION: "control", STATUS: "control"}
 PATIENCE_S: Final = 30.0
 """After so long without a sign a message is taken for lost; until then a full queue is not filled further."""
 

@@ -44,7 +44,7 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     doors, waker = Doors(), Waker(wake or partial(wake_control, "dispatch"))
     app.register_blueprint(webhooks.room(doors, waker))
     app.register_blueprint(notifications.room(doors, waker, wiring.notification_verifier()))
-    app.register_blueprint(hull_pages.room(doors))
+    app.register_blueprint(hull_pages.room(doors, waker))
     app.register_blueprint(actions.room(doors))
     app.register_blueprint(batches.room(doors, waker))
     app.register_blueprint(authorisation.room(doors))

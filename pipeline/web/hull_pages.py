@@ -10,22 +10,26 @@ from flask import Blueprint, Response, current_app, jsonify
 from db import connector as connectors
 from db.session import transaction
 from pipeline.settings import PROJECT_DIR
+from pipeline.tasks import status_report
+from pipeline.tasks.status import status_of
 from pipeline.web import answers
 from pipeline.web.doors import Doors
 from pipeline.web.manifest import manifest
-from pipeline.web.status import status_of
 from pipeline.web.vouched import vouched_for
+from pipeline.web.waker import Waker
 
 GUIDE = PROJECT_DIR / "docs" / "guide.md"
 
 
-def room(doors: Doors) -> Blueprint:
+def room(doors: Doors, waker: Waker) -> Blueprint:
     """The routes."""
     routes = Blueprint("hull_pages", __name__)
     routes.add_url_rule("/manifest.json", view_func=show_manifest)
     routes.add_url_rule("/readme.md", view_func=show_guide)
     routes.add_url_rule("/logo.png", view_func=show_logo)
-    routes.add_url_rule("/status", endpoint="status", methods=["GET", "POST"], view_func=partial(show_status, doors))
+    routes.add_url_rule(
+        "/status", endpoint="status", methods=["GET", "POST"], view_func=partial(show_status, doors, waker)
+    )
     return routes
 
 
@@ -45,11 +49,16 @@ def show_logo() -> Response:
     return current_app.send_static_file("logo.png")
 
 
-def show_status(doors: Doors) -> Response | tuple[Response, int]:
-    """The status of the connector that the query names (`ship` or `id`) and proves (`organization`, `secret`)."""
+def show_status(doors: Doors, waker: Waker) -> Response | tuple[Response, int]:
+    """The status of the connector that the query names (`ship` or `id`) and proves (`organization`, `secret`).
+
+    A worker writes it to Hull as well: there it stands until the next time.
+    """
     connector_key = vouched_for(doors)
     if connector_key is None:
         return answers.error(HTTPStatus.UNAUTHORIZED, "unauthorized", "Hull's credentials are missing or wrong")
     with transaction() as session:
         found = status_of(session, connectors.get_connector(session, connector_key))
+        status_report.ask(session, connector_key)
+    waker.wake()
     return jsonify(status=found.status, messages=found.messages)

@@ -17,7 +17,7 @@ from db.run import Run
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.settings import Settings, settings
-from pipeline.web.status import Status, status_of
+from pipeline.tasks.status import Status, status_of
 
 RUNS_SHOWN = 6
 

@@ -1,0 +1,7 @@
+"""The door of the web app, as the guide's tests have it."""
+
+from __future__ import annotations
+
+from tests.guide.conftest import door
+
+__all__ = ["door"]

@@ -1,0 +1,297 @@
+"""Webhooks, tokens, settings, status and log: what broke around the work itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from db.connector import keep_fields, settings_in_force
+from db.session import transaction
+from pipeline import settings as settings_room
+from pipeline import telemetry, wiring
+from pipeline.domain.kinds import Entity
+from pipeline.wiring import open_connector
+from sandbox.hull.notify.notifier import Target
+from tests.authorising import Person, installed_app
+from tests.deliveries import deliver, listen
+from tests.guide.people import add_ada, press, save_in_hull
+from tests.journeys.told_by_hull import know_everything, say, user, writes
+from tests.logs import written
+from tests.world import API_TOKEN, HULL_SECRET, World
+from tests.wsgi_adapter import session_for
+
+TO_NAME = [{"hull": "label", "service": "name"}]
+FOREIGN = {
+    "subscription_url": "https://other.test/hull.test",
+    "event_action": "*",
+    "event_object": "person",
+    "name": "x",
+}
+
+
+def webhooks(world: World) -> dict[int, dict[str, Any]]:
+    """What Pipedrive is subscribed to, by id."""
+    listed: dict[int, dict[str, Any]] = world.pipedrive.subscriptions.by_id
+    return listed
+
+
+def check_webhooks(world: World) -> None:
+    world.room("webhooks").ensure_webhooks(world.connector_key)
+
+
+@pytest.mark.defect(17, "Webhooks were of the old version, and carried Hull's secret in their address.")
+def test_webhooks_are_of_version_two_and_carry_no_secret_of_hull(world: World) -> None:
+    check_webhooks(world)
+
+    asked = list(webhooks(world).values())
+    assert {(each["event_object"], each["version"]) for each in asked} == {("person", "2.0"), ("organization", "2.0")}
+    assert [each for each in asked if HULL_SECRET in str(each) or API_TOKEN in str(each)] == []
+    assert all(each["http_auth_user"] and each["http_auth_password"] for each in asked)
+
+
+@pytest.mark.defect(17, "Webhooks whose address held the organization's name were deleted, whosesoever they were.")
+def test_webhooks_of_others_are_left_alone(world: World) -> None:
+    asked = world.pipedrive.test_client().post("/api/v1/webhooks", json=FOREIGN, headers={"x-api-token": API_TOKEN})
+    assert asked.json is not None
+    foreign = dict(webhooks(world))
+
+    for _ in range(2):
+        check_webhooks(world)
+
+    assert len(foreign) == 1
+    assert {number: webhooks(world).get(number) for number in foreign} == foreign
+    assert len(webhooks(world)) == 3
+
+
+@pytest.mark.defect(17, "A webhook that was noted here and gone in Pipedrive was never made again.")
+def test_a_webhook_that_is_gone_is_made_again(world: World) -> None:
+    check_webhooks(world)
+    webhooks(world).clear()
+
+    check_webhooks(world)
+
+    assert sorted(each["event_object"] for each in webhooks(world).values()) == ["organization", "person"]
+
+
+@pytest.mark.defect(17, "Before anything else webhooks were seen to, and when that failed nothing was done at all.")
+def test_work_goes_on_without_webhooks(world: World, door: FlaskClient) -> None:
+    world.pipedrive.faults.add("/webhooks", "status", status=403, count=None)
+    world.change_settings(outgoing_user_attributes=TO_NAME)
+    with pytest.raises(world.room("stage").StageFailed, match="webhooks_forbidden"):
+        world.room("control").ensure_webhooks()
+
+    ada = add_ada(world)
+    know_everything(world)
+    say(world, user(world.users()[ada]["id"], label="Ada L."))
+
+    assert writes(world) == [("PATCH", ada, {"name": "Ada L."})]
+    assert press(door, "/status")["status"] == "warning"
+
+
+@pytest.fixture
+def authorised(world: World) -> Iterator[World]:
+    """A world whose connector was connected by OAuth."""
+    with installed_app(world):
+        assert Person(world).authorise().status_code == 200
+        yield world
+
+
+def call(world: World) -> None:
+    """Ask Pipedrive something."""
+    with transaction() as session:
+        pipedrive = open_connector(session, world.connector_key).pipedrive
+    pipedrive.me()
+
+
+def let_the_token_end_soon(world: World) -> None:
+    world.change_rows(
+        "UPDATE credentials SET expires_at = now() + interval '60 s', updated_at = now() - interval '55 min'"
+        " WHERE expires_at IS NOT NULL"
+    )
+
+
+@pytest.mark.defect(18, "An access token was renewed only once Pipedrive had refused it.")
+def test_a_token_is_renewed_before_it_ends(authorised: World) -> None:
+    let_the_token_end_soon(authorised)
+
+    call(authorised)
+
+    assert authorised.pipedrive.grants.counts["refreshes"] == 1
+    assert authorised.pipedrive.ledger.statuses[401] == 0
+
+
+@pytest.mark.defect(18, "When a token ends was kept under one name at first and under another after a renewal.")
+def test_a_renewal_moves_the_moment_at_which_the_token_ends(authorised: World) -> None:
+    let_the_token_end_soon(authorised)
+
+    for _ in range(3):
+        call(authorised)
+
+    ends = authorised.rows(
+        "SELECT expires_at > now() + interval '50 min' AS late FROM credentials WHERE expires_at IS NOT NULL"
+    )
+    assert [row.late for row in ends] == [True]
+    assert authorised.pipedrive.grants.counts["refreshes"] == 1
+
+
+@pytest.mark.defect(18, "The company's own address was thrown away, and another host called instead.")
+def test_calls_go_to_the_address_that_came_with_the_token(world: World) -> None:
+    world.pipedrive.grants.switches.api_domain = "https://acme.pipedrive.com"
+    session = session_for({"http://pipedrive.test": world.pipedrive, "https://acme.pipedrive.com": world.pipedrive})
+    wiring.use_http(lambda: session)
+    with installed_app(world, pipedrive_api_url=None):
+        assert Person(world).authorise().status_code == 200
+        session.adapters.pop("http://pipedrive.test")  # from here on the API has one address
+
+        call(world)
+
+    assert world.pipedrive.ledger.requests["user"] == 2
+
+
+@pytest.mark.defect(19, "Who wrote settings wrote them all, so a renewed token and a new webhook undid one another.")
+def test_renewal_webhooks_and_a_person_do_not_undo_one_another(authorised: World) -> None:
+    chosen = {"outgoing_user_attributes": TO_NAME, "synchronized_user_segments": ["vip"]}
+    hull_said = authorised.hull.connector
+    hull_said["private_settings"] = dict(chosen)
+    with transaction() as session:
+        authorised.room("hull_settings").ask(session, authorised.connector_key)
+
+    authorised.pipedrive.grants.expire_access_tokens()
+    call(authorised)
+    check_webhooks(authorised)
+    authorised.run_errands()
+    call(authorised)
+
+    with transaction() as session:
+        document = settings_in_force(session, authorised.connector_key).document
+    assert {name: document[name] for name in chosen} == chosen
+    assert hull_said["private_settings"] == chosen  # nothing of ours is kept there
+    assert (authorised.pipedrive.grants.counts["refreshes"], len(webhooks(authorised))) == (1, 2)
+
+
+@pytest.mark.defect(
+    19, "Of two who changed different settings, the later one took back what the earlier one had changed."
+)
+def test_two_who_change_different_settings_both_have_their_way(world: World) -> None:
+    save_in_hull(world, synchronized_user_segments=["vip"])
+    world.change_settings(daily_tokens=5_000)
+
+    save_in_hull(world, synchronized_user_segments=["vip"], link_users_in_service=True)
+
+    with transaction() as session:
+        document = settings_in_force(session, world.connector_key).document
+    names = ("synchronized_user_segments", "daily_tokens", "link_users_in_service")
+    assert [document[name] for name in names] == [["vip"], 5_000, True]
+
+
+LISTS = ["/fields-pipedrive-person-out", "/fields-pipedrive-account-out"]
+
+
+@pytest.mark.defect(20, "A list of fields that held one came as that field, and not as a list.")
+@pytest.mark.parametrize("route", LISTS, ids=["persons", "organizations"])
+def test_a_list_of_one_field_is_a_list(world: World, door: FlaskClient, route: str) -> None:
+    with transaction() as session:
+        for entity in Entity:
+            name = {"field_code": "name", "field_name": "Name", "field_type": "varchar"}
+            keep_fields(session, world.connector_key, entity, [name])
+
+    assert press(door, route) == {"options": [{"value": "name", "label": "Name"}]}
+
+
+@pytest.mark.defect(20, "The status was written to Hull twice each time it was asked for.")
+def test_the_status_is_written_once(world: World, door: FlaskClient) -> None:
+    check_webhooks(world)
+
+    told = press(door, "/status")
+    for _ in range(2):
+        world.run_errands()
+
+    assert (world.hull.counts["status_reports"], world.hull.connector["status"]) == (1, told)
+    assert told == {"status": "ok", "messages": ["Everything is in order."]}
+
+
+@pytest.fixture
+def hull_knocks(world: World) -> Iterator[Callable[[], list[Any]]]:
+    """Have Hull send its signed notifications to the door; the call delivers what is pending, and tells (status, answer)."""
+    from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    apps = {"http://pipedrive.test": world.pipedrive, "http://hull.test": world.hull_app}
+    session = session_for(apps | {"https://hull.test": world.hull_app})
+    wiring.use_http(lambda: session)
+    settings_room.use(replace(settings_room.settings(), hull_key_hosts=("hull.test",)))
+    client = create_app(wake=lambda: None).test_client()
+    notifier = world.hull_app.extensions["hull_notifier"]
+    notifier.target = Target("/smart-notifier", "https://hull.test/__sandbox__/public-key")
+
+    def post(url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+        answer = client.post(url, headers=dict(headers), data=body)
+        return answer.status_code, answer.text
+
+    def knock() -> list[Any]:
+        notifier.deliver_pending()
+        return [(each["status"], json.loads(each["response"])) for each in notifier.exchanges]
+
+    notifier.post = post
+    yield knock
+    telemetry.configure("error")
+
+
+@pytest.mark.defect(20, "To the news that its settings had changed the connector answered with an error.")
+def test_changed_settings_are_welcome(world: World, hull_knocks: Callable[[], list[Any]]) -> None:
+    world.hull.change_connector({"private_settings": {"incoming_user_attributes": TO_NAME}})
+
+    assert hull_knocks() == [(200, {"flow_control": {"type": "next"}})]
+
+
+@pytest.mark.defect(20, "For a minute after they were saved, webhooks and buttons went by the settings of before.")
+def test_saved_settings_are_in_force_at_once(world: World, hull_knocks: Callable[[], list[Any]]) -> None:
+    ada = add_ada(world)
+    know_everything(world)
+    said = listen(world)
+    mapping = [{"hull": "called", "service": "name"}]
+
+    world.hull.change_connector({"private_settings": {"incoming_user_attributes": mapping}})
+    hull_knocks()
+    world.run_errands()
+    world.company.edit_person(ada, name="Ada L.")
+    deliver(world, *said)
+    world.work()
+
+    assert world.users()[ada]["called"] == "Ada L."
+
+
+@pytest.mark.defect(21, "That a record was left out, and why, was logged where nobody looks.")
+@pytest.mark.parametrize("way", ["outgoing", "incoming"])
+def test_what_is_left_out_is_said_at_the_usual_level(world: World, way: str) -> None:
+    ada = add_ada(world)
+    know_everything(world)
+    said = listen(world)
+
+    with written("info") as lines:
+        if way == "outgoing":
+            world.change_settings(synchronized_user_segments=["vip"])
+            say(world, user(world.users()[ada]["id"], segments=("others",)))
+        else:
+            world.company.delete_person(ada)
+            deliver(world, *said)
+            world.work()
+
+    (line,) = [each for each in lines if each["event"] == f"{way}.user.skip"]
+    assert line["reason"] == {"outgoing": "not_in_segment", "incoming": "deletion_not_supported"}[way]
+    assert (line["log_level"], bool(line["advice"])) == ("info", True)
+
+
+@pytest.mark.defect(21, "In the settings two switches about deleted Users had one and the same description.")
+def test_every_setting_is_described_in_words_of_its_own(door: FlaskClient) -> None:
+    manifest = door.get("/manifest.json").json
+    assert manifest is not None
+    described = {each["name"]: each["description"] for each in manifest["private_settings"]}
+
+    assert len(set(described.values())) == len(described)
+    assert "pipedrive/deleted_at" in described["support_user_deletion"]
+    assert "not sent again" in described["ignore_deleted_users"]
