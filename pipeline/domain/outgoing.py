@@ -144,6 +144,7 @@ class Decision:
     trigger  why it is sent, as the filter says
     claims   (claim, value) by which it may be looked up, in the order of the settings; for CREATE
     left     fields that are left to Pipedrive although they differ
+    quarrel  names the fields that are not written because two rules fight over them; empty for none
     """
 
     candidate: Candidate
@@ -155,6 +156,7 @@ class Decision:
     claims: tuple[tuple[str, str], ...] = ()
     left: tuple[FieldProblem, ...] = ()
     problems: tuple[FieldProblem, ...] = ()
+    quarrel: str = ""
 
     @property
     def hull_id(self) -> str:
@@ -173,6 +175,7 @@ class Decision:
             claims=tuple((claim, value) for claim, value in staged["claims"]),
             left=_problems(staged["left"]),
             problems=_problems(staged["problems"]),
+            quarrel=staged["quarrel"],
         )
 
 

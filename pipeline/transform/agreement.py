@@ -11,6 +11,7 @@ report that is older than the last delivery to Hull undoes nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,7 +30,7 @@ ROUNDS: Final = 2
 class Settled:
     """write   what is left to be written
     left    fields that stay as Pipedrive has them, with the reason; those that differ in spelling alone are not named
-    fights  keys of fields whose values go back and forth
+    fights  keys of fields whose values go back and forth; they are not written either
     """
 
     write: OutgoingWrite
@@ -53,10 +54,11 @@ def settle(
             if why is not None:
                 left[key] = FieldProblem(field=key, reason=why, detail=_DETAILS[why]) if why in _DETAILS else None
     remaining = write.without(set(left))
+    fights = tuple(key for key in remaining.kinds if _fights(key, write.sides, memory.recent, now_s))
     return Settled(
-        write=remaining,
+        write=remaining.without(set(fights)),
         left=tuple(problem for problem in left.values() if problem is not None),
-        fights=tuple(key for key in remaining.kinds if _fights(key, write.sides, memory.recent, now_s)),
+        fights=fights,
     )
 
 
@@ -80,11 +82,17 @@ def _why_left(sides: Agreement, agreed: Agreement | None, owner: Owner | None, *
 
 
 def _fights(key: str, sides: Mapping[str, Agreement], recent: Sequence[tuple[str, str, int]], now_s: int) -> bool:
-    """Whether this very value was written before, and another over it, ROUNDS times in a short while."""
+    """Whether this very value was written before, and another put over it by either side, ROUNDS times in a short while."""
     if key not in sides:
         return False
     said = [value for name, value, at in recent if name == key and now_s - at < ROUND_S]
-    return said.count(sides[key][0]) >= ROUNDS and len(said) >= 2 * ROUNDS and said[-1] != sides[key][0]
+    return said.count(sides[key][0]) >= ROUNDS
+
+
+def is_quarrel(memory: Memory, now_s: int) -> bool:
+    """Whether a value of any field was written so often lately that it is not to be written once more."""
+    said = Counter((key, value) for key, value, at in memory.recent if now_s - at < ROUND_S)
+    return any(times >= ROUNDS for times in said.values())
 
 
 def remember(write: OutgoingWrite, memory: Memory, answer: Mapping[str, Any], now_s: int) -> Memory:

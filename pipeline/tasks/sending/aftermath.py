@@ -28,11 +28,12 @@ from pipeline.settings import settings
 from pipeline.tasks import links, live
 from pipeline.tasks.plans import plan_for
 from pipeline.tasks.sending import matching
+from pipeline.tasks.sending.decisions import QUARREL
 from pipeline.tasks.sending.later import Later
 from pipeline.tasks.sending.matching import Wait
 from pipeline.tasks.sending.story import Story
 from pipeline.tasks.staging import pack_page, unpack_page
-from pipeline.transform.agreement import remember
+from pipeline.transform.agreement import is_quarrel, remember
 from pipeline.transform.claims import SYNC_KEY
 
 
@@ -107,7 +108,10 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None
             story.gave_up(each.hull_id, each.reason or "", each.detail)
     for sent in done:
         if sent.answer is not None:
-            story.sent(outcome.decisions[sent.wanted.hull_id], sent)
+            decision = outcome.decisions[sent.wanted.hull_id]
+            story.sent(decision, sent)
+            if decision.quarrel:
+                story.gave_up(decision.hull_id, QUARREL, decision.quarrel)
     _keep(session, batch, outcome, done)
     later = Later(session, batch, mine, story)
     later.wait_for_turns(outcome.waiting)
@@ -169,6 +173,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
     by_answer = {each.wanted.hull_id: each.answer for each in done if each.answer is not None}
     memories: dict[int, tuple[bytes, str | None]] = {}
     reports: dict[str, tuple[int, bytes]] = {}
+    fighting: dict[str, str] = {}
     for each in outcome.decisions.values():
         answer = by_answer.get(each.hull_id)
         record = answer if answer is not None else _unchanged(each)
@@ -177,11 +182,13 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
         memory = remember(each.write, _earlier(each), record, outcome.now_s)
         memories[record["id"]] = (write_lenient(_plain(memory)), each.candidate.awaits)
         reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
+        if is_quarrel(memory, outcome.now_s):  # that its other fields came through says nothing of those it is about
+            fighting[each.hull_id] = QUARREL
     joining.remember(session, batch.connector_key, batch.entity, memories)
     snapshot.keep_reports(session, batch.connector_key, batch.entity, reports)
     _say_again(session, batch, outcome)
     healed = sorted({*by_answer, *reports})
-    failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed)
+    failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting)
 
 
 def _say_again(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:

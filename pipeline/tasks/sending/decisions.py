@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Final
 
 from db import batch as batches
 from db.batch import ClaimedBatch
@@ -26,6 +27,7 @@ HELD = {
     Standing.TAKEN: "already_joined",
 }
 """Standing → the reason why only a person can go on."""
+QUARREL: Final = "rules_fight"
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
@@ -87,9 +89,10 @@ def _update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, 
         write=settled.write,
         left=settled.left,
         problems=write.problems,
+        quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
     )
-    if settled.fights:
-        return replace(decision, act=Act.HOLD, reason="rules_fight", detail=_quarrel(settled.fights, plan, entity))
+    if settled.fights and settled.write.is_empty:
+        return replace(decision, act=Act.HOLD, reason=QUARREL, detail=decision.quarrel)
     if settled.write.is_empty:
         reason, detail = no_change_reason(candidate.message, plan.settings, entity)
         if settled.left:
