@@ -144,6 +144,7 @@ class Decision:
     trigger  why it is sent, as the filter says
     claims   (claim, value) by which it may be looked up, in the order of the settings; for CREATE
     left     fields that are left to Pipedrive although they differ
+    overruled  attribute → what Hull says there, where Pipedrive had the last word
     quarrel  names the fields that are not written because two rules fight over them; empty for none
     """
 
@@ -155,6 +156,7 @@ class Decision:
     write: OutgoingWrite | None = None
     claims: tuple[tuple[str, str], ...] = ()
     left: tuple[FieldProblem, ...] = ()
+    overruled: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[FieldProblem, ...] = ()
     quarrel: str = ""
 
@@ -175,6 +177,7 @@ class Decision:
             claims=tuple((claim, value) for claim, value in staged["claims"]),
             left=_problems(staged["left"]),
             problems=_problems(staged["problems"]),
+            overruled=staged["overruled"],
             quarrel=staged["quarrel"],
         )
 

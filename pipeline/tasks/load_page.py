@@ -47,7 +47,7 @@ def load_batch(batch: ClaimedBatch) -> None:
             return
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
-        plan = load_incoming.plan_page(entity, staged.records, known, resend=batch.resends)
+        plan = load_incoming.plan_page(entity, staged.records, known, resend=batch.resends, shared=in_force.shared)
         if batch.run_id is None and entity is Entity.PERSON:
             plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
@@ -58,7 +58,14 @@ def load_batch(batch: ClaimedBatch) -> None:
         compress = snapshots.compressor(session, wired.key, entity, bodies.values())
         sent = _hull_ids(session, batch, known)
     messages, rows = load_incoming.compose(
-        plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent
+        plan,
+        bodies,
+        wired.hull.writer(),
+        taken.held,
+        compress,
+        link=link,
+        read=read,
+        hull_ids=sent,
     )
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:

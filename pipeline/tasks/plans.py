@@ -16,6 +16,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source
+from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.incoming import IncomingTransform, compile_incoming
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
 from pipeline.wiring import Wired
@@ -33,6 +34,8 @@ class Plan:
     fields_read_at: datetime | None
     incoming: IncomingTransform
     outgoing: OutgoingTransform
+    shared: frozenset[str]
+    """Attributes that are mapped in both directions."""
 
     def claim_field(self, claim: str) -> tuple[str, str, bool] | None:
         """(key, type, whether it is a custom field) of the first field that feeds a claim."""
@@ -85,4 +88,8 @@ def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks)
         fields_read_at=marks.fields_read_at,
         incoming=compile_incoming(entity, chosen, catalog),
         outgoing=compile_outgoing(entity, chosen, catalog),
+        shared=frozenset(
+            {attribute_name(row.hull) for row in chosen.incoming(entity)}
+            & {attribute_name(row.hull) for row in chosen.outgoing(entity)}
+        ),
     )

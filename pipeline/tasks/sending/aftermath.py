@@ -192,15 +192,15 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
 
 
 def _say_again(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
-    """Pipedrive had the last word about a field: Hull is told its value once more."""
-    owned = {
-        each.candidate.pipedrive_id
+    """Pipedrive had the last word about a field: Hull is told its value once more, a null where the field is empty."""
+    overruled = {
+        each.candidate.pipedrive_id: write_lenient(dict(each.overruled))
         for each in outcome.decisions.values()
-        if any(problem.reason == "owned_by_pipedrive" for problem in each.left)
+        if each.candidate.pipedrive_id is not None
+        and any(problem.reason == "owned_by_pipedrive" for problem in each.left)
     }
-    ids = sorted(each for each in owned if each is not None)
-    id_mapping.doubt(session, batch.connector_key, batch.entity, dict.fromkeys(ids, b"{}"))
-    for pipedrive_id in ids:
+    id_mapping.doubt(session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED)
+    for pipedrive_id in sorted(overruled):
         changes.fold(
             session,
             batch.connector_key,

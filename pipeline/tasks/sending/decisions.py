@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from db import batch as batches
 from db.batch import ClaimedBatch
@@ -15,8 +15,8 @@ from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingW
 from pipeline.errors import Rejected
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_page, unpack_page
-from pipeline.transform.agreement import settle
-from pipeline.transform.hull_reports import told_at
+from pipeline.transform.agreement import Settled, settle
+from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, told_at
 from pipeline.transform.identity import claims_of
 from pipeline.transform.outgoing_filter import Verdict, judge, no_change_reason
 from pipeline.transform.times import epoch_seconds
@@ -88,6 +88,7 @@ def _update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, 
         trigger=verdict.trigger,
         write=settled.write,
         left=settled.left,
+        overruled=_overruled(candidate, plan, entity, settled),
         problems=write.problems,
         quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
     )
@@ -138,6 +139,15 @@ def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
         epoch_seconds((candidate.snapshot or {}).get("update_time")),
     )
     return told is not None and changed is not None and told >= changed
+
+
+def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:
+    """What Hull says of the fields about which Pipedrive had the last word, and is to be told otherwise."""
+    keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
+    report = candidate.message[entity.hull]
+    names = [target.attribute for target in plan.outgoing.targets if target.source.key in keys and target.attribute]
+    said = {attribute_name(name): find_attribute(report, name) for name in names}
+    return {name: value for name, value in said.items() if name in plan.shared and value not in (ABSENT, None)}
 
 
 def _quarrel(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
