@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -28,7 +28,7 @@ from pipeline.settings import settings
 from pipeline.tasks import links, live
 from pipeline.tasks.plans import plan_for
 from pipeline.tasks.sending import matching
-from pipeline.tasks.sending.decisions import QUARREL
+from pipeline.tasks.sending.differing import QUARREL
 from pipeline.tasks.sending.later import Later
 from pipeline.tasks.sending.matching import Wait
 from pipeline.tasks.sending.story import Story
@@ -221,7 +221,7 @@ def _earlier(decision: Decision) -> Memory:
 
 
 def _plain(memory: Memory) -> dict[str, Any]:
-    return {"agreed": dict(memory.agreed), "present": memory.present, "recent": memory.recent}
+    return {**asdict(memory), "agreed": dict(memory.agreed), "heard": dict(memory.heard)}
 
 
 def _without_flags(message: dict[str, Any]) -> dict[str, Any]:

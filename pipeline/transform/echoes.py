@@ -1,0 +1,38 @@
+"""Which reports are older than what we know already: those that another one has overtaken, and those that repeat our own words.
+
+Whatever Hull is told of a shared attribute it reports, some time later. By then Pipedrive may hold something else, and the report
+looks like an edit. So a value that Hull was told, and has not reported since, is an echo when it is reported. No clock of ours is
+held against one of Hull's for that. What Hull has said itself and is told back changes nothing there, and is not waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.domain.outgoing import Memory, Told
+from pipeline.transform.hull_reports import attribute_name, reported_at
+from pipeline.transform.writing.targets import Target, digest_said, digest_value
+
+
+def echoes(
+    targets: Iterable[Target], report: Mapping[str, Any], told: Sequence[Told], memory: Memory
+) -> dict[str, float]:
+    """Key of each field of which the report repeats what Hull was told → when it was told that."""
+    found: dict[str, float] = {}
+    answered = {(key, said) for key, said, _ in memory.recent}
+    for target in targets:
+        if target.attribute is None or target.parts:
+            continue
+        key, name, said = target.source.key, attribute_name(target.attribute), digest_said(target, report)
+        for each in told:
+            is_awaited = each.at > memory.heard.get(key, 0.0) and not (each.is_answer and (key, said) in answered)
+            if name in each.values and is_awaited and digest_value(each.values[name]) == said:
+                found[key] = each.at
+    return found
+
+
+def is_overtaken(report: Mapping[str, Any], memory: Memory) -> bool:
+    """Whether a newer report of the record has been considered already."""
+    moment = reported_at(report)
+    return moment is not None and memory.reported_at is not None and moment < memory.reported_at
