@@ -171,6 +171,7 @@ class Decision:
     claims   (claim, value) by which it may be looked up, in the order of the settings; for CREATE
     left     fields that are left to Pipedrive although they differ
     overruled  attribute → what Hull says there, where Pipedrive had the last word
+    heard    key → when Hull was told the value of ours that the report repeats
     quarrel  names the fields that are not written because two rules fight over them; empty for none
     """
 
@@ -183,6 +184,7 @@ class Decision:
     claims: tuple[tuple[str, str], ...] = ()
     left: tuple[FieldProblem, ...] = ()
     overruled: Mapping[str, Any] = field(default_factory=dict)
+    heard: Mapping[str, float] = field(default_factory=dict)
     problems: tuple[FieldProblem, ...] = ()
     quarrel: str = ""
 
@@ -204,6 +206,7 @@ class Decision:
             left=_problems(staged["left"]),
             problems=_problems(staged["problems"]),
             overruled=staged["overruled"],
+            heard=staged["heard"],
             quarrel=staged["quarrel"],
         )
 

@@ -8,6 +8,7 @@ held against one of Hull's for that. What Hull has said itself and is told back 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.domain.outgoing import Memory, Told
@@ -36,3 +37,9 @@ def is_overtaken(report: Mapping[str, Any], memory: Memory) -> bool:
     """Whether a newer report of the record has been considered already."""
     moment = reported_at(report)
     return moment is not None and memory.reported_at is not None and moment < memory.reported_at
+
+
+def with_report(memory: Memory, report: Mapping[str, Any], heard: Mapping[str, float]) -> Memory:
+    """The memory of a record, with what this report of it tells: that Hull has said again what it was told, and how new it is."""
+    newest = max((each for each in (reported_at(report), memory.reported_at) if each is not None), default=None)
+    return replace(memory, heard={**memory.heard, **heard}, reported_at=newest)

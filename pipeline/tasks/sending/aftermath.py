@@ -31,10 +31,12 @@ from pipeline.tasks.sending import matching
 from pipeline.tasks.sending.differing import QUARREL
 from pipeline.tasks.sending.later import Later
 from pipeline.tasks.sending.matching import Wait
+from pipeline.tasks.sending.rereading import decide_by_what_is
 from pipeline.tasks.sending.story import Story
 from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.transform.agreement import is_quarrel, remember
 from pipeline.transform.claims import SYNC_KEY
+from pipeline.transform.echoes import with_report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ def load_batch(batch: ClaimedBatch) -> None:
         settlement = matching.look_before_creating(batch, wired, plan, creates, now_s=now_s)
         decisions |= {each.hull_id: each for each in settlement.decided}
         waiting = settlement.waiting
+    anew = decide_by_what_is(wired, plan, entity, decisions.values(), now_s=now_s)
+    decisions |= {each.hull_id: each for each in anew}
     wanted = [_wanted(each) for each in decisions.values() if _is_sent(each) and each.hull_id not in waiting]
     sending = load_outgoing.send(
         wired.pipedrive, entity, wanted, at_once=settings().writes_at_once, check=lambda: _still_ours(batch)
@@ -179,7 +183,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
         record = answer if answer is not None else _unchanged(each)
         if record is None or each.write is None or not isinstance(record.get("id"), int):
             continue
-        memory = remember(each.write, _earlier(each), record, outcome.now_s)
+        memory = remember(each.write, _earlier(each, Entity(batch.entity)), record, outcome.now_s)
         memories[record["id"]] = (write_lenient(_plain(memory)), each.candidate.awaits)
         reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
         if is_quarrel(memory, outcome.now_s):  # that its other fields came through says nothing of those it is about
@@ -216,8 +220,10 @@ def _unchanged(decision: Decision) -> dict[str, Any] | None:
     return decision.candidate.snapshot if decision.act is Act.SKIP and decision.write is not None else None
 
 
-def _earlier(decision: Decision) -> Memory:
-    return decision.candidate.memory if decision.act is not Act.CREATE else Memory()
+def _earlier(decision: Decision, entity: Entity) -> Memory:
+    """What was remembered before, and what the report itself tells."""
+    memory = decision.candidate.memory if decision.act is not Act.CREATE else Memory()
+    return with_report(memory, decision.candidate.message[entity.hull], decision.heard)
 
 
 def _plain(memory: Memory) -> dict[str, Any]:

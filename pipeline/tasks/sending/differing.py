@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -25,19 +24,18 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *
     Raises: Rejected("name_missing").
     """
     report = candidate.message[entity.hull]
-    if is_overtaken(report, candidate.memory) and not _is_export(candidate):
+    if is_overtaken(report, candidate.memory) and not is_export(candidate):
         return Decision(candidate=candidate, act=Act.SKIP, reason="older_report", detail=describe("older_report"))
     write = write_for(candidate, plan, entity, candidate.snapshot)
     repeated = echoes(plan.outgoing.targets, report, candidate.told, candidate.memory)
     settled = settle(
         write,
-        Memory(recent=candidate.memory.recent) if _is_export(candidate) else candidate.memory,
-        {} if _is_export(candidate) else plan.outgoing.owners,
+        Memory(recent=candidate.memory.recent) if is_export(candidate) else candidate.memory,
+        {} if is_export(candidate) else plan.outgoing.owners,
         hull_is_newer=_hull_is_newer(candidate, entity),
         now_s=now_s,
-        echoes=() if _is_export(candidate) else repeated,
+        echoes=() if is_export(candidate) else repeated,
     )
-    candidate = replace(candidate, memory=_with_report(candidate.memory, report, repeated))
     decision = Decision(
         candidate=candidate,
         act=Act.UPDATE,
@@ -45,6 +43,7 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *
         write=settled.write,
         left=settled.left,
         overruled=_overruled(candidate, plan, entity, settled),
+        heard=repeated,
         problems=write.problems,
         quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
     )
@@ -72,7 +71,7 @@ def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[s
     )
 
 
-def _is_export(candidate: Candidate) -> bool:
+def is_export(candidate: Candidate) -> bool:
     """Sent by hand: every mapped field that differs is written, whatever was agreed before."""
     return candidate.message.get("is_export") is True
 
@@ -81,12 +80,6 @@ def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
     told = reported_at(candidate.message[entity.hull])
     changed = epoch_seconds((candidate.snapshot or {}).get("update_time"))
     return told is not None and changed is not None and told // 1000 >= changed
-
-
-def _with_report(memory: Memory, report: Mapping[str, Any], repeated: Mapping[str, float]) -> Memory:
-    """What is remembered of the report itself, whatever comes of it."""
-    newest = max((each for each in (reported_at(report), memory.reported_at) if each is not None), default=None)
-    return replace(memory, heard={**memory.heard, **repeated}, reported_at=newest)
 
 
 def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:
