@@ -37,6 +37,7 @@ from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.transform.agreement import is_quarrel, remember
 from pipeline.transform.claims import SYNC_KEY
 from pipeline.transform.echoes import with_report
+from pipeline.transform.message_folding import SAID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,4 +233,4 @@ def _plain(memory: Memory) -> dict[str, Any]:
 
 def _without_flags(message: dict[str, Any]) -> dict[str, Any]:
     """A report that is sent again by itself was not sent by hand, and changed nothing."""
-    return {name: value for name, value in message.items() if name not in ("is_export", "changes", "events")}
+    return {name: value for name, value in message.items() if name not in ("is_export", "changes", "events", SAID)}

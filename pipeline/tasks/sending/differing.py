@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,8 +11,9 @@ from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingW
 from pipeline.domain.reasons import describe
 from pipeline.tasks.plans import Plan
 from pipeline.transform.agreement import Settled, settle
-from pipeline.transform.echoes import echoes, is_overtaken
+from pipeline.transform.echoes import Edit, echoes, edits_told_over, is_overtaken
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
+from pipeline.transform.message_folding import SAID
 from pipeline.transform.outgoing_filter import Verdict, no_change_reason
 from pipeline.transform.times import epoch_seconds
 
@@ -26,15 +28,17 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *
     report = candidate.message[entity.hull]
     if is_overtaken(report, candidate.memory) and not is_export(candidate):
         return Decision(candidate=candidate, act=Act.SKIP, reason="older_report", detail=describe("older_report"))
-    write = write_for(candidate, plan, entity, candidate.snapshot)
     repeated = echoes(plan.outgoing.targets, report, candidate.told, candidate.memory)
+    edits = {} if is_export(candidate) else _edits_that_win(candidate, plan, repeated)
+    candidate = _with_edits(candidate, entity, edits.values())
+    write = write_for(candidate, plan, entity, candidate.snapshot)
     settled = settle(
         write,
         Memory(recent=candidate.memory.recent) if is_export(candidate) else candidate.memory,
         {} if is_export(candidate) else plan.outgoing.owners,
         hull_is_newer=_hull_is_newer(candidate, entity),
         now_s=now_s,
-        echoes=() if is_export(candidate) else repeated,
+        echoes=() if is_export(candidate) else repeated.keys() - edits.keys(),
     )
     decision = Decision(
         candidate=candidate,
@@ -55,6 +59,26 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *
             reason, detail = settled.left[0].reason, f"{settled.left[0].field}: {settled.left[0].detail}"
         return replace(decision, act=Act.SKIP, reason=reason, detail=detail)
     return decision
+
+
+def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
+    """Key of a field of which the report repeats our words → the edit over which we told them, where it has the last word."""
+    told_over = edits_told_over(plan.outgoing.targets, candidate.message, candidate.told, candidate.memory)
+    changed_s = _changed_s(candidate)
+    return {
+        key: edit
+        for key, edit in told_over.items()
+        if key in repeated
+        and ((owner := plan.outgoing.owners.get(key)) == "hull" or (owner == "latest" and edit.at // 1000 >= changed_s))
+    }
+
+
+def _with_edits(candidate: Candidate, entity: Entity, edits: Iterable[Edit]) -> Candidate:
+    """The candidate, as if Hull had reported these values."""
+    message = {name: value for name, value in candidate.message.items() if name != SAID}
+    said = {edit.attribute: edit.value for edit in edits}
+    report = {name: value for name, value in message[entity.hull].items() if attribute_name(name) not in said}
+    return replace(candidate, message={**message, entity.hull: report | said})
 
 
 def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[str, object] | None) -> OutgoingWrite:
@@ -78,8 +102,13 @@ def is_export(candidate: Candidate) -> bool:
 
 def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
     told = reported_at(candidate.message[entity.hull])
+    return told is not None and told // 1000 >= _changed_s(candidate)
+
+
+def _changed_s(candidate: Candidate) -> float:
+    """When Pipedrive last changed the record, as far as it says; else nothing of Hull's is newer."""
     changed = epoch_seconds((candidate.snapshot or {}).get("update_time"))
-    return told is not None and changed is not None and told // 1000 >= changed
+    return float("inf") if changed is None else changed
 
 
 def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:

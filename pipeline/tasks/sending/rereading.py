@@ -32,14 +32,16 @@ def decide_by_what_is(
     }
     read = read_by_ids(wired.pipedrive, entity, sorted(asked), plan.incoming.include_fields) if asked else []
     records = {record_id: record for record in read if (record_id := id_of(record)) in asked}
-    return [
-        replace(
-            decide(replace(each.candidate, snapshot=records[pipedrive_id]), plan, entity, now_s=now_s),
-            trigger=each.trigger,
-        )
+    moved_on = {
+        pipedrive_id: each
         for pipedrive_id, each in asked.items()
         if pipedrive_id in records and records[pipedrive_id] != each.candidate.snapshot
-    ]
+    }
+    anew = []
+    for pipedrive_id, each in moved_on.items():
+        decision = decide(replace(each.candidate, snapshot=records[pipedrive_id]), plan, entity, now_s=now_s)
+        anew.append(replace(decision, trigger=each.trigger, heard={**each.heard, **decision.heard}))
+    return anew
 
 
 def _has_a_say(decision: Decision, plan: Plan) -> bool:
