@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import zstandard
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, update
@@ -171,14 +171,29 @@ def close_failure(session: Session, failure_id: int, state: str, *, by: str, why
     return closed is not None
 
 
+_NOTHING: Final[Mapping[str, str]] = {}
+
 _CLOSE_HEALED = Statement("""
     UPDATE failures SET state = 'replayed', closed_by = 'pipeline', closed_why = 'came through later', updated_at = now()
-     WHERE connector_key = :c AND state = 'open' AND direction = :d AND entity = :e AND record_id = ANY(CAST(:ids AS text[]))""")
+     WHERE connector_key = :c AND state = 'open' AND direction = :d AND entity = :e AND record_id = ANY(CAST(:ids AS text[]))
+       AND (record_id, reason) NOT IN (SELECT * FROM unnest(CAST(:unhealed AS text[]), CAST(:reasons AS text[])))""")
 
 
-def close_healed(session: Session, connector_key: int, direction: str, entity: str, record_ids: Sequence[str]) -> None:
-    """Close the open failures of records that have come through since."""
-    _CLOSE_HEALED.run(session, {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)})
+def close_healed(
+    session: Session,
+    connector_key: int,
+    direction: str,
+    entity: str,
+    record_ids: Sequence[str],
+    *,
+    unless: Mapping[str, str] = _NOTHING,
+) -> None:
+    """Close the open failures of records that have come through since.
+
+    unless  record → the reason of a failure of which that tells nothing
+    """
+    scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)}
+    _CLOSE_HEALED.run(session, {**scope, "unhealed": texts(unless.keys()), "reasons": texts(unless.values())})
 
 
 def close_subject(session: Session, connector_key: int, subject: str) -> None:

@@ -14,6 +14,10 @@ from db.arrays import bigints, texts
 from db.base import Base, RowId
 from db.statement import Statement
 
+IN_DOUBT = ""
+"""Digest of a record of which nobody knows what Hull holds: the next reading is told whole."""
+CONTRADICTED = "contradicted"
+"""Digest of a record of which Hull holds something else than it was told, and it is known what: only that is told again."""
 MERGES_IN_A_ROW = 50
 """How far a chain of merges is followed: one that goes round in circles ends somewhere."""
 
@@ -193,17 +197,17 @@ def learn_hull_ids(session: Session, connector_key: int, entity: str, found: dic
     return sorted(row.pipedrive_id for row in rows if row.state != "conflict")
 
 
-def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes]) -> None:
+def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes], *, digest: str = IN_DOUBT) -> None:
     """Hull was told an older state last: what was `said` (Pipedrive id → its attributes) stands there on top of what we know.
 
-    The digest is emptied, so that the next reading is delivered whatever it says, nulls for what only the older state had
+    The digest is taken away, so that the next reading is delivered whatever it says, nulls for what only the older state had
     included.
     """
     query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity)
     for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(said)).with_for_update()):
         newest = orjson.loads(mapping.delivered) if mapping.delivered else {}
         mapping.delivered = orjson.dumps(newest | orjson.loads(said[mapping.pipedrive_id or 0]))
-        mapping.digest = ""
+        mapping.digest = digest
     session.flush()
 
 

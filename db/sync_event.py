@@ -5,7 +5,7 @@ The table has a default partition, so that no event is ever refused for want of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from operator import attrgetter
@@ -13,6 +13,7 @@ from operator import attrgetter
 from sqlalchemy import BigInteger, DateTime, Identity, Index, LargeBinary, func, or_, select, text, tuple_
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db.arrays import bigints
 from db.base import Base
 from db.copy import copy_rows
 from db.departure import forebears
@@ -76,6 +77,32 @@ def log_events(session: Session, events: Sequence[NewEvent]) -> None:
     if events:
         cells = attrgetter(*NewEvent.__slots__)
         copy_rows(session, "sync_events", NewEvent.__slots__, [cells(event) for event in events])
+
+
+@dataclass(frozen=True, slots=True)
+class ToldRow:
+    """What Hull was told of one record: `after` is JSON of the attributes that changed."""
+
+    pipedrive_id: int
+    at_s: float
+    cause: str
+    after: bytes
+
+
+_TOLD_LATELY = text("""
+    SELECT pipedrive_id, extract(epoch FROM at)::float8 AS at_s, cause, after FROM sync_events
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+       AND at > now() - make_interval(secs => :within) AND event LIKE 'incoming.%.success' AND after IS NOT NULL
+     ORDER BY id""")
+
+
+def told_lately(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, within_s: float
+) -> list[ToldRow]:
+    """What Hull was told of these records in the last while, oldest first."""
+    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "within": within_s}
+    rows = session.execute(_TOLD_LATELY, scope)
+    return [ToldRow(row.pipedrive_id, row.at_s, row.cause, bytes(row.after)) for row in rows]
 
 
 def make_partitions(session: Session, today: date, days_ahead: int = DAYS_AHEAD) -> list[str]:

@@ -60,11 +60,15 @@ class Memory:
     agreed   key of a field → on what both sides agreed last
     present  codes that the last write's `present` named; None before the first write
     recent   (key, digest of what Hull said, seconds since the epoch) of the last writes, oldest first
+    heard    key → when Hull was told the last of our values that it has reported since
+    reported_at  of the newest report that was considered, in milliseconds by Hull's clock
     """
 
     agreed: Mapping[str, Agreement] = field(default_factory=dict)
     present: tuple[str, ...] | None = None
     recent: tuple[tuple[str, str, int], ...] = ()
+    heard: Mapping[str, float] = field(default_factory=dict)
+    reported_at: int | None = None
 
     @classmethod
     def of(cls, staged: Mapping[str, Any] | None) -> Memory:
@@ -75,7 +79,22 @@ class Memory:
             agreed={key: (said, held) for key, (said, held) in staged.get("agreed", {}).items()},
             present=None if present is None else tuple(present),
             recent=tuple((key, said, at) for key, said, at in staged.get("recent", ())),
+            heard=staged.get("heard", {}),
+            reported_at=staged.get("reported_at"),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What Hull was told of a record, of the attributes that are mapped in both directions.
+
+    at         seconds since the epoch
+    is_answer  it was Pipedrive's answer to a write of ours
+    """
+
+    at: float
+    is_answer: bool
+    values: Mapping[str, Any]
 
 
 class Standing(StrEnum):
@@ -106,6 +125,7 @@ class Candidate:
     snapshot         the Pipedrive record as last read
     organization_id  for a User: the Organization of its Account
     awaits           for a User: the Hull id of its Account, while that has no Organization
+    told             what Hull was told of the record lately, oldest first
     """
 
     hull_id: str
@@ -118,11 +138,17 @@ class Candidate:
     organization_id: int | None = None
     awaits: str | None = None
     memory: Memory = field(default_factory=Memory)
+    told: tuple[Told, ...] = ()
 
     @classmethod
     def of(cls, staged: Mapping[str, Any]) -> Candidate:
-        more = {"standing": Standing(staged["standing"]), "memory": Memory.of(staged["memory"])}
-        return cls(**{**staged, **more, "others": tuple(staged["others"])})
+        more = {
+            "standing": Standing(staged["standing"]),
+            "memory": Memory.of(staged["memory"]),
+            "others": tuple(staged["others"]),
+            "told": tuple(Told(**each) for each in staged["told"]),
+        }
+        return cls(**{**staged, **more})
 
 
 class Act(StrEnum):
@@ -144,6 +170,9 @@ class Decision:
     trigger  why it is sent, as the filter says
     claims   (claim, value) by which it may be looked up, in the order of the settings; for CREATE
     left     fields that are left to Pipedrive although they differ
+    overruled  attribute → what Hull says there, where Pipedrive had the last word
+    heard    key → when Hull was told the value of ours that the report repeats
+    quarrel  names the fields that are not written because two rules fight over them; empty for none
     """
 
     candidate: Candidate
@@ -154,7 +183,10 @@ class Decision:
     write: OutgoingWrite | None = None
     claims: tuple[tuple[str, str], ...] = ()
     left: tuple[FieldProblem, ...] = ()
+    overruled: Mapping[str, Any] = field(default_factory=dict)
+    heard: Mapping[str, float] = field(default_factory=dict)
     problems: tuple[FieldProblem, ...] = ()
+    quarrel: str = ""
 
     @property
     def hull_id(self) -> str:
@@ -173,6 +205,9 @@ class Decision:
             claims=tuple((claim, value) for claim, value in staged["claims"]),
             left=_problems(staged["left"]),
             problems=_problems(staged["problems"]),
+            overruled=staged["overruled"],
+            heard=staged["heard"],
+            quarrel=staged["quarrel"],
         )
 
 

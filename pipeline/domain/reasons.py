@@ -136,6 +136,10 @@ REASONS: dict[str, Reason] = {
         "The field was changed in Pipedrive and not in Hull, so it stays as Pipedrive has it.",
         "Nothing to do: the change comes to Hull by the incoming mapping of the field.",
     ),
+    "older_report": Reason(
+        "Hull reported this record before a report that was considered already.",
+        "Nothing to do: the newer report says what the record is.",
+    ),
     "owned_by_pipedrive": Reason(
         "The field was changed on both sides, and the settings give Pipedrive the last word.",
         "Nothing to do; choose another owner for the field in the settings if Hull should win.",

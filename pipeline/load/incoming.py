@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from db.id_mapping import Known
+from db.id_mapping import IN_DOUBT, Known
 from db.page import PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull_messages import MessageWriter
@@ -37,18 +37,27 @@ _NOBODY: Final[Mapping[int, str]] = {}
 
 
 class Sending(NamedTuple):
-    """One record that goes to Hull, and why: `new`, `changed`, or `same` (sent again on request)."""
+    """One record that goes to Hull, and why: `new`, `changed`, or `same` (sent again on request).
+
+    in_doubt  it is told whole: what Hull holds of it is not known, or everything was asked for
+    """
 
     record: Record
     effect: str
     before: Record | None
+    in_doubt: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class PagePlan:
-    """What becomes of the records of a page."""
+    """What becomes of the records of a page.
+
+    shared  attributes that are sent to Pipedrive as well: of a change they are told only where they changed, for Hull may hold an
+            edit that it has not told us yet
+    """
 
     entity: Entity
+    shared: frozenset[str] = frozenset()
     sendings: list[Sending] = field(default_factory=list)
     silent: list[tuple[Record, Known]] = field(default_factory=list)
     """See `pipeline.load.silent`: the record, and how it was known."""
@@ -91,11 +100,17 @@ class PagePlan:
 
 
 def plan_page(
-    entity: Entity, records: list[Record], known: dict[int, Known], *, resend: bool, fresh_from: float = inf
+    entity: Entity,
+    records: list[Record],
+    known: dict[int, Known],
+    *,
+    resend: bool,
+    fresh_from: float = inf,
+    shared: frozenset[str] = frozenset(),
 ) -> PagePlan:
     """Decide record by record. `resend` also sends what Hull has already, as the guide's Fetch All promises; versions from
     `fresh_from` on are so young that their record may have changed again in the same second."""
-    plan = PagePlan(entity=entity)
+    plan = PagePlan(entity=entity, shared=shared)
     newest: dict[int, Record] = {}
     for record in records:
         earlier = newest.get(record["pipedrive_id"])
@@ -116,7 +131,7 @@ def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool
     elif known.digest != record["digest"]:
         plan.counters[CHANGED] += 1
         before = orjson.loads(known.delivered) if known.delivered else {}
-        plan.sendings.append(Sending(record, CHANGED, before))
+        plan.sendings.append(Sending(record, CHANGED, before, resend or known.digest == IN_DOUBT))
     else:
         plan.counters[SAME] += 1
         if resend:
@@ -155,7 +170,10 @@ def compose(
         kept = {name: value for name, value in record["attributes"].items() if value is not None}
         delivered = orjson.dumps(kept)
         nulls = _nulls(record["attributes"], sending.before)
-        messages.append(write(who, kept | nulls if nulls else delivered))
+        said: Record | bytes = kept | nulls if nulls else delivered
+        if plan.shared and sending.before is not None and not sending.in_doubt:
+            said = _changed_alone(kept | nulls, sending.before, plan.shared)
+        messages.append(write(who, said))
         organization_id = record["organization_id"]
         if link and organization_id is not None:
             account = b'{"anonymous_id":"pipedrive:%d"}' % organization_id
@@ -178,6 +196,13 @@ def _address(record: Record, held: Mapping[tuple[str, int], int], hull_id: str |
     if held:
         claims = {claim: value for claim, value in claims.items() if (claim, pipedrive_id) not in held}
     return orjson.dumps({**claims, ANONYMOUS_ID: anonymous_id(pipedrive_id)})
+
+
+def _changed_alone(said: Record, before: Record, shared: Container[str]) -> Record:
+    """What Hull is told of a change: of the shared attributes those that changed, and all the others."""
+    return {
+        name: value for name, value in said.items() if name not in shared or name not in before or before[name] != value
+    }
 
 
 def _nulls(attributes: Record, before: Record | None) -> Record:

@@ -48,8 +48,14 @@ def load_batch(batch: ClaimedBatch) -> None:
             return
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
-        young = second_look.fresh_from()
-        plan = load_incoming.plan_page(entity, staged.records, known, resend=batch.resends, fresh_from=young)
+        plan = load_incoming.plan_page(
+            entity,
+            staged.records,
+            known,
+            resend=batch.resends,
+            fresh_from=second_look.fresh_from(),
+            shared=in_force.shared,
+        )
         if batch.run_id is None and entity is Entity.PERSON:
             plan.mark_created(changes.created_ids(session, batch.id))
         batches.hold(session, batch)
@@ -60,7 +66,14 @@ def load_batch(batch: ClaimedBatch) -> None:
         compress = snapshots.compressor(session, wired.key, entity, bodies.values())
         sent = _hull_ids(session, batch, known)
     messages, rows = load_incoming.compose(
-        plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent
+        plan,
+        bodies,
+        wired.hull.writer(),
+        taken.held,
+        compress,
+        link=link,
+        read=read,
+        hull_ids=sent,
     )
     unsaid = silent.rows_of(plan, bodies, compress)
     wired.hull.post_batches(messages, size=settings().firehose_batch)

@@ -10,7 +10,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import is_nested_deeper
 from pipeline.errors import Rejected
 from pipeline.transform.hull_reports import hull_id_of
-from pipeline.transform.message_folding import fold_messages
+from pipeline.transform.message_folding import SAID, fold_messages
 
 LEVELS: Final = 100
 """How deeply a message may nest: far more than Hull's do, and less than what the stages to come cannot write any more."""
@@ -42,6 +42,7 @@ def read_message(connector_key: int, entity: Entity, body: Any, *, cause: str, r
     if not isinstance(report, dict):
         raise Rejected("no_hull_id", f"a message carries no {entity.hull}")
     hull_id = hull_id_of(report)
+    body = {name: value for name, value in body.items() if name != SAID}
     if is_nested_deeper(body, LEVELS):
         raise Rejected("nested_too_deeply", f"the message about {hull_id} has more than {LEVELS} levels")
     return HullMessage(connector_key=connector_key, entity=entity, hull_id=hull_id, body=body, cause=cause, rank=rank)

@@ -16,6 +16,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source
+from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.incoming import IncomingTransform, compile_incoming
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
 from pipeline.wiring import Wired
@@ -39,6 +40,8 @@ class Plan:
     fields_read_at: datetime | None
     incoming: IncomingTransform
     outgoing: OutgoingTransform
+    shared: frozenset[str]
+    """Attributes that are mapped in both directions."""
 
     @property
     def fields_are_stale(self) -> bool:
@@ -95,4 +98,8 @@ def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks)
         fields_read_at=marks.fields_read_at,
         incoming=compile_incoming(entity, chosen, catalog),
         outgoing=compile_outgoing(entity, chosen, catalog),
+        shared=frozenset(
+            {attribute_name(row.hull) for row in chosen.incoming(entity)}
+            & {attribute_name(row.hull) for row in chosen.outgoing(entity)}
+        ),
     )

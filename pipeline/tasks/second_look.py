@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from db import change as changes
 from db import id_mapping
 from db.batch import ClaimedBatch
-from db.id_mapping import Known
+from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
 from db.page import PageRow
 from db.session import transaction
 from pipeline.domain.kinds import Direction
@@ -76,4 +76,4 @@ def read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, know
 
 
 def _is_twin(known: Known, record: load_incoming.Record) -> bool:
-    return bool(known.digest) and known.version == record["version"]
+    return known.digest not in (None, IN_DOUBT, CONTRADICTED) and known.version == record["version"]

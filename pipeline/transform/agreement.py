@@ -11,8 +11,9 @@ report that is older than the last delivery to Hull undoes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipeline.domain.incoming import FieldProblem
@@ -29,7 +30,7 @@ ROUNDS: Final = 2
 class Settled:
     """write   what is left to be written
     left    fields that stay as Pipedrive has them, with the reason; those that differ in spelling alone are not named
-    fights  keys of fields whose values go back and forth
+    fights  keys of fields whose values go back and forth; they are not written either
     """
 
     write: OutgoingWrite
@@ -38,25 +39,34 @@ class Settled:
 
 
 def settle(
-    write: OutgoingWrite, memory: Memory, owners: Mapping[str, Owner], *, hull_is_newer: bool, now_s: int
+    write: OutgoingWrite,
+    memory: Memory,
+    owners: Mapping[str, Owner],
+    *,
+    hull_is_newer: bool,
+    now_s: int,
+    echoes: Collection[str] = (),
 ) -> Settled:
     """Decide field by field.
 
     owners         key of a field that is mapped both ways → who has the last word when both sides changed it
     hull_is_newer  whether Hull's report is younger than Pipedrive's record, for the owner `latest`
+    echoes         keys of fields of which Hull says but what it was told
     """
     left: dict[str, FieldProblem | None] = {}
     for key in write.kinds:
         sides = write.sides.get(key)
         if sides is not None:
-            why = _why_left(sides, memory.agreed.get(key), owners.get(key), hull_is_newer=hull_is_newer)
+            changed = _changed(sides, memory.agreed.get(key), is_echo=key in echoes)
+            why = _why_left(*changed, owners.get(key), hull_is_newer=hull_is_newer)
             if why is not None:
                 left[key] = FieldProblem(field=key, reason=why, detail=_DETAILS[why]) if why in _DETAILS else None
     remaining = write.without(set(left))
+    fights = tuple(key for key in remaining.kinds if _fights(key, write.sides, memory.recent, now_s))
     return Settled(
-        write=remaining,
+        write=remaining.without(set(fights)),
         left=tuple(problem for problem in left.values() if problem is not None),
-        fights=tuple(key for key in remaining.kinds if _fights(key, write.sides, memory.recent, now_s)),
+        fights=fights,
     )
 
 
@@ -67,9 +77,14 @@ _DETAILS: Final = {
 }
 
 
-def _why_left(sides: Agreement, agreed: Agreement | None, owner: Owner | None, *, hull_is_newer: bool) -> str | None:
+def _changed(sides: Agreement, agreed: Agreement | None, *, is_echo: bool) -> tuple[bool, bool]:
+    """Whether Hull and Pipedrive have changed a field since they agreed on it."""
+    hull, pipedrive = (True, True) if agreed is None else (sides[0] != agreed[0], sides[1] != agreed[1])
+    return hull and not is_echo, pipedrive
+
+
+def _why_left(hull_changed: bool, pipedrive_changed: bool, owner: Owner | None, *, hull_is_newer: bool) -> str | None:
     """Why a field that differs is not written; None when it is."""
-    hull_changed, pipedrive_changed = (True, True) if agreed is None else (sides[0] != agreed[0], sides[1] != agreed[1])
     if not hull_changed and not pipedrive_changed:
         return _SPELLING
     if owner is None or not pipedrive_changed:
@@ -80,16 +95,23 @@ def _why_left(sides: Agreement, agreed: Agreement | None, owner: Owner | None, *
 
 
 def _fights(key: str, sides: Mapping[str, Agreement], recent: Sequence[tuple[str, str, int]], now_s: int) -> bool:
-    """Whether this very value was written before, and another over it, ROUNDS times in a short while."""
+    """Whether this very value was written before, and another put over it by either side, ROUNDS times in a short while."""
     if key not in sides:
         return False
     said = [value for name, value, at in recent if name == key and now_s - at < ROUND_S]
-    return said.count(sides[key][0]) >= ROUNDS and len(said) >= 2 * ROUNDS and said[-1] != sides[key][0]
+    return said.count(sides[key][0]) >= ROUNDS
+
+
+def is_quarrel(memory: Memory, now_s: int) -> bool:
+    """Whether a value of any field was written so often lately that it is not to be written once more."""
+    said = Counter((key, value) for key, value, at in memory.recent if now_s - at < ROUND_S)
+    return any(times >= ROUNDS for times in said.values())
 
 
 def remember(write: OutgoingWrite, memory: Memory, answer: Mapping[str, Any], now_s: int) -> Memory:
     """What is to be remembered once Pipedrive has answered a write, or once there was nothing to write.
 
+    memory  with what the report itself told: `heard` and `reported_at`
     answer  the record as Pipedrive holds it now
     """
     agreed = {key: sides for key, sides in memory.agreed.items() if key in write.sides}  # what was left keeps its own
@@ -99,7 +121,7 @@ def remember(write: OutgoingWrite, memory: Memory, answer: Mapping[str, Any], no
             agreed[key] = (write.sides[key][0], digest_of(kind, value_of(answer, key)))
     fresh = [each for each in memory.recent if now_s - each[2] < ROUND_S]
     fresh += [(key, write.sides[key][0], now_s) for key in write.kinds if key in write.sides]
-    return Memory(agreed=agreed, present=tuple(sorted(write.present)), recent=tuple(fresh[-_KEPT:]))
+    return replace(memory, agreed=agreed, present=tuple(sorted(write.present)), recent=tuple(fresh[-_KEPT:]))
 
 
 _KEPT: Final = 60

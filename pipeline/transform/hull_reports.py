@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.errors import Rejected
-from pipeline.transform.times import epoch_seconds
+from pipeline.transform.times import epoch_milliseconds
 
 ABSENT: Final = object()
 """What is not in the report at all, which says less than None does."""
@@ -68,7 +68,7 @@ def read_id(value: Any) -> int | None:
     return value if type(value) is int and 0 < value < 2**63 else None
 
 
-def told_at(report: Mapping[str, Any]) -> int | None:
-    """When Hull last wrote the report, in seconds since the epoch; None where it does not say."""
-    moments = (epoch_seconds(report.get(name)) for name in ("indexed_at", "updated_at"))
+def reported_at(report: Mapping[str, Any]) -> int | None:
+    """When Hull last wrote the report, by its own clock, in milliseconds since the epoch; None where it does not say."""
+    moments = (epoch_milliseconds(report.get(name)) for name in ("indexed_at", "updated_at"))
     return next((moment for moment in moments if moment is not None), None)

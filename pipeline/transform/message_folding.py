@@ -3,6 +3,9 @@
 The newest report counts, with the segments beside it. Of `changes` the union counts: the oldest old value and the newest new
 one; what was set back has not changed, and who left a segment that was just entered has done neither. What asks for the record
 to be sent, an export or a link to an Account, stays asked for.
+
+Every value that an attribute changed to on the way is kept, with the time of its report: it may be an edit, and what replaced it a
+word of ours.
 """
 
 from __future__ import annotations
@@ -10,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.transform.hull_reports import find_attribute
+from pipeline.transform.hull_reports import find_attribute, reported_at
 from pipeline.transform.segments import ids_in
 from pipeline.transform.times import epoch_milliseconds
 
 _WRITTEN_AT: Final = ("indexed_at", "updated_at")
 """Attributes of a report that say how new it is, the better one first."""
+SAID: Final = "values_said"
+"""Where a folded message keeps every value that an attribute changed to. Never said by Hull itself."""
+_KEPT_VALUES: Final = 5
+"""How many values of one attribute are kept."""
 _OF_ACCOUNT: Final = ("account", "account_segments", "account_segment_ids")
 _LINK: Final = "id"
 """Under `changes.account`: the User was linked to an Account. That was said, whatever was said afterwards."""
@@ -29,7 +36,26 @@ def fold_messages(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, A
     folded["is_export"] = older.get("is_export") is True or newer.get("is_export") is True
     if "changes" in older or "changes" in newer:
         folded["changes"] = _fold_changes(_object(older.get("changes")), _object(newer.get("changes")))
+        before, after = values_said(older), values_said(newer)
+        folded[SAID] = {
+            name: [*before.get(name, ()), *after.get(name, ())][-_KEPT_VALUES:] for name in {**before, **after}
+        }
     return folded
+
+
+def values_said(message: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Attribute → [value, when it was reported] of the values it changed to in all that was folded, oldest first."""
+    if SAID in message:
+        return _object(message[SAID])
+    at = reported_at(_report(message))
+    pairs = {} if at is None else _own_changes(message)
+    return {name: [[pair[1], at]] for name, pair in pairs.items() if isinstance(pair, list) and len(pair) == 2}
+
+
+def _own_changes(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What changed of the User of a message, or of its Account where it is about no User."""
+    kind = "user" if isinstance(message.get("user"), dict) else "account"
+    return _object(_object(message.get("changes")).get(kind))
 
 
 def _by_age(earlier: dict[str, Any], later: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -167,6 +167,7 @@ class _Work:
         self.delivered = delivered
         self.wanted: dict[tuple[bool, str], tuple[str, Any]] = {}
         self.sides: dict[str, Agreement] = {}
+        self.unsaid: set[str] = set()
         self.present: set[str] = set()
         self.problems: list[FieldProblem] = []
         custom = (snapshot or _NOTHING).get("custom_fields")
@@ -174,11 +175,15 @@ class _Work:
 
     def take(self, target: Target, report: Mapping[str, Any]) -> None:
         current = self._current(target.source)
+        sides = (digest_said(target, report), digest_of(target.source.type, current))
         try:
             found = wanted_value(target, report, current)
             if found.is_present:
                 self.present.add(target.source.code)
             elif not self._may_empty(target, current, is_explicit=found.is_explicit):
+                self.sides[target.source.key] = sides
+                if not is_empty(target.source.type, current):
+                    self.unsaid.add(target.source.key)
                 return
         except Rejected as refused:
             self.problems.append(FieldProblem(field=target.source.code, reason=refused.reason, detail=refused.detail))
@@ -186,8 +191,7 @@ class _Work:
                 self.present.add(target.source.code)  # what was delivered earlier is still there
             return
         self.wanted[target.source.is_custom, target.source.key] = (target.source.type, found.value)
-        held = digest_of(target.source.type, current)
-        self.sides[target.source.key] = (digest_said(target, report), held)
+        self.sides[target.source.key] = sides
 
     def link(self, organization_id: int) -> None:
         self.wanted[False, "org_id"] = ("org", organization_id)
@@ -229,7 +233,7 @@ class _Work:
             before=before,
             present=frozenset(self.present),
             sides=self.sides,
-            same=frozenset(self.sides.keys() - kinds.keys()),
+            same=frozenset(self.sides.keys() - kinds.keys() - self.unsaid),
             kinds=kinds,
             problems=tuple(self.problems),
         )

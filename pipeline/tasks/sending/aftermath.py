@@ -29,12 +29,16 @@ from pipeline.settings import settings
 from pipeline.tasks import links, live
 from pipeline.tasks.plans import plan_for, refresh_plan
 from pipeline.tasks.sending import matching
+from pipeline.tasks.sending.differing import QUARREL
 from pipeline.tasks.sending.later import Later
 from pipeline.tasks.sending.matching import Wait
+from pipeline.tasks.sending.rereading import decide_by_what_is
 from pipeline.tasks.sending.story import Story
 from pipeline.tasks.staging import pack_page, unpack_page
-from pipeline.transform.agreement import remember
+from pipeline.transform.agreement import is_quarrel, remember
 from pipeline.transform.claims import SYNC_KEY
+from pipeline.transform.echoes import with_report
+from pipeline.transform.message_folding import SAID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,8 @@ def load_batch(batch: ClaimedBatch) -> None:
         settlement = matching.look_before_creating(batch, wired, plan, creates, now_s=now_s)
         decisions |= {each.hull_id: each for each in settlement.decided}
         waiting = settlement.waiting
+    anew = decide_by_what_is(wired, plan, entity, decisions.values(), now_s=now_s)
+    decisions |= {each.hull_id: each for each in anew}
     wanted = [_wanted(each) for each in decisions.values() if _is_sent(each) and each.hull_id not in waiting]
     sending = load_outgoing.send(
         wired.pipedrive, entity, wanted, at_once=settings().writes_at_once, check=lambda: _still_ours(batch)
@@ -117,7 +123,10 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None
             story.gave_up(each.hull_id, each.reason or "", each.detail)
     for sent in done:
         if sent.answer is not None:
-            story.sent(outcome.decisions[sent.wanted.hull_id], sent)
+            decision = outcome.decisions[sent.wanted.hull_id]
+            story.sent(decision, sent)
+            if decision.quarrel:
+                story.gave_up(decision.hull_id, QUARREL, decision.quarrel)
     _keep(session, batch, outcome, done)
     later = Later(session, batch, mine, story)
     later.wait_for_turns(outcome.waiting)
@@ -179,31 +188,34 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
     by_answer = {each.wanted.hull_id: each.answer for each in done if each.answer is not None}
     memories: dict[int, tuple[bytes, str | None]] = {}
     reports: dict[str, tuple[int, bytes]] = {}
+    fighting: dict[str, str] = {}
     for each in outcome.decisions.values():
         answer = by_answer.get(each.hull_id)
         record = answer if answer is not None else _unchanged(each)
         if record is None or each.write is None or not isinstance(record.get("id"), int):
             continue
-        memory = remember(each.write, _earlier(each), record, outcome.now_s)
+        memory = remember(each.write, _earlier(each, Entity(batch.entity)), record, outcome.now_s)
         memories[record["id"]] = (write_lenient(memory), each.candidate.awaits)
         reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
+        if is_quarrel(memory, outcome.now_s):  # that its other fields came through says nothing of those it is about
+            fighting[each.hull_id] = QUARREL
     joining.remember(session, batch.connector_key, batch.entity, memories)
     snapshot.keep_reports(session, batch.connector_key, batch.entity, reports)
     _say_again(session, batch, outcome)
     healed = sorted({*by_answer, *reports})
-    failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed)
+    failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting)
 
 
 def _say_again(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
-    """Pipedrive had the last word about a field: Hull is told its value once more."""
-    owned = {
-        each.candidate.pipedrive_id
+    """Pipedrive had the last word about a field: Hull is told its value once more, a null where the field is empty."""
+    overruled = {
+        each.candidate.pipedrive_id: write_lenient(dict(each.overruled))
         for each in outcome.decisions.values()
-        if any(problem.reason == "owned_by_pipedrive" for problem in each.left)
+        if each.candidate.pipedrive_id is not None
+        and any(problem.reason == "owned_by_pipedrive" for problem in each.left)
     }
-    ids = sorted(each for each in owned if each is not None)
-    id_mapping.doubt(session, batch.connector_key, batch.entity, dict.fromkeys(ids, b"{}"))
-    for pipedrive_id in ids:
+    id_mapping.doubt(session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED)
+    for pipedrive_id in sorted(overruled):
         changes.fold(
             session,
             batch.connector_key,
@@ -219,10 +231,12 @@ def _unchanged(decision: Decision) -> dict[str, Any] | None:
     return decision.candidate.snapshot if decision.act is Act.SKIP and decision.write is not None else None
 
 
-def _earlier(decision: Decision) -> Memory:
-    return decision.candidate.memory if decision.act is not Act.CREATE else Memory()
+def _earlier(decision: Decision, entity: Entity) -> Memory:
+    """What was remembered before, and what the report itself tells."""
+    memory = decision.candidate.memory if decision.act is not Act.CREATE else Memory()
+    return with_report(memory, decision.candidate.message[entity.hull], decision.heard)
 
 
 def _without_flags(message: dict[str, Any]) -> dict[str, Any]:
     """A report that is sent again by itself was not sent by hand, and changed nothing."""
-    return {name: value for name, value in message.items() if name not in ("is_export", "changes", "events")}
+    return {name: value for name, value in message.items() if name not in ("is_export", "changes", "events", SAID)}

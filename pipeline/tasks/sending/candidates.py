@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import id_mapping, joining, known_as
+from db import id_mapping, joining, known_as, sync_event
 from db.batch import ClaimedBatch
 from db.departure import find_living
 from db.joining import Join, Joined
@@ -24,12 +24,14 @@ from pipeline import wiring
 from pipeline.domain.departures import DEPARTED, MERGED
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient, write_lenient
-from pipeline.domain.outgoing import Candidate, Memory, Standing
+from pipeline.domain.outgoing import Candidate, Memory, Standing, Told
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.tasks import links
+from pipeline.tasks.live import READ_BACK
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_page
+from pipeline.transform.agreement import ROUND_S
 from pipeline.transform.hull_reports import pipedrive_ids_of
 from pipeline.transform.identity import claims_of
 
@@ -56,9 +58,10 @@ def extract_batch(batch: ClaimedBatch) -> None:
         found = find(session, batch.connector_key, entity, plan.settings, messages)
         snapshots = _snapshots(session, batch, found)
         links = _links(session, batch, plan, messages)
+        told = _told(session, batch, plan, found)
     snapshots |= _read_missing(batch, plan, found, snapshots)
     rows = [
-        _candidate(hull_id, message, found[hull_id], snapshots, links.get(hull_id))
+        _candidate(hull_id, message, found[hull_id], snapshots, links.get(hull_id), told)
         for hull_id, message in messages.items()
     ]
     with transaction() as session:
@@ -241,8 +244,26 @@ def _account(message: Message) -> dict[str, Any]:
     return account if has_id and isinstance(account, dict) else {}
 
 
+def _told(session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str, Found]) -> dict[int, tuple[Told, ...]]:
+    """Record → what Hull was told of it in the last while, of the attributes that go both ways."""
+    known = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
+    if not plan.shared or not known:
+        return {}
+    told: dict[int, tuple[Told, ...]] = {}
+    for row in sync_event.told_lately(session, batch.connector_key, batch.entity, known, within_s=ROUND_S):
+        values = {name: value for name, value in read_lenient(row.after).items() if name in plan.shared}
+        one = Told(at=row.at_s, is_answer=row.cause == READ_BACK, values=values)
+        told[row.pipedrive_id] = (*told.get(row.pipedrive_id, ()), one)
+    return told
+
+
 def _candidate(
-    hull_id: str, message: Message, found: Found, snapshots: Mapping[int, dict[str, Any]], link: Link | None
+    hull_id: str,
+    message: Message,
+    found: Found,
+    snapshots: Mapping[int, dict[str, Any]],
+    link: Link | None,
+    told: Mapping[int, tuple[Told, ...]],
 ) -> Candidate:
     snapshot = snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None
     standing = found.standing
@@ -259,6 +280,7 @@ def _candidate(
         organization_id=link.organization_id if link else None,
         awaits=link.awaits if link else None,
         memory=Memory.of(read_lenient(found.memory) if found.memory else None),
+        told=told.get(found.pipedrive_id or 0, ()),
     )
 
 

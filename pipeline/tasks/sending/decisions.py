@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from db import batch as batches
 from db.batch import ClaimedBatch
@@ -11,15 +10,13 @@ from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import write_lenient
-from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingWrite, Standing
+from pipeline.domain.outgoing import Act, Candidate, Decision, Standing
 from pipeline.errors import Rejected
 from pipeline.tasks.plans import OUTDATED, Plan, plan_for, refresh_plan
+from pipeline.tasks.sending.differing import update, write_for
 from pipeline.tasks.staging import pack_page, unpack_page
-from pipeline.transform.agreement import settle
-from pipeline.transform.hull_reports import told_at
 from pipeline.transform.identity import claims_of
-from pipeline.transform.outgoing_filter import Verdict, judge, no_change_reason
-from pipeline.transform.times import epoch_seconds
+from pipeline.transform.outgoing_filter import Verdict, judge
 
 HELD = {
     Standing.CONFLICT: "several_ids",
@@ -65,7 +62,7 @@ def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> D
         )
     try:
         if candidate.standing is Standing.KNOWN:
-            return _update(candidate, plan, entity, verdict, now_s=now_s)
+            return update(candidate, plan, entity, verdict, now_s=now_s)
         return _create(candidate, plan, entity, verdict)
     except Rejected as refused:
         return Decision(candidate=candidate, act=Act.HOLD, reason=refused.reason, detail=refused.detail)
@@ -75,33 +72,6 @@ def _who(candidate: Candidate, entity: Entity) -> str:
     ids = ", ".join(map(str, candidate.others))
     by = f" by {candidate.matched_by}" if candidate.matched_by else ""
     return f"{entity.plural if len(candidate.others) > 1 else entity.value} {ids}{by}"
-
-
-def _update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *, now_s: int) -> Decision:
-    write = write_for(candidate, plan, entity, candidate.snapshot)
-    settled = settle(
-        write,
-        Memory(recent=candidate.memory.recent) if is_export(candidate) else candidate.memory,
-        {} if is_export(candidate) else plan.outgoing.owners,
-        hull_is_newer=_hull_is_newer(candidate, entity),
-        now_s=now_s,
-    )
-    decision = Decision(
-        candidate=candidate,
-        act=Act.UPDATE,
-        trigger=verdict.trigger,
-        write=settled.write,
-        left=settled.left,
-        problems=write.problems,
-    )
-    if settled.fights:
-        return replace(decision, act=Act.HOLD, reason="rules_fight", detail=_quarrel(settled.fights, plan, entity))
-    if settled.write.is_empty:
-        reason, detail = no_change_reason(candidate.message, plan.settings, entity)
-        if settled.left:
-            reason, detail = settled.left[0].reason, f"{settled.left[0].field}: {settled.left[0].detail}"
-        return replace(decision, act=Act.SKIP, reason=reason, detail=detail)
-    return decision
 
 
 def _create(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict) -> Decision:
@@ -114,37 +84,3 @@ def _create(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict) 
         claims=claims_of(candidate.message[entity.hull], plan.settings, entity),
         problems=write.problems,
     )
-
-
-def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[str, object] | None) -> OutgoingWrite:
-    """The write that makes the record of `snapshot`, or a new one, agree with what Hull says.
-
-    Raises: Rejected("name_missing").
-    """
-    report = {**candidate.message[entity.hull], "account": candidate.message.get("account") or {}}
-    return plan.outgoing.write(
-        report,
-        snapshot,
-        organization_id=candidate.organization_id,
-        delivered=candidate.memory.present if snapshot is not None else None,
-    )
-
-
-def is_export(candidate: Candidate) -> bool:
-    """Sent by hand: every mapped field that differs is written, whatever was agreed before."""
-    return candidate.message.get("is_export") is True
-
-
-def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
-    told, changed = (
-        told_at(candidate.message[entity.hull]),
-        epoch_seconds((candidate.snapshot or {}).get("update_time")),
-    )
-    return told is not None and changed is not None and told >= changed
-
-
-def _quarrel(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
-    """Name the fields and the rows of the settings that write them."""
-    rows = {target.source.key: target for target in plan.outgoing.targets}
-    named = [f"{rows[key].attribute} → {rows[key].source.code}" if key in rows else key for key in keys]
-    return f"values go back and forth: {', '.join(named)} of the outgoing {entity.hull} attributes"

@@ -102,8 +102,16 @@ def digest_said(target: Target, report: Mapping[str, Any]) -> str:
     """Hash what Hull says of a field, value and parts, as it says it."""
     paths = [target.attribute, *(path for _, path in sorted(target.parts.items()))]
     found = [None if path is None else find_attribute(report, path) for path in paths]
-    text = repr([None if value is ABSENT else value for value in found])
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return _digest([None if value is ABSENT else value for value in found])
+
+
+def digest_value(value: Any) -> str:
+    """Hash a value as `digest_said` hashes a report that says it, of a field without parts."""
+    return _digest([value])
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def is_blank(value: Any) -> bool:

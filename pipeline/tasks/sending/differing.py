@@ -1,0 +1,127 @@
+"""What differs between a report and its record, field by field, and what is done about each of the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from pipeline.domain.kinds import Entity
+from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingWrite
+from pipeline.domain.reasons import describe
+from pipeline.tasks.plans import Plan
+from pipeline.transform.agreement import Settled, settle
+from pipeline.transform.echoes import Edit, echoes, edits_told_over, is_overtaken
+from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
+from pipeline.transform.message_folding import SAID
+from pipeline.transform.outgoing_filter import Verdict, no_change_reason
+from pipeline.transform.times import epoch_seconds
+
+QUARREL: Final = "rules_fight"
+
+
+def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *, now_s: int) -> Decision:
+    """Decide about a record that is known: what is written, what is left to Pipedrive, and what two rules fight over.
+
+    Raises: Rejected("name_missing").
+    """
+    report = candidate.message[entity.hull]
+    if is_overtaken(report, candidate.memory) and not is_export(candidate):
+        return Decision(candidate=candidate, act=Act.SKIP, reason="older_report", detail=describe("older_report"))
+    repeated = echoes(plan.outgoing.targets, report, candidate.told, candidate.memory)
+    edits = {} if is_export(candidate) else _edits_that_win(candidate, plan, repeated)
+    candidate = _with_edits(candidate, entity, edits.values())
+    write = write_for(candidate, plan, entity, candidate.snapshot)
+    settled = settle(
+        write,
+        Memory(recent=candidate.memory.recent) if is_export(candidate) else candidate.memory,
+        {} if is_export(candidate) else plan.outgoing.owners,
+        hull_is_newer=_hull_is_newer(candidate, entity),
+        now_s=now_s,
+        echoes=() if is_export(candidate) else repeated.keys() - edits.keys(),
+    )
+    decision = Decision(
+        candidate=candidate,
+        act=Act.UPDATE,
+        trigger=verdict.trigger,
+        write=settled.write,
+        left=settled.left,
+        overruled=_overruled(candidate, plan, entity, settled),
+        heard=repeated,
+        problems=write.problems,
+        quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
+    )
+    if settled.fights and settled.write.is_empty:
+        return replace(decision, act=Act.HOLD, reason=QUARREL, detail=decision.quarrel)
+    if settled.write.is_empty:
+        reason, detail = no_change_reason(candidate.message, plan.settings, entity)
+        if settled.left:
+            reason, detail = settled.left[0].reason, f"{settled.left[0].field}: {settled.left[0].detail}"
+        return replace(decision, act=Act.SKIP, reason=reason, detail=detail)
+    return decision
+
+
+def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
+    """Key of a field of which the report repeats our words → the edit over which we told them, where it has the last word."""
+    told_over = edits_told_over(plan.outgoing.targets, candidate.message, candidate.told, candidate.memory)
+    changed_s = _changed_s(candidate)
+    return {
+        key: edit
+        for key, edit in told_over.items()
+        if key in repeated
+        and ((owner := plan.outgoing.owners.get(key)) == "hull" or (owner == "latest" and edit.at // 1000 >= changed_s))
+    }
+
+
+def _with_edits(candidate: Candidate, entity: Entity, edits: Iterable[Edit]) -> Candidate:
+    """The candidate, as if Hull had reported these values."""
+    message = {name: value for name, value in candidate.message.items() if name != SAID}
+    said = {edit.attribute: edit.value for edit in edits}
+    report = {name: value for name, value in message[entity.hull].items() if attribute_name(name) not in said}
+    return replace(candidate, message={**message, entity.hull: report | said})
+
+
+def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[str, object] | None) -> OutgoingWrite:
+    """The write that makes the record of `snapshot`, or a new one, agree with what Hull says.
+
+    Raises: Rejected("name_missing").
+    """
+    report = {**candidate.message[entity.hull], "account": candidate.message.get("account") or {}}
+    return plan.outgoing.write(
+        report,
+        snapshot,
+        organization_id=candidate.organization_id,
+        delivered=candidate.memory.present if snapshot is not None else None,
+    )
+
+
+def is_export(candidate: Candidate) -> bool:
+    """Sent by hand: every mapped field that differs is written, whatever was agreed before."""
+    return candidate.message.get("is_export") is True
+
+
+def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
+    told = reported_at(candidate.message[entity.hull])
+    return told is not None and told // 1000 >= _changed_s(candidate)
+
+
+def _changed_s(candidate: Candidate) -> float:
+    """When Pipedrive last changed the record, as far as it says; else nothing of Hull's is newer."""
+    changed = epoch_seconds((candidate.snapshot or {}).get("update_time"))
+    return float("inf") if changed is None else changed
+
+
+def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:
+    """What Hull says of the fields about which Pipedrive had the last word, and is to be told otherwise."""
+    keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
+    report = candidate.message[entity.hull]
+    names = [target.attribute for target in plan.outgoing.targets if target.source.key in keys and target.attribute]
+    said = {attribute_name(name): find_attribute(report, name) for name in names}
+    return {name: value for name, value in said.items() if name in plan.shared and value not in (ABSENT, None)}
+
+
+def _quarrel(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
+    """Name the fields and the rows of the settings that write them."""
+    rows = {target.source.key: target for target in plan.outgoing.targets}
+    named = [f"{rows[key].attribute} → {rows[key].source.code}" if key in rows else key for key in keys]
+    return f"values go back and forth: {', '.join(named)} of the outgoing {entity.hull} attributes"
