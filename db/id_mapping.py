@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import orjson
 from sqlalchemy import Index, Integer, LargeBinary, SmallInteger, func, select, text
@@ -208,6 +209,24 @@ def doubt(session: Session, connector_key: int, entity: str, said: dict[int, byt
         newest = orjson.loads(mapping.delivered) if mapping.delivered else {}
         mapping.delivered = orjson.dumps(newest | orjson.loads(said[mapping.pipedrive_id or 0]))
         mapping.digest = digest
+    session.flush()
+
+
+def note_held(
+    session: Session, connector_key: int, entity: str, held: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> None:
+    """Pipedrive id → (what had been delivered when Hull said this, attribute → what Hull holds by its own word).
+
+    That need not be delivered any more; an attribute of which Hull was told something else meanwhile is left as it is.
+    """
+    query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity)
+    for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(held)).with_for_update()):
+        before, values = held[mapping.pipedrive_id or 0]
+        delivered = orjson.loads(mapping.delivered) if mapping.delivered else {}
+        news = {name: value for name, value in values.items() if delivered.get(name) == before.get(name)}
+        mapping.delivered = orjson.dumps(
+            {name: value for name, value in (delivered | news).items() if value is not None}
+        )
     session.flush()
 
 

@@ -13,6 +13,10 @@ Agreement = tuple[str, str]
 """(digest of what Hull said, digest of what Pipedrive held) when the two last agreed on one field."""
 
 
+Heard = tuple[float, bool]
+"""(when Hull was told a value that it has reported, whether it has reported no other one since)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingWrite:
     """A write in the shapes of API v2.
@@ -60,14 +64,14 @@ class Memory:
     agreed   key of a field → on what both sides agreed last
     present  codes that the last write's `present` named; None before the first write
     recent   (key, digest of what Hull said, seconds since the epoch) of the last writes, oldest first
-    heard    key → when Hull was told the last of our values that it has reported since
+    heard    key → the last of our values that Hull has reported
     reported_at  of the newest report that was considered, in milliseconds by Hull's clock
     """
 
     agreed: Mapping[str, Agreement] = field(default_factory=dict)
     present: tuple[str, ...] | None = None
     recent: tuple[tuple[str, str, int], ...] = ()
-    heard: Mapping[str, float] = field(default_factory=dict)
+    heard: Mapping[str, Heard] = field(default_factory=dict)
     reported_at: int | None = None
 
     @classmethod
@@ -79,7 +83,7 @@ class Memory:
             agreed={key: (said, held) for key, (said, held) in staged.get("agreed", {}).items()},
             present=None if present is None else tuple(present),
             recent=tuple((key, said, at) for key, said, at in staged.get("recent", ())),
-            heard=staged.get("heard", {}),
+            heard=_heard(staged.get("heard", {})),
             reported_at=staged.get("reported_at"),
         )
 
@@ -88,12 +92,10 @@ class Memory:
 class Told:
     """What Hull was told of a record, of the attributes that are mapped in both directions.
 
-    at         seconds since the epoch
-    is_answer  it was Pipedrive's answer to a write of ours
+    at  seconds since the epoch
     """
 
     at: float
-    is_answer: bool
     values: Mapping[str, Any]
 
 
@@ -126,6 +128,7 @@ class Candidate:
     organization_id  for a User: the Organization of its Account
     awaits           for a User: the Hull id of its Account, while that has no Organization
     told             what Hull was told of the record lately, oldest first
+    delivered        attribute → what Hull was told last, of those that are mapped in both directions
     """
 
     hull_id: str
@@ -139,6 +142,7 @@ class Candidate:
     awaits: str | None = None
     memory: Memory = field(default_factory=Memory)
     told: tuple[Told, ...] = ()
+    delivered: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, staged: Mapping[str, Any]) -> Candidate:
@@ -171,7 +175,8 @@ class Decision:
     claims   (claim, value) by which it may be looked up, in the order of the settings; for CREATE
     left     fields that are left to Pipedrive although they differ
     overruled  attribute → what Hull says there, where Pipedrive had the last word
-    heard    key → when Hull was told the value of ours that the report repeats
+    held     attribute → what Hull holds by its own word and is written: it need not be told that
+    heard    key → the last of our values that Hull has reported, this report included
     quarrel  names the fields that are not written because two rules fight over them; empty for none
     """
 
@@ -184,7 +189,8 @@ class Decision:
     claims: tuple[tuple[str, str], ...] = ()
     left: tuple[FieldProblem, ...] = ()
     overruled: Mapping[str, Any] = field(default_factory=dict)
-    heard: Mapping[str, float] = field(default_factory=dict)
+    held: Mapping[str, Any] = field(default_factory=dict)
+    heard: Mapping[str, Heard] = field(default_factory=dict)
     problems: tuple[FieldProblem, ...] = ()
     quarrel: str = ""
 
@@ -206,9 +212,14 @@ class Decision:
             left=_problems(staged["left"]),
             problems=_problems(staged["problems"]),
             overruled=staged["overruled"],
-            heard=staged["heard"],
+            held=staged["held"],
+            heard=_heard(staged["heard"]),
             quarrel=staged["quarrel"],
         )
+
+
+def _heard(staged: Mapping[str, Any]) -> dict[str, Heard]:
+    return {key: (at, is_last) for key, (at, is_last) in staged.items()}
 
 
 def _write_of(staged: Mapping[str, Any]) -> OutgoingWrite:

@@ -173,17 +173,21 @@ def compose(
         said: Record | bytes = kept | nulls if nulls else delivered
         if plan.shared and sending.before is not None and not sending.in_doubt:
             said = _changed_alone(kept | nulls, sending.before, plan.shared)
-        messages.append(write(who, said))
+            if pipedrive_id in hull_ids and said.items() <= sending.before.items():
+                said = b""  # Hull itself has said all of it
+        if said:
+            messages.append(write(who, said))
         organization_id = record["organization_id"]
         if link and organization_id is not None:
             account = b'{"anonymous_id":"pipedrive:%d"}' % organization_id
             known_by = b"{}" if organization_id in read else b'{"pipedrive/id":%d}' % organization_id
             messages.append(writer.link_traits(who, account, known_by))
+            plan.counters["links"] += 1
         snapshot = compress(bodies[pipedrive_id])
         changed = sending.before is not None
-        rows.append(_changed_row(sending, kept, snapshot) if changed else _row(sending, delivered, snapshot))
+        row = _changed_row(sending, kept, snapshot) if changed else _row(sending, delivered, snapshot)
+        rows.append(row if said else row._replace(effect=0))
     plan.counters["messages"] += len(messages)
-    plan.counters["links"] += len(messages) - len(rows)
     return messages, rows
 
 

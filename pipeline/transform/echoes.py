@@ -1,8 +1,11 @@
 """Which reports are older than what we know already: those that another one has overtaken, and those that repeat our own words.
 
 Whatever Hull is told of a shared attribute it reports, some time later. By then Pipedrive may hold something else, and the report
-looks like an edit. So a value that Hull was told, and has not reported since, is an echo when it is reported. No clock of ours is
-held against one of Hull's for that. What Hull has said itself and is told back changes nothing there, and is not waited for.
+looks like an edit. So a value that Hull was told is an echo until Hull has reported another one: a later one it was told, or one of
+its own. No clock of ours is held against one of Hull's for that.
+
+What Hull says itself it holds, or an edit that is newer: Pipedrive's answer to a write is no news to it, and might undo that
+edit. Only where Hull was told something else meanwhile, it has to be told.
 
 We may have told Hull another value over an edit of which its report was still under way. The messages folded tell of both, and the
 edit counts as if it had come alone.
@@ -14,27 +17,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.domain.outgoing import Memory, Told
-from pipeline.transform.hull_reports import attribute_name, reported_at
+from pipeline.domain.outgoing import Heard, Memory, Told
+from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
 from pipeline.transform.message_folding import values_said
 from pipeline.transform.writing.targets import Target, digest_said, digest_value
 
 
-def echoes(
-    targets: Iterable[Target], report: Mapping[str, Any], told: Sequence[Told], memory: Memory
-) -> dict[str, float]:
-    """Key of each field of which the report repeats what Hull was told → when it was told that."""
-    found: dict[str, float] = {}
-    answered = {(key, said) for key, said, _ in memory.recent}
+def hear(
+    targets: Iterable[Target],
+    message: Mapping[str, Any],
+    report: Mapping[str, Any],
+    memory: Memory,
+    told: Sequence[Told],
+) -> dict[str, Heard]:
+    """Key of a field → what the message repeats of what Hull was told; the field is an echo if that is the last it says of it."""
+    said = {attribute_name(name): values for name, values in values_said(message).items()}
+    found: dict[str, Heard] = {}
     for target in targets:
         if target.attribute is None or target.parts:
             continue
-        key, name, said = target.source.key, attribute_name(target.attribute), digest_said(target, report)
-        for each in told:
-            is_awaited = each.at > memory.heard.get(key, 0.0) and not (each.is_answer and (key, said) in answered)
-            if name in each.values and is_awaited and digest_value(each.values[name]) == said:
-                found[key] = each.at
+        key, name = target.source.key, attribute_name(target.attribute)
+        words = [(each.at, digest_value(each.values[name])) for each in told if name in each.values]
+        since = memory.reported_at or 0
+        heard = memory.heard.get(key, (0.0, False))
+        for digest in [
+            *(digest_value(value) for value, at in said.get(name, ()) if at >= since),
+            digest_said(target, report),
+        ]:
+            heard = _hear_one(heard, digest, words)
+        if heard != (0.0, False):
+            found[key] = heard
     return found
+
+
+def _hear_one(heard: Heard, digest: str, words: Sequence[tuple[float, str]]) -> Heard:
+    """Hull has reported one more value: the last of our words that it may be, or none of them."""
+    since, is_last = heard
+    awaited = [at for at, word in words if word == digest and (at > since or (at == since and is_last))]
+    return (awaited[-1], True) if awaited else (since, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +82,27 @@ def edits_told_over(
     return found
 
 
+def held_by_hull(
+    targets: Iterable[Target], report: Mapping[str, Any], told: Sequence[Told], memory: Memory
+) -> dict[str, Any]:
+    """Attribute → what Hull says of it, of those of which it was told nothing that it has not said again."""
+    held: dict[str, Any] = {}
+    for target in targets:
+        if target.attribute is not None and not target.parts:
+            name, (since, _) = attribute_name(target.attribute), memory.heard.get(target.source.key, (0.0, False))
+            if not any(name in each.values and each.at > since for each in told):
+                value = find_attribute(report, name)
+                held[name] = None if value is ABSENT else value
+    return held
+
+
 def is_overtaken(report: Mapping[str, Any], memory: Memory) -> bool:
     """Whether a newer report of the record has been considered already."""
     moment = reported_at(report)
     return moment is not None and memory.reported_at is not None and moment < memory.reported_at
 
 
-def with_report(memory: Memory, report: Mapping[str, Any], heard: Mapping[str, float]) -> Memory:
+def with_report(memory: Memory, report: Mapping[str, Any], heard: Mapping[str, Heard]) -> Memory:
     """The memory of a record, with what this report of it tells: that Hull has said again what it was told, and how new it is."""
     newest = max((each for each in (reported_at(report), memory.reported_at) if each is not None), default=None)
     return replace(memory, heard={**memory.heard, **heard}, reported_at=newest)

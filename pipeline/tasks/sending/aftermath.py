@@ -200,6 +200,12 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
         if is_quarrel(memory, outcome.now_s):  # that its other fields came through says nothing of those it is about
             fighting[each.hull_id] = QUARREL
     joining.remember(session, batch.connector_key, batch.entity, memories)
+    held = {
+        each.candidate.pipedrive_id: (each.candidate.delivered, each.held)
+        for each in outcome.decisions.values()
+        if each.held and each.candidate.pipedrive_id is not None and each.hull_id in by_answer
+    }
+    id_mapping.note_held(session, batch.connector_key, batch.entity, held)
     snapshot.keep_reports(session, batch.connector_key, batch.entity, reports)
     _say_again(session, batch, outcome)
     healed = sorted({*by_answer, *reports})

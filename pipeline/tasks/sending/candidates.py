@@ -28,7 +28,6 @@ from pipeline.domain.outgoing import Candidate, Memory, Standing, Told
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.tasks import links
-from pipeline.tasks.live import READ_BACK
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_page
 from pipeline.transform.agreement import ROUND_S
@@ -59,9 +58,10 @@ def extract_batch(batch: ClaimedBatch) -> None:
         snapshots = _snapshots(session, batch, found)
         links = _links(session, batch, plan, messages)
         told = _told(session, batch, plan, found)
+        delivered = _delivered(session, batch, plan, found)
     snapshots |= _read_missing(batch, plan, found, snapshots)
     rows = [
-        _candidate(hull_id, message, found[hull_id], snapshots, links.get(hull_id), told)
+        _candidate(hull_id, message, found[hull_id], snapshots, links.get(hull_id), told, delivered)
         for hull_id, message in messages.items()
     ]
     with transaction() as session:
@@ -252,9 +252,22 @@ def _told(session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str,
     told: dict[int, tuple[Told, ...]] = {}
     for row in sync_event.told_lately(session, batch.connector_key, batch.entity, known, within_s=ROUND_S):
         values = {name: value for name, value in read_lenient(row.after).items() if name in plan.shared}
-        one = Told(at=row.at_s, is_answer=row.cause == READ_BACK, values=values)
+        one = Told(at=row.at_s, values=values)
         told[row.pipedrive_id] = (*told.get(row.pipedrive_id, ()), one)
     return told
+
+
+def _delivered(
+    session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str, Found]
+) -> dict[int, dict[str, Any]]:
+    """Record → what Hull was told last of the attributes that go both ways."""
+    ids = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
+    known = id_mapping.known(session, batch.connector_key, batch.entity, ids) if plan.shared and ids else {}
+    return {
+        each.pipedrive_id: {name: value for name, value in read_lenient(each.delivered).items() if name in plan.shared}
+        for each in known.values()
+        if each.delivered
+    }
 
 
 def _candidate(
@@ -264,6 +277,7 @@ def _candidate(
     snapshots: Mapping[int, dict[str, Any]],
     link: Link | None,
     told: Mapping[int, tuple[Told, ...]],
+    delivered: Mapping[int, dict[str, Any]],
 ) -> Candidate:
     snapshot = snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None
     standing = found.standing
@@ -281,6 +295,7 @@ def _candidate(
         awaits=link.awaits if link else None,
         memory=Memory.of(read_lenient(found.memory) if found.memory else None),
         told=told.get(found.pipedrive_id or 0, ()),
+        delivered=delivered.get(found.pipedrive_id or 0, {}),
     )
 
 

@@ -11,7 +11,7 @@ from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingW
 from pipeline.domain.reasons import describe
 from pipeline.tasks.plans import Plan
 from pipeline.transform.agreement import Settled, settle
-from pipeline.transform.echoes import Edit, echoes, edits_told_over, is_overtaken
+from pipeline.transform.echoes import Edit, edits_told_over, hear, held_by_hull, is_overtaken
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
 from pipeline.transform.message_folding import SAID
 from pipeline.transform.outgoing_filter import Verdict, no_change_reason
@@ -28,7 +28,8 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *
     report = candidate.message[entity.hull]
     if is_overtaken(report, candidate.memory) and not is_export(candidate):
         return Decision(candidate=candidate, act=Act.SKIP, reason="older_report", detail=describe("older_report"))
-    repeated = echoes(plan.outgoing.targets, report, candidate.told, candidate.memory)
+    heard = hear(plan.outgoing.targets, candidate.message, report, candidate.memory, candidate.told)
+    repeated = {key for key, (_, is_last) in heard.items() if is_last}
     edits = {} if is_export(candidate) else _edits_that_win(candidate, plan, repeated)
     candidate = _with_edits(candidate, entity, edits.values())
     write = write_for(candidate, plan, entity, candidate.snapshot)
@@ -38,7 +39,7 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *
         {} if is_export(candidate) else plan.outgoing.owners,
         hull_is_newer=_hull_is_newer(candidate, entity),
         now_s=now_s,
-        echoes=() if is_export(candidate) else repeated.keys() - edits.keys(),
+        echoes=() if is_export(candidate) else repeated - edits.keys(),
     )
     decision = Decision(
         candidate=candidate,
@@ -47,7 +48,8 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *
         write=settled.write,
         left=settled.left,
         overruled=_overruled(candidate, plan, entity, settled),
-        heard=repeated,
+        held={} if is_export(candidate) else _held(candidate, plan, entity, settled, repeated),
+        heard=heard,
         problems=write.problems,
         quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
     )
@@ -111,13 +113,25 @@ def _changed_s(candidate: Candidate) -> float:
     return float("inf") if changed is None else changed
 
 
+def _held(
+    candidate: Candidate, plan: Plan, entity: Entity, settled: Settled, repeated: Collection[str]
+) -> dict[str, Any]:
+    """What is written because Hull says so, and what Hull therefore holds; not of a User or Account that is met only now."""
+    if candidate.matched_by is not None:
+        return {}
+    written = settled.write.kinds.keys() - set(repeated)
+    targets = [target for target in plan.outgoing.targets if target.source.key in written]
+    held = held_by_hull(targets, candidate.message[entity.hull], candidate.told, candidate.memory)
+    return {name: value for name, value in held.items() if name in plan.shared}
+
+
 def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:
     """What Hull says of the fields about which Pipedrive had the last word, and is to be told otherwise."""
     keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
     report = candidate.message[entity.hull]
     names = [target.attribute for target in plan.outgoing.targets if target.source.key in keys and target.attribute]
     said = {attribute_name(name): find_attribute(report, name) for name in names}
-    return {name: value for name, value in said.items() if name in plan.shared and value not in (ABSENT, None)}
+    return {name: None if value is ABSENT else value for name, value in said.items() if name in plan.shared}
 
 
 def _quarrel(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
