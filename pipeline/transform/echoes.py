@@ -2,7 +2,7 @@
 
 Whatever Hull is told of a shared attribute it reports, some time later. By then Pipedrive may hold something else, and the report
 looks like an edit. So a value that Hull was told is an echo until Hull has reported another one: a later one it was told, or one of
-its own. No clock of ours is held against one of Hull's for that.
+its own. Clocks count only where they are a minute apart.
 
 What Hull says itself it holds, or an edit that is newer: Pipedrive's answer to a write is no news to it, and might undo that
 edit. Only where Hull was told something else meanwhile, it has to be told.
@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from pipeline.domain.outgoing import Heard, Memory, Told
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
 from pipeline.transform.message_folding import values_said
 from pipeline.transform.writing.targets import Target, digest_said, digest_value
+
+LATE_S: Final = 60
+"""By so much our clock may differ from Hull's, and its taking in of what it is told from our telling."""
 
 
 def hear(
@@ -40,14 +43,20 @@ def hear(
         words = [(each.at, digest_value(each.values[name])) for each in told if name in each.values]
         since = memory.reported_at or 0
         heard = memory.heard.get(key, (0.0, False))
-        for digest in [
-            *(digest_value(value) for value, at in said.get(name, ()) if at >= since),
-            digest_said(target, report),
-        ]:
-            heard = _hear_one(heard, digest, words)
+        values = [(digest_value(value), at) for value, at in said.get(name, ()) if at >= since]
+        for digest, at in [*values, (digest_said(target, report), reported_at(report))]:
+            heard = _hear_one(heard, digest, _not_over(words, at))
         if heard != (0.0, False):
             found[key] = heard
     return found
+
+
+def _not_over(words: Sequence[tuple[float, str]], reported_ms: int | None) -> Sequence[tuple[float, str]]:
+    """Leave out those after which Hull had been told another one so long before this report that they cannot be in it."""
+    if reported_ms is None:
+        return words
+    done = sum(at <= reported_ms / 1000 - LATE_S for at, _ in words)
+    return words[max(0, done - 1) :]
 
 
 def _hear_one(heard: Heard, digest: str, words: Sequence[tuple[float, str]]) -> Heard:

@@ -1,0 +1,460 @@
+"""Ten minutes in which people edit the same records in Hull and in Pipedrive, played by a clock that is moved by hand.
+
+Whatever either system says travels on its own: late, twice, and one overtaking the other. Every edit is noted together with what
+was known on its side, so that afterwards it can be told of each value whether it had to be there.
+
+    an exchange   what happens to one field of one record from one agreement to the next: edits on one side, or one edit of
+                  each side by people who had not seen the other's
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Literal
+
+from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import Owner
+from sandbox.company import Event
+from sandbox.company.acting import acting
+from sandbox.pipedrive.payload import payload
+from tests.clock_by_hand import Clock, clock_by_hand
+from tests.deliveries import SUBSCRIPTION, HullsVoice, deliver, receive
+from tests.journeys.people import fill
+from tests.journeys.told_by_hull import code, know_everything
+from tests.world import World, make_world
+
+BEGIN = datetime(2026, 3, 2, 9, tzinfo=UTC)
+STEP_S = 30
+EDITS = 18
+"""At most so many in one step."""
+WEBHOOK_DELAY_S, HULL_DELAY_S = 40.0, 25.0
+DUPLICATED = 0.15
+REACTS = 0.35
+"""How often an edit on one side is met by one of the same field on the other side."""
+BOOKED = 10
+"""Records of an entity that get most of the edits."""
+
+Side = Literal["hull", "pipedrive"]
+Place = tuple[str, int, str]
+"""Entity, Pipedrive id, attribute."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Edit:
+    side: Side
+    moment: float
+    value: Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """edits  in order; the last one of a side is what that side wants"""
+
+    place: Place
+    before: Any
+    edits: list[Edit] = field(default_factory=list)
+
+    @property
+    def sides(self) -> set[Side]:
+        return {each.side for each in self.edits}
+
+    def last(self, side: Side) -> Edit:
+        return next(each for each in reversed(self.edits) if each.side == side)
+
+
+@dataclass(slots=True, kw_only=True)
+class Mapped:
+    """One field that is mapped both ways: the attribute's name, the field's code, and what it may hold."""
+
+    attribute: str
+    code: str
+    kind: Literal["name", "phone", "text", "enum"]
+    options: Mapping[int, str] = field(default_factory=dict)
+
+    def shown(self, record: Mapping[str, Any]) -> Any:
+        """What Hull has to show of a Pipedrive record."""
+        if self.kind == "name":
+            return record["name"]
+        if self.kind == "phone" and self.code == "phone":
+            return next((each["value"] for each in record["phones"] if each["primary"]), None)
+        held = record["custom_fields"].get(self.code)
+        return self.options.get(held, held) if held is not None else None
+
+    def body(self, value: Any) -> dict[str, Any]:
+        """What a salesperson's app sends to put a value there."""
+        if self.kind == "name":
+            return {"name": value}
+        if self.code == "phone":
+            return {"phones": [] if value is None else [{"value": value, "primary": True, "label": "work"}]}
+        back = {label: key for key, label in self.options.items()}
+        return {"custom_fields": {self.code: back.get(value, value)}}
+
+
+class Mail:
+    """What was said and has not arrived yet."""
+
+    def __init__(self, clock: Clock, draw: random.Random) -> None:
+        self._clock, self._draw = clock, draw
+        self._under_way: list[tuple[float, int, str, dict[str, Any]]] = []
+        self._numbers = count()
+        self._hull_is_done = 0.0
+        self.counts: Counter[str] = Counter()
+
+    def post(self, sender: str, body: dict[str, Any], *, within_s: float) -> None:
+        """Send on its way; now and then a second copy goes by another.
+
+        Pipedrive's webhooks overtake one another. Hull waits for the answer to one notification before it sends the next: only
+        the second copy of one comes whenever it likes.
+        """
+        copies = 2 if self._draw.random() < DUPLICATED else 1
+        self.counts[sender] += copies
+        for number in range(copies):
+            due = self._clock() + self._draw.random() * within_s
+            if sender == "hull" and number == 0:
+                due = self._hull_is_done = max(self._hull_is_done, due)
+            heapq.heappush(self._under_way, (due, next(self._numbers), sender, body))
+
+    def arrived(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        while self._under_way and self._under_way[0][0] <= self._clock():
+            _, _, sender, body = heapq.heappop(self._under_way)
+            yield sender, body
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+
+@dataclass(slots=True, kw_only=True)
+class BothWays:
+    """exchanges  place → the exchange that goes on there, or the last one
+    done       exchanges that have come to their end
+    said_twice  record of every message to Hull that changed nothing there
+    """
+
+    world: World
+    clock: Clock
+    owner: Owner
+    draw: random.Random
+    mail: Mail
+    heard: HullsVoice
+    fields: Mapping[str, tuple[Mapped, ...]]
+    exchanges: dict[Place, Exchange] = field(default_factory=dict)
+    done: list[Exchange] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    chosen: Counter[tuple[Place, str]] = field(default_factory=Counter)
+    said_twice: list[tuple[str, int]] = field(default_factory=list)
+    is_edited_by_hand: bool = False
+    touched: dict[tuple[str, int, Side], list[float]] = field(default_factory=dict)
+
+    def live(self, minutes: float) -> None:
+        for _ in range(round(60 * minutes / STEP_S)):
+            ends = self.clock() + STEP_S
+            for _ in range(self.draw.randint(0, EDITS)):
+                self.clock.move(self.draw.choice((0.01, 0.01, 0.7, 1.3)))
+                self._edit_something()
+            self.clock.move(max(0.0, ends - self.clock()))
+            self._tick()
+
+    def settle(self) -> None:
+        """Nobody edits any more: until nothing is said and nothing waits."""
+        for _ in range(200):
+            self.clock.move(STEP_S)
+            self._tick()
+            if not len(self.mail) and not self.world.rows("SELECT 1 FROM changes"):
+                break
+        else:
+            raise AssertionError("they never stop talking")
+        self.done += self.exchanges.values()
+        self.exchanges = {}
+
+    def say_everything_again(self) -> None:
+        """Hull reports every record once more, Pipedrive's list is read once more: nothing has changed."""
+        notifier = self.world.hull_app.extensions["hull_notifier"]
+        with self.world.hull.lock:
+            for directory in (self.world.hull.accounts, self.world.hull.users):
+                for record in list(directory.by_id.values()):
+                    notifier.record_changed(record, {"seen": (1, next(self.numbers))}, is_new=False)
+        for entity in Entity:
+            self.world.start(entity, changed_only=True)
+        self.settle()
+
+    def hull_holds(self) -> dict[Place, Any]:
+        held = {"person": self.world.users(), "organization": self.world.accounts()}
+        return {
+            (entity, number, each.attribute): record.get(each.attribute)
+            for entity, records in held.items()
+            for number, record in records.items()
+            for each in self.fields[entity]
+        }
+
+    def pipedrive_holds(self) -> dict[Place, Any]:
+        return {
+            (entity, record["id"], each.attribute): each.shown(record)
+            for entity in self.fields
+            for record in map(json.loads, self.world.company.export(entity))  # type: ignore[arg-type]
+            for each in self.fields[entity]
+        }
+
+    def _tick(self) -> None:
+        """What Hull has noticed is said, what has arrived is taken in, and everything that is due is done."""
+        self._listen_to_hull()
+        for sender, body in self.mail.arrived():
+            (deliver if sender == "pipedrive" else receive)(self.world, body)
+        self.world.work()
+        self._listen_to_hull()
+
+    def _listen_to_hull(self) -> None:
+        for each in self.heard():
+            self.mail.post("hull", each, within_s=HULL_DELAY_S)
+
+    def hear_pipedrive(self, event: Event) -> None:
+        """Called for every change of the company."""
+        body = json.loads(json.dumps(payload(self.world.company, event, SUBSCRIPTION)))
+        self.mail.post("pipedrive", body, within_s=WEBHOOK_DELAY_S)
+        if event.source == "app":
+            self.touched.setdefault((event.entity, event.id, "pipedrive"), []).append(event.moment)
+        else:
+            before, after = ({**(each or {}), "update_time": None} for each in (event.before, event.after))
+            self.counts["writes that changed Pipedrive"] += before != after
+
+    def hear_hull(self, record: Any, changes: Any, is_new: bool) -> None:
+        """Called for every message to Hull, and for every edit there."""
+        if self.is_edited_by_hand:
+            return
+        *_, (_, claims, _) = self.world.hull.received
+        if claims.keys() >= {"asUser", "asAccount"}:
+            self.counts["links"] += 1
+            return
+        self.counts["messages to Hull"] += 1
+        if not (changes or is_new):
+            self.said_twice.append(("person" if record.kind == "user" else "organization", _pipedrive_id(record)))
+
+    def _edit_something(self) -> None:
+        entity = "person" if self.draw.random() < 0.75 else "organization"
+        known = len(self.world.users() if entity == "person" else self.world.accounts())
+        number = self.draw.randint(1, BOOKED if self.draw.random() < 0.6 else known)
+        each = self.draw.choice(self.fields[entity])
+        place = (entity, number, each.attribute)
+        side: Side = "hull" if self.draw.random() < 0.5 else "pipedrive"
+        if self._edit(place, each, side) and self.draw.random() < REACTS:
+            self.clock.move(self.draw.choice((0.01, 0.4, 2.2)))
+            self._edit(place, each, "pipedrive" if side == "hull" else "hull")
+
+    def _edit(self, place: Place, mapped: Mapped, side: Side) -> bool:
+        """Put another value there, unless that would be a quarrel of people instead of an edit."""
+        exchange = self._exchange_at(place)
+        if exchange is None or (exchange.sides and side not in exchange.sides and not self._unseen(exchange, side)):
+            return False
+        if len(exchange.sides) == 2:
+            return False
+        value = self._another_value(mapped, exchange, side)
+        exchange.edits.append(Edit(side=side, moment=self.clock(), value=value))
+        self.exchanges[place] = exchange
+        self.counts[f"edits in {side}"] += 1
+        self._carry_out(place, mapped, side, value)
+        return True
+
+    def _exchange_at(self, place: Place) -> Exchange | None:
+        """The exchange that goes on there, or a new one if both sides agree and nobody is about to say anything of it."""
+        entity, number, _ = place
+        going_on = self.exchanges.get(place)
+        ours, theirs = self._held(place)
+        if going_on is not None:
+            rested = ours == theirs and not self._is_talked_about(entity, number)
+            if not rested:
+                return going_on
+            self.done.append(self.exchanges.pop(place))
+        return Exchange(place=place, before=theirs) if ours == theirs else None
+
+    def _is_talked_about(self, entity: str, number: int) -> bool:
+        hull_id = self._hull_id(entity, number)
+        waits = self.world.rows("SELECT record_id FROM changes WHERE entity = :e", e=entity)
+        if any(row.record_id in (hull_id, str(number)) for row in waits):
+            return True
+        return any(_is_about(body, entity, number, hull_id) for _, _, _, body in self.mail._under_way)
+
+    def _unseen(self, exchange: Exchange, side: Side) -> bool:
+        """Whether a side shows nothing yet of what the other one's people did."""
+        hull, pipedrive = self._held(exchange.place)
+        return bool((hull if side == "hull" else pipedrive) == exchange.before)
+
+    def _held(self, place: Place) -> tuple[Any, Any]:
+        entity, number, attribute = place
+        mapped = next(each for each in self.fields[entity] if each.attribute == attribute)
+        record = self.world.company.record(entity, number)  # type: ignore[arg-type]
+        shown = self.world.hull.find(self._hull_id(entity, number)).attributes.get(attribute)
+        return shown, mapped.shown(record or {})
+
+    def _hull_id(self, entity: str, number: int) -> str:
+        directory = self.world.hull.users if entity == "person" else self.world.hull.accounts
+        return next(each.id for each in directory.by_id.values() if f"pipedrive:{number}" in each.anonymous_ids)
+
+    def _another_value(self, mapped: Mapped, exchange: Exchange, side: Side) -> Any:
+        number = next(self.numbers)
+        taken = {exchange.before, *(each.value for each in exchange.edits)}
+        if (
+            mapped.kind == "enum"
+        ):  # the one that was chosen least often: who comes back to one again and again looks like a rule
+            free = [label for label in mapped.options.values() if label not in taken]
+            self.draw.shuffle(free)
+            value = min(free, key=lambda label: self.chosen[exchange.place, label])
+            self.chosen[exchange.place, value] += 1
+            return value
+        if mapped.kind != "name" and None not in taken and self.draw.random() < 0.15:
+            return None
+        if mapped.kind == "phone":
+            return f"+372 55{number:05d}"
+        return f"Said in {side} {number}"
+
+    def _carry_out(self, place: Place, mapped: Mapped, side: Side, value: Any) -> None:
+        entity, number, attribute = place
+        if side == "pipedrive":
+            with acting(user_id=self.draw.choice(self.world.company.users).id):
+                assert self.world.company.edit(entity, number, mapped.body(value), source="app")  # type: ignore[arg-type]
+            return
+        self.touched.setdefault((entity, number, "hull"), []).append(self.clock())
+        self.is_edited_by_hand = True
+        path = f"/__sandbox__/{'users' if entity == 'person' else 'accounts'}/{self._hull_id(entity, number)}"
+        answer = self.world.hull_app.test_client().post(path, json={attribute: value})
+        self.is_edited_by_hand = False
+        assert attribute in answer.get_json()["changes"]
+        self._listen_to_hull()
+
+
+def _pipedrive_id(record: Any) -> int:
+    return next(int(each.partition(":")[2]) for each in record.anonymous_ids if each.startswith("pipedrive:"))
+
+
+def _is_about(body: Mapping[str, Any], entity: str, number: int, hull_id: str) -> bool:
+    if "meta" in body:
+        return bool((body["meta"]["entity"], body["meta"]["entity_id"]) == (entity, str(number)))
+    name = "user" if entity == "person" else "account"
+    return any(each.get(name, {}).get("id") == hull_id for each in body["messages"])
+
+
+@contextmanager
+def both_ways(*, owner: Owner, seed: int, persons: int = 60, organizations: int = 15) -> Iterator[BothWays]:
+    """A company that was fetched whole, whose Users and Accounts are synchronised both ways, and that has come to rest."""
+    with clock_by_hand(BEGIN) as clock, make_world(clock=clock) as world:
+        draw = random.Random(f"{owner}:{seed}")
+        fields = _fields(world)
+        _map_both_ways(world, fields, owner)
+        fill(world, persons=persons, organizations=organizations)
+        heard = HullsVoice(world)
+        know_everything(world)
+        life = BothWays(
+            world=world, clock=clock, owner=owner, draw=draw, mail=Mail(clock, draw), heard=heard, fields=fields
+        )
+        world.company.listeners.append(life.hear_pipedrive)
+        _count_messages(world, life)
+        life.settle()
+        life.counts.clear()
+        world.pipedrive.ledger.mutations.clear()
+        yield life
+
+
+def _fields(world: World) -> dict[str, tuple[Mapped, ...]]:
+    def enum(entity: Any, name: str, attribute: str) -> Mapped:
+        found = next(each for each in world.company.custom_fields(entity) if each.name == name)
+        options = {int(each.id): each.label for each in found.options}
+        return Mapped(attribute=attribute, code=found.code, kind="enum", options=options)
+
+    return {
+        "person": (
+            Mapped(attribute="nickname", code="name", kind="name"),
+            Mapped(attribute="tel", code="phone", kind="phone"),
+            Mapped(attribute="role", code=code(world, "person", "Job title"), kind="text"),
+            enum("person", "Lead source", "source"),
+        ),
+        "organization": (
+            Mapped(attribute="label", code="name", kind="name"),
+            Mapped(attribute="switchboard", code=code(world, "organization", "Switchboard"), kind="phone"),
+            Mapped(attribute="customer_number", code=code(world, "organization", "Customer number"), kind="text"),
+            enum("organization", "Tier", "tier"),
+        ),
+    }
+
+
+def _map_both_ways(world: World, fields: Mapping[str, tuple[Mapped, ...]], owner: Owner) -> None:
+    rows = {
+        entity: [{"hull": each.attribute, "service": each.code} for each in mapped] for entity, mapped in fields.items()
+    }
+    world.change_settings(
+        incoming_user_attributes=rows["person"],
+        incoming_account_attributes=rows["organization"],
+        outgoing_user_attributes=[{**row, "owner": owner} for row in rows["person"]],
+        outgoing_account_attributes=[{**row, "owner": owner} for row in rows["organization"]],
+    )
+
+
+def _count_messages(world: World, life: BothWays) -> None:
+    """Have every message to Hull noted with what it changed there."""
+    announce = world.hull.announce
+
+    def note(record: Any, changes: Any, *, is_new: bool = False) -> None:
+        life.hear_hull(record, changes, is_new)
+        announce(record, changes, is_new=is_new)
+
+    world.hull.announce = note
+
+
+@dataclass(slots=True, kw_only=True)
+class Judgement:
+    """What became of the edits.
+
+    either     exchanges of both sides of which the records' times do not tell whose edit was the later one
+    lost, misjudged  exchanges that did not end as they should have
+    contested  records of which both sides edited the same field
+    """
+
+    one_sided: int = 0
+    two_sided: int = 0
+    either: int = 0
+    lost: list[Exchange] = field(default_factory=list)
+    misjudged: list[Exchange] = field(default_factory=list)
+    contested: set[tuple[str, int]] = field(default_factory=set)
+
+
+def judge(life: BothWays, held: Mapping[Place, Any]) -> Judgement:
+    """Hold every place's last exchange against what is held there now."""
+    found = Judgement()
+    last: dict[Place, Exchange] = {}
+    for exchange in life.done:
+        last[exchange.place] = exchange
+        if len(exchange.sides) == 2:
+            found.contested.add(exchange.place[:2])
+    for place, exchange in last.items():
+        value = held[place]
+        if len(exchange.sides) == 1:
+            found.one_sided += 1
+            if value != exchange.edits[-1].value:
+                found.lost.append(exchange)
+            continue
+        found.two_sided += 1
+        winners = _winners(life, exchange)
+        found.either += len(winners) == 2
+        if value not in [exchange.last(side).value for side in winners]:
+            found.misjudged.append(exchange)
+    return found
+
+
+def _winners(life: BothWays, exchange: Exchange) -> set[Side]:
+    """Whose value may be there: both for `latest` where the records' own times do not tell whose edit was the later one."""
+    if life.owner != "latest":
+        return {life.owner}
+    entity, number, _ = exchange.place
+    first, last = sorted((exchange.last(side) for side in exchange.sides), key=lambda each: each.moment)
+    until = last.moment + WEBHOOK_DELAY_S + HULL_DELAY_S + STEP_S
+    touched = life.touched.get((entity, number, first.side), ())
+    later = [moment for moment in touched if first.moment < moment <= until]
+    if int(first.moment) == int(last.moment) or later:
+        return {"hull", "pipedrive"}
+    return {last.side}

@@ -1,0 +1,55 @@
+"""Ten minutes of edits on both sides: afterwards both hold the same, nobody's edit is lost, and nothing was said twice."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pipeline.domain.settings import Owner
+from tests.journeys.both_ways import BothWays, Judgement, both_ways, judge
+from tests.journeys.told_by_hull import failures, writes
+from tests.logs import written
+
+SLOW_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6)]
+
+
+@pytest.mark.parametrize("owner", ["hull", "pipedrive", "latest"])
+@pytest.mark.parametrize("seed", [1, *SLOW_SEEDS])
+def test_ten_minutes_of_edits_on_both_sides(database: str, owner: Owner, seed: int) -> None:
+    with written("critical"), both_ways(owner=owner, seed=seed) as life:
+        life.live(minutes=10)
+        life.settle()
+        hull, pipedrive = life.hull_holds(), life.pipedrive_holds()
+        found = judge(life, pipedrive)
+        tell(life, found, seed)
+
+        assert min(life.counts["edits in hull"], life.counts["edits in pipedrive"]) > 60
+        assert min(found.one_sided, found.two_sided) > 15
+        assert {place: (value, pipedrive[place]) for place, value in hull.items() if value != pipedrive[place]} == {}
+        assert found.lost == []
+        assert found.misjudged == []
+        assert life.counts["writes that changed Pipedrive"] == len(writes(life.world))
+        assert echoes(life, found) == set()
+        assert failures(life.world) == []
+
+        before = len(writes(life.world)), life.world.hull.received.count
+        life.say_everything_again()
+        assert (len(writes(life.world)), life.world.hull.received.count) == before
+
+
+def echoes(life: BothWays, found: Judgement) -> set[tuple[str, int]]:
+    """Records of which Hull was told what it had already, but for those of which both sides edited the same field.
+
+    After that it is told who won whatever it holds: whether our word or its own edit came last there, no report tells.
+    """
+    return set(life.said_twice) - found.contested
+
+
+def tell(life: BothWays, found: Judgement, seed: int) -> None:
+    """What happened, for whoever runs this with `-s`."""
+    sys.stdout.write(
+        f"owner {life.owner}, seed {seed}: {dict(life.counts)}, {len(writes(life.world))} writes to Pipedrive;"
+        f" {found.one_sided} exchanges of one side, {found.two_sided} of both ({found.either} undecided by time);"
+        f" {len(found.lost)} lost, {len(found.misjudged)} misjudged; {len(life.said_twice)} told again after a conflict\n"
+    )

@@ -1,0 +1,416 @@
+"""What we write comes back to us from both sides. It ends there, and whatever a person did meanwhile does not end with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from pipeline.domain.settings import Owner
+from tests.clock_by_hand import Clock, clock_by_hand
+from tests.deliveries import HullsVoice, deliver, listen, receive
+from tests.journeys.people import fill
+from tests.journeys.told_by_hull import details, failures, know_everything, person, told, writes
+from tests.world import World, make_world
+
+PAIRS = {"nickname": "name", "tel": "phone"}
+"""Attribute → field, the same in both directions."""
+
+
+class Desk:
+    """One Person and its User, edited on either side; what the two systems say waits here until it is passed on."""
+
+    def __init__(self, world: World, clock: Clock) -> None:
+        self.world, self.clock = world, clock
+        self.webhooks = listen(world)
+        self.heard = HullsVoice(world)
+        self.heard()
+
+    def in_hull(self, number: int = 2, **attributes: Any) -> None:
+        """Another source writes attributes of the User, a moment later and in the same second."""
+        self.clock.move(0.01)
+        path = f"/__sandbox__/users/{self.world.users()[number]['id']}"
+        assert self.world.hull_app.test_client().post(path, json=attributes).status_code == 200
+
+    def in_pipedrive(self, number: int = 2, **fields: Any) -> None:
+        """A salesperson changes fields of the Person, a moment later and in the same second."""
+        self.clock.move(0.01)
+        self.world.company.edit_person(number, **fields)
+
+    def pass_on_from_hull(self) -> int:
+        """Bring what Hull has said, and do what is due; how much it was."""
+        said = self.heard()
+        receive(self.world, *said)
+        self.world.work()
+        return len(said)
+
+    def pass_on_from_pipedrive(self) -> int:
+        """Bring what Pipedrive has said, and do what is due; how much it was."""
+        said = list(self.webhooks)
+        self.webhooks.clear()
+        deliver(self.world, *said)
+        self.world.work()
+        return len(said)
+
+    def settle(self) -> None:
+        """Bring everything, until nobody has anything to say."""
+        for _ in range(20):
+            self.clock.move(5)
+            if not self.pass_on_from_hull() + self.pass_on_from_pipedrive():
+                return
+        raise AssertionError("they never stop talking")
+
+    def sent(self) -> tuple[int, int]:
+        """How much was sent to Hull and to Pipedrive so far."""
+        return self.world.hull.received.count, len(writes(self.world))
+
+    def held(self, number: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What Hull and what Pipedrive hold of the mapped fields, in Hull's words."""
+        user, record = self.world.users()[number], person(self.world, number)
+        phone = next((each["value"] for each in record["phones"]), None)
+        return (
+            {name: user.get(name) for name in PAIRS},
+            {"nickname": record["name"], "tel": phone},
+        )
+
+
+@pytest.fixture
+def desk(database: str) -> Iterator[Desk]:
+    """Four Persons that are Users and agree; everything that led there has been said and heard."""
+    with clock_by_hand(datetime(2026, 3, 2, 9, tzinfo=UTC)) as clock, make_world(clock=clock) as world:
+        own_the_fields(world, "hull")
+        fill(world, persons=4, organizations=0)
+        desk = Desk(world, clock)
+        know_everything(world)
+        desk.settle()
+        world.pipedrive.ledger.mutations.clear()
+        yield desk
+
+
+def own_the_fields(world: World, owner: Owner) -> None:
+    rows = [{"hull": hull, "service": service} for hull, service in PAIRS.items()]
+    world.change_settings(
+        incoming_user_attributes=rows, outgoing_user_attributes=[{**row, "owner": owner} for row in rows]
+    )
+
+
+def test_the_fixture_has_come_to_rest(desk: Desk) -> None:
+    assert desk.held()[0] == desk.held()[1] == {"nickname": "Person 2", "tel": None}
+    assert writes(desk.world) == []
+
+
+def test_our_write_coming_back_by_webhook_sends_nothing(desk: Desk) -> None:
+    desk.in_hull(nickname="Anna")
+    desk.pass_on_from_hull()
+    assert writes(desk.world) == [("PATCH", 2, {"name": "Anna"})]
+    sent, asked = desk.sent(), desk.world.pipedrive.ledger.requests.total()
+
+    assert desk.pass_on_from_pipedrive() == 1
+
+    assert desk.sent() == sent
+    assert desk.world.pipedrive.ledger.requests.total() == asked
+
+
+def test_our_write_coming_back_before_we_have_written_it_down_sends_nothing(desk: Desk) -> None:
+    """Pipedrive's webhook may be faster than its answer: then it is the read-back that finds nothing new."""
+    desk.in_hull(nickname="Anna")
+    receive(desk.world, *desk.heard())
+    while not desk.webhooks:
+        due = desk.world.due()
+        if due is not None:
+            desk.world.step(*due)
+        else:
+            desk.world.room("live").dispatch_changes()
+    deliver(desk.world, *desk.webhooks)
+    desk.webhooks.clear()
+    desk.world.work()
+    sent = desk.sent()
+    desk.settle()
+
+    assert desk.sent() == sent
+    assert writes(desk.world) == [("PATCH", 2, {"name": "Anna"})]
+
+
+def test_our_read_back_coming_back_by_notification_sends_nothing(desk: Desk) -> None:
+    """Mapped to an attribute of its own as well, the read-back changes something in Hull, and Hull says so."""
+    rows = [{"hull": hull, "service": service} for hull, service in PAIRS.items()]
+    desk.world.change_settings(incoming_user_attributes=[*rows, {"hull": "pipedrive/name", "service": "name"}])
+    desk.settle()
+    desk.in_hull(nickname="Anna")
+    desk.pass_on_from_hull()
+    assert desk.world.users()[2]["pipedrive/name"] == "Anna"
+    sent = desk.sent()
+
+    assert desk.pass_on_from_hull() == 1
+
+    assert desk.sent() == sent
+    assert told(desk.world)[-1][0] == "outgoing.user.skip"
+
+
+def test_an_edit_in_pipedrive_is_told_to_hull_and_ends_there(desk: Desk) -> None:
+    desk.in_pipedrive(name="Bea")
+    desk.pass_on_from_pipedrive()
+    assert desk.held()[0]["nickname"] == "Bea"
+    sent = desk.sent()
+
+    assert desk.pass_on_from_hull() == 1
+
+    assert desk.sent() == sent
+    assert writes(desk.world) == []
+
+
+@pytest.mark.parametrize("is_before", [True, False], ids=["before our write", "after our write"])
+def test_an_edit_of_another_field_in_the_second_of_our_write_is_not_lost(desk: Desk, is_before: bool) -> None:
+    number = [{"value": "+372 5550001", "primary": True}]
+    desk.in_hull(nickname="Anna")
+    if is_before:
+        desk.in_pipedrive(phones=number)
+    desk.pass_on_from_hull()
+    if not is_before:
+        desk.in_pipedrive(phones=number)
+    desk.settle()
+
+    assert desk.held() == ({"nickname": "Anna", "tel": "+372 5550001"},) * 2
+    assert [body for _, _, body in writes(desk.world)] == [{"name": "Anna"}]
+
+
+@pytest.mark.parametrize("first", ["echo", "edit", "edit alone"])
+def test_an_edit_of_the_same_field_in_the_second_of_our_write_is_not_lost(desk: Desk, first: str) -> None:
+    """A person changes what we have just written, within the same second: update times do not tell the two apart."""
+    desk.in_hull(nickname="Anna")
+    desk.pass_on_from_hull()
+    desk.in_pipedrive(name="Hanna")
+    if first == "edit":
+        desk.webhooks.reverse()
+    elif first == "edit alone":
+        del desk.webhooks[0]
+    desk.settle()
+
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
+    assert writes(desk.world) == [("PATCH", 2, {"name": "Anna"})]
+
+
+def test_an_edit_that_sets_back_what_we_wrote_is_not_taken_for_an_echo(desk: Desk) -> None:
+    desk.in_hull(nickname="Anna")
+    desk.settle()
+    desk.in_pipedrive(name="Person 2")
+    desk.settle()
+
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Person 2"
+    assert len(writes(desk.world)) == 1
+
+
+@pytest.mark.parametrize("owner", ["hull", "pipedrive", "latest"])
+def test_a_report_older_than_our_last_delivery_undoes_nothing(desk: Desk, owner: Owner) -> None:
+    """Hull had not heard of the edit when it said this; of the field it says what was agreed before."""
+    own_the_fields(desk.world, owner)
+    desk.settle()
+    desk.in_hull(plan="free")
+    late = desk.heard()
+    desk.clock.move(1)
+    desk.in_pipedrive(name="Bea")
+    desk.pass_on_from_pipedrive()
+    sent = desk.sent()
+
+    receive(desk.world, *late)
+    desk.world.work()
+
+    assert desk.sent() == sent
+    desk.settle()
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Bea"
+
+
+def test_a_report_older_than_one_that_was_sent_undoes_nothing(desk: Desk) -> None:
+    """Two reports that overtake one another on their way: the older one tells of a name that Hull has given up."""
+    desk.in_hull(nickname="Anna")
+    late = desk.heard()
+    desk.clock.move(2)
+    desk.in_hull(nickname="Hanna")
+    desk.pass_on_from_hull()
+    receive(desk.world, *late)
+    desk.world.work()
+    desk.settle()
+
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
+    assert [body for _, _, body in writes(desk.world)] == [{"name": "Hanna"}]
+
+
+def test_a_report_of_what_we_told_hull_before_our_last_write_undoes_nothing(desk: Desk) -> None:
+    """Both sides are edited, Hull wins, and only then its word comes of having been told Pipedrive's value for a while."""
+    desk.in_hull(nickname="Anna")
+    edit = desk.heard()
+    desk.clock.move(1)
+    desk.in_pipedrive(name="Bea")
+    desk.pass_on_from_pipedrive()
+    late = desk.heard()
+    desk.clock.move(1)
+    receive(desk.world, *edit)
+    desk.world.work()
+    assert desk.held()[1]["nickname"] == "Anna"
+    desk.clock.move(1)
+    receive(desk.world, *late)
+    desk.world.work()
+    desk.settle()
+
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Anna"
+    assert [body for _, _, body in writes(desk.world)] == [{"name": "Anna"}]
+
+
+def test_an_edit_in_hull_outlives_what_hull_is_told_of_another_field(desk: Desk) -> None:
+    """Hull is told of a number while its word of a new name is under way, and both of its reports are folded."""
+    desk.in_hull(nickname="Anna")
+    edit = desk.heard()
+    desk.clock.move(1)
+    desk.in_pipedrive(phones=[{"value": "+372 5550001", "primary": True}])
+    desk.pass_on_from_pipedrive()
+    receive(desk.world, *edit, *desk.heard())
+    desk.world.work()
+    desk.settle()
+
+    assert desk.held() == ({"nickname": "Anna", "tel": "+372 5550001"},) * 2
+
+
+def test_our_answer_does_not_undo_a_newer_edit_in_hull(desk: Desk) -> None:
+    """Between Hull's report and Pipedrive's answer to it somebody has changed the name once more."""
+    desk.in_hull(nickname="Anna")
+    edit = desk.heard()
+    desk.clock.move(1)
+    desk.in_hull(nickname="Hanna")
+    receive(desk.world, *edit)
+    desk.world.work()
+    assert desk.held()[0]["nickname"] == "Hanna"
+    desk.settle()
+
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Hanna"
+    assert [body for _, _, body in writes(desk.world)] == [{"name": "Anna"}, {"name": "Hanna"}]
+
+
+@pytest.mark.parametrize(("owner", "winner"), [("hull", "Anna"), ("pipedrive", "Bea"), ("latest", "Bea")])
+def test_an_edit_over_which_hull_was_told_our_value_still_counts(desk: Desk, owner: Owner, winner: str) -> None:
+    """Hull's two reports, of the edit and of what we told it, arrive together: the newer one says but our own word."""
+    own_the_fields(desk.world, owner)
+    desk.settle()
+    desk.in_hull(nickname="Anna")
+    edit = desk.heard()
+    desk.clock.move(1)
+    desk.in_pipedrive(name="Bea")
+    desk.pass_on_from_pipedrive()
+    receive(desk.world, *edit, *desk.heard())
+    desk.world.work()
+    desk.settle()
+
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == winner
+
+
+@pytest.mark.parametrize("owner", ["hull", "pipedrive", "latest"])
+def test_two_edits_in_pipedrive_of_which_hull_reports_one_by_one(desk: Desk, owner: Owner) -> None:
+    """By the time of Hull's word of the first one Pipedrive is further, and nobody in Hull has done anything."""
+    own_the_fields(desk.world, owner)
+    desk.settle()
+    desk.in_pipedrive(name="Bea")
+    desk.pass_on_from_pipedrive()
+    first = desk.heard()
+    desk.clock.move(1)
+    desk.in_pipedrive(name="Beate")
+    desk.pass_on_from_pipedrive()
+    receive(desk.world, *first)
+    desk.world.work()
+    desk.settle()
+
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == "Beate"
+    assert writes(desk.world) == []
+
+
+def test_the_first_value_of_a_field_that_was_empty_on_both_sides_is_no_conflict(desk: Desk) -> None:
+    own_the_fields(desk.world, "pipedrive")
+    desk.settle()
+    desk.in_hull(tel="+372 5550001")
+    desk.settle()
+
+    assert desk.held()[0]["tel"] == desk.held()[1]["tel"] == "+372 5550001"
+
+
+def test_a_field_that_pipedrive_owns_and_has_emptied_is_emptied_in_hull(desk: Desk) -> None:
+    own_the_fields(desk.world, "pipedrive")
+    desk.in_pipedrive(phones=[{"value": "+372 5550001", "primary": True}])
+    desk.settle()
+    desk.in_pipedrive(phones=[])
+    desk.in_hull(tel="+372 5550002")
+    desk.settle()
+
+    assert desk.held()[0]["tel"] is None
+    assert desk.held()[1]["tel"] is None
+
+
+@pytest.mark.parametrize(("owner", "winner"), [("hull", "Anna"), ("pipedrive", "Bea"), ("latest", "Bea")])
+@pytest.mark.parametrize("webhook_first", [True, False])
+def test_who_has_the_last_word_where_both_sides_were_edited(
+    desk: Desk, owner: Owner, winner: str, webhook_first: bool
+) -> None:
+    own_the_fields(desk.world, owner)
+    desk.settle()
+    desk.in_hull(nickname="Anna")
+    desk.clock.move(1)
+    desk.in_pipedrive(name="Bea")
+    said = desk.heard()
+    if webhook_first:
+        desk.pass_on_from_pipedrive()
+    receive(desk.world, *said)
+    desk.world.work()
+    desk.settle()
+
+    assert desk.held()[0]["nickname"] == desk.held()[1]["nickname"] == winner
+
+
+def fight(desk: Desk, answers: list[str], *, rounds: int = 12) -> None:
+    """Whenever Hull's rule sees the name that we brought, it makes another one of it; whenever Pipedrive's does, as well."""
+    for turn in range(rounds):
+        desk.clock.move(3)
+        desk.in_hull(nickname=answers[turn % len(answers)])
+        desk.pass_on_from_hull()
+        desk.pass_on_from_pipedrive()
+
+
+def test_two_rules_that_fight_are_stopped_within_two_rounds_and_named(desk: Desk) -> None:
+    """One rule of Hull's writes a name that the other one does not like."""
+    fight(desk, ["ANNA", "Anna"])
+
+    assert [body["name"] for _, _, body in writes(desk.world)] == ["ANNA", "Anna"] * 2
+    assert ("outgoing.user.error", "rules_fight") in told(desk.world)
+    assert failures(desk.world) == [(desk.world.users()[2]["id"], "rules_fight")]
+    assert "nickname → name" in details(desk.world, "rules_fight")[0]
+
+
+def test_a_rule_of_hull_s_that_fights_one_of_pipedrive_s_is_stopped_as_well(desk: Desk) -> None:
+    """Hull always writes capitals, Pipedrive's own automation always takes them back."""
+    for _ in range(8):
+        desk.clock.move(3)
+        desk.in_hull(nickname="ANNA")
+        desk.pass_on_from_hull()
+        desk.in_pipedrive(name="Anna")
+        desk.settle()
+
+    assert [body["name"] for _, _, body in writes(desk.world)] == ["ANNA"] * 2
+    assert failures(desk.world) == [(desk.world.users()[2]["id"], "rules_fight")]
+
+
+def test_the_other_fields_of_a_record_whose_rules_fight_still_go(desk: Desk) -> None:
+    fight(desk, ["ANNA", "Anna"], rounds=6)
+    desk.in_hull(nickname="ANNA", tel="+372 5550001")
+    desk.settle()
+
+    assert desk.held()[1]["tel"] == "+372 5550001"
+    assert len([body for _, _, body in writes(desk.world) if "name" in body]) == 4
+    assert failures(desk.world) == [(desk.world.users()[2]["id"], "rules_fight")]
+
+
+def test_a_change_of_mind_is_no_fight(desk: Desk) -> None:
+    for nickname in ("Anna", "Hanna", "Anna", "Johanna", "Anne"):
+        desk.clock.move(30)
+        desk.in_hull(nickname=nickname)
+        desk.settle()
+
+    assert desk.held()[1]["nickname"] == "Anne"
+    assert failures(desk.world) == []
