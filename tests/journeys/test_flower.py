@@ -21,6 +21,8 @@ from pipeline.settings import settings
 from pipeline.vault import Vault
 from sandbox.serve import free_port
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 SECRET = "canary-api-token"
 

@@ -26,6 +26,8 @@ import os
 from pathlib import Path
 from pipeline import embedded
 from pipeline.settings import Settings
+
+pytestmark = pytest.mark.slow
 settings = Settings.from_env(os.environ)
 assert settings.data_dir == Path(os.environ["HOME"]) / ".local/share/hull-pipedrive", settings.data_dir
 embedded.ensure(settings)

@@ -14,6 +14,8 @@ from pipeline.embedded import folders
 from pipeline.settings import Settings
 from tests.integration.embedded.users import BOTH, assert_both_hold, kill, query, wait_stopped, write_both
 
+pytestmark = pytest.mark.slow
+
 
 def test_data_outlives_a_stop(shared: Settings) -> None:
     write_both(embedded.ensure(shared), "stopped")

@@ -251,6 +251,7 @@ def test_an_export_from_elsewhere_folds_its_messages_the_same_way(world: World) 
     assert found["person", "u1"][2] == {
         "user": {"id": "u1", "name": "Sent"},
         "changes": {"user": {"plan": [1, 2]}},
+        "values_said": {"plan": [[2, 1_767_225_601_000]]},
         "is_export": True,
     }
     assert found["person", "u2"] == (1, "batch", {"user": {"id": "u2"}, "is_export": True})
