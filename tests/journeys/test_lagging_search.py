@@ -1,0 +1,107 @@
+"""Pipedrive's search is an index of its own that trails behind the records. Who asks it alone makes doubles; we ask a list.
+
+The control below does as connectors do that look a User up by the search and create whom it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from db.session import transaction
+from pipeline import wiring
+from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.domain.kinds import Entity
+from tests.deliveries import notify
+from tests.journeys.people import age
+from tests.journeys.told_by_hull import is_settled, know_everything, patiently, told, user, writes
+from tests.world import World
+
+LAG_S = 3600.0
+KNOWN, FRESH, NEW = 4, 8, 3
+"""Users whose Persons have long been there, whose Persons were made by hand a moment ago, and who have none."""
+
+
+@pytest.fixture(autouse=True)
+def lagging(world: World) -> None:
+    """The index knows what there was when it was made, and takes in nothing for an hour."""
+    world.change_settings(
+        synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
+    )
+    make(world, emails("known", KNOWN))
+    age(world)
+    know_everything(world)
+    find(client(world), emails("known", KNOWN))
+    world.company.behaviour.search_delay_s = LAG_S
+    make(world, emails("fresh", FRESH))
+
+
+def emails(kind: str, number: int) -> list[str]:
+    return [f"{kind}{each}@lag.test" for each in range(number)]
+
+
+EVERYBODY = [*emails("known", KNOWN), *emails("fresh", FRESH), *emails("new", NEW)]
+
+
+def make(world: World, addresses: Iterable[str]) -> None:
+    """Persons that a salesperson enters."""
+    for address in addresses:
+        world.company.create_person(name=address.partition("@")[0], emails=[{"value": address, "primary": True}])
+
+
+def client(world: World) -> PipedriveClient:
+    with transaction() as session:
+        return wiring.open_connector(session, world.connector_key, lane="live").pipedrive
+
+
+def find(pipedrive: PipedriveClient, addresses: Iterable[str]) -> set[str]:
+    """The control's look-up: one search for each User. Whom it does not find it would create."""
+    return {each for each in addresses if pipedrive.search(Entity.PERSON, each, fields="email")}
+
+
+def by_email(world: World) -> Counter[str]:
+    """E-mail → how many Persons have it."""
+    people = map(json.loads, world.company.export("person"))
+    return Counter(each["value"] for person in people for each in person["emails"])
+
+
+def spent(world: World) -> Counter[str]:
+    """Tokens by call, writes left out: they cost the same for everybody."""
+    tokens = world.pipedrive.ledger.tokens
+    return Counter({call: tokens[call] for call in ("list", "get", "search") if tokens[call]})
+
+
+def test_the_list_makes_no_double_where_the_search_would(world: World) -> None:
+    before = spent(world)
+    found = find(client(world), EVERYBODY)
+    doubles = [each for each in EVERYBODY if each not in found and by_email(world)[each]]
+    cost_of_search = spent(world) - before
+
+    assert doubles == emails("fresh", FRESH)
+    assert cost_of_search == {"search": 20 * len(EVERYBODY)}
+
+    before = spent(world)
+    hull_ids = {each["email"]: each["id"] for each in world.users().values()}
+    everybody = enumerate(EVERYBODY, 1)
+    notify(world, *[user(hull_ids.get(each, f"{n:024x}"), email=each, nickname=f"N{n}") for n, each in everybody])
+    world.work()
+
+    assert by_email(world) == dict.fromkeys(EVERYBODY, 1)
+    assert spent(world) - before == {"list": 10}
+    assert Counter(method for method, _, _ in writes(world)) == {"PATCH": KNOWN + FRESH, "POST": NEW}
+    assert {event for event, _ in told(world)} == {"outgoing.user.success"}
+    patiently(world)  # what was made and written within one second is read once more
+    assert is_settled(world)
+    assert by_email(world) == dict.fromkeys(EVERYBODY, 1)
+
+
+def test_one_user_alone_costs_half_a_search(world: World) -> None:
+    before = spent(world)
+    notify(world, user(email=emails("fresh", 1)[0], nickname="Anna"))
+    world.work()
+
+    assert [method for method, _, _ in writes(world)] == ["PATCH"]
+    assert spent(world) - before == {"list": 10}

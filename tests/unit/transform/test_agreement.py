@@ -1,0 +1,316 @@
+"""Field by field: whose value counts, by what either side has changed since the two agreed, and who owns the field."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain.kinds import Entity
+from pipeline.domain.outgoing import Memory, OutgoingWrite, Told
+from pipeline.domain.settings import AttributeMapping, Owner
+from pipeline.transform.agreement import ROUND_S, Settled, is_quarrel, remember, settle
+from pipeline.transform.echoes import LATE_S, edits_told_over, hear, held_by_hull, is_overtaken, with_report
+from pipeline.transform.message_folding import fold_messages
+from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
+from tests.unit.transform.company import CODES, PERSON_FIELDS, ada_with, settings
+
+NOW_S = 1_772_442_000
+KINDS = ("varchar", "double", "enum")
+OWNERS: tuple[Owner, ...] = get_args(Owner)
+VALUES: dict[str, list[Any]] = {"varchar": ["a", "b", "c"], "double": [1, 2, 3], "enum": [1, 2, 3]}
+"""Kind of field → the values that Pipedrive may hold. Of options Hull says the label."""
+LABELS = {1: "Red", 2: "Green", 3: "Blue"}
+
+
+def said(kind: str, value: Any) -> Any:
+    return LABELS[value] if kind == "enum" else value
+
+
+def transform(owner: Owner = "hull", *, maps_back: bool = True) -> OutgoingTransform:
+    """Three custom fields under attributes of the names of their kinds."""
+    rows = tuple(AttributeMapping(hull=kind, service=CODES[kind], owner=owner) for kind in KINDS)
+    back = tuple(AttributeMapping(hull=kind, service=CODES[kind]) for kind in KINDS) if maps_back else ()
+    return compile_outgoing(Entity.PERSON, settings(*back, outgoing=rows), PERSON_FIELDS)
+
+
+def record(values: dict[str, Any]) -> dict[str, Any]:
+    """A Person that holds these values in the three fields, by kind."""
+    return ada_with({kind: values[kind] for kind in KINDS})
+
+
+def write_of(plan: OutgoingTransform, hull: dict[str, Any], pipedrive: dict[str, Any]) -> OutgoingWrite:
+    return plan.write({kind: said(kind, value) for kind, value in hull.items()}, record(pipedrive))
+
+
+def agreed_on(plan: OutgoingTransform, values: dict[str, Any]) -> Memory:
+    return remember(write_of(plan, values, values), Memory(), record(values), NOW_S - 3600)
+
+
+def written(settled: Settled) -> dict[str, Any]:
+    """Kind → the value that is written."""
+    custom = settled.write.fields.get("custom_fields", {})
+    return {kind: custom[CODES[kind]] for kind in KINDS if CODES[kind] in custom}
+
+
+HULL_WRITES, LEFT_SILENTLY = "written", "left"
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("hull_is_newer", [True, False])
+@pytest.mark.parametrize(
+    ("hull", "pipedrive", "expected"),
+    [
+        ("b", "a", HULL_WRITES),
+        ("a", "b", "changed_in_pipedrive"),
+        ("a", "a", LEFT_SILENTLY),
+        ("b", "b", LEFT_SILENTLY),
+        ("b", "c", "by owner"),
+    ],
+    ids=["Hull's alone", "Pipedrive's alone", "neither", "both to the same", "both"],
+)
+def test_who_changed_it_decides_and_then_the_owner(
+    owner: Owner, hull_is_newer: bool, hull: str, pipedrive: str, expected: str
+) -> None:
+    plan = transform(owner)
+    agreement = {"varchar": "a", "double": 1, "enum": 1}
+    write = write_of(plan, agreement | {"varchar": hull}, agreement | {"varchar": pipedrive})
+
+    settled = settle(write, agreed_on(plan, agreement), plan.owners, hull_is_newer=hull_is_newer, now_s=NOW_S)
+
+    if expected == "by owner":
+        hull_wins = owner == "hull" or (owner == "latest" and hull_is_newer)
+        expected = HULL_WRITES if hull_wins else "owned_by_pipedrive"
+    assert written(settled) == ({"varchar": hull} if expected == HULL_WRITES else {})
+    assert [problem.reason for problem in settled.left] == (
+        [] if expected in (HULL_WRITES, LEFT_SILENTLY) else [expected]
+    )
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_where_nothing_was_agreed_both_have_changed(owner: Owner) -> None:
+    plan = transform(owner)
+    write = write_of(plan, {kind: VALUES[kind][0] for kind in KINDS}, {kind: VALUES[kind][1] for kind in KINDS})
+
+    settled = settle(write, Memory(), plan.owners, hull_is_newer=False, now_s=NOW_S)
+
+    assert set(written(settled)) == (set(KINDS) if owner == "hull" else set())
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_what_is_empty_on_both_sides_is_agreed_on(owner: Owner) -> None:
+    plan = transform(owner)
+    nothing: dict[str, Any] = dict.fromkeys(KINDS)
+    memory = remember(plan.write({}, record(nothing)), Memory(), record(nothing), NOW_S - 60)
+
+    settled = settle(
+        plan.write({"varchar": "a"}, record(nothing)), memory, plan.owners, hull_is_newer=False, now_s=NOW_S
+    )
+
+    assert written(settled) == {"varchar": "a"}
+
+
+def test_another_spelling_of_pipedrive_s_is_not_written_again() -> None:
+    plan = transform()
+    agreement = {"varchar": "a", "double": 1, "enum": 1}
+    write = write_of(plan, agreement | {"varchar": "lowercase"}, agreement)
+    memory = remember(write, agreed_on(plan, agreement), record(agreement | {"varchar": "LOWERCASE"}), NOW_S - 1)
+
+    again = write_of(plan, agreement | {"varchar": "lowercase"}, agreement | {"varchar": "LOWERCASE"})
+    settled = settle(again, memory, plan.owners, hull_is_newer=True, now_s=NOW_S)
+
+    assert settled.write.is_empty
+    assert settled.left == ()
+
+
+triples = st.fixed_dictionaries({kind: st.sampled_from(VALUES[kind]) for kind in KINDS})
+owners = st.sampled_from(OWNERS)
+
+
+@given(owner=owners, agreement=triples, hull=triples, pipedrive=triples, newer=st.booleans())
+def test_what_was_settled_and_remembered_needs_no_second_write(
+    owner: Owner, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any], newer: bool
+) -> None:
+    plan = transform(owner)
+    memory = agreed_on(plan, agreement)
+    write = write_of(plan, hull, pipedrive)
+    settled = settle(write, memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
+    holds = pipedrive | written(settled)
+    memory = remember(settled.write, memory, record(holds), NOW_S)
+
+    again = settle(write_of(plan, hull, holds), memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
+
+    assert again.write.is_empty
+    assert again.left == settled.left
+    assert again.fights == ()
+
+
+@given(owner=owners, agreement=triples, hull=triples, pipedrive=triples)
+def test_one_side_s_change_is_never_lost_whoever_owns_the_field(
+    owner: Owner, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any]
+) -> None:
+    plan = transform(owner)
+    settled = settle(
+        write_of(plan, hull, pipedrive), agreed_on(plan, agreement), plan.owners, hull_is_newer=False, now_s=NOW_S
+    )
+
+    for kind in KINDS:
+        if pipedrive[kind] == agreement[kind] != hull[kind]:
+            assert written(settled)[kind] == hull[kind]
+        if hull[kind] == agreement[kind]:
+            assert kind not in written(settled)
+
+
+@given(owner=owners, agreement=triples, hull=triples, pipedrive=triples, newer=st.booleans())
+def test_fields_are_decided_one_by_one(
+    owner: Owner, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any], newer: bool
+) -> None:
+    """What becomes of a field depends neither on the other fields nor on their order."""
+    plan = transform(owner)
+    memory = agreed_on(plan, agreement)
+    together = settle(write_of(plan, hull, pipedrive), memory, plan.owners, hull_is_newer=newer, now_s=NOW_S)
+
+    alone: dict[str, Any] = {}
+    for kind in reversed(KINDS):
+        one = write_of(plan, pipedrive | {kind: hull[kind]}, pipedrive)
+        alone |= written(settle(one, memory, plan.owners, hull_is_newer=newer, now_s=NOW_S))
+
+    assert alone == written(together)
+
+
+@given(owner=owners, agreement=triples, hull=triples, pipedrive=triples)
+def test_a_field_that_is_not_mapped_back_is_always_written(
+    owner: Owner, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any]
+) -> None:
+    """Nobody would bring Pipedrive's value to Hull, so the two would differ for ever."""
+    plan = transform(owner, maps_back=False)
+    settled = settle(
+        write_of(plan, hull, pipedrive), agreed_on(plan, agreement), plan.owners, hull_is_newer=False, now_s=NOW_S
+    )
+
+    unlike = {kind: hull[kind] for kind in KINDS if hull[kind] != pipedrive[kind]}
+    assert written(settled) == {
+        kind: value for kind, value in unlike.items() if _changed(kind, agreement, hull, pipedrive)
+    }
+
+
+def _changed(kind: str, agreement: dict[str, Any], hull: dict[str, Any], pipedrive: dict[str, Any]) -> bool:
+    return bool(agreement[kind] != hull[kind] or agreement[kind] != pipedrive[kind])
+
+
+def play(values: list[str], *, every_s: int, answers: str = "") -> list[str]:
+    """Hull says one value after the other, and Pipedrive holds each, or another one that it makes of it; what is written."""
+    plan = transform()
+    holds: dict[str, Any] = {"varchar": "first", "double": 1, "enum": 1}
+    memory, sent = agreed_on(plan, holds), []
+    for turn, value in enumerate(values):
+        now_s = NOW_S + turn * every_s
+        settled = settle(
+            write_of(plan, holds | {"varchar": value}, holds), memory, plan.owners, hull_is_newer=True, now_s=now_s
+        )
+        sent += written(settled).values()
+        answer = record(holds | written(settled))
+        memory = remember(settled.write, memory, answer, now_s)
+        holds |= written(settled)
+        if answers:
+            holds |= {"varchar": answers}
+    return sent
+
+
+def test_values_that_come_back_are_written_twice_and_no_more() -> None:
+    assert play(["X", "Y"] * 5, every_s=10) == ["X", "Y", "X", "Y"]
+    assert play(["X", "x"] * 5, every_s=10, answers="x") == ["X", "X"]
+
+
+def test_values_that_come_back_slowly_are_a_change_of_mind() -> None:
+    assert play(["X", "Y"] * 3, every_s=ROUND_S) == ["X", "Y"] * 3
+    assert play(["X", "Y", "Z"], every_s=10) == ["X", "Y", "Z"]
+
+
+def test_a_quarrel_is_remembered_for_a_while() -> None:
+    memory = Memory(recent=(("name", "d1", NOW_S - 20), ("name", "d1", NOW_S - 10)))
+
+    assert is_quarrel(memory, NOW_S)
+    assert not is_quarrel(memory, NOW_S + ROUND_S)
+
+
+def iso(second: int) -> str:
+    return f"2026-03-02T09:{second // 60:02d}:{second % 60:02d}Z"
+
+
+AT = 1_772_442_000.0
+"""The moment of `iso(0)`."""
+
+
+def report(value: Any, second: int, before: Any = None) -> dict[str, Any]:
+    """A message of Hull that its text attribute became another."""
+    return {"user": {"varchar": value, "updated_at": iso(second)}, "changes": {"user": {"varchar": [before, value]}}}
+
+
+def told(*words: tuple[str, int]) -> tuple[Told, ...]:
+    return tuple(Told(at=AT + second, values={"varchar": value}) for value, second in words)
+
+
+def listen(memory: Memory, message: dict[str, Any], words: tuple[Told, ...]) -> tuple[bool, Memory]:
+    """Whether the report of the text is an echo, and the memory after it."""
+    plan = transform()
+    heard = hear(plan.targets, message, message["user"], memory, words)
+    return heard.get(CODES["varchar"], (0.0, False))[1], with_report(memory, message["user"], heard)
+
+
+def test_a_value_that_hull_was_told_is_an_echo_until_it_reports_another_one() -> None:
+    words = told(("p", 10), ("q", 20))
+    echoes, memory = [], Memory()
+    for value, second in (("p", 10), ("p", 15), ("q", 20), ("q", 22), ("p", 30), ("h", 40), ("q", 50)):
+        is_echo, memory = listen(memory, report(value, second), words)
+        echoes.append((value, is_echo))
+
+    assert echoes == [("p", True), ("p", True), ("q", True), ("q", True), ("p", False), ("h", False), ("q", False)]
+
+
+def test_a_value_is_no_echo_long_after_hull_was_told_another_one() -> None:
+    words = told(("p", 10), ("q", 20))
+
+    assert listen(Memory(), report("p", 20 + LATE_S - 1), words)[0]
+    assert not listen(Memory(), report("p", 20 + LATE_S), words)[0]
+    assert listen(Memory(), report("q", 20 + LATE_S), words)[0]
+
+
+def test_an_edit_over_which_hull_was_told_a_value_is_found_in_the_folded_message() -> None:
+    folded = fold_messages(report("h", 5, "a"), report("p", 10, "h"))
+    words = told(("p", 10))
+    edits = edits_told_over(transform().targets, folded, words, Memory())
+
+    assert {key: (edit.value, edit.at) for key, edit in edits.items()} == {CODES["varchar"]: ("h", int(AT + 5) * 1000)}
+    assert listen(Memory(), folded, words)[0]
+
+
+def test_an_edit_on_top_of_what_hull_was_told_is_an_edit() -> None:
+    folded = fold_messages(report("p", 10, "a"), report("h", 12, "p"))
+
+    assert not listen(Memory(), folded, told(("p", 10)))[0]
+
+
+def test_a_value_set_back_after_hull_reported_a_later_one_is_an_edit() -> None:
+    folded = fold_messages(report("q", 20, "p"), report("p", 25, "q"))
+
+    assert not listen(Memory(), folded, told(("p", 10), ("q", 20)))[0]
+
+
+def test_hull_holds_what_it_says_unless_it_was_told_something_it_has_not_said_yet() -> None:
+    plan, said_now = transform(), report("h", 30)["user"]
+    heard = Memory(heard={CODES["varchar"]: (AT + 20, False)})
+
+    assert held_by_hull(plan.targets, said_now, told(("p", 10), ("q", 20)), heard)["varchar"] == "h"
+    assert "varchar" not in held_by_hull(plan.targets, said_now, told(("p", 10), ("q", 25)), heard)
+
+
+@pytest.mark.parametrize(("second", "is_old"), [(9, True), (10, False), (11, False)])
+def test_a_report_is_overtaken_by_a_newer_one_that_was_considered(second: int, is_old: bool) -> None:
+    _, memory = listen(Memory(), report("h", 10), ())
+
+    assert is_overtaken(report("h", second)["user"], memory) is is_old
+    assert not is_overtaken({}, memory)
+    assert not is_overtaken(report("h", second)["user"], Memory())
