@@ -252,6 +252,7 @@ def test_an_export_from_elsewhere_folds_its_messages_the_same_way(world: World) 
         "user": {"id": "u1", "name": "Sent"},
         "changes": {"user": {"plan": [1, 2]}},
         "is_export": True,
+        "values_said": {"plan": [[2, 1767225601000]]},
     }
     assert found["person", "u2"] == (1, "batch", {"user": {"id": "u2"}, "is_export": True})
     assert ("outgoing.user.error", "no_hull_id", None) in world.events()
