@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.domain.kinds import Entity
 from tests.journeys.told_by_hull import (
     ACME,
     ANN,
@@ -111,9 +112,7 @@ def test_somebody_who_moves_the_person_in_pipedrive_is_not_overruled_by_an_old_r
     other = world.company.create_organization(name="Elsewhere")
     person_id = mapped(world, ANN) or 0
     world.company.edit_person(person_id, org_id=other["id"])
-    world.change_rows("UPDATE schedules SET next_run_at = now() WHERE kind = 'incremental'")
-    world.room("schedules").start_scheduled()
-    world.work()
+    world.fetch(Entity.PERSON, changed_only=True)
 
     say(world, ann(plan="gold"))
 
