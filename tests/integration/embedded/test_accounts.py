@@ -21,13 +21,14 @@ from tests.integration.embedded.users import PATIENCE_S
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see root's servers")
 # What an ordinary account does without any of the packages that the interpreter at hand may lack.
+pytestmark = pytest.mark.slow
+
 ORDINARY = """
 import os
 from pathlib import Path
 from pipeline import embedded
 from pipeline.settings import Settings
 
-pytestmark = pytest.mark.slow
 settings = Settings.from_env(os.environ)
 assert settings.data_dir == Path(os.environ["HOME"]) / ".local/share/hull-pipedrive", settings.data_dir
 embedded.ensure(settings)
