@@ -20,9 +20,9 @@ from pipeline.settings import PROJECT_DIR, Settings
 from tests.integration.embedded.users import PATIENCE_S
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see root's servers")
-# What an ordinary account does without any of the packages that the interpreter at hand may lack.
 pytestmark = pytest.mark.slow
 
+# What an ordinary account does without any of the packages that the interpreter at hand may lack.
 ORDINARY = """
 import os
 from pathlib import Path
