@@ -96,13 +96,13 @@ def take_claims(session: Session, connector_key: int, entity: str, wanted: Seque
     if not wanted:
         return Taken()
     scope = {"c": connector_key, "e": entity}
-    rest: list[Any] = _TAKE.rows(session, {**scope, **_columns(wanted)})
+    rest: list[Any] = _TAKE.rows(session, {**scope, **columns_of(wanted)})
     fresh = frozenset(record_id for _, _, record_id in set(wanted).difference(rest))
     if not rest:
         return Taken(fresh=fresh)
-    held = _HELD_BY_OTHERS.rows(session, {**scope, **_columns(rest)})
+    held = _HELD_BY_OTHERS.rows(session, {**scope, **columns_of(rest)})
     if waiting := [(claim, value, record_id) for claim, value, record_id, _, wanted_by in held if wanted_by is None]:
-        session.execute(_WAIT, {**scope, **_columns(waiting)})
+        session.execute(_WAIT, {**scope, **columns_of(waiting)})
     return Taken(held={(claim, record_id): holder for claim, _, record_id, holder, _ in held}, fresh=fresh)
 
 
@@ -125,7 +125,7 @@ def release_claims(
     given_up = sorted(each for each in held if each not in kept and (each[0], each[2]) in replaced)
     if not given_up:
         return []
-    return sorted({each for (each,) in _RELEASE.rows(session, {**scope, **_columns(given_up)}) if each is not None})
+    return sorted({each for (each,) in _RELEASE.rows(session, {**scope, **columns_of(given_up)}) if each is not None})
 
 
 _HAND_ON = text("""
@@ -154,7 +154,8 @@ def held_values(
     return {row.pipedrive_id: row.value for row in rows}
 
 
-def _columns(wanted: Sequence[Wanted]) -> dict[str, str]:
+def columns_of(wanted: Sequence[Wanted]) -> dict[str, str]:
+    """The parameters `claims`, `vals` and `holders` of a statement."""
     return {
         "claims": texts(claim for claim, _, _ in wanted),
         "vals": texts(value for _, value, _ in wanted),

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import bigints, texts
 from db.base import Base
-from db.claim import Wanted
+from db.claim import Wanted, columns_of
 from pipeline.domain.departures import LIVING
 
 FOUND_AT_MOST = 20
@@ -61,17 +61,9 @@ def note_values(
     """
     scope = {"c": connector_key, "e": entity}
     if ids := sorted(changed):
-        session.execute(_FORGET, {**scope, **_columns([*values, *true]), "ids": bigints(ids)})
+        session.execute(_FORGET, {**scope, **columns_of([*values, *true]), "ids": bigints(ids)})
     if values:
-        session.execute(_NOTE, {**scope, **_columns(values)})
-
-
-def _columns(values: Sequence[Wanted]) -> dict[str, str]:
-    return {
-        "claims": texts(claim for claim, _, _ in values),
-        "vals": texts(value for _, value, _ in values),
-        "holders": bigints(holder for _, _, holder in values),
-    }
+        session.execute(_NOTE, {**scope, **columns_of(values)})
 
 
 _FIND = text(f"""

@@ -85,12 +85,11 @@ class ToldRow:
 
     pipedrive_id: int
     at_s: float
-    cause: str
     after: bytes
 
 
 _TOLD_LATELY = text("""
-    SELECT pipedrive_id, extract(epoch FROM at)::float8 AS at_s, cause, after FROM sync_events
+    SELECT pipedrive_id, extract(epoch FROM at)::float8 AS at_s, after FROM sync_events
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
        AND at > now() - make_interval(secs => :within) AND event LIKE 'incoming.%.success' AND after IS NOT NULL
      ORDER BY id""")
@@ -102,7 +101,7 @@ def told_lately(
     """What Hull was told of these records in the last while, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "within": within_s}
     rows = session.execute(_TOLD_LATELY, scope)
-    return [ToldRow(row.pipedrive_id, row.at_s, row.cause, bytes(row.after)) for row in rows]
+    return [ToldRow(row.pipedrive_id, row.at_s, bytes(row.after)) for row in rows]
 
 
 def make_partitions(session: Session, today: date, days_ahead: int = DAYS_AHEAD) -> list[str]:

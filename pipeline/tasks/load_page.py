@@ -14,6 +14,7 @@ from db import run as run_rows
 from db import snapshot as snapshots
 from db import sync_event as events
 from db.batch import ClaimedBatch
+from db.claim import Taken
 from db.id_mapping import Known
 from db.page import PageContext, write_page
 from db.session import after_commit, transaction
@@ -66,14 +67,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         compress = snapshots.compressor(session, wired.key, entity, bodies.values())
         sent = _hull_ids(session, batch, known)
     messages, rows = load_incoming.compose(
-        plan,
-        bodies,
-        wired.hull.writer(),
-        taken.held,
-        compress,
-        link=link,
-        read=read,
-        hull_ids=sent,
+        plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent
     )
     unsaid = silent.rows_of(plan, bodies, compress)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
@@ -82,13 +76,7 @@ def load_batch(batch: ClaimedBatch) -> None:
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
             moved_on = set(write_page(session, context, [*rows, *unsaid], known))
-            current = [each for each in plan.changed_ids if each not in moved_on]
-            freed = claims.release_claims(session, wired.key, entity, plan.wanted_claims, changed=current)
-            news, by, true = [*current, *silent.ids_of(plan)], plan.known_as(taken.held), silent.claims_of(plan)
-            known_as.note_values(session, wired.key, entity, by, changed=news, true=true)
-            call_waiting(session, wired.key, entity, freed)
-            renamed = taken.fresh.intersection(current)
-            id_mapping.ask_anew(session, wired.key, entity, renamed, SHOWN_AFTER_S)
+            _keep_identity(session, batch, plan, taken, moved_on)
             second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
@@ -98,6 +86,17 @@ def load_batch(batch: ClaimedBatch) -> None:
     except LostLease:
         second_look.said_too_late(batch, rows)
         raise
+
+
+def _keep_identity(session: Session, batch: ClaimedBatch, plan: PagePlan, taken: Taken, moved_on: set[int]) -> None:
+    """By what the records are known now. Those that moved on meanwhile are left as whoever was faster has noted them."""
+    scope = (session, batch.connector_key, plan.entity)
+    current = [each for each in plan.changed_ids if each not in moved_on]
+    unsaid = [each for each in silent.ids_of(plan) if each not in moved_on]
+    freed = claims.release_claims(*scope, plan.wanted_claims, changed=current)
+    known_as.note_values(*scope, plan.known_as(taken.held), changed=[*current, *unsaid], true=silent.claims_of(plan))
+    call_waiting(*scope, freed)
+    id_mapping.ask_anew(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
 
 
 def _transform_again(session: Session, batch: ClaimedBatch) -> None:

@@ -1,5 +1,5 @@
-"""Many workers want to make the same Person, and are killed at every step: there is one Person in the end, or none but one too few
-to see. Pipedrive knows no idempotency key, so this is all that stands between a busy minute and a company full of doubles.
+"""Many workers want to make the same Person, and are killed at every step: in the end there is one. Pipedrive knows no idempotency
+key, so this is all that stands between a busy minute and a company full of doubles.
 """
 
 from __future__ import annotations

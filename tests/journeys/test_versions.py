@@ -129,6 +129,35 @@ def test_a_record_that_moved_on_between_post_and_write_is_sent_again(
     assert orjson.loads(bytes(mapping.delivered))["pipedrive/name"] == "Newer"
 
 
+def test_what_a_record_is_known_by_is_not_forgotten_for_an_older_page_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither state says anything new to Hull; the page is planned, and a webhook that adds an e-mail overtakes it."""
+    first = {"value": "a@one.test", "primary": True}
+    world.company.create_person(name="Ann", emails=[first])
+    age(world)
+    world.fetch(Entity.PERSON)
+    at(world, "2026-02-01T00:00:00Z")
+    world.start(Entity.PERSON, changed_only=True)
+    while (page := world.due()) and page[2] != "load":
+        world.step(*page)
+    assert page is not None
+    said = listen(world)
+
+    def overtake() -> None:
+        world.company.edit_person(1, emails=[first, {"value": "b@two.test", "primary": False}])
+        deliver(world, *said)
+        world.room("live").dispatch_changes()
+        (batch,) = world.rows("SELECT id FROM batches WHERE queue = 'live'")
+        for stage in ("extract", "transform", "load"):
+            world.step(batch.id, "incoming", stage)
+
+    once_before(monkeypatch, HullClient, "post_batches", overtake)
+    world.step(*page)
+
+    assert [row.value for row in world.rows("SELECT value FROM known_as")] == ["b@two.test"]
+
+
 def test_a_zombie_that_speaks_after_its_lease_does_no_lasting_harm(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
