@@ -20,6 +20,8 @@ from db.departure import forebears
 
 DAYS_AHEAD = 7
 RETENTION_DAYS = 90
+NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
+"""Few events are anything else, so these alone have an index of their own order."""
 
 
 class SyncEvent(Base):
@@ -33,6 +35,14 @@ class SyncEvent(Base):
     __table_args__ = (
         Index("ix_sync_events_record", "connector_key", "entity", "pipedrive_id"),
         Index("ix_sync_events_at", "at", postgresql_using="brin"),
+        Index("ix_sync_events_notable", "connector_key", "id", postgresql_where=text(NOTABLE)),
+        Index(
+            "ix_sync_events_hull_alone",
+            "connector_key",
+            "entity",
+            "hull_id",
+            postgresql_where=text("pipedrive_id IS NULL AND hull_id IS NOT NULL"),
+        ),
         {"postgresql_partition_by": "RANGE (at)"},
     )
 

@@ -11,6 +11,7 @@ from alembic import context
 from sqlalchemy import text
 
 from db import (
+    audit,
     authorisation,
     base,
     batch,
@@ -23,6 +24,7 @@ from db import (
     joining,
     known_as,
     mirror,
+    operator,
     run,
     schedule,
     skip,
@@ -39,6 +41,7 @@ LOCK_TIMEOUT_MS = 5_000
 SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
+    (audit, operator),
 )
 """Imported so that their tables stand in the metadata."""
 

@@ -17,6 +17,7 @@ from pipeline.cli import (
     failures,
     fetch,
     keys,
+    operators,
     records,
     runs,
     send,
@@ -77,6 +78,9 @@ def program() -> None:
     """
 
 
-for module in (servers, demo, connectors, settings, fetch, send, runs, records, failures, doctor, verify, budget, keys):
+for module in (
+    *(servers, demo, connectors, settings, fetch, send, runs),
+    *(records, failures, doctor, verify, budget, operators, keys),
+):
     for command in module.COMMANDS:
         program.add_command(command)

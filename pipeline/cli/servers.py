@@ -128,6 +128,7 @@ def described(house: House) -> dict[str, Any]:
     """What runs where; no secrets."""
     return {
         "web_url": house.web_url,
+        "console_url": house.console_url,
         "public_url": house.settings.public_url,
         "flower_url": house.flower_url,
         "flower_login_file": str(house.flower_file),
@@ -144,7 +145,7 @@ def print_house(house: House) -> None:
     """The short table of what runs where, and what to do next."""
     pids = house.children.pids()
     rows = [
-        ("web", house.web_url, pids["web"]),
+        ("console", house.console_url, pids["web"]),
         ("Flower", f"{house.flower_url} (user and password: {house.flower_file})", pids["flower"]),
         ("workers", "queues live and control; queue bulk", f"{pids['worker']}, {pids['bulk']}"),
         ("beat", "ticks", pids["beat"]),

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from db import operator as operators
 from db.migrate import migrate
-from db.session import engine
+from db.session import engine, transaction
 from pipeline import settings as settings_room
+from pipeline.operators import first_code
 from pipeline.settings import Settings
 from pipeline.up import example, places, remotes
 from pipeline.up.children import SUPERVISOR, Children, Tell
@@ -41,6 +43,13 @@ class House:
     @property
     def web_url(self) -> str:
         return f"http://localhost:{self.settings.port}"
+
+    @property
+    def console_url(self) -> str:
+        """As long as there is no operator, the link by which the first one comes in."""
+        with transaction() as session:
+            is_taken = operators.any_operator(session)
+        return self.web_url if is_taken else f"{self.web_url}/setup?code={first_code()}"
 
     @property
     def flower_url(self) -> str:

@@ -18,10 +18,10 @@ from pipeline.web import (
     answers,
     authorisation,
     batches,
+    console,
     hull_pages,
     notifications,
     operations,
-    overview,
     webhooks,
 )
 from pipeline.web.doors import Doors
@@ -49,5 +49,5 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     app.register_blueprint(batches.room(doors, waker))
     app.register_blueprint(authorisation.room(doors))
     app.register_blueprint(operations.room())
-    app.register_blueprint(overview.room())
+    console.add_to(app)
     return app

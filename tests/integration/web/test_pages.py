@@ -362,42 +362,6 @@ def test_the_guide_is_served_where_it_is_installed(
     assert present.content_type == "text/markdown; charset=utf-8"
 
 
-def test_the_overview_names_connectors_their_state_and_their_runs(house: House) -> None:
-    add_run(house)
-    add_failure(house)
-
-    answer = house.client.get("/")
-
-    assert answer.status_code == 200
-    for text in ("acme", ACME, ORGANIZATION, "full fetch of Persons", "68,500", "stopped", "1 open failure", ":5555/"):
-        assert text in answer.text
-    assert "<script" not in answer.text
-    assert "style=" not in answer.text
-    with house.client.get("/static/pipeline.css") as sheet:
-        assert (sheet.status_code, sheet.mimetype) == (200, "text/css")
-        assert "/static/pipeline.css" in answer.text
-
-
-def test_the_overview_escapes_what_it_is_given(house: House) -> None:
-    with transaction() as session:
-        session.get_one(Connector, house.acme).name = "<script>alert(1)</script>"
-
-    text = house.client.get("/").text
-
-    assert "<script" not in text
-    assert "&lt;script&gt;" in text
-
-
-def test_an_empty_house_says_how_to_begin(house: House) -> None:
-    with transaction() as session:
-        for credential in session.query(Credential):
-            session.delete(credential)
-        session.execute(Connector.metadata.tables["settings_versions"].delete())
-        session.execute(Connector.metadata.tables["connectors"].delete())
-
-    assert "pipeline connectors add" in house.client.get("/").text
-
-
 def test_a_defect_shows_a_request_id_and_nothing_else(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     break_open(house.app)
 

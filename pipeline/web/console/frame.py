@@ -1,0 +1,186 @@
+"""What every page of the console is drawn with: the frame around it, and how values are written for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlencode
+
+from flask import Flask, current_app, g, make_response, redirect, render_template, request
+from markupsafe import Markup, escape
+from werkzeug.wrappers import Response
+
+from db.connector import Connector
+from pipeline import operators
+from pipeline.domain.roles import Role
+from pipeline.web.console import guard
+
+NOTICE: Final = "notice"
+THEME: Final = "theme"
+THEMES: Final = ("light", "dark")
+LONGEST_SHOWN: Final = 400
+"""Characters of one value in a table; its own page shows more."""
+NOTHING: Final = "\N{EN DASH}"
+MARKS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("success", "ok", "done", "replayed", "active", "applied"), "●"),
+    **dict.fromkeys(("skip", "skipped", "discarded", "cancelled", "none", "waiting"), "○"),
+    **dict.fromkeys(("retry", "warning", "running", "creating", "shell"), "◐"),
+    **dict.fromkeys(("error", "failed", "stopped", "setupRequired", "open", "conflict"), "▲"),
+    **dict.fromkeys(("park", "parked", "paused"), "‖"),
+}
+"""State → its shape: colour alone tells nobody anything."""
+ARROWS: Final = {"incoming": "←", "outgoing": "→"}
+HIDDEN: Final = frozenset(
+    "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"
+)
+"""Characters that nobody sees and that turn the text around them: shown by their number."""
+
+
+def furnish(app: Flask, tabs: Sequence[tuple[str, str]]) -> None:
+    """Teach the templates. `tabs` are a connector's: (last part of the address, words)."""
+    app.extensions["console_tabs"] = tabs
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update(
+        ago=ago,
+        moment=moment,
+        number=number,
+        took=took,
+        mark=mark,
+        shown=shown,
+        jsonish=jsonish,
+        arrow=arrow,
+        plural=plural,
+    )
+    app.jinja_env.globals.update(query_with=query_with, csrf_field=csrf_field, may=may, now=lambda: datetime.now(UTC))
+
+
+def page(
+    template: str, *, connector: Connector | None = None, tab: str = "", status: int = 200, **values: Any
+) -> Response:
+    """A whole page. `tab` is the one of the connector's tabs that it belongs to."""
+    notice = unquote(request.cookies.get(NOTICE, ""))
+    theme = request.cookies.get(THEME, "")
+    frame = {
+        "connector": connector,
+        "tab": tab,
+        "tabs": current_app.extensions["console_tabs"],
+        "operator": g.get("operator"),
+        "theme": theme if theme in THEMES else "",
+        "notice": notice,
+    }
+    answer = make_response(render_template(f"console/{template}", **frame, **values), status)
+    if notice:
+        answer.delete_cookie(NOTICE)
+    return answer
+
+
+def done(where: str, notice: str = "") -> Response:
+    """After a form: go on to a page, which begins with what was done."""
+    answer = redirect(where, HTTPStatus.SEE_OTHER)
+    if notice:
+        answer.set_cookie(
+            NOTICE, quote(notice[:1000]), max_age=60, httponly=True, samesite="Lax", secure=guard.is_secure()
+        )
+    return answer
+
+
+def csrf_field() -> Markup:
+    """What every form carries."""
+    return Markup('<input type="hidden" name="{}" value="{}">').format(
+        guard.CSRF_FIELD, operators.csrf_of(guard.token())
+    )
+
+
+def may(needed: str) -> bool:
+    """Whether whoever looks may do what needs this role: what they may not is not offered."""
+    operator = g.get("operator")
+    return operator is not None and Role(operator.role).may(Role(needed))
+
+
+def query_with(**changes: Any) -> str:
+    """This page's address with other parameters; None takes one away."""
+    kept = {name: value for name, value in request.args.items() if name not in changes}
+    merged = kept | {name: value for name, value in changes.items() if value is not None}
+    return f"{request.path}?{urlencode(merged)}" if merged else request.path
+
+
+def ago(then: datetime | None) -> Markup:
+    """How long ago, or how soon; the exact time shows on hover and to machines."""
+    if then is None:
+        return Markup('<span class="muted">never</span>')
+    seconds = (datetime.now(UTC) - then).total_seconds()
+    words = f"{_span(seconds)} ago" if seconds >= 0 else f"in {_span(-seconds)}"
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
+        then.astimezone(UTC).isoformat(), moment(then), words
+    )
+
+
+def moment(then: datetime | None) -> str:
+    """`2026-11-03 14:03:20`, in UTC."""
+    return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if then else "never"
+
+
+def number(value: float | None) -> str:
+    """With thousands apart."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:,.1f}"
+
+
+def took(value: float | timedelta | None) -> str:
+    """`0.3 s`, `4 min 5 s`, `2 h 10 min`, from seconds."""
+    if value is None:
+        return NOTHING
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def mark(state: str | None, words: str | None = None) -> Markup:
+    """A state by shape, word and colour."""
+    name = state or "none"
+    return Markup('<span class="state {}">{} {}</span>').format(name, MARKS.get(name, "○"), words or name)
+
+
+def arrow(direction: str) -> Markup:
+    """← Pipedrive to Hull, → Hull to Pipedrive."""
+    to = "Pipedrive to Hull" if direction.startswith("incoming") else "Hull to Pipedrive"
+    return Markup('<span class="arrow" title="{}">{}</span>').format(to, ARROWS[direction.partition(".")[0]])
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 record`, `3 records`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def shown(value: Any, longest: int = LONGEST_SHOWN) -> Markup:
+    """Any value of a record, safe to look at: escaped, cut, apart from the text around it, what cannot be seen by number."""
+    if value is None or value == "":
+        return Markup('<span class="muted">{}</span>').format(NOTHING)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    cut = "".join(_visible(each) for each in text[:longest])
+    rest = Markup(' <span class="muted">… {} characters</span>').format(f"{len(text):,}") if len(text) > longest else ""
+    return Markup("<bdi>{}</bdi>{}").format(cut, rest)
+
+
+def jsonish(value: Any) -> Markup:
+    """JSON to read, one field a line."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    return escape("".join(_visible(each) for each in text))
+
+
+def _visible(character: str) -> str:
+    hidden = character in HIDDEN or (character < " " and character not in "\n\t") or "\ud800" <= character <= "\udfff"
+    return f"\\u{ord(character):04x}" if hidden else character
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400 * 2, "d"), (3_600 * 2, "h"), (60 * 2, "min")):
+        if seconds >= size:
+            return f"{int(seconds // (size / 2))} {unit}"
+    return f"{int(seconds)} s"

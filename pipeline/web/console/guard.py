@@ -1,0 +1,150 @@
+"""The one door of the console: who asks, what they may do, and whether a form is really theirs.
+
+Every page and every action is registered by `Pages`, with the role it needs; nothing reaches a view without passing here.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from flask import Blueprint, g, redirect, request
+from werkzeug.wrappers import Response
+
+from db import connector as connectors
+from db.connector import Connector
+from db.operator import Present
+from db.session import transaction
+from pipeline import operators
+from pipeline.domain.roles import Role
+from pipeline.settings import settings
+from pipeline.telemetry import logger
+
+View = Callable[..., Any]
+CSRF_FIELD: Final = "csrf"
+CSRF_HEADER: Final = "X-CSRF-Token"
+MAX_FORM_BYTES: Final = 2 * 1024 * 1024
+
+
+class Refused(Exception):
+    """Somebody may not do this, or it is not there; the page says so, and what to do."""
+
+    def __init__(self, status: HTTPStatus, sentence: str, next_step: str = "") -> None:
+        super().__init__(sentence)
+        self.status, self.sentence, self.next_step = status, sentence, next_step
+
+
+class Pages:
+    """Registers the views of one blueprint behind the door."""
+
+    def __init__(self, routes: Blueprint) -> None:
+        self._routes = routes
+
+    def page(self, rule: str, view: View, *, needs: Role = Role.VIEWER) -> None:
+        """A page to look at. A rule that begins with `/c/<name>` has its view given that Connector first."""
+        self._add(rule, view, needs, ["GET"])
+
+    def action(self, rule: str, view: View, *, needs: Role = Role.OPERATOR) -> None:
+        """A form that changes something."""
+        self._add(rule, view, needs, ["POST"])
+
+    def _add(self, rule: str, view: View, needs: Role, methods: list[str]) -> None:
+        @wraps(view)
+        def guarded(**given: Any) -> Any:
+            present = _present()
+            if present is None:
+                return _to_login()
+            g.operator = present
+            if not Role(present.role).may(needs):
+                raise refusal("role", f"This needs the role {needs}; you are {present.role}.", "Ask an admin.")
+            if methods == ["POST"]:
+                _require_own_form()
+            return view(find_connector(given.pop("name")), **given) if "name" in given else view(**given)
+
+        name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
+        self._routes.add_url_rule(rule, name, guarded, methods=methods)
+
+
+def who() -> Present:
+    """Whose request this is; only behind the door."""
+    present: Present = g.operator
+    return present
+
+
+def token() -> str:
+    """The session's token as the browser sent it, else nothing."""
+    return request.cookies.get(cookie_name(), "")
+
+
+def cookie_name() -> str:
+    """With `__Host-`, browsers take it from this very host and over TLS alone; without TLS they would not take it at all."""
+    return "__Host-session" if is_secure() else "session"
+
+
+def is_secure() -> bool:
+    return urlsplit(settings().public_url).scheme == "https"
+
+
+def refusal(reason: str, sentence: str, next_step: str = "", status: HTTPStatus = HTTPStatus.FORBIDDEN) -> Refused:
+    """Logged: somebody tried what they may not, or a page is out of date."""
+    operator = g.get("operator")
+    logger().warning("console.refused", reason=reason, path=request.path, operator_id=operator.id if operator else None)
+    return Refused(status, sentence, next_step)
+
+
+def find_connector(name: str) -> Connector:
+    """Raises: Refused, 404."""
+    with transaction() as session:
+        found = connectors.find_connector(session, name)
+    if found is None:
+        raise missing(f"There is no connector {name!r}.", "Choose one from the list of connectors.")
+    return found
+
+
+def missing(sentence: str, next_step: str = "") -> Refused:
+    """What was asked for is not there, or belongs to another connector, which is to say the same."""
+    return refusal("missing", sentence, next_step, HTTPStatus.NOT_FOUND)
+
+
+def require_same_origin() -> None:
+    """A form that another site has sent is not what the person meant. Browsers tell; other programs have no cookies to abuse."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    is_foreign = site not in (None, "same-origin", "none") or (
+        origin is not None and urlsplit(origin).netloc not in (request.host, urlsplit(settings().public_url).netloc)
+    )
+    if is_foreign:
+        raise refusal("foreign_origin", "This form came from another site, so nothing was done.", "Open the page here.")
+
+
+def safe_path(wanted: str | None) -> str:
+    """Where to go on after the login: a path of ours, never another site."""
+    path = wanted or "/"
+    is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_ours else "/"
+
+
+def _present() -> Present | None:
+    given = token()
+    return operators.who_is(given) if given else None
+
+
+def _require_own_form() -> None:
+    require_same_origin()
+    given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
+    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
+        raise refusal(
+            "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
+        )
+
+
+def _to_login() -> Response:
+    """A live part of a page that outlived its session has the whole page go there."""
+    wanted = request.full_path.rstrip("?") if request.method == "GET" else "/"
+    where = "/login" if wanted == "/" else f"/login?next={quote(safe_path(wanted))}"
+    if request.headers.get("HX-Request"):
+        return Response(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": "/login"})
+    return redirect(where, HTTPStatus.SEE_OTHER)

@@ -1,0 +1,69 @@
+"""`/`: every connector, how it is doing, and the one next step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from werkzeug.wrappers import Response
+
+from db import connector as connectors
+from db import failure as failures
+from db.session import transaction
+from pipeline.tasks.status import Status, status_of
+from pipeline.web.console.frame import page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.shared import Shared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A connector as the list shows it."""
+
+    name: str
+    id: str
+    organization: str
+    company: str
+    state: str
+    status: Status
+    failures: int
+
+
+def add(pages: Pages) -> None:
+    pages.page("/", show)
+
+
+def show() -> Response:
+    """Answer first: one sentence, then each connector."""
+    rows = _rows("all")
+    return page("home.html", rows=rows, sentence=_sentence(rows))
+
+
+def _read(_key: str) -> list[Row]:
+    with transaction() as session:
+        return [
+            Row(
+                name=each.name,
+                id=each.id,
+                organization=each.hull_organization,
+                company=urlsplit(each.pipedrive_company or "").netloc or "not known yet",
+                state=each.state,
+                status=status_of(session, each),
+                failures=sum(failures.count_open(session, each.key).values()),
+            )
+            for each in connectors.all_connectors(session)
+        ]
+
+
+_rows = Shared(_read)
+
+
+def _sentence(rows: list[Row]) -> str:
+    if not rows:
+        return "No connector yet."
+    unwell = [row.name for row in rows if row.status.status != "ok"]
+    if not unwell:
+        return "All connectors are in order." if len(rows) > 1 else f"{rows[0].name} is in order."
+    if len(rows) == 1:
+        return f"{rows[0].name} needs a look."
+    return f"{len(unwell)} of {len(rows)} connectors need a look: {', '.join(unwell)}."

@@ -1,0 +1,292 @@
+"""Who is let in, what they may do, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, text
+from structlog.testing import capture_logs
+
+from db.audit import latest_entries
+from db.operator import OperatorSession
+from db.session import transaction
+from pipeline import operators
+from pipeline.domain.roles import Role
+from pipeline.web.console import guard
+from tests.integration.console.conftest import PASSWORD, Visitor
+
+
+def ana(role: Role = Role.ADMIN) -> None:
+    operators.add("Ana@acme.test", PASSWORD, role, by="test")
+
+
+def log_in(visitor: Visitor, password: str = PASSWORD, **form: str) -> int:
+    return visitor.client.post("/login", data={"name": "ana@acme.test", "password": password} | form).status_code
+
+
+def test_whoever_is_not_logged_in_is_sent_to_the_login_and_back(anybody: Visitor) -> None:
+    ana()
+    sent = anybody.get("/operators?x=1")
+
+    assert (sent.status_code, sent.headers["Location"]) == (303, "/login?next=/operators%3Fx%3D1")
+    answer = anybody.client.post(
+        "/login", data={"name": "ANA@acme.test", "password": PASSWORD, "next": "/operators?x=1"}
+    )
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/operators?x=1")
+    assert anybody.get("/operators?x=1").status_code == 200
+
+
+def test_a_live_part_of_a_page_has_the_whole_page_go_to_the_login(anybody: Visitor) -> None:
+    answer = anybody.get("/", **{"HX-Request": "true"})
+
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/login")
+
+
+@pytest.mark.parametrize("wanted", ["//evil.test", "https://evil.test", "/\\evil.test", "javascript:1", "/\nx"])
+def test_the_login_leads_to_no_other_site(anybody: Visitor, wanted: str) -> None:
+    ana()
+
+    answer = anybody.client.post("/login", data={"name": "ana@acme.test", "password": PASSWORD, "next": wanted})
+
+    assert answer.headers["Location"] == "/"
+
+
+def test_a_wrong_password_and_an_unknown_name_are_answered_alike(anybody: Visitor) -> None:
+    ana()
+    wrong = anybody.client.post("/login", data={"name": "ana@acme.test", "password": "wrong password"})
+    unknown = anybody.client.post("/login", data={"name": "bo@acme.test", "password": "wrong password"})
+
+    assert (wrong.status_code, unknown.status_code) == (401, 401)
+    assert wrong.text.replace("ana@", "bo@") == unknown.text
+
+
+def test_after_five_wrong_passwords_even_the_right_one_has_to_wait(anybody: Visitor) -> None:
+    ana()
+    tried = [log_in(anybody, "wrong password") for _ in range(6)]
+
+    assert tried == [401] * 5 + [429]
+    assert log_in(anybody) == 429
+    with transaction() as session:
+        session.execute(text("UPDATE login_attempts SET locked_until = now()"))
+    assert log_in(anybody) == 303
+
+
+def test_tries_are_kept_without_names_and_addresses(anybody: Visitor) -> None:
+    ana()
+    log_in(anybody, "wrong password")
+
+    with transaction() as session:
+        kept = session.execute(text("SELECT subject FROM login_attempts")).scalars().all()
+    assert len(kept) == 2
+    assert not any("ana" in each or "127" in each for each in kept)
+
+
+def test_the_session_is_new_with_each_login_and_over_after_the_logout(anybody: Visitor) -> None:
+    ana()
+    log_in(anybody)
+    first = anybody.client.get_cookie("session")
+    log_in(anybody)
+    second = anybody.client.get_cookie("session")
+
+    assert first
+    assert second
+    assert first.value != second.value
+    assert second.http_only
+    assert second.same_site == "Lax"
+    anybody.token = second.value
+    assert anybody.post("/logout").status_code == 303
+    anybody.client.set_cookie("session", second.value)
+    assert anybody.get("/").status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("column", "age"), [("seen_at", timedelta(hours=13)), ("created_at", timedelta(days=8))], ids=["idle", "old"]
+)
+def test_a_session_ends_by_itself(viewer: Visitor, column: str, age: timedelta) -> None:
+    with transaction() as session:
+        for each in session.scalars(select(OperatorSession)):
+            setattr(each, column, datetime.now(UTC) - age)
+
+    assert viewer.get("/").status_code == 303
+
+
+def test_over_tls_the_cookie_belongs_to_this_host_alone(monkeypatch: pytest.MonkeyPatch, anybody: Visitor) -> None:
+    ana()
+    monkeypatch.setattr(guard, "is_secure", lambda: True)
+    answer = anybody.client.post("/login", data={"name": "ana@acme.test", "password": PASSWORD})
+
+    (cookie,) = [each for each in answer.headers.getlist("Set-Cookie") if "session" in each]
+    assert cookie.startswith("__Host-session=")
+    assert "Secure" in cookie
+    assert "Path=/" in cookie
+    assert "Domain" not in cookie
+
+
+def test_nobody_reads_a_password_or_a_token_out_of_the_database(anybody: Visitor) -> None:
+    ana()
+    log_in(anybody)
+    cookie = anybody.client.get_cookie("session")
+    assert cookie
+
+    with transaction() as session:
+        hashed = session.execute(text("SELECT password_hash FROM operators")).scalar_one()
+        digest = bytes(session.execute(text("SELECT digest FROM operator_sessions")).scalar_one())
+    assert hashed.startswith("$argon2id$")
+    assert cookie.value.encode() not in digest
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.test"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}],
+)
+def test_a_form_of_another_site_does_nothing(admin: Visitor, headers: dict[str, str]) -> None:
+    form = {"csrf": operators.csrf_of(admin.token), "name": "eve", "password": PASSWORD, "role": "admin"}
+
+    with capture_logs() as lines:
+        answer = admin.client.post("/operators", data=form, headers=headers)
+
+    assert answer.status_code == 403
+    assert "another site" in answer.text
+    assert [line["reason"] for line in lines if line["event"] == "console.refused"] == ["foreign_origin"]
+
+
+@pytest.mark.parametrize("csrf", ["", "forged", "é" * 64])
+def test_a_forged_form_does_nothing(admin: Visitor, csrf: str) -> None:
+    answer = admin.client.post("/operators", data={"csrf": csrf, "name": "eve", "password": PASSWORD, "role": "admin"})
+
+    assert answer.status_code == 403
+    with transaction() as session:
+        assert session.execute(text("SELECT count(*) FROM operators")).scalar_one() == 1
+
+
+def test_the_form_of_one_session_is_no_good_in_another(admin: Visitor, viewer: Visitor) -> None:
+    answer = admin.client.post("/logout", data={"csrf": operators.csrf_of(viewer.token)})
+
+    assert answer.status_code == 403
+
+
+def test_a_viewer_does_not_do_what_admins_do_and_it_is_logged(viewer: Visitor) -> None:
+    with capture_logs() as lines:
+        answers = [viewer.get("/operators"), viewer.post("/operators", name="eve"), viewer.get("/audit")]
+
+    assert [each.status_code for each in answers] == [403, 403, 403]
+    assert "needs the role admin; you are viewer" in answers[0].text
+    assert [line["reason"] for line in lines if line["event"] == "console.refused"] == ["role"] * 3
+
+
+def test_a_page_offers_only_what_one_may_do(viewer: Visitor, admin: Visitor) -> None:
+    assert "/connectors/new" not in viewer.text("/")
+    assert "/connectors/new" in admin.text("/")
+
+
+def test_the_first_operator_comes_in_by_the_link_and_nobody_else(anybody: Visitor) -> None:
+    code = operators.first_code()
+    assert "pipeline operators first" in anybody.text("/login")
+    assert anybody.get("/setup?code=wrong").status_code == 403
+
+    form = {"code": code, "name": "ana", "password": PASSWORD}
+    too_short = anybody.client.post("/setup", data=form | {"password": "short"})
+    answer = anybody.client.post("/setup", data=form)
+
+    assert (too_short.status_code, answer.status_code) == (400, 303)
+    assert "Add Connector" in anybody.text("/")
+    assert anybody.client.post("/setup", data=form | {"name": "eve"}).status_code == 403
+
+
+def test_an_admin_adds_changes_and_disables_people(admin: Visitor, anybody: Visitor) -> None:
+    admin.post("/operators", name="Ana@acme.test", password=PASSWORD, role="operator")
+    log_in(anybody)
+    with transaction() as session:
+        (ana_id,) = session.execute(text("SELECT id FROM operators WHERE name = 'ana@acme.test'")).one()
+    assert anybody.get("/").status_code == 200
+
+    admin.post(f"/operators/{ana_id}", role="operator", state="disabled")
+
+    assert anybody.get("/").status_code == 303
+    assert log_in(anybody) == 401
+    with transaction() as session:
+        told = [(each.action, each.subject) for each in latest_entries(session)]
+    assert told[:2] == [("operator.change", "ana@acme.test"), ("operator.login", "ana@acme.test")]
+    assert "ana@acme.test" in admin.text("/audit")
+
+
+def test_the_last_admin_stays_one(admin: Visitor) -> None:
+    with transaction() as session:
+        (me,) = session.execute(text("SELECT id FROM operators")).one()
+
+    answer = admin.post(f"/operators/{me}", role="viewer")
+
+    assert answer.status_code == 400
+    assert "last admin" in answer.text
+    assert admin.get("/operators").status_code == 200
+
+
+def test_a_name_is_given_once(admin: Visitor) -> None:
+    form = {"name": "bo", "password": PASSWORD, "role": "viewer"}
+    assert admin.post("/operators", **form).status_code == 303
+
+    assert "already" in admin.post("/operators", **form | {"name": "BO"}).text
+
+
+def test_a_new_password_needs_the_old_one_and_ends_every_session(anybody: Visitor) -> None:
+    ana()
+    log_in(anybody)
+    cookie = anybody.client.get_cookie("session")
+    assert cookie
+    anybody.token = cookie.value
+
+    wrong = anybody.post("/account/password", old="wrong password", new="another long one")
+    right = anybody.post("/account/password", old=PASSWORD, new="another long one")
+
+    assert (wrong.status_code, right.status_code) == (400, 303)
+    assert anybody.get("/").status_code == 303
+    assert log_in(anybody, "another long one") == 303
+
+
+def test_a_key_is_shown_once_and_can_be_dropped(operator: Visitor) -> None:
+    page = operator.post("/account/keys", name="nightly").text
+    key = page.partition(operators.KEY_PREFIX)[2].partition("<")[0]
+    holder = operators.who_holds(operators.KEY_PREFIX + key)
+
+    assert holder is not None
+    assert holder.role == "operator"
+    assert key not in operator.text("/account")
+    with transaction() as session:
+        (key_id,) = session.execute(text("SELECT id FROM api_keys")).one()
+    assert operator.post(f"/account/keys/{key_id}/drop").status_code == 303
+    assert operators.who_holds(operators.KEY_PREFIX + key) is None
+
+
+def test_nobody_drops_the_key_of_another(operator: Visitor, viewer: Visitor) -> None:
+    operator.post("/account/keys", name="nightly")
+    with transaction() as session:
+        (key_id,) = session.execute(text("SELECT id FROM api_keys")).one()
+
+    assert viewer.post(f"/account/keys/{key_id}/drop").status_code == 404
+
+
+def test_names_are_shown_escaped_and_apart(admin: Visitor) -> None:
+    admin.post("/operators", name="<script>{{7*7}}</script>", password=PASSWORD, role="viewer")
+
+    page = admin.text("/operators")
+
+    assert "<script>{{" not in page
+    assert "&lt;script&gt;{{7*7}}" in page
+
+
+def test_no_page_has_a_script_or_a_style_of_its_own(admin: Visitor) -> None:
+    for path in ("/", "/operators", "/account", "/audit"):
+        answer = admin.get(path)
+        assert "style=" not in answer.text
+        assert answer.text.count("<script") == 1  # the file of htmx
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+
+
+def test_colours_are_chosen_and_kept(viewer: Visitor) -> None:
+    answer = viewer.post("/theme", theme="dark", next="/account")
+
+    assert answer.headers["Location"] == "/account"
+    assert 'data-theme="dark"' in viewer.text("/")
+    viewer.post("/theme", theme="system", next="/")
+    assert "data-theme" not in viewer.text("/")
