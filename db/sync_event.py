@@ -205,6 +205,21 @@ def told_late(session: Session, run_id: int, started_at: datetime, grace_s: floa
     return ToldLate(*row) if row[0] else None
 
 
+LATELY = 5_000
+"""How many events back `changed_lately` looks: of all connectors together, so that it costs the same on a quiet one."""
+
+_CHANGED_LATELY = text("""
+    SELECT pipedrive_id FROM sync_events
+     WHERE id > (SELECT max(id) FROM sync_events) - :back
+       AND connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL AND event LIKE '%.success'
+     ORDER BY id DESC LIMIT 1""")
+
+
+def changed_lately(session: Session, connector_key: int, entity: str) -> int | None:
+    """The Pipedrive id of a record that was carried over a moment ago, in either direction; None when nothing was lately."""
+    return session.scalar(_CHANGED_LATELY, {"c": connector_key, "e": entity, "back": LATELY})
+
+
 def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tuple[str, str | None], int]:
     """(event, reason) → how many in the last hours."""
     query = (
