@@ -29,6 +29,8 @@ from pipeline.tasks.settings_change import find_mistakes, find_unknown, put_in_f
 Document = dict[str, Any]
 
 PLACE: Final = re.compile(r"(?P<setting>\w+)(?:\.(?P<position>\d+))?(?:\.(?P<column>\w+))?: (?P<words>.+)", re.DOTALL)
+UNWRITTEN: Final = {"service": "choose a Pipedrive field", "hull": "name a Hull attribute"}
+"""Column of a row → what to do when nothing stands there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +212,8 @@ def placed(words: str) -> Mistake:
     if found is None or found["setting"] not in ConnectorSettings.model_fields:
         return Mistake(setting="", position=None, words=words)
     position = int(found["position"]) if found["position"] else None
+    if "at least 1 character" in found["words"]:
+        return Mistake(setting=found["setting"], position=position, words=UNWRITTEN.get(found["column"], found["words"]))
     column = f"{found['column']}: " if found["column"] not in (None, "service") else ""
     return Mistake(setting=found["setting"], position=position, words=f"{column}{found['words']}")
 
