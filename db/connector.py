@@ -237,6 +237,12 @@ def credentials_of(session: Session, connector_key: int) -> dict[str, bytes]:
     return {row.name: row.ciphertext for row in rows}
 
 
+def credentials_given(session: Session, connector_key: int) -> dict[str, datetime]:
+    """Name → when it was last given or renewed; nothing of the secrets themselves."""
+    rows = session.execute(select(Credential.name, Credential.updated_at).filter_by(connector_key=connector_key))
+    return {row.name: row.updated_at for row in rows}
+
+
 def keep_credential(
     session: Session, connector_key: int, name: str, ciphertext: bytes, *, expires_in_s: float | None = None
 ) -> None:

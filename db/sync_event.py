@@ -217,7 +217,8 @@ _CHANGED_LATELY = text("""
 
 def changed_lately(session: Session, connector_key: int, entity: str) -> int | None:
     """The Pipedrive id of a record that was carried over a moment ago, in either direction; None when nothing was lately."""
-    return session.scalar(_CHANGED_LATELY, {"c": connector_key, "e": entity, "back": LATELY})
+    found: int | None = session.scalar(_CHANGED_LATELY, {"c": connector_key, "e": entity, "back": LATELY})
+    return found
 
 
 def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tuple[str, str | None], int]:

@@ -131,4 +131,6 @@ def _alone(row: AttributeMapping, direction: Direction, entity: Entity) -> Conne
 
 def _problem(before: Any, reason: str, detail: str) -> Conversion:
     meaning = SHORT.get(reason) or (REASONS[reason].meaning if reason in REASONS else reason)
-    return Conversion(state=PROBLEM, before=before, words=meaning if reason in SHORT else detail or meaning, reason=reason)
+    return Conversion(
+        state=PROBLEM, before=before, words=meaning if reason in SHORT else detail or meaning, reason=reason
+    )

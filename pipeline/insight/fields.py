@@ -1,4 +1,4 @@
-"""Pipedrive's fields as people choose them: by name, standard ones and the company's own apart. From what is stored: asks nobody."""
+"""Pipedrive's fields as people choose them, by name, the company's own apart. From what is stored: nobody is asked."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def check(session: Session, connector_key: int, document: Document) -> tuple[Con
     mistakes = [placed(each) for each in find_mistakes(session, connector_key, chosen)[0]]
     in_force = read_settings(connectors.settings_in_force(session, connector_key).document)
     known = {(setting, code) for setting, code, _ in find_unknown(session, connector_key, in_force)}
-    stale = []
+    stale: list[Mistake] = []
     for setting, code, words in find_unknown(session, connector_key, chosen):
         (stale if (setting, code) in known else mistakes).append(placed(words))
     if mistakes:
@@ -213,7 +213,9 @@ def placed(words: str) -> Mistake:
         return Mistake(setting="", position=None, words=words)
     position = int(found["position"]) if found["position"] else None
     if "at least 1 character" in found["words"]:
-        return Mistake(setting=found["setting"], position=position, words=UNWRITTEN.get(found["column"], found["words"]))
+        return Mistake(
+            setting=found["setting"], position=position, words=UNWRITTEN.get(found["column"], found["words"])
+        )
     column = f"{found['column']}: " if found["column"] not in (None, "service") else ""
     return Mistake(setting=found["setting"], position=position, words=f"{column}{found['words']}")
 

@@ -54,9 +54,7 @@ def view_rows(
 ) -> list[RowView]:
     """Every row of one setting; `others` are those of the other direction."""
     other_keys = {_key(str(row.get("service", "")), catalog) for row in others} - {None}
-    return [
-        _view(setting, position, row, catalog, sample, other_keys, mistakes) for position, row in enumerate(rows)
-    ]
+    return [_view(setting, position, row, catalog, sample, other_keys, mistakes) for position, row in enumerate(rows)]
 
 
 def attributes_seen(sample: Sample | None, *mapped: Sequence[Row]) -> list[str]:

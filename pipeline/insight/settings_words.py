@@ -158,6 +158,4 @@ def _rule_words(value: Any) -> str:
 
 
 def _change(setting: str, kind: str, what: str, before: str, after: str) -> SettingChange:
-    return SettingChange(
-        setting=setting, title=TITLES[setting], kind=kind, what=what, before=before, after=after
-    )
+    return SettingChange(setting=setting, title=TITLES[setting], kind=kind, what=what, before=before, after=after)

@@ -1,8 +1,8 @@
 """Keeps the settings the same here and in Hull: takes over what a person saved there, and pushes what was edited here.
 
 A notification only says that they may have changed: Hull is asked. What is compared is Hull's settings of now and of when they were
-last seen, so an edit made here meanwhile stays, unless the same setting was changed in Hull as well. Settings that make no sense are
-refused whole; those of before stay in force, and nothing is pushed over what a person has still to correct there.
+last seen, so an edit made here meanwhile stays, unless the same setting was changed in Hull as well. Settings that make no sense
+are refused whole; those of before stay in force, and nothing is pushed over what a person has still to correct there.
 """
 
 from __future__ import annotations

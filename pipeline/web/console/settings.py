@@ -135,7 +135,9 @@ def save(connector: Connector) -> Response:
     where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
     if version.version == base:
         return done(where, f"Nothing differs from version {base}, which stays in force.")
-    return done(where, f"Version {version.version} is in force. Hull is told of it, and what follows from it has begun.")
+    return done(
+        where, f"Version {version.version} is in force. Hull is told of it, and what follows from it has begun."
+    )
 
 
 def rebase(connector: Connector) -> Response:
@@ -285,5 +287,3 @@ def _ground(connector: Connector, base: int) -> Document:
 
 def _has_plans() -> bool:
     return any(rule.rule == PLANS and "POST" in (rule.methods or ()) for rule in current_app.url_map.iter_rules())
-
-

@@ -155,7 +155,7 @@ def changed_rows(section: Section, form: Form, act: str) -> Document:
 
 def _reader_of(name: str) -> Callable[[str, Form], Any]:
     default = ConnectorSettings.model_fields[name].default
-    if name.endswith("_claims") or name.endswith("_attributes"):
+    if name.endswith(("_claims", "_attributes")):
         return _rows
     if name.endswith("_segments"):
         return _segments

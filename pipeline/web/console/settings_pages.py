@@ -146,5 +146,3 @@ def _listed(words: list[str], nothing: str) -> str:
         return nothing
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
     return ", ".join(words[:NAMED]) + more
-
-

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-
 from db import connector as connectors
 from db.audit import latest_entries
 from db.session import transaction
@@ -49,7 +48,9 @@ def save(visitor: Visitor, reviewed: str) -> Any:
 @pytest.fixture
 def fields(world: World) -> World:
     """The world once a few records were fetched."""
-    world.company.create_person(name="Ada Lovelace", emails=[{"value": "ada@acme.test", "primary": True, "label": "work"}])
+    world.company.create_person(
+        name="Ada Lovelace", emails=[{"value": "ada@acme.test", "primary": True, "label": "work"}]
+    )
     world.fetch(Entity.PERSON)
     return world
 
@@ -104,9 +105,8 @@ def test_rows_are_added_and_removed_without_a_script(admin: Visitor, fields: Wor
     assert in_force(fields)[0] == 1
 
 
-def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull(
-    admin: Visitor, fields: World
-) -> None:
+def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull(admin: Visitor, fields: World) -> None:
+    fields.change_rows("""UPDATE connectors SET hull_settings = '{"link_users_in_hull": true}'""")
     setting = "outgoing_user_attributes"
     title = code_of(fields, "Job title")
     reviewed = admin.post(
@@ -175,7 +175,9 @@ def test_a_field_used_twice_is_named(admin: Visitor, fields: World) -> None:
 
 
 def test_values_that_make_no_sense_are_named_and_kept(admin: Visitor, world: World) -> None:
-    answer = admin.post(f"{AT}/schedules", do="review", base="1", full_fetch_cron="61 * * * *", incremental_minutes="often")
+    answer = admin.post(
+        f"{AT}/schedules", do="review", base="1", full_fetch_cron="61 * * * *", incremental_minutes="often"
+    )
 
     assert answer.status_code == 400
     assert 'value="61 * * * *"' in answer.text
@@ -184,7 +186,9 @@ def test_values_that_make_no_sense_are_named_and_kept(admin: Visitor, world: Wor
 
 
 def test_a_cron_is_shown_with_its_next_three_times(admin: Visitor, world: World) -> None:
-    page = admin.post(f"{AT}/schedules", do="preview", base="1", full_fetch_cron="15 2 * * *", incremental_minutes="5").text
+    page = admin.post(
+        f"{AT}/schedules", do="preview", base="1", full_fetch_cron="15 2 * * *", incremental_minutes="5"
+    ).text
 
     assert "Every night at 02:15 utc" in page or "at 02:15 UTC" in page
     assert page.count("<time datetime=") == 3
@@ -195,9 +199,7 @@ def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, world:
     save(admin, budget)
     links = admin.post(f"{AT}/links", do="review", base="2", link_users_in_hull="on", deletion_stop_share="10").text
     save(admin, links)
-    segments = admin.post(
-        f"{AT}/segments", do="review", base="3", **{"synchronized_user_segments-more": "s1, s2"}
-    ).text
+    segments = admin.post(f"{AT}/segments", do="review", base="3", **{"synchronized_user_segments-more": "s1, s2"}).text
     save(admin, segments)
 
     version, _, document = in_force(world)
