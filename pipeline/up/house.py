@@ -14,7 +14,7 @@ from db.migrate import migrate
 from db.session import engine, transaction
 from pipeline import settings as settings_room
 from pipeline.operators import first_code
-from pipeline.settings import Settings
+from pipeline.settings import SANDBOX_FILE, Settings
 from pipeline.up import example, places, remotes
 from pipeline.up.children import SUPERVISOR, Children, Tell
 
@@ -91,6 +91,7 @@ def open_house(
         if looking.is_alive():
             looking.join()
         children.stop()
+        (chosen.data_dir / SANDBOX_FILE).unlink(missing_ok=True)
 
 
 def _wait_for_web(house: House) -> None:
@@ -120,7 +121,8 @@ def _start_sandbox(house: House, announced: _Announcement, sizes: Mapping[str, i
     if not announced.heard.wait(SANDBOX_WAIT_S):
         raise NotUp(f"the sandbox does not answer after {SANDBOX_WAIT_S:.0f} s")
     house.sandbox = announced.sandbox
-    house.settings = places.facing_sandbox(house.settings, place)
+    house.settings = places.with_sandbox_app(places.facing_sandbox(house.settings, place), announced.sandbox)
+    places.keep_sandbox(house.settings.data_dir, announced.sandbox)
 
 
 def _look_after(house: House, announced: _Announcement, stopping: threading.Event) -> None:
@@ -131,6 +133,7 @@ def _look_after(house: House, announced: _Announcement, stopping: threading.Even
         if house.sandbox and before > announced.furnished:
             announced.furnished = before
             try:
+                places.keep_sandbox(house.settings.data_dir, announced.sandbox)
                 example.furnish(house.sandbox, public_url=house.settings.public_url)
             except Exception as error:  # noqa: BLE001 - whatever it was, everything else goes on
                 announced(SUPERVISOR, f"the sandbox came back, but not its connector: {error}")

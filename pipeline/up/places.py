@@ -5,6 +5,7 @@ Workers: one node for `live` and `control`, one for `bulk`, so that a full fetch
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.settings import Settings
+from pipeline.settings import SANDBOX_FILE, Settings
 from pipeline.up.children import Program
 
 LOOPBACK = "127.0.0.1"
@@ -137,6 +138,9 @@ def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
         "PORT": str(chosen.port),
         "FLOWER_PORT": str(chosen.flower_port),
         "PIPEDRIVE_API_URL": chosen.pipedrive_api_url,
+        "PIPEDRIVE_OAUTH_URL": chosen.pipedrive_oauth_url,
+        "PIPEDRIVE_CLIENT_ID": chosen.pipedrive_client_id,
+        "PIPEDRIVE_CLIENT_SECRET": chosen.pipedrive_client_secret,
         "HULL_PROTOCOL": chosen.hull_protocol,
         "HULL_FIREHOSE_URL": chosen.hull_firehose_url,
         "HULL_ORGANIZATIONS": ",".join(chosen.hull_organizations),
@@ -145,6 +149,26 @@ def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
     }
     from_files = dict.fromkeys((f"{name}_FILE" for name in told), None)
     return {**told, **from_files, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ROOT_IS_FINE, **more}
+
+
+def with_sandbox_app(chosen: Settings, sandbox: Mapping[str, str]) -> Settings:
+    """The same, with the app that the sandbox's OAuth server knows: connecting works as it does with Pipedrive."""
+    return replace(
+        chosen,
+        pipedrive_oauth_url=sandbox["pipedrive_url"],
+        pipedrive_client_id=sandbox["oauth_client_id"],
+        pipedrive_client_secret=sandbox["oauth_client_secret"],
+    )
+
+
+def keep_sandbox(data_dir: Path, sandbox: Mapping[str, str]) -> Path:
+    """Where whoever may read the data finds the sandbox's credentials, to connect to it by hand."""
+    path = data_dir / SANDBOX_FILE
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(dict(sandbox), file, indent=2)
+    return path
 
 
 def flower_login(data_dir: Path) -> tuple[Path, str]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from flask import Blueprint, Flask
 from werkzeug.wrappers import Response
 
-from pipeline.web.console import credentials, frame, home, login, people, settings, settings_history
+from pipeline.web.console import add_connector, credentials, frame, home, login, people, settings, settings_history
 from pipeline.web.console.guard import Pages, Refused
 
-ROOMS = (login, home, people, settings, settings_history, credentials)
+ROOMS = (login, home, people, settings, settings_history, credentials, add_connector)
 
 
 def add_to(app: Flask) -> None:

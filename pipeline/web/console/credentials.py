@@ -58,7 +58,7 @@ def show(
 def replace_hull_secret(connector: Connector) -> Response:
     secret = given_secret("secret")
     if not secret:
-        return show(connector, "Paste the connector’s secret from Hull.", 400, at="hull")
+        return show(connector, "Paste the connector's secret from Hull.", 400, at="hull")
     if trouble := attempt(lambda: setup.change_credentials(connector, hull_secret=secret)):
         return show(connector, trouble, 400, at="hull")
     connections.note(connector.key, guard.who().name, "credentials.hull")
@@ -118,7 +118,9 @@ def remove(connector: Connector) -> Response:
     if request.form.get("confirm", "").strip() != connector.name:
         return show(connector, f"Type {connector.name} to remove it. Nothing was removed.", 400, at="remove")
     left = connections.remove(connector, by=guard.who().name, why=given_why())
-    words = f" Its webhooks could not be taken away in Pipedrive, which does so after three days: {left}" if left else ""
+    words = (
+        f" Its webhooks could not be taken away in Pipedrive, which does so after three days: {left}" if left else ""
+    )
     return done("/", f"{connector.name} is removed.{words}")
 
 
