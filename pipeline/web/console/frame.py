@@ -145,7 +145,9 @@ def took(value: float | timedelta | None) -> str:
 def mark(state: str | None, words: str | None = None) -> Markup:
     """A state by shape, word and colour."""
     name = state or "none"
-    return Markup('<span class="state {}">{} {}</span>').format(name, MARKS.get(name, "○"), name if words is None else words)
+    return Markup('<span class="state {}">{} {}</span>').format(
+        name, MARKS.get(name, "○"), name if words is None else words
+    )
 
 
 def glyph(state: str) -> str:
