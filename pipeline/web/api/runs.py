@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Literal
 
 from flask import Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from db import audit
 from db import run as rows
@@ -20,6 +20,9 @@ from pipeline.web.api.door import Nay, Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, Shape, find
 from pipeline.web.console.guard import who
 
+FIRST = datetime(2010, 1, 1, tzinfo=UTC)
+"""Pipedrive is not older; a database takes fewer years and time zones than a text can name."""
+Since = Annotated[AwareDatetime, AfterValidator(lambda given: _in_utc(given))]
 HullId = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -61,7 +64,7 @@ class NewFetch(Asked):
 
     entity: Literal["person", "organization"]
     changed_only: Annotated[bool, Field(description="Tell Hull only of what differs from what it was told.")] = False
-    since: AwareDatetime | None = None
+    since: Since | None = None
 
 
 class NewSend(Asked):
@@ -81,9 +84,9 @@ class SentAnswer(BaseModel):
 
 def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/runs", list_runs, RunsAnswer)
-    operations.get("/connectors/<connector>/runs/<int:id>", show_run, RunShape)
+    operations.get("/connectors/<connector>/runs/<id>", show_run, RunShape)
     operations.post("/connectors/<connector>/runs", start_fetch, RunShape)
-    operations.post("/connectors/<connector>/runs/<int:id>/cancel", cancel_run, Done)
+    operations.post("/connectors/<connector>/runs/<id>/cancel", cancel_run, Done)
     operations.post("/connectors/<connector>/send", send, SentAnswer)
 
 
@@ -150,3 +153,9 @@ def _run(path: OfRow) -> Run:
     if run is None or run.connector_key != connector.key:
         raise missing("There is no such run of this connector.")
     return run
+
+
+def _in_utc(given: datetime) -> datetime:
+    if given < FIRST:
+        raise ValueError(f"nothing was changed before {FIRST:%Y}")
+    return given.astimezone(UTC)
