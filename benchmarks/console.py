@@ -122,25 +122,29 @@ def _copies(events_each: int) -> list[str]:
 
 
 def _event_copies(each: int, moved: str, mine: str) -> list[str]:
-    """One event in twenty is a skip, one in a hundred an error, one in ten outgoing."""
+    """One event in twenty is a skip, one in a hundred an error, one in ten outgoing; each tells of one attribute that changed.
+
+    Their ids follow their time, as in life.
+    """
     columns = "at, connector_key, event, entity, reason, pipedrive_id, run_id, batch_id, settings_version, cause, before, after"
+    days = DAYS / each
+    diff = "convert_to(json_build_object('pipedrive/name', '{} name of ' || d.moved)::text, 'UTF8')"
     return [
         f"""
         INSERT INTO sync_events ({columns})
-        SELECT now() - (({day} + random()) * interval '1 day'), t.connector_key,
-               CASE WHEN r.kind < 0.01 THEN replace(t.event, 'success', 'error') WHEN r.kind < 0.06 THEN
-                    replace(t.event, 'success', 'skip') WHEN r.kind < 0.16 THEN replace(t.event, 'incoming', 'outgoing')
-                    ELSE t.event END,
-               t.entity, CASE WHEN r.kind < 0.01 THEN 'wrong_type' WHEN r.kind < 0.06 THEN 'no_identity' END,
-               {moved}, t.run_id, t.batch_id, t.settings_version, t.cause, t.after, t.after
-          FROM sync_events t CROSS JOIN generate_series(0, :copies) AS n
-               CROSS JOIN LATERAL (SELECT random() + 0 * n AS kind) r
-         WHERE t.connector_key = :key AND {mine} AND t.event LIKE 'incoming.%.success'
-           AND (t.id + n) % {DAYS} = {day} % {DAYS}
-           AND t.id <= :last
-        """  # noqa: S608 - numbers of ours
-        for _ in range(each)
-        for day in range(DAYS)
+        SELECT d.at, d.connector_key,
+               CASE WHEN d.kind < 0.01 THEN replace(d.event, 'success', 'error') WHEN d.kind < 0.06 THEN
+                    replace(d.event, 'success', 'skip') WHEN d.kind < 0.16 THEN replace(d.event, 'incoming', 'outgoing')
+                    ELSE d.event END,
+               d.entity, CASE WHEN d.kind < 0.01 THEN 'wrong_type' WHEN d.kind < 0.06 THEN 'no_identity' END,
+               d.moved, d.run_id, d.batch_id, d.settings_version, d.cause, {diff.format("old")}, {diff.format("new")}
+          FROM (SELECT t.*, {moved} AS moved, random() AS kind,
+                       now() - ({days * (each - turn - 1)} + random() * {days}) * interval '1 day' AS moment
+                  FROM sync_events t CROSS JOIN generate_series(0, :copies) AS n
+                 WHERE t.connector_key = :key AND {mine} AND t.event LIKE 'incoming.%.success' AND t.id <= :last
+                 ORDER BY moment) d
+        """.replace("d.at,", "d.moment,")  # noqa: S608 - numbers of ours
+        for turn in range(each)
     ]
 
 
