@@ -122,5 +122,6 @@ def needs_domain_field(fields: Fields) -> bool:
 
 def sandbox_file() -> str:
     """Where the credentials of this machine's sandbox are to be found; empty where there is none."""
-    path = settings().data_dir / SANDBOX_FILE
-    return str(path) if path.is_file() else ""
+    chosen = settings()
+    path = chosen.data_dir / SANDBOX_FILE
+    return str(path) if chosen.pipedrive_api_url and path.is_file() else ""

@@ -86,10 +86,13 @@ def free_port() -> int:
     raise OSError("no free port was found")
 
 
-def facing_sandbox(chosen: Settings, sandbox: SandboxPlace) -> Settings:
-    """The settings of processes that talk to the sandbox instead of the real systems."""
+def facing_sandbox(chosen: Settings, sandbox: SandboxPlace, announced: Mapping[str, str]) -> Settings:
+    """The settings of processes that talk to the sandbox instead of the real systems, its app for OAuth included."""
     return replace(
         chosen,
+        pipedrive_client_id=announced["oauth_client_id"],
+        pipedrive_client_secret=announced["oauth_client_secret"],
+        pipedrive_oauth_url=sandbox.pipedrive_url,
         pipedrive_api_url=sandbox.pipedrive_url,
         hull_protocol="http",
         hull_firehose_url=f"{sandbox.hull_url}/",
@@ -137,10 +140,10 @@ def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
         "PUBLIC_URL": chosen.public_url,
         "PORT": str(chosen.port),
         "FLOWER_PORT": str(chosen.flower_port),
-        "PIPEDRIVE_API_URL": chosen.pipedrive_api_url,
-        "PIPEDRIVE_OAUTH_URL": chosen.pipedrive_oauth_url,
         "PIPEDRIVE_CLIENT_ID": chosen.pipedrive_client_id,
         "PIPEDRIVE_CLIENT_SECRET": chosen.pipedrive_client_secret,
+        "PIPEDRIVE_OAUTH_URL": chosen.pipedrive_oauth_url,
+        "PIPEDRIVE_API_URL": chosen.pipedrive_api_url,
         "HULL_PROTOCOL": chosen.hull_protocol,
         "HULL_FIREHOSE_URL": chosen.hull_firehose_url,
         "HULL_ORGANIZATIONS": ",".join(chosen.hull_organizations),
@@ -151,34 +154,26 @@ def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
     return {**told, **from_files, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ROOT_IS_FINE, **more}
 
 
-def with_sandbox_app(chosen: Settings, sandbox: Mapping[str, str]) -> Settings:
-    """The same, with the app that the sandbox's OAuth server knows: connecting works as it does with Pipedrive."""
-    return replace(
-        chosen,
-        pipedrive_oauth_url=sandbox["pipedrive_url"],
-        pipedrive_client_id=sandbox["oauth_client_id"],
-        pipedrive_client_secret=sandbox["oauth_client_secret"],
-    )
-
-
-def keep_sandbox(data_dir: Path, sandbox: Mapping[str, str]) -> Path:
-    """Where whoever may read the data finds the sandbox's credentials, to connect to it by hand."""
-    path = data_dir / SANDBOX_FILE
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(dict(sandbox), file, indent=2)
-    return path
-
-
 def flower_login(data_dir: Path) -> tuple[Path, str]:
     """(file, `user:password`): Flower can stop workers, so it is never open; the password is made once."""
     path = data_dir / "flower.login"
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"operator:{secrets.token_urlsafe(18)}\n")
+        _write_secret(path, f"operator:{secrets.token_urlsafe(18)}\n")
     return path, path.read_text().strip()
+
+
+def keep_sandbox_credentials(data_dir: Path, announced: Mapping[str, str]) -> Path:
+    """A file for people who want to add a connector to the sandbox themselves."""
+    path = data_dir / SANDBOX_FILE
+    path.unlink(missing_ok=True)
+    _write_secret(path, json.dumps(dict(announced), indent=2) + "\n")
+    return path
+
+
+def _write_secret(path: Path, words: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(words)
 
 
 def _worker(name: str, queues: str, command: list[str], env: dict[str, str | None], *, niceness: int) -> Program:
