@@ -73,8 +73,9 @@ def _incoming(row: AttributeMapping, catalog: FieldCatalog, record: Mapping[str,
         return Conversion(state=NOTHING, before=before, words="empty: Hull keeps what it has")
     beside = {key: value for key, value in read.attributes.items() if key not in (name, ID_ATTRIBUTE)}
     after = read.attributes[name]
-    words = "empty: cleared in Hull, if we filled it" if after is None else ""
-    return Conversion(state=CHANGES, before=before, after=after, beside=beside or None, words=words)
+    if after is None:
+        return Conversion(state=NOTHING, before=before, words="empty: cleared in Hull, if we filled it")
+    return Conversion(state=CHANGES, before=readable(before), after=after, beside=beside or None)
 
 
 def _outgoing(
@@ -95,10 +96,10 @@ def _outgoing(
         return _problem(before, problem.reason, problem.detail)
     source = find_source(row.service, catalog)
     written = value_in(write.fields, source, absent=ABSENT)
-    held = by_label(value_in(record or {}, source), source)
+    held = readable(by_label(value_in(record or {}, source), source))
     if written is not ABSENT:
         words = "cleared in Pipedrive" if written in (None, []) else ""
-        return Conversion(state=CHANGES, before=before, after=by_label(written, source), words=words)
+        return Conversion(state=CHANGES, before=before, after=readable(by_label(written, source)), words=words)
     if before is None:
         return Conversion(state=NOTHING, before=None, after=held, words="Hull has no value: left alone")
     return Conversion(state=SAME, before=before, after=held, words="Pipedrive has it already")
@@ -112,6 +113,15 @@ def value_in(record: Mapping[str, Any], source: FieldSource | None, *, absent: A
     place = (custom if isinstance(custom, Mapping) else {}) if source.is_custom else record
     value = place.get(source.key, absent)
     return value.get(source.part, absent) if source.part and isinstance(value, Mapping) else value
+
+
+def readable(value: Any) -> Any:
+    """Lists of e-mails and phones as the addresses alone, amounts and ranges as their parts in a row."""
+    if isinstance(value, list) and value and all(isinstance(each, dict) and "value" in each for each in value):
+        return ", ".join(str(each["value"]) for each in value)
+    if isinstance(value, dict) and "value" in value:
+        return " ".join(str(each) for each in value.values() if each is not None)
+    return value
 
 
 def by_label(value: Any, source: FieldSource | None) -> Any:

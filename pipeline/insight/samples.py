@@ -21,7 +21,8 @@ class Sample:
     """A record as both sides last showed it.
 
     record  of Pipedrive; None if it was never read
-    report  of Hull, with its Account below `account`; None if Hull never told of it
+    report  of Hull, with its Account below `account`; None if nothing is known of it
+    is_as_told  Hull has not reported it: the report is made of what we told Hull last
     """
 
     entity: Entity
@@ -30,6 +31,7 @@ class Sample:
     name: str
     record: Mapping[str, Any] | None
     report: Mapping[str, Any] | None
+    is_as_told: bool = False
 
 
 def find_sample(
@@ -43,12 +45,20 @@ def find_sample(
         found = _mapping(session, connector_key, entity, wanted[:LONGEST_ID])
         return _read(session, connector_key, entity, found) if found else None
     lately = sync_event.changed_lately(session, connector_key, entity)
+    best: Sample | None = None
     for record_id in (str(lately) if lately else None, _any(session, connector_key, entity, direction)):
         found = _mapping(session, connector_key, entity, record_id) if record_id else None
         sample = _read(session, connector_key, entity, found) if found else None
-        if sample and (sample.record if direction is Direction.INCOMING else sample.report) is not None:
+        if sample and _says_something(sample, direction):
             return sample
-    return None
+        best = best or sample
+    return best
+
+
+def _says_something(sample: Sample, direction: Direction) -> bool:
+    if direction is Direction.INCOMING:
+        return sample.record is not None
+    return sample.report is not None and not sample.is_as_told
 
 
 def _any(session: Session, connector_key: int, entity: Entity, direction: Direction) -> str | None:
@@ -69,6 +79,9 @@ def _read(session: Session, connector_key: int, entity: Entity, mapping: IdMappi
     report = message.get(entity.hull) if message else None
     if isinstance(report, dict) and entity is Entity.PERSON:
         report = {**report, "account": message.get("account") or {}} if message else report
+    is_as_told = not isinstance(report, dict) and mapping.delivered is not None
+    if is_as_told:
+        report = read_lenient(mapping.delivered or b"{}")
     return Sample(
         entity=entity,
         pipedrive_id=mapping.pipedrive_id,
@@ -76,6 +89,7 @@ def _read(session: Session, connector_key: int, entity: Entity, mapping: IdMappi
         name=_name(record, report),
         record=record,
         report=report if isinstance(report, dict) else None,
+        is_as_told=is_as_told,
     )
 
 

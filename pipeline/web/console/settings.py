@@ -20,6 +20,7 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
 from pipeline.insight import settings_editing as editing
+from pipeline.insight import settings_text
 from pipeline.insight.hull_segments import ask_segments
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
 from pipeline.insight.settings_words import TITLES
@@ -149,7 +150,7 @@ def rebase(connector: Connector) -> Response:
 def show_json(connector: Connector) -> Response:
     with transaction() as session:
         now = connectors.settings_in_force(session, connector.key)
-    text = json.dumps(effective(now.document), ensure_ascii=False, indent=2)
+    text = settings_text.pretty(settings_text.effective(now.document))
     return page("settings_json.html", connector=connector, tab="settings", text=text, base=now.version, mistakes=())
 
 
@@ -220,7 +221,7 @@ def _mistaken(
     """Beside the rows where all mistakes belong to this page, else in the whole document."""
     mine = section is not None and all(each.setting in section.settings for each in mistakes)
     if section is None or not mine:
-        return _json_again(connector, json.dumps(values, ensure_ascii=False, indent=2), mistakes, base)
+        return _json_again(connector, settings_text.pretty(values), mistakes, base)
     whole = effective_or_typed(values)
     shown = {name: whole[name] for name in section.settings}
     return _page(connector, section, shown, base=base, mistakes=mistakes, status=400)
