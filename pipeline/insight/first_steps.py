@@ -15,6 +15,7 @@ from db.authorisation import connection_of
 from db.connector import Connector
 from db.run import Run
 from db.session import transaction
+from pipeline.domain.forecast import LIST_TOKENS
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
 from pipeline.insight import settings_editing as editing
@@ -39,7 +40,7 @@ class Progress:
 class Expected:
     """What a first fetch takes: before it nobody knows how many records there are, so for `page_limit` of them.
 
-    tokens_known  of a full fetch of what is known already; None before the first one
+    tokens_known  of the last full fetches that came to their end; None before the first one
     left_today    tokens that fetches may still spend today; None without limit
     """
 
@@ -70,11 +71,8 @@ def progress_of(session: Session, connector: Connector) -> Progress:
 
 def full_runs(session: Session, connector_key: int) -> list[Run]:
     """The newest full fetch of each entity."""
-    newest: dict[str, Run] = {}
-    for run in run_rows.latest_runs(session, connector_key):
-        if run.kind == "full":
-            newest.setdefault(run.entity, run)
-    return list(newest.values())
+    newest = (run_rows.latest_full_run(session, connector_key, entity) for entity in Entity)
+    return [run for run in newest if run is not None]
 
 
 def decide(connector: Connector, values: dict[str, Any], *, author: str) -> int:
@@ -102,16 +100,15 @@ def start_fetches(connector: Connector, entities: Sequence[Entity], *, by: str) 
 
 
 def expected(session: Session, connector_key: int) -> Expected:
-    """What is known of the cost before it begins."""
-    day = spending.standing(session, connector_key)
-    costs = {entity: spending.cost_of(session, connector_key, entity) for entity in Entity}
-    known = {entity: cost for entity, cost in costs.items() if cost}
-    paces = [cost.pages * spending.pace_of(session, connector_key, entity) for entity, cost in known.items()]
+    """What is known of the cost before it begins: what the last one took. Counting millions would take longer than a page may."""
+    last = [run_rows.latest_full_run(session, connector_key, entity, state="done") for entity in Entity]
+    known = [run for run in last if run is not None]
+    took = [(run.finished_at - run.started_at).total_seconds() for run in known if run.finished_at]
     return Expected(
         page_limit=settings().page_limit,
-        tokens_known=sum(cost.tokens for cost in known.values()) if known else None,
-        seconds_known=sum(paces) if known else None,
-        left_today=day.left_for_fetches,
+        tokens_known=sum(run.pages for run in known) * LIST_TOKENS if known else None,
+        seconds_known=max(took) if took else None,
+        left_today=spending.standing(session, connector_key).left_for_fetches,
     )
 
 

@@ -16,13 +16,16 @@ from sqlalchemy.orm import Session
 
 from db import audit, id_mapping
 from db import connector as connectors
+from db import run as run_rows
 from db.connector import Connector, SettingsVersion
 from db.session import transaction
+from pipeline.domain.forecast import fetch_cost
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import AttributeMapping, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.insight.fields import fields_of
 from pipeline.insight.settings_words import Catalogs, SettingChange, difference
-from pipeline.tasks import backfill, spending
+from pipeline.settings import settings
+from pipeline.tasks import backfill
 from pipeline.tasks.hull_settings import merged
 from pipeline.tasks.settings_change import find_mistakes, find_unknown, put_in_force, tell_hull
 
@@ -184,10 +187,11 @@ def consequences(
         Consequence(
             entity=each.entity,
             kind=each.kind,
-            records=id_mapping.count_known(session, connector_key, each.entity),
-            tokens=_tokens(session, connector_key, each),
+            records=records,
+            tokens=fetch_cost(records, settings().page_limit).tokens if each.kind == "full" else 0,
         )
         for each in backfill.called_for(session, connector_key, before, after)
+        for records in [_about(session, connector_key, each.entity)]
     )
 
 
@@ -229,6 +233,9 @@ def _require_base(session: Session, connector_key: int, base: int) -> SettingsVe
     return now
 
 
-def _tokens(session: Session, connector_key: int, called: backfill.Called) -> int:
-    cost = spending.cost_of(session, connector_key, called.entity) if called.kind == "full" else None
-    return cost.tokens if cost else 0
+def _about(session: Session, connector_key: int, entity: Entity) -> int:
+    """About how many records there are: as many as the last full fetch found, which costs less than counting millions."""
+    run = run_rows.latest_full_run(session, connector_key, entity, state="done")
+    if run is None:
+        return id_mapping.count_known(session, connector_key, entity)
+    return run.new + run.changed + run.same + run.skipped
