@@ -29,6 +29,8 @@ class SyncEvent(Base):
 
     before, after  JSON of the mapped attributes that differ; `before` is null for a record seen for the first time
     cause          `fetch`, `webhook`, `notification`, `replay`, ...
+    delivery_id    the webhook or notification that told of the record, where one did
+    exchange       JSON of the call by which an outgoing write was made: method, path, status, tokens, duration_ms
     """
 
     __tablename__ = "sync_events"
@@ -61,6 +63,8 @@ class SyncEvent(Base):
     cause: Mapped[str]
     before: Mapped[bytes | None] = mapped_column(LargeBinary)
     after: Mapped[bytes | None] = mapped_column(LargeBinary)
+    delivery_id: Mapped[int | None]
+    exchange: Mapped[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,8 @@ class NewEvent:
     settings_version: int | None = None
     before: bytes | None = None
     after: bytes | None = None
+    delivery_id: int | None = None
+    exchange: str | None = None
 
 
 def log_events(session: Session, events: Sequence[NewEvent]) -> None:
