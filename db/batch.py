@@ -130,9 +130,9 @@ _HOLD = Statement("SELECT id FROM batches WHERE id = :id AND lease_token = :toke
 
 _READY = "state = 'ready', attempts = 0, lease_token = NULL, lease_until = NULL, due_at = now(), enqueued_at = now()"
 
-_STAGE_PAGE = (
-    f"UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, asked = :asked, {_READY} WHERE id = :id"  # noqa: S608
-)
+_STAGE_PAGE = f"""
+    UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, asked = :asked, {_READY}
+     WHERE id = :id"""  # noqa: S608 - put together from constants
 _TO_TRANSFORM = Statement(_NOT_DURABLE + _STAGE_PAGE)
 _FILL_READ_BACK = Statement(_STAGE_PAGE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -16,9 +16,11 @@ from sqlalchemy import (
     LargeBinary,
     SmallInteger,
     UniqueConstraint,
+    and_,
     case,
     exists,
     func,
+    or_,
     select,
     text,
 )
@@ -199,6 +201,13 @@ def claim_changes(
 def changes_of(session: Session, batch_id: int) -> list[Change]:
     """The changes a batch carries."""
     return list(session.scalars(select(Change).filter_by(batch_id=batch_id).order_by(Change.id)))
+
+
+def waiting_changes(session: Session, connector_key: int, entity: str, names: Mapping[str, str]) -> list[Change]:
+    """The changes of one record that are on their way; `names` are direction → what the record is called there."""
+    mine = select(Change).filter_by(connector_key=connector_key, entity=entity)
+    either = [and_(Change.direction == direction, Change.record_id == name) for direction, name in names.items()]
+    return list(session.scalars(mine.where(or_(*either)).order_by(Change.id))) if either else []
 
 
 def cause_of(session: Session, batch_id: int) -> str | None:

@@ -65,9 +65,7 @@ class EventFilter:
         return [".".join(parts) for parts in product(directions, subjects, outcomes)]
 
 
-SUCCESSES: Final = frozenset(
-    f"{Direction.INCOMING}.{each.hull}.{Outcome.SUCCESS}" for each in Entity
-)
+SUCCESSES: Final = frozenset(f"{Direction.INCOMING}.{each.hull}.{Outcome.SUCCESS}" for each in Entity)
 """The events that are nearly all of them."""
 
 
@@ -128,7 +126,7 @@ def neighbours(session: Session, event: SyncEvent, limit: int = 20) -> list[Sync
     return list(session.scalars(mine.order_by(SyncEvent.id).limit(limit)))
 
 
-def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select[tuple[SyncEvent]]:
+def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select[SyncEvent]:
     query = select(SyncEvent).where(SyncEvent.connector_key == connector_key)
     exact = {"reason": wanted.reason, "cause": wanted.cause, "run_id": wanted.run_id, "batch_id": wanted.batch_id}
     query = query.filter_by(**{name: value for name, value in exact.items() if value is not None})
@@ -169,5 +167,3 @@ def _times(session: Session, wanted: EventFilter) -> tuple[datetime | None, date
         since = begins if since is None else max(since, begins)
         until = ends if until is None else min(until, ends or until)
     return since, until
-
-

@@ -87,7 +87,7 @@ def events_of_batch(session: Session, whose: Whose, batch_id: int, limit: int = 
     return _together(session, asked, newest_first=False, limit=limit)
 
 
-def _own(whose: Whose) -> list[Select[tuple[SyncEvent]]]:
+def _own(whose: Whose) -> list[Select[SyncEvent]]:
     """One question for each index."""
     scope = select(SyncEvent).where(SyncEvent.connector_key == whose.connector_key)
     asked = []
@@ -101,8 +101,8 @@ def _own(whose: Whose) -> list[Select[tuple[SyncEvent]]]:
 
 
 def _narrowed(
-    query: Select[tuple[SyncEvent]], before_id: int | None, until: datetime | None, touching: Touching | None
-) -> Select[tuple[SyncEvent]]:
+    query: Select[SyncEvent], before_id: int | None, until: datetime | None, touching: Touching | None
+) -> Select[SyncEvent]:
     if before_id is not None:
         query = query.where(SyncEvent.id < before_id)
     if until is not None:
@@ -126,7 +126,7 @@ def _holds(needle: bytes) -> ColumnElement[bool]:
 
 
 def _together(
-    session: Session, asked: Sequence[Select[tuple[SyncEvent]]], *, newest_first: bool, limit: int
+    session: Session, asked: Sequence[Select[SyncEvent]], *, newest_first: bool, limit: int
 ) -> list[SyncEvent]:
     if not asked:
         return []

@@ -96,6 +96,6 @@ def known_by(session: Session, connector_key: int, entity: str, pipedrive_id: in
     """By what a record is known: what it holds first."""
     scope = {"connector_key": connector_key, "entity": entity, "pipedrive_id": pipedrive_id}
     held = session.scalars(select(ClaimHolder).filter_by(**scope).limit(MOST))
-    found = [KnownBy(row.claim, row.value, True, row.wanted_by) for row in held]
+    found = [KnownBy(row.claim, row.value, holds=True, wanted_by=row.wanted_by) for row in held]
     others = session.scalars(select(KnownAs).filter_by(**scope).limit(MOST))
-    return found + [KnownBy(row.claim, row.value, False, None) for row in others]
+    return found + [KnownBy(row.claim, row.value, holds=False, wanted_by=None) for row in others]

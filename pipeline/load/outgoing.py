@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from pipeline.clients.pipedrive import PipedriveClient
-from pipeline.clients.wire import Exchange
+from pipeline.clients.wire import Exchange as Exchange  # noqa: PLC0414 - for `tasks`
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
@@ -99,9 +99,7 @@ def _note(done: Sending, one: Wanted, outcome: Sent | PipelineError | None) -> N
 class _Writer:
     """Writes records of one handful; once one has met a trouble that is not its own, the others are left alone."""
 
-    def __init__(
-        self, pipedrive: PipedriveClient, entity: Entity, last_call: Callable[[], Exchange | None]
-    ) -> None:
+    def __init__(self, pipedrive: PipedriveClient, entity: Entity, last_call: Callable[[], Exchange | None]) -> None:
         self._pipedrive = pipedrive
         self._entity = entity
         self._last_call = last_call

@@ -6,6 +6,8 @@ none of the new ones, so that it is written as before.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -15,7 +17,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-COLUMNS: tuple[tuple[str, str, sa.types.TypeEngine[object]], ...] = (
+COLUMNS: tuple[tuple[str, str, sa.types.TypeEngine[Any]], ...] = (
     ("sync_events", "delivery_id", sa.BigInteger()),
     ("sync_events", "exchange", sa.Text()),
     ("changes", "delivery_id", sa.BigInteger()),
