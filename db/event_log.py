@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, select, text
+from sqlalchemy import ColumnElement, Select, and_, or_, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -38,8 +38,8 @@ class TooMuch(Exception):
 class EventFilter:
     """Which events are meant; what is None does not matter.
 
-    event    a name, with * for anything
-    record   a Pipedrive id or a Hull id
+    event         a name, with * for anything
+    pipedrive_id  and `hull_id` are of one record: what happened before the two were joined stands under its Hull id alone
     """
 
     direction: str | None = None
@@ -48,7 +48,8 @@ class EventFilter:
     event: str | None = None
     reason: str | None = None
     cause: str | None = None
-    record: str | None = None
+    pipedrive_id: int | None = None
+    hull_id: str | None = None
     run_id: int | None = None
     batch_id: int | None = None
     since: datetime | None = None
@@ -91,14 +92,14 @@ def page_of_events(
 
 
 @contextmanager
-def bounded(slowest_ms: int = SLOWEST_MS) -> Iterator[Session]:
-    """A transaction in which no question may take longer.
+def bounded(slowest_ms: int | None = None) -> Iterator[Session]:
+    """A transaction in which no question may take longer, SLOWEST_MS unless told otherwise.
 
     Raises: TooMuch when one does.
     """
     try:
         with transaction() as session:
-            session.execute(text(f"SET LOCAL statement_timeout = {slowest_ms:d}"))
+            session.execute(text(f"SET LOCAL statement_timeout = {slowest_ms or SLOWEST_MS:d}"))
             yield session
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == _CANCELED:
@@ -139,18 +140,23 @@ def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select
             query = query.where(text(NOTABLE))
     if wanted.event is not None:
         query = query.where(SyncEvent.event.like(wanted.event.replace("*", "%")))
-    if wanted.record is not None:
-        query = query.where(_is_about(wanted.record))
+    if wanted.pipedrive_id is not None or wanted.hull_id is not None:
+        query = query.where(_is_about(wanted))
     since, until = _times(session, wanted)
     if since is not None:
         query = query.where(SyncEvent.at >= since)
     return query if until is None else query.where(SyncEvent.at < until)
 
 
-def _is_about(record: str) -> ColumnElement[bool]:
-    if record.isascii() and record.isdigit() and len(record) <= 18:
-        return SyncEvent.pipedrive_id == int(record)
-    return SyncEvent.hull_id == record
+def _is_about(wanted: EventFilter) -> ColumnElement[bool]:
+    """In the words of the two indexes that find one record."""
+    either = []
+    if wanted.pipedrive_id is not None:
+        either.append(SyncEvent.pipedrive_id == wanted.pipedrive_id)
+    if wanted.hull_id is not None:
+        alone = and_(SyncEvent.pipedrive_id.is_(None), SyncEvent.hull_id.is_not(None))
+        either.append(and_(alone, SyncEvent.hull_id == wanted.hull_id))
+    return and_(SyncEvent.entity.in_([wanted.entity] if wanted.entity else list(Entity)), or_(*either))
 
 
 def _times(session: Session, wanted: EventFilter) -> tuple[datetime | None, datetime | None]:

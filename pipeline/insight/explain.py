@@ -127,7 +127,7 @@ def _values(
 
 
 def _before(later: SyncEvent, field: MappedField) -> tuple[Any, Any, Any]:
-    """What stood there before the first event that touched the field. What a write found in Pipedrive, Hull need not have heard of."""
+    """What stood there before the first event that touched the field. What a write found, Hull need not have heard of."""
     found = said_in(later, field, later.before)
     value = None if found is ABSENT else found
     if later.event.startswith(Direction.OUTGOING):

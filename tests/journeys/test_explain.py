@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -13,10 +12,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import Owner
 from pipeline.insight.explain import Explanation, explain
 from pipeline.insight.record import find_whose
-from tests.deliveries import deliver, listen
 from tests.journeys.both_ways import BothWays, Place, both_ways
-from tests.journeys.people import age, fill
-from tests.journeys.told_by_hull import ANN, code, know_everything, person, say, user
 from tests.logs import written
 from tests.world import World
 
