@@ -40,6 +40,7 @@ class EventFilter:
 
     event         a name, with * for anything
     pipedrive_id  and `hull_id` are of one record: what happened before the two were joined stands under its Hull id alone
+    forebears     (entity, Pipedrive id) of what was merged into it
     """
 
     direction: str | None = None
@@ -50,6 +51,7 @@ class EventFilter:
     cause: str | None = None
     pipedrive_id: int | None = None
     hull_id: str | None = None
+    forebears: tuple[tuple[str, int], ...] = ()
     run_id: int | None = None
     batch_id: int | None = None
     since: datetime | None = None
@@ -110,6 +112,11 @@ def bounded(slowest_ms: int | None = None) -> Iterator[Session]:
 _CANCELED: Final = "57014"
 
 
+def newest_id(session: Session) -> int:
+    """The id of the last event of all, 0 before the first."""
+    return session.scalar(select(SyncEvent.id).order_by(SyncEvent.id.desc()).limit(1)) or 0
+
+
 def find_event(session: Session, connector_key: int, event_id: int) -> SyncEvent | None:
     """One event of a connector."""
     return session.scalar(select(SyncEvent).filter_by(connector_key=connector_key, id=event_id).limit(1))
@@ -156,7 +163,9 @@ def _is_about(wanted: EventFilter) -> ColumnElement[bool]:
     if wanted.hull_id is not None:
         alone = and_(SyncEvent.pipedrive_id.is_(None), SyncEvent.hull_id.is_not(None))
         either.append(and_(alone, SyncEvent.hull_id == wanted.hull_id))
-    return and_(SyncEvent.entity.in_([wanted.entity] if wanted.entity else list(Entity)), or_(*either))
+    merged = [and_(SyncEvent.entity == entity, SyncEvent.pipedrive_id == each) for entity, each in wanted.forebears]
+    mine = and_(SyncEvent.entity.in_([wanted.entity] if wanted.entity else list(Entity)), or_(*either))
+    return or_(mine, *merged)
 
 
 def _times(session: Session, wanted: EventFilter) -> tuple[datetime | None, datetime | None]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from db import event_log
+from db.departure import forebears
 from db.event_log import EventFilter
 from db.event_log import TooMuch as TooMuch  # noqa: PLC0414 - for those who ask
 from db.sync_event import SyncEvent
@@ -74,8 +75,11 @@ def about(session: Session, connector_key: int, wanted: EventFilter, record: str
         text = record.strip()
         is_number = text.isascii() and text.isdigit() and len(text) <= 18
         return replace(wanted, pipedrive_id=int(text)) if is_number else replace(wanted, hull_id=text)
-    entity = found[0].entity if len({each.entity for each in found}) == 1 else wanted.entity
-    return replace(wanted, entity=entity, pipedrive_id=found[0].pipedrive_id, hull_id=found[0].hull_id)
+    first = found[0]
+    entity = first.entity if len({each.entity for each in found}) == 1 else wanted.entity
+    merged = forebears(session, connector_key, first.pipedrive_id) if first.pipedrive_id is not None else []
+    mine = tuple(each for each in merged if entity in (None, each[0]))
+    return replace(wanted, entity=entity, pipedrive_id=first.pipedrive_id, hull_id=first.hull_id, forebears=mine)
 
 
 def export_csv(connector_key: int, wanted: EventFilter, before_id: int | None = None) -> Iterator[str]:
