@@ -102,6 +102,7 @@ def _show_record(record: Record) -> None:
             "last_event": row.last.id if row.last else None,
             "last_change": row.last.at if row.last else None,
             "refused": row.is_refused,
+            "heard": row.is_heard,
         }
         for row in record.fields
     ]
@@ -128,7 +129,7 @@ def _print_record(record: Record, rows: list[dict[str, Any]]) -> None:
         "",
         columns,
         [
-            (row["field"], short(row["pipedrive"], 40), row["direction"], short(row["hull"], 40), row["attribute"],
+            (row["field"], short(row["pipedrive"], 40), row["direction"], short(row["hull"], 40) if row["heard"] else "not heard yet", row["attribute"],
              row["last_change"])
             for row in rows
         ],

@@ -89,17 +89,21 @@ def _snapshot(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldRow:
-    """One mapped field, side by side, and the last event that touched it."""
+    """One mapped field, side by side, and the last event that touched it.
+
+    is_heard  whether Hull's side is known: of what only goes out, Hull must have reported the record first
+    """
 
     field: MappedField
     pipedrive: Any
     hull: Any
     last: Event | None
     is_refused: bool
+    is_heard: bool = True
 
     @property
     def differs(self) -> bool:
-        return bool(self.pipedrive != self.hull)
+        return self.is_heard and bool(self.pipedrive != self.hull)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +229,7 @@ def _rows(plan: Plan, sides: Sides, recent: Sequence[SyncEvent]) -> tuple[FieldR
                 hull=sides.in_hull(field),
                 last=described(shown) if (shown := refused if is_refused else last) is not None else None,
                 is_refused=is_refused,
+                is_heard=field.incoming or sides.report is not None,
             )
         )
     return tuple(rows)
