@@ -125,16 +125,13 @@ def _print_record(record: Record, rows: list[dict[str, Any]]) -> None:
     say(f"{whose.entity.capitalize()} {whose.pipedrive_id or '-'} ↔ Hull {whose.hull_id or 'id not known yet'}")
     say(f"  {standing.sentence_of(record)} {record.matched}")
     columns = ("field", "pipedrive", "", "hull", "attribute", "last change (UTC)")
-    table(
-        "",
-        columns,
-        [
-            (row["field"], short(row["pipedrive"], 40), row["direction"], short(row["hull"], 40) if row["heard"] else "not heard yet", row["attribute"],
-             row["last_change"])
-            for row in rows
-        ],
-    )  # fmt: skip
+    table("", columns, [_line(row) for row in rows])
     say("Why is one as it is? Ask again with --field ATTRIBUTE")
+
+
+def _line(row: dict[str, Any]) -> tuple[Any, ...]:
+    hull = short(row["hull"], 40) if row["heard"] else "not heard yet"
+    return row["field"], short(row["pipedrive"], 40), row["direction"], hull, row["attribute"], row["last_change"]
 
 
 def _document(told: Explanation) -> Explanation:

@@ -23,7 +23,7 @@ from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import describe
 from pipeline.insight import links
-from pipeline.insight.events import ValueChange
+from pipeline.insight.events import ValueChange, values_of
 from pipeline.insight.links import Step
 from pipeline.insight.mapped import ABSENT, MappedField, find_field, mapped_fields, said_in, value_in
 from pipeline.insight.record import Sides, read_sides
@@ -165,10 +165,16 @@ def _sent(
 
 
 def _change(row: SyncEvent, field: MappedField) -> ValueChange | None:
-    after = said_in(row, field, row.after)
+    """What the event did to the field, or, of a write, to the field that comes to Hull as this attribute."""
+    said = (
+        field.written
+        if row.event.startswith(Direction.OUTGOING)
+        else lambda values: values.get(field.attribute, ABSENT)
+    )
+    after = said(values_of(row.after))
     if after is ABSENT:
         return None
-    before = said_in(row, field, row.before)
+    before = said(values_of(row.before))
     label = field.label if row.event.startswith(Direction.OUTGOING) else field.attribute
     return ValueChange(
         name=field.name,

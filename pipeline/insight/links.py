@@ -18,7 +18,7 @@ from db.record_search import known_by
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.insight.events import ValueChange, values_of
-from pipeline.insight.mapped import ABSENT, MappedField
+from pipeline.insight.mapped import ID_ATTRIBUTE, MappedField
 from pipeline.transform.hull_reports import attribute_name
 
 READ_BACK: Final = "read_back"
@@ -109,12 +109,15 @@ def rule(session: Session, row: SyncEvent, field: MappedField, direction: Direct
     version = rows.settings_at(session, row.connector_key, row.settings_version, row.at)
     found = _row_of(version.document if version else {}, row.entity, field, direction)
     side = "incoming" if direction is Direction.INCOMING else "outgoing"
-    sentence = (
-        f"The {side} row {field.attribute} {'←' if direction is Direction.INCOMING else '→'} {field.label or field.code} "
-        "of the settings in force said to carry it over."
-        if found
-        else "It is said with every record, or no row for it is left in the settings of then."
-    )
+    if found:
+        arrow = "←" if direction is Direction.INCOMING else "→"
+        sentence = f"The {side} row {found.get('hull')} {arrow} {field.label or field.code} said to carry it over."
+    elif field.attribute == ID_ATTRIBUTE:
+        sentence = "The id is said with every record, whatever is mapped."
+    else:
+        sentence = (
+            "No row of the settings of then names it: it identifies the record, or went along with another field."
+        )
     facts = [
         Fact(name="Field", value=f"{field.label} ({field.code})" if field.label else field.code),
         Fact(name="When empty", value=(found or {}).get("on_null", "clear") if found else None),
@@ -138,6 +141,8 @@ def _row_of(
     table = document.get(f"{direction}_{Entity(entity).hull}_attributes") or []
     mine = [row for row in table if isinstance(row, dict)]
     exact = [row for row in mine if attribute_name(str(row.get("hull"))) == field.attribute]
+    if direction is Direction.OUTGOING:  # also the row that writes a field which comes back as this attribute
+        exact += [row for row in mine if row.get("service") in (field.code, field.key)]
     beside = [row for row in mine if field.attribute.startswith(f"{attribute_name(str(row.get('hull')))}_")]
     return next(iter([*exact, *beside]), None)
 
@@ -167,7 +172,7 @@ def identity(session: Session, whose: Whose, row: SyncEvent) -> Step:
         Fact(name="Pipedrive id", value=whose.pipedrive_id),
         Fact(name="Hull id", value=whose.hull_id),
         *(Fact(name=each.claim, value=each.value, is_value=True) for each in claims if each.holds),
-        Fact(name="Why it was sent", value=row.detail if row.event.startswith("outgoing") else None),
+        Fact(name="Why it was sent", value=_why_sent(row.detail) if row.event.startswith("outgoing") else None),
     ]
     return Step(
         kind="identity",
@@ -176,6 +181,21 @@ def identity(session: Session, whose: Whose, row: SyncEvent) -> Step:
         at=mapping.first_seen_at if mapping else None,
         facts=_there(facts),
     )
+
+
+TRIGGERS: Final[Mapping[str, str]] = {
+    "export": "it was sent by hand",
+    "entered_segment": "it entered a synchronised segment",
+    "account_linked": "it was linked to an Account",
+    "never_synced": "it is in a synchronised segment and was not known in Pipedrive",
+    "in_segment": "it is in a synchronised segment, and a mapped field differed",
+}
+
+
+def _why_sent(detail: str | None) -> str | None:
+    """Trigger and match, as an outgoing event tells them."""
+    parts = [TRIGGERS.get(part, part) for part in (detail or "").split("; ") if part]
+    return "; ".join(parts) or None
 
 
 def told_hull(session: Session, row: SyncEvent) -> Step:
@@ -232,15 +252,19 @@ def read_back_of(session: Session, whose: Whose, sent: SyncEvent, field: MappedF
     found = asked.events_of_batch(session, whose, batch.read_back_id)
     told = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
     if told is not None:
-        after, before = values_of(told.after), values_of(told.before)
-        mine = after.get(field.attribute, ABSENT)
-        change = ValueChange(
-            name=field.name, label=field.attribute, before=before.get(field.attribute), after=mine, is_first=False
-        )
-        return [read_back(told, None if mine is ABSENT else change)]
+        return [read_back(told, _came_back(told, field))]
     facts = (Fact(name="Batch", value=batch.read_back_id, ref=Ref("batch", batch.read_back_id)),)
     sentence = "Pipedrive's answer held nothing that Hull had not said itself, so Hull was told nothing."
     return [Step(kind="read_back", title="The read-back", sentence=sentence, at=sent.at, facts=facts)]
+
+
+def _came_back(told: SyncEvent, field: MappedField) -> ValueChange | None:
+    """The field, under whichever attribute it comes to Hull."""
+    after, before = values_of(told.after), values_of(told.before)
+    name = next((each for each in (field.attribute, *field.heard) if each in after), None)
+    if name is None:
+        return None
+    return ValueChange(name=field.name, label=name, before=before.get(name), after=after[name], is_first=False)
 
 
 def write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEvent | None:

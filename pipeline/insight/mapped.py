@@ -17,7 +17,7 @@ from pipeline.tasks.plans import Plan
 from pipeline.transform.field_sources import FieldSource, find_source
 from pipeline.transform.hull_reports import ABSENT as ABSENT  # noqa: PLC0414 - for those who ask
 from pipeline.transform.hull_reports import attribute_name, find_attribute
-from pipeline.transform.incoming import ID_ATTRIBUTE
+from pipeline.transform.incoming import ID_ATTRIBUTE as ID_ATTRIBUTE  # noqa: PLC0414 - as above
 from pipeline.transform.record_shapes import ALIASES
 from pipeline.transform.values import Reader, reader_for
 
@@ -33,6 +33,7 @@ class MappedField:
     code   as the settings name the field
     key    of the field in a record, below `custom_fields` for a custom one
     owner  who has the last word, of a field that goes out
+    heard  the attributes as which the field comes back to Hull
     """
 
     name: str
@@ -45,6 +46,7 @@ class MappedField:
     incoming: bool = False
     outgoing: bool = False
     owner: str | None = None
+    heard: tuple[str, ...] = ()
     reader: Reader | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -188,7 +190,14 @@ def _in_order(fields: Iterable[MappedField], plan: Plan) -> list[MappedField]:
 
 def _named(fields: list[MappedField]) -> tuple[MappedField, ...]:
     counts = [each.attribute for each in fields]
+    heard: dict[str, list[str]] = {}
+    for each in fields:
+        heard.setdefault(each.key, []).extend([each.attribute] if each.incoming else [])
     return tuple(
-        replace(each, name=f"{each.attribute}~{each.code}") if counts.count(each.attribute) > 1 else each
+        replace(
+            each,
+            name=f"{each.attribute}~{each.code}" if counts.count(each.attribute) > 1 else each.attribute,
+            heard=tuple(heard[each.key]),
+        )
         for each in fields
     )
