@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from db.batch import Batch
 from db.run import Run
 from db.session import transaction
-from db.sync_event import NOTABLE, SyncEvent
+from db.sync_event import NOTABLE, TOLD_WHY, SyncEvent
 from pipeline.domain.kinds import Direction, Entity, Outcome
 
 SLOWEST_MS: Final = 2_000
@@ -58,6 +58,12 @@ class EventFilter:
     until: datetime | None = None
 
     @property
+    def is_found_soon(self) -> bool:
+        """Whether an index, or the sheer number of such events, brings them soon; others are looked for in a time."""
+        is_bounded = self.since or self.run_id or self.batch_id or self.reason or self.pipedrive_id or self.hull_id
+        return bool(is_bounded) or not (self.cause or self.event)
+
+    @property
     def names(self) -> list[str] | None:
         """The event names it leaves over; None when it leaves all."""
         if not (self.direction or self.outcome or self.entity):
@@ -67,6 +73,9 @@ class EventFilter:
         outcomes = [self.outcome] if self.outcome else [*Outcome, "start", "progress"]
         return [".".join(parts) for parts in product(directions, subjects, outcomes)]
 
+
+_NO_REASON: Final = frozenset({Outcome.SUCCESS.value, "start", "progress"})
+"""What may end an event's name without a reason being told."""
 
 SUCCESSES: Final = frozenset(f"{Direction.INCOMING}.{each.hull}.{Outcome.SUCCESS}" for each in Entity)
 """The events that are nearly all of them."""
@@ -143,7 +152,9 @@ def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select
         query = query.where(SyncEvent.event.in_(names))
         if wanted.entity is not None:
             query = query.where(SyncEvent.entity == wanted.entity)
-        if not SUCCESSES.intersection(names):
+        if not any(name.endswith(tuple(_NO_REASON)) for name in names):
+            query = query.where(text(TOLD_WHY))
+        elif not SUCCESSES.intersection(names):
             query = query.where(text(NOTABLE))
     if wanted.event is not None:
         query = query.where(SyncEvent.event.like(wanted.event.replace("*", "%")))

@@ -22,6 +22,8 @@ DAYS_AHEAD = 7
 RETENTION_DAYS = 90
 NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
 """Few events are anything else, so these alone have an index of their own order."""
+TOLD_WHY = "reason IS NOT NULL"
+"""Skips, errors and whatever else needs a word: still fewer, found by their reason or their name."""
 
 
 class SyncEvent(Base):
@@ -38,6 +40,8 @@ class SyncEvent(Base):
         Index("ix_sync_events_record", "connector_key", "entity", "pipedrive_id"),
         Index("ix_sync_events_at", "at", postgresql_using="brin"),
         Index("ix_sync_events_notable", "connector_key", "id", postgresql_where=text(NOTABLE)),
+        Index("ix_sync_events_reason", "connector_key", "reason", "id", postgresql_where=text(TOLD_WHY)),
+        Index("ix_sync_events_outcome", "connector_key", "event", "id", postgresql_where=text(TOLD_WHY)),
         Index(
             "ix_sync_events_hull_alone",
             "connector_key",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -22,6 +22,8 @@ from pipeline.insight.mapped import ID_ATTRIBUTE, MappedField
 from pipeline.transform.hull_reports import attribute_name
 
 READ_BACK: Final = "read_back"
+BESIDE: Final = timedelta(minutes=10)
+"""A write and its read-back are no further apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,7 @@ def read_back_of(session: Session, whose: Whose, sent: SyncEvent, field: MappedF
     """The other half of a write: what came back of it."""
     batch = rows.batch_of(session, sent.batch_id)
     if batch is None or batch.read_back_id is None:
-        return []
+        return []  # past its retention: what came back has an event of its own
     found = asked.events_of_batch(session, whose, batch.read_back_id)
     told = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
     if told is not None:
@@ -268,14 +270,16 @@ def _came_back(told: SyncEvent, field: MappedField) -> ValueChange | None:
 
 
 def write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEvent | None:
-    """The write of which an incoming event is the read-back, as far as its batch is kept."""
+    """The write of which an incoming event is the read-back; once their batches are forgotten, the one just before it."""
     if row.cause != READ_BACK or row.batch_id is None:
         return None
-    for sent in asked.last_sent(session, whose, before_id=row.id):
+    earlier = asked.last_sent(session, whose, before_id=row.id)
+    for sent in earlier:
         batch = rows.batch_of(session, sent.batch_id)
         if batch is not None and batch.read_back_id == row.batch_id:
             return sent
-    return None
+    is_kept = rows.batch_of(session, row.batch_id) is not None
+    return next((sent for sent in earlier if not is_kept and row.at - sent.at < BESIDE), None)
 
 
 def call_words(call: Mapping[str, Any] | None) -> str | None:

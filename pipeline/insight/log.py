@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -25,6 +25,8 @@ from pipeline.insight.search import search
 from pipeline.tasks.plans import plan_for
 
 PAGE: Final = 100
+LOOKED_BACK: Final = timedelta(days=1)
+"""How far back is looked for what no index finds, unless the filter itself says how far."""
 EXPORTED: Final = 100_000
 """Events that one export takes along at most; the next begins where it ended, by `before`."""
 _AT_ONCE: Final = 1_000
@@ -39,10 +41,14 @@ FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Newest first; `more` is where the next page begins, None on the last one."""
+    """Newest first; `more` is where the next page begins, None on the last one.
+
+    since  how far back was looked, where that was not as far as there are events
+    """
 
     events: tuple[Event, ...]
     more: int | None
+    since: datetime | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -55,12 +61,14 @@ def read_log(connector_key: int, wanted: EventFilter, before_id: int | None = No
 
     Raises: TooMuch when the filter would look through more than may be waited for.
     """
+    since = None if wanted.is_found_soon else datetime.now(UTC) - LOOKED_BACK
+    looked_for = replace(wanted, since=since) if since else wanted
     with event_log.bounded() as session:
-        rows = event_log.page_of_events(session, connector_key, wanted, before_id=before_id, limit=limit + 1)
+        rows = event_log.page_of_events(session, connector_key, looked_for, before_id=before_id, limit=limit + 1)
     with event_log.bounded() as session:
         labels = all_labels(session, connector_key)
     more = rows[limit - 1].id if len(rows) > limit else None
-    return LogPage(events=tuple(described(row, labels) for row in rows[:limit]), more=more)
+    return LogPage(events=tuple(described(row, labels) for row in rows[:limit]), more=more, since=since)
 
 
 def all_labels(session: Session, connector_key: int) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What led to an event: the delivery that told of a record, the exchanges of a batch and of a write
 
 Expand only: every column may be null, and the version before neither reads nor writes them. An event of a fetched page names
-none of the new ones, so that it is written as before.
+none of the new ones, so that it is written as before. The indexes are of events that have a reason, which are few.
 """
 
 from __future__ import annotations
@@ -25,13 +25,20 @@ COLUMNS: tuple[tuple[str, str, sa.types.TypeEngine[Any]], ...] = (
     ("batches", "asked", postgresql.JSONB()),
     ("batches", "told", postgresql.JSONB()),
 )
+INDEXES = {"reason": "ix_sync_events_reason", "event": "ix_sync_events_outcome"}
 
 
 def upgrade() -> None:
     for table, column, kind in COLUMNS:
         op.add_column(table, sa.Column(column, kind, nullable=True))
+    for name in ("reason", "event"):
+        op.create_index(
+            INDEXES[name], "sync_events", ["connector_key", name, "id"], postgresql_where=sa.text("reason IS NOT NULL")
+        )
 
 
 def downgrade() -> None:
+    for index in INDEXES.values():
+        op.drop_index(index, table_name="sync_events")
     for table, column, _ in reversed(COLUMNS):
         op.drop_column(table, column)
