@@ -19,6 +19,7 @@ from db import (
     claim,
     connector,
     delivery,
+    errand,
     failure,
     id_mapping,
     joining,
@@ -39,7 +40,7 @@ MIGRATION_LOCK = 0x68756C6C
 LOCK_TIMEOUT_MS = 5_000
 
 SUBJECTS = (
-    (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
+    (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
     (audit, operator),
 )

@@ -14,6 +14,8 @@ from pipeline.cli import (
     connectors,
     demo,
     doctor,
+    events,
+    explain,
     failures,
     fetch,
     keys,
@@ -80,7 +82,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, settings, fetch, send, runs),
-    *(records, failures, doctor, verify, budget, operators, keys),
+    *(records, events, explain, failures, doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)
