@@ -76,7 +76,11 @@ imports = (
 
 # Beat only ticks. What is due is decided and claimed in SQL, so two beats, or a late one, change nothing.
 beat_schedule = {
-    "sweep": {"task": "control.sweep", "schedule": settings().sweep_s, "options": {"expires": 10}},
+    "sweep": {
+        "task": "control.sweep",
+        "schedule": settings().sweep_s,
+        "options": {"expires": 10, "headers": {"ticked_by": "beat"}},
+    },
     "start_scheduled": {"task": "control.start_scheduled", "schedule": 30.0, "options": {"expires": 30}},
     "fill_shells": {"task": "control.fill_shells", "schedule": 30.0, "options": {"expires": 30}},
     "resolve_hull_ids": {"task": "control.resolve_hull_ids", "schedule": 30.0, "options": {"expires": 30}},

@@ -23,6 +23,12 @@ RETENTION_DAYS = 90
 NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
 """Few events are anything else, so these alone have an index of their own order."""
 
+ABOUT_WEBHOOKS = (
+    "reason IN ('gap_repaired', 'webhook_missing', 'webhook_paused', 'webhook_failing', 'webhook_moved', 'webhook_silent', "
+    "'webhook_healed')"
+)
+"""What webhooks were found to be, and the gaps they left: a handful of rows among millions."""
+
 
 class SyncEvent(Base):
     """One thing that happened to one record.
@@ -36,6 +42,7 @@ class SyncEvent(Base):
         Index("ix_sync_events_record", "connector_key", "entity", "pipedrive_id"),
         Index("ix_sync_events_at", "at", postgresql_using="brin"),
         Index("ix_sync_events_notable", "connector_key", "id", postgresql_where=text(NOTABLE)),
+        Index("ix_sync_events_webhooks", "connector_key", "id", postgresql_where=text(ABOUT_WEBHOOKS)),
         Index(
             "ix_sync_events_hull_alone",
             "connector_key",
@@ -178,6 +185,12 @@ def latest_events(
         query = query.where(SyncEvent.event.like(event.replace("*", "%")))
     if after_id is not None:
         return list(session.scalars(query.where(SyncEvent.id > after_id).order_by(SyncEvent.id).limit(limit)))
+    return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
+
+
+def events_about_webhooks(session: Session, connector_key: int, limit: int = 20) -> list[SyncEvent]:
+    """What webhooks were found to be, and the gaps that fetches repaired, newest first."""
+    query = select(SyncEvent).where(SyncEvent.connector_key == connector_key, text(ABOUT_WEBHOOKS))
     return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
 
 
