@@ -1,4 +1,4 @@
-"""Alerts: what is wrong now or was, and who was told of it. An alert is told when it is raised and when it is resolved, once each."""
+"""Alerts: what is wrong now or was, and who was told of it: once when it is raised, once when it is resolved."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ _FIGURES = text(f"""
     UNION ALL SELECT 'watermark_excepted', connector_key, NULL, entity, excepted FROM watermarks
                WHERE complete_since IS NOT NULL
     UNION ALL SELECT 'shells', connector_key, NULL, entity, count(*) FROM id_mappings WHERE state = 'shell' GROUP BY 2, 4
+    UNION ALL SELECT 'alerts', connector_key, NULL, rule, count(*) FROM alerts WHERE state = 'open' GROUP BY 2, 4
     UNION ALL SELECT 'connectors', key, NULL, state, 1 FROM connectors""")  # noqa: S608 - put together from constants
 
 

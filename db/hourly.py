@@ -43,8 +43,11 @@ _COUNT = text("""
 
 
 def count_an_hour(session: Session) -> datetime | None:
-    """Count the newest hour that is over and has not been counted; returns it. One at a time: a first start has two weeks to count."""
-    hour = session.scalar(_UNCOUNTED, {"days": DAYS - 1})
+    """Count the newest hour that is over and has not been counted; returns it.
+
+    One at a time: at a first start there are two weeks to count.
+    """
+    hour: datetime | None = session.scalar(_UNCOUNTED, {"days": DAYS - 1})
     if hour is not None:
         session.execute(_COUNT, {"hour": hour})
     return hour

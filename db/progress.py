@@ -45,7 +45,7 @@ def moving(session: Session, connector_key: int | None = None) -> list[Moving]:
     return [Moving(queue=row.queue, state=row.state, batches=row.batches, oldest=row.oldest) for row in rows]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """A batch as the list of batches shows it. task_id is of the stage that was begun last."""
 
@@ -83,10 +83,10 @@ _LATEST = text(
 def at_work(session: Session, connector_key: int | None, limit: int) -> list[Seen]:
     """Batches that are due or at work, newest first."""
     rows = session.execute(_AT_WORK, {"key": connector_key, "limit": limit})
-    return [Seen(**row._mapping) for row in rows]
+    return [Seen(*row) for row in rows]
 
 
 def lately(session: Session, connector_key: int | None, limit: int) -> list[Seen]:
     """The newest of those that are not, as far as the last batches of all connectors reach."""
     rows = session.execute(_LATEST, {"key": connector_key, "limit": limit, "look_back": LOOK_BACK})
-    return [Seen(**row._mapping) for row in rows]
+    return [Seen(*row) for row in rows]

@@ -8,10 +8,10 @@ from __future__ import annotations
 from flask import Blueprint, Flask
 from werkzeug.wrappers import Response
 
-from pipeline.web.console import flower, frame, home, login, people
+from pipeline.web.console import alerts, flower, frame, home, login, people, webhooks, workers
 from pipeline.web.console.guard import Pages, Refused
 
-ROOMS = (login, home, people, flower)
+ROOMS = (login, home, people, webhooks, workers, alerts, flower)
 
 
 def add_to(app: Flask) -> None:
