@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from pipeline.telemetry import logger
+
 T = TypeVar("T")
 
 
@@ -45,6 +47,8 @@ class Patient(Generic[T]):
             answer = self._question()
             with self._lock:
                 self._answer = (self._clock(), answer)
+        except Exception as failure:  # noqa: BLE001 - the next one asks anew; nobody waits for this thread's end
+            logger().warning("console.unanswered", error=type(failure).__name__)
         finally:
             with self._lock:
                 self._asked = None
