@@ -75,7 +75,7 @@ class Pages:
             g.operator = present
             require_role(needs)
             if methods == ["POST"]:
-                _require_own_form()
+                require_own_form()
             return view(find_connector(given.pop("name")), **given) if "name" in given else view(**given)
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
@@ -150,6 +150,16 @@ def own_hosts() -> set[str]:
     return {request.host, urlsplit(settings().public_url).netloc}
 
 
+def require_own_form() -> None:
+    """Whoever changes something shows what only a page of this session knows."""
+    require_same_origin()
+    given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
+    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
+        raise refusal(
+            "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
+        )
+
+
 def safe_path(wanted: str | None) -> str:
     """Where to go on after the login: a path of ours, never another site."""
     path = wanted or "/"
@@ -168,15 +178,6 @@ def _foreign() -> Refused:
 def _present() -> Present | None:
     given = token()
     return operators.who_is(given) if given else None
-
-
-def _require_own_form() -> None:
-    require_same_origin()
-    given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
-    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
-        raise refusal(
-            "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
-        )
 
 
 def _to_login() -> Response:
