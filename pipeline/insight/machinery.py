@@ -29,12 +29,12 @@ class Machinery:
         return [queue for queue in QUEUES if queue not in heard]
 
 
-def look(answer_s: float = ANSWER_S) -> Machinery:
-    """Ask the broker; `broker` is `ok`, or what went wrong. Takes twice `answer_s`: nobody knows how many will answer."""
+def look() -> Machinery:
+    """Ask the broker; `broker` is `ok`, or what went wrong. Takes twice ANSWER_S: nobody knows how many will answer."""
     try:
         waiting = _waiting()
-        names = [name for answer in app.control.ping(timeout=answer_s) or () for name in answer]
-        listening = app.control.inspect(timeout=answer_s).active_queues() or {}
+        names = [name for answer in app.control.ping(timeout=ANSWER_S) or () for name in answer]
+        listening = app.control.inspect(timeout=ANSWER_S).active_queues() or {}
     except Exception as error:  # noqa: BLE001 - every transport has errors of its own
         return Machinery(broker=f"does not answer ({type(error).__name__})", workers={}, beats=[], waiting={})
     return Machinery(

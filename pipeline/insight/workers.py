@@ -98,16 +98,14 @@ def verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], mach
 
 
 def _who_is_missing(moving: list[Moving], beats: dict[str, datetime], machinery: Machinery | None) -> Verdict | None:
-    if machinery is None:
-        if _is_late(beats.get("sweep")):
-            words = f"No worker has given a sign of life for a while: {_waiting(moving)}"
-            return "error", words, _start(QUEUES)
-    elif machinery.broker != "ok":
+    """A node that is busy may answer too late, or only half: nobody is said to be missing for that alone."""
+    is_alive = not _is_late(beats.get("sweep"))
+    if machinery is not None and machinery.broker != "ok":
         words = "The broker does not answer: work waits in the database, whole, and goes on by itself."
         return "error", words, "Start the broker, or correct BROKER_URL."
-    elif not machinery.workers:
-        return "error", f"No worker is at work: {_waiting(moving)}", _start(QUEUES)
-    elif machinery.unattended:
+    if not is_alive and (machinery is None or not machinery.workers):
+        return "error", f"No worker gives a sign of life: {_waiting(moving)}", _start(QUEUES)
+    if machinery is not None and machinery.workers and machinery.unattended and all(machinery.workers.values()):
         words = f"No worker listens to {', '.join(machinery.unattended)}: {_waiting(moving)}"
         return "error", words, _start(machinery.unattended)
     if _is_late(beats.get("beat")):

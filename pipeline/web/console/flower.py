@@ -21,6 +21,7 @@ from werkzeug.wrappers import Response
 
 from db import audit
 from db.session import transaction
+from pipeline.domain.roles import Role
 from pipeline.settings import settings
 from pipeline.web.console import guard
 from pipeline.web.console.frame import page
@@ -39,13 +40,14 @@ MAY_CONTROL: Final = re.compile(
     rf"api/(worker/shutdown/{NAME}|worker/pool/(restart|grow|shrink|autoscale)/{NAME}|"
     rf"worker/queue/(add|cancel)-consumer/{NAME}|task/(revoke|timeout|rate-limit)/{NAME})"
 )
+ASKED_BY_POST: Final = "tasks/datatable"
 PASSED_ON: Final = ("Accept", "Content-Type", "X-Requested-With", "If-None-Match", "If-Modified-Since")
 """Of a request. Neither our cookie nor where it came from: Flower has no business with either."""
 PASSED_BACK: Final = ("Content-Type", "ETag", "Last-Modified")
 """Of an answer. Flower sets no cookie that its pages need."""
 LONGEST_QUERY: Final = 8_192
 STATIC_S: Final = 3_600
-INLINE_SCRIPTS: Final = tuple(f"\n  var autorefresh = {switch};\n" for switch in (0, 1))
+INLINE_SCRIPTS: Final = tuple(f"\nvar autorefresh = {switch};\n" for switch in (0, 1))
 """The one script that stands in Flower's pages themselves; a page that holds another one does not run it."""
 
 _flower = Upstream()
@@ -54,11 +56,16 @@ _flower = Upstream()
 def add(pages: Pages) -> None:
     pages.page("/flower", go_in)
     pages.page("/flower/", show_first)
-    pages.passage("/flower/<path:wanted>", show)
+    pages.passage("/flower/<path:wanted>", show, needs_to_post=role_to_post)
 
 
 def go_in() -> Response:
     return go_to(PREFIX, HTTPStatus.SEE_OTHER)
+
+
+def role_to_post(wanted: str) -> Role:
+    """Its list of tasks asks by POST, and changes nothing."""
+    return Role.VIEWER if wanted == ASKED_BY_POST else Role.OPERATOR
 
 
 def show_first() -> Response:
@@ -67,7 +74,7 @@ def show_first() -> Response:
 
 def show(wanted: str) -> Response:
     """What Flower answers, cleaned; or a page of ours that says how to get it to answer."""
-    is_control = request.method == "POST"
+    is_control = request.method == "POST" and wanted != ASKED_BY_POST
     if not (MAY_CONTROL if is_control else MAY_LOOK).fullmatch(wanted) or len(request.query_string) > LONGEST_QUERY:
         raise guard.missing(
             "This part of Flower is not passed on.",
@@ -81,7 +88,7 @@ def show(wanted: str) -> Response:
             method=request.method,
             query=request.query_string.decode("ascii", "ignore"),
             headers=_headers(),
-            body=request.get_data() if is_control else None,
+            body=request.get_data() if request.method == "POST" else None,
         )
     except UpstreamAway as away:
         return _explain(str(away))

@@ -52,14 +52,16 @@ class Pages:
         """A form that changes something."""
         self._add(rule, view, needs, ["POST"])
 
-    def passage(self, rule: str, view: View, *, needs_to_post: Role = Role.OPERATOR) -> None:
+    def passage(self, rule: str, view: View, *, needs_to_post: Callable[..., Role]) -> None:
         """Pages of another program, behind the same door. Its forms know nothing of our token, so whoever posts must show
         that the page was ours.
+
+        needs_to_post  what the view is given → the role that may send it
         """
 
         def guarded_by_method(**given: Any) -> Any:
             if request.method == "POST":
-                require_role(needs_to_post)
+                require_role(needs_to_post(**given))
                 require_proof_of_origin()
             return view(**given)
 

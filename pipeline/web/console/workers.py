@@ -16,10 +16,9 @@ from pipeline.web.console.patient import Patient
 from pipeline.web.console.shared import Shared
 
 TAB = ("workers", "Workers")
-ANSWER_S = 0.4
-"""What the nodes are given to answer, twice: together less than anybody waits for this page."""
-PATIENCE_S = 0.9
-FRESH_S = 5.0
+PATIENCE_S = 0.7
+"""Nodes are given two seconds to answer, and nobody waits for that: until they have, the heartbeats tell."""
+FRESH_S = 10.0
 
 
 def add(pages: Pages) -> None:
@@ -38,15 +37,11 @@ def show_of(connector: Connector) -> Response:
     )
 
 
-def _look() -> machinery.Machinery:
-    return machinery.look(ANSWER_S)
-
-
 def _read(connector_key: int | None) -> Work:
     nodes = _nodes()
     with transaction() as session:
         return work_of(session, nodes, connector_key)
 
 
-_nodes = Patient(_look, fresh_s=FRESH_S, patience_s=PATIENCE_S)
+_nodes = Patient(machinery.look, fresh_s=FRESH_S, patience_s=PATIENCE_S)
 _work = Shared(_read)

@@ -129,6 +129,17 @@ def test_a_viewer_presses_nothing(fake: Fake, viewer: Visitor) -> None:
     assert fake.asked == []
 
 
+def test_the_list_of_tasks_asks_by_post_and_is_for_viewers_too(fake: Fake, viewer: Visitor, world: World) -> None:
+    answer = viewer.client.post("/flower/tasks/datatable", data={"draw": "1"}, headers=SAME_ORIGIN)
+
+    assert answer.status_code == 200
+    assert [(method, path, body) for method, path, _, body in fake.asked] == [
+        ("POST", "/flower/tasks/datatable", b"draw=1")
+    ]
+    assert world.rows("SELECT 1 FROM audit_log WHERE action LIKE 'flower%'") == []
+    assert viewer.client.post("/flower/tasks/datatable").status_code == 403
+
+
 def test_an_operator_presses_and_it_is_written_down(fake: Fake, operator: Visitor, world: World) -> None:
     answer = operator.client.post("/flower/api/worker/pool/grow/worker@host", data={"n": "1"}, headers=SAME_ORIGIN)
 

@@ -68,9 +68,11 @@ def test_a_batch_leads_to_its_task_in_flower_and_to_its_run(world: World, broker
     ],
 )
 def test_who_is_missing_is_named_with_the_command_that_helps(
-    broker: Broker, viewer: Visitor, says: Machinery, words: str
+    world: World, broker: Broker, viewer: Visitor, says: Machinery, words: str
 ) -> None:
     broker.says = says
+    if not says.workers:
+        world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
 
     assert words in viewer.text("/workers")
 
@@ -83,7 +85,18 @@ def test_before_the_broker_has_said_anything_the_heartbeats_tell(world: World, b
 
     workers._work.forget()
     world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
-    assert "No worker has given a sign of life" in viewer.text("/workers")
+    assert "No worker gives a sign of life" in viewer.text("/workers")
+
+
+@pytest.mark.parametrize(
+    "workers", [{}, {"worker@host": [], "bulk@host": []}, {"worker@host": ["live"], "bulk@host": []}]
+)
+def test_nodes_that_are_too_busy_to_answer_are_not_said_to_be_missing(
+    broker: Broker, viewer: Visitor, workers: dict[str, list[str]]
+) -> None:
+    broker.says = Machinery(broker="ok", workers=workers, beats=[], waiting={})
+
+    assert "All work is done" in viewer.text("/workers")
 
 
 def test_beat_that_does_not_tick_is_missed(world: World, broker: Broker, viewer: Visitor) -> None:
