@@ -88,7 +88,7 @@ class Opened:
 
 def open_delivery(session: Session, connector_key: int, delivery_id: int) -> Opened | None:
     """None when there is none of this connector."""
-    found = session.get(Delivery, delivery_id)
+    found = session.get(Delivery, delivery_id) if delivery_id < 2**63 else None
     if found is None or found.connector_key != connector_key:
         return None
     document, text = _read(found.body)

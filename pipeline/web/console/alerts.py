@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from flask import request
 from werkzeug.wrappers import Response
 
 from db import audit
@@ -12,7 +11,7 @@ from pipeline.domain.roles import Role
 from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
 from pipeline.tasks.alerts import try_sinks
 from pipeline.web.console import guard
-from pipeline.web.console.frame import done, page
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 
 ENTRIES = 50
@@ -24,7 +23,7 @@ def add(pages: Pages) -> None:
 
 
 def show() -> Response:
-    before = request.args.get("before", type=int)
+    before = before_id()
     with transaction() as session:
         now = open_alerts(session)
         past = past_alerts(session, before_id=before, limit=ENTRIES + 1)

@@ -14,7 +14,7 @@ from pipeline.domain.roles import Role
 from pipeline.insight.webhooks import HOURS, MOST, SOURCES, Listening, listening, open_delivery
 from pipeline.tasks.control import request_webhook_check
 from pipeline.web.console import guard
-from pipeline.web.console.frame import done, page
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -31,7 +31,7 @@ def add(pages: Pages) -> None:
 def show(connector: Connector) -> Response:
     source = request.args.get("source", "")
     source = source if source in SOURCES else SOURCES[0]
-    before = request.args.get("before", type=int)
+    before = before_id()
     with transaction() as session:
         found = delivery.latest_deliveries(session, connector.key, source, before_id=before, limit=ENTRIES + 1)
     more = found[ENTRIES - 1].id if len(found) > ENTRIES else None

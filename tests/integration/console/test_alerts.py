@@ -12,8 +12,8 @@ import pytest
 import requests
 from structlog.testing import capture_logs
 
+from pipeline import operators, wiring
 from pipeline import settings as settings_room
-from pipeline import wiring
 from pipeline.domain.alerts import RULES
 from pipeline.settings import settings
 from tests.integration.console.conftest import Visitor
@@ -337,6 +337,33 @@ def test_a_hook_that_is_away_is_tried_again(world: World, hook: Hook) -> None:
     watch(world)
 
     assert world.rows("SELECT last_error FROM alerts") == [("webhook: ConnectionError",)]
+
+
+def test_scripts_read_alerts_and_admins_try_the_sinks(
+    world: World, hook: Hook, viewer: Visitor, admin: Visitor
+) -> None:
+    pause(world)
+    watch(world)
+
+    (alert,) = viewer.get("/api/v1/alerts").get_json()["alerts"]
+    assert (alert["rule"], alert["connector"], alert["told"]) == ("auth_lost", "acme", ["log", "webhook"])
+    assert viewer.get("/api/v1/alerts/past").get_json() == {"alerts": []}
+    forms = {each.token: {"X-CSRF-Token": operators.csrf_of(each.token)} for each in (viewer, admin)}
+    assert viewer.client.post("/api/v1/alerts/test", headers=forms[viewer.token]).status_code == 403
+    answer = admin.client.post("/api/v1/alerts/test", headers=forms[admin.token])
+    assert answer.get_json() == {"sinks": {"log": "ok", "webhook": "ok"}}
+
+
+def test_when_no_worker_judges_the_web_process_does(world: World, hook: Hook) -> None:
+    from pipeline.web import watchman  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    pause(world)
+    assert watchman.look()
+    assert events(hook) == [("alert.raised", "auth_lost")]
+
+    assert not watchman.look()
+    world.change_rows("UPDATE heartbeats SET at = now() - interval '4 minutes'")
+    assert watchman.look()
 
 
 def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook: Hook, viewer: Visitor) -> None:

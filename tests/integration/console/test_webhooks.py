@@ -184,4 +184,19 @@ def test_a_delivery_of_another_connector_is_not_there(world: World, operator: Vi
 
     assert operator.get(f"/c/acme/deliveries/{delivery_id}").status_code == 404
     assert operator.get("/c/acme/deliveries/999999").status_code == 404
+    assert operator.get(f"/c/acme/deliveries/{10**30}").status_code == 404
+    assert "No delivery" in operator.text(f"/c/acme/webhooks?before={10**30}&source=<b>")
     assert f">{delivery_id}<" not in operator.text("/c/acme/webhooks")
+
+
+def test_scripts_read_how_webhooks_stand_and_what_came(world: World, viewer: Visitor) -> None:
+    world.room("webhooks").ensure_webhooks(world.connector_key)
+    deliver(world, "1", body=b'{"canary": 1}')
+
+    standing = viewer.get("/api/v1/connectors/acme/webhooks").get_json()
+    (delivery,) = viewer.get("/api/v1/connectors/acme/deliveries").get_json()["deliveries"]
+
+    assert (standing["level"], [each["state"] for each in standing["subscriptions"]]) == ("ok", ["active", "active"])
+    assert (delivery["state"], delivery["size_bytes"]) == ("folded", 13)
+    assert "canary" not in str(delivery)
+    assert viewer.get("/api/v1/connectors/acme/deliveries?source=other").status_code == 422
