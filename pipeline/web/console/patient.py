@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 
 class Patient(Generic[T]):
-    """Asks at most once at a time, for all viewers together. Nobody waits longer than `patience_s`: they get the last answer,
-    or None before the first.
+    """Asks at most once at a time, for all viewers together. An answer that is no longer fresh is good enough while a new one is
+    on its way, up to `stale_s`; without any, one waits for `patience_s` and then goes on with None.
     """
 
     def __init__(
@@ -22,25 +22,38 @@ class Patient(Generic[T]):
         question: Callable[[], T],
         *,
         fresh_s: float,
+        stale_s: float,
         patience_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._question, self._fresh_s, self._patience_s, self._clock = question, fresh_s, patience_s, clock
+        self._question, self._clock = question, clock
+        self._fresh_s, self._stale_s, self._patience_s = fresh_s, stale_s, patience_s
         self._lock = threading.Lock()
         self._asked: threading.Event | None = None
         self._answer: tuple[float, T] | None = None
 
     def __call__(self) -> T | None:
+        known = self._known(self._fresh_s)
+        if known is not None:
+            return known[1]
+        asked = self._begin_asking()
+        known = self._known(self._stale_s)
+        if known is None:
+            asked.wait(self._patience_s)
+            known = self._known(self._stale_s)
+        return known[1] if known is not None else None
+
+    def _known(self, oldest_s: float) -> tuple[float, T] | None:
         with self._lock:
-            if self._answer is not None and self._clock() - self._answer[0] < self._fresh_s:
-                return self._answer[1]
+            known = self._answer
+        return known if known is not None and self._clock() - known[0] < oldest_s else None
+
+    def _begin_asking(self) -> threading.Event:
+        with self._lock:
             if self._asked is None:
                 self._asked = threading.Event()
                 threading.Thread(target=self._ask, args=(self._asked,), daemon=True).start()
-            asked = self._asked
-        asked.wait(self._patience_s)
-        with self._lock:
-            return self._answer[1] if self._answer is not None else None
+            return self._asked
 
     def _ask(self, asked: threading.Event) -> None:
         try:
@@ -53,8 +66,3 @@ class Patient(Generic[T]):
             with self._lock:
                 self._asked = None
             asked.set()
-
-    def forget(self) -> None:
-        """The next one asks anew."""
-        with self._lock:
-            self._answer = None

@@ -16,9 +16,8 @@ from pipeline.web.console.patient import Patient
 from pipeline.web.console.shared import Shared
 
 TAB = ("workers", "Workers")
-PATIENCE_S = 0.7
+FRESH_S, STALE_S, PATIENCE_S = 8.0, 30.0, 0.1
 """Nodes are given two seconds to answer, and nobody waits for that: until they have, the heartbeats tell."""
-FRESH_S = 10.0
 
 
 def add(pages: Pages) -> None:
@@ -43,5 +42,5 @@ def _read(connector_key: int | None) -> Work:
         return work_of(session, nodes, connector_key)
 
 
-_nodes = Patient(machinery.look, fresh_s=FRESH_S, patience_s=PATIENCE_S)
+_nodes = Patient(machinery.look, fresh_s=FRESH_S, stale_s=STALE_S, patience_s=PATIENCE_S)
 _work = Shared(_read)

@@ -153,7 +153,7 @@ def test_what_takes_long_is_waited_for_only_a_moment() -> None:
         may_answer.wait(10)
         return "answer"
 
-    patient = Patient(question, fresh_s=60.0, patience_s=0.01)
+    patient = Patient(question, fresh_s=60.0, stale_s=60.0, patience_s=0.01)
     assert patient() is None
     assert patient() is None
     may_answer.set()
@@ -161,6 +161,31 @@ def test_what_takes_long_is_waited_for_only_a_moment() -> None:
         pass
 
     assert (patient(), asked.times) == ("answer", 1)
+
+
+def test_an_older_answer_is_good_enough_while_a_new_one_is_on_its_way() -> None:
+    from pipeline.web.console.patient import Patient  # noqa: PLC0415 - as above
+
+    now, may_answer = SimpleNamespace(s=0.0), threading.Event()
+    may_answer.set()
+    answers = iter(range(10))
+
+    def question() -> int:
+        may_answer.wait(10)
+        return next(answers)
+
+    patient = Patient(question, fresh_s=5.0, stale_s=20.0, patience_s=0.05, clock=lambda: now.s)
+    assert patient() == 0
+    may_answer.clear()
+
+    now.s = 10.0
+    assert patient() == 0
+    now.s = 21.0
+    assert patient() is None
+    may_answer.set()
+    while patient() is None:
+        pass
+    assert patient() == 1
 
 
 def test_a_question_that_fails_is_asked_again() -> None:
@@ -174,6 +199,6 @@ def test_a_question_that_fails_is_asked_again() -> None:
             raise ValueError
         return answer
 
-    patient = Patient(question, fresh_s=60.0, patience_s=5.0)
+    patient = Patient(question, fresh_s=60.0, stale_s=60.0, patience_s=5.0)
 
     assert [patient(), patient()] == [None, "answer"]
