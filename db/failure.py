@@ -138,6 +138,12 @@ def payload_of(failure: Failure) -> bytes | None:
     return None if failure.payload is None else zstandard.ZstdDecompressor().decompress(failure.payload)
 
 
+def count_new(session: Session, connector_key: int, hours: int) -> int:
+    """Open failures of the last hours."""
+    mine = select(func.count(Failure.id)).filter_by(connector_key=connector_key, state="open")
+    return session.scalar(mine.where(Failure.created_at > func.now() - func.make_interval(0, 0, 0, 0, hours))) or 0
+
+
 def find_failures(
     session: Session,
     *,

@@ -25,6 +25,12 @@ NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
 TOLD_WHY = "reason IS NOT NULL"
 """Skips, errors and whatever else needs a word: still fewer, found by their reason or their name."""
 
+ABOUT_WEBHOOKS = (
+    "reason IN ('gap_repaired', 'webhook_missing', 'webhook_paused', 'webhook_failing', 'webhook_moved', 'webhook_silent', "
+    "'webhook_healed')"
+)
+"""What webhooks were found to be, and the gaps they left: a handful of rows among millions."""
+
 
 class SyncEvent(Base):
     """One thing that happened to one record.
@@ -188,6 +194,12 @@ def latest_events(
         query = query.where(SyncEvent.event.like(event.replace("*", "%")))
     if after_id is not None:
         return list(session.scalars(query.where(SyncEvent.id > after_id).order_by(SyncEvent.id).limit(limit)))
+    return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
+
+
+def events_about_webhooks(session: Session, connector_key: int, limit: int = 20) -> list[SyncEvent]:
+    """What webhooks were found to be, and the gaps that fetches repaired, newest first."""
+    query = select(SyncEvent).where(SyncEvent.connector_key == connector_key, text(ABOUT_WEBHOOKS))
     return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
 
 

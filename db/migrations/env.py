@@ -11,6 +11,7 @@ from alembic import context
 from sqlalchemy import text
 
 from db import (
+    alert,
     audit,
     authorisation,
     base,
@@ -21,6 +22,8 @@ from db import (
     delivery,
     errand,
     failure,
+    heartbeat,
+    hourly,
     id_mapping,
     joining,
     known_as,
@@ -43,6 +46,7 @@ SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
     (audit, operator),
+    (alert, errand, heartbeat, hourly),
 )
 """Imported so that their tables stand in the metadata."""
 

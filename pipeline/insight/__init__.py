@@ -1,4 +1,4 @@
-"""Questions that pages and commands ask alike: what a record is, why it is so, what has happened.
+"""Questions that pages, commands and scripts ask alike: what a record is, why it is so, what has happened, what would.
 
-Answers are frozen, made of plain values. Nothing here knows how they are shown, and nothing here changes anything.
+Answers are frozen, made of plain values; nothing here knows how they are shown.
 """
