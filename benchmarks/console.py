@@ -220,7 +220,8 @@ def _paths() -> list[tuple[str, str]]:
     app = create_app(wake=lambda: None)
     with app.test_request_context():
         for rule in sorted(app.url_map.iter_rules(), key=lambda each: each.rule):
-            is_page = rule.endpoint.startswith(("console.", "api.")) and "GET" in (rule.methods or ())
+            is_ours = rule.endpoint.startswith(("console.", "api.")) and not rule.rule.startswith("/flower")
+            is_page = is_ours and "GET" in (rule.methods or ())
             if is_page and rule.arguments <= set(known):
                 values = {name: known[name] for name in rule.arguments}
                 found.append((rule.rule, app.url_for(rule.endpoint, **values)))

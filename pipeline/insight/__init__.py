@@ -1,1 +1,4 @@
-"""What people ask and decide, the same for pages, commands and the API: plain values in, plain values out."""
+"""Questions that pages, commands and scripts ask alike: what a record is, why it is so, what has happened, what would.
+
+Answers are frozen, made of plain values; nothing here knows how they are shown.
+"""

@@ -55,7 +55,7 @@ class House:
 
     @property
     def flower_url(self) -> str:
-        return f"http://localhost:{self.settings.flower_port}"
+        return f"http://localhost:{self.settings.flower_port}/flower/"
 
 
 @contextmanager

@@ -113,23 +113,32 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     """The pipeline's own processes. All but beat could run as often as one likes."""
     celery = [sys.executable, "-m", "celery", "-q", "-A", "pipeline"]
     quiet = ["--without-mingle", "--without-gossip"]
-    flower_environment = environment(chosen, FLOWER_BASIC_AUTH=flower_login)
+    flower_url = f"http://{LOOPBACK}:{chosen.flower_port}"
+    given = {"FLOWER_BASIC_AUTH": flower_login, "FLOWER_URL": flower_url}
+    with_flower = environment(chosen, **given, **dict.fromkeys((f"{name}_FILE" for name in given), None))
     web = [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "pipeline.web.app:create_app",
         "--host", host, "--port", str(chosen.port), "--blocking-threads", str(WEB_THREADS), "--log-level", "warning",
         "--workers-kill-timeout", "3", "--respawn-failed-workers",
     ]  # fmt: skip
-    flower = [*celery, "flower", f"--address={LOOPBACK}", f"--port={chosen.flower_port}", "--logging=error"]
+    flower = [
+        *celery,
+        "flower",
+        f"--address={LOOPBACK}",
+        f"--port={chosen.flower_port}",
+        "--url-prefix=flower",
+        "--logging=error",
+    ]
     return [
-        Program(name="web", command=web, environment=environment(chosen)),
+        Program(name="web", command=web, environment=with_flower),
         _worker("worker", "live,control", [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
         _worker("bulk", "bulk", [*celery, "worker", *quiet], environment(chosen), niceness=BULK_NICENESS),
         Program(name="beat", command=[*celery, "beat", "--loglevel", "warning"], environment=environment(chosen)),
-        Program(name="flower", command=flower, environment=flower_environment),
+        Program(name="flower", command=flower, environment=with_flower),
     ]
 
 
-def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
+def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
     """The chosen settings as names of the environment, so that every process has the same ones."""
     told = {
         "DATA_DIR": str(chosen.data_dir),

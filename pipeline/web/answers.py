@@ -52,7 +52,7 @@ def _begin() -> None:
 
 
 def _dress(answer: Response) -> Response:
-    answer.headers.update(HEADERS)
+    answer.headers.update(HEADERS | g.get("own_headers", {}))
     answer.headers["X-Request-Id"] = g.request_id
     return answer
 

@@ -25,6 +25,7 @@ from pipeline.web import (
     hull_pages,
     notifications,
     operations,
+    watchman,
     webhooks,
 )
 from pipeline.web.doors import Doors
@@ -37,7 +38,8 @@ MAX_BYTES = 64 * 1024
 def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     """Make the app of this process.
 
-    wake  tells the workers that a delivery was stored; by default through the broker
+    wake  tells the workers that a delivery was stored; by default through the broker, and only then does this process see
+          to it that alerts are judged
     """
     begin()
     app = OpenAPI(
@@ -61,4 +63,6 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     app.register_blueprint(operations.room())
     console.add_to(app)
     api.add_to(app)
+    if wake is None:
+        watchman.start()
     return app

@@ -10,7 +10,7 @@ from functools import cache
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 
-from pipeline.web.api import connectors, people, runs, settings
+from pipeline.web.api import alerts, connectors, people, runs, settings, webhooks
 from pipeline.web.api.door import SCHEMES, Operations, describe_errors
 from pipeline.web.api.door import Problem as Problem  # what the app answers with
 from pipeline.web.api.door import malformed as malformed
@@ -19,7 +19,7 @@ DESCRIPTION = (
     "What the console does, for scripts. Make a key under your account in the console, and send it as "
     "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first and go on with `before`."
 )
-ROOMS = (connectors, settings, runs, people)
+ROOMS = (connectors, settings, runs, webhooks, alerts, people)
 
 
 def add_to(app: OpenAPI) -> None:

@@ -101,6 +101,12 @@ def may(needed: str) -> bool:
     return operator is not None and Role(operator.role).may(Role(needed))
 
 
+def before_id() -> int | None:
+    """Where the part of a list that is asked for begins; a number that no row can have is none."""
+    wanted = request.args.get("before", type=int)
+    return wanted if wanted is not None and 0 < wanted < 2**63 else None
+
+
 def query_with(**changes: Any) -> str:
     """This page's address with other parameters; None takes one away."""
     kept = {name: value for name, value in request.args.items() if name not in changes}
