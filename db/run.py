@@ -30,6 +30,7 @@ class Run(Base):
             unique=True,
             postgresql_where=text("state = 'running'"),
         ),
+        Index("ix_runs_latest", "connector_key", "id"),
     )
 
     id: Mapped[RowId]

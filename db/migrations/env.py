@@ -19,6 +19,7 @@ from db import (
     claim,
     connector,
     delivery,
+    event_count,
     failure,
     id_mapping,
     joining,
@@ -42,6 +43,7 @@ SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
     (audit, operator),
+    (event_count,),
 )
 """Imported so that their tables stand in the metadata."""
 
