@@ -135,6 +135,15 @@ def add_shells(
     return [pipedrive_id for (pipedrive_id,) in rows]
 
 
+_COUNT_KNOWN = text("""
+    SELECT count(*) FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL""")
+
+
+def count_known(session: Session, connector_key: int, entity: str) -> int:
+    """Records that Pipedrive is known to have or to have had, shells included: answered by an index alone."""
+    return int(session.execute(_COUNT_KNOWN, {"c": connector_key, "e": entity}).scalar_one())
+
+
 _UNRESOLVED = text("""
     UPDATE id_mappings SET resolve_at = now() + interval '60 s'
      WHERE id IN (SELECT id FROM id_mappings

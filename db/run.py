@@ -199,6 +199,21 @@ def latest_runs(
     return list(session.scalars(newest if connector_key is None else newest.filter_by(connector_key=connector_key)))
 
 
+def running_runs(session: Session, connector_key: int) -> list[Run]:
+    """Every run that is under way, the oldest first."""
+    return list(session.scalars(select(Run).filter_by(connector_key=connector_key, state="running").order_by(Run.id)))
+
+
+def find_runs(
+    session: Session, connector_key: int, *, before: int | None = None, limit: int = 50, **exact: str | None
+) -> list[Run]:
+    """Newest first, by `entity`, `kind`, `state` or `cause` where these are given."""
+    query = select(Run).filter_by(connector_key=connector_key, **{k: v for k, v in exact.items() if v})
+    if before is not None:
+        query = query.where(Run.id < before)
+    return list(session.scalars(query.order_by(Run.id.desc()).limit(limit)))
+
+
 def runs_of_settings(session: Session, connector_key: int, version: int, cause: str) -> list[Run]:
     """The runs that this version of the settings called for."""
     mine = select(Run).filter_by(connector_key=connector_key, settings_version=version, cause=cause)

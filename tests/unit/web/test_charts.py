@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
@@ -52,7 +53,7 @@ def test_labels_that_would_meet_are_moved_apart() -> None:
     root = ElementTree.fromstring(chart(HOURS[:2], lines, words="x"))  # noqa: S314
     ends = sorted(float(each.attrib["y"]) for each in root.iter("text") if each.get("class"))
 
-    assert all(after - before >= 13 for before, after in zip(ends, ends[1:], strict=False))
+    assert all(after - before >= 13 for before, after in itertools.pairwise(ends))
 
 
 def test_names_are_escaped_and_nothing_carries_a_style() -> None:
@@ -62,7 +63,9 @@ def test_names_are_escaped_and_nothing_carries_a_style() -> None:
     assert "style=" not in made + spark([1, 2], words='"x')
 
 
-@pytest.mark.parametrize(("value", "words"), [(0, "0"), (950, "950"), (1_204, "1.2k"), (30_000, "30k"), (3.4e6, "3.4M")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(0, "0"), (950, "950"), (1_204, "1.2k"), (30_000, "30k"), (3.4e6, "3.4M")]
+)
 def test_numbers_are_short(value: float, words: str) -> None:
     assert short(value) == words
 
