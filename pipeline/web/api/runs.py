@@ -22,7 +22,7 @@ from pipeline.web.console.guard import who
 
 FIRST = datetime(2010, 1, 1, tzinfo=UTC)
 """Pipedrive is not older; a database takes fewer years and time zones than a text can name."""
-Since = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Since = Annotated[AwareDatetime, AfterValidator(lambda given: _in_utc(given))]
 HullId = Annotated[str, Field(min_length=1, max_length=100)]
 
 
