@@ -22,7 +22,15 @@ from pipeline.web.console.guard import who
 
 FIRST = datetime(2010, 1, 1, tzinfo=UTC)
 """Pipedrive is not older; a database takes fewer years and time zones than a text can name."""
-Since = Annotated[AwareDatetime, AfterValidator(lambda given: _in_utc(given))]
+
+
+def _in_utc(given: datetime) -> datetime:
+    if given < FIRST:
+        raise ValueError(f"nothing was changed before {FIRST:%Y}")
+    return given.astimezone(UTC)
+
+
+Since = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 HullId = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -153,9 +161,3 @@ def _run(path: OfRow) -> Run:
     if run is None or run.connector_key != connector.key:
         raise missing("There is no such run of this connector.")
     return run
-
-
-def _in_utc(given: datetime) -> datetime:
-    if given < FIRST:
-        raise ValueError(f"nothing was changed before {FIRST:%Y}")
-    return given.astimezone(UTC)
