@@ -15,7 +15,7 @@ from pipeline.domain.reasons import REASONS, describe
 from pipeline.tasks import spending
 from pipeline.tasks.spending import Standing
 
-WORDS = {"full": "full fetch", "incremental": "fetch of changes", "backfill": "backfill"}
+WORDS = {"full": "Full fetch", "incremental": "Fetch of changes", "backfill": "Backfill"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Fetch:
 
 def described(run: Run, now: datetime, slices: Sequence[Slice] = (), ends_at: datetime | None = None) -> Fetch:
     """A row as people see it. `slices` and `ends_at` matter while it is running."""
-    title = f"{WORDS.get(run.kind, run.kind)} of {Entity(run.entity).plural.capitalize()}"
+    title = f"{WORDS.get(run.kind, run.kind.capitalize())} of {Entity(run.entity).plural.capitalize()}"
     return Fetch(
         id=run.id,
         entity=run.entity,
