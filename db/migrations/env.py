@@ -33,6 +33,7 @@ from db import (
     subscription,
     sync_event,
     token_ledger,
+    verified,
     watermark,
 )
 
@@ -43,7 +44,7 @@ SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
     (audit, operator),
-    (event_count,),
+    (event_count, verified),
 )
 """Imported so that their tables stand in the metadata."""
 

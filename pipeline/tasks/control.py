@@ -14,7 +14,7 @@ from db import batch as batches
 from db import connector as connectors
 from db import delivery as deliveries
 from db import errand as errand_rows
-from db import event_count, id_mapping, subscription
+from db import event_count, id_mapping, subscription, verified
 from db import failure as failures
 from db import sync_event as events
 from db.session import after_commit, transaction
@@ -148,6 +148,7 @@ def tidy() -> None:
         forgotten = deliveries.drop_old_deliveries(session), batches.drop_old_batches(session)
         errand_rows.drop_old_errands(session)
         event_count.fold_old_counts(session)
+        verified.drop_old_verifications(session)
     released = claim_release.release_overdue()
     if made or dropped or any(forgotten) or released:
         logger().info(

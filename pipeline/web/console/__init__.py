@@ -8,10 +8,10 @@ from __future__ import annotations
 from flask import Blueprint, Flask
 from werkzeug.wrappers import Response
 
-from pipeline.web.console import frame, home, login, overview, people, runs
+from pipeline.web.console import actions, frame, home, login, overview, people, runs
 from pipeline.web.console.guard import Pages, Refused
 
-ROOMS = (login, home, overview, runs, people)
+ROOMS = (login, home, overview, actions, runs, people)
 
 
 def add_to(app: Flask) -> None:
