@@ -158,3 +158,11 @@ def fold_old_counts(session: Session) -> None:
     """Minutes that are some hours old become hours, hours past their retention become one sum for ever."""
     session.execute(_INTO_HOURS, {"age": KEEP_MINUTES})
     session.execute(_INTO_ONE, {"age": KEEP_HOURS})
+
+
+_TOTALS = text("SELECT connector_key, event, sum(n)::bigint AS n FROM event_counts GROUP BY 1, 2 ORDER BY 1, 2")
+
+
+def totals(session: Session) -> list[tuple[int, str, int]]:
+    """(connector's key, event, how many there ever were), for counters that never go back."""
+    return [(row.connector_key, row.event, row.n) for row in session.execute(_TOTALS)]

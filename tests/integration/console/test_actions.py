@@ -210,3 +210,12 @@ def test_no_other_connectors_work_is_shown(world: World, operator: Visitor) -> N
     operator.post(f"{HOME}/actions/send", entity="person", ids="a")
 
     assert "Nothing was sent by hand" in operator.text("/c/other/actions")
+
+
+def test_thousands_of_ids_fit_into_one_form(world: World, operator: Visitor) -> None:
+    ids = " ".join(f"{n:024x}" for n in range(sends.MOST_IDS))
+
+    assert (
+        f"{sends.MOST_IDS:,} Users would be sent"
+        in operator.post(f"{HOME}/actions/send/count", entity="person", ids=ids).text
+    )

@@ -9,8 +9,10 @@ from sqlalchemy import text
 
 from db import event_count
 from db.session import engine, transaction
+from pipeline.domain.kinds import Entity
 from pipeline.tasks import control, counting
-from tests.world import World
+from tests.integration.console.conftest import Visitor
+from tests.world import CONNECTOR_ID, World
 
 SUCCESS, SKIP = "incoming.user.success", "outgoing.user.skip"
 NOW = datetime.now(UTC)
@@ -130,3 +132,16 @@ def test_counts_come_by_the_minute_or_the_hour(world: World, unit: str) -> None:
 
     assert found.n == 2
     assert found.at == (at.replace(second=0) if unit == "minute" else at.replace(minute=0, second=0))
+
+
+def test_prometheus_is_told_of_every_event_and_of_what_runs(world: World, viewer: Visitor) -> None:
+    add(world, SUCCESS, NOW - timedelta(days=2), 4)
+    counting.count_events()
+    run_id = world.start(Entity.PERSON)
+    world.change_rows("UPDATE runs SET read = 12 WHERE id = :id", id=run_id)
+
+    told = viewer.text("/metrics")
+
+    labels = f'connector="{CONNECTOR_ID}",direction="incoming",event="{SUCCESS}",outcome="success"'
+    assert f"pipeline_events_total{{{labels}}} 4.0" in told
+    assert f'pipeline_run_records{{connector="{CONNECTOR_ID}",entity="person",kind="full"}} 12.0' in told
