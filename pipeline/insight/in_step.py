@@ -61,7 +61,7 @@ def in_step(level: str, marks: tuple[Reached, ...], *, is_behind: bool, now: dat
     claimed = None if missing else min(claims, default=None)
     excepted = sum(mark.excepted for mark in marks) if claimed else 0
     return InStep(
-        level=level,
+        level="warning" if level == "ok" and claimed is None else level,
         lead=BEHIND if is_behind and level == "warning" else _lead(level, claimed),
         sentence=_sentence(claimed, missing, now),
         claimed=claimed,
@@ -78,7 +78,7 @@ def _lead(level: str, claimed: datetime | None) -> str:
 
 def _sentence(claimed: datetime | None, missing: list[str], now: datetime) -> str:
     if claimed is None:
-        return f"Not everything has been fetched once: fetch all {' and all '.join(missing)}, and Hull holds them."
+        return f"Hull holds all {' and all '.join(missing)} once they have been fetched as a whole."
     then = claimed.astimezone(UTC)
     when = f"{then:%H:%M:%S}" if then.date() == now.astimezone(UTC).date() else f"{then:%Y-%m-%d %H:%M:%S}"
     return f"Everything changed in Pipedrive up to {when} is in Hull"

@@ -12,9 +12,10 @@ from db import failure as failures
 from db import schedule, shell
 from db.connector import Connector
 from db.token_ledger import moment
+from pipeline.domain.kinds import Entity
 from pipeline.insight import fetches
 from pipeline.insight.fetches import Fetch
-from pipeline.insight.in_step import InStep, in_step, reached
+from pipeline.insight.in_step import InStep, Reached, in_step, reached
 from pipeline.insight.traffic import Traffic, traffic
 from pipeline.tasks import spending
 from pipeline.tasks.hearing import hearing
@@ -26,7 +27,9 @@ LAST_RUNS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One thing that is not as it should be; `topic` and `subject` tell where its next step is, see `pipeline.tasks.status`."""
+    """One thing that is not as it should be; `topic` and `subject` tell where its next step is: those of `pipeline.tasks.status`,
+    and `first_fetch` of an entity that was never fetched whole.
+    """
 
     level: str
     message: str
@@ -107,20 +110,19 @@ def overview(session: Session, connector: Connector, unit: str = "hour") -> Over
     heard = hearing(session, connector.key)
     behind = any(found.topic == "watermark" for found in status.findings)
     level = _level(connector, status)
+    marks = reached(session, connector.key)
+    running = fetches.running(session, connector.key, day)
     return Overview(
         as_of=now,
         key=connector.key,
         name=connector.name,
         state=connector.state,
         pause_reason=connector.pause_reason,
-        in_step=in_step(level, reached(session, connector.key), is_behind=behind, now=now),
-        notes=tuple(
-            Note(level=found.level, message=found.message, topic=found.topic, subject=found.subject)
-            for found in status.findings
-        ),
+        in_step=in_step(level, marks, is_behind=behind, now=now),
+        notes=_notes(status, marks, running),
         traffic=traffic(session, connector.key, now, unit),
         budget=budget(session, connector.key, day),
-        running=fetches.running(session, connector.key, day),
+        running=running,
         shells=_shells(session, connector.key),
         webhooks=Webhooks(is_well=heard.is_well, sentence=heard.sentence),
         planned=_planned(session, connector.key),
@@ -143,6 +145,29 @@ def budget(session: Session, connector_key: int, day: Standing) -> Budget:
         closed_s=day.closed_s,
         days=tuple((each.day, each.tokens) for each in reversed(days)),
     )
+
+
+FIRST_FETCH: Final = {
+    Entity.ORGANIZATION: "Fetch all Organizations first, so that each Person finds the Account it belongs to.",
+    Entity.PERSON: "Fetch all Persons: what changes later is only known to be complete once everything was there.",
+}
+
+
+def _notes(status: Status, marks: tuple[Reached, ...], running: tuple[Fetch, ...]) -> tuple[Note, ...]:
+    """What the status found; and, once nothing stands in its way, the first fetch."""
+    notes = [
+        Note(level=found.level, message=found.message, topic=found.topic, subject=found.subject)
+        for found in status.findings
+    ]
+    missing = {mark.entity for mark in marks if mark.claimed is None}
+    begun = {each.entity for each in running if each.kind == "full"}
+    if not any(note.topic in ("credentials", "pause") for note in notes):
+        notes += [
+            Note(level="warning", message=words, topic="first_fetch", subject=entity.value)
+            for entity, words in FIRST_FETCH.items()
+            if entity in missing and entity not in begun
+        ]
+    return tuple(notes)
 
 
 def _level(connector: Connector, status: Status) -> str:

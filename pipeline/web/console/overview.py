@@ -57,11 +57,12 @@ def drawn(seen: Overview) -> dict[str, Any]:
                 "name": each.name,
                 "today": each.today,
                 "filter": f"{FILTERS[each.name]}&since={since}",
-                "spark": charts.spark(each.values, outcome=HUES[each.name], words=_spark_words(each.name, traffic)),
+                "spark": any(each.values)
+                and charts.spark(each.values, outcome=HUES[each.name], words=_spark_words(each.name, traffic)),
             }
             for each in traffic.courses
         ],
-        "tokens_spark": charts.spark(spent, outcome="skip", words="Tokens spent on the last days"),
+        "tokens_spark": len(spent) > 1 and charts.spark(spent, outcome="skip", words="Tokens spent on the last days"),
         "chart": _chart(traffic),
         "span": SPANS[traffic.unit],
         "rows": list(zip(traffic.times, *(each.values for each in traffic.courses), strict=True))[::-1],

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
+from pipeline.domain.kinds import Entity
 from pipeline.insight.overview import Note
 
-BY_HAND = (None, "connector_paused")
+BY_HAND = ("", "connector_paused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,20 +22,23 @@ class Step:
 
 def step_of(note: Note, connector: str) -> Step:
     """What to press beside the note."""
-    home = f"/c/{quote(connector, safe='')}"
-    if note.topic == "pause":
-        if note.subject in BY_HAND:
-            return Step(words="Resume", address=f"{home}/actions/resume", posts=True)
-        return Step(words="Open Credentials", address=f"{home}/credentials")
-    if note.topic == "watermark":
-        return Step(words="Fetch what changed", address=f"{home}/actions/changes", posts=True)
-    if note.topic == "run":
-        return Step(words=f"Open run {note.subject}", address=f"{home}/runs/{note.subject}")
-    if note.topic == "failures":
-        return Step(words="Open these failures", address=f"{home}/failures?{urlencode({'reason': note.subject or ''})}")
-    words, page = {
+    words, page, *posts = _step(note.topic, note.subject or "")
+    return Step(words=words, address=f"/c/{quote(connector, safe='')}/{page}", posts=bool(posts))
+
+
+def _step(topic: str, subject: str) -> tuple[str, ...]:
+    """(words, page), and a third where it is a button."""
+    if topic == "pause" and subject in BY_HAND:
+        return "Resume", "actions/resume", "posts"
+    if topic == "first_fetch":
+        return f"Fetch All {Entity(subject).plural.capitalize()}…", f"actions/fetch/{subject}"
+    steps: dict[str, tuple[str, ...]] = {
+        "pause": ("Open Credentials", "credentials"),
         "credentials": ("Open Credentials", "credentials"),
         "webhooks": ("Open Webhooks", "webhooks"),
+        "watermark": ("Fetch what changed", "actions/changes", "posts"),
         "budget": ("See the budget", "#budget"),
-    }.get(note.topic, ("Open Settings", "settings"))
-    return Step(words=words, address=f"{home}/{page}")
+        "run": (f"Open run {subject}", f"runs/{subject}"),
+        "failures": ("Open these failures", f"failures?{urlencode({'reason': subject})}"),
+    }
+    return steps.get(topic, ("Open Settings", "settings"))

@@ -42,7 +42,8 @@ def test_before_the_first_fetch_the_page_says_what_to_do(world: World, viewer: V
     page = viewer.text("/c/acme/")
 
     assert "Not in step yet." in page
-    assert "fetch all Persons and all Organizations" in page
+    assert "Hull holds all Persons and all Organizations once" in page
+    assert page.index("Fetch All Organizations…") < page.index("Fetch All Persons…")
     assert "Nothing has been fetched yet." in page
     assert "Nothing went through in the last 24 hours." in page
 
