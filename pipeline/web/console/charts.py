@@ -14,8 +14,8 @@ from typing import Final
 from markupsafe import Markup
 
 SPARK_WIDTH, SPARK_HEIGHT = 96, 20
-WIDTH, HEIGHT = 720, 168
-LEFT, RIGHT, TOP, BOTTOM = 48, 64, 12, 20
+WIDTH, HEIGHT = 960, 180
+LEFT, RIGHT, TOP, BOTTOM = 48, 96, 12, 22
 """Room for the numbers of the axis, for the last value, for the highest point, and for the times."""
 NICE: Final = (1, 2, 5, 10)
 
