@@ -68,6 +68,7 @@ imports = (
     "pipeline.tasks.incoming",
     "pipeline.tasks.outgoing",
     "pipeline.tasks.control",
+    "pipeline.tasks.counting",
     "pipeline.tasks.schedules",
     "pipeline.tasks.shells",
     "pipeline.tasks.twins",
@@ -88,6 +89,7 @@ beat_schedule = {
     "ensure_webhooks": {"task": "control.ensure_webhooks", "schedule": 900.0, "options": {"expires": 600}},
     "find_twins": {"task": "control.find_twins", "schedule": 600.0, "options": {"expires": 300}},
     "watch": {"task": "control.watch", "schedule": 60.0, "options": {"expires": 50}},
+    "count_events": {"task": "control.count_events", "schedule": 10.0, "options": {"expires": 10}},
     "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},
 }
 beat_schedule_filename = str(settings().data_dir / "celerybeat-schedule")

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Uuid,
     delete,
     func,
+    select,
     text,
     update,
 )
@@ -349,6 +350,39 @@ def cancel_open(session: Session, run_id: int) -> int:
         .values(state="cancelled", lease_token=None, lease_until=None, extracted=None, transformed=None)
     )
     return cast("CursorResult[Any]", cancelled).rowcount
+
+
+_LINE = """
+    SELECT id, direction, entity, queue, stage, state, attempts, records, created_at, due_at, task_id FROM batches"""
+_OF_RUN = text(f"""{_LINE}
+     WHERE run_id = :run_id AND (CAST(:state AS text) IS NULL OR state = :state)
+       AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit""")
+
+
+def batches_of_run(
+    session: Session, run_id: int, *, state: str | None = None, before: int | None = None, limit: int = 50
+) -> list[Row[Any]]:
+    """Newest first, without what is staged in them."""
+    scope = {"run_id": run_id, "state": state, "before": before, "limit": limit}
+    return list(session.execute(_OF_RUN, scope))
+
+
+def count_of_run(session: Session, run_id: int) -> dict[str, int]:
+    """State → batches of the run."""
+    query = select(Batch.state, func.count()).where(Batch.run_id == run_id).group_by(Batch.state)
+    return {row.state: row[1] for row in session.execute(query)}
+
+
+_WHOLE = text("""
+    SELECT id, direction, entity, queue, stage, state, attempts, records, created_at, due_at, task_id, enqueued_at,
+           lease_until, run_id, slice_id, read_back_id, cause, octet_length(extracted) AS extracted_bytes,
+           octet_length(transformed) AS transformed_bytes, now() AS now
+      FROM batches WHERE id = :id AND connector_key = :key""")
+
+
+def describe_batch(session: Session, connector_key: int, batch_id: int) -> Row[Any] | None:
+    """Everything but what is staged in it, of which the size is told; None where this connector has no such batch."""
+    return session.execute(_WHOLE, {"id": batch_id, "key": connector_key}).one_or_none()
 
 
 def drop_old_batches(session: Session, keep_days: int = RETENTION_DAYS) -> int:

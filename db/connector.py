@@ -205,6 +205,11 @@ def find_settings(session: Session, connector_key: int, version: int) -> Setting
     return session.scalar(select(SettingsVersion).filter_by(connector_key=connector_key, version=version))
 
 
+def author_of(session: Session, connector_key: int, version: int) -> str | None:
+    """Who made a version of the settings."""
+    return session.scalar(select(SettingsVersion.author).filter_by(connector_key=connector_key, version=version))
+
+
 def add_settings(session: Session, connector_key: int, document: dict[str, Any], *, author: str) -> SettingsVersion:
     """Put a new version in force. The connector's row is locked, so that two editors get two versions."""
     session.execute(select(Connector.key).where(Connector.key == connector_key).with_for_update())

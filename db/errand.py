@@ -18,13 +18,14 @@ RETENTION_DAYS = 30
 
 class Errand(Base):
     """kind      `settings`: read them anew from Hull; `export`: fetch a file of Users or Accounts; `adoption`: a new connector;
-              `status`: tell Hull how it is
+              `status`: tell Hull how it is; `send`: Users or Accounts to Pipedrive; `verify`: compare a sample
     key       what makes a repeated request the same one, for as long as it is due
     sealed    what it takes, credentials or an address, sealed as secrets are; gone when it has ended well
     asked     how often it was asked for; what was asked meanwhile is done once more
     token     grows with every claim, and every later write must carry it
     due_at    when it may be begun; for one at work, when its worker has lost it
-    progress  lines of the file that are folded already, and `mark` tells which file they were of
+    progress  lines of the file that are folded already, and `mark` tells which file they were of; of a `send`, pages that are
+              folded and how many records there are in all
     """
 
     __tablename__ = "errands"
@@ -155,6 +156,12 @@ def revive(session: Session, errand_id: int) -> bool:
 
 def count_due(session: Session, kind: str) -> int:
     return session.scalar(select(func.count(Errand.id)).filter_by(kind=kind, state="due")) or 0
+
+
+def latest_errands(session: Session, connector_key: int, kinds: Sequence[str], limit: int = 10) -> list[Errand]:
+    """Newest first, whatever became of them."""
+    mine = select(Errand).where(Errand.connector_key == connector_key, Errand.kind.in_(kinds))
+    return list(session.scalars(mine.order_by(Errand.id.desc()).limit(limit)))
 
 
 def was_refused(session: Session, kind: str, key: str, *, within_s: float) -> bool:

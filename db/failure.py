@@ -11,7 +11,7 @@ from typing import Any, Final
 import zstandard
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, defer, mapped_column
 
 from db.arrays import texts
 from db.base import Base, Created, RowId
@@ -170,6 +170,16 @@ def open_of_subjects(session: Session, connector_key: int, subjects: Sequence[st
     """The open failures of these subjects."""
     mine = select(Failure).filter_by(connector_key=connector_key, state="open").where(Failure.subject.in_(subjects))
     return list(session.scalars(mine.order_by(Failure.id.desc())))
+
+
+def failures_of(
+    session: Session, connector_key: int, *, run_id: int | None = None, batch_id: int | None = None, limit: int = 20
+) -> list[Failure]:
+    """Open failures of a run or of a batch, newest first, without what they hold."""
+    query = select(Failure).filter_by(connector_key=connector_key, state="open")
+    query = query.filter_by(run_id=run_id) if run_id is not None else query.filter_by(batch_id=batch_id)
+    light = defer(Failure.payload), defer(Failure.traceback), defer(Failure.exchange)
+    return list(session.scalars(query.options(*light).order_by(Failure.id.desc()).limit(limit)))
 
 
 def close_failure(session: Session, failure_id: int, state: str, *, by: str, why: str) -> bool:

@@ -43,6 +43,10 @@ _FIGURES = text(f"""
                 FROM watermarks WHERE complete_since IS NOT NULL
     UNION ALL SELECT 'watermark_excepted', connector_key, NULL, entity, excepted FROM watermarks
                WHERE complete_since IS NOT NULL
+    UNION ALL SELECT 'run_records', connector_key, entity, kind, "read" FROM runs WHERE state = 'running'
+    UNION ALL SELECT 'run_tokens', connector_key, entity, kind, tokens FROM runs WHERE state = 'running'
+    UNION ALL SELECT 'run_age_seconds', connector_key, entity, kind, extract(epoch FROM now() - started_at)::float8
+                FROM runs WHERE state = 'running'
     UNION ALL SELECT 'shells', connector_key, NULL, entity, count(*) FROM id_mappings WHERE state = 'shell' GROUP BY 2, 4
     UNION ALL SELECT 'alerts', connector_key, NULL, rule, count(*) FROM alerts WHERE state = 'open' GROUP BY 2, 4
     UNION ALL SELECT 'connectors', key, NULL, state, 1 FROM connectors""")  # noqa: S608 - put together from constants

@@ -135,6 +135,15 @@ def add_shells(
     return [pipedrive_id for (pipedrive_id,) in rows]
 
 
+_COUNT_KNOWN = text("""
+    SELECT count(*) FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL""")
+
+
+def count_known(session: Session, connector_key: int, entity: str) -> int:
+    """Records that Pipedrive is known to have or to have had, shells included: answered by an index alone."""
+    return int(session.execute(_COUNT_KNOWN, {"c": connector_key, "e": entity}).scalar_one())
+
+
 _UNRESOLVED = text("""
     UPDATE id_mappings SET resolve_at = now() + interval '60 s'
      WHERE id IN (SELECT id FROM id_mappings
@@ -296,12 +305,6 @@ def mapping_counts(session: Session, connector_key: int) -> list[MappingCount]:
         MappingCount(entity=entity, state=state, records=records, with_hull_id=known)
         for entity, state, records, known in session.execute(query)
     ]
-
-
-def count_known(session: Session, connector_key: int, entity: str) -> int:
-    """How many records of Pipedrive are known, shells and departed ones among them: from the index alone, so also of millions."""
-    query = select(func.count()).where(IdMapping.connector_key == connector_key, IdMapping.entity == entity)
-    return session.scalar(query.where(IdMapping.pipedrive_id.is_not(None))) or 0
 
 
 def any_read(session: Session, connector_key: int, entity: str) -> bool:

@@ -136,3 +136,37 @@ def take_twins(session: Session, connector_key: int, entity: str, limit: int = 1
     if rows:
         session.execute(_SEEN, {"ids": bigints(row.id for row in rows)})
     return [Twins(row.pipedrive_id, row.hull_id, row.other, row.claim) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A record that is known on both sides, and by what it was found: a claim, `pipedrive id` or `hull id`."""
+
+    hull_id: str
+    pipedrive_id: int | None
+    found_by: str
+
+
+_JOINED = text("""
+    SELECT DISTINCT ON (m.hull_id) m.hull_id, m.pipedrive_id, f.found_by
+      FROM (SELECT pipedrive_id, claim AS found_by FROM claims
+             WHERE connector_key = :c AND entity = :e AND claim = ANY(CAST(:claims AS text[])) AND value = :said
+             UNION ALL
+            SELECT pipedrive_id, claim FROM known_as
+             WHERE connector_key = :c AND entity = :e AND claim = ANY(CAST(:claims AS text[])) AND value = :said
+             UNION ALL
+            SELECT CAST(:number AS bigint), 'pipedrive id' WHERE CAST(:number AS bigint) IS NOT NULL
+             UNION ALL
+            SELECT pipedrive_id, 'hull id' FROM id_mappings
+             WHERE connector_key = :c AND entity = :e AND hull_id = :said) f
+      JOIN id_mappings m ON m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = f.pipedrive_id
+     WHERE m.hull_id IS NOT NULL
+     ORDER BY m.hull_id LIMIT :limit""")
+CLAIMS = ("email", "external_id", "anonymous_id", "domain")
+
+
+def find_joined(session: Session, connector_key: int, entity: str, said: str, limit: int = 20) -> list[Joined]:
+    """Records whose Hull id is known, by a claim's value, a Pipedrive id or a Hull id."""
+    number = int(said) if said.isascii() and said.isdigit() and len(said) <= 18 else None
+    scope = {"c": connector_key, "e": entity, "said": said, "number": number, "claims": texts(CLAIMS), "limit": limit}
+    return [Joined(*row) for row in session.execute(_JOINED, scope)]

@@ -30,6 +30,7 @@ class Run(Base):
             unique=True,
             postgresql_where=text("state = 'running'"),
         ),
+        Index("ix_runs_latest", "connector_key", "id"),
     )
 
     id: Mapped[RowId]
@@ -204,6 +205,21 @@ def latest_full_run(session: Session, connector_key: int, entity: str, *, state:
     if state is not None:
         query = query.filter_by(state=state)
     return session.scalar(query.order_by(Run.id.desc()).limit(1))
+
+
+def running_runs(session: Session, connector_key: int) -> list[Run]:
+    """Every run that is under way, the oldest first."""
+    return list(session.scalars(select(Run).filter_by(connector_key=connector_key, state="running").order_by(Run.id)))
+
+
+def find_runs(
+    session: Session, connector_key: int, *, before: int | None = None, limit: int = 50, **exact: str | None
+) -> list[Run]:
+    """Newest first, by `entity`, `kind`, `state` or `cause` where these are given."""
+    query = select(Run).filter_by(connector_key=connector_key, **{k: v for k, v in exact.items() if v})
+    if before is not None:
+        query = query.where(Run.id < before)
+    return list(session.scalars(query.order_by(Run.id.desc()).limit(limit)))
 
 
 def runs_of_settings(session: Session, connector_key: int, version: int, cause: str) -> list[Run]:

@@ -27,6 +27,7 @@ from pipeline.clients.bearer import BearerAuth, Token
 from pipeline.clients.budget import Budget
 from pipeline.clients.downloads import Downloads
 from pipeline.clients.hosts import check_api_url
+from pipeline.clients.hull import FoundReports as FoundReports  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.hull import HullClient
 from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
 from pipeline.clients.hull_notifications import NotificationVerifier as NotificationVerifier  # noqa: PLC0414 - for `web`

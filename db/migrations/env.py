@@ -21,6 +21,7 @@ from db import (
     connector,
     delivery,
     errand,
+    event_count,
     failure,
     heartbeat,
     hourly,
@@ -36,6 +37,7 @@ from db import (
     subscription,
     sync_event,
     token_ledger,
+    verified,
     watermark,
 )
 
@@ -47,6 +49,7 @@ SUBJECTS = (
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
     (audit, operator),
     (alert, errand, heartbeat, hourly),
+    (event_count, verified),
 )
 """Imported so that their tables stand in the metadata."""
 

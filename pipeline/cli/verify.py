@@ -27,6 +27,7 @@ from pipeline.cli.verify_report import as_json, print_report
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import read_settings
 from pipeline.errors import Retryable
+from pipeline.tasks import verify_kept
 from pipeline.tasks.verify import Report, expected_tokens
 from pipeline.tasks.verify import verify as compare
 from pipeline.tasks.verify_comparison import Progress as Step
@@ -63,6 +64,8 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
     if not (wants_json() or _may_go_on(cost, budget, asks=not yes)):
         raise Failed("nothing was compared", "a part of it costs less: --sample N")
     report = _watched(found, sample)
+    with transaction() as session:
+        verify_kept.keep(session, found.key, report, sample=sample, by="command line")
     repaired = fold_repairs(found.key, report) if repair else None
     show(as_json(found, report, repaired), lambda: print_report(found, report, repaired))
     if report.drift:

@@ -232,6 +232,10 @@ REASONS: dict[str, Reason] = {
         "A message from Hull carries no id of the User or Account.",
         "Send the record again from Hull; if it stays, report the message to Hull.",
     ),
+    "not_in_hull": Reason(
+        "Hull has no User or Account of the id that was to be sent.",
+        "Look at the address of its page in Hull: the id stands at its end.",
+    ),
     "nested_too_deeply": Reason(
         "A message from Hull holds objects within objects to a depth at which it cannot be stored.",
         "Flatten the attribute at its source, then send the record again from Hull; its neighbours were carried over.",

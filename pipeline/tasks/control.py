@@ -15,8 +15,8 @@ from db import batch as batches
 from db import connector as connectors
 from db import delivery as deliveries
 from db import errand as errand_rows
+from db import event_count, heartbeat, hourly, id_mapping, subscription, verified
 from db import failure as failures
-from db import heartbeat, hourly, id_mapping, subscription
 from db import sync_event as events
 from db.session import after_commit, transaction
 from pipeline import wiring
@@ -152,6 +152,8 @@ def tidy() -> None:
         errand_rows.drop_old_errands(session)
         alerts.drop_old_alerts(session)
         hourly.drop_old_hours(session)
+        event_count.fold_old_counts(session)
+        verified.drop_old_verifications(session)
     released = claim_release.release_overdue()
     if made or dropped or any(forgotten) or released:
         logger().info(

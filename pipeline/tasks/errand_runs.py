@@ -22,9 +22,9 @@ from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.settings import settings
-from pipeline.tasks import adoption, exports, hull_settings, status_report
+from pipeline.tasks import adoption, exports, hull_settings, sends, status_report, verify_kept
 from pipeline.tasks.app import app
-from pipeline.tasks.errands import ADOPTION, EXPORT, SETTINGS, STATUS, TASK
+from pipeline.tasks.errands import ADOPTION, EXPORT, SEND, SETTINGS, STATUS, TASK, VERIFY
 from pipeline.tasks.errors import classify
 from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
 from pipeline.telemetry import logger
@@ -34,12 +34,16 @@ HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
     EXPORT: exports.carry_out,
     ADOPTION: adoption.adopt,
     STATUS: status_report.write,
+    SEND: sends.carry_out,
+    VERIFY: verify_kept.carry_out,
 }
 EVENTS: Final = {
     SETTINGS: "connector.settings.error",
     EXPORT: "outgoing.job.error",
     ADOPTION: "connector.adoption.error",
     STATUS: "connector.status.error",
+    SEND: "outgoing.job.error",
+    VERIFY: "connector.verify.error",
 }
 
 

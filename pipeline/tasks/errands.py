@@ -19,7 +19,16 @@ SETTINGS: Final = "settings"
 EXPORT: Final = "export"
 ADOPTION: Final = "adoption"
 STATUS: Final = "status"
-QUEUES: Final = {SETTINGS: "control", EXPORT: "live", ADOPTION: "control", STATUS: "control"}
+SEND: Final = "send"
+VERIFY: Final = "verify"
+QUEUES: Final = {
+    SETTINGS: "control",
+    EXPORT: "live",
+    ADOPTION: "control",
+    STATUS: "control",
+    SEND: "live",
+    VERIFY: "bulk",
+}
 PATIENCE_S: Final = 30.0
 """After so long without a sign a message is taken for lost; until then a full queue is not filled further."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -38,8 +39,11 @@ def start_run(
     cause: str,
     changed_only: bool = False,
     since: datetime | None = None,
+    also: Callable[[Session, Run], None] = lambda _session, _run: None,
 ) -> int:
     """Begin a full fetch, or an incremental one with `since`; returns the run's id.
+
+    also  what is written in the same transaction
 
     Raises: RunInProgress.
     """
@@ -49,6 +53,7 @@ def start_run(
             if under_way := run_rows.running_run(session, connector_key, entity, kind):
                 raise RunInProgress(under_way.id)
             run = begin(session, connector_key, entity, kind, cause=cause, changed_only=changed_only, since=since)
+            also(session, run)
     except IntegrityError:  # somebody began the same in the same moment
         with transaction() as session:
             under_way = run_rows.running_run(session, connector_key, entity, kind)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sqlalchemy.orm import Session
+
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.tasks import control
 from pipeline.tasks.outgoing_changes import fold_messages_of
-from pipeline.wiring import Wired
+from pipeline.wiring import FoundReports, Wired
 
 PER_PAGE: Final = 50
 """Reports to a search of Hull."""
@@ -54,13 +56,37 @@ def send_segment(
     return Chosen(found=count, missing=())
 
 
-def _pages(connector_key: int, entity: Entity, clause: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+def find_page(connector_key: int, entity: Entity, clause: dict[str, Any], page: int = 1) -> FoundReports:
+    """One page of the Users or Accounts that a clause selects, as Hull has them now."""
     with transaction() as session:
         wired: Wired = wiring.open_connector(session, connector_key)
-    query = {"bool": {"filter": [clause]}}
+    return wired.hull.find_reports(entity, {"bool": {"filter": [clause]}}, page=page, per_page=PER_PAGE)
+
+
+def fold(
+    session: Session, connector_key: int, entity: Entity, reports: Sequence[dict[str, Any]], *, rank: int | None = None
+) -> int:
+    """Make changes of reports; returns how many. The workers are woken when the session commits.
+
+    rank  when the reports were asked for, in milliseconds since the epoch; now unless it is told
+    """
+    folded = fold_messages_of(
+        session,
+        connector_key,
+        entity,
+        [_message(entity, report) for report in reports],
+        cause="send",
+        is_export=True,
+        rank=int(time.time() * 1000) if rank is None else rank,
+    )
+    after_commit(session, lambda: control.wake_control("dispatch"))
+    return folded
+
+
+def _pages(connector_key: int, entity: Entity, clause: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], int]]:
     page = 1
     while True:
-        answer = wired.hull.find_reports(entity, query, page=page, per_page=PER_PAGE)
+        answer = find_page(connector_key, entity, clause, page)
         if answer.reports:
             yield answer.reports, answer.total
         if not answer.reports or page >= answer.pages:
@@ -70,17 +96,7 @@ def _pages(connector_key: int, entity: Entity, clause: dict[str, Any]) -> Iterat
 
 def _fold(connector_key: int, entity: Entity, reports: Sequence[dict[str, Any]]) -> int:
     with transaction() as session:
-        folded = fold_messages_of(
-            session,
-            connector_key,
-            entity,
-            [_message(entity, report) for report in reports],
-            cause="send",
-            is_export=True,
-            rank=int(time.time() * 1000),
-        )
-        after_commit(session, lambda: control.wake_control("dispatch"))
-    return folded
+        return fold(session, connector_key, entity, reports)
 
 
 def _message(entity: Entity, report: dict[str, Any]) -> dict[str, Any]:

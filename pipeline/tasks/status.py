@@ -31,18 +31,25 @@ ALL_GOOD = "Everything is in order."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One thing that is not as it should be.
+
+    topic    `credentials`, `webhooks`, `pause`, `domain`, `budget`, `watermark`, `settings`, `run` or `failures`
+    subject  which of them, where there are several: a run's id, a reason code
+    """
 
     level: str
     message: str
+    topic: str
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The worst level found, and what there is to say, the worst first."""
+    """The worst level found, and what there is to say, the worst first: as sentences, and with what each is about."""
 
     status: str
     messages: list[str]
+    findings: tuple[Finding, ...] = ()
 
 
 def status_of(session: Session, connector: Connector) -> Status:
@@ -60,16 +67,17 @@ def status_of(session: Session, connector: Connector) -> Status:
     if not found:
         return Status(status="ok", messages=[ALL_GOOD])
     found.sort(key=lambda finding: -LEVELS.index(finding.level))
-    return Status(status=found[0].level, messages=[finding.message for finding in found])
+    messages = [finding.message for finding in found]
+    return Status(status=found[0].level, messages=messages, findings=tuple(found))
 
 
 def _credentials(session: Session, connector: Connector) -> list[Finding]:
     found = []
     if connection_of(session, connector).how is None:
         message = "Pipedrive is not connected yet. Open Credentials and connect an administrator's account."
-        found.append(Finding(level="setupRequired", message=message))
+        found.append(Finding(level="setupRequired", message=message, topic="credentials"))
     elif not (webhooks := hearing(session, connector.key)).is_well:
-        found.append(Finding(level="warning", message=webhooks.sentence))
+        found.append(Finding(level="warning", message=webhooks.sentence, topic="webhooks"))
     return found
 
 
@@ -78,8 +86,8 @@ def _pause(connector: Connector) -> list[Finding]:
     if connector.state != "paused" or reason == "not_connected":  # the credentials' own sentence says more
         return []
     if reason in REASONS and reason != "connector_paused":
-        return [Finding(level="error", message=f"Paused. {describe(reason)}")]
-    return [Finding(level="warning", message=describe("connector_paused"))]
+        return [Finding(level="error", message=f"Paused. {describe(reason)}", topic="pause", subject=reason)]
+    return [Finding(level="warning", message=describe("connector_paused"), topic="pause")]
 
 
 def _domain(session: Session, connector: Connector) -> list[Finding]:
@@ -95,7 +103,7 @@ def _domain(session: Session, connector: Connector) -> list[Finding]:
         "Pipedrive has no website field on Organizations, so Accounts are known by their Pipedrive id alone. "
         "Choose in account_claims which field holds the domain."
     )
-    return [Finding(level="warning", message=message)]
+    return [Finding(level="warning", message=message, topic="domain")]
 
 
 def _budget(session: Session, connector: Connector) -> list[Finding]:
@@ -104,15 +112,15 @@ def _budget(session: Session, connector: Connector) -> list[Finding]:
     returns = f"The budget returns at {day.resets_at:%H:%M} UTC, as far as Pipedrive tells."
     if day.closed_s is not None:
         message = f"Pipedrive says that today's tokens of the whole company are spent: all work waits. {returns}"
-        return [Finding(level="warning", message=message)]
+        return [Finding(level="warning", message=message, topic="budget")]
     if day.share >= 1:
         message = f"Pipedrive's tokens for today are spent by our count: fetches wait, live changes go on. {returns}"
-        return [Finding(level="warning", message=message)]
+        return [Finding(level="warning", message=message, topic="budget")]
     if day.share > spending.WARN_SHARE:
         message = (
             f"{day.share:.0%} of Pipedrive's tokens for today are spent; fetches wait before live changes do. {returns}"
         )
-        return [Finding(level="warning", message=message)]
+        return [Finding(level="warning", message=message, topic="budget")]
     return []
 
 
@@ -131,7 +139,7 @@ def _watermark(session: Session, connector: Connector) -> list[Finding]:
         f"What changed in Pipedrive since {oldest:%Y-%m-%d %H:%M} UTC may not be in Hull yet: the fetch of changes has not "
         "come to its end since then. See pipeline doctor."
     )
-    return [Finding(level="warning", message=message)]
+    return [Finding(level="warning", message=message, topic="watermark")]
 
 
 SETTINGS_REFUSED: Final = "settings_refused"
@@ -141,7 +149,8 @@ def _settings(session: Session, connector: Connector) -> list[Finding]:
     """Whoever saved settings that make no sense looks here, not into a log."""
     refused = failures.find_failures(session, connector_key=connector.key, reason=SETTINGS_REFUSED)
     return [
-        Finding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}") for failure in refused[:1]
+        Finding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}", topic="settings")
+        for failure in refused[:1]
     ]
 
 
@@ -152,6 +161,8 @@ def _runs(session: Session, connector: Connector) -> list[Finding]:
         Finding(
             level="warning",
             message=f"The last fetch of {Entity(run.entity).plural} stopped: {_sentence(run.reason)}",
+            topic="run",
+            subject=str(run.id),
         )
         for run in newest.values()
         if run.state == "stopped"
@@ -165,7 +176,12 @@ def _failures(session: Session, connector: Connector) -> list[Finding]:
         if reason != SETTINGS_REFUSED:
             reasons[reason] = reasons.get(reason, 0) + count
     return [
-        Finding(level="warning", message=f"{count} open failure{'s' if count > 1 else ''}: {_sentence(reason)}")
+        Finding(
+            level="warning",
+            message=f"{count} open failure{'s' if count > 1 else ''}: {_sentence(reason)}",
+            topic="failures",
+            subject=reason,
+        )
         for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
     ]
 

@@ -38,12 +38,12 @@ class Report:
 
 def expected_tokens(session: Session, connector_key: int, sample: int | None) -> int:
     """Tokens the comparison will cost, by the size of the id map; a second look costs 10 for 100 records beyond that."""
-    sizes = dict.fromkeys(ORDER, 0)
-    for count in mapping_counts(session, connector_key):
-        sizes[Entity(count.entity)] += count.records
     definitions = LIST_TOKENS * len(ORDER)
     if sample is not None:
         return definitions + LIST_TOKENS * len(ORDER) * (1 + -(-sample // IDS_TO_A_REQUEST))
+    sizes = dict.fromkeys(ORDER, 0)
+    for count in mapping_counts(session, connector_key):
+        sizes[Entity(count.entity)] += count.records
     return definitions + LIST_TOKENS * sum(max(1, -(-size // settings().page_limit)) for size in sizes.values())
 
 

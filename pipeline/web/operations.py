@@ -10,10 +10,11 @@ from http import HTTPStatus
 
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import text
 
 from db import connector as connectors
+from db import event_count
 from db.figures import Figure, all_figures, oldest_due_s
 from db.session import transaction
 from pipeline.settings import settings
@@ -30,6 +31,9 @@ GAUGES = {
     "deliveries": ("Webhooks and notifications kept, by source and state", ("source", "state")),
     "batches": ("Batches, by direction and state", ("direction", "state")),
     "runs": ("Full and incremental fetches, by entity and state", ("entity", "state")),
+    "run_records": ("Records that a running fetch has read so far, by entity and kind", ("entity", "kind")),
+    "run_tokens": ("Tokens that a running fetch has taken so far, by entity and kind", ("entity", "kind")),
+    "run_age_seconds": ("How long a running fetch has been going, by entity and kind", ("entity", "kind")),
     "failures": ("Open failures, by entity and reason", ("entity", "reason")),
     "alerts": ("Open alerts, by rule", ("rule",)),
     "connectors": ("Connectors, by state", ("state",)),
@@ -69,9 +73,10 @@ def metrics() -> Response:
     """Everything, counted by the database when it is asked: any number of web processes say the same."""
     with transaction() as session:
         figures = all_figures(session)
+        counts = event_count.totals(session)
         names = {row.key: row.id for row in connectors.all_connectors(session)}
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Figures(figures, names))
+    registry.register(_Figures(figures, counts, names))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE)
 
 
@@ -103,10 +108,12 @@ def _ask(name: str, check: Callable[[], str]) -> str:
 
 
 class _Figures:
-    """A collector over figures that were read already."""
+    """A collector over figures and counts of events that were read already."""
 
-    def __init__(self, figures: list[Figure], connector_ids: dict[int, str]) -> None:
-        self._figures = figures
+    def __init__(
+        self, figures: list[Figure], counts: list[tuple[int, str, int]], connector_ids: dict[int, str]
+    ) -> None:
+        self._figures, self._counts = figures, counts
         self._ids = connector_ids
 
     def collect(self) -> Iterable[Metric]:
@@ -118,6 +125,7 @@ class _Figures:
                     values = [figure.kind, figure.state][2 - len(labels) :]
                     family.add_metric([connector, *values], figure.amount)
             yield family
+        yield self._events()
         due = GaugeMetricFamily(
             "pipeline_oldest_due_age_seconds", "How long the oldest due work has waited for a worker"
         )
@@ -125,3 +133,14 @@ class _Figures:
             if figure.subject == "oldest_due":
                 due.add_metric([], figure.amount)
         yield due
+
+    def _events(self) -> Metric:
+        """Whoever draws its rate by `direction` and `outcome` sees how much goes through, and how well."""
+        family = CounterMetricFamily(
+            "pipeline_events",
+            "Sync events, by name and its parts",
+            labels=["connector", "event", "direction", "outcome"],
+        )
+        for key, event, count in self._counts:
+            family.add_metric([self._ids.get(key, ""), event, event.split(".")[0], event.split(".")[-1]], count)
+        return family

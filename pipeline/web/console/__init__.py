@@ -9,6 +9,7 @@ from flask import Blueprint, Flask, request
 from werkzeug.wrappers import Response
 
 from pipeline.web.console import (
+    actions,
     add_connector,
     alerts,
     credentials,
@@ -17,8 +18,10 @@ from pipeline.web.console import (
     home,
     login,
     logs,
+    overview,
     people,
     records,
+    runs,
     settings,
     settings_history,
     webhooks,
@@ -27,8 +30,8 @@ from pipeline.web.console import (
 from pipeline.web.console.guard import Pages, Refused
 
 ROOMS = (
-    *(login, home, settings, settings_history, credentials, add_connector),
-    *(logs, records, webhooks, workers, people, alerts, flower),
+    *(login, home, overview, settings, settings_history, credentials, add_connector),
+    *(runs, actions, logs, records, webhooks, workers, people, alerts, flower),
 )
 
 

@@ -28,6 +28,7 @@ View = Callable[..., Any]
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
+"""Of whoever is logged in; the app takes less from anybody else."""
 
 
 class Refused(Exception):
@@ -77,6 +78,7 @@ class Pages:
             g.operator = present
             require_role(needs)
             if methods == ["POST"]:
+                request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
                 require_own_form()
             return view(find_connector(given.pop("name")), **given) if "name" in given else view(**given)
 

@@ -1,0 +1,168 @@
+"""How many events there were of each kind, by the minute and later by the hour: nobody counts millions of rows to draw a line.
+
+A tick adds what happened since the one before to these rows, and moves the mark up to which everything is counted, in one
+transaction: each event is read once, by whoever counts, and nothing is asked of whoever writes events. The mark never
+passes a transaction that is still under way, so what commits late is counted all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Integer, Row, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base
+
+KEEP_MINUTES: Final = timedelta(hours=6)
+KEEP_HOURS: Final = timedelta(days=90)
+EVER: Final = "1970-01-01 00:00:00+00"
+"""Rows of this moment hold what is older than is kept by the hour: a total never shrinks."""
+MOST_AT_ONCE: Final = timedelta(hours=1)
+LONGEST_WRITE: Final = timedelta(minutes=10)
+"""No transaction of ours lives so long: whatever does belongs to somebody who only looks."""
+FRESH: Final = timedelta(seconds=90)
+"""What is newer than the mark is counted for whoever looks, but never more than this."""
+
+
+class EventCount(Base):
+    """at  the beginning of the minute, of the hour once it is some hours old, and `EVER` once that is past its retention"""
+
+    __tablename__ = "event_counts"
+
+    connector_key: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    event: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    """Empty for an event without one."""
+    n: Mapped[int]
+
+
+class CountMark(Base):
+    """counted_to  everything before this moment is counted
+    above_id    no event from `counted_to` on has this id or a lower one: where to begin to read
+    seen_id     the newest id there was at `seen_at`: what `above_id` will be once the mark has come so far
+    """
+
+    __tablename__ = "event_count_mark"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    counted_to: Mapped[datetime]
+    above_id: Mapped[int]
+    seen_at: Mapped[datetime]
+    seen_id: Mapped[int]
+
+
+_BEGIN = text("""
+    INSERT INTO event_count_mark (id, counted_to, above_id, seen_at, seen_id)
+    SELECT 1, coalesce((SELECT at FROM sync_events ORDER BY id LIMIT 1), now()), 0, now(), 0
+     WHERE NOT EXISTS (SELECT 1 FROM event_count_mark)
+    ON CONFLICT DO NOTHING""")
+
+_TAKE = text("SELECT counted_to, above_id, seen_at, seen_id FROM event_count_mark WHERE id = 1 FOR UPDATE SKIP LOCKED")
+
+_NEWEST_ID = text("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('sync_events', 'id')::regclass), 0)")
+
+_SETTLED = text("""
+    SELECT clock_timestamp() AS now,
+           greatest(least(now() - interval '1 s', min(xact_start)), now() - CAST(:longest AS interval)) AS settled
+      FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'""")
+"""Up to what moment no event can come any more: its time is when its transaction began."""
+
+_ADD = text("""
+    INSERT INTO event_counts AS c (connector_key, at, event, reason, n)
+    SELECT connector_key, date_trunc('minute', at), event, coalesce(reason, ''), count(*) FROM sync_events
+     WHERE id > :above AND at >= :begin AND at < :end GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (connector_key, at, event, reason) DO UPDATE SET n = c.n + excluded.n""")
+
+_MOVE = text("""
+    UPDATE event_count_mark
+       SET counted_to = :to, above_id = :above, seen_at = :seen_at, seen_id = :seen_id WHERE id = 1""")
+
+
+def count_on(session: Session) -> bool:
+    """Count what has happened since the last time, an hour of it at most; True when there is more to do.
+
+    Somebody else who counts at this moment is left alone.
+    """
+    session.execute(_BEGIN)
+    mark = session.execute(_TAKE).one_or_none()
+    if mark is None:
+        return False
+    newest_id = session.execute(_NEWEST_ID).scalar_one()  # before the clock is read: every later event has a higher one
+    clock = session.execute(_SETTLED, {"longest": LONGEST_WRITE}).one()
+    to = min(clock.settled, mark.counted_to + MOST_AT_ONCE)
+    if to <= mark.counted_to:
+        return False
+    session.execute(_ADD, {"above": mark.above_id, "begin": mark.counted_to, "end": to})
+    session.execute(_MOVE, {"to": to, **_marks(mark, to, newest_id, clock.now)})
+    return bool(to < clock.settled)
+
+
+def _marks(mark: Row[Any], to: datetime, newest_id: int, now: datetime) -> dict[str, Any]:
+    """An id that was the newest at a moment which the mark has passed is where to begin; the next one is being waited for."""
+    if mark.seen_at <= to:
+        return {"above": mark.seen_id, "seen_at": now, "seen_id": newest_id}
+    return {"above": mark.above_id, "seen_at": mark.seen_at, "seen_id": mark.seen_id}
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """n events of one kind that happened in the minute or hour that begins `at`."""
+
+    at: datetime
+    event: str
+    reason: str
+    n: int
+
+
+_COUNTS = text("""
+    SELECT date_trunc(:unit, at, 'UTC') AS at, event, reason, sum(n)::bigint AS n FROM (
+           SELECT at, event, reason, n FROM event_counts WHERE connector_key = :c AND at >= :since
+            UNION ALL
+           SELECT e.at, e.event, coalesce(e.reason, ''), 1 FROM event_count_mark m
+            CROSS JOIN LATERAL (SELECT at, event, reason FROM sync_events
+                                 WHERE id > m.above_id AND at >= m.counted_to AND at >= :since AND connector_key = :c) e
+            WHERE m.counted_to > now() - CAST(:fresh AS interval)) counted
+     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""")
+
+
+def counts_since(session: Session, connector_key: int, since: datetime, unit: str = "hour") -> list[Counted]:
+    """What happened since a moment, by the `hour` or the `minute`; the minute in which it lies is counted whole.
+
+    The newest events are counted where they stand, unless the mark has been left behind: see `counted_to`.
+    """
+    scope = {"c": connector_key, "since": since, "unit": unit, "fresh": FRESH}
+    return [Counted(*row) for row in session.execute(_COUNTS, scope)]
+
+
+def counted_to(session: Session) -> datetime | None:
+    """Up to when the counts are true, at least; None before the first tick."""
+    mark = session.get(CountMark, 1)
+    return mark.counted_to if mark else None
+
+
+_FOLD = """
+    WITH gone AS (DELETE FROM event_counts WHERE at < now() - CAST(:age AS interval) AND at <> {home} RETURNING *)
+    INSERT INTO event_counts AS c (connector_key, at, event, reason, n)
+    SELECT connector_key, {home}, event, reason, sum(n) FROM gone GROUP BY 1, 2, 3, 4
+    ON CONFLICT (connector_key, at, event, reason) DO UPDATE SET n = c.n + excluded.n"""
+_INTO_HOURS = text(_FOLD.format(home="date_trunc('hour', at, 'UTC')"))
+_INTO_ONE = text(_FOLD.format(home=f"CAST('{EVER}' AS timestamptz)"))
+
+
+def fold_old_counts(session: Session) -> None:
+    """Minutes that are some hours old become hours, hours past their retention become one sum for ever."""
+    session.execute(_INTO_HOURS, {"age": KEEP_MINUTES})
+    session.execute(_INTO_ONE, {"age": KEEP_HOURS})
+
+
+_TOTALS = text("SELECT connector_key, event, sum(n)::bigint AS n FROM event_counts GROUP BY 1, 2 ORDER BY 1, 2")
+
+
+def totals(session: Session) -> list[tuple[int, str, int]]:
+    """(connector's key, event, how many there ever were), for counters that never go back."""
+    return [(row.connector_key, row.event, row.n) for row in session.execute(_TOTALS)]

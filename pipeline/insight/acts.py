@@ -1,0 +1,148 @@
+"""What people do to a connector by hand, each with its entry in the audit log, in the transaction in which it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import audit, id_mapping, watermark
+from db import connector as connectors
+from db import run as run_rows
+from db.authorisation import connection_of
+from db.connector import Connector
+from db.run import Run
+from db.session import after_commit, transaction
+from pipeline.domain import forecast
+from pipeline.domain.kinds import Entity
+from pipeline.settings import settings
+from pipeline.tasks import control, runs, spending
+from pipeline.tasks.schedules import OVERLAP
+from pipeline.tasks.spending import Standing
+
+LARGE: Final = 0.5
+"""The share of what fetches may still spend today from which on a fetch is called a large one."""
+
+
+class Impossible(Exception):
+    """It cannot be done now; the sentence says why, `next_step` what to do."""
+
+    def __init__(self, sentence: str, next_step: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence, self.next_step = sentence, next_step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchPreview:
+    """What fetching everything of one entity will take.
+
+    known     records that are known; None before the first fetch: nobody has counted them
+    tokens    of the day's budget, and what fetches may still spend of it (None is without limit)
+    ends_at   None where the day is too small, or nothing is known
+    under_way the id of a full fetch that goes on already
+    """
+
+    entity: str
+    known: int | None
+    pages: int | None
+    tokens: int | None
+    left: int | None
+    took_s: float | None
+    ends_at: datetime | None
+    under_way: int | None
+
+    @property
+    def waits_for_tomorrow(self) -> bool:
+        return self.tokens is not None and self.left is not None and self.tokens > self.left
+
+    @property
+    def is_large(self) -> bool:
+        return self.tokens is not None and bool(self.left) and self.tokens > LARGE * (self.left or 0)
+
+
+def preview_fetch(session: Session, connector_key: int, entity: Entity) -> FetchPreview:
+    """Its size, before anybody presses."""
+    day = spending.standing(session, connector_key)
+    known = id_mapping.count_known(session, connector_key, entity)
+    running = run_rows.running_run(session, connector_key, entity, "full")
+    has_fields = connectors.find_fields(session, connector_key, entity) is not None
+    cost = forecast.fetch_cost(known, settings().page_limit, fields_are_known=has_fields) if known else None
+    took_s = cost.pages * spending.pace_of(session, connector_key, entity) if cost else None
+    return FetchPreview(
+        entity=entity.value,
+        known=known or None,
+        pages=cost.pages if cost else None,
+        tokens=cost.tokens if cost else None,
+        left=day.left_for_fetches,
+        took_s=took_s,
+        ends_at=_ends_at(session, connector_key, entity, day, cost.pages) if cost else None,
+        under_way=running.id if running else None,
+    )
+
+
+def _ends_at(session: Session, connector_key: int, entity: Entity, day: Standing, pages: int) -> datetime | None:
+    return spending.ends_at(day, pages, spending.pace_of(session, connector_key, entity))
+
+
+def fetch(
+    connector: Connector, entity: Entity, *, by: str, changed_only: bool = False, since: datetime | None = None
+) -> int:
+    """Begin a fetch; returns the run's id. Raises: Impossible, runs.RunInProgress."""
+    require_active(connector)
+
+    def note(session: Session, run: Run) -> None:
+        audit.note(session, by, "fetch.start", f"run {run.id}", connector_key=connector.key)
+
+    return runs.start_run(connector.key, entity, cause=by, changed_only=changed_only, since=since, also=note)
+
+
+def fetch_changes(connector: Connector, *, by: str) -> list[int]:
+    """Fetch now what changed since the watermark, of both entities; one that is being fetched already is left alone.
+
+    Raises: Impossible.
+    """
+    require_active(connector)
+    begun = []
+    for entity in (Entity.ORGANIZATION, Entity.PERSON):
+        with transaction() as session:
+            since = watermark.walked_to(session, connector, entity) - OVERLAP
+        try:
+            begun.append(fetch(connector, entity, by=by, since=since))
+        except runs.RunInProgress:
+            continue
+    return begun
+
+
+def cancel_run(connector: Connector, run_id: int, *, by: str) -> bool:
+    """Stop a run; what it has carried over stays. False when it had ended already."""
+    with transaction() as session:
+        is_cancelled = runs.cancel(session, run_id)
+        if is_cancelled:
+            audit.note(session, by, "run.cancel", f"run {run_id}", connector_key=connector.key)
+    return is_cancelled
+
+
+def pause(connector: Connector, *, by: str) -> None:
+    """Let the connector's work wait; nothing is lost."""
+    with transaction() as session:
+        connectors.pause(session, connector.key, "connector_paused")
+        audit.note(session, by, "connector.pause", connector.name, connector_key=connector.key)
+
+
+def resume(connector: Connector, *, by: str) -> None:
+    """Let it go on, whatever it was paused for; what is still wrong pauses it again. Raises: Impossible."""
+    with transaction() as session:
+        if connection_of(session, connector).how is None:
+            raise Impossible("Pipedrive is not connected.", "Open Credentials and connect an administrator's account.")
+        row = connectors.lock_connector(session, connector.key)
+        row.state, row.pause_reason = "active", None
+        audit.note(session, by, "connector.resume", connector.name, connector_key=connector.key)
+        after_commit(session, lambda: control.wake_control("sweep"))
+
+
+def require_active(connector: Connector) -> None:
+    """Raises: Impossible."""
+    if connector.state != "active":
+        raise Impossible(f"{connector.name} is paused, so nothing would move.", "Resume it first.")

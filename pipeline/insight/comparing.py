@@ -1,0 +1,82 @@
+"""The comparison of a sample: what it costs, what the last one came to, and having one made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import audit, errand
+from db.connector import Connector
+from db.session import transaction
+from db.verified import last_verification
+from pipeline.insight.acts import require_active
+from pipeline.tasks import verify_kept
+from pipeline.tasks.errands import VERIFY
+from pipeline.tasks.verify import expected_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What the last comparison came to; `sample` is None where everything was compared."""
+
+    finished_at: datetime
+    asked_by: str
+    sample: int | None
+    compared: int
+    drift: int
+    took_s: float
+    tokens: int
+    counts: dict[str, Any]
+    named: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparing:
+    """tokens     that the next one will cost
+    under_way  whether one was asked for and has not ended
+    """
+
+    sample: int
+    tokens: int
+    under_way: bool
+    last: Compared | None
+
+
+def comparing(session: Session, connector_key: int) -> Comparing:
+    """How it stands."""
+    newest = errand.latest_errands(session, connector_key, [VERIFY], limit=1)
+    return Comparing(
+        sample=verify_kept.SAMPLE,
+        tokens=expected_tokens(session, connector_key, verify_kept.SAMPLE),
+        under_way=bool(newest) and newest[0].state == "due",
+        last=last_compared(session, connector_key),
+    )
+
+
+def last_compared(session: Session, connector_key: int) -> Compared | None:
+    """What the last comparison came to, if there was one."""
+    row = last_verification(session, connector_key)
+    if row is None:
+        return None
+    return Compared(
+        finished_at=row.finished_at,
+        asked_by=row.asked_by,
+        sample=row.sample,
+        compared=sum(part["compared"] for part in row.counts.values()),
+        drift=row.drift,
+        took_s=row.took_s,
+        tokens=row.tokens,
+        counts=row.counts,
+        named=tuple(row.named),
+    )
+
+
+def ask(connector: Connector, *, by: str) -> None:
+    """Have a sample compared. Raises: Impossible."""
+    require_active(connector)
+    with transaction() as session:
+        verify_kept.ask(session, connector.key, by)
+        audit.note(session, by, "verify.start", f"sample of {verify_kept.SAMPLE}", connector_key=connector.key)

@@ -1,0 +1,195 @@
+"""One connector at a glance: everything its overview, `pipeline connectors show` and other programs tell, asked at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import failure as failures
+from db import schedule, shell
+from db.connector import Connector
+from db.token_ledger import moment
+from pipeline.domain.kinds import Entity
+from pipeline.insight import fetches
+from pipeline.insight.fetches import Fetch
+from pipeline.insight.in_step import InStep, Reached, in_step, reached
+from pipeline.insight.traffic import Traffic, traffic
+from pipeline.tasks import spending
+from pipeline.tasks.hearing import hearing
+from pipeline.tasks.spending import Standing
+from pipeline.tasks.status import Status, status_of
+
+LAST_RUNS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One thing that is not as it should be; `topic` and `subject` tell where its next step is: those of `pipeline.tasks.status`,
+    and `first_fetch` of an entity that was never fetched whole.
+    """
+
+    level: str
+    message: str
+    topic: str
+    subject: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Pipedrive's day. limit is None where there is none; `by_end` is what will have been spent when the day is over, if it
+    goes on so; `days` are the last ones, the oldest first.
+    """
+
+    spent: int
+    limit: int | None
+    left_for_fetches: int | None
+    by_end: int
+    resets_at: datetime
+    closed_s: float | None
+    days: tuple[tuple[date, int], ...]
+
+    @property
+    def fits(self) -> bool:
+        return self.limit is None or self.by_end <= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shells:
+    """Organizations of which only the id is known, and since when the oldest one waits; `late` wait longer than they should."""
+
+    waiting: int
+    oldest: datetime
+    late: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks:
+    is_well: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """kind is `full_fetch` or `incremental`."""
+
+    kind: str
+    cron: str | None
+    interval_s: int | None
+    next_at: datetime
+    last_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """`as_of` is the moment at which all of it was true."""
+
+    as_of: datetime
+    key: int
+    name: str
+    state: str
+    pause_reason: str | None
+    in_step: InStep
+    notes: tuple[Note, ...]
+    traffic: Traffic
+    budget: Budget
+    running: tuple[Fetch, ...]
+    shells: Shells | None
+    webhooks: Webhooks
+    planned: tuple[Planned, ...]
+    last_runs: tuple[Fetch, ...]
+    open_failures: int
+
+
+def overview(session: Session, connector: Connector, unit: str = "hour") -> Overview:
+    """Look at everything that can be known without asking the remote systems."""
+    now, status = moment(session), status_of(session, connector)
+    day = spending.standing(session, connector.key)
+    heard = hearing(session, connector.key)
+    behind = any(found.topic == "watermark" for found in status.findings)
+    level = _level(connector, status)
+    marks = reached(session, connector.key)
+    running = fetches.running(session, connector.key, day)
+    return Overview(
+        as_of=now,
+        key=connector.key,
+        name=connector.name,
+        state=connector.state,
+        pause_reason=connector.pause_reason,
+        in_step=in_step(level, marks, is_behind=behind, now=now),
+        notes=_notes(status, marks, running),
+        traffic=traffic(session, connector.key, now, unit),
+        budget=budget(session, connector.key, day),
+        running=running,
+        shells=_shells(session, connector.key),
+        webhooks=Webhooks(is_well=heard.is_well, sentence=heard.sentence),
+        planned=_planned(session, connector.key),
+        last_runs=fetches.latest(session, connector.key, now, LAST_RUNS),
+        open_failures=sum(failures.count_open(session, connector.key).values()),
+    )
+
+
+def budget(session: Session, connector_key: int, day: Standing) -> Budget:
+    """The day, and how it will go on."""
+    under_way = spending.runs_under_way(session, connector_key, day)
+    expected = spending.day_forecast(session, connector_key, day, under_way)
+    days = spending.last_days(session, day)
+    return Budget(
+        spent=day.spent,
+        limit=day.allowance.daily_tokens or None,
+        left_for_fetches=day.left_for_fetches,
+        by_end=day.spent + expected.total,
+        resets_at=day.resets_at,
+        closed_s=day.closed_s,
+        days=tuple((each.day, each.tokens) for each in reversed(days)),
+    )
+
+
+FIRST_FETCH: Final = {
+    Entity.ORGANIZATION: "Fetch all Organizations first, so that each Person finds the Account it belongs to.",
+    Entity.PERSON: "Fetch all Persons: what changes later is only known to be complete once everything was there.",
+}
+
+
+def _notes(status: Status, marks: tuple[Reached, ...], running: tuple[Fetch, ...]) -> tuple[Note, ...]:
+    """What the status found; and, once nothing stands in its way, the first fetch."""
+    notes = [
+        Note(level=found.level, message=found.message, topic=found.topic, subject=found.subject)
+        for found in status.findings
+    ]
+    missing = {mark.entity for mark in marks if mark.claimed is None}
+    begun = {each.entity for each in running if each.kind == "full"}
+    if not any(note.topic in ("credentials", "pause") for note in notes):
+        notes += [
+            Note(level="warning", message=words, topic="first_fetch", subject=entity.value)
+            for entity, words in FIRST_FETCH.items()
+            if entity in missing and entity not in begun
+        ]
+    return tuple(notes)
+
+
+def _level(connector: Connector, status: Status) -> str:
+    """A pause that a person has made is no error, and says more than a warning."""
+    is_paused = connector.state == "paused" and connector.pause_reason != "not_connected"
+    return "paused" if is_paused and status.status != "setupRequired" else status.status
+
+
+def _shells(session: Session, connector_key: int) -> Shells | None:
+    ages = shell.shell_ages(session, connector_key)
+    return Shells(waiting=ages[0].shells, oldest=ages[0].oldest, late=ages[0].late) if ages else None
+
+
+def _planned(session: Session, connector_key: int) -> tuple[Planned, ...]:
+    rows = sorted(schedule.schedules_of(session, connector_key), key=lambda row: row.next_run_at)
+    return tuple(
+        Planned(
+            kind=row.kind,
+            cron=row.cron,
+            interval_s=row.interval_s,
+            next_at=row.next_run_at,
+            last_at=row.last_run_at,
+        )
+        for row in rows
+    )

@@ -1,0 +1,113 @@
+"""What "Send to Pipedrive" is about: who is chosen, how many that is, and how far what was asked for has come."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import audit, errand, known_as
+from db.connector import Connector
+from db.errand import Errand
+from db.known_as import Joined
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.insight.acts import Impossible, require_active
+from pipeline.tasks import sends
+from pipeline.tasks.errands import SEND
+from pipeline.tasks.send import PER_PAGE
+
+WRITE_TOKENS: Final = 5
+"""What one update or create takes of the day; a record in which nothing differs takes none."""
+LONGEST_ID: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Users or Accounts: these Hull ids, or everybody in a segment."""
+
+    entity: Entity
+    ids: tuple[str, ...] = ()
+    segment: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """How far an order is; of how many is not known before its first page."""
+
+    id: int
+    state: str
+    reason: str | None
+    done: int
+    of: int | None
+    asked_at: datetime
+    ended_at: datetime | None
+
+
+def read_ids(text: str) -> tuple[str, ...]:
+    """Ids as people paste them, apart by spaces, commas or lines; each once.
+
+    Raises: Impossible.
+    """
+    ids = tuple(dict.fromkeys(text.replace(",", " ").replace(";", " ").split()))
+    if len(ids) > sends.MOST_IDS:
+        raise Impossible(f"These are {len(ids):,} ids; {sends.MOST_IDS:,} go at once.", "Send a segment instead.")
+    broken = [each for each in ids if len(each) > LONGEST_ID or not each.isprintable()]
+    if broken:
+        raise Impossible(f"{len(broken)} of them are no ids of Hull.", "An id stands at the end of a page's address.")
+    return ids
+
+
+def count(connector: Connector, choice: Choice) -> int:
+    """How many will be asked for; a segment is counted by Hull.
+
+    Raises: Impossible.
+    """
+    if choice.segment is None:
+        return len(choice.ids)
+    try:
+        return sends.count(connector.key, choice.entity, choice.segment)
+    except ConfigurationError as error:
+        raise Impossible("Hull does not accept the connector's credentials.", "Open Credentials.") from error
+    except PipelineError as error:
+        raise Impossible(f"Hull could not be asked: {error.reason}.", "Try again in a moment.") from error
+
+
+def order(connector: Connector, choice: Choice, *, by: str, size: int) -> None:
+    """Have them sent, past every filter. Raises: Impossible."""
+    require_active(connector)
+    wanted = sends.Order(entity=choice.entity, ids=choice.ids, segment=choice.segment, rank=int(time.time() * 1000))
+    noun = choice.entity.hull.capitalize() + ("" if size == 1 else "s")
+    whom = f"segment {choice.segment}, " if choice.segment else ""
+    with transaction() as session:
+        sends.ask(session, connector.key, wanted)
+        audit.note(session, by, "send", f"{whom}{size} {noun}", connector_key=connector.key)
+
+
+def find(session: Session, connector_key: int, entity: Entity, said: str) -> list[Joined]:
+    """Known Users or Accounts by a claim's value or an id; e-mails and domains are known in lower case."""
+    found = known_as.find_joined(session, connector_key, entity, said)
+    return found or known_as.find_joined(session, connector_key, entity, said.lower())
+
+
+def latest(session: Session, connector_key: int) -> list[Sending]:
+    """What was lately asked for, newest first."""
+    return [_sending(row) for row in errand.latest_errands(session, connector_key, [SEND])]
+
+
+def _sending(row: Errand) -> Sending:
+    of = int(row.mark) if row.mark and row.mark.isdigit() else None
+    seen = row.progress * PER_PAGE
+    return Sending(
+        id=row.id,
+        state={"due": "running"}.get(row.state, row.state),
+        reason=row.reason,
+        done=seen if of is None else min(of, seen),
+        of=of,
+        asked_at=row.created_at,
+        ended_at=row.ended_at,
+    )

@@ -1,0 +1,120 @@
+"""Sends chosen Users or Accounts to Pipedrive while whoever asked goes on: an errand, fifty records at a time.
+
+Killed midway it goes on behind the page that was folded last; folding one twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy.orm import Session
+
+from db import errand as errands
+from db import failure as failures
+from db import sync_event as events
+from db.errand import ClaimedErrand
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.errors import Rejected
+from pipeline.tasks import control, send
+from pipeline.tasks.errands import SEND, secret_of
+from pipeline.tasks.errands import ask as ask_errand
+from pipeline.telemetry import logger
+
+SLICE_S: Final = 120.0
+MOST_IDS: Final = 5_000
+
+
+class Order(BaseModel):
+    """Whom to send: these Hull ids, or everybody in a segment. rank: when it was asked for, in ms since the epoch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    entity: Entity
+    ids: tuple[str, ...] = ()
+    segment: str | None = None
+    rank: int
+
+    def clause(self, page: int) -> dict[str, Any] | None:
+        """What Hull's search is asked for that page; None behind the last of the ids."""
+        if self.segment is not None:
+            return {"term": {"segment_ids": self.segment}}
+        ids = self.ids[page * send.PER_PAGE : (page + 1) * send.PER_PAGE]
+        return {"terms": {"id": list(ids)}} if ids else None
+
+
+def ask(session: Session, connector_key: int, order: Order) -> None:
+    """Write it down; the same order is not carried out twice at once. A worker is woken when the session commits."""
+    chosen = order.model_dump_json(exclude={"rank"})
+    digest = hashlib.blake2b(chosen.encode(), digest_size=16).hexdigest()
+    ask_errand(session, SEND, f"{connector_key}:{digest}", connector_key=connector_key, secret=order.model_dump_json())
+    after_commit(session, lambda: control.wake_control("dispatch"))
+
+
+def count(connector_key: int, entity: Entity, segment: str) -> int:
+    """How many are in a segment now. Raises: what Hull's client raises."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key)
+    query = {"bool": {"filter": [{"term": {"segment_ids": segment}}]}}
+    return int(wired.hull.find_reports(entity, query, per_page=1).total)
+
+
+def carry_out(errand: ClaimedErrand) -> None:
+    """Send as many as this task has time for; the rest is left to the next one.
+
+    Raises: Rejected, Retryable, LostLease.
+    """
+    order, key, page = _order(errand), errand.connector_key or 0, errand.progress
+    ends_at = time.monotonic() + SLICE_S
+    while (clause := order.clause(page)) is not None:
+        answer = send.find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
+        page += 1
+        with transaction() as session:
+            row = errands.hold(session, errand)
+            send.fold(session, key, order.entity, answer.reports, rank=order.rank)
+            _tell_missing(session, key, order, page - 1, {str(each.get("id")) for each in answer.reports})
+            row.progress, row.attempts = page, 0
+            row.mark = str(answer.total if order.segment is not None else len(order.ids))
+        if order.segment is not None and (not answer.reports or page >= answer.pages):
+            break
+        if time.monotonic() > ends_at:
+            with transaction() as session:
+                errands.put_off(session, errand, 0.0, counted=False)
+                after_commit(session, lambda: control.wake_control("dispatch"))
+            return
+    with transaction() as session:
+        errands.end(session, errand)
+        failures.close_subject(session, key, failures.control_subject(f"{SEND}:{errand.id}"))
+    logger().info("outgoing.job.success", type=order.entity.hull, job=SEND, pages=page)
+
+
+def _tell_missing(session: Session, connector_key: int, order: Order, page: int, found: set[str]) -> None:
+    """Ids that were asked for and that Hull does not have."""
+    asked = order.ids[page * send.PER_PAGE : (page + 1) * send.PER_PAGE] if order.segment is None else ()
+    name = event_name(Direction.OUTGOING, order.entity, Outcome.SKIP)
+    events.log_events(
+        session,
+        [
+            events.NewEvent(
+                connector_key=connector_key,
+                event=name,
+                entity=order.entity,
+                cause=SEND,
+                reason="not_in_hull",
+                hull_id=each,
+            )
+            for each in asked
+            if each not in found
+        ],
+    )
+
+
+def _order(errand: ClaimedErrand) -> Order:
+    try:
+        return Order.model_validate_json(secret_of(errand))
+    except ValidationError:
+        raise Rejected("export_malformed", "what was kept of it cannot be read") from None

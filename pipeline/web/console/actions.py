@@ -1,0 +1,189 @@
+"""`/c/<name>/actions`: what people set going by hand, its size before its button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from db.connector import Connector
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from pipeline.insight import acts, comparing, sending
+from pipeline.insight.acts import Impossible
+from pipeline.insight.sending import Choice
+from pipeline.tasks.runs import RunInProgress
+from pipeline.web.console import guard, overview
+from pipeline.web.console.frame import done, page, plural
+from pipeline.web.console.guard import Pages, who
+
+NAMES: Final = {Entity.PERSON: "Fetch All Persons", Entity.ORGANIZATION: "Fetch All Organizations"}
+"""As the customer's guide calls them."""
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/actions", show)
+    pages.page("/c/<name>/actions/fetch/<entity>", confirm_fetch, needs=Role.OPERATOR)
+    pages.action("/c/<name>/actions/fetch/<entity>", fetch)
+    pages.action("/c/<name>/actions/changes", fetch_changes)
+    pages.action("/c/<name>/actions/pause", pause)
+    pages.action("/c/<name>/actions/resume", resume)
+    pages.action("/c/<name>/actions/verify", verify)
+    pages.page("/c/<name>/actions/send", show_send, needs=Role.OPERATOR)
+    pages.action("/c/<name>/actions/send/count", count_send)
+    pages.action("/c/<name>/actions/send", send)
+
+
+def show(connector: Connector, mistake: Impossible | None = None, status: int = 200) -> Response:
+    with transaction() as session:
+        sent = sending.latest(session, connector.key)
+        compared = comparing.comparing(session, connector.key)
+    return page(
+        "actions.html", connector=connector, status=status, mistake=mistake, sent=sent, compared=compared, names=NAMES
+    )
+
+
+def confirm_fetch(connector: Connector, entity: str, mistake: Impossible | None = None, status: int = 200) -> Response:
+    """The guide's warning, what it takes and how long, and then the button."""
+    kind = _entity(entity)
+    with transaction() as session:
+        preview = acts.preview_fetch(session, connector.key, kind)
+    return page(
+        "fetch.html",
+        connector=connector,
+        status=status,
+        mistake=mistake,
+        preview=preview,
+        name=NAMES[kind],
+        nouns=kind.plural.capitalize(),
+        hull_nouns=kind.hull.capitalize() + "s",
+    )
+
+
+def fetch(connector: Connector, entity: str) -> Response:
+    kind = _entity(entity)
+    try:
+        run_id = acts.fetch(connector, kind, by=who().name, changed_only=request.form.get("what") == "changed")
+    except Impossible as impossible:
+        return confirm_fetch(connector, entity, impossible, 400)
+    except RunInProgress as under_way:
+        words = f"A full fetch of {kind.plural.capitalize()} is under way already: this is it."
+        return done(f"{_home(connector)}/runs/{under_way.run_id}", words)
+    overview.forget()
+    return done(f"{_home(connector)}/runs/{run_id}", f"The fetch of all {kind.plural.capitalize()} has begun.")
+
+
+def fetch_changes(connector: Connector) -> Response:
+    begun: list[int] = []
+
+    def act() -> None:
+        begun.extend(acts.fetch_changes(connector, by=who().name))
+
+    return _act(connector, act) or done(
+        f"{_home(connector)}/runs?kind=incremental" if begun else f"{_home(connector)}/",
+        "What changed is being fetched now." if begun else "What changed is being fetched already.",
+    )
+
+
+def pause(connector: Connector) -> Response:
+    acts.pause(connector, by=who().name)
+    overview.forget()
+    return done(f"{_home(connector)}/", f"{connector.name} is paused; its work is kept and waits.")
+
+
+def resume(connector: Connector) -> Response:
+    refused = _act(connector, lambda: acts.resume(connector, by=who().name))
+    return refused or done(f"{_home(connector)}/", f"{connector.name} goes on with the work that waited.")
+
+
+def verify(connector: Connector) -> Response:
+    refused = _act(connector, lambda: comparing.ask(connector, by=who().name))
+    return refused or done(f"{_home(connector)}/actions#verify", "A sample is being compared; it takes about a minute.")
+
+
+def show_send(
+    connector: Connector, mistake: Impossible | None = None, status: int = 200, choice: Choice | None = None
+) -> Response:
+    """Choose by segment, by ids, or among the known by a search; counting and sending are the next page."""
+    kind = _entity(request.values.get("entity", Entity.PERSON))
+    said = request.args.get("q", "").strip()[:300]
+    with transaction() as session:
+        found = sending.find(session, connector.key, kind, said) if said else []
+    return page(
+        "send.html",
+        connector=connector,
+        status=status,
+        mistake=mistake,
+        entity=kind,
+        entities=list(Entity),
+        said=said,
+        found=found,
+        segment=request.form.get("segment", "")[:200],
+        ids=request.form.get("ids", ""),
+        choice=choice,
+    )
+
+
+def count_send(connector: Connector) -> Response:
+    """How many it would be, with the button that does it."""
+    try:
+        choice = _choice()
+        size = sending.count(connector, choice)
+    except Impossible as impossible:
+        return show_send(connector, impossible, 400)
+    return page(
+        "send_count.html",
+        connector=connector,
+        choice=choice,
+        size=size,
+        noun=plural(size, choice.entity.hull.capitalize()),
+        most_tokens=size * sending.WRITE_TOKENS,
+    )
+
+
+def send(connector: Connector) -> Response:
+    try:
+        choice = _choice()
+        size = sending.count(connector, choice)
+        sending.order(connector, choice, by=who().name, size=size)
+    except Impossible as impossible:
+        return show_send(connector, impossible, 400)
+    words = f"{plural(size, choice.entity.hull.capitalize())} will be sent to Pipedrive."
+    return done(f"{_home(connector)}/actions#sent", words)
+
+
+def _choice() -> Choice:
+    """Raises: Impossible."""
+    form = request.form
+    segment = form.get("segment", "").strip()
+    ids = sending.read_ids(" ".join([form.get("ids", ""), *form.getlist("id")]))
+    if bool(segment) == bool(ids):
+        raise Impossible("Choose either one segment or some ids.", "Clear the other field.")
+    if len(segment) > sending.LONGEST_ID or not segment.isprintable():
+        raise Impossible("This is no id of a segment.", "It stands in the address of the segment's page in Hull.")
+    return Choice(entity=_entity(form.get("entity", "")), ids=ids, segment=segment or None)
+
+
+def _act(connector: Connector, act: Callable[[], None]) -> Response | None:
+    """None once it is done; else the page that says why not."""
+    try:
+        act()
+    except Impossible as impossible:
+        return show(connector, impossible, 400)
+    overview.forget()
+    return None
+
+
+def _entity(given: str) -> Entity:
+    try:
+        return Entity(given)
+    except ValueError:
+        raise guard.missing("There is no such kind of record.", "It is person or organization.") from None
+
+
+def _home(connector: Connector) -> str:
+    return f"/c/{quote(connector.name, safe='')}"

@@ -1,0 +1,99 @@
+"""`/c/<name>/`: is everything in Hull, what is going on, and what is to be done about it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import request
+from markupsafe import Markup
+from werkzeug.wrappers import Response
+
+from db import connector as connectors
+from db.connector import Connector
+from db.session import transaction
+from pipeline.insight.overview import Overview, overview
+from pipeline.insight.traffic import STEPS, Traffic
+from pipeline.web.console import charts
+from pipeline.web.console.charts import Series
+from pipeline.web.console.frame import page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.shared import Shared
+from pipeline.web.console.steps import step_of
+
+TAB: Final = ("", "Overview")
+HUES: Final = {"incoming": "success", "outgoing": "success out", "skipped": "skip", "failed": "error"}
+"""Course → classes of its line: what goes out is dashed, since both ways end well in the same hue."""
+NAMES: Final = {"incoming": "← in", "outgoing": "→ out", "skipped": "skipped", "failed": "failed"}
+FILTERS: Final = {
+    "incoming": "direction=incoming&outcome=success",
+    "outgoing": "direction=outgoing&outcome=success",
+    "skipped": "outcome=skip",
+    "failed": "outcome=error",
+}
+"""Course → the filter of the logs that lists it."""
+SPANS: Final = {"hour": "the last 24 hours, by the hour", "minute": "the last hour, by the minute"}
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/", show)
+
+
+def show(connector: Connector) -> Response:
+    """The same address answers the whole page and its live part."""
+    unit = request.args.get("by", "")
+    seen = _seen((connector.key, unit if unit in STEPS else "hour"))
+    return page("overview.html", connector=connector, tab=TAB[0], seen=seen, **drawn(seen))
+
+
+def drawn(seen: Overview) -> dict[str, Any]:
+    """What the page shows beside the plain values: next steps, lines, and the addresses of the numbers."""
+    traffic = seen.traffic
+    since = f"{traffic.midnight:%Y-%m-%dT%H:%M:%SZ}"
+    spent = [tokens for _, tokens in seen.budget.days]
+    return {
+        "steps": [(note, step_of(note, seen.name)) for note in seen.notes],
+        "courses": [
+            {
+                "name": each.name,
+                "today": each.today,
+                "filter": f"{FILTERS[each.name]}&since={since}",
+                "spark": any(each.values)
+                and charts.spark(each.values, outcome=HUES[each.name], words=_spark_words(each.name, traffic)),
+            }
+            for each in traffic.courses
+        ],
+        "tokens_spark": len(spent) > 1 and charts.spark(spent, outcome="skip", words="Tokens spent on the last days"),
+        "chart": _chart(traffic),
+        "span": SPANS[traffic.unit],
+        "rows": list(zip(traffic.times, *(each.values for each in traffic.courses), strict=True))[::-1],
+        "course_names": [NAMES[each.name] for each in traffic.courses],
+    }
+
+
+def forget() -> None:
+    """Somebody changed what the page shows, and wants to see it changed."""
+    _seen.forget()
+
+
+def _chart(traffic: Traffic) -> Markup:
+    """Quiet courses are left out: a line along the ground says nothing that the figures above do not say."""
+    lines = [
+        Series(name=NAMES[each.name], outcome=HUES[each.name], values=tuple(float(n) for n in each.values))
+        for each in traffic.courses
+        if any(each.values)
+    ]
+    return charts.chart(traffic.times, lines, words=f"Records of {SPANS[traffic.unit]}")
+
+
+def _spark_words(name: str, traffic: Traffic) -> str:
+    values = traffic.course(name).values
+    return f"{name}: {sum(values):,} in {SPANS[traffic.unit]}, the last {values[-1]:,}"
+
+
+def _read(key: tuple[int, str]) -> Overview:
+    connector_key, unit = key
+    with transaction() as session:
+        return overview(session, connectors.get_connector(session, connector_key), unit)
+
+
+_seen = Shared(_read)

@@ -1,0 +1,116 @@
+"""`/c/<name>/runs`: fetches under way and past, each with its walks, batches and failures; and one batch whole."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from db import run as rows
+from db.connector import Connector
+from db.session import transaction
+from db.token_ledger import moment
+from pipeline.insight import acts, fetches, run_story
+from pipeline.insight.run_story import BatchStory, RunStory
+from pipeline.web.console import guard, overview
+from pipeline.web.console.frame import done, page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.shared import Shared
+
+TAB: Final = ("runs", "Runs")
+PAGE: Final = 50
+CHOICES: Final = {
+    "entity": ("person", "organization"),
+    "kind": ("full", "incremental", "backfill"),
+    "state": ("running", "done", "stopped", "cancelled"),
+}
+STATES: Final = ("waiting", "ready", "running", "done", "failed", "cancelled")
+"""Of batches."""
+FLOWER_TASK: Final = "/flower/task/"
+Key = tuple[int, int, str | None, int | None]
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/runs", list_runs)
+    pages.page("/c/<name>/runs/<int:run_id>", show_run)
+    pages.action("/c/<name>/runs/<int:run_id>/cancel", cancel)
+    pages.page("/c/<name>/batches/<int:batch_id>", show_batch)
+
+
+def list_runs(connector: Connector) -> Response:
+    chosen = {name: _chosen(name, values) for name, values in CHOICES.items()}
+    before = request.args.get("before", type=int)
+    with transaction() as session:
+        found = rows.find_runs(session, connector.key, before=before, limit=PAGE + 1, **chosen)
+        under_way = len(rows.running_runs(session, connector.key))
+        now = moment(session)
+    runs = [fetches.described(run, now) for run in found[:PAGE]]
+    return page(
+        "runs.html",
+        connector=connector,
+        tab=TAB[0],
+        runs=runs,
+        more=found[PAGE - 1].id if len(found) > PAGE else None,
+        sentence=_sentence(under_way),
+        under_way=under_way,
+        choices=CHOICES,
+        chosen=chosen,
+    )
+
+
+def show_run(connector: Connector, run_id: int) -> Response:
+    state = request.args.get("state")
+    story = _story((connector.key, run_id, state if state in STATES else None, request.args.get("before", type=int)))
+    if story is None:
+        raise guard.missing("There is no such run of this connector.", "Choose one from Runs.")
+    return page(
+        "run.html", connector=connector, tab=TAB[0], story=story, run=story.run, flower=FLOWER_TASK, state=state
+    )
+
+
+def cancel(connector: Connector, run_id: int) -> Response:
+    with transaction() as session:
+        if run_story.find_run(session, connector.key, run_id) is None:
+            raise guard.missing("There is no such run of this connector.", "Choose one from Runs.")
+    is_cancelled = acts.cancel_run(connector, run_id, by=guard.who().name)
+    _story.forget()
+    overview.forget()
+    words = f"Run {run_id} is cancelled; what it has carried over stays." if is_cancelled else "It had ended already."
+    return done(request.path.removesuffix("/cancel"), words)
+
+
+def show_batch(connector: Connector, batch_id: int) -> Response:
+    story = _batch((connector.key, batch_id))
+    if story is None:
+        raise guard.missing(
+            "There is no such batch of this connector.", "Those that ended well are forgotten after a month."
+        )
+    return page("batch.html", connector=connector, tab=TAB[0], story=story, batch=story.line, flower=FLOWER_TASK)
+
+
+def _chosen(name: str, values: tuple[str, ...]) -> str | None:
+    given = request.args.get(name)
+    return given if given in values else None
+
+
+def _sentence(under_way: int) -> str:
+    if not under_way:
+        return "No fetch is under way."
+    return "One fetch is under way." if under_way == 1 else f"{under_way} fetches are under way."
+
+
+def _read_run(key: Key) -> RunStory | None:
+    connector_key, run_id, state, before = key
+    with transaction() as session:
+        run = run_story.find_run(session, connector_key, run_id)
+        return run_story.run_story(session, run, state=state, before=before) if run else None
+
+
+def _read_batch(key: tuple[int, int]) -> BatchStory | None:
+    with transaction() as session:
+        return run_story.batch_story(session, *key)
+
+
+_story = Shared(_read_run)
+_batch = Shared(_read_batch)

@@ -1,0 +1,221 @@
+"""What is set going by hand: its size first, by operators only, written into the audit log, done by workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.audit import latest_entries
+from db.connector import Connector
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.insight import comparing
+from pipeline.insight.acts import Impossible
+from pipeline.insight.sending import read_ids
+from pipeline.tasks import sends
+from pipeline.web.console.shared import forget_all
+from tests.integration.console.conftest import Visitor
+from tests.world import World
+
+HOME = "/c/acme"
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    forget_all()
+
+
+def audited(action: str) -> list[tuple[str, str]]:
+    with transaction() as session:
+        return [(each.operator, each.subject) for each in latest_entries(session) if each.action == action]
+
+
+def put_users(world: World, count: int) -> tuple[list[str], str]:
+    """(Hull ids, the id of the segment they are in) of Users that are joined to Persons."""
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    for number in range(count):
+        world.company.create_person(name=f"P{number}", emails=[{"value": f"p{number}@example.com", "primary": True}])
+    world.fetch(Entity.PERSON)
+    world.room("control").resolve(world.connector_key)
+    ids = sorted(user["id"] for user in world.users().values())
+    return ids, world.hull.define_segment("user", "VIPs", ids).id
+
+
+def test_a_full_fetch_says_its_size_before_its_button(world: World, operator: Visitor) -> None:
+    assert "is not known before the first fetch" in operator.text(f"{HOME}/actions/fetch/person")
+    for n in range(3):
+        world.company.create_person(name=f"P{n}")
+    world.fetch(Entity.PERSON)
+
+    page = operator.text(f"{HOME}/actions/fetch/person")
+
+    assert "3 Persons, about 30 tokens" in page
+    assert "Be careful if you have a lot of data" in page
+    assert "Fetch all 3 Persons" in page
+
+
+@pytest.mark.parametrize(("what", "changed_only"), [("all", False), ("changed", True)])
+def test_a_full_fetch_begins_and_is_written_down(
+    world: World, operator: Visitor, what: str, changed_only: bool
+) -> None:
+    world.company.create_person(name="Ada")
+
+    answer = operator.post(f"{HOME}/actions/fetch/person", what=what)
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"{HOME}/runs/1")
+    run = world.run(1)
+    assert (run.kind, run.entity, run.cause, run.changed_only) == ("full", "person", "operator@acme.test", changed_only)
+    assert audited("fetch.start") == [("operator@acme.test", "run 1")]
+    again = operator.post(f"{HOME}/actions/fetch/person", what=what)
+    assert again.headers["Location"] == f"{HOME}/runs/1"
+    assert len(world.rows("SELECT 1 FROM runs")) == 1
+    assert "Such a fetch is under way already" in operator.text(f"{HOME}/actions/fetch/person")
+
+
+def test_what_changed_is_fetched_of_both_entities(world: World, operator: Visitor) -> None:
+    answer = operator.post(f"{HOME}/actions/changes")
+
+    assert answer.headers["Location"] == f"{HOME}/runs?kind=incremental"
+    assert {(row.entity, row.kind) for row in world.rows("SELECT entity, kind FROM runs")} == {
+        ("person", "incremental"), ("organization", "incremental"),
+    }  # fmt: skip
+    assert operator.post(f"{HOME}/actions/changes").headers["Location"] == f"{HOME}/"
+
+
+def test_a_connector_is_paused_and_resumed(world: World, operator: Visitor) -> None:
+    operator.post(f"{HOME}/actions/pause")
+    assert "acme is paused: nothing moves until it is resumed." in operator.text(f"{HOME}/actions")
+    refused = operator.post(f"{HOME}/actions/fetch/person")
+    assert (refused.status_code, "Resume it first." in refused.text) == (400, True)
+    assert operator.post(f"{HOME}/actions/changes").status_code == 400
+
+    operator.post(f"{HOME}/actions/resume")
+
+    assert "acme is active" in operator.text(f"{HOME}/actions")
+    assert audited("connector.pause") == audited("connector.resume") == [("operator@acme.test", "acme")]
+
+
+def test_a_connector_without_credentials_is_not_resumed(world: World, operator: Visitor) -> None:
+    world.change_rows("DELETE FROM credentials WHERE name LIKE 'pipedrive%'")
+    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'not_connected'")
+
+    answer = operator.post(f"{HOME}/actions/resume")
+
+    assert answer.status_code == 400
+    assert "Open Credentials" in answer.text
+
+
+def test_viewers_look_and_do_nothing(world: World, viewer: Visitor) -> None:
+    page = viewer.text(f"{HOME}/actions")
+
+    assert "<button>Pause" not in page
+    assert viewer.get(f"{HOME}/actions/fetch/person").status_code == 403
+    for path in ("fetch/person", "changes", "pause", "resume", "verify", "send", "send/count"):
+        assert viewer.post(f"{HOME}/actions/{path}").status_code == 403
+    assert world.rows("SELECT 1 FROM runs UNION ALL SELECT 1 FROM errands") == []
+
+
+def test_what_makes_no_sense_is_refused(world: World, operator: Visitor) -> None:
+    assert operator.get(f"{HOME}/actions/fetch/deal").status_code == 404
+    assert operator.post(f"{HOME}/actions/send/count", entity="person").status_code == 400
+    both = operator.post(f"{HOME}/actions/send/count", entity="person", segment="s1", ids="a")
+    assert "Choose either one segment or some ids." in both.text
+    assert 'value="s1"' in both.text
+    assert operator.post(f"{HOME}/actions/send", entity="deal", ids="a").status_code == 404
+    assert world.rows("SELECT 1 FROM errands") == []
+
+
+def test_users_of_a_segment_are_counted_and_then_sent(world: World, operator: Visitor) -> None:
+    hull_ids, segment = put_users(world, 3)
+
+    counted = operator.post(f"{HOME}/actions/send/count", entity="person", segment=segment).text
+    assert "3 Users would be sent" in counted
+    assert world.rows("SELECT 1 FROM errands") == []
+    sent = operator.post(f"{HOME}/actions/send", entity="person", segment=segment, ids="")
+    assert sent.headers["Location"] == f"{HOME}/actions#sent"
+    world.run_errands()
+
+    waiting = {row.record_id for row in world.rows("SELECT record_id FROM changes WHERE direction = 'outgoing'")}
+    assert waiting == set(hull_ids)
+    page = operator.text(f"{HOME}/actions")
+    assert 'logs?cause=send">3</a>' in page
+    assert audited("send") == [("operator@acme.test", f"segment {segment}, 3 Users")]
+
+
+def test_ids_are_sent_and_those_that_hull_lacks_are_told(world: World, operator: Visitor) -> None:
+    (known,), _ = put_users(world, 1)
+
+    operator.post(f"{HOME}/actions/send", entity="person", ids=f"{known}, {known}\nnobody")
+    world.run_errands()
+
+    assert [row.record_id for row in world.rows("SELECT record_id FROM changes")] == [known]
+    assert world.rows("SELECT hull_id FROM sync_events WHERE reason = 'not_in_hull'")[0].hull_id == "nobody"
+    assert [row.state for row in world.rows("SELECT state FROM errands")] == ["done"]
+
+
+def test_a_sending_that_was_killed_goes_on_behind_what_was_folded(
+    world: World, operator: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sends.send, "PER_PAGE", 1)
+    hull_ids, _ = put_users(world, 3)
+    operator.post(f"{HOME}/actions/send", entity="person", ids=" ".join(hull_ids))
+    monkeypatch.setattr(sends, "SLICE_S", -1.0)  # each task does one page
+    progress = []
+    for _ in range(4):
+        world.run_errands()
+        progress.append(world.rows("SELECT progress, state FROM errands")[0])
+
+    assert [row.progress for row in progress] == [1, 2, 3, 3]
+    assert progress[-1].state == "done"
+    assert len(world.rows("SELECT 1 FROM changes")) == 3
+
+
+def test_known_users_are_found_by_what_they_are_known_by(world: World, operator: Visitor) -> None:
+    world.company.create_person(name="Ada", emails=[{"value": "ada@example.com", "primary": True}])
+    world.fetch(Entity.PERSON)
+    world.change_rows("UPDATE id_mappings SET hull_id = 'hull-ada' WHERE entity = 'person'")
+    for said in ("ada@example.com", "ADA@example.com", "hull-ada", str(max(world.users()))):
+        assert 'value="hull-ada" checked' in operator.text(f"{HOME}/actions/send?q={said}"), said
+    assert "is called so" in operator.text(f"{HOME}/actions/send?q=nobody")
+    assert "<script>" not in operator.text(f"{HOME}/actions/send?q=<script>").partition("<main")[2]
+
+
+def test_a_sample_is_compared_and_what_came_out_is_kept(world: World, operator: Visitor) -> None:
+    world.company.create_person(name="Ada")
+    world.fetch(Entity.PERSON)
+    assert "Nothing has been compared" in operator.text(f"{HOME}/actions")
+
+    operator.post(f"{HOME}/actions/verify")
+    assert "A sample is being compared" in operator.text(f"{HOME}/actions")
+    world.run_errands()
+
+    with transaction() as session:
+        last = comparing.last_compared(session, world.connector_key)
+    assert last is not None
+    assert last.asked_by == "operator@acme.test"
+    assert f"{last.compared:,}" in operator.text(f"{HOME}/actions")
+    assert audited("verify.start")
+
+
+def test_ids_are_read_as_people_paste_them() -> None:
+    assert read_ids(" a, b;c\n\ta ") == ("a", "b", "c")
+    with pytest.raises(Impossible, match="go at once"):
+        read_ids(" ".join(str(n) for n in range(sends.MOST_IDS + 1)))
+    with pytest.raises(Impossible, match="no ids of Hull"):
+        read_ids("a" * 101)
+
+
+def test_no_other_connectors_work_is_shown(world: World, operator: Visitor) -> None:
+    with transaction() as session:
+        session.add(Connector(id="b" * 24, name="other", hull_organization="other.test", state="paused"))
+    operator.post(f"{HOME}/actions/send", entity="person", ids="a")
+
+    assert "Nothing was sent by hand" in operator.text("/c/other/actions")
+
+
+def test_thousands_of_ids_fit_into_one_form(world: World, operator: Visitor) -> None:
+    ids = " ".join(f"{n:024x}" for n in range(sends.MOST_IDS))
+
+    assert (
+        f"{sends.MOST_IDS:,} Users would be sent"
+        in operator.post(f"{HOME}/actions/send/count", entity="person", ids=ids).text
+    )

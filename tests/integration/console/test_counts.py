@@ -1,0 +1,147 @@
+"""Events are counted once each, whenever they commit; charts and metrics live of these counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from db import event_count
+from db.session import engine, transaction
+from pipeline.domain.kinds import Entity
+from pipeline.tasks import control, counting
+from tests.integration.console.conftest import Visitor
+from tests.world import CONNECTOR_ID, World
+
+SUCCESS, SKIP = "incoming.user.success", "outgoing.user.skip"
+NOW = datetime.now(UTC)
+_ADD = """
+    INSERT INTO sync_events (at, connector_key, event, entity, reason, cause)
+    SELECT CAST(:at AS timestamptz), :c, :event, 'person', :reason, 'test' FROM generate_series(1, :n)"""
+
+
+def add(world: World, event: str, at: datetime, n: int = 1, reason: str | None = None) -> None:
+    world.change_rows(_ADD, at=at, c=world.connector_key, event=event, reason=reason, n=n)
+
+
+def counted(world: World, unit: str = "hour", since: datetime = NOW - timedelta(days=200)) -> dict[str, int]:
+    with transaction() as session:
+        found = event_count.counts_since(session, world.connector_key, since, unit)
+    totals: dict[str, int] = {}
+    for each in found:
+        totals[each.event] = totals.get(each.event, 0) + each.n
+    return totals
+
+
+def stored(world: World) -> int:
+    return int(world.rows("SELECT coalesce(sum(n), 0) AS n FROM event_counts")[0].n)
+
+
+def test_every_event_is_counted_once_however_often_the_tick_comes(world: World) -> None:
+    add(world, SUCCESS, NOW - timedelta(hours=30), 3)
+    add(world, SUCCESS, NOW - timedelta(minutes=5), 4)
+    add(world, SKIP, NOW - timedelta(minutes=5), 2, reason="not_in_segment")
+
+    for _ in range(3):
+        counting.count_events()
+
+    assert counted(world) == {SUCCESS: 7, SKIP: 2}
+    assert stored(world) == 9
+
+
+def test_what_the_tick_has_not_seen_yet_is_counted_where_it_stands(world: World) -> None:
+    counting.count_events()
+    before = counted(world)
+    add(world, SUCCESS, datetime.now(UTC), 5)
+
+    assert counted(world).get(SUCCESS, 0) - before.get(SUCCESS, 0) == 5
+    assert stored(world) == 0
+
+
+def test_a_transaction_that_commits_late_is_counted_all_the_same(world: World) -> None:
+    counting.count_events()
+    late = engine().connect()
+    late.execute(text("SELECT 1"))  # its events will bear this moment
+    late.execute(text(_ADD.replace("CAST(:at AS timestamptz)", "now()")), {
+        "c": world.connector_key, "event": SUCCESS, "reason": None, "n": 2,
+    })  # fmt: skip
+    add(world, SKIP, datetime.now(UTC))
+    counting.count_events()
+    mark_while_open = _mark()
+    late.commit()
+    started = late.execute(text("SELECT max(at) FROM sync_events WHERE event = :e"), {"e": SUCCESS}).scalar_one()
+    late.close()
+
+    assert mark_while_open <= started
+    assert counted(world) == {SUCCESS: 2, SKIP: 1}
+
+
+def _mark() -> datetime:
+    with transaction() as session:
+        found = event_count.counted_to(session)
+    assert found is not None
+    return found
+
+
+def test_where_reading_begins_follows_the_mark_and_never_passes_it(world: World) -> None:
+    for _ in range(3):
+        add(world, SUCCESS, datetime.now(UTC))
+        counting.count_events()
+    world.change_rows("UPDATE event_count_mark SET counted_to = counted_to - interval '3 s'")
+    (row,) = world.rows("""
+        SELECT m.above_id, (SELECT min(id) FROM sync_events WHERE at >= m.counted_to + interval '3 s') AS first
+          FROM event_count_mark m""")
+
+    assert row.first is None or row.above_id < row.first
+
+
+def test_minutes_become_hours_and_hours_a_sum_and_no_total_shrinks(world: World) -> None:
+    for age in (timedelta(minutes=10), timedelta(hours=8), timedelta(hours=8, minutes=7), timedelta(days=100)):
+        world.change_rows(
+            "INSERT INTO event_counts VALUES (:c, date_trunc('minute', CAST(:at AS timestamptz)), :e, '', 5)",
+            c=world.connector_key, at=NOW - age, e=SUCCESS,
+        )  # fmt: skip
+
+    for _ in range(2):
+        control.tidy()
+
+    ages = [row.at for row in world.rows("SELECT at FROM event_counts ORDER BY at")]
+    assert ages[0] == datetime(1970, 1, 1, tzinfo=UTC)
+    assert all(at.minute == 0 for at in ages[:-1])
+    assert stored(world) == 20
+
+
+def test_counts_that_stand_still_are_not_made_up_for_by_counting_everything(world: World) -> None:
+    """Without workers nobody ticks: the page says since when its figures stand, instead of counting hours of events."""
+    world.change_rows(
+        "INSERT INTO event_count_mark VALUES (1, now() - interval '10 minutes', 0, now() - interval '10 minutes', 0)"
+    )
+    add(world, SUCCESS, NOW - timedelta(minutes=5))
+
+    assert counted(world) == {}
+
+
+@pytest.mark.parametrize("unit", ["minute", "hour"])
+def test_counts_come_by_the_minute_or_the_hour(world: World, unit: str) -> None:
+    at = (NOW - timedelta(minutes=30)).replace(second=30, microsecond=0)
+    add(world, SUCCESS, at, 2)
+    counting.count_events()
+    with transaction() as session:
+        (found,) = event_count.counts_since(session, world.connector_key, NOW - timedelta(hours=2), unit)
+
+    assert found.n == 2
+    assert found.at == (at.replace(second=0) if unit == "minute" else at.replace(minute=0, second=0))
+
+
+def test_prometheus_is_told_of_every_event_and_of_what_runs(world: World, viewer: Visitor) -> None:
+    add(world, SUCCESS, NOW - timedelta(days=2), 4)
+    counting.count_events()
+    run_id = world.start(Entity.PERSON)
+    world.change_rows("UPDATE runs SET read = 12 WHERE id = :id", id=run_id)
+
+    told = viewer.text("/metrics")
+
+    labels = f'connector="{CONNECTOR_ID}",direction="incoming",event="{SUCCESS}",outcome="success"'
+    assert f"pipeline_events_total{{{labels}}} 4.0" in told
+    assert f'pipeline_run_records{{connector="{CONNECTOR_ID}",entity="person",kind="full"}} 12.0' in told
