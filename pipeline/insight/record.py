@@ -123,7 +123,7 @@ class Record:
     state          of its id mapping; `never joined` where there is none
     organization   of a Person: (its Organization's id, whether that is known here)
     persons        of an Organization: how many Persons it has, where Pipedrive says so
-    is_silent      Hull was told of it, and nothing of it was ever sent
+    events, more   what happened last, and where the history goes on
     """
 
     whose: Whose
@@ -144,6 +144,8 @@ class Record:
     waiting: tuple[Waiting, ...]
     snapshot: Mapping[str, Any] | None
     report: Mapping[str, Any] | None
+    events: tuple[Event, ...]
+    more: int | None
 
 
 def find_whose(
@@ -176,6 +178,7 @@ def read_record(session: Session, whose: Whose) -> Record:
     sides = read_sides(session, whose)
     mapping = sides.mapping
     recent = asked.record_events(session, whose, limit=LOOKED_BACK)
+    events, more = _page(plan, recent)
     return Record(
         whose=whose,
         title=_title(sides),
@@ -195,13 +198,18 @@ def read_record(session: Session, whose: Whose) -> Record:
         waiting=tuple(_waiting(session, whose)),
         snapshot=sides.pipedrive,
         report=sides.report,
+        events=tuple(events),
+        more=more,
     )
 
 
 def history(session: Session, whose: Whose, *, before_id: int | None = None) -> tuple[list[Event], int | None]:
     """A page of what happened to the record, newest first, and where the next one begins."""
     plan = plan_for(session, whose.connector_key, Entity(whose.entity))
-    rows = asked.record_events(session, whose, before_id=before_id, limit=HISTORY + 1)
+    return _page(plan, asked.record_events(session, whose, before_id=before_id, limit=HISTORY + 1))
+
+
+def _page(plan: Plan, rows: Sequence[SyncEvent]) -> tuple[list[Event], int | None]:
     labels = labels_of(plan)
     more = rows[HISTORY - 1].id if len(rows) > HISTORY else None
     return [described(row, labels) for row in rows[:HISTORY]], more

@@ -30,6 +30,8 @@ from pipeline.web.console.shared import Shared
 
 TAB: Final = ("logs", "Logs")
 NAMES: Final = ("direction", "entity", "outcome", "reason", "cause", "record", "run", "batch", "since", "until")
+MORE: Final = frozenset({"reason", "cause", "run", "batch", "until"})
+"""Those that are asked for less often: folded away until they are."""
 CAUSES: Final = ("webhook", "fetch", "notification", "read_back", "backfill", "replay", "export", "linked_user")
 SAVED: Final[tuple[tuple[str, dict[str, str]], ...]] = (
     ("Failures of a day", {"outcome": "error", "since": "24h"}),
@@ -78,6 +80,7 @@ def show(connector: Connector) -> Response:
         found=found,
         mistake=mistake,
         chosen=dict(asked.given),
+        more_chosen=bool(MORE.intersection(name for name, _ in asked.given)),
         saved=[(words, f"?{urlencode(each)}" if each else "?") for words, each in SAVED],
         exports=urlencode([*asked.given, *([("before", str(asked.before_id))] if asked.before_id else [])]),
         is_live=asked.before_id is None and found is not None,

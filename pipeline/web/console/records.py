@@ -100,7 +100,10 @@ def _whose(
 
 def _show(session: Session, connector: Connector, whose: Whose) -> Response:
     record = records.read_record(session, whose)
-    events, more = records.history(session, whose, before_id=request.args.get("before", type=int))
+    before_id = request.args.get("before", type=int)
+    events, more = (
+        (record.events, record.more) if before_id is None else records.history(session, whose, before_id=before_id)
+    )
     return page(
         "record.html",
         connector=connector,
