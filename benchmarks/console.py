@@ -214,6 +214,7 @@ def _paths() -> list[tuple[str, str]]:
         "plan_id": 1,
         "delivery_id": 1,
         "section": "users-in",
+        "step": "first-fetch",
     }
     found = []
     app = create_app(wake=lambda: None)

@@ -190,6 +190,21 @@ def settings_history(session: Session, connector_key: int) -> list[SettingsVersi
     return list(session.scalars(of_connector.order_by(SettingsVersion.version.desc())))
 
 
+def settings_page(
+    session: Session, connector_key: int, *, before: int | None = None, limit: int = 50
+) -> list[SettingsVersion]:
+    """Versions older than `before`, newest first."""
+    query = select(SettingsVersion).where(SettingsVersion.connector_key == connector_key)
+    if before is not None:
+        query = query.where(SettingsVersion.version < before)
+    return list(session.scalars(query.order_by(SettingsVersion.version.desc()).limit(limit)))
+
+
+def find_settings(session: Session, connector_key: int, version: int) -> SettingsVersion | None:
+    """One version, whether it is in force or was."""
+    return session.scalar(select(SettingsVersion).filter_by(connector_key=connector_key, version=version))
+
+
 def add_settings(session: Session, connector_key: int, document: dict[str, Any], *, author: str) -> SettingsVersion:
     """Put a new version in force. The connector's row is locked, so that two editors get two versions."""
     session.execute(select(Connector.key).where(Connector.key == connector_key).with_for_update())
@@ -220,6 +235,12 @@ def credentials_of(session: Session, connector_key: int) -> dict[str, bytes]:
     """Name → ciphertext."""
     rows = session.execute(select(Credential.name, Credential.ciphertext).filter_by(connector_key=connector_key))
     return {row.name: row.ciphertext for row in rows}
+
+
+def credentials_given(session: Session, connector_key: int) -> dict[str, datetime]:
+    """Name → when it was last given or renewed; nothing of the secrets themselves."""
+    rows = session.execute(select(Credential.name, Credential.updated_at).filter_by(connector_key=connector_key))
+    return {row.name: row.updated_at for row in rows}
 
 
 def keep_credential(

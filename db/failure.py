@@ -171,6 +171,12 @@ def find_failures(
     return list(session.scalars(query if limit is None else query.limit(limit)))
 
 
+def open_of_subjects(session: Session, connector_key: int, subjects: Sequence[str]) -> list[Failure]:
+    """The open failures of these subjects."""
+    mine = select(Failure).filter_by(connector_key=connector_key, state="open").where(Failure.subject.in_(subjects))
+    return list(session.scalars(mine.order_by(Failure.id.desc())))
+
+
 def close_failure(session: Session, failure_id: int, state: str, *, by: str, why: str) -> bool:
     """Take an open failure off the list; False when somebody else did so first."""
     closed = session.scalar(

@@ -298,6 +298,12 @@ def mapping_counts(session: Session, connector_key: int) -> list[MappingCount]:
     ]
 
 
+def count_known(session: Session, connector_key: int, entity: str) -> int:
+    """How many records of Pipedrive are known, shells and departed ones among them: from the index alone, so also of millions."""
+    query = select(func.count()).where(IdMapping.connector_key == connector_key, IdMapping.entity == entity)
+    return session.scalar(query.where(IdMapping.pipedrive_id.is_not(None))) or 0
+
+
 def any_read(session: Session, connector_key: int, entity: str) -> bool:
     """Whether any record of the entity was ever read and delivered."""
     read = select(IdMapping.id).filter_by(connector_key=connector_key, entity=entity, state="full").limit(1)

@@ -198,6 +198,14 @@ def latest_runs(
     return list(session.scalars(newest if connector_key is None else newest.filter_by(connector_key=connector_key)))
 
 
+def latest_full_run(session: Session, connector_key: int, entity: str, *, state: str | None = None) -> Run | None:
+    """The newest full fetch of an entity, however many incremental ones came since."""
+    query = select(Run).filter_by(connector_key=connector_key, entity=entity, kind="full")
+    if state is not None:
+        query = query.filter_by(state=state)
+    return session.scalar(query.order_by(Run.id.desc()).limit(1))
+
+
 def runs_of_settings(session: Session, connector_key: int, version: int, cause: str) -> list[Run]:
     """The runs that this version of the settings called for."""
     mine = select(Run).filter_by(connector_key=connector_key, settings_version=version, cause=cause)

@@ -120,6 +120,12 @@ def page_of_snapshots(
     return {row.record_id: unpack(bytes(row.payload)) for row in rows}
 
 
+def any_record(session: Session, connector_key: int, entity: str, side: str) -> str | None:
+    """The id of some record that this side has shown; None while it has shown none."""
+    query = select(Snapshot.record_id).filter_by(connector_key=connector_key, entity=entity, side=side)
+    return session.scalar(query.order_by(Snapshot.record_id.desc()).limit(1))
+
+
 def _find_shape(session: Session, connector_key: int, entity: str) -> zstandard.ZstdCompressionDict | None:
     query = select(SnapshotShape.content).filter_by(connector_key=connector_key, entity=entity)
     content = session.scalar(query)

@@ -22,6 +22,8 @@ DAYS_AHEAD = 7
 RETENTION_DAYS = 90
 NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
 """Few events are anything else, so these alone have an index of their own order."""
+TOLD_WHY = "reason IS NOT NULL"
+"""Skips, errors and whatever else needs a word: still fewer, found by their reason or their name."""
 
 ABOUT_WEBHOOKS = (
     "reason IN ('gap_repaired', 'webhook_missing', 'webhook_paused', 'webhook_failing', 'webhook_moved', 'webhook_silent', "
@@ -35,6 +37,8 @@ class SyncEvent(Base):
 
     before, after  JSON of the mapped attributes that differ; `before` is null for a record seen for the first time
     cause          `fetch`, `webhook`, `notification`, `replay`, ...
+    delivery_id    the webhook or notification that told of the record, where one did
+    exchange       JSON of the call by which an outgoing write was made: method, path, status, tokens, duration_ms
     """
 
     __tablename__ = "sync_events"
@@ -42,7 +46,8 @@ class SyncEvent(Base):
         Index("ix_sync_events_record", "connector_key", "entity", "pipedrive_id"),
         Index("ix_sync_events_at", "at", postgresql_using="brin"),
         Index("ix_sync_events_notable", "connector_key", "id", postgresql_where=text(NOTABLE)),
-        Index("ix_sync_events_webhooks", "connector_key", "id", postgresql_where=text(ABOUT_WEBHOOKS)),
+        Index("ix_sync_events_reason", "connector_key", "reason", "id", postgresql_where=text(TOLD_WHY)),
+        Index("ix_sync_events_outcome", "connector_key", "event", "id", postgresql_where=text(TOLD_WHY)),
         Index(
             "ix_sync_events_hull_alone",
             "connector_key",
@@ -68,6 +73,8 @@ class SyncEvent(Base):
     cause: Mapped[str]
     before: Mapped[bytes | None] = mapped_column(LargeBinary)
     after: Mapped[bytes | None] = mapped_column(LargeBinary)
+    delivery_id: Mapped[int | None]
+    exchange: Mapped[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +94,8 @@ class NewEvent:
     settings_version: int | None = None
     before: bytes | None = None
     after: bytes | None = None
+    delivery_id: int | None = None
+    exchange: str | None = None
 
 
 def log_events(session: Session, events: Sequence[NewEvent]) -> None:
@@ -216,6 +225,22 @@ def told_late(session: Session, run_id: int, started_at: datetime, grace_s: floa
     scope = {"run_id": run_id, "started_at": started_at, "grace_s": grace_s}
     row = session.execute(_TOLD_LATE, scope).one()
     return ToldLate(*row) if row[0] else None
+
+
+LATELY = 5_000
+"""How many events back `changed_lately` looks: of all connectors together, so that it costs the same on a quiet one."""
+
+_CHANGED_LATELY = text("""
+    SELECT pipedrive_id FROM sync_events
+     WHERE id > (SELECT max(id) FROM sync_events) - :back
+       AND connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL AND event LIKE '%.success'
+     ORDER BY id DESC LIMIT 1""")
+
+
+def changed_lately(session: Session, connector_key: int, entity: str) -> int | None:
+    """The Pipedrive id of a record that was carried over a moment ago, in either direction; None when nothing was lately."""
+    found: int | None = session.scalar(_CHANGED_LATELY, {"c": connector_key, "e": entity, "back": LATELY})
+    return found
 
 
 def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tuple[str, str | None], int]:

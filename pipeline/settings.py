@@ -26,6 +26,7 @@ D = TypeVar("D")
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 KEY_FILE = "secret.key"  # in DATA_DIR; the key that encrypts credentials when SECRET_KEYS is not given
+SANDBOX_FILE = "sandbox.json"  # in DATA_DIR; what `pipeline up` lets whoever may read it know of its sandbox
 
 _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,8 +55,19 @@ class Calls:
     requests: int = 0
     tokens: int = 0
     last: Exchange | None = None
+    _here: threading.local = field(default_factory=threading.local, repr=False)
+
+    @property
+    def last_here(self) -> Exchange | None:
+        """The last call of this very thread: of several that write side by side, each has its own."""
+        return getattr(self._here, "last", None)
+
+    @property
+    def last_as_json(self) -> str | None:
+        return self.last.as_json() if self.last is not None else None
 
     def note(self, exchange: Exchange) -> None:
+        self._here.last = exchange
         self.requests += 1
         self.tokens += exchange.tokens
         self.last = exchange

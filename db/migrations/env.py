@@ -43,7 +43,7 @@ MIGRATION_LOCK = 0x68756C6C
 LOCK_TIMEOUT_MS = 5_000
 
 SUBJECTS = (
-    (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
+    (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
     (audit, operator),
     (alert, errand, heartbeat, hourly),

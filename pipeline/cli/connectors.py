@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from db import batch as batches
 from db import connector as rows
 from db import failure as failures
-from db import run as run_rows
 from db import schedule
 from db.authorisation import connection_of
 from db.connector import Connector
@@ -35,7 +34,8 @@ from pipeline.cli.showing import (
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
-from pipeline.tasks import control, setup
+from pipeline.insight import connections
+from pipeline.tasks import setup
 from pipeline.tasks.hearing import hearing
 
 COLUMNS = ("id", "name", "hull_organization", "pipedrive_company", "state", "pause_reason", "created_at")
@@ -177,7 +177,11 @@ def pause(connector: str) -> None:
     Example:
       pipeline connectors pause acme
     """
-    _set_state(connector, "paused", "connector_paused")
+    open_database()
+    with transaction() as session:
+        found = find_connector(session, connector)
+    connections.pause(found.key, by=_who())
+    _show_state(found.key, "is paused; its work waits")
 
 
 @group.command()
@@ -195,8 +199,29 @@ def resume(connector: str) -> None:
         found = find_connector(session, connector)
         if connection_of(session, found).how is None:
             raise Failed(f"{found.name} is not connected to Pipedrive", f"pipeline connectors authorize {found.name}")
-    _set_state(connector, "active", None)
-    control.wake_control("sweep")
+    connections.resume(found.key, by=_who())
+    _show_state(found.key, "is active")
+
+
+@group.command()
+@connector_argument
+@click.argument("name")
+@json_option
+def rename(connector: str, name: str) -> None:
+    """Give a connector another name; its id, its history and both systems stay as they are.
+
+    \b
+    Example:
+      pipeline connectors rename acme acme-emea
+    """
+    open_database()
+    with transaction() as session:
+        found = find_connector(session, connector)
+    try:
+        connections.rename(found.key, name, by=_who())
+    except setup.SetupRefused as error:
+        raise Failed(str(error)) from None
+    show({"id": found.id, "name": name, "was": found.name}, lambda: say(f"{found.name} is named {name} from now on."))
 
 
 @group.command()
@@ -217,12 +242,7 @@ def remove(connector: str, yes: bool) -> None:
         found = find_connector(session, connector)
     if not yes:
         click.confirm(f"Forget {found.name} ({found.hull_organization}), its id map and its history?", abort=True)
-    left = webhooks.stop(found)
-    with transaction() as session:
-        for run in run_rows.latest_runs(session, found.key):
-            if run.state == "running":
-                batches.cancel_open(session, run.id)
-        rows.remove_rows_of(session, found.key)
+    left = connections.remove(found, by=_who())
 
     def human() -> None:
         say(f"Connector {found.name} is removed.")
@@ -274,12 +294,13 @@ def _secret(path: Path) -> str:
     return text
 
 
-def _set_state(id_or_name: str, state: str, reason: str | None) -> None:
-    open_database()
+def _who() -> str:
+    return f"{getpass.getuser()} (command line)"
+
+
+def _show_state(key: int, words: str) -> None:
     with transaction() as session:
-        found = find_connector(session, id_or_name)
-        found.state, found.pause_reason = state, reason
-    words = "is paused; its work waits" if state == "paused" else "is active"
+        found = rows.get_connector(session, key)
     show(columns_of(found, *COLUMNS), lambda: say(f"Connector {found.name} {words}."))
 
 

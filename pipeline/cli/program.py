@@ -15,6 +15,8 @@ from pipeline.cli import (
     connectors,
     demo,
     doctor,
+    events,
+    explain,
     failures,
     fetch,
     keys,
@@ -81,7 +83,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, settings, fetch, send, runs),
-    *(records, failures, doctor, verify, budget, alerts, operators, keys),
+    *(records, events, explain, failures, doctor, verify, budget, alerts, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

@@ -29,6 +29,8 @@ from pipeline.cli.showing import (
 )
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import SettingsRefused, read_settings
+from pipeline.insight.settings_editing import between
+from pipeline.insight.settings_text import effective, pretty
 from pipeline.tasks import backfill, setup, spending
 
 STDIN = "-"
@@ -142,7 +144,7 @@ def _in_words(run: dict[str, Any]) -> str:
 @click.option("--to", "new", type=int, help="Compare to this version instead of FILE.")
 @json_option
 def diff(connector: str, file: str | None, old: int | None, new: int | None) -> None:
-    """Show what FILE would change; or how two versions differ: by default the last two.
+    """Show what FILE would change, in words and as a diff; or how two versions differ: by default the last two.
 
     \b
     Example:
@@ -162,9 +164,10 @@ def diff(connector: str, file: str | None, old: int | None, new: int | None) -> 
         else:
             before = _version(session, key, old)
             after = SettingsVersion(version=0, document=_checked(document))
+        words = [each.sentence for each in between(session, key, before.document, after.document)]
     text = difference(before, after, name=file)
     changes = changed_names(before.document, after.document)
-    show(changes, lambda: say(text or "Nothing differs."))
+    show(changes, lambda: say("\n".join([*words, "", text]) if text else "Nothing differs."))
 
 
 @group.command()
@@ -226,16 +229,6 @@ def refused(error: SettingsRefused) -> Failed:
     return Failed(str(error), hint)
 
 
-def effective(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with every default filled in; rows without what is default."""
-    whole = read_settings(document).model_dump(mode="json")
-    short = read_settings(document).model_dump(mode="json", exclude_defaults=True)
-    return {
-        name: [_short_row(row) for row in value] if name in short and isinstance(value, list) else value
-        for name, value in whole.items()
-    }
-
-
 def difference(before: SettingsVersion, after: SettingsVersion, *, name: str | None = None) -> str:
     """A unified diff of two versions."""
     old, new = pretty(effective(before.document)), pretty(effective(after.document))
@@ -247,23 +240,6 @@ def changed_names(before: dict[str, Any], after: dict[str, Any]) -> dict[str, An
     """Setting → before and after, where they differ."""
     old, new = effective(before), effective(after)
     return {name: {"before": old[name], "after": new[name]} for name in new if old[name] != new[name]}
-
-
-def pretty(document: Any) -> str:
-    """JSON with a mapping row to a line."""
-    lines = []
-    for name, value in document.items():
-        if isinstance(value, list) and value:
-            rows_ = ",\n".join(f"    {json.dumps(each, ensure_ascii=False)}" for each in value)
-            lines.append(f"  {json.dumps(name)}: [\n{rows_}\n  ]")
-        else:
-            lines.append(f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
-    return "{\n" + ",\n".join(lines) + "\n}"
-
-
-def _short_row(row: Any) -> Any:
-    usual = {"on_null": "clear", "form": "default", "parts": [], "owner": "hull"}
-    return {k: v for k, v in row.items() if usual.get(k, ...) != v} if isinstance(row, dict) else row
 
 
 def _checked(document: dict[str, Any]) -> dict[str, Any]:

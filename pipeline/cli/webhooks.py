@@ -1,4 +1,4 @@
-"""`pipeline connectors webhooks`, and what adding and removing a connector does about webhooks."""
+"""`pipeline connectors webhooks`, and what adding a connector does about webhooks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from db.subscription import subscriptions_of
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, columns_of, connector_argument, find_connector, json_option, say, show, table
 from pipeline.errors import PipelineError
-from pipeline.tasks.webhooks import ensure_webhooks, remove_webhooks
+from pipeline.tasks.webhooks import ensure_webhooks
 
 COLUMNS = ("entity", "state", "webhook_id", "last_status", "healed", "sound_at", "checked_at")
 
@@ -44,15 +44,6 @@ def hear(connector: Connector) -> str:
     """Subscribe to what is missing; returns why Pipedrive refused, or nothing. Without webhooks fetches still work."""
     try:
         ensure_webhooks(connector.key)
-    except PipelineError as error:
-        return str(error)
-    return ""
-
-
-def stop(connector: Connector) -> str:
-    """Take our webhooks in Pipedrive away; returns why that failed, or nothing."""
-    try:
-        remove_webhooks(connector.key)
     except PipelineError as error:
         return str(error)
     return ""

@@ -105,6 +105,15 @@ class HullClient:
             self._rest("PUT", f"{self._connector_id}/status", {"status": status, "messages": list(messages)})
         )
 
+    def segments(self, entity: Entity) -> list[tuple[str, str]]:
+        """(id, name) of every segment of Users or Accounts. Raises: Retryable("page_malformed")."""
+        path = f"{entity.hull}s_segments?shipId={self._connector_id}"
+        answer = json_answer(self._accepted(self._rest("GET", path, None)))
+        if not isinstance(answer, list):
+            raise Retryable("page_malformed", "Hull answered no list of segments")
+        rows = [row for row in answer if isinstance(row, dict) and isinstance(row.get("id"), str)]
+        return [(row["id"], row["name"] if isinstance(row.get("name"), str) else row["id"]) for row in rows]
+
     def search_reports(
         self, entity: Entity, anonymous_ids: Sequence[str], *, per_page: int = SEARCH_PER_PAGE
     ) -> list[Report]:

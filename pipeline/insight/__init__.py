@@ -1,1 +1,4 @@
-"""What people want to know: questions and decisions that pages, the command line and other programs share, as plain values."""
+"""Questions that pages, commands and scripts ask alike: what a record is, why it is so, what has happened, what would.
+
+Answers are frozen, made of plain values; nothing here knows how they are shown.
+"""

@@ -6,6 +6,8 @@ once more. A field that Pipedrive gives on request only was not asked for before
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
@@ -21,8 +23,26 @@ from pipeline.transform.incoming import compile_incoming
 CAUSE = "settings"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """A run that a change of settings calls for: `backfill` from what is stored, or a `full` fetch; `resend` tells Hull all."""
+
+    entity: Entity
+    kind: str
+    resend: bool
+
+
 def carry_over(session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings) -> None:
     """Begin what the change of settings calls for, in the transaction that puts them in force."""
+    for each in called_for(session, connector_key, before, after):
+        _begin(session, connector_key, each.entity, each.kind, resend=each.resend)
+
+
+def called_for(
+    session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
+) -> list[Called]:
+    """By which runs the records of before would get what is new."""
+    found = []
     for entity in Entity:
         if _says_the_same(entity, before, after) or not id_mapping.any_read(session, connector_key, entity):
             continue
@@ -30,9 +50,9 @@ def carry_over(session: Session, connector_key: int, before: ConnectorSettings, 
         catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
         known = set(compile_incoming(entity, before, catalog).include_fields)
         wanted = set(compile_incoming(entity, after, catalog).include_fields)
-        _begin(
-            session, connector_key, entity, "backfill" if wanted <= known else "full", resend=_links_anew(before, after)
-        )
+        kind = "backfill" if wanted <= known else "full"
+        found.append(Called(entity=entity, kind=kind, resend=_links_anew(before, after)))
+    return found
 
 
 def _says_the_same(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:

@@ -38,7 +38,7 @@ def extract_page(batch: ClaimedBatch) -> None:
     with transaction() as session:
         batches.hold(session, batch)
         walk = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
-        batches.pass_to_transform(session, batch.id, _pack(page, walk), page.records)
+        batches.pass_to_transform(session, batch.id, _pack(page, walk), page.records, asked=wired.calls.last_as_json)
         _move_on(session, walk, page)
         run_rows.keep_page_ids(session, walk.run_id, batch.id, page.ids)
         if walk.read == 0:

@@ -36,6 +36,25 @@ def offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[
     ]
 
 
+def read_anew(connector_key: int) -> None:
+    """Ask Pipedrive for the fields of both entities, 10 tokens each. Raises: PipelineError."""
+    for entity in Entity:
+        _read(connector_key, entity)
+
+
+def see_that_known(connector_key: int) -> str:
+    """Read fields that were never read; returns why Pipedrive did not tell, or nothing."""
+    with transaction() as session:
+        unknown = [entity for entity in Entity if connectors.find_fields(session, connector_key, entity) is None]
+    try:
+        for entity in unknown:
+            _read(connector_key, entity)
+    except PipelineError as unwell:
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
+        return str(unwell)
+    return ""
+
+
 def _rows(connector_key: int, entity: Entity) -> list[Any]:
     with transaction() as session:
         known = connectors.find_fields(session, connector_key, entity)

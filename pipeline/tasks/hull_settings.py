@@ -1,7 +1,8 @@
-"""Takes over the settings as a person saved them in Hull. A notification only says that they may have changed: Hull is asked.
+"""Keeps the settings the same here and in Hull: takes over what a person saved there, and pushes what was edited here.
 
-What is compared is Hull's settings of now and of when they were last seen, so an edit made elsewhere meanwhile stays, unless the
-same setting was changed in Hull as well. Settings that make no sense are refused whole; those of before stay in force.
+A notification only says that they may have changed: Hull is asked. What is compared is Hull's settings of now and of when they were
+last seen, so an edit made here meanwhile stays, unless the same setting was changed in Hull as well. Settings that make no sense
+are refused whole; those of before stay in force, and nothing is pushed over what a person has still to correct there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from db.errand import ClaimedErrand
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Entity
-from pipeline.domain.settings import SettingsRefused, read_settings
+from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import PipelineError, Rejected, Retryable
 from pipeline.tasks.errands import SETTINGS
 from pipeline.tasks.errands import ask as ask_errand
@@ -49,15 +50,21 @@ def take_over(errand: ClaimedErrand) -> None:
     in_hull = known_settings(given)
     if _names_new_fields(connector_key, in_hull):
         _read_fields_anew(wired)
-    refused = None
+    in_force, refused = {}, None
     with transaction() as session:
         errands.hold(session, errand)
         try:
-            _take(session, errand, in_hull)
+            in_force = _take(session, errand, in_hull)
         except SettingsRefused as mistakes:
             refused = mistakes.mistakes
     if refused is not None:
         raise Rejected("settings_refused", "; ".join(refused))
+    if known_settings(in_force) != in_hull:
+        in_hull = _push(wired, given, in_force)
+    with transaction() as session:
+        errands.hold(session, errand)
+        connectors.lock_connector(session, connector_key).hull_settings = in_hull
+        errands.end(session, errand)
 
 
 def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Document:
@@ -68,18 +75,40 @@ def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Docu
     return {name: value for name, value in in_force.items() if name not in gone} | changed
 
 
-def _take(session: Session, errand: ClaimedErrand, in_hull: Document) -> None:
+def with_rules(document: Document, in_force: Document) -> Document:
+    """The rows of a document with the rules that Hull's tables have no column for, as they are in force for the same pair."""
+    return {name: _rows_with_rules(value, in_force.get(name)) for name, value in document.items()}
+
+
+def _rows_with_rules(rows: Any, in_force: Any) -> Any:
+    if not (isinstance(rows, list) and isinstance(in_force, list)):
+        return rows
+    known = {(row.get("hull"), row.get("service")): row for row in in_force if isinstance(row, dict)}
+    return [known.get((row.get("hull"), row.get("service")), row) if isinstance(row, dict) else row for row in rows]
+
+
+def _push(wired: Wired, given: Document, in_force: Document) -> Document:
+    """Replace in Hull what we have a name for and leave the rest; returns what Hull holds of ours then."""
+    others = {name: value for name, value in given.items() if name not in ConnectorSettings.model_fields}
+    answer = wired.hull.put_settings(others | in_force).get("private_settings")
+    logger().info("connector.settings.pushed", connector_id=wired.id)
+    return known_settings(answer)
+
+
+def _take(session: Session, errand: ClaimedErrand, in_hull: Document) -> Document:
+    """Put in force what was changed in Hull; returns the document in force then."""
     connector = connectors.lock_connector(session, errand.connector_key or 0)
-    before = connectors.settings_in_force(session, connector.key)
+    before = version = connectors.settings_in_force(session, connector.key)
     if connector.hull_settings != in_hull:
-        version = _change(session, before, merged(before.document, connector.hull_settings, in_hull))
+        told = with_rules(merged(before.document, connector.hull_settings, in_hull), before.document)
+        version = _change(session, before, told)
         connector.hull_settings = in_hull
         if version.version != before.version:
             after_commit(
                 session, lambda: logger().info("connector.settings.changed", version=version.version, by=AUTHOR)
             )
     failures.close_subject(session, connector.key, failures.control_subject(SETTINGS))
-    errands.end(session, errand)
+    return version.document
 
 
 def _change(session: Session, before: SettingsVersion, document: Document) -> SettingsVersion:

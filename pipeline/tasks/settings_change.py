@@ -17,7 +17,7 @@ from db.session import transaction
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
-from pipeline.tasks import backfill, schedules
+from pipeline.tasks import backfill, errands, schedules
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed
 from pipeline.transform.record_shapes import SYSTEM
@@ -40,7 +40,14 @@ def change_settings(connector: Connector, document: Any, author: str, *, force: 
     Raises: SettingsRefused naming every mistake.
     """
     with transaction() as session:
-        return put_in_force(session, connector.key, document, author=author, force=force)
+        version = put_in_force(session, connector.key, document, author=author, force=force)
+        tell_hull(session, connector.key)
+        return version
+
+
+def tell_hull(session: Session, connector_key: int) -> None:
+    """Have an edit made here pushed to Hull, after what was changed there meanwhile was taken over; see `hull_settings`."""
+    errands.ask(session, errands.SETTINGS, str(connector_key), connector_key=connector_key)
 
 
 def put_in_force(

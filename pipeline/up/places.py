@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.settings import Settings
+from pipeline.settings import SANDBOX_FILE, Settings
 from pipeline.up.children import Program
 
 LOOPBACK = "127.0.0.1"
@@ -173,7 +173,7 @@ def flower_login(data_dir: Path) -> tuple[Path, str]:
 
 def keep_sandbox_credentials(data_dir: Path, announced: Mapping[str, str]) -> Path:
     """A file for people who want to add a connector to the sandbox themselves."""
-    path = data_dir / "sandbox.json"
+    path = data_dir / SANDBOX_FILE
     path.unlink(missing_ok=True)
     _write_secret(path, json.dumps(dict(announced), indent=2) + "\n")
     return path

@@ -1,7 +1,6 @@
-"""Alerts, signs of life, hourly counts; and what the page of webhooks asks of sync events
+"""Alerts, signs of life, hourly counts
 
-Expand only: the version before neither reads nor writes what is new. The index of sync_events holds what webhooks were found to
-be and the gaps they left: a handful of rows.
+Expand only: the version before neither reads nor writes what is new.
 """
 
 from __future__ import annotations
@@ -11,15 +10,11 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0012"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
 NOW = sa.text("now()")
-ABOUT_WEBHOOKS = (
-    "reason IN ('gap_repaired', 'webhook_missing', 'webhook_paused', 'webhook_failing', 'webhook_moved', 'webhook_silent', "
-    "'webhook_healed')"
-)
 
 
 def upgrade() -> None:
@@ -65,12 +60,8 @@ def upgrade() -> None:
         sa.Column("events", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("connector_key", "hour", name=op.f("pk_hourly_counts")),
     )
-    op.create_index(
-        "ix_sync_events_webhooks", "sync_events", ["connector_key", "id"], postgresql_where=sa.text(ABOUT_WEBHOOKS)
-    )
 
 
 def downgrade() -> None:
-    op.drop_index("ix_sync_events_webhooks", table_name="sync_events")
     for table in ("hourly_counts", "heartbeats", "alerts"):
         op.drop_table(table)

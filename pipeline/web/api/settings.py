@@ -13,7 +13,7 @@ from db import audit
 from db import connector as rows
 from db.session import transaction
 from pipeline.domain.settings import SettingsRefused
-from pipeline.tasks.settings_change import put_in_force
+from pipeline.tasks.settings_change import put_in_force, tell_hull
 from pipeline.web.api.door import Nay, Operations, answer
 from pipeline.web.api.shapes import Asked, OfConnector, Shape, find
 from pipeline.web.console.guard import who
@@ -81,6 +81,7 @@ def put_settings(path: OfConnector, body: NewSettings) -> Response:
                     "Read it, then put again.",
                 )
             version = put_in_force(session, connector.key, body.document, author=who().name, force=body.force)
+            tell_hull(session, connector.key)
             audit.note(session, who().name, "settings.save", f"version {version.version}", connector_key=connector.key)
             session.flush()
             return answer(SettingsShape.model_validate(version))

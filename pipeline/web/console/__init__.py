@@ -8,10 +8,28 @@ from __future__ import annotations
 from flask import Blueprint, Flask, request
 from werkzeug.wrappers import Response
 
-from pipeline.web.console import alerts, flower, frame, home, login, people, webhooks, workers
+from pipeline.web.console import (
+    add_connector,
+    alerts,
+    credentials,
+    flower,
+    frame,
+    home,
+    login,
+    logs,
+    people,
+    records,
+    settings,
+    settings_history,
+    webhooks,
+    workers,
+)
 from pipeline.web.console.guard import Pages, Refused
 
-ROOMS = (login, home, people, webhooks, workers, alerts, flower)
+ROOMS = (
+    *(login, home, settings, settings_history, credentials, add_connector),
+    *(logs, records, webhooks, workers, people, alerts, flower),
+)
 
 
 def add_to(app: Flask) -> None:

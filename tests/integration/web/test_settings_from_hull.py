@@ -14,6 +14,7 @@ from db.failure import find_failures
 from db.session import transaction
 from pipeline.tasks import hull_settings
 from pipeline.tasks.replay import replay
+from pipeline.tasks.settings_change import change_settings
 from sandbox.company import Company
 from sandbox.hull.app import create_app
 from sandbox.pipedrive.app import create_app as create_pipedrive
@@ -104,6 +105,66 @@ def test_an_edit_made_here_stays_unless_hull_changed_the_same(hull: Hull, house:
     assert (document["daily_tokens"], document["synchronized_user_segments"]) == (5, ["b"])
     assert document["link_users_in_service"] is True
     assert "incoming_user_attributes" not in document
+
+
+def edit(house: House, **changes: Any) -> None:
+    """A person edits the settings here."""
+    with transaction() as session:
+        connector = get_connector(session, house.acme)
+    change_settings(connector, versions(house)[0][1] | changes, "ana")
+    house.run_errands()
+
+
+def test_an_edit_made_here_is_pushed_to_hull_and_comes_back_as_nothing_new(
+    hull: Hull, house: House, platform: Flask
+) -> None:
+    save(platform, incoming_user_attributes=MAPPED, access_token="canary-token")
+    told(hull, house)
+
+    edit(house, daily_tokens=5, link_users_in_hull=False)
+    told(hull, house, key="n-2")
+
+    held = platform.extensions["hull"].connector["private_settings"]
+    assert (held["daily_tokens"], held["link_users_in_hull"], held["incoming_user_attributes"]) == (5, False, MAPPED)
+    assert held["access_token"] == "canary-token"
+    assert [author for author, _ in versions(house)[:2]] == ["ana", "hull"]
+
+
+def test_what_was_changed_in_hull_meanwhile_is_taken_over_before_ours_is_pushed(
+    hull: Hull, house: House, platform: Flask
+) -> None:
+    save(platform, incoming_user_attributes=MAPPED)
+    told(hull, house)
+    save(platform, incoming_user_attributes=MAPPED, synchronized_user_segments=["s1"])
+
+    edit(house, daily_tokens=5)
+
+    document = versions(house)[0][1]
+    assert (document["daily_tokens"], document["synchronized_user_segments"]) == (5, ["s1"])
+    assert platform.extensions["hull"].connector["private_settings"] == document
+
+
+def test_rules_that_hull_has_no_column_for_stay(hull: Hull, house: House, platform: Flask) -> None:
+    with_rule = [{"hull": "pipedrive/name", "service": "name", "on_null": "ignore"}]
+    save(platform, incoming_user_attributes=MAPPED)
+    told(hull, house)
+    edit(house, incoming_user_attributes=with_rule)
+
+    save(platform, incoming_user_attributes=[*MAPPED, {"hull": "x", "service": "id"}], link_users_in_hull=True)
+    told(hull, house, key="n-2")
+
+    assert versions(house)[0][1]["incoming_user_attributes"] == [*with_rule, {"hull": "x", "service": "id"}]
+
+
+def test_nothing_is_pushed_over_what_a_person_has_still_to_correct_in_hull(
+    hull: Hull, house: House, platform: Flask
+) -> None:
+    save(platform, full_fetch_cron="61 * * * *")
+
+    edit(house, daily_tokens=5)
+
+    assert platform.extensions["hull"].connector["private_settings"] == {"full_fetch_cron": "61 * * * *"}
+    assert versions(house)[0][1]["daily_tokens"] == 5
 
 
 WRONG: list[tuple[dict[str, Any], list[str]]] = [

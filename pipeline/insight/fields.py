@@ -1,0 +1,69 @@
+"""Pipedrive's fields as people choose them, by name, the company's own apart. From what is stored: nobody is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.kinds import Entity
+from pipeline.insight.conversion_words import type_words
+from pipeline.transform.field_definitions import read_field_definitions
+from pipeline.transform.field_sources import find_source, is_listed, is_writable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChoice:
+    """A field that may be mapped. `options` are the labels of one that has any."""
+
+    code: str
+    name: str
+    type: str
+    kind: str
+    """Pipedrive's own word for the type."""
+    is_custom: bool
+    is_writable: bool
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """The fields of one entity. `read_at` is when Pipedrive was last asked, None if it never was."""
+
+    entity: Entity
+    catalog: FieldCatalog
+    choices: tuple[FieldChoice, ...]
+    read_at: datetime | None
+
+    @property
+    def writable(self) -> tuple[FieldChoice, ...]:
+        return tuple(each for each in self.choices if each.is_writable)
+
+
+def fields_of(session: Session, connector_key: int, entity: Entity) -> Fields:
+    """The fields as Pipedrive last told of them."""
+    known = connectors.find_fields(session, connector_key, entity)
+    catalog = FieldCatalog.of(entity, read_field_definitions(known.rows if known else []))
+    return Fields(
+        entity=entity, catalog=catalog, choices=choices_of(catalog), read_at=known.fetched_at if known else None
+    )
+
+
+def choices_of(catalog: FieldCatalog) -> tuple[FieldChoice, ...]:
+    """Every field that can be read, in Pipedrive's order."""
+    return tuple(
+        FieldChoice(
+            code=each.code,
+            name=each.name,
+            type=type_words(source),
+            kind=source.type,
+            is_custom=each.is_custom,
+            is_writable=is_writable(source, catalog.entity),
+            options=tuple(each.options.values()),
+        )
+        for each in catalog.by_code.values()
+        if (source := find_source(each.code, catalog)) is not None and is_listed(source, catalog)
+    )

@@ -1,0 +1,241 @@
+"""Editing the settings of a connector: what is wrong, what changes, what follows, and who was quicker.
+
+A person edits a whole document on the ground of one version. What is reviewed is what is saved; a save on the ground of a version
+that is not in force any more is refused with what changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from db import audit, id_mapping
+from db import connector as connectors
+from db import run as run_rows
+from db.connector import Connector, SettingsVersion
+from db.session import transaction
+from pipeline.domain.forecast import fetch_cost
+from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import AttributeMapping, ConnectorSettings, SettingsRefused, read_settings
+from pipeline.insight.fields import fields_of
+from pipeline.insight.settings_words import Catalogs, SettingChange, difference
+from pipeline.settings import settings
+from pipeline.tasks import backfill
+from pipeline.tasks.hull_settings import merged
+from pipeline.tasks.settings_change import find_mistakes, find_unknown, put_in_force, tell_hull
+
+Document = dict[str, Any]
+
+PLACE: Final = re.compile(r"(?P<setting>\w+)(?:\.(?P<position>\d+))?(?:\.(?P<column>\w+))?: (?P<words>.+)", re.DOTALL)
+UNWRITTEN: Final = {"service": "choose a Pipedrive field", "hull": "name a Hull attribute"}
+"""Column of a row → what to do when nothing stands there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """What is wrong, and where: `position` is that of a row, None for a whole setting; `setting` is empty for the document."""
+
+    setting: str
+    position: int | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consequence:
+    """Records of before that are carried over anew; `kind` as of the run that does it, `tokens` of Pipedrive's day."""
+
+    entity: Entity
+    kind: str
+    records: int
+    tokens: int
+
+    @property
+    def sentence(self) -> str:
+        what = f"About {self.records:,} {self.entity.plural.capitalize()}"
+        if self.kind == "backfill":
+            return f"{what} are looked at again from what is stored, for no tokens; who changes by it is told to Hull."
+        return f"{what} are fetched again, for about {self.tokens:,} tokens: Pipedrive gives a field of these on request only."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """What saving a document would do. `unknown` are fields that were mapped before and that Pipedrive does not have."""
+
+    base: int
+    changes: tuple[SettingChange, ...]
+    consequences: tuple[Consequence, ...]
+    unknown: tuple[Mistake, ...]
+
+
+class SettingsMistaken(Exception):
+    """The document makes no sense; every mistake with its place."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__("; ".join(each.words for each in mistakes))
+        self.mistakes = tuple(mistakes)
+
+
+class SettingsMoved(Exception):
+    """Somebody else has saved meanwhile: which version, who, when, and what they changed."""
+
+    def __init__(self, version: int, author: str, at: datetime, changes: tuple[SettingChange, ...]) -> None:
+        super().__init__(f"version {version} was saved by {author} meanwhile")
+        self.version, self.author, self.at, self.changes = version, author, at, changes
+
+
+def review(session: Session, connector_key: int, document: Document, *, base: int) -> Review:
+    """Look at a document before it is saved.
+
+    Raises: SettingsMistaken; SettingsMoved.
+    """
+    chosen, unknown = check(session, connector_key, document)
+    in_force = _require_base(session, connector_key, base)
+    before = read_settings(in_force.document)
+    return Review(
+        base=base,
+        changes=difference(before, chosen, catalogs_of(session, connector_key)),
+        consequences=consequences(session, connector_key, before, chosen),
+        unknown=unknown,
+    )
+
+
+def check(session: Session, connector_key: int, document: Document) -> tuple[ConnectorSettings, tuple[Mistake, ...]]:
+    """The settings a document holds, and what is wrong with it that was so before: a field that went stops only itself.
+
+    Raises: SettingsMistaken.
+    """
+    try:
+        chosen = read_settings(document)
+    except SettingsRefused as refused:
+        raise SettingsMistaken([placed(each) for each in refused.mistakes]) from None
+    mistakes = [placed(each) for each in find_mistakes(session, connector_key, chosen)[0]]
+    in_force = read_settings(connectors.settings_in_force(session, connector_key).document)
+    known = {(setting, code) for setting, code, _ in find_unknown(session, connector_key, in_force)}
+    stale: list[Mistake] = []
+    for setting, code, words in find_unknown(session, connector_key, chosen):
+        (stale if (setting, code) in known else mistakes).append(placed(words))
+    if mistakes:
+        raise SettingsMistaken(mistakes)
+    return chosen, tuple(stale)
+
+
+def save(
+    connector: Connector,
+    document: Document,
+    *,
+    base: int,
+    author: str,
+    action: str = "settings.save",
+    why: str | None = None,
+) -> SettingsVersion:
+    """Put a reviewed document in force, and have it pushed to Hull. An equal one makes no version.
+
+    Raises: SettingsMistaken; SettingsMoved.
+    """
+    with transaction() as session:
+        connectors.lock_connector(session, connector.key)
+        _require_base(session, connector.key, base)
+        check(session, connector.key, document)
+        version = put_in_force(session, connector.key, document, author=author, force=True)
+        if version.version != base:
+            subject = f"version {version.version}"
+            audit.note(session, author, action, subject, connector_key=connector.key, why=why)
+            tell_hull(session, connector.key)
+        return version
+
+
+def roll_back(connector: Connector, version: int, *, author: str, why: str | None = None) -> SettingsVersion:
+    """Put an earlier version in force again, as a new one.
+
+    Raises: LookupError for a version there never was; SettingsMistaken when it means nothing any more.
+    """
+    with transaction() as session:
+        found = connectors.find_settings(session, connector.key, version)
+        base = connectors.settings_in_force(session, connector.key).version
+    if found is None:
+        raise LookupError(version)
+    reason = why or f"back to version {version}"
+    return save(connector, found.document, base=base, author=author, action="settings.roll_back", why=reason)
+
+
+def rebased(connector_key: int, document: Document, *, base: int) -> tuple[Document, int]:
+    """One's own edits on the ground of what is in force now, and its version: who edited the same setting is overruled."""
+    with transaction() as session:
+        ground = connectors.find_settings(session, connector_key, base)
+        now = connectors.settings_in_force(session, connector_key)
+    return merged(now.document, ground.document if ground else {}, document), now.version
+
+
+def between(session: Session, connector_key: int, before: Document, after: Document) -> tuple[SettingChange, ...]:
+    """How two documents that were in force differ, in words; nothing can be said of one that means nothing any more."""
+    try:
+        return difference(read_settings(before), read_settings(after), catalogs_of(session, connector_key))
+    except SettingsRefused:
+        return ()
+
+
+def consequences(
+    session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
+) -> tuple[Consequence, ...]:
+    """By which runs records of before would get what is new, and what that costs."""
+    return tuple(
+        Consequence(
+            entity=each.entity,
+            kind=each.kind,
+            records=records,
+            tokens=fetch_cost(records, settings().page_limit).tokens if each.kind == "full" else 0,
+        )
+        for each in backfill.called_for(session, connector_key, before, after)
+        for records in [_about(session, connector_key, each.entity)]
+    )
+
+
+def catalogs_of(session: Session, connector_key: int) -> Catalogs:
+    """The fields of both entities, as they are stored."""
+    return {entity: fields_of(session, connector_key, entity).catalog for entity in Entity}
+
+
+def short_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what is default: documents stay as people would write them."""
+    usual = {name: field.default for name, field in AttributeMapping.model_fields.items() if not field.is_required()}
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in usual or (tuple(value) if isinstance(value, list) else value) != usual[name]
+    }
+
+
+def placed(words: str) -> Mistake:
+    """A mistake as the settings name it, `setting.row.column: words`, with its place read off it."""
+    found = PLACE.fullmatch(words)
+    if found is None or found["setting"] not in ConnectorSettings.model_fields:
+        return Mistake(setting="", position=None, words=words)
+    position = int(found["position"]) if found["position"] else None
+    if "at least 1 character" in found["words"]:
+        return Mistake(
+            setting=found["setting"], position=position, words=UNWRITTEN.get(found["column"], found["words"])
+        )
+    column = f"{found['column']}: " if found["column"] not in (None, "service") else ""
+    return Mistake(setting=found["setting"], position=position, words=f"{column}{found['words']}")
+
+
+def _require_base(session: Session, connector_key: int, base: int) -> SettingsVersion:
+    now = connectors.settings_in_force(session, connector_key)
+    if now.version != base:
+        ground = connectors.find_settings(session, connector_key, base)
+        changes = between(session, connector_key, ground.document, now.document) if ground else ()
+        raise SettingsMoved(now.version, now.author, now.created_at, changes)
+    return now
+
+
+def _about(session: Session, connector_key: int, entity: Entity) -> int:
+    """About how many records there are: as many as the last full fetch found, which costs less than counting millions."""
+    run = run_rows.latest_full_run(session, connector_key, entity, state="done")
+    if run is None:
+        return id_mapping.count_known(session, connector_key, entity)
+    return run.new + run.changed + run.same + run.skipped

@@ -1,0 +1,283 @@
+"""Add Connector: from nothing to the first synchronised record, a step at a time.
+
+`/connectors/new`           Hull's credentials, which make the connector
+`/c/<name>/set-up`          leads to the step that is next
+`/c/<name>/set-up/<step>`   each step has an address of its own: whoever was interrupted goes on there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from flask import redirect, request
+from werkzeug.wrappers import Response
+
+from db import audit
+from db import connector as connectors
+from db.connector import Connector
+from db.session import transaction
+from pipeline.domain.kinds import Claim, Direction, Entity
+from pipeline.domain.roles import Role
+from pipeline.domain.settings import SettingsRefused
+from pipeline.errors import PipelineError
+from pipeline.insight import connections, first_steps, suggestions
+from pipeline.insight.fields import fields_of
+from pipeline.insight.settings_editing import SettingsMistaken, SettingsMoved
+from pipeline.tasks import authorisation, field_lists, setup
+from pipeline.tasks.setup import SetupRefused
+from pipeline.web.console import guard
+from pipeline.web.console.credentials import attempt, given_secret, sentence_of
+from pipeline.web.console.frame import done, page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.settings import segments_of
+from pipeline.web.console.settings_forms import effective
+
+STEPS: Final[Mapping[str, str]] = {
+    "hull": "Hull",
+    "pipedrive": "Pipedrive",
+    "identity": "Identity",
+    "mappings": "Mappings",
+    "segments": "Segments",
+    "first-fetch": "First fetch",
+}
+WHERE: Final = "/c/<name>/set-up"
+LONGEST: Final = 255
+
+
+def add(pages: Pages) -> None:
+    pages.page("/connectors/new", show_new, needs=Role.ADMIN)
+    pages.action("/connectors/new", make, needs=Role.ADMIN)
+    pages.page(WHERE, go_on, needs=Role.ADMIN)
+    pages.page(f"{WHERE}/<step>", show_step, needs=Role.ADMIN)
+    pages.action(f"{WHERE}/pipedrive/connect", connect, needs=Role.ADMIN)
+    for step, act in ACTS.items():
+        pages.action(f"{WHERE}/{step}", act, needs=Role.ADMIN)
+
+
+def show_new(mistake: str = "", status: int = 200) -> Response:
+    typed = {name: request.form.get(name, "")[:LONGEST] for name in ("name", "organization", "hull_id")}
+    sandbox = first_steps.sandbox_file()
+    with transaction() as session:
+        others = [each.name for each in connectors.all_connectors(session)] if sandbox else []
+    return page(
+        "set_up_hull.html", status=status, steps=STEPS, typed=typed, mistake=mistake, sandbox=sandbox, others=others
+    )
+
+
+def make() -> Response:
+    """Hull is asked before anything is kept; what Hull holds of settings is taken over."""
+    form = request.form
+    name, organization, hull_id = (form.get(key, "").strip()[:LONGEST] for key in ("name", "organization", "hull_id"))
+    secret = given_secret("secret")
+    if not (organization and hull_id and secret):
+        return show_new("Fill in the organization, the connector's id and its secret: all three stand in Hull.", 400)
+    try:
+        made = setup.add_connector(name, hull_organization=_host(organization), hull_id=hull_id, hull_secret=secret)
+    except SetupRefused as refused:
+        return show_new(f"{refused}", 400)
+    except (SettingsRefused, PipelineError) as refused:
+        return show_new(f"Hull's settings of this connector were refused: {refused}", 400)
+    with transaction() as session:
+        audit.note(session, guard.who().name, "connector.add", made.name, connector_key=made.key)
+    return done(f"/c/{made.name}/set-up/pipedrive", f"Hull accepts the credentials; {made.name} is here.")
+
+
+def go_on(connector: Connector) -> Response:
+    """To the next step; whoever is through looks at the first fetch."""
+    with transaction() as session:
+        following = first_steps.progress_of(session, connector).following
+    return redirect(f"/c/{connector.name}/set-up/{following or 'first-fetch'}", HTTPStatus.SEE_OTHER)
+
+
+def show_step(connector: Connector, step: str, mistake: str = "", status: int = 200) -> Response:
+    """A step may be looked at in any order; what it cannot do yet it says."""
+    if step == "hull":
+        return redirect(f"/c/{connector.name}/credentials", HTTPStatus.SEE_OTHER)
+    if step not in DRAWN:
+        raise guard.missing("There is no such step.", "Go on with the next one.")
+    with transaction() as session:
+        progress = first_steps.progress_of(session, connector)
+        entered = connections.entrances(session, connector)
+    trouble = ""
+    if step in ("identity", "mappings") and entered.connection.how:
+        trouble = field_lists.see_that_known(connector.key)
+    return page(
+        f"set_up_{step.replace('-', '_')}.html",
+        status=status,
+        connector=connector,
+        steps=STEPS,
+        step=step,
+        progress=progress,
+        entered=entered,
+        mistake=mistake or trouble,
+        **DRAWN[step](connector),
+    )
+
+
+def use_token(connector: Connector) -> Response:
+    token = given_secret("token")
+    if not token:
+        return show_step(connector, "pipedrive", "Paste the API token from Pipedrive.", 400)
+    if trouble := attempt(lambda: setup.change_credentials(connector, pipedrive_token=token)):
+        return show_step(connector, "pipedrive", trouble, 400)
+    connections.note(connector.key, guard.who().name, "credentials.pipedrive_token")
+    return done(_at(connector, "identity"), "Pipedrive accepts the token.")
+
+
+def connect(connector: Connector) -> Response:
+    """A page with the link to Pipedrive, which leads back to the next step."""
+    try:
+        link = authorisation.invite(connector)
+    except PipelineError as refused:
+        return show_step(connector, "pipedrive", sentence_of(refused), 400)
+    connections.note(connector.key, guard.who().name, "credentials.invite")
+    return page("connect.html", connector=connector, tab="", link=link, scopes=authorisation.SCOPES)
+
+
+def decide_identity(connector: Connector) -> Response:
+    """A field for each claim; an empty one means that nothing feeds it."""
+    rules = {
+        "user_claims": [(Claim.EMAIL, "user_email"), (Claim.EXTERNAL_ID, "user_external_id")],
+        "account_claims": [(Claim.DOMAIN, "account_domain"), (Claim.EXTERNAL_ID, "account_external_id")],
+    }
+    values = {
+        setting: [
+            {"hull": claim.value, "service": code}
+            for claim, name in pairs
+            if (code := request.form.get(name, "").strip()[:LONGEST])
+        ]
+        for setting, pairs in rules.items()
+    }
+    return _decide(connector, "identity", values, "mappings", "Records are recognised by these from now on.")
+
+
+def decide_mappings(connector: Connector) -> Response:
+    """What is mapped stays; what was chosen of the suggestions is added."""
+    document, offered = _suggested(connector)
+    values: dict[str, Any] = {}
+    count = 0
+    for setting, rows in offered.items():
+        chosen = set(request.form.getlist(setting))
+        new = [{"hull": row.hull, "service": row.service} for row in rows if row.service in chosen]
+        count += len(new)
+        if new:
+            values[setting] = [*document[setting], *new]
+    if not values and not any(document[setting] for setting in offered if setting.startswith("incoming")):
+        sentence = "Choose at least one field: without any, Hull gets Pipedrive ids and nothing else."
+        return show_step(connector, "mappings", sentence, 400)
+    return _decide(connector, "mappings", values, "segments", f"{count} fields are mapped.")
+
+
+def decide_segments(connector: Connector) -> Response:
+    """Choosing none is a decision as well: nobody is sent."""
+    names = ("synchronized_user_segments", "synchronized_account_segments")
+    values = {name: list(dict.fromkeys(request.form.getlist(name)))[:500] for name in names}
+    return _decide(connector, "segments", values, "first-fetch", "It is decided who is sent.")
+
+
+def fetch(connector: Connector) -> Response:
+    """Begin to fetch what was chosen."""
+    chosen = [entity for entity in Entity if entity.plural in request.form.getlist("what")]
+    with transaction() as session:
+        row = connectors.get_connector(session, connector.key)
+        how = connections.entrances(session, row).connection.how
+    if not chosen:
+        return show_step(connector, "first-fetch", "Choose what to fetch.", 400)
+    if how is None or row.state != "active":
+        sentence = f"{connector.name} cannot fetch yet: connect it to Pipedrive, or resume it under Credentials."
+        return show_step(connector, "first-fetch", sentence, 400)
+    first_steps.start_fetches(connector, chosen, by=guard.who().name)
+    return done(_at(connector, "first-fetch"), "The fetch has begun. This page follows it.")
+
+
+def _decide(connector: Connector, step: str, values: dict[str, Any], following: str, words: str) -> Response:
+    try:
+        first_steps.decide(connector, values, author=guard.who().name)
+    except SettingsMistaken as refused:
+        return show_step(connector, step, "; ".join(each.words for each in refused.mistakes), 400)
+    except SettingsMoved as moved:
+        return show_step(connector, step, f"Nothing was saved: {moved}. Look again, and press once more.", 409)
+    return done(_at(connector, following), words)
+
+
+def _draw_nothing(_connector: Connector) -> dict[str, Any]:
+    return {}
+
+
+def _draw_identity(connector: Connector) -> dict[str, Any]:
+    with transaction() as session:
+        fields = {entity: fields_of(session, connector.key, entity) for entity in Entity}
+        document = effective(connectors.settings_in_force(session, connector.key).document)
+    claims = {
+        f"{setting.partition('_')[0]}_{row['hull']}": row["service"]
+        for setting in ("account_claims", "user_claims")
+        for row in reversed(document[setting])
+    }
+    missing = first_steps.needs_domain_field(fields[Entity.ORGANIZATION])
+    codes = {each.code for each in fields[Entity.ORGANIZATION].choices}
+    if missing and claims.get("account_domain") not in codes:
+        claims.pop("account_domain", None)
+    return {"fields": fields, "claims": claims, "needs_domain": missing}
+
+
+def _draw_mappings(connector: Connector) -> dict[str, Any]:
+    document, offered = _suggested(connector)
+    return {"offered": offered, "mapped": {name: len(document[name]) for name in offered}}
+
+
+def _draw_segments(connector: Connector) -> dict[str, Any]:
+    with transaction() as session:
+        document = effective(connectors.settings_in_force(session, connector.key).document)
+    names = ("synchronized_user_segments", "synchronized_account_segments")
+    return {"segments": segments_of(connector.key), "chosen": {name: document[name] for name in names}}
+
+
+def _draw_first_fetch(connector: Connector) -> dict[str, Any]:
+    with transaction() as session:
+        found = first_steps.full_runs(session, connector.key)
+        return {
+            "runs": found,
+            "is_running": any(run.state == "running" for run in found),
+            "expected": first_steps.expected(session, connector.key),
+        }
+
+
+def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[suggestions.Suggestion]]]:
+    """The document in force, and rows to offer by setting."""
+    with transaction() as session:
+        document = effective(connectors.settings_in_force(session, connector.key).document)
+        catalogs = {entity: fields_of(session, connector.key, entity).catalog for entity in Entity}
+    return document, {
+        name: suggestions.suggest(direction, catalogs[entity], document[name])
+        for direction in Direction
+        for entity in Entity
+        if (name := f"{direction}_{entity.hull}_attributes")
+    }
+
+
+def _host(given: str) -> str:
+    """People paste addresses; what counts is the host."""
+    return given.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def _at(connector: Connector, step: str) -> str:
+    return f"/c/{connector.name}/set-up/{step}"
+
+
+DRAWN: Final[Mapping[str, Callable[[Connector], dict[str, Any]]]] = {
+    "pipedrive": _draw_nothing,
+    "identity": _draw_identity,
+    "mappings": _draw_mappings,
+    "segments": _draw_segments,
+    "first-fetch": _draw_first_fetch,
+}
+"""Step → what its page needs besides."""
+ACTS: Final[Mapping[str, Callable[[Connector], Response]]] = {
+    "pipedrive": use_token,
+    "identity": decide_identity,
+    "mappings": decide_mappings,
+    "segments": decide_segments,
+    "first-fetch": fetch,
+}

@@ -1,0 +1,290 @@
+"""Settings of a connector, section by section: look, edit, see what it does to a real record, review, save as a version.
+
+`/c/<name>/settings`            what is in force, in a few words each
+`/c/<name>/settings/<section>`  one part of it; every edit is a form, so nothing needs a script
+`/c/<name>/settings/review`     what saving would do, before it is done
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from flask import current_app, request
+from werkzeug.wrappers import Response
+
+from db import connector as connectors
+from db.connector import Connector
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.errors import PipelineError
+from pipeline.insight import settings_editing as editing
+from pipeline.insight import settings_text
+from pipeline.insight.hull_segments import ask_segments
+from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
+from pipeline.insight.settings_words import TITLES
+from pipeline.tasks import field_lists
+from pipeline.web.console import guard, settings_pages
+from pipeline.web.console.frame import done, page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.settings_forms import (
+    BY_SLUG,
+    SECTION_OF,
+    SECTIONS,
+    Document,
+    Section,
+    changed_rows,
+    effective,
+    typed_in,
+    with_values,
+    without_empty_rows,
+)
+from pipeline.web.console.shared import Shared
+
+TAB = ("settings", "Settings")
+WHERE: Final = "/c/<name>/settings"
+PLANS: Final = "/c/<name>/plans"
+"""Where a document may be previewed against all known records, where that page is installed."""
+SEGMENTS_S: Final = 60.0
+
+
+def add(pages: Pages) -> None:
+    pages.page(WHERE, show)
+    pages.page(f"{WHERE}/<section>", show_section)
+    pages.action(f"{WHERE}/<section>", edit_section, needs=Role.ADMIN)
+    pages.page(f"{WHERE}/json", show_json)
+    pages.action(f"{WHERE}/json", review_json, needs=Role.ADMIN)
+    pages.action(f"{WHERE}/save", save, needs=Role.ADMIN)
+    pages.action(f"{WHERE}/rebase", rebase, needs=Role.ADMIN)
+    pages.action(f"{WHERE}/read-fields", read_fields, needs=Role.ADMIN)
+
+
+segments_of = Shared(ask_segments, fresh_s=SEGMENTS_S)
+"""Hull's segments, asked for once a minute however many look."""
+
+
+def show(connector: Connector) -> Response:
+    """Each section in a line."""
+    with transaction() as session:
+        now = connectors.settings_in_force(session, connector.key)
+        catalogs = editing.catalogs_of(session, connector.key)
+    lines = settings_pages.summaries(SECTIONS, now.document, catalogs)
+    return page("settings.html", connector=connector, tab="settings", now_in_force=now, lines=lines)
+
+
+def show_section(connector: Connector, section: str) -> Response:
+    chosen = _section(section)
+    with transaction() as session:
+        now = connectors.settings_in_force(session, connector.key)
+    values = effective(now.document)
+    return _page(connector, chosen, {name: values[name] for name in chosen.settings}, base=now.version)
+
+
+def edit_section(connector: Connector, section: str) -> Response:
+    """`do` says which button it was: add or remove a row, look again, review; `back` comes from the review."""
+    chosen, base, act = _section(section), _base(), request.form.get("do", "review")
+    if act == "back":
+        values = effective_or_typed(_document())
+        return _page(connector, chosen, {name: values[name] for name in chosen.settings}, base=base)
+    if act.startswith(("add:", "remove:")):
+        return _page(connector, chosen, changed_rows(chosen, request.form, act), base=base)
+    typed = without_empty_rows(typed_in(chosen, request.form)) if act == "review" else typed_in(chosen, request.form)
+    if act != "review":
+        return _page(connector, chosen, typed, base=base)
+    return review(connector, with_values(typed, _ground(connector, base)), base, section=chosen, typed=typed)
+
+
+def review(
+    connector: Connector,
+    document: Document,
+    base: int,
+    *,
+    section: Section | None,
+    typed: Document | None = None,
+) -> Response:
+    """What saving would do; or the page again, with every mistake at its place."""
+    try:
+        with transaction() as session:
+            found = editing.review(session, connector.key, document, base=base)
+    except SettingsMistaken as refused:
+        return _mistaken(connector, section, typed if typed is not None else document, base, refused.mistakes)
+    except SettingsMoved as moved:
+        return _moved(connector, document, base, moved, section)
+    return page(
+        "settings_review.html",
+        connector=connector,
+        tab="settings",
+        section=section,
+        found=found,
+        document=json.dumps(document, ensure_ascii=False),
+        base=base,
+        plans=f"/c/{connector.name}/plans" if _has_plans() else "",
+    )
+
+
+def save(connector: Connector) -> Response:
+    """What was reviewed is put in force, as long as nobody was quicker."""
+    document, base = _document(), _base()
+    section = BY_SLUG.get(request.form.get("section", ""))
+    try:
+        version = editing.save(connector, document, base=base, author=guard.who().name)
+    except SettingsMistaken as refused:
+        return _mistaken(connector, section, document, base, refused.mistakes)
+    except SettingsMoved as moved:
+        return _moved(connector, document, base, moved, section)
+    where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
+    if version.version == base:
+        return done(where, f"Nothing differs from version {base}, which stays in force.")
+    return done(
+        where, f"Version {version.version} is in force. Hull is told of it, and what follows from it has begun."
+    )
+
+
+def rebase(connector: Connector) -> Response:
+    """One's own edits once more, on the ground of what somebody else saved meanwhile."""
+    document, base = editing.rebased(connector.key, _document(), base=_base())
+    return review(connector, document, base, section=BY_SLUG.get(request.form.get("section", "")))
+
+
+def show_json(connector: Connector) -> Response:
+    with transaction() as session:
+        now = connectors.settings_in_force(session, connector.key)
+    text = settings_text.pretty(settings_text.effective(now.document))
+    return page("settings_json.html", connector=connector, tab="settings", text=text, base=now.version, mistakes=())
+
+
+def review_json(connector: Connector) -> Response:
+    text = request.form.get("document", "")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return _json_again(connector, text, [Mistake(setting="", position=None, words=f"This is no JSON: {error}")])
+    if not isinstance(document, dict):
+        return _json_again(connector, text, [Mistake(setting="", position=None, words="Settings are one JSON object.")])
+    return review(connector, document, _base(), section=None)
+
+
+def read_fields(connector: Connector) -> Response:
+    """Ask Pipedrive for its fields again: somebody has just made one."""
+    section = BY_SLUG.get(request.form.get("section", ""))
+    where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
+    try:
+        field_lists.read_anew(connector.key)
+    except PipelineError as unwell:
+        return done(where, f"Pipedrive did not tell its fields: {unwell}. Those that were read last are shown.")
+    return done(where, "The fields are as Pipedrive has them now.")
+
+
+def effective_or_typed(document: Document) -> Document:
+    """With the defaults, where the document makes sense."""
+    try:
+        return effective(document)
+    except ValueError:
+        return {**effective({}), **document}
+
+
+def _page(
+    connector: Connector,
+    section: Section,
+    values: Document,
+    *,
+    base: int,
+    mistakes: tuple[Mistake, ...] = (),
+    status: int = 200,
+) -> Response:
+    wanted = request.values.get("record", "").strip()[:100]
+    with transaction() as session:
+        shown = settings_pages.draw(session, connector.key, section, values, wanted=wanted, mistakes=mistakes)
+        now = connectors.settings_in_force(session, connector.key)
+    return page(
+        "settings_section.html",
+        status=status,
+        connector=connector,
+        tab="settings",
+        section=section,
+        sections=SECTIONS,
+        titles=TITLES,
+        values=values,
+        base=base,
+        in_force=now,
+        mistakes=mistakes,
+        segments=segments_of(connector.key) if section.kind == "segments" else None,
+        clock=datetime.now(UTC),
+        **shown,
+    )
+
+
+def _mistaken(
+    connector: Connector, section: Section | None, values: Document, base: int, mistakes: tuple[Mistake, ...]
+) -> Response:
+    """Beside the rows where all mistakes belong to this page, else in the whole document."""
+    mine = section is not None and all(each.setting in section.settings for each in mistakes)
+    if section is None or not mine:
+        return _json_again(connector, settings_text.pretty(values), mistakes, base)
+    whole = effective_or_typed(values)
+    shown = {name: whole[name] for name in section.settings}
+    return _page(connector, section, shown, base=base, mistakes=mistakes, status=400)
+
+
+def _json_again(connector: Connector, text: str, mistakes: Any, base: int | None = None) -> Response:
+    return page(
+        "settings_json.html",
+        status=400,
+        connector=connector,
+        tab="settings",
+        text=text,
+        base=base if base is not None else _base(),
+        mistakes=mistakes,
+        section_of=SECTION_OF,
+    )
+
+
+def _moved(
+    connector: Connector, document: Document, base: int, moved: SettingsMoved, section: Section | None
+) -> Response:
+    return page(
+        "settings_moved.html",
+        status=409,
+        connector=connector,
+        tab="settings",
+        moved=moved,
+        section=section,
+        base=base,
+        document=json.dumps(document, ensure_ascii=False),
+    )
+
+
+def _section(slug: str) -> Section:
+    if slug not in BY_SLUG:
+        raise guard.missing("There is no such section of the settings.", "Choose one from the settings.")
+    return BY_SLUG[slug]
+
+
+def _base() -> int:
+    given = request.form.get("base", "")
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise guard.missing("This form does not say which version it edits.", "Open the settings again.")
+    return int(given)
+
+
+def _document() -> Document:
+    try:
+        document = json.loads(request.form.get("document", ""))
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise guard.missing("This form holds no settings.", "Open the settings again.")
+    return document
+
+
+def _ground(connector: Connector, base: int) -> Document:
+    with transaction() as session:
+        found = connectors.find_settings(session, connector.key, base)
+    if found is None:
+        raise guard.missing(f"There is no version {base}.", "Open the settings again.")
+    return found.document
+
+
+def _has_plans() -> bool:
+    return any(rule.rule == PLANS and "POST" in (rule.methods or ()) for rule in current_app.url_map.iter_rules())

@@ -1,0 +1,212 @@
+"""The settings as forms: which settings stand on which page, and how what was typed becomes a document again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from werkzeug.datastructures import MultiDict
+
+from pipeline.domain.settings import ConnectorSettings, read_settings
+from pipeline.insight.settings_editing import short_row
+
+Document = dict[str, Any]
+Form = MultiDict[str, str]
+
+MOST_ROWS: Final = 500
+CELL: Final = re.compile(r"(\w+)-(\d{1,4})-(\w+)")
+PERCENT: Final = frozenset({"live_reserve", "deletion_stop_share"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A page of the settings. `kind` is how it is drawn: `claims`, `mapping`, `segments` or `values`."""
+
+    slug: str
+    title: str
+    question: str
+    kind: str
+    settings: tuple[str, ...]
+
+
+SECTIONS: Final = (
+    Section(
+        slug="identity",
+        title="Identity",
+        question="By what is a Person recognised as a User, and an Organization as an Account?",
+        kind="claims",
+        settings=("user_claims", "account_claims"),
+    ),
+    Section(
+        slug="users-in",
+        title="Incoming user attributes",
+        question="Which fields of a Person become which attributes of the User?",
+        kind="mapping",
+        settings=("incoming_user_attributes",),
+    ),
+    Section(
+        slug="accounts-in",
+        title="Incoming account attributes",
+        question="Which fields of an Organization become which attributes of the Account?",
+        kind="mapping",
+        settings=("incoming_account_attributes",),
+    ),
+    Section(
+        slug="segments",
+        title="Segments",
+        question="Which Users and Accounts are sent to Pipedrive?",
+        kind="segments",
+        settings=("synchronized_user_segments", "synchronized_account_segments"),
+    ),
+    Section(
+        slug="users-out",
+        title="Outgoing user attributes",
+        question="Which attributes of a User go to which fields of the Person?",
+        kind="mapping",
+        settings=("outgoing_user_attributes",),
+    ),
+    Section(
+        slug="accounts-out",
+        title="Outgoing account attributes",
+        question="Which attributes of an Account go to which fields of the Organization?",
+        kind="mapping",
+        settings=("outgoing_account_attributes",),
+    ),
+    Section(
+        slug="links",
+        title="Links and deletions",
+        question="Who is linked to whom, and what becomes of whoever is deleted?",
+        kind="values",
+        settings=(
+            *("link_users_in_hull", "link_users_in_service", "support_user_deletion", "support_account_deletion"),
+            *("ignore_deleted_users", "ignore_deleted_accounts", "deletion_stop_share"),
+        ),
+    ),
+    Section(
+        slug="schedules",
+        title="Schedules",
+        question="When is Pipedrive read without anybody asking?",
+        kind="values",
+        settings=("full_fetch_cron", "incremental_minutes"),
+    ),
+    Section(
+        slug="budget",
+        title="Budget",
+        question="How much of Pipedrive's day may be spent, and on what?",
+        kind="values",
+        settings=("daily_tokens", "live_reserve"),
+    ),
+    Section(
+        slug="sync-keys",
+        title="Sync keys",
+        question="In which field of Pipedrive does a record keep its Hull id?",
+        kind="values",
+        settings=("user_sync_key", "account_sync_key"),
+    ),
+)
+BY_SLUG: Final[Mapping[str, Section]] = {section.slug: section for section in SECTIONS}
+SECTION_OF: Final[Mapping[str, Section]] = {name: section for section in SECTIONS for name in section.settings}
+
+
+def effective(document: Document) -> Document:
+    """The document with every default filled in."""
+    return read_settings(document).model_dump(mode="json")
+
+
+def typed_in(section: Section, form: Form) -> Document:
+    """The settings of a section as they were typed, right or wrong."""
+    return {name: _reader_of(name)(name, form) for name in section.settings}
+
+
+def without_empty_rows(values: Document) -> Document:
+    """Rows that nobody has begun are no mistake."""
+    return {
+        name: [row for row in value if not _is_empty(row)] if isinstance(value, list) else value
+        for name, value in values.items()
+    }
+
+
+def with_values(values: Document, ground: Document) -> Document:
+    """A whole document: what was typed on top of the one that was edited. What stays at its default stays unsaid."""
+    before = effective(ground)
+    return ground | {
+        name: _as_kept(value)
+        for name, value in values.items()
+        if name in ground or _as_kept(value) != _as_kept(before[name])
+    }
+
+
+def changed_rows(section: Section, form: Form, act: str) -> Document:
+    """The typed settings after a row was added (`add:SETTING`) or taken away (`remove:SETTING:3`)."""
+    typed = typed_in(section, form)
+    verb, _, rest = act.partition(":")
+    setting, _, position = rest.partition(":")
+    if setting not in section.settings or not isinstance(typed[setting], list):
+        return typed
+    rows = typed[setting]
+    if verb == "add" and len(rows) < MOST_ROWS:
+        rows.append({"hull": "", "service": ""})
+    elif verb == "remove" and position.isdigit() and int(position) < len(rows):
+        del rows[int(position)]
+    return typed
+
+
+def _reader_of(name: str) -> Callable[[str, Form], Any]:
+    default = ConnectorSettings.model_fields[name].default
+    if name.endswith(("_claims", "_attributes")):
+        return _rows
+    if name.endswith("_segments"):
+        return _segments
+    if isinstance(default, bool):
+        return lambda name, form: name in form
+    if name in PERCENT:
+        return _share
+    return lambda name, form: form.get(name, "").strip() if isinstance(default, str) else _number(form.get(name, ""))
+
+
+def _rows(name: str, form: Form) -> list[dict[str, Any]]:
+    """In the order of their numbers, of which some may be missing."""
+    found: dict[int, dict[str, Any]] = {}
+    for key, value in form.items():
+        cell = CELL.fullmatch(key)
+        if cell and cell[1] == name and len(found) <= MOST_ROWS:
+            found.setdefault(int(cell[2]), {})[cell[3]] = value.strip()
+    return [_cells(found[number]) for number in sorted(found)]
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the settings have it: parts are a list."""
+    if "parts" in row:
+        row["parts"] = [part.strip() for part in str(row["parts"]).split(",") if part.strip()]
+    return {"hull": row.pop("hull", ""), "service": row.pop("service", ""), **row}
+
+
+def _segments(name: str, form: Form) -> list[str]:
+    more = [each.strip() for each in form.get(f"{name}-more", "").split(",")]
+    return list(dict.fromkeys(each for each in [*form.getlist(name), *more] if each))[:MOST_ROWS]
+
+
+def _share(name: str, form: Form) -> Any:
+    """Typed in per cent."""
+    text = form.get(name, "").strip().removesuffix("%").strip()
+    try:
+        return round(float(text) / 100, 6)
+    except ValueError:
+        return text
+
+
+def _number(text: str) -> Any:
+    """Thousands may stand apart; what is no number stays as it is, to be shown beside what is wrong with it."""
+    plain = text.strip().replace(",", "").replace(" ", "")
+    return int(plain) if plain.isascii() and plain.isdigit() else text.strip()
+
+
+def _is_empty(row: Any) -> bool:
+    return isinstance(row, dict) and not row.get("hull") and not row.get("service")
+
+
+def _as_kept(value: Any) -> Any:
+    """Rows without what is default."""
+    return [short_row(row) if isinstance(row, dict) else row for row in value] if isinstance(value, list) else value

@@ -1,0 +1,69 @@
+"""From nothing to the first record: a connector is added to the sandbox by OAuth, and a field is mapped while one watches."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.house import PASSWORD, House
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+NEWCOMER_S = 300
+"""How long a newcomer may take to the first synchronised record; a browser that types by itself takes a fraction."""
+
+
+@pytest.fixture
+def admin(page: Page, house: House, tmp_path: Path) -> Page:
+    """An admin, logged in."""
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    if "newcomer" not in {each["name"] for each in house.command("operators", "list")}:
+        house.command("operators", "add", "newcomer", "--role", "admin", "--password-file", str(file))
+    page.goto("/login")
+    page.get_by_label("Name").fill("newcomer")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/")
+    return page
+
+
+def test_a_newcomer_adds_a_connector_by_oauth_and_sees_the_first_records(admin: Page, house: House) -> None:
+    begun = time.monotonic()
+    admin.get_by_role("link", name="Add Connector").click()
+    expect(admin.get_by_text("Trying it with the sandbox?")).to_be_visible()
+    admin.get_by_label("Name", exact=True).fill("first")
+    admin.get_by_label("Organization").fill(house.sandbox["hull_organization"])
+    admin.locator("[name=hull_id]").fill(house.sandbox["hull_connector_id"])
+    admin.locator("[name=secret]").fill(house.sandbox["hull_secret"])
+    admin.get_by_role("button", name="Add Connector").click()
+    admin.get_by_role("button", name="Connect with Pipedrive").click()
+    admin.get_by_role("link", name="Continue to Pipedrive").click()
+    admin.get_by_text("Allow").first.click()
+    admin.get_by_role("link", name="Go on in the console").click()
+    admin.get_by_role("button", name="Use these").click()
+    admin.get_by_role("button", name="Take these over").click()
+    admin.get_by_role("button", name="Use these").click()
+    admin.get_by_role("button", name="Fetch them into").click()
+
+    expect(admin.get_by_text("first is set up")).to_be_visible(timeout=60_000)
+    assert time.monotonic() - begun < NEWCOMER_S
+
+
+def test_a_custom_field_is_mapped_and_shown_on_a_record_while_one_edits(admin: Page) -> None:
+    admin.goto("/c/first/settings/users-in")
+    admin.get_by_role("button", name="Add a row").click()
+    row = admin.locator("table.editor tbody").count() - 1
+    setting = f"incoming_user_attributes-{row}"
+    admin.locator(f"[name={setting}-hull]").fill("pipedrive/customer_number")
+    admin.locator(f"[name={setting}-service]").select_option(label="Customer number")
+
+    expect(admin.locator(f"#says-{row}")).to_contain_text("the text as it is")
+    admin.get_by_role("button", name="Review…").click()
+    expect(admin.get_by_text("pipedrive/customer_number ← Customer number")).to_be_visible()
+    expect(admin.get_by_text("for no tokens")).to_be_visible()
+    admin.get_by_role("button", name="Save as version").click()
+    expect(admin.get_by_role("status")).to_contain_text("is in force")
