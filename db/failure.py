@@ -138,6 +138,11 @@ def payload_of(failure: Failure) -> bytes | None:
     return None if failure.payload is None else zstandard.ZstdDecompressor().decompress(failure.payload)
 
 
+def find_open(session: Session, connector_key: int, subject: str) -> Failure | None:
+    """The open failure of this subject."""
+    return session.scalar(select(Failure).filter_by(connector_key=connector_key, subject=subject, state="open"))
+
+
 def count_new(session: Session, connector_key: int, hours: int) -> int:
     """Open failures of the last hours."""
     mine = select(func.count(Failure.id)).filter_by(connector_key=connector_key, state="open")

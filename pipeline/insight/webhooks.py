@@ -20,11 +20,11 @@ from db.sync_event import SyncEvent, events_about_webhooks
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import Rejected, Skip
 from pipeline.tasks.hearing import hearing
-from pipeline.tasks.webhooks import TASK
+from pipeline.tasks.webhooks import SUBJECT
 from pipeline.transform.webhook_heads import decode_head
 
 HOURS: Final = 6
-MOST: Final = 50_000
+MOST: Final = 20_000
 """Deliveries that are counted at most: a busy company must not make the page slow."""
 SOURCES: Final = ("pipedrive", "hull")
 LONGEST_READ: Final = 2 * 1024 * 1024
@@ -118,11 +118,11 @@ def _answer(session: Session, connector: Connector, failure: tuple[int, str, str
 
 
 def _failure(session: Session, connector_key: int) -> tuple[int, str, str] | None:
-    for each in failures.find_failures(session, connector_key=connector_key, limit=None):
-        if each.subject == failures.control_subject(TASK):
-            reason = REASONS.get(each.reason)
-            return each.id, reason.meaning if reason else each.reason, reason.advice if reason else ""
-    return None
+    found = failures.find_open(session, connector_key, SUBJECT)
+    if found is None:
+        return None
+    reason = REASONS.get(found.reason)
+    return found.id, reason.meaning if reason else found.reason, reason.advice if reason else ""
 
 
 def _count(state: str, reason: str | None, count: int) -> Count:

@@ -81,4 +81,4 @@ def _read(asked: tuple[str, str]) -> Listening:
         return listening(session, connector, source)
 
 
-_standing = Shared(_read, fresh_s=2.0)
+_standing = Shared(_read, fresh_s=5.0)

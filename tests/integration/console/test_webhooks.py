@@ -95,7 +95,7 @@ def test_gaps_are_shown_with_what_repaired_them(world: World, viewer: Visitor) -
 
     page = viewer.text("/c/acme/webhooks")
 
-    assert "gap_repaired</code> persons: 3 Persons" in page
+    assert "gap_repaired</code> <bdi>3 Persons</bdi>" in page
     assert "/c/acme/runs/7" in page
 
 
