@@ -35,6 +35,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
 from pipeline.insight import connections
+from pipeline.insight.overview import overview
 from pipeline.tasks import setup
 from pipeline.tasks.hearing import hearing
 
@@ -150,6 +151,10 @@ def show_one(connector: str) -> None:
 
     def human() -> None:
         say(f"{facts['name']} ({facts['id']}), {_state(facts)}")
+        say(f"  {facts['sentence']}")
+        for note in facts["notes"]:
+            say(f"  - {note}")
+        say(f"  today      {', '.join(f'{count:,} {name}' for name, count in facts['today'].items())}")
         say(f"  Hull       {facts['hull_organization']}")
         say(f"  Pipedrive  {facts['pipedrive_company'] or '-'}")
         say(f"  connected  {connected}")
@@ -319,8 +324,14 @@ def _facts(id_or_name: str) -> tuple[dict[str, Any], str]:
         connection = connection_of(session, found)
         planned = {row.kind: row.next_run_at for row in schedule.schedules_of(session, found.key)}
         counts = mapping_counts(session, found.key)
+        seen = overview(session, found)
         return {
             **columns_of(found, *COLUMNS),
+            "status": seen.in_step.level,
+            "sentence": seen.in_step.text,
+            "notes": [note.message for note in seen.notes],
+            "today": {course.name: course.today for course in seen.traffic.courses},
+            "running": [run.id for run in seen.running],
             "connection": authorising.as_facts(connection),
             "settings_version": rows.settings_in_force(session, found.key).version,
             "next_full_fetch": planned.get("full_fetch"),

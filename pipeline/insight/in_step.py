@@ -48,6 +48,13 @@ class InStep:
     excepted: int
     by_entity: tuple[Reached, ...]
 
+    @property
+    def text(self) -> str:
+        """The whole of it, for whoever has no links."""
+        records = f"{self.excepted:,} record{'' if self.excepted == 1 else 's'}"
+        end = (f", except {records}." if self.excepted else ".") if self.claimed else ""
+        return f"{self.lead} {self.sentence}{end}"
+
 
 def reached(session: Session, connector_key: int) -> tuple[Reached, ...]:
     """What is claimed of each entity."""

@@ -1,0 +1,84 @@
+"""The sentence an overview begins with, for every way a connector can stand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from pipeline.insight.in_step import Reached, in_step
+from pipeline.insight.traffic import course_of, times_until
+
+NOW = datetime(2026, 11, 3, 14, 3, 40, tzinfo=UTC)
+EARLIER = datetime(2026, 11, 3, 14, 3, 20, tzinfo=UTC)
+YESTERDAY = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+
+
+def marks(person: datetime | None, organization: datetime | None, excepted: int = 0) -> tuple[Reached, ...]:
+    return tuple(
+        Reached(entity=entity, claimed=at, excepted=count, deletes_verified_at=None)
+        for entity, at, count in (("person", person, excepted), ("organization", organization, 0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("level", "given", "is_behind", "text"),
+    [
+        ("ok", marks(EARLIER, NOW), False, "In step. Everything changed in Pipedrive up to 14:03:20 is in Hull."),
+        (
+            "warning",
+            marks(EARLIER, NOW, 3),
+            False,
+            "In step, with something to look at. Everything changed in Pipedrive up to 14:03:20 is in Hull, except 3 records.",
+        ),
+        (
+            "warning",
+            marks(YESTERDAY, NOW, 1),
+            True,
+            "Behind. Everything changed in Pipedrive up to 2026-11-02 09:00:00 is in Hull, except 1 record.",
+        ),
+        (
+            "paused",
+            marks(EARLIER, NOW),
+            True,
+            "Paused: the work is kept and waits. Everything changed in Pipedrive up to 14:03:20 is in Hull.",
+        ),
+        (
+            "ok",
+            marks(None, NOW, 2),
+            False,
+            "Not in step yet. Hull holds all Persons once they have been fetched as a whole.",
+        ),
+    ],
+)
+def test_the_sentence_says_how_hull_stands(level: str, given: tuple[Reached, ...], is_behind: bool, text: str) -> None:
+    assert in_step(level, given, is_behind=is_behind, now=NOW).text == text
+
+
+def test_what_was_never_fetched_whole_is_not_called_in_order() -> None:
+    assert in_step("ok", marks(None, None), is_behind=False, now=NOW).level == "warning"
+
+
+@pytest.mark.parametrize(
+    ("event", "course"),
+    [
+        ("incoming.user.success", "incoming"),
+        ("outgoing.account.success", "outgoing"),
+        ("outgoing.user.skip", "skipped"),
+        ("incoming.job.error", "failed"),
+        ("incoming.account.error", "failed"),
+        ("incoming.job.success", None),
+        ("incoming.user.retry", None),
+        ("connector.settings.error", None),
+        ("odd", None),
+    ],
+)
+def test_events_belong_to_a_course_or_to_none(event: str, course: str | None) -> None:
+    assert course_of(event) == course
+
+
+def test_times_end_with_the_present_hour_or_minute() -> None:
+    hours, minutes = times_until(NOW, "hour"), times_until(NOW, "minute")
+
+    assert (len(hours), hours[0].hour, hours[-1]) == (24, 15, NOW.replace(minute=0, second=0))
+    assert (len(minutes), minutes[-1]) == (60, NOW.replace(second=0))
