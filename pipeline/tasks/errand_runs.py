@@ -24,8 +24,9 @@ from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retrya
 from pipeline.settings import settings
 from pipeline.tasks import adoption, exports, hull_settings, status_report
 from pipeline.tasks.app import app
-from pipeline.tasks.errands import ADOPTION, EXPORT, SETTINGS, STATUS, TASK
+from pipeline.tasks.errands import ADOPTION, EXPORT, PLAN, SETTINGS, STATUS, TASK
 from pipeline.tasks.errors import classify
+from pipeline.tasks.planning import walking
 from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
 from pipeline.telemetry import logger
 
@@ -34,12 +35,14 @@ HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
     EXPORT: exports.carry_out,
     ADOPTION: adoption.adopt,
     STATUS: status_report.write,
+    PLAN: walking.carry_out,
 }
 EVENTS: Final = {
     SETTINGS: "connector.settings.error",
     EXPORT: "outgoing.job.error",
     ADOPTION: "connector.adoption.error",
     STATUS: "connector.status.error",
+    PLAN: "connector.plan.error",
 }
 
 
@@ -118,6 +121,8 @@ def _give_up(
         errands.end(session, errand, "refused", cause.reason)
         return
     errands.end(session, errand, "failed", cause.reason)
+    if errand.kind == PLAN:
+        walking.stop(session, int(errand.key), cause)
     failures.keep_failures(session, [_failure(errand, errand.connector_key, cause, error, task_id)])
     event = events.NewEvent(
         connector_key=errand.connector_key,
