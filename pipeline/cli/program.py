@@ -23,6 +23,7 @@ from pipeline.cli import (
     send,
     servers,
     settings,
+    settings_plan,
     verify,
 )
 from pipeline.cli.showing import Failed
@@ -79,7 +80,7 @@ def program() -> None:
 
 
 for module in (
-    *(servers, demo, connectors, settings, fetch, send, runs),
+    *(servers, demo, connectors, settings, settings_plan, fetch, send, runs),
     *(records, failures, doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:

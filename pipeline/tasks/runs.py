@@ -86,6 +86,7 @@ def begin(  # noqa: PLR0913 - a run is these facts
         phase="walk" if kind == "full" else "catch_up",
         plan_id=plan_id,
         state="held" if held else "running",
+        reason="needs_a_yes" if held else None,
     )
     session.add(run)
     session.flush()
@@ -118,7 +119,7 @@ def confirm(session: Session, run_id: int) -> bool:
         return False
     if under_way := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
         raise RunInProgress(under_way.id)
-    run.state, run.started_at = "running", datetime.now(UTC)
+    run.state, run.reason, run.started_at = "running", None, datetime.now(UTC)
     session.flush()
     _set_off(session, run)
     return True

@@ -151,6 +151,12 @@ def _runs(session: Session, connector: Connector) -> list[Finding]:
     return [
         Finding(
             level="warning",
+            message=f"{describe('needs_a_yes')} Run {run.id}, of {Entity(run.entity).plural.capitalize()}.",
+        )
+        for run in runs.held_runs(session, connector.key)
+    ] + [
+        Finding(
+            level="warning",
             message=f"The last fetch of {Entity(run.entity).plural} stopped: {_sentence(run.reason)}",
         )
         for run in newest.values()

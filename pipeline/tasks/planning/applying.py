@@ -20,6 +20,7 @@ from db import plan as plans
 from db.plan import SettingsPlan
 from db.session import after_commit
 from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.settings import read_settings
 from pipeline.tasks import backfill, breaker, control
 from pipeline.tasks.breaker import Reach
 from pipeline.tasks.messages import read_message
@@ -58,20 +59,26 @@ class Applied:
     follow_up: int | None
 
 
-def reaches(session: Session, plan: SettingsPlan) -> list[Reach]:
+def reaches(plan: SettingsPlan) -> list[Reach]:
     """How many known records of each entity would be changed, on either side."""
     counts = Counter(plan.counts)
-    touched = {
-        entity: sum(counts[f"{direction}.{entity}.act.{act}"] for direction in Direction for act in ("update", "link"))
+    found = [
+        Reach(
+            entity=entity,
+            touched=sum(
+                counts[f"{direction}.{entity}.act.{act}"] for direction in Direction for act in ("update", "link")
+            ),
+            known=counts[f"known.{entity}"],
+        )
         for entity in Entity
-    }
-    return [breaker.reach(session, plan.connector_key, each, number) for each, number in touched.items() if number]
+    ]
+    return [each for each in found if each.touched]
 
 
 def to_confirm(session: Session, plan: SettingsPlan) -> list[Reach]:
     """What a person has to say yes to by its number; empty where the plan may be applied without."""
-    share = scope_of(session, plan).before.change_stop_share
-    found = reaches(session, plan)
+    share = read_settings(connectors.get_settings(session, plan.connector_key, plan.base_version)).change_stop_share
+    found = reaches(plan)
     return found if any(breaker.must_ask(session, plan.connector_key, each, share) for each in found) else []
 
 

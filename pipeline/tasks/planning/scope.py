@@ -57,8 +57,8 @@ class Scope:
 def scope_of(session: Session, plan: SettingsPlan) -> Scope:
     """What the plan is about. One that sees to what another had left out goes by the settings before that one's."""
     origin = _origin(session, plan)
-    versions = {row.version: row for row in connectors.settings_history(session, plan.connector_key)}
-    before, after = read_settings(versions[origin.base_version].document), read_settings(plan.document)
+    base = connectors.get_settings(session, plan.connector_key, origin.base_version)
+    before, after = read_settings(base), read_settings(plan.document)
     kinds = {entity: backfill.kind_for(session, plan.connector_key, entity, before, after) for entity in Entity}
     return Scope(
         plan=plan,

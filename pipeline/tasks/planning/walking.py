@@ -13,8 +13,8 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from db import errand as errand_rows
-from db import id_mapping, snapshot
 from db import plan as plans
+from db import snapshot
 from db.errand import ClaimedErrand
 from db.plan import NewItem
 from db.session import transaction
@@ -22,6 +22,7 @@ from pipeline.domain.forecast import plan_cost
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import PipelineError
 from pipeline.settings import settings
+from pipeline.tasks import breaker
 from pipeline.tasks.planning.arriving import look_at_records
 from pipeline.tasks.planning.leaving import look_at_reports
 from pipeline.tasks.planning.making import lock_open_plan
@@ -112,9 +113,11 @@ def _finish(session: Session, scope: Scope) -> None:
     """Say what nobody can know, what it costs, and that it is ready."""
     plan = scope.plan
     counts = Counter(plan.counts)
+    known = {each: breaker.reach(session, plan.connector_key, each).known for each in Entity}
+    counts |= Counter({f"known.{entity}": records for entity, records in known.items()})
     if plan.parent_id is None:
         for entity in Entity:
-            counts += _unknowable(session, scope, entity)
+            counts += _unknowable(session, scope, entity, known[entity])
     plan.counts = dict(counts)
     cost = plan_cost(
         updates=_total(counts, "outgoing", "update") + _total(counts, "outgoing", "link"),
@@ -128,17 +131,12 @@ def _finish(session: Session, scope: Scope) -> None:
     plan.state, plan.ready_at = "ready", func.now()
 
 
-def _unknowable(session: Session, scope: Scope, entity: Entity) -> Counter[str]:
+def _unknowable(session: Session, scope: Scope, entity: Entity, known: int) -> Counter[str]:
     """Records without a snapshot on the side that would have to tell: their number, and never zero."""
     plan, found = scope.plan, Counter[str]()
-    full = [
-        each
-        for each in id_mapping.mapping_counts(session, plan.connector_key)
-        if (each.entity, each.state) == (entity, "full")
-    ]
     if entity in scope.runs:
         seen = sum(n for name, n in plan.counts.items() if name.startswith(f"incoming.{entity}.act."))
-        _note(found, f"incoming.{entity}", "no_snapshot", sum(each.records for each in full) - seen)
+        _note(found, f"incoming.{entity}", "no_snapshot", known - seen)
     if entity in scope.sends:
         never = snapshot.count_unreported(session, plan.connector_key, entity)
         _note(found, f"outgoing.{entity}", NEVER_SEEN, never)
