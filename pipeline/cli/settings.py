@@ -1,4 +1,4 @@
-"""`pipeline settings`: show, set, diff, history. A version that was in force is never changed, only followed."""
+"""`pipeline settings`: show, set, diff, history; plans of them stand in `settings_plan`. A version that was in force is never changed, only followed."""
 
 from __future__ import annotations
 
