@@ -1,4 +1,7 @@
-"""`pipeline settings`: show, set, diff, history; plans of them stand in `settings_plan`. A version that was in force is never changed, only followed."""
+"""`pipeline settings`: show, set, diff, history. A version that was in force is never changed, only followed.
+
+Plans of settings stand in `settings_plan`.
+"""
 
 from __future__ import annotations
 

@@ -184,17 +184,21 @@ def _print(connector: str, view: PlanView, found: dict[str, tuple[ItemView, ...]
     elif view.state == "computing":
         say(f"Next: {own_name()} settings plans {connector} --id {view.id}")
     for name, items in found.items():
-        table(name, ("record", "what", "field", "before", "after"), [line for item in items for line in _lines(item)])
+        labels = next(side.labels for side in view.sides if name == f"{side.direction}.{side.entity}")
+        columns = ("record", "what", "field", "before", "after")
+        table(
+            name, columns, [line for item in items for line in _lines(item, labels)], empty=f"{name}: nothing to show."
+        )
 
 
-def _lines(item: ItemView) -> list[tuple[str, str, str, str, str]]:
+def _lines(item: ItemView, labels: dict[str, str]) -> list[tuple[str, str, str, str, str]]:
     if not item.fields:
         return [(item.record, WORDS[item.act], "", item.reason or "", item.detail or "")]
     return [
         (
             item.record,
             WORDS[item.act],
-            each["field"],
+            labels.get(each["field"], each["field"]),
             _short(each["before"]),
             each.get("problem") or _short(each["after"]),
         )

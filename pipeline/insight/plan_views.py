@@ -17,6 +17,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import read_settings
 from pipeline.tasks.planning import applying
+from pipeline.transform.field_definitions import read_field_definitions
 
 ACTS: Final = ("update", "create", "link", "error", "unknown", "skip", "moved", "same")
 """In the order of the page: what would be written first."""
@@ -55,6 +56,7 @@ class Side:
     kind      what is written: `Users`, `Accounts`, `Persons` or `Organizations`
     fields    (attribute or field, records), the most frequent first
     problems  the same, of those that cannot be carried over
+    labels    code of a field → its name in Pipedrive, of fields that are known by a code alone
     """
 
     direction: str
@@ -64,6 +66,11 @@ class Side:
     fields: tuple[tuple[str, int], ...]
     problems: tuple[tuple[str, int], ...]
     reasons: tuple[Reason, ...]
+    labels: dict[str, str]
+
+    def label(self, field: str) -> str:
+        """The name under which people know a field."""
+        return self.labels.get(field, field)
 
     @property
     def written(self) -> int:
@@ -72,7 +79,7 @@ class Side:
     @property
     def sentence(self) -> str:
         """`1,180 Persons would be updated (tier), 3 in error, 0 created, 0 linked, 412 unknown`."""
-        named = ", ".join(name for name, _ in self.fields[:3])
+        named = ", ".join(self.label(name) for name, _ in self.fields[:3])
         more = f", and {len(self.fields) - 3} more" if len(self.fields) > 3 else ""
         updated = self.acts.get("update", 0)
         what = f" ({named}{more})" if named and updated else ""
@@ -166,7 +173,7 @@ def view_of(session: Session, plan: SettingsPlan) -> PlanView:
         changed=_changed(connectors.get_settings(session, plan.connector_key, plan.base_version), plan.document),
         touched=sum(each.touched for each in applying.reaches(plan)),
         asks=bool(asked),
-        sides=_sides(Counter(plan.counts)),
+        sides=_sides(Counter(plan.counts), {each: _labels(session, plan.connector_key, each) for each in Entity}),
     )
 
 
@@ -194,12 +201,19 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in new if old[name] != new[name])
 
 
-def _sides(counts: Counter[str]) -> tuple[Side, ...]:
-    found = (_side(counts, direction, entity) for direction in Direction for entity in Entity)
+def _labels(session: Session, connector_key: int, entity: Entity) -> dict[str, str]:
+    """Forty digits say nothing to anybody."""
+    fields = connectors.find_fields(session, connector_key, entity)
+    found = read_field_definitions(fields.rows) if fields else []
+    return {each.code: each.name for each in found if each.is_custom}
+
+
+def _sides(counts: Counter[str], labels: Mapping[Entity, dict[str, str]]) -> tuple[Side, ...]:
+    found = (_side(counts, direction, entity, labels[entity]) for direction in Direction for entity in Entity)
     return tuple(side for side in found if side.acts)
 
 
-def _side(counts: Counter[str], direction: Direction, entity: Entity) -> Side:
+def _side(counts: Counter[str], direction: Direction, entity: Entity, labels: dict[str, str]) -> Side:
     of = f"{direction}.{entity}."
     mine = {name.removeprefix(of): records for name, records in counts.items() if name.startswith(of)}
     kind = entity.plural if direction is Direction.OUTGOING else f"{entity.hull}s"
@@ -216,6 +230,7 @@ def _side(counts: Counter[str], direction: Direction, entity: Entity) -> Side:
         acts={act: mine[f"act.{act}"] for act in ACTS if f"act.{act}" in mine},
         fields=_frequent(mine, "field."),
         problems=_frequent(mine, "problem."),
+        labels={name: label for name, label in labels.items() if f"field.{name}" in mine or f"problem.{name}" in mine},
         reasons=tuple(sorted(reasons, key=lambda each: (ACTS.index(each.act), -each.records))),
     )
 

@@ -203,5 +203,5 @@ def _which(side: Side, act: str | None, field: str | None) -> str:
     records = side.acts.get(act or "", 0) if act else sum(n for name, n in side.acts.items() if name != "same")
     if field:
         records = dict((*side.problems, *side.fields)).get(field, 0)
-    what = f" in {field}" if field else ""
+    what = f" in {side.label(field)}" if field else ""
     return f"{records:,} {side.kind} would be {WORDS.get(act or '', 'touched')}{what}."
