@@ -22,14 +22,16 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Text,
+    any_,
     delete,
     func,
+    literal,
     select,
     text,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import texts
+from db.arrays import bigints, texts
 from db.base import Base, Count, Created, RowId
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 
@@ -207,7 +209,7 @@ def page_of_items(
         .order_by(PlanItem.record_id)
         .limit(limit)
     )
-    return list(session.scalars(query.where(PlanItem.names.contains([field])) if field else query))
+    return list(session.scalars(query.where(literal(field) == any_(PlanItem.names)) if field else query))
 
 
 def created_among(
@@ -249,22 +251,32 @@ _UNPLANNED = text("""
         OR EXISTS (SELECT 1 FROM snapshots s
                     WHERE s.connector_key = :c AND s.entity = ANY(CAST(:incoming AS text[])) AND s.side = 'pipedrive'
                       AND NOT EXISTS (SELECT 1 FROM plan_items i
-                                       WHERE i.plan_id = :plan AND i.direction = 'incoming' AND i.entity = s.entity
-                                         AND i.record_id = s.record_id)
+                                       WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'incoming'
+                                         AND i.entity = s.entity AND i.record_id = s.record_id AND i.act <> 'moved')
                       AND EXISTS (SELECT 1 FROM id_mappings m
                                    WHERE m.connector_key = :c AND m.entity = s.entity AND m.state = 'full'
                                      AND m.pipedrive_id = s.record_id::bigint))
         OR EXISTS (SELECT 1 FROM snapshots s
                     WHERE s.connector_key = :c AND s.entity = ANY(CAST(:outgoing AS text[])) AND s.side = 'hull'
                       AND NOT EXISTS (SELECT 1 FROM plan_items i
-                                       WHERE i.plan_id = :plan AND i.direction = 'outgoing' AND i.entity = s.entity
-                                         AND i.record_id = s.record_id))""")
+                                       WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'outgoing'
+                                         AND i.entity = s.entity AND i.record_id = s.record_id AND i.act <> 'moved'))""")
+
+
+def line_of(session: Session, plan: SettingsPlan | None) -> list[int]:
+    """The plan and those whose left-out records it sees to, newest first."""
+    line: list[int] = []
+    while plan is not None:
+        line.append(plan.id)
+        plan = session.get(SettingsPlan, plan.parent_id) if plan.parent_id is not None else None
+    return line
 
 
 def leaves_any_out(session: Session, plan: SettingsPlan, incoming: Sequence[str], outgoing: Sequence[str]) -> bool:
-    """Whether some record moved since the plan looked, or was not there yet; `incoming` and `outgoing` name the entities it
-    looked at."""
-    scope = {"plan": plan.id, "c": plan.connector_key, "incoming": texts(incoming), "outgoing": texts(outgoing)}
+    """Whether some record moved since the plan, or one of its line, looked, or was not there yet; `incoming` and `outgoing` name
+    the entities it looked at."""
+    scope = {"plan": plan.id, "line": bigints(line_of(session, plan)), "c": plan.connector_key}
+    scope |= {"incoming": texts(incoming), "outgoing": texts(outgoing)}
     return bool(session.scalar(_UNPLANNED, scope))
 
 

@@ -113,8 +113,8 @@ _AS_PLANNED = """
                       AND i.act <> 'moved' AND (i.version, i.digest) IS NOT DISTINCT FROM (m.version, m.digest))"""
 _NOT_PLANNED = """
        AND NOT EXISTS (SELECT 1 FROM plan_items i
-                        WHERE i.plan_id = :plan AND i.direction = 'incoming' AND i.entity = :e AND i.record_id = s.record_id
-                          AND i.act <> 'moved')"""
+                        WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'incoming' AND i.entity = :e
+                          AND i.record_id = s.record_id AND i.act <> 'moved')"""
 _ALL_PAGE, _PLANNED_PAGE = text(_PAGE.format(more="")), text(_PAGE.format(more=_AS_PLANNED))
 _LEFT_OUT_PAGE = text(_PAGE.format(more=_NOT_PLANNED))
 
@@ -127,17 +127,20 @@ def page_of_snapshots(
     after: str | None,
     limit: int,
     planned_by: int | None = None,
-    left_out_by: int | None = None,
+    left_out_by: Sequence[int] = (),
 ) -> dict[str, bytes]:
     """Record id → the record as JSON, for the Pipedrive records that follow `after` in the order of their ids as texts.
 
     planned_by   only those of which this plan speaks, and that are as they were then
-    left_out_by  only those of which it does not speak, or that moved
+    left_out_by  only those of which none of these plans speaks, or that moved
     """
-    page = _PLANNED_PAGE if planned_by is not None else _ALL_PAGE if left_out_by is None else _LEFT_OUT_PAGE
-    plan = {"plan": planned_by or left_out_by} if page is not _ALL_PAGE else {}
-    scope = {"c": connector_key, "e": entity, "after": after or "", "limit": limit}
-    rows = session.execute(page, {**scope, **plan}).all()
+    scope: dict[str, Any] = {"c": connector_key, "e": entity, "after": after or "", "limit": limit}
+    if planned_by is not None:
+        rows = session.execute(_PLANNED_PAGE, {**scope, "plan": planned_by}).all()
+    elif left_out_by:
+        rows = session.execute(_LEFT_OUT_PAGE, {**scope, "line": bigints(left_out_by)}).all()
+    else:
+        rows = session.execute(_ALL_PAGE, scope).all()
     if not rows:
         return {}
     unpack = zstandard.ZstdDecompressor(dict_data=_find_shape(session, connector_key, entity)).decompress
@@ -153,12 +156,12 @@ _LEFT_OUT_REPORTS = text(_REPORTS.format(more=_NOT_PLANNED.replace("'incoming'",
 
 
 def page_of_reports(
-    session: Session, connector_key: int, entity: str, *, after: str, limit: int, left_out_by: int | None = None
+    session: Session, connector_key: int, entity: str, *, after: str, limit: int, left_out_by: Sequence[int] = ()
 ) -> dict[str, tuple[int, bytes]]:
     """Hull id → (its version, the report as JSON), as Hull last told, for those that follow `after`; `left_out_by` as above."""
     scope: dict[str, Any] = {"c": connector_key, "e": entity, "after": after, "limit": limit}
-    found = _ALL_REPORTS if left_out_by is None else _LEFT_OUT_REPORTS
-    rows = session.execute(found, scope if left_out_by is None else {**scope, "plan": left_out_by}).all()
+    found = _LEFT_OUT_REPORTS if left_out_by else _ALL_REPORTS
+    rows = session.execute(found, {**scope, "line": bigints(left_out_by)} if left_out_by else scope).all()
     unpack = zstandard.ZstdDecompressor().decompress
     return {row.record_id: (row.version, unpack(bytes(row.payload))) for row in rows}
 

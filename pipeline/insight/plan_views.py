@@ -56,6 +56,7 @@ class Side:
     kind      what is written: `Users`, `Accounts`, `Persons` or `Organizations`
     fields    (attribute or field, records), the most frequent first
     problems  the same, of those that cannot be carried over
+    flawed    records that would be written, but for a field that cannot be carried over
     labels    code of a field → its name in Pipedrive, of fields that are known by a code alone
     """
 
@@ -67,6 +68,7 @@ class Side:
     problems: tuple[tuple[str, int], ...]
     reasons: tuple[Reason, ...]
     labels: dict[str, str]
+    flawed: int
 
     def label(self, field: str) -> str:
         """The name under which people know a field."""
@@ -78,18 +80,25 @@ class Side:
 
     @property
     def sentence(self) -> str:
-        """`1,180 Persons would be updated (tier), 3 in error, 0 created, 0 linked, 412 unknown`."""
+        """`1,180 Persons would be updated (tier), 3 in error, 0 created, 0 linked, 412 unknown (never seen)`."""
         named = ", ".join(self.label(name) for name, _ in self.fields[:3])
         more = f", and {len(self.fields) - 3} more" if len(self.fields) > 3 else ""
         updated = self.acts.get("update", 0)
         what = f" ({named}{more})" if named and updated else ""
         counted = [f"{updated:,} {self.kind} would be updated{what}"]
+        counted += [f"{self.flawed:,} of them without a field that cannot be carried over"] if self.flawed else []
+        promised = ("error", "create", "link") if self.direction == Direction.OUTGOING else ()
         counted += [
-            f"{self.acts.get(act, 0):,} {WORDS[act]}"
-            for act in ("error", "create", "link", "skip", "unknown")
-            if act != "skip" or self.acts.get(act)
+            f"{self.acts.get(act, 0):,} {WORDS[act]}{self._why(act)}"
+            for act in ("error", "create", "link", "skip", "unknown", "moved")
+            if act in promised or self.acts.get(act)
         ]
         return ", ".join(counted)
+
+    def _why(self, act: str) -> str:
+        """Of what nobody can know, the reasons."""
+        codes = [reason.code for reason in self.reasons if reason.act == act]
+        return f" ({', '.join(codes).replace('_', ' ')})" if codes and act == "unknown" else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +239,7 @@ def _side(counts: Counter[str], direction: Direction, entity: Entity, labels: di
         acts={act: mine[f"act.{act}"] for act in ACTS if f"act.{act}" in mine},
         fields=_frequent(mine, "field."),
         problems=_frequent(mine, "problem."),
+        flawed=mine.get("flawed", 0),
         labels={name: label for name, label in labels.items() if f"field.{name}" in mine or f"problem.{name}" in mine},
         reasons=tuple(sorted(reasons, key=lambda each: (ACTS.index(each.act), -each.records))),
     )

@@ -27,9 +27,12 @@ from pipeline.tasks.planning.arriving import look_at_records
 from pipeline.tasks.planning.leaving import look_at_reports
 from pipeline.tasks.planning.making import lock_open_plan
 from pipeline.tasks.planning.scope import PHASES, Scope, scope_of
+from pipeline.tasks.sending.story import HARMLESS
 from pipeline.telemetry import logger
 
 SLICE: Final = 500
+LEFT: Final = frozenset({"left", *HARMLESS})
+"""What may stand beside a field without anything being wrong."""
 NEVER_SEEN: Final = "never_seen"
 AT_ONCE_S: Final = 1.0
 """So long a request may compute by itself before it leaves the plan to a worker."""
@@ -81,11 +84,12 @@ def _slice(session: Session, scope: Scope, direction: Direction, entity: Entity)
     """Look at the next records, write down what was found, and move on."""
     plan = scope.plan
     where = (session, plan.connector_key, entity)
+    others = plans.line_of(session, plan)[1:]
     if direction is Direction.INCOMING:
-        bodies = snapshot.page_of_snapshots(*where, after=plan.cursor, limit=SLICE, left_out_by=plan.parent_id)
+        bodies = snapshot.page_of_snapshots(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
         ids, items = list(bodies), look_at_records(session, scope, entity, bodies) if bodies else []
     else:
-        reports = snapshot.page_of_reports(*where, after=plan.cursor, limit=SLICE, left_out_by=plan.parent_id)
+        reports = snapshot.page_of_reports(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
         ids, items = list(reports), look_at_reports(session, scope, entity, reports) if reports else []
     plans.add_items(session, plan.id, items)
     plan.counts = dict(Counter(plan.counts) + counted(items))
@@ -106,6 +110,8 @@ def counted(items: Iterable[NewItem]) -> Counter[str]:
             counts[f"{of}.reason.{item.act}.{item.reason}"] += 1
         for change in item.fields:
             counts[f"{of}.{'problem' if 'problem' in change else 'field'}.{change['field']}"] += 1
+        if item.act in plans.WRITTEN and any(change.get("problem", "left") not in LEFT for change in item.fields):
+            counts[f"{of}.flawed"] += 1
     return counts
 
 

@@ -20,6 +20,7 @@ from pipeline.insight.plan_views import ACTS, WORDS, PlanView, Side
 from pipeline.tasks.breaker import AskFirst
 from pipeline.tasks.planning.applying import PlanRefused
 from pipeline.tasks.runs import RunInProgress
+from pipeline.tasks.sending.story import HARMLESS
 from pipeline.web.console import guard
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
@@ -107,6 +108,7 @@ def show_items(connector: Connector, plan_id: int, direction: str, entity: str) 
         field=field,
         acts=ACTS,
         words=WORDS,
+        harmless=HARMLESS,
         found=found,
         sentence=_which(side, act, field),
     )
@@ -200,8 +202,10 @@ def _sentence(found: list[PlanView], before: int | None) -> str:
 
 
 def _which(side: Side, act: str | None, field: str | None) -> str:
-    records = side.acts.get(act or "", 0) if act else sum(n for name, n in side.acts.items() if name != "same")
     if field:
-        records = dict((*side.problems, *side.fields)).get(field, 0)
-    what = f" in {side.label(field)}" if field else ""
-    return f"{records:,} {side.kind} would be {WORDS.get(act or '', 'touched')}{what}."
+        changed, left = dict(side.fields).get(field, 0), dict(side.problems).get(field, 0)
+        refused = f"; of {left:,} it would be left as it is" if left else ""
+        return f"{side.label(field)} would change on {changed:,} {side.kind}{refused}."
+    if act:
+        return f"{side.acts.get(act, 0):,} {side.kind} would be {WORDS.get(act, act)}."
+    return f"{side.sentence}."

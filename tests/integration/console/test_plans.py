@@ -1,26 +1,21 @@
-"""A plan says what new settings would do, and applying it does just that."""
+"""The pages of plans: the sentence first, every number a link, and who may press what."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
-from db import plan as plans
-from db.plan import PlanItem, SettingsPlan
+from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from tests.integration.console.conftest import Visitor
 from tests.journeys.people import fill
-from tests.journeys.told_by_hull import know_everything, say, user, writes
+from tests.journeys.planning import FIRST_NAME, with_more
+from tests.journeys.told_by_hull import know_everything
 from tests.world import World, default_settings
-
-
-def with_more(name: str, *more: dict[str, str]) -> dict[str, Any]:
-    return default_settings() | {name: [*default_settings().get(name, ()), *more]}
-
-
-FIRST_NAME = {"hull": "pipedrive/given", "service": "first_name"}
-NICKNAME = {"hull": "nickname", "service": "name"}
 
 
 @pytest.fixture
@@ -31,74 +26,105 @@ def known(world: World) -> World:
     return world
 
 
-def planned(world: World, document: Any) -> SettingsPlan:
-    making, walking = world.room("planning.making"), world.room("planning.walking")
-    with transaction() as session:
-        plan_id = making.make_plan(session, world.connector_key, document, author="ana").id
-    walking.go_on(plan_id, 60)
-    with transaction() as session:
-        return session.get_one(SettingsPlan, plan_id)
+@pytest.fixture
+def hundred(world: World) -> World:
+    fill(world, persons=101, organizations=0)
+    know_everything(world)
+    return world
 
 
-def items(plan: SettingsPlan, act: str | None = None) -> list[PlanItem]:
-    with transaction() as session:
-        return [
-            item
-            for direction in ("incoming", "outgoing")
-            for entity in Entity
-            for item in plans.page_of_items(session, plan.id, direction, entity, act=act)
-        ]
+def made(visitor: Visitor, document: Any) -> str:
+    answer = visitor.post("/c/acme/plans", document=json.dumps(document))
+    assert answer.status_code == 303, answer.text
+    return answer.headers["Location"]
 
 
-def changes_of(item: PlanItem) -> dict[str, tuple[Any, Any]]:
-    return {
-        each["field"]: (each["before"], each["after"]) for each in plans.unpacked(item.fields) if "problem" not in each
-    }
+def test_a_plan_is_made_read_and_applied_in_the_console(known: World, admin: Visitor) -> None:
+    path = made(admin, with_more("incoming_user_attributes", FIRST_NAME))
+    page = admin.text(path)
 
-
-def apply(world: World, plan: SettingsPlan, **more: Any) -> Any:
-    with transaction() as session:
-        return world.room("planning.applying").apply(session, plan.id, author="ana", **more)
-
-
-def test_what_hull_is_told_is_what_was_planned_field_by_field(known: World) -> None:
-    before = known.users()
-    tokens = known.pipedrive.ledger.stats()["requests_total"]
-    plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
-
-    assert (plan.state, plan.counts["incoming.person.act.update"]) == ("ready", 6)
-    expected = {item.pipedrive_id: changes_of(item) for item in items(plan)}
-    assert known.pipedrive.ledger.stats()["requests_total"] == tokens
-    apply(known, plan)
+    assert "6 Users would be updated (pipedrive/given)" in page
+    assert "Apply to 6 records" in page
+    assert "<ins><bdi>Person</bdi></ins>" in admin.text(f"{path}/incoming/person?act=update")
+    assert admin.text(f"{path}/incoming/person?field=pipedrive/given").count("<ins>") == 6
+    assert admin.post(f"{path}/apply").status_code == 303
     known.work()
-
-    after = known.users()
-    assert expected == {
-        key: {
-            name: (before[key].get(name), value)
-            for name, value in user.items()
-            if before[key].get(name) != value and name.startswith("pipedrive/")
-        }
-        for key, user in after.items()
-    }
-    assert known.pipedrive.ledger.stats()["requests_total"] == tokens
+    assert known.users()[1]["pipedrive/given"] == "Person"
+    assert "Applied by" in admin.text(path)
+    entries = [row.action for row in known.rows("SELECT action FROM audit_log ORDER BY id")]
+    assert entries[1:] == ["settings.plan", "settings.apply"]
+    assert admin.post(f"{path}/apply").status_code == 409
 
 
-def test_what_pipedrive_is_sent_is_what_was_planned_field_by_field(known: World) -> None:
-    ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
-    say(known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()), user("f" * 24, nickname="New"))
-    known.pipedrive.ledger.mutations.clear()
+def test_a_viewer_looks_an_operator_plans_and_an_admin_applies(
+    known: World, viewer: Visitor, operator: Visitor
+) -> None:
+    assert known
+    path = made(operator, with_more("incoming_user_attributes", FIRST_NAME))
 
-    plan = planned(known, default_settings() | {"outgoing_user_attributes": [NICKNAME]})
-    expected = {
-        (item.pipedrive_id, tuple((name, after) for name, (_, after) in changes_of(item).items()))
-        for item in items(plan)
-    }
-    apply(known, plan)
-    known.work()
+    assert viewer.get(path).status_code == 200
+    assert viewer.post("/c/acme/plans", document="{}").status_code == 403
+    assert viewer.post(f"{path}/discard").status_code == 403
+    assert operator.post(f"{path}/apply").status_code == 403
+    assert operator.post(f"{path}/discard").status_code == 303
+    assert known.rows("SELECT 1 FROM plan_items") == []
+    assert operator.post(f"{path}/again").status_code == 303
 
-    assert expected == {
-        (key if method == "PATCH" else None, tuple(body.items())) for method, key, body in writes(known)
-    }
-    assert plan.counts["outgoing.person.act.update"] == 6
-    assert plan.counts["outgoing.person.act.create"] == 1
+
+def test_mistakes_come_back_with_what_was_typed(known: World, operator: Visitor) -> None:
+    assert known
+    for typed, told in (
+        ('{"daily_tokens": "<b>"', "this is no JSON"),
+        ("[1]", "JSON object"),
+        ('{"user_claims": [{"hull": "email", "service": "emial"}]}', "did you mean email"),
+        ('{"nonsense<script>": 1}', "nonsense&lt;script&gt;"),
+    ):
+        answer = operator.post("/c/acme/plans", document=typed)
+        assert answer.status_code == 400
+        assert told in answer.text
+        assert str(escape(typed)) in answer.text
+
+
+def test_plans_of_another_connector_are_not_there(known: World, admin: Visitor) -> None:
+    path = made(admin, with_more("incoming_user_attributes", FIRST_NAME))
+    with transaction() as session:
+        other = connectors.Connector(id="a" * 24, name="globex", hull_organization="other.test")
+        session.add(other)
+        session.flush()
+        connectors.add_settings(session, other.key, {}, author="test")
+    foreign = path.replace("acme", "globex")
+
+    assert [admin.get(each).status_code for each in (foreign, f"{foreign}/incoming/person")] == [404, 404]
+    assert [admin.post(f"{foreign}/{act}").status_code for act in ("apply", "discard", "again")] == [404, 404, 404]
+    assert admin.get(f"{path}/sideways/person").status_code == 404
+    assert known.rows("SELECT state FROM plans")[0].state == "ready"
+
+
+def test_hostile_values_are_shown_harmlessly(known: World, admin: Visitor) -> None:
+    hostile = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
+    known.company.edit_person(1, name=f"{hostile} {'x' * 10_000}")
+    known.fetch(Entity.PERSON)
+
+    path = made(admin, default_settings() | {"incoming_user_attributes": [{"hull": hostile, "service": "name"}]})
+    for page in (admin.text(path), admin.text(f"{path}/incoming/person")):
+        assert "<script>alert" not in page
+        assert "{{7*7}}" in page
+        assert "\u202e" not in page
+    assert len(admin.text(f"{path}/incoming/person")) < 30_000
+
+
+def test_settings_without_a_plan_wait_for_a_yes(hundred: World, operator: Visitor, admin: Visitor) -> None:
+    with transaction() as session:
+        connector = connectors.get_connector(session, hundred.connector_key)
+    document = with_more("incoming_user_attributes", FIRST_NAME)
+    hundred.room("setup").change_settings(connector, document, "test")
+    hundred.work()
+
+    [run] = hundred.rows("SELECT id, state, reason FROM runs WHERE kind = 'backfill'")
+    assert (run.state, run.reason) == ("held", "needs_a_yes")
+    assert "would touch all 101 known Persons" in operator.text("/c/acme/plans")
+    assert operator.post(f"/c/acme/plans/runs/{run.id}/confirm", number="101").status_code == 403
+    assert admin.post(f"/c/acme/plans/runs/{run.id}/confirm", number="7").status_code == 400
+    assert admin.post(f"/c/acme/plans/runs/{run.id}/confirm", number="101").status_code == 303
+    hundred.work()
+    assert hundred.users()[1]["pipedrive/given"] == "Person"
