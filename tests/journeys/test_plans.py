@@ -287,3 +287,13 @@ def test_nobody_is_asked_before_the_first_full_fetch_is_done(hundred: World) -> 
     plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
 
     assert apply(hundred, plan).settings_version == 2
+
+
+def test_what_old_plans_say_of_records_is_forgotten(known: World) -> None:
+    planned(known, with_more("incoming_user_attributes", FIRST_NAME))
+    known.room("control").tidy()
+    assert known.rows("SELECT 1 FROM plan_items") != []
+
+    known.change_rows("UPDATE plans SET ready_at = now() - interval '31 days'")
+    known.room("control").tidy()
+    assert known.rows("SELECT 1 FROM plan_items") == []
