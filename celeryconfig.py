@@ -72,16 +72,22 @@ imports = (
     "pipeline.tasks.shells",
     "pipeline.tasks.twins",
     "pipeline.tasks.errand_runs",
+    "pipeline.tasks.alerts",
 )
 
 # Beat only ticks. What is due is decided and claimed in SQL, so two beats, or a late one, change nothing.
 beat_schedule = {
-    "sweep": {"task": "control.sweep", "schedule": settings().sweep_s, "options": {"expires": 10}},
+    "sweep": {
+        "task": "control.sweep",
+        "schedule": settings().sweep_s,
+        "options": {"expires": 10, "headers": {"ticked_by": "beat"}},
+    },
     "start_scheduled": {"task": "control.start_scheduled", "schedule": 30.0, "options": {"expires": 30}},
     "fill_shells": {"task": "control.fill_shells", "schedule": 30.0, "options": {"expires": 30}},
     "resolve_hull_ids": {"task": "control.resolve_hull_ids", "schedule": 30.0, "options": {"expires": 30}},
     "ensure_webhooks": {"task": "control.ensure_webhooks", "schedule": 900.0, "options": {"expires": 600}},
     "find_twins": {"task": "control.find_twins", "schedule": 600.0, "options": {"expires": 300}},
+    "watch": {"task": "control.watch", "schedule": 60.0, "options": {"expires": 50}},
     "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},
 }
 beat_schedule_filename = str(settings().data_dir / "celerybeat-schedule")

@@ -70,6 +70,10 @@ class Batch(Base):
     extracted: Mapped[bytes | None] = mapped_column(LargeBinary)
     transformed: Mapped[bytes | None] = mapped_column(LargeBinary)
     records: Mapped[Count]
+    asked: Mapped[dict[str, Any] | None]
+    """The call by which extract read its records: method, path, status, tokens, duration_ms."""
+    told: Mapped[dict[str, Any] | None]
+    """The last call by which load brought them to Hull."""
     created_at: Mapped[Created]
 
 
@@ -126,9 +130,9 @@ _HOLD = Statement("SELECT id FROM batches WHERE id = :id AND lease_token = :toke
 
 _READY = "state = 'ready', attempts = 0, lease_token = NULL, lease_until = NULL, due_at = now(), enqueued_at = now()"
 
-_STAGE_PAGE = (
-    f"UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, {_READY} WHERE id = :id"  # noqa: S608
-)
+_STAGE_PAGE = f"""
+    UPDATE batches SET stage = 'transform', extracted = :staged, records = :records, asked = :asked, {_READY}
+     WHERE id = :id"""  # noqa: S608 - put together from constants
 _TO_TRANSFORM = Statement(_NOT_DURABLE + _STAGE_PAGE)
 _FILL_READ_BACK = Statement(_STAGE_PAGE)
 
@@ -139,7 +143,8 @@ _TO_LOAD = Statement(
 _TRANSFORM_AGAIN = Statement(f"UPDATE batches SET stage = 'transform', transformed = NULL, {_READY} WHERE id = :id")  # noqa: S608
 
 _END = Statement("""
-    UPDATE batches SET state = :state, lease_token = NULL, lease_until = NULL, extracted = NULL, transformed = NULL
+    UPDATE batches SET state = :state, lease_token = NULL, lease_until = NULL, extracted = NULL, transformed = NULL,
+           told = :told
      WHERE id = :id""")
 
 _FAIL = Statement("UPDATE batches SET state = 'failed', lease_token = NULL, lease_until = NULL WHERE id = :id")
@@ -219,9 +224,11 @@ def hold(session: Session, batch: ClaimedBatch) -> None:
         raise LostLease("lease_lost", f"batch {batch.id}")
 
 
-def pass_to_transform(session: Session, batch_id: int, staged: bytes, records: int) -> None:
-    """Extract is done: keep what it read; the chain's next message finds the batch ready."""
-    _TO_TRANSFORM.run(session, {"id": batch_id, "staged": staged, "records": records})
+def pass_to_transform(
+    session: Session, batch_id: int, staged: bytes, records: int, *, asked: str | None = None
+) -> None:
+    """Extract is done: keep what it read, and by which call (JSON); the chain's next message finds the batch ready."""
+    _TO_TRANSFORM.run(session, {"id": batch_id, "staged": staged, "records": records, "asked": asked})
 
 
 def pass_to_load(session: Session, batch_id: int, staged: bytes) -> None:
@@ -243,12 +250,12 @@ def transform_again(session: Session, batch: ClaimedBatch) -> Wakeup:
 
 def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int) -> None:
     """Pipedrive's answers to what was written: the read-back batch has them now, and begins with transform."""
-    _FILL_READ_BACK.run(session, {"id": batch_id, "staged": staged, "records": records})
+    _FILL_READ_BACK.run(session, {"id": batch_id, "staged": staged, "records": records, "asked": None})
 
 
-def end(session: Session, batch_id: int, state: str = "done") -> None:
-    """Nothing is left to do; what was staged is cleared."""
-    _END.run(session, {"id": batch_id, "state": state})
+def end(session: Session, batch_id: int, state: str = "done", *, told: str | None = None) -> None:
+    """Nothing is left to do; what was staged is cleared. `told` is the last call that brought its records on, as JSON."""
+    _END.run(session, {"id": batch_id, "state": state, "told": told})
 
 
 def fail(session: Session, batch: ClaimedBatch) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -16,9 +16,11 @@ from sqlalchemy import (
     LargeBinary,
     SmallInteger,
     UniqueConstraint,
+    and_,
     case,
     exists,
     func,
+    or_,
     select,
     text,
 )
@@ -36,6 +38,8 @@ class Change(Base):
     payload    the newest body that told of it, or None when the record must be read from its source
     rank       when that body was sent, in milliseconds since the epoch: a later one replaces it, an earlier one does not
     is_created a webhook told that the record was created
+    delivery_id          the newest delivery that told of the record
+    claimed_delivery_id  the same as it was when a batch claimed the change
     """
 
     __tablename__ = "changes"
@@ -59,6 +63,8 @@ class Change(Base):
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)
     rank: Mapped[int] = mapped_column(server_default="0")
     is_created: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    delivery_id: Mapped[int | None]
+    claimed_delivery_id: Mapped[int | None]
     created_at: Mapped[Created]
 
 
@@ -115,8 +121,9 @@ class Told:
 
 
 _FOLD_WEBHOOKS = text("""
-    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause, payload, rank, is_created)
-    SELECT d.connector_key, 'incoming', t.entity, t.record_id, 'webhook', CASE WHEN t.usable THEN d.body END, t.rank, t.created
+    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause, payload, rank, is_created, delivery_id)
+    SELECT d.connector_key, 'incoming', t.entity, t.record_id, 'webhook', CASE WHEN t.usable THEN d.body END, t.rank, t.created,
+           d.id
       FROM unnest(CAST(:ids AS bigint[]), CAST(:entities AS text[]), CAST(:records AS text[]), CAST(:ranks AS bigint[]),
                   CAST(:usable AS boolean[]), CAST(:created AS boolean[])) AS t(id, entity, record_id, rank, usable, created)
       JOIN deliveries d ON d.id = t.id
@@ -124,6 +131,7 @@ _FOLD_WEBHOOKS = text("""
         ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
            payload = CASE WHEN excluded.payload IS NULL THEN NULL
                           WHEN ch.rank <= excluded.rank THEN excluded.payload ELSE ch.payload END,
+           delivery_id = CASE WHEN ch.rank <= excluded.rank THEN excluded.delivery_id ELSE ch.delivery_id END,
            rank = greatest(ch.rank, excluded.rank),
            is_created = ch.is_created OR excluded.is_created,
            cause = excluded.cause,
@@ -175,7 +183,8 @@ def due_groups(session: Session) -> list[tuple[int, str, str]]:
 
 
 _CLAIM = text("""
-    UPDATE changes SET batch_id = :batch_id, claimed_revision = revision, attempts = attempts + 1
+    UPDATE changes SET batch_id = :batch_id, claimed_revision = revision, claimed_delivery_id = delivery_id,
+           attempts = attempts + 1
      WHERE id IN (SELECT id FROM changes
                    WHERE connector_key = :c AND direction = :d AND entity = :e AND batch_id IS NULL AND due_at <= now()
                    ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)""")
@@ -194,9 +203,30 @@ def changes_of(session: Session, batch_id: int) -> list[Change]:
     return list(session.scalars(select(Change).filter_by(batch_id=batch_id).order_by(Change.id)))
 
 
+def waiting_changes(session: Session, connector_key: int, entity: str, names: Mapping[str, str]) -> list[Change]:
+    """The changes of one record that are on their way; `names` are direction → what the record is called there."""
+    mine = select(Change).filter_by(connector_key=connector_key, entity=entity)
+    either = [and_(Change.direction == direction, Change.record_id == name) for direction, name in names.items()]
+    return list(session.scalars(mine.where(or_(*either)).order_by(Change.id))) if either else []
+
+
 def cause_of(session: Session, batch_id: int) -> str | None:
     """Why the first of the batch's changes is carried over; None for a batch without any."""
     return session.scalar(select(Change.cause).filter_by(batch_id=batch_id).order_by(Change.id).limit(1))
+
+
+class Source(NamedTuple):
+    """Why a record of a live batch is carried over, and the delivery that told of it, where one did."""
+
+    cause: str
+    delivery_id: int | None
+
+
+def sources_of(session: Session, batch_id: int) -> dict[int, Source]:
+    """Pipedrive id → why, for the incoming changes that a batch carries, in the order in which they came."""
+    mine = select(Change.record_id, Change.cause, Change.claimed_delivery_id).filter_by(batch_id=batch_id)
+    rows = session.execute(mine.where(Change.direction == "incoming").order_by(Change.id))
+    return {int(record_id): Source(cause, delivery_id) for record_id, cause, delivery_id in rows}
 
 
 def created_ids(session: Session, batch_id: int) -> set[int]:

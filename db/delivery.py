@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, cast
@@ -113,6 +114,50 @@ def last_delivery(session: Session, connector_key: int, source: str) -> datetime
         Delivery.connector_key == connector_key, Delivery.source == source
     )
     return session.scalar(query)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A delivery without its body."""
+
+    id: int
+    source: str
+    state: str
+    reason: str | None
+    received_at: datetime
+    size_bytes: int
+
+
+_LATEST = text("""
+    SELECT id, source, state, reason, received_at, octet_length(body) FROM deliveries
+     WHERE connector_key = :key AND source = :source
+       AND (CAST(:before AS bigint) IS NULL
+            OR (received_at, id) < (SELECT received_at, id FROM deliveries WHERE id = :before AND connector_key = :key))
+     ORDER BY received_at DESC, id DESC LIMIT :limit""")
+
+
+def latest_deliveries(
+    session: Session, connector_key: int, source: str, *, before_id: int | None = None, limit: int = 50
+) -> list[Received]:
+    """Newest first."""
+    scope = {"key": connector_key, "source": source, "before": before_id, "limit": limit}
+    return [Received(*row) for row in session.execute(_LATEST, scope)]
+
+
+_COUNT_LATELY = text("""
+    SELECT state, reason, count(*) FROM
+           (SELECT state, reason FROM deliveries
+             WHERE connector_key = :key AND source = :source AND received_at > now() - make_interval(hours => :hours)
+             ORDER BY received_at DESC LIMIT :most) d
+     GROUP BY state, reason ORDER BY count(*) DESC""")
+
+
+def count_lately(
+    session: Session, connector_key: int, source: str, *, hours: int, most: int
+) -> list[tuple[str, str | None, int]]:
+    """(state, reason, how many) of the last hours, and at most of the newest `most` deliveries."""
+    scope = {"key": connector_key, "source": source, "hours": hours, "most": most}
+    return [(state, reason, count) for state, reason, count in session.execute(_COUNT_LATELY, scope)]
 
 
 def drop_old_deliveries(session: Session, keep_days: int = RETENTION_DAYS) -> int:

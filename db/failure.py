@@ -138,6 +138,12 @@ def payload_of(failure: Failure) -> bytes | None:
     return None if failure.payload is None else zstandard.ZstdDecompressor().decompress(failure.payload)
 
 
+def count_new(session: Session, connector_key: int, hours: int) -> int:
+    """Open failures of the last hours."""
+    mine = select(func.count(Failure.id)).filter_by(connector_key=connector_key, state="open")
+    return session.scalar(mine.where(Failure.created_at > func.now() - func.make_interval(0, 0, 0, 0, hours))) or 0
+
+
 def find_failures(
     session: Session,
     *,
@@ -158,6 +164,12 @@ def find_failures(
     if since is not None:
         query = query.where(Failure.updated_at >= since)
     return list(session.scalars(query if limit is None else query.limit(limit)))
+
+
+def open_of_subjects(session: Session, connector_key: int, subjects: Sequence[str]) -> list[Failure]:
+    """The open failures of these subjects."""
+    mine = select(Failure).filter_by(connector_key=connector_key, state="open").where(Failure.subject.in_(subjects))
+    return list(session.scalars(mine.order_by(Failure.id.desc())))
 
 
 def close_failure(session: Session, failure_id: int, state: str, *, by: str, why: str) -> bool:

@@ -14,18 +14,20 @@ STATEMENT_TIMEOUT_MS = 5_000
 _OLDEST_DUE = """
     SELECT coalesce(extract(epoch FROM now() - min(due.at)), 0)::float8
       FROM (SELECT b.due_at AS at FROM batches b JOIN connectors c ON c.key = b.connector_key
-             WHERE b.state = 'ready' AND b.due_at <= now() AND c.state = 'active'
+             WHERE b.state = 'ready' AND b.due_at <= now() AND c.state = 'active' {of_one}
             UNION ALL
             SELECT ch.due_at FROM changes ch JOIN connectors c ON c.key = ch.connector_key
-             WHERE ch.batch_id IS NULL AND ch.due_at <= now() AND c.state = 'active'
+             WHERE ch.batch_id IS NULL AND ch.due_at <= now() AND c.state = 'active' {of_one}
             UNION ALL
             SELECT d.received_at FROM deliveries d JOIN connectors c ON c.key = d.connector_key
-             WHERE d.state = 'new' AND c.state = 'active'
+             WHERE d.state = 'new' AND c.state = 'active' {of_one}
             UNION ALL
-            SELECT e.due_at FROM errands e WHERE e.state = 'due' AND e.due_at <= now()) due"""
+            SELECT e.due_at FROM errands e WHERE e.state = 'due' AND e.due_at <= now() {of_errand}) due"""
+_OLDEST_OF_ALL = _OLDEST_DUE.format(of_one="", of_errand="")
+_OLDEST_OF_ONE = _OLDEST_DUE.format(of_one="AND c.key = :key", of_errand="AND e.connector_key = :key")
 
 _FIGURES = text(f"""
-    SELECT 'oldest_due' AS subject, NULL::int AS connector_key, NULL AS kind, NULL AS state, ({_OLDEST_DUE}) AS amount
+    SELECT 'oldest_due' AS subject, NULL::int AS connector_key, NULL AS kind, NULL AS state, ({_OLDEST_OF_ALL}) AS amount
     UNION ALL SELECT 'deliveries', connector_key, source, state, count(*) FROM deliveries GROUP BY 2, 3, 4
     UNION ALL SELECT 'batches', connector_key, direction, state, count(*) FROM batches GROUP BY 2, 3, 4
     UNION ALL SELECT 'runs', connector_key, entity, state, count(*) FROM runs GROUP BY 2, 3, 4
@@ -42,6 +44,7 @@ _FIGURES = text(f"""
     UNION ALL SELECT 'watermark_excepted', connector_key, NULL, entity, excepted FROM watermarks
                WHERE complete_since IS NOT NULL
     UNION ALL SELECT 'shells', connector_key, NULL, entity, count(*) FROM id_mappings WHERE state = 'shell' GROUP BY 2, 4
+    UNION ALL SELECT 'alerts', connector_key, NULL, rule, count(*) FROM alerts WHERE state = 'open' GROUP BY 2, 4
     UNION ALL SELECT 'connectors', key, NULL, state, 1 FROM connectors""")  # noqa: S608 - put together from constants
 
 
@@ -56,10 +59,12 @@ class Figure:
     amount: float
 
 
-def oldest_due_s(session: Session) -> float:
+def oldest_due_s(session: Session, connector_key: int | None = None) -> float:
     """How long, in seconds, the oldest delivery, change or batch has been due without a worker taking it."""
     _limit(session)
-    return float(session.execute(text(_OLDEST_DUE)).scalar_one())
+    if connector_key is None:
+        return float(session.execute(text(_OLDEST_OF_ALL)).scalar_one())
+    return float(session.execute(text(_OLDEST_OF_ONE), {"key": connector_key}).scalar_one())
 
 
 def all_figures(session: Session) -> list[Figure]:

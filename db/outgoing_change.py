@@ -18,7 +18,8 @@ from db.arrays import bigints, byteas, texts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What messages say of one record: `payload` is the message they make together, `rank` when the last was received."""
+    """What messages say of one record: `payload` is the message they make together, `rank` when the last was received,
+    `delivery_id` the notification that brought it, where one did."""
 
     connector_key: int
     entity: str
@@ -26,6 +27,7 @@ class Said:
     cause: str
     payload: bytes
     rank: int
+    delivery_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +40,16 @@ class Waiting:
 
 
 _ADD_OR_HOLD = text("""
-    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause, payload, rank)
-    SELECT t.connector_key, 'outgoing', t.entity, t.record_id, t.cause, t.payload, t.rank
+    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause, payload, rank, delivery_id)
+    SELECT t.connector_key, 'outgoing', t.entity, t.record_id, t.cause, t.payload, t.rank, nullif(t.delivery_id, 0)
       FROM unnest(CAST(:connectors AS bigint[]), CAST(:entities AS text[]), CAST(:records AS text[]), CAST(:causes AS text[]),
-                  CAST(:payloads AS bytea[]), CAST(:ranks AS bigint[]))
-           AS t(connector_key, entity, record_id, cause, payload, rank)
+                  CAST(:payloads AS bytea[]), CAST(:ranks AS bigint[]), CAST(:deliveries AS bigint[]))
+           AS t(connector_key, entity, record_id, cause, payload, rank, delivery_id)
      ORDER BY t.connector_key, t.entity, t.record_id COLLATE "C"
         ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
            payload = coalesce(ch.payload, excluded.payload),
            cause = CASE WHEN excluded.cause = 'linked_user' THEN ch.cause ELSE excluded.cause END,
+           delivery_id = coalesce(excluded.delivery_id, ch.delivery_id),
            revision = ch.revision + 1,
            due_at = least(ch.due_at, excluded.due_at),
            batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
@@ -66,6 +69,7 @@ def add_or_hold(session: Session, said: Sequence[Said]) -> dict[tuple[int, str, 
         "causes": texts(each.cause for each in said),
         "payloads": byteas(each.payload for each in said),
         "ranks": bigints(each.rank for each in said),
+        "deliveries": bigints(each.delivery_id or 0 for each in said),
     }
     return {
         (row.connector_key, row.entity, row.record_id): Waiting(id=row.id, payload=bytes(row.payload), rank=row.rank)

@@ -8,16 +8,17 @@ the id map is left out of all three and reported, so that the newest state can b
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db.arrays import bigints
+from db.arrays import bigints, texts
+from db.change import Source
 from db.copy import Cell, Integer, copy_rows
 from db.session import after_commit
 from db.statement import Statement
@@ -44,7 +45,10 @@ class PageRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContext:
-    """What all rows of a page share."""
+    """What all rows of a page share.
+
+    sources  of a live batch: Pipedrive id → why that record is carried over, and what told of it
+    """
 
     connector_key: int
     entity: str
@@ -54,11 +58,13 @@ class PageContext:
     run_id: int | None
     batch_id: int
     settings_version: int
+    sources: Mapping[int, Source] = field(default_factory=dict)
 
 
 _OF_MAPPING = ("pipedrive_id", "version", "digest", "delivered")
 _OF_SNAPSHOT = ("record_id", "version", "payload")
 _OF_EVENT = ("pipedrive_id", "after")
+_OF_TOLD_EVENT = (*_OF_EVENT, "cause", "delivery_id")
 _OF_EVENTS = ("connector_key", "event", "entity", "run_id", "batch_id", "settings_version", "cause")
 
 _MADE = "incoming_page"
@@ -98,6 +104,17 @@ _EVENTS = Statement("""
       FROM incoming_page WHERE effect = 1""")
 
 
+_TOLD_EVENTS = Statement("""
+    INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, run_id, batch_id, settings_version, cause, before, after,
+                             delivery_id)
+    SELECT :connector_key, :event, :entity, p.pipedrive_id, :run_id, :batch_id, :settings_version, coalesce(s.cause, :cause),
+           p.before, p.after, nullif(s.delivery_id, 0)
+      FROM incoming_page p
+      LEFT JOIN unnest(CAST(:source_ids AS bigint[]), CAST(:causes AS text[]), CAST(:deliveries AS bigint[]))
+                AS s(pipedrive_id, cause, delivery_id) ON s.pipedrive_id = p.pipedrive_id
+     WHERE p.effect = 1""")
+"""The same for a live batch, whose records have a source each."""
+
 _BEGIN_FRESH = Statement("SAVEPOINT fresh_rows")
 _UNDO_FRESH = Statement("ROLLBACK TO SAVEPOINT fresh_rows")
 
@@ -123,13 +140,17 @@ def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> 
         return False
     entity: dict[str, Cell] = {"connector_key": Integer(context.connector_key), "entity": context.entity}
     mapping = entity | {"state": "full", "matched_by": context.matched_by}
-    event = {name: getattr(context, name) for name in _OF_EVENTS}
+    event = {name: getattr(context, name) for name in _OF_EVENTS if not (context.sources and name == "cause")}
     _BEGIN_FRESH.run(session, {})
     try:
         copy_rows(session, "id_mappings", _OF_MAPPING, map(itemgetter(0, 1, 2, 3), rows), mapping)
         kept = [(str(row[0]), row[1], row[4]) for row in rows]
         copy_rows(session, "snapshots", _OF_SNAPSHOT, kept, entity | {"side": "pipedrive"})
-        copy_rows(session, "sync_events", _OF_EVENT, map(itemgetter(0, 6), rows), event)
+        if context.sources:
+            told = [(row[0], row[6], *_source(context, row[0])) for row in rows]
+            copy_rows(session, "sync_events", _OF_TOLD_EVENT, told, event)
+        else:
+            copy_rows(session, "sync_events", _OF_EVENT, map(itemgetter(0, 6), rows), event)
     except IntegrityError:
         _UNDO_FRESH.run(session, {})
         return False
@@ -140,15 +161,31 @@ def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> l
     """Rows of which some may be there already: through a temporary table, newer versions winning."""
     if not rows:
         return []
-    facts = {name: getattr(context, name) for name in PageContext.__slots__}
+    facts = {name: getattr(context, name) for name in PageContext.__slots__ if name != "sources"}
     _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
     stale = sorted(pipedrive_id for (pipedrive_id,) in _MAPPINGS.rows(session, facts))
     if stale:
         _DROP_STALE.run(session, {"stale": bigints(stale)})
     _SNAPSHOTS.run(session, facts)
-    _EVENTS.run(session, facts)
+    _log_merged(session, context, facts)
     return stale
+
+
+def _log_merged(session: Session, context: PageContext, facts: dict[str, Any]) -> None:
+    if not context.sources:
+        _EVENTS.run(session, facts)
+        return
+    sources = {
+        "source_ids": bigints(context.sources),
+        "causes": texts(each.cause for each in context.sources.values()),
+        "deliveries": bigints(each.delivery_id or 0 for each in context.sources.values()),
+    }
+    _TOLD_EVENTS.run(session, facts | sources)
+
+
+def _source(context: PageContext, pipedrive_id: int) -> Source:
+    return context.sources.get(pipedrive_id) or Source(context.cause, None)
 
 
 def _make_table(session: Session) -> None:

@@ -22,6 +22,14 @@ DAYS_AHEAD = 7
 RETENTION_DAYS = 90
 NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
 """Few events are anything else, so these alone have an index of their own order."""
+TOLD_WHY = "reason IS NOT NULL"
+"""Skips, errors and whatever else needs a word: still fewer, found by their reason or their name."""
+
+ABOUT_WEBHOOKS = (
+    "reason IN ('gap_repaired', 'webhook_missing', 'webhook_paused', 'webhook_failing', 'webhook_moved', 'webhook_silent', "
+    "'webhook_healed')"
+)
+"""What webhooks were found to be, and the gaps they left: a handful of rows among millions."""
 
 
 class SyncEvent(Base):
@@ -29,6 +37,8 @@ class SyncEvent(Base):
 
     before, after  JSON of the mapped attributes that differ; `before` is null for a record seen for the first time
     cause          `fetch`, `webhook`, `notification`, `replay`, ...
+    delivery_id    the webhook or notification that told of the record, where one did
+    exchange       JSON of the call by which an outgoing write was made: method, path, status, tokens, duration_ms
     """
 
     __tablename__ = "sync_events"
@@ -36,6 +46,8 @@ class SyncEvent(Base):
         Index("ix_sync_events_record", "connector_key", "entity", "pipedrive_id"),
         Index("ix_sync_events_at", "at", postgresql_using="brin"),
         Index("ix_sync_events_notable", "connector_key", "id", postgresql_where=text(NOTABLE)),
+        Index("ix_sync_events_reason", "connector_key", "reason", "id", postgresql_where=text(TOLD_WHY)),
+        Index("ix_sync_events_outcome", "connector_key", "event", "id", postgresql_where=text(TOLD_WHY)),
         Index(
             "ix_sync_events_hull_alone",
             "connector_key",
@@ -61,6 +73,8 @@ class SyncEvent(Base):
     cause: Mapped[str]
     before: Mapped[bytes | None] = mapped_column(LargeBinary)
     after: Mapped[bytes | None] = mapped_column(LargeBinary)
+    delivery_id: Mapped[int | None]
+    exchange: Mapped[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +94,8 @@ class NewEvent:
     settings_version: int | None = None
     before: bytes | None = None
     after: bytes | None = None
+    delivery_id: int | None = None
+    exchange: str | None = None
 
 
 def log_events(session: Session, events: Sequence[NewEvent]) -> None:
@@ -178,6 +194,12 @@ def latest_events(
         query = query.where(SyncEvent.event.like(event.replace("*", "%")))
     if after_id is not None:
         return list(session.scalars(query.where(SyncEvent.id > after_id).order_by(SyncEvent.id).limit(limit)))
+    return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
+
+
+def events_about_webhooks(session: Session, connector_key: int, limit: int = 20) -> list[SyncEvent]:
+    """What webhooks were found to be, and the gaps that fetches repaired, newest first."""
+    query = select(SyncEvent).where(SyncEvent.connector_key == connector_key, text(ABOUT_WEBHOOKS))
     return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
 
 

@@ -64,6 +64,10 @@ class Settings:
     public_url: str = "http://localhost:8080"
     port: int = 8080
     flower_port: int = 5555
+    #: None: Flower listens on this machine at `flower_port`.
+    flower_url: str | None = None
+    #: `user:password`, the same that Flower is given.
+    flower_basic_auth: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_format: str = "json"
 
@@ -81,6 +85,19 @@ class Settings:
     hull_firehose_url: str | None = None
     hull_key_hosts: tuple[str, ...] = ()
     hull_export_hosts: tuple[str, ...] = ()
+
+    #: Its address alone often lets people post there, so it is a secret.
+    alert_webhook_url: str | None = field(default=None, repr=False)
+    alert_email_to: tuple[str, ...] = ()
+    alert_email_from: str | None = None
+    smtp_url: str | None = None
+    smtp_password: str | None = field(default=None, repr=False)
+    #: What an alert waits for; 0 switches its rule off.
+    alert_late_minutes: int = 15
+    alert_failures_per_hour: int = 25
+    alert_silence_minutes: int = 4_320
+    alert_overdue_s: int = 120
+    alert_volume_factor: int = 5
 
     lease_s: float = 30.0
     sweep_s: float = 2.0
@@ -107,6 +124,8 @@ class Settings:
             public_url=env.read("PUBLIC_URL", _http_url, f"http://localhost:{port}"),
             port=port,
             flower_port=env.read("FLOWER_PORT", _number(1, 65535), 5555),
+            flower_url=env.read("FLOWER_URL", _origin, None),
+            flower_basic_auth=env.read("FLOWER_BASIC_AUTH", _login, None),
             log_level=env.read("LOG_LEVEL", _one_of(_LOG_LEVELS), "info"),
             log_format=env.read("LOG_FORMAT", _one_of(_LOG_FORMATS), "json"),
             pipedrive_client_id=env.read("PIPEDRIVE_CLIENT_ID", str, None),
@@ -119,6 +138,16 @@ class Settings:
             hull_firehose_url=env.read("HULL_FIREHOSE_URL", _http_url, None),
             hull_key_hosts=env.read("HULL_KEY_HOSTS", _hosts, ()),
             hull_export_hosts=env.read("HULL_EXPORT_HOSTS", _hosts, ()),
+            alert_webhook_url=env.read("ALERT_WEBHOOK_URL", _alert_url, None),
+            alert_email_to=env.read("ALERT_EMAIL_TO", _mailboxes, ()),
+            alert_email_from=env.read("ALERT_EMAIL_FROM", _mailbox, None),
+            smtp_url=env.read("SMTP_URL", _smtp_url, None),
+            smtp_password=env.read("SMTP_PASSWORD", str, None),
+            alert_late_minutes=env.read("ALERT_LATE_MINUTES", _number(0, 100_000), 15),
+            alert_failures_per_hour=env.read("ALERT_FAILURES_PER_HOUR", _number(0, 1_000_000), 25),
+            alert_silence_minutes=env.read("ALERT_SILENCE_MINUTES", _number(0, 1_000_000), 4_320),
+            alert_overdue_s=env.read("ALERT_OVERDUE_S", _number(0, 1_000_000), 120),
+            alert_volume_factor=env.read("ALERT_VOLUME_FACTOR", _number(0, 1_000), 5),
             lease_s=env.read("LEASE_S", _seconds, 30.0),
             sweep_s=env.read("SWEEP_S", _seconds, 2.0),
             page_limit=env.read("PAGE_LIMIT", _number(1, 500), 500),
@@ -247,7 +276,15 @@ def _missing(found: Settings, malformed: set[str]) -> list[str]:
             for name, value in pair.items()
             if value is None and name not in malformed
         ]
-    return problems
+    return [*problems, *_missing_of_mail(found, malformed)]
+
+
+def _missing_of_mail(found: Settings, malformed: set[str]) -> list[str]:
+    """Alerts by e-mail need a server to send them and somebody to send them to."""
+    pair = {"ALERT_EMAIL_TO": found.alert_email_to, "SMTP_URL": found.smtp_url}
+    if not any(pair.values()) or malformed & set(pair):
+        return []
+    return [f"{name} is missing: alerts by e-mail need both {' and '.join(pair)}" for name in pair if not pair[name]]
 
 
 def _default_data_dir(environ: Mapping[str, str]) -> Path:
@@ -323,6 +360,50 @@ def _origin(text: str) -> str:
     if urlsplit(url).path:
         raise ValueError("must be an origin such as https://host:port, without a path")
     return url
+
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+_MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64}@[A-Za-z0-9.-]{1,190}")
+
+
+def _alert_url(text: str) -> str:
+    """The words of a problem do not repeat the value: whoever knows such an address may post there."""
+    parts = urlsplit(text)
+    is_private = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
+    if not is_private or not _HOST.fullmatch(parts.netloc) or parts.fragment or not text.isprintable() or " " in text:
+        raise ValueError("must be an https URL (http only on this machine), without user, password or fragment")
+    return text
+
+
+def _mailbox(text: str) -> str:
+    if not _MAILBOX.fullmatch(text):
+        raise ValueError(f"must be a plain e-mail address, not {text!r}")
+    return text
+
+
+def _mailboxes(text: str) -> tuple[str, ...]:
+    return tuple(_mailbox(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _smtp_url(text: str) -> str:
+    """`smtps` speaks TLS from the first byte, `smtp` must be offered STARTTLS, `smtp+plain` does without."""
+    parts = urlsplit(text)
+    host = parts.netloc.rpartition("@")[2]
+    if parts.scheme not in ("smtp", "smtps", "smtp+plain") or not _HOST.fullmatch(host) or parts.path not in ("", "/"):
+        raise ValueError("must be smtps://user@host:465, smtp://user@host:587 or smtp+plain://host:25")
+    if parts.password is not None:
+        raise ValueError("must not hold the password: give it as SMTP_PASSWORD_FILE or SMTP_PASSWORD")
+    if parts.scheme == "smtp+plain" and parts.username and parts.hostname not in LOOPBACK_HOSTS:
+        raise ValueError("must not send a password over smtp+plain, which anybody on the way can read")
+    return text.rstrip("/")
+
+
+def _login(text: str) -> str:
+    """The first of those that Flower accepts."""
+    login = text.partition(",")[0]
+    if not (re.fullmatch(r"[^:\s]+:\S+", login) and login.isascii()):
+        raise ValueError("must be user:password")
+    return login
 
 
 def _database_url(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,9 @@ from db import token_ledger
 from db.company import Terms
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN
 from db.session import transaction
+from pipeline.clients.alert_sinks import MailSink, Relay, Sink, WebhookSink
+from pipeline.clients.alert_sinks import Notice as Notice  # noqa: PLC0414 - for `tasks`
+from pipeline.clients.alert_sinks import NotTold as NotTold  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.bearer import BearerAuth, Token
 from pipeline.clients.budget import Budget
 from pipeline.clients.downloads import Downloads
@@ -51,8 +55,19 @@ class Calls:
     requests: int = 0
     tokens: int = 0
     last: Exchange | None = None
+    _here: threading.local = field(default_factory=threading.local, repr=False)
+
+    @property
+    def last_here(self) -> Exchange | None:
+        """The last call of this very thread: of several that write side by side, each has its own."""
+        return getattr(self._here, "last", None)
+
+    @property
+    def last_as_json(self) -> str | None:
+        return self.last.as_json() if self.last is not None else None
 
     def note(self, exchange: Exchange) -> None:
+        self._here.last = exchange
         self.requests += 1
         self.tokens += exchange.tokens
         self.last = exchange
@@ -354,3 +369,17 @@ def _budget(terms: Terms, lane: str) -> Budget:
         ceiling=terms.allowance.ceiling(Lane(lane)),
         ledger=partial(token_ledger.ask_spent_today, terms.company),
     )
+
+
+def alert_sinks() -> dict[str, Sink]:
+    """Name → where alerts are told, of those that the settings name."""
+    chosen = settings()
+    sinks: dict[str, Sink] = {}
+    if chosen.alert_webhook_url:
+        sinks["webhook"] = WebhookSink(chosen.alert_webhook_url, _make_session or requests.Session)
+    if chosen.alert_email_to and chosen.smtp_url:
+        sender = chosen.alert_email_from or chosen.alert_email_to[0]
+        sinks["email"] = MailSink(
+            Relay(url=chosen.smtp_url, password=chosen.smtp_password), sender, chosen.alert_email_to
+        )
+    return sinks

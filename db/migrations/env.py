@@ -11,6 +11,7 @@ from alembic import context
 from sqlalchemy import text
 
 from db import (
+    alert,
     audit,
     authorisation,
     base,
@@ -19,7 +20,10 @@ from db import (
     claim,
     connector,
     delivery,
+    errand,
     failure,
+    heartbeat,
+    hourly,
     id_mapping,
     joining,
     known_as,
@@ -40,9 +44,10 @@ MIGRATION_LOCK = 0x68756C6C
 LOCK_TIMEOUT_MS = 5_000
 
 SUBJECTS = (
-    (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
+    (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
     (audit, operator, plan),
+    (alert, errand, heartbeat, hourly),
 )
 """Imported so that their tables stand in the metadata."""
 

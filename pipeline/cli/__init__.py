@@ -7,7 +7,7 @@
     settings_plan  plan, plans, apply, discard: of the same group
     fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
     records      mappings, events            failures: list, show, replay, discard
-    doctor       who works (`machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`
+    doctor       who works (`insight.machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`
     verify       both sides and the id map compared; `verify_report` shows it
     keys         rotate-keys
 

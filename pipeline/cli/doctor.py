@@ -7,13 +7,13 @@ import click
 from db import connector as connectors
 from db.figures import oldest_due_s
 from db.session import transaction
-from pipeline.cli import machinery
 from pipeline.cli.findings import BAD, NOTE, OK, Answer, Finding, as_json
-from pipeline.cli.machinery import Machinery
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import duration, find_connector, json_option, say, show
 from pipeline.cli.troubleshooting import examine
 from pipeline.cli.watching import WORKER
+from pipeline.insight import machinery
+from pipeline.insight.machinery import Machinery
 
 LATE_S = 30.0
 """Work that nobody takes is handed over again after 20 s; what has been due for longer has no worker."""

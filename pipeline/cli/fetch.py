@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -17,10 +16,8 @@ from pipeline.cli.opening import open_database
 from pipeline.cli.runs import print_run, read_run
 from pipeline.cli.showing import Failed, connector_argument, find_connector, json_option, say, show, wants_json
 from pipeline.domain.kinds import Entity
+from pipeline.insight.moments import read_moment
 from pipeline.tasks.runs import RunInProgress, start_run
-
-_AGO = re.compile(r"(\d{1,6})\s*(s|m|h|d)")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Moment(click.ParamType[datetime]):
@@ -31,15 +28,10 @@ class Moment(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
-        if ago := _AGO.fullmatch(value.strip()):
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is no time; write 2026-08-31T12:00:00Z, 2026-08-31, or how long ago: 2h, 3d", param, ctx
-            )
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return read_moment(value, datetime.now(UTC))
+        except ValueError as wrong:
+            self.fail(str(wrong), param, ctx)
 
 
 @click.group(name="fetch")

@@ -10,10 +10,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from db import token_ledger
 from pipeline.cli import (
+    alerts,
     budget,
     connectors,
     demo,
     doctor,
+    events,
+    explain,
     failures,
     fetch,
     keys,
@@ -81,7 +84,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, settings, settings_plan, fetch, send, runs),
-    *(records, failures, doctor, verify, budget, operators, keys),
+    *(records, events, explain, failures, doctor, verify, budget, alerts, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

@@ -1,9 +1,8 @@
-"""`pipeline mappings` and `pipeline events`: what is known of records, and what happened to them."""
+"""`pipeline mappings`: the id map."""
 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +10,9 @@ import click
 import orjson
 
 from db import id_mapping
-from db import sync_event as sync_events
 from db.id_mapping import IdMapping, MappingCount, mapping_counts
 from db.session import transaction
 from db.shell import shell_ages
-from db.sync_event import SyncEvent
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
     Failed,
@@ -24,25 +21,17 @@ from pipeline.cli.showing import (
     find_connector,
     json_option,
     moment,
-    plain,
     say,
     show,
     table,
-    wants_json,
 )
 from pipeline.domain.kinds import Entity
-from pipeline.domain.reasons import REASONS
 from pipeline.tasks import claim_release
 from pipeline.tasks.control import wake_control
 
-FOLLOW_S = 0.5
 MAPPING = (
     "entity", "pipedrive_id", "hull_id", "state", "version", "matched_by", "merged_into", "first_seen_at", "updated_at",
     "resolve_at",
-)  # fmt: skip
-EVENT = (
-    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "detail", "cause", "run_id", "batch_id",
-    "settings_version",
 )  # fmt: skip
 
 
@@ -167,92 +156,4 @@ def release(connector: str, entity: str, pipedrive_id: int) -> None:
     )
 
 
-@click.command()
-@connector_argument
-@click.option("--record", metavar="ID", help="Only events of this Pipedrive id or Hull id.")
-@click.option("--event", "name", metavar="NAME", help="Only these events; * stands for anything: 'incoming.*.error'.")
-@click.option("--limit", default=50, show_default=True, help="How many, newest last.")
-@click.option("--follow", is_flag=True, help="Go on printing events as they happen.")
-@json_option
-def events(connector: str, record: str | None, name: str | None, limit: int, follow: bool) -> None:
-    """Show what happened to records, and why, oldest first. With --json one object to a line when following.
-
-    \b
-    Example:
-      pipeline events acme --event 'incoming.*.error'
-      pipeline events acme --record 4711 --follow
-    """
-    open_database()
-    with transaction() as session:
-        key = find_connector(session, connector).key
-    pipedrive_id = _pipedrive_id(key, record)
-    latest = _latest(key, pipedrive_id, name, limit)
-    if not follow:
-        show(latest, lambda: _print_events(latest) if latest else say("No such event."))
-        return
-    _print_events(latest)
-    _follow(key, pipedrive_id, name, latest[-1]["id"] if latest else 0)
-
-
-COMMANDS: tuple[click.Command, ...] = (mappings, events)
-
-
-def _pipedrive_id(connector_key: int, record: str | None) -> int | None:
-    """Events are kept by Pipedrive id; a Hull id is looked up in the id map."""
-    if record is None or record.isdigit():
-        return int(record) if record else None
-    with transaction() as session:
-        found = id_mapping.find_mapping(session, connector_key, record)
-    if not found or found[0].pipedrive_id is None:
-        raise Failed(f"no Pipedrive record is known for the Hull id {record}", exit_code=2)
-    return found[0].pipedrive_id
-
-
-def _latest(connector_key: int, pipedrive_id: int | None, name: str | None, limit: int) -> list[dict[str, Any]]:
-    with transaction() as session:
-        newest = sync_events.latest_events(session, connector_key, pipedrive_id=pipedrive_id, event=name, limit=limit)
-        return [_event(each) for each in reversed(newest)]
-
-
-def _follow(connector_key: int, pipedrive_id: int | None, name: str | None, after_id: int) -> None:
-    try:
-        while True:
-            with transaction() as session:
-                rows = sync_events.latest_events(
-                    session, connector_key, pipedrive_id=pipedrive_id, event=name, after_id=after_id, limit=500
-                )
-                found = [_event(each) for each in rows]
-            _print_events(found)
-            after_id = found[-1]["id"] if found else after_id
-            time.sleep(FOLLOW_S)
-    except KeyboardInterrupt:
-        return
-
-
-def _event(row: SyncEvent) -> dict[str, Any]:
-    before = orjson.loads(row.before) if row.before else None
-    after = orjson.loads(row.after) if row.after else None
-    return {**columns_of(row, *EVENT), "before": before, "after": after}
-
-
-def _print_events(found: list[dict[str, Any]]) -> None:
-    for each in found:
-        if wants_json():
-            click.echo(json.dumps(plain(each), ensure_ascii=False))
-            continue
-        say(f"{moment(each['at'])}  {each['event']:<24} {each['pipedrive_id'] or each['hull_id']}  {_why(each)}")
-
-
-def _why(event: dict[str, Any]) -> str:
-    if reason := event["reason"]:
-        meaning = REASONS[reason].meaning if reason in REASONS else ""
-        return f"{reason}: {meaning} {event['detail'] or ''}".strip()
-    before, after = event["before"] or {}, event["after"] or {}
-    changed = [f"{name} {_short(before.get(name))} → {_short(value)}" for name, value in after.items()]
-    shown = ", ".join(changed[:4]) + (f", and {len(changed) - 4} more" if len(changed) > 4 else "")
-    return f"({event['cause']}) {shown}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 30 else f"{text[:29]}…"
+COMMANDS: tuple[click.Command, ...] = (mappings,)

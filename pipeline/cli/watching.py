@@ -14,9 +14,9 @@ from typing import Any
 import click
 from rich.progress import BarColumn, Progress, TextColumn
 
-from pipeline.cli import machinery
 from pipeline.cli.runs import read_run
 from pipeline.cli.showing import Failed, console, duration, say
+from pipeline.insight import machinery
 
 POLL_S = 0.25
 LINE_EVERY_S = 5.0

@@ -11,6 +11,7 @@ Neither errors nor exchanges carry a query, a header or a body: they go to logs 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -94,6 +95,11 @@ class Exchange:
     duration_ms: float
     tokens: int
     operation: str = ""
+
+    def as_json(self) -> str:
+        """What is kept of it beside what it did."""
+        facts = {name: getattr(self, name) for name in ("method", "path", "status", "tokens", "duration_ms")}
+        return json.dumps(facts)
 
 
 OnCall = Callable[[Exchange], None]

@@ -1,4 +1,4 @@
-"""What people ask of the pipeline, and the answers as plain values: for pages, commands and programs alike.
+"""Questions that pages, commands and scripts ask alike: what a record is, why it is so, what has happened, what would.
 
-A question is asked here once; whoever shows the answer only shows it.
+Answers are frozen, made of plain values; nothing here knows how they are shown.
 """

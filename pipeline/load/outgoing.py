@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.clients.wire import Exchange as Exchange  # noqa: PLC0414 - for `tasks`
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
@@ -29,12 +31,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What became of it: Pipedrive's answer, or why it was refused, or what left it open whether Pipedrive made the record."""
+    """What became of it: Pipedrive's answer, or why it was refused, or what left it open whether Pipedrive made the record.
+
+    exchange  the call that was made for it
+    """
 
     wanted: Wanted
     answer: dict[str, Any] | None = None
     refused: Rejected | None = None
     unsure: Retryable | None = None
+    exchange: Exchange | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,18 +62,21 @@ def send(
     *,
     at_once: int,
     check: Callable[[], None] = lambda: None,
+    last_call: Callable[[], Exchange | None] = lambda: None,
 ) -> Sending:
     """PATCH or POST every record, `at_once` of them side by side, until one meets something that all would meet.
 
-    check  is called between handfuls; what it raises ends the sending, and nobody knows of what was sent before
+    check      is called between handfuls; what it raises ends the sending, and nobody knows of what was sent before
+    last_call  tells of the last call that the thread which asks has made
     """
     done = Sending()
     size = at_once * 8
     handfuls = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+    writer = partial(_Writer, pipedrive, entity, last_call)
     with ThreadPoolExecutor(at_once, thread_name_prefix="write") as pool:
         for number, handful in enumerate(handfuls):
             check()
-            for one, outcome in zip(handful, pool.map(_Writer(pipedrive, entity).write, handful), strict=True):
+            for one, outcome in zip(handful, pool.map(writer().write, handful), strict=True):
                 _note(done, one, outcome)
             if done.stop is not None:
                 done.rest.extend(one for later in handfuls[number + 1 :] for one in later)
@@ -90,18 +99,20 @@ def _note(done: Sending, one: Wanted, outcome: Sent | PipelineError | None) -> N
 class _Writer:
     """Writes records of one handful; once one has met a trouble that is not its own, the others are left alone."""
 
-    def __init__(self, pipedrive: PipedriveClient, entity: Entity) -> None:
+    def __init__(self, pipedrive: PipedriveClient, entity: Entity, last_call: Callable[[], Exchange | None]) -> None:
         self._pipedrive = pipedrive
         self._entity = entity
+        self._last_call = last_call
         self._stopped = False
 
     def write(self, wanted: Wanted) -> Sent | PipelineError | None:
         if self._stopped:
             return None
         try:
-            return Sent(wanted=wanted, answer=self._send(wanted))
+            answer = self._send(wanted)
+            return Sent(wanted=wanted, answer=answer, exchange=self._last_call())
         except Rejected as refused:
-            return Sent(wanted=wanted, refused=refused)
+            return Sent(wanted=wanted, refused=refused, exchange=self._last_call())
         except Retryable as unwell:
             self._stopped = True
             if wanted.pipedrive_id is None and unwell.reason not in NOTHING_SENT:

@@ -10,12 +10,13 @@ from functools import partial
 from celery import Task
 from sqlalchemy.orm import Session
 
+from db import alert as alerts
 from db import batch as batches
 from db import connector as connectors
 from db import delivery as deliveries
 from db import errand as errand_rows
 from db import failure as failures
-from db import id_mapping, subscription
+from db import heartbeat, hourly, id_mapping, subscription
 from db import plan as plans
 from db import sync_event as events
 from db.session import after_commit, transaction
@@ -36,11 +37,13 @@ RESOLVE_ROUND = 20
 """Searches to one task: enough to be quick, few enough that others get their turn."""
 
 
-@app.task(name="control.sweep")
-def sweep() -> None:
+@app.task(name="control.sweep", bind=True)
+def sweep(self: Task) -> None:
     """Hand over again what is due and what got lost, and bring new deliveries on their way."""
+    ticked_by = (self.request.headers or {}).get("ticked_by")
     with transaction() as session:
         found = batches.sweep(session)
+        heartbeat.note_heartbeats(session, ["sweep", "beat"] if ticked_by == "beat" else ["sweep"])
         after_commit(session, lambda: canvases.wake(wakeup for wakeup, _ in found))
     lost = sum(1 for _, why in found if why == "lost")
     if lost:
@@ -149,6 +152,8 @@ def tidy() -> None:
         forgotten = deliveries.drop_old_deliveries(session), batches.drop_old_batches(session)
         errand_rows.drop_old_errands(session)
         plans.drop_old_items(session)
+        alerts.drop_old_alerts(session)
+        hourly.drop_old_hours(session)
     released = claim_release.release_overdue()
     if made or dropped or any(forgotten) or released:
         logger().info(
@@ -198,3 +203,13 @@ def wake_control(name: str, countdown_s: float | None = None) -> None:
         app.send_task(f"control.{name}", countdown=countdown_s)
     except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises, the tick will come
         logger().warning("broker.unreachable", error=type(unreachable).__name__)
+
+
+def request_webhook_check(connector_key: int) -> bool:
+    """Have a worker look at the webhooks of a connector now, whenever that was last done; False when the broker is away."""
+    try:
+        app.send_task("control.ensure_webhooks", kwargs={"connector_key": connector_key})
+    except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises
+        logger().warning("broker.unreachable", error=type(unreachable).__name__)
+        return False
+    return True

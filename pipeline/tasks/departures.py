@@ -8,6 +8,7 @@ that was merged it becomes the survivor's.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import text
@@ -21,7 +22,7 @@ from db import failure as failures
 from db import id_mapping
 from db import sync_event as events
 from db.batch import ClaimedBatch
-from db.change import Change
+from db.change import Change, Source
 from db.departure import Standing
 from db.session import transaction
 from pipeline import wiring
@@ -171,8 +172,8 @@ def _write_down(
     failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], [str(each) for each in ids])
     departed_rows.ask_for_conflicts(session, *scope)
     _hand_on(session, batch, done)
-    causes = {int(change.record_id): change.cause for change in changes.changes_of(session, batch.id)}
-    _log(session, [_told(batch, each, causes) for each in done if each.outcome is not None])
+    sources = changes.sources_of(session, batch.id)
+    _log(session, [_told(batch, each, sources) for each in done if each.outcome is not None])
 
 
 def _hand_on(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell]) -> None:
@@ -192,12 +193,13 @@ def _hand_on(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell
         changes.fold(session, scope[0], Direction.INCOMING, scope[1], str(survivor), cause=MERGED)
 
 
-def _told(batch: ClaimedBatch, farewell: Farewell, causes: Mapping[int, str]) -> events.NewEvent:
+def _told(batch: ClaimedBatch, farewell: Farewell, sources: Mapping[int, Source]) -> events.NewEvent:
     departure = farewell.departure
     name = event_name(Direction.INCOMING, Entity(batch.entity), farewell.outcome or Outcome.SKIP)
     into = f"merged into {batch.entity} {departure.merged_into}" if departure.merged_into is not None else None
-    cause = causes.get(departure.pipedrive_id, MERGED)
-    return _event(batch, name, farewell.reason, departure.pipedrive_id, cause, into or departure.state, farewell)
+    source = sources.get(departure.pipedrive_id, Source(MERGED, None))
+    told = _event(batch, name, farewell.reason, departure.pipedrive_id, source.cause, into or departure.state, farewell)
+    return replace(told, delivery_id=source.delivery_id)
 
 
 def _event(

@@ -59,7 +59,7 @@ def extract_changes(batch: ClaimedBatch) -> None:
         departed = departures.judge(session, batch, mine, absent, deleted)
         _relink(session, batch, members)
         staged = pack_changes([*told.values(), *living], departed)
-        batches.pass_to_transform(session, batch.id, staged, len(mine))
+        batches.pass_to_transform(session, batch.id, staged, len(mine), asked=wired.calls.last_as_json)
 
 
 def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]) -> dict[int, dict[str, Any]]:

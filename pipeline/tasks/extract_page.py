@@ -39,7 +39,7 @@ def extract_page(batch: ClaimedBatch) -> None:
     with transaction() as session:
         batches.hold(session, batch)
         walk = run_rows.lock_walk(session, batch.run_id or 0, batch.slice_id or 0)
-        batches.pass_to_transform(session, batch.id, _pack(page, walk), page.records)
+        batches.pass_to_transform(session, batch.id, _pack(page, walk), page.records, asked=wired.calls.last_as_json)
         _move_on(session, walk, page)
         run_rows.keep_page_ids(session, walk.run_id, batch.id, page.ids)
         if walk.read == 0:
@@ -60,14 +60,12 @@ def extract_page(batch: ClaimedBatch) -> None:
 
 def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted, plan_id: int | None) -> PageRead:
     """The next records of a backfill, as Pipedrive once gave them: they cost nothing."""
-    found = page_of_snapshots(
-        session, batch.connector_key, batch.entity, after=wanted.cursor, limit=wanted.limit, planned_by=plan_id
-    )
+    where = (session, batch.connector_key, batch.entity)
+    found = page_of_snapshots(*where, after=wanted.cursor, limit=wanted.limit, planned_by=plan_id)
     body = b'{"data":[%b]}' % b",".join(found.values())
     ids = [int(record_id) for record_id in found]
-    more = len(found) == wanted.limit
-    cursor = list(found)[-1] if more else None
-    return PageRead(body=body, records=len(ids), ids=ids, next_cursor=cursor, frontier=None, ended=not more)
+    cursor = list(found)[-1] if len(found) == wanted.limit else None
+    return PageRead(body=body, records=len(ids), ids=ids, next_cursor=cursor, frontier=None, ended=cursor is None)
 
 
 def _page_wanted(stands: Standing, plan: Plan) -> PageWanted:

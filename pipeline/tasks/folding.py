@@ -177,6 +177,7 @@ def _fold_notification(delivery: Delivery, now: _Round) -> str | None:
         cause="notification",
         is_export=body.get("is_export") is True,
         rank=_received_ms(delivery),
+        delivery_id=delivery.id,
     )
     now.messages[delivery.id] = taken
     for each in refused:
@@ -218,5 +219,6 @@ def _note(
             reason=cause.reason,
             detail=f"delivery {delivery.id}: {cause.detail}",
             pipedrive_id=pipedrive_id,
+            delivery_id=delivery.id,
         )
     )

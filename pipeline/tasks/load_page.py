@@ -134,7 +134,7 @@ def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) ->
     """The page is written: heal what had failed before, count, and let the run or the changes go on."""
     sent = [str(sending.record["pipedrive_id"]) for sending in plan.sendings]
     failures.close_healed(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
-    batches.end(session, batch.id)
+    batches.end(session, batch.id, told=wired.calls.last_as_json)
     if batch.run_id is None:
         live.finish(session, batch, plan)
         return

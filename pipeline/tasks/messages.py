@@ -18,7 +18,9 @@ LEVELS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HullMessage:
-    """rank  when it was received, in milliseconds since the epoch."""
+    """rank         when it was received, in milliseconds since the epoch
+    delivery_id  the notification that brought it; None for one that came by another way
+    """
 
     connector_key: int
     entity: Entity
@@ -26,6 +28,7 @@ class HullMessage:
     body: dict[str, Any]
     cause: str
     rank: int
+    delivery_id: int | None = None
 
     @property
     def key(self) -> tuple[int, str, str]:

@@ -6,6 +6,7 @@ What waits already is read, folded with what came and written again, in two stat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -66,7 +67,14 @@ def fold_messages_of(
 
 
 def take_messages(
-    connector_key: int, entity: Entity, messages: Iterable[Any], *, cause: str, is_export: bool, rank: int
+    connector_key: int,
+    entity: Entity,
+    messages: Iterable[Any],
+    *,
+    cause: str,
+    is_export: bool,
+    rank: int,
+    delivery_id: int | None = None,
 ) -> tuple[list[HullMessage], list[Rejected]]:
     """Take messages as they came; those that cannot be used do not keep the others back."""
     taken: list[HullMessage] = []
@@ -74,7 +82,8 @@ def take_messages(
     for message in messages:
         body = {**message, "is_export": is_export} if isinstance(message, dict) else message
         try:
-            taken.append(read_message(connector_key, entity, body, cause=cause, rank=rank))
+            message_read = read_message(connector_key, entity, body, cause=cause, rank=rank)
+            taken.append(replace(message_read, delivery_id=delivery_id))
         except Rejected as each:
             refused.append(each)
     return taken, refused
@@ -92,6 +101,7 @@ def fold_all(session: Session, messages: Sequence[HullMessage]) -> None:
             cause=each.cause,
             payload=write_lenient(each.body),
             rank=each.rank,
+            delivery_id=each.delivery_id,
         )
         for _, each in sorted(folded.items())
     ]

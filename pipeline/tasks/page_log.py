@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
+from db import change as changes
 from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
+from db.change import Source
 from db.claim_release import Held, departed_holders
 from db.page import PageContext
 from pipeline.domain.departures import RESTORABLE_DAYS
@@ -26,16 +28,25 @@ from pipeline.telemetry import logger
 
 def page_context(session: Session, batch: ClaimedBatch, staged: Transformed) -> PageContext:
     entity = Entity(batch.entity)
+    sources = {} if batch.run_id is not None else changes.sources_of(session, batch.id)
     return PageContext(
         connector_key=batch.connector_key,
         entity=entity,
         event=event_name(Direction.INCOMING, entity, Outcome.SUCCESS),
-        cause="fetch" if batch.run_id is not None else live.cause_of(session, batch),
+        cause=_cause(session, batch, sources),
         matched_by="fetched" if batch.run_id is not None else "webhook",
         run_id=batch.run_id,
         batch_id=batch.id,
         settings_version=staged.settings_version,
+        sources=sources,
     )
+
+
+def _cause(session: Session, batch: ClaimedBatch, sources: Mapping[int, Source]) -> str:
+    """Why the batch's records are carried over, where they do not say so themselves."""
+    if batch.run_id is not None:
+        return "fetch"
+    return next(iter(sources.values())).cause if sources else live.cause_of(session, batch)
 
 
 def page_event(
@@ -47,11 +58,13 @@ def page_event(
     reason: str,
     detail: str | None = None,
 ) -> events.NewEvent:
+    source = context.sources.get(pipedrive_id or 0) if entity == context.entity else None
     return events.NewEvent(
         connector_key=context.connector_key,
         event=name,
         entity=entity,
-        cause=context.cause,
+        cause=source.cause if source else context.cause,
+        delivery_id=source.delivery_id if source else None,
         reason=reason,
         detail=detail,
         pipedrive_id=pipedrive_id,

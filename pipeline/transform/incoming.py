@@ -68,6 +68,11 @@ class IncomingTransform:
         """Every attribute a record may come to have in Hull by this transform."""
         return frozenset({ID_ATTRIBUTE, *(column[0] for column in (*self._system, *self._custom))})
 
+    @property
+    def columns(self) -> tuple[tuple[bool, Column], ...]:
+        """(whether it is a custom field's, column) of every attribute but the id."""
+        return (*((False, each) for each in self._system), *((True, each) for each in self._custom))
+
     def read(self, record: object) -> IncomingRecord:
         """Read one record.
 

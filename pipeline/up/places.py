@@ -5,6 +5,7 @@ Workers: one node for `live` and `control`, one for `bulk`, so that a full fetch
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
@@ -85,10 +86,13 @@ def free_port() -> int:
     raise OSError("no free port was found")
 
 
-def facing_sandbox(chosen: Settings, sandbox: SandboxPlace) -> Settings:
-    """The settings of processes that talk to the sandbox instead of the real systems."""
+def facing_sandbox(chosen: Settings, sandbox: SandboxPlace, announced: Mapping[str, str]) -> Settings:
+    """The settings of processes that talk to the sandbox instead of the real systems, its app for OAuth included."""
     return replace(
         chosen,
+        pipedrive_client_id=announced["oauth_client_id"],
+        pipedrive_client_secret=announced["oauth_client_secret"],
+        pipedrive_oauth_url=sandbox.pipedrive_url,
         pipedrive_api_url=sandbox.pipedrive_url,
         hull_protocol="http",
         hull_firehose_url=f"{sandbox.hull_url}/",
@@ -109,23 +113,32 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     """The pipeline's own processes. All but beat could run as often as one likes."""
     celery = [sys.executable, "-m", "celery", "-q", "-A", "pipeline"]
     quiet = ["--without-mingle", "--without-gossip"]
-    flower_environment = environment(chosen, FLOWER_BASIC_AUTH=flower_login)
+    flower_url = f"http://{LOOPBACK}:{chosen.flower_port}"
+    given = {"FLOWER_BASIC_AUTH": flower_login, "FLOWER_URL": flower_url}
+    with_flower = environment(chosen, **given, **dict.fromkeys((f"{name}_FILE" for name in given), None))
     web = [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "pipeline.web.app:create_app",
         "--host", host, "--port", str(chosen.port), "--blocking-threads", str(WEB_THREADS), "--log-level", "warning",
         "--workers-kill-timeout", "3", "--respawn-failed-workers",
     ]  # fmt: skip
-    flower = [*celery, "flower", f"--address={LOOPBACK}", f"--port={chosen.flower_port}", "--logging=error"]
+    flower = [
+        *celery,
+        "flower",
+        f"--address={LOOPBACK}",
+        f"--port={chosen.flower_port}",
+        "--url-prefix=flower",
+        "--logging=error",
+    ]
     return [
-        Program(name="web", command=web, environment=environment(chosen)),
+        Program(name="web", command=web, environment=with_flower),
         _worker("worker", "live,control", [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
         _worker("bulk", "bulk", [*celery, "worker", *quiet], environment(chosen), niceness=BULK_NICENESS),
         Program(name="beat", command=[*celery, "beat", "--loglevel", "warning"], environment=environment(chosen)),
-        Program(name="flower", command=flower, environment=flower_environment),
+        Program(name="flower", command=flower, environment=with_flower),
     ]
 
 
-def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
+def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
     """The chosen settings as names of the environment, so that every process has the same ones."""
     told = {
         "DATA_DIR": str(chosen.data_dir),
@@ -136,6 +149,9 @@ def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
         "PUBLIC_URL": chosen.public_url,
         "PORT": str(chosen.port),
         "FLOWER_PORT": str(chosen.flower_port),
+        "PIPEDRIVE_CLIENT_ID": chosen.pipedrive_client_id,
+        "PIPEDRIVE_CLIENT_SECRET": chosen.pipedrive_client_secret,
+        "PIPEDRIVE_OAUTH_URL": chosen.pipedrive_oauth_url,
         "PIPEDRIVE_API_URL": chosen.pipedrive_api_url,
         "HULL_PROTOCOL": chosen.hull_protocol,
         "HULL_FIREHOSE_URL": chosen.hull_firehose_url,
@@ -151,10 +167,22 @@ def flower_login(data_dir: Path) -> tuple[Path, str]:
     """(file, `user:password`): Flower can stop workers, so it is never open; the password is made once."""
     path = data_dir / "flower.login"
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"operator:{secrets.token_urlsafe(18)}\n")
+        _write_secret(path, f"operator:{secrets.token_urlsafe(18)}\n")
     return path, path.read_text().strip()
+
+
+def keep_sandbox_credentials(data_dir: Path, announced: Mapping[str, str]) -> Path:
+    """A file for people who want to add a connector to the sandbox themselves."""
+    path = data_dir / "sandbox.json"
+    path.unlink(missing_ok=True)
+    _write_secret(path, json.dumps(dict(announced), indent=2) + "\n")
+    return path
+
+
+def _write_secret(path: Path, words: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(words)
 
 
 def _worker(name: str, queues: str, command: list[str], env: dict[str, str | None], *, niceness: int) -> Program:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 from flask import Flask
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
 
 from pipeline import wiring
 from pipeline.environment import begin
@@ -16,12 +18,14 @@ from pipeline.tasks.control import wake_control
 from pipeline.web import (
     actions,
     answers,
+    api,
     authorisation,
     batches,
     console,
     hull_pages,
     notifications,
     operations,
+    watchman,
     webhooks,
 )
 from pipeline.web.doors import Doors
@@ -34,10 +38,18 @@ MAX_BYTES = 64 * 1024
 def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     """Make the app of this process.
 
-    wake  tells the workers that a delivery was stored; by default through the broker
+    wake  tells the workers that a delivery was stored; by default through the broker, and only then does this process see
+          to it that alerts are judged
     """
     begin()
-    app = Flask(__name__)
+    app = OpenAPI(
+        __name__,
+        info=Info(title="Hull and Pipedrive", version="1", description=api.DESCRIPTION),
+        doc_ui=False,
+        validation_error_status=422,
+        validation_error_model=api.Problem,
+        validation_error_callback=api.malformed,
+    )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider Flask brings
     answers.furnish(app)
@@ -50,4 +62,7 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     app.register_blueprint(authorisation.room(doors))
     app.register_blueprint(operations.room())
     console.add_to(app)
+    api.add_to(app)
+    if wake is None:
+        watchman.start()
     return app

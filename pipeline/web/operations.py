@@ -31,6 +31,7 @@ GAUGES = {
     "batches": ("Batches, by direction and state", ("direction", "state")),
     "runs": ("Full and incremental fetches, by entity and state", ("entity", "state")),
     "failures": ("Open failures, by entity and reason", ("entity", "reason")),
+    "alerts": ("Open alerts, by rule", ("rule",)),
     "connectors": ("Connectors, by state", ("state",)),
     "watermark_age_seconds": ("How long ago the moment is up to which Hull is in step, by entity", ("entity",)),
     "watermark_excepted": ("Records of which the watermark is not true, by entity", ("entity",)),

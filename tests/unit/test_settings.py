@@ -61,6 +61,18 @@ def test_every_name_reaches_its_field() -> None:
             "PUBLIC_URL": "https://pipeline.example/",
             "PORT": "9000",
             "FLOWER_PORT": "9001",
+            "FLOWER_URL": "http://flower.example:5555",
+            "FLOWER_BASIC_AUTH": "ada:hunter2,bo:other",
+            "ALERT_WEBHOOK_URL": "https://hooks.example/services/hunter2?a=b",
+            "ALERT_EMAIL_TO": "ana@acme.example, bo@acme.example",
+            "ALERT_EMAIL_FROM": "pipeline@acme.example",
+            "SMTP_URL": "smtps://pipeline@mail.example:465/",
+            "SMTP_PASSWORD": "hunter2",
+            "ALERT_LATE_MINUTES": "30",
+            "ALERT_FAILURES_PER_HOUR": "1",
+            "ALERT_SILENCE_MINUTES": "0",
+            "ALERT_OVERDUE_S": "60",
+            "ALERT_VOLUME_FACTOR": "3",
             "DATA_DIR": "/srv/pipeline",
             "PIPEDRIVE_CLIENT_ID": "id",
             "PIPEDRIVE_CLIENT_SECRET": "hunter2",
@@ -91,6 +103,18 @@ def test_every_name_reaches_its_field() -> None:
         public_url="https://pipeline.example",
         port=9000,
         flower_port=9001,
+        flower_url="http://flower.example:5555",
+        flower_basic_auth="ada:hunter2",
+        alert_webhook_url="https://hooks.example/services/hunter2?a=b",
+        alert_email_to=("ana@acme.example", "bo@acme.example"),
+        alert_email_from="pipeline@acme.example",
+        smtp_url="smtps://pipeline@mail.example:465",
+        smtp_password="hunter2",
+        alert_late_minutes=30,
+        alert_failures_per_hour=1,
+        alert_silence_minutes=0,
+        alert_overdue_s=60,
+        alert_volume_factor=3,
         log_level="debug",
         log_format="console",
         pipedrive_client_id="id",
@@ -195,6 +219,17 @@ def test_everything_wrong_is_reported_at_once() -> None:
         ("PORT", "0"),
         ("PORT", "65536"),
         ("FLOWER_PORT", "5555.5"),
+        ("FLOWER_URL", "http://flower.example/flower"),
+        ("FLOWER_BASIC_AUTH", "hunter2"),
+        ("ALERT_WEBHOOK_URL", "http://hooks.example/services"),
+        ("ALERT_WEBHOOK_URL", "https://ada:hunter2@hooks.example/"),
+        ("ALERT_WEBHOOK_URL", "file:///etc/passwd"),
+        ("ALERT_EMAIL_FROM", "Ana <ana@acme.example>"),
+        ("ALERT_EMAIL_TO", "ana@acme.example, bo"),
+        ("ALERT_EMAIL_TO", "ana@acme.example\nBcc: eve@evil.example"),
+        ("SMTP_URL", "mail.example"),
+        ("SMTP_URL", "http://mail.example"),
+        ("ALERT_LATE_MINUTES", "-1"),
         ("SECRET_KEYS", "hunter2"),
         ("SECRET_KEYS", f"{KEY},é"),
         ("HULL_ORGANIZATIONS", "https://acme.hullapp.io"),
@@ -225,6 +260,28 @@ def test_a_malformed_secret_is_not_repeated_in_the_error() -> None:
     text = problems_of({"SECRET_KEYS": "hunter2", "DATABASE_URL": "hunter2", "PUBLIC_URL": "https://a:hunter2@b"})
 
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"SMTP_URL": "smtps://ada:hunter2@mail.example"}, "must not hold the password"),
+        ({"SMTP_URL": "smtp+plain://ada@mail.example"}, "must not send a password over smtp+plain"),
+        ({"SMTP_URL": "smtps://mail.example"}, "ALERT_EMAIL_TO is missing"),
+        ({"ALERT_EMAIL_TO": "ana@acme.example"}, "SMTP_URL is missing"),
+    ],
+)
+def test_mail_that_could_not_be_sent_safely_or_at_all_is_told_at_the_start(given: dict[str, str], words: str) -> None:
+    text = problems_of(given)
+
+    assert words in text
+    assert "hunter2" not in text
+
+
+def test_what_opens_somebodys_door_is_in_no_repr() -> None:
+    chosen = Settings.from_env({"ALERT_WEBHOOK_URL": "https://hooks.example/hunter2", "FLOWER_BASIC_AUTH": "a:hunter2"})
+
+    assert "hunter2" not in repr(chosen)
 
 
 def test_a_database_of_ones_own_needs_keys_of_ones_own() -> None:

@@ -76,7 +76,12 @@ def load_batch(batch: ClaimedBatch) -> None:
     decisions |= {each.hull_id: each for each in anew}
     wanted = [_wanted(each) for each in decisions.values() if _is_sent(each) and each.hull_id not in waiting]
     sending = load_outgoing.send(
-        wired.pipedrive, entity, wanted, at_once=settings().writes_at_once, check=lambda: _still_ours(batch)
+        wired.pipedrive,
+        entity,
+        wanted,
+        at_once=settings().writes_at_once,
+        check=lambda: _still_ours(batch),
+        last_call=lambda: wired.calls.last_here,
     )
     is_outdated = plan.fields_are_stale and any(each.refused is not None for each in sending.sent)
     outcome = Outcome(

@@ -54,7 +54,7 @@ class Later:
             elif sent.refused is not None and refused_too:
                 self._again([hull_id], LOOK_AGAIN_S, "refused_by_pipedrive", detail=sent.refused.detail)
             elif sent.refused is not None:
-                self._story.gave_up(hull_id, "refused_by_pipedrive", sent.refused.detail)
+                self._story.gave_up(hull_id, "refused_by_pipedrive", sent.refused.detail, sent.exchange)
 
     def send_rest(self, sending: Sending) -> None:
         """The first of the rest is the one that was tried. An attempt counts for it alone, so that it does not hold up those

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
@@ -17,7 +19,7 @@ from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Decision
 from pipeline.domain.reasons import describe
-from pipeline.load.outgoing import Sent
+from pipeline.load.outgoing import Exchange, Sent
 from pipeline.telemetry import logger
 from pipeline.transform.agreement import unlike
 
@@ -55,19 +57,20 @@ class Story:
         """Nothing was to be sent; told when that, or what is wrong with its fields, is news."""
         self._skips[decision.hull_id] = decision
 
-    def gave_up(self, hull_id: str, reason: str, detail: str) -> None:
+    def gave_up(self, hull_id: str, reason: str, detail: str, exchange: Exchange | None = None) -> None:
         """Only a person can go on: kept whole, with what was found named."""
-        self._add(self._decisions[hull_id], Outcome.ERROR, reason=reason, detail=detail)
+        self._add(self._decisions[hull_id], Outcome.ERROR, reason=reason, detail=detail, exchange=exchange)
         change = self._changes.get(hull_id)
         if change is not None:
-            self._failures.append(failure(self._batch, change, reason, detail))
+            kept = failure(self._batch, change, reason, detail)
+            self._failures.append(replace(kept, exchange=json.loads(exchange.as_json()) if exchange else None))
 
     def sent(self, decision: Decision, sent: Sent) -> None:
         """Pipedrive took it."""
         self._sent.add(decision.hull_id)
         answer = sent.answer or {}
         pipedrive_id = answer.get("id") if isinstance(answer.get("id"), int) else None
-        self._add(decision, Outcome.SUCCESS, detail=_how(decision), pipedrive_id=pipedrive_id, told=True)
+        self._add(decision, Outcome.SUCCESS, detail=_how(decision), pipedrive_id=pipedrive_id, told=sent)
         self._problems(decision, (*decision.left, *decision.problems))
         for key in unlike(decision.write, answer) if decision.write else ():
             problem = FieldProblem(
@@ -140,9 +143,11 @@ class Story:
         reason: str | None = None,
         detail: str | None = None,
         pipedrive_id: int | None = None,
-        told: bool = False,
+        told: Sent | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         write = decision.write if told else None
+        call = told.exchange if told else exchange
         change = self._changes.get(decision.hull_id)
         self._events.append(
             events.NewEvent(
@@ -158,6 +163,8 @@ class Story:
                 settings_version=self._version,
                 before=write_lenient(write.before) if write else None,
                 after=write_lenient(write.fields) if write else None,
+                delivery_id=change.claimed_delivery_id if change else None,
+                exchange=call.as_json() if call else None,
             )
         )
 

@@ -5,13 +5,13 @@ A room of pages is a module with `add(pages)`, and a `TAB` where it is one of a 
 
 from __future__ import annotations
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, request
 from werkzeug.wrappers import Response
 
-from pipeline.web.console import frame, home, login, people, plans
+from pipeline.web.console import alerts, flower, frame, home, login, logs, people, plans, records, webhooks, workers
 from pipeline.web.console.guard import Pages, Refused
 
-ROOMS = (login, home, plans, people)
+ROOMS = (login, home, plans, logs, records, webhooks, workers, people, alerts, flower)
 
 
 def add_to(app: Flask) -> None:
@@ -28,4 +28,7 @@ def add_to(app: Flask) -> None:
 
 
 def _refuse(refused: Refused) -> Response:
+    """A page of another program shows in a corner what its script was answered: that is no place for a whole page."""
+    if request.headers.get("X-Requested-With") == "XMLHttpRequest":
+        return Response(f"{refused.sentence} {refused.next_step}".rstrip(), refused.status, mimetype="text/plain")
     return frame.page("refused.html", status=refused.status, refused=refused)

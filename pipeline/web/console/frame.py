@@ -49,6 +49,7 @@ def furnish(app: Flask, tabs: Sequence[tuple[str, str]]) -> None:
         number=number,
         took=took,
         mark=mark,
+        glyph=glyph,
         shown=shown,
         jsonish=jsonish,
         arrow=arrow,
@@ -100,6 +101,12 @@ def may(needed: str) -> bool:
     return operator is not None and Role(operator.role).may(Role(needed))
 
 
+def before_id() -> int | None:
+    """Where the part of a list that is asked for begins; a number that no row can have is none."""
+    wanted = request.args.get("before", type=int)
+    return wanted if wanted is not None and 0 < wanted < 2**63 else None
+
+
 def query_with(**changes: Any) -> str:
     """This page's address with other parameters; None takes one away."""
     kept = {name: value for name, value in request.args.items() if name not in changes}
@@ -144,7 +151,14 @@ def took(value: float | timedelta | None) -> str:
 def mark(state: str | None, words: str | None = None) -> Markup:
     """A state by shape, word and colour."""
     name = state or "none"
-    return Markup('<span class="state {}">{} {}</span>').format(name, MARKS.get(name, "○"), words or name)
+    return Markup('<span class="state {}">{} {}</span>').format(
+        name, MARKS.get(name, "○"), name if words is None else words
+    )
+
+
+def glyph(state: str) -> str:
+    """The shape alone, where the sentence beside it says the rest."""
+    return MARKS.get(state, "○")
 
 
 def arrow(direction: str) -> Markup:

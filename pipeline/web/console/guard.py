@@ -52,6 +52,22 @@ class Pages:
         """A form that changes something."""
         self._add(rule, view, needs, ["POST"])
 
+    def passage(self, rule: str, view: View, *, needs_to_post: Callable[..., Role]) -> None:
+        """Pages of another program, behind the same door. Its forms know nothing of our token, so whoever posts must show
+        that the page was ours.
+
+        needs_to_post  what the view is given → the role that may send it
+        """
+
+        def guarded_by_method(**given: Any) -> Any:
+            if request.method == "POST":
+                require_role(needs_to_post(**given))
+                require_proof_of_origin()
+            return view(**given)
+
+        guarded_by_method.__module__, guarded_by_method.__name__ = view.__module__, view.__name__
+        self._add(rule, guarded_by_method, Role.VIEWER, ["GET", "POST"])
+
     def _add(self, rule: str, view: View, needs: Role, methods: list[str]) -> None:
         @wraps(view)
         def guarded(**given: Any) -> Any:
@@ -59,10 +75,9 @@ class Pages:
             if present is None:
                 return _to_login()
             g.operator = present
-            if not Role(present.role).may(needs):
-                raise refusal("role", f"This needs the role {needs}; you are {present.role}.", "Ask an admin.")
+            require_role(needs)
             if methods == ["POST"]:
-                _require_own_form()
+                require_own_form()
             return view(find_connector(given.pop("name")), **given) if "name" in given else view(**given)
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
@@ -73,6 +88,13 @@ def who() -> Present:
     """Whose request this is; only behind the door."""
     present: Present = g.operator
     return present
+
+
+def require_role(needs: Role) -> None:
+    """Raises: Refused."""
+    role = Role(who().role)
+    if not role.may(needs):
+        raise refusal("role", f"This needs the role {needs}; you are {role}.", "Ask an admin.")
 
 
 def token() -> str:
@@ -113,11 +135,31 @@ def missing(sentence: str, next_step: str = "") -> Refused:
 def require_same_origin() -> None:
     """A form that another site has sent is not what the person meant. Browsers tell; other programs have no cookies to abuse."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    is_foreign = site not in (None, "same-origin", "none") or (
-        origin is not None and urlsplit(origin).netloc not in (request.host, urlsplit(settings().public_url).netloc)
-    )
+    is_foreign = site not in (None, "same-origin", "none") or (origin is not None and not _is_ours(origin))
     if is_foreign:
-        raise refusal("foreign_origin", "This form came from another site, so nothing was done.", "Open the page here.")
+        raise _foreign()
+
+
+def require_proof_of_origin() -> None:
+    """Where no token can be asked for, a browser that says nothing of where a form came from is not believed."""
+    require_same_origin()
+    if request.headers.get("Sec-Fetch-Site") != "same-origin" and request.headers.get("Origin") is None:
+        raise _foreign()
+
+
+def own_hosts() -> set[str]:
+    """`host:port` under which this request's pages may be known to the browser."""
+    return {request.host, urlsplit(settings().public_url).netloc}
+
+
+def require_own_form() -> None:
+    """Whoever changes something shows what only a page of this session knows."""
+    require_same_origin()
+    given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
+    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
+        raise refusal(
+            "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
+        )
 
 
 def safe_path(wanted: str | None) -> str:
@@ -127,18 +169,17 @@ def safe_path(wanted: str | None) -> str:
     return path if is_ours else "/"
 
 
+def _is_ours(origin: str) -> bool:
+    return urlsplit(origin).netloc in own_hosts()
+
+
+def _foreign() -> Refused:
+    return refusal("foreign_origin", "This form came from another site, so nothing was done.", "Open the page here.")
+
+
 def _present() -> Present | None:
     given = token()
     return operators.who_is(given) if given else None
-
-
-def _require_own_form() -> None:
-    require_same_origin()
-    given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
-    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
-        raise refusal(
-            "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
-        )
 
 
 def _to_login() -> Response:

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 from db import connector as connectors
 from db import failure as failures
 from db.session import transaction
+from pipeline.insight.alerts import Told, open_alerts
 from pipeline.tasks.status import Status, status_of
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages
@@ -36,7 +37,7 @@ def add(pages: Pages) -> None:
 def show() -> Response:
     """Answer first: one sentence, then each connector."""
     rows = _rows("all")
-    return page("home.html", rows=rows, sentence=_sentence(rows))
+    return page("home.html", rows=rows, sentence=_sentence(rows), alerts=_open_alerts("all"))
 
 
 def _read(_key: str) -> list[Row]:
@@ -55,7 +56,13 @@ def _read(_key: str) -> list[Row]:
         ]
 
 
+def _read_alerts(_key: str) -> list[Told]:
+    with transaction() as session:
+        return open_alerts(session)
+
+
 _rows = Shared(_read)
+_open_alerts = Shared(_read_alerts)
 
 
 def _sentence(rows: list[Row]) -> str:

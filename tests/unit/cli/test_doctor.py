@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import machinery
-from pipeline.cli.machinery import Machinery
 from pipeline.cli.troubleshooting import HEADINGS
+from pipeline.insight import machinery
+from pipeline.insight.machinery import Machinery
 from tests.world import World
 
 from .conftest import Run

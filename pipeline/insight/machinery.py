@@ -30,7 +30,7 @@ class Machinery:
 
 
 def look() -> Machinery:
-    """Ask the broker. `broker` is `ok`, or what went wrong."""
+    """Ask the broker; `broker` is `ok`, or what went wrong. Takes twice ANSWER_S: nobody knows how many will answer."""
     try:
         waiting = _waiting()
         names = [name for answer in app.control.ping(timeout=ANSWER_S) or () for name in answer]

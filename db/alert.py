@@ -1,0 +1,142 @@
+"""Alerts: what is wrong now or was, and who was told of it: once when it is raised, once when it is resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Index, Integer, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base, Count, Created, RowId
+
+RETENTION_DAYS = 180
+CLAIMED_S = 120
+"""Whoever tells of an alert has so long to do it; if it dies meanwhile, another one tells again."""
+
+
+class Alert(Base):
+    """One time that a rule held, of one connector or, with no connector, of the whole installation.
+
+    seen_at  when the rule last held, or could not be judged
+    told     sink → the state it was told last
+    settled  the state of which nobody has to be told any more
+    """
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        Index(
+            "uq_alerts_open",
+            "connector_key",
+            "rule",
+            unique=True,
+            postgresql_where=text("state = 'open'"),
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index("ix_alerts_untold", "next_try_at", postgresql_where=text("settled IS DISTINCT FROM state")),
+    )
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int | None] = mapped_column(Integer)
+    rule: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="open")
+    """`open` or `resolved`."""
+    sentence: Mapped[str]
+    raised_at: Mapped[Created]
+    seen_at: Mapped[Created]
+    resolved_at: Mapped[datetime | None]
+    told: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    settled: Mapped[str | None]
+    told_at: Mapped[datetime | None]
+    attempts: Mapped[Count]
+    next_try_at: Mapped[Created]
+    last_error: Mapped[str | None]
+
+
+def only_one_judges(session: Session) -> bool:
+    """Whether nobody else is judging the rules just now; held until the transaction ends."""
+    return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('alerts'))")))
+
+
+def raise_alert(session: Session, connector_key: int | None, rule: str, sentence: str) -> None:
+    """The rule holds: one alert is open from now on, or goes on being open with newer figures."""
+    row = insert(Alert).values(connector_key=connector_key, rule=rule, sentence=sentence)
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=["connector_key", "rule"],
+            index_where=text("state = 'open'"),
+            set_={"seen_at": func.now(), "sentence": row.excluded.sentence},
+        )
+    )
+
+
+def keep_open(session: Session, connector_key: int | None, rules: Collection[str]) -> None:
+    """Nothing is known of these rules just now, so what is open stays open."""
+    mine = Alert.connector_key.is_(None) if connector_key is None else Alert.connector_key == connector_key
+    renewed = update(Alert).where(mine, Alert.state == "open", Alert.rule.in_(rules))
+    session.execute(renewed.values(seen_at=func.now()))
+
+
+def resolve_calm(session: Session, calm_s: float) -> None:
+    """Whatever has not been seen for so long is over."""
+    calm = update(Alert).where(
+        Alert.state == "open", Alert.seen_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, calm_s)
+    )
+    session.execute(
+        calm.values(state="resolved", resolved_at=func.now(), attempts=0, next_try_at=func.now(), last_error=None)
+    )
+
+
+def take_untold(session: Session, limit: int = 20) -> list[Alert]:
+    """Alerts somebody is to be told of, oldest first; nobody else is given them for a while."""
+    due = (
+        select(Alert.id)
+        .where(Alert.settled.is_distinct_from(Alert.state), Alert.next_try_at <= func.now())
+        .order_by(Alert.next_try_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = (
+        update(Alert)
+        .where(Alert.id.in_(due))
+        .values(attempts=Alert.attempts + 1, next_try_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, CLAIMED_S))
+        .returning(Alert)
+    )
+    return sorted(session.scalars(taken), key=lambda each: each.id)
+
+
+def note_told(
+    session: Session, alert: Alert, told: Mapping[str, str], *, error: str | None, again_in_s: float | None
+) -> None:
+    """Write down who was told of the state the alert was taken in.
+
+    again_in_s  when the rest is tried again; None: nobody is left to be told
+    """
+    values: dict[str, Any] = {"told": dict(told), "last_error": error}
+    if any(told.get(sink) != alert.told.get(sink) for sink in told):
+        values["told_at"] = func.now()
+    if again_in_s is None:
+        values["settled"] = alert.state
+    same_state = update(Alert).where(Alert.id == alert.id, Alert.state == alert.state)
+    wait = func.make_interval(0, 0, 0, 0, 0, 0, again_in_s or 0)
+    noted = session.execute(same_state.values(**values, next_try_at=func.now() + wait))
+    if not cast("CursorResult[Any]", noted).rowcount:  # it was resolved meanwhile: that is yet to be told
+        session.execute(update(Alert).where(Alert.id == alert.id).values(told=dict(told), next_try_at=func.now()))
+
+
+def open_alerts(session: Session) -> list[Alert]:
+    """The newest first."""
+    return list(session.scalars(select(Alert).filter_by(state="open").order_by(Alert.id.desc())))
+
+
+def past_alerts(session: Session, *, before_id: int | None = None, limit: int = 50) -> list[Alert]:
+    """Resolved ones, newest first."""
+    query = select(Alert).filter_by(state="resolved").order_by(Alert.id.desc()).limit(limit)
+    return list(session.scalars(query if before_id is None else query.where(Alert.id < before_id)))
+
+
+def drop_old_alerts(session: Session, keep_days: int = RETENTION_DAYS) -> None:
+    old = func.now() - func.make_interval(0, 0, 0, keep_days)
+    session.execute(delete(Alert).where(Alert.state == "resolved", Alert.resolved_at < old))

@@ -1,0 +1,195 @@
+"""The log of sync events, asked by filter: newest first, a page at a time by id, never by counting off.
+
+Few events are anything else than an incoming success, and these few have an index of their own order. So a filter that shuts
+those out says so in the very words of that index; one that does not meets what it looks for soon, or is bounded by its times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, and_, or_, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from db.batch import Batch
+from db.run import Run
+from db.session import transaction
+from db.sync_event import NOTABLE, TOLD_WHY, SyncEvent
+from pipeline.domain.kinds import Direction, Entity, Outcome
+
+SLOWEST_MS: Final = 2_000
+"""What one look into the log may take: a filter that meets nothing would else read all of it."""
+BATCH_LASTS: Final = timedelta(days=2)
+"""For so long after a batch was made its events are looked for."""
+_JOBS: Final = "job"
+
+
+class TooMuch(Exception):
+    """The filter looks through more events than one answer may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events are meant; what is None does not matter.
+
+    event         a name, with * for anything
+    pipedrive_id  and `hull_id` are of one record: what happened before the two were joined stands under its Hull id alone
+    forebears     (entity, Pipedrive id) of what was merged into it
+    """
+
+    direction: str | None = None
+    entity: str | None = None
+    outcome: str | None = None
+    event: str | None = None
+    reason: str | None = None
+    cause: str | None = None
+    pipedrive_id: int | None = None
+    hull_id: str | None = None
+    forebears: tuple[tuple[str, int], ...] = ()
+    run_id: int | None = None
+    batch_id: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def is_found_soon(self) -> bool:
+        """Whether an index, or the sheer number of such events, brings them soon; others are looked for in a time."""
+        is_bounded = self.since or self.run_id or self.batch_id or self.reason or self.pipedrive_id or self.hull_id
+        return bool(is_bounded) or not (self.cause or self.event)
+
+    @property
+    def names(self) -> list[str] | None:
+        """The event names it leaves over; None when it leaves all."""
+        if not (self.direction or self.outcome or self.entity):
+            return None
+        subjects = [Entity(self.entity).hull, _JOBS] if self.entity else [*(each.hull for each in Entity), _JOBS]
+        directions = [self.direction] if self.direction else list(Direction)
+        outcomes = [self.outcome] if self.outcome else [*Outcome, "start", "progress"]
+        return [".".join(parts) for parts in product(directions, subjects, outcomes)]
+
+
+_NO_REASON: Final = frozenset({Outcome.SUCCESS.value, "start", "progress"})
+"""What may end an event's name without a reason being told."""
+
+SUCCESSES: Final = frozenset(f"{Direction.INCOMING}.{each.hull}.{Outcome.SUCCESS}" for each in Entity)
+"""The events that are nearly all of them."""
+
+
+def page_of_events(
+    session: Session,
+    connector_key: int,
+    wanted: EventFilter,
+    *,
+    before_id: int | None = None,
+    after_id: int | None = None,
+    limit: int = 100,
+) -> list[SyncEvent]:
+    """Newest first from below `before_id`; after an id, in the order they happened.
+
+    Raises: TooMuch, where the transaction is under `bounded`.
+    """
+    query = _chosen(session, connector_key, wanted)
+    if after_id is not None:
+        return list(session.scalars(query.where(SyncEvent.id > after_id).order_by(SyncEvent.id).limit(limit)))
+    if before_id is not None:
+        query = query.where(SyncEvent.id < before_id)
+    return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
+
+
+@contextmanager
+def bounded(slowest_ms: int | None = None) -> Iterator[Session]:
+    """A transaction in which no question may take longer, SLOWEST_MS unless told otherwise.
+
+    Raises: TooMuch when one does.
+    """
+    try:
+        with transaction() as session:
+            session.execute(text(f"SET LOCAL statement_timeout = {slowest_ms or SLOWEST_MS:d}"))
+            yield session
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) == _CANCELED:
+            raise TooMuch from None
+        raise
+
+
+_CANCELED: Final = "57014"
+
+
+def newest_id(session: Session) -> int:
+    """The id of the last event of all, 0 before the first."""
+    return session.scalar(select(SyncEvent.id).order_by(SyncEvent.id.desc()).limit(1)) or 0
+
+
+def find_event(session: Session, connector_key: int, event_id: int) -> SyncEvent | None:
+    """One event of a connector."""
+    return session.scalar(select(SyncEvent).filter_by(connector_key=connector_key, id=event_id).limit(1))
+
+
+def neighbours(session: Session, event: SyncEvent, limit: int = 20) -> list[SyncEvent]:
+    """What happened to the same record in the same batch, in order."""
+    if event.batch_id is None or (event.pipedrive_id is None and event.hull_id is None):
+        return []
+    same = select(SyncEvent).filter_by(connector_key=event.connector_key, entity=event.entity, batch_id=event.batch_id)
+    who = {"pipedrive_id": event.pipedrive_id} if event.pipedrive_id is not None else {"hull_id": event.hull_id}
+    mine = same.filter_by(**who).where(SyncEvent.id != event.id)
+    if event.pipedrive_id is None:
+        mine = mine.where(SyncEvent.pipedrive_id.is_(None))
+    return list(session.scalars(mine.order_by(SyncEvent.id).limit(limit)))
+
+
+def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select[SyncEvent]:
+    query = select(SyncEvent).where(SyncEvent.connector_key == connector_key)
+    exact = {"reason": wanted.reason, "cause": wanted.cause, "run_id": wanted.run_id, "batch_id": wanted.batch_id}
+    query = query.filter_by(**{name: value for name, value in exact.items() if value is not None})
+    names = wanted.names
+    if names is not None:
+        query = query.where(SyncEvent.event.in_(names))
+        if wanted.entity is not None:
+            query = query.where(SyncEvent.entity == wanted.entity)
+        if not any(name.endswith(tuple(_NO_REASON)) for name in names):
+            query = query.where(text(TOLD_WHY))
+        elif not SUCCESSES.intersection(names):
+            query = query.where(text(NOTABLE))
+    if wanted.event is not None:
+        query = query.where(SyncEvent.event.like(wanted.event.replace("*", "%")))
+    if wanted.pipedrive_id is not None or wanted.hull_id is not None:
+        query = query.where(_is_about(wanted))
+    since, until = _times(session, wanted)
+    if since is not None:
+        query = query.where(SyncEvent.at >= since)
+    return query if until is None else query.where(SyncEvent.at < until)
+
+
+def _is_about(wanted: EventFilter) -> ColumnElement[bool]:
+    """In the words of the two indexes that find one record."""
+    either = []
+    if wanted.pipedrive_id is not None:
+        either.append(SyncEvent.pipedrive_id == wanted.pipedrive_id)
+    if wanted.hull_id is not None:
+        alone = and_(SyncEvent.pipedrive_id.is_(None), SyncEvent.hull_id.is_not(None))
+        either.append(and_(alone, SyncEvent.hull_id == wanted.hull_id))
+    merged = [and_(SyncEvent.entity == entity, SyncEvent.pipedrive_id == each) for entity, each in wanted.forebears]
+    mine = and_(SyncEvent.entity.in_([wanted.entity] if wanted.entity else list(Entity)), or_(*either))
+    return or_(mine, *merged)
+
+
+def _times(session: Session, wanted: EventFilter) -> tuple[datetime | None, datetime | None]:
+    """A run and a batch have their times, outside of which nothing of theirs is looked for."""
+    since, until = wanted.since, wanted.until
+    spans: list[tuple[datetime, datetime | None]] = []
+    if wanted.run_id is not None and (run := session.get(Run, wanted.run_id)) is not None:
+        spans.append((run.started_at, run.finished_at + timedelta(minutes=1) if run.finished_at else None))
+    if wanted.batch_id is not None:
+        made: Any = session.scalar(select(Batch.created_at).where(Batch.id == wanted.batch_id))
+        if made is not None:
+            spans.append((made, made + BATCH_LASTS))
+    for begins, ends in spans:
+        since = begins if since is None else max(since, begins)
+        until = ends if until is None else min(until, ends or until)
+    return since, until

@@ -1,0 +1,39 @@
+"""Heartbeats: when what must happen again and again last happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.arrays import texts
+from db.base import Base
+
+EVERY_S = 5
+"""A younger heartbeat is left as it is: a sign of life is worth no write to the disk every two seconds."""
+
+
+class Heartbeat(Base):
+    """name  `sweep`, `beat` (a tick that came from beat, and not from a starting worker), `alerts`."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+_NOTE = text("""
+    INSERT INTO heartbeats (name, at) SELECT name, now() FROM unnest(CAST(:names AS text[])) AS name
+        ON CONFLICT (name) DO UPDATE SET at = excluded.at
+     WHERE heartbeats.at < now() - make_interval(secs => :every_s)""")
+
+
+def note_heartbeats(session: Session, names: Iterable[str]) -> None:
+    session.execute(_NOTE, {"names": texts(names), "every_s": EVERY_S})
+
+
+def heartbeats(session: Session) -> dict[str, datetime]:
+    """Name → when it last happened, give or take `EVERY_S`."""
+    return {row.name: row.at for row in session.execute(select(Heartbeat.name, Heartbeat.at))}

@@ -1,0 +1,135 @@
+"""What happened to one record, newest first, and which of it touched one field.
+
+A record is found under its Pipedrive id; what happened to a User or Account before it was joined stands under its Hull id alone.
+Each of the two has an index, and the days it is looked up in are no more than are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Select, Text, and_, cast, func, literal, or_, select, union_all
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.elements import ColumnElement
+
+from db.sync_event import SyncEvent
+
+MOST: Final = 500
+"""Events of one record that one question brings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whose:
+    """A record by its ids, of which at least one is known; `forebears` are (entity, id) of what was merged into it."""
+
+    connector_key: int
+    entity: str
+    pipedrive_id: int | None
+    hull_id: str | None
+    forebears: Sequence[tuple[str, int]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touching:
+    """One field, by how events name it: `attribute` in what Hull was told, `key` in what was written to Pipedrive.
+
+    codes  by which a refusal names it
+    """
+
+    attribute: bytes | None
+    keys: Sequence[bytes]
+    codes: Sequence[str]
+
+
+def record_events(
+    session: Session,
+    whose: Whose,
+    *,
+    before_id: int | None = None,
+    until: datetime | None = None,
+    touching: Touching | None = None,
+    limit: int = 50,
+) -> list[SyncEvent]:
+    """Newest first."""
+    asked = [
+        _narrowed(each, before_id, until, touching).order_by(SyncEvent.id.desc()).limit(limit) for each in _own(whose)
+    ]
+    return _together(session, asked, newest_first=True, limit=limit)
+
+
+def next_touching(session: Session, whose: Whose, *, after: datetime, touching: Touching) -> SyncEvent | None:
+    """The first event after a moment that touched a field: what it found there is what stood there before."""
+    asked = [
+        _narrowed(each, None, None, touching).where(SyncEvent.at > after).order_by(SyncEvent.id).limit(1)
+        for each in _own(whose)
+    ]
+    return next(iter(_together(session, asked, newest_first=False, limit=1)), None)
+
+
+def last_sent(session: Session, whose: Whose, *, before_id: int, limit: int = 10) -> list[SyncEvent]:
+    """The writes to Pipedrive before an event, newest first."""
+    asked = [
+        each.where(SyncEvent.event.like("outgoing.%.success"), SyncEvent.id < before_id)
+        .order_by(SyncEvent.id.desc())
+        .limit(limit)
+        for each in _own(whose)
+    ]
+    return _together(session, asked, newest_first=True, limit=limit)
+
+
+def events_of_batch(session: Session, whose: Whose, batch_id: int, limit: int = 20) -> list[SyncEvent]:
+    """What a batch did to the record, in order."""
+    asked = [each.where(SyncEvent.batch_id == batch_id).order_by(SyncEvent.id).limit(limit) for each in _own(whose)]
+    return _together(session, asked, newest_first=False, limit=limit)
+
+
+def _own(whose: Whose) -> list[Select[SyncEvent]]:
+    """One question for each index."""
+    scope = select(SyncEvent).where(SyncEvent.connector_key == whose.connector_key)
+    asked = []
+    ids = [(whose.entity, whose.pipedrive_id), *whose.forebears] if whose.pipedrive_id is not None else []
+    for entity, pipedrive_id in ids:
+        asked.append(scope.where(SyncEvent.entity == entity, SyncEvent.pipedrive_id == pipedrive_id))
+    if whose.hull_id is not None:
+        alone = and_(SyncEvent.pipedrive_id.is_(None), SyncEvent.hull_id.is_not(None))
+        asked.append(scope.where(SyncEvent.entity == whose.entity, SyncEvent.hull_id == whose.hull_id, alone))
+    return asked
+
+
+def _narrowed(
+    query: Select[SyncEvent], before_id: int | None, until: datetime | None, touching: Touching | None
+) -> Select[SyncEvent]:
+    if before_id is not None:
+        query = query.where(SyncEvent.id < before_id)
+    if until is not None:
+        query = query.where(SyncEvent.at <= until)
+    return query if touching is None else query.where(_touches(touching))
+
+
+def _touches(touching: Touching) -> ColumnElement[bool]:
+    """Roughly: the values themselves are read by whoever asks."""
+    ways: list[ColumnElement[bool]] = []
+    if touching.attribute is not None:
+        ways.append(and_(SyncEvent.event.like("incoming.%"), _holds(touching.attribute)))
+    if touching.keys:
+        ways.append(and_(SyncEvent.event.like("outgoing.%"), or_(*map(_holds, touching.keys))))
+    ways += [func.starts_with(cast(SyncEvent.detail, Text), f"{code}: ") for code in touching.codes]
+    return or_(*ways)
+
+
+def _holds(needle: bytes) -> ColumnElement[bool]:
+    return func.position(literal(needle, BYTEA).op("IN")(SyncEvent.after)) > 0
+
+
+def _together(
+    session: Session, asked: Sequence[Select[SyncEvent]], *, newest_first: bool, limit: int
+) -> list[SyncEvent]:
+    if not asked:
+        return []
+    found = aliased(SyncEvent, union_all(*(each.subquery().select() for each in asked)).subquery())
+    order = found.id.desc() if newest_first else found.id
+    return list(session.scalars(select(found).order_by(order).limit(limit)))

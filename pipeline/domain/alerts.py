@@ -1,0 +1,246 @@
+"""When somebody is to be told: facts go in, what is wrong comes out. No clock, no database; sentences carry numbers and moments,
+never values of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Final
+
+HISTORY_DAYS: Final = 4
+"""Of fewer days of the same kind nobody can say what is usual."""
+QUIET_EVENTS: Final = 50
+"""An hour that usually brings fewer says nothing by bringing none."""
+SURGE_EVENTS: Final = 500
+BUDGET_SHARE: Final = 0.5
+"""Of the day: before so much is spent, a forecast from a few calls of the night would cry wolf."""
+UNHEARD_S: Final = 20 * 60
+"""Webhooks are looked at every quarter of an hour, and made again at once: what is older than that does not heal."""
+BY_HAND: Final = frozenset({"connector_paused", "not_connected"})
+"""Pauses that somebody chose, or that wait for somebody's first step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What people read about a rule: what it means and what to do, wherever it is told. page  of the connector, where to look."""
+
+    title: str
+    meaning: str
+    advice: str
+    page: str
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "auth_lost": Rule(
+        "Access lost",
+        "The connector has paused itself: Pipedrive or Hull refuses it, and only a person can end that. Its work waits, whole.",
+        "Open Credentials and authorise again, or mend what the pause names; then resume the connector.",
+        "credentials",
+    ),
+    "watermark_late": Rule(
+        "Behind",
+        "What changed in Pipedrive reaches Hull later than it should: the fetch of changes does not come to its end.",
+        "Look at Runs for one that stopped, at Failures, and whether workers are at work.",
+        "runs",
+    ),
+    "failures": Rule(
+        "Many failures",
+        "More records gave up within an hour than usual; each is kept whole.",
+        "Open Failures: they are grouped by cause, each with its next step. Replay them once the cause is gone.",
+        "failures",
+    ),
+    "webhook_ill": Rule(
+        "Webhooks do not come",
+        "Pipedrive does not tell us of changes, and making its webhook again did not help. Changes arrive with fetches, later.",
+        "Open Webhooks: it says what Pipedrive answered, and checks again at the press of a button.",
+        "webhooks",
+    ),
+    "budget_short": Rule(
+        "Daily budget runs out",
+        "Pipedrive's tokens of today will be spent before the day is over, or are spent: fetches wait for midnight UTC, live "
+        "changes go on until Pipedrive refuses them too.",
+        "Find who spends (pipeline budget CONNECTOR), fetch less often, or raise daily_tokens if the plan has more.",
+        "overview",
+    ),
+    "volume_unusual": Rule(
+        "Unusual volume",
+        "The last hour brought far fewer or far more changes than the same hour of earlier days.",
+        "Fewer: see that Webhooks and Hull's notifications arrive. More: an import, or two rules that undo one another; see Logs.",
+        "logs",
+    ),
+    "silence": Rule(
+        "Nothing received",
+        "Neither Pipedrive nor Hull has told us anything for longer than is usual here.",
+        "See that PUBLIC_URL reaches the web process from outside, then check the webhooks.",
+        "webhooks",
+    ),
+    "work_overdue": Rule(
+        "Work waits",
+        "Work is due and nobody takes it: no worker is at work, or all of them are busy.",
+        "Open Workers: it says which queue nobody listens to. Start one, or see why they do not come along.",
+        "workers",
+    ),
+    "no_ticks": Rule(
+        "No ticks",
+        "The rounds that start fetches, find lost work and judge these rules do not take place: beat or the workers are gone.",
+        "Start beat and a worker that listens to control.",
+        "workers",
+    ),
+}
+"""Rule → what it means. The order is that of the runbook."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What an alert waits for; 0 switches its rule off."""
+
+    late_minutes: int
+    failures_per_hour: int
+    silence_minutes: int
+    overdue_s: int
+    volume_factor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """share  of the day that is spent, as 0.8; 0 without limit
+    forecast  of the day that will be spent when it is over, if it goes on so
+    """
+
+    is_closed: bool
+    share: float
+    forecast: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """How one connector stands. None is what is not known, or what makes no sense to ask of it.
+
+    late_s, late_bound_s  how old the watermark is; how old its schedule lets it become
+    late_since            the watermark
+    unheard               Persons or Organizations → seconds since their webhook was last sound
+    silent_s              since the last webhook or notification
+    events, usual         of the last full hour; of the same hour on earlier days of the kind
+    """
+
+    paused_by: str | None
+    late_s: float | None
+    late_bound_s: float
+    late_since: datetime | None
+    failures: int
+    unheard: Mapping[str, float]
+    budget: Budget | None
+    silent_s: float | None
+    events: int | None
+    usual: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A rule that holds, and the figures of the moment."""
+
+    rule: str
+    sentence: str
+
+
+def judge(facts: Facts, bounds: Bounds) -> list[Trouble]:
+    """What is wrong with a connector. One that is paused is judged by its pause alone: everything else follows from it."""
+    if facts.paused_by is not None:
+        return list(_access(facts, bounds))
+    return [trouble for rule in _RULES_OF_CONNECTORS for trouble in rule(facts, bounds)]
+
+
+def judge_house(due_s: float, tick_age_s: float | None, bounds: Bounds) -> list[Trouble]:
+    """What is wrong with the whole installation.
+
+    due_s       how long the oldest due work has waited
+    tick_age_s  since beat's last tick was carried out; None before the first
+    """
+    found = []
+    if bounds.overdue_s and due_s > bounds.overdue_s:
+        found.append(Trouble("work_overdue", f"The oldest due work has waited for {_span(due_s)}."))
+    if bounds.overdue_s and tick_age_s is not None and tick_age_s > bounds.overdue_s:
+        found.append(Trouble("no_ticks", f"The last tick was carried out {_span(tick_age_s)} ago."))
+    return found
+
+
+def unknown_rules(facts: Facts) -> set[str]:
+    """Rules that could not be judged: what is open of them stays open."""
+    if facts.paused_by is not None:
+        return set(RULES) - {"auth_lost"}
+    return {"budget_short"} if facts.budget is None else set()
+
+
+def _access(facts: Facts, _bounds: Bounds) -> Iterator[Trouble]:
+    if facts.paused_by is not None and facts.paused_by not in BY_HAND:
+        yield Trouble("auth_lost", f"Paused by itself: {facts.paused_by}.")
+
+
+def _late(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
+    if not bounds.late_minutes or facts.late_s is None or facts.late_since is None:
+        return
+    if facts.late_s > max(bounds.late_minutes * 60, facts.late_bound_s):
+        since = f"{facts.late_since:%Y-%m-%d %H:%M}"
+        yield Trouble(
+            "watermark_late", f"What changed since {since} UTC, {_span(facts.late_s)} ago, may not be in Hull."
+        )
+
+
+def _failures(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
+    if bounds.failures_per_hour and facts.failures >= bounds.failures_per_hour:
+        yield Trouble("failures", f"{facts.failures:,} failures within the last hour.")
+
+
+def _webhooks(facts: Facts, _bounds: Bounds) -> Iterator[Trouble]:
+    ill = {noun: age_s for noun, age_s in facts.unheard.items() if age_s > UNHEARD_S}
+    if ill:
+        nouns = " and ".join(sorted(ill))
+        yield Trouble("webhook_ill", f"No sound webhook for {nouns} for {_span(max(ill.values()))}.")
+
+
+def _budget(facts: Facts, _bounds: Bounds) -> Iterator[Trouble]:
+    day = facts.budget
+    if day is None:
+        return
+    if day.is_closed or day.share >= 1:
+        yield Trouble("budget_short", "Today's tokens are spent.")
+    elif day.share >= BUDGET_SHARE and day.forecast >= 1:
+        yield Trouble(
+            "budget_short", f"{day.share:.0%} of today's tokens are spent; at this pace {day.forecast:.0%} will be."
+        )
+
+
+def _volume(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
+    if not bounds.volume_factor or facts.events is None or len(facts.usual) < HISTORY_DAYS:
+        return
+    usual = median(facts.usual)
+    words = f"{facts.events:,} events in the last full hour; usually about {usual:,.0f} in the same hour."
+    is_low = usual >= QUIET_EVENTS and facts.events * bounds.volume_factor < min(usual, *facts.usual)
+    is_high = facts.events >= SURGE_EVENTS and facts.events > bounds.volume_factor * max(usual, *facts.usual)
+    if is_low or is_high:
+        yield Trouble("volume_unusual", words)
+
+
+def _silence(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
+    if bounds.silence_minutes and facts.silent_s is not None and facts.silent_s > bounds.silence_minutes * 60:
+        yield Trouble("silence", f"Nothing has been received for {_span(facts.silent_s)}.")
+
+
+_RULES_OF_CONNECTORS: Final[tuple[Callable[[Facts, Bounds], Iterator[Trouble]], ...]] = (
+    _late,
+    _failures,
+    _webhooks,
+    _budget,
+    _volume,
+    _silence,
+)
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"

@@ -1,0 +1,110 @@
+"""A sync event as plain values: in which direction, what became of it, which fields changed from what to what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from db.sync_event import SyncEvent
+from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.reasons import REASONS
+
+_NO_LABELS: Final[Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueChange:
+    """One field of one event. `is_first` when nothing is known of what stood there before."""
+
+    name: str
+    label: str
+    before: Any
+    after: Any
+    is_first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened to one record.
+
+    outcome   the last part of its name: success, skip, error, retry, …
+    exchange  the call by which an outgoing write was made
+    """
+
+    id: int
+    at: datetime
+    event: str
+    direction: str
+    outcome: str
+    entity: str
+    pipedrive_id: int | None
+    hull_id: str | None
+    cause: str
+    reason: str | None
+    meaning: str
+    advice: str
+    detail: str | None
+    run_id: int | None
+    batch_id: int | None
+    settings_version: int | None
+    delivery_id: int | None
+    exchange: dict[str, Any] | None
+    changes: tuple[ValueChange, ...]
+
+
+def described(row: SyncEvent, labels: Mapping[str, str] = _NO_LABELS) -> Event:
+    """An event as it is shown. `labels` are the names of Pipedrive's fields, by their keys."""
+    reason = REASONS.get(row.reason or "")
+    direction, _, rest = row.event.partition(".")
+    return Event(
+        id=row.id,
+        at=row.at,
+        event=row.event,
+        direction=direction,
+        outcome=rest.rpartition(".")[2],
+        entity=row.entity,
+        pipedrive_id=row.pipedrive_id,
+        hull_id=row.hull_id,
+        cause=row.cause,
+        reason=row.reason,
+        meaning=reason.meaning if reason else "",
+        advice=reason.advice if reason else "",
+        detail=row.detail,
+        run_id=row.run_id,
+        batch_id=row.batch_id,
+        settings_version=row.settings_version,
+        delivery_id=row.delivery_id,
+        exchange=json.loads(row.exchange) if row.exchange else None,
+        changes=_changes(row, labels),
+    )
+
+
+def values_of(body: bytes | None) -> dict[str, Any]:
+    """`before` or `after` of an event, custom fields beside the others."""
+    if not body:
+        return {}
+    read = read_lenient(bytes(body))
+    if not isinstance(read, dict):
+        return {}
+    custom = read.get("custom_fields")
+    if not isinstance(custom, dict):
+        return read
+    return {**{name: value for name, value in read.items() if name != "custom_fields"}, **custom}
+
+
+def _changes(row: SyncEvent, labels: Mapping[str, str]) -> tuple[ValueChange, ...]:
+    before, after = values_of(row.before), values_of(row.after)
+    is_outgoing = row.event.startswith("outgoing")
+    return tuple(
+        ValueChange(
+            name=name,
+            label=labels.get(name, name) if is_outgoing else name,
+            before=before.get(name),
+            after=after.get(name),
+            is_first=row.before is None,
+        )
+        for name in {**before, **after}
+    )

@@ -1,0 +1,151 @@
+"""The log of sync events, by filter: a page to look at, or a stream to take away."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from db import event_log
+from db.departure import forebears
+from db.event_log import EventFilter
+from db.event_log import TooMuch as TooMuch  # noqa: PLC0414 - for those who ask
+from db.sync_event import SyncEvent
+from pipeline.domain.kinds import Entity
+from pipeline.insight.events import Event, described
+from pipeline.insight.mapped import labels_of
+from pipeline.insight.search import search
+from pipeline.tasks.plans import plan_for
+
+PAGE: Final = 100
+LOOKED_BACK: Final = timedelta(days=1)
+"""How far back is looked for what no index finds, unless the filter itself says how far."""
+EXPORTED: Final = 100_000
+"""Events that one export takes along at most; the next begins where it ended, by `before`."""
+_AT_ONCE: Final = 1_000
+EXPORT_SLOWEST_MS: Final = 10_000
+COLUMNS: Final = (
+    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "detail", "cause", "run_id", "batch_id",
+    "settings_version", "delivery_id", "exchange", "before", "after",
+)  # fmt: skip
+FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet calculate instead of show."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPage:
+    """Newest first; `more` is where the next page begins, None on the last one.
+
+    since  how far back was looked, where that was not as far as there are events
+    """
+
+    events: tuple[Event, ...]
+    more: int | None
+    since: datetime | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Outcome → how many of those that are shown."""
+        return dict(Counter(each.outcome for each in self.events).most_common())
+
+
+def read_log(connector_key: int, wanted: EventFilter, before_id: int | None = None, limit: int = PAGE) -> LogPage:
+    """A page of the log.
+
+    Raises: TooMuch when the filter would look through more than may be waited for.
+    """
+    since = None if wanted.is_found_soon else datetime.now(UTC) - LOOKED_BACK
+    looked_for = replace(wanted, since=since) if since else wanted
+    with event_log.bounded() as session:
+        rows = event_log.page_of_events(session, connector_key, looked_for, before_id=before_id, limit=limit + 1)
+    with event_log.bounded() as session:
+        labels = all_labels(session, connector_key)
+    more = rows[limit - 1].id if len(rows) > limit else None
+    return LogPage(events=tuple(described(row, labels) for row in rows[:limit]), more=more, since=since)
+
+
+def all_labels(session: Session, connector_key: int) -> dict[str, str]:
+    """Key of a field → its name in Pipedrive, of both entities."""
+    return {key: name for entity in Entity for key, name in labels_of(plan_for(session, connector_key, entity)).items()}
+
+
+def about(session: Session, connector_key: int, wanted: EventFilter, record: str) -> EventFilter:
+    """The filter, narrowed to the record that goes by an id or a claim, the first where several do."""
+    found = [each for each in search(session, connector_key, record) if wanted.entity in (None, each.entity)]
+    if not found:
+        text = record.strip()
+        is_number = text.isascii() and text.isdigit() and len(text) <= 18
+        return replace(wanted, pipedrive_id=int(text)) if is_number else replace(wanted, hull_id=text)
+    first = found[0]
+    entity = first.entity if len({each.entity for each in found}) == 1 else wanted.entity
+    merged = forebears(session, connector_key, first.pipedrive_id) if first.pipedrive_id is not None else []
+    mine = tuple(each for each in merged if entity in (None, each[0]))
+    return replace(wanted, entity=entity, pipedrive_id=first.pipedrive_id, hull_id=first.hull_id, forebears=mine)
+
+
+def export_csv(connector_key: int, wanted: EventFilter, before_id: int | None = None) -> Iterator[str]:
+    """Lines of CSV, newest first, that no spreadsheet takes for formulas."""
+    yield _line(COLUMNS)
+    for row in _stream(connector_key, wanted, before_id):
+        yield _line([_safe(value) for value in facts(row).values()])
+
+
+def export_json(connector_key: int, wanted: EventFilter, before_id: int | None = None) -> Iterator[str]:
+    """One JSON object a line, newest first."""
+    for row in _stream(connector_key, wanted, before_id):
+        known = facts(row)
+        whole = {
+            name: _parsed(value) if name in ("exchange", "before", "after") else value for name, value in known.items()
+        }
+        yield json.dumps(whole, ensure_ascii=False) + "\n"
+
+
+def facts(row: SyncEvent) -> dict[str, Any]:
+    """An event as it leaves the house: column → value, JSON as text."""
+    values = {name: getattr(row, name) for name in COLUMNS}
+    values["at"] = row.at.astimezone(UTC).isoformat()
+    for name in ("before", "after"):
+        body = values[name]
+        values[name] = bytes(body).decode("utf-8", "replace") if body is not None else None
+    return values
+
+
+def _stream(connector_key: int, wanted: EventFilter, before_id: int | None) -> Iterator[SyncEvent]:
+    """By a page and a transaction at a time: whoever reads slowly holds nothing up."""
+    left = EXPORTED
+    while left > 0:
+        with event_log.bounded(EXPORT_SLOWEST_MS) as session:
+            limit = min(_AT_ONCE, left)
+            rows = event_log.page_of_events(session, connector_key, wanted, before_id=before_id, limit=limit)
+        yield from rows
+        if len(rows) < limit:
+            return
+        left, before_id = left - len(rows), rows[-1].id
+
+
+def _line(cells: Any) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\r\n").writerow(cells)
+    return written.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(FORMULAS):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+def _parsed(value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

@@ -1,0 +1,203 @@
+"""The fields that are mapped: which attribute of Hull is which field of Pipedrive, and how a value of either reads in one language.
+
+Both sides are said in Hull's words (labels instead of option ids, the primary e-mail), so that they can be compared by eye.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from db.sync_event import SyncEvent
+from pipeline.domain.kinds import Direction
+from pipeline.errors import Rejected
+from pipeline.insight.events import values_of
+from pipeline.tasks.plans import Plan
+from pipeline.transform.field_sources import FieldSource, find_source
+from pipeline.transform.hull_reports import ABSENT as ABSENT  # noqa: PLC0414 - for those who ask
+from pipeline.transform.hull_reports import attribute_name, find_attribute
+from pipeline.transform.incoming import ID_ATTRIBUTE as ID_ATTRIBUTE  # noqa: PLC0414 - as above
+from pipeline.transform.record_shapes import ALIASES
+from pipeline.transform.values import Reader, reader_for
+
+_NAME_PARTS: Final = ("first_name", "last_name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedField:
+    """One attribute and one field, joined in one direction or in both.
+
+    name   what it is asked for by: the attribute, with the field's code where one attribute has two fields
+    label  the field's name in Pipedrive
+    code   as the settings name the field
+    key    of the field in a record, below `custom_fields` for a custom one
+    owner  who has the last word, of a field that goes out
+    heard  the attributes as which the field comes back to Hull
+    """
+
+    name: str
+    attribute: str
+    label: str
+    code: str
+    key: str
+    type: str
+    is_custom: bool = False
+    incoming: bool = False
+    outgoing: bool = False
+    owner: str | None = None
+    heard: tuple[str, ...] = ()
+    reader: Reader | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def arrow(self) -> str:
+        return "↔" if self.incoming and self.outgoing else "→" if self.outgoing else "←"
+
+    def in_pipedrive(self, record: Mapping[str, Any] | None) -> Any:
+        """What a record of Pipedrive says there, in Hull's words; None where it says nothing."""
+        custom = (record or {}).get("custom_fields")
+        holder = (custom if isinstance(custom, dict) else {}) if self.is_custom else (record or {})
+        return self.read(holder.get(self.key))
+
+    def in_report(self, report: Mapping[str, Any] | None) -> Any:
+        """What a report of Hull says there; None where it says nothing."""
+        found = find_attribute(report, self.attribute) if report else ABSENT
+        return None if found is ABSENT else found
+
+    def written(self, fields: Mapping[str, Any]) -> Any:
+        """What a write says there, in Hull's words; ABSENT where it leaves the field alone."""
+        custom = fields.get("custom_fields")
+        flat = {**fields, **custom} if isinstance(custom, dict) else fields
+        if self.key in flat:
+            return self.read(flat[self.key])
+        if self.key == "name" and any(part in flat for part in _NAME_PARTS):
+            return " ".join(str(flat[part]) for part in _NAME_PARTS if flat.get(part))
+        return ABSENT
+
+    def read(self, raw: Any) -> Any:
+        """A value of Pipedrive in Hull's words, or as it is where it cannot be read."""
+        if raw is None or self.reader is None:
+            return raw
+        try:
+            return self.reader(raw)
+        except Rejected:
+            return raw
+
+
+def mapped_fields(plan: Plan) -> tuple[MappedField, ...]:
+    """Every field that is mapped under a plan, in the order of the settings, the id first."""
+    found = {(ID_ATTRIBUTE, "id"): _id_field()}
+    for is_custom, (attribute, code, key, reader, _, _) in plan.incoming.columns:
+        source = find_source(code, plan.catalog)
+        kind = source.type if source else ""
+        found[attribute, key] = MappedField(
+            name=attribute,
+            attribute=attribute,
+            label=_label(plan, code, key),
+            code=code,
+            key=key,
+            type=kind,
+            is_custom=is_custom,
+            incoming=True,
+            reader=reader,
+        )
+    for row in plan.settings.outgoing(plan.catalog.entity):
+        source = find_source(row.service, plan.catalog)
+        if source is None:
+            continue
+        attribute = attribute_name(row.hull)
+        known = found.get((attribute, source.key)) or _outgoing(plan, attribute, source, row.form)
+        owner = plan.outgoing.owners.get(source.key, "hull")
+        found[attribute, source.key] = replace(known, outgoing=True, owner=owner)
+    return _named(_in_order(found.values(), plan))
+
+
+def find_field(fields: Iterable[MappedField], wanted: str) -> MappedField:
+    """The field of that name, attribute, code or label; one that is not mapped is looked for in what was, by its attribute."""
+    known = list(fields)
+    for matches in (
+        lambda each: each.name == wanted,
+        lambda each: each.attribute == attribute_name(wanted),
+        lambda each: wanted in (each.code, each.key),
+        lambda each: each.label.casefold() == wanted.casefold(),
+    ):
+        found = next(filter(matches, known), None)
+        if found is not None:
+            return found
+    return MappedField(name=wanted, attribute=attribute_name(wanted), label="", code=wanted, key=wanted, type="")
+
+
+def value_in(row: SyncEvent, field: MappedField) -> Any:
+    """What an event put there, in Hull's words; ABSENT when it did not touch the field."""
+    if not row.event.endswith(".success") or row.after is None:
+        return ABSENT
+    return said_in(row, field, row.after)
+
+
+def said_in(row: SyncEvent, field: MappedField, body: bytes | None) -> Any:
+    """The same of its `before` or its `after`, whatever became of it."""
+    values = values_of(body)
+    if row.event.startswith(Direction.OUTGOING):
+        is_ours = field.outgoing or not field.incoming
+        return field.written(values) if is_ours else ABSENT
+    return values.get(field.attribute, ABSENT)
+
+
+def labels_of(plan: Plan) -> dict[str, str]:
+    """Key of a field in a record → its name in Pipedrive."""
+    names = {code: definition.name for code, definition in plan.catalog.by_code.items()}
+    return {**{ALIASES[code]: name for code, name in names.items() if code in ALIASES}, **names}
+
+
+def _label(plan: Plan, code: str, key: str) -> str:
+    names = labels_of(plan)
+    return names.get(code) or names.get(key) or code
+
+
+def _outgoing(plan: Plan, attribute: str, source: FieldSource, form: str) -> MappedField:
+    return MappedField(
+        name=attribute,
+        attribute=attribute,
+        label=_label(plan, source.code, source.key),
+        code=source.code,
+        key=source.key,
+        type=source.type,
+        is_custom=source.is_custom,
+        reader=reader_for(source, form),
+    )
+
+
+def _id_field() -> MappedField:
+    return MappedField(
+        name=ID_ATTRIBUTE, attribute=ID_ATTRIBUTE, label="ID", code="id", key="id", type="int", incoming=True
+    )
+
+
+def _in_order(fields: Iterable[MappedField], plan: Plan) -> list[MappedField]:
+    """As the settings list them: what the record is read by stands apart, custom fields last."""
+    entity = plan.catalog.entity
+    rows = [attribute_name(row.hull) for row in (*plan.settings.incoming(entity), *plan.settings.outgoing(entity))]
+    places = {name: place for place, name in reversed(list(enumerate(rows)))}
+
+    def place(each: MappedField) -> int:
+        if each.attribute == ID_ATTRIBUTE:
+            return -1
+        parents = (places[name] for name in places if each.attribute.startswith(f"{name}_"))
+        return places[each.attribute] if each.attribute in places else min(parents, default=len(places))
+
+    return sorted(fields, key=place)
+
+
+def _named(fields: list[MappedField]) -> tuple[MappedField, ...]:
+    counts = [each.attribute for each in fields]
+    heard: dict[str, list[str]] = {}
+    for each in fields:
+        heard.setdefault(each.key, []).extend([each.attribute] if each.incoming else [])
+    return tuple(
+        replace(
+            each,
+            name=f"{each.attribute}~{each.code}" if counts.count(each.attribute) > 1 else each.attribute,
+            heard=tuple(heard[each.key]),
+        )
+        for each in fields
+    )

@@ -1,0 +1,52 @@
+"""Finds records by what a person has at hand: an id of either side, an e-mail, a domain, an external id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import happening
+from db.record_search import Found, find_by_claims, find_by_ids
+from pipeline.domain.kinds import Claim
+from pipeline.errors import Rejected
+from pipeline.transform.claims import CLAIMS, SYNC_KEY
+
+LONGEST: Final = 200
+SEARCHED: Final = "a Pipedrive id, a Hull id, an e-mail, a domain, an external id"
+"""What can be looked up; names cannot, for they have no index."""
+
+
+def search(session: Session, connector_key: int, asked: str) -> list[Found]:
+    """Records that go by this, each once."""
+    text = asked.strip()[:LONGEST]
+    if not text or "\0" in text:
+        return []
+    found = find_by_ids(session, connector_key, text)
+    found += find_by_claims(session, connector_key, list(_claims(text)))
+    first: dict[tuple[str, int | None, str | None], Found] = {}
+    for each in found:
+        whole = _with_hull_id(session, connector_key, each)
+        first.setdefault((whole.entity, whole.pipedrive_id, whole.hull_id), whole)
+    return list(first.values())
+
+
+def _claims(text: str) -> Iterator[tuple[str, str]]:
+    """What the text may claim, as claims are kept."""
+    yield SYNC_KEY, text
+    for claim in (Claim.EMAIL, Claim.DOMAIN, Claim.EXTERNAL_ID):
+        try:
+            value = CLAIMS[claim](text)
+        except Rejected:
+            continue
+        if value is not None:
+            yield claim.value, value
+
+
+def _with_hull_id(session: Session, connector_key: int, found: Found) -> Found:
+    if found.hull_id is not None or found.pipedrive_id is None:
+        return found
+    mapping = happening.joined(session, connector_key, found.entity, found.pipedrive_id, None)
+    return replace(found, hull_id=mapping.hull_id) if mapping else found

@@ -1,0 +1,72 @@
+"""Alerts: what is wrong now, what was, and whether whoever is to be told can be."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flask import Response
+from pydantic import BaseModel
+
+from db import audit
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.insight.alerts import open_alerts, past_alerts, told_where
+from pipeline.tasks.alerts import try_sinks
+from pipeline.web.api.door import Operations, answer
+from pipeline.web.api.shapes import Listed, Shape
+from pipeline.web.console.guard import who
+
+
+class AlertShape(Shape):
+    """One time that a rule held, of one connector or, without one, of the whole installation."""
+
+    id: int
+    connector: str | None
+    rule: str
+    title: str
+    advice: str
+    page: str
+    state: str
+    sentence: str
+    raised_at: datetime
+    resolved_at: datetime | None
+    told: list[str]
+    told_at: datetime | None
+    is_told: bool
+    last_error: str | None
+
+
+class AlertsAnswer(BaseModel):
+    alerts: list[AlertShape]
+
+
+class TriedAnswer(BaseModel):
+    """Who was told → `ok`, or what went wrong."""
+
+    sinks: dict[str, str]
+
+
+def add(operations: Operations) -> None:
+    operations.get("/alerts", list_open, AlertsAnswer)
+    operations.get("/alerts/past", list_past, AlertsAnswer)
+    operations.post("/alerts/test", try_telling, TriedAnswer, needs=Role.ADMIN)
+
+
+def list_open() -> Response:
+    """List open alerts, newest first."""
+    with transaction() as session:
+        return answer(AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in open_alerts(session)]))
+
+
+def list_past(query: Listed) -> Response:
+    """List resolved alerts, newest first."""
+    with transaction() as session:
+        found = past_alerts(session, before_id=query.before, limit=query.limit)
+    return answer(AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in found]))
+
+
+def try_telling() -> Response:
+    """Tell everybody who is told of alerts that this is a test."""
+    with transaction() as session:
+        audit.note(session, who().name, "alerts.test", ", ".join(told_where()))
+    return answer(TriedAnswer(sinks=try_sinks(who().name)))

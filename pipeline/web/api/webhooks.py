@@ -1,0 +1,99 @@
+"""Webhooks of a connector: how they stand, what came, and a check of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from flask import Response
+from pydantic import BaseModel, Field
+
+from db import audit, delivery
+from db.session import transaction
+from pipeline.insight.webhooks import listening
+from pipeline.tasks.control import request_webhook_check
+from pipeline.web.api.door import Nay, Operations, answer
+from pipeline.web.api.shapes import Done, Listed, OfConnector, Shape, find
+from pipeline.web.console.guard import who
+
+Source = Literal["pipedrive", "hull"]
+
+
+class SubscriptionShape(Shape):
+    """What Pipedrive was asked to tell, and how that stood when it was last looked at."""
+
+    entity: str
+    state: str
+    webhook_id: int | None
+    last_status: int | None
+    healed: int
+    checked_at: datetime
+    sound_at: datetime | None
+
+
+class WebhooksAnswer(BaseModel):
+    """`level` is `ok`, `warning` or `error`."""
+
+    level: str
+    sentence: str
+    last_at: datetime | None
+    subscriptions: list[SubscriptionShape]
+
+
+class DeliveryShape(Shape):
+    """One webhook or notification as received, without its body."""
+
+    id: int
+    source: str
+    state: str
+    reason: str | None
+    received_at: datetime
+    size_bytes: int
+
+
+class DeliveriesAnswer(BaseModel):
+    deliveries: list[DeliveryShape]
+
+
+class ListedOfSource(Listed):
+    source: Annotated[Source, Field(description="Who sent it.")] = "pipedrive"
+
+
+def add(operations: Operations) -> None:
+    operations.get("/connectors/<connector>/webhooks", show_webhooks, WebhooksAnswer)
+    operations.post("/connectors/<connector>/webhooks/check", check_webhooks, Done)
+    operations.get("/connectors/<connector>/deliveries", list_deliveries, DeliveriesAnswer)
+
+
+def show_webhooks(path: OfConnector) -> Response:
+    """Say whether Pipedrive tells us of every change."""
+    connector = find(path)
+    with transaction() as session:
+        found = listening(session, connector, "pipedrive")
+    subscriptions = [SubscriptionShape.model_validate(each) for each in found.subscriptions]
+    shown = WebhooksAnswer(
+        level=found.level, sentence=found.sentence, last_at=found.last_at, subscriptions=subscriptions
+    )
+    return answer(shown)
+
+
+def check_webhooks(path: OfConnector) -> Response:
+    """Have a worker look at the webhooks now, and make again what is not sound."""
+    connector = find(path)
+    with transaction() as session:
+        audit.note(session, who().name, "webhooks.check", connector.name, connector_key=connector.key)
+    if not request_webhook_check(connector.key):
+        message = "The broker does not answer, so nobody could be asked."
+        raise Nay(HTTPStatus.SERVICE_UNAVAILABLE, "broker_unreachable", message, "Try again when it does.")
+    return answer(Done(done="asked"))
+
+
+def list_deliveries(path: OfConnector, query: ListedOfSource) -> Response:
+    """List what was received, newest first."""
+    connector = find(path)
+    with transaction() as session:
+        found = delivery.latest_deliveries(
+            session, connector.key, query.source, before_id=query.before, limit=query.limit
+        )
+    return answer(DeliveriesAnswer(deliveries=[DeliveryShape.model_validate(each) for each in found]))

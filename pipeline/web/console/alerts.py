@@ -1,0 +1,54 @@
+"""`/alerts`: what is wrong now, what was, what each rule means, and whether telling works."""
+
+from __future__ import annotations
+
+from werkzeug.wrappers import Response
+
+from db import audit
+from db.session import transaction
+from pipeline.domain.alerts import RULES
+from pipeline.domain.roles import Role
+from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
+from pipeline.tasks.alerts import try_sinks
+from pipeline.web.console import guard
+from pipeline.web.console.frame import before_id, done, page
+from pipeline.web.console.guard import Pages
+
+ENTRIES = 50
+
+
+def add(pages: Pages) -> None:
+    pages.page("/alerts", show)
+    pages.action("/alerts/test", test, needs=Role.ADMIN)
+
+
+def show() -> Response:
+    before = before_id()
+    with transaction() as session:
+        now = open_alerts(session)
+        past = past_alerts(session, before_id=before, limit=ENTRIES + 1)
+    more = past[ENTRIES - 1].id if len(past) > ENTRIES else None
+    return page(
+        "alerts.html",
+        sentence=_sentence(now),
+        alerts=now,
+        past=past[:ENTRIES],
+        more=more,
+        rules=RULES,
+        sinks=told_where(),
+    )
+
+
+def test() -> Response:
+    """Telling may take seconds where somebody is away; whoever presses the button wants to know just that."""
+    by = guard.who().name
+    with transaction() as session:
+        audit.note(session, by, "alerts.test", ", ".join(told_where()))
+    tried = try_sinks(by)
+    return done("/alerts", "Tried: " + "; ".join(f"{sink}: {answer}" for sink, answer in tried.items()) + ".")
+
+
+def _sentence(now: list[Told]) -> str:
+    if not now:
+        return "Nothing is wrong that anybody would have to be told of."
+    return f"{len(now)} alert{'s are' if len(now) > 1 else ' is'} open: {now[0].about}{', …' if len(now) > 1 else ''}."

@@ -1,0 +1,151 @@
+"""Flower's own pages at `/flower/`, behind the door of the console.
+
+Flower listens to this machine alone and has a login of its own, which this process knows. Whoever is logged in here sees its
+pages; its controls are for operators, and every use of them stands in the audit log. What may be asked for is listed below:
+anything else, like handing a task of one's own making to the workers, is not passed on for anybody.
+docs/decisions/0017-flower-behind-our-door.md says why.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote
+
+from flask import g, request
+from flask import redirect as go_to
+from werkzeug.wrappers import Response
+
+from db import audit
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.settings import settings
+from pipeline.web.console import guard
+from pipeline.web.console.frame import page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.upstream import Answer, Upstream, UpstreamAway
+
+PREFIX: Final = "/flower/"
+NAME: Final = r"(?!\.{1,2}\Z)[^/?#\\%\x00-\x20\x7f]{1,300}"
+"""A node, a task's name or a task's id: one part of a path, never a way up."""
+MAY_LOOK: Final = re.compile(
+    rf"(workers|worker/{NAME}|tasks|tasks/datatable|task/{NAME}|broker|"
+    rf"api/(workers|tasks|task/types|queues/length|task/info/{NAME})|"
+    r"static/(favicon\.ico|(css|js)/[\w.-]{1,100}))?"
+)
+MAY_CONTROL: Final = re.compile(
+    rf"api/(worker/shutdown/{NAME}|worker/pool/(restart|grow|shrink|autoscale)/{NAME}|"
+    rf"worker/queue/(add|cancel)-consumer/{NAME}|task/(revoke|timeout|rate-limit)/{NAME})"
+)
+ASKED_BY_POST: Final = "tasks/datatable"
+PASSED_ON: Final = ("Accept", "Content-Type", "X-Requested-With", "If-None-Match", "If-Modified-Since")
+"""Of a request. Neither our cookie nor where it came from: Flower has no business with either."""
+PASSED_BACK: Final = ("Content-Type", "ETag", "Last-Modified")
+"""Of an answer. Flower sets no cookie that its pages need."""
+LONGEST_QUERY: Final = 8_192
+STATIC_S: Final = 3_600
+INLINE_SCRIPTS: Final = tuple(f"\nvar autorefresh = {switch};\n" for switch in (0, 1))
+"""The one script that stands in Flower's pages themselves; a page that holds another one does not run it."""
+
+_flower = Upstream()
+
+
+def add(pages: Pages) -> None:
+    pages.page("/flower", go_in)
+    pages.page("/flower/", show_first)
+    pages.passage("/flower/<path:wanted>", show, needs_to_post=role_to_post)
+
+
+def go_in() -> Response:
+    return go_to(PREFIX, HTTPStatus.SEE_OTHER)
+
+
+def role_to_post(wanted: str) -> Role:
+    """Its list of tasks asks by POST, and changes nothing."""
+    return Role.VIEWER if wanted == ASKED_BY_POST else Role.OPERATOR
+
+
+def show_first() -> Response:
+    return show("")
+
+
+def show(wanted: str) -> Response:
+    """What Flower answers, cleaned; or a page of ours that says how to get it to answer."""
+    is_control = request.method == "POST" and wanted != ASKED_BY_POST
+    if not (MAY_CONTROL if is_control else MAY_LOOK).fullmatch(wanted) or len(request.query_string) > LONGEST_QUERY:
+        raise guard.missing(
+            "This part of Flower is not passed on.",
+            "Tasks are sent and replayed from Failures; everything else is in Flower's menu.",
+        )
+    if is_control:
+        _note_control(wanted)
+    try:
+        answer = _flower.ask(
+            f"{_origin()}{PREFIX}{quote(wanted, safe='/@:+,')}",
+            method=request.method,
+            query=request.query_string.decode("ascii", "ignore"),
+            headers=_headers(),
+            body=request.get_data() if request.method == "POST" else None,
+        )
+    except UpstreamAway as away:
+        return _explain(str(away))
+    return _passed_back(answer, wanted)
+
+
+def _origin() -> str:
+    """Fixed by whoever runs this; nothing in a request changes it."""
+    chosen = settings()
+    return chosen.flower_url or f"http://127.0.0.1:{chosen.flower_port}"
+
+
+def _headers() -> dict[str, str]:
+    passed = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
+    login = settings().flower_basic_auth
+    if login:
+        passed["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    return passed
+
+
+def _passed_back(answer: Answer, wanted: str) -> Response:
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        return _explain("Flower does not accept our login: FLOWER_BASIC_AUTH must be the same for both.")
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or 300 <= answer.status < 304:
+        return _explain(f"Flower answered with {answer.status}.")
+    if answer.status == HTTPStatus.NOT_FOUND and wanted in ("", "workers"):
+        return _explain("What answers there is not a Flower with --url-prefix=flower.")
+    passed = Response(answer.body, status=answer.status)
+    passed.headers.remove("Content-Type")
+    passed.headers.update({name: answer.headers[name] for name in PASSED_BACK if name in answer.headers})
+    g.own_headers = {"Content-Security-Policy": _policy()}
+    if wanted.startswith("static/"):
+        g.own_headers["Cache-Control"] = f"private, max-age={STATIC_S}"
+    return passed
+
+
+def _policy() -> str:
+    """Only Flower's own files run, and they reach Flower alone: not the console, though its address is the same."""
+    below = " ".join(sorted(f"{host}{PREFIX}" for host in guard.own_hosts()))
+    static = " ".join(sorted(f"{host}{PREFIX}static/" for host in guard.own_hosts()))
+    known = " ".join(f"'sha256-{_digest(script)}'" for script in INLINE_SCRIPTS)
+    return (
+        f"default-src 'none'; script-src {static} {known}; style-src {static} 'unsafe-inline'; "
+        f"img-src {static} data:; font-src {static}; connect-src {below}; form-action 'none'; base-uri 'none'; "
+        "frame-ancestors 'none'; object-src 'none'"
+    )
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _note_control(wanted: str) -> None:
+    """Before it is done: what was meant is known even when no answer comes back."""
+    with transaction() as session:
+        audit.note(session, guard.who().name, "flower.control", wanted)
+
+
+def _explain(why: str) -> Response:
+    return page("flower.html", status=HTTPStatus.BAD_GATEWAY, why=why, where=_origin(), port=settings().flower_port)

@@ -1,0 +1,193 @@
+"""`/c/<name>/logs`: every sync event, newest first and live, by a filter that stands in the address; a page for each; export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from itertools import chain
+from typing import Final
+from urllib.parse import urlencode
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from db import audit, event_log
+from db.connector import Connector
+from db.event_log import EventFilter
+from db.session import transaction
+from pipeline.domain.kinds import Direction, Entity, Outcome
+from pipeline.domain.reasons import REASONS
+from pipeline.insight import log
+from pipeline.insight.events import described
+from pipeline.insight.log import LogPage, TooMuch
+from pipeline.insight.moments import read_moment
+from pipeline.web.console import guard
+from pipeline.web.console.frame import page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.shared import Shared
+
+TAB: Final = ("logs", "Logs")
+NAMES: Final = ("direction", "entity", "outcome", "reason", "cause", "record", "run", "batch", "since", "until")
+CAUSES: Final = ("webhook", "fetch", "notification", "read_back", "backfill", "replay", "export", "linked_user")
+SAVED: Final[tuple[tuple[str, dict[str, str]], ...]] = (
+    ("Failures of a day", {"outcome": "error", "since": "24h"}),
+    ("Skips", {"outcome": "skip"}),
+    ("Outgoing", {"direction": "outgoing"}),
+    ("By webhook", {"cause": "webhook", "since": "24h"}),
+    ("Everything", {}),
+)
+"""Filters that are asked for most, as links."""
+TOO_MUCH: Final = "This filter would look through too many events. Narrow it by a time range, a record or a run."
+
+Given = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What all viewers of one address share: the filter as it was written, so that `2h` goes with the time."""
+
+    connector_key: int
+    given: Given
+    before_id: int | None
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/logs", show)
+    pages.page("/c/<name>/logs/<int:event_id>", show_event)
+    pages.page("/c/<name>/logs.csv", export_csv)
+    pages.page("/c/<name>/logs.jsonl", export_json)
+
+
+def show(connector: Connector) -> Response:
+    """One question for all who look at the same address."""
+    asked = Asked(connector_key=connector.key, given=_given(), before_id=request.args.get("before", type=int))
+    mistake, found, status = "", None, HTTPStatus.OK
+    try:
+        found = _pages(asked)
+    except ValueError as wrong:
+        mistake, status = str(wrong), HTTPStatus.BAD_REQUEST
+    except TooMuch:
+        mistake, status = TOO_MUCH, HTTPStatus.BAD_REQUEST
+    return page(
+        "logs.html",
+        connector=connector,
+        tab=TAB[0],
+        status=status,
+        found=found,
+        mistake=mistake,
+        chosen=dict(asked.given),
+        saved=[(words, f"?{urlencode(each)}" if each else "?") for words, each in SAVED],
+        exports=urlencode([*asked.given, *([("before", str(asked.before_id))] if asked.before_id else [])]),
+        is_live=asked.before_id is None and found is not None,
+        choices={
+            "direction": list(Direction),
+            "entity": list(Entity),
+            "outcome": list(Outcome),
+            "cause": CAUSES,
+            "reason": sorted(REASONS),
+        },
+    )
+
+
+def show_event(connector: Connector, event_id: int) -> Response:
+    """Everything that is known of one event, and what else its batch did to the record."""
+    with transaction() as session:
+        row = event_log.find_event(session, connector.key, event_id)
+        if row is None:
+            raise guard.missing(f"There is no event {event_id} of {connector.name}.", "Events are kept for 90 days.")
+        labels = log.all_labels(session, connector.key)
+        beside = [described(each, labels) for each in event_log.neighbours(session, row)]
+    return page(
+        "event.html", connector=connector, tab=TAB[0], event=described(row, labels), beside=beside, facts=log.facts(row)
+    )
+
+
+def export_csv(connector: Connector) -> Response:
+    return _export(connector, log.export_csv, "text/csv; charset=utf-8", "csv")
+
+
+def export_json(connector: Connector) -> Response:
+    return _export(connector, log.export_json, "application/x-ndjson; charset=utf-8", "jsonl")
+
+
+def _export(
+    connector: Connector, export: Callable[[int, EventFilter, int | None], Iterator[str]], kind: str, ending: str
+) -> Response:
+    """Streamed, page by page; whatever is wrong with the filter is said before the first line goes."""
+    try:
+        wanted = filter_of(connector.key, dict(_given()))
+        lines = export(connector.key, wanted, request.args.get("before", type=int))
+        first = next(lines, "")
+        second = next(lines, "")
+    except ValueError as wrong:
+        raise guard.Refused(HTTPStatus.BAD_REQUEST, str(wrong)) from None
+    except TooMuch:
+        raise guard.Refused(HTTPStatus.BAD_REQUEST, TOO_MUCH) from None
+    with transaction() as session:
+        names = ", ".join(name for name, _ in _given()) or "everything"
+        audit.note(session, guard.who().name, "logs.export", f"{ending}: {names}", connector_key=connector.key)
+    name = f"{connector.id}-events-{datetime.now(UTC):%Y%m%dT%H%M%S}.{ending}"
+    answer = Response(_until_too_much(chain((first, second), lines)), content_type=kind)
+    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return answer
+
+
+def _until_too_much(lines: Iterator[str]) -> Iterator[bytes]:
+    """The head has gone out by then: an export that takes too long ends early, and the last line tells where it stood."""
+    try:
+        for line in lines:
+            yield line.encode("utf-8", "backslashreplace")
+    except TooMuch:
+        return
+
+
+def _given() -> Given:
+    return tuple((name, value) for name in NAMES if (value := request.args.get(name, "").strip()[:300]))
+
+
+def _read(asked: Asked) -> LogPage:
+    return log.read_log(asked.connector_key, filter_of(asked.connector_key, dict(asked.given)), asked.before_id)
+
+
+_pages = Shared(_read)
+
+
+def filter_of(connector_key: int, given: Mapping[str, str]) -> EventFilter:
+    """The filter that an address means.
+
+    Raises: ValueError, a sentence that names what cannot be read.
+    """
+    now = datetime.now(UTC)
+    wanted = EventFilter(
+        direction=_one_of("direction", given, list(Direction)),
+        entity=_one_of("entity", given, list(Entity)),
+        outcome=_one_of("outcome", given, list(Outcome)),
+        reason=given.get("reason"),
+        cause=given.get("cause"),
+        run_id=_number("run", given),
+        batch_id=_number("batch", given),
+        since=read_moment(given["since"], now) if "since" in given else None,
+        until=read_moment(given["until"], now) if "until" in given else None,
+    )
+    if "record" not in given:
+        return wanted
+    with event_log.bounded() as session:
+        return log.about(session, connector_key, wanted, given["record"])
+
+
+def _one_of(name: str, given: Mapping[str, str], choices: list[str]) -> str | None:
+    value = given.get(name)
+    if value is not None and value not in choices:
+        raise ValueError(f"There is no {name} {value[:40]!r}; choose one of {', '.join(choices)}.")
+    return value
+
+
+def _number(name: str, given: Mapping[str, str]) -> int | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise ValueError(f"A {name} is named by its number, not by {value[:40]!r}.")
+    return int(value)

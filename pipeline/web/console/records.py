@@ -1,0 +1,141 @@
+"""One record on one page: both sides, what joins them, what happened; and the story of each of its fields."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from urllib.parse import quote
+
+from flask import redirect, request
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response
+
+from db.connector import Connector
+from db.record_events import Whose
+from db.record_search import Found
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.insight import record as records
+from pipeline.insight import search, standing
+from pipeline.insight.explain import explain_field
+from pipeline.insight.mapped import find_field, mapped_fields
+from pipeline.insight.moments import read_moment
+from pipeline.tasks.plans import plan_for
+from pipeline.web.console import guard
+from pipeline.web.console.frame import page
+from pipeline.web.console.guard import Pages
+
+ENTITY = "<any(person,organization):entity>"
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/records", find)
+    for rule, last in (("", show), ("/explain", explain)):
+        pages.page(f"/c/<name>/records/{ENTITY}/<int:pipedrive_id>{rule}", last)
+    pages.page(f"/c/<name>/records/{ENTITY}/hull/<hull_id>", show_of_hull)
+    pages.page(f"/c/<name>/records/{ENTITY}/hull/<hull_id>/explain", explain_of_hull)
+
+
+def find(connector: Connector) -> Response:
+    """Search; one hit leads to its page."""
+    asked = request.args.get("q", "").strip()
+    found: list[Found] = []
+    if asked:
+        with transaction() as session:
+            found = search.search(session, connector.key, asked)
+    if len(found) == 1:
+        only = found[0]
+        return redirect(path_of(connector, only.entity, only.pipedrive_id, only.hull_id), HTTPStatus.SEE_OTHER)
+    return page("records.html", connector=connector, found=found, search_text=asked, searched=search.SEARCHED)
+
+
+def show(connector: Connector, entity: str, pipedrive_id: int) -> Response:
+    with transaction() as session:
+        return _show(session, connector, _whose(session, connector, entity, pipedrive_id=pipedrive_id))
+
+
+def show_of_hull(connector: Connector, entity: str, hull_id: str) -> Response:
+    """A User or Account that was never joined; one that is has its page under its Pipedrive id."""
+    with transaction() as session:
+        whose = _whose(session, connector, entity, hull_id=hull_id)
+        if whose.pipedrive_id is not None:
+            return redirect(path_of(connector, entity, whose.pipedrive_id, None), HTTPStatus.SEE_OTHER)
+        return _show(session, connector, whose)
+
+
+def explain(connector: Connector, entity: str, pipedrive_id: int) -> Response:
+    with transaction() as session:
+        return _explain(session, connector, _whose(session, connector, entity, pipedrive_id=pipedrive_id))
+
+
+def explain_of_hull(connector: Connector, entity: str, hull_id: str) -> Response:
+    with transaction() as session:
+        return _explain(session, connector, _whose(session, connector, entity, hull_id=hull_id))
+
+
+def path_of(connector: Connector, entity: str, pipedrive_id: int | None, hull_id: str | None) -> str:
+    """The address of a record."""
+    base = f"/c/{quote(connector.name, safe='')}/records/{entity}"
+    return f"{base}/{pipedrive_id}" if pipedrive_id is not None else f"{base}/hull/{quote(hull_id or '', safe='')}"
+
+
+def _whose(
+    session: Session, connector: Connector, entity: str, *, pipedrive_id: int | None = None, hull_id: str | None = None
+) -> Whose:
+    is_possible = (pipedrive_id or 0) < 2**63 and "\0" not in (hull_id or "")
+    kind = Entity(entity)
+    found = (
+        records.find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
+        if is_possible
+        else None
+    )
+    if found is None:
+        what = f"{kind.value.capitalize()} {pipedrive_id}" if hull_id is None else f"{kind.hull.capitalize()} {hull_id}"
+        raise guard.missing(
+            f"Nothing is known here of {what}.",
+            "It comes with the next fetch if Pipedrive shows it, or search for it above.",
+        )
+    return found
+
+
+def _show(session: Session, connector: Connector, whose: Whose) -> Response:
+    record = records.read_record(session, whose)
+    events, more = records.history(session, whose, before_id=request.args.get("before", type=int))
+    return page(
+        "record.html",
+        connector=connector,
+        record=record,
+        whose=whose,
+        entity=Entity(whose.entity),
+        path=path_of(connector, whose.entity, whose.pipedrive_id, whose.hull_id),
+        sentence=standing.sentence_of(record),
+        mood=standing.mood_of(record),
+        events=events,
+        more=more,
+        is_first="before" not in request.args,
+    )
+
+
+def _explain(session: Session, connector: Connector, whose: Whose) -> Response:
+    """The story of one field, as it is or as it was."""
+    fields = mapped_fields(plan_for(session, connector.key, Entity(whose.entity)))
+    asked_at, wanted = request.args.get("at", "").strip(), request.args.get("field", "").strip()[:300]
+    mistake, at = "", None
+    try:
+        at = read_moment(asked_at, datetime.now(UTC)) if asked_at else None
+    except ValueError as wrong:
+        mistake = f"{str(wrong).capitalize()}."
+    field = find_field(fields, wanted) if wanted else fields[0]
+    told = explain_field(session, whose, field, records.read_sides(session, whose), at)
+    return page(
+        "explain.html",
+        connector=connector,
+        status=HTTPStatus.BAD_REQUEST if mistake else HTTPStatus.OK,
+        told=told,
+        whose=whose,
+        entity=Entity(whose.entity),
+        fields=fields,
+        asked_at=asked_at,
+        mistake=mistake,
+        path=path_of(connector, whose.entity, whose.pipedrive_id, whose.hull_id),
+    )

@@ -1,0 +1,84 @@
+"""A connector's Webhooks: are we told of every change? And one delivery whole, for operators: its body holds values."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from db import audit, delivery
+from db.connector import Connector
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.insight.webhooks import HOURS, MOST, SOURCES, Listening, listening, open_delivery
+from pipeline.tasks.control import request_webhook_check
+from pipeline.web.console import guard
+from pipeline.web.console.frame import before_id, done, page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.shared import Shared
+
+TAB = ("webhooks", "Webhooks")
+ENTRIES = 50
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/webhooks", show)
+    pages.action("/c/<name>/webhooks/check", check)
+    pages.page("/c/<name>/deliveries/<int:delivery_id>", show_delivery, needs=Role.OPERATOR)
+
+
+def show(connector: Connector) -> Response:
+    source = request.args.get("source", "")
+    source = source if source in SOURCES else SOURCES[0]
+    before = before_id()
+    with transaction() as session:
+        found = delivery.latest_deliveries(session, connector.key, source, before_id=before, limit=ENTRIES + 1)
+    more = found[ENTRIES - 1].id if len(found) > ENTRIES else None
+    return page(
+        "webhooks.html",
+        connector=connector,
+        tab="webhooks",
+        listening=_standing((connector.name, source)),
+        source=source,
+        deliveries=found[:ENTRIES],
+        more=more,
+        before=before,
+        hours=HOURS,
+        most=MOST,
+        where=_address(connector),
+    )
+
+
+def check(connector: Connector) -> Response:
+    """Handed to a worker: Pipedrive may take its time, and a page must not."""
+    with transaction() as session:
+        audit.note(session, guard.who().name, "webhooks.check", connector.name, connector_key=connector.key)
+    _standing.forget()
+    if request_webhook_check(connector.key):
+        return done(
+            _address(connector), "The webhooks are being looked at; this page shows in a moment how they stand."
+        )
+    return done(_address(connector), "The broker does not answer, so nobody could be asked; see Workers.")
+
+
+def show_delivery(connector: Connector, delivery_id: int) -> Response:
+    with transaction() as session:
+        opened = open_delivery(session, connector.key, delivery_id)
+    if opened is None:
+        raise guard.missing("There is no such delivery.", "Deliveries are kept for 30 days.")
+    return page("delivery.html", connector=connector, tab="webhooks", opened=opened, delivery=opened.delivery)
+
+
+def _address(connector: Connector) -> str:
+    return f"/c/{quote(connector.name, safe='')}/webhooks"
+
+
+def _read(asked: tuple[str, str]) -> Listening:
+    name, source = asked
+    connector = guard.find_connector(name)
+    with transaction() as session:
+        return listening(session, connector, source)
+
+
+_standing = Shared(_read, fresh_s=2.0)

@@ -1,0 +1,90 @@
+"""Flower as people see it: through the console's door, running under its content policy, with controls for operators alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.house import PASSWORD, House
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+def come_in(page: Page, house: House, role: str, tmp_path: Path) -> None:
+    """Somebody of this role, made by the command line."""
+    name = f"flower-{role}"
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    if name not in {each["name"] for each in house.command("operators", "list")}:
+        house.command("operators", "add", name, "--role", role, "--password-file", str(file))
+    page.goto("/login")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/")
+
+
+def test_a_viewer_sees_workers_and_tasks(page: Page, house: House, tmp_path: Path) -> None:
+    come_in(page, house, "viewer", tmp_path)
+    page.goto("/workers")
+    page.get_by_role("link", name="Flower", exact=True).click()
+
+    expect(page.get_by_text("Cluster overview")).to_be_visible()
+    expect(page.get_by_role("link", name="worker@")).to_be_visible()  # its table asks by itself, every few seconds
+    page.get_by_role("link", name="Tasks", exact=True).click()
+    expect(page.get_by_role("link", name="control.sweep").first).to_be_visible()
+    page.get_by_role("link", name="control.sweep").first.click()
+    page.go_back()
+    page.get_by_role("link", name="Broker").click()
+    expect(page.get_by_text("control").first).to_be_visible()
+
+
+def press_grow(page: Page) -> None:
+    """Ask for one more process of the pool, by Flower's own button."""
+    page.goto("/flower/workers")
+    page.get_by_role("link", name="bulk@").click()
+    page.locator("#worker-pool-grow").click()
+
+
+def test_a_viewer_changes_no_worker_and_reads_why(page: Page, house: House, tmp_path: Path) -> None:
+    come_in(page, house, "viewer", tmp_path)
+    press_grow(page)
+
+    expect(page.get_by_text("This needs the role operator; you are viewer.")).to_be_visible()
+
+
+def test_an_operator_does(page: Page, house: House, tmp_path: Path) -> None:
+    come_in(page, house, "operator", tmp_path)
+    press_grow(page)
+
+    expect(page.get_by_text("Growing")).to_be_visible()
+
+
+@pytest.fixture
+def watched(browser: Browser, house: House) -> Iterator[Page]:
+    """A window in which the browser may complain: that is what is looked for."""
+    context = browser.new_context(base_url=house.url)
+    yield context.new_page()
+    context.close()
+
+
+def test_a_script_that_is_not_flowers_does_not_run(watched: Page, house: House, tmp_path: Path) -> None:
+    page = watched
+    come_in(page, house, "viewer", tmp_path)
+    page.goto("/flower/")
+    policy_broken: list[str] = []
+    page.on("console", lambda line: policy_broken.append(line.text))
+    ran = page.evaluate(
+        """async () => {
+            const script = document.createElement('script'); script.textContent = 'window.ran = true'
+            document.body.append(script)
+            const reached = await fetch('/account').then(() => true, () => false)
+            return [window.ran === true, reached]
+        }"""
+    )
+
+    assert ran == [False, False]
+    assert len(policy_broken) >= 2

@@ -1,0 +1,408 @@
+"""Alerts: raised once, told once, told again when nobody heard, resolved and told of that; the page and its test button."""
+
+from __future__ import annotations
+
+import json
+import smtplib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import requests
+from structlog.testing import capture_logs
+
+from pipeline import operators, wiring
+from pipeline import settings as settings_room
+from pipeline.domain.alerts import RULES
+from pipeline.settings import settings
+from tests.integration.console.conftest import Visitor
+from tests.world import World
+from tests.wsgi_adapter import session_for
+
+HOOK = "https://hooks.test/services/canary-hook"
+
+
+@dataclass
+class Hook:
+    """Somebody's chat."""
+
+    status: int = 200
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        self.told.append(json.loads(environ["wsgi.input"].read()))
+        start_response(f"{self.status} -", [("Location", "https://evil.test/")])
+        return [b"ok"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered() -> None:
+    """What pages share for a moment is forgotten between two tests."""
+    from pipeline.web.console import home  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    home._rows.forget()
+    home._open_alerts.forget()
+
+
+@pytest.fixture
+def hook(world: World) -> Iterator[Hook]:
+    hook = Hook()
+    settings_room.use(replace(settings(), alert_webhook_url=HOOK, public_url="http://pipeline.test"))
+    wiring.use_http(lambda: session_for({"https://hooks.test": hook}))
+    return hook
+
+
+def watch(world: World) -> None:
+    world.room("alerts").watch()
+
+
+def pause(world: World, reason: str = "unauthorized") -> None:
+    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = :reason", reason=reason)
+
+
+def resume(world: World) -> None:
+    """The connector works again, and has for a while."""
+    world.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
+    world.change_rows("UPDATE alerts SET seen_at = seen_at - interval '5 minutes'")
+
+
+def events(hook: Hook) -> list[tuple[str, str]]:
+    return [(each["event"], each["rule"]) for each in hook.told]
+
+
+def test_a_change_of_state_is_told_once_each_way(world: World, hook: Hook) -> None:
+    pause(world)
+    watch(world)
+    watch(world)
+    assert events(hook) == [("alert.raised", "auth_lost")]
+
+    resume(world)
+    watch(world)
+    watch(world)
+
+    assert events(hook) == [("alert.raised", "auth_lost"), ("alert.resolved", "auth_lost")]
+    assert world.rows("SELECT state, settled FROM alerts") == [("resolved", "resolved")]
+
+
+def test_what_is_told_leads_to_the_page_and_says_what_to_do(world: World, hook: Hook) -> None:
+    pause(world)
+    watch(world)
+
+    (told,) = hook.told
+    assert told["url"] == "http://pipeline.test/c/acme/credentials"
+    assert (told["connector"], told["sentence"]) == ("acme", "Paused by itself: unauthorized.")
+    assert told["text"].startswith("acme: Access lost\nPaused by itself: unauthorized.")
+    assert RULES["auth_lost"].advice in told["text"]
+
+
+def test_the_log_is_told_too_and_holds_no_address(world: World, hook: Hook) -> None:
+    pause(world)
+    hook.status = 500
+    with capture_logs() as lines:
+        watch(world)
+
+    assert [line["event"] for line in lines if line["event"] == "alert.raised"] == ["alert.raised"]
+    assert "canary-hook" not in str(lines)
+
+
+def test_nobody_heard_so_it_is_told_again_and_not_every_minute(world: World, hook: Hook) -> None:
+    hook.status = 503
+    pause(world)
+    watch(world)
+    watch(world)
+    assert len(hook.told) == 1
+    assert world.rows("SELECT told ? 'webhook', settled, last_error FROM alerts") == [
+        (False, None, "webhook: status 503")
+    ]
+
+    hook.status = 200
+    world.change_rows("UPDATE alerts SET next_try_at = now()")
+    with capture_logs() as lines:
+        watch(world)
+
+    assert len(hook.told) == 2
+    assert [line for line in lines if line["event"] == "alert.raised"] == []  # the log had been told
+    assert world.rows("SELECT told, settled, last_error FROM alerts") == [
+        ({"log": "open", "webhook": "open"}, "open", None)
+    ]
+
+
+def test_whoever_is_killed_while_telling_has_it_told_again(
+    world: World, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As SIGKILL would."""
+
+    def die(*_arguments: Any, **_options: Any) -> None:
+        raise Killed
+
+    pause(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.room("alerts").alerts, "note_told", die)
+        with pytest.raises(Killed):
+            watch(world)
+    watch(world)
+    assert len(hook.told) == 1
+
+    world.change_rows("UPDATE alerts SET next_try_at = now()")
+    watch(world)
+
+    assert events(hook) == [("alert.raised", "auth_lost")] * 2
+
+
+def test_what_was_over_before_anybody_heard_is_told_in_one(world: World, hook: Hook) -> None:
+    hook.status = 500
+    pause(world)
+    watch(world)
+    resume(world)
+    hook.status = 200
+    hook.told.clear()
+    watch(world)
+
+    assert events(hook) == [("alert.resolved", "auth_lost")]
+    assert ", until " in hook.told[0]["text"]
+
+
+def test_after_a_day_nobody_tries_any_more(world: World, hook: Hook) -> None:
+    hook.status = 500
+    pause(world)
+    watch(world)
+    world.change_rows("UPDATE alerts SET next_try_at = now(), raised_at = now() - interval '25 hours'")
+    watch(world)
+
+    assert world.rows("SELECT settled, last_error FROM alerts") == [("open", "webhook: status 500")]
+
+
+def test_nobody_is_followed_elsewhere(world: World, hook: Hook) -> None:
+    hook.status = 302
+    pause(world)
+    watch(world)
+
+    assert world.rows("SELECT last_error FROM alerts") == [("webhook: status 302",)]
+
+
+def test_what_comes_and_goes_is_one_alert(world: World, hook: Hook) -> None:
+    pause(world)
+    watch(world)
+    world.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")
+    watch(world)
+    pause(world)
+    watch(world)
+
+    assert events(hook) == [("alert.raised", "auth_lost")]
+
+
+def test_a_pause_leaves_open_what_cannot_be_judged_meanwhile(world: World, hook: Hook) -> None:
+    world.change_rows(
+        "INSERT INTO alerts (connector_key, rule, sentence, seen_at)"
+        " VALUES (:key, 'failures', '30 failures', now() - interval '1 hour')",
+        key=world.connector_key,
+    )
+    pause(world)
+    watch(world)
+
+    assert sorted(world.rows("SELECT rule, state FROM alerts")) == [("auth_lost", "open"), ("failures", "open")]
+
+
+def test_only_one_judges_at_a_time(world: World, hook: Hook) -> None:
+    from db.alert import only_one_judges  # noqa: PLC0415 - beside what it proves
+    from db.session import transaction  # noqa: PLC0415
+
+    pause(world)
+    with transaction() as session:
+        assert only_one_judges(session)
+        watch(world)
+
+    assert world.rows("SELECT id FROM alerts") == []
+
+
+def test_work_that_nobody_takes_is_of_no_connector(world: World, hook: Hook) -> None:
+    from pipeline.domain.kinds import Entity  # noqa: PLC0415 - beside what it proves
+
+    world.start(Entity.PERSON)
+    world.change_rows("UPDATE batches SET state = 'ready', due_at = now() - interval '10 minutes'")
+    watch(world)
+
+    assert world.rows("SELECT connector_key, rule, sentence FROM alerts") == [
+        (None, "work_overdue", "The oldest due work has waited for 10 min.")
+    ]
+    assert hook.told[0]["url"] == "http://pipeline.test/workers"
+
+
+def test_many_failures_are_told_as_a_number(world: World, hook: Hook) -> None:
+    settings_room.use(replace(settings(), alert_failures_per_hour=2))
+    for position in range(2):
+        world.change_rows(
+            "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint)"
+            " VALUES (:key, 'record', :subject, 'incoming', 'person', 'load', 'too_long', 'canary value', 'f')",
+            key=world.connector_key,
+            subject=f"incoming:person:{position}",
+        )
+    watch(world)
+
+    assert world.rows("SELECT rule, sentence FROM alerts") == [("failures", "2 failures within the last hour.")]
+    assert "canary value" not in json.dumps(hook.told)
+
+
+def test_each_hour_is_counted_once_and_without_full_fetches(world: World) -> None:
+    from pipeline.domain.kinds import Entity  # noqa: PLC0415 - beside what it proves
+
+    run_id = world.start(Entity.PERSON)
+    world.change_rows("UPDATE connectors SET created_at = date_trunc('hour', now()) - interval '2 hours'")
+    for run in (None, None, run_id):
+        world.change_rows(
+            "INSERT INTO sync_events (connector_key, event, entity, cause, run_id, at)"
+            " VALUES (:key, 'incoming.user.success', 'person', 'x', :run, date_trunc('hour', now()) - interval '30 min')",
+            key=world.connector_key,
+            run=run,
+        )
+    for _ in range(4):
+        watch(world)
+
+    assert [row.events for row in world.rows("SELECT events FROM hourly_counts ORDER BY hour DESC")] == [2, 0]
+
+
+def test_an_hour_that_brings_nothing_is_told(world: World, hook: Hook) -> None:
+    world.change_rows("UPDATE connectors SET created_at = now() - interval '30 days'")
+    world.change_rows(
+        "INSERT INTO hourly_counts (connector_key, hour, events)"
+        " SELECT :key, date_trunc('hour', now()) - interval '1 hour' - make_interval(hours => h),"
+        "        CASE WHEN h = 0 THEN 0 ELSE 200 END FROM generate_series(0, 335) h",
+        key=world.connector_key,
+    )
+    watch(world)
+
+    volumes = [row for row in world.rows("SELECT rule, sentence FROM alerts") if row.rule == "volume_unusual"]
+    weekday = world.rows("SELECT extract(isodow FROM date_trunc('hour', now()) - interval '1 hour') AS d")[0].d
+    if weekday <= 5:
+        assert [row.sentence for row in volumes] == [
+            "0 events in the last full hour; usually about 200 in the same hour."
+        ]
+    else:
+        assert volumes == []  # two weekends are too few days
+
+
+def test_mail_goes_over_tls_with_its_password_and_one_line_of_subject(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    class Server:
+        def __init__(self, host: str, port: int, timeout: float, context: Any) -> None:
+            sent.append((host, port, context.check_hostname))
+
+        def __enter__(self) -> Server:
+            return self
+
+        def __exit__(self, *_error: object) -> None:
+            """Nothing to close."""
+
+        def login(self, user: str, password: str) -> None:
+            sent.append((user, password))
+
+        def send_message(self, mail: Any) -> dict[str, Any]:
+            sent.append(mail)
+            return {}
+
+    monkeypatch.setattr(smtplib, "SMTP_SSL", Server)
+    mail_settings = {
+        "alert_email_to": ("ana@acme.test",),
+        "smtp_url": "smtps://bot@mail.test",
+        "smtp_password": "canary",
+    }
+    settings_room.use(replace(settings(), **mail_settings))
+    world.change_rows("UPDATE connectors SET name = :name", name="acme\nBcc: eve@evil.test")
+    pause(world)
+    watch(world)
+
+    place, login, mail = sent
+    assert (place, login) == (("mail.test", 465, True), ("bot", "canary"))
+    assert mail["Subject"] == "acmeBcc: eve@evil.test: Access lost"
+    assert (mail["To"], mail["Bcc"]) == ("ana@acme.test", None)
+
+
+def test_a_mail_server_that_is_away_is_tried_again(world: World) -> None:
+    settings_room.use(replace(settings(), alert_email_to=("ana@acme.test",), smtp_url="smtp+plain://127.0.0.1:1"))
+    pause(world)
+    watch(world)
+
+    assert world.rows("SELECT last_error FROM alerts") == [("email: ConnectionRefusedError",)]
+
+
+def test_a_hook_that_is_away_is_tried_again(world: World, hook: Hook) -> None:
+    wiring.use_http(requests.Session)
+    settings_room.use(replace(settings(), alert_webhook_url="http://127.0.0.1:1/canary-hook"))
+    pause(world)
+    watch(world)
+
+    assert world.rows("SELECT last_error FROM alerts") == [("webhook: ConnectionError",)]
+
+
+def test_scripts_read_alerts_and_admins_try_the_sinks(
+    world: World, hook: Hook, viewer: Visitor, admin: Visitor
+) -> None:
+    pause(world)
+    watch(world)
+
+    (alert,) = viewer.get("/api/v1/alerts").get_json()["alerts"]
+    assert (alert["rule"], alert["connector"], alert["told"]) == ("auth_lost", "acme", ["log", "webhook"])
+    assert viewer.get("/api/v1/alerts/past").get_json() == {"alerts": []}
+    forms = {each.token: {"X-CSRF-Token": operators.csrf_of(each.token)} for each in (viewer, admin)}
+    assert viewer.client.post("/api/v1/alerts/test", headers=forms[viewer.token]).status_code == 403
+    answer = admin.client.post("/api/v1/alerts/test", headers=forms[admin.token])
+    assert answer.get_json() == {"sinks": {"log": "ok", "webhook": "ok"}}
+
+
+def test_when_no_worker_judges_the_web_process_does(world: World, hook: Hook) -> None:
+    from pipeline.web import watchman  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    pause(world)
+    assert watchman.look()
+    assert events(hook) == [("alert.raised", "auth_lost")]
+
+    assert not watchman.look()
+    world.change_rows("UPDATE heartbeats SET at = now() - interval '4 minutes'")
+    assert watchman.look()
+
+
+def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook: Hook, viewer: Visitor) -> None:
+    assert "Nothing is wrong" in viewer.text("/alerts")
+
+    pause(world)
+    watch(world)
+    page = viewer.text("/alerts")
+
+    assert "1 alert is open" in page
+    assert "Paused by itself: unauthorized." in page
+    assert "/c/acme/credentials" in page
+    assert all(rule.title in page for rule in RULES.values())
+    assert "canary-hook" not in page
+    assert "1 alert is open" in viewer.text("/")
+
+    resume(world)
+    watch(world)
+    page = viewer.text("/alerts")
+    assert "Nothing is wrong" in page
+    assert "Paused by itself: unauthorized." in page  # it stands in the history
+
+
+def test_admins_try_the_sinks_and_it_is_written_down(world: World, hook: Hook, admin: Visitor, viewer: Visitor) -> None:
+    assert viewer.post("/alerts/test").status_code == 403
+    assert "/alerts/test" not in viewer.text("/alerts")
+
+    admin.post("/alerts/test")
+    assert "webhook: ok" in admin.text("/alerts")
+    hook.status = 500
+    admin.post("/alerts/test")
+    assert "webhook: status 500" in admin.text("/alerts")
+
+    assert [each["event"] for each in hook.told] == ["alert.test"] * 2
+    assert world.rows("SELECT operator FROM audit_log WHERE action = 'alerts.test'") == [("admin@acme.test",)] * 2
+
+
+def test_open_alerts_are_counted_for_prometheus(world: World, hook: Hook, anybody: Visitor) -> None:
+    pause(world)
+    watch(world)
+
+    assert 'pipeline_alerts{connector="5f0c0ffee5f0c0ffee5f0c0f",rule="auth_lost"} 1.0' in anybody.text("/metrics")

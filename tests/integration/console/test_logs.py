@@ -1,0 +1,203 @@
+"""The log: every event by filter, live, on its own page, and to take away."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from db import event_log
+from db.audit import latest_entries
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.web.console import logs
+from tests.integration.console.conftest import Visitor
+from tests.world import CONNECTOR_ID, World
+
+LOGS = "/c/acme/logs"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered() -> Iterator[None]:
+    logs._pages.forget()
+    yield
+    logs._pages.forget()
+
+
+@pytest.fixture
+def busy(world: World) -> World:
+    """Two Persons came by a fetch, one of which could not be read; something was skipped and something sent."""
+    world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    world.company.create_person(name="=HYPERLINK(1)")
+    world.company.put_raw("person", {"id": 77, "name": "Nobody knows when"})
+    world.fetch(Entity.PERSON)
+    add(world, "outgoing.user.skip", reason="not_in_segment", pipedrive_id=1, cause="notification")
+    add(world, "outgoing.user.success", detail="-1+1", pipedrive_id=1, cause="notification")
+    return world
+
+
+def add(world: World, event: str, **columns: Any) -> None:
+    named = {"connector_key": world.connector_key, "event": event, "entity": "person"} | columns
+    names = ", ".join(named)
+    world.change_rows(f"INSERT INTO sync_events ({names}) VALUES ({', '.join(f':{each}' for each in named)})", **named)  # noqa: S608
+
+
+def shown(visitor: Visitor, query: str = "") -> list[int]:
+    """The ids of the events on a page of the log, as they stand there."""
+    found = visitor.text(f"{LOGS}{query}")
+    return [int(each.split('"')[0]) for each in found.split('class="id" href="/c/acme/logs/')[1:]]
+
+
+def ids(world: World, where: str = "true") -> list[int]:
+    return [row.id for row in world.rows(f"SELECT id FROM sync_events WHERE {where} ORDER BY id DESC")]  # noqa: S608
+
+
+def test_every_event_is_shown_newest_first(busy: World, viewer: Visitor) -> None:
+    assert shown(viewer) == ids(busy)
+
+
+@pytest.mark.parametrize(
+    ("query", "where"),
+    [
+        ("?direction=outgoing", "event LIKE 'outgoing.%'"),
+        ("?outcome=error", "event LIKE '%.error'"),
+        ("?outcome=success&entity=person", "event LIKE '%.user.success'"),
+        ("?reason=not_in_segment", "reason = 'not_in_segment'"),
+        ("?cause=fetch", "cause = 'fetch'"),
+        ("?run=1", "run_id = 1"),
+        ("?run=1&outcome=success", "run_id = 1 AND event LIKE '%.success'"),
+        ("?batch=1", "batch_id = 1"),
+        ("?record=1", "pipedrive_id = 1"),
+        ("?record=ada@acme.com", "pipedrive_id = 1"),
+        ("?record=nobody@acme.com", "false"),
+        ("?since=1h", "true"),
+        ("?until=1h", "false"),
+        ("?entity=organization", "entity = 'organization'"),
+    ],
+)
+def test_a_filter_stands_in_the_address(busy: World, viewer: Visitor, query: str, where: str) -> None:
+    assert shown(viewer, query) == ids(busy, where)
+
+
+def test_pages_follow_one_another_by_id(busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.insight.log.read_log.__defaults__", (None, 2))
+    everything, seen = ids(busy), []
+    query = ""
+    while True:
+        page = shown(viewer, query)
+        seen += page
+        if len(seen) >= len(everything):
+            break
+        query = f"?before={page[-1]}"
+
+    assert seen == everything
+
+
+def test_only_the_first_page_renews_itself(busy: World, viewer: Visitor) -> None:
+    assert 'hx-trigger="every 2s"' in viewer.text(LOGS)
+    assert 'hx-trigger="every 2s"' not in viewer.text(f"{LOGS}?before=99")
+
+
+def test_all_who_look_cost_one_question(busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    real = event_log.page_of_events
+
+    def counted(*args: Any, **options: Any) -> Any:
+        asked.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(event_log, "page_of_events", counted)
+    for _ in range(5):
+        viewer.text(f"{LOGS}?direction=incoming")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("query", ["?direction=sideways", "?since=yesterday", "?run=x", "?outcome=%3Cscript%3E"])
+def test_a_filter_that_makes_no_sense_says_how_it_is_written(busy: World, viewer: Visitor, query: str) -> None:
+    answer = viewer.get(f"{LOGS}{query}")
+
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+    assert viewer.get(f"{LOGS.replace('logs', 'logs.csv')}{query}").status_code == 400
+
+
+def test_a_filter_that_would_read_too_much_says_so(
+    busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(session: Any, *_args: Any, **_options: Any) -> Any:
+        session.connection().exec_driver_sql("SELECT pg_sleep(10)")
+
+    monkeypatch.setattr(event_log, "page_of_events", slow)
+    monkeypatch.setattr(event_log, "SLOWEST_MS", 50)
+    answer = viewer.get(f"{LOGS}?cause=nothing")
+
+    assert answer.status_code == 400
+    assert "too many events" in answer.text
+
+
+def test_an_event_has_a_page_of_its_own(busy: World, viewer: Visitor) -> None:
+    (first,) = busy.rows("SELECT id FROM sync_events WHERE pipedrive_id = 1 AND event = 'incoming.user.success'")
+    page = viewer.text(f"{LOGS}/{first.id}")
+
+    assert "<ins><bdi>Ada</bdi></ins>" in page
+    assert 'href="/c/acme/runs/1"' in page
+    assert 'href="/c/acme/records/person/1"' in page
+
+
+def test_an_error_says_what_to_do(busy: World, viewer: Visitor) -> None:
+    (refused,) = busy.rows("SELECT id FROM sync_events WHERE event = 'incoming.user.error'")
+
+    assert "Save the record once in Pipedrive" in viewer.text(f"{LOGS}/{refused.id}")
+
+
+def test_csv_cannot_calculate(busy: World, viewer: Visitor) -> None:
+    answer = viewer.get("/c/acme/logs.csv")
+    rows = list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
+
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert [int(row["id"]) for row in rows] == ids(busy)
+    assert rows[0]["detail"] == "'-1+1"
+    assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+def test_json_lines_hold_what_changed(busy: World, viewer: Visitor) -> None:
+    lines = viewer.get("/c/acme/logs.jsonl?record=1&direction=incoming").get_data(as_text=True).splitlines()
+
+    assert [json.loads(line)["after"]["pipedrive/name"] for line in lines] == ["Ada"]
+
+
+def test_an_export_is_audited_without_values(busy: World, viewer: Visitor) -> None:
+    viewer.get("/c/acme/logs.csv?record=ada@acme.com")
+    with transaction() as session:
+        (entry,) = [each for each in latest_entries(session) if each.action == "logs.export"]
+
+    assert entry.subject == "csv: record"
+
+
+def test_an_empty_log_teaches(world: World, viewer: Visitor) -> None:
+    assert "Nothing has happened yet." in viewer.text(LOGS)
+    assert "No event fits this filter." in viewer.text(f"{LOGS}?outcome=error")
+
+
+def test_events_of_another_connector_are_not_there(busy: World, viewer: Visitor) -> None:
+    busy.change_rows(
+        "INSERT INTO connectors (id, name, hull_organization) VALUES (:id, 'globex', 'globex.test')",
+        id=CONNECTOR_ID[::-1],
+    )
+    busy.change_rows(
+        "INSERT INTO settings_versions (connector_key, version, document, author)"
+        " SELECT key, 1, '{}', 'test' FROM connectors WHERE name = 'globex'"
+    )
+
+    assert "Nothing has happened yet." in viewer.text("/c/globex/logs")
+    assert viewer.get(f"/c/globex/logs/{ids(busy)[0]}").status_code == 404
+    assert viewer.get("/c/globex/logs.csv").get_data(as_text=True).count("\n") == 1
+
+
+def test_whoever_is_not_logged_in_sees_nothing(busy: World, anybody: Visitor) -> None:
+    for path in (LOGS, f"{LOGS}/1", "/c/acme/logs.csv", "/c/acme/logs.jsonl"):
+        assert anybody.get(path).status_code == 303

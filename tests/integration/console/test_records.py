@@ -1,0 +1,197 @@
+"""One record on one page: both sides, its history, the story of each field; and how it is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.domain.kinds import Entity
+from tests.integration.console.conftest import Visitor
+from tests.journeys.told_by_hull import ANN, say, user
+from tests.world import CONNECTOR_ID, World
+
+RECORDS = "/c/acme/records"
+HOSTILE = "<script>alert(1)</script>{{7*7}}\u202eevil\u200b"
+
+
+@pytest.fixture
+def ada(world: World) -> dict[str, Any]:
+    """Ada of Acme is on both sides, and both are joined."""
+    world.change_settings(outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}])
+    acme = world.company.create_organization(name="Acme")["id"]
+    person = world.company.create_person(
+        name="Ada", org_id=acme, emails=[{"value": "ada@acme.com", "primary": True}, {"value": "a@home.test"}]
+    )
+    for entity in (Entity.PERSON, Entity.ORGANIZATION):
+        world.fetch(entity)
+    world.room("control").resolve(world.connector_key)
+    return dict(person)
+
+
+def hull_id(world: World, pipedrive_id: int) -> str:
+    return str(world.users()[pipedrive_id]["id"])
+
+
+def rename(world: World, pipedrive_id: int, name: str) -> None:
+    """Hull gives the User another name, and it is written to Pipedrive."""
+    say(world, user(hull_id(world, pipedrive_id), **{"pipedrive/name": name, "pipedrive/id": pipedrive_id}))
+
+
+def test_a_record_shows_both_sides_and_that_they_agree(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+    page = viewer.text(f"{RECORDS}/person/{ada['id']}")
+
+    assert "Both sides hold the same in all 7 mapped fields." in page
+    assert "ada@acme.com" in page
+    assert hull_id(world, ada["id"]) in page
+    assert f'href="/c/acme/records/organization/{ada["org_id"]}"' in page
+    assert "known by it" in page  # the second e-mail
+
+
+def test_its_history_tells_what_changed_in_both_directions(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+    rename(world, ada["id"], "Ada Lovelace")
+    page = viewer.text(f"{RECORDS}/person/{ada['id']}")
+
+    assert "<del><bdi>Ada</bdi></del>" in page
+    assert "<ins><bdi>Ada Lovelace</bdi></ins>" in page
+    assert "PATCH 200" in page
+    assert "5 tokens" in page
+
+
+def test_the_story_of_a_field_leads_from_the_delivery_to_the_value(
+    world: World, ada: dict[str, Any], viewer: Visitor
+) -> None:
+    rename(world, ada["id"], "Ada Lovelace")
+    story = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name")
+    (event,) = world.rows("SELECT delivery_id, exchange FROM sync_events WHERE event = 'outgoing.user.success'")
+
+    assert f'href="/c/acme/deliveries/{event.delivery_id}"' in story
+    order = ["Hull reported it", "The claim", "The rule", "The write to Pipedrive", "The read-back", "The value"]
+    places = [story.index(f"<h2>{title}") for title in order]
+    assert places == sorted(places)
+    assert f"PATCH /api/v2/persons/{ada['id']} → 200 · 5 tokens" in story
+    assert "version 2, by test" in story
+
+
+def test_the_story_goes_back_in_time(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+    world.change_rows("UPDATE sync_events SET at = at - interval '1 day'")
+    rename(world, ada["id"], "Ada Lovelace")
+    before = viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=pipedrive/name&at=1h")
+
+    assert "A fetch read it" in before
+    assert "Ada Lovelace" not in before
+    assert viewer.get(f"{RECORDS}/person/{ada['id']}/explain?at=yesterday").status_code == 400
+
+
+def test_a_refused_value_is_told_beside_what_stands(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+    world.change_rows(
+        "INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, cause, reason, detail)"
+        " VALUES (:c, 'outgoing.user.error', 'person', :id, 'notification', 'too_long', 'name: 300 characters')",
+        c=world.connector_key,
+        id=ada["id"],
+    )
+
+    assert "refused" in viewer.text(f"{RECORDS}/person/{ada['id']}")
+    assert "Not carried over since" in viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=name")
+
+
+@pytest.mark.parametrize("asked", ["ada@acme.com", " ADA@acme.com ", "a@home.test"])
+def test_one_hit_leads_to_the_record(world: World, ada: dict[str, Any], viewer: Visitor, asked: str) -> None:
+    answer = viewer.client.get(RECORDS, query_string={"q": asked})
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"{RECORDS}/person/{ada['id']}")
+
+
+def test_a_hull_id_leads_to_the_record_and_a_number_to_all_that_have_it(
+    world: World, ada: dict[str, Any], viewer: Visitor
+) -> None:
+    by_hull = viewer.get(f"{RECORDS}?q={hull_id(world, ada['id'])}")
+    both = viewer.text(f"{RECORDS}?q={ada['id']}")
+
+    assert by_hull.headers["Location"] == f"{RECORDS}/person/{ada['id']}"
+    assert "2 records go by this." in both
+
+
+def test_what_cannot_be_found_says_what_can(world: World, viewer: Visitor) -> None:
+    page = viewer.client.get(RECORDS, query_string={"q": HOSTILE}).text
+
+    assert "No record goes by this." in page
+    assert "an e-mail, a domain" in page
+    assert "<script>" not in page.replace("<script src", "")
+
+
+def test_a_user_that_was_never_joined_has_a_page(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+    world.change_settings(synchronized_user_segments=["other"])
+    say(world, user(ANN, name="Ann"))
+
+    page = viewer.text(f"{RECORDS}/person/hull/{ANN}")
+    assert "This User is joined to no Person of Pipedrive." in page
+    assert "not_in_segment" in page
+    assert viewer.get(f"{RECORDS}?q={ANN}").headers["Location"] == f"{RECORDS}/person/hull/{ANN}"
+    assert viewer.get(f"{RECORDS}/person/hull/{ANN}/explain?field=name").status_code == 200
+
+
+def test_a_user_that_is_joined_goes_by_its_pipedrive_id(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+    answer = viewer.get(f"{RECORDS}/person/hull/{hull_id(world, ada['id'])}")
+
+    assert answer.headers["Location"] == f"{RECORDS}/person/{ada['id']}"
+
+
+def test_hostile_values_are_shown_harmlessly(world: World, viewer: Visitor) -> None:
+    person = world.company.create_person(name=HOSTILE, emails=[{"value": "x@evil.test", "primary": True}])
+    world.fetch(Entity.PERSON)
+    for path in ("", "/explain?field=name"):
+        page = viewer.text(f"{RECORDS}/person/{person['id']}{path}")
+
+        assert "<script>alert" not in page
+        assert "{{7*7}}" in page
+        assert "\u202e" not in page
+        assert "\\u202e" in page
+
+
+def test_a_value_of_a_megabyte_is_cut(world: World, viewer: Visitor) -> None:
+    world.change_settings(
+        incoming_user_attributes=[{"hull": "pipedrive/name", "service": "name"}, {"hull": "x", "service": "email"}]
+    )
+    world.company.put_raw(
+        "person", {"id": 9, "name": "y" * 1_000_000, "update_time": "2026-01-01T00:00:00Z", "emails": [{"value": "e"}]}
+    )
+    world.fetch(Entity.PERSON)
+
+    page = viewer.get(f"{RECORDS}/person/9")
+    assert page.status_code in (200, 404)  # Hull takes no text of this length
+    assert len(page.data) < 3_000_000
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/person/4711",
+        "/person/99999999999999999999999",
+        "/deal/1",
+        "/person/hull/nobody",
+        "/person/4711/explain?field=name",
+        "/organization/hull/%00",
+    ],
+)
+def test_what_is_not_known_is_not_found(world: World, viewer: Visitor, path: str) -> None:
+    assert viewer.get(f"{RECORDS}{path}").status_code == 404
+
+
+def test_a_record_of_another_connector_is_not_found(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+    world.change_rows(
+        "INSERT INTO connectors (id, name, hull_organization) VALUES (:id, 'globex', 'globex.test')",
+        id=CONNECTOR_ID[::-1],
+    )
+    world.change_rows(
+        "INSERT INTO settings_versions (connector_key, version, document, author)"
+        " SELECT key, 1, '{}', 'test' FROM connectors WHERE name = 'globex'"
+    )
+
+    assert viewer.get(f"/c/globex/records/person/{ada['id']}").status_code == 404
+    assert "No record goes by this." in viewer.text("/c/globex/records?q=ada@acme.com")
+
+
+def test_whoever_is_not_logged_in_sees_no_record(world: World, ada: dict[str, Any], anybody: Visitor) -> None:
+    for path in (f"/person/{ada['id']}", f"/person/{ada['id']}/explain", "?q=ada@acme.com"):
+        assert anybody.get(f"{RECORDS}{path}").status_code == 303

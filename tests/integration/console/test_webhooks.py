@@ -1,0 +1,202 @@
+"""Webhooks of a connector: the answer first, what came and what became of it, and one delivery whole for operators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.console.conftest import Visitor
+from tests.world import World
+
+HOSTILE = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered(world: World) -> Iterator[None]:
+    """What pages share for a moment is forgotten between two tests."""
+    from pipeline.web.console import webhooks  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    webhooks._standing.forget()
+    yield
+    webhooks._standing.forget()
+
+
+def deliver(
+    world: World, key: str, body: bytes = b"{}", state: str = "folded", reason: str | None = None, **more: Any
+) -> int:
+    row = world.rows(
+        "INSERT INTO deliveries (connector_key, source, key, body, state, reason, received_at) VALUES (:connector, :source,"
+        " :key, :body, :state, :reason, now() - make_interval(secs => :ago_s)) RETURNING id",
+        connector=more.get("connector", world.connector_key),
+        source=more.get("source", "pipedrive"),
+        key=key,
+        body=body,
+        state=state,
+        reason=reason,
+        ago_s=more.get("ago_s", 0),
+    )[0]
+    delivery_id: int = row.id
+    return delivery_id
+
+
+def test_before_pipedrive_was_asked_the_page_says_so(viewer: Visitor) -> None:
+    page = viewer.text("/c/acme/webhooks")
+
+    assert "Not of every change" in page
+    assert "Pipedrive was not asked to tell anything yet" in page
+    assert "No delivery is kept" in page
+
+
+def test_sound_webhooks_are_told_with_what_came(world: World, viewer: Visitor) -> None:
+    world.room("webhooks").ensure_webhooks(world.connector_key)
+    deliver(world, "1")
+    deliver(world, "2", state="refused", reason="webhook_malformed")
+    deliver(world, "3", state="new")
+
+    page = viewer.text("/c/acme/webhooks")
+
+    assert "Pipedrive tells us of every change. Webhooks are healthy" in page
+    assert "The body is not what Pipedrive" in page
+    assert "waits for a worker" in page
+    assert page.count("● active") == 2
+
+
+def test_an_ill_webhook_and_what_became_of_it(world: World, viewer: Visitor) -> None:
+    webhooks = world.room("webhooks")
+    webhooks.ensure_webhooks(world.connector_key)
+    world.change_rows("UPDATE webhook_subscriptions SET state = 'paused' WHERE entity = 'person'")
+    page = viewer.text("/c/acme/webhooks")
+    assert "The webhook for Persons is paused by Pipedrive" in page
+    assert "▲ paused" in page
+
+
+def test_a_check_that_gave_up_is_explained(world: World, viewer: Visitor) -> None:
+    world.change_rows(
+        "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint)"
+        " VALUES (:key, 'control', 'control:ensure_webhooks', 'incoming', '', 'ensure_webhooks', 'webhooks_forbidden', 'x', 'f')",
+        key=world.connector_key,
+    )
+
+    page = viewer.text("/c/acme/webhooks")
+
+    assert "The last check gave up: The connected user may not manage webhooks" in page
+    assert "/c/acme/failures/1" in page
+
+
+def test_gaps_are_shown_with_what_repaired_them(world: World, viewer: Visitor) -> None:
+    world.change_rows(
+        "INSERT INTO sync_events (connector_key, event, entity, cause, reason, detail, run_id)"
+        " VALUES (:key, 'incoming.job.success', 'person', 'schedule', 'gap_repaired', '3 Persons', 7)",
+        key=world.connector_key,
+    )
+
+    page = viewer.text("/c/acme/webhooks")
+
+    assert "gap_repaired</code> persons: 3 Persons" in page
+    assert "/c/acme/runs/7" in page
+
+
+def test_deliveries_are_paged_by_key(world: World, viewer: Visitor) -> None:
+    ids = [deliver(world, str(position), ago_s=1_000 - position) for position in range(53)]
+    deliver(world, "hull", source="hull")
+
+    first = viewer.text("/c/acme/webhooks")
+    second = viewer.text(f"/c/acme/webhooks?before={ids[3]}")
+
+    assert f"before={ids[3]}" in first
+    assert f">{ids[52]}<" in first
+    assert f">{ids[2]}<" not in first
+    assert f">{ids[2]}<" in second
+    assert f">{ids[3]}<" not in second
+    assert "Older" not in second
+
+
+def test_a_check_is_handed_to_a_worker_by_operators_alone(
+    world: World, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(world.room("control").app, "send_task", lambda name, **options: sent.append((name, options)))
+
+    assert viewer.post("/c/acme/webhooks/check").status_code == 403
+    assert "webhooks/check" not in viewer.text("/c/acme/webhooks")
+    answer = operator.post("/c/acme/webhooks/check")
+
+    assert answer.headers["Location"] == "/c/acme/webhooks"
+    assert sent == [("control.ensure_webhooks", {"kwargs": {"connector_key": world.connector_key}})]
+    assert "are being looked at" in operator.text("/c/acme/webhooks")
+    (noted,) = world.rows("SELECT operator, action, connector_key FROM audit_log WHERE action = 'webhooks.check'")
+    assert noted == ("operator@acme.test", "webhooks.check", world.connector_key)
+
+
+def test_a_broker_that_is_away_is_said(world: World, operator: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_arguments: Any, **_options: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(world.room("control").app, "send_task", away)
+    operator.post("/c/acme/webhooks/check")
+
+    assert "The broker does not answer" in operator.text("/c/acme/webhooks")
+
+
+def test_one_delivery_whole_is_for_operators_and_shows_values_harmlessly(
+    world: World, operator: Visitor, viewer: Visitor
+) -> None:
+    meta = {
+        "version": "2.0",
+        "action": "change",
+        "entity": "person",
+        "entity_id": "7",
+        "id": "abc",
+        "timestamp": "2026-11-03T14:03:20.000Z",
+    }
+    body = {"meta": meta, "data": {"id": 7, "name": HOSTILE, "update_time": "2026-11-03T14:03:20Z"}, "previous": {}}
+    delivery_id = deliver(world, HOSTILE, json.dumps(body).encode())
+
+    page = operator.text(f"/c/acme/deliveries/{delivery_id}")
+
+    assert viewer.get(f"/c/acme/deliveries/{delivery_id}").status_code == 403
+    assert f"/deliveries/{delivery_id}" not in viewer.text("/c/acme/webhooks")
+    assert "<script>alert" not in page
+    assert "{{7*7}}" in page
+    assert "\u202e" not in page
+    assert "\u200b" not in page
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff\xfe<script>", b"[" * 100_000, b"", b'{"meta": 7}', b"null", b'{"a": NaN}', b"x" * 1_000_000]
+)
+def test_whatever_came_can_be_looked_at(world: World, operator: Visitor, body: bytes) -> None:
+    delivery_id = deliver(world, "k", body, state="refused", reason="webhook_malformed")
+
+    page = operator.text(f"/c/acme/deliveries/{delivery_id}")
+
+    assert "was refused" in page
+    assert len(page) < 200_000
+
+
+def test_a_delivery_of_another_connector_is_not_there(world: World, operator: Visitor) -> None:
+    world.change_rows("INSERT INTO connectors (id, name, hull_organization) VALUES ('b', 'other', 'other.test')")
+    (other,) = world.rows("SELECT key FROM connectors WHERE name = 'other'")
+    delivery_id = deliver(world, "k", connector=other.key)
+
+    assert operator.get(f"/c/acme/deliveries/{delivery_id}").status_code == 404
+    assert operator.get("/c/acme/deliveries/999999").status_code == 404
+    assert operator.get(f"/c/acme/deliveries/{10**30}").status_code == 404
+    assert "No delivery" in operator.text(f"/c/acme/webhooks?before={10**30}&source=<b>")
+    assert f">{delivery_id}<" not in operator.text("/c/acme/webhooks")
+
+
+def test_scripts_read_how_webhooks_stand_and_what_came(world: World, viewer: Visitor) -> None:
+    world.room("webhooks").ensure_webhooks(world.connector_key)
+    deliver(world, "1", body=b'{"canary": 1}')
+
+    standing = viewer.get("/api/v1/connectors/acme/webhooks").get_json()
+    (delivery,) = viewer.get("/api/v1/connectors/acme/deliveries").get_json()["deliveries"]
+
+    assert (standing["level"], [each["state"] for each in standing["subscriptions"]]) == ("ok", ["active", "active"])
+    assert (delivery["state"], delivery["size_bytes"]) == ("folded", 13)
+    assert "canary" not in str(delivery)
+    assert viewer.get("/api/v1/connectors/acme/deliveries?source=other").status_code == 422

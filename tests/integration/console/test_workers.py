@@ -1,0 +1,204 @@
+"""Workers: is work being done? Whoever is missing is named, with the command that helps; no page waits for the broker."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.domain.kinds import Entity
+from pipeline.insight.machinery import Machinery
+from tests.integration.console.conftest import Visitor
+from tests.world import World
+
+WELL = Machinery(
+    broker="ok",
+    workers={"worker@host": ["live", "control"], "bulk@host": ["bulk"]},
+    beats=["celerybeat@host"],
+    waiting={"live": 0, "bulk": 3, "control": 0},
+)
+
+
+class Broker:
+    """What the nodes say."""
+
+    says: Machinery | None = WELL
+
+
+@pytest.fixture
+def broker(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    from pipeline.web.console import workers  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    broker = Broker()
+    monkeypatch.setattr(workers, "_nodes", lambda: broker.says)
+    workers._work.forget()
+    world.change_rows("INSERT INTO heartbeats (name) VALUES ('beat'), ('sweep')")
+    yield broker
+    workers._work.forget()
+
+
+def test_all_is_done(broker: Broker, viewer: Visitor) -> None:
+    page = viewer.text("/workers")
+
+    assert "All work is done" in page
+    assert "worker@host" in page
+    assert "/flower/worker/bulk%40host" in page or "/flower/worker/bulk@host" in page
+
+
+def test_a_batch_leads_to_its_task_in_flower_and_to_its_run(world: World, broker: Broker, viewer: Visitor) -> None:
+    run_id = world.start(Entity.PERSON)
+    world.change_rows("UPDATE batches SET task_id = '7b0d9f0a-aaaa-bbbb-cccc-000000000000'")
+
+    page = viewer.text("/c/acme/workers")
+
+    assert "/flower/task/7b0d9f0a-aaaa-bbbb-cccc-000000000000" in page
+    assert f"/c/acme/runs/{run_id}" in page
+    assert "nothing is late" in page
+    assert 'aria-current="page">Workers' in page
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (Machinery(broker="does not answer (X)", workers={}, beats=[], waiting={}), "BROKER_URL"),
+        (Machinery(broker="ok", workers={}, beats=[], waiting={}), "-Q live,bulk,control"),
+        (Machinery(broker="ok", workers={"w": ["live", "control"]}, beats=[], waiting={}), "worker -Q bulk"),
+    ],
+)
+def test_who_is_missing_is_named_with_the_command_that_helps(
+    world: World, broker: Broker, viewer: Visitor, says: Machinery, words: str
+) -> None:
+    broker.says = says
+    if not says.workers:
+        world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
+
+    assert words in viewer.text("/workers")
+
+
+def test_before_the_broker_has_said_anything_the_heartbeats_tell(world: World, broker: Broker, viewer: Visitor) -> None:
+    from pipeline.web.console import workers  # noqa: PLC0415 - as above
+
+    broker.says = None
+    assert "All work is done" in viewer.text("/workers")
+
+    workers._work.forget()
+    world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
+    assert "No worker gives a sign of life" in viewer.text("/workers")
+
+
+@pytest.mark.parametrize(
+    "workers", [{}, {"worker@host": [], "bulk@host": []}, {"worker@host": ["live"], "bulk@host": []}]
+)
+def test_nodes_that_are_too_busy_to_answer_are_not_said_to_be_missing(
+    broker: Broker, viewer: Visitor, workers: dict[str, list[str]]
+) -> None:
+    broker.says = Machinery(broker="ok", workers=workers, beats=[], waiting={})
+
+    assert "All work is done" in viewer.text("/workers")
+
+
+def test_beat_that_does_not_tick_is_missed(world: World, broker: Broker, viewer: Visitor) -> None:
+    world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes' WHERE name = 'beat'")
+
+    assert "celery -A pipeline beat" in viewer.text("/workers")
+
+
+def test_work_that_is_late_and_leases_that_ran_out_show(world: World, broker: Broker, viewer: Visitor) -> None:
+    world.start(Entity.PERSON)
+    world.change_rows(
+        "UPDATE batches SET state = 'ready', due_at = now() - interval '10 minutes' WHERE id = (SELECT min(id) FROM batches)"
+    )
+    world.change_rows(
+        "UPDATE batches SET state = 'running', lease_until = now() - interval '1 s' WHERE id = (SELECT max(id) FROM batches)"
+    )
+
+    page = viewer.text("/workers")
+
+    assert "the oldest has been due for 10 min" in page
+    assert "its worker is gone" in page
+
+
+def test_the_batches_of_another_connector_do_not_show(world: World, broker: Broker, viewer: Visitor) -> None:
+    world.start(Entity.PERSON)
+    world.change_rows("INSERT INTO connectors (id, name, hull_organization) VALUES ('b', 'other', 'other.test')")
+
+    assert "Nothing is on its way" in viewer.text("/c/other/workers")
+    assert "/c/acme/workers" in viewer.text("/workers")
+    assert viewer.get("/c/nobody/workers").status_code == 404
+
+
+def test_a_sweep_leaves_a_sign_of_life_and_tells_beats_from_others(world: World) -> None:
+    control = world.room("control")
+    control.sweep()
+    assert [row.name for row in world.rows("SELECT name FROM heartbeats")] == ["sweep"]
+
+    control.sweep.push_request(headers={"ticked_by": "beat"})
+    try:
+        control.sweep.run()
+    finally:
+        control.sweep.pop_request()
+
+    assert sorted(row.name for row in world.rows("SELECT name FROM heartbeats")) == ["beat", "sweep"]
+
+
+def test_what_takes_long_is_waited_for_only_a_moment() -> None:
+    from pipeline.web.console.patient import Patient  # noqa: PLC0415 - as above
+
+    may_answer, asked = threading.Event(), SimpleNamespace(times=0)
+
+    def question() -> str:
+        asked.times += 1
+        may_answer.wait(10)
+        return "answer"
+
+    patient = Patient(question, fresh_s=60.0, stale_s=60.0, patience_s=0.01)
+    assert patient() is None
+    assert patient() is None
+    may_answer.set()
+    while patient() is None:
+        pass
+
+    assert (patient(), asked.times) == ("answer", 1)
+
+
+def test_an_older_answer_is_good_enough_while_a_new_one_is_on_its_way() -> None:
+    from pipeline.web.console.patient import Patient  # noqa: PLC0415 - as above
+
+    now, may_answer = SimpleNamespace(s=0.0), threading.Event()
+    may_answer.set()
+    answers = iter(range(10))
+
+    def question() -> int:
+        may_answer.wait(10)
+        return next(answers)
+
+    patient = Patient(question, fresh_s=5.0, stale_s=20.0, patience_s=0.05, clock=lambda: now.s)
+    assert patient() == 0
+    may_answer.clear()
+
+    now.s = 10.0
+    assert patient() == 0
+    now.s = 21.0
+    assert patient() is None
+    may_answer.set()
+    while patient() is None:
+        pass
+    assert patient() == 1
+
+
+def test_a_question_that_fails_is_asked_again() -> None:
+    from pipeline.web.console.patient import Patient  # noqa: PLC0415 - as above
+
+    answers = iter(["", "answer"])
+
+    def question() -> str:
+        answer = next(answers)
+        if not answer:
+            raise ValueError
+        return answer
+
+    patient = Patient(question, fresh_s=60.0, stale_s=60.0, patience_s=5.0)
+
+    assert [patient(), patient()] == [None, "answer"]

@@ -1,0 +1,45 @@
+"""`pipeline alerts`: what is wrong now, what was, and whether whoever is to be told can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline import settings as settings_room
+from pipeline.settings import settings
+from tests.world import World
+
+from .conftest import Run
+
+
+def test_nothing_is_wrong(world: World, run: Run) -> None:
+    assert "No alert is open." in run("alerts", "list").out
+    assert run("alerts", "list", "--json").json == []
+
+
+def test_lists_what_is_wrong_and_what_to_do(world: World, run: Run) -> None:
+    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
+    world.room("alerts").judge_all()
+
+    (alert,) = run("alerts", "list", "--json").json
+    assert (alert["connector"], alert["rule"], alert["state"]) == ("acme", "auth_lost", "open")
+    assert "Paused by itself: unauthorized." in run("alerts", "list").out
+
+
+def test_lists_what_was_when_asked(world: World, run: Run) -> None:
+    world.change_rows(
+        "INSERT INTO alerts (rule, state, sentence, resolved_at) VALUES ('no_ticks', 'resolved', 'x', now())"
+    )
+
+    assert run("alerts", "list", "--json").json == []
+    assert [each["rule"] for each in run("alerts", "list", "--all", "--json").json] == ["no_ticks"]
+
+
+def test_a_test_that_fails_is_told_by_the_exit_code_and_without_the_address(world: World, run: Run) -> None:
+    assert run("alerts", "test").code == 0
+
+    settings_room.use(replace(settings(), alert_webhook_url="https://hooks.test/canary-hook"))
+    failing = run("alerts", "test", "--json")
+
+    assert (failing.code, failing.json["log"]) == (1, "ok")
+    assert failing.json["webhook"] != "ok"
+    assert "canary" not in failing.out + failing.err

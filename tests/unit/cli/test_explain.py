@@ -1,0 +1,91 @@
+"""`pipeline explain` and the filters of `pipeline events`."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.domain.kinds import Entity
+from tests.journeys.told_by_hull import ANN, BEN, say, user
+from tests.world import World
+
+from .conftest import Run
+
+
+@pytest.fixture
+def ada(world: World) -> int:
+    """Ada came by a fetch, and Hull gave her another name; Ann is in no segment that is sent."""
+    world.change_settings(
+        outgoing_user_attributes=[{"hull": "pipedrive/name", "service": "name"}], synchronized_user_segments=["vip"]
+    )
+    ada = int(world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])["id"])
+    world.fetch(Entity.PERSON)
+    world.room("control").resolve(world.connector_key)
+    known = {"pipedrive/id": ada}
+    say(world, user(str(world.users()[ada]["id"]), **known, **{"pipedrive/name": "Ada Lovelace"}))
+    say(world, user(ANN, segments=("other",), name="Ann"))
+    return ada
+
+
+@pytest.mark.parametrize("asked", ["ada@acme.com", "1"])
+def test_a_record_is_shown_side_by_side(ada: int, run: Run, asked: str) -> None:
+    told = run("explain", asked, "--json").json
+
+    assert (told["pipedrive_id"], told["state"], told["claims"]) == (ada, "full", {"email": "ada@acme.com"})
+    (name,) = [each for each in told["fields"] if each["attribute"] == "pipedrive/name"]
+    assert (name["pipedrive"], name["hull"], name["direction"]) == ("Ada Lovelace", "Ada Lovelace", "↔")
+    assert "Both sides hold the same" in run("explain", asked).out
+
+
+def test_the_chain_of_a_field_is_told_in_order(ada: int, run: Run) -> None:
+    told = run("explain", str(ada), "--field", "name", "--json").json
+
+    assert [step["kind"] for step in told["steps"]] == ["origin", "identity", "rule", "call", "read_back", "value"]
+    assert told["value"] == told["hull"] == told["pipedrive"] == "Ada Lovelace"
+    assert "PATCH" in run("explain", str(ada), "--field", "name").out
+
+
+def test_a_field_is_told_as_it_was(world: World, ada: int, run: Run) -> None:
+    world.change_rows(
+        "UPDATE sync_events SET at = at - interval '1 day' WHERE event = 'incoming.user.success' AND run_id = 1"
+    )
+    told = run("explain", str(ada), "--field", "pipedrive/name", "--at", "2h", "--json").json
+
+    assert (told["value"], told["direction"]) == ("Ada", "incoming")
+
+
+def test_whoever_is_not_known_is_looked_up_by_what_can_be(ada: int, run: Run) -> None:
+    said = run("explain", "nobody@acme.com")
+
+    assert said.code == 2
+    assert "a Pipedrive id, a Hull id, an e-mail" in said.err
+
+
+def test_a_user_that_was_never_joined_is_explained(ada: int, run: Run) -> None:
+    told = run("explain", ANN, "--json").json
+
+    assert (told["pipedrive_id"], told["state"]) == (None, "never joined")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--direction", "outgoing", "--outcome", "success"], ["outgoing.user.success"]),
+        (["--reason", "not_in_segment"], ["outgoing.user.skip"]),
+        (["--run", "1"], ["incoming.user.success"]),
+        (["--record", ANN], ["outgoing.user.skip"]),
+        (["--record", BEN], []),
+        (["--since", "1h", "--outcome", "skip"], ["outgoing.user.skip"]),
+        (["--until", "1h"], []),
+    ],
+)
+def test_events_are_chosen_by_any_filter(ada: int, run: Run, options: list[str], expected: list[str]) -> None:
+    assert [each["event"] for each in run("events", "acme", *options, "--json").json] == expected
+
+
+def test_an_event_names_its_delivery_and_its_call(ada: int, run: Run) -> None:
+    (sent,) = run("events", "acme", "--event", "outgoing.*.success", "--json").json
+
+    assert sent["delivery_id"] == 1
+    assert {"method": "PATCH", "path": f"/api/v2/persons/{ada}", "status": 200, "tokens": 5}.items() <= sent[
+        "exchange"
+    ].items()
