@@ -30,6 +30,7 @@ from db import (
     known_as,
     mirror,
     operator,
+    plan,
     run,
     schedule,
     skip,
@@ -47,7 +48,7 @@ LOCK_TIMEOUT_MS = 5_000
 SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
-    (audit, operator),
+    (audit, operator, plan),
     (alert, errand, heartbeat, hourly),
     (event_count, verified),
 )

@@ -26,6 +26,7 @@ from pipeline.cli import (
     send,
     servers,
     settings,
+    settings_plan,
     verify,
 )
 from pipeline.cli.showing import Failed
@@ -82,7 +83,7 @@ def program() -> None:
 
 
 for module in (
-    *(servers, demo, connectors, settings, fetch, send, runs),
+    *(servers, demo, connectors, settings, settings_plan, fetch, send, runs),
     *(records, events, explain, failures, doctor, verify, budget, alerts, operators, keys),
 ):
     for command in module.COMMANDS:

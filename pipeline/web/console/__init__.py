@@ -20,6 +20,7 @@ from pipeline.web.console import (
     logs,
     overview,
     people,
+    plans,
     records,
     runs,
     settings,
@@ -30,7 +31,7 @@ from pipeline.web.console import (
 from pipeline.web.console.guard import Pages, Refused
 
 ROOMS = (
-    *(login, home, overview, settings, settings_history, credentials, add_connector),
+    *(login, home, overview, settings, settings_history, plans, credentials, add_connector),
     *(runs, actions, logs, records, webhooks, workers, people, alerts, flower),
 )
 
