@@ -25,6 +25,7 @@ from db import (
     known_as,
     mirror,
     operator,
+    replay,
     run,
     schedule,
     skip,
@@ -41,7 +42,7 @@ LOCK_TIMEOUT_MS = 5_000
 SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
-    (audit, operator),
+    (audit, operator, replay),
 )
 """Imported so that their tables stand in the metadata."""
 

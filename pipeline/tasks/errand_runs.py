@@ -24,8 +24,9 @@ from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retrya
 from pipeline.settings import settings
 from pipeline.tasks import adoption, exports, hull_settings, status_report
 from pipeline.tasks.app import app
-from pipeline.tasks.errands import ADOPTION, EXPORT, SETTINGS, STATUS, TASK
+from pipeline.tasks.errands import ADOPTION, EXPORT, REPLAY, SETTINGS, STATUS, TASK
 from pipeline.tasks.errors import classify
+from pipeline.tasks.replaying import advancing
 from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
 from pipeline.telemetry import logger
 
@@ -34,12 +35,14 @@ HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
     EXPORT: exports.carry_out,
     ADOPTION: adoption.adopt,
     STATUS: status_report.write,
+    REPLAY: advancing.advance,
 }
 EVENTS: Final = {
     SETTINGS: "connector.settings.error",
     EXPORT: "outgoing.job.error",
     ADOPTION: "connector.adoption.error",
     STATUS: "connector.status.error",
+    REPLAY: "connector.replay.error",
 }
 
 

@@ -19,7 +19,8 @@ SETTINGS: Final = "settings"
 EXPORT: Final = "export"
 ADOPTION: Final = "adoption"
 STATUS: Final = "status"
-QUEUES: Final = {SETTINGS: "control", EXPORT: "live", ADOPTION: "control", STATUS: "control"}
+REPLAY: Final = "replay"
+QUEUES: Final = {SETTINGS: "control", EXPORT: "live", ADOPTION: "control", STATUS: "control", REPLAY: "control"}
 PATIENCE_S: Final = 30.0
 """After so long without a sign a message is taken for lost; until then a full queue is not filled further."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.orm import Session
 
@@ -35,6 +35,16 @@ from pipeline.transform.hull_reports import pipedrive_ids_of
 from pipeline.transform.identity import claims_of
 
 Message = dict[str, Any]
+
+
+class Scope(Protocol):
+    """Whose records: a batch's, or those that somebody only asks about."""
+
+    @property
+    def connector_key(self) -> int: ...
+
+    @property
+    def entity(self) -> str: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +79,31 @@ def extract_batch(batch: ClaimedBatch) -> None:
         _join_told(session, batch, found)
         data = write_lenient({"data": rows})
         batches.pass_to_transform(session, batch.id, pack_page(data), len(rows))
+
+
+def stored_candidates(
+    session: Session, scope: Scope, plan: Plan, messages: Mapping[str, Message]
+) -> tuple[dict[str, Candidate], set[str]]:
+    """Bring together what is stored of these records, and change nothing: how they would stand if they were sent now.
+
+    messages  Hull id → the report
+    Returns (Hull id → its candidate, those whose record was never read and would be read first).
+    """
+    entity = Entity(scope.entity)
+    found = find(session, scope.connector_key, entity, plan.settings, messages)
+    snapshots = _snapshots(session, scope, found)
+    links = _links(session, scope, plan, messages)
+    told, delivered = _told(session, scope, plan, found), _delivered(session, scope, plan, found)
+    unread = {
+        hull_id
+        for hull_id, each in found.items()
+        if each.standing is Standing.KNOWN and each.pipedrive_id not in snapshots
+    }
+    candidates = {
+        hull_id: _candidate(hull_id, message, found[hull_id], snapshots, links.get(hull_id), told, delivered)
+        for hull_id, message in messages.items()
+    }
+    return candidates, unread
 
 
 def messages_of(session: Session, batch: ClaimedBatch) -> dict[str, Message]:
@@ -192,7 +227,7 @@ def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping
         late[pipedrive_id].memory = memory
 
 
-def _snapshots(session: Session, batch: ClaimedBatch, found: Mapping[str, Found]) -> dict[int, dict[str, Any]]:
+def _snapshots(session: Session, batch: Scope, found: Mapping[str, Found]) -> dict[int, dict[str, Any]]:
     ids = [str(each.pipedrive_id) for each in found.values() if each.standing is Standing.KNOWN]
     kept = read_snapshots(session, batch.connector_key, batch.entity, "pipedrive", ids)
     return {int(record_id): read_lenient(body) for record_id, body in kept.items()}
@@ -220,7 +255,7 @@ class Link:
     awaits: str | None
 
 
-def _links(session: Session, batch: ClaimedBatch, plan: Plan, messages: Mapping[str, Message]) -> dict[str, Link]:
+def _links(session: Session, batch: Scope, plan: Plan, messages: Mapping[str, Message]) -> dict[str, Link]:
     """User → its link, where the settings ask for one and Hull knows an Account."""
     if batch.entity != Entity.PERSON or not plan.settings.link_users_in_service:
         return {}
@@ -244,7 +279,7 @@ def _account(message: Message) -> dict[str, Any]:
     return account if has_id and isinstance(account, dict) else {}
 
 
-def _told(session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str, Found]) -> dict[int, tuple[Told, ...]]:
+def _told(session: Session, batch: Scope, plan: Plan, found: Mapping[str, Found]) -> dict[int, tuple[Told, ...]]:
     """Record → what Hull was told of it in the last while, of the attributes that go both ways."""
     known = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
     if not plan.shared or not known:
@@ -257,9 +292,7 @@ def _told(session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str,
     return told
 
 
-def _delivered(
-    session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str, Found]
-) -> dict[int, dict[str, Any]]:
+def _delivered(session: Session, batch: Scope, plan: Plan, found: Mapping[str, Found]) -> dict[int, dict[str, Any]]:
     """Record → what Hull was told last of the attributes that go both ways."""
     ids = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
     known = id_mapping.known(session, batch.connector_key, batch.entity, ids) if plan.shared and ids else {}
