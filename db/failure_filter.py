@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, text
+from sqlalchemy import ColumnElement, Integer, cast, func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -92,10 +92,10 @@ class GroupRow:
 
 def group_failures(session: Session, chosen: FailureFilter, *, limit: int = 100) -> list[GroupRow]:
     """The groups, those first that hold most."""
-    grouped: Select[Any] = (
+    grouped = (
         select(
             Failure.fingerprint,
-            func.count().label("count"),
+            func.count().label("failures"),
             func.min(Failure.created_at).label("first_at"),
             func.max(Failure.updated_at).label("last_at"),
             func.max(Failure.id).label("sample_id"),
@@ -111,7 +111,7 @@ def group_failures(session: Session, chosen: FailureFilter, *, limit: int = 100)
     return [
         GroupRow(
             fingerprint=row.fingerprint,
-            count=row.count,
+            count=row.failures,
             first_at=row.first_at,
             last_at=row.last_at,
             sample=samples[row.sample_id],
@@ -125,12 +125,13 @@ def failed_by_day(session: Session, chosen: FailureFilter, days: int) -> dict[st
     """Fingerprint → how many began to fail on each of the last days, today last."""
     ago = func.current_date() - func.date(Failure.created_at)
     since = Failure.created_at >= func.current_date() - text(f"{int(days) - 1}")
-    query = select(Failure.fingerprint, ago.label("ago"), func.count()).where(*chosen.conditions, since)
+    days_ago = cast(ago, Integer).label("ago")
+    query = select(Failure.fingerprint, days_ago, func.count()).where(*chosen.conditions, since)
     found: dict[str, list[int]] = {}
-    for fingerprint, days_ago, count in session.execute(query.group_by(Failure.fingerprint, text("ago"))):
+    for fingerprint, age, count in session.execute(query.group_by(Failure.fingerprint, text("ago"))):
         series = found.setdefault(fingerprint, [0] * days)
-        if 0 <= days_ago < days:
-            series[days - 1 - days_ago] = count
+        if 0 <= age < days:
+            series[days - 1 - age] = count
     return found
 
 

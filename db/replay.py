@@ -207,7 +207,7 @@ _TOLD = text("""
      ORDER BY e.id LIMIT 20000""")
 
 
-def told_since(  # noqa: PLR0913 - whose events, and which
+def told_since(
     session: Session,
     connector_key: int,
     direction: str,

@@ -18,7 +18,7 @@ from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import Act, Candidate, Decision, OutgoingWrite, Standing
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import Rejected
-from pipeline.tasks.plans import Plan, plan_for
+from pipeline.tasks.plans import plan_for
 from pipeline.tasks.replaying.verdict import FieldChange, Kind, Verdict
 from pipeline.tasks.sending.candidates import stored_candidates
 from pipeline.tasks.sending.decisions import decide

@@ -21,7 +21,7 @@ from db import replay as rows
 from db.failure import Failure
 from db.replay import Replay, ReplayItem, Told, Trace
 from pipeline.domain.kinds import Direction
-from pipeline.domain.reasons import describe
+from pipeline.domain.reasons import REASONS
 from pipeline.tasks import missing
 from pipeline.tasks.errands import TASK as ERRAND
 
@@ -116,20 +116,24 @@ def _told(
 def _by_events(item: ReplayItem, told: Sequence[Told]) -> None:
     """One success counts for more than what was left out beside it; silence says that nothing differed."""
     successes = [each for each in told if each.event.endswith(".success")]
-    last = (successes or list(told) or [None])[-1]
-    if last is None:
+    if not told:
         _note(item, "already_applied", "Nothing differed any more.")
         return
+    last = (successes or told)[-1]
     item.batch_id = last.batch_id or item.batch_id
     if not last.event.endswith(".skip"):
-        _note(item, "came_through", None if last.reason is None else describe(last.reason))
+        _note(item, "came_through", _meaning(last.reason))
     elif last.reason in UNCHANGED:
-        _note(item, "already_applied", describe(last.reason))
+        _note(item, "already_applied", _meaning(last.reason))
     elif last.reason == "older_report":
-        _note(item, "superseded", describe(last.reason))
+        _note(item, "superseded", _meaning(last.reason))
     else:
-        _note(item, "skipped", describe(last.reason) if last.reason else None)
+        _note(item, "skipped", _meaning(last.reason))
 
 
 def _note(item: ReplayItem, state: str, detail: str | None) -> None:
     item.state, item.detail, item.settled_at = state, detail, func.now()
+
+
+def _meaning(reason: str | None) -> str | None:
+    return REASONS[reason].meaning if reason in REASONS else reason
