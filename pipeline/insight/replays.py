@@ -131,6 +131,6 @@ def _item(row: rows.ReplayItem, failure: Failure | None, batches: Mapping[int, t
         sent_at=row.sent_at,
         settled_at=row.settled_at,
         batch_id=row.batch_id,
-        task_id=batches[row.batch_id][0] if row.batch_id in batches else None,
+        task_id=batches.get(row.batch_id or 0, (None, ""))[0],
         new_failure_id=row.new_failure_id,
     )

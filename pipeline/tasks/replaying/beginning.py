@@ -27,6 +27,10 @@ class NothingToReplay(Exception):
     """No open failure fits."""
 
 
+class MoreThanExpected(Exception):
+    """More failures fit than whoever asked for it has seen."""
+
+
 def begin(
     session: Session,
     chosen: FailureFilter,
@@ -35,11 +39,13 @@ def begin(
     why: str,
     per_second: float = PER_SECOND,
     payloads: Mapping[int, bytes] | None = None,
+    at_most: int | None = None,
 ) -> Replay:
     """Put every open failure that is meant on the list of a new replay, and have it sent.
 
     payloads  failure → a corrected payload, for outgoing records
-    Raises: NothingToReplay; NotReplayable for a payload that will not do.
+    at_most   how many whoever asks for it has seen
+    Raises: NothingToReplay; MoreThanExpected; NotReplayable for a payload that will not do.
     """
     if chosen.connector_key is None:
         raise ValueError("a replay is one connector's")
@@ -52,6 +58,8 @@ def begin(
     replay.total = failure_filter.freeze_items(session, replay.id, replace(chosen, state="open"))
     if not replay.total:
         raise NothingToReplay("no open failure fits")
+    if at_most is not None and replay.total > at_most:
+        raise MoreThanExpected(f"{replay.total} instead of {at_most}")
     for failure_id, payload in (payloads or {}).items():
         _correct(session, replay, failure_id, payload)
     note = {"replay": replay.id, "failures": replay.total, "corrected": sorted(payloads or ())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -55,7 +56,7 @@ def _foresee(failure: Failure, plan: Plan, known: Mapping[int, Known]) -> Verdic
         )
     except (Rejected, ValueError, RecursionError) as refused:
         return _in_vain(refused)
-    return _compare(record, now)
+    return replace(_compare(record, now), problems=record.problems)
 
 
 def _in_vain(refused: Exception) -> Verdict:

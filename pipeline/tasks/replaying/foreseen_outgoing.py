@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -76,7 +76,8 @@ def foresee_outgoing(
             verdicts[failure.id] = _unread()
         else:
             decision = decide(candidates[hull_id], plan, entity, now_s=now_s)
-            verdicts[failure.id] = _verdict(decision, entity, failure, is_older=is_older)
+            verdict = _verdict(decision, entity, failure, is_older=is_older)
+            verdicts[failure.id] = replace(verdict, problems=(*decision.left, *decision.problems))
     return verdicts
 
 

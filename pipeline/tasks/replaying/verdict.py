@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from pipeline.domain.incoming import FieldProblem
+
 MEANINGS: Final[Mapping[str, str]] = {
     "changes": "would change",
     "creates": "would create",
@@ -69,6 +71,7 @@ class Verdict:
     """detail  the verdict in a sentence, without values of the record
     note    what may make it come out otherwise
     reason  the code under which it would fail or be left out
+    problems  fields that would be left out, each with its reason; the others go
     tokens  of the daily budget that replaying it takes, about
     """
 
@@ -77,4 +80,5 @@ class Verdict:
     note: str = ""
     reason: str | None = None
     changes: tuple[FieldChange, ...] = ()
+    problems: tuple[FieldProblem, ...] = ()
     tokens: float = 0.0

@@ -8,10 +8,10 @@ from __future__ import annotations
 from flask import Blueprint, Flask
 from werkzeug.wrappers import Response
 
-from pipeline.web.console import frame, home, login, people
+from pipeline.web.console import failure_acts, failures, frame, home, login, people, replays
 from pipeline.web.console.guard import Pages, Refused
 
-ROOMS = (login, home, people)
+ROOMS = (login, home, failures, failure_acts, replays, people)
 
 
 def add_to(app: Flask) -> None:
