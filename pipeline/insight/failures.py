@@ -22,7 +22,7 @@ from pipeline.insight.verdicts import Verdict, verdict_of
 
 DAYS: Final = 14
 """How far back a group's trend goes."""
-LONGEST_READ: Final = 2 * 1024 * 1024
+LONGEST_READ: Final = 200_000
 """Bytes of a payload that are laid out; a longer one is cut."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -55,10 +56,7 @@ def read_edited(text: str, failure: Failure) -> bytes:
         raise PayloadMistake("It is longer than 1 MB.")
     message = _parse(text)
     _check(message, failure)
-    try:
-        return write_lenient(message)
-    except (ValueError, TypeError):
-        raise PayloadMistake("A text in it holds half a character (a lone surrogate): write it anew.") from None
+    return write_lenient(message)
 
 
 def differences(failure: Failure, edited: bytes) -> list[Difference]:
@@ -114,8 +112,10 @@ def _check(message: Any, failure: Failure) -> None:
             raise PayloadMistake(f"The field 'segments[{position}]' must be an object with an 'id'.")
     if is_nested_deeper(message, LEVELS):
         raise PayloadMistake(f"It is nested more than {LEVELS} levels deep.")
-    if (path := _find_nul(message, "")) is not None:
-        raise PayloadMistake(f"The field {path!r} holds a NUL character, which can be neither stored nor sent.")
+    if (path := _find_unusable(message, "")) is not None:
+        raise PayloadMistake(
+            f"The field {path!r} holds a NUL or half a character, which can be neither stored nor sent."
+        )
 
 
 _SHAPES: Final = (
@@ -128,11 +128,16 @@ _SHAPES: Final = (
 )
 
 
-def _find_nul(value: Any, path: str) -> str | None:
+_UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
+
+
+def _find_unusable(value: Any, path: str) -> str | None:
     if isinstance(value, str):
-        return path if "\0" in value else None
+        return path if _UNUSABLE.search(value) else None
+    if isinstance(value, dict) and (bad := next((name for name in value if _UNUSABLE.search(name)), None)) is not None:
+        return f"{path}.{bad}".lstrip(".")
     inner = _members(value, path)
-    return next((found for where, each in inner if (found := _find_nul(each, where)) is not None), None)
+    return next((found for where, each in inner if (found := _find_unusable(each, where)) is not None), None)
 
 
 def _members(value: Any, path: str) -> Iterator[tuple[str, Any]]:

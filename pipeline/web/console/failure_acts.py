@@ -23,7 +23,7 @@ from pipeline.tasks.replaying import beginning
 from pipeline.tasks.replaying.beginning import MoreThanExpected, NothingToReplay
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import Choice, NotAFilter, read_choice
-from pipeline.web.console.failures import get_failure
+from pipeline.web.console.failures import forget_lists, get_failure
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
 
@@ -114,6 +114,7 @@ def discard(connector: Connector) -> Response:
             audit.note(session, me, "failures.discard", subject, connector_key=connector.key, why=why, detail=detail)
     if not closed:
         return confirm_discard(connector, "Meanwhile it is another number: look again before you discard.", 400)
+    forget_lists()
     return done(f"{_base(connector)}/failures", f"{len(closed):,} discarded: {why}")
 
 

@@ -183,6 +183,11 @@ def _read(chosen: FailureFilter) -> Listed:
 _listed = Shared(_read)
 
 
+def forget_lists() -> None:
+    """Somebody has done something about failures, and wants to see it."""
+    _listed.forget()
+
+
 def _sentence(listed: Listed, choice: Choice) -> str:
     state = choice.filter.state
     kind = {"open": "open", "replayed": "replayed", "discarded": "discarded"}.get(state or "", "")
