@@ -14,7 +14,7 @@ from pipeline.cli import (
     connectors,
     demo,
     doctor,
-    failures,
+    failure_replays,
     fetch,
     keys,
     operators,
@@ -80,7 +80,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, settings, fetch, send, runs),
-    *(records, failures, doctor, verify, budget, operators, keys),
+    *(records, failure_replays, doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)
