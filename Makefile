@@ -15,11 +15,11 @@ DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
 
-.PHONY: help install demo up test test-all check lint types format lock bench hour guide defects clean
+.PHONY: help install demo up test test-all check lint types format lock bench bench-console hour guide defects clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
-	      /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2} \
+	      /^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2} \
 	      END {print ""; print "First: make demo (shows everything), then make up (leaves it running)."}' $(MAKEFILE_LIST)
 
 install: $(DEV) ## Make .venv with everything, tests' tools included (every other target does what it needs)
@@ -51,6 +51,9 @@ format: $(DEV) ## Format the code, and mend what can be mended by itself
 
 bench: $(DEV) ## Measure a full fetch: rate, CPU by process, memory, tokens
 	@$(BIN)/python -m benchmarks.full_fetch
+
+bench-console: $(DEV) ## Measure every page of the console over ten million events (some minutes)
+	@$(BIN)/python -m benchmarks.console
 
 hour: $(DEV) ## Live through an hour of lost webhooks, an outage and a lost token, and compare (twenty minutes)
 	@$(BIN)/python -m benchmarks.hour

@@ -188,9 +188,13 @@ def running_run(session: Session, connector_key: int, entity: str, kind: str) ->
     )
 
 
-def latest_runs(session: Session, connector_key: int | None, limit: int = 20) -> list[Run]:
-    """Newest first."""
+def latest_runs(
+    session: Session, connector_key: int | None, limit: int = 20, *, before: int | None = None
+) -> list[Run]:
+    """Newest first; with `before`, those that began before that run."""
     newest = select(Run).order_by(Run.id.desc()).limit(limit)
+    if before is not None:
+        newest = newest.where(Run.id < before)
     return list(session.scalars(newest if connector_key is None else newest.filter_by(connector_key=connector_key)))
 
 

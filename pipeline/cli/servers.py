@@ -28,10 +28,11 @@ from pipeline.up.places import LOOPBACK, PortTaken
 @click.option("--organizations", default=200, show_default=True)
 @click.option("--users", default=200, show_default=True, help="Users in the sandbox's Hull before anything is fetched.")
 @click.option("--accounts", default=50, show_default=True)
+@click.option("--example/--no-example", "has_example", default=True, help="Whether the connector demo is added.")
 @click.option("--host", default=LOOPBACK, show_default=True, help="Address the web process listens on.")
 @click.option("--quiet", is_flag=True, help="Do not show what the processes write.")
 @json_option
-def up(host: str, quiet: bool, **sizes: int) -> None:
+def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
     """Run everything on this machine until interrupted: workers, beat, web, Flower, and a sandbox to talk to.
 
     PostgreSQL and the broker are started too unless DATABASE_URL, REDIS_URL or BROKER_URL name your own. With
@@ -46,7 +47,7 @@ def up(host: str, quiet: bool, **sizes: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT itself is silent behind a script's &
     chosen = begin()
     try:
-        with open_house(chosen, tell=printer, sizes=sizes, host=host) as house:
+        with open_house(chosen, tell=printer, sizes=sizes, host=host, has_example=has_example) as house:
             show(described(house), lambda: print_house(house))
             threading.Event().wait()
     except (NotUp, PortTaken) as error:
@@ -134,7 +135,8 @@ def described(house: House) -> dict[str, Any]:
         "flower_login_file": str(house.flower_file),
         "pipedrive_url": house.settings.pipedrive_api_url,
         "hull_url": house.sandbox["hull_url"] if house.sandbox else None,
-        "connector": example.NAME if house.sandbox else None,
+        "connector": example.NAME if house.sandbox and house.has_example else None,
+        "sandbox_file": str(house.sandbox_file) if house.sandbox_file else None,
         "data_dir": str(house.settings.data_dir),
         "pids": house.children.pids(),
         "notes": house.notes,
@@ -157,7 +159,9 @@ def print_house(house: House) -> None:
     for note in house.notes:
         say(f"Note: {note}.")
     say(f"Data, local key: {house.settings.data_dir}")
-    if house.sandbox:
+    if house.sandbox_file and not house.has_example:
+        say(f"Next: open the console and add a connector; its credentials are in {house.sandbox_file}")
+    elif house.sandbox:
         say(f"Next, in another terminal: {own_name()} fetch all {example.NAME} --wait")
     else:
         say(f"Next, in another terminal: {own_name()} connectors add --help")

@@ -39,6 +39,8 @@ class House:
     children: Children
     notes: list[str] = field(default_factory=list)
     sandbox: dict[str, str] | None = None
+    sandbox_file: Path | None = None
+    has_example: bool = True
 
     @property
     def web_url(self) -> str:
@@ -58,13 +60,14 @@ class House:
 
 @contextmanager
 def open_house(
-    chosen: Settings, *, tell: Tell, sizes: Mapping[str, int], host: str = places.LOOPBACK
+    chosen: Settings, *, tell: Tell, sizes: Mapping[str, int], host: str = places.LOOPBACK, has_example: bool = True
 ) -> Iterator[House]:
     """Start everything, yield when it answers, stop everything at the end.
 
     chosen settings of a process that has begun, so that the servers they name answer
     sizes  how many persons, organizations, users, accounts the sandbox holds
     tell   is given every line that a program writes
+    has_example  whether a connector joins the sandbox's two sides at once
     Raises: NotUp, PortTaken.
     """
     migrate(engine())
@@ -72,7 +75,7 @@ def open_house(
     announced = _Announcement(tell)
     children = Children(announced)
     flower_file, login = places.flower_login(chosen.data_dir)
-    house = House(chosen, host, flower_file, children, notes)
+    house = House(chosen, host, flower_file, children, notes, has_example=has_example)
     stopping = threading.Event()
     looking = threading.Thread(target=_look_after, args=(house, announced, stopping), daemon=True)
     try:
@@ -83,7 +86,7 @@ def open_house(
             children.start(program)
         looking.start()
         _wait_for_web(house)
-        if house.sandbox:
+        if house.sandbox and has_example:
             example.furnish(house.sandbox, public_url=house.settings.public_url)
         yield house
     finally:
@@ -120,7 +123,8 @@ def _start_sandbox(house: House, announced: _Announcement, sizes: Mapping[str, i
     if not announced.heard.wait(SANDBOX_WAIT_S):
         raise NotUp(f"the sandbox does not answer after {SANDBOX_WAIT_S:.0f} s")
     house.sandbox = announced.sandbox
-    house.settings = places.facing_sandbox(house.settings, place)
+    house.settings = places.facing_sandbox(house.settings, place, announced.sandbox)
+    house.sandbox_file = places.keep_sandbox_credentials(house.settings.data_dir, announced.sandbox)
 
 
 def _look_after(house: House, announced: _Announcement, stopping: threading.Event) -> None:
@@ -128,7 +132,7 @@ def _look_after(house: House, announced: _Announcement, stopping: threading.Even
     while not stopping.wait(LOOK_S):
         before = announced.count
         house.children.look_after()
-        if house.sandbox and before > announced.furnished:
+        if house.sandbox and house.has_example and before > announced.furnished:
             announced.furnished = before
             try:
                 example.furnish(house.sandbox, public_url=house.settings.public_url)

@@ -5,6 +5,7 @@ Workers: one node for `live` and `control`, one for `bulk`, so that a full fetch
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
@@ -85,10 +86,13 @@ def free_port() -> int:
     raise OSError("no free port was found")
 
 
-def facing_sandbox(chosen: Settings, sandbox: SandboxPlace) -> Settings:
-    """The settings of processes that talk to the sandbox instead of the real systems."""
+def facing_sandbox(chosen: Settings, sandbox: SandboxPlace, announced: Mapping[str, str]) -> Settings:
+    """The settings of processes that talk to the sandbox instead of the real systems, its app for OAuth included."""
     return replace(
         chosen,
+        pipedrive_client_id=announced["oauth_client_id"],
+        pipedrive_client_secret=announced["oauth_client_secret"],
+        pipedrive_oauth_url=sandbox.pipedrive_url,
         pipedrive_api_url=sandbox.pipedrive_url,
         hull_protocol="http",
         hull_firehose_url=f"{sandbox.hull_url}/",
@@ -136,6 +140,9 @@ def environment(chosen: Settings, **more: str) -> dict[str, str | None]:
         "PUBLIC_URL": chosen.public_url,
         "PORT": str(chosen.port),
         "FLOWER_PORT": str(chosen.flower_port),
+        "PIPEDRIVE_CLIENT_ID": chosen.pipedrive_client_id,
+        "PIPEDRIVE_CLIENT_SECRET": chosen.pipedrive_client_secret,
+        "PIPEDRIVE_OAUTH_URL": chosen.pipedrive_oauth_url,
         "PIPEDRIVE_API_URL": chosen.pipedrive_api_url,
         "HULL_PROTOCOL": chosen.hull_protocol,
         "HULL_FIREHOSE_URL": chosen.hull_firehose_url,
@@ -151,10 +158,22 @@ def flower_login(data_dir: Path) -> tuple[Path, str]:
     """(file, `user:password`): Flower can stop workers, so it is never open; the password is made once."""
     path = data_dir / "flower.login"
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"operator:{secrets.token_urlsafe(18)}\n")
+        _write_secret(path, f"operator:{secrets.token_urlsafe(18)}\n")
     return path, path.read_text().strip()
+
+
+def keep_sandbox_credentials(data_dir: Path, announced: Mapping[str, str]) -> Path:
+    """A file for people who want to add a connector to the sandbox themselves."""
+    path = data_dir / "sandbox.json"
+    path.unlink(missing_ok=True)
+    _write_secret(path, json.dumps(dict(announced), indent=2) + "\n")
+    return path
+
+
+def _write_secret(path: Path, words: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(words)
 
 
 def _worker(name: str, queues: str, command: list[str], env: dict[str, str | None], *, niceness: int) -> Program:

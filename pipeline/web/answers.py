@@ -20,7 +20,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
 }
 CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large"}
@@ -43,7 +43,7 @@ def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, 
     if wants_text:
         line = f"{int(status)} {sentence or status.phrase}. Request {g.request_id}\n"
         return Response(line, mimetype="text/plain"), status
-    return jsonify(error=code, request_id=g.request_id), status
+    return jsonify(error=code, message=sentence or status.phrase, request_id=g.request_id), status
 
 
 def _begin() -> None:

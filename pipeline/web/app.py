@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 from flask import Flask
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
 
 from pipeline import wiring
 from pipeline.environment import begin
@@ -16,6 +18,7 @@ from pipeline.tasks.control import wake_control
 from pipeline.web import (
     actions,
     answers,
+    api,
     authorisation,
     batches,
     console,
@@ -37,7 +40,14 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     wake  tells the workers that a delivery was stored; by default through the broker
     """
     begin()
-    app = Flask(__name__)
+    app = OpenAPI(
+        __name__,
+        info=Info(title="Hull and Pipedrive", version="1", description=api.DESCRIPTION),
+        doc_ui=False,
+        validation_error_status=422,
+        validation_error_model=api.Problem,
+        validation_error_callback=api.malformed,
+    )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider Flask brings
     answers.furnish(app)
@@ -50,4 +60,5 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     app.register_blueprint(authorisation.room(doors))
     app.register_blueprint(operations.room())
     console.add_to(app)
+    api.add_to(app)
     return app

@@ -49,6 +49,7 @@ def furnish(app: Flask, tabs: Sequence[tuple[str, str]]) -> None:
         number=number,
         took=took,
         mark=mark,
+        glyph=glyph,
         shown=shown,
         jsonish=jsonish,
         arrow=arrow,
@@ -144,7 +145,14 @@ def took(value: float | timedelta | None) -> str:
 def mark(state: str | None, words: str | None = None) -> Markup:
     """A state by shape, word and colour."""
     name = state or "none"
-    return Markup('<span class="state {}">{} {}</span>').format(name, MARKS.get(name, "○"), words or name)
+    return Markup('<span class="state {}">{} {}</span>').format(
+        name, MARKS.get(name, "○"), name if words is None else words
+    )
+
+
+def glyph(state: str) -> str:
+    """The shape alone, where the sentence beside it says the rest."""
+    return MARKS.get(state, "○")
 
 
 def arrow(direction: str) -> Markup:

@@ -62,7 +62,7 @@ class Pages:
             if not Role(present.role).may(needs):
                 raise refusal("role", f"This needs the role {needs}; you are {present.role}.", "Ask an admin.")
             if methods == ["POST"]:
-                _require_own_form()
+                require_own_form()
             return view(find_connector(given.pop("name")), **given) if "name" in given else view(**given)
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
@@ -120,6 +120,16 @@ def require_same_origin() -> None:
         raise refusal("foreign_origin", "This form came from another site, so nothing was done.", "Open the page here.")
 
 
+def require_own_form() -> None:
+    """Whoever changes something shows what only a page of this session knows."""
+    require_same_origin()
+    given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
+    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
+        raise refusal(
+            "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
+        )
+
+
 def safe_path(wanted: str | None) -> str:
     """Where to go on after the login: a path of ours, never another site."""
     path = wanted or "/"
@@ -130,15 +140,6 @@ def safe_path(wanted: str | None) -> str:
 def _present() -> Present | None:
     given = token()
     return operators.who_is(given) if given else None
-
-
-def _require_own_form() -> None:
-    require_same_origin()
-    given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
-    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
-        raise refusal(
-            "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
-        )
 
 
 def _to_login() -> Response:

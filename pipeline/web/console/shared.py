@@ -5,11 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 KEPT = 256
+
+_all: list[Shared[Any, Any]] = []
+
+
+def forget_all() -> None:
+    """Ask everything anew: for tests, and for whoever measures."""
+    for each in _all:
+        each.forget()
 
 
 class Shared(Generic[K, T]):
@@ -22,6 +30,7 @@ class Shared(Generic[K, T]):
         self._lock = threading.Lock()
         self._asking: dict[K, threading.Lock] = {}
         self._answers: dict[K, tuple[float, T]] = {}
+        _all.append(self)
 
     def __call__(self, key: K) -> T:
         with self._lock:

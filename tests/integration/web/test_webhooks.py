@@ -237,7 +237,7 @@ def test_with_the_database_away_the_sender_is_asked_to_come_again(house: House, 
     engine().dispose()
     use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
 
-    answers = [post(house, webhook("another")), house.client.get("/metrics"), house.client.get("/")]
+    answers = [post(house, webhook("another")), house.client.get("/metrics"), house.client.get("/login")]
 
     use_database(database_url)
     assert [answer.status_code for answer in answers] == [503, 503, 503]

@@ -1,0 +1,238 @@
+"""The console over ten million events: every page, and how long the server takes to answer it.
+
+    python -m benchmarks.console [--events 10000000] [--mappings 1000000] [--rounds 5] [--json]
+
+A real fetch of a few thousand records is multiplied inside PostgreSQL until there are as many mappings, snapshots, claims
+and events as asked for, the events over the last thirty days. Then each page is asked for in this process, as the web process
+would answer it, with nothing shared between one request and the next. Exit 1 when a page takes longer than 200 ms in any round
+but the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask.testing import FlaskClient
+
+from benchmarks.full_fetch import fetch
+from benchmarks.stage import stage
+
+PERSONS, ORGANIZATIONS, DAYS = 4_000, 1_000, 30
+STRIDE = 1_000_000
+"""What is added to a Pipedrive id from one copy to the next."""
+BOUND_MS = 200.0
+
+COPIES = """
+    INSERT INTO {table} ({columns}) SELECT {values} FROM {table} t CROSS JOIN generate_series(1, :copies) AS n
+     WHERE t.connector_key = :key AND {mine}"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--mappings", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    with stage(persons=PERSONS, organizations=ORGANIZATIONS) as running:
+        fetch(running, "to begin with", changed_only=False)
+        built = build(running.connector_key, chosen.mappings, chosen.events)
+        found = measure(chosen.rounds)
+    if chosen.json:
+        print(json.dumps({"built": built, "pages": found}))
+    else:
+        _show(built, found)
+    return 1 if any(page["slowest_ms"] > BOUND_MS for page in found) else 0
+
+
+def build(key: int, mappings: int, events: int) -> dict[str, Any]:
+    """Multiply what there is, inside the database; how many rows there are then, and how long it took."""
+    from sqlalchemy import text
+
+    from db.session import engine, transaction
+    from db.sync_event import make_partitions
+
+    begun = time.monotonic()
+    with transaction() as session:
+        make_partitions(session, datetime.now(UTC).date() - timedelta(days=DAYS), DAYS + 7)
+        known = session.execute(
+            text("SELECT count(*) FROM id_mappings WHERE connector_key = :k"), {"k": key}
+        ).scalar_one()
+        logged = session.execute(
+            text("SELECT count(*) FROM sync_events WHERE connector_key = :k"), {"k": key}
+        ).scalar_one()
+        last = session.execute(text("SELECT max(id) FROM sync_events")).scalar_one()
+    copies = max(0, mappings // known - 1)
+    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SET statement_timeout = 0"))
+        for statement in _copies(events_each=max(1, events // (logged * (copies + 1)))):
+            connection.execute(text(statement), {"key": key, "copies": copies, "last": last})
+        connection.execute(text("ANALYZE"))
+        counts = {
+            table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()  # noqa: S608 - names of ours
+            for table in ("id_mappings", "snapshots", "claims", "sync_events", "failures")
+        }
+    return {**counts, "took_s": round(time.monotonic() - begun)}
+
+
+def _copies(events_each: int) -> list[str]:
+    """Statements that multiply mappings, snapshots, claims, and then events: so many of each record, over thirty days."""
+    moved = f"t.pipedrive_id + n * {STRIDE}"
+    mine = f"t.pipedrive_id < {STRIDE}"
+    mapping = (
+        "connector_key",
+        "entity",
+        "pipedrive_id",
+        "hull_id",
+        "state",
+        "version",
+        "digest",
+        "delivered",
+        "matched_by",
+    )
+    return [
+        COPIES.format(
+            table="id_mappings",
+            columns=", ".join(mapping),
+            values=", ".join(
+                {"pipedrive_id": moved, "hull_id": "t.hull_id || '-' || n"}.get(name, f"t.{name}") for name in mapping
+            ),
+            mine=mine,
+        ),
+        COPIES.format(
+            table="snapshots",
+            columns="connector_key, entity, side, record_id, version, payload",
+            values=f"t.connector_key, t.entity, t.side, (t.record_id::bigint + n * {STRIDE})::text, t.version, t.payload",
+            mine="t.side = 'pipedrive' AND length(t.record_id) < 7",
+        ),
+        COPIES.format(
+            table="claims",
+            columns="connector_key, entity, claim, value, pipedrive_id",
+            values=f"t.connector_key, t.entity, t.claim, t.value || '-' || n, {moved}",
+            mine=mine,
+        ),
+        *_event_copies(events_each, moved, mine),
+    ]
+
+
+def _event_copies(each: int, moved: str, mine: str) -> list[str]:
+    """One event in twenty is a skip, one in a hundred an error, one in ten outgoing; each tells of one attribute that changed.
+
+    Their ids follow their time, as in life.
+    """
+    columns = "at, connector_key, event, entity, reason, pipedrive_id, run_id, batch_id, settings_version, cause, before, after"
+    days = DAYS / each
+    diff = "convert_to(json_build_object('pipedrive/name', '{} name of ' || d.moved)::text, 'UTF8')"
+    return [
+        f"""
+        INSERT INTO sync_events ({columns})
+        SELECT d.at, d.connector_key,
+               CASE WHEN d.kind < 0.01 THEN replace(d.event, 'success', 'error') WHEN d.kind < 0.06 THEN
+                    replace(d.event, 'success', 'skip') WHEN d.kind < 0.16 THEN replace(d.event, 'incoming', 'outgoing')
+                    ELSE d.event END,
+               d.entity, CASE WHEN d.kind < 0.01 THEN 'wrong_type' WHEN d.kind < 0.06 THEN 'no_identity' END,
+               d.moved, d.run_id, d.batch_id, d.settings_version, d.cause, {diff.format("old")}, {diff.format("new")}
+          FROM (SELECT t.*, {moved} AS moved, random() AS kind,
+                       now() - ({days * (each - turn - 1)} + random() * {days}) * interval '1 day' AS moment
+                  FROM sync_events t CROSS JOIN generate_series(0, :copies) AS n
+                 WHERE t.connector_key = :key AND {mine} AND t.event LIKE 'incoming.%.success' AND t.id <= :last
+                 ORDER BY moment) d
+        """.replace("d.at,", "d.moment,")  # noqa: S608 - numbers of ours
+        for turn in range(each)
+    ]
+
+
+def measure(rounds: int) -> list[dict[str, Any]]:
+    """Every page that needs no more than a connector, and those of one record, event, run and failure."""
+    client = _visitor()
+    found = []
+    for rule, path in _paths():
+        times = [_ask_ms(client, path) for _ in range(rounds + 1)]
+        found.append(
+            {
+                "page": rule,
+                "first_ms": round(times[0], 1),
+                "median_ms": round(statistics.median(times[1:]), 1),
+                "slowest_ms": round(max(times[1:]), 1),
+            }
+        )
+    return sorted(found, key=lambda page: -page["slowest_ms"])
+
+
+def _visitor() -> FlaskClient:
+    from db.operator import Operator
+    from db.session import transaction
+    from pipeline import operators
+    from pipeline.web.app import create_app
+
+    with transaction() as session:
+        operator = Operator(name="benchmark", password_hash="nobody logs in by this", role="admin")  # noqa: S106
+        session.add(operator)
+        session.flush()
+        token = operators.open_session(session, operator)
+    client = create_app(wake=lambda: None).test_client()
+    client.set_cookie("session", token)
+    return client
+
+
+def _ask_ms(client: FlaskClient, path: str) -> float:
+    from pipeline.web.console.shared import forget_all
+
+    forget_all()
+    begun = time.perf_counter()
+    answer = client.get(path)
+    took_ms = (time.perf_counter() - begun) * 1000
+    if answer.status_code >= 500:
+        raise RuntimeError(f"{path}: {answer.status_code} {answer.text[:200]}")
+    return took_ms
+
+
+def _paths() -> list[tuple[str, str]]:
+    """(rule, address) of every page there is, filled with what exists."""
+    from sqlalchemy import text
+
+    from db.session import transaction
+    from pipeline.web.app import create_app
+
+    with transaction() as session:
+        newest = session.execute(text("SELECT max(id) FROM sync_events")).scalar_one()
+        person = session.execute(text("SELECT min(pipedrive_id) FROM id_mappings WHERE entity = 'person'")).scalar_one()
+        run = session.execute(text("SELECT max(id) FROM runs")).scalar_one()
+        batch = session.execute(text("SELECT max(id) FROM batches")).scalar() or 1
+    known = {"name": "bench", "connector": "bench", "entity": "person", "pipedrive_id": person, "event_id": newest}
+    known |= {"run_id": run, "batch_id": batch, "id": run, "hull_id": "x", "version": 1}
+    known |= {
+        "failure_id": 1,
+        "fingerprint": "0" * 16,
+        "replay_id": 1,
+        "plan_id": 1,
+        "delivery_id": 1,
+        "section": "users-in",
+    }
+    found = []
+    app = create_app(wake=lambda: None)
+    with app.test_request_context():
+        for rule in sorted(app.url_map.iter_rules(), key=lambda each: each.rule):
+            is_page = rule.endpoint.startswith(("console.", "api.")) and "GET" in (rule.methods or ())
+            if is_page and rule.arguments <= set(known):
+                values = {name: known[name] for name in rule.arguments}
+                found.append((rule.rule, app.url_for(rule.endpoint, **values)))
+    filters = ("outcome=error", "direction=outgoing", "reason=wrong_type", f"record={person}", f"run={run}")
+    return found + [("/c/<name>/logs?" + each.partition("=")[0], f"/c/bench/logs?{each}") for each in filters]
+
+
+def _show(built: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    print(", ".join(f"{name} {count:,}" for name, count in built.items()))
+    print(f"{'page':60} {'first':>9} {'median':>9} {'slowest':>9}  (ms)")
+    for page in found:
+        print(f"{page['page']:60} {page['first_ms']:9.1f} {page['median_ms']:9.1f} {page['slowest_ms']:9.1f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

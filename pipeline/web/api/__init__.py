@@ -1,0 +1,39 @@
+"""`/api/v1`: what the console does, as JSON for scripts, described by `/api/openapi.json`.
+
+A room is a module with `add(operations)`; this list is all there is.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.openapi import OpenAPI
+
+from pipeline.web.api import connectors, people, runs, settings
+from pipeline.web.api.door import SCHEMES, Operations, describe_errors
+from pipeline.web.api.door import Problem as Problem  # what the app answers with
+from pipeline.web.api.door import malformed as malformed
+
+DESCRIPTION = (
+    "What the console does, for scripts. Make a key under your account in the console, and send it as "
+    "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first and go on with `before`."
+)
+ROOMS = (connectors, settings, runs, people)
+
+
+def add_to(app: OpenAPI) -> None:
+    """Give an app the interface for scripts."""
+    app.security_schemes = SCHEMES
+    app.register_api(_routes())
+    app.add_url_rule("/api/openapi.json", "openapi", lambda: app.api_doc)
+
+
+@cache
+def _routes() -> APIBlueprint:
+    """The same for every app of this process: the description of all operations takes a tenth of a second to make."""
+    routes = APIBlueprint("api", __name__, url_prefix="/api/v1", abp_responses=describe_errors())
+    operations = Operations(routes)
+    for room in ROOMS:
+        room.add(operations)
+    return routes

@@ -1,0 +1,155 @@
+"""The one door of `/api/v1`: a key for scripts, or the session of somebody's browser; the role each operation needs; errors.
+
+An operation is registered with its role or not at all, so none can forget to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+from flask import Response, g, request
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.types import ResponseDict, SecuritySchemesDict
+from pydantic import BaseModel, ValidationError
+
+from db.operator import Present
+from pipeline import operators
+from pipeline.domain.roles import Role
+from pipeline.errors import PipelineError
+from pipeline.telemetry import logger
+from pipeline.web.console import guard
+from pipeline.web.console.guard import Refused
+
+SCHEMES: Final[SecuritySchemesDict] = {"key": {"type": "http", "scheme": "bearer"}}
+SECURITY: Final[list[dict[str, list[str]]]] = [{"key": []}]
+CHANGING: Final = {"POST", "PUT", "PATCH", "DELETE"}
+
+
+class Problem(BaseModel):
+    """Why nothing was done."""
+
+    error: str
+    """A stable code."""
+    message: str
+    next_step: str = ""
+    mistakes: list[str] = []
+    """Each with its place, where there may be several."""
+    request_id: str
+
+
+class Nay(Exception):
+    """What was asked for cannot be done; see `Problem`."""
+
+    def __init__(
+        self, status: HTTPStatus, error: str, message: str, next_step: str = "", mistakes: list[str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.problem = status, (error, message, next_step, mistakes or [])
+
+
+class Operations:
+    """Registers operations of one blueprint behind the door."""
+
+    def __init__(self, routes: APIBlueprint) -> None:
+        self._routes = routes
+        self._needs: dict[str, Role] = {}
+        routes.before_request(self._let_in)
+        routes.register_error_handler(Nay, _no)
+        routes.register_error_handler(Refused, _refused)
+        routes.register_error_handler(PipelineError, _failed)
+
+    def get(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.VIEWER) -> None:
+        """Something to look at."""
+        self._add("get", rule, view, shape, needs)
+
+    def post(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.OPERATOR) -> None:
+        """Something that is done."""
+        self._add("post", rule, view, shape, needs)
+
+    def put(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.ADMIN) -> None:
+        """Something that takes the place of what was there."""
+        self._add("put", rule, view, shape, needs)
+
+    def _add(self, verb: str, rule: str, view: Callable[..., Any], shape: type[BaseModel], needs: Role) -> None:
+        self._needs[f"api.{view.__name__}"] = needs
+        words = (view.__doc__ or "").strip()
+        register = getattr(self._routes, verb)(
+            rule,
+            summary=words.partition("\n")[0],
+            description=f"{words}\n\nNeeds the role {needs}.",
+            operation_id=view.__name__,
+            responses={"200": shape},
+            security=SECURITY,
+        )
+        register(view)
+
+    def _let_in(self) -> None:
+        present = _present()
+        if present is None:
+            message = "No key, or one that opens nothing."
+            raise Nay(HTTPStatus.UNAUTHORIZED, "unauthorized", message, "Make a key under your account in the console.")
+        g.operator = present
+        needed = self._needs[request.endpoint or ""]
+        if not Role(present.role).may(needed):
+            logger().warning("api.refused", reason="role", path=request.path, operator_id=present.id)
+            raise Nay(HTTPStatus.FORBIDDEN, "role", f"This needs the role {needed}; you are {present.role}.")
+
+
+def answer(shape: BaseModel) -> Response:
+    """A shape as JSON."""
+    return Response(shape.model_dump_json(), mimetype="application/json")
+
+
+def missing(what: str, next_step: str = "") -> Nay:
+    """It is not there, or belongs to another connector, which is to say the same."""
+    return Nay(HTTPStatus.NOT_FOUND, "not_found", what, next_step)
+
+
+def malformed(error: ValidationError) -> Response:
+    """What was sent does not have the shape that the description gives; every mistake with its place."""
+    mistakes = [f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in error.errors()]
+    return _problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "malformed", "The request is not as /api/openapi.json says.", "", mistakes
+    )
+
+
+def describe_errors() -> ResponseDict:
+    """What every operation may answer instead."""
+    return {str(status): Problem for status in (400, 401, 403, 404, 409, 422)}
+
+
+def _present() -> Present | None:
+    """A key goes before a session; a session's changes carry the token that its pages know."""
+    given = request.authorization
+    if given is not None and given.type == "bearer":
+        return operators.who_holds(given.token or "")
+    token = guard.token()
+    if not token:
+        return None
+    present = operators.who_is(token)
+    if present is not None and request.method in CHANGING:
+        guard.require_own_form()
+    return present
+
+
+def _no(nay: Nay) -> Response:
+    return _problem(nay.status, *nay.problem)
+
+
+def _refused(refused: Refused) -> Response:
+    return _problem(refused.status, "refused", refused.sentence, refused.next_step, [])
+
+
+def _failed(error: PipelineError) -> Response:
+    return _problem(HTTPStatus.CONFLICT, error.reason, str(error), "", [])
+
+
+def _problem(status: HTTPStatus, error: str, message: str, next_step: str, mistakes: list[str]) -> Response:
+    problem = Problem(error=error, message=message, next_step=next_step, mistakes=mistakes, request_id=g.request_id)
+    told = answer(problem)
+    told.status_code = status
+    if status is HTTPStatus.UNAUTHORIZED:
+        told.headers["WWW-Authenticate"] = "Bearer"
+    return told

@@ -1,0 +1,54 @@
+"""Who asks, and the audit log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flask import Response
+from pydantic import BaseModel
+
+from db import audit
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.web.api.door import Operations, answer
+from pipeline.web.api.shapes import Listed, Shape
+from pipeline.web.console.guard import who
+
+
+class MeShape(BaseModel):
+    """Whose key this is."""
+
+    name: str
+    role: str
+
+
+class EntryShape(Shape):
+    """One thing that somebody did."""
+
+    id: int
+    at: datetime
+    operator: str
+    action: str
+    subject: str
+    why: str | None
+
+
+class AuditAnswer(BaseModel):
+    entries: list[EntryShape]
+
+
+def add(operations: Operations) -> None:
+    operations.get("/me", show_me, MeShape)
+    operations.get("/audit", list_audit, AuditAnswer, needs=Role.ADMIN)
+
+
+def show_me() -> Response:
+    """Show whose key this is, and what it may do."""
+    return answer(MeShape(name=who().name, role=who().role))
+
+
+def list_audit(query: Listed) -> Response:
+    """List what operators have done, newest first."""
+    with transaction() as session:
+        found = audit.latest_entries(session, before_id=query.before, limit=query.limit)
+    return answer(AuditAnswer(entries=[EntryShape.model_validate(each) for each in found]))

@@ -1,0 +1,64 @@
+"""What several operations take and give."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from db import connector as connectors
+from db.connector import Connector
+from db.session import transaction
+from pipeline.web.api.door import missing
+
+LARGEST_ID = 2**63 - 1
+RowId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+S = TypeVar("S", bound="Shape")
+
+
+class Shape(BaseModel):
+    """Read off a row, or off any object with attributes of these names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Asked(BaseModel):
+    """What somebody sends: a name that is not known is a mistake, not a wish to be ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class OfConnector(BaseModel):
+    """A connector, by its id or its name."""
+
+    connector: Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class OfRow(OfConnector):
+    """Something of a connector, by its number."""
+
+    id: RowId
+
+
+class Listed(Asked):
+    """A part of a list, newest first."""
+
+    before: Annotated[int | None, Field(ge=1, le=LARGEST_ID, description="Only what is older than this id.")] = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+
+
+class Done(BaseModel):
+    """It is done."""
+
+    done: str
+
+
+def find(path: OfConnector) -> Connector:
+    """The connector. Raises: Nay."""
+    if "\x00" in path.connector:
+        raise missing("There is no such connector.", "GET /api/v1/connectors lists them.")
+    with transaction() as session:
+        found = connectors.find_connector(session, path.connector)
+    if found is None:
+        raise missing("There is no such connector.", "GET /api/v1/connectors lists them.")
+    return found

@@ -1,0 +1,24 @@
+"""The first operator comes in by the link that `pipeline up` prints, and finds the way about by keyboard."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.house import NAME, PASSWORD, House
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+def test_the_first_operator_comes_in_and_out_and_in_again(page: Page, house: House) -> None:
+    page.goto(house.told["console_url"])
+    page.get_by_label("Name").fill(NAME)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Come in").click()
+
+    expect(page.get_by_text("No connector yet.")).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_label("Name").fill(NAME)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("link", name="Add Connector")).to_be_visible()

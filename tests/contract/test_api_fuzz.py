@@ -1,0 +1,92 @@
+"""`/api/v1` is what `/api/openapi.json` says, whatever it is asked: schemathesis makes the requests, right and wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, Phase, given, seed
+from hypothesis import settings as effort
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from db.operator import Operator
+from db.session import transaction
+from pipeline import operators
+from tests.world import World
+
+EXAMPLES = 25
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.fixture
+def app(world: World) -> Flask:
+    """The whole web app over a small world."""
+    from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when imported
+
+    assert world
+    return create_app(wake=lambda: None)
+
+
+@pytest.fixture
+def key(world: World) -> str:
+    """An admin's: every operation may be tried."""
+    assert world
+    with transaction() as session:
+        operator = Operator(name="fuzz", password_hash="no hash", role="admin")
+        session.add(operator)
+        session.flush()
+        operator_id = operator.id
+    return operators.make_key(operator_id, "fuzz", by="test")
+
+
+def operations(app: Flask) -> Iterator[Any]:
+    schema = schemathesis.openapi.from_wsgi("/api/openapi.json", app)
+    for result in schema.get_all_operations():
+        yield result.ok()
+
+
+@pytest.mark.slow
+def test_no_request_meets_anything_that_is_not_described(app: Flask, key: str) -> None:
+    tried = 0
+    for operation in operations(app):
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+            tried += 1
+            _try(operation, mode, key)
+            _try(operation, mode, key, connector="acme")
+
+    assert tried > 20
+
+
+def _try(operation: Any, mode: Any, key: str, **fixed: str) -> None:
+    """Some requests of one operation; `fixed` are parts of its path that are as they are, if it has them."""
+    named = {name: value for name, value in fixed.items() if f"{{{name}}}" in operation.path}
+
+    @seed(1)
+    @effort(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode, path_parameters=named or None))
+    def ask(case: Any) -> None:
+        answer = case.call(headers={"Authorization": f"Bearer {key}"})
+        case.validate_response(answer, checks=CHECKS)
+
+    ask()

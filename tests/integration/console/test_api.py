@@ -1,0 +1,184 @@
+"""`/api/v1` for scripts: keys, roles, and what each operation answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from db.session import transaction
+from pipeline import operators
+from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from tests.integration.console.conftest import Visitor
+from tests.world import World
+
+BASE = "/api/v1/connectors/acme"
+
+
+@pytest.fixture
+def script(operator: Visitor, anybody: Visitor) -> Any:
+    """Calls an operation with an operator's key: method and path in, status and JSON out."""
+    return caller(operator, anybody)
+
+
+@pytest.fixture
+def boss(admin: Visitor, anybody: Visitor) -> Any:
+    """The same with an admin's."""
+    return caller(admin, anybody)
+
+
+def caller(owner: Visitor, browser: Visitor) -> Any:
+    present = operators.who_is(owner.token)
+    assert present
+    headers = {"Authorization": f"Bearer {operators.make_key(present.id, 'test', by='test')}"}
+
+    def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
+        answer = browser.client.open(path, method=method, json=body or None, headers=headers)
+        return answer.status_code, answer.json
+
+    return call
+
+
+@pytest.mark.parametrize("key", ["", "hpk_wrong", "Bearer", "\x80"])
+def test_without_a_key_that_opens_there_is_nothing(anybody: Visitor, key: str) -> None:
+    answer = anybody.client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"})
+
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert answer.json
+    assert answer.json["error"] == "unauthorized"
+
+
+def test_a_key_is_its_owner(script: Any) -> None:
+    assert script("GET", "/api/v1/me") == (200, {"name": "operator@acme.test", "role": "operator"})
+
+
+def test_the_session_of_a_browser_reads_and_with_its_token_acts(operator: Visitor, world: World) -> None:
+    assert world
+    path = f"{BASE}/pause"
+
+    assert operator.get("/api/v1/me").status_code == 200
+    assert operator.client.post(path).status_code == 403
+    answer = operator.client.post(path, headers={"X-CSRF-Token": operators.csrf_of(operator.token)})
+    assert (answer.status_code, answer.json) == (200, {"done": "paused"})
+
+
+def test_a_disabled_operators_key_opens_nothing(script: Any) -> None:
+    with transaction() as session:
+        session.execute(text("UPDATE operators SET state = 'disabled'"))
+
+    assert script("GET", "/api/v1/me")[0] == 401
+
+
+def test_roles_hold(script: Any, world: World) -> None:
+    assert world
+    status, problem = script("PUT", f"{BASE}/settings", document={}, base_version=1)
+
+    assert (status, problem["error"]) == (403, "role")
+    assert "needs the role admin" in problem["message"]
+    assert script("GET", "/api/v1/audit")[0] == 403
+
+
+def test_connectors_and_how_they_are(script: Any, world: World) -> None:
+    assert world
+    status, told = script("GET", "/api/v1/connectors")
+
+    assert status == 200
+    (acme,) = told["connectors"]
+    assert (acme["connector"]["name"], acme["status"]["open_failures"]) == ("acme", 0)
+    assert script("GET", BASE) == (200, acme)
+    assert script("GET", "/api/v1/connectors/nobody")[0] == 404
+    assert script("GET", "/api/v1/connectors/%00")[0] == 404
+
+
+def test_a_fetch_from_beginning_to_end(script: Any, world: World) -> None:
+    status, run = script("POST", f"{BASE}/runs", entity="person")
+    again, problem = script("POST", f"{BASE}/runs", entity="person")
+    world.work()
+
+    assert (status, run["state"], run["cause"]) == (200, "running", "operator@acme.test")
+    assert (again, problem["error"]) == (409, "run_in_progress")
+    assert script("GET", f"{BASE}/runs/{run['id']}")[1]["state"] == "done"
+    assert [each["id"] for each in script("GET", f"{BASE}/runs")[1]["runs"]] == [run["id"]]
+    assert script("GET", f"{BASE}/runs?before={run['id']}")[1]["runs"] == []
+    assert script("POST", f"{BASE}/runs/{run['id']}/cancel")[0] == 409
+
+
+def test_a_run_is_cancelled_and_that_is_kept(script: Any, boss: Any, world: World) -> None:
+    run_id = world.start(Entity.PERSON)
+
+    assert script("POST", f"{BASE}/runs/{run_id}/cancel") == (200, {"done": "cancelled"})
+    entries = boss("GET", "/api/v1/audit")[1]["entries"]
+    assert ("run.cancel", f"run {run_id}") in [(each["action"], each["subject"]) for each in entries]
+
+
+def test_the_run_of_another_connector_is_not_there(script: Any, world: World) -> None:
+    run_id = world.start(Entity.PERSON)
+    with transaction() as session:
+        session.execute(
+            text("INSERT INTO connectors (id, name, hull_organization) VALUES ('f' , 'globex', 'globex.test')")
+        )
+
+    assert script("GET", f"/api/v1/connectors/globex/runs/{run_id}")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"entity": "deal"}, "entity"),
+        ({"entity": "person", "sinse": "2026-01-01T00:00:00Z"}, "sinse"),
+        ({"entity": "person", "since": "2026-01-01T00:00:00"}, "since"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(script: Any, world: World, body: dict[str, Any], place: str) -> None:
+    assert world
+    status, problem = script("POST", f"{BASE}/runs", **body)
+
+    assert (status, problem["error"]) == (422, "malformed")
+    assert any(mistake.startswith(place) for mistake in problem["mistakes"])
+
+
+def test_settings_are_put_in_force_unless_somebody_was_faster(boss: Any, world: World) -> None:
+    now = boss("GET", f"{BASE}/settings")[1]
+    changed = now["document"] | {"link_users_in_hull": False}
+
+    status, made = boss("PUT", f"{BASE}/settings", document=changed, base_version=now["version"], force=True)
+    late, problem = boss("PUT", f"{BASE}/settings", document=changed, base_version=now["version"], force=True)
+    refused, mistakes = boss("PUT", f"{BASE}/settings", document={"x": 1}, base_version=made["version"])
+
+    assert (status, made["version"], made["author"]) == (200, now["version"] + 1, "admin@acme.test")
+    assert (late, problem["error"]) == (409, "settings_moved")
+    assert (refused, mistakes["error"]) == (400, "settings_refused")
+    assert mistakes["mistakes"]
+    history = boss("GET", f"{BASE}/settings/history")[1]["versions"]
+    assert [each["version"] for each in history] == [made["version"], now["version"]]
+    assert world.rows("SELECT version FROM settings_versions ORDER BY version DESC LIMIT 1")[0][0] == made["version"]
+
+
+def test_who_is_sent_by_hand_is_named(script: Any, world: World) -> None:
+    assert world
+    assert script("POST", f"{BASE}/send", entity="person", ids=["nobody"]) == (200, {"sent": 0, "missing": ["nobody"]})
+    assert script("POST", f"{BASE}/send", entity="person")[0] == 400
+
+
+def test_the_description_names_every_operation_with_its_role(anybody: Visitor, app: Any) -> None:
+    spec = anybody.get("/api/openapi.json").json
+    assert spec
+    described = {
+        (path.replace("{", "<").replace("}", ">"), verb) for path, verbs in spec["paths"].items() for verb in verbs
+    }
+    served = {
+        (rule.rule.replace("<int:", "<"), verb.lower())
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/v1")
+        for verb in rule.methods - {"HEAD", "OPTIONS"}
+    }
+
+    assert described == served
+    for verbs in spec["paths"].values():
+        for operation in verbs.values():
+            assert operation["summary"]
+            assert operation["security"] == [{"key": []}]
+            assert any(f"Needs the role {role}" in operation["description"] for role in Role)
+            assert {"401", "403"} <= set(operation["responses"])
