@@ -248,9 +248,9 @@ def _print_failure(facts: dict[str, Any], verdict: Verdict | None) -> None:
     if facts["closed_by"]:
         say(f"  closed by {facts['closed_by']}: {facts['closed_why']}")
     elif verdict is not None:
-        say(f"  If replayed now: {verdict.kind.words}. {verdict.detail} {verdict.note}".rstrip())
+        say(f"  If replayed now, {verdict.kind.words}: {verdict.detail} {verdict.note}".rstrip())
         for each in verdict.changes:
-            say(f"    {each.field}: {each.before!r} → {each.after!r}")
+            say(f"    {each.name}: {each.before!r} → {each.after!r}")
     for name in ("exchange", "traceback", "payload"):
         if facts[name]:
             say(f"\n{name}:\n{facts[name]}")

@@ -73,10 +73,8 @@ def _in_vain(refused: Exception) -> Verdict:
 def _compare(record: IncomingRecord, now: Known | None) -> Verdict:
     if now is None or now.digest is None:
         changes = tuple(_change(name, None, value) for name, value in record.attributes.items() if value is not None)
-        return Verdict(
-            kind=Kind.CREATES, detail="Hull would be told of it for the first time.", note=AS_IT_IS, changes=changes,
-            tokens=READ_TOKENS,
-        )  # fmt: skip
+        detail = "A User or an Account in Hull, unless Hull knows it by its claims."
+        return Verdict(kind=Kind.CREATES, detail=detail, note=AS_IT_IS, changes=changes, tokens=READ_TOKENS)
     if now.version > record.version:
         detail = "A newer state of the record has been carried over since."
         return Verdict(kind=Kind.SUPERSEDED, detail=detail, tokens=READ_TOKENS)
@@ -93,12 +91,18 @@ def _compare(record: IncomingRecord, now: Known | None) -> Verdict:
         else "Its claims or its link would change in Hull."
     )
     if in_doubt:
-        detail = "Hull would be told the record once more: it is not known what it holds."
+        detail = "Hull is told the record once more: it is not known what it holds."
     return Verdict(kind=Kind.CHANGES, detail=detail, note=AS_IT_IS, changes=changes, tokens=READ_TOKENS)
 
 
+def _of(attributes: int) -> str:
+    if not attributes:
+        return "Its claims or its link in Hull."
+    return "1 attribute in Hull." if attributes == 1 else f"{attributes} attributes in Hull."
+
+
 def _change(name: str, before: Any, after: Any) -> FieldChange:
-    return FieldChange(field=name, before=before, after=after)
+    return FieldChange(field=name, name=name, before=before, after=after)
 
 
 def _meaning(reason: str) -> str:

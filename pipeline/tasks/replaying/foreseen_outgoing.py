@@ -13,12 +13,13 @@ from sqlalchemy.orm import Session
 from db import failure as failures
 from db.failure import Failure
 from db.snapshot import read_snapshots, versions_of
+from pipeline.domain.fields import FieldDefinition
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import Act, Candidate, Decision, OutgoingWrite, Standing
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import Rejected
-from pipeline.tasks.plans import plan_for
+from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.replaying.verdict import FieldChange, Kind, Verdict
 from pipeline.tasks.sending.candidates import stored_candidates
 from pipeline.tasks.sending.decisions import decide
@@ -31,6 +32,7 @@ WRITE_TOKENS: Final = 5.0
 LOOK_UP_TOKENS: Final = 10.0
 UNCHANGED: Final = frozenset({"unchanged", "no_change", "no_relevant_change"})
 """Reasons of a skip that say: it is there already."""
+_ARTICLE: Final = {Entity.PERSON: "A", Entity.ORGANIZATION: "An"}
 REFUSED_BEFORE: Final = "refused_by_pipedrive"
 
 
@@ -76,7 +78,7 @@ def foresee_outgoing(
             verdicts[failure.id] = _unread()
         else:
             decision = decide(candidates[hull_id], plan, entity, now_s=now_s)
-            verdict = _verdict(decision, entity, failure, is_older=is_older)
+            verdict = _verdict(decision, plan, entity, failure, is_older=is_older)
             verdicts[failure.id] = replace(verdict, problems=(*decision.left, *decision.problems))
     return verdicts
 
@@ -109,7 +111,7 @@ def _unread() -> Verdict:
     )
 
 
-def _verdict(decision: Decision, entity: Entity, failure: Failure, *, is_older: bool) -> Verdict:
+def _verdict(decision: Decision, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool) -> Verdict:
     if decision.act is Act.HOLD:
         reason = decision.reason or ""
         return Verdict(kind=Kind.FAILS_AGAIN, reason=reason, detail=f"{_meaning(reason)} {decision.detail}".strip())
@@ -118,7 +120,7 @@ def _verdict(decision: Decision, entity: Entity, failure: Failure, *, is_older: 
     candidate = decision.candidate
     if is_older or is_overtaken(candidate.message[entity.hull], candidate.memory):
         return Verdict(kind=Kind.SUPERSEDED, detail="A newer report of the record has been sent since.")
-    return _sent(decision, entity, failure)
+    return _sent(decision, plan, entity, failure)
 
 
 def _left(decision: Decision) -> Verdict:
@@ -132,19 +134,19 @@ def _left(decision: Decision) -> Verdict:
     return Verdict(kind=Kind.SKIPPED, reason=reason, detail=_meaning(reason))
 
 
-def _sent(decision: Decision, entity: Entity, failure: Failure) -> Verdict:
-    changes = tuple(_changes(decision.write)) if decision.write else ()
+def _sent(decision: Decision, plan: Plan, entity: Entity, failure: Failure) -> Verdict:
+    changes = tuple(_changes(decision.write, plan)) if decision.write else ()
     note = "Pipedrive refused this before: look at its answer." if failure.reason == REFUSED_BEFORE else ""
     if decision.act is Act.CREATE:
         return Verdict(
             kind=Kind.CREATES,
-            detail=f"No {entity.value} that is known answers to it, so one would be made after a look-up.",
+            detail=f"{_ARTICLE[entity]} {entity.value.capitalize()}, unless the look-up before it finds one.",
             note=note or _standing_note(decision.candidate),
             changes=changes,
             tokens=WRITE_TOKENS + LOOK_UP_TOKENS,
         )
     plural = "field" if len(changes) == 1 else "fields"
-    detail = f"{len(changes)} {plural} of {entity.value} {decision.candidate.pipedrive_id} would change."
+    detail = f"{len(changes)} {plural} of {entity.value.capitalize()} {decision.candidate.pipedrive_id}."
     return Verdict(kind=Kind.CHANGES, detail=detail, note=note, changes=changes, tokens=WRITE_TOKENS)
 
 
@@ -154,10 +156,25 @@ def _standing_note(candidate: Candidate) -> str:
     return ""
 
 
-def _changes(write: OutgoingWrite) -> Iterator[FieldChange]:
+def _changes(write: OutgoingWrite, plan: Plan) -> Iterator[FieldChange]:
     flat = {name: value for name, value in write.fields.items() if name != "custom_fields"}
     for name, value in (flat | write.fields.get("custom_fields", {})).items():
-        yield FieldChange(field=name, before=write.before.get(name), after=value)
+        field = plan.catalog.find(name)
+        yield FieldChange(
+            field=name,
+            name=field.name if field is not None else name,
+            before=_labelled(write.before.get(name), field),
+            after=_labelled(value, field),
+        )
+
+
+def _labelled(value: Any, field: FieldDefinition | None) -> Any:
+    """An option by its label, as people know it."""
+    if field is None or not field.options:
+        return value
+    if isinstance(value, list):
+        return [_labelled(each, field) for each in value]
+    return field.options.get(value, value) if isinstance(value, int | str) else value
 
 
 def _meaning(reason: str) -> str:

@@ -59,9 +59,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """One field, by its code in Pipedrive or its attribute in Hull; the values are for the page alone."""
+    """One field, by its code in Pipedrive or its attribute in Hull; the values are for the page alone. `name` is Pipedrive's."""
 
     field: str
+    name: str
     before: Any
     after: Any
 

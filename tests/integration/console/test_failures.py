@@ -332,7 +332,7 @@ def test_an_outgoing_payload_is_corrected_and_sent(world: World, operator: Visit
     operator.post(f"/c/acme/failures/{failure_id}/edit", payload=json.dumps(payload), step="send", why="a typo")
     advance(world)
 
-    assert "1 field of person 1 would change." in words(page)
+    assert "1 field of Person 1." in words(page)
     assert "Pipedrive refused this before" in page
     assert "Edit payload…" in page
     assert "Wrong" in edit
