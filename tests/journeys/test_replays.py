@@ -15,7 +15,7 @@ from pipeline.domain.kinds import Entity
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.journeys.test_bad_records import raw
 from tests.journeys.test_failures import break_stage, opened
-from tests.journeys.told_by_hull import know_everything, patiently, person
+from tests.journeys.told_by_hull import know_everything, patiently, person, say, user
 from tests.world import World
 
 FAST = 500.0
@@ -247,10 +247,29 @@ def test_a_control_task_is_replayed_as_records_are(world: World, monkeypatch: py
     assert (early, outcomes(replay_id)) == ({"sent": 1}, {"came_through": 1})
 
 
+def test_a_user_whose_hull_id_is_asked_for_anew_has_its_outcome_too(world: World) -> None:
+    """A new e-mail makes the id map let go of the Hull id for a while: Hull may have joined the User with another."""
+    fill(world, persons=2, organizations=0)
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    know_everything(world)
+    mend = refuse_names(world)
+    ann = {**world.users()[1], "hull_id": world.users()[1]["id"]}
+    say(world, user(**{**ann, "nickname": "Ann", "email": "ann@new.test"}))
+    mend()
+
+    replay_id = begin(world)
+    advance(world)
+
+    assert world.rows("SELECT hull_id FROM id_mappings WHERE pipedrive_id = 1")[0].hull_id is None
+    assert outcomes(replay_id) == {"came_through": 1}
+    (item,) = world.rows("SELECT b.task_id FROM replay_items i JOIN batches b ON b.id = i.batch_id")
+    assert item.task_id
+
+
 # --- what is replayed never brings back the past ----------------------------------------------------------------------
 
 
-def refuse_names(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
+def refuse_names(world: World) -> Any:
     """Let Pipedrive refuse every write, until the answer is called."""
     faults = world.pipedrive.faults
     faults.replace([{"path": "persons", "method": "PATCH", "kind": "status", "status": 400, "count": None}])
@@ -265,14 +284,14 @@ def reopen(world: World) -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("is_export", [False, True])
 def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_same(
-    world: World, monkeypatch: pytest.MonkeyPatch, seed: int, is_export: bool
+    world: World, seed: int, is_export: bool
 ) -> None:
     """Hull's newest word wins, whatever is replayed when; the world without failures ends in the same state."""
     chance = random.Random(seed)
     fill(world, persons=6, organizations=0)
     world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     know_everything(world)
-    mend = refuse_names(world, monkeypatch)
+    mend = refuse_names(world)
     second = [0]
 
     def hull_says(number: int, name: str) -> None:
@@ -312,5 +331,5 @@ def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_sam
 
     patiently(world)
     assert {number: person(world, number)["name"] for number in newest} == newest
-    assert {number: user["pipedrive/name"] for number, user in world.users().items()} == newest
+    assert {number: each["pipedrive/name"] for number, each in world.users().items()} == newest
     assert world.rows("SELECT 1 FROM changes") == []

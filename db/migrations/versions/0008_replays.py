@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("payload", sa.LargeBinary(), nullable=True),
         sa.Column("sent_at", TIME, nullable=True),
+        sa.Column("after_event", sa.BigInteger(), nullable=True),
         sa.Column("settled_at", TIME, nullable=True),
         sa.Column("batch_id", sa.BigInteger(), nullable=True),
         sa.Column("new_failure_id", sa.BigInteger(), nullable=True),

@@ -100,11 +100,13 @@ def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
     found = {each.id: each for each in failures.find_failures(session, ids=ids, state=None, limit=None)} if ids else {}
     corrected = {item.failure_id: item.payload for item in items if item.payload is not None}
     verdicts = foresee(session, list(found.values()), corrected)
+    after_event = rows.last_event_id(session) if items else 0
     for item in items:
         failure = found.get(item.failure_id)
         if failure is None:
             _settled(item, "refused", "The failure is not kept any more.")
         else:
+            item.after_event = after_event
             _send_one(session, row, item, failure, verdicts[failure.id])
 
 

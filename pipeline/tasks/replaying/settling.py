@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from db import errand as errands
 from db import failure as failures
-from db import joining
 from db import replay as rows
 from db.failure import Failure
 from db.replay import Replay, ReplayItem, Told, Trace
@@ -89,22 +88,14 @@ def _told(
     session: Session, connector_key: int, direction: str, entity: str, mine: Sequence[Pair]
 ) -> Mapping[str, list[Told]]:
     """Record → its events since the first of the items was sent."""
-    record_ids = [failure.record_id for _, failure in mine if failure.record_id]
-    joined: dict[int, str] = {}
+    ids = [failure.record_id for _, failure in mine if failure.record_id]
+    since = min(item.sent_at for item, _ in mine if item.sent_at is not None)
+    after = min(item.after_event or 0 for item, _ in mine)
     if direction == Direction.OUTGOING:
-        known = joining.find_joined(session, connector_key, entity, record_ids)
-        joined = {row.pipedrive_id: hull_id for hull_id, row in known.items() if row.pipedrive_id is not None}
+        found = rows.told_outgoing(session, connector_key, entity, ids, since=since, after=after)
     else:
-        joined = {int(record_id): record_id for record_id in record_ids if record_id.isdigit()}
-    found = rows.told_since(
-        session,
-        connector_key,
-        direction,
-        entity,
-        pipedrive_ids=list(joined),
-        hull_ids=record_ids if direction == Direction.OUTGOING else [],
-        since=min(item.sent_at for item, _ in mine if item.sent_at is not None),
-    )
+        numbers = [int(each) for each in ids if each.isdigit()]
+        found = rows.told_incoming(session, connector_key, entity, numbers, since=since, after=after)
     told: dict[str, list[Told]] = defaultdict(list)
     for each in found:
         name = each.hull_id if direction == Direction.OUTGOING else str(each.pipedrive_id)
