@@ -141,11 +141,13 @@ def same_subject(session: Session, failure: Failure, *, limit: int = 20) -> list
     return list(session.scalars(query.order_by(Failure.id.desc()).limit(limit)))
 
 
-def values_of(session: Session, connector_key: int, name: str, state: str | None, *, limit: int = 100) -> list[Any]:
-    """What one of EXACT is among failures, for a list to choose from."""
-    column = getattr(Failure, name)
-    query = select(column).filter_by(connector_key=connector_key).where(column.is_not(None)).distinct().order_by(column)
-    return list(session.scalars((query if state is None else query.filter_by(state=state)).limit(limit)))
+def causes_of(
+    session: Session, connector_key: int, state: str | None, *, limit: int = 500
+) -> list[tuple[str, str | None, int | None]]:
+    """(reason, field, settings version) as they occur among failures, for lists to choose from."""
+    query = select(Failure.reason, Failure.field, Failure.settings_version).filter_by(connector_key=connector_key)
+    found = session.execute((query if state is None else query.filter_by(state=state)).distinct().limit(limit))
+    return [(reason, field, version) for reason, field, version in found]
 
 
 def freeze_items(session: Session, replay_id: int, chosen: FailureFilter) -> int:

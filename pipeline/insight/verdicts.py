@@ -16,7 +16,7 @@ from pipeline.domain.kinds import Direction
 from pipeline.tasks.replaying.foreseeing import foresee
 from pipeline.tasks.replaying.verdict import FieldChange, Kind, Verdict
 
-SAMPLE = 500
+SAMPLE = 300
 """Failures of a selection that are looked at one by one: a page must answer at once, however many there are."""
 READ_TOKENS, READ_IDS = 10, 100
 """A list by ids takes 10 tokens for up to a hundred records."""

@@ -167,16 +167,16 @@ def _read(chosen: FailureFilter) -> Listed:
         groups = insight.groups_of(session, chosen, limit=GROUPS)
         anything = FailureFilter(connector_key=chosen.connector_key, state=None)
         last = failure_filter.page_of_failures(session, anything, limit=1)
-        key = chosen.connector_key or 0
+        causes = failure_filter.causes_of(session, chosen.connector_key or 0, chosen.state)
         return Listed(
             groups=groups,
             total=sum(each.count for each in groups)
             if len(groups) < GROUPS
             else failure_filter.count_failures(session, chosen),
             last=last[0] if last else None,
-            reasons=failure_filter.values_of(session, key, "reason", chosen.state),
-            fields=failure_filter.values_of(session, key, "field", chosen.state),
-            versions=failure_filter.values_of(session, key, "settings_version", chosen.state),
+            reasons=sorted({reason for reason, _, _ in causes}),
+            fields=sorted({field for _, field, _ in causes if field is not None}),
+            versions=sorted({version for _, _, version in causes if version is not None}),
         )
 
 
