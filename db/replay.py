@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, func, select, text, update
+from sqlalchemy import BigInteger, CursorResult, Float, ForeignKey, Index, Integer, delete, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import bigints, texts
 from db.base import Base, Created, RowId
 from db.sync_event import NOTABLE
 
+RETENTION_DAYS: Final = 90
 WAITING: Final = "waiting"
 SENT: Final = "sent"
 OUTCOMES: Final = ("came_through", "already_applied", "superseded", "skipped", "failed_again", "refused", "aborted")
@@ -235,6 +236,13 @@ def last_event_id(session: Session) -> int:
     """What is logged from now on has a greater id."""
     query = text("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('sync_events', 'id')), 0)")
     return int(session.execute(query).scalar_one())
+
+
+def drop_old_replays(session: Session, keep_days: int = RETENTION_DAYS) -> int:
+    """Forget replays that ended long ago, with their items; returns how many. Who began them and why stays in the audit log."""
+    old = func.now() - func.make_interval(0, 0, 0, keep_days)
+    gone = session.execute(delete(Replay).where(Replay.ended_at < old))
+    return cast("CursorResult[Any]", gone).rowcount
 
 
 def moment(session: Session) -> datetime:

@@ -16,6 +16,7 @@ from db import delivery as deliveries
 from db import errand as errand_rows
 from db import failure as failures
 from db import id_mapping, subscription
+from db import replay as replay_rows
 from db import sync_event as events
 from db.session import after_commit, transaction
 from pipeline import wiring
@@ -137,8 +138,8 @@ def _see_webhooks(connector_key: int) -> bool:
 
 @app.task(name="control.tidy")
 def tidy() -> None:
-    """Make the partitions of the coming days; drop days, deliveries, batches and errands past their retention, and release the
-    claims of records that cannot come back.
+    """Make the partitions of the coming days; drop days, deliveries, batches, errands and replays past their retention, and
+    release the claims of records that cannot come back.
     """
     today = datetime.now(UTC).date()
     with transaction() as session:
@@ -147,6 +148,7 @@ def tidy() -> None:
     with transaction() as session:
         forgotten = deliveries.drop_old_deliveries(session), batches.drop_old_batches(session)
         errand_rows.drop_old_errands(session)
+        replay_rows.drop_old_replays(session)
     released = claim_release.release_overdue()
     if made or dropped or any(forgotten) or released:
         logger().info(

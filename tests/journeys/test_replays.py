@@ -247,6 +247,19 @@ def test_a_control_task_is_replayed_as_records_are(world: World, monkeypatch: py
     assert (early, outcomes(replay_id)) == ({"sent": 1}, {"came_through": 1})
 
 
+def test_a_replay_is_forgotten_long_after_its_end(world: World) -> None:
+    broken(world, 10)
+    begin(world)
+    advance(world)
+    running = begin(world)
+    world.change_rows("UPDATE replays SET ended_at = ended_at - interval '91 d'")
+
+    world.room("control").tidy()
+
+    assert [row.id for row in world.rows("SELECT id FROM replays")] == [running]
+    assert {row.replay_id for row in world.rows("SELECT replay_id FROM replay_items")} == {running}
+
+
 def test_a_user_whose_hull_id_is_asked_for_anew_has_its_outcome_too(world: World) -> None:
     """A new e-mail makes the id map let go of the Hull id for a while: Hull may have joined the User with another."""
     fill(world, persons=2, organizations=0)
