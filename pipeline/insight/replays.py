@@ -120,11 +120,12 @@ def items_of(
 
 
 def _item(row: rows.ReplayItem, failure: Failure | None, batches: Mapping[int, tuple[str | None, str]]) -> Item:
+    title, reason = (title_of(failure), failure.reason) if failure is not None else ("forgotten", "")
     return Item(
         id=row.id,
         failure_id=row.failure_id,
-        title=title_of(failure) if failure is not None else "forgotten",
-        reason=failure.reason if failure is not None else "",
+        title=title,
+        reason=reason,
         state=row.state,
         words=WORDS[row.state],
         detail=row.detail,

@@ -50,9 +50,9 @@ class Choice:
     def words(self) -> str:
         """What is meant, as part of a sentence; empty for everything that is open."""
         told = [
-            f"{_LABELS[name]} {value.replace('T', ' ')}"
+            f"{_SAID.get(name, name)} {value.replace('T', ' ')}"
             for name, value in self.given.items()
-            if name in _LABELS and not (name == "state" and value == "open")
+            if name != "id" and not (name == "state" and value == "open")
         ]
         if self.filter.ids:
             some = self.filter.ids
@@ -60,18 +60,8 @@ class Choice:
         return ", ".join(told)
 
 
-_LABELS: Final = {
-    "reason": "reason",
-    "field": "field",
-    "fingerprint": "group",
-    "direction": "direction",
-    "entity": "of",
-    "kind": "kind",
-    "state": "state",
-    "settings_version": "settings version",
-    "since": "since",
-    "until": "until",
-}
+_SAID: Final = {"fingerprint": "group", "entity": "of", "settings_version": "settings version"}
+"""Part of a filter → how people say it, where that is another word."""
 
 
 def read_choice(connector: Connector, given: MultiDict[str, str], **fixed: str) -> Choice:
