@@ -78,6 +78,19 @@ def read_snapshots(
     return {row.record_id: unpack(bytes(row.payload)) for row in rows}
 
 
+_VERSIONS = text("""
+    SELECT record_id, version FROM snapshots
+     WHERE connector_key = :c AND entity = :e AND side = :side AND record_id = ANY(CAST(:ids AS text[]))""")
+
+
+def versions_of(
+    session: Session, connector_key: int, entity: str, side: str, record_ids: Sequence[str]
+) -> dict[str, int]:
+    """Record id → the version of what is kept: of a Hull report, when it was sent, in seconds since the epoch."""
+    scope = {"c": connector_key, "e": entity, "side": side, "ids": texts(record_ids)}
+    return {row.record_id: row.version for row in session.execute(_VERSIONS, scope)}
+
+
 _KEEP_REPORTS = text("""
     INSERT INTO snapshots AS s (connector_key, entity, side, record_id, version, payload)
     SELECT :c, :e, 'hull', w.id, w.version, w.payload

@@ -17,7 +17,7 @@ from pipeline.cli import (
     doctor,
     events,
     explain,
-    failures,
+    failure_replays,
     fetch,
     keys,
     operators,
@@ -84,7 +84,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, settings, settings_plan, fetch, send, runs),
-    *(records, events, explain, failures, doctor, verify, budget, alerts, operators, keys),
+    *(records, events, explain, failure_replays, doctor, verify, budget, alerts, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

@@ -24,9 +24,10 @@ from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retrya
 from pipeline.settings import settings
 from pipeline.tasks import adoption, exports, hull_settings, sends, status_report, verify_kept
 from pipeline.tasks.app import app
-from pipeline.tasks.errands import ADOPTION, EXPORT, PLAN, SEND, SETTINGS, STATUS, TASK, VERIFY
+from pipeline.tasks.errands import ADOPTION, EXPORT, PLAN, REPLAY, SEND, SETTINGS, STATUS, TASK, VERIFY
 from pipeline.tasks.errors import classify
 from pipeline.tasks.planning import walking
+from pipeline.tasks.replaying import advancing
 from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
 from pipeline.telemetry import logger
 
@@ -38,6 +39,7 @@ HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
     SEND: sends.carry_out,
     VERIFY: verify_kept.carry_out,
     PLAN: walking.carry_out,
+    REPLAY: advancing.advance,
 }
 EVENTS: Final = {
     SETTINGS: "connector.settings.error",
@@ -47,6 +49,7 @@ EVENTS: Final = {
     SEND: "outgoing.job.error",
     VERIFY: "connector.verify.error",
     PLAN: "connector.plan.error",
+    REPLAY: "connector.replay.error",
 }
 
 

@@ -22,6 +22,7 @@ STATUS: Final = "status"
 SEND: Final = "send"
 VERIFY: Final = "verify"
 PLAN: Final = "plan"
+REPLAY: Final = "replay"
 QUEUES: Final = {
     SETTINGS: "control",
     EXPORT: "live",
@@ -30,6 +31,7 @@ QUEUES: Final = {
     SEND: "live",
     VERIFY: "bulk",
     PLAN: "bulk",
+    REPLAY: "control",
 }
 PATIENCE_S: Final = 30.0
 """After so long without a sign a message is taken for lost; until then a full queue is not filled further."""

@@ -13,6 +13,8 @@ from pipeline.web.console import (
     add_connector,
     alerts,
     credentials,
+    failure_acts,
+    failures,
     flower,
     frame,
     home,
@@ -22,6 +24,7 @@ from pipeline.web.console import (
     people,
     plans,
     records,
+    replays,
     runs,
     settings,
     settings_history,
@@ -32,7 +35,7 @@ from pipeline.web.console.guard import Pages, Refused
 
 ROOMS = (
     *(login, home, overview, settings, settings_history, plans, credentials, add_connector),
-    *(runs, actions, logs, records, webhooks, workers, people, alerts, flower),
+    *(runs, actions, logs, failures, failure_acts, replays, records, webhooks, workers, people, alerts, flower),
 )
 
 
