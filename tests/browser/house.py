@@ -86,9 +86,7 @@ class House:
 
 
 @contextmanager
-def open_house(
-    *, has_example: bool = False, sizes: Mapping[str, int] = SIZES, **more: str
-) -> Iterator[House]:
+def open_house(*, has_example: bool = False, sizes: Mapping[str, int] = SIZES, **more: str) -> Iterator[House]:
     """Everything, with a sandbox of a hundred Persons; stopped in the end. `more` is for the environment."""
     data_dir = Path(tempfile.mkdtemp(prefix="pipeline-browser-"))
     sizes = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]

@@ -87,9 +87,7 @@ def put_in_force(house: House, **rows: dict[str, str]) -> None:
 
 def plan(house: House, **rows: dict[str, str]) -> dict[str, Any]:
     """A plan of mapping these as well, computed to its end."""
-    planned: dict[str, Any] = house.command(
-        "settings", "plan", CONNECTOR, str(_settings_file(house, rows)), "--wait"
-    )
+    planned: dict[str, Any] = house.command("settings", "plan", CONNECTOR, str(_settings_file(house, rows)), "--wait")
     return planned
 
 
