@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class House:
     told: dict[str, Any]
     data_dir: Path
     environment: Mapping[str, str]
+    people: set[str] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -64,11 +65,11 @@ class House:
 
     def let_in(self, name: str, role: str) -> None:
         """Somebody of this role, made by the command line; once."""
-        if name in {each["name"] for each in self.command("operators", "list")}:
-            return
-        file = self.data_dir / "password"
-        file.write_text(PASSWORD)
-        self.command("operators", "add", name, "--role", role, "--password-file", str(file))
+        if name not in self.people:
+            file = self.data_dir / "password"
+            file.write_text(PASSWORD)
+            self.command("operators", "add", name, "--role", role, "--password-file", str(file))
+            self.people.add(name)
 
     def command(self, *words: str) -> Any:
         """A command of ours, with `--json`."""
