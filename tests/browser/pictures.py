@@ -49,6 +49,12 @@ TITLES: Final[Mapping[str, tuple[str, ...]]] = {
 """Heading of the index → its pages. A page that stands nowhere is an error: nobody would find its picture."""
 
 
+PREFACE: Final = f"""# The console in pictures
+
+Taken by `make pictures` of the connector `{CONNECTOR}` and its sandbox; nobody in them is real.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """How pages are looked at: the end of a picture's name, the window, and the colours."""
@@ -140,14 +146,11 @@ def index() -> str:
     told = {name for names in TITLES.values() for name in names}
     taken = {file.stem.rpartition("-")[0] for file in FOLDER.glob("*.png")}
     assert told == taken, f"pages and index differ: {told ^ taken}"
-    parts = [
-        f"# The console in pictures\n\nTaken by `make pictures` of the connector `{CONNECTOR}` and its sandbox; nobody in them is real.\n"
-    ]
+    parts = [PREFACE]
     for title, names in TITLES.items():
+        best = f"{names[1]}-light.png"
         rows = "\n".join(f"| {name.replace('-', ' ')} | {_links(name)} |" for name in names)
-        parts.append(
-            f"\n## {title}\n\n[![{names[1]}]({names[1]}-light.png)]({names[1]}-light.png)\n\n| page | |\n|---|---|\n{rows}\n"
-        )
+        parts.append(f"\n## {title}\n\n[![{names[1]}]({best})]({best})\n\n| page | |\n|---|---|\n{rows}\n")
     return "".join(parts)
 
 
