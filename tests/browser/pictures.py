@@ -60,6 +60,9 @@ TITLES: Final[Mapping[str, tuple[str, ...]]] = {
 """Heading of the index → its pages. A page that stands nowhere is an error: nobody would find its picture."""
 
 
+AT_HOME: Final = """folder => document.querySelectorAll('main code').forEach(
+    each => { each.textContent = each.textContent.replace(folder, '.data') })"""
+"""Shows the folder that is usual, where the page names the one of this house."""
 PREFACE: Final = f"""# The console in pictures
 
 Taken by `make pictures` of the connector `{CONNECTOR}` and its sandbox; nobody in them is real.
@@ -120,20 +123,21 @@ def wait_for_alert(page: Page) -> None:
 def take(browser: Browser, house: House, look: Look, places: Mapping[str, str]) -> None:
     with window(browser, house, look) as page:
         for name, path in OPEN.items():
-            shoot(page, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # bound at once
+            shoot(page, house, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # bound at once
         come_in(page, house, ADMIN, "admin")
         for name, path in places.items():
-            shoot(page, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # as above
+            shoot(page, house, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # as above
         for name, act in ACTED.items():
-            shoot(page, name, look, act)
+            shoot(page, house, name, look, act)
 
 
-def shoot(page: Page, name: str, look: Look, go: Callable[[Page], object]) -> None:
+def shoot(page: Page, house: House, name: str, look: Look, go: Callable[[Page], object]) -> None:
     if look.name == "small" and name not in SMALL:
         return
     go(page)
     # Headless, there is no scrollbar to leave room for.
     page.evaluate("document.documentElement.style.scrollbarGutter = 'auto'")
+    page.evaluate(AT_HOME, str(house.data_dir))
     if "workers" in name:  # asked by the first who looks, and shown to the next
         page.get_by_text("worker@").first.wait_for()
     if name == "flower":
