@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from flask import request
 from werkzeug.datastructures import MultiDict
@@ -21,9 +21,9 @@ from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
 from pipeline.insight.failures import Group
 from pipeline.insight.replays import WORDS
-from pipeline.settings import settings
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
+from pipeline.web.console.flower import task_url
 from pipeline.web.console.frame import page, plural
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
@@ -143,14 +143,6 @@ def record_path(connector: Connector, failure: Failure) -> str | None:
     if failure.kind != "record" or failure.record_id is None:
         return None
     return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{quote(failure.record_id, safe='')}"
-
-
-def task_url(task_id: str | None) -> str | None:
-    """Where Flower shows this Celery task: beside the console, at its own port."""
-    if not task_id:
-        return None
-    ours = urlsplit(settings().public_url)
-    return f"{ours.scheme}://{ours.hostname}:{settings().flower_port}/task/{quote(task_id, safe='')}"
 
 
 def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:

@@ -185,7 +185,7 @@ def test_one_failure_is_shown_whole(world: World, viewer: Visitor) -> None:
         "https://x.test",
         "7e0-task",
         "/records/person/h1",
-        ":5555/task/7e0-task",
+        "/flower/task/7e0-task",
     ):
         assert said in page, said
     assert "3, first" in words(page)
