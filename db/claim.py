@@ -141,6 +141,20 @@ def hand_on(session: Session, connector_key: int, entity: str, heirs: Mapping[in
         session.execute(_HAND_ON, scope)
 
 
+def claims_of(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> list[Wanted]:
+    """(claim, value, Pipedrive id) that these records hold."""
+    found: list[Wanted] = _HELD_BY.rows(session, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    return found
+
+
+def holders(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]) -> dict[tuple[str, int], int]:
+    """(claim, Pipedrive id) → the other record that holds the value; nothing is taken."""
+    if not wanted:
+        return {}
+    rows = _HELD_BY_OTHERS.rows(session, {"c": connector_key, "e": entity, **columns_of(wanted)})
+    return {(claim, record_id): holder for claim, _, record_id, holder, _ in rows}
+
+
 _HELD = text("""
     SELECT pipedrive_id, value FROM claims
      WHERE connector_key = :c AND entity = :e AND claim = :claim AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")

@@ -184,6 +184,12 @@ def settings_in_force(session: Session, connector_key: int) -> SettingsVersion:
     return session.scalars(newest.order_by(SettingsVersion.version.desc()).limit(1)).one()
 
 
+def get_settings(session: Session, connector_key: int, version: int) -> dict[str, Any]:
+    """The document of a version that was in force; it must exist."""
+    one = select(SettingsVersion).filter_by(connector_key=connector_key, version=version)
+    return session.scalars(one).one().document
+
+
 def settings_history(session: Session, connector_key: int) -> list[SettingsVersion]:
     """All versions, newest first."""
     of_connector = select(SettingsVersion).where(SettingsVersion.connector_key == connector_key)

@@ -18,7 +18,8 @@ RETENTION_DAYS = 30
 
 class Errand(Base):
     """kind      `settings`: read them anew from Hull; `export`: fetch a file of Users or Accounts; `adoption`: a new connector;
-              `status`: tell Hull how it is; `send`: Users or Accounts to Pipedrive; `verify`: compare a sample
+              `status`: tell Hull how it is; `send`: Users or Accounts to Pipedrive; `verify`: compare a sample;
+              `plan`: compute what new settings would do; `replay`: send the items of a replay
     key       what makes a repeated request the same one, for as long as it is due
     sealed    what it takes, credentials or an address, sealed as secrets are; gone when it has ended well
     asked     how often it was asked for; what was asked meanwhile is done once more
@@ -147,11 +148,28 @@ def end(session: Session, errand: ClaimedErrand, state: str = "done", reason: st
 def revive(session: Session, errand_id: int) -> bool:
     """One that failed is due again; False when it is not there any more, or asked for anew."""
     row = session.scalar(select(Errand).filter_by(id=errand_id, state="failed").with_for_update())
-    if row is None or session.scalar(select(Errand.id).filter_by(kind=row.kind, key=row.key, state="due")) is not None:
+    if row is None or not is_revivable(session, errand_id):
         return False
     row.state, row.reason, row.attempts, row.due_at, row.woken_at = "due", None, 0, func.now(), None
     row.ended_at = None
     return True
+
+
+def is_revivable(session: Session, errand_id: int) -> bool:
+    """Whether one that failed is still there, and was not asked for anew."""
+    row = session.scalar(select(Errand).filter_by(id=errand_id, state="failed"))
+    if row is None:
+        return False
+    return session.scalar(select(Errand.id).filter_by(kind=row.kind, key=row.key, state="due")) is None
+
+
+def find_due(session: Session, kind: str, key: str) -> int | None:
+    """The id of the errand of this name that is due or at work."""
+    return session.scalar(select(Errand.id).filter_by(kind=kind, key=key, state="due"))
+
+
+def state_of(session: Session, errand_id: int) -> str | None:
+    return session.scalar(select(Errand.state).filter_by(id=errand_id))
 
 
 def count_due(session: Session, kind: str) -> int:

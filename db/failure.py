@@ -30,6 +30,8 @@ class Failure(Base):
     __table_args__ = (
         Index("uq_failures_open", "connector_key", "subject", unique=True, postgresql_where=text("state = 'open'")),
         Index("ix_failures_latest", "connector_key", "state", "id"),
+        Index("ix_failures_subject", "connector_key", "subject", "id"),
+        Index("ix_failures_groups", "connector_key", "state", "fingerprint", "id"),
     )
 
     id: Mapped[RowId]
@@ -56,6 +58,7 @@ class Failure(Base):
     """`open`, `replayed`, `discarded`."""
     closed_by: Mapped[str | None]
     closed_why: Mapped[str | None]
+    settings_version: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[Created]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -81,6 +84,7 @@ class NewFailure:
     exchange: dict[str, Any] | None = None
     task_id: str | None = None
     attempts: int = 1
+    settings_version: int | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -39,7 +39,8 @@ class Run(Base):
     kind: Mapped[str]
     """`full`, `incremental`, or `backfill`: what is stored is carried over once more, under new settings."""
     state: Mapped[str] = mapped_column(server_default="running")
-    """`running`, `done`, `cancelled`, or `stopped` (a page could not be read; replay its failure to go on)."""
+    """`running`, `done`, `cancelled`, `stopped` (a page could not be read; replay its failure to go on), or `held`: it would
+    touch so many records that a person must say yes before it begins."""
     phase: Mapped[str] = mapped_column(server_default="walk")
     """`walk`, then `catch_up`."""
     changed_only: Mapped[bool] = mapped_column(server_default="false")
@@ -47,6 +48,8 @@ class Run(Base):
     cause: Mapped[str]
     reason: Mapped[str | None]
     settings_version: Mapped[int] = mapped_column(Integer)
+    plan_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The plan that a backfill carries out: it leaves alone what the plan does not speak of."""
     started_at: Mapped[Created]
     finished_at: Mapped[datetime | None]
     pages: Mapped[Count]
@@ -160,18 +163,19 @@ def move_slice(session: Session, slice_id: int, cursor: str | None, frontier: in
 
 
 _WHERE = Statement("""
-    SELECT s.walk, s.cursor, s.frontier, coalesce(r.since, r.started_at - make_interval(secs => :overlap_s))
+    SELECT s.walk, s.cursor, s.frontier, coalesce(r.since, r.started_at - make_interval(secs => :overlap_s)), r.plan_id
       FROM slices s JOIN runs r ON r.id = s.run_id WHERE s.id = :slice_id""")
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a slice goes on, and from which moment a walk by time begins."""
+    """Where a slice goes on, from which moment a walk by time begins, and which plan a backfill carries out."""
 
     walk: str
     cursor: str | None
     frontier: int | None
     since: datetime
+    plan_id: int | None
 
 
 def where_stands(session: Session, slice_id: int, overlap_s: float) -> Standing:
@@ -187,6 +191,12 @@ def running_run(session: Session, connector_key: int, entity: str, kind: str) ->
     return session.scalar(
         select(Run).filter_by(connector_key=connector_key, entity=entity, kind=kind, state="running").limit(1)
     )
+
+
+def held_runs(session: Session, connector_key: int) -> list[Run]:
+    """Runs that wait for a person to say yes, oldest first."""
+    waiting = select(Run).filter_by(connector_key=connector_key, state="held")
+    return list(session.scalars(waiting.order_by(Run.id)))
 
 
 def latest_runs(

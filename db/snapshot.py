@@ -78,6 +78,19 @@ def read_snapshots(
     return {row.record_id: unpack(bytes(row.payload)) for row in rows}
 
 
+_VERSIONS = text("""
+    SELECT record_id, version FROM snapshots
+     WHERE connector_key = :c AND entity = :e AND side = :side AND record_id = ANY(CAST(:ids AS text[]))""")
+
+
+def versions_of(
+    session: Session, connector_key: int, entity: str, side: str, record_ids: Sequence[str]
+) -> dict[str, int]:
+    """Record id → the version of what is kept: of a Hull report, when it was sent, in seconds since the epoch."""
+    scope = {"c": connector_key, "e": entity, "side": side, "ids": texts(record_ids)}
+    return {row.record_id: row.version for row in session.execute(_VERSIONS, scope)}
+
+
 _KEEP_REPORTS = text("""
     INSERT INTO snapshots AS s (connector_key, entity, side, record_id, version, payload)
     SELECT :c, :e, 'hull', w.id, w.version, w.payload
@@ -102,18 +115,45 @@ def keep_reports(session: Session, connector_key: int, entity: str, reports: Map
     session.execute(_KEEP_REPORTS, scope)
 
 
-_PAGE = text("""
+_PAGE = """
     SELECT s.record_id, s.payload FROM snapshots s
       JOIN id_mappings m ON m.connector_key = s.connector_key AND m.entity = s.entity AND m.pipedrive_id = s.record_id::bigint
-     WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'pipedrive' AND s.record_id > :after AND m.state = 'full'
-     ORDER BY s.record_id LIMIT :limit""")
+     WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'pipedrive' AND s.record_id > :after AND m.state = 'full' {more}
+     ORDER BY s.record_id LIMIT :limit"""
+_AS_PLANNED = """
+       AND EXISTS (SELECT 1 FROM plan_items i
+                    WHERE i.plan_id = :plan AND i.direction = 'incoming' AND i.entity = :e AND i.record_id = s.record_id
+                      AND i.act <> 'moved' AND (i.version, i.digest) IS NOT DISTINCT FROM (m.version, m.digest))"""
+_NOT_PLANNED = """
+       AND NOT EXISTS (SELECT 1 FROM plan_items i
+                        WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'incoming' AND i.entity = :e
+                          AND i.record_id = s.record_id AND i.act <> 'moved')"""
+_ALL_PAGE, _PLANNED_PAGE = text(_PAGE.format(more="")), text(_PAGE.format(more=_AS_PLANNED))
+_LEFT_OUT_PAGE = text(_PAGE.format(more=_NOT_PLANNED))
 
 
 def page_of_snapshots(
-    session: Session, connector_key: int, entity: str, *, after: str | None, limit: int
+    session: Session,
+    connector_key: int,
+    entity: str,
+    *,
+    after: str | None,
+    limit: int,
+    planned_by: int | None = None,
+    left_out_by: Sequence[int] = (),
 ) -> dict[str, bytes]:
-    """Record id → the record as JSON, for the Pipedrive records that follow `after` in the order of their ids as texts."""
-    rows = session.execute(_PAGE, {"c": connector_key, "e": entity, "after": after or "", "limit": limit}).all()
+    """Record id → the record as JSON, for the Pipedrive records that follow `after` in the order of their ids as texts.
+
+    planned_by   only those of which this plan speaks, and that are as they were then
+    left_out_by  only those of which none of these plans speaks, or that moved
+    """
+    scope: dict[str, Any] = {"c": connector_key, "e": entity, "after": after or "", "limit": limit}
+    if planned_by is not None:
+        rows = session.execute(_PLANNED_PAGE, {**scope, "plan": planned_by}).all()
+    elif left_out_by:
+        rows = session.execute(_LEFT_OUT_PAGE, {**scope, "line": bigints(left_out_by)}).all()
+    else:
+        rows = session.execute(_ALL_PAGE, scope).all()
     if not rows:
         return {}
     unpack = zstandard.ZstdDecompressor(dict_data=_find_shape(session, connector_key, entity)).decompress
@@ -124,6 +164,45 @@ def any_record(session: Session, connector_key: int, entity: str, side: str) -> 
     """The id of some record that this side has shown; None while it has shown none."""
     query = select(Snapshot.record_id).filter_by(connector_key=connector_key, entity=entity, side=side)
     return session.scalar(query.order_by(Snapshot.record_id.desc()).limit(1))
+
+
+_REPORTS = """
+    SELECT s.record_id, s.version, s.payload FROM snapshots s
+     WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'hull' AND s.record_id > :after {more}
+     ORDER BY s.record_id LIMIT :limit"""
+_ALL_REPORTS = text(_REPORTS.format(more=""))
+_LEFT_OUT_REPORTS = text(_REPORTS.format(more=_NOT_PLANNED.replace("'incoming'", "'outgoing'")))
+
+
+def page_of_reports(
+    session: Session, connector_key: int, entity: str, *, after: str, limit: int, left_out_by: Sequence[int] = ()
+) -> dict[str, tuple[int, bytes]]:
+    """Hull id → (its version, the report as JSON), as Hull last told, for those that follow `after`; `left_out_by` as above."""
+    scope: dict[str, Any] = {"c": connector_key, "e": entity, "after": after, "limit": limit}
+    found = _LEFT_OUT_REPORTS if left_out_by else _ALL_REPORTS
+    rows = session.execute(found, {**scope, "line": bigints(left_out_by)} if left_out_by else scope).all()
+    unpack = zstandard.ZstdDecompressor().decompress
+    return {row.record_id: (row.version, unpack(bytes(row.payload))) for row in rows}
+
+
+_COUNT = text("SELECT count(*) FROM snapshots WHERE connector_key = :c AND entity = :e AND side = :side")
+
+
+def count_snapshots(session: Session, connector_key: int, entity: str, side: str) -> int:
+    """How many records of one side are kept whole."""
+    return int(session.scalar(_COUNT, {"c": connector_key, "e": entity, "side": side}) or 0)
+
+
+_WITHOUT_REPORT = text("""
+    SELECT count(*) FROM id_mappings m
+     WHERE m.connector_key = :c AND m.entity = :e AND m.state IN ('full', 'shell')
+       AND NOT EXISTS (SELECT 1 FROM snapshots s
+                        WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'hull' AND s.record_id = m.hull_id)""")
+
+
+def count_unreported(session: Session, connector_key: int, entity: str) -> int:
+    """Known records of Pipedrive whose User or Account Hull has never reported to us."""
+    return int(session.scalar(_WITHOUT_REPORT, {"c": connector_key, "e": entity}) or 0)
 
 
 def _find_shape(session: Session, connector_key: int, entity: str) -> zstandard.ZstdCompressionDict | None:

@@ -99,7 +99,7 @@ def log_in(name: str, password: str, address: str) -> tuple[str, Present]:
     subjects = [_subject("address", address), _subject("name", name.lower())]
     with transaction() as session:
         if wait_s := rows.locked_s(session, subjects):
-            logger().warning("operator.login.refused", reason="locked", wait_s=round(wait_s))
+            logger().warning("operator.login.refused", why="locked", wait_s=round(wait_s))
             raise LoginRefused(wait_s)
         found = rows.find_operator(session, name)
     is_right = _verify(found.password_hash if found else _nobodys_hash(), password)
@@ -108,7 +108,7 @@ def log_in(name: str, password: str, address: str) -> tuple[str, Present]:
             rows.note_failed_login(
                 session, subjects, free=FREE_FAILURES, first_s=FIRST_LOCK_S, longest_s=LONGEST_LOCK_S
             )
-            logger().warning("operator.login.refused", reason="wrong")
+            logger().warning("operator.login.refused", why="wrong")
         else:
             rows.forget_failed_logins(session, subjects[1])
             return open_session(session, found), Present(id=found.id, name=found.name, role=found.role)

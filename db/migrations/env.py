@@ -30,6 +30,8 @@ from db import (
     known_as,
     mirror,
     operator,
+    plan,
+    replay,
     run,
     schedule,
     skip,
@@ -47,9 +49,7 @@ LOCK_TIMEOUT_MS = 5_000
 SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, skip, subscription, sync_event, token_ledger, watermark),
-    (audit, operator),
-    (alert, errand, heartbeat, hourly),
-    (event_count, verified),
+    (alert, audit, event_count, heartbeat, hourly, operator, plan, replay, verified),
 )
 """Imported so that their tables stand in the metadata."""
 

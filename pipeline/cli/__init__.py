@@ -4,6 +4,7 @@
     opening      the environment, the servers and the schema, made ready; showing: --json, tables, next steps
     servers      up, migrate, sandbox        demo: everything at once, told as a `story`
     connectors   add, list, show, pause, resume, remove, credentials      settings: show, set, diff, history
+    settings_plan  plan, plans, apply, discard: of the same group
     fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
     records      mappings, events            failures: list, show, replay, discard
     doctor       who works (`insight.machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`

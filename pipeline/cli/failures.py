@@ -1,64 +1,32 @@
-"""`pipeline failures`: list, show, replay, discard what gave up."""
+"""`pipeline failures`: list, group, show, replay, discard what gave up."""
 
 from __future__ import annotations
 
 import getpass
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from sqlalchemy.orm import Session
 
-from db import connector as connectors
+from db import audit, failure_filter
 from db import failure as rows
 from db.failure import Failure
 from db.session import transaction
-from pipeline.cli.fetch import Moment
+from pipeline.cli.failure_filters import by_connector, filter_options, get_failure, is_empty, read_filter
 from pipeline.cli.opening import open_database
-from pipeline.cli.showing import Failed, columns_of, find_connector, json_option, moment, say, show, table
-from pipeline.domain.kinds import Entity
+from pipeline.cli.showing import Failed, columns_of, json_option, moment, say, show, table
 from pipeline.domain.reasons import REASONS
-from pipeline.tasks.replay import NotReplayable, replay
+from pipeline.insight import failures as insight
+from pipeline.insight import verdicts
+from pipeline.insight.verdicts import Verdict
 
-F = TypeVar("F", bound=Callable[..., Any])
 COLUMNS = (
     "id", "state", "kind", "direction", "entity", "record_id", "stage", "reason", "field", "detail", "attempts",
-    "fingerprint", "run_id", "batch_id", "task_id", "closed_by", "closed_why", "created_at", "updated_at",
+    "fingerprint", "run_id", "batch_id", "task_id", "settings_version", "closed_by", "closed_why", "created_at", "updated_at",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which failures are meant; what is None does not matter."""
-
-    connector: str | None
-    reason: str | None
-    entity: str | None
-    since: datetime | None
-    ids: tuple[int, ...]
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.connector or self.reason or self.entity or self.since or self.ids)
-
-
-def filter_options(command: F) -> F:
-    """The flags that choose failures, the same for every command."""
-    for option in (
-        click.option("--id", "ids", type=int, multiple=True, help="This failure; may be given again."),
-        click.option("--since", type=Moment(), metavar="TIME", help="Those that failed since: 2h, 3d, 2026-08-31."),
-        click.option(
-            "--entity", type=click.Choice([each.value for each in Entity]), help="Of Persons or Organizations."
-        ),
-        click.option("--reason", metavar="CODE", help="With this reason code."),
-        click.option("--connector", metavar="CONNECTOR", help="Of this connector."),
-    ):
-        command = option(command)
-    return command
+verdict_option = click.option(
+    "--verdict", "with_verdict", is_flag=True, help="Say what replaying each now would come to, for no tokens."
+)
 
 
 @click.group(name="failures")
@@ -67,8 +35,8 @@ def group() -> None:
 
     \b
     Example:
-      pipeline failures list --connector acme
-      pipeline failures replay --connector acme --reason no_update_time
+      pipeline failures groups --connector acme
+      pipeline failures replay --connector acme --reason no_update_time --wait
     """
 
 
@@ -76,47 +44,78 @@ def group() -> None:
 @filter_options
 @click.option("--all", "closed_too", is_flag=True, help="Closed ones too.")
 @click.option("--limit", default=50, show_default=True, help="How many, newest first.")
+@verdict_option
 @json_option
-def list_failures(closed_too: bool, limit: int, **given: Any) -> None:
+def list_failures(closed_too: bool, limit: int, with_verdict: bool, **given: Any) -> None:
     """List failures, newest first, and count them by reason.
 
     \b
     Example:
       pipeline failures list --connector acme --reason too_long
+      pipeline failures list --connector acme --verdict
     """
     open_database()
     with transaction() as session:
-        found = [described(each) for each in _find(session, Filter(**given), state=None if closed_too else "open")]
-    counts = Counter((each["reason"], each["field"]) for each in found)
-    shown = found[:limit]
+        chosen = read_filter(session, given, None if closed_too else "open")
+        found = failure_filter.page_of_failures(session, chosen, limit=limit)
+        total = failure_filter.count_failures(session, chosen)
+        groups = failure_filter.group_failures(session, chosen)
+        foreseen = verdicts.verdicts_of(session, found) if with_verdict else {}
+    shown = [described(each, foreseen.get(each.id)) for each in found]
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for each in groups:
+        counts[each.sample.reason, each.sample.field] += each.count
+    show(shown, lambda: _print_list(shown, counts, total))
+
+
+@group.command(name="groups")
+@filter_options
+@click.option("--all", "closed_too", is_flag=True, help="Closed ones too.")
+@verdict_option
+@json_option
+def list_groups(closed_too: bool, with_verdict: bool, **given: Any) -> None:
+    """List failures by cause, those first that hold most, with what to do.
+
+    \b
+    Example:
+      pipeline failures groups --connector acme --verdict
+    """
+    open_database()
+    found = []
+    with transaction() as session:
+        chosen = read_filter(session, given, None if closed_too else "open")
+        for one in by_connector(session, chosen):
+            for each in insight.groups_of(session, one):
+                mine = {**given, "fingerprint": each.fingerprint}
+                total = verdicts.sum_of(session, read_filter(session, mine), sample=200) if with_verdict else None
+                found.append((each, total))
+    document = [
+        {**columns_of(each, *each.__slots__), **({"verdicts": dict(total.kinds)} if total else {})}
+        for each, total in found
+    ]
 
     def human() -> None:
         if not found:
             say("No failure: everything was carried over.")
-            return
-        table(
-            "",
-            ("failures", "reason", "field", "what it means"),
-            [(n, *key, _meaning(key[0])) for key, n in counts.most_common()],
-        )
-        say()
-        columns = ("id", "since (UTC)", "what", "stage", "reason", "field", "state")
-        table(
-            "",
-            columns,
-            [(f["id"], f["updated_at"], _what(f), f["stage"], f["reason"], f["field"], f["state"]) for f in shown],
-        )
-        if len(found) > limit:
-            say(f"… and {len(found) - limit} more; show them with --limit")
+        for each, total in found:
+            about = f" on {each.field}" if each.field else ""
+            say(
+                f"{each.count:,} {each.direction} {each.entity or each.stage} {each.reason}{about}  (--group {each.fingerprint})"
+            )
+            say(f"  {each.meaning} {each.advice}".rstrip())
+            say(f"  first {moment(each.first_at)}, last {moment(each.last_at)} UTC")
+            if total:
+                say(f"  if replayed now: {in_words(total.kinds)}; about {total.tokens:,} tokens")
 
-    show(shown, human)
+    show(document, human)
 
 
 @group.command(name="show")
 @click.argument("failure_id", metavar="FAILURE", type=int)
+@click.option("--verdict/--no-verdict", "with_verdict", default=True, help="What replaying it now would come to.")
 @json_option
-def show_failure(failure_id: int) -> None:
-    """Show one failure whole: payload, HTTP exchange, traceback, and what to do.
+def show_failure(failure_id: int, with_verdict: bool) -> None:
+    """Show one failure whole: payload, HTTP exchange, traceback, what to do, and what replaying it would come to.
 
     \b
     Example:
@@ -124,50 +123,16 @@ def show_failure(failure_id: int) -> None:
     """
     open_database()
     with transaction() as session:
-        row = _get(session, failure_id)
+        row = get_failure(session, failure_id)
         payload = rows.payload_of(row)
+        verdict = verdicts.verdict_of(session, row) if with_verdict else None
         facts = {
-            **described(row),
+            **described(row, verdict),
             "payload": payload.decode("utf-8", "replace") if payload is not None else None,
             "exchange": row.exchange,
             "traceback": row.traceback,
         }
-    show(facts, lambda: _print_failure(facts))
-
-
-@group.command(name="replay")
-@filter_options
-@click.option(
-    "--edit",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Send this corrected payload (one failure).",
-)
-@click.option("--why", default="command line", help="Kept with the failure.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be replayed.")
-@json_option
-def replay_failures(edit: Path | None, why: str, dry_run: bool, **given: Any) -> None:
-    """Replay failures, from the stage that failed. The record is read again, so nothing older overwrites what is newer.
-
-    \b
-    Example:
-      pipeline failures replay --connector acme --reason remote_unavailable --dry-run
-      pipeline failures replay --id 17
-    """
-    chosen = Filter(**given)
-    ids = _chosen(chosen, dry_run=dry_run, verb="replay")
-    if edit and len(ids) != 1:
-        raise click.UsageError("--edit corrects one failure: name it with --id")
-    if dry_run:
-        return
-    payload = edit.read_bytes() if edit else None
-    refused: dict[int, str] = {}
-    for failure_id in ids:
-        try:
-            with transaction() as session:
-                replay(session, _get(session, failure_id), by=_who(), why=why, payload=payload)
-        except NotReplayable as error:
-            refused[failure_id] = str(error)
-    _report("replayed", [each for each in ids if each not in refused], refused)
+    show(facts, lambda: _print_failure(facts, verdict))
 
 
 @group.command()
@@ -182,87 +147,99 @@ def discard(why: str, dry_run: bool, **given: Any) -> None:
     Example:
       pipeline failures discard --id 17 --why "deleted by sales"
     """
-    ids = _chosen(Filter(**given), dry_run=dry_run, verb="discard")
+    require_choice(given)
+    open_database()
+    closed: list[int] = []
+    with transaction() as session:
+        chosen = read_filter(session, given)
+        ids = failure_filter.open_ids(session, chosen)
+        announce(chosen, ids, "discard", dry_run=dry_run)
+        if not dry_run:
+            for one in by_connector(session, chosen):
+                mine = failure_filter.close_all(
+                    session, failure_filter.open_ids(session, one), "discarded", by=who(), why=why
+                )
+                closed += mine
+                if mine:
+                    told = ", ".join(f"{name} {value}" for name, value in one.words.items()) or "all that are open"
+                    audit.note(
+                        session, who(), "failures.discard", told, connector_key=one.connector_key, why=why,
+                        detail={"failures": len(mine)},
+                    )  # fmt: skip
     if dry_run:
+        show({"would_discard": ids}, lambda: say(f"Would discard {len(ids)}."))
         return
-    closed, refused = [], {}
-    for failure_id in ids:
-        with transaction() as session:
-            if rows.close_failure(session, failure_id, "discarded", by=_who(), why=why):
-                closed.append(failure_id)
-            else:
-                refused[failure_id] = f"failure {failure_id} is closed already"
-    _report("discarded", closed, refused)
+    show({"discarded": sorted(closed), "refused": {}}, lambda: say(f"{len(closed)} discarded."))
 
 
-COMMANDS: tuple[click.Command, ...] = (group,)
-
-
-def described(failure: Failure) -> dict[str, Any]:
+def described(failure: Failure, verdict: Verdict | None = None) -> dict[str, Any]:
+    """A failure as programs read it; of a verdict the words and the names of fields, and no values."""
     reason = REASONS.get(failure.reason)
-    return {
+    facts = {
         **columns_of(failure, *COLUMNS),
-        "meaning": _meaning(failure.reason),
+        "meaning": reason.meaning if reason else "",
         "advice": reason.advice if reason else "",
     }
+    if verdict is not None:
+        facts["verdict"] = {
+            "kind": str(verdict.kind),
+            "detail": verdict.detail,
+            "note": verdict.note,
+            "fields": [each.field for each in verdict.changes],
+        }
+    return facts
 
 
-def _find(session: Session, chosen: Filter, *, state: str | None = "open") -> list[Failure]:
-    key = find_connector(session, chosen.connector).key if chosen.connector else None
-    return rows.find_failures(
-        session,
-        connector_key=key,
-        ids=chosen.ids,
-        reason=chosen.reason,
-        entity=chosen.entity,
-        since=chosen.since,
-        state=state,
-        limit=None,
-    )
+def require_choice(given: dict[str, Any]) -> None:
+    if is_empty(given):
+        raise click.UsageError("say which: --id, --connector, --reason, --entity, --group or --since")
 
 
-def _get(session: Session, failure_id: int) -> Failure:
-    failure = session.get(Failure, failure_id)
-    if failure is None:
-        raise Failed(f"there is no failure {failure_id}", "see: pipeline failures list", exit_code=2)
-    return failure
-
-
-def _chosen(chosen: Filter, *, dry_run: bool, verb: str) -> list[int]:
-    """The ids of the open failures that are meant, oldest first; says how many before anything happens."""
-    if chosen.is_empty:
-        raise click.UsageError("say which: --id, --connector, --reason, --entity or --since")
-    open_database()
-    with transaction() as session:
-        for failure_id in chosen.ids:
-            _get(session, failure_id)
-        found = [described(each) for each in reversed(_find(session, chosen))]
-        names = {each.key: each.name for each in connectors.all_connectors(session)}
-    if not found:
+def announce(chosen: failure_filter.FailureFilter, ids: list[int], verb: str, *, dry_run: bool) -> None:
+    """Say how many before anything happens. Raises: Failed when there is none."""
+    if not ids:
         raise Failed("no open failure fits", "see: pipeline failures list --all")
-    counts = Counter(each["reason"] for each in found)
-    reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common())
-    if dry_run:
-        show(found, lambda: say(f"Would {verb} {len(found)} ({reasons}) of {len(names)} connectors' failures."))
-    else:
-        click.echo(f"{len(found)} to {verb}: {reasons}", err=True)
-    return [each["id"] for each in found]
+    with transaction() as session:
+        counts: Counter[str] = Counter()
+        for each in failure_filter.group_failures(session, chosen):
+            counts[each.sample.reason] += each.count
+    if not dry_run:
+        click.echo(
+            f"{len(ids)} to {verb}: {', '.join(f'{n} {reason}' for reason, n in counts.most_common())}", err=True
+        )
 
 
-def _report(done: str, ids: list[int], refused: dict[int, str]) -> None:
-    def human() -> None:
-        say(f"{len(ids)} {done}, {len(refused)} not.")
-        for reason in refused.values():
-            say(f"  {reason}")
-        if ids and done == "replayed":
-            say("What fails again opens a new failure: pipeline failures list")
-
-    show({done: ids, "refused": refused}, human)
-    if refused:
-        click.get_current_context().exit(1)
+def in_words(kinds: dict[str, int] | Any) -> str:
+    """`11 would change, 1 superseded`."""
+    return ", ".join(f"{count:,} {verdicts.Kind(kind).words}" for kind, count in kinds.items())
 
 
-def _print_failure(facts: dict[str, Any]) -> None:
+def who() -> str:
+    return f"{getpass.getuser()} (command line)"
+
+
+def _print_list(shown: list[dict[str, Any]], counts: Counter[tuple[str, str | None]], total: int) -> None:
+    if not shown:
+        say("No failure: everything was carried over.")
+        return
+    table(
+        "",
+        ("failures", "reason", "field", "what it means"),
+        [(n, *key, insight.meaning_of(key[0])) for key, n in counts.most_common()],
+    )
+    say()
+    columns = ["id", "since (UTC)", "what", "stage", "reason", "field", "state"]
+    cells = [[f["id"], f["updated_at"], _what(f), f["stage"], f["reason"], f["field"], f["state"]] for f in shown]
+    if "verdict" in shown[0]:
+        columns.append("if replayed now")
+        for facts, row in zip(shown, cells, strict=True):
+            row.append(f"{verdicts.Kind(facts['verdict']['kind']).words}: {facts['verdict']['detail']}")
+    table("", columns, cells)
+    if total > len(shown):
+        say(f"… and {total - len(shown):,} more; show them with --limit")
+
+
+def _print_failure(facts: dict[str, Any], verdict: Verdict | None) -> None:
     say(f"Failure {facts['id']}, {facts['state']}: {_what(facts)}, {facts['direction']}, stage {facts['stage']}")
     say(f"  {facts['reason']}: {facts['meaning']} {facts['detail']}".rstrip())
     say(f"  Next: {facts['advice']}")
@@ -270,6 +247,10 @@ def _print_failure(facts: dict[str, Any]) -> None:
     say(f"  Celery task {facts['task_id'] or '-'}, run {facts['run_id'] or '-'}, batch {facts['batch_id'] or '-'}")
     if facts["closed_by"]:
         say(f"  closed by {facts['closed_by']}: {facts['closed_why']}")
+    elif verdict is not None:
+        say(f"  If replayed now, {verdict.kind.words}: {verdict.detail} {verdict.note}".rstrip())
+        for each in verdict.changes:
+            say(f"    {each.name}: {each.before!r} → {each.after!r}")
     for name in ("exchange", "traceback", "payload"):
         if facts[name]:
             say(f"\n{name}:\n{facts[name]}")
@@ -281,11 +262,3 @@ def _what(facts: dict[str, Any]) -> str:
         if facts["kind"] == "record"
         else f"{facts['kind']} {facts['entity']}".strip()
     )
-
-
-def _meaning(reason: str) -> str:
-    return REASONS[reason].meaning if reason in REASONS else ""
-
-
-def _who() -> str:
-    return f"{getpass.getuser()} (command line)"

@@ -17,7 +17,7 @@ from pipeline.cli import (
     doctor,
     events,
     explain,
-    failures,
+    failure_replays,
     fetch,
     keys,
     operators,
@@ -26,6 +26,7 @@ from pipeline.cli import (
     send,
     servers,
     settings,
+    settings_plan,
     verify,
 )
 from pipeline.cli.showing import Failed
@@ -82,8 +83,8 @@ def program() -> None:
 
 
 for module in (
-    *(servers, demo, connectors, settings, fetch, send, runs),
-    *(records, events, explain, failures, doctor, verify, budget, alerts, operators, keys),
+    *(servers, demo, connectors, settings, settings_plan, fetch, send, runs),
+    *(records, events, explain, failure_replays, doctor, verify, budget, alerts, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

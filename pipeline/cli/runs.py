@@ -1,4 +1,4 @@
-"""`pipeline runs`: list, show, cancel."""
+"""`pipeline runs`: list, show, cancel, confirm."""
 
 from __future__ import annotations
 
@@ -12,9 +12,21 @@ from db import run as run_rows
 from db.run import COUNTERS, Run
 from db.session import transaction
 from pipeline.cli.opening import open_database
-from pipeline.cli.showing import Failed, columns_of, duration, find_connector, json_option, say, show, table
+from pipeline.cli.showing import (
+    Failed,
+    columns_of,
+    duration,
+    find_connector,
+    json_option,
+    say,
+    show,
+    table,
+    typed_number,
+)
 from pipeline.domain.reasons import REASONS
-from pipeline.tasks.runs import cancel_run
+from pipeline.insight import plan as plans
+from pipeline.tasks.breaker import AskFirst
+from pipeline.tasks.runs import RunInProgress, cancel_run
 
 COLUMNS = (
     "id", "entity", "kind", "state", "phase", "reason", "cause", "changed_only", "since", "settings_version",
@@ -94,6 +106,38 @@ def cancel(run_id: int) -> None:
     if not cancel_run(run_id):
         raise Failed(f"run {run_id} had ended already: {state}")
     show({"id": run_id, "state": "cancelled"}, lambda: say(f"Run {run_id} is cancelled."))
+
+
+@group.command()
+@click.argument("run_id", metavar="RUN", type=int)
+@click.option("--yes", is_flag=True, help="Do not ask, however many records it touches.")
+@json_option
+def confirm(run_id: int, yes: bool) -> None:
+    """Let a run begin that was held, because it would touch more than `change_stop_share` of the known records.
+
+    \b
+    Example:
+      pipeline runs confirm 12
+    """
+    open_database()
+    with transaction() as session:
+        run = session.get(Run, run_id)
+    if run is None:
+        raise Failed(f"there is no run {run_id}", "see: pipeline runs list", exit_code=2)
+    try:
+        began = _confirm(run.connector_key, run_id, -1 if yes else None)
+    except RunInProgress as under_way:
+        raise Failed(str(under_way)) from None
+    if not began:
+        raise Failed(f"run {run_id} is not held: {run.state}")
+    show({"id": run_id, "state": "running"}, lambda: say(f"Run {run_id} begins."))
+
+
+def _confirm(key: int, run_id: int, number: int | None) -> bool:
+    try:
+        return plans.confirm(key, run_id, who="command line", number=number)
+    except AskFirst as asked:
+        return plans.confirm(key, run_id, who="command line", number=typed_number(asked))
 
 
 COMMANDS: tuple[click.Command, ...] = (group,)

@@ -1,4 +1,7 @@
-"""`pipeline settings`: show, set, diff, history. A version that was in force is never changed, only followed."""
+"""`pipeline settings`: show, set, diff, history. A version that was in force is never changed, only followed.
+
+Plans of settings stand in `settings_plan`.
+"""
 
 from __future__ import annotations
 
@@ -69,11 +72,14 @@ def show_settings(connector: str, version: int | None) -> None:
 @connector_argument
 @click.argument("file")
 @click.option("--force", is_flag=True, help="Take over field codes that Pipedrive does not know (yet).")
+@click.option("--yes", is_flag=True, help="Carry them over at once, however many records that touches.")
 @json_option
-def set_settings(connector: str, file: str, force: bool) -> None:
+def set_settings(connector: str, file: str, force: bool, yes: bool) -> None:
     """Put the settings of FILE (JSON; - is standard input) in force, whole.
 
-    Wrong settings are refused and every mistake is named; so are fields that Pipedrive does not have.
+    Wrong settings are refused and every mistake is named; so are fields that Pipedrive does not have. What they would do is told
+    beforehand by `pipeline settings plan`; without --yes, a run that touches more than `change_stop_share` of the known records
+    waits for `pipeline runs confirm`.
 
     \b
     Example:
@@ -85,7 +91,7 @@ def set_settings(connector: str, file: str, force: bool) -> None:
         found = find_connector(session, connector)
         before = rows.settings_in_force(session, found.key)
     try:
-        after = setup.change_settings(found, document, "command line", force=force)
+        after = setup.change_settings(found, document, "command line", force=force, confirmed=yes)
     except SettingsRefused as error:
         raise refused(error) from None
     changed = after.version != before.version
@@ -112,6 +118,7 @@ def _carried_over(connector_key: int, version: int) -> list[dict[str, Any]]:
                 "run_id": run.id,
                 "entity": run.entity,
                 "kind": run.kind,
+                "state": run.state,
                 "records": sum(
                     each.records
                     for each in id_mapping.mapping_counts(session, connector_key)
@@ -130,6 +137,8 @@ def _tokens(session: Session, run: run_rows.Run) -> int:
 
 def _in_words(run: dict[str, Any]) -> str:
     what = f"{run['records']:,} {Entity(run['entity']).plural.capitalize()}"
+    if run["state"] == "held":
+        return f"That touches {what}, so nothing begins before you say yes: pipeline runs confirm {run['run_id']}"
     if run["kind"] == "backfill":
         how = "get what is new from what is stored, for no tokens"
     else:

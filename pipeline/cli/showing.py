@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.connector import Connector
+from pipeline.tasks.breaker import AskFirst
 
 F = TypeVar("F", bound=Callable[..., Any])
 JSON = "pipeline.json"
@@ -132,6 +133,19 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for line in lines:
         shown.add_row(*line)
     console().print(shown)
+
+
+def typed_number(asked: AskFirst) -> int:
+    """Have a person type how many records are touched. Raises: Failed when it is not that."""
+    sentence = str(asked)
+    click.echo(f"{sentence[:1].upper()}{sentence[1:]}.", err=True)
+    try:
+        given: str = click.prompt("Type the number to go on", default="", show_default=False, err=True)
+    except click.Abort:
+        given = ""
+    if given.replace(",", "").strip() != str(asked.number):
+        raise Failed("that is not the number; nothing was done", "with --yes nobody is asked")
+    return asked.number
 
 
 def own_name() -> str:

@@ -24,6 +24,16 @@ SLOWEST_PAGE_S: Final = 5.0
 """A run whose pages took longer each has been waiting, for the day or for a worker: that is no pace."""
 
 
+WRITE_TOKENS: Final = 5
+"""A record of either entity that is made or changed: the same page."""
+WRITES_PER_S: Final = 20.0
+"""Records a second that are written to Pipedrive, one worker with its usual number side by side."""
+READ_AT_ONCE: Final = 100
+"""Records by their ids to one list."""
+SENT_AT_ONCE: Final = 500
+"""Records to one outgoing batch."""
+
+
 @dataclass(frozen=True, slots=True)
 class FetchCost:
     """What a full fetch of one entity takes, from beginning to end."""
@@ -36,6 +46,30 @@ def fetch_cost(records: int, page_limit: int, *, fields_are_known: bool = True) 
     """A full fetch of so many records; without field definitions these are read first."""
     pages = max(1, ceil(records / page_limit)) + 2
     return FetchCost(pages, LIST_TOKENS * (pages + (0 if fields_are_known else 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCost:
+    """What it takes to carry a plan out."""
+
+    tokens: int
+    takes_s: float
+
+
+def plan_cost(
+    *, updates: int, creates: int, read_before: int, fetched: tuple[int, ...], told: int, page_limit: int
+) -> PlanCost:
+    """Writes, the lists that come before them, and the fetches that are called for; telling Hull costs no token.
+
+    read_before  records that are read once more before they are written
+    fetched      records of each entity that is fetched again
+    told         records that Hull is told of, out of what is stored
+    """
+    lists = ceil(read_before / READ_AT_ONCE) + ceil(creates / SENT_AT_ONCE)
+    fetches = [fetch_cost(records, page_limit) for records in fetched]
+    tokens = WRITE_TOKENS * (updates + creates) + LIST_TOKENS * lists + sum(each.tokens for each in fetches)
+    pages = sum(each.pages for each in fetches) + ceil(told / page_limit)
+    return PlanCost(tokens, (updates + creates) / WRITES_PER_S + PAGE_S * (pages + lists))
 
 
 def pages_left(low: int | None, high: int | None, page_limit: int, *, catching_up: bool) -> int | None:

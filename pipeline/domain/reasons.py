@@ -51,6 +51,11 @@ REASONS: dict[str, Reason] = {
         "Merge the two records in Pipedrive, or correct the value on one of them. Of a holder that was deleted: restore it, or "
         "let it go with pipeline mappings release CONNECTOR ENTITY ID; the waiting one then takes its place in Hull.",
     ),
+    "needs_a_yes": Reason(
+        "New settings would touch more of the known records than change_stop_share allows, so nothing has begun.",
+        "Look at what they would do: pipeline settings plan. Then say yes under Plans, or with pipeline runs confirm RUN; or "
+        "put the earlier settings back in force and cancel the run.",
+    ),
     "claim_released": Reason(
         "The record departed and holds this e-mail, domain or external id no longer; whoever waited for it is delivered again.",
         "Nothing to do: in Hull the waiting record takes over the User or Account that was known by it.",

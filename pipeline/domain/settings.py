@@ -77,6 +77,8 @@ class ConnectorSettings(BaseModel):
     """The same for Organizations and Accounts."""
     deletion_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """How large a share of the known records may be missing from a full fetch before a person must look; a few always may."""
+    change_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """How large a share of the known records new settings may touch before a person must say yes; a hundred always may."""
     full_fetch_cron: str = NIGHTLY
     """When celery beat fetches everything: five cron fields in UTC, for example `15 2 * * *`; `nightly` is once a night at a
     minute of the connector's own, empty is never."""

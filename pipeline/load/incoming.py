@@ -185,7 +185,7 @@ def compose(
             plan.counters["links"] += 1
         snapshot = compress(bodies[pipedrive_id])
         changed = sending.before is not None
-        row = _changed_row(sending, kept, snapshot) if changed else _row(sending, delivered, snapshot)
+        row = _changed_row(sending, snapshot) if changed else _row(sending, delivered, snapshot)
         rows.append(row if said else row._replace(effect=0))
     plan.counters["messages"] += len(messages)
     return messages, rows
@@ -223,16 +223,22 @@ def _row(sending: Sending, delivered: bytes, snapshot: bytes) -> PageRow:
     )
 
 
-def _changed_row(sending: Sending, kept: Record, snapshot: bytes) -> PageRow:
+def _changed_row(sending: Sending, snapshot: bytes) -> PageRow:
     """What is kept of a change: a value that could not be read this time stays as it was, and so it does in Hull."""
     record, old = sending.record, sending.before or {}
-    new = {name: value for name, value in old.items() if name not in record["attributes"]} | kept
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    new, names = held_after(record["attributes"], old)
     before = orjson.dumps({name: old.get(name) for name in names})
     after = orjson.dumps({name: new.get(name) for name in names})
     return PageRow(
         record["pipedrive_id"], record["version"], record["digest"], orjson.dumps(new), snapshot, before, after, 1
     )
+
+
+def held_after(attributes: Record, old: Record) -> tuple[Record, list[str]]:
+    """(what Hull holds of ours once it was told these attributes, the names of those that differ from the `old` ones)."""
+    kept = {name: value for name, value in attributes.items() if value is not None}
+    new = {name: value for name, value in old.items() if name not in attributes} | kept
+    return new, [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def organizations_of(plan: PagePlan) -> set[int]:

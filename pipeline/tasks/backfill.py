@@ -16,7 +16,7 @@ from db import run as run_rows
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.tasks import runs
+from pipeline.tasks import breaker, runs
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.incoming import compile_incoming
 
@@ -32,46 +32,84 @@ class Called:
     resend: bool
 
 
-def carry_over(session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings) -> None:
-    """Begin what the change of settings calls for, in the transaction that puts them in force."""
-    for each in called_for(session, connector_key, before, after):
-        _begin(session, connector_key, each.entity, each.kind, resend=each.resend)
+def carry_over(
+    session: Session,
+    connector_key: int,
+    before: ConnectorSettings,
+    after: ConnectorSettings,
+    *,
+    plan_id: int | None = None,
+    confirmed: bool = False,
+) -> None:
+    """Begin what the change of settings calls for, in the transaction that puts them in force.
+
+    plan_id    the plan that is being applied: what it does not speak of is left alone
+    confirmed  a person knows that every record will be touched; else more than `change_stop_share` of them wait for a yes
+    """
+    may_begin = confirmed or plan_id is not None
+    for called in called_for(session, connector_key, before, after):
+        everything = breaker.reach(session, connector_key, called.entity)
+        begin(
+            session,
+            connector_key,
+            called.entity,
+            called.kind,
+            resend=called.resend,
+            plan_id=plan_id if called.kind == "backfill" else None,
+            held=not may_begin and breaker.must_ask(session, connector_key, everything, before.change_stop_share),
+        )
 
 
 def called_for(
     session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
 ) -> list[Called]:
     """By which runs the records of before would get what is new."""
-    found = []
-    for entity in Entity:
-        if _says_the_same(entity, before, after) or not id_mapping.any_read(session, connector_key, entity):
-            continue
-        fields = connectors.find_fields(session, connector_key, entity)
-        catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
-        known = set(compile_incoming(entity, before, catalog).include_fields)
-        wanted = set(compile_incoming(entity, after, catalog).include_fields)
-        kind = "backfill" if wanted <= known else "full"
-        found.append(Called(entity=entity, kind=kind, resend=_links_anew(before, after)))
-    return found
+    kinds = {entity: kind_for(session, connector_key, entity, before, after) for entity in Entity}
+    resend = links_anew(before, after)
+    return [Called(entity=entity, kind=kind, resend=resend) for entity, kind in kinds.items() if kind is not None]
+
+
+def kind_for(
+    session: Session, connector_key: int, entity: Entity, before: ConnectorSettings, after: ConnectorSettings
+) -> str | None:
+    """Which run the change calls for; None where a record means the same to Hull as before, or none was ever read."""
+    if _says_the_same(entity, before, after) or not id_mapping.any_read(session, connector_key, entity):
+        return None
+    fields = connectors.find_fields(session, connector_key, entity)
+    catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
+    known = set(compile_incoming(entity, before, catalog).include_fields)
+    wanted = set(compile_incoming(entity, after, catalog).include_fields)
+    return "backfill" if wanted <= known else "full"
 
 
 def _says_the_same(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
     """Whether a record of this entity means the same to Hull as it did."""
-    links_anew = entity is Entity.PERSON and _links_anew(before, after)
+    relinks = entity is Entity.PERSON and links_anew(before, after)
     return (before.incoming(entity), before.claims(entity)) == (
         after.incoming(entity),
         after.claims(entity),
-    ) and not links_anew
+    ) and not relinks
 
 
-def _links_anew(before: ConnectorSettings, after: ConnectorSettings) -> bool:
+def links_anew(before: ConnectorSettings, after: ConnectorSettings) -> bool:
     """Links are said along with a record, and no digest tells whether they were."""
     return after.link_users_in_hull and not before.link_users_in_hull
 
 
-def _begin(session: Session, connector_key: int, entity: Entity, kind: str, *, resend: bool) -> None:
-    """One of the kind that is under way began under settings that hold no more: it gives way to the new one."""
-    if under_way := run_rows.running_run(session, connector_key, entity, kind):
-        runs.cancel(session, under_way.id)
+def begin(
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    kind: str,
+    *,
+    resend: bool,
+    plan_id: int | None = None,
+    held: bool = False,
+) -> None:
+    """One of the kind that is under way, or waits for a yes, belongs to settings that hold no more: it gives way to the new one."""
+    waiting = [run for run in run_rows.held_runs(session, connector_key) if (run.entity, run.kind) == (entity, kind)]
+    under_way = run_rows.running_run(session, connector_key, entity, kind)
+    for run in [*waiting, *([under_way] if under_way else [])]:
+        runs.cancel(session, run.id)
         session.flush()
-    runs.begin(session, connector_key, entity, kind, cause=CAUSE, changed_only=not resend)
+    runs.begin(session, connector_key, entity, kind, cause=CAUSE, changed_only=not resend, plan_id=plan_id, held=held)

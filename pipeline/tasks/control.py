@@ -17,6 +17,8 @@ from db import delivery as deliveries
 from db import errand as errand_rows
 from db import event_count, heartbeat, hourly, id_mapping, subscription, verified
 from db import failure as failures
+from db import plan as plans
+from db import replay as replay_rows
 from db import sync_event as events
 from db.session import after_commit, transaction
 from pipeline import wiring
@@ -140,8 +142,8 @@ def _see_webhooks(connector_key: int) -> bool:
 
 @app.task(name="control.tidy")
 def tidy() -> None:
-    """Make the partitions of the coming days; drop days, deliveries, batches and errands past their retention, and release the
-    claims of records that cannot come back.
+    """Make the partitions of the coming days; drop days, deliveries, batches, errands, replays and items of plans past their
+    retention, and release the claims of records that cannot come back.
     """
     today = datetime.now(UTC).date()
     with transaction() as session:
@@ -150,10 +152,12 @@ def tidy() -> None:
     with transaction() as session:
         forgotten = deliveries.drop_old_deliveries(session), batches.drop_old_batches(session)
         errand_rows.drop_old_errands(session)
+        plans.drop_old_items(session)
         alerts.drop_old_alerts(session)
         hourly.drop_old_hours(session)
         event_count.fold_old_counts(session)
         verified.drop_old_verifications(session)
+        replay_rows.drop_old_replays(session)
     released = claim_release.release_overdue()
     if made or dropped or any(forgotten) or released:
         logger().info(

@@ -24,8 +24,10 @@ from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retrya
 from pipeline.settings import settings
 from pipeline.tasks import adoption, exports, hull_settings, sends, status_report, verify_kept
 from pipeline.tasks.app import app
-from pipeline.tasks.errands import ADOPTION, EXPORT, SEND, SETTINGS, STATUS, TASK, VERIFY
+from pipeline.tasks.errands import ADOPTION, EXPORT, PLAN, REPLAY, SEND, SETTINGS, STATUS, TASK, VERIFY
 from pipeline.tasks.errors import classify
+from pipeline.tasks.planning import walking
+from pipeline.tasks.replaying import advancing
 from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
 from pipeline.telemetry import logger
 
@@ -36,6 +38,8 @@ HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
     STATUS: status_report.write,
     SEND: sends.carry_out,
     VERIFY: verify_kept.carry_out,
+    PLAN: walking.carry_out,
+    REPLAY: advancing.advance,
 }
 EVENTS: Final = {
     SETTINGS: "connector.settings.error",
@@ -44,6 +48,8 @@ EVENTS: Final = {
     STATUS: "connector.status.error",
     SEND: "outgoing.job.error",
     VERIFY: "connector.verify.error",
+    PLAN: "connector.plan.error",
+    REPLAY: "connector.replay.error",
 }
 
 
@@ -122,6 +128,8 @@ def _give_up(
         errands.end(session, errand, "refused", cause.reason)
         return
     errands.end(session, errand, "failed", cause.reason)
+    if errand.kind == PLAN:
+        walking.stop(session, int(errand.key), cause)
     failures.keep_failures(session, [_failure(errand, errand.connector_key, cause, error, task_id)])
     event = events.NewEvent(
         connector_key=errand.connector_key,

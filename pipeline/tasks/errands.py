@@ -21,6 +21,8 @@ ADOPTION: Final = "adoption"
 STATUS: Final = "status"
 SEND: Final = "send"
 VERIFY: Final = "verify"
+PLAN: Final = "plan"
+REPLAY: Final = "replay"
 QUEUES: Final = {
     SETTINGS: "control",
     EXPORT: "live",
@@ -28,6 +30,8 @@ QUEUES: Final = {
     STATUS: "control",
     SEND: "live",
     VERIFY: "bulk",
+    PLAN: "bulk",
+    REPLAY: "control",
 }
 PATIENCE_S: Final = 30.0
 """After so long without a sign a message is taken for lost; until then a full queue is not filled further."""

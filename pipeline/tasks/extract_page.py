@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import run as run_rows
 from db.batch import ClaimedBatch
-from db.run import Walk
+from db.run import Standing, Walk
 from db.session import transaction
 from db.snapshot import page_of_snapshots
 from pipeline import wiring
@@ -29,8 +29,9 @@ def extract_page(batch: ClaimedBatch) -> None:
     plan = plan_of(batch)
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        wanted = _page_wanted(session, batch, plan)
-        stored = _stored_page(session, batch, wanted) if wanted.walk == "stored" else None
+        stands = run_rows.where_stands(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
+        wanted = _page_wanted(stands, plan)
+        stored = _stored_page(session, batch, wanted, stands.plan_id) if wanted.walk == "stored" else None
     if plan.fields_read_at is None:
         plan = refresh_plan(wired, entity)
         wanted = replace(wanted, include_fields=plan.incoming.include_fields)
@@ -57,18 +58,17 @@ def extract_page(batch: ClaimedBatch) -> None:
             runs.release(session, walk.run_id)
 
 
-def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted) -> PageRead:
+def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted, plan_id: int | None) -> PageRead:
     """The next records of a backfill, as Pipedrive once gave them: they cost nothing."""
-    found = page_of_snapshots(session, batch.connector_key, batch.entity, after=wanted.cursor, limit=wanted.limit)
+    where = (session, batch.connector_key, batch.entity)
+    found = page_of_snapshots(*where, after=wanted.cursor, limit=wanted.limit, planned_by=plan_id)
     body = b'{"data":[%b]}' % b",".join(found.values())
     ids = [int(record_id) for record_id in found]
-    more = len(found) == wanted.limit
-    cursor = list(found)[-1] if more else None
-    return PageRead(body=body, records=len(ids), ids=ids, next_cursor=cursor, frontier=None, ended=not more)
+    cursor = list(found)[-1] if len(found) == wanted.limit else None
+    return PageRead(body=body, records=len(ids), ids=ids, next_cursor=cursor, frontier=None, ended=cursor is None)
 
 
-def _page_wanted(session: Session, batch: ClaimedBatch, plan: Plan) -> PageWanted:
-    stands = run_rows.where_stands(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
+def _page_wanted(stands: Standing, plan: Plan) -> PageWanted:
     return PageWanted(
         walk=stands.walk,
         cursor=stands.cursor,

@@ -35,9 +35,17 @@ def linked_accounts(session: Session, messages: Iterable[HullMessage]) -> list[H
             SettingsRefused
         ):  # they were good once; the stages to come say what is wrong with them, and keep the work
             continue
-        if settings.link_users_in_service:
-            found += _unknown(session, connector_key, list(_accounts(mine, settings)))
+        found += accounts_of(session, connector_key, list(mine), settings)
     return found
+
+
+def accounts_of(
+    session: Session, connector_key: int, users: Iterable[HullMessage], settings: ConnectorSettings
+) -> list[HullMessage]:
+    """The same for Users of one connector, under settings that may not be in force."""
+    if not settings.link_users_in_service:
+        return []
+    return _unknown(session, connector_key, list(_accounts(users, settings)))
 
 
 def _connector_key(message: HullMessage) -> int:

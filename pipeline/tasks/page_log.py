@@ -80,7 +80,7 @@ def log_troubles(
     """Records that left the batch: an event each, and a Failure for those a person must look at; once per run."""
     entity = Entity(batch.entity)
     troubles = [Trouble(**trouble) for trouble in staged.troubles]
-    kept = [_failure(batch, trouble) for trouble in troubles]
+    kept = [_failure(batch, trouble, staged.settings_version) for trouble in troubles]
     told = failures.told_in_run(session, batch.run_id, [failure.subject for failure in kept])
     logged, refused = [], []
     for trouble, failure in zip(troubles, kept, strict=True):
@@ -106,7 +106,7 @@ def _say(name: str, pipedrive_id: int | None, reason: str, field: str | None) ->
     say(name, pipedrive_id=pipedrive_id, reason=reason, field=field, advice=describe(reason))
 
 
-def _failure(batch: ClaimedBatch, trouble: Trouble) -> failures.NewFailure:
+def _failure(batch: ClaimedBatch, trouble: Trouble, settings_version: int) -> failures.NewFailure:
     payload = trouble.payload.encode()
     record_id = str(trouble.pipedrive_id) if trouble.pipedrive_id is not None else None
     name = record_id or hashlib.blake2b(payload, digest_size=8).hexdigest()
@@ -124,6 +124,7 @@ def _failure(batch: ClaimedBatch, trouble: Trouble) -> failures.NewFailure:
         detail=trouble.detail,
         field=trouble.field,
         payload=payload,
+        settings_version=settings_version,
     )
 
 

@@ -88,8 +88,13 @@ def refresh_plan(wired: Wired, entity: Entity) -> Plan:
 
 
 def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks) -> Plan:
-    fields = connectors.find_fields(session, connector_key, entity)
     chosen = read_settings(connectors.settings_in_force(session, connector_key).document)
+    return compiled(session, connector_key, entity, chosen, marks)
+
+
+def compiled(session: Session, connector_key: int, entity: Entity, chosen: ConnectorSettings, marks: Marks) -> Plan:
+    """The plan that these settings make, in force or not."""
+    fields = connectors.find_fields(session, connector_key, entity)
     catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
     return Plan(
         settings=chosen,

@@ -17,6 +17,8 @@ from pipeline.tasks import canvases, control, missing, runs
 from pipeline.tasks.errands import TASK as ERRAND
 from pipeline.transform.hull_reports import hull_id_of
 
+WANTED = "control_tasks_wanted"
+
 
 class NotReplayable(Exception):
     """This failure cannot be replayed as it is; the text says why and what to do."""
@@ -42,9 +44,9 @@ def replay(session: Session, failure: Failure, *, by: str, why: str, payload: by
             raise NotReplayable(
                 f"failure {failure.id}: it was asked for again, or too long ago; ask for it in Hull again"
             )
-        after_commit(session, lambda: control.wake_control("dispatch"))
+        _wake(session, "dispatch")
     else:
-        after_commit(session, lambda: control.wake_control(failure.stage))
+        _wake(session, failure.stage)
 
 
 def _replay_record(session: Session, failure: Failure, payload: bytes | None) -> None:
@@ -52,7 +54,7 @@ def _replay_record(session: Session, failure: Failure, payload: bytes | None) ->
         raise NotReplayable(f"failure {failure.id}: the record has no id; correct it in Pipedrive, then fetch again")
     outgoing = failure.direction == Direction.OUTGOING
     if payload is not None:
-        _check(failure, payload)
+        check_payload(failure, payload)
     changes.fold(
         session,
         failure.connector_key,
@@ -62,11 +64,11 @@ def _replay_record(session: Session, failure: Failure, payload: bytes | None) ->
         cause="replay",
         payload=(payload or failures.payload_of(failure)) if outgoing else None,
     )
-    after_commit(session, lambda: control.wake_control("dispatch"))
+    _wake(session, "dispatch")
 
 
-def _check(failure: Failure, payload: bytes) -> None:
-    """A corrected record must still be that record, or it would take the batch down in which it travels."""
+def check_payload(failure: Failure, payload: bytes) -> None:
+    """A corrected record must still be that record, or it would take the batch down in which it travels. Raises: NotReplayable."""
     if failure.direction != Direction.OUTGOING:
         raise NotReplayable(f"failure {failure.id}: correct the record in Pipedrive, it is read again from there")
     try:
@@ -75,6 +77,14 @@ def _check(failure: Failure, payload: bytes) -> None:
         hull_id = None
     if hull_id != failure.record_id:
         raise NotReplayable(f"failure {failure.id}: the corrected record is not a message about {failure.record_id}")
+
+
+def _wake(session: Session, name: str) -> None:
+    """Ask for a control task once the session commits: once, however many failures of the session want it."""
+    wanted: set[str] = session.info.setdefault(WANTED, set())
+    if name not in wanted:
+        wanted.add(name)
+        after_commit(session, lambda: control.wake_control(name))
 
 
 def _replay_batch(session: Session, failure: Failure) -> None:

@@ -67,7 +67,7 @@ WALKS: Final = {"full": ("ascending", "descending"), "incremental": ("catch_up",
 """Kind of run → the walks it begins with. Only a full fetch has another after them: it catches up with what changed meanwhile."""
 
 
-def begin(
+def begin(  # noqa: PLR0913 - a run is these facts
     session: Session,
     connector_key: int,
     entity: Entity,
@@ -76,8 +76,10 @@ def begin(
     cause: str,
     changed_only: bool,
     since: datetime | None = None,
+    plan_id: int | None = None,
+    held: bool = False,
 ) -> Run:
-    """Write down a run with its first pages; they are handed over when the session commits."""
+    """Write down a run with its first pages; they are handed over when the session commits. One that is `held` has none yet."""
     run = Run(
         connector_key=connector_key,
         entity=entity,
@@ -87,16 +89,45 @@ def begin(
         since=since,
         settings_version=connectors.settings_in_force(session, connector_key).version,
         phase="walk" if kind == "full" else "catch_up",
+        plan_id=plan_id,
+        state="held" if held else "running",
+        reason="needs_a_yes" if held else None,
     )
     session.add(run)
     session.flush()
-    for walk in WALKS[kind]:
+    if not held:
+        _set_off(session, run)
+    return run
+
+
+def _set_off(session: Session, run: Run) -> None:
+    for walk in WALKS[run.kind]:
         _open_slice(session, run, walk)
     release(session, run.id)
-    connector_id = connectors.get_connector(session, connector_key).id
-    facts = {"connector_id": connector_id, "run_id": run.id, "type": entity.hull, "kind": kind, "cause": cause}
+    facts = {
+        "connector_id": connectors.get_connector(session, run.connector_key).id,
+        "run_id": run.id,
+        "type": Entity(run.entity).hull,
+        "kind": run.kind,
+        "cause": run.cause,
+    }
     after_commit(session, lambda: logger().info("incoming.job.start", **facts))
-    return run
+
+
+def confirm(session: Session, run_id: int) -> bool:
+    """A person said yes to a run that was held before it began. False when it is not held (any more).
+
+    Raises: RunInProgress when another run of the kind is under way.
+    """
+    run = run_rows.lock_run(session, run_id)
+    if run.state != "held":
+        return False
+    if under_way := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
+        raise RunInProgress(under_way.id)
+    run.state, run.reason, run.started_at = "running", None, datetime.now(UTC)
+    session.flush()
+    _set_off(session, run)
+    return True
 
 
 def _open_slice(session: Session, run: Run, walk: str) -> None:
@@ -166,7 +197,7 @@ def cancel_run(run_id: int) -> bool:
 def cancel(session: Session, run_id: int) -> bool:
     """The same as part of a transaction."""
     run = run_rows.lock_run(session, run_id)
-    if run.state != "running":
+    if run.state not in ("running", "held"):
         return False
     batches.cancel_open(session, run_id)
     run_rows.close_run(session, run, "cancelled", "cancelled")

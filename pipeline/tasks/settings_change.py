@@ -33,14 +33,17 @@ MAPPED: Final[Mapping[str, Entity]] = {
 """Settings whose rows name Pipedrive fields, and whose fields they are."""
 
 
-def change_settings(connector: Connector, document: Any, author: str, *, force: bool = False) -> SettingsVersion:
+def change_settings(
+    connector: Connector, document: Any, author: str, *, force: bool = False, confirmed: bool = False
+) -> SettingsVersion:
     """Put a new version of the settings in force; an equal document makes none and returns the one in force.
 
-    force  take over codes that Pipedrive does not know
+    force      take over codes that Pipedrive does not know
+    confirmed  carry it over however many records that touches; else the runs for it may wait for a yes, see `breaker`
     Raises: SettingsRefused naming every mistake.
     """
     with transaction() as session:
-        version = put_in_force(session, connector.key, document, author=author, force=force)
+        version = put_in_force(session, connector.key, document, author=author, force=force, confirmed=confirmed)
         tell_hull(session, connector.key)
         return version
 
@@ -50,14 +53,27 @@ def tell_hull(session: Session, connector_key: int) -> None:
     errands.ask(session, errands.SETTINGS, str(connector_key), connector_key=connector_key)
 
 
-def put_in_force(
-    session: Session, connector_key: int, document: Any, *, author: str, force: bool = False
-) -> SettingsVersion:
-    """The same as part of a transaction."""
+def check(session: Session, connector_key: int, document: Any, *, force: bool = False) -> ConnectorSettings:
+    """The settings of a document that may be put in force. Raises: SettingsRefused naming every mistake."""
     chosen = read_settings(document)
     mistakes, unknown = find_mistakes(session, connector_key, chosen)
     if mistakes or (unknown and not force):
         raise SettingsRefused(mistakes + ([] if force else unknown))
+    return chosen
+
+
+def put_in_force(
+    session: Session,
+    connector_key: int,
+    document: Any,
+    *,
+    author: str,
+    force: bool = False,
+    confirmed: bool = False,
+    plan_id: int | None = None,
+) -> SettingsVersion:
+    """The same as part of a transaction; `plan_id` is the plan that is being applied."""
+    chosen = check(session, connector_key, document, force=force)
     written = chosen.model_dump(mode="json", exclude_unset=True)
     history = connectors.settings_history(session, connector_key)
     if history and history[0].document == written:
@@ -67,7 +83,8 @@ def put_in_force(
         batches.try_now(session, connector_key)
     version = connectors.add_settings(session, connector_key, written, author=author)
     if history:
-        backfill.carry_over(session, connector_key, read_settings(history[0].document), chosen)
+        before = read_settings(history[0].document)
+        backfill.carry_over(session, connector_key, before, chosen, plan_id=plan_id, confirmed=confirmed)
     return version
 
 

@@ -160,6 +160,7 @@ def _give_up(session: Session, batch: ClaimedBatch, cause: PipelineError, error:
                 traceback="".join(traceback.format_exception(error)) if ours else None,
                 attempts=batch.attempts,
                 task_id=_task_id(session, batch),
+                settings_version=batch.marks.settings_version,
             )
         ],
     )

@@ -33,7 +33,7 @@ ALL_GOOD = "Everything is in order."
 class Finding:
     """One thing that is not as it should be.
 
-    topic    `credentials`, `webhooks`, `pause`, `domain`, `budget`, `watermark`, `settings`, `run` or `failures`
+    topic    `credentials`, `webhooks`, `pause`, `domain`, `budget`, `watermark`, `settings`, `run`, `held` or `failures`
     subject  which of them, where there are several: a run's id, a reason code
     """
 
@@ -158,6 +158,14 @@ def _runs(session: Session, connector: Connector) -> list[Finding]:
     """The newest fetch of each entity, when it stopped on the way."""
     newest = {run.entity: run for run in reversed(runs.latest_runs(session, connector.key))}
     return [
+        Finding(
+            level="warning",
+            message=f"{describe('needs_a_yes')} Run {run.id}, of {Entity(run.entity).plural.capitalize()}.",
+            topic="held",
+            subject=str(run.id),
+        )
+        for run in runs.held_runs(session, connector.key)
+    ] + [
         Finding(
             level="warning",
             message=f"The last fetch of {Entity(run.entity).plural} stopped: {_sentence(run.reason)}",

@@ -8,7 +8,7 @@ from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.incoming import FieldProblem, IncomingRecord
 from pipeline.domain.kinds import Entity, Outcome
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Rejected, Skip
@@ -47,6 +47,13 @@ def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
 
 def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:
     """(what is staged for load, whether a record does not fit the field definitions as we know them)."""
+    done, troubles = read_records(records, plan)
+    outdated = any(problem.reason in OUTDATED for each in done for problem in each.problems)
+    return pack_transformed(done, troubles, plan.settings_version), outdated
+
+
+def read_records(records: list[Any], plan: Plan) -> tuple[list[IncomingRecord], list[Trouble]]:
+    """(records in Hull's words, those that cannot be read)."""
     read = plan.incoming.read
     done, troubles = [], []
     for record in records:
@@ -54,8 +61,7 @@ def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:
             done.append(read(record))
         except (Rejected, Skip) as refused:
             troubles.append(_trouble(record, refused))
-    outdated = any(problem.reason in OUTDATED for each in done for problem in each.problems)
-    return pack_transformed(done, troubles, plan.settings_version), outdated
+    return done, troubles
 
 
 def _trouble(record: Any, refused: Rejected | Skip) -> Trouble:

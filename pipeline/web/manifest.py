@@ -93,7 +93,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
         (),
     ),
     ("Keys of our own", ("user_sync_key", "account_sync_key"), ()),
-    ("Schedule", ("full_fetch_cron", "incremental_minutes", "deletion_stop_share"), ()),
+    ("Schedule", ("full_fetch_cron", "incremental_minutes", "deletion_stop_share", "change_stop_share"), ()),
     ("Daily budget", ("daily_tokens", "live_reserve"), ()),
 )
 """(title, settings, actions), in the order of the page."""

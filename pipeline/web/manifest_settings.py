@@ -133,6 +133,13 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
         "title": "Share of records that may be missing at once",
         "description": "When a full fetch misses more of the known records, nothing is marked before a person has looked.",
     },
+    "change_stop_share": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "title": "Share of records that new settings may touch at once",
+        "description": "When new settings would touch more of the known records, nothing begins before a person says yes.",
+    },
     "incremental_minutes": {
         "type": "integer",
         "title": "Minutes between fetches of what changed",

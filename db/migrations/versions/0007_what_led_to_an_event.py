@@ -25,20 +25,20 @@ COLUMNS: tuple[tuple[str, str, sa.types.TypeEngine[Any]], ...] = (
     ("batches", "asked", postgresql.JSONB()),
     ("batches", "told", postgresql.JSONB()),
 )
-INDEXES = {"reason": "ix_sync_events_reason", "event": "ix_sync_events_outcome"}
+INDEXES = (("reason", "ix_sync_events_reason"), ("event", "ix_sync_events_outcome"))
 
 
 def upgrade() -> None:
     for table, column, kind in COLUMNS:
         op.add_column(table, sa.Column(column, kind, nullable=True))
-    for name in ("reason", "event"):
+    for column, index in INDEXES:
         op.create_index(
-            INDEXES[name], "sync_events", ["connector_key", name, "id"], postgresql_where=sa.text("reason IS NOT NULL")
+            index, "sync_events", ["connector_key", column, "id"], postgresql_where=sa.text("reason IS NOT NULL")
         )
 
 
 def downgrade() -> None:
-    for index in INDEXES.values():
+    for _, index in INDEXES:
         op.drop_index(index, table_name="sync_events")
     for table, column, _ in reversed(COLUMNS):
         op.drop_column(table, column)

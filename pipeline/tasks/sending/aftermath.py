@@ -193,11 +193,15 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
     by_answer = {each.wanted.hull_id: each.answer for each in done if each.answer is not None}
     memories: dict[int, tuple[bytes, str | None]] = {}
     reports: dict[str, tuple[int, bytes]] = {}
+    left: dict[str, tuple[int, bytes]] = {}
+    """Of those that were not sent, too: other settings may send them, and a plan must be able to tell."""
     fighting: dict[str, str] = {}
     for each in outcome.decisions.values():
         answer = by_answer.get(each.hull_id)
         record = answer if answer is not None else _unchanged(each)
         if record is None or each.write is None or not isinstance(record.get("id"), int):
+            if each.act in (Act.SKIP, Act.HOLD) and each.reason != "older_report":
+                left[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
             continue
         memory = remember(each.write, _earlier(each, Entity(batch.entity)), record, outcome.now_s)
         memories[record["id"]] = (write_lenient(memory), each.candidate.awaits)
@@ -211,7 +215,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
         if each.held and each.candidate.pipedrive_id is not None and each.hull_id in by_answer
     }
     id_mapping.note_held(session, batch.connector_key, batch.entity, held)
-    snapshot.keep_reports(session, batch.connector_key, batch.entity, reports)
+    snapshot.keep_reports(session, batch.connector_key, batch.entity, reports | left)
     _say_again(session, batch, outcome)
     healed = sorted({*by_answer, *reports})
     failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting)

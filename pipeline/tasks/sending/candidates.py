@@ -48,25 +48,64 @@ class Found:
     memory: bytes | None = field(default=None, repr=False)
 
 
+@dataclass(slots=True, kw_only=True)
+class Gathered:
+    """What is known of the records that some messages are about, by Hull id or by Pipedrive id."""
+
+    messages: Mapping[str, Message]
+    found: dict[str, Found]
+    snapshots: dict[int, dict[str, Any]]
+    links: dict[str, Link]
+    told: dict[int, tuple[Told, ...]]
+    delivered: dict[int, dict[str, Any]]
+
+    @property
+    def missing(self) -> list[int]:
+        """Records that are known by their id alone."""
+        known = {each.pipedrive_id for each in self.found.values() if each.standing is Standing.KNOWN}
+        return sorted(each for each in known if each is not None and each not in self.snapshots)
+
+    def candidates(self) -> list[Candidate]:
+        return [
+            _candidate(
+                hull_id,
+                message,
+                self.found[hull_id],
+                self.snapshots,
+                self.links.get(hull_id),
+                self.told,
+                self.delivered,
+            )
+            for hull_id, message in self.messages.items()
+        ]
+
+
+def gather(
+    session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message]
+) -> Gathered:
+    """Bring together what our tables know of the records that these messages are about (Hull id → message)."""
+    found = find(session, connector_key, entity, plan.settings, messages)
+    return Gathered(
+        messages=messages,
+        found=found,
+        snapshots=_snapshots(session, connector_key, entity, found),
+        links=_links(session, connector_key, entity, plan, messages),
+        told=_told(session, connector_key, entity, plan, found),
+        delivered=_delivered(session, connector_key, entity, plan, found),
+    )
+
+
 def extract_batch(batch: ClaimedBatch) -> None:
     """Bring together what is known of every record the batch's changes name."""
     entity = Entity(batch.entity)
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, entity)
-        messages = messages_of(session, batch)
-        found = find(session, batch.connector_key, entity, plan.settings, messages)
-        snapshots = _snapshots(session, batch, found)
-        links = _links(session, batch, plan, messages)
-        told = _told(session, batch, plan, found)
-        delivered = _delivered(session, batch, plan, found)
-    snapshots |= _read_missing(batch, plan, found, snapshots)
-    rows = [
-        _candidate(hull_id, message, found[hull_id], snapshots, links.get(hull_id), told, delivered)
-        for hull_id, message in messages.items()
-    ]
+        gathered = gather(session, batch.connector_key, entity, plan, messages_of(session, batch))
+    gathered.snapshots |= _read_missing(batch, plan, gathered)
+    rows = gathered.candidates()
     with transaction() as session:
         batches.hold(session, batch)
-        _join_told(session, batch, found)
+        _join_told(session, batch, gathered.found)
         data = write_lenient({"data": rows})
         batches.pass_to_transform(session, batch.id, pack_page(data), len(rows))
 
@@ -192,18 +231,17 @@ def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping
         late[pipedrive_id].memory = memory
 
 
-def _snapshots(session: Session, batch: ClaimedBatch, found: Mapping[str, Found]) -> dict[int, dict[str, Any]]:
+def _snapshots(
+    session: Session, connector_key: int, entity: Entity, found: Mapping[str, Found]
+) -> dict[int, dict[str, Any]]:
     ids = [str(each.pipedrive_id) for each in found.values() if each.standing is Standing.KNOWN]
-    kept = read_snapshots(session, batch.connector_key, batch.entity, "pipedrive", ids)
+    kept = read_snapshots(session, connector_key, entity, "pipedrive", ids)
     return {int(record_id): read_lenient(body) for record_id, body in kept.items()}
 
 
-def _read_missing(
-    batch: ClaimedBatch, plan: Plan, found: Mapping[str, Found], snapshots: Mapping[int, Any]
-) -> dict[int, dict[str, Any]]:
+def _read_missing(batch: ClaimedBatch, plan: Plan, gathered: Gathered) -> dict[int, dict[str, Any]]:
     """Records that are known by their id alone are read, a hundred to a request."""
-    known = {each.pipedrive_id for each in found.values() if each.standing is Standing.KNOWN}
-    missing = sorted(each for each in known if each is not None and each not in snapshots)
+    missing = gathered.missing
     if not missing:
         return {}
     with transaction() as session:
@@ -220,15 +258,17 @@ class Link:
     awaits: str | None
 
 
-def _links(session: Session, batch: ClaimedBatch, plan: Plan, messages: Mapping[str, Message]) -> dict[str, Link]:
+def _links(
+    session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message]
+) -> dict[str, Link]:
     """User → its link, where the settings ask for one and Hull knows an Account."""
-    if batch.entity != Entity.PERSON or not plan.settings.link_users_in_service:
+    if entity is not Entity.PERSON or not plan.settings.link_users_in_service:
         return {}
     accounts = {hull_id: _account(message) for hull_id, message in messages.items()}
     ids = {account["id"] for account in accounts.values() if account}
-    mapped = id_mapping.find_by_hull_ids(session, batch.connector_key, Entity.ORGANIZATION, sorted(ids))
+    mapped = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, sorted(ids))
     said = {each for account in accounts.values() for each in pipedrive_ids_of(account)[:1]}
-    living = find_living(session, batch.connector_key, Entity.ORGANIZATION, said)
+    living = find_living(session, connector_key, Entity.ORGANIZATION, said)
     links = {}
     for hull_id, account in accounts.items():
         if account:
@@ -244,13 +284,15 @@ def _account(message: Message) -> dict[str, Any]:
     return account if has_id and isinstance(account, dict) else {}
 
 
-def _told(session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str, Found]) -> dict[int, tuple[Told, ...]]:
+def _told(
+    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Found]
+) -> dict[int, tuple[Told, ...]]:
     """Record → what Hull was told of it in the last while, of the attributes that go both ways."""
     known = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
     if not plan.shared or not known:
         return {}
     told: dict[int, tuple[Told, ...]] = {}
-    for row in sync_event.told_lately(session, batch.connector_key, batch.entity, known, within_s=ROUND_S):
+    for row in sync_event.told_lately(session, connector_key, entity, known, within_s=ROUND_S):
         values = {name: value for name, value in read_lenient(row.after).items() if name in plan.shared}
         one = Told(at=row.at_s, values=values)
         told[row.pipedrive_id] = (*told.get(row.pipedrive_id, ()), one)
@@ -258,11 +300,11 @@ def _told(session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str,
 
 
 def _delivered(
-    session: Session, batch: ClaimedBatch, plan: Plan, found: Mapping[str, Found]
+    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Found]
 ) -> dict[int, dict[str, Any]]:
     """Record → what Hull was told last of the attributes that go both ways."""
     ids = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
-    known = id_mapping.known(session, batch.connector_key, batch.entity, ids) if plan.shared and ids else {}
+    known = id_mapping.known(session, connector_key, entity, ids) if plan.shared and ids else {}
     return {
         each.pipedrive_id: {name: value for name, value in read_lenient(each.delivered).items() if name in plan.shared}
         for each in known.values()

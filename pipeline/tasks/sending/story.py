@@ -62,7 +62,7 @@ class Story:
         self._add(self._decisions[hull_id], Outcome.ERROR, reason=reason, detail=detail, exchange=exchange)
         change = self._changes.get(hull_id)
         if change is not None:
-            kept = failure(self._batch, change, reason, detail)
+            kept = failure(self._batch, change, reason, detail, self._version)
             self._failures.append(replace(kept, exchange=json.loads(exchange.as_json()) if exchange else None))
 
     def sent(self, decision: Decision, sent: Sent) -> None:
@@ -185,7 +185,9 @@ def _how(decision: Decision) -> str:
     return "; ".join(part for part in (decision.trigger, how) if part)
 
 
-def failure(batch: ClaimedBatch, change: Change, reason: str, detail: str) -> failures.NewFailure:
+def failure(
+    batch: ClaimedBatch, change: Change, reason: str, detail: str, settings_version: int
+) -> failures.NewFailure:
     """A record that was not sent, kept whole."""
     return failures.NewFailure(
         connector_key=batch.connector_key,
@@ -200,4 +202,5 @@ def failure(batch: ClaimedBatch, change: Change, reason: str, detail: str) -> fa
         detail=detail,
         payload=change.payload,
         attempts=change.attempts,
+        settings_version=settings_version,
     )

@@ -93,7 +93,7 @@ class Operations:
         g.operator = present
         needed = self._needs[request.endpoint or ""]
         if not Role(present.role).may(needed):
-            logger().warning("api.refused", reason="role", path=request.path, operator_id=present.id)
+            logger().warning("api.refused", why="role", path=request.path, operator_id=present.id)
             raise Nay(HTTPStatus.FORBIDDEN, "role", f"This needs the role {needed}; you are {present.role}.")
 
 

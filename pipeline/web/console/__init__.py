@@ -13,6 +13,8 @@ from pipeline.web.console import (
     add_connector,
     alerts,
     credentials,
+    failure_acts,
+    failures,
     flower,
     frame,
     home,
@@ -20,7 +22,9 @@ from pipeline.web.console import (
     logs,
     overview,
     people,
+    plans,
     records,
+    replays,
     runs,
     settings,
     settings_history,
@@ -30,8 +34,8 @@ from pipeline.web.console import (
 from pipeline.web.console.guard import Pages, Refused
 
 ROOMS = (
-    *(login, home, overview, settings, settings_history, credentials, add_connector),
-    *(runs, actions, logs, records, webhooks, workers, people, alerts, flower),
+    *(login, home, overview, settings, settings_history, plans, credentials, add_connector),
+    *(runs, actions, logs, failures, failure_acts, replays, records, webhooks, workers, people, alerts, flower),
 )
 
 

@@ -27,9 +27,9 @@ NOTHING: Final = "\N{EN DASH}"
 MARKS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("success", "ok", "done", "replayed", "active", "applied"), "●"),
     **dict.fromkeys(("skip", "skipped", "discarded", "cancelled", "none", "waiting"), "○"),
-    **dict.fromkeys(("retry", "warning", "running", "creating", "shell"), "◐"),
-    **dict.fromkeys(("error", "failed", "stopped", "setupRequired", "open", "conflict"), "▲"),
-    **dict.fromkeys(("park", "parked", "paused"), "‖"),
+    **dict.fromkeys(("retry", "warning", "running", "creating", "shell", "computing"), "◐"),
+    **dict.fromkeys(("error", "failed", "stopped", "setupRequired", "open", "conflict", "refused"), "▲"),
+    **dict.fromkeys(("park", "parked", "paused", "held"), "‖"),
 }
 """State → its shape: colour alone tells nobody anything."""
 ARROWS: Final = {"incoming": "←", "outgoing": "→"}

@@ -1,0 +1,320 @@
+"""Plans: what new settings would do, record by record, before anybody puts them in force.
+
+A plan is computed in slices; what a slice found and how far it came are written in one transaction, so that it may be killed
+anywhere and goes on. Its items say what each record was when it was looked at: whoever applies the plan leaves out what moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, cast
+
+import zstandard
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CursorResult,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    any_,
+    delete,
+    func,
+    literal,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.arrays import bigints, texts
+from db.base import Base, Count, Created, RowId
+from pipeline.domain.lenient_json import read_lenient, write_lenient
+
+LEVEL: Final = 1
+RETENTION_DAYS: Final = 30
+WRITTEN: Final = ("create", "update", "link")
+"""Acts by which something is written on the other side."""
+
+
+class SettingsPlan(Base):
+    """parent_id      the plan after whose application this one sees to the records it had left out
+    base_version   the settings in force when it was made: under any other it means nothing
+    definitions    entity → digest of Pipedrive's field definitions; `fields_read_at` is when the older of them were read
+    phase, cursor  where the next slice begins
+    counts         `direction.entity.act.…`, `….field.<name>`, `….reason.<act>.<code>` → records
+    known          records there are to look at, as counted when it was made; `examined` have been
+    """
+
+    __tablename__ = "plans"
+    __table_args__ = (Index("ix_plans_latest", "connector_key", "id"),)
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
+    parent_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("plans.id"))
+    base_version: Mapped[int] = mapped_column(Integer)
+    document: Mapped[dict[str, Any]]
+    definitions: Mapped[dict[str, Any]]
+    fields_read_at: Mapped[datetime | None]
+    author: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="computing")
+    """`computing`, `ready`, `applied`, `refused`, `discarded` or `stopped` (it could not be computed)."""
+    reason: Mapped[str | None]
+    detail: Mapped[str | None]
+    phase: Mapped[int] = mapped_column(Integer, server_default="0")
+    cursor: Mapped[str] = mapped_column(server_default="")
+    counts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    known: Mapped[Count]
+    examined: Mapped[Count]
+    tokens: Mapped[Count]
+    takes_s: Mapped[float] = mapped_column(Float, server_default="0")
+    created_at: Mapped[Created]
+    ready_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    ended_by: Mapped[str | None]
+    settings_version: Mapped[int | None] = mapped_column(Integer)
+    """The version that applying it put in force."""
+
+
+class PlanItem(Base):
+    """What a plan says of one record. Those that would stay the same have one too: it says what they were.
+
+    record_id        Pipedrive id of an incoming record, Hull id of an outgoing one
+    version, digest  of its id mapping when it was looked at; `told` is the version of Hull's report
+    names            the attributes or fields that would change, or that have a problem
+    fields           these with their values before and after, as compressed JSON
+    message          of an Account that only its Users speak of: what is to be sent, as compressed JSON
+    """
+
+    __tablename__ = "plan_items"
+    __table_args__ = (
+        Index("ix_plan_items_act", "plan_id", "direction", "entity", "act", "record_id"),
+        {"postgresql_with": {"toast_tuple_target": "8160"}},
+    )
+
+    plan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("plans.id", ondelete="CASCADE"), primary_key=True)
+    direction: Mapped[str] = mapped_column(primary_key=True)
+    entity: Mapped[str] = mapped_column(primary_key=True)
+    record_id: Mapped[str] = mapped_column(primary_key=True)
+    pipedrive_id: Mapped[int | None]
+    act: Mapped[str]
+    """`create`, `update`, `link`, `same`, `skip`, `error` or `unknown`; `moved` once it was left out."""
+    reason: Mapped[str | None]
+    detail: Mapped[str | None]
+    version: Mapped[int | None]
+    digest: Mapped[str | None]
+    told: Mapped[int | None]
+    names: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    fields: Mapped[bytes | None] = mapped_column(LargeBinary)
+    message: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewItem:
+    """A `PlanItem` to be written; `fields` are {"field", "before", "after"} each, and "problem" where there is one."""
+
+    direction: str
+    entity: str
+    record_id: str
+    act: str
+    pipedrive_id: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+    version: int | None = None
+    digest: str | None = None
+    told: int | None = None
+    fields: tuple[dict[str, Any], ...] = ()
+    message: dict[str, Any] | None = None
+
+
+_ADD = text("""
+    INSERT INTO plan_items (plan_id, direction, entity, record_id, pipedrive_id, act, reason, detail, version, digest, told,
+                            names, fields, message)
+    SELECT :plan, t.direction, t.entity, t.record_id, t.pipedrive_id, t.act, t.reason, t.detail, t.version, t.digest, t.told,
+           CASE WHEN t.names <> '[]' THEN ARRAY(SELECT jsonb_array_elements_text(t.names::jsonb)) END, t.fields, t.message
+      FROM unnest(CAST(:direction AS text[]), CAST(:entity AS text[]), CAST(:record_id AS text[]),
+                  CAST(:pipedrive_id AS bigint[]), CAST(:act AS text[]), CAST(:reason AS text[]), CAST(:detail AS text[]),
+                  CAST(:version AS bigint[]), CAST(:digest AS text[]), CAST(:told AS bigint[]), CAST(:names AS text[]),
+                  CAST(:fields AS bytea[]), CAST(:message AS bytea[]))
+           AS t(direction, entity, record_id, pipedrive_id, act, reason, detail, version, digest, told, names, fields, message)
+        ON CONFLICT (plan_id, direction, entity, record_id) DO NOTHING""")
+
+
+def add_items(session: Session, plan_id: int, items: Sequence[NewItem]) -> None:
+    """Write down what a slice found; a record that has an item keeps it."""
+    if not items:
+        return
+    plain = ("direction", "entity", "record_id", "pipedrive_id", "act", "reason", "detail", "version", "digest", "told")
+    columns: dict[str, Any] = {name: _literal(getattr(item, name) for item in items) for name in plain}
+    columns["names"] = texts(write_lenient([each["field"] for each in item.fields]).decode() for item in items)
+    columns["fields"] = _packed(item.fields or None for item in items)
+    columns["message"] = _packed(item.message for item in items)
+    session.execute(_ADD, {"plan": plan_id, **columns})
+
+
+def _literal(values: Iterable[Any]) -> str:
+    """An array literal with nulls."""
+    return "{" + ",".join("NULL" if each is None else texts([str(each)])[1:-1] for each in values) + "}"
+
+
+def _packed(values: Iterable[Any]) -> str:
+    pack = zstandard.ZstdCompressor(level=LEVEL).compress
+    return (
+        "{" + ",".join("NULL" if each is None else f'"\\\\x{pack(write_lenient(each)).hex()}"' for each in values) + "}"
+    )
+
+
+def unpacked(packed: bytes | None) -> Any:
+    """What `fields` or `message` of an item says; None where it says nothing."""
+    return None if packed is None else read_lenient(zstandard.ZstdDecompressor().decompress(bytes(packed)))
+
+
+def get_plan(session: Session, plan_id: int) -> SettingsPlan | None:
+    return session.get(SettingsPlan, plan_id)
+
+
+def lock_plan(session: Session, plan_id: int) -> SettingsPlan | None:
+    """The plan, held until the transaction ends."""
+    return session.get(SettingsPlan, plan_id, with_for_update=True, populate_existing=True)
+
+
+def latest_plans(
+    session: Session, connector_key: int, *, before_id: int | None = None, limit: int = 50
+) -> list[SettingsPlan]:
+    """Newest first."""
+    query = select(SettingsPlan).filter_by(connector_key=connector_key).order_by(SettingsPlan.id.desc()).limit(limit)
+    return list(session.scalars(query if before_id is None else query.where(SettingsPlan.id < before_id)))
+
+
+def page_of_items(
+    session: Session,
+    plan_id: int,
+    direction: str,
+    entity: str,
+    *,
+    act: str | None = None,
+    field: str | None = None,
+    after: str = "",
+    limit: int = 50,
+) -> list[PlanItem]:
+    """The items that follow the record `after`, in the order of their ids as texts; without `act` all but those that stay."""
+    query = (
+        select(PlanItem)
+        .filter_by(plan_id=plan_id, direction=direction, entity=entity)
+        .where(PlanItem.record_id > after, PlanItem.act == act if act else PlanItem.act != "same")
+        .order_by(PlanItem.record_id)
+        .limit(limit)
+    )
+    return list(session.scalars(query.where(literal(field) == any_(PlanItem.names)) if field else query))
+
+
+def created_among(
+    session: Session, plan_id: int, direction: str, entity: str, record_ids: Sequence[str]
+) -> frozenset[str]:
+    """Those of the records that the plan would create."""
+    if not record_ids:
+        return frozenset()
+    mine = select(PlanItem.record_id).filter_by(plan_id=plan_id, direction=direction, entity=entity, act="create")
+    return frozenset(session.scalars(mine.where(PlanItem.record_id.in_(record_ids))))
+
+
+_MARK_MOVED = text("""
+    UPDATE plan_items i SET act = 'moved'
+      FROM plan_items p
+      LEFT JOIN id_mappings m ON m.connector_key = :c AND m.entity = p.entity AND m.pipedrive_id = p.pipedrive_id
+      LEFT JOIN snapshots s ON p.direction = 'outgoing' AND s.connector_key = :c AND s.entity = p.entity AND s.side = 'hull'
+                           AND s.record_id = p.record_id
+     WHERE p.plan_id = :plan
+       AND (i.plan_id, i.direction, i.entity, i.record_id) = (p.plan_id, p.direction, p.entity, p.record_id)
+       AND (p.pipedrive_id IS NOT NULL
+            AND (m.id IS NULL OR m.state IN ('gone', 'deleted', 'merged', 'conflict')
+                 OR (m.version, m.digest) IS DISTINCT FROM (p.version, p.digest))
+            OR p.told IS NOT NULL AND s.version IS DISTINCT FROM p.told)
+ RETURNING i.direction, i.entity""")
+
+
+def mark_moved(session: Session, plan: SettingsPlan) -> int:
+    """Leave out the records that are not as they were when the plan looked at them; returns how many."""
+    return len(session.execute(_MARK_MOVED, {"plan": plan.id, "c": plan.connector_key}).all())
+
+
+def count_items(session: Session, plan_id: int) -> int:
+    return session.scalar(select(func.count()).select_from(PlanItem).filter_by(plan_id=plan_id)) or 0
+
+
+_UNPLANNED = text("""
+    SELECT EXISTS (SELECT 1 FROM plan_items WHERE plan_id = :plan AND act = 'moved')
+        OR EXISTS (SELECT 1 FROM snapshots s
+                    WHERE s.connector_key = :c AND s.entity = ANY(CAST(:incoming AS text[])) AND s.side = 'pipedrive'
+                      AND NOT EXISTS (SELECT 1 FROM plan_items i
+                                       WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'incoming'
+                                         AND i.entity = s.entity AND i.record_id = s.record_id AND i.act <> 'moved')
+                      AND EXISTS (SELECT 1 FROM id_mappings m
+                                   WHERE m.connector_key = :c AND m.entity = s.entity AND m.state = 'full'
+                                     AND m.pipedrive_id = s.record_id::bigint))
+        OR EXISTS (SELECT 1 FROM snapshots s
+                    WHERE s.connector_key = :c AND s.entity = ANY(CAST(:outgoing AS text[])) AND s.side = 'hull'
+                      AND NOT EXISTS (SELECT 1 FROM plan_items i
+                                       WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'outgoing'
+                                         AND i.entity = s.entity AND i.record_id = s.record_id AND i.act <> 'moved'))""")
+
+
+def line_of(session: Session, plan: SettingsPlan | None) -> list[int]:
+    """The plan and those whose left-out records it sees to, newest first."""
+    line: list[int] = []
+    while plan is not None:
+        line.append(plan.id)
+        plan = session.get(SettingsPlan, plan.parent_id) if plan.parent_id is not None else None
+    return line
+
+
+def leaves_any_out(session: Session, plan: SettingsPlan, incoming: Sequence[str], outgoing: Sequence[str]) -> bool:
+    """Whether some record moved since the plan, or one of its line, looked, or was not there yet; `incoming` and `outgoing` name
+    the entities it looked at."""
+    scope = {"plan": plan.id, "line": bigints(line_of(session, plan)), "c": plan.connector_key}
+    scope |= {"incoming": texts(incoming), "outgoing": texts(outgoing)}
+    return bool(session.scalar(_UNPLANNED, scope))
+
+
+_SEND = text("""
+    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)
+    SELECT :c, 'outgoing', entity, record_id, 'plan' FROM plan_items
+     WHERE plan_id = :plan AND direction = 'outgoing' AND act = ANY(CAST(:acts AS text[])) AND message IS NULL
+     ORDER BY entity, record_id COLLATE "C"
+        ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
+           revision = ch.revision + 1, due_at = least(ch.due_at, excluded.due_at),
+           batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
+                           THEN NULL ELSE ch.batch_id END""")
+
+
+def send_items(session: Session, plan: SettingsPlan) -> int:
+    """Have every User and Account that the plan would write carried over, as Hull last reported it; returns how many."""
+    sent = session.execute(_SEND, {"plan": plan.id, "c": plan.connector_key, "acts": texts(WRITTEN)})
+    return cast("CursorResult[Any]", sent).rowcount
+
+
+def messages_to_send(session: Session, plan_id: int) -> list[tuple[str, dict[str, Any]]]:
+    """(entity, message) of those that Hull has never reported by themselves."""
+    mine = select(PlanItem).filter_by(plan_id=plan_id, direction="outgoing", entity="organization")
+    found = session.scalars(mine.where(PlanItem.message.is_not(None), PlanItem.act.in_(WRITTEN)))
+    return [(item.entity, unpacked(item.message)) for item in found]
+
+
+def drop_items(session: Session, plan_id: int) -> None:
+    """Nobody is going to apply it."""
+    session.execute(delete(PlanItem).where(PlanItem.plan_id == plan_id))
+
+
+_DROP_OLD = text("""
+    DELETE FROM plan_items WHERE plan_id IN (
+        SELECT id FROM plans WHERE coalesce(ended_at, ready_at, created_at) < now() - make_interval(days => :days)
+           AND state <> 'computing')""")
+
+
+def drop_old_items(session: Session, keep_days: int = RETENTION_DAYS) -> None:
+    """What old plans said of single records is forgotten; that they were made, and by whom, is not."""
+    session.execute(_DROP_OLD, {"days": keep_days})

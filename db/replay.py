@@ -1,0 +1,271 @@
+"""Replays: failures that a person has set going again, and what became of each. The list of items is frozen when it begins.
+
+An item is sent once: closing its failure and writing down what is to be done stand in one transaction. What became of it is
+learnt later, from the changes, batches, events and failures that it left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, cast
+
+from sqlalchemy import BigInteger, CursorResult, Float, ForeignKey, Index, Integer, delete, func, select, text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.arrays import bigints, texts
+from db.base import Base, Created, RowId
+from db.sync_event import NOTABLE
+
+RETENTION_DAYS: Final = 90
+WAITING: Final = "waiting"
+SENT: Final = "sent"
+OUTCOMES: Final = ("came_through", "already_applied", "superseded", "skipped", "failed_again", "refused", "aborted")
+"""`skipped`: the settings leave the record where it is. `refused`: it could not be replayed. `aborted`: it was not begun."""
+OPEN_STATES: Final = ("running", "paused", "aborted")
+"""States of a replay that may still have something to learn; see `ended_at`."""
+
+
+class Replay(Base):
+    """chosen      the filter by which its failures were chosen, in words
+    per_second  items sent a second, at most
+    sent_until  up to when the pace has been used: the next item is due a moment later
+    """
+
+    __tablename__ = "replays"
+    __table_args__ = (Index("ix_replays_latest", "connector_key", "id"),)
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer)
+    asked_by: Mapped[str]
+    why: Mapped[str]
+    chosen: Mapped[dict[str, Any]]
+    per_second: Mapped[float] = mapped_column(Float)
+    state: Mapped[str] = mapped_column(server_default="running")
+    """`running`, `paused`, `aborted`, `done`."""
+    total: Mapped[int] = mapped_column(Integer, server_default="0")
+    sent_until: Mapped[datetime | None]
+    created_at: Mapped[Created]
+    ended_at: Mapped[datetime | None]
+    """When the last of its items had its outcome."""
+
+
+class ReplayItem(Base):
+    """One failure of a replay. `payload` replaces the record as it came, until it is sent."""
+
+    __tablename__ = "replay_items"
+    __table_args__ = (
+        Index("ix_replay_items_state", "replay_id", "state", "id"),
+        Index("ix_replay_items_failure", "failure_id"),
+    )
+
+    id: Mapped[RowId]
+    replay_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("replays.id", ondelete="CASCADE"))
+    failure_id: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(server_default=WAITING)
+    """`waiting`, `sent`, or one of OUTCOMES."""
+    detail: Mapped[str | None]
+    payload: Mapped[bytes | None]
+    sent_at: Mapped[datetime | None]
+    after_event: Mapped[int | None] = mapped_column(BigInteger)
+    """Events that it brings about have greater ids."""
+    settled_at: Mapped[datetime | None]
+    batch_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The batch that carried it, once that is known."""
+    new_failure_id: Mapped[int | None] = mapped_column(BigInteger)
+
+
+def find_replay(session: Session, replay_id: int) -> Replay | None:
+    return session.get(Replay, replay_id)
+
+
+def lock_replay(session: Session, replay_id: int) -> Replay | None:
+    """The replay, nobody else's until the transaction ends."""
+    query = select(Replay).filter_by(id=replay_id).with_for_update()
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def latest_replays(
+    session: Session, connector_key: int | None = None, *, before_id: int | None = None, limit: int = 50
+) -> list[Replay]:
+    """Newest first."""
+    query = select(Replay).order_by(Replay.id.desc()).limit(limit)
+    if connector_key is not None:
+        query = query.filter_by(connector_key=connector_key)
+    if before_id is not None:
+        query = query.where(Replay.id < before_id)
+    return list(session.scalars(query))
+
+
+def take_waiting(session: Session, replay_id: int, limit: int) -> list[ReplayItem]:
+    """The next items to be sent, in the order in which they failed. The replay must be locked."""
+    query = select(ReplayItem).filter_by(replay_id=replay_id, state=WAITING).order_by(ReplayItem.id)
+    return list(session.scalars(query.limit(limit)))
+
+
+def items_sent(session: Session, replay_id: int, limit: int) -> list[ReplayItem]:
+    """Items of which nobody knows yet what became of them, those first that were sent first."""
+    query = select(ReplayItem).filter_by(replay_id=replay_id, state=SENT).order_by(ReplayItem.id)
+    return list(session.scalars(query.limit(limit)))
+
+
+def items_of(
+    session: Session, replay_id: int, *, state: str | None = None, after_id: int | None = None, limit: int = 50
+) -> list[ReplayItem]:
+    """Items in the order in which they are sent."""
+    query = select(ReplayItem).filter_by(replay_id=replay_id).order_by(ReplayItem.id).limit(limit)
+    if state is not None:
+        query = query.filter_by(state=state)
+    if after_id is not None:
+        query = query.where(ReplayItem.id > after_id)
+    return list(session.scalars(query))
+
+
+def items_for(session: Session, failure_ids: Sequence[int]) -> list[ReplayItem]:
+    """In which replays these failures are or were, newest first."""
+    query = select(ReplayItem).where(ReplayItem.failure_id.in_(failure_ids)).order_by(ReplayItem.id.desc())
+    return list(session.scalars(query.limit(100)))
+
+
+def item_counts(session: Session, replay_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """Replay → state → how many of its items."""
+    query = (
+        select(ReplayItem.replay_id, ReplayItem.state, func.count())
+        .where(ReplayItem.replay_id.in_(replay_ids))
+        .group_by(ReplayItem.replay_id, ReplayItem.state)
+    )
+    counts: dict[int, dict[str, int]] = {each: {} for each in replay_ids}
+    for replay_id, state, count in session.execute(query):
+        counts[replay_id][state] = count
+    return counts
+
+
+def count_in(session: Session, replay_id: int, state: str) -> int:
+    return session.scalar(select(func.count(ReplayItem.id)).filter_by(replay_id=replay_id, state=state)) or 0
+
+
+def abort_waiting(session: Session, replay_id: int) -> None:
+    """What has not been sent yet stays where it is, open."""
+    mine = update(ReplayItem).filter_by(replay_id=replay_id, state=WAITING)
+    session.execute(mine.values(state="aborted", payload=None, settled_at=func.now()))
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What an item that was sent has left behind by now; every part of it may be missing.
+
+    change_id       the change that still carries it, or waits to
+    batch_id        the batch in which that change is
+    batch_state     how that batch is
+    new_failure_id  what failed of the same subject since
+    """
+
+    item_id: int
+    change_id: int | None
+    batch_id: int | None
+    batch_state: str | None
+    new_failure_id: int | None
+
+
+_TRACES = text("""
+    SELECT i.id AS item_id, ch.id AS change_id, ch.batch_id, b.state AS batch_state, again.id AS new_failure_id
+      FROM replay_items i
+      JOIN failures f ON f.id = i.failure_id
+      LEFT JOIN changes ch ON f.kind = 'record' AND ch.connector_key = f.connector_key AND ch.direction = f.direction
+                          AND ch.entity = f.entity AND ch.record_id = f.record_id AND ch.created_at <= i.sent_at
+      LEFT JOIN batches b ON b.id = CASE WHEN f.kind = 'batch' THEN f.batch_id ELSE ch.batch_id END
+      LEFT JOIN LATERAL (SELECT n.id FROM failures n
+                          WHERE n.connector_key = f.connector_key AND n.id > f.id
+                            AND n.subject = CASE WHEN f.kind = 'record' AND b.state = 'failed'
+                                                 THEN 'batch:' || b.id ELSE f.subject END
+                            AND n.created_at >= i.sent_at
+                          ORDER BY n.id LIMIT 1) again ON true
+     WHERE i.id = ANY(CAST(:ids AS bigint[]))""")
+
+
+def traces(session: Session, item_ids: Sequence[int]) -> dict[int, Trace]:
+    """Item → what it has left behind."""
+    rows = session.execute(_TRACES, {"ids": bigints(item_ids)})
+    return {row.item_id: Trace(*row) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event of a record since it was replayed."""
+
+    at: datetime
+    event: str
+    reason: str | None
+    batch_id: int | None
+    pipedrive_id: int | None
+    hull_id: str | None
+
+
+_TOLD_INCOMING = text("""
+    SELECT at, event, reason, batch_id, pipedrive_id, hull_id FROM sync_events
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND at >= :since AND id > :after
+       AND event LIKE 'incoming.%'
+     ORDER BY id LIMIT 20000""")
+
+_TOLD_OUTGOING = text(f"""
+    SELECT at, event, reason, batch_id, pipedrive_id, hull_id FROM sync_events
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND at >= :since AND id > :after
+       AND event LIKE 'outgoing.%' AND {NOTABLE}
+     ORDER BY id LIMIT 20000""")  # noqa: S608 - a constant of ours
+"""By the few events that carried nothing to Hull: the id map may have let go of a Hull id for a while."""
+
+
+def told_incoming(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int], *, since: datetime, after: int
+) -> list[Told]:
+    """What was told of these records on their way to Hull, oldest first."""
+    scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "since": since, "after": after}
+    return [Told(*row) for row in session.execute(_TOLD_INCOMING, scope)]
+
+
+def told_outgoing(
+    session: Session, connector_key: int, entity: str, hull_ids: Sequence[str], *, since: datetime, after: int
+) -> list[Told]:
+    """What was told of these Users or Accounts on their way to Pipedrive, oldest first."""
+    scope = {"c": connector_key, "e": entity, "ids": texts(hull_ids), "since": since, "after": after}
+    return [Told(*row) for row in session.execute(_TOLD_OUTGOING, scope)]
+
+
+def last_event_id(session: Session) -> int:
+    """What is logged from now on has a greater id."""
+    query = text("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('sync_events', 'id')), 0)")
+    return int(session.execute(query).scalar_one())
+
+
+def drop_old_replays(session: Session, keep_days: int = RETENTION_DAYS) -> int:
+    """Forget replays that ended long ago, with their items; returns how many. Who began them and why stays in the audit log."""
+    old = func.now() - func.make_interval(0, 0, 0, keep_days)
+    gone = session.execute(delete(Replay).where(Replay.ended_at < old))
+    return cast("CursorResult[Any]", gone).rowcount
+
+
+def moment(session: Session) -> datetime:
+    """The database's clock, which alone counts."""
+    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return now
+
+
+def facts_of_batches(session: Session, batch_ids: Sequence[int]) -> Mapping[int, tuple[str | None, str]]:
+    """Batch → (its last Celery task, its state)."""
+    query = text("SELECT id, task_id, state FROM batches WHERE id = ANY(CAST(:ids AS bigint[]))")
+    return {row.id: (row.task_id, row.state) for row in session.execute(query, {"ids": bigints(batch_ids)})}
+
+
+_NEWER_CHANGE = text("""
+    SELECT f.id FROM failures f
+      JOIN changes ch ON ch.connector_key = f.connector_key AND ch.direction = f.direction AND ch.entity = f.entity
+                     AND ch.record_id = f.record_id
+      LEFT JOIN batches b ON b.id = ch.batch_id
+     WHERE f.id = ANY(CAST(:ids AS bigint[])) AND f.kind = 'record' AND b.state IS DISTINCT FROM 'failed'
+       AND (f.direction = 'incoming' OR ch.payload IS NOT NULL AND ch.cause <> 'replay')""")
+
+
+def with_newer_change(session: Session, failure_ids: Sequence[int]) -> set[int]:
+    """Failures of records of which a change waits that tells more than they do; one that reads or tells anew comes after it."""
+    return set(session.scalars(_NEWER_CHANGE, {"ids": bigints(failure_ids)}))

@@ -1,0 +1,250 @@
+"""A plan as people see it: one sentence, what becomes of each side, and what of each record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import plan as rows
+from db.plan import PlanItem, SettingsPlan
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.reasons import REASONS
+from pipeline.domain.settings import read_settings
+from pipeline.tasks.planning import applying
+from pipeline.transform.field_definitions import read_field_definitions
+
+ACTS: Final = ("update", "create", "link", "error", "unknown", "skip", "moved", "same")
+"""In the order of the page: what would be written first."""
+WORDS: Final[Mapping[str, str]] = {
+    "update": "updated",
+    "create": "created",
+    "link": "linked",
+    "error": "in error",
+    "unknown": "unknown",
+    "skip": "skipped",
+    "moved": "left out",
+    "same": "the same",
+}
+MEANINGS: Final[Mapping[str, str]] = {
+    "never_seen": "Hull has never reported the User or Account of the record to us, so nobody can tell what it holds.",
+    "no_snapshot": "The record has never been read whole. Fetch all, then plan again.",
+    "field_not_read": "Pipedrive gives this field on request only and was not asked for it yet: everything is fetched again.",
+    "mirror_incomplete": "The first full fetch has not come to its end: nobody can tell whether the record is there already.",
+    "mirror_stale": "Nobody has looked for long what changed in Pipedrive: the record may be there. Fetch, then plan again.",
+}
+"""What only a plan has to say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    act: str
+    code: str
+    records: int
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What would become of the records of one entity in one direction.
+
+    kind      what is written: `Users`, `Accounts`, `Persons` or `Organizations`
+    fields    (attribute or field, records), the most frequent first
+    problems  the same, of those that cannot be carried over
+    flawed    records that would be written, but for a field that cannot be carried over
+    labels    code of a field → its name in Pipedrive, of fields that are known by a code alone
+    """
+
+    direction: str
+    entity: str
+    kind: str
+    acts: dict[str, int]
+    fields: tuple[tuple[str, int], ...]
+    problems: tuple[tuple[str, int], ...]
+    reasons: tuple[Reason, ...]
+    labels: dict[str, str]
+    flawed: int
+
+    def label(self, field: str) -> str:
+        """The name under which people know a field."""
+        return self.labels.get(field, field)
+
+    @property
+    def written(self) -> int:
+        return sum(self.acts.get(act, 0) for act in rows.WRITTEN)
+
+    @property
+    def sentence(self) -> str:
+        """`1,180 Persons would be updated (tier), 3 in error, 0 created, 0 linked, 412 unknown (never seen)`."""
+        named = ", ".join(self.label(name) for name, _ in self.fields[:3])
+        more = f", and {len(self.fields) - 3} more" if len(self.fields) > 3 else ""
+        updated = self.acts.get("update", 0)
+        what = f" ({named}{more})" if named and updated else ""
+        counted = [f"{updated:,} {self.kind} would be updated{what}"]
+        counted += [f"{self.flawed:,} of them without a field that cannot be carried over"] if self.flawed else []
+        promised = ("error", "create", "link") if self.direction == Direction.OUTGOING else ()
+        counted += [
+            f"{self.acts.get(act, 0):,} {WORDS[act]}{self._why(act)}"
+            for act in ("error", "create", "link", "skip", "unknown", "moved")
+            if act in promised or self.acts.get(act)
+        ]
+        return ", ".join(counted)
+
+    def _why(self, act: str) -> str:
+        """Of what nobody can know, the reasons."""
+        codes = [reason.code for reason in self.reasons if reason.act == act]
+        return f" ({', '.join(codes).replace('_', ' ')})" if codes and act == "unknown" else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanView:
+    """A plan as a whole.
+
+    changed  the names of the settings that differ from the version it is based on
+    touched  existing records that would be changed; `asks` when a person must say yes to that number
+    fetches  whether everything is fetched again for it
+    """
+
+    id: int
+    connector_key: int
+    parent_id: int | None
+    state: str
+    reason: str | None
+    detail: str | None
+    author: str
+    created_at: datetime
+    ready_at: datetime | None
+    ended_at: datetime | None
+    ended_by: str | None
+    base_version: int
+    settings_version: int | None
+    fields_read_at: datetime | None
+    document: dict[str, Any]
+    changed: tuple[str, ...]
+    known: int
+    examined: int
+    tokens: int
+    takes_s: float
+    touched: int
+    asks: bool
+    sides: tuple[Side, ...]
+
+    @property
+    def written(self) -> int:
+        """Records that would be written on either side."""
+        return sum(side.written for side in self.sides)
+
+    @property
+    def created(self) -> int:
+        return sum(side.acts.get("create", 0) for side in self.sides if side.direction == Direction.OUTGOING)
+
+    @property
+    def sentence(self) -> str:
+        if self.state == "computing":
+            return f"Looking at every known record: {self.examined:,} of about {self.known:,} so far."
+        if not self.changed and self.parent_id is None:
+            return "These are the settings in force: nothing would change."
+        told = [side.sentence for side in self.sides]
+        return "; ".join(told) + "." if told else "No known record would change."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemView:
+    """What would become of one record. `record` names its page: the Pipedrive id where there is one."""
+
+    record_id: str
+    record: str
+    act: str
+    reason: str | None
+    meaning: str
+    detail: str | None
+    fields: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemPage:
+    items: tuple[ItemView, ...]
+    next_after: str | None
+
+
+def view_of(session: Session, plan: SettingsPlan) -> PlanView:
+    asked = applying.to_confirm(session, plan) if plan.state == "ready" else []
+    same = {
+        name: getattr(plan, name) for name in PlanView.__dataclass_fields__ if name in SettingsPlan.__table__.columns
+    }
+    return PlanView(
+        **same,
+        changed=_changed(connectors.get_settings(session, plan.connector_key, plan.base_version), plan.document),
+        touched=sum(each.touched for each in applying.reaches(plan)),
+        asks=bool(asked),
+        sides=_sides(Counter(plan.counts), {each: _labels(session, plan.connector_key, each) for each in Entity}),
+    )
+
+
+def item_of(item: PlanItem) -> ItemView:
+    return ItemView(
+        record_id=item.record_id,
+        record=str(item.pipedrive_id) if item.pipedrive_id is not None else item.record_id,
+        act=item.act,
+        reason=item.reason,
+        meaning=meaning_of(item.reason),
+        detail=item.detail,
+        fields=tuple(rows.unpacked(item.fields) or ()),
+    )
+
+
+def meaning_of(code: str | None) -> str:
+    """What a reason means, in a sentence; empty where the word says enough."""
+    if code is None:
+        return ""
+    return MEANINGS.get(code) or (REASONS[code].meaning if code in REASONS else "")
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
+    old, new = read_settings(before).model_dump(), read_settings(after).model_dump()
+    return tuple(name for name in new if old[name] != new[name])
+
+
+def _labels(session: Session, connector_key: int, entity: Entity) -> dict[str, str]:
+    """Forty digits say nothing to anybody."""
+    fields = connectors.find_fields(session, connector_key, entity)
+    found = read_field_definitions(fields.rows) if fields else []
+    return {each.code: each.name for each in found if each.is_custom}
+
+
+def _sides(counts: Counter[str], labels: Mapping[Entity, dict[str, str]]) -> tuple[Side, ...]:
+    found = (_side(counts, direction, entity, labels[entity]) for direction in Direction for entity in Entity)
+    return tuple(side for side in found if side.acts)
+
+
+def _side(counts: Counter[str], direction: Direction, entity: Entity, labels: dict[str, str]) -> Side:
+    of = f"{direction}.{entity}."
+    mine = {name.removeprefix(of): records for name, records in counts.items() if name.startswith(of)}
+    kind = entity.plural if direction is Direction.OUTGOING else f"{entity.hull}s"
+    reasons = [
+        Reason(act=act, code=code, records=records, meaning=meaning_of(code))
+        for name, records in mine.items()
+        if name.startswith("reason.")
+        for act, _, code in [name.removeprefix("reason.").partition(".")]
+    ]
+    return Side(
+        direction=direction,
+        entity=entity,
+        kind=kind.capitalize(),
+        acts={act: mine[f"act.{act}"] for act in ACTS if f"act.{act}" in mine},
+        fields=_frequent(mine, "field."),
+        problems=_frequent(mine, "problem."),
+        flawed=mine.get("flawed", 0),
+        labels={name: label for name, label in labels.items() if f"field.{name}" in mine or f"problem.{name}" in mine},
+        reasons=tuple(sorted(reasons, key=lambda each: (ACTS.index(each.act), -each.records))),
+    )
+
+
+def _frequent(mine: Mapping[str, int], prefix: str) -> tuple[tuple[str, int], ...]:
+    found = [(name.removeprefix(prefix), records) for name, records in mine.items() if name.startswith(prefix)]
+    return tuple(sorted(found, key=lambda each: (-each[1], each[0])))

@@ -1,0 +1,83 @@
+"""What replaying failures would come to: one by one, and in sum. Nothing is written, and Pipedrive is not asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from sqlalchemy.orm import Session
+
+from db import failure_filter
+from db.failure import Failure
+from db.failure_filter import FailureFilter
+from pipeline.domain.kinds import Direction
+from pipeline.tasks.replaying.foreseeing import foresee
+from pipeline.tasks.replaying.verdict import FieldChange, Kind, Verdict
+
+SAMPLE = 300
+"""Failures of a selection that are looked at one by one: a page must answer at once, however many there are."""
+READ_TOKENS, READ_IDS = 10, 100
+"""A list by ids takes 10 tokens for up to a hundred records."""
+
+__all__ = ["FieldChange", "Kind", "Sum", "Verdict", "sum_of", "verdict_of", "verdicts_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """What replaying a selection comes to.
+
+    total   open failures that are meant
+    looked  how many of them the verdicts are about: the newest, where there are more than SAMPLE
+    kinds   kind of verdict → how many of those
+    tokens  of Pipedrive's daily budget that all of them take, about
+    """
+
+    total: int
+    looked: int
+    kinds: Mapping[str, int]
+    tokens: int
+
+    @property
+    def is_sample(self) -> bool:
+        return self.looked < self.total
+
+    @property
+    def harmless(self) -> int:
+        """How many of those looked at need nothing, and would only be closed."""
+        return sum(count for kind, count in self.kinds.items() if Kind(kind).is_harmless)
+
+
+def verdicts_of(
+    session: Session, mine: Sequence[Failure], payloads: Mapping[int, bytes] | None = None
+) -> dict[int, Verdict]:
+    """Failure → what replaying it now would come to. `payloads`: failure → what would be sent instead."""
+    return foresee(session, mine, payloads)
+
+
+def verdict_of(session: Session, failure: Failure, payload: bytes | None = None) -> Verdict:
+    payloads = {failure.id: payload} if payload is not None else None
+    return foresee(session, [failure], payloads)[failure.id]
+
+
+def sum_of(session: Session, chosen: FailureFilter, *, sample: int = SAMPLE) -> Sum:
+    """What replaying all that is meant would come to, with the cost of all of it laid out from the sample."""
+    total = failure_filter.count_failures(session, chosen)
+    looked = failure_filter.page_of_failures(session, chosen, limit=sample) if total else []
+    verdicts = foresee(session, looked)
+    kinds = Counter(str(each.kind) for each in verdicts.values())
+    return Sum(
+        total=total, looked=len(looked), kinds=dict(kinds.most_common()), tokens=_tokens(looked, verdicts, total)
+    )
+
+
+def _tokens(looked: Sequence[Failure], verdicts: Mapping[int, Verdict], total: int) -> int:
+    """Incoming records are read a hundred to a request, each list for the same price; all else adds up."""
+    if not looked:
+        return 0
+    sent = [each for each in looked if not verdicts[each.id].kind.is_harmless]
+    reads = [each for each in sent if each.kind == "record" and each.direction == Direction.INCOMING]
+    others = sum(verdicts[each.id].tokens for each in sent if each not in reads)
+    scale = total / len(looked)
+    return READ_TOKENS * ceil(len(reads) * scale / READ_IDS) + ceil(others * scale)

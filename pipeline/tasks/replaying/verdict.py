@@ -1,0 +1,85 @@
+"""The words of a verdict: what a replay would come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from pipeline.domain.incoming import FieldProblem
+
+MEANINGS: Final[Mapping[str, str]] = {
+    "changes": "would change",
+    "creates": "would create",
+    "runs": "would run again",
+    "nothing": "already applied",
+    "superseded": "superseded",
+    "skipped": "would be left out",
+    "fails_again": "would fail again",
+    "refused": "cannot be replayed",
+    "unknown": "unknown",
+    "closed": "closed",
+}
+
+
+class Kind(StrEnum):
+    """What a replay would come to."""
+
+    CHANGES = "changes"
+    """These fields would change."""
+    CREATES = "creates"
+    """A record would be made, unless the look-up before it finds one."""
+    RUNS = "runs"
+    """A batch or a control task would run again; what its records come to is decided then."""
+    NOTHING = "nothing"
+    """What it says is there already."""
+    SUPERSEDED = "superseded"
+    """Something newer has been carried over, or is on its way."""
+    SKIPPED = "skipped"
+    """The settings leave the record where it is."""
+    FAILS_AGAIN = "fails_again"
+    """It would fail again, unless it is corrected first."""
+    REFUSED = "refused"
+    """It cannot be replayed as it is."""
+    UNKNOWN = "unknown"
+    """Nothing that is stored tells."""
+    CLOSED = "closed"
+    """Somebody has closed it."""
+
+    @property
+    def words(self) -> str:
+        return MEANINGS[self]
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether nothing would be sent, so that a replay closes the failure instead."""
+        return self in (Kind.NOTHING, Kind.SUPERSEDED, Kind.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """One field, by its code in Pipedrive or its attribute in Hull; the values are for the page alone. `name` is Pipedrive's."""
+
+    field: str
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """detail  the verdict in a sentence, without values of the record
+    note    what may make it come out otherwise
+    reason  the code under which it would fail or be left out
+    problems  fields that would be left out, each with its reason; the others go
+    tokens  of the daily budget that replaying it takes, about
+    """
+
+    kind: Kind
+    detail: str
+    note: str = ""
+    reason: str | None = None
+    changes: tuple[FieldChange, ...] = ()
+    problems: tuple[FieldProblem, ...] = ()
+    tokens: float = 0.0

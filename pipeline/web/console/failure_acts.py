@@ -1,0 +1,196 @@
+"""What people do about failures: replay them, one or many, correct a payload first, or discard them. Each begins with its size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from db import audit, failure_filter
+from db.connector import Connector
+from db.failure import Failure
+from db.failure_filter import FailureFilter
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.insight import failures as insight
+from pipeline.insight import payloads, verdicts
+from pipeline.insight.payloads import PayloadMistake
+from pipeline.tasks.replay import NotReplayable
+from pipeline.tasks.replaying import beginning
+from pipeline.tasks.replaying.beginning import MoreThanExpected, NothingToReplay
+from pipeline.web.console import guard
+from pipeline.web.console.failure_choice import Choice, NotAFilter, read_choice
+from pipeline.web.console.failures import forget_lists, get_failure
+from pipeline.web.console.frame import done, page
+from pipeline.web.console.guard import Pages
+
+PACES = (1, 5, 10, 50, 200)
+"""Items a second that are offered."""
+LONGEST_WHY = 500
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/failures/replay", confirm_replay, needs=Role.OPERATOR)
+    pages.action("/c/<name>/failures/replay", start_replay)
+    pages.page("/c/<name>/failures/discard", confirm_discard, needs=Role.OPERATOR)
+    pages.action("/c/<name>/failures/discard", discard)
+    pages.page("/c/<name>/failures/<int:failure_id>/edit", show_edit, needs=Role.OPERATOR)
+    pages.action("/c/<name>/failures/<int:failure_id>/edit", send_edited)
+
+
+def confirm_replay(connector: Connector, mistake: str = "", status: int = 200) -> Response:
+    """How many, what they would come to, and what it costs; nothing has been done."""
+    choice = _choice(connector)
+    with transaction() as session:
+        total = verdicts.sum_of(session, choice.filter)
+    return page(
+        "failure_replay.html",
+        connector=connector,
+        tab="failures",
+        status=status,
+        mistake=mistake,
+        choice=choice,
+        sum=total,
+        paces=PACES,
+        pace=_pace(request.form.get("per_second", "")),
+        kinds=verdicts.Kind,
+        why=request.form.get("why", ""),
+    )
+
+
+def start_replay(connector: Connector) -> Response:
+    """Begin the replay that was confirmed, unless it has grown meanwhile: then the page says so again."""
+    choice = _choice(connector)
+    why = request.form.get("why", "").strip()[:LONGEST_WHY] or "console"
+    pace = _pace(request.form.get("per_second", ""))
+    try:
+        with transaction() as session:
+            count = request.form.get("count", 0, type=int)
+            me = guard.who().name
+            replay = beginning.begin(session, choice.filter, by=me, why=why, per_second=pace, at_most=count)
+    except NothingToReplay:
+        return confirm_replay(connector, "Nothing that fits is open any more.", 400)
+    except MoreThanExpected:
+        return confirm_replay(connector, "Meanwhile there are more of them: look again before you replay.", 400)
+    return done(f"{_base(connector)}/replays/{replay.id}", f"Replay {replay.id} has begun.")
+
+
+def confirm_discard(connector: Connector, mistake: str = "", status: int = 200) -> Response:
+    choice = _choice(connector)
+    with transaction() as session:
+        count = failure_filter.count_failures(session, choice.filter)
+        groups = insight.groups_of(session, choice.filter, limit=10)
+    return page(
+        "failure_discard.html",
+        connector=connector,
+        tab="failures",
+        status=status,
+        mistake=mistake,
+        choice=choice,
+        count=count,
+        groups=groups,
+        why=request.form.get("why", ""),
+    )
+
+
+def discard(connector: Connector) -> Response:
+    """Close what was chosen, unless it is more than the page said: then the page says so again."""
+    choice = _choice(connector)
+    why = request.form.get("why", "").strip()[:LONGEST_WHY]
+    if not why:
+        return confirm_discard(connector, "Say why: whoever looks later wants to know.", 400)
+    with transaction() as session:
+        ids = failure_filter.open_ids(session, choice.filter)
+        if len(ids) > request.form.get("count", 0, type=int):
+            ids = []
+        me = guard.who().name
+        closed = failure_filter.close_all(session, ids, "discarded", by=me, why=why)
+        if closed:
+            detail = {"failures": len(closed)}
+            subject = choice.words or "all that are open"
+            audit.note(session, me, "failures.discard", subject, connector_key=connector.key, why=why, detail=detail)
+    if not closed:
+        return confirm_discard(connector, "Meanwhile it is another number: look again before you discard.", 400)
+    forget_lists()
+    return done(f"{_base(connector)}/failures", f"{len(closed):,} discarded: {why}")
+
+
+def show_edit(connector: Connector, failure_id: int) -> Response:
+    with transaction() as session:
+        failure = _editable(session, connector, failure_id)
+    return _edit_page(connector, failure, payloads.text_of(failure))
+
+
+def send_edited(connector: Connector, failure_id: int) -> Response:
+    """First the difference and the verdict, then, by the second button, the replay."""
+    text = request.form.get("payload", "").replace("\r\n", "\n")
+    with transaction() as session:
+        failure = _editable(session, connector, failure_id)
+        try:
+            payload = payloads.read_edited(text, failure)
+            changed = payloads.differences(failure, payload)
+            verdict = verdicts.verdict_of(session, failure, payload)
+        except PayloadMistake as wrong:
+            return _edit_page(connector, failure, text, status=400, mistake=str(wrong))
+    why = request.form.get("why", "").strip()[:LONGEST_WHY]
+    if request.form.get("step") != "send":
+        return _edit_page(connector, failure, text, changed=changed, verdict=verdict, why=why)
+    try:
+        with transaction() as session:
+            one = FailureFilter(connector_key=connector.key, ids=(failure_id,))
+            sent = {failure_id: payload}
+            replay = beginning.begin(session, one, by=guard.who().name, why=why or "payload corrected", payloads=sent)
+    except (NothingToReplay, NotReplayable) as refused:
+        return _edit_page(connector, failure, text, status=400, mistake=str(refused))
+    return done(f"{_base(connector)}/replays/{replay.id}", f"Replay {replay.id} sends the corrected payload.")
+
+
+def _edit_page(connector: Connector, failure: Failure, text: str, *, status: int = 200, **more: Any) -> Response:
+    values = {"mistake": "", "changed": None, "verdict": None, "why": "", **more}
+    return page(
+        "failure_edit.html",
+        connector=connector,
+        tab="failures",
+        status=status,
+        failure=failure,
+        title=insight.title_of(failure),
+        text=text,
+        **values,
+    )
+
+
+def _editable(session: Any, connector: Connector, failure_id: int) -> Failure:
+    failure = get_failure(session, connector, failure_id)
+    if not insight.is_editable(failure):
+        incoming = failure.kind == "record" and failure.direction == "incoming"
+        raise guard.missing(
+            "This payload cannot be corrected here.",
+            "Correct the record in Pipedrive, then replay: it is read again from there."
+            if incoming
+            else "Only open failures of records on their way to Pipedrive have one.",
+        )
+    return failure
+
+
+def _choice(connector: Connector) -> Choice:
+    try:
+        choice = read_choice(connector, request.values)
+    except NotAFilter as wrong:
+        raise guard.missing(str(wrong), "Go back to the list of failures.") from None
+    return replace(choice, filter=replace(choice.filter, state="open"))
+
+
+def _pace(given: str) -> float:
+    try:
+        pace = float(given)
+    except ValueError:
+        return beginning.PER_SECOND
+    is_usable = beginning.SLOWEST <= pace <= beginning.FASTEST
+    return pace if is_usable else beginning.PER_SECOND
+
+
+def _base(connector: Connector) -> str:
+    return f"/c/{quote(connector.name, safe='')}"

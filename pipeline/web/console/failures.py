@@ -1,0 +1,199 @@
+"""`/c/<name>/failures`: what gave up, by cause; one cause; one failure whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from flask import request
+from werkzeug.datastructures import MultiDict
+from werkzeug.wrappers import Response
+
+from db import failure_filter
+from db.connector import Connector
+from db.failure import Failure
+from db.failure_filter import FailureFilter
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.insight import failures as insight
+from pipeline.insight import verdicts
+from pipeline.insight.failures import Group
+from pipeline.insight.replays import WORDS
+from pipeline.settings import settings
+from pipeline.web.console import guard
+from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
+from pipeline.web.console.frame import page, plural
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.shared import Shared
+
+TAB = ("failures", "Failures")
+PAGE = 50
+GROUPS = 100
+SAMPLE = 200
+"""Failures of a group whose verdicts are counted on its page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What the list shows of one filter, with the choices there are."""
+
+    groups: Sequence[Group]
+    total: int
+    last: Failure | None
+    reasons: Sequence[str]
+    fields: Sequence[str]
+    versions: Sequence[int]
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/failures", show_groups)
+    pages.page("/c/<name>/failures/group/<fingerprint>", show_group)
+    pages.page("/c/<name>/failures/<int:failure_id>", show_failure)
+
+
+def show_groups(connector: Connector) -> Response:
+    """What failed, by cause, those first that hold most."""
+    mistake = ""
+    try:
+        choice = read_choice(connector, request.args)
+    except NotAFilter as wrong:
+        choice, mistake = read_choice(connector, MultiDict()), str(wrong)
+    listed = _listed(choice.filter)
+    return page(
+        "failures.html",
+        connector=connector,
+        tab="failures",
+        status=400 if mistake else 200,
+        mistake=mistake,
+        choice=choice,
+        listed=listed,
+        sentence=_sentence(listed, choice),
+        spans=SPANS,
+        points=points,
+        days=insight.DAYS,
+        twice=lambda values: [(each, each) for each in values],
+    )
+
+
+def show_group(connector: Connector, fingerprint: str) -> Response:
+    """The failures of one cause, with what replaying them would come to."""
+    before = request.args.get("before", type=int)
+    try:
+        choice = read_choice(connector, request.args, fingerprint=fingerprint)
+    except NotAFilter as wrong:
+        raise guard.missing(str(wrong), "Go back to the list of failures.") from None
+    with transaction() as session:
+        found = failure_filter.page_of_failures(session, choice.filter, before_id=before, limit=PAGE + 1)
+        groups = insight.groups_of(session, choice.filter, limit=1)
+        latest = groups or insight.groups_of(
+            session, FailureFilter(connector_key=connector.key, fingerprint=fingerprint, state=None), limit=1
+        )
+        if not latest:
+            raise guard.missing("There is no such group of failures.", "It may have been another connector's.")
+        shown = found[:PAGE]
+        each_verdict = verdicts.verdicts_of(session, shown)
+        total = verdicts.sum_of(session, choice.filter, sample=SAMPLE) if choice.filter.state == "open" else None
+    return page(
+        "failure_group.html",
+        connector=connector,
+        tab="failures",
+        group=latest[0],
+        count=groups[0].count if groups else 0,
+        rows=shown,
+        verdicts=each_verdict,
+        sum=total,
+        choice=choice,
+        title_of=insight.title_of,
+        more=shown[-1].id if len(found) > PAGE else None,
+        kinds=verdicts.Kind,
+        points=points,
+    )
+
+
+def show_failure(connector: Connector, failure_id: int) -> Response:
+    """One failure: what it says, what to do, and everything that is known of it."""
+    with transaction() as session:
+        whole = insight.whole(session, get_failure(session, connector, failure_id))
+    return page(
+        "failure.html",
+        connector=connector,
+        tab="failures",
+        whole=whole,
+        failure=whole.failure,
+        record_path=record_path(connector, whole.failure),
+        task_url=task_url(whole.task_id),
+        item_words=WORDS,
+    )
+
+
+def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
+    """Raises: Refused, 404, also for another connector's."""
+    found: Failure | None = session.get(Failure, failure_id)
+    if found is None or found.connector_key != connector.key:
+        raise guard.missing(
+            f"There is no failure {failure_id} of {connector.name}.", "Go back to the list of failures."
+        )
+    return found
+
+
+def record_path(connector: Connector, failure: Failure) -> str | None:
+    """The page of the failure's record."""
+    if failure.kind != "record" or failure.record_id is None:
+        return None
+    return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{quote(failure.record_id, safe='')}"
+
+
+def task_url(task_id: str | None) -> str | None:
+    """Where Flower shows this Celery task: beside the console, at its own port."""
+    if not task_id:
+        return None
+    ours = urlsplit(settings().public_url)
+    return f"{ours.scheme}://{ours.hostname}:{settings().flower_port}/task/{quote(task_id, safe='')}"
+
+
+def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:
+    """A line through these values, for `<polyline>`: it begins at zero, and the last value stands at its right end."""
+    top, step = max(*values, 1), (width - 2) / max(1, len(values) - 1)
+    return " ".join(
+        f"{1 + position * step:.1f},{height - 2 - value / top * (height - 4):.1f}"
+        for position, value in enumerate(values)
+    )
+
+
+def _read(chosen: FailureFilter) -> Listed:
+    with transaction() as session:
+        groups = insight.groups_of(session, chosen, limit=GROUPS)
+        anything = FailureFilter(connector_key=chosen.connector_key, state=None)
+        last = failure_filter.page_of_failures(session, anything, limit=1)
+        causes = failure_filter.causes_of(session, chosen.connector_key or 0, chosen.state)
+        return Listed(
+            groups=groups,
+            total=sum(each.count for each in groups)
+            if len(groups) < GROUPS
+            else failure_filter.count_failures(session, chosen),
+            last=last[0] if last else None,
+            reasons=sorted({reason for reason, _, _ in causes}),
+            fields=sorted({field for _, field, _ in causes if field is not None}),
+            versions=sorted({version for _, _, version in causes if version is not None}),
+        )
+
+
+_listed = Shared(_read)
+
+
+def forget_lists() -> None:
+    """Somebody has done something about failures, and wants to see it."""
+    _listed.forget()
+
+
+def _sentence(listed: Listed, choice: Choice) -> str:
+    state = choice.filter.state
+    kind = {"open": "open", "replayed": "replayed", "discarded": "discarded"}.get(state or "", "")
+    if not listed.total:
+        words = f" ({choice.words})" if choice.words else ""
+        return f"No {kind} failure{words}.".replace("  ", " ")
+    causes = plural(len(listed.groups), "cause")
+    what = plural(listed.total, f"{kind} failure".strip())
+    return f"{what} of {causes}." if state != "open" else f"{what} of {causes} wait for a person."

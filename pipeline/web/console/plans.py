@@ -1,0 +1,211 @@
+"""Plans: what new settings would do to every known record, and the buttons that do it or forget it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+from urllib.parse import quote
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from db import connector as connectors
+from db.connector import Connector
+from db.session import transaction
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.roles import Role
+from pipeline.domain.settings import SettingsRefused
+from pipeline.insight import plan as plans
+from pipeline.insight.plan_views import ACTS, WORDS, PlanView, Side
+from pipeline.tasks.breaker import AskFirst
+from pipeline.tasks.planning.applying import PlanRefused
+from pipeline.tasks.runs import RunInProgress
+from pipeline.tasks.sending.story import HARMLESS
+from pipeline.web.console import guard
+from pipeline.web.console.frame import done, page
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.shared import Shared
+
+PER_PAGE: Final = 50
+SETTINGS: Final = "settings"
+"""The tab to which plans belong."""
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/plans", show_plans)
+    pages.action("/c/<name>/plans", make_plan)
+    pages.page("/c/<name>/plans/<int:plan_id>", show_plan)
+    pages.page("/c/<name>/plans/<int:plan_id>/<direction>/<entity>", show_items)
+    pages.action("/c/<name>/plans/<int:plan_id>/apply", apply_plan, needs=Role.ADMIN)
+    pages.action("/c/<name>/plans/<int:plan_id>/discard", discard_plan)
+    pages.action("/c/<name>/plans/<int:plan_id>/again", plan_again)
+    pages.action("/c/<name>/plans/runs/<int:run_id>/confirm", confirm_run, needs=Role.ADMIN)
+
+
+def show_plans(
+    connector: Connector, mistakes: tuple[str, ...] = (), document: str | None = None, status: int = 200
+) -> Response:
+    """The last plans, what waits for a yes, and a form for another one."""
+    before = request.args.get("before", type=int)
+    found = plans.latest(connector.key, before_id=before, limit=PER_PAGE + 1)
+    return page(
+        "plans.html",
+        connector=connector,
+        tab=SETTINGS,
+        status=status,
+        plans=found[:PER_PAGE],
+        more=found[PER_PAGE - 1].id if len(found) > PER_PAGE else None,
+        held=plans.held(connector.key),
+        sentence=_sentence(found, before),
+        mistakes=mistakes,
+        document=_in_force(connector) if document is None else document,
+    )
+
+
+def make_plan(connector: Connector) -> Response:
+    """What does not make sense comes back as it was typed, with every mistake named."""
+    typed = request.form.get("document", "")
+    try:
+        document = json.loads(typed)
+        if not isinstance(document, dict):
+            raise SettingsRefused(["the settings are a JSON object: { … }"])
+        plan_id = plans.make(connector.key, document, who=guard.who().name)
+    except SettingsRefused as refused:
+        return show_plans(connector, tuple(refused.mistakes), typed, 400)
+    except (ValueError, RecursionError) as unreadable:
+        return show_plans(connector, (f"this is no JSON: {unreadable}",), typed, 400)
+    return done(_path(connector, plan_id))
+
+
+def show_plan(connector: Connector, plan_id: int, mistake: str = "", status: int = 200) -> Response:
+    return page(
+        "plan.html",
+        connector=connector,
+        tab=SETTINGS,
+        status=status,
+        plan=_find(connector, plan_id),
+        words=WORDS,
+        mistake=mistake,
+    )
+
+
+def show_items(connector: Connector, plan_id: int, direction: str, entity: str) -> Response:
+    """The records behind a number, before and after."""
+    plan = _find(connector, plan_id)
+    side = next((each for each in plan.sides if (each.direction, each.entity) == (direction, entity)), None)
+    if side is None or direction not in list(Direction) or entity not in list(Entity):
+        raise guard.missing("The plan says nothing of these.", "Go back to the plan.")
+    act, field = request.args.get("act") or None, request.args.get("field") or None
+    after = request.args.get("after", "")
+    found = plans.items(plan_id, direction, entity, act=act, field=field, after=after, limit=PER_PAGE)
+    return page(
+        "plan_items.html",
+        connector=connector,
+        tab=SETTINGS,
+        plan=plan,
+        side=side,
+        act=act if act in ACTS else None,
+        field=field,
+        acts=ACTS,
+        words=WORDS,
+        harmless=HARMLESS,
+        found=found,
+        sentence=_which(side, act, field),
+    )
+
+
+def apply_plan(connector: Connector, plan_id: int) -> Response:
+    _find(connector, plan_id)
+    try:
+        applied = plans.apply(connector.key, plan_id, who=guard.who().name, confirmed=_typed())
+    except AskFirst as asked:
+        sentence = f"{asked}. Type {asked.number:,} to say yes to that; nothing was done."
+        return show_plan(connector, plan_id, sentence[:1].upper() + sentence[1:], 400)
+    except PlanRefused as refused:
+        return show_plan(connector, plan_id, f"Not applied: {refused}.", 409)
+    notice = f"Version {applied.settings_version} is in force; what the plan says is being done."
+    if applied.follow_up is None:
+        return done(_path(connector, plan_id), notice)
+    left = f" What moved since, or came up meanwhile, was left out ({applied.left_out:,} moved): this plan sees to it."
+    return done(_path(connector, applied.follow_up), notice + left)
+
+
+def discard_plan(connector: Connector, plan_id: int) -> Response:
+    _find(connector, plan_id)
+    gone = plans.discard(connector.key, plan_id, who=guard.who().name)
+    return done(_path(connector), f"Plan {plan_id} is {'discarded' if gone else 'over already'}.")
+
+
+def plan_again(connector: Connector, plan_id: int) -> Response:
+    try:
+        made = plans.again(connector.key, plan_id, who=guard.who().name)
+    except SettingsRefused as refused:
+        return show_plan(connector, plan_id, " ".join(refused.mistakes), 400)
+    if made is None:
+        raise guard.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.")
+    return done(_path(connector, made))
+
+
+def confirm_run(connector: Connector, run_id: int) -> Response:
+    try:
+        began = plans.confirm(connector.key, run_id, who=guard.who().name, number=_typed())
+    except AskFirst as asked:
+        return show_plans(connector, (f"{asked}; type {asked.number:,} to say yes to that",), status=400)
+    except RunInProgress as under_way:
+        return show_plans(connector, (str(under_way),), status=409)
+    if not began:
+        raise guard.missing(f"Run {run_id} does not wait for a yes.", "See the runs.")
+    return done(_path(connector), f"Run {run_id} begins.")
+
+
+def _find(connector: Connector, plan_id: int) -> PlanView:
+    """One that is being computed is looked at by everybody every two seconds."""
+    found = _shared((connector.key, plan_id))
+    if found is None or found.state != "computing":
+        found = plans.read(connector.key, plan_id)
+    if found is None:
+        raise guard.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.")
+    return found
+
+
+def _read(key: tuple[int, int]) -> PlanView | None:
+    return plans.read(*key)
+
+
+_shared = Shared(_read)
+
+
+def _typed() -> int | None:
+    """The number that was typed, thousands apart or not; -1, which means any, cannot be typed."""
+    given = request.form.get("number", "").replace(",", "").replace(" ", "")
+    return int(given) if given.isascii() and given.isdigit() and len(given) <= 18 else None
+
+
+def _path(connector: Connector, plan_id: int | None = None) -> str:
+    base = f"/c/{quote(connector.name)}/plans"
+    return base if plan_id is None else f"{base}/{plan_id}"
+
+
+def _in_force(connector: Connector) -> str:
+    with transaction() as session:
+        document: Any = connectors.settings_in_force(session, connector.key).document
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _sentence(found: list[PlanView], before: int | None) -> str:
+    ready = [each for each in found if each.state == "ready"]
+    if before is not None:
+        return "Earlier plans."
+    if ready:
+        return f"Plan {ready[0].id} is ready to be applied: {ready[0].written:,} records would be written."
+    return "No plan waits to be applied." if found else "No plan was made yet."
+
+
+def _which(side: Side, act: str | None, field: str | None) -> str:
+    if field:
+        changed, left = dict(side.fields).get(field, 0), dict(side.problems).get(field, 0)
+        refused = f"; of {left:,} it would be left as it is" if left else ""
+        return f"{side.label(field)} would change on {changed:,} {side.kind}{refused}."
+    if act:
+        return f"{side.acts.get(act, 0):,} {side.kind} would be {WORDS.get(act, act)}."
+    return f"{side.sentence}."

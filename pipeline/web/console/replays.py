@@ -1,0 +1,140 @@
+"""`/c/<name>/replays`: what was set going again, how far it is, and what became of every item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from flask import request
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response
+
+from db import replay as rows
+from db.connector import Connector
+from db.session import transaction
+from pipeline.insight import replays as insight
+from pipeline.insight.replays import Progress
+from pipeline.tasks.replaying import beginning
+from pipeline.web.console import guard
+from pipeline.web.console.failures import task_url
+from pipeline.web.console.frame import done, page, took
+from pipeline.web.console.guard import Pages
+from pipeline.web.console.shared import Shared
+
+PAGE = 50
+MARKS = {
+    "waiting": "waiting",
+    "sent": "running",
+    "came_through": "success",
+    "already_applied": "success",
+    "superseded": "skip",
+    "skipped": "skip",
+    "failed_again": "error",
+    "refused": "error",
+    "aborted": "skip",
+}
+"""State of an item → the state by whose shape and colour it is shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What a person may do with a replay that is under way."""
+
+    do: Callable[..., bool]
+    said: str
+
+
+def _acts() -> dict[str, Act]:
+    return {
+        "pause": Act(do=beginning.pause, said="It pauses: what was sent goes on, nothing more is sent."),
+        "resume": Act(do=beginning.resume, said="It goes on."),
+        "abort": Act(do=beginning.abort, said="It is aborted: what was not sent stays open."),
+    }
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/replays", show_replays)
+    pages.page("/c/<name>/replays/<int:replay_id>", show_replay)
+    pages.action("/c/<name>/replays/<int:replay_id>/<act>", act_on)
+
+
+def show_replays(connector: Connector) -> Response:
+    before = request.args.get("before", type=int)
+    with transaction() as session:
+        found = rows.latest_replays(session, connector.key, before_id=before, limit=PAGE + 1)
+        shown = insight.progress_of(session, found[:PAGE])
+    more = shown[-1].id if len(found) > PAGE else None
+    return page("replays.html", connector=connector, tab="failures", replays=shown, more=more, sentence=_of_all(shown))
+
+
+def show_replay(connector: Connector, replay_id: int) -> Response:
+    progress = _progress(replay_id)
+    if progress is None or progress.connector_key != connector.key:
+        raise _no_such(connector, replay_id)
+    state = request.args.get("state") or None
+    after = request.args.get("after", type=int)
+    with transaction() as session:
+        found = insight.items_of(session, replay_id, state=state, after_id=after, limit=PAGE + 1)
+    return page(
+        "replay.html",
+        connector=connector,
+        tab="failures",
+        replay=progress,
+        items=found[:PAGE],
+        more=found[PAGE - 1].id if len(found) > PAGE else None,
+        state=state,
+        words=insight.WORDS,
+        marks=MARKS,
+        sentence=_of_one(progress),
+        task_url=task_url,
+    )
+
+
+def act_on(connector: Connector, replay_id: int, act: str) -> Response:
+    """Pause, resume or abort."""
+    chosen = _acts().get(act)
+    with transaction() as session:
+        found = rows.find_replay(session, replay_id)
+        if chosen is None or found is None or found.connector_key != connector.key:
+            raise _no_such(connector, replay_id)
+        is_done = chosen.do(session, replay_id, by=guard.who().name)
+    _progress.forget()
+    said = chosen.said if is_done else "Nothing was changed: it was not in a state for that any more."
+    return done(f"/c/{quote(connector.name, safe='')}/replays/{replay_id}", said)
+
+
+def _no_such(connector: Connector, replay_id: int) -> guard.Refused:
+    return guard.missing(f"There is no replay {replay_id} of {connector.name}.", "Go back to the list of replays.")
+
+
+def _read(replay_id: int) -> Progress | None:
+    with transaction() as session:
+        return _one(session, replay_id)
+
+
+def _one(session: Session, replay_id: int) -> Progress | None:
+    found = rows.find_replay(session, replay_id)
+    return insight.progress_of(session, [found])[0] if found is not None else None
+
+
+_progress = Shared(_read)
+
+
+def _of_one(progress: Progress) -> str:
+    """The answer: how far it is, and how it will end."""
+    if progress.is_over:
+        return progress.summary
+    done_so_far = f"{progress.settled:,} of {progress.total:,} have their outcome"
+    if progress.state == "paused":
+        return f"Paused by a person: {done_so_far}, {progress.waiting:,} wait."
+    if progress.waiting:
+        return f"Under way: {done_so_far}, the rest is sent in {took(progress.left_s)}."
+    return f"All is sent: {done_so_far}."
+
+
+def _of_all(shown: list[Progress]) -> str:
+    open_ones = sum(not each.is_over for each in shown)
+    if not shown:
+        return "Nothing has been replayed yet."
+    return f"{open_ones} under way." if open_ones else "No replay is under way."

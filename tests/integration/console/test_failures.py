@@ -1,0 +1,533 @@
+"""Failures in the console: by cause, one whole, what a replay would come to, and what people do about them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from db import failure as failures
+from db.failure import Failure, NewFailure
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.integration.console.conftest import Visitor
+from tests.journeys.people import fill
+from tests.journeys.test_bad_records import raw
+from tests.journeys.test_replays import advance, broken, mended
+from tests.journeys.told_by_hull import failures as failed
+from tests.journeys.told_by_hull import know_everything, person, say, user
+from tests.world import World
+
+HOSTILE = "<script>alert(1)</script>{{7*7}}\u202e\u200b"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_shared(app: Flask) -> None:
+    """Answers that viewers share for a moment would be those of the test before."""
+    from pipeline.web.console import failures as room  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.web.console import replays  # noqa: PLC0415
+
+    room.forget_lists()
+    replays._progress.forget()
+
+
+def keep(world: World, **more: Any) -> int:
+    """A failure out of nowhere; returns its id."""
+    given: dict[str, Any] = {
+        "connector_key": world.connector_key,
+        "kind": "record",
+        "subject": f"outgoing:person:{more.get('record_id', 'x')}",
+        "direction": "outgoing",
+        "entity": "person",
+        "stage": "load",
+        "reason": "refused_by_pipedrive",
+        "detail": "400",
+    }
+    with transaction() as session:
+        failures.keep_failures(session, [NewFailure(**(given | more))])
+    return int(world.rows("SELECT max(id) AS id FROM failures")[0].id)
+
+
+def foreign(world: World) -> int:
+    """A failure of another connector."""
+    with transaction() as session:
+        from db.connector import Connector  # noqa: PLC0415 - needed here alone
+
+        other = Connector(id="b" * 24, name="globex", hull_organization="globex.test")
+        session.add(other)
+        session.flush()
+        key = other.key
+    return keep(world, connector_key=key, record_id="z")
+
+
+def refused(world: World, number: int = 1, name: str = "Ann King") -> int:
+    """Pipedrive refuses what Hull says of this Person; returns the failure."""
+    if not world.users():
+        fill(world, persons=3, organizations=0)
+        world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+        know_everything(world)
+    faults = world.pipedrive.faults
+    faults.replace([{"path": "persons", "method": "PATCH", "kind": "status", "status": 400, "count": None}])
+    report = {**world.users()[number], "hull_id": world.users()[number]["id"], "nickname": name}
+    say(world, user(**report))
+    faults.replace([])
+    return int(world.rows("SELECT max(id) AS id FROM failures")[0].id)
+
+
+def words(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def follow(visitor: Visitor, answer: Any) -> str:
+    assert answer.status_code == 303, answer.text[:2000]
+    return visitor.text(answer.headers["Location"])
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_failed_is_said_and_teaches(world: World, viewer: Visitor) -> None:
+    page = words(viewer.text("/c/acme/failures"))
+
+    assert "No open failure." in page
+    assert "Nothing has failed yet." in page
+
+
+def test_failures_stand_by_cause_with_what_to_do(world: World, viewer: Visitor) -> None:
+    broken(world, 10, 11)
+    keep(world, record_id="h1")
+
+    page = words(viewer.text("/c/acme/failures"))
+
+    assert "3 open failures of 2 causes wait for a person." in page
+    assert "Save the record once in Pipedrive, then replay the failure." in page
+    assert page.index("no_update_time") < page.index("refused_by_pipedrive")
+    assert "2 today" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("direction=incoming", ["no_update_time"]),
+        ("entity=organization", []),
+        ("reason=refused_by_pipedrive", ["refused_by_pipedrive"]),
+        ("field=tier", ["refused_by_pipedrive"]),
+        ("settings_version=1", ["no_update_time"]),
+        ("since=2h", ["no_update_time", "refused_by_pipedrive"]),
+        ("until=2026-01-01", []),
+        ("state=discarded", []),
+        ("state=all&kind=record", ["no_update_time", "refused_by_pipedrive"]),
+    ],
+)
+def test_filters_stand_in_the_address(world: World, viewer: Visitor, query: str, shown: list[str]) -> None:
+    broken(world, 10)
+    keep(world, record_id="h1", field="tier")
+
+    page = viewer.text(f"/c/acme/failures?{query}").partition("<details")[0]
+
+    assert [code for code in ("no_update_time", "refused_by_pipedrive") if code in page] == shown
+
+
+@pytest.mark.parametrize("query", ["direction=up", "since=yesterday", "settings_version=x", "id=x", "state=%00"])
+def test_a_filter_that_makes_no_sense_is_said(world: World, viewer: Visitor, query: str) -> None:
+    answer = viewer.get(f"/c/acme/failures?{query}")
+
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+
+
+def test_a_cause_lists_its_failures_with_their_verdicts(world: World, viewer: Visitor) -> None:
+    broken(world, 10, 11)
+    fingerprint = world.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
+
+    page = words(viewer.text(f"/c/acme/failures/group/{fingerprint}"))
+
+    assert "2 failures: The record carries no readable update time" in page
+    assert "2 would fail again; about 10 tokens" in page
+    assert "Person 10" in page
+    assert viewer.get("/c/acme/failures/group/nobody").status_code == 404
+
+
+def test_a_cause_is_paged_by_key(world: World, viewer: Visitor) -> None:
+    for number in range(55):
+        keep(world, record_id=f"h{number:02}")
+    fingerprint = world.rows("SELECT fingerprint FROM failures LIMIT 1")[0].fingerprint
+
+    first = viewer.text(f"/c/acme/failures/group/{fingerprint}")
+    older = re.search(r'rel="next" href="([^"]+)"', first)
+
+    assert older is not None
+    second = viewer.text(older[1].replace("&amp;", "&"))
+    assert ("User h54" in first, "User h00" in first, "User h00" in second) == (True, False, True)
+
+
+def test_one_failure_is_shown_whole(world: World, viewer: Visitor) -> None:
+    failure_id = keep(
+        world,
+        record_id="h1",
+        payload=b'{"user": {"id": "h1", "tier": "platinum"}}',
+        traceback="Traceback: here",
+        exchange={"status": 400, "url": "https://x.test"},
+        task_id="7e0-task",
+        attempts=3,
+    )
+
+    page = viewer.text(f"/c/acme/failures/{failure_id}")
+
+    for said in (
+        "platinum",
+        "Traceback: here",
+        "https://x.test",
+        "7e0-task",
+        "/records/person/h1",
+        ":5555/task/7e0-task",
+    ):
+        assert said in page, said
+    assert "3, first" in words(page)
+
+
+def test_hostile_values_are_shown_harmlessly(world: World, viewer: Visitor) -> None:
+    failure_id = keep(
+        world,
+        record_id=HOSTILE,
+        detail=HOSTILE,
+        field=HOSTILE,
+        reason="refused_by_pipedrive",
+        traceback=HOSTILE,
+        payload=json.dumps({"user": {"id": HOSTILE, HOSTILE: HOSTILE * 50_000}}).encode(),
+    )
+    fingerprint = world.rows("SELECT fingerprint FROM failures")[0].fingerprint
+
+    for path in ("failures", f"failures/{failure_id}", f"failures/group/{fingerprint}", f"failures?field={HOSTILE}"):
+        page = viewer.text(f"/c/acme/{path}")
+        assert "<script>alert" not in page
+        assert "49" not in words(page).partition("payload")[0] or "{{7*7}}" in page
+
+
+def test_a_failure_of_another_connector_is_not_there(world: World, operator: Visitor) -> None:
+    other = foreign(world)
+
+    assert operator.get(f"/c/acme/failures/{other}").status_code == 404
+    assert operator.get(f"/c/acme/failures/{other}/edit").status_code == 404
+    assert operator.get("/c/acme/failures/999").status_code == 404
+    assert operator.post("/c/acme/failures/replay", id=other, count=1).status_code == 400
+    assert operator.post("/c/acme/failures/discard", id=other, count=1, why="x").status_code == 400
+    with transaction() as session:
+        assert session.get_one(Failure, other).state == "open"
+
+
+def test_viewers_look_and_do_nothing(world: World, viewer: Visitor) -> None:
+    broken(world, 10)
+    failure_id = failed_id(world)
+
+    page = viewer.text(f"/c/acme/failures/{failure_id}")
+
+    assert "Replay…" not in page
+    for path in ("failures/replay", "failures/discard", f"failures/{failure_id}/edit", "replays/1/pause"):
+        assert viewer.post(f"/c/acme/{path}", id=failure_id, why="x", count=1).status_code == 403, path
+    assert viewer.get(f"/c/acme/failures/replay?id={failure_id}").status_code == 403
+    assert failed(world) == [("10", "no_update_time")]
+
+
+def failed_id(world: World) -> int:
+    return int(world.rows("SELECT id FROM failures ORDER BY id LIMIT 1")[0].id)
+
+
+# --- replaying --------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(world: World, operator: Visitor) -> None:
+    broken(world, 10, 11)
+    mended(world, 10)
+    ask = words(operator.text("/c/acme/failures/replay?reason=no_update_time"))
+
+    begun = follow(
+        operator,
+        operator.post("/c/acme/failures/replay", reason="no_update_time", count=2, why="mended", per_second="50"),
+    )
+    advance(world)
+    from pipeline.web.console import replays  # noqa: PLC0415 - its answers are shared for a moment
+
+    replays._progress.forget()
+    page = operator.text("/c/acme/replays/1")
+
+    assert "Replay 2 failures of acme?" in ask
+    assert "about 10 of the daily budget" in ask
+    assert "hx-get" in begun
+    assert "2 items: 1 came through, 1 failed again." in words(page)
+    assert 'id="live" hx-get' not in page, "what has ended is not asked for again"
+    (again,) = world.rows("SELECT id FROM failures WHERE state = 'open'")
+    assert f"/c/acme/failures/{again.id}" in page
+    assert "1 came through, 1 failed again" in words(operator.text("/c/acme/replays"))
+    assert "failed again" in operator.text("/c/acme/failures/2")
+    (entry,) = world.rows("SELECT operator, action, subject, why, detail FROM audit_log WHERE action LIKE 'failures%'")
+    assert tuple(entry)[:4] == ("operator@acme.test", "failures.replay", "reason no_update_time", "mended")
+    assert entry.detail == {"replay": 1, "failures": 2, "corrected": []}
+
+
+def test_a_replay_that_grew_meanwhile_is_asked_about_again(world: World, operator: Visitor) -> None:
+    broken(world, 10, 11)
+
+    answer = operator.post("/c/acme/failures/replay", count=1)
+
+    assert answer.status_code == 400
+    assert "Meanwhile there are more of them" in answer.text
+    assert "Replay 2 failures" in answer.text
+    assert world.rows("SELECT 1 FROM replays") == []
+
+
+def test_a_replay_is_paused_resumed_and_aborted(world: World, operator: Visitor) -> None:
+    broken(world, 10, 11, 12)
+    operator.post("/c/acme/failures/replay", count=3, per_second="1")
+    world.run_errands()
+
+    paused = follow(operator, operator.post("/c/acme/replays/1/pause"))
+    again = follow(operator, operator.post("/c/acme/replays/1/pause"))
+    resumed = follow(operator, operator.post("/c/acme/replays/1/resume"))
+    aborted = follow(operator, operator.post("/c/acme/replays/1/abort"))
+
+    assert "Paused by a person" in words(paused)
+    assert "Nothing was changed" in again
+    assert "It goes on." in resumed
+    assert "2 not begun" not in words(resumed)
+    assert world.rows("SELECT state FROM replays")[0].state == "aborted"
+    assert "not begun" in words(aborted)
+    assert operator.post("/c/acme/replays/1/explode").status_code == 404
+    assert operator.post("/c/acme/replays/9/pause").status_code == 404
+
+
+def test_discarding_needs_a_reason_and_is_written_down(world: World, operator: Visitor) -> None:
+    broken(world, 10, 11)
+    without = operator.post("/c/acme/failures/discard", count=2)
+    grown = operator.post("/c/acme/failures/discard", count=1, why="tests")
+    still = failed(world)
+
+    page = follow(operator, operator.post("/c/acme/failures/discard", count=2, why="test records"))
+
+    assert (without.status_code, grown.status_code, len(still)) == (400, 400, 2)
+    assert "2 discarded: test records" in page
+    assert failed(world) == []
+    (entry,) = world.rows("SELECT operator, why, detail FROM audit_log WHERE action = 'failures.discard'")
+    assert tuple(entry) == ("operator@acme.test", "test records", {"failures": 2})
+    assert "test records" in operator.text("/c/acme/failures/1")
+
+
+# --- correcting -------------------------------------------------------------------------------------------------------
+
+
+def test_an_outgoing_payload_is_corrected_and_sent(world: World, operator: Visitor) -> None:
+    failure_id = refused(world, name="Wrong")
+    page = operator.text(f"/c/acme/failures/{failure_id}")
+    edit = operator.text(f"/c/acme/failures/{failure_id}/edit")
+    payload = world_payload(failure_id)
+    payload["user"]["nickname"] = "Right & <b>"
+
+    checked = operator.post(f"/c/acme/failures/{failure_id}/edit", payload=json.dumps(payload), step="check")
+    before = person(world, 1)["name"]
+    operator.post(f"/c/acme/failures/{failure_id}/edit", payload=json.dumps(payload), step="send", why="a typo")
+    advance(world)
+
+    assert "1 field of Person 1." in words(page)
+    assert "Pipedrive refused this before" in page
+    assert "Edit payload…" in page
+    assert "Wrong" in edit
+    assert "user.nickname" in checked.text
+    assert "Right &amp; &lt;b&gt;" in checked.text
+    assert before != "Right & <b>"
+    assert person(world, 1)["name"] == "Right & <b>"
+    assert failed(world) == []
+    written = world.rows("SELECT subject || coalesce(why, '') || coalesce(detail::text, '') AS told FROM audit_log")
+    assert "Right" not in " ".join(row.told for row in written)
+    (item,) = world.rows("SELECT state, payload, batch_id FROM replay_items")
+    assert (item.state, item.payload, item.batch_id is None) == ("came_through", None, False)
+
+
+def world_payload(failure_id: int) -> dict[str, Any]:
+    with transaction() as session:
+        found: dict[str, Any] = json.loads(failures.payload_of(session.get_one(Failure, failure_id)) or b"{}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda text: text[:-2], "Line"),
+        (lambda text: text.replace('"user"', '"usr"', 1), "The field &#39;user&#39; must be an object"),
+        (lambda text: text.replace('"id":', '"id2":', 1), "must stay"),
+        (
+            lambda text: text.replace('"segments":', '"segments": 1, "x":', 1),
+            "The field &#39;segments&#39; must be a list",
+        ),
+        (lambda text: text.replace("{", '{"a": 1, "a": 2, ', 1), "stands there twice"),
+        (lambda text: text.replace("{", '{"a": NaN, ', 1), "NaN is no number"),
+        (lambda text: text.replace("{", '{"a": "\\u0000", ', 1), "NUL"),
+        (lambda text: text.replace("{", '{"a": "\\ud800", ', 1), "half a character"),
+        (lambda text: text.replace("{", '{"a": ' + "[" * 5000 + "]" * 5000 + ", ", 1), "nested"),
+        (lambda _: "[]", "must be an object"),
+        (lambda _: "", "Line 1, column 1"),
+    ],
+)
+def test_a_payload_that_will_not_do_is_named(world: World, operator: Visitor, spoil: Any, said: str) -> None:
+    failure_id = refused(world)
+    spoilt = spoil(json.dumps(world_payload(failure_id)))
+
+    with capture_logs() as logged:
+        answer = operator.post(f"/c/acme/failures/{failure_id}/edit", payload=spoilt, step="send")
+
+    assert answer.status_code == 400
+    assert said in answer.text
+    assert world.rows("SELECT 1 FROM replays") == []
+    assert "King" not in str(logged)
+
+
+def test_an_incoming_payload_is_corrected_in_pipedrive(world: World, operator: Visitor) -> None:
+    broken(world, 10)
+
+    answer = operator.get(f"/c/acme/failures/{failed_id(world)}/edit")
+
+    assert answer.status_code == 404
+    assert "Correct the record in Pipedrive" in answer.text
+    assert "Edit payload" not in operator.text(f"/c/acme/failures/{failed_id(world)}")
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+def verdict(world: World, failure_id: int) -> tuple[str, list[tuple[str, Any, Any]]]:
+    from pipeline.insight import verdicts  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    before = world.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent
+    with transaction() as session:
+        found = verdicts.verdict_of(session, session.get_one(Failure, failure_id))
+        assert not session.new
+        assert not session.dirty
+    assert world.rows("SELECT sum(tokens) AS spent FROM token_ledger")[0].spent == before
+    return str(found.kind), [(each.field, each.before, each.after) for each in found.changes]
+
+
+def test_what_would_change_is_named(world: World) -> None:
+    failure_id = refused(world, name="Ann King")
+
+    assert verdict(world, failure_id) == ("changes", [("name", person(world, 1)["name"], "Ann King")])
+
+
+def test_what_is_there_already_is_said_and_closed_without_being_sent(world: World, operator: Visitor) -> None:
+    failure_id = refused(world, name="Ann King")
+    world.company.edit_person(1, name="Ann King")
+    world.fetch(Entity.PERSON, changed_only=True)
+    kind, _ = verdict(world, failure_id)
+    world.pipedrive.ledger.mutations.clear()
+
+    operator.post("/c/acme/failures/replay", id=failure_id, count=1)
+    advance(world)
+
+    assert kind == "nothing"
+    assert world.pipedrive.ledger.mutations == []
+    assert world.rows("SELECT state FROM replay_items")[0].state == "already_applied"
+    assert failed(world) == []
+
+
+def test_what_the_settings_leave_out_is_said(world: World) -> None:
+    failure_id = refused(world)
+    world.change_settings(synchronized_user_segments=["nobody"])
+
+    assert verdict(world, failure_id)[0] == "skipped"
+
+
+def test_what_waits_already_is_newer(world: World) -> None:
+    failure_id = refused(world)
+    from db import change as changes  # noqa: PLC0415 - needed here alone
+
+    with transaction() as session:
+        row = session.get_one(Failure, failure_id)
+        scope = (row.connector_key, row.direction, row.entity, row.record_id or "")
+        changes.fold(session, *scope, cause="notification", payload=b"{}", rank=5)
+
+    assert verdict(world, failure_id)[0] == "superseded"
+
+
+def test_a_record_that_cannot_be_read_would_fail_again(world: World) -> None:
+    broken(world, 10)
+
+    assert verdict(world, failed_id(world))[0] == "fails_again"
+
+
+def test_a_record_that_can_be_read_by_now_would_be_created(world: World) -> None:
+    broken(world, 10)
+    good = keep(
+        world,
+        subject="incoming:person:12",
+        direction="incoming",
+        record_id="12",
+        reason="too_long",
+        payload=json.dumps(raw(id=12)).encode(),
+    )
+
+    kind, changes = verdict(world, good)
+
+    assert kind == "creates"
+    assert ("pipedrive/name", None, "Odd") in changes
+
+
+def test_a_departed_record_is_superseded(world: World) -> None:
+    fill(world, persons=2, organizations=0)
+    world.fetch(Entity.PERSON)
+    failure_id = keep(
+        world,
+        subject="incoming:person:1",
+        direction="incoming",
+        record_id="1",
+        payload=json.dumps(raw(id=1)).encode(),
+    )
+    world.change_rows("UPDATE id_mappings SET state = 'deleted' WHERE pipedrive_id = 1")
+
+    assert verdict(world, failure_id)[0] == "superseded"
+
+
+def test_nobody_without_an_id_is_replayed(world: World) -> None:
+    world.company.put_raw("person", {"name": "Nobody"})
+    world.fetch(Entity.PERSON)
+
+    assert verdict(world, failed_id(world))[0] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [
+        ({"kind": "batch", "subject": "batch:99", "batch_id": 99}, "refused"),
+        ({"kind": "control", "subject": "control:resolve_hull_ids", "stage": "resolve_hull_ids"}, "runs"),
+        ({"kind": "control", "subject": "control:x", "stage": "control.errand", "record_id": "99"}, "refused"),
+        ({"kind": "control", "subject": "control:y", "stage": "confirm_missing", "run_id": 99}, "refused"),
+        ({"record_id": "nobody"}, "unknown"),
+    ],
+)
+def test_what_is_not_a_record_has_a_verdict_too(world: World, more: dict[str, Any], kind: str) -> None:
+    assert verdict(world, keep(world, **more))[0] == kind
+
+
+def test_a_closed_one_is_closed(world: World) -> None:
+    failure_id = keep(world, record_id="h1")
+    with transaction() as session:
+        failures.close_failure(session, failure_id, "discarded", by="ada", why="x")
+
+    assert verdict(world, failure_id)[0] == "closed"
+
+
+def test_pages_do_not_write(world: World, operator: Visitor) -> None:
+    failure_id = refused(world)
+    tables = ("failures", "changes", "replays", "replay_items", "sync_events", "id_mappings")
+
+    def sizes() -> list[Any]:
+        query = "SELECT md5(string_agg(t::text, '')) FROM {} t"
+        with transaction() as session:
+            return [session.scalar(text(query.format(each))) for each in tables]
+
+    was = sizes()
+    for path in (f"failures/{failure_id}", "failures", "failures/replay", "failures/discard", "replays"):
+        operator.text(f"/c/acme/{path}")
+    assert sizes() == was

@@ -1,0 +1,49 @@
+"""What journeys about plans share: making one, reading its items, applying it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from db import plan as plans
+from db.plan import PlanItem, SettingsPlan
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.world import World, default_settings
+
+
+def with_more(name: str, *more: dict[str, str]) -> dict[str, Any]:
+    return default_settings() | {name: [*default_settings().get(name, ()), *more]}
+
+
+FIRST_NAME = {"hull": "pipedrive/given", "service": "first_name"}
+NICKNAME = {"hull": "nickname", "service": "name"}
+
+
+def planned(world: World, document: Any) -> SettingsPlan:
+    making, walking = world.room("planning.making"), world.room("planning.walking")
+    with transaction() as session:
+        plan_id = making.make_plan(session, world.connector_key, document, author="ana").id
+    walking.go_on(plan_id, 60)
+    with transaction() as session:
+        return session.get_one(SettingsPlan, plan_id)
+
+
+def items(plan: SettingsPlan, act: str | None = None) -> list[PlanItem]:
+    with transaction() as session:
+        return [
+            item
+            for direction in ("incoming", "outgoing")
+            for entity in Entity
+            for item in plans.page_of_items(session, plan.id, direction, entity, act=act)
+        ]
+
+
+def changes_of(item: PlanItem) -> dict[str, tuple[Any, Any]]:
+    return {
+        each["field"]: (each["before"], each["after"]) for each in plans.unpacked(item.fields) if "problem" not in each
+    }
+
+
+def apply(world: World, plan: SettingsPlan, **more: Any) -> Any:
+    with transaction() as session:
+        return world.room("planning.applying").apply(session, plan.id, author="ana", **more)

@@ -1,0 +1,299 @@
+"""A plan says what new settings would do, and applying it does just that: field by field, in both directions, for no token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from db.plan import SettingsPlan
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.journeys.people import fill
+from tests.journeys.planning import FIRST_NAME, NICKNAME, apply, changes_of, items, planned, with_more
+from tests.journeys.told_by_hull import know_everything, person, say, user, writes
+from tests.world import World, default_settings
+
+
+@pytest.fixture
+def known(world: World) -> World:
+    """Six Persons and two Organizations, known on both sides."""
+    fill(world, persons=6, organizations=2)
+    know_everything(world)
+    return world
+
+
+def test_what_hull_is_told_is_what_was_planned_field_by_field(known: World) -> None:
+    before = known.users()
+    tokens = known.pipedrive.ledger.stats()["requests_total"]
+    plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
+
+    assert (plan.state, plan.counts["incoming.person.act.update"]) == ("ready", 6)
+    expected = {item.pipedrive_id: changes_of(item) for item in items(plan)}
+    assert known.pipedrive.ledger.stats()["requests_total"] == tokens
+    apply(known, plan)
+    known.work()
+
+    after = known.users()
+    assert expected == {
+        key: {
+            name: (before[key].get(name), value)
+            for name, value in user.items()
+            if before[key].get(name) != value and name.startswith("pipedrive/")
+        }
+        for key, user in after.items()
+    }
+    assert known.pipedrive.ledger.stats()["requests_total"] == tokens
+
+
+def test_what_pipedrive_is_sent_is_what_was_planned_field_by_field(known: World) -> None:
+    ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
+    say(known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()), user("f" * 24, nickname="New"))
+    known.pipedrive.ledger.mutations.clear()
+
+    plan = planned(known, default_settings() | {"outgoing_user_attributes": [NICKNAME]})
+    expected = {
+        (item.pipedrive_id, tuple((name, after) for name, (_, after) in changes_of(item).items()))
+        for item in items(plan)
+    }
+    apply(known, plan)
+    known.work()
+
+    assert expected == {
+        (key if method == "PATCH" else None, tuple(body.items())) for method, key, body in writes(known)
+    }
+    assert plan.counts["outgoing.person.act.update"] == 6
+    assert plan.counts["outgoing.person.act.create"] == 1
+
+
+@pytest.fixture
+def reported(known: World) -> dict[int, str]:
+    """Hull has reported all six Users, each with a nickname of its own. Pipedrive id → Hull id."""
+    ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
+    say(known, *(user(hull_id, nickname=f"Nick {key}") for key, hull_id in ids.items()))
+    known.pipedrive.ledger.mutations.clear()
+    return ids
+
+
+WITH_NAMES = default_settings() | {"outgoing_user_attributes": [NICKNAME]}
+
+
+def test_whoever_a_segment_would_send_is_known_although_nobody_was_sent_before(known: World) -> None:
+    known.change_settings(synchronized_user_segments=["other"], outgoing_user_attributes=[NICKNAME])
+    say(known, user("e" * 24, nickname="Eve", email="eve@acme.test"))
+
+    plan = planned(known, WITH_NAMES | {"synchronized_user_segments": ["vip"]})
+
+    assert [(item.record_id, item.act, changes_of(item)["name"]) for item in items(plan)] == [
+        ("e" * 24, "create", (None, "Eve"))
+    ]
+    assert writes(known) == []
+
+
+def test_users_that_hull_never_reported_are_unknown_and_not_none(known: World) -> None:
+    plan = planned(known, WITH_NAMES)
+
+    assert plan.counts["outgoing.person.act.unknown"] == 6
+    assert plan.counts["outgoing.person.reason.unknown.never_seen"] == 6
+
+
+def test_creates_are_unknown_while_nobody_has_looked_for_long(known: World) -> None:
+    known.change_settings(synchronized_user_segments=["other"], outgoing_user_attributes=[NICKNAME])
+    say(known, user("e" * 24, nickname="Eve"))
+    known.change_rows(
+        "UPDATE watermarks SET reached_at = now() - interval '1 day', complete_since = now() - interval '1 day'"
+    )
+    known.change_rows("UPDATE mirrors SET listed_at = now() - interval '1 day'")
+
+    plan = planned(known, WITH_NAMES | {"synchronized_user_segments": ["vip"]})
+
+    assert plan.counts["outgoing.person.reason.unknown.mirror_stale"] == 1
+    assert "outgoing.person.act.create" not in plan.counts
+
+
+def test_a_field_that_has_to_be_asked_for_is_unknown(known: World) -> None:
+    picture = {"hull": "pipedrive/last", "service": "last_activity_id"}
+    plan = planned(known, with_more("incoming_user_attributes", picture))
+
+    assert plan.counts["incoming.person.reason.unknown.field_not_read"] == 6
+    assert plan.tokens > 0
+
+
+def test_claims_are_planned_with_those_that_somebody_else_holds(known: World) -> None:
+    plan = planned(known, default_settings() | {"user_claims": [{"hull": "external_id", "service": "name"}]})
+    expected = {item.pipedrive_id: changes_of(item)["claim external_id"][1] for item in items(plan, "update")}
+    apply(known, plan)
+    known.work()
+
+    held = known.rows("SELECT pipedrive_id, value FROM claims WHERE claim = 'external_id'")
+    assert expected == {row.pipedrive_id: row.value for row in held}
+
+
+def test_links_are_planned(known: World) -> None:
+    known.change_settings(link_users_in_hull=False)
+    linked = sorted(
+        row.pipedrive_id for row in known.rows("SELECT pipedrive_id FROM id_mappings WHERE entity = 'person'")
+    )
+    linked = [key for key in linked if person(known, key)["org_id"]]
+
+    plan = planned(known, default_settings() | {"link_users_in_hull": True})
+
+    assert linked
+    assert [item.pipedrive_id for item in items(plan, "link")] == linked
+
+
+BOTH_MAPPED = {
+    "outgoing_user_attributes": [NICKNAME],
+    "outgoing_account_attributes": [{"hull": "name", "service": "name"}],
+}
+
+
+def test_accounts_that_only_their_users_speak_of_are_planned_before_them(known: World) -> None:
+    acme = {"id": "c" * 24, "name": "Acme Ltd", "domain": "acme.example"}
+    ids = {row.pipedrive_id: row.hull_id for row in known.rows("SELECT * FROM id_mappings WHERE entity = 'person'")}
+    say(known, user(ids[1], account=acme, account_segments=[{"id": "vip"}]))
+    known.pipedrive.ledger.mutations.clear()
+
+    plan = planned(known, default_settings() | BOTH_MAPPED | {"link_users_in_service": True})
+    assert [(item.entity, item.act) for item in items(plan)] == [("person", "link"), ("organization", "create")]
+    apply(known, plan)
+    known.work()
+
+    made = writes(known, "organizations")
+    assert [method for method, _, _ in made] == ["POST"]
+    assert [(key, body) for _, key, body in writes(known, "persons")] == [(1, {"org_id": made[0][1]})]
+
+
+def test_a_record_that_moved_is_left_out_and_planned_anew(known: World) -> None:
+    fill(known, persons=30, organizations=0)
+    known.fetch(Entity.PERSON)
+    plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
+    known.company.edit_person(3, name="Moved Away")
+    known.fetch(Entity.PERSON)
+
+    applied = apply(known, plan)
+    known.work()
+
+    users = known.users()
+    assert applied.left_out == 1
+    assert "pipedrive/given" not in users[3]
+    assert users[4]["pipedrive/given"] == "Person"
+    walk = known.room("planning.walking")
+    walk.go_on(applied.follow_up, 60)
+    with transaction() as session:
+        follow_up = session.get_one(SettingsPlan, applied.follow_up)
+    assert [(item.pipedrive_id, changes_of(item)) for item in items(follow_up)] == [
+        (3, {"pipedrive/given": (None, "Moved")})
+    ]
+    assert apply(known, follow_up).follow_up is None
+    known.work()
+    assert known.users()[3]["pipedrive/given"] == "Moved"
+
+
+def refusal(world: World, plan: SettingsPlan) -> str:
+    with pytest.raises(Exception, match="plan again") as refused:
+        apply(world, plan)
+    return str(refused.value.reason)  # type: ignore[attr-defined]
+
+
+def test_it_is_refused_when_too_much_has_moved(known: World) -> None:
+    plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
+    known.company.edit_person(3, name="Moved Away")
+    known.fetch(Entity.PERSON)
+
+    assert refusal(known, plan) == "records_moved"
+    assert known.rows("SELECT 1 FROM plan_items WHERE act = 'moved'") == []
+
+
+def test_it_is_refused_when_the_settings_moved(known: World) -> None:
+    plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
+    known.change_settings(incremental_minutes=7)
+
+    assert refusal(known, plan) == "settings_moved"
+
+
+def test_it_is_refused_when_the_fields_moved_and_not_when_they_were_only_read_again(known: World) -> None:
+    plan = planned(known, with_more("incoming_user_attributes", FIRST_NAME))
+    known.change_rows(
+        """UPDATE field_definitions SET rows = rows || '[{"field_code": "new"}]' WHERE entity = 'person'"""
+    )
+    assert refusal(known, plan) == "fields_moved"
+
+    known.change_rows("UPDATE field_definitions SET rows = rows - -1, fetched_at = now() WHERE entity = 'person'")
+    apply(known, plan)
+
+
+def test_whoever_is_killed_in_the_middle_goes_on_where_the_last_slice_ended(
+    known: World, reported: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reported
+    walk = known.room("planning.walking")
+    monkeypatch.setattr(walk, "SLICE", 2)
+    whole = planned(known, WITH_NAMES)
+    with transaction() as session:
+        plan_id = known.room("planning.making").make_plan(session, known.connector_key, WITH_NAMES, author="ana").id
+    real, calls = walk._slice, []
+
+    def dies_after_its_work(*args: Any) -> None:
+        real(*args)
+        calls.append(args)
+        if len(calls) % 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(walk, "_slice", dies_after_its_work)
+    for _ in range(20):
+        try:
+            walk.go_on(plan_id, 60)
+        except KeyboardInterrupt:
+            continue
+        break
+    with transaction() as session:
+        broken = session.get_one(SettingsPlan, plan_id)
+
+    assert (broken.state, broken.counts, broken.examined) == ("ready", whole.counts, whole.examined)
+
+
+def test_an_errand_computes_what_the_request_left(known: World) -> None:
+    with transaction() as session:
+        made = known.room("planning.making").make_plan(session, known.connector_key, WITH_NAMES, author="ana")
+    known.run_errands()
+
+    with transaction() as session:
+        assert session.get_one(SettingsPlan, made.id).state == "ready"
+
+
+@pytest.fixture
+def hundred(world: World) -> World:
+    fill(world, persons=101, organizations=0)
+    know_everything(world)
+    return world
+
+
+def test_more_than_the_set_share_is_asked_for_by_its_number(hundred: World) -> None:
+    ask_first = hundred.room("breaker").AskFirst
+    plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
+
+    with pytest.raises(ask_first) as asked:
+        apply(hundred, plan)
+    with pytest.raises(ask_first):
+        apply(hundred, plan, confirmed=100)
+
+    assert asked.value.number == 101
+    assert apply(hundred, plan, confirmed=101).settings_version == 2
+
+
+def test_nobody_is_asked_before_the_first_full_fetch_is_done(hundred: World) -> None:
+    hundred.change_rows("UPDATE watermarks SET complete_since = NULL")
+    plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
+
+    assert apply(hundred, plan).settings_version == 2
+
+
+def test_what_old_plans_say_of_records_is_forgotten(known: World) -> None:
+    planned(known, with_more("incoming_user_attributes", FIRST_NAME))
+    known.room("control").tidy()
+    assert known.rows("SELECT 1 FROM plan_items") != []
+
+    known.change_rows("UPDATE plans SET ready_at = now() - interval '31 days'")
+    known.room("control").tidy()
+    assert known.rows("SELECT 1 FROM plan_items") == []

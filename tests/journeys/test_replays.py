@@ -1,0 +1,348 @@
+"""Replays: many failures at a time, at a pace, with what became of each; and whatever is replayed how often, nothing older wins."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from db import replay as rows
+from db.failure_filter import FailureFilter
+from db.replay import Replay
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.journeys.test_bad_records import raw
+from tests.journeys.test_failures import break_stage, opened
+from tests.journeys.told_by_hull import know_everything, patiently, person, say, user
+from tests.world import World
+
+FAST = 500.0
+
+
+def begin(world: World, per_second: float = FAST, **chosen: Any) -> int:
+    beginning = world.room("replaying.beginning")
+    with transaction() as session:
+        which = FailureFilter(connector_key=world.connector_key, **chosen)
+        return int(beginning.begin(session, which, by="ada", why="mended", per_second=per_second).id)
+
+
+def advance(world: World) -> None:
+    """Let the replay's errand and everything it set going come to their ends."""
+    for _ in range(4):
+        world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
+        world.run_errands()
+        world.work()
+
+
+def outcomes(replay_id: int) -> dict[str, int]:
+    with transaction() as session:
+        return rows.item_counts(session, [replay_id])[replay_id]
+
+
+def state(replay_id: int) -> str:
+    with transaction() as session:
+        return session.get_one(Replay, replay_id).state
+
+
+def broken(world: World, *numbers: int) -> None:
+    """Persons without a time, as fetched."""
+    for number in numbers:
+        world.company.put_raw("person", raw(id=number, update_time=None, add_time=None))
+    world.fetch(Entity.PERSON)
+
+
+def mended(world: World, *numbers: int) -> None:
+    for number in numbers:
+        world.company.put_raw("person", raw(id=number))
+
+
+def test_every_item_has_its_outcome(world: World) -> None:
+    broken(world, 10, 11, 12)
+    mended(world, 10, 11)
+
+    replay_id = begin(world)
+    before = outcomes(replay_id)
+    advance(world)
+
+    assert before == {"waiting": 3}
+    assert outcomes(replay_id) == {"came_through": 2, "failed_again": 1}
+    assert state(replay_id) == "done"
+    assert set(world.users()) == {10, 11}
+    (again,) = opened(world)
+    (item,) = world.rows("SELECT new_failure_id, failure_id FROM replay_items WHERE state = 'failed_again'")
+    assert (item.new_failure_id, again.record_id) == (again.id, "12")
+    carried = world.rows("SELECT batch_id FROM replay_items WHERE state = 'came_through'")
+    assert all(row.batch_id for row in carried)
+
+
+def test_what_fails_later_is_not_on_the_list(world: World) -> None:
+    broken(world, 10)
+    replay_id = begin(world)
+    broken(world, 11)
+    mended(world, 10, 11)
+
+    advance(world)
+
+    assert outcomes(replay_id) == {"came_through": 1}
+    assert [each.record_id for each in opened(world)] == ["11"]
+
+
+def test_a_pace_is_kept(world: World) -> None:
+    broken(world, *range(10, 16))
+    mended(world, *range(10, 16))
+    replay_id = begin(world, per_second=2.0)
+
+    world.run_errands()
+    first = outcomes(replay_id)
+    world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
+    world.run_errands()
+
+    assert first == {"waiting": 4, "sent": 2}
+    assert outcomes(replay_id)["waiting"] >= 3
+    world.change_rows("UPDATE replays SET sent_until = now() - interval '1 h'")
+    world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
+    world.run_errands()
+    assert outcomes(replay_id)["waiting"] >= 1, "an hour that was lost is not made up for at once"
+
+
+def test_a_replay_can_be_paused_and_goes_on(world: World) -> None:
+    beginning = world.room("replaying.beginning")
+    broken(world, 10, 11)
+    mended(world, 10, 11)
+    replay_id = begin(world)
+
+    with transaction() as session:
+        assert beginning.pause(session, replay_id, by="bo")
+        assert not beginning.pause(session, replay_id, by="bo")
+    advance(world)
+    paused = (outcomes(replay_id), world.rows("SELECT 1 FROM errands WHERE state = 'due'"))
+    with transaction() as session:
+        assert beginning.resume(session, replay_id, by="bo")
+    advance(world)
+
+    assert paused == ({"waiting": 2}, [])
+    assert (outcomes(replay_id), state(replay_id)) == ({"came_through": 2}, "done")
+    acts = [row.action for row in world.rows("SELECT action FROM audit_log ORDER BY id")]
+    assert acts == ["failures.replay", "replay.pause", "replay.resume"]
+
+
+def test_what_was_not_sent_stays_open_when_a_replay_is_aborted(world: World) -> None:
+    beginning = world.room("replaying.beginning")
+    broken(world, *range(10, 14))
+    mended(world, *range(10, 14))
+    replay_id = begin(world, per_second=1.0)
+    world.run_errands()
+
+    with transaction() as session:
+        assert beginning.abort(session, replay_id, by="bo")
+        assert not beginning.resume(session, replay_id, by="bo")
+    advance(world)
+
+    assert outcomes(replay_id) == {"came_through": 1, "aborted": 3}
+    assert state(replay_id) == "aborted"
+    assert len(opened(world)) == 3
+    assert world.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
+
+
+def test_of_two_who_replay_the_same_one_does_it(world: World) -> None:
+    broken(world, 10, 11)
+    mended(world, 10, 11)
+
+    first, second = begin(world), begin(world)
+    advance(world)
+
+    assert sorted([outcomes(first), outcomes(second)], key=str) == [{"came_through": 2}, {"skipped": 2}]
+    assert len(world.rows("SELECT 1 FROM sync_events WHERE cause = 'replay' AND event LIKE '%.success'")) == 2
+
+
+def test_a_replay_killed_anywhere_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    advancing = world.room("replaying.advancing")
+    broken(world, 10, 11, 12)
+    mended(world, 10, 11, 12)
+    replay_id = begin(world)
+    real, calls = advancing._send_one, []
+
+    def killed(*given: Any) -> None:
+        calls.append(1)
+        real(*given)
+        if len(calls) == 2:
+            raise SystemExit
+
+    monkeypatch.setattr(advancing, "_send_one", killed)
+    with pytest.raises(SystemExit):
+        world.run_errands()
+    assert (outcomes(replay_id), len(opened(world))) == ({"waiting": 3}, 3)
+
+    world.change_rows("UPDATE errands SET due_at = now()")
+    advance(world)
+
+    assert (outcomes(replay_id), opened(world)) == ({"came_through": 3}, [])
+
+
+def test_a_worker_that_lost_its_errand_changes_nothing(world: World) -> None:
+    from db import errand as errands  # noqa: PLC0415 - named beside what it proves
+
+    broken(world, 10)
+    replay_id = begin(world)
+    with transaction() as session:
+        old = errands.claim(session, 1, lease_s=0.0)
+    with transaction() as session:
+        assert errands.claim(session, 1, lease_s=30) is not None
+    assert old is not None
+
+    with pytest.raises(Exception, match="lease_lost"):
+        world.room("replaying.advancing").advance(old)
+
+    assert (outcomes(replay_id), len(opened(world))) == ({"waiting": 1}, 1)
+
+
+def test_batches_are_replayed_as_records_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(world, persons=3 * PAGE, organizations=0)
+    age(world)
+    mend = break_stage(world, monkeypatch, "incoming", "load")
+    world.fetch(Entity.PERSON)
+    mend()
+
+    replay_id = begin(world)
+    advance(world)
+
+    assert set(outcomes(replay_id)) == {"came_through"}
+    assert state(replay_id) == "done"
+    assert names(world) == in_pipedrive(world)
+
+
+def test_a_batch_that_fails_again_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(world, persons=5, organizations=0)
+    break_stage(world, monkeypatch, "incoming", "load")
+    world.fetch(Entity.PERSON)
+
+    replay_id = begin(world)
+    advance(world)
+
+    assert set(outcomes(replay_id)) == {"failed_again"}
+    again = world.rows("SELECT new_failure_id FROM replay_items")
+    assert {row.new_failure_id for row in again} == {each.id for each in opened(world)}
+
+
+def test_a_control_task_is_replayed_as_records_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(world, persons=2, organizations=0)
+    world.fetch(Entity.PERSON)
+    control = world.room("control")
+    with monkeypatch.context() as patch:
+        patch.setattr(control, "resolve", lambda _key: 1 / 0)
+        with pytest.raises(world.room("stage").StageFailed):
+            control.resolve_hull_ids()
+    asked: list[str] = []
+    monkeypatch.setattr(control, "wake_control", lambda name, countdown_s=None: asked.append(name))
+
+    replay_id = begin(world)
+    advance(world)
+    early = outcomes(replay_id)
+    world.change_rows("UPDATE replay_items SET sent_at = sent_at - interval '1 min'")
+    advance(world)
+
+    assert "resolve_hull_ids" in asked
+    assert (early, outcomes(replay_id)) == ({"sent": 1}, {"came_through": 1})
+
+
+def test_a_replay_is_forgotten_long_after_its_end(world: World) -> None:
+    broken(world, 10)
+    begin(world)
+    advance(world)
+    running = begin(world)
+    world.change_rows("UPDATE replays SET ended_at = ended_at - interval '91 d'")
+
+    world.room("control").tidy()
+
+    assert [row.id for row in world.rows("SELECT id FROM replays")] == [running]
+    assert {row.replay_id for row in world.rows("SELECT replay_id FROM replay_items")} == {running}
+
+
+def test_a_user_whose_hull_id_is_asked_for_anew_has_its_outcome_too(world: World) -> None:
+    """A new e-mail makes the id map let go of the Hull id for a while: Hull may have joined the User with another."""
+    fill(world, persons=2, organizations=0)
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    know_everything(world)
+    mend = refuse_names(world)
+    ann = {**world.users()[1], "hull_id": world.users()[1]["id"]}
+    say(world, user(**{**ann, "nickname": "Ann", "email": "ann@new.test"}))
+    mend()
+
+    replay_id = begin(world)
+    advance(world)
+
+    assert world.rows("SELECT hull_id FROM id_mappings WHERE pipedrive_id = 1")[0].hull_id is None
+    assert outcomes(replay_id) == {"came_through": 1}
+    (item,) = world.rows("SELECT b.task_id FROM replay_items i JOIN batches b ON b.id = i.batch_id")
+    assert item.task_id
+
+
+# --- what is replayed never brings back the past ----------------------------------------------------------------------
+
+
+def refuse_names(world: World) -> Any:
+    """Let Pipedrive refuse every write, until the answer is called."""
+    faults = world.pipedrive.faults
+    faults.replace([{"path": "persons", "method": "PATCH", "kind": "status", "status": 400, "count": None}])
+    return lambda: faults.replace([])
+
+
+def reopen(world: World) -> None:
+    """Behind everybody's back: as if nobody had replayed them."""
+    world.change_rows("UPDATE failures SET state = 'open' WHERE state = 'replayed'")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("is_export", [False, True])
+def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_same(
+    world: World, seed: int, is_export: bool
+) -> None:
+    """Hull's newest word wins, whatever is replayed when; the world without failures ends in the same state."""
+    chance = random.Random(seed)
+    fill(world, persons=6, organizations=0)
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    know_everything(world)
+    mend = refuse_names(world)
+    second = [0]
+
+    def hull_says(number: int, name: str) -> None:
+        second[0] += 1
+        report = {**world.users()[number], "nickname": name, "indexed_at": f"2026-09-01T10:00:{second[0]:02}Z"}
+        message = {"user": report, "segments": [], "changes": {}, "is_export": is_export}
+        folding = world.room("outgoing_changes")
+        with transaction() as session:
+            folding.fold_messages_of(
+                session,
+                world.connector_key,
+                Entity.PERSON,
+                [message],
+                cause="test",
+                is_export=is_export,
+                rank=second[0],
+            )
+        world.work()
+
+    for number in range(1, 7):
+        hull_says(number, f"First {number}")
+    mend()
+    newest = {number: f"First {number}" for number in range(1, 7)}
+    ids = [each.id for each in opened(world)]
+    assert len(ids) == 6
+    for _ in range(3):
+        chance.shuffle(ids)
+        reopen(world)
+        for some in (ids[:3], ids[3:]):
+            edited = chance.choice(range(1, 7))
+            newest[edited] = f"Edit {second[0]} of {edited}"
+            hull_says(edited, newest[edited])
+            still = tuple(each.id for each in opened(world) if each.id in some)
+            if still:
+                begin(world, ids=still)
+            advance(world)
+
+    patiently(world)
+    assert {number: person(world, number)["name"] for number in newest} == newest
+    assert {number: each["pipedrive/name"] for number, each in world.users().items()} == newest
+    assert world.rows("SELECT 1 FROM changes") == []

@@ -1,0 +1,46 @@
+"""`pipeline settings plan`, `plans`, `apply` and `discard`; `pipeline runs confirm`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.people import fill
+from tests.journeys.planning import FIRST_NAME, with_more
+from tests.journeys.told_by_hull import know_everything
+from tests.unit.cli.conftest import Run
+from tests.world import World
+
+
+@pytest.fixture
+def known(world: World) -> World:
+    """Six Persons and two Organizations, known on both sides."""
+    fill(world, persons=6, organizations=2)
+    know_everything(world)
+    return world
+
+
+def test_the_command_line_plans_and_applies(known: World, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
+
+    plan = run("settings", "plan", "acme", str(file), "--wait", "--show", "2", "--json").json
+    assert plan["sentence"].startswith("6 Users would be updated (pipedrive/given)")
+    assert len(plan["items"]["incoming.person"]) == 2
+    assert [each["id"] for each in run("settings", "plans", "acme", "--json").json] == [plan["id"]]
+    assert run("settings", "apply", "acme", str(plan["id"]), "--json").json["settings_version"] == 2
+    known.work()
+    assert known.users()[1]["pipedrive/given"] == "Person"
+
+
+def test_a_plan_is_discarded_once(known: World, run: Run, tmp_path: Path) -> None:
+    assert known
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
+    plan = run("settings", "plan", "acme", str(file), "--json").json
+
+    assert run("settings", "discard", "acme", str(plan["id"])).code == 0
+    assert run("settings", "discard", "acme", str(plan["id"])).code == 2
+    assert run("settings", "apply", "acme", str(plan["id"])).code == 1
