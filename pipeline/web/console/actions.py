@@ -13,7 +13,7 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.roles import Role
-from pipeline.insight import acts, comparing, sending
+from pipeline.insight import acts, comparing, connections, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
 from pipeline.tasks.runs import RunInProgress
@@ -90,7 +90,7 @@ def fetch_changes(connector: Connector) -> Response:
 
 
 def pause(connector: Connector) -> Response:
-    acts.pause(connector, by=who().name)
+    connections.pause(connector.key, by=who().name)
     overview.forget()
     return done(f"{_home(connector)}/", f"{connector.name} is paused; its work is kept and waits.")
 
