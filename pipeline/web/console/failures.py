@@ -24,7 +24,7 @@ from pipeline.insight.replays import WORDS
 from pipeline.settings import settings
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
-from pipeline.web.console.frame import page, plural
+from pipeline.web.console.frame import before_id, page, plural
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -79,7 +79,7 @@ def show_groups(connector: Connector) -> Response:
 
 def show_group(connector: Connector, fingerprint: str) -> Response:
     """The failures of one cause, with what replaying them would come to."""
-    before = request.args.get("before", type=int)
+    before = before_id()
     try:
         choice = read_choice(connector, request.args, fingerprint=fingerprint)
     except NotAFilter as wrong:

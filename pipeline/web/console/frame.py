@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from itertools import accumulate
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode
 
@@ -23,6 +24,7 @@ THEME: Final = "theme"
 THEMES: Final = ("light", "dark")
 LONGEST_SHOWN: Final = 400
 """Characters of one value in a table; its own page shows more."""
+LONGEST_COOKIE: Final = 2_000
 NOTHING: Final = "\N{EN DASH}"
 MARKS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("success", "ok", "done", "replayed", "active", "applied"), "●"),
@@ -82,10 +84,15 @@ def done(where: str, notice: str = "") -> Response:
     """After a form: go on to a page, which begins with what was done."""
     answer = redirect(where, HTTPStatus.SEE_OTHER)
     if notice:
-        answer.set_cookie(
-            NOTICE, quote(notice[:1000]), max_age=60, httponly=True, samesite="Lax", secure=guard.is_secure()
-        )
+        answer.set_cookie(NOTICE, _short(notice), max_age=60, httponly=True, samesite="Lax", secure=guard.is_secure())
     return answer
+
+
+def _short(notice: str) -> str:
+    """As a cookie carries it: browsers forget longer ones, and proxies refuse answers whose headers are long."""
+    written = [quote(each, errors="replace") for each in notice[:LONGEST_COOKIE]]
+    lengths = accumulate(map(len, written))
+    return "".join(each for each, length in zip(written, lengths, strict=True) if length <= LONGEST_COOKIE)
 
 
 def csrf_field() -> Markup:
@@ -101,10 +108,10 @@ def may(needed: str) -> bool:
     return operator is not None and Role(operator.role).may(Role(needed))
 
 
-def before_id() -> int | None:
+def before_id(name: str = "before") -> int | None:
     """Where the part of a list that is asked for begins; a number that no row can have is none."""
-    wanted = request.args.get("before", type=int)
-    return wanted if wanted is not None and 0 < wanted < 2**63 else None
+    wanted = request.args.get(name, type=int)
+    return wanted if wanted is not None and 0 < wanted <= guard.LARGEST_ID else None
 
 
 def query_with(**changes: Any) -> str:
