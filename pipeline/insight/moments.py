@@ -21,6 +21,6 @@ def read_moment(text: str, now: datetime) -> datetime:
         if ago := _AGO.fullmatch(written):
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         moment = datetime.fromisoformat(written)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"{written[:40]!r} is no time; {HOW}") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

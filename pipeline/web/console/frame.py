@@ -74,7 +74,8 @@ def page(
         "theme": theme if theme in THEMES else "",
         "notice": notice,
     }
-    answer = make_response(render_template(f"console/{template}", **frame, **values), status)
+    text = render_template(f"console/{template}", **frame, **values)
+    answer = make_response(text.encode("utf-8", "backslashreplace"), status)
     if notice:
         answer.delete_cookie(NOTICE)
     return answer
