@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -39,6 +40,8 @@ HIDDEN: Final = frozenset(
     "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"
 )
 """Characters that nobody sees and that turn the text around them: shown by their number."""
+_HIDDEN: Final = re.compile(f"[{''.join(sorted(HIDDEN))}]")
+_GIVEN_BACK: Final = re.compile(r"(<textarea\b.*?</textarea>|<option\b.*?</option>|<[^>]*>)", re.DOTALL)
 
 
 def furnish(app: Flask, tabs: Sequence[tuple[str, str]]) -> None:
@@ -74,7 +77,7 @@ def page(
         "theme": theme if theme in THEMES else "",
         "notice": notice,
     }
-    text = render_template(f"console/{template}", **frame, **values)
+    text = _with_hidden_shown(render_template(f"console/{template}", **frame, **values))
     answer = make_response(text.encode("utf-8", "backslashreplace"), status)
     if notice:
         answer.delete_cookie(NOTICE)
@@ -194,6 +197,15 @@ def jsonish(value: Any) -> Markup:
     """JSON to read, one field a line."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
     return escape("".join(_visible(each) for each in text))
+
+
+def _with_hidden_shown(page: str) -> str:
+    """Names stand in sentences, titles and buttons too. What a form gives back is left as it is: tags, text areas and choices."""
+    if not _HIDDEN.search(page):
+        return page
+    parts = _GIVEN_BACK.split(page)
+    parts[::2] = [_HIDDEN.sub(lambda found: _visible(found[0]), each) for each in parts[::2]]
+    return "".join(parts)
 
 
 def _visible(character: str) -> str:
