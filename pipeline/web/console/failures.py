@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from flask import request
 from werkzeug.datastructures import MultiDict
@@ -16,12 +16,11 @@ from db.connector import Connector
 from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
 from pipeline.insight.failures import Group
 from pipeline.insight.replays import WORDS
-from pipeline.settings import settings
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
 from pipeline.web.console.frame import before_id, page, plural
@@ -142,15 +141,14 @@ def record_path(connector: Connector, failure: Failure) -> str | None:
     """The page of the failure's record."""
     if failure.kind != "record" or failure.record_id is None:
         return None
-    return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{quote(failure.record_id, safe='')}"
+    way = "hull/" if failure.direction == Direction.OUTGOING else ""
+    name = f"{way}{quote(failure.record_id, safe='')}"
+    return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{name}"
 
 
 def task_url(task_id: str | None) -> str | None:
-    """Where Flower shows this Celery task: beside the console, at its own port."""
-    if not task_id:
-        return None
-    ours = urlsplit(settings().public_url)
-    return f"{ours.scheme}://{ours.hostname}:{settings().flower_port}/task/{quote(task_id, safe='')}"
+    """Where Flower shows this Celery task."""
+    return f"/flower/task/{quote(task_id, safe='')}" if task_id else None
 
 
 def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:
