@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from http import HTTPStatus
 
 from flask import Response
 from pydantic import BaseModel
 
-from db import audit
 from db import connector as rows
 from db import failure as failures
 from db.connector import Connector
 from db.session import transaction
-from pipeline.tasks import control
+from pipeline.insight import acts
+from pipeline.insight.acts import Impossible
 from pipeline.tasks.status import status_of
-from pipeline.web.api.door import Operations, answer
+from pipeline.web.api.door import Nay, Operations, answer
 from pipeline.web.api.shapes import Done, OfConnector, Shape, find
 from pipeline.web.console.guard import who
 
@@ -69,21 +70,16 @@ def show_connector(path: OfConnector) -> Response:
 
 def pause_connector(path: OfConnector) -> Response:
     """Let a connector's work wait; nothing is lost."""
-    connector = find(path)
-    with transaction() as session:
-        rows.pause(session, connector.key, "connector_paused")
-        audit.note(session, who().name, "connector.pause", connector.name, connector_key=connector.key)
+    acts.pause(find(path), by=who().name)
     return answer(Done(done="paused"))
 
 
 def resume_connector(path: OfConnector) -> Response:
     """Let a connector go on, whatever it was paused for; what is still wrong pauses it again."""
-    connector = find(path)
-    with transaction() as session:
-        row = rows.lock_connector(session, connector.key)
-        row.state, row.pause_reason = "active", None
-        audit.note(session, who().name, "connector.resume", connector.name, connector_key=connector.key)
-    control.wake_control("sweep")
+    try:
+        acts.resume(find(path), by=who().name)
+    except Impossible as impossible:
+        raise Nay(HTTPStatus.CONFLICT, "not_connected", impossible.sentence, impossible.next_step) from None
     return answer(Done(done="resumed"))
 
 

@@ -14,7 +14,9 @@ from db import run as rows
 from db.run import Run
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import runs
+from pipeline.insight import acts
+from pipeline.insight.acts import Impossible
+from pipeline.tasks.runs import RunInProgress
 from pipeline.tasks.send import send_by_id, send_segment
 from pipeline.web.api.door import Nay, Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, Shape, find
@@ -114,27 +116,24 @@ def show_run(path: OfRow) -> Response:
 def start_fetch(path: OfConnector, body: NewFetch) -> Response:
     """Begin a fetch; it goes on by itself."""
     connector = find(path)
-    if connector.state != "active":
-        raise Nay(HTTPStatus.CONFLICT, "connector_paused", "The connector is paused.", "Resume it first.")
     try:
-        run_id = runs.start_run(
-            connector.key, Entity(body.entity), cause=who().name, changed_only=body.changed_only, since=body.since
+        run_id = acts.fetch(
+            connector, Entity(body.entity), by=who().name, changed_only=body.changed_only, since=body.since
         )
-    except runs.RunInProgress as under_way:
+    except Impossible as impossible:
+        raise Nay(HTTPStatus.CONFLICT, "connector_paused", impossible.sentence, impossible.next_step) from None
+    except RunInProgress as under_way:
         message = f"Run {under_way.run_id} is under way."
         raise Nay(HTTPStatus.CONFLICT, "run_in_progress", message, "Wait for it, or cancel it.") from None
     with transaction() as session:
-        audit.note(session, who().name, "fetch.start", f"run {run_id}", connector_key=connector.key)
         return answer(RunShape.model_validate(session.get_one(Run, run_id)))
 
 
 def cancel_run(path: OfRow) -> Response:
     """Stop a run; what it has carried over stays."""
     run = _run(path)
-    if not runs.cancel_run(run.id):
+    if not acts.cancel_run(find(path), run.id, by=who().name):
         raise Nay(HTTPStatus.CONFLICT, "run_ended", f"Run {run.id} had ended already: {run.state}.")
-    with transaction() as session:
-        audit.note(session, who().name, "run.cancel", f"run {run.id}", connector_key=run.connector_key)
     return answer(Done(done="cancelled"))
 
 

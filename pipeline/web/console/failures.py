@@ -16,7 +16,7 @@ from db.connector import Connector
 from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
 from pipeline.insight.failures import Group
@@ -24,7 +24,7 @@ from pipeline.insight.replays import WORDS
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
 from pipeline.web.console.flower import task_url
-from pipeline.web.console.frame import page, plural
+from pipeline.web.console.frame import before_id, page, plural
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -79,7 +79,7 @@ def show_groups(connector: Connector) -> Response:
 
 def show_group(connector: Connector, fingerprint: str) -> Response:
     """The failures of one cause, with what replaying them would come to."""
-    before = request.args.get("before", type=int)
+    before = before_id()
     try:
         choice = read_choice(connector, request.args, fingerprint=fingerprint)
     except NotAFilter as wrong:
@@ -142,7 +142,9 @@ def record_path(connector: Connector, failure: Failure) -> str | None:
     """The page of the failure's record."""
     if failure.kind != "record" or failure.record_id is None:
         return None
-    return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{quote(failure.record_id, safe='')}"
+    way = "hull/" if failure.direction == Direction.OUTGOING else ""
+    name = f"{way}{quote(failure.record_id, safe='')}"
+    return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{name}"
 
 
 def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:

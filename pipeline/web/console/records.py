@@ -22,7 +22,7 @@ from pipeline.insight.mapped import find_field, mapped_fields
 from pipeline.insight.moments import read_moment
 from pipeline.tasks.plans import plan_for
 from pipeline.web.console import guard
-from pipeline.web.console.frame import page
+from pipeline.web.console.frame import before_id, page
 from pipeline.web.console.guard import Pages
 
 ENTITY = "<any(person,organization):entity>"
@@ -100,10 +100,8 @@ def _whose(
 
 def _show(session: Session, connector: Connector, whose: Whose) -> Response:
     record = records.read_record(session, whose)
-    before_id = request.args.get("before", type=int)
-    events, more = (
-        (record.events, record.more) if before_id is None else records.history(session, whose, before_id=before_id)
-    )
+    before = before_id()
+    events, more = (record.events, record.more) if before is None else records.history(session, whose, before_id=before)
     return page(
         "record.html",
         connector=connector,

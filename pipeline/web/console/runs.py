@@ -15,7 +15,7 @@ from pipeline.insight import acts, fetches, run_story
 from pipeline.insight.run_story import BatchStory, RunStory
 from pipeline.web.console import guard, overview
 from pipeline.web.console.flower import TASK_AT
-from pipeline.web.console.frame import done, page
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -40,7 +40,7 @@ def add(pages: Pages) -> None:
 
 def list_runs(connector: Connector) -> Response:
     chosen = {name: _chosen(name, values) for name, values in CHOICES.items()}
-    before = request.args.get("before", type=int)
+    before = before_id()
     with transaction() as session:
         found = rows.find_runs(session, connector.key, before=before, limit=PAGE + 1, **chosen)
         under_way = len(rows.running_runs(session, connector.key))
@@ -61,7 +61,7 @@ def list_runs(connector: Connector) -> Response:
 
 def show_run(connector: Connector, run_id: int) -> Response:
     state = request.args.get("state")
-    story = _story((connector.key, run_id, state if state in STATES else None, request.args.get("before", type=int)))
+    story = _story((connector.key, run_id, state if state in STATES else None, before_id()))
     if story is None:
         raise guard.missing("There is no such run of this connector.", "Choose one from Runs.")
     return page("run.html", connector=connector, tab=TAB[0], story=story, run=story.run, flower=TASK_AT, state=state)

@@ -148,7 +148,13 @@ def changed_rows(section: Section, form: Form, act: str) -> Document:
     rows = typed[setting]
     if verb == "add" and len(rows) < MOST_ROWS:
         rows.append({"hull": "", "service": ""})
-    elif verb == "remove" and position.isdigit() and int(position) < len(rows):
+    elif (
+        verb == "remove"
+        and position.isascii()
+        and position.isdigit()
+        and len(position) < 5
+        and int(position) < len(rows)
+    ):
         del rows[int(position)]
     return typed
 
@@ -200,7 +206,7 @@ def _share(name: str, form: Form) -> Any:
 def _number(text: str) -> Any:
     """Thousands may stand apart; what is no number stays as it is, to be shown beside what is wrong with it."""
     plain = text.strip().replace(",", "").replace(" ", "")
-    return int(plain) if plain.isascii() and plain.isdigit() else text.strip()
+    return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= 18 else text.strip()
 
 
 def _is_empty(row: Any) -> bool:
