@@ -101,7 +101,7 @@ def test_a_connector_without_credentials_is_not_resumed(world: World, operator: 
     answer = operator.post(f"{HOME}/actions/resume")
 
     assert answer.status_code == 400
-    assert "Open Credentials" in answer.text
+    assert "connect it under Credentials" in answer.text
 
 
 def test_viewers_look_and_do_nothing(world: World, viewer: Visitor) -> None:
