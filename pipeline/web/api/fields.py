@@ -21,7 +21,7 @@ from pipeline.web.console.shared import Shared
 SEGMENTS_S: Final = 60.0
 
 
-class FieldShape(Shape):
+class FieldChoiceShape(Shape):
     """A field that may be mapped; `options` are the labels of one that has any."""
 
     code: str
@@ -36,7 +36,7 @@ class FieldShape(Shape):
 class FieldsAnswer(BaseModel):
     """As Pipedrive last told of them, at `read_at`."""
 
-    fields: list[FieldShape]
+    fields: list[FieldChoiceShape]
     read_at: datetime | None
 
 
@@ -64,7 +64,7 @@ def list_fields(path: OfConnector, query: OfEntity) -> Response:
     connector = find(path)
     with transaction() as session:
         found = fields_of(session, connector.key, query.kind)
-    shown = [FieldShape.model_validate(each) for each in found.choices]
+    shown = [FieldChoiceShape.model_validate(each) for each in found.choices]
     return answer(FieldsAnswer(fields=shown, read_at=found.read_at))
 
 

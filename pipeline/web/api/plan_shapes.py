@@ -79,7 +79,7 @@ class PlanAnswer(PlanShape):
     sides: list[SideShape]
 
 
-class ItemShape(Shape):
+class PlanItemShape(Shape):
     """What would become of one record: its Pipedrive id where it has one, else its Hull id."""
 
     record: str
@@ -90,14 +90,14 @@ class ItemShape(Shape):
     fields: Value
 
 
-class ItemsAnswer(Shape):
+class PlanItemsAnswer(Shape):
     """`next_after` is where the next page begins."""
 
-    items: list[ItemShape]
+    items: list[PlanItemShape]
     next_after: str | None
 
 
-class ItemsAsked(Asked):
+class PlanItemsAsked(Asked):
     """Without `act`, all but those that stay the same."""
 
     direction: DirectionName

@@ -18,9 +18,9 @@ from pipeline.web.api.plan_shapes import (
     CountShape,
     HeldAnswer,
     HeldShape,
-    ItemsAnswer,
-    ItemsAsked,
     PlanAnswer,
+    PlanItemsAnswer,
+    PlanItemsAsked,
     PlansAnswer,
     PlanShape,
     ReasonShape,
@@ -47,7 +47,7 @@ def add(operations: Operations) -> None:
     operations.get(base, list_plans, PlansAnswer)
     operations.post(base, make_plan, PlanAnswer)
     operations.get(f"{base}/<id>", show_plan, PlanAnswer)
-    operations.get(f"{base}/<id>/items", list_plan_items, ItemsAnswer)
+    operations.get(f"{base}/<id>/items", list_plan_items, PlanItemsAnswer)
     operations.post(f"{base}/<id>/apply", apply_plan, AppliedAnswer, needs=Role.ADMIN)
     operations.post(f"{base}/<id>/discard", discard_plan, Done)
     operations.post(f"{base}/<id>/again", plan_again, PlanAnswer)
@@ -73,7 +73,7 @@ def show_plan(path: OfRow) -> Response:
     return answer(_told(_plan(find(path), path.id)))
 
 
-def list_plan_items(path: OfRow, query: ItemsAsked) -> Response:
+def list_plan_items(path: OfRow, query: PlanItemsAsked) -> Response:
     """List what a plan says of single records, with values before and after."""
     plan = _plan(find(path), path.id)
     found = plans.items(
@@ -85,7 +85,7 @@ def list_plan_items(path: OfRow, query: ItemsAsked) -> Response:
         after=query.after,
         limit=query.limit,
     )
-    return answer(ItemsAnswer.model_validate(found))
+    return answer(PlanItemsAnswer.model_validate(found))
 
 
 def apply_plan(path: OfRow, body: Yes) -> Response:

@@ -47,7 +47,7 @@ class ReplaysAnswer(BaseModel):
     replays: list[ReplayShape]
 
 
-class ItemShape(Shape):
+class ReplayItemShape(Shape):
     """One failure of a replay. `task_id` is the last Celery task of the batch that carried it."""
 
     id: int
@@ -64,11 +64,11 @@ class ItemShape(Shape):
     new_failure_id: int | None
 
 
-class ItemsAnswer(BaseModel):
-    items: list[ItemShape]
+class ReplayItemsAnswer(BaseModel):
+    items: list[ReplayItemShape]
 
 
-class ItemsAsked(Asked):
+class ReplayItemsAsked(Asked):
     state: ItemState | None = None
     after: Annotated[RowId | None, Field(description="Only items that come after this one.")] = None
     limit: Annotated[int, Field(ge=1, le=500)] = 50
@@ -78,7 +78,7 @@ def add(operations: Operations) -> None:
     base = "/connectors/<connector>/replays"
     operations.get(base, list_replays, ReplaysAnswer)
     operations.get(f"{base}/<id>", show_replay, ReplayShape)
-    operations.get(f"{base}/<id>/items", list_replay_items, ItemsAnswer)
+    operations.get(f"{base}/<id>/items", list_replay_items, ReplayItemsAnswer)
     operations.post(f"{base}/<id>/pause", pause_replay, Done)
     operations.post(f"{base}/<id>/resume", resume_replay, Done)
     operations.post(f"{base}/<id>/abort", abort_replay, Done)
@@ -101,13 +101,13 @@ def show_replay(path: OfRow) -> Response:
     return answer(ReplayShape.model_validate(shown[0]))
 
 
-def list_replay_items(path: OfRow, query: ItemsAsked) -> Response:
+def list_replay_items(path: OfRow, query: ReplayItemsAsked) -> Response:
     """List what became of each failure of a replay, in the order in which they are sent."""
     connector = find(path)
     with transaction() as session:
         replay = _replay(session, connector, path.id)
         found = insight.items_of(session, replay.id, state=query.state, after_id=query.after, limit=query.limit)
-    return answer(ItemsAnswer(items=[ItemShape.model_validate(each) for each in found]))
+    return answer(ReplayItemsAnswer(items=[ReplayItemShape.model_validate(each) for each in found]))
 
 
 def pause_replay(path: OfRow) -> Response:

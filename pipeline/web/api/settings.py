@@ -28,7 +28,7 @@ class SettingsShape(Shape):
     document: dict[str, Any]
 
 
-class HistoryAnswer(BaseModel):
+class VersionsAnswer(BaseModel):
     """Newest first."""
 
     versions: list[SettingsShape]
@@ -103,7 +103,7 @@ class Compared(Asked):
 def add(operations: Operations) -> None:
     base = "/connectors/<connector>/settings"
     operations.get(base, show_settings, SettingsShape)
-    operations.get(f"{base}/history", list_settings, HistoryAnswer)
+    operations.get(f"{base}/history", list_settings, VersionsAnswer)
     operations.get(f"{base}/difference", compare_settings, DifferenceAnswer)
     operations.post(f"{base}/review", review_settings, ReviewAnswer, needs=Role.ADMIN)
     operations.put(base, put_settings, SettingsShape)
@@ -122,7 +122,7 @@ def list_settings(path: OfConnector, query: Listed) -> Response:
     connector = find(path)
     with transaction() as session:
         found = rows.settings_page(session, connector.key, before=query.before, limit=query.limit)
-    return answer(HistoryAnswer(versions=[SettingsShape.model_validate(each) for each in found]))
+    return answer(VersionsAnswer(versions=[SettingsShape.model_validate(each) for each in found]))
 
 
 def compare_settings(path: OfConnector, query: Compared) -> Response:
