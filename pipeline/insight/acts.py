@@ -16,11 +16,9 @@ from db.run import Run
 from db.session import transaction
 from pipeline.domain import forecast
 from pipeline.domain.kinds import Entity
-from pipeline.insight import connections
 from pipeline.settings import settings
 from pipeline.tasks import runs, spending
 from pipeline.tasks.schedules import OVERLAP
-from pipeline.tasks.setup import SetupRefused
 from pipeline.tasks.spending import Standing
 
 LARGE: Final = 0.5
@@ -39,7 +37,7 @@ class Impossible(Exception):
 class FetchPreview:
     """What fetching everything of one entity will take.
 
-    known     records that are known, of very many a good guess; None before the first fetch: nobody has counted them
+    known     records that are known; None before the first fetch: nobody has counted them
     tokens    of the day's budget, and what fetches may still spend of it (None is without limit)
     ends_at   None where the day is too small, or nothing is known
     under_way the id of a full fetch that goes on already
@@ -53,10 +51,6 @@ class FetchPreview:
     took_s: float | None
     ends_at: datetime | None
     under_way: int | None
-
-    @property
-    def is_guess(self) -> bool:
-        return self.known is not None and self.known >= id_mapping.COUNTED_EXACTLY
 
     @property
     def waits_for_tomorrow(self) -> bool:
@@ -127,14 +121,6 @@ def cancel_run(connector: Connector, run_id: int, *, by: str) -> bool:
         if is_cancelled:
             audit.note(session, by, "run.cancel", f"run {run_id}", connector_key=connector.key)
     return is_cancelled
-
-
-def resume(connector: Connector, *, by: str) -> None:
-    """Let it go on, whatever it was paused for; what is still wrong pauses it again. Raises: Impossible."""
-    try:
-        connections.resume(connector.key, by=by)
-    except SetupRefused as refused:
-        raise Impossible(str(refused)) from None
 
 
 def require_active(connector: Connector) -> None:

@@ -17,6 +17,7 @@ from pipeline.insight import acts, comparing, connections, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
 from pipeline.tasks.runs import RunInProgress
+from pipeline.tasks.setup import SetupRefused
 from pipeline.web.console import guard, overview
 from pipeline.web.console.frame import done, page, plural
 from pipeline.web.console.guard import Pages, who
@@ -96,7 +97,7 @@ def pause(connector: Connector) -> Response:
 
 
 def resume(connector: Connector) -> Response:
-    refused = _act(connector, lambda: acts.resume(connector, by=who().name))
+    refused = _act(connector, lambda: connections.resume(connector.key, by=who().name))
     return refused or done(f"{_home(connector)}/", f"{connector.name} goes on with the work that waited.")
 
 
@@ -174,6 +175,8 @@ def _act(connector: Connector, act: Callable[[], None]) -> Response | None:
         act()
     except Impossible as impossible:
         return show(connector, impossible, 400)
+    except SetupRefused as refused:
+        return show(connector, Impossible(f"{refused}."), 400)
     overview.forget()
     return None
 

@@ -130,8 +130,8 @@ def show_failure(connector: Connector, failure_id: int) -> Response:
 
 def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
     """Raises: Refused, 404, also for another connector's."""
-    found: Failure | None = session.get(Failure, failure_id)
-    if found is None or found.connector_key != connector.key:
+    found = insight.find_failure(session, connector.key, failure_id)
+    if found is None:
         raise guard.missing(
             f"There is no failure {failure_id} of {connector.name}.", "Go back to the list of failures."
         )
