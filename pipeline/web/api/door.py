@@ -102,6 +102,7 @@ class Operations:
             logger().warning("api.refused", why="role", path=request.path, operator_id=present.id)
             raise Nay(HTTPStatus.FORBIDDEN, "role", f"This needs the role {needed}; you are {present.role}.")
         request.max_content_length = guard.MAX_FORM_BYTES
+        _require_readable()
 
 
 def answer(shape: BaseModel) -> Response:
@@ -139,6 +140,14 @@ def _present() -> Present | None:
     if present is not None and request.method in CHANGING:
         guard.require_own_form()
     return present
+
+
+def _require_readable() -> None:
+    """What is nested beyond measure breaks the parser itself, before any shape is asked. Raises: Nay."""
+    try:
+        request.get_json(silent=True)
+    except RecursionError:
+        raise Nay(HTTPStatus.BAD_REQUEST, "malformed", "The body is nested too deeply.") from None
 
 
 def _no(nay: Nay) -> Response:

@@ -21,30 +21,6 @@ BASE = "/api/v1/connectors/acme"
 PROJECT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def script(operator: Visitor, anybody: Visitor) -> Any:
-    """Calls an operation with an operator's key: method and path in, status and JSON out."""
-    return caller(operator, anybody)
-
-
-@pytest.fixture
-def boss(admin: Visitor, anybody: Visitor) -> Any:
-    """The same with an admin's."""
-    return caller(admin, anybody)
-
-
-def caller(owner: Visitor, browser: Visitor) -> Any:
-    present = operators.who_is(owner.token)
-    assert present
-    headers = {"Authorization": f"Bearer {operators.make_key(present.id, 'test', by='test')}"}
-
-    def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
-        answer = browser.client.open(path, method=method, json=body or None, headers=headers)
-        return answer.status_code, answer.json
-
-    return call
-
-
 @pytest.mark.parametrize("key", ["", "hpk_wrong", "Bearer", "\x80"])
 def test_without_a_key_that_opens_there_is_nothing(anybody: Visitor, key: str) -> None:
     answer = anybody.client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"})
