@@ -27,7 +27,7 @@ from tests.journeys.test_replays import broken
 from tests.journeys.told_by_hull import know_everything
 from tests.world import World, default_settings
 
-EXAMPLES = 10
+EXAMPLES = 6
 """Of each operation, right and wrong, of this connector; of a connector that nobody knows half as many."""
 CHECKS = [
     not_a_server_error,

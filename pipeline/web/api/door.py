@@ -5,12 +5,14 @@ An operation is registered with its role or not at all, so none can forget to as
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from flask import Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict, SecuritySchemesDict
 from pydantic import BaseModel, ValidationError
 
@@ -88,6 +90,7 @@ class Operations:
             operation_id=view.__name__,
             responses={"200": shape},
             security=SECURITY,
+            tags=[_subject_of(view.__module__)],
         )
         register(view)
 
@@ -126,6 +129,12 @@ def malformed(error: ValidationError) -> Response:
 def describe_errors() -> ResponseDict:
     """What every operation may answer instead."""
     return {str(status): Problem for status in (400, 401, 403, 404, 409, 413, 422, 503)}
+
+
+def _subject_of(module: str) -> Tag:
+    """What an operation is about, for those who read the description: the name of its room."""
+    words = (sys.modules[module].__doc__ or "").strip()
+    return Tag(name=module.rpartition(".")[2].replace("_", " "), description=words)
 
 
 def _present() -> Present | None:

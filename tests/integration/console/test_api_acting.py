@@ -174,6 +174,14 @@ def test_settings_are_reviewed_compared_and_rolled_back(world: World, boss: Call
     ]
 
 
+def test_a_large_segment_is_sent_by_a_worker(world: World, script: Call) -> None:
+    assert world
+    assert script("POST", f"{BASE}/sends", entity="person", ids=["a" * 24]) == (200, {"done": "asked", "count": 1})
+    assert [each["state"] for each in script("GET", f"{BASE}/sends")[1]["sends"]] == ["running"]
+    assert script("POST", f"{BASE}/sends", entity="person")[0] == 400
+    assert done(world, "send")[0].subject == "1 User"
+
+
 # --- connectors and people --------------------------------------------------------------------------------------------
 
 
