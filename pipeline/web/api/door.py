@@ -5,12 +5,14 @@ An operation is registered with its role or not at all, so none can forget to as
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from flask import Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict, SecuritySchemesDict
 from pydantic import BaseModel, ValidationError
 
@@ -88,6 +90,7 @@ class Operations:
             operation_id=view.__name__,
             responses={"200": shape},
             security=SECURITY,
+            tags=[_subject_of(view.__module__)],
         )
         register(view)
 
@@ -102,6 +105,7 @@ class Operations:
             logger().warning("api.refused", why="role", path=request.path, operator_id=present.id)
             raise Nay(HTTPStatus.FORBIDDEN, "role", f"This needs the role {needed}; you are {present.role}.")
         request.max_content_length = guard.MAX_FORM_BYTES
+        _require_readable()
 
 
 def answer(shape: BaseModel) -> Response:
@@ -127,6 +131,12 @@ def describe_errors() -> ResponseDict:
     return {str(status): Problem for status in (400, 401, 403, 404, 409, 413, 422, 503)}
 
 
+def _subject_of(module: str) -> Tag:
+    """What an operation is about, for those who read the description: the name of its room."""
+    words = (sys.modules[module].__doc__ or "").strip()
+    return Tag(name=module.rpartition(".")[2].replace("_", " "), description=words)
+
+
 def _present() -> Present | None:
     """A key goes before a session; a session's changes carry the token that its pages know."""
     given = request.authorization
@@ -139,6 +149,14 @@ def _present() -> Present | None:
     if present is not None and request.method in CHANGING:
         guard.require_own_form()
     return present
+
+
+def _require_readable() -> None:
+    """What is nested beyond measure breaks the parser itself, before any shape is asked. Raises: Nay."""
+    try:
+        request.get_json(silent=True)
+    except RecursionError:
+        raise Nay(HTTPStatus.BAD_REQUEST, "malformed", "The body is nested too deeply.") from None
 
 
 def _no(nay: Nay) -> Response:

@@ -1,4 +1,4 @@
-"""Runs: fetches under way and past; begin and cancel them; send by hand."""
+"""Runs: fetches under way and past; begin and cancel them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Annotated, Literal
 from flask import Response
 from pydantic import BaseModel, Field
 
-from db import audit
 from db import run as rows
 from db.run import Run
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight import acts
 from pipeline.insight.run_story import find_run
-from pipeline.tasks.send import send_by_id, send_segment
 from pipeline.web.api.door import Nay, Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Done, EntityName, Listed, OfConnector, OfRow, Shape, find
-from pipeline.web.api.values import HullId, Since
+from pipeline.web.api.values import Since
 from pipeline.web.console.guard import who
 
 
@@ -72,27 +70,11 @@ class NewFetch(Asked):
     since: Since | None = None
 
 
-class NewSend(Asked):
-    """Which Users or Accounts: by their Hull ids, or a whole segment."""
-
-    entity: EntityName
-    ids: tuple[HullId, ...] = Field(default=(), max_length=1000)
-    segment: Annotated[str | None, Field(min_length=1, max_length=100)] = None
-
-
-class SentAnswer(BaseModel):
-    """How many are on their way, and which ids Hull does not know."""
-
-    sent: int
-    missing: list[str]
-
-
 def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/runs", list_runs, RunsAnswer)
     operations.get("/connectors/<connector>/runs/<id>", show_run, RunShape)
     operations.post("/connectors/<connector>/runs", start_fetch, RunShape)
     operations.post("/connectors/<connector>/runs/<id>/cancel", cancel_run, Done)
-    operations.post("/connectors/<connector>/send", send, SentAnswer)
 
 
 def list_runs(path: OfConnector, query: RunsAsked) -> Response:
@@ -123,22 +105,6 @@ def cancel_run(path: OfRow) -> Response:
     if not acts.cancel_run(find(path), run.id, by=who().name):
         raise Nay(HTTPStatus.CONFLICT, "run_ended", f"Run {run.id} had ended already: {run.state}.")
     return answer(Done(done="cancelled"))
-
-
-def send(path: OfConnector, body: NewSend) -> Response:
-    """Send Users or Accounts to Pipedrive by hand, past every filter. Sending again changes nothing that has not changed."""
-    connector = find(path)
-    if bool(body.ids) == bool(body.segment):
-        raise Nay(HTTPStatus.BAD_REQUEST, "malformed", "Name either ids or one segment.")
-    entity = Entity(body.entity)
-    chosen = (
-        send_by_id(connector.key, entity, body.ids)
-        if body.ids
-        else send_segment(connector.key, entity, body.segment or "")
-    )
-    with transaction() as session:
-        audit.note(session, who().name, "send", f"{chosen.found} {entity.plural}", connector_key=connector.key)
-    return answer(SentAnswer(sent=chosen.found, missing=list(chosen.missing)))
 
 
 def run_of(path: OfRow) -> Run:

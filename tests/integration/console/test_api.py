@@ -21,30 +21,6 @@ BASE = "/api/v1/connectors/acme"
 PROJECT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def script(operator: Visitor, anybody: Visitor) -> Any:
-    """Calls an operation with an operator's key: method and path in, status and JSON out."""
-    return caller(operator, anybody)
-
-
-@pytest.fixture
-def boss(admin: Visitor, anybody: Visitor) -> Any:
-    """The same with an admin's."""
-    return caller(admin, anybody)
-
-
-def caller(owner: Visitor, browser: Visitor) -> Any:
-    present = operators.who_is(owner.token)
-    assert present
-    headers = {"Authorization": f"Bearer {operators.make_key(present.id, 'test', by='test')}"}
-
-    def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
-        answer = browser.client.open(path, method=method, json=body or None, headers=headers)
-        return answer.status_code, answer.json
-
-    return call
-
-
 @pytest.mark.parametrize("key", ["", "hpk_wrong", "Bearer", "\x80"])
 def test_without_a_key_that_opens_there_is_nothing(anybody: Visitor, key: str) -> None:
     answer = anybody.client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"})
@@ -197,3 +173,29 @@ def test_no_two_shapes_have_one_name() -> None:
     ]
 
     assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_the_document_lists_every_operation_with_its_role(anybody: Visitor) -> None:
+    spec = anybody.get("/api/openapi.json").json
+    assert spec
+    described = {
+        (f"{verb.upper()} {_plain(path)}", operation["description"].rpartition(" ")[2].rstrip("."))
+        for path, verbs in spec["paths"].items()
+        for verb, operation in verbs.items()
+    }
+    document = (PROJECT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"^\| `((?:GET|POST|PUT) /\S+)` \| (\w+) \|", document, re.MULTILINE))
+
+    assert described == listed
+
+
+def _plain(path: str) -> str:
+    named = {"{connector}": "NAME", "{entity}": "ENTITY", "{record}": "ID", "{id}": "ID"}
+    return re.sub(r"\{\w+\}", lambda found: named[found[0]], path.removeprefix("/api/v1"))
+
+
+def test_what_is_too_large_is_refused(script: Any, world: World) -> None:
+    assert world
+    status, problem = script("POST", f"{BASE}/plans", document={"x": "y" * 3_000_000})
+
+    assert (status, problem["error"]) == (413, "too_large")
