@@ -5,7 +5,7 @@ An operation is registered with its role or not at all, so none can forget to as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from db.operator import Present
 from pipeline import operators
+from pipeline.domain.reasons import REASONS
 from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
 from pipeline.telemetry import logger
@@ -50,15 +51,20 @@ class Nay(Exception):
 
 
 class Operations:
-    """Registers operations of one blueprint behind the door."""
+    """Registers operations of one blueprint behind the door.
 
-    def __init__(self, routes: APIBlueprint) -> None:
+    refusals  what the rooms below raise → how it is answered
+    """
+
+    def __init__(self, routes: APIBlueprint, refusals: Mapping[type[Exception], Callable[[Any], Nay]]) -> None:
         self._routes = routes
         self._needs: dict[str, Role] = {}
         routes.before_request(self._let_in)
         routes.register_error_handler(Nay, _no)
         routes.register_error_handler(Refused, _refused)
         routes.register_error_handler(PipelineError, _failed)
+        for refusal, nay in refusals.items():
+            routes.register_error_handler(refusal, lambda no, nay=nay: _no(nay(no)))
 
     def get(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.VIEWER) -> None:
         """Something to look at."""
@@ -95,6 +101,7 @@ class Operations:
         if not Role(present.role).may(needed):
             logger().warning("api.refused", why="role", path=request.path, operator_id=present.id)
             raise Nay(HTTPStatus.FORBIDDEN, "role", f"This needs the role {needed}; you are {present.role}.")
+        request.max_content_length = guard.MAX_FORM_BYTES
 
 
 def answer(shape: BaseModel) -> Response:
@@ -117,7 +124,7 @@ def malformed(error: ValidationError) -> Response:
 
 def describe_errors() -> ResponseDict:
     """What every operation may answer instead."""
-    return {str(status): Problem for status in (400, 401, 403, 404, 409, 422)}
+    return {str(status): Problem for status in (400, 401, 403, 404, 409, 413, 422, 503)}
 
 
 def _present() -> Present | None:
@@ -143,7 +150,8 @@ def _refused(refused: Refused) -> Response:
 
 
 def _failed(error: PipelineError) -> Response:
-    return _problem(HTTPStatus.CONFLICT, error.reason, str(error), "", [])
+    reason = REASONS.get(error.reason)
+    return _problem(HTTPStatus.CONFLICT, error.reason, str(error), reason.advice if reason else "", [])
 
 
 def _problem(status: HTTPStatus, error: str, message: str, next_step: str, mistakes: list[str]) -> Response:

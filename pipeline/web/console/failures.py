@@ -23,6 +23,7 @@ from pipeline.insight.failures import Group
 from pipeline.insight.replays import WORDS
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
+from pipeline.web.console.flower import task_url
 from pipeline.web.console.frame import before_id, page, plural
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
@@ -129,8 +130,8 @@ def show_failure(connector: Connector, failure_id: int) -> Response:
 
 def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
     """Raises: Refused, 404, also for another connector's."""
-    found: Failure | None = session.get(Failure, failure_id)
-    if found is None or found.connector_key != connector.key:
+    found = insight.find_failure(session, connector.key, failure_id)
+    if found is None:
         raise guard.missing(
             f"There is no failure {failure_id} of {connector.name}.", "Go back to the list of failures."
         )
@@ -144,11 +145,6 @@ def record_path(connector: Connector, failure: Failure) -> str | None:
     way = "hull/" if failure.direction == Direction.OUTGOING else ""
     name = f"{way}{quote(failure.record_id, safe='')}"
     return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{name}"
-
-
-def task_url(task_id: str | None) -> str | None:
-    """Where Flower shows this Celery task."""
-    return f"/flower/task/{quote(task_id, safe='')}" if task_id else None
 
 
 def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:

@@ -82,13 +82,8 @@ def path_of(connector: Connector, entity: str, pipedrive_id: int | None, hull_id
 def _whose(
     session: Session, connector: Connector, entity: str, *, pipedrive_id: int | None = None, hull_id: str | None = None
 ) -> Whose:
-    is_possible = (pipedrive_id or 0) < 2**63 and "\0" not in (hull_id or "")
     kind = Entity(entity)
-    found = (
-        records.find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
-        if is_possible
-        else None
-    )
+    found = records.find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
     if found is None:
         what = f"{kind.value.capitalize()} {pipedrive_id}" if hull_id is None else f"{kind.hull.capitalize()} {hull_id}"
         raise guard.missing(

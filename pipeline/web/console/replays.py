@@ -17,7 +17,7 @@ from pipeline.insight import replays as insight
 from pipeline.insight.replays import Progress
 from pipeline.tasks.replaying import beginning
 from pipeline.web.console import guard
-from pipeline.web.console.failures import task_url
+from pipeline.web.console.flower import task_url
 from pipeline.web.console.frame import before_id, done, page, took
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared

@@ -17,7 +17,7 @@ Form = MultiDict[str, str]
 
 MOST_ROWS: Final = 500
 CELL: Final = re.compile(r"(\w+)-(\d{1,4})-(\w+)")
-PERCENT: Final = frozenset({"live_reserve", "deletion_stop_share"})
+PERCENT: Final = frozenset({"live_reserve", "deletion_stop_share", "change_stop_share"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +93,10 @@ SECTIONS: Final = (
     ),
     Section(
         slug="budget",
-        title="Budget",
-        question="How much of Pipedrive's day may be spent, and on what?",
+        title="Budget and caution",
+        question="How much may be spent and changed without anybody being asked?",
         kind="values",
-        settings=("daily_tokens", "live_reserve"),
+        settings=("daily_tokens", "live_reserve", "change_stop_share"),
     ),
     Section(
         slug="sync-keys",

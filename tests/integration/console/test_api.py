@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from tests.integration.console.conftest import Visitor
 from tests.world import World
 
 BASE = "/api/v1/connectors/acme"
+PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -182,3 +186,14 @@ def test_the_description_names_every_operation_with_its_role(anybody: Visitor, a
             assert operation["security"] == [{"key": []}]
             assert any(f"Needs the role {role}" in operation["description"] for role in Role)
             assert {"401", "403"} <= set(operation["responses"])
+
+
+def test_no_two_shapes_have_one_name() -> None:
+    """The description names them: of two, one would be described as the other."""
+    names = [
+        name
+        for path in (PROJECT / "pipeline" / "web" / "api").glob("*.py")
+        for name in re.findall(r"^class (\w+)\(", path.read_text(), re.MULTILINE)
+    ]
+
+    assert [name for name, count in Counter(names).items() if count > 1] == []
