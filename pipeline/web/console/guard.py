@@ -91,7 +91,9 @@ class Pages:
                 request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
                 require_own_form()
                 require_storable(chain.from_iterable(request.form.listvalues()))
-            require_storable(chain(given.values(), *request.args.listvalues()))
+            require_storable(chain.from_iterable(request.args.listvalues()))
+            if any("\0" in str(each) for each in given.values()):
+                raise missing("There is nothing at this address.", "Choose something from the lists.")
             return view(find_connector(given.pop("name")), **given) if "name" in given else view(**given)
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")

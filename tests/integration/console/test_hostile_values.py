@@ -27,6 +27,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.web.console import shared
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.test_hostile_requests import address, is_flower_away, rules
+from tests.journeys.test_replays import advance
 from tests.journeys.told_by_hull import know_everything, say, user
 from tests.world import World
 
@@ -320,3 +321,12 @@ def test_no_cell_of_an_export_is_a_formula(evil: World, admin: Visitor) -> None:
         assert not any(re.match(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]", cell) for cell in row), row[:5]
     for line in admin.text(f"/c/{quote(NAME, safe='')}/logs.jsonl?since=1d").splitlines():
         assert isinstance(json.loads(line), dict)
+
+
+def test_a_replay_of_hostile_failures_comes_to_its_end(evil: World, admin: Visitor) -> None:
+    advance(evil)
+
+    assert [row.state for row in evil.rows("SELECT state FROM replays")] == ["done"]
+    assert evil.rows("SELECT 1 FROM failures WHERE kind = 'control'") == []
+    replay = admin.text(f"/c/{quote(NAME, safe='')}/replays/{ids(evil, 'replays')}")
+    assert Reading(replay).runs == []
