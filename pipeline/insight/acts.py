@@ -37,7 +37,7 @@ class Impossible(Exception):
 class FetchPreview:
     """What fetching everything of one entity will take.
 
-    known     records that are known; None before the first fetch: nobody has counted them
+    known     records that are known, of very many a good guess; None before the first fetch: nobody has counted them
     tokens    of the day's budget, and what fetches may still spend of it (None is without limit)
     ends_at   None where the day is too small, or nothing is known
     under_way the id of a full fetch that goes on already
@@ -51,6 +51,10 @@ class FetchPreview:
     took_s: float | None
     ends_at: datetime | None
     under_way: int | None
+
+    @property
+    def is_guess(self) -> bool:
+        return self.known is not None and self.known >= id_mapping.COUNTED_EXACTLY
 
     @property
     def waits_for_tomorrow(self) -> bool:

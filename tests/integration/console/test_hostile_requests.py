@@ -205,7 +205,8 @@ def test_the_ids_of_another_connector_are_not_there(app: Flask, other: World, ad
                 continue
             places = {"name": "globex", "connector": "globex", **ids, "id": ids["run_id"]}
             answer = post(admin, address(rule, **places)) if method == "POST" else admin.get(address(rule, **places))
-            assert answer.status_code == 404, (rule, answer.status_code)
+            refusals = {404, 422} if rule.endpoint.startswith("api.") else {404}  # 422: it asks for more than an address
+            assert answer.status_code in refusals, (rule, answer.status_code)
             checked |= rule.arguments
     assert checked >= set(ids)
     assert rows_of(other) == counted
@@ -238,7 +239,7 @@ def test_no_address_breaks_by_what_stands_behind_the_question_mark(
             query = "&".join(f"{name}={written}" for name in names)
             answer = admin.get(f"{path}?{query}")
             assert answer.status_code < 500 or is_flower_away(rule, answer), (path, query[:100], answer.text[-300:])
-            assert "<script>alert" not in answer.text
+            assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
 
 
 SEARCHED: Final = {
