@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
 
-.PHONY: help install demo up test test-all check lint types format lock bench bench-console hour guide defects clean
+.PHONY: help install demo up test test-all check lint types format lock bench bench-console pictures hour guide defects clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
@@ -54,6 +54,9 @@ bench: $(DEV) ## Measure a full fetch: rate, CPU by process, memory, tokens
 
 bench-console: $(DEV) ## Measure every page of the console over ten million events (some minutes)
 	@$(BIN)/python -m benchmarks.console
+
+pictures: $(DEV) ## Take docs/pictures/ anew: every page of the console, light and dark (three minutes; needs Chromium)
+	@$(BIN)/python -m tests.browser.pictures
 
 hour: $(DEV) ## Live through an hour of lost webhooks, an outage and a lost token, and compare (twenty minutes)
 	@$(BIN)/python -m benchmarks.hour

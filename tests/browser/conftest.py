@@ -1,9 +1,10 @@
-"""One house and one browser for all journeys of this folder; each journey has a window of its own."""
+"""A new house, one that has lived, and one browser for all journeys of this folder; each has a window of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,18 +27,51 @@ def house() -> Iterator[House]:
 
 
 @pytest.fixture(scope="session")
-def browser(house: House) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     from tests.browser.house import open_browser  # noqa: PLC0415 - as above
 
-    assert house
     with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def lively() -> Iterator[House]:
+    """A house of its own, whose connector `demo` has lived some days."""
+    from tests.browser import house as houses  # noqa: PLC0415 - as above
+    from tests.browser.life import live  # noqa: PLC0415
+
+    if not houses.CHROMIUM:
+        absent("Chromium (for instance: apt-get install chromium)")
+    with houses.open_house(has_example=True, ALERT_FAILURES_PER_HOUR="5") as opened:
+        live(opened)
         yield opened
 
 
 @pytest.fixture
 def page(browser: Browser, house: House) -> Iterator[Page]:
-    """A window on the console. What its scripts or its content policy complain of fails the test."""
-    context = browser.new_context(base_url=house.url, viewport={"width": 1280, "height": 900})
+    """A window on the console."""
+    with window(browser, house) as opened:
+        yield opened
+
+
+@pytest.fixture
+def lively_page(browser: Browser, lively: House) -> Iterator[Page]:
+    """A window on the console of the house that has lived."""
+    with window(browser, lively) as opened:
+        yield opened
+
+
+@pytest.fixture
+def plain_page(browser: Browser, lively: House) -> Iterator[Page]:
+    """The same without JavaScript."""
+    with window(browser, lively, java_script_enabled=False) as opened:
+        yield opened
+
+
+@contextmanager
+def window(browser: Browser, house: House, **options: Any) -> Iterator[Page]:
+    """What its scripts or its content policy complain of fails the test."""
+    context = browser.new_context(base_url=house.url, viewport={"width": 1280, "height": 900}, **options)
     context.set_default_timeout(15_000)
     opened = context.new_page()
     complaints: list[str] = []

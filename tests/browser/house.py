@@ -8,17 +8,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from pipeline import embedded
 from pipeline.settings import Settings
+from pipeline.up.remotes import Remotes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 ARGUMENTS = (
@@ -36,6 +37,8 @@ class House:
 
     told: dict[str, Any]
     data_dir: Path
+    environment: Mapping[str, str]
+    people: set[str] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -55,11 +58,24 @@ class House:
         answer.raise_for_status()
         return answer.json().get("data")
 
+    @property
+    def remotes(self) -> Remotes:
+        """Both systems as people use them."""
+        return Remotes(self.sandbox)
+
+    def let_in(self, name: str, role: str) -> None:
+        """Somebody of this role, made by the command line; once."""
+        if name not in self.people:
+            file = self.data_dir / "password"
+            file.write_text(PASSWORD)
+            self.command("operators", "add", name, "--role", role, "--password-file", str(file))
+            self.people.add(name)
+
     def command(self, *words: str) -> Any:
         """A command of ours, with `--json`."""
         done = subprocess.run(
             [sys.executable, "-m", "pipeline", *words, "--json"],
-            env=environment(self.data_dir),
+            env=environment(self.data_dir, self.environment),
             cwd=PROJECT,
             capture_output=True,
             text=True,
@@ -71,15 +87,15 @@ class House:
 
 
 @contextmanager
-def open_house(*, has_example: bool = False) -> Iterator[House]:
-    """Everything, with a sandbox of a hundred Persons; stopped in the end."""
+def open_house(*, has_example: bool = False, sizes: Mapping[str, int] = SIZES, **more: str) -> Iterator[House]:
+    """Everything, with a sandbox of a hundred Persons; stopped in the end. `more` is for the environment."""
     data_dir = Path(tempfile.mkdtemp(prefix="pipeline-browser-"))
-    sizes = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
+    sizes = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
     example = [] if has_example else ["--no-example"]
     with (data_dir / "up.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "up", *sizes, *example, "--quiet", "--json"],
-            env=environment(data_dir),
+            env=environment(data_dir, more),
             cwd=PROJECT,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -88,7 +104,7 @@ def open_house(*, has_example: bool = False) -> Iterator[House]:
         try:
             assert process.stdout is not None
             printed = "".join(iter(process.stdout.readline, "}\n")) + "}"
-            yield House(json.loads(printed), data_dir)
+            yield House(json.loads(printed), data_dir, more)
         finally:
             process.terminate()
             process.wait(timeout=60)
@@ -107,7 +123,17 @@ def open_browser() -> Iterator[Browser]:
         browser.close()
 
 
-def environment(data_dir: Path) -> dict[str, str]:
+def come_in(page: Page, house: House, name: str, role: str) -> None:
+    """Log somebody of this role in, whoever they are."""
+    house.let_in(name, role)
+    page.goto("/login")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/")
+
+
+def environment(data_dir: Path, more: Mapping[str, str]) -> dict[str, str]:
     """Nothing of whoever runs the tests decides what is shown."""
     ours = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "PUBLIC_URL", "PORT", "FLOWER_PORT")
-    return {name: value for name, value in os.environ.items() if name not in ours} | {"DATA_DIR": str(data_dir)}
+    return {name: value for name, value in os.environ.items() if name not in ours} | {"DATA_DIR": str(data_dir), **more}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.house import PASSWORD, House
+from tests.browser.house import House, come_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -17,17 +16,9 @@ NEWCOMER_S = 300
 
 
 @pytest.fixture
-def admin(page: Page, house: House, tmp_path: Path) -> Page:
+def admin(page: Page, house: House) -> Page:
     """An admin, logged in."""
-    file = tmp_path / "password"
-    file.write_text(PASSWORD)
-    if "newcomer" not in {each["name"] for each in house.command("operators", "list")}:
-        house.command("operators", "add", "newcomer", "--role", "admin", "--password-file", str(file))
-    page.goto("/login")
-    page.get_by_label("Name").fill("newcomer")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url("**/")
+    come_in(page, house, "newcomer", "admin")
     return page
 
 

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.house import PASSWORD, House
+from tests.browser.house import House, come_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
-def come_in(page: Page, house: House, role: str, tmp_path: Path) -> None:
-    """Somebody of this role, made by the command line."""
-    name = f"flower-{role}"
-    file = tmp_path / "password"
-    file.write_text(PASSWORD)
-    if name not in {each["name"] for each in house.command("operators", "list")}:
-        house.command("operators", "add", name, "--role", role, "--password-file", str(file))
-    page.goto("/login")
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url("**/")
-
-
-def test_a_viewer_sees_workers_and_tasks(page: Page, house: House, tmp_path: Path) -> None:
-    come_in(page, house, "viewer", tmp_path)
+def test_a_viewer_sees_workers_and_tasks(page: Page, house: House) -> None:
+    come_in(page, house, "flower-viewer", "viewer")
     page.goto("/workers")
     page.get_by_role("link", name="Flower", exact=True).click()
 
@@ -49,15 +34,15 @@ def press_grow(page: Page) -> None:
     page.locator("#worker-pool-grow").click()
 
 
-def test_a_viewer_changes_no_worker_and_reads_why(page: Page, house: House, tmp_path: Path) -> None:
-    come_in(page, house, "viewer", tmp_path)
+def test_a_viewer_changes_no_worker_and_reads_why(page: Page, house: House) -> None:
+    come_in(page, house, "flower-viewer", "viewer")
     press_grow(page)
 
     expect(page.get_by_text("This needs the role operator; you are viewer.")).to_be_visible()
 
 
-def test_an_operator_does(page: Page, house: House, tmp_path: Path) -> None:
-    come_in(page, house, "operator", tmp_path)
+def test_an_operator_does(page: Page, house: House) -> None:
+    come_in(page, house, "flower-operator", "operator")
     press_grow(page)
 
     expect(page.get_by_text("Growing")).to_be_visible()
@@ -71,9 +56,9 @@ def watched(browser: Browser, house: House) -> Iterator[Page]:
     context.close()
 
 
-def test_a_script_that_is_not_flowers_does_not_run(watched: Page, house: House, tmp_path: Path) -> None:
+def test_a_script_that_is_not_flowers_does_not_run(watched: Page, house: House) -> None:
     page = watched
-    come_in(page, house, "viewer", tmp_path)
+    come_in(page, house, "flower-viewer", "viewer")
     page.goto("/flower/")
     policy_broken: list[str] = []
     page.on("console", lambda line: policy_broken.append(line.text))

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
+from pipeline.insight import schedule_words
 from pipeline.insight.overview import Overview, overview
 from pipeline.insight.traffic import STEPS, Traffic
 from pipeline.web.console import charts
@@ -42,7 +43,14 @@ def show(connector: Connector) -> Response:
     """The same address answers the whole page and its live part."""
     unit = request.args.get("by", "")
     seen = _seen((connector.key, unit if unit in STEPS else "hour"))
-    return page("overview.html", connector=connector, tab=TAB[0], seen=seen, **drawn(seen))
+    return page(
+        "overview.html",
+        connector=connector,
+        tab=TAB[0],
+        seen=seen,
+        cron_words=lambda cron: schedule_words.cron_words(cron, connector.id),
+        **drawn(seen),
+    )
 
 
 def drawn(seen: Overview) -> dict[str, Any]:

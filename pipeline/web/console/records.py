@@ -26,6 +26,8 @@ from pipeline.web.console.frame import before_id, page
 from pipeline.web.console.guard import Pages
 
 ENTITY = "<any(person,organization):entity>"
+NO_TAB = "records"
+"""A record belongs to none of the tabs: it is reached by search, and by links from all of them."""
 
 
 def add(pages: Pages) -> None:
@@ -46,7 +48,9 @@ def find(connector: Connector) -> Response:
     if len(found) == 1:
         only = found[0]
         return redirect(path_of(connector, only.entity, only.pipedrive_id, only.hull_id), HTTPStatus.SEE_OTHER)
-    return page("records.html", connector=connector, found=found, search_text=asked, searched=search.SEARCHED)
+    return page(
+        "records.html", connector=connector, tab=NO_TAB, found=found, search_text=asked, searched=search.SEARCHED
+    )
 
 
 def show(connector: Connector, entity: str, pipedrive_id: int) -> Response:
@@ -100,6 +104,7 @@ def _show(session: Session, connector: Connector, whose: Whose) -> Response:
     return page(
         "record.html",
         connector=connector,
+        tab=NO_TAB,
         record=record,
         whose=whose,
         entity=Entity(whose.entity),
@@ -126,6 +131,7 @@ def _explain(session: Session, connector: Connector, whose: Whose) -> Response:
     return page(
         "explain.html",
         connector=connector,
+        tab=NO_TAB,
         status=HTTPStatus.BAD_REQUEST if mistake else HTTPStatus.OK,
         told=told,
         whose=whose,

@@ -69,7 +69,7 @@ def show(connector: Connector) -> Response:
     with transaction() as session:
         now = connectors.settings_in_force(session, connector.key)
         catalogs = editing.catalogs_of(session, connector.key)
-    lines = settings_pages.summaries(SECTIONS, now.document, catalogs)
+    lines = settings_pages.summaries(SECTIONS, now.document, catalogs, connector_id=connector.id)
     return page("settings.html", connector=connector, tab="settings", now_in_force=now, lines=lines)
 
 

@@ -44,11 +44,14 @@ class Line:
     facts: tuple[tuple[str, str], ...]
 
 
-def summaries(sections: Sequence[Section], document: Document, catalogs: Catalogs) -> list[Line]:
+def summaries(sections: Sequence[Section], document: Document, catalogs: Catalogs, *, connector_id: str) -> list[Line]:
     """What is in force, each section in a few words."""
     chosen = ConnectorSettings.model_validate(effective(document))
     return [
-        Line(section=each, facts=tuple((TITLES[name], _fact(name, chosen, catalogs)) for name in each.settings))
+        Line(
+            section=each,
+            facts=tuple((TITLES[name], _fact(name, chosen, catalogs, connector_id)) for name in each.settings),
+        )
         for each in sections
     ]
 
@@ -127,7 +130,7 @@ def _text_fields(fields: Fields) -> list[tuple[str, str]]:
     return [(each.code, each.name) for each in fields.choices if each.is_custom and each.kind in ("varchar", "text")]
 
 
-def _fact(name: str, chosen: ConnectorSettings, catalogs: Catalogs) -> str:
+def _fact(name: str, chosen: ConnectorSettings, catalogs: Catalogs, connector_id: str) -> str:
     value = getattr(chosen, name)
     catalog = catalogs[entity_of(name)]
     if name.endswith("_claims"):
@@ -138,6 +141,8 @@ def _fact(name: str, chosen: ConnectorSettings, catalogs: Catalogs) -> str:
         return "everybody" if {"ALL", "all_segments"} & set(value) else _listed(list(value), "nobody is sent")
     if name.endswith("_sync_key"):
         return field_name(value, catalog) if value else "none"
+    if name == "full_fetch_cron":
+        return schedule_words.cron_words(value, connector_id)
     return value_words(name, value)
 
 

@@ -130,7 +130,7 @@ def test_shells_schedules_and_the_budget_are_told(world: World, viewer: Visitor)
     page = viewer.text("/c/acme/")
 
     assert ">2 shells</a> wait for their Organizations" in page
-    assert "<code>7 2 * * *</code>" in page
+    assert "every night at 02:07 UTC" in page
     assert "tokens today" in page
     assert seen(world).budget.limit == 30_000
 

@@ -1,0 +1,142 @@
+"""Some days of the connector `demo`, in a minute: fetched, edited on both sides, new settings, failures of two causes, a plan.
+
+Everything is done as people do it: in Pipedrive, in Hull, and by the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.domain.kinds import Entity
+from tests.browser.house import House
+
+Answer = TypeVar("Answer")
+CONNECTOR = "demo"
+PATIENCE_S = 60.0
+NOBODY = 11_111_111
+"""The id of an owner that Pipedrive does not know: it refuses the whole record."""
+LOSING = range(20, 28)
+"""Persons whose User is given that owner."""
+BROKEN = 15
+"""A Person that Pipedrive gives without a time."""
+ADMIN, OPERATOR, VIEWER = "ana@acme.example", "bo@acme.example", "cyd@acme.example"
+
+
+def live(house: House) -> None:
+    """Let it all happen, and return when it has."""
+    house.let_in(ADMIN, "admin")
+    house.command("fetch", "all", CONNECTOR, "--wait")
+    put_in_force(house, outgoing_user_attributes={"lead_source": "Lead source", "owner": "Owner"})
+    edit_in_pipedrive(house)
+    edit_in_hull(house)
+    fail_on_the_way_in(house)
+    for number in (3, 5):
+        house.remotes.delete_record(Entity.PERSON, number)
+    leaver, corrected, *_ = wait_for(lambda: all_failures(house))
+    house.command("failures", "discard", "--id", str(leaver["id"]), "--why", "left the company")
+    correct(house, corrected["id"])
+    plan(house, outgoing_user_attributes={"plan": "Remarks"}, incoming_user_attributes={"pipedrive/remarks": "Remarks"})
+
+
+def edit_in_pipedrive(house: House) -> None:
+    """What salespeople do of an afternoon."""
+    for number, name in ((1, "Ada Lovelace"), (2, "Bo Chen"), (7, "Cyd Charisse"), (9, "Dora Maar")):
+        house.remotes.edit_record(Entity.PERSON, number, {"name": name})
+    titles = field_codes(house, Entity.PERSON)["Job title"]
+    for number, title in ((1, "Countess"), (11, "Head of Data"), (12, "Buyer"), (13, "Managing director")):
+        house.remotes.edit_record(Entity.PERSON, number, {"custom_fields": {titles: title}})
+    house.remotes.edit_record(Entity.ORGANIZATION, 1, {"name": "Analytical Engines"})
+
+
+def edit_in_hull(house: House) -> None:
+    """What a marketer does, and another connector: most of it travels, a label is unknown, six owners are."""
+    users = known_users(house)
+    for number in range(1, 9):
+        tell_hull(house, users[number], job_title="Head of Growth", lead_score=10 * number)
+    for number in (1, 2, 4, 6):
+        tell_hull(house, users[number], lead_source="Podcast" if number > 2 else "Referral")
+    for number in LOSING:
+        tell_hull(house, users[number], owner=NOBODY, job_title="Account executive")
+
+
+def fail_on_the_way_in(house: House) -> None:
+    """A Person that nobody can date, found by a fetch of what changed."""
+    now, record = datetime.now(UTC), house.remotes.records(Entity.PERSON)[BROKEN]
+    house.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
+    house.command("fetch", "persons", CONNECTOR, "--since", now.isoformat())
+
+
+def correct(house: House, failure_id: int) -> None:
+    """Give the User an owner that there is, and replay it."""
+    payload = house.command("failures", "show", str(failure_id), "--no-verdict")["payload"]
+    owner = house.remotes.records(Entity.PERSON)[1]["owner_id"]
+    file = house.data_dir / "payload.json"
+    file.write_text(payload.replace(str(NOBODY), str(owner)))
+    words = ("--id", str(failure_id), "--edit", str(file), "--why", "the owner has left")
+    house.command("failures", "replay", *words, "--wait")
+
+
+def put_in_force(house: House, **rows: dict[str, str]) -> None:
+    """Map more fields: setting → attribute → the name of the field."""
+    house.command("settings", "set", CONNECTOR, str(_settings_file(house, rows)))
+
+
+def plan(house: House, **rows: dict[str, str]) -> dict[str, Any]:
+    """A plan of mapping these as well, computed to its end."""
+    planned: dict[str, Any] = house.command("settings", "plan", CONNECTOR, str(_settings_file(house, rows)), "--wait")
+    return planned
+
+
+def tell_hull(house: House, user: dict[str, Any], **attributes: Any) -> None:
+    house.remotes.edit_hull_record(Entity.PERSON, user["id"], attributes)
+
+
+def known_users(house: House) -> dict[int, dict[str, Any]]:
+    """Pipedrive id → User."""
+    users = house.remotes.hull_records(Entity.PERSON)
+    return {each["pipedrive/id"]: each for each in users if each.get("pipedrive/id")}
+
+
+def open_failures(house: House, *filters: str) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = house.command("failures", "list", "--connector", CONNECTOR, *filters)
+    return listed
+
+
+def all_failures(house: House) -> list[dict[str, Any]]:
+    """Those on the way out that `live` brings about, once they are all there."""
+    listed = open_failures(house, "--direction", "outgoing")
+    return listed if len(listed) == len(LOSING) else []
+
+
+def field_codes(house: House, entity: Entity) -> dict[str, str]:
+    """Name of a field → its code."""
+    path = f"/api/v2/{entity.value}Fields?limit=500"
+    return {each["field_name"]: each["field_code"] for each in house.pipedrive("GET", path)}
+
+
+def wait_for(ask: Callable[[], Answer]) -> Answer:
+    """Ask again and again, until the answer is one; return it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.5)
+    return answer
+
+
+def _settings_file(house: House, rows: dict[str, dict[str, str]]) -> Path:
+    document = house.command("settings", "show", CONNECTOR)
+    for setting, more in rows.items():
+        document[setting] = document[setting] + list(_coded(house, setting, more))
+    file = house.data_dir / "settings.json"
+    file.write_text(json.dumps(document))
+    return file
+
+
+def _coded(house: House, setting: str, rows: dict[str, str]) -> Iterator[dict[str, str]]:
+    codes = field_codes(house, Entity.PERSON if "_user_" in setting else Entity.ORGANIZATION)
+    return ({"hull": attribute, "service": codes[name]} for attribute, name in rows.items())

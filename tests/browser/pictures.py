@@ -1,0 +1,178 @@
+"""Takes `docs/pictures/`: every page of the console, light and dark, some as on a telephone. `python -m tests.browser.pictures`
+
+What is shown has lived (see `life`): a fetch, edits on both sides, failures, a replay, a plan, an alert.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from playwright.sync_api import Browser, Page
+
+from tests.browser import house as houses
+from tests.browser.house import House, come_in
+from tests.browser.life import ADMIN, CONNECTOR, OPERATOR, VIEWER, live
+from tests.browser.places import ACTED, BASE, OPEN, find_places
+
+FOLDER: Final = houses.PROJECT / "docs" / "pictures"
+SIZES: Final = {"persons": 2_400, "organizations": 480, "users": 300, "accounts": 60}
+WIDE, NARROW = (1280, 800), (360, 740)
+SMALL: Final = ("overview", "logs", "failures", "record", "explain", "settings-users-in")
+LARGEST_BYTES, LARGEST_FOLDER_BYTES = 150_000, 4_000_000
+TITLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "Every day": ("log-in", "connectors", "overview", "actions", "action-fetch", "action-send", "action-send-count"),
+    "One record": ("search", "record", "record-organization", "record-deleted", "explain"),
+    "What happened": ("logs", "event", "runs", "run", "batch", "webhooks", "delivery"),
+    "What failed": (
+        *("failures", "failure-group", "failure", "failure-edit", "failure-difference"),
+        *("failures-replay", "failures-discard", "replays", "replay"),
+    ),
+    "Settings": (
+        *("settings", "settings-identity", "settings-users-in", "settings-accounts-in", "settings-segments"),
+        *("settings-users-out", "settings-accounts-out", "settings-links", "settings-schedules", "settings-budget"),
+        *("settings-sync-keys", "settings-mistakes", "settings-review", "settings-history", "settings-version"),
+        *("settings-json", "plans", "plan", "plan-records"),
+    ),
+    "Setting up": (
+        *("wizard-hull", "wizard-pipedrive", "wizard-identity", "wizard-mappings", "wizard-segments"),
+        *("wizard-first-fetch", "credentials"),
+    ),
+    "The house": ("workers", "connector-workers", "flower", "alerts", "operators", "audit", "account", "refused"),
+}
+"""Heading of the index → its pages. A page that stands nowhere is an error: nobody would find its picture."""
+
+
+PREFACE: Final = f"""# The console in pictures
+
+Taken by `make pictures` of the connector `{CONNECTOR}` and its sandbox; nobody in them is real.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How pages are looked at: the end of a picture's name, the window, and the colours."""
+
+    name: str
+    size: tuple[int, int]
+    scheme: str
+
+
+LOOKS: Final = (Look("light", WIDE, "light"), Look("dark", WIDE, "dark"), Look("small", NARROW, "light"))
+
+
+def main() -> int:
+    if not houses.CHROMIUM:
+        sys.stderr.write("This needs Chromium. Mend it with: apt-get install chromium\n")
+        return 1
+    with houses.open_house(has_example=True, sizes=SIZES, ALERT_FAILURES_PER_HOUR="5") as house:
+        live(house)
+        house.let_in(OPERATOR, "operator")
+        house.let_in(VIEWER, "viewer")
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        FOLDER.mkdir(parents=True)
+        with houses.open_browser() as browser:
+            places = look_around(browser, house)
+            for look in LOOKS:
+                take(browser, house, look, places)
+    (FOLDER / "README.md").write_text(index())
+    return weigh()
+
+
+def look_around(browser: Browser, house: House) -> dict[str, str]:
+    """Compare once, so that there is something to see; then find every page."""
+    with window(browser, house, LOOKS[0]) as page:
+        come_in(page, house, ADMIN, "admin")
+        page.goto(f"{BASE}/actions")
+        page.get_by_role("button", name="Compare a sample").click()
+        page.goto("/workers")
+        page.get_by_text("worker@").first.wait_for()
+        wait_for_alert(page)
+        return find_places(page)
+
+
+def wait_for_alert(page: Page) -> None:
+    """Rules are judged once a minute."""
+    for _ in range(60):
+        page.goto("/alerts")
+        if page.get_by_role("link", name="Look there").count():
+            return
+        time.sleep(2)
+
+
+def take(browser: Browser, house: House, look: Look, places: Mapping[str, str]) -> None:
+    with window(browser, house, look) as page:
+        for name, path in OPEN.items():
+            shoot(page, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # bound at once
+        come_in(page, house, ADMIN, "admin")
+        for name, path in places.items():
+            shoot(page, name, look, lambda page, path=path: page.goto(path))  # type: ignore[misc] # as above
+        for name, act in ACTED.items():
+            shoot(page, name, look, act)
+
+
+def shoot(page: Page, name: str, look: Look, go: Callable[[Page], object]) -> None:
+    if look.name == "small" and name not in SMALL:
+        return
+    go(page)
+    # Headless, there is no scrollbar to leave room for.
+    page.evaluate("document.documentElement.style.scrollbarGutter = 'auto'")
+    if name == "flower":
+        page.wait_for_timeout(1_500)  # its tables ask by themselves
+    page.screenshot(path=FOLDER / f"{name}-{look.name}.png")
+
+
+@contextmanager
+def window(browser: Browser, house: House, look: Look) -> Iterator[Page]:
+    width, height = look.size
+    context = browser.new_context(
+        base_url=house.url,
+        viewport={"width": width, "height": height},
+        color_scheme=look.scheme,  # type: ignore[arg-type] # one of two words
+    )
+    context.set_default_timeout(20_000)
+    yield context.new_page()
+    context.close()
+
+
+def index() -> str:
+    """The README of the folder: every picture there is, under the heading where it belongs."""
+    told = {name for names in TITLES.values() for name in names}
+    taken = {file.stem.rpartition("-")[0] for file in FOLDER.glob("*.png")}
+    assert told == taken, f"pages and index differ: {told ^ taken}"
+    parts = [PREFACE]
+    for title, names in TITLES.items():
+        best = f"{names[1]}-light.png"
+        rows = "\n".join(f"| {name.replace('-', ' ')} | {_links(name)} |" for name in names)
+        parts.append(f"\n## {title}\n\n[![{names[1]}]({best})]({best})\n\n| page | |\n|---|---|\n{rows}\n")
+    return "".join(parts)
+
+
+def _links(name: str) -> str:
+    files = (look.name for look in LOOKS if (FOLDER / f"{name}-{look.name}.png").exists())
+    return " · ".join(f"[{each}]({name}-{each}.png)" for each in files)
+
+
+def weigh() -> int:
+    """Say how much it is, and complain of what is too much for a repository."""
+    sizes = {file.name: file.stat().st_size for file in FOLDER.glob("*.png")}
+    total = sum(sizes.values())
+    sys.stdout.write(f"{len(sizes)} pictures, {total / 1e6:.1f} MB, in {_shortened(FOLDER)}\n")
+    for name, size in sizes.items():
+        if size > LARGEST_BYTES:
+            sys.stdout.write(f"{name} has {size / 1e3:.0f} kB\n")
+    return 1 if total > LARGEST_FOLDER_BYTES else 0
+
+
+def _shortened(folder: Path) -> str:
+    return str(folder.relative_to(houses.PROJECT))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
