@@ -65,6 +65,7 @@ class Operations:
         routes.register_error_handler(Nay, _no)
         routes.register_error_handler(Refused, _refused)
         routes.register_error_handler(PipelineError, _failed)
+        routes.register_error_handler(RecursionError, _too_deep)
         for refusal, nay in refusals.items():
             routes.register_error_handler(refusal, lambda no, nay=nay: _no(nay(no)))
 
@@ -165,6 +166,11 @@ def _no(nay: Nay) -> Response:
 
 def _refused(refused: Refused) -> Response:
     return _problem(refused.status, "refused", refused.sentence, refused.next_step, [])
+
+
+def _too_deep(_error: RecursionError) -> Response:
+    """A body of thousands of lists within one another is read by nobody."""
+    return _problem(HTTPStatus.BAD_REQUEST, "malformed", "The body is nested too deeply.", "", [])
 
 
 def _failed(error: PipelineError) -> Response:

@@ -203,11 +203,11 @@ def test_the_ids_of_another_connector_are_not_there(app: Flask, other: World, ad
             own = {"name", "connector", "entity", "direction", "section", "step", "act"}
             if not rule.arguments & {"name", "connector"} or not rule.arguments - own:
                 continue
-            places = {"name": "globex", "connector": "globex", **ids, "id": ids["run_id"]}
-            answer = post(admin, address(rule, **places)) if method == "POST" else admin.get(address(rule, **places))
-            is_for_scripts = rule.endpoint.startswith("api.")
-            refusals = {404, 422} if is_for_scripts else {404}  # 422: it asks for more than an address
-            assert answer.status_code in refusals, (rule, answer.status_code)
+            places = {"name": "globex", "connector": "globex", **ids, "id": own_id(rule, ids)}
+            path = address(rule, **places) + NEEDED.get(rule.endpoint, "")
+            answer = post(admin, path) if method == "POST" else admin.get(path)
+            is_malformed = method == "POST" and rule.endpoint.startswith("api.") and answer.status_code == 422
+            assert answer.status_code == 404 or is_malformed, (path, answer.status_code, answer.text[:300])
             checked |= rule.arguments
     assert checked >= set(ids)
     assert rows_of(other) == counted
@@ -240,7 +240,7 @@ def test_no_address_breaks_by_what_stands_behind_the_question_mark(
             query = "&".join(f"{name}={written}" for name in names)
             answer = admin.get(f"{path}?{query}")
             assert answer.status_code < 500 or is_flower_away(rule, answer), (path, query[:100], answer.text[-300:])
-            assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
+            assert "<script>alert" not in answer.text
 
 
 SEARCHED: Final = {
@@ -402,6 +402,18 @@ def ids_of(world: World) -> dict[str, Any]:
         "hull_id": "5bd329d5e2bcf3eeaf000099",
         "version": 2,
     }
+
+
+NEEDED: Final = {"api.list_plan_items": "?direction=incoming&entity=person", "api.explain_field": "?field=name"}
+"""Operations that are not understood without a question."""
+
+
+def own_id(rule: Rule, ids: dict[str, Any]) -> Any:
+    """What `id` is the number of, in the interface for scripts."""
+    kinds = {"events": "event_id", "batches": "batch_id", "deliveries": "delivery_id", "failures": "failure_id"}
+    kinds |= {"replays": "replay_id", "plans": "plan_id"}
+    before = rule.rule.split("/")[rule.rule.split("/").index("<id>") - 1] if "<id>" in rule.rule else ""
+    return ids[kinds.get(before, "run_id")]
 
 
 def rows_of(world: World) -> list[Any]:
