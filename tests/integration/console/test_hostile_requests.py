@@ -205,7 +205,9 @@ def test_the_ids_of_another_connector_are_not_there(app: Flask, other: World, ad
                 continue
             places = {"name": "globex", "connector": "globex", **ids, "id": ids["run_id"]}
             answer = post(admin, address(rule, **places)) if method == "POST" else admin.get(address(rule, **places))
-            refusals = {404, 422} if rule.endpoint.startswith("api.") else {404}  # 422: it asks for more than an address
+            refusals = (
+                {404, 422} if rule.endpoint.startswith("api.") else {404}
+            )  # 422: it asks for more than an address
             assert answer.status_code in refusals, (rule, answer.status_code)
             checked |= rule.arguments
     assert checked >= set(ids)
