@@ -44,6 +44,7 @@ class PreviewAnswer(Shape):
 
     entity: str
     known: int | None
+    is_guess: bool
     pages: int | None
     tokens: int | None
     left: int | None

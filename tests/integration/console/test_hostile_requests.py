@@ -240,7 +240,7 @@ def test_no_address_breaks_by_what_stands_behind_the_question_mark(
             query = "&".join(f"{name}={written}" for name in names)
             answer = admin.get(f"{path}?{query}")
             assert answer.status_code < 500 or is_flower_away(rule, answer), (path, query[:100], answer.text[-300:])
-            assert "<script>alert" not in answer.text
+            assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
 
 
 SEARCHED: Final = {
