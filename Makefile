@@ -55,7 +55,7 @@ bench: $(DEV) ## Measure a full fetch: rate, CPU by process, memory, tokens
 bench-console: $(DEV) ## Measure every page of the console over ten million events (some minutes)
 	@$(BIN)/python -m benchmarks.console
 
-pictures: $(DEV) ## Take docs/pictures/ anew: every page of the console, light and dark (three minutes; needs Chromium)
+pictures: $(DEV) ## Take docs/pictures/ anew: every page of the console, light and dark (three minutes; needs Chromium, pngquant)
 	@$(BIN)/python -m tests.browser.pictures
 
 hour: $(DEV) ## Live through an hour of lost webhooks, an outage and a lost token, and compare (twenty minutes)

@@ -6,6 +6,7 @@ What is shown has lived (see `life`): a fetch, edits on both sides, failures, a 
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +24,21 @@ from tests.browser.places import ACTED, BASE, OPEN, find_places
 
 FOLDER: Final = houses.PROJECT / "docs" / "pictures"
 SIZES: Final = {"persons": 2_400, "organizations": 480, "users": 300, "accounts": 60}
+SHRINK, COLOURS = "pngquant", 64
 WIDE, NARROW = (1280, 800), (360, 740)
 SMALL: Final = ("overview", "logs", "failures", "record", "explain", "settings-users-in")
 LARGEST_BYTES, LARGEST_FOLDER_BYTES = 150_000, 4_000_000
 TITLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Every day": ("log-in", "connectors", "overview", "actions", "action-fetch", "action-send", "action-send-count"),
+    "Every day": (
+        "log-in",
+        "overview",
+        "overview-chart",
+        "connectors",
+        "actions",
+        "action-fetch",
+        "action-send",
+        "action-send-count",
+    ),
     "One record": ("search", "record", "record-organization", "record-deleted", "explain"),
     "What happened": ("logs", "event", "runs", "run", "batch", "webhooks", "delivery"),
     "What failed": (
@@ -68,8 +79,8 @@ LOOKS: Final = (Look("light", WIDE, "light"), Look("dark", WIDE, "dark"), Look("
 
 
 def main() -> int:
-    if not houses.CHROMIUM:
-        sys.stderr.write("This needs Chromium. Mend it with: apt-get install chromium\n")
+    if not houses.CHROMIUM or not shutil.which(SHRINK):
+        sys.stderr.write(f"This needs Chromium and {SHRINK}. Mend it with: apt-get install chromium {SHRINK}\n")
         return 1
     with houses.open_house(has_example=True, sizes=SIZES, ALERT_FAILURES_PER_HOUR="5") as house:
         live(house)
@@ -125,7 +136,12 @@ def shoot(page: Page, name: str, look: Look, go: Callable[[Page], object]) -> No
     page.evaluate("document.documentElement.style.scrollbarGutter = 'auto'")
     if name == "flower":
         page.wait_for_timeout(1_500)  # its tables ask by themselves
-    page.screenshot(path=FOLDER / f"{name}-{look.name}.png")
+    file = FOLDER / f"{name}-{look.name}.png"
+    page.screenshot(path=file)
+    # Few colours are on a page: a palette makes a third of it.
+    subprocess.run(
+        [SHRINK, "--force", "--strip", "--speed", "1", "--output", str(file), str(COLOURS), str(file)], check=True
+    )
 
 
 @contextmanager

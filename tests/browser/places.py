@@ -34,6 +34,7 @@ FIXED: Final[Mapping[str, str]] = {
     "failures-discard": f"{BASE}/failures/discard",
     "replays": f"{BASE}/replays",
     "record": f"{BASE}/records/person/1",
+    "explain": f"{BASE}/records/person/1/explain?field=pipedrive/job_title",
     "record-organization": f"{BASE}/records/organization/1",
     "record-deleted": f"{BASE}/records/person/3",
     "search": f"{BASE}/records?q=nobody",
@@ -61,7 +62,6 @@ LINKED: Final[Mapping[str, tuple[str, str]]] = {
     "failure": ("failure-group", rf"{BASE}/failures/\d+$"),
     "failure-edit": ("failure", rf"{BASE}/failures/\d+/edit$"),
     "replay": ("replays", rf"{BASE}/replays/\d+$"),
-    "explain": ("record", rf"{BASE}/records/person/1/explain\?"),
 }
 """Page → the page that links to it, and what the link looks like."""
 
@@ -69,18 +69,18 @@ LINKED: Final[Mapping[str, tuple[str, str]]] = {
 def show_review(page: Page) -> None:
     """Settings, changed and not saved yet."""
     page.goto(f"{BASE}/settings/users-in")
-    page.get_by_role("button", name="Add a row").click()
+    press(page, "Add a row")
     row = page.locator("table.editor tbody").count() - 1
     page.locator(f"[name=incoming_user_attributes-{row}-hull]").fill("pipedrive/remarks")
     page.locator(f"[name=incoming_user_attributes-{row}-service]").select_option(label="Remarks")
-    page.get_by_role("button", name="Review…").click()
+    press(page, "Review…")
 
 
 def show_mistakes(page: Page) -> None:
     """Settings that make no sense."""
     page.goto(f"{BASE}/settings/users-in")
-    page.get_by_role("button", name="Add a row").click()
-    page.get_by_role("button", name="Review…").click()
+    page.locator("[name=incoming_user_attributes-0-hull]").fill("two words, and a <tag>")
+    press(page, "Review…")
 
 
 def show_difference(page: Page) -> None:
@@ -91,7 +91,7 @@ def show_difference(page: Page) -> None:
     page.get_by_role("link", name="Edit payload").click()
     text = page.get_by_label("Payload, JSON")
     text.fill(text.input_value().replace("Account executive", "Account manager"))
-    page.get_by_role("button", name="Show the difference").click()
+    press(page, "Show the difference")
 
 
 def show_send_count(page: Page) -> None:
@@ -99,17 +99,32 @@ def show_send_count(page: Page) -> None:
     page.goto(f"{BASE}/records/person/1")
     hull_id = page.locator("h1 .id").nth(1).inner_text()
     page.goto(f"{BASE}/actions/send")
-    page.locator("textarea").first.fill(hull_id)
-    page.locator("main button").last.click()
+    form = page.locator("form", has=page.locator("textarea"))
+    form.locator("textarea").fill(hull_id)
+    with page.expect_navigation():
+        form.get_by_role("button").click()
+
+
+def show_chart(page: Page) -> None:
+    """The lower half of the overview."""
+    page.goto(f"{BASE}/?by=minute")
+    page.locator("#chart").scroll_into_view_if_needed()
 
 
 ACTED: Final[Mapping[str, Callable[[Page], None]]] = {
+    "overview-chart": show_chart,
     "settings-review": show_review,
     "settings-mistakes": show_mistakes,
     "failure-difference": show_difference,
     "action-send-count": show_send_count,
 }
 """Pages that answer a form."""
+
+
+def press(page: Page, name: str) -> None:
+    """Press a button, and be on the page that answers."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=name).click()
 
 
 def find_places(page: Page) -> dict[str, str]:
