@@ -269,7 +269,7 @@ def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: World, admin: 
                 path = address(rule, **{**ids, "id": ids["run_id"], place: HOSTILE[what]})
                 answer = post(admin, path) if method == "POST" else admin.get(path)
                 assert answer.status_code < 500 or is_flower_away(rule, answer), (path, answer.text[-300:])
-                assert "<script>alert" not in answer.text
+                assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
 
 
 @pytest.mark.parametrize("what", HOSTILE)
@@ -283,7 +283,7 @@ def test_no_form_breaks_by_what_is_written_in_it(app: Flask, busy: World, admin:
         for fields in (form, form | {"base": "1"}, form | {"do": "add:incoming_user_attributes", "base": "1"}):
             answer = admin.client.post(address(rule, **ids), data=fields)
             assert answer.status_code < 500 or is_flower_away(rule, answer), (rule, answer.text[-300:])
-            assert "<script>alert" not in answer.text
+            assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
 
 
 def test_no_form_of_somebody_unknown_breaks(anybody: Visitor) -> None:
