@@ -134,6 +134,8 @@ def shoot(page: Page, name: str, look: Look, go: Callable[[Page], object]) -> No
     go(page)
     # Headless, there is no scrollbar to leave room for.
     page.evaluate("document.documentElement.style.scrollbarGutter = 'auto'")
+    if "workers" in name:  # asked by the first who looks, and shown to the next
+        page.get_by_text("worker@").first.wait_for()
     if name == "flower":
         page.wait_for_timeout(1_500)  # its tables ask by themselves
     file = FOLDER / f"{name}-{look.name}.png"

@@ -77,9 +77,11 @@ def show_review(page: Page) -> None:
 
 
 def show_mistakes(page: Page) -> None:
-    """Settings that make no sense."""
-    page.goto(f"{BASE}/settings/users-in")
-    page.locator("[name=incoming_user_attributes-0-hull]").fill("two words, and a <tag>")
+    """Settings that make no sense: a row that is not written to its end."""
+    page.goto(f"{BASE}/settings/users-out")
+    press(page, "Add a row")
+    row = page.locator("table.editor tbody").count() - 1
+    page.locator(f"[name=outgoing_user_attributes-{row}-hull]").fill("plan")
     press(page, "Review…")
 
 

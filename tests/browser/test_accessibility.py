@@ -18,7 +18,8 @@ GRAVE = ("serious", "critical")
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 780}
 FOREIGN = ("flower",)
 """Pages that are not ours: Flower's own."""
-LOOK = "axe.run({resultTypes: ['violations']}).then(found => found.violations)"
+LOOKS = {"light": "axe.run()", "dark": "axe.run({runOnly: ['color-contrast']})"}
+"""The rest does not depend on the colours."""
 OVERHANG = """wide => [...document.querySelectorAll('body *')]
     .filter(each => each.getBoundingClientRect().right > wide + 1 && !each.closest('.scroll, .chart-box, .tabs'))
     .map(each => each.outerHTML.slice(0, 120)).slice(0, 3)"""
@@ -51,9 +52,10 @@ def problems(page: Page, name: str, axe: str) -> list[str]:
         wide = size["width"]
         if page.evaluate("document.documentElement.scrollWidth") > wide:
             found.append(f"{name} is wider than {wide}: {page.evaluate(OVERHANG, wide)}")
-        for scheme in ("light", "dark"):
+        for scheme, look in LOOKS.items():
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # as above
-            found += [f"{name} {wide} {scheme} {words}" for words in map(in_words, page.evaluate(LOOK)) if words]
+            violations = page.evaluate(f"{look}.then(found => found.violations)")
+            found += [f"{name} {wide} {scheme} {words}" for words in map(in_words, violations) if words]
     page.set_viewport_size(WIDE)  # type: ignore[arg-type] # as above
     page.emulate_media(color_scheme="light")
     return found

@@ -18,6 +18,8 @@ WIDTH, HEIGHT = 960, 180
 LEFT, RIGHT, TOP, BOTTOM = 48, 96, 12, 22
 """Room for the numbers of the axis, for the last value, for the highest point, and for the times."""
 NICE: Final = (1, 2, 5, 10)
+LABEL_APART: Final = 13.0
+"""A line of text, in the units of the drawing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +78,23 @@ def _drawn(series: Series, top: float, wide: float, high: float) -> Markup:
 def _end_labels(series: Sequence[Series], top: float, high: float) -> list[Markup]:
     """The last value of each line beside its end, moved apart where two would stand on one another."""
     wanted = sorted(((TOP + high - high * each.values[-1] / top, each) for each in series), key=lambda one: one[0])
-    labels, lowest_free = [], 0.0
-    for wanted_y, each in wanted:
-        y = max(wanted_y, lowest_free)
-        lowest_free = y + 13
-        label = Markup('<text class="{}" x="{}" y="{}">{} {}</text>')
-        labels.append(
-            label.format(each.outcome, WIDTH - RIGHT + 6, _n(min(y, HEIGHT - 2) + 4), short(each.values[-1]), each.name)
-        )
-    return labels
+    heights = spread([y for y, _ in wanted], apart=LABEL_APART, lowest=TOP + high)
+    label = Markup('<text class="{}" x="{}" y="{}">{} {}</text>')
+    return [
+        label.format(each.outcome, WIDTH - RIGHT + 6, _n(y + 4), short(each.values[-1]), each.name)
+        for y, (_, each) in zip(heights, wanted, strict=True)
+    ]
+
+
+def spread(heights: Sequence[float], *, apart: float, lowest: float) -> list[float]:
+    """Ascending heights, moved so little that no two are nearer than `apart`: down first, then up again from `lowest`."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + apart) if moved else height)
+    for at in reversed(range(len(moved))):
+        below = moved[at + 1] - apart if at + 1 < len(moved) else lowest
+        moved[at] = min(moved[at], below)
+    return moved
 
 
 def _axis(top: float, wide: float, high: float) -> Markup:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.web.console.charts import Series, ceiling, chart, short, spark
+from pipeline.web.console.charts import Series, ceiling, chart, short, spark, spread
 
 HOURS = [datetime(2026, 11, 3, tzinfo=UTC) + timedelta(hours=n) for n in range(24)]
 
@@ -79,3 +79,18 @@ def test_an_axis_ends_above_the_highest_value_and_not_far_above(highest: float) 
 def test_every_spark_stays_within_its_frame(values: list[int]) -> None:
     for path in drawn([float(each) for each in values]).findall("path"):
         assert all(0 <= y <= 20 for y in heights(path.attrib["d"]))
+
+
+@pytest.mark.parametrize(
+    ("heights", "moved"),
+    [
+        ([], []),
+        ([10, 50], [10, 50]),
+        ([10, 12], [10, 23]),
+        ([100, 100, 100], [74, 87, 100]),
+        ([90, 95, 100], [74, 87, 100]),
+        ([10, 99, 100], [10, 87, 100]),
+    ],
+)
+def test_labels_stay_above_the_axis(heights: list[float], moved: list[float]) -> None:
+    assert spread(heights, apart=13, lowest=100) == moved
