@@ -135,13 +135,23 @@ def add_shells(
     return [pipedrive_id for (pipedrive_id,) in rows]
 
 
-_COUNT_KNOWN = text("""
-    SELECT count(*) FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL""")
+COUNTED_EXACTLY = 20_000
+_KNOWN_TO_PIPEDRIVE = "FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL"
+_COUNT_SOME = text(f"SELECT count(*) FROM (SELECT {_KNOWN_TO_PIPEDRIVE} LIMIT :most) found")  # noqa: S608 - a constant of ours
+_GUESS = text(f"EXPLAIN (FORMAT JSON) SELECT {_KNOWN_TO_PIPEDRIVE}")
 
 
 def count_known(session: Session, connector_key: int, entity: str) -> int:
-    """Records that Pipedrive is known to have or to have had, shells included: answered by an index alone."""
-    return int(session.execute(_COUNT_KNOWN, {"c": connector_key, "e": entity}).scalar_one())
+    """Records that Pipedrive is known to have or to have had, shells included.
+
+    Beyond `COUNTED_EXACTLY` to the nearest thousand, as PostgreSQL's statistics have it: counting a million takes half a second.
+    """
+    scope = {"c": connector_key, "e": entity}
+    some = int(session.execute(_COUNT_SOME, {**scope, "most": COUNTED_EXACTLY}).scalar_one())
+    if some < COUNTED_EXACTLY:
+        return some
+    (plan,) = session.execute(_GUESS, scope).scalar_one()
+    return max(some, round(int(plan["Plan"]["Plan Rows"]), -3))
 
 
 _UNRESOLVED = text("""

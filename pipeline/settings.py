@@ -63,6 +63,7 @@ class Settings:
     secret_keys: tuple[str, ...] = field(default=(), repr=False)
 
     public_url: str = "http://localhost:8080"
+    trusted_proxies: int = 0
     port: int = 8080
     flower_port: int = 5555
     #: None: Flower listens on this machine at `flower_port`.
@@ -123,6 +124,7 @@ class Settings:
             broker_url=own_broker or (_broker_url(own_redis) if own_redis else None),
             secret_keys=env.read("SECRET_KEYS", _secret_keys, ()),
             public_url=env.read("PUBLIC_URL", _http_url, f"http://localhost:{port}"),
+            trusted_proxies=env.read("TRUSTED_PROXIES", _number(0, 5), 0),
             port=port,
             flower_port=env.read("FLOWER_PORT", _number(1, 65535), 5555),
             flower_url=env.read("FLOWER_URL", _origin, None),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 SCRUBBED = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "PIPEDRIVE_API_URL", "HULL_FIREHOSE_URL", "SECRET_KEYS")
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from tests.world import World
 
 telemetry.configure("error")
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 COUNT_FROM_ONE = """
     SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)

@@ -6,10 +6,14 @@ Such text is for transform to refuse, record by record; until then it must pass 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
+
+_UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
 
 
 def read_lenient(body: bytes) -> Any:
@@ -48,3 +52,22 @@ def is_nested_deeper(value: Any, levels: int) -> bool:
         if not within:
             return False
     return True
+
+
+def find_unusable(value: Any, path: str = "") -> str | None:
+    """Where within it, as `user.tier` or `segments[0].id`, there is a NUL or half a character, which can be neither stored nor
+    sent; None where there is none."""
+    if isinstance(value, str):
+        return path if _UNUSABLE.search(value) else None
+    if isinstance(value, dict) and (bad := next((name for name in value if _UNUSABLE.search(name)), None)) is not None:
+        return f"{path}.{bad}".lstrip(".")
+    inner = members_of(value, path)
+    return next((found for where, each in inner if (found := find_unusable(each, where)) is not None), None)
+
+
+def members_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """(path, value) of everything that lies directly in an object or a list."""
+    if isinstance(value, dict):
+        yield from ((f"{path}.{name}" if path else str(name), each) for name, each in value.items())
+    elif isinstance(value, list):
+        yield from ((f"{path}[{position}]", each) for position, each in enumerate(value))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.domain.budget import DEFAULT_DAILY_TOKENS, DEFAULT_LIVE_RESERVE
 from pipeline.domain.kinds import Claim, Entity
+from pipeline.domain.lenient_json import find_unusable
 
 DEFAULT_ORGANIZATION_DOMAIN = "website"
 """The Organization field that holds its web site where the company has it: the default source of the domain claim."""
@@ -143,10 +144,13 @@ def read_settings(document: Any) -> ConnectorSettings:
     Raises: SettingsRefused naming every mistake at once.
     """
     try:
-        return ConnectorSettings.model_validate(document)
+        chosen = ConnectorSettings.model_validate(document)
     except ValidationError as refused:
         mistakes = [_describe(error) for error in refused.errors()]
         raise SettingsRefused(mistakes) from None
+    if (place := find_unusable(document)) is not None:
+        raise SettingsRefused([f"{place}: it holds a NUL or half a character, which can be neither stored nor sent"])
+    return chosen
 
 
 def _describe(error: Any) -> str:

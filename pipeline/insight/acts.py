@@ -11,14 +11,13 @@ from sqlalchemy.orm import Session
 from db import audit, id_mapping, watermark
 from db import connector as connectors
 from db import run as run_rows
-from db.authorisation import connection_of
 from db.connector import Connector
 from db.run import Run
-from db.session import after_commit, transaction
+from db.session import transaction
 from pipeline.domain import forecast
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
-from pipeline.tasks import control, runs, spending
+from pipeline.tasks import runs, spending
 from pipeline.tasks.schedules import OVERLAP
 from pipeline.tasks.spending import Standing
 
@@ -38,7 +37,7 @@ class Impossible(Exception):
 class FetchPreview:
     """What fetching everything of one entity will take.
 
-    known     records that are known; None before the first fetch: nobody has counted them
+    known     records that are known, of very many a good guess; None before the first fetch: nobody has counted them
     tokens    of the day's budget, and what fetches may still spend of it (None is without limit)
     ends_at   None where the day is too small, or nothing is known
     under_way the id of a full fetch that goes on already
@@ -52,6 +51,10 @@ class FetchPreview:
     took_s: float | None
     ends_at: datetime | None
     under_way: int | None
+
+    @property
+    def is_guess(self) -> bool:
+        return self.known is not None and self.known >= id_mapping.COUNTED_EXACTLY
 
     @property
     def waits_for_tomorrow(self) -> bool:
@@ -122,24 +125,6 @@ def cancel_run(connector: Connector, run_id: int, *, by: str) -> bool:
         if is_cancelled:
             audit.note(session, by, "run.cancel", f"run {run_id}", connector_key=connector.key)
     return is_cancelled
-
-
-def pause(connector: Connector, *, by: str) -> None:
-    """Let the connector's work wait; nothing is lost."""
-    with transaction() as session:
-        connectors.pause(session, connector.key, "connector_paused")
-        audit.note(session, by, "connector.pause", connector.name, connector_key=connector.key)
-
-
-def resume(connector: Connector, *, by: str) -> None:
-    """Let it go on, whatever it was paused for; what is still wrong pauses it again. Raises: Impossible."""
-    with transaction() as session:
-        if connection_of(session, connector).how is None:
-            raise Impossible("Pipedrive is not connected.", "Open Credentials and connect an administrator's account.")
-        row = connectors.lock_connector(session, connector.key)
-        row.state, row.pause_reason = "active", None
-        audit.note(session, by, "connector.resume", connector.name, connector_key=connector.key)
-        after_commit(session, lambda: control.wake_control("sweep"))
 
 
 def require_active(connector: Connector) -> None:

@@ -86,6 +86,12 @@ class Whole:
     is_editable: bool
 
 
+def find_failure(session: Session, connector_key: int, failure_id: int) -> Failure | None:
+    """The connector's failure of that id."""
+    found = session.get(Failure, failure_id)
+    return found if found is not None and found.connector_key == connector_key else None
+
+
 def groups_of(session: Session, chosen: FailureFilter, *, limit: int = 100) -> list[Group]:
     """The causes, those first that hold most failures."""
     found = failure_filter.group_failures(session, chosen, limit=limit)

@@ -35,8 +35,8 @@ COLUMNS: Final = (
     "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "detail", "cause", "run_id", "batch_id",
     "settings_version", "delivery_id", "exchange", "before", "after",
 )  # fmt: skip
-FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet calculate instead of show."""
+FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What makes a spreadsheet calculate instead of show; those for East Asia take the wide characters for the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

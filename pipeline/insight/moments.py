@@ -17,10 +17,10 @@ def read_moment(text: str, now: datetime) -> datetime:
     Raises: ValueError saying how moments are written.
     """
     written = text.strip()
-    if ago := _AGO.fullmatch(written):
-        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(written):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         moment = datetime.fromisoformat(written)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise ValueError(f"{written[:40]!r} is no time; {HOW}") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -125,7 +125,7 @@ def overview(session: Session, connector: Connector, unit: str = "hour") -> Over
         running=running,
         shells=_shells(session, connector.key),
         webhooks=Webhooks(is_well=heard.is_well, sentence=heard.sentence),
-        planned=_planned(session, connector.key),
+        planned=planned(session, connector.key),
         last_runs=fetches.latest(session, connector.key, now, LAST_RUNS),
         open_failures=sum(failures.count_open(session, connector.key).values()),
     )
@@ -181,7 +181,8 @@ def _shells(session: Session, connector_key: int) -> Shells | None:
     return Shells(waiting=ages[0].shells, oldest=ages[0].oldest, late=ages[0].late) if ages else None
 
 
-def _planned(session: Session, connector_key: int) -> tuple[Planned, ...]:
+def planned(session: Session, connector_key: int) -> tuple[Planned, ...]:
+    """What comes by itself, the next first."""
     rows = sorted(schedule.schedules_of(session, connector_key), key=lambda row: row.next_run_at)
     return tuple(
         Planned(

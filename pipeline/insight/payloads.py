@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +11,7 @@ from typing import Any, Final
 from db import failure as failures
 from db.failure import Failure
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import is_nested_deeper, write_lenient
+from pipeline.domain.lenient_json import find_unusable, is_nested_deeper, members_of, write_lenient
 from pipeline.insight.failures import is_editable
 from pipeline.tasks.messages import LEVELS
 
@@ -112,7 +111,7 @@ def _check(message: Any, failure: Failure) -> None:
             raise PayloadMistake(f"The field 'segments[{position}]' must be an object with an 'id'.")
     if is_nested_deeper(message, LEVELS):
         raise PayloadMistake(f"It is nested more than {LEVELS} levels deep.")
-    if (path := _find_unusable(message, "")) is not None:
+    if (path := find_unusable(message)) is not None:
         raise PayloadMistake(
             f"The field {path!r} holds a NUL or half a character, which can be neither stored nor sent."
         )
@@ -128,28 +127,9 @@ _SHAPES: Final = (
 )
 
 
-_UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
-
-
-def _find_unusable(value: Any, path: str) -> str | None:
-    if isinstance(value, str):
-        return path if _UNUSABLE.search(value) else None
-    if isinstance(value, dict) and (bad := next((name for name in value if _UNUSABLE.search(name)), None)) is not None:
-        return f"{path}.{bad}".lstrip(".")
-    inner = _members(value, path)
-    return next((found for where, each in inner if (found := _find_unusable(each, where)) is not None), None)
-
-
-def _members(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        yield from ((f"{path}.{name}" if path else str(name), each) for name, each in value.items())
-    elif isinstance(value, list):
-        yield from ((f"{path}[{position}]", each) for position, each in enumerate(value))
-
-
 def _walk(path: str, before: Any, after: Any) -> Iterator[Difference]:
     if type(before) is type(after) and isinstance(before, dict | list):
-        old, new = dict(_members(before, path)), dict(_members(after, path))
+        old, new = dict(members_of(before, path)), dict(members_of(after, path))
         for where in dict.fromkeys([*old, *new]):
             if where not in new:
                 yield Difference(path=where, before=old[where], after=None, is_gone=True)

@@ -30,6 +30,7 @@ from pipeline.tasks.plans import Plan, plan_for
 
 HISTORY: Final = 50
 """Events on one page of a record's history."""
+LARGEST_ID: Final = 2**63 - 1
 LOOKED_BACK: Final = 300
 """Events among which the last change of each field is looked for; an older one is told by its explanation."""
 
@@ -151,7 +152,9 @@ class Record:
 def find_whose(
     session: Session, connector_key: int, entity: Entity, *, pipedrive_id: int | None = None, hull_id: str | None = None
 ) -> Whose | None:
-    """The record of that id, if anything is known of it."""
+    """The record of that id, if anything is known of it; an id that no database could hold is nobody's."""
+    if (pipedrive_id or 0) > LARGEST_ID or "\0" in (hull_id or ""):
+        return None
     mapping = happening.joined(session, connector_key, entity, pipedrive_id, hull_id)
     if mapping is not None:
         pipedrive_id, hull_id = mapping.pipedrive_id, mapping.hull_id

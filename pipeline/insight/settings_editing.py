@@ -104,8 +104,12 @@ def review(session: Session, connector_key: int, document: Document, *, base: in
     )
 
 
-def check(session: Session, connector_key: int, document: Document) -> tuple[ConnectorSettings, tuple[Mistake, ...]]:
+def check(
+    session: Session, connector_key: int, document: Document, *, force: bool = False
+) -> tuple[ConnectorSettings, tuple[Mistake, ...]]:
     """The settings a document holds, and what is wrong with it that was so before: a field that went stops only itself.
+
+    force  whatever Pipedrive does not know is taken so
 
     Raises: SettingsMistaken.
     """
@@ -118,7 +122,7 @@ def check(session: Session, connector_key: int, document: Document) -> tuple[Con
     known = {(setting, code) for setting, code, _ in find_unknown(session, connector_key, in_force)}
     stale: list[Mistake] = []
     for setting, code, words in find_unknown(session, connector_key, chosen):
-        (stale if (setting, code) in known else mistakes).append(placed(words))
+        (stale if force or (setting, code) in known else mistakes).append(placed(words))
     if mistakes:
         raise SettingsMistaken(mistakes)
     return chosen, tuple(stale)
@@ -132,6 +136,7 @@ def save(
     author: str,
     action: str = "settings.save",
     why: str | None = None,
+    force: bool = False,
 ) -> SettingsVersion:
     """Put a reviewed document in force, and have it pushed to Hull. An equal one makes no version.
 
@@ -140,7 +145,7 @@ def save(
     with transaction() as session:
         connectors.lock_connector(session, connector.key)
         _require_base(session, connector.key, base)
-        check(session, connector.key, document)
+        check(session, connector.key, document, force=force)
         version = put_in_force(session, connector.key, document, author=author, force=True)
         if version.version != base:
             subject = f"version {version.version}"

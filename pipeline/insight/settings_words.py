@@ -35,6 +35,7 @@ TITLES: Final[Mapping[str, str]] = {
     "incremental_minutes": "Minutes between fetches of what changed",
     "daily_tokens": "Pipedrive's API tokens a day",
     "live_reserve": "Share of them kept for changes as they happen",
+    "change_stop_share": "Share of records that new settings may touch at once",
 }
 """Setting → how people call it; the guide's own words where it has any. One that is missing fails a test."""
 
@@ -95,7 +96,7 @@ def value_words(setting: str, value: Any) -> str:
         return "on" if value else "off"
     if value in ("", 0) and setting in _NONE:
         return _NONE[setting]
-    if setting in ("live_reserve", "deletion_stop_share"):
+    if setting in ("live_reserve", "deletion_stop_share", "change_stop_share"):
         return f"{value:.0%}"
     if setting == "daily_tokens":
         return f"{value:,}"

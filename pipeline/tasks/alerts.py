@@ -59,13 +59,14 @@ def judge_all() -> None:
 
 
 def tell() -> None:
-    """Tell everybody who has not been told yet."""
-    with transaction() as session:
-        names = {row.key: row for row in connectors.all_connectors(session)}
-        taken = alerts.take_untold(session, AT_ONCE)
-    for alert in taken:
-        connector = names.get(alert.connector_key or 0)
-        _tell_of(alert, notice_of(alert, connector.name if connector else None))
+    """Tell everybody who has not been told yet, of one alert after the other: each is claimed while it is told."""
+    for _ in range(AT_ONCE):
+        with transaction() as session:
+            names = {row.key: row.name for row in connectors.all_connectors(session)}
+            taken = alerts.take_untold(session, 1)
+        if not taken:
+            return
+        _tell_of(taken[0], notice_of(taken[0], names.get(taken[0].connector_key or 0)))
 
 
 def try_sinks(by: str) -> dict[str, str]:

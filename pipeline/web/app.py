@@ -11,9 +11,11 @@ from functools import partial
 from flask import Flask
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from pipeline import wiring
 from pipeline.environment import begin
+from pipeline.settings import settings
 from pipeline.tasks.control import wake_control
 from pipeline.web import (
     actions,
@@ -51,6 +53,9 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
         validation_error_callback=api.malformed,
     )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as its documentation says
+        app.wsgi_app, x_for=settings().trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
+    )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider Flask brings
     answers.furnish(app)
     doors, waker = Doors(), Waker(wake or partial(wake_control, "dispatch"))

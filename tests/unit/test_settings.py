@@ -59,6 +59,7 @@ def test_every_name_reaches_its_field() -> None:
         | {
             "BROKER_URL": "amqps://ada:hunter2@rabbit.example/vhost",
             "PUBLIC_URL": "https://pipeline.example/",
+            "TRUSTED_PROXIES": "1",
             "PORT": "9000",
             "FLOWER_PORT": "9001",
             "FLOWER_URL": "http://flower.example:5555",
@@ -101,6 +102,7 @@ def test_every_name_reaches_its_field() -> None:
         broker_url="amqps://ada:hunter2@rabbit.example/vhost",
         secret_keys=(KEY,),
         public_url="https://pipeline.example",
+        trusted_proxies=1,
         port=9000,
         flower_port=9001,
         flower_url="http://flower.example:5555",

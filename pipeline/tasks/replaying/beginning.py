@@ -63,7 +63,9 @@ def begin(
     for failure_id, payload in (payloads or {}).items():
         _correct(session, replay, failure_id, payload)
     note = {"replay": replay.id, "failures": replay.total, "corrected": sorted(payloads or ())}
-    audit.note(session, by, "failures.replay", _words(chosen), connector_key=replay.connector_key, why=why, detail=note)
+    audit.note(
+        session, by, "failures.replay", words_of(chosen), connector_key=replay.connector_key, why=why, detail=note
+    )
     _have_it_sent(session, replay)
     return replay
 
@@ -113,7 +115,7 @@ def _correct(session: Session, replay: Replay, failure_id: int, payload: bytes) 
     session.query(ReplayItem).filter_by(replay_id=replay.id, failure_id=failure_id).update({"payload": payload})
 
 
-def _words(chosen: FailureFilter) -> str:
+def words_of(chosen: FailureFilter) -> str:
     """The filter as the audit log names it."""
     words = {name: value for name, value in chosen.words.items() if name != "ids"}
     if chosen.ids:

@@ -10,16 +10,63 @@ from functools import cache
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 
-from pipeline.web.api import alerts, connectors, people, runs, settings, webhooks
+from pipeline.web.api import (
+    alerts,
+    batches,
+    comparing,
+    connectors,
+    credentials,
+    events,
+    failure_acts,
+    failures,
+    fetches,
+    fields,
+    mappings,
+    operators,
+    overview,
+    people,
+    plans,
+    records,
+    replays,
+    runs,
+    sends,
+    settings,
+    webhooks,
+    workers,
+)
 from pipeline.web.api.door import SCHEMES, Operations, describe_errors
 from pipeline.web.api.door import Problem as Problem  # what the app answers with
 from pipeline.web.api.door import malformed as malformed
+from pipeline.web.api.refusals import REFUSALS
 
 DESCRIPTION = (
     "What the console does, for scripts. Make a key under your account in the console, and send it as "
     "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first and go on with `before`."
 )
-ROOMS = (connectors, settings, runs, webhooks, alerts, people)
+ROOMS = (
+    connectors,
+    overview,
+    credentials,
+    settings,
+    fields,
+    plans,
+    fetches,
+    runs,
+    sends,
+    batches,
+    records,
+    events,
+    mappings,
+    failures,
+    failure_acts,
+    replays,
+    webhooks,
+    comparing,
+    workers,
+    alerts,
+    people,
+    operators,
+)
 
 
 def add_to(app: OpenAPI) -> None:
@@ -33,7 +80,7 @@ def add_to(app: OpenAPI) -> None:
 def _routes() -> APIBlueprint:
     """The same for every app of this process: the description of all operations takes a tenth of a second to make."""
     routes = APIBlueprint("api", __name__, url_prefix="/api/v1", abp_responses=describe_errors())
-    operations = Operations(routes)
+    operations = Operations(routes, REFUSALS)
     for room in ROOMS:
         room.add(operations)
     return routes

@@ -1,21 +1,25 @@
-"""Connectors: how each is doing; pause and resume."""
+"""Connectors: how each is doing; add, pause, resume, rename, remove."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
 
 from flask import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from db import audit
 from db import connector as rows
 from db import failure as failures
 from db.connector import Connector
 from db.session import transaction
-from pipeline.tasks import control
+from pipeline.domain.roles import Role
+from pipeline.insight import connections
+from pipeline.tasks import setup
 from pipeline.tasks.status import status_of
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import Done, OfConnector, Shape, find
+from pipeline.web.api.door import Nay, Operations, answer
+from pipeline.web.api.shapes import Asked, Done, OfConnector, Shape, find
+from pipeline.web.api.values import Why
 from pipeline.web.console.guard import who
 
 
@@ -48,11 +52,40 @@ class ConnectorsAnswer(BaseModel):
     connectors: list[ConnectorAnswer]
 
 
+class NewConnector(Asked):
+    """What stands in Hull; Pipedrive is connected next, see the credentials."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    hull_organization: Annotated[str, Field(min_length=1, max_length=255)]
+    hull_id: Annotated[str, Field(min_length=1, max_length=255)]
+    hull_secret: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class NewName(Asked):
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+
+
+class Removal(Asked):
+    """`name` is the connector's, typed once more."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    why: Why | None = None
+
+
+class Removed(Done):
+    """`left` says why the webhooks are still there in Pipedrive; empty when they are not."""
+
+    left: str
+
+
 def add(operations: Operations) -> None:
     operations.get("/connectors", list_connectors, ConnectorsAnswer)
+    operations.post("/connectors", add_connector, ConnectorAnswer, needs=Role.ADMIN)
     operations.get("/connectors/<connector>", show_connector, ConnectorAnswer)
     operations.post("/connectors/<connector>/pause", pause_connector, Done)
     operations.post("/connectors/<connector>/resume", resume_connector, Done)
+    operations.post("/connectors/<connector>/rename", rename_connector, Done, needs=Role.ADMIN)
+    operations.post("/connectors/<connector>/remove", remove_connector, Removed, needs=Role.ADMIN)
 
 
 def list_connectors() -> Response:
@@ -62,6 +95,15 @@ def list_connectors() -> Response:
     return answer(ConnectorsAnswer(connectors=[_described(each) for each in found]))
 
 
+def add_connector(body: NewConnector) -> Response:
+    """Add a connector, once Hull has accepted its credentials; what Hull holds of settings is taken over."""
+    made = setup.add_connector(
+        body.name, hull_organization=body.hull_organization, hull_id=body.hull_id, hull_secret=body.hull_secret
+    )
+    connections.note(made.key, who().name, "connector.add")
+    return answer(_described(made))
+
+
 def show_connector(path: OfConnector) -> Response:
     """Show one connector, and how it is doing."""
     return answer(_described(find(path)))
@@ -69,22 +111,29 @@ def show_connector(path: OfConnector) -> Response:
 
 def pause_connector(path: OfConnector) -> Response:
     """Let a connector's work wait; nothing is lost."""
-    connector = find(path)
-    with transaction() as session:
-        rows.pause(session, connector.key, "connector_paused")
-        audit.note(session, who().name, "connector.pause", connector.name, connector_key=connector.key)
+    connections.pause(find(path).key, by=who().name)
     return answer(Done(done="paused"))
 
 
 def resume_connector(path: OfConnector) -> Response:
     """Let a connector go on, whatever it was paused for; what is still wrong pauses it again."""
-    connector = find(path)
-    with transaction() as session:
-        row = rows.lock_connector(session, connector.key)
-        row.state, row.pause_reason = "active", None
-        audit.note(session, who().name, "connector.resume", connector.name, connector_key=connector.key)
-    control.wake_control("sweep")
+    connections.resume(find(path).key, by=who().name)
     return answer(Done(done="resumed"))
+
+
+def rename_connector(path: OfConnector, body: NewName) -> Response:
+    """Give a connector another name; its id, and what Hull and Pipedrive know of it, stay."""
+    connections.rename(find(path).key, body.name, by=who().name)
+    return answer(Done(done="renamed"))
+
+
+def remove_connector(path: OfConnector, body: Removal) -> Response:
+    """Forget a connector with everything kept of it. Neither Hull nor Pipedrive loses a record."""
+    connector = find(path)
+    if body.name != connector.name:
+        raise Nay(HTTPStatus.BAD_REQUEST, "not_confirmed", f"Send the name {connector.name} to remove it.")
+    left = connections.remove(connector, by=who().name, why=body.why)
+    return answer(Removed(done="removed", left=left))
 
 
 def _described(connector: Connector) -> ConnectorAnswer:

@@ -5,17 +5,20 @@ An operation is registered with its role or not at all, so none can forget to as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from flask import Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict, SecuritySchemesDict
 from pydantic import BaseModel, ValidationError
 
 from db.operator import Present
 from pipeline import operators
+from pipeline.domain.reasons import REASONS
 from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
 from pipeline.telemetry import logger
@@ -50,15 +53,21 @@ class Nay(Exception):
 
 
 class Operations:
-    """Registers operations of one blueprint behind the door."""
+    """Registers operations of one blueprint behind the door.
 
-    def __init__(self, routes: APIBlueprint) -> None:
+    refusals  what the rooms below raise → how it is answered
+    """
+
+    def __init__(self, routes: APIBlueprint, refusals: Mapping[type[Exception], Callable[[Any], Nay]]) -> None:
         self._routes = routes
         self._needs: dict[str, Role] = {}
         routes.before_request(self._let_in)
         routes.register_error_handler(Nay, _no)
         routes.register_error_handler(Refused, _refused)
         routes.register_error_handler(PipelineError, _failed)
+        routes.register_error_handler(RecursionError, _too_deep)
+        for refusal, nay in refusals.items():
+            routes.register_error_handler(refusal, lambda no, nay=nay: _no(nay(no)))
 
     def get(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.VIEWER) -> None:
         """Something to look at."""
@@ -82,6 +91,7 @@ class Operations:
             operation_id=view.__name__,
             responses={"200": shape},
             security=SECURITY,
+            tags=[_subject_of(view.__module__)],
         )
         register(view)
 
@@ -95,6 +105,8 @@ class Operations:
         if not Role(present.role).may(needed):
             logger().warning("api.refused", why="role", path=request.path, operator_id=present.id)
             raise Nay(HTTPStatus.FORBIDDEN, "role", f"This needs the role {needed}; you are {present.role}.")
+        request.max_content_length = guard.MAX_FORM_BYTES
+        _require_readable()
 
 
 def answer(shape: BaseModel) -> Response:
@@ -117,7 +129,13 @@ def malformed(error: ValidationError) -> Response:
 
 def describe_errors() -> ResponseDict:
     """What every operation may answer instead."""
-    return {str(status): Problem for status in (400, 401, 403, 404, 409, 422)}
+    return {str(status): Problem for status in (400, 401, 403, 404, 409, 413, 422, 503)}
+
+
+def _subject_of(module: str) -> Tag:
+    """What an operation is about, for those who read the description: the name of its room."""
+    words = (sys.modules[module].__doc__ or "").strip()
+    return Tag(name=module.rpartition(".")[2].replace("_", " "), description=words)
 
 
 def _present() -> Present | None:
@@ -134,6 +152,14 @@ def _present() -> Present | None:
     return present
 
 
+def _require_readable() -> None:
+    """What is nested beyond measure breaks the parser itself, before any shape is asked. Raises: Nay."""
+    try:
+        request.get_json(silent=True)
+    except RecursionError:
+        raise Nay(HTTPStatus.BAD_REQUEST, "malformed", "The body is nested too deeply.") from None
+
+
 def _no(nay: Nay) -> Response:
     return _problem(nay.status, *nay.problem)
 
@@ -142,8 +168,14 @@ def _refused(refused: Refused) -> Response:
     return _problem(refused.status, "refused", refused.sentence, refused.next_step, [])
 
 
+def _too_deep(_error: RecursionError) -> Response:
+    """A body of thousands of lists within one another is read by nobody."""
+    return _problem(HTTPStatus.BAD_REQUEST, "malformed", "The body is nested too deeply.", "", [])
+
+
 def _failed(error: PipelineError) -> Response:
-    return _problem(HTTPStatus.CONFLICT, error.reason, str(error), "", [])
+    reason = REASONS.get(error.reason)
+    return _problem(HTTPStatus.CONFLICT, error.reason, str(error), reason.advice if reason else "", [])
 
 
 def _problem(status: HTTPStatus, error: str, message: str, next_step: str, mistakes: list[str]) -> Response:

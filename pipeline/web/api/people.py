@@ -1,13 +1,16 @@
-"""Who asks, and the audit log."""
+"""Who asks, and what was done."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from flask import Response
 from pydantic import BaseModel
 
 from db import audit
+from db import connector as connectors
+from db.audit import AuditEntry
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.web.api.door import Operations, answer
@@ -28,9 +31,11 @@ class EntryShape(Shape):
     id: int
     at: datetime
     operator: str
+    connector: str | None
     action: str
     subject: str
     why: str | None
+    detail: dict[str, Any] | None
 
 
 class AuditAnswer(BaseModel):
@@ -51,4 +56,10 @@ def list_audit(query: Listed) -> Response:
     """List what operators have done, newest first."""
     with transaction() as session:
         found = audit.latest_entries(session, before_id=query.before, limit=query.limit)
-    return answer(AuditAnswer(entries=[EntryShape.model_validate(each) for each in found]))
+        names = {each.key: each.name for each in connectors.all_connectors(session)}
+    return answer(AuditAnswer(entries=[_entry(each, names) for each in found]))
+
+
+def _entry(entry: AuditEntry, names: dict[int, str]) -> EntryShape:
+    told = {name: getattr(entry, name) for name in EntryShape.model_fields if name != "connector"}
+    return EntryShape(**told, connector=names.get(entry.connector_key or 0))

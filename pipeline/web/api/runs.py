@@ -1,37 +1,24 @@
-"""Runs: fetches under way and past; begin and cancel them; send by hand."""
+"""Runs: fetches under way and past; begin and cancel them."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Literal
 
 from flask import Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from db import audit
 from db import run as rows
 from db.run import Run
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import runs
-from pipeline.tasks.send import send_by_id, send_segment
+from pipeline.insight import acts
+from pipeline.insight.run_story import find_run
 from pipeline.web.api.door import Nay, Operations, answer, missing
-from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, Shape, find
+from pipeline.web.api.shapes import Asked, Done, EntityName, Listed, OfConnector, OfRow, Shape, find
+from pipeline.web.api.values import Since
 from pipeline.web.console.guard import who
-
-FIRST = datetime(2010, 1, 1, tzinfo=UTC)
-"""Pipedrive is not older; a database takes fewer years and time zones than a text can name."""
-
-
-def _in_utc(given: datetime) -> datetime:
-    if given < FIRST:
-        raise ValueError(f"nothing was changed before {FIRST:%Y}")
-    return given.astimezone(UTC)
-
-
-Since = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-HullId = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class RunShape(Shape):
@@ -67,27 +54,20 @@ class RunsAnswer(BaseModel):
     runs: list[RunShape]
 
 
+class RunsAsked(Listed):
+    """What is not named does not matter."""
+
+    entity: EntityName | None = None
+    kind: Literal["full", "incremental", "backfill"] | None = None
+    state: Literal["running", "held", "done", "stopped", "cancelled"] | None = None
+
+
 class NewFetch(Asked):
     """What to fetch: everything, or with `since` what has changed from then on."""
 
-    entity: Literal["person", "organization"]
+    entity: EntityName
     changed_only: Annotated[bool, Field(description="Tell Hull only of what differs from what it was told.")] = False
     since: Since | None = None
-
-
-class NewSend(Asked):
-    """Which Users or Accounts: by their Hull ids, or a whole segment."""
-
-    entity: Literal["person", "organization"]
-    ids: tuple[HullId, ...] = Field(default=(), max_length=1000)
-    segment: Annotated[str | None, Field(min_length=1, max_length=100)] = None
-
-
-class SentAnswer(BaseModel):
-    """How many are on their way, and which ids Hull does not know."""
-
-    sent: int
-    missing: list[str]
 
 
 def add(operations: Operations) -> None:
@@ -95,69 +75,43 @@ def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/runs/<id>", show_run, RunShape)
     operations.post("/connectors/<connector>/runs", start_fetch, RunShape)
     operations.post("/connectors/<connector>/runs/<id>/cancel", cancel_run, Done)
-    operations.post("/connectors/<connector>/send", send, SentAnswer)
 
 
-def list_runs(path: OfConnector, query: Listed) -> Response:
+def list_runs(path: OfConnector, query: RunsAsked) -> Response:
     """List runs, newest first."""
     connector = find(path)
+    chosen = {"entity": query.entity, "kind": query.kind, "state": query.state}
     with transaction() as session:
-        found = rows.latest_runs(session, connector.key, query.limit, before=query.before)
+        found = rows.find_runs(session, connector.key, before=query.before, limit=query.limit, **chosen)
     return answer(RunsAnswer(runs=[RunShape.model_validate(each) for each in found]))
 
 
 def show_run(path: OfRow) -> Response:
     """Show one run."""
-    return answer(RunShape.model_validate(_run(path)))
+    return answer(RunShape.model_validate(run_of(path)))
 
 
 def start_fetch(path: OfConnector, body: NewFetch) -> Response:
     """Begin a fetch; it goes on by itself."""
     connector = find(path)
-    if connector.state != "active":
-        raise Nay(HTTPStatus.CONFLICT, "connector_paused", "The connector is paused.", "Resume it first.")
-    try:
-        run_id = runs.start_run(
-            connector.key, Entity(body.entity), cause=who().name, changed_only=body.changed_only, since=body.since
-        )
-    except runs.RunInProgress as under_way:
-        message = f"Run {under_way.run_id} is under way."
-        raise Nay(HTTPStatus.CONFLICT, "run_in_progress", message, "Wait for it, or cancel it.") from None
+    run_id = acts.fetch(connector, Entity(body.entity), by=who().name, changed_only=body.changed_only, since=body.since)
     with transaction() as session:
-        audit.note(session, who().name, "fetch.start", f"run {run_id}", connector_key=connector.key)
         return answer(RunShape.model_validate(session.get_one(Run, run_id)))
 
 
 def cancel_run(path: OfRow) -> Response:
     """Stop a run; what it has carried over stays."""
-    run = _run(path)
-    if not runs.cancel_run(run.id):
+    run = run_of(path)
+    if not acts.cancel_run(find(path), run.id, by=who().name):
         raise Nay(HTTPStatus.CONFLICT, "run_ended", f"Run {run.id} had ended already: {run.state}.")
-    with transaction() as session:
-        audit.note(session, who().name, "run.cancel", f"run {run.id}", connector_key=run.connector_key)
     return answer(Done(done="cancelled"))
 
 
-def send(path: OfConnector, body: NewSend) -> Response:
-    """Send Users or Accounts to Pipedrive by hand, past every filter. Sending again changes nothing that has not changed."""
-    connector = find(path)
-    if bool(body.ids) == bool(body.segment):
-        raise Nay(HTTPStatus.BAD_REQUEST, "malformed", "Name either ids or one segment.")
-    entity = Entity(body.entity)
-    chosen = (
-        send_by_id(connector.key, entity, body.ids)
-        if body.ids
-        else send_segment(connector.key, entity, body.segment or "")
-    )
-    with transaction() as session:
-        audit.note(session, who().name, "send", f"{chosen.found} {entity.plural}", connector_key=connector.key)
-    return answer(SentAnswer(sent=chosen.found, missing=list(chosen.missing)))
-
-
-def _run(path: OfRow) -> Run:
+def run_of(path: OfRow) -> Run:
+    """The connector's run of that number. Raises: Nay."""
     connector = find(path)
     with transaction() as session:
-        run = session.get(Run, path.id)
-    if run is None or run.connector_key != connector.key:
+        run = find_run(session, connector.key, path.id)
+    if run is None:
         raise missing("There is no such run of this connector.")
     return run

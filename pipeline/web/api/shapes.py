@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
+from pipeline.domain.kinds import Entity
 from pipeline.web.api.door import missing
+from pipeline.web.api.values import LARGEST_ID, RowId, find_unusable
 
-LARGEST_ID = 2**63 - 1
-RowId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+EntityName = Literal["person", "organization"]
+DirectionName = Literal["incoming", "outgoing"]
 S = TypeVar("S", bound="Shape")
 
 
@@ -26,6 +28,13 @@ class Asked(BaseModel):
     """What somebody sends: a name that is not known is a mistake, not a wish to be ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_usable(cls, sent: Any) -> Any:
+        if trouble := find_unusable(sent):
+            raise ValueError(trouble)
+        return sent
 
 
 class OfConnector(BaseModel):
@@ -47,10 +56,31 @@ class Listed(Asked):
     limit: Annotated[int, Field(ge=1, le=500)] = 50
 
 
+class ListedWhole(Listed):
+    """The same of what may be large: records are shown with their values."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+class OfEntity(Asked):
+    entity: EntityName
+
+    @property
+    def kind(self) -> Entity:
+        return Entity(self.entity)
+
+
 class Done(BaseModel):
     """It is done."""
 
     done: str
+
+
+class Counted(BaseModel):
+    """To how many."""
+
+    done: str
+    count: int
 
 
 def find(path: OfConnector) -> Connector:

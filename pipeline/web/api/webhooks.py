@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Response
 from pydantic import BaseModel, Field
 
 from db import audit, delivery
 from db.session import transaction
-from pipeline.insight.webhooks import listening
+from pipeline.domain.roles import Role
+from pipeline.insight.webhooks import listening, open_delivery
 from pipeline.tasks.control import request_webhook_check
-from pipeline.web.api.door import Nay, Operations, answer
-from pipeline.web.api.shapes import Done, Listed, OfConnector, Shape, find
+from pipeline.web.api.door import Nay, Operations, answer, missing
+from pipeline.web.api.shapes import Done, Listed, OfConnector, OfRow, Shape, find
+from pipeline.web.api.values import Text, Value
 from pipeline.web.console.guard import who
 
 Source = Literal["pipedrive", "hull"]
@@ -56,6 +58,17 @@ class DeliveriesAnswer(BaseModel):
     deliveries: list[DeliveryShape]
 
 
+class DeliveryAnswer(BaseModel):
+    """One delivery whole: `document` is its body, or `text` where that is no JSON; `about` what it says of whom."""
+
+    delivery: DeliveryShape
+    meaning: str
+    advice: str
+    about: dict[str, Any]
+    document: Value
+    text: Text | None
+
+
 class ListedOfSource(Listed):
     source: Annotated[Source, Field(description="Who sent it.")] = "pipedrive"
 
@@ -64,6 +77,7 @@ def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/webhooks", show_webhooks, WebhooksAnswer)
     operations.post("/connectors/<connector>/webhooks/check", check_webhooks, Done)
     operations.get("/connectors/<connector>/deliveries", list_deliveries, DeliveriesAnswer)
+    operations.get("/connectors/<connector>/deliveries/<id>", show_delivery, DeliveryAnswer, needs=Role.OPERATOR)
 
 
 def show_webhooks(path: OfConnector) -> Response:
@@ -97,3 +111,24 @@ def list_deliveries(path: OfConnector, query: ListedOfSource) -> Response:
             session, connector.key, query.source, before_id=query.before, limit=query.limit
         )
     return answer(DeliveriesAnswer(deliveries=[DeliveryShape.model_validate(each) for each in found]))
+
+
+def show_delivery(path: OfRow) -> Response:
+    """Show one delivery with its body, which holds values of records."""
+    connector = find(path)
+    with transaction() as session:
+        opened = open_delivery(session, connector.key, path.id)
+    if opened is None:
+        raise missing("There is no such delivery of this connector.", "Deliveries are kept for 30 days.")
+    row = opened.delivery
+    plain = {name: getattr(row, name) for name in ("id", "source", "state", "reason", "received_at")}
+    return answer(
+        DeliveryAnswer(
+            delivery=DeliveryShape(**plain, size_bytes=opened.size_bytes),
+            meaning=opened.meaning,
+            advice=opened.advice,
+            about=opened.about,
+            document=opened.document,
+            text=opened.text,
+        )
+    )

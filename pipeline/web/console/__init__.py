@@ -31,7 +31,7 @@ from pipeline.web.console import (
     webhooks,
     workers,
 )
-from pipeline.web.console.guard import Pages, Refused
+from pipeline.web.console.guard import Pages, Refused, RowNumber
 
 ROOMS = (
     *(login, home, overview, settings, settings_history, plans, credentials, add_connector),
@@ -42,6 +42,7 @@ ROOMS = (
 def add_to(app: Flask) -> None:
     """Give an app the console."""
     frame.furnish(app, [room.TAB for room in ROOMS if hasattr(room, "TAB")])
+    app.url_map.converters["int"] = RowNumber
     routes = Blueprint("console", __name__)
     for rule, view, methods in login.open_routes():
         routes.add_url_rule(rule, view.__name__, view, methods=methods)

@@ -13,10 +13,11 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.roles import Role
-from pipeline.insight import acts, comparing, sending
+from pipeline.insight import acts, comparing, connections, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
 from pipeline.tasks.runs import RunInProgress
+from pipeline.tasks.setup import SetupRefused
 from pipeline.web.console import guard, overview
 from pipeline.web.console.frame import done, page, plural
 from pipeline.web.console.guard import Pages, who
@@ -90,13 +91,13 @@ def fetch_changes(connector: Connector) -> Response:
 
 
 def pause(connector: Connector) -> Response:
-    acts.pause(connector, by=who().name)
+    connections.pause(connector.key, by=who().name)
     overview.forget()
     return done(f"{_home(connector)}/", f"{connector.name} is paused; its work is kept and waits.")
 
 
 def resume(connector: Connector) -> Response:
-    refused = _act(connector, lambda: acts.resume(connector, by=who().name))
+    refused = _act(connector, lambda: connections.resume(connector.key, by=who().name))
     return refused or done(f"{_home(connector)}/", f"{connector.name} goes on with the work that waited.")
 
 
@@ -174,6 +175,8 @@ def _act(connector: Connector, act: Callable[[], None]) -> Response | None:
         act()
     except Impossible as impossible:
         return show(connector, impossible, 400)
+    except SetupRefused as refused:
+        return show(connector, Impossible(f"{refused}."), 400)
     overview.forget()
     return None
 

@@ -9,14 +9,14 @@ from urllib.parse import quote
 from flask import request
 from werkzeug.wrappers import Response
 
-from db import audit, failure_filter
+from db import failure_filter
 from db.connector import Connector
 from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.domain.roles import Role
+from pipeline.insight import discarding, payloads, verdicts
 from pipeline.insight import failures as insight
-from pipeline.insight import payloads, verdicts
 from pipeline.insight.payloads import PayloadMistake
 from pipeline.tasks.replay import NotReplayable
 from pipeline.tasks.replaying import beginning
@@ -102,20 +102,15 @@ def discard(connector: Connector) -> Response:
     why = request.form.get("why", "").strip()[:LONGEST_WHY]
     if not why:
         return confirm_discard(connector, "Say why: whoever looks later wants to know.", 400)
-    with transaction() as session:
-        ids = failure_filter.open_ids(session, choice.filter)
-        if len(ids) > request.form.get("count", 0, type=int):
-            ids = []
-        me = guard.who().name
-        closed = failure_filter.close_all(session, ids, "discarded", by=me, why=why)
-        if closed:
-            detail = {"failures": len(closed)}
-            subject = choice.words or "all that are open"
-            audit.note(session, me, "failures.discard", subject, connector_key=connector.key, why=why, detail=detail)
-    if not closed:
+    count, subject = request.form.get("count", 0, type=int), choice.words or "all that are open"
+    me = guard.who().name
+    try:
+        with transaction() as session:
+            closed = discarding.discard(session, choice.filter, by=me, why=why, at_most=count, subject=subject)
+    except (NothingToReplay, MoreThanExpected):
         return confirm_discard(connector, "Meanwhile it is another number: look again before you discard.", 400)
     forget_lists()
-    return done(f"{_base(connector)}/failures", f"{len(closed):,} discarded: {why}")
+    return done(f"{_base(connector)}/failures", f"{closed:,} discarded: {why}")
 
 
 def show_edit(connector: Connector, failure_id: int) -> Response:

@@ -91,9 +91,9 @@ def read_moment(given: str) -> datetime:
         return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
     try:
         found = datetime.fromisoformat(given)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise NotAFilter("A time is written as 2h, 7d or 2026-11-03T14:00.") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _ids(given: list[str]) -> tuple[int, ...]:

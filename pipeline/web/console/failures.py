@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from flask import request
 from werkzeug.datastructures import MultiDict
@@ -16,15 +16,15 @@ from db.connector import Connector
 from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
 from pipeline.insight.failures import Group
 from pipeline.insight.replays import WORDS
-from pipeline.settings import settings
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
-from pipeline.web.console.frame import page, plural
+from pipeline.web.console.flower import task_url
+from pipeline.web.console.frame import before_id, page, plural
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -79,7 +79,7 @@ def show_groups(connector: Connector) -> Response:
 
 def show_group(connector: Connector, fingerprint: str) -> Response:
     """The failures of one cause, with what replaying them would come to."""
-    before = request.args.get("before", type=int)
+    before = before_id()
     try:
         choice = read_choice(connector, request.args, fingerprint=fingerprint)
     except NotAFilter as wrong:
@@ -130,8 +130,8 @@ def show_failure(connector: Connector, failure_id: int) -> Response:
 
 def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
     """Raises: Refused, 404, also for another connector's."""
-    found: Failure | None = session.get(Failure, failure_id)
-    if found is None or found.connector_key != connector.key:
+    found = insight.find_failure(session, connector.key, failure_id)
+    if found is None:
         raise guard.missing(
             f"There is no failure {failure_id} of {connector.name}.", "Go back to the list of failures."
         )
@@ -142,15 +142,9 @@ def record_path(connector: Connector, failure: Failure) -> str | None:
     """The page of the failure's record."""
     if failure.kind != "record" or failure.record_id is None:
         return None
-    return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{quote(failure.record_id, safe='')}"
-
-
-def task_url(task_id: str | None) -> str | None:
-    """Where Flower shows this Celery task: beside the console, at its own port."""
-    if not task_id:
-        return None
-    ours = urlsplit(settings().public_url)
-    return f"{ours.scheme}://{ours.hostname}:{settings().flower_port}/task/{quote(task_id, safe='')}"
+    way = "hull/" if failure.direction == Direction.OUTGOING else ""
+    name = f"{way}{quote(failure.record_id, safe='')}"
+    return f"/c/{quote(connector.name, safe='')}/records/{Entity(failure.entity)}/{name}"
 
 
 def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:

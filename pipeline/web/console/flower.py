@@ -29,6 +29,8 @@ from pipeline.web.console.guard import Pages
 from pipeline.web.console.upstream import Answer, Upstream, UpstreamAway
 
 PREFIX: Final = "/flower/"
+TASK_AT: Final = f"{PREFIX}task/"
+"""Where Flower shows a Celery task, with its id at the end."""
 NAME: Final = r"(?!\.{1,2}\Z)[^/?#\\%\x00-\x20\x7f]{1,300}"
 """A node, a task's name or a task's id: one part of a path, never a way up."""
 MAY_LOOK: Final = re.compile(
@@ -93,6 +95,11 @@ def show(wanted: str) -> Response:
     except UpstreamAway as away:
         return _explain(str(away))
     return _passed_back(answer, wanted)
+
+
+def task_url(task_id: str | None) -> str | None:
+    """Where Flower shows this Celery task."""
+    return f"{TASK_AT}{quote(task_id, safe='')}" if task_id else None
 
 
 def _origin() -> str:

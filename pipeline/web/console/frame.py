@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from itertools import accumulate
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode
 
@@ -23,6 +25,7 @@ THEME: Final = "theme"
 THEMES: Final = ("light", "dark")
 LONGEST_SHOWN: Final = 400
 """Characters of one value in a table; its own page shows more."""
+LONGEST_COOKIE: Final = 2_000
 NOTHING: Final = "\N{EN DASH}"
 MARKS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("success", "ok", "done", "replayed", "active", "applied"), "●"),
@@ -37,6 +40,8 @@ HIDDEN: Final = frozenset(
     "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"
 )
 """Characters that nobody sees and that turn the text around them: shown by their number."""
+_HIDDEN: Final = re.compile(f"[{''.join(sorted(HIDDEN))}]")
+_GIVEN_BACK: Final = re.compile(r"(<textarea\b.*?</textarea>|<option\b.*?</option>|<[^>]*>)", re.DOTALL)
 
 
 def furnish(app: Flask, tabs: Sequence[tuple[str, str]]) -> None:
@@ -72,7 +77,8 @@ def page(
         "theme": theme if theme in THEMES else "",
         "notice": notice,
     }
-    answer = make_response(render_template(f"console/{template}", **frame, **values), status)
+    text = _with_hidden_shown(render_template(f"console/{template}", **frame, **values))
+    answer = make_response(text.encode("utf-8", "backslashreplace"), status)
     if notice:
         answer.delete_cookie(NOTICE)
     return answer
@@ -82,10 +88,15 @@ def done(where: str, notice: str = "") -> Response:
     """After a form: go on to a page, which begins with what was done."""
     answer = redirect(where, HTTPStatus.SEE_OTHER)
     if notice:
-        answer.set_cookie(
-            NOTICE, quote(notice[:1000]), max_age=60, httponly=True, samesite="Lax", secure=guard.is_secure()
-        )
+        answer.set_cookie(NOTICE, _short(notice), max_age=60, httponly=True, samesite="Lax", secure=guard.is_secure())
     return answer
+
+
+def _short(notice: str) -> str:
+    """As a cookie carries it: browsers forget longer ones, and proxies refuse answers whose headers are long."""
+    written = [quote(each, errors="replace") for each in notice[:LONGEST_COOKIE]]
+    lengths = accumulate(map(len, written))
+    return "".join(each for each, length in zip(written, lengths, strict=True) if length <= LONGEST_COOKIE)
 
 
 def csrf_field() -> Markup:
@@ -101,10 +112,10 @@ def may(needed: str) -> bool:
     return operator is not None and Role(operator.role).may(Role(needed))
 
 
-def before_id() -> int | None:
+def before_id(name: str = "before") -> int | None:
     """Where the part of a list that is asked for begins; a number that no row can have is none."""
-    wanted = request.args.get("before", type=int)
-    return wanted if wanted is not None and 0 < wanted < 2**63 else None
+    wanted = request.args.get(name, type=int)
+    return wanted if wanted is not None and 0 < wanted <= guard.LARGEST_ID else None
 
 
 def query_with(**changes: Any) -> str:
@@ -186,6 +197,15 @@ def jsonish(value: Any) -> Markup:
     """JSON to read, one field a line."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
     return escape("".join(_visible(each) for each in text))
+
+
+def _with_hidden_shown(page: str) -> str:
+    """Names stand in sentences, titles and buttons too. What a form gives back is left as it is: tags, text areas and choices."""
+    if not _HIDDEN.search(page):
+        return page
+    parts = _GIVEN_BACK.split(page)
+    parts[::2] = [_HIDDEN.sub(lambda found: _visible(found[0]), each) for each in parts[::2]]
+    return "".join(parts)
 
 
 def _visible(character: str) -> str:

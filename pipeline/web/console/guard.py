@@ -6,13 +6,15 @@ Every page and every action is registered by `Pages`, with the role it needs; no
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from http import HTTPStatus
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from flask import Blueprint, g, redirect, request
+from werkzeug.routing import IntegerConverter, Map
 from werkzeug.wrappers import Response
 
 from db import connector as connectors
@@ -27,6 +29,7 @@ from pipeline.telemetry import logger
 View = Callable[..., Any]
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
+LARGEST_ID: Final = 2**63 - 1
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Of whoever is logged in; the app takes less from anybody else."""
 
@@ -37,6 +40,13 @@ class Refused(Exception):
     def __init__(self, status: HTTPStatus, sentence: str, next_step: str = "") -> None:
         super().__init__(sentence)
         self.status, self.sentence, self.next_step = status, sentence, next_step
+
+
+class RowNumber(IntegerConverter):
+    """A number in an address, as large as a row's may be: there is nothing at any other, so nobody has to be asked."""
+
+    def __init__(self, url_map: Map, **limits: Any) -> None:
+        super().__init__(url_map, **({"max": LARGEST_ID} | limits))
 
 
 class Pages:
@@ -80,6 +90,10 @@ class Pages:
             if methods == ["POST"]:
                 request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
                 require_own_form()
+                require_storable(chain.from_iterable(request.form.listvalues()))
+            require_storable(chain.from_iterable(request.args.listvalues()))
+            if any("\0" in str(each) for each in given.values()):
+                raise missing("There is nothing at this address.", "Choose something from the lists.")
             return view(find_connector(given.pop("name")), **given) if "name" in given else view(**given)
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
@@ -162,6 +176,12 @@ def require_own_form() -> None:
         raise refusal(
             "forged_form", "This form is out of date or not yours, so nothing was done.", "Load the page again."
         )
+
+
+def require_storable(given: Iterable[object]) -> None:
+    """No row holds a NUL, so nothing that has one is there, and nothing with one can be kept. Raises: Refused, 400."""
+    if any("\0" in each for each in given if isinstance(each, str)):
+        raise refusal("nul", "A NUL character can be neither found nor kept.", "Take it out.", HTTPStatus.BAD_REQUEST)
 
 
 def safe_path(wanted: str | None) -> str:

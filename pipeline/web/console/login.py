@@ -45,6 +45,7 @@ def show_login() -> Response:
 def log_in() -> Response:
     guard.require_same_origin()
     wanted = guard.safe_path(request.form.get("next"))
+    guard.require_storable(request.form.values())
     name, password = request.form.get("name", ""), request.form.get("password", "")
     try:
         token, _ = operators.log_in(name, password, request.remote_addr or "")

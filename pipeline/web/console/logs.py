@@ -24,7 +24,7 @@ from pipeline.insight.events import described
 from pipeline.insight.log import LogPage, TooMuch
 from pipeline.insight.moments import read_moment
 from pipeline.web.console import guard
-from pipeline.web.console.frame import page
+from pipeline.web.console.frame import before_id, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -64,7 +64,7 @@ def add(pages: Pages) -> None:
 
 def show(connector: Connector) -> Response:
     """One question for all who look at the same address."""
-    asked = Asked(connector_key=connector.key, given=_given(), before_id=request.args.get("before", type=int))
+    asked = Asked(connector_key=connector.key, given=_given(), before_id=before_id())
     mistake, found, status = "", None, HTTPStatus.OK
     try:
         found = _pages(asked)
@@ -121,7 +121,7 @@ def _export(
     """Streamed, page by page; whatever is wrong with the filter is said before the first line goes."""
     try:
         wanted = filter_of(connector.key, dict(_given()))
-        lines = export(connector.key, wanted, request.args.get("before", type=int))
+        lines = export(connector.key, wanted, before_id())
         first = next(lines, "")
         second = next(lines, "")
     except ValueError as wrong:

@@ -13,7 +13,7 @@ from pipeline import operators
 from pipeline.domain.roles import Role
 from pipeline.operators import OperatorRefused
 from pipeline.web.console import guard
-from pipeline.web.console.frame import done, page
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 
 ENTRIES = 100
@@ -99,7 +99,7 @@ def drop_key(key_id: int) -> Response:
 
 
 def show_audit() -> Response:
-    before = request.args.get("before", type=int)
+    before = before_id()
     with transaction() as session:
         entries = audit.latest_entries(session, before_id=before, limit=ENTRIES + 1)
         names = {each.key: each.name for each in connectors.all_connectors(session)}

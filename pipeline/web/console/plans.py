@@ -22,7 +22,7 @@ from pipeline.tasks.planning.applying import PlanRefused
 from pipeline.tasks.runs import RunInProgress
 from pipeline.tasks.sending.story import HARMLESS
 from pipeline.web.console import guard
-from pipeline.web.console.frame import done, page
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -46,7 +46,7 @@ def show_plans(
     connector: Connector, mistakes: tuple[str, ...] = (), document: str | None = None, status: int = 200
 ) -> Response:
     """The last plans, what waits for a yes, and a form for another one."""
-    before = request.args.get("before", type=int)
+    before = before_id()
     found = plans.latest(connector.key, before_id=before, limit=PER_PAGE + 1)
     return page(
         "plans.html",

@@ -22,7 +22,7 @@ from pipeline.insight.mapped import find_field, mapped_fields
 from pipeline.insight.moments import read_moment
 from pipeline.tasks.plans import plan_for
 from pipeline.web.console import guard
-from pipeline.web.console.frame import page
+from pipeline.web.console.frame import before_id, page
 from pipeline.web.console.guard import Pages
 
 ENTITY = "<any(person,organization):entity>"
@@ -86,13 +86,8 @@ def path_of(connector: Connector, entity: str, pipedrive_id: int | None, hull_id
 def _whose(
     session: Session, connector: Connector, entity: str, *, pipedrive_id: int | None = None, hull_id: str | None = None
 ) -> Whose:
-    is_possible = (pipedrive_id or 0) < 2**63 and "\0" not in (hull_id or "")
     kind = Entity(entity)
-    found = (
-        records.find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
-        if is_possible
-        else None
-    )
+    found = records.find_whose(session, connector.key, kind, pipedrive_id=pipedrive_id, hull_id=hull_id)
     if found is None:
         what = f"{kind.value.capitalize()} {pipedrive_id}" if hull_id is None else f"{kind.hull.capitalize()} {hull_id}"
         raise guard.missing(
@@ -104,10 +99,8 @@ def _whose(
 
 def _show(session: Session, connector: Connector, whose: Whose) -> Response:
     record = records.read_record(session, whose)
-    before_id = request.args.get("before", type=int)
-    events, more = (
-        (record.events, record.more) if before_id is None else records.history(session, whose, before_id=before_id)
-    )
+    before = before_id()
+    events, more = (record.events, record.more) if before is None else records.history(session, whose, before_id=before)
     return page(
         "record.html",
         connector=connector,

@@ -17,8 +17,8 @@ from pipeline.insight import replays as insight
 from pipeline.insight.replays import Progress
 from pipeline.tasks.replaying import beginning
 from pipeline.web.console import guard
-from pipeline.web.console.failures import task_url
-from pipeline.web.console.frame import done, page, took
+from pipeline.web.console.flower import task_url
+from pipeline.web.console.frame import before_id, done, page, took
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -60,7 +60,7 @@ def add(pages: Pages) -> None:
 
 
 def show_replays(connector: Connector) -> Response:
-    before = request.args.get("before", type=int)
+    before = before_id()
     with transaction() as session:
         found = rows.latest_replays(session, connector.key, before_id=before, limit=PAGE + 1)
         shown = insight.progress_of(session, found[:PAGE])
@@ -73,7 +73,7 @@ def show_replay(connector: Connector, replay_id: int) -> Response:
     if progress is None or progress.connector_key != connector.key:
         raise _no_such(connector, replay_id)
     state = request.args.get("state") or None
-    after = request.args.get("after", type=int)
+    after = before_id("after")
     with transaction() as session:
         found = insight.items_of(session, replay_id, state=state, after_id=after, limit=PAGE + 1)
     return page(

@@ -14,7 +14,8 @@ from db.token_ledger import moment
 from pipeline.insight import acts, fetches, run_story
 from pipeline.insight.run_story import BatchStory, RunStory
 from pipeline.web.console import guard, overview
-from pipeline.web.console.frame import done, page
+from pipeline.web.console.flower import TASK_AT
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -27,7 +28,6 @@ CHOICES: Final = {
 }
 STATES: Final = ("waiting", "ready", "running", "done", "failed", "cancelled")
 """Of batches."""
-FLOWER_TASK: Final = "/flower/task/"
 Key = tuple[int, int, str | None, int | None]
 
 
@@ -40,7 +40,7 @@ def add(pages: Pages) -> None:
 
 def list_runs(connector: Connector) -> Response:
     chosen = {name: _chosen(name, values) for name, values in CHOICES.items()}
-    before = request.args.get("before", type=int)
+    before = before_id()
     with transaction() as session:
         found = rows.find_runs(session, connector.key, before=before, limit=PAGE + 1, **chosen)
         under_way = len(rows.running_runs(session, connector.key))
@@ -61,12 +61,10 @@ def list_runs(connector: Connector) -> Response:
 
 def show_run(connector: Connector, run_id: int) -> Response:
     state = request.args.get("state")
-    story = _story((connector.key, run_id, state if state in STATES else None, request.args.get("before", type=int)))
+    story = _story((connector.key, run_id, state if state in STATES else None, before_id()))
     if story is None:
         raise guard.missing("There is no such run of this connector.", "Choose one from Runs.")
-    return page(
-        "run.html", connector=connector, tab=TAB[0], story=story, run=story.run, flower=FLOWER_TASK, state=state
-    )
+    return page("run.html", connector=connector, tab=TAB[0], story=story, run=story.run, flower=TASK_AT, state=state)
 
 
 def cancel(connector: Connector, run_id: int) -> Response:
@@ -86,7 +84,7 @@ def show_batch(connector: Connector, batch_id: int) -> Response:
         raise guard.missing(
             "There is no such batch of this connector.", "Those that ended well are forgotten after a month."
         )
-    return page("batch.html", connector=connector, tab=TAB[0], story=story, batch=story.line, flower=FLOWER_TASK)
+    return page("batch.html", connector=connector, tab=TAB[0], story=story, batch=story.line, flower=TASK_AT)
 
 
 def _chosen(name: str, values: tuple[str, ...]) -> str | None:

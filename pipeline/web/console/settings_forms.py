@@ -17,7 +17,7 @@ Form = MultiDict[str, str]
 
 MOST_ROWS: Final = 500
 CELL: Final = re.compile(r"(\w+)-(\d{1,4})-(\w+)")
-PERCENT: Final = frozenset({"live_reserve", "deletion_stop_share"})
+PERCENT: Final = frozenset({"live_reserve", "deletion_stop_share", "change_stop_share"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +93,10 @@ SECTIONS: Final = (
     ),
     Section(
         slug="budget",
-        title="Budget",
-        question="How much of Pipedrive's day may be spent, and on what?",
+        title="Budget and caution",
+        question="How much may be spent and changed without anybody being asked?",
         kind="values",
-        settings=("daily_tokens", "live_reserve"),
+        settings=("daily_tokens", "live_reserve", "change_stop_share"),
     ),
     Section(
         slug="sync-keys",
@@ -148,7 +148,13 @@ def changed_rows(section: Section, form: Form, act: str) -> Document:
     rows = typed[setting]
     if verb == "add" and len(rows) < MOST_ROWS:
         rows.append({"hull": "", "service": ""})
-    elif verb == "remove" and position.isdigit() and int(position) < len(rows):
+    elif (
+        verb == "remove"
+        and position.isascii()
+        and position.isdigit()
+        and len(position) < 5
+        and int(position) < len(rows)
+    ):
         del rows[int(position)]
     return typed
 
@@ -200,7 +206,7 @@ def _share(name: str, form: Form) -> Any:
 def _number(text: str) -> Any:
     """Thousands may stand apart; what is no number stays as it is, to be shown beside what is wrong with it."""
     plain = text.strip().replace(",", "").replace(" ", "")
-    return int(plain) if plain.isascii() and plain.isdigit() else text.strip()
+    return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= 18 else text.strip()
 
 
 def _is_empty(row: Any) -> bool:

@@ -16,7 +16,7 @@ from pipeline.insight import settings_editing as editing
 from pipeline.insight.settings_editing import SettingsMistaken, SettingsMoved
 from pipeline.insight.settings_words import SettingChange
 from pipeline.web.console import guard
-from pipeline.web.console.frame import done, page
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.settings_forms import SECTIONS
 
@@ -42,7 +42,7 @@ def add(pages: Pages) -> None:
 
 def show_history(connector: Connector) -> Response:
     """Newest first, by version."""
-    before = request.args.get("before", type=int)
+    before = before_id()
     with transaction() as session:
         found = connectors.settings_page(session, connector.key, before=before, limit=VERSIONS + 1)
         now = connectors.settings_in_force(session, connector.key).version
@@ -69,7 +69,7 @@ def show_history(connector: Connector) -> Response:
 
 def show_version(connector: Connector, version: int, mistakes: tuple[str, ...] = (), status: int = 200) -> Response:
     """One version, beside another one: by default the one before."""
-    against = request.args.get("against", type=int)
+    against = before_id("against")
     with transaction() as session:
         found = _find(connector, version)
         other = _find(connector, against) if against is not None else None

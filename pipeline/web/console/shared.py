@@ -34,6 +34,8 @@ class Shared(Generic[K, T]):
 
     def __call__(self, key: K) -> T:
         with self._lock:
+            if len(self._asking) >= KEPT and key not in self._asking:
+                self._asking = {each: lock for each, lock in self._asking.items() if lock.locked()}
             asking = self._asking.setdefault(key, threading.Lock())
         with asking:
             known = self._answers.get(key)

@@ -26,13 +26,13 @@ def add(pages: Pages) -> None:
 
 
 def show() -> Response:
-    return page("workers.html", work=_work(None), nodes=_nodes(), where="/workers")
+    return page("workers.html", work=work_seen(None), nodes=_nodes(), where="/workers")
 
 
 def show_of(connector: Connector) -> Response:
     where = f"/c/{quote(connector.name, safe='')}/workers"
     return page(
-        "workers.html", connector=connector, tab="workers", work=_work(connector.key), nodes=_nodes(), where=where
+        "workers.html", connector=connector, tab="workers", work=work_seen(connector.key), nodes=_nodes(), where=where
     )
 
 
@@ -43,4 +43,5 @@ def _read(connector_key: int | None) -> Work:
 
 
 _nodes = Patient(machinery.look, fresh_s=FRESH_S, stale_s=STALE_S, patience_s=PATIENCE_S)
-_work = Shared(_read)
+work_seen = Shared(_read)
+"""Of one connector by its key, or of all by None."""

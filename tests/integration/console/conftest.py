@@ -92,3 +92,37 @@ def operator(as_role: Callable[[Role], Visitor]) -> Visitor:
 @pytest.fixture
 def admin(as_role: Callable[[Role], Visitor]) -> Visitor:
     return as_role(Role.ADMIN)
+
+
+Call = Callable[..., tuple[int, Any]]
+"""Calls an operation with somebody's key: method and path in, the body by its names, status and JSON out."""
+
+
+@pytest.fixture
+def script(operator: Visitor, anybody: Visitor) -> Call:
+    """A script with an operator's key."""
+    return caller(operator, anybody)
+
+
+@pytest.fixture
+def boss(admin: Visitor, anybody: Visitor) -> Call:
+    """The same with an admin's."""
+    return caller(admin, anybody)
+
+
+@pytest.fixture
+def looker(viewer: Visitor, anybody: Visitor) -> Call:
+    """The same with a viewer's."""
+    return caller(viewer, anybody)
+
+
+def caller(owner: Visitor, browser: Visitor) -> Call:
+    present = operators.who_is(owner.token)
+    assert present
+    headers = {"Authorization": f"Bearer {operators.make_key(present.id, 'test', by='test')}"}
+
+    def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
+        answer = browser.client.open(path, method=method, json=body or None, headers=headers)
+        return answer.status_code, answer.json
+
+    return call

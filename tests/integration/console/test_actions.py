@@ -101,7 +101,7 @@ def test_a_connector_without_credentials_is_not_resumed(world: World, operator: 
     answer = operator.post(f"{HOME}/actions/resume")
 
     assert answer.status_code == 400
-    assert "Open Credentials" in answer.text
+    assert "connect it under Credentials" in answer.text
 
 
 def test_viewers_look_and_do_nothing(world: World, viewer: Visitor) -> None:
@@ -219,3 +219,18 @@ def test_thousands_of_ids_fit_into_one_form(world: World, operator: Visitor) -> 
         f"{sends.MOST_IDS:,} Users would be sent"
         in operator.post(f"{HOME}/actions/send/count", entity="person", ids=ids).text
     )
+
+
+def test_of_very_many_records_a_good_guess_is_told(world: World, operator: Visitor) -> None:
+    world.change_rows(
+        "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by)"
+        " SELECT :c, 'person', n, 'full', 'fetched' FROM generate_series(1, 30000) n",
+        c=world.connector_key,
+    )
+    world.change_rows("ANALYZE id_mappings")
+
+    page = operator.text(f"{HOME}/actions/fetch/person")
+
+    told = int(page.partition(">About ")[2].partition(" Persons")[0].replace(",", ""))
+    assert 27_000 <= told <= 33_000
+    assert "Fetch all about" in page

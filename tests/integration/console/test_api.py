@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,30 +18,7 @@ from tests.integration.console.conftest import Visitor
 from tests.world import World
 
 BASE = "/api/v1/connectors/acme"
-
-
-@pytest.fixture
-def script(operator: Visitor, anybody: Visitor) -> Any:
-    """Calls an operation with an operator's key: method and path in, status and JSON out."""
-    return caller(operator, anybody)
-
-
-@pytest.fixture
-def boss(admin: Visitor, anybody: Visitor) -> Any:
-    """The same with an admin's."""
-    return caller(admin, anybody)
-
-
-def caller(owner: Visitor, browser: Visitor) -> Any:
-    present = operators.who_is(owner.token)
-    assert present
-    headers = {"Authorization": f"Bearer {operators.make_key(present.id, 'test', by='test')}"}
-
-    def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
-        answer = browser.client.open(path, method=method, json=body or None, headers=headers)
-        return answer.status_code, answer.json
-
-    return call
+PROJECT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("key", ["", "hpk_wrong", "Bearer", "\x80"])
@@ -182,3 +162,40 @@ def test_the_description_names_every_operation_with_its_role(anybody: Visitor, a
             assert operation["security"] == [{"key": []}]
             assert any(f"Needs the role {role}" in operation["description"] for role in Role)
             assert {"401", "403"} <= set(operation["responses"])
+
+
+def test_no_two_shapes_have_one_name() -> None:
+    """The description names them: of two, one would be described as the other."""
+    names = [
+        name
+        for path in (PROJECT / "pipeline" / "web" / "api").glob("*.py")
+        for name in re.findall(r"^class (\w+)\(", path.read_text(), re.MULTILINE)
+    ]
+
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_the_document_lists_every_operation_with_its_role(anybody: Visitor) -> None:
+    spec = anybody.get("/api/openapi.json").json
+    assert spec
+    described = {
+        (f"{verb.upper()} {_plain(path)}", operation["description"].rpartition(" ")[2].rstrip("."))
+        for path, verbs in spec["paths"].items()
+        for verb, operation in verbs.items()
+    }
+    document = (PROJECT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"^\| `((?:GET|POST|PUT) /\S+)` \| (\w+) \|", document, re.MULTILINE))
+
+    assert described == listed
+
+
+def _plain(path: str) -> str:
+    named = {"{connector}": "NAME", "{entity}": "ENTITY", "{record}": "ID", "{id}": "ID"}
+    return re.sub(r"\{\w+\}", lambda found: named[found[0]], path.removeprefix("/api/v1"))
+
+
+def test_what_is_too_large_is_refused(script: Any, world: World) -> None:
+    assert world
+    status, problem = script("POST", f"{BASE}/plans", document={"x": "y" * 3_000_000})
+
+    assert (status, problem["error"]) == (413, "too_large")

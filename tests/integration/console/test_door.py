@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,9 @@ from db.audit import latest_entries
 from db.operator import OperatorSession
 from db.session import transaction
 from pipeline import operators
+from pipeline import settings as settings_room
 from pipeline.domain.roles import Role
+from pipeline.settings import settings
 from pipeline.web.console import guard
 from tests.integration.console.conftest import PASSWORD, Visitor
 
@@ -290,3 +293,29 @@ def test_colours_are_chosen_and_kept(viewer: Visitor) -> None:
     assert 'data-theme="dark"' in viewer.text("/")
     viewer.post("/theme", theme="system", next="/")
     assert "data-theme" not in viewer.text("/")
+
+
+@pytest.mark.parametrize(("proxies", "is_shut"), [(0, True), (1, False)])
+def test_behind_a_proxy_wrong_logins_are_held_against_whoever_made_them(
+    database: str, proxies: int, is_shut: bool
+) -> None:
+    from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when imported
+
+    assert database
+    ana()
+    chosen = settings()
+    settings_room.use(replace(chosen, trusted_proxies=proxies))
+    try:
+        client = create_app(wake=lambda: None).test_client()
+    finally:
+        settings_room.use(chosen)
+    for number in range(operators.FREE_FAILURES):
+        form = {"name": f"nobody{number}", "password": "wrong password"}
+        client.post("/login", data=form, headers={"X-Forwarded-For": "192.0.2.66, 192.0.2.1"})
+
+    answer = client.post(
+        "/login",
+        data={"name": "ana@acme.test", "password": PASSWORD},
+        headers={"X-Forwarded-For": "192.0.2.1, 192.0.2.2"},
+    )
+    assert answer.status_code == (429 if is_shut else 303)

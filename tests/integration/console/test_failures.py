@@ -133,7 +133,7 @@ def test_filters_stand_in_the_address(world: World, viewer: Visitor, query: str,
     assert [code for code in ("no_update_time", "refused_by_pipedrive") if code in page] == shown
 
 
-@pytest.mark.parametrize("query", ["direction=up", "since=yesterday", "settings_version=x", "id=x", "state=%00"])
+@pytest.mark.parametrize("query", ["direction=up", "since=yesterday", "settings_version=x", "id=x"])
 def test_a_filter_that_makes_no_sense_is_said(world: World, viewer: Visitor, query: str) -> None:
     answer = viewer.get(f"/c/acme/failures?{query}")
 
@@ -184,8 +184,8 @@ def test_one_failure_is_shown_whole(world: World, viewer: Visitor) -> None:
         "Traceback: here",
         "https://x.test",
         "7e0-task",
-        "/records/person/h1",
-        ":5555/task/7e0-task",
+        "/records/person/hull/h1",
+        "/flower/task/7e0-task",
     ):
         assert said in page, said
     assert "3, first" in words(page)

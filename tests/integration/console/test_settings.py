@@ -195,7 +195,9 @@ def test_a_cron_is_shown_with_its_next_three_times(admin: Visitor, world: World)
 
 
 def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, world: World) -> None:
-    budget = admin.post(f"{AT}/budget", do="review", base="1", daily_tokens="60,000", live_reserve="25 %").text
+    budget = admin.post(
+        f"{AT}/budget", do="review", base="1", daily_tokens="60,000", live_reserve="25 %", change_stop_share="20"
+    ).text
     save(admin, budget)
     links = admin.post(f"{AT}/links", do="review", base="2", link_users_in_hull="on", deletion_stop_share="10").text
     save(admin, links)
@@ -221,7 +223,9 @@ def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: Visitor, world
 
 
 def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(admin: Visitor, world: World) -> None:
-    mine = admin.post(f"{AT}/budget", do="review", base="1", daily_tokens="60000", live_reserve="20").text
+    mine = admin.post(
+        f"{AT}/budget", do="review", base="1", daily_tokens="60000", live_reserve="20", change_stop_share="20"
+    ).text
     theirs = admin.post(f"{AT}/schedules", do="review", base="1", full_fetch_cron="", incremental_minutes="5").text
     save(admin, theirs)
 
@@ -240,7 +244,12 @@ def test_the_later_of_two_saves_is_refused_with_what_changed_meanwhile(admin: Vi
 def test_any_version_can_be_put_in_force_again(admin: Visitor, world: World) -> None:
     for tokens in ("1000", "2000"):
         base = str(in_force(world)[0])
-        save(admin, admin.post(f"{AT}/budget", do="review", base=base, daily_tokens=tokens, live_reserve="20").text)
+        save(
+            admin,
+            admin.post(
+                f"{AT}/budget", do="review", base=base, daily_tokens=tokens, live_reserve="20", change_stop_share="20"
+            ).text,
+        )
 
     history = html.unescape(admin.text(f"{AT}/history"))
     compared = html.unescape(admin.text(f"{AT}/history/3?against=1"))

@@ -33,10 +33,10 @@ def broker(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
 
     broker = Broker()
     monkeypatch.setattr(workers, "_nodes", lambda: broker.says)
-    workers._work.forget()
+    workers.work_seen.forget()
     world.change_rows("INSERT INTO heartbeats (name) VALUES ('beat'), ('sweep')")
     yield broker
-    workers._work.forget()
+    workers.work_seen.forget()
 
 
 def test_all_is_done(broker: Broker, viewer: Visitor) -> None:
@@ -83,7 +83,7 @@ def test_before_the_broker_has_said_anything_the_heartbeats_tell(world: World, b
     broker.says = None
     assert "All work is done" in viewer.text("/workers")
 
-    workers._work.forget()
+    workers.work_seen.forget()
     world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
     assert "No worker gives a sign of life" in viewer.text("/workers")
 

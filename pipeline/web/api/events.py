@@ -1,0 +1,99 @@
+"""The log: every sync event, newest first, by filter."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from flask import Response
+from pydantic import BaseModel, Field
+
+from db import event_log
+from db.event_log import EventFilter
+from db.session import transaction
+from pipeline.insight import log
+from pipeline.insight.events import described
+from pipeline.web.api.door import Operations, answer, missing
+from pipeline.web.api.event_shapes import EventShape
+from pipeline.web.api.shapes import DirectionName, EntityName, ListedWhole, OfConnector, OfRow, Shape, find
+from pipeline.web.api.values import Moment, RowId, Short
+
+
+class EventsAsked(ListedWhole):
+    """What is not named does not matter."""
+
+    direction: DirectionName | None = None
+    entity: EntityName | None = None
+    outcome: Literal["success", "skip", "error", "retry", "park"] | None = None
+    reason: Short | None = None
+    cause: Short | None = None
+    record: Annotated[
+        str | None, Field(min_length=1, max_length=300, description="An id of either side, an e-mail, a domain.")
+    ] = None
+    run: RowId | None = None
+    batch: RowId | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class EventsAnswer(Shape):
+    """`more` is where the next page begins; `since` how far back was looked, where the filter finds nothing soon."""
+
+    events: list[EventShape]
+    more: int | None
+    since: datetime | None
+
+
+class EventAnswer(BaseModel):
+    """`beside` is what happened to the same record in the same batch."""
+
+    event: EventShape
+    beside: list[EventShape]
+
+
+def add(operations: Operations) -> None:
+    operations.get("/connectors/<connector>/events", list_events, EventsAnswer)
+    operations.get("/connectors/<connector>/events/<id>", show_event, EventAnswer)
+
+
+def list_events(path: OfConnector, query: EventsAsked) -> Response:
+    """List sync events, newest first, by filter."""
+    connector = find(path)
+    wanted = _filter(connector.key, query)
+    found = log.read_log(connector.key, wanted, query.before, query.limit)
+    return answer(EventsAnswer.model_validate(found))
+
+
+def show_event(path: OfRow) -> Response:
+    """Show one event, and what else its batch did to the record."""
+    connector = find(path)
+    with transaction() as session:
+        row = event_log.find_event(session, connector.key, path.id)
+        if row is None:
+            raise missing("There is no such event of this connector.", "Events are kept for 90 days.")
+        labels = log.all_labels(session, connector.key)
+        beside = [described(each, labels) for each in event_log.neighbours(session, row)]
+    return answer(
+        EventAnswer(
+            event=EventShape.model_validate(described(row, labels)),
+            beside=[EventShape.model_validate(each) for each in beside],
+        )
+    )
+
+
+def _filter(connector_key: int, query: EventsAsked) -> EventFilter:
+    wanted = EventFilter(
+        direction=query.direction,
+        entity=query.entity,
+        outcome=query.outcome,
+        reason=query.reason,
+        cause=query.cause,
+        run_id=query.run,
+        batch_id=query.batch,
+        since=query.since,
+        until=query.until,
+    )
+    if query.record is None:
+        return wanted
+    with event_log.bounded() as session:
+        return log.about(session, connector_key, wanted, query.record)

@@ -1,0 +1,94 @@
+"""Send to Pipedrive by hand: some Users or Accounts at once, or as many as a segment holds, by a worker."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
+
+from flask import Response
+from pydantic import BaseModel, Field
+
+from db import audit
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.insight import sending
+from pipeline.insight.sending import Choice
+from pipeline.tasks.send import send_by_id, send_segment
+from pipeline.web.api.door import Nay, Operations, answer
+from pipeline.web.api.shapes import Asked, Counted, EntityName, OfConnector, Shape, find
+from pipeline.web.api.values import HullId
+from pipeline.web.console.guard import who
+
+
+class NewSend(Asked):
+    """Which Users or Accounts: by their Hull ids, or a whole segment."""
+
+    entity: EntityName
+    ids: tuple[HullId, ...] = Field(default=(), max_length=1000)
+    segment: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+
+    def choice(self) -> Choice:
+        """The same as the rooms below have it. Raises: Nay."""
+        if bool(self.ids) == bool(self.segment):
+            raise Nay(HTTPStatus.BAD_REQUEST, "malformed", "Name either ids or one segment.")
+        return Choice(entity=Entity(self.entity), ids=self.ids, segment=self.segment)
+
+
+class SentAnswer(BaseModel):
+    """How many are on their way, and which ids Hull does not know."""
+
+    sent: int
+    missing: list[str]
+
+
+class SendingShape(Shape):
+    """How far an order is; `of` is not known before its first page."""
+
+    id: int
+    state: str
+    reason: str | None
+    done: int
+    of: int | None
+    asked_at: datetime
+    ended_at: datetime | None
+
+
+class SendsAnswer(BaseModel):
+    sends: list[SendingShape]
+
+
+def add(operations: Operations) -> None:
+    operations.post("/connectors/<connector>/send", send, SentAnswer)
+    operations.get("/connectors/<connector>/sends", list_sends, SendsAnswer)
+    operations.post("/connectors/<connector>/sends", order_send, Counted)
+
+
+def send(path: OfConnector, body: NewSend) -> Response:
+    """Send Users or Accounts to Pipedrive by hand, past every filter. Sending again changes nothing that has not changed."""
+    connector, chosen = find(path), body.choice()
+    sent = (
+        send_segment(connector.key, chosen.entity, chosen.segment)
+        if chosen.segment
+        else send_by_id(connector.key, chosen.entity, chosen.ids)
+    )
+    with transaction() as session:
+        what = f"{sent.found} {chosen.entity.plural}"
+        audit.note(session, who().name, "send", what, connector_key=connector.key)
+    return answer(SentAnswer(sent=sent.found, missing=list(sent.missing)))
+
+
+def list_sends(path: OfConnector) -> Response:
+    """List what workers were lately asked to send by hand, and how far each is."""
+    connector = find(path)
+    with transaction() as session:
+        found = sending.latest(session, connector.key)
+    return answer(SendsAnswer(sends=[SendingShape.model_validate(each) for each in found]))
+
+
+def order_send(path: OfConnector, body: NewSend) -> Response:
+    """Have a worker send Users or Accounts by hand: the way for large segments."""
+    connector, chosen = find(path), body.choice()
+    size = sending.count(connector, chosen)
+    sending.order(connector, chosen, by=who().name, size=size)
+    return answer(Counted(done="asked", count=size))

@@ -1,0 +1,71 @@
+"""What may be sent to us, and how values of records are said: plain kinds that several shapes share."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import orjson
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+
+from pipeline.domain.lenient_json import is_nested_deeper
+from pipeline.insight.moments import HOW, read_moment
+
+LARGEST_ID: Final = 2**63 - 1
+FIRST, LAST = datetime(2010, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+"""Pipedrive is not older; a database takes fewer years and time zones than a text can name."""
+DEEPEST: Final = 100
+_UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
+_HALF: Final = re.compile("[\\ud800-\\udfff]")
+
+
+def _in_utc(given: datetime) -> datetime:
+    if not FIRST <= given < LAST:
+        raise ValueError(f"it lies before {FIRST:%Y} or after {LAST:%Y}")
+    return given.astimezone(UTC)
+
+
+def _moment(given: Any) -> Any:
+    return read_moment(given, datetime.now(UTC)) if isinstance(given, str) else given
+
+
+def _said(value: Any) -> Any:
+    """Half characters, which no JSON can carry, are spelled out; what is nested beyond measure is only said to be."""
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        if is_nested_deeper(value, DEEPEST):
+            return f"nested more than {DEEPEST} levels deep"
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return json.loads(_HALF.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text))
+    return value
+
+
+def find_unusable(sent: Any) -> str | None:
+    """Why what was sent can be neither stored nor passed on; None when it can."""
+    if is_nested_deeper(sent, DEEPEST):
+        return f"it is nested more than {DEEPEST} levels deep"
+    return "it holds a NUL or half a character" if _holds_unusable(sent) else None
+
+
+def _holds_unusable(value: Any) -> bool:
+    if isinstance(value, str):
+        return _UNUSABLE.search(value) is not None
+    if isinstance(value, dict):
+        return any(_holds_unusable(each) for pair in value.items() for each in pair)
+    return isinstance(value, list) and any(map(_holds_unusable, value))
+
+
+RowId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Since = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_in_utc), Field(description=HOW.capitalize())]
+Short = Annotated[str, Field(min_length=1, max_length=300)]
+Why = Annotated[str, Field(min_length=1, max_length=500, description="Kept in the audit log.")]
+HullId = Annotated[str, Field(min_length=1, max_length=100)]
+Value = Annotated[Any, BeforeValidator(_said)]
+"""Of a record: anything."""
+Text = Annotated[str, BeforeValidator(_said)]
+"""A text that comes from a record."""

@@ -1,0 +1,438 @@
+"""Every address there is, asked by those who may not and in ways nobody would: the list is the app's own, so none is forgotten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import quote
+
+import pytest
+from flask import Flask
+from werkzeug.routing import Rule
+
+from db.connector import Connector
+from db.session import transaction
+from pipeline import operators
+from pipeline.web.console import shared
+from tests.integration.console.conftest import Visitor
+from tests.journeys.people import fill
+from tests.journeys.test_replays import broken
+from tests.world import World
+
+OPEN: Final = {"/login", "/setup", "/api/openapi.json"}
+"""What anybody may ask for."""
+VIEWERS_MAY_POST: Final = {
+    "/logout",
+    "/theme",
+    "/account/password",
+    "/account/keys",
+    "/account/keys/<int:key_id>/drop",
+    "/flower/<path:wanted>",
+}
+"""What is a viewer's own, and Flower, which has a list and a test of its own."""
+PLACES: Final[dict[str, Any]] = {
+    "name": "acme",
+    "connector": "acme",
+    "entity": "person",
+    "direction": "incoming",
+    "fingerprint": "none",
+    "hull_id": "none",
+    "section": "users-in",
+    "step": "identity",
+    "act": "pause",
+    "wanted": "workers",
+    "version": 1,
+}
+"""Part of a rule → what stands there; every other one is a number."""
+ENORMOUS: Final = 10**30
+HOSTILE: Final = {
+    "nul": "a\0b",
+    "surrogate": "%ED%A0%80",
+    "no utf-8": "%FF%FE",
+    "enormous": str(ENORMOUS),
+    "bigint": str(2**63),
+    "negative": "-9223372036854775809",
+    "long": "9" * 5_000,
+    "text": "x" * 20_000,
+    "script": "<script>alert(1)</script>",
+    "year": "999999d",
+    "early": "0001-01-01T00:00:00+23:59",
+    "late": "9999-12-31T23:59:59-23:59",
+    "superscript": "²",
+    "nan": "nan",
+}
+NAMES: Final = (
+    *(
+        "q",
+        "before",
+        "after",
+        "act",
+        "field",
+        "state",
+        "kind",
+        "entity",
+        "direction",
+        "outcome",
+        "reason",
+        "cause",
+        "record",
+    ),
+    *(
+        "run",
+        "batch",
+        "since",
+        "until",
+        "id",
+        "fingerprint",
+        "settings_version",
+        "against",
+        "at",
+        "by",
+        "source",
+        "next",
+    ),
+    *("limit", "code", "segment"),
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered() -> Iterator[None]:
+    shared.forget_all()
+    yield
+    shared.forget_all()
+
+
+def rules(app: Flask, method: str, *, under: tuple[str, ...] = ("console.", "api.")) -> list[Rule]:
+    found = [
+        each
+        for each in app.url_map.iter_rules()
+        if each.endpoint.startswith(under) and method in (each.methods or ()) and each.rule not in OPEN
+    ]
+    assert len(found) > (5 if under == ("api.",) else 10)
+    return found
+
+
+def address(rule: Rule, **places: Any) -> str:
+    """The rule with something in every place of it."""
+    path = rule.rule
+    for name in rule.arguments:
+        value = places.get(name, PLACES.get(name, places.get("number", 1)))
+        start = next(path.index(each) for each in (f"<{name}>", f":{name}>") if each in path)
+        begin, end = path.rindex("<", 0, start + 1), path.index(">", start)
+        path = f"{path[:begin]}{quote(str(value), safe='%')}{path[end + 1 :]}"
+    return path
+
+
+@pytest.fixture
+def busy(world: World, operator: Visitor, admin: Visitor) -> World:
+    """A connector with something in every list."""
+    fill(world, persons=3, organizations=1)
+    broken(world, 10, 11)
+    world.room("webhooks").ensure_webhooks(world.connector_key)
+    world.change_rows(
+        "INSERT INTO deliveries (connector_key, source, key, body, state) VALUES (:c, 'pipedrive', 'k', '{}', 'folded')",
+        c=world.connector_key,
+    )
+    assert operator.post("/c/acme/failures/replay", count="2").status_code == 303
+    document = json.dumps({"incoming_user_attributes": [{"hull": "pipedrive/given", "service": "first_name"}]})
+    assert admin.post("/c/acme/plans", document=document).status_code == 303
+    world.change_settings(daily_tokens=9_000)
+    return world
+
+
+@pytest.fixture
+def other(busy: World) -> World:
+    """A second connector, which has nothing."""
+    with transaction() as session:
+        session.add(Connector(id="b" * 24, name="globex", hull_organization="globex.test"))
+        session.flush()
+    busy.change_rows(
+        "INSERT INTO settings_versions (connector_key, version, document, author)"
+        " SELECT key, 1, '{}', 'test' FROM connectors WHERE name = 'globex'"
+    )
+    return busy
+
+
+# --- who may --------------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_is_not_logged_in_gets_nowhere(app: Flask, anybody: Visitor, world: World) -> None:
+    assert world
+    for method in ("GET", "POST", "PUT"):
+        for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
+            if rule.endpoint.startswith("console.") and rule.rule not in OPEN:
+                answer = anybody.client.open(address(rule), method=method)
+                assert (answer.status_code, answer.headers["Location"][:6]) == (303, "/login"), rule
+            if rule.endpoint.startswith("api."):
+                assert anybody.client.open(address(rule), method=method, json={}).status_code == 401, rule
+
+
+def test_a_form_without_the_sessions_token_does_nothing(app: Flask, admin: Visitor, world: World) -> None:
+    before = audited(world)
+    for method in ("POST", "PUT"):
+        for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
+            if rule.endpoint.startswith(("console.", "api.")) and rule.rule not in OPEN:
+                for csrf in ("", "0" * 64, "\x80", operators.csrf_of("another session")):
+                    answer = admin.client.open(address(rule), method=method, data={"csrf": csrf})
+                    assert answer.status_code == 403, (rule, csrf)
+    assert audited(world) == before
+
+
+def test_what_a_viewer_may_send_is_a_short_list(app: Flask, viewer: Visitor, world: World) -> None:
+    before = audited(world)
+    token = operators.csrf_of(viewer.token)
+    for method in ("POST", "PUT"):
+        for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
+            if rule.endpoint.startswith(("console.", "api.")) and rule.rule not in OPEN | VIEWERS_MAY_POST:
+                answer = viewer.client.open(address(rule), method=method, headers={"X-CSRF-Token": token})
+                assert answer.status_code == 403, rule
+                assert "needs the role" in answer.text, rule
+    assert audited(world) == before
+
+
+# --- what is another connector's ------------------------------------------------------------------------------------------
+
+
+def test_the_ids_of_another_connector_are_not_there(app: Flask, other: World, admin: Visitor) -> None:
+    ids = ids_of(other)
+    counted = rows_of(other)
+    checked = set()
+    for method in ("GET", "POST"):
+        for rule in rules(app, method):
+            own = {"name", "connector", "entity", "direction", "section", "step", "act"}
+            if not rule.arguments & {"name", "connector"} or not rule.arguments - own:
+                continue
+            places = {"name": "globex", "connector": "globex", **ids, "id": own_id(rule, ids)}
+            path = address(rule, **places) + NEEDED.get(rule.endpoint, "")
+            answer = post(admin, path) if method == "POST" else admin.get(path)
+            is_malformed = method == "POST" and rule.endpoint.startswith("api.") and answer.status_code == 422
+            assert answer.status_code == 404 or is_malformed, (path, answer.status_code, answer.text[:300])
+            checked |= rule.arguments
+    assert checked >= set(ids)
+    assert rows_of(other) == counted
+
+
+@pytest.mark.parametrize("act", ["replay", "discard"])
+def test_the_failures_of_another_connector_cannot_be_named_in_a_form(act: str, other: World, admin: Visitor) -> None:
+    counted = rows_of(other)
+    failures = [row.id for row in other.rows("SELECT id FROM failures")]
+
+    answer = admin.post(f"/c/globex/failures/{act}", id=failures, count="1000", why="because")
+
+    assert answer.status_code == 400
+    assert rows_of(other) == counted
+
+
+# --- what makes no sense --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_no_address_breaks_by_what_stands_behind_the_question_mark(
+    app: Flask, busy: World, admin: Visitor, what: str
+) -> None:
+    value = HOSTILE[what]
+    written = value if value.startswith("%") else quote(value)
+    ids = ids_of(busy)
+    for rule in rules(app, "GET"):
+        path = address(rule, **ids, id=ids["run_id"])
+        for names in (NAMES, *([[each] for each in NAMES] if len(value) < 100 and rule.endpoint in SEARCHED else [])):
+            query = "&".join(f"{name}={written}" for name in names)
+            answer = admin.get(f"{path}?{query}")
+            assert answer.status_code < 500 or is_flower_away(rule, answer), (path, query[:100], answer.text[-300:])
+            assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
+
+
+SEARCHED: Final = {
+    f"console.{each}"
+    for each in (
+        *("logs_show", "logs_export_csv", "logs_export_json", "records_find", "failures_show_groups", "runs_list_runs"),
+        *(
+            "records_explain",
+            "failure_acts_confirm_replay",
+            "failures_show_group",
+            "plans_show_items",
+            "people_show_audit",
+        ),
+        *("settings_history_show_version", "replays_show_replay", "actions_show_send", "webhooks_show"),
+    )
+}
+
+
+@pytest.mark.parametrize("what", ["nul", "surrogate", "no utf-8", "enormous", "bigint", "negative", "script"])
+def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: World, admin: Visitor, what: str) -> None:
+    """In every place in turn, by whoever may go everywhere."""
+    ids = ids_of(busy)
+    for method in ("GET", "POST"):
+        for rule in rules(app, method):
+            for place in rule.arguments:
+                path = address(rule, **{**ids, "id": ids["run_id"], place: HOSTILE[what]})
+                answer = post(admin, path) if method == "POST" else admin.get(path)
+                assert answer.status_code < 500 or is_flower_away(rule, answer), (path, answer.text[-300:])
+                assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_no_form_breaks_by_what_is_written_in_it(app: Flask, busy: World, admin: Visitor, what: str) -> None:
+    value = HOSTILE[what]
+    ids = ids_of(busy)
+    for rule in rules(app, "POST", under=("console.",)):
+        if rule.rule == "/logout":
+            continue
+        form = dict.fromkeys((*NAMES, *FIELDS), value) | {"csrf": operators.csrf_of(admin.token)}
+        for fields in (form, form | {"base": "1"}, form | {"do": "add:incoming_user_attributes", "base": "1"}):
+            answer = admin.client.post(address(rule, **ids), data=fields)
+            assert answer.status_code < 500 or is_flower_away(rule, answer), (rule, answer.text[-300:])
+            assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
+
+
+def test_no_form_of_somebody_unknown_breaks(anybody: Visitor) -> None:
+    for value in HOSTILE.values():
+        for path in ("/login", "/setup"):
+            fields = {"name": value, "password": value, "code": value, "next": value}
+            assert anybody.client.post(path, data=fields).status_code < 500, (path, value[:20])
+            assert anybody.get(f"{path}?code={quote(value)}&next={quote(value)}").status_code < 500
+
+
+FIELDS: Final = (
+    *(
+        "name",
+        "password",
+        "old",
+        "new",
+        "role",
+        "theme",
+        "document",
+        "base",
+        "do",
+        "section",
+        "why",
+        "count",
+        "per_second",
+    ),
+    *(
+        "payload",
+        "step",
+        "number",
+        "confirm",
+        "wanted",
+        "secret",
+        "token",
+        "organization",
+        "hull_id",
+        "ids",
+        "what",
+        "record",
+    ),
+    *("user_email", "account_domain", "synchronized_user_segments", "incoming_user_attributes", "daily_tokens"),
+    *("live_reserve", "incoming_user_attributes-0-hull", "incoming_user_attributes-0-service", "full_fetch_cron"),
+)
+DEEP: Final = "[" * 50_000 + "]" * 50_000
+DOCUMENTS: Final = {
+    "nul": '{"user_sync_key": "\\u0000"}',
+    "surrogate": '{"user_sync_key": "\\ud800"}',
+    "surrogate name": '{"\\ud800": 1}',
+    "nul name": '{"\\u0000": 1}',
+    "deep": f'{{"user_claims": {DEEP}}}',
+    "rather deep": '{"user_claims": ' + "[" * 400 + "]" * 400 + "}",
+    "nan": '{"live_reserve": NaN, "daily_tokens": Infinity}',
+    "huge": '{"daily_tokens": 1' + "0" * 4_000 + "}",
+    "bigint": '{"daily_tokens": 9223372036854775808, "incremental_minutes": -1}',
+    "segment": '{"synchronized_user_segments": ["\\ud800", "\\u0000"]}',
+    "list": "[]",
+    "text": '"x"',
+    "no json": "{",
+}
+
+
+@pytest.mark.parametrize("what", DOCUMENTS)
+def test_no_document_breaks_the_settings(busy: World, admin: Visitor, what: str) -> None:
+    text = DOCUMENTS[what]
+    for path in ("plans", "settings/json", "settings/save", "settings/rebase", "settings/users-in"):
+        for more in ({}, {"do": "back"}):
+            answer = admin.post(f"/c/acme/{path}", document=text, base="2", **more)
+            assert answer.status_code < 500, (path, answer.text[-300:])
+    bodies = [f'{{"document": {text}, "base_version": 2, "force": true}}', text]
+    for body in bodies:
+        token = {"X-CSRF-Token": operators.csrf_of(admin.token)}
+        answer = admin.client.put(
+            "/api/v1/connectors/acme/settings", data=body, content_type="application/json", headers=token
+        )
+        assert 400 <= answer.status_code < 500, answer.text[-300:]
+    assert busy.rows("SELECT max(version) AS v FROM settings_versions")[0].v == 2
+
+
+@pytest.mark.parametrize("value", ['"\\u0000"', '"\\ud800"', "1e400", "[[]]", '"' + "x" * 5_000 + '"'])
+def test_no_body_breaks_an_operation(app: Flask, busy: World, admin: Visitor, value: str) -> None:
+    names = ("entity", "ids", "segment", "since", "changed_only", "document", "base_version", "\\ud800")
+    for method in ("POST", "PUT"):
+        for rule in [each for each in app.url_map.iter_rules() if method in (each.methods or ())]:
+            if not rule.endpoint.startswith("api."):
+                continue
+            bodies = [f'{{"{name}": {value}}}' for name in names]
+            bodies += [f'{{"entity": "person", "ids": [{value}]}}', f'{{"entity": "person", "segment": {value}}}']
+            for body in bodies:
+                answer = admin.client.open(
+                    address(rule),
+                    method=method,
+                    data=body,
+                    content_type="application/json",
+                    headers={"X-CSRF-Token": operators.csrf_of(admin.token)},
+                )
+                assert answer.status_code < 500 or answer.status_code == 503, (rule, body, answer.text[-300:])
+                assert answer.status_code != 503 or "broker" in answer.text, (rule, body, answer.text[-300:])
+
+
+def ids_of(world: World) -> dict[str, Any]:
+    """One of everything the connector has; a version that it has and another one has not."""
+
+    def newest(table: str, column: str = "id") -> Any:
+        return world.rows(f"SELECT {column} AS it FROM {table} ORDER BY {column} DESC LIMIT 1")[0].it  # noqa: S608
+
+    return {
+        "run_id": newest("runs"),
+        "batch_id": newest("batches"),
+        "failure_id": newest("failures"),
+        "replay_id": newest("replays"),
+        "event_id": newest("sync_events"),
+        "delivery_id": newest("deliveries"),
+        "plan_id": newest("plans"),
+        "fingerprint": newest("failures", "fingerprint"),
+        "pipedrive_id": newest("id_mappings", "pipedrive_id"),
+        "hull_id": "5bd329d5e2bcf3eeaf000099",
+        "version": 2,
+    }
+
+
+NEEDED: Final = {"api.list_plan_items": "?direction=incoming&entity=person", "api.explain_field": "?field=name"}
+"""Operations that are not understood without a question."""
+
+
+def own_id(rule: Rule, ids: dict[str, Any]) -> Any:
+    """What `id` is the number of, in the interface for scripts."""
+    kinds = {"events": "event_id", "batches": "batch_id", "deliveries": "delivery_id", "failures": "failure_id"}
+    kinds |= {"replays": "replay_id", "plans": "plan_id"}
+    before = rule.rule.split("/")[rule.rule.split("/").index("<id>") - 1] if "<id>" in rule.rule else ""
+    return ids[kinds.get(before, "run_id")]
+
+
+def rows_of(world: World) -> list[Any]:
+    """What nobody but the connector's own pages may change."""
+    return [
+        world.rows(f"SELECT count(*) AS n, min(state) AS a, max(state) AS z FROM {table}")  # noqa: S608
+        for table in ("runs", "failures", "replays", "plans", "errands", "connectors")
+    ]
+
+
+def audited(world: World) -> int:
+    count: int = world.rows("SELECT count(*) AS n FROM audit_log")[0].n
+    return count
+
+
+def post(visitor: Visitor, path: str) -> Any:
+    return visitor.client.post(path, data={}, headers={"X-CSRF-Token": operators.csrf_of(visitor.token)})
+
+
+def is_flower_away(rule: Rule, answer: Any) -> bool:
+    """No Flower runs here, and the page says so."""
+    return rule.rule.startswith("/flower") and answer.status_code == 502
