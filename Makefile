@@ -34,7 +34,7 @@ test: $(DEV) ## Run the tests, without the slow ones; T="tests/unit -k settings"
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(T)
 
 test-all: $(DEV) ## Run all tests, the slow ones too
-	@$(BIN)/python -m pytest -n 2 $(T)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(T)
 
 check: lint types test-all ## Everything CI checks: lint, types, all tests
 
