@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
 
-.PHONY: help install demo up test test-all check lint types format lock bench bench-console pictures hour guide defects clean
+.PHONY: help install demo up test test-all browser check lint types format lock bench bench-console pictures hour guide defects clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
@@ -34,7 +34,11 @@ test: $(DEV) ## Run the tests, without the slow ones; T="tests/unit -k settings"
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(T)
 
 test-all: $(DEV) ## Run all tests, the slow ones too
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(T)
+	@$(BIN)/python -m pytest -n 2 -m "not browser" $(T)
+	@$(if $(T),true,$(BIN)/python -m pytest -m browser tests/browser)
+
+browser: $(DEV) ## Drive the console in a real Chromium (three minutes); one journey after the other, they share a house
+	@$(BIN)/python -m pytest -m browser tests/browser
 
 check: lint types test-all ## Everything CI checks: lint, types, all tests
 

@@ -12,7 +12,7 @@ from tests.browser.life import ADMIN
 from tests.browser.places import ACTED, OPEN, find_places
 from tests.contract.node_packages import install
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.node, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.node]
 
 GRAVE = ("serious", "critical")
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 780}

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.house import NAME, PASSWORD, House
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
 def test_the_first_operator_comes_in_and_out_and_in_again(page: Page, house: House) -> None:

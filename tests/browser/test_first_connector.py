@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.house import House, come_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 NEWCOMER_S = 300
 """How long a newcomer may take to the first synchronised record; a browser that types by itself takes a fraction."""

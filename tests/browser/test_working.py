@@ -13,7 +13,7 @@ from tests.browser.house import PASSWORD, House, come_in
 from tests.browser.life import ADMIN, CONNECTOR, field_codes, known_users, open_failures, tell_hull, wait_for
 from tests.browser.places import BASE, find_places
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
 @pytest.fixture
