@@ -132,7 +132,7 @@ def _event_copies(each: int, moved: str, mine: str) -> list[str]:
     return [
         f"""
         INSERT INTO sync_events ({columns})
-        SELECT d.at, d.connector_key,
+        SELECT d.moment, d.connector_key,
                CASE WHEN d.kind < 0.01 THEN replace(d.event, 'success', 'error') WHEN d.kind < 0.06 THEN
                     replace(d.event, 'success', 'skip') WHEN d.kind < 0.16 THEN replace(d.event, 'incoming', 'outgoing')
                     ELSE d.event END,
@@ -143,7 +143,7 @@ def _event_copies(each: int, moved: str, mine: str) -> list[str]:
                   FROM sync_events t CROSS JOIN generate_series(0, :copies) AS n
                  WHERE t.connector_key = :key AND {mine} AND t.event LIKE 'incoming.%.success' AND t.id <= :last
                  ORDER BY moment) d
-        """.replace("d.at,", "d.moment,")  # noqa: S608 - numbers of ours
+        """  # noqa: S608 - numbers of ours
         for turn in range(each)
     ]
 
