@@ -96,6 +96,13 @@ def change(
 
 def log_in(name: str, password: str, address: str) -> tuple[str, Present]:
     """(token of a new session, who it is). Raises: LoginRefused."""
+    found = prove(name, password, address)
+    with transaction() as session:
+        return open_session(session, found), Present(id=found.id, name=found.name, role=found.role)
+
+
+def prove(name: str, password: str, address: str) -> Operator:
+    """Whose name and password these are; whoever is wrong too often waits. Raises: LoginRefused."""
     subjects = [_subject("address", address), _subject("name", name.lower())]
     with transaction() as session:
         if wait_s := rows.locked_s(session, subjects):
@@ -111,7 +118,7 @@ def log_in(name: str, password: str, address: str) -> tuple[str, Present]:
             logger().warning("operator.login.refused", why="wrong")
         else:
             rows.forget_failed_logins(session, subjects[1])
-            return open_session(session, found), Present(id=found.id, name=found.name, role=found.role)
+            return found
     raise LoginRefused
 
 

@@ -75,7 +75,7 @@ def show_account(mistake: str = "", key: str = "", status: int = 200) -> Respons
 def change_password() -> Response:
     form, me = request.form, guard.who()
     try:
-        operators.log_in(me.name, form.get("old", ""), request.remote_addr or "")
+        operators.prove(me.name, form.get("old", ""), request.remote_addr or "")
         operators.change(me.name, by=me.name, password=form.get("new", ""))
     except operators.LoginRefused:
         return show_account("The present password is wrong.", status=400)
