@@ -43,7 +43,7 @@ class Person:
 
         self.world = world
         logging = structlog.get_config()  # an app sets up its own; a test that reads the lines keeps on reading
-        self.web = create_app(wake=lambda: None)
+        self.web = create_app(wake=lambda: None, has_console=False)
         structlog.configure(**logging)
         self.door = self.web.test_client()
         self.pipedrive = Client(world.pipedrive)

@@ -37,11 +37,12 @@ MAX_BYTES = 64 * 1024
 """Of any body whose door names no other limit."""
 
 
-def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
+def create_app(*, wake: Callable[[], None] | None = None, has_console: bool = True) -> Flask:
     """Make the app of this process.
 
-    wake  tells the workers that a delivery was stored; by default through the broker, and only then does this process see
-          to it that alerts are judged
+    wake         tells the workers that a delivery was stored; by default through the broker, and only then does this process
+                 see to it that alerts are judged
+    has_console  False leaves out what people and their scripts use: only the doors for Hull and Pipedrive are there
     """
     begin()
     app = OpenAPI(
@@ -66,8 +67,9 @@ def create_app(*, wake: Callable[[], None] | None = None) -> Flask:
     app.register_blueprint(batches.room(doors, waker))
     app.register_blueprint(authorisation.room(doors))
     app.register_blueprint(operations.room())
-    console.add_to(app)
-    api.add_to(app)
+    if has_console:
+        console.add_to(app)
+        api.add_to(app)
     if wake is None:
         watchman.start()
     return app

@@ -12,6 +12,7 @@ from functools import partial
 import requests
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map
 
 from sandbox.company import Company
 from sandbox.pipedrive import answers, control, oauth
@@ -95,13 +96,27 @@ def create_app(
         monotonic=monotonic,
         session=webhook_session or requests.Session(),
     )
-    for method, rule, call, cost, view in routes(app):
-        app.add_url_rule(rule, f"{call}|{cost}|{method}{rule}", view, methods=[method])
+    _add_routes(app)
     app.before_request(partial(_enter, app))
     app.after_request(partial(_leave, app))
     app.register_error_handler(ApiError, _refuse)
     app.register_error_handler(HTTPException, _http_error)
     return app
+
+
+_compiled: list[Map] = []
+"""The rules of the first app of this process: all have the same, and compiling them is most of the work of making an app."""
+
+
+def _add_routes(app: PipedriveApp) -> None:
+    table = {f"{call}|{cost}|{method}{rule}": (method, rule, view) for method, rule, call, cost, view in routes(app)}
+    if _compiled:
+        app.url_map = _compiled[0]
+        app.view_functions.update({endpoint: view for endpoint, (_, _, view) in table.items()})
+        return
+    for endpoint, (method, rule, view) in table.items():
+        app.add_url_rule(rule, endpoint, view, methods=[method])
+    _compiled.append(app.url_map)
 
 
 def _enter(app: PipedriveApp) -> Response | None:

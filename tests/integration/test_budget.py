@@ -237,7 +237,7 @@ def test_the_pause_that_pipedrive_asks_for_is_kept(acme: Company) -> None:
 @pytest.fixture
 def without_redis(acme: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Budget]:
     def make(ceiling: int | None = 100) -> Budget:
-        away = redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=0.1)
+        away = redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=0.1, retry=None)
         return Budget(away, company="acme", lane="bulk", ceiling=ceiling, ledger=lambda: acme.ledger)
 
     return make

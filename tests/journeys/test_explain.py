@@ -42,7 +42,7 @@ def chains(life: BothWays, at: datetime | None = None) -> dict[Place, Explanatio
     return {place: why(life.world, *place, at) for place in life.pipedrive_holds()}
 
 
-@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("owner", [OWNERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in OWNERS[1:])])
 def test_the_chain_of_every_field_leads_to_the_value_that_stands_on_either_side(database: str, owner: Owner) -> None:
     with written("critical"), both_ways(owner=owner, seed=3, persons=20, organizations=12) as life:
         life.live(minutes=4)

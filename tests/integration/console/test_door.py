@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from db.audit import latest_entries
 from db.operator import OperatorSession
-from db.session import transaction
+from db.session import engine, transaction, use_database
 from pipeline import operators
 from pipeline import settings as settings_room
 from pipeline.domain.roles import Role
@@ -319,3 +319,14 @@ def test_behind_a_proxy_wrong_logins_are_held_against_whoever_made_them(
         headers={"X-Forwarded-For": "192.0.2.1, 192.0.2.2"},
     )
     assert answer.status_code == (429 if is_shut else 303)
+
+
+def test_with_the_database_away_a_page_says_when_to_come_again(anybody: Visitor, database: str) -> None:
+    engine().dispose()
+    use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
+    try:
+        answer = anybody.get("/login")
+    finally:
+        use_database(database)
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

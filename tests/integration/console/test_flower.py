@@ -18,6 +18,8 @@ from pipeline.web.console.upstream import Upstream
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 
+POLL_S = 0.01
+"""How long the fake may take to notice that it is to end."""
 HOME = b"<title>Flower</title><script>\n  var autorefresh = 1;\n</script>"
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
@@ -55,7 +57,7 @@ def fake(world: World) -> Iterator[Fake]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True)
     thread.start()
     fake.port = server.server_port
     settings_room.use(replace(settings(), flower_port=fake.port, flower_basic_auth="operator:canary-flower"))

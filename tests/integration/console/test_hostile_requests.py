@@ -62,6 +62,8 @@ HOSTILE: Final = {
     "superscript": "²",
     "nan": "nan",
 }
+QUICK: Final = ("surrogate", "enormous", "script")
+"""What every test run asks; the others are slow."""
 NAMES: Final = (
     *(
         "q",
@@ -101,6 +103,11 @@ def nothing_is_remembered() -> Iterator[None]:
     shared.forget_all()
     yield
     shared.forget_all()
+
+
+def hostile(*names: str) -> list[Any]:
+    """Cases of a test; the slow ones told apart."""
+    return [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in names]
 
 
 def rules(app: Flask, method: str, *, under: tuple[str, ...] = ("console.", "api.")) -> list[Rule]:
@@ -227,7 +234,7 @@ def test_the_failures_of_another_connector_cannot_be_named_in_a_form(act: str, o
 # --- what makes no sense --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("what", hostile(*HOSTILE))
 def test_no_address_breaks_by_what_stands_behind_the_question_mark(
     app: Flask, busy: World, admin: Visitor, what: str
 ) -> None:
@@ -259,7 +266,7 @@ SEARCHED: Final = {
 }
 
 
-@pytest.mark.parametrize("what", ["nul", "surrogate", "no utf-8", "enormous", "bigint", "negative", "script"])
+@pytest.mark.parametrize("what", hostile("nul", "surrogate", "no utf-8", "enormous", "bigint", "negative", "script"))
 def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: World, admin: Visitor, what: str) -> None:
     """In every place in turn, by whoever may go everywhere."""
     ids = ids_of(busy)
@@ -272,7 +279,7 @@ def test_no_address_breaks_by_what_stands_in_it(app: Flask, busy: World, admin: 
                 assert answer.mimetype != "text/html" or "<script>alert" not in answer.text
 
 
-@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("what", hostile(*HOSTILE))
 def test_no_form_breaks_by_what_is_written_in_it(app: Flask, busy: World, admin: Visitor, what: str) -> None:
     value = HOSTILE[what]
     ids = ids_of(busy)

@@ -162,7 +162,7 @@ def house(environment: Settings) -> House:
     with transaction() as session:
         acme = add_connector(session, environment, ACME, "acme", SECRETS)
     woken: list[str] = []
-    app = create_app(wake=lambda: woken.append("dispatch"))
+    app = create_app(wake=lambda: woken.append("dispatch"), has_console=False)
     return House(app=app, client=app.test_client(), acme=acme, woken=woken)
 
 

@@ -23,6 +23,8 @@ from pipeline.clients.downloads import Downloads
 from pipeline.clients.pinning import Pin, pinned_session
 from pipeline.errors import PipelineError, Rejected, Retryable
 
+POLL_S = 0.01
+"""How long a server may take to notice that it is to end."""
 LINES = b'{"id":"1"}\n{"id":"2"}\n'
 
 
@@ -61,7 +63,7 @@ def serve(context: ssl.SSLContext | None = None) -> Iterator[Place]:
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
     made = Place(server.server_port)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True)
     thread.start()
     yield made
     server.shutdown()
