@@ -88,6 +88,14 @@ _MAPPINGS = Statement("""
         RETURNING pipedrive_id)
     SELECT pipedrive_id FROM incoming_page EXCEPT SELECT pipedrive_id FROM kept""")
 
+_TOLD_BEFORE = Statement("""
+    UPDATE incoming_page p SET effect = 0
+      FROM id_mappings m
+     WHERE m.connector_key = :connector_key AND m.entity = :entity AND m.pipedrive_id = p.pipedrive_id
+       AND m.version = p.version AND m.digest = p.digest AND p.effect = 1
+    RETURNING p.pipedrive_id""")
+"""What somebody else brought in the very same state meanwhile: both walks of a small company meet so. One event is enough."""
+
 _DROP_STALE = Statement("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
 
 _SNAPSHOTS = Statement("""
@@ -119,10 +127,21 @@ _BEGIN_FRESH = Statement("SAVEPOINT fresh_rows")
 _UNDO_FRESH = Statement("ROLLBACK TO SAVEPOINT fresh_rows")
 
 
+class Overtaken(NamedTuple):
+    """Pipedrive ids of rows that another worker was faster with.
+
+    moved_on     in a newer state: what Hull was just told of them is stale
+    told_before  in the very same state: of these no event was logged
+    """
+
+    moved_on: frozenset[int] = frozenset()
+    told_before: frozenset[int] = frozenset()
+
+
 def write_page(
     session: Session, context: PageContext, rows: Sequence[PageRow], known: Container[int] | None = None
-) -> list[int]:
-    """Write what was delivered. Returns the ids that had moved on meanwhile: what Hull was just told of them is stale.
+) -> Overtaken:
+    """Write what was delivered.
 
     known  the ids that the id map holds already; None when nobody has looked
     """
@@ -130,7 +149,7 @@ def write_page(
     fresh = [row for row in rows if row.pipedrive_id not in known] if known is not None else []
     if not _append(session, context, fresh):
         return _merge(session, context, rows)
-    return _merge(session, context, [row for row in rows if row.pipedrive_id in known]) if known else []
+    return _merge(session, context, [row for row in rows if row.pipedrive_id in known]) if known else Overtaken()
 
 
 def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> bool:
@@ -157,19 +176,20 @@ def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> 
     return True
 
 
-def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> list[int]:
+def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> Overtaken:
     """Rows of which some may be there already: through a temporary table, newer versions winning."""
     if not rows:
-        return []
+        return Overtaken()
     facts = {name: getattr(context, name) for name in PageContext.__slots__ if name != "sources"}
     _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
+    told = _TOLD_BEFORE.rows(session, facts)
     stale = sorted(pipedrive_id for (pipedrive_id,) in _MAPPINGS.rows(session, facts))
     if stale:
         _DROP_STALE.run(session, {"stale": bigints(stale)})
     _SNAPSHOTS.run(session, facts)
     _log_merged(session, context, facts)
-    return stale
+    return Overtaken(frozenset(stale), frozenset(pipedrive_id for (pipedrive_id,) in told))
 
 
 def _log_merged(session: Session, context: PageContext, facts: dict[str, Any]) -> None:

@@ -75,9 +75,10 @@ def load_batch(batch: ClaimedBatch) -> None:
         with transaction() as session:
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
-            moved_on = set(write_page(session, context, [*rows, *unsaid], known))
-            _keep_identity(session, batch, plan, taken, moved_on)
-            second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in moved_on])
+            overtaken = write_page(session, context, [*rows, *unsaid], known)
+            plan.count_anew(overtaken)
+            _keep_identity(session, batch, plan, taken, overtaken.moved_on)
+            second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in overtaken.moved_on])
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
             log_problems(session, plan, taken.held, context)
@@ -88,7 +89,9 @@ def load_batch(batch: ClaimedBatch) -> None:
         raise
 
 
-def _keep_identity(session: Session, batch: ClaimedBatch, plan: PagePlan, taken: Taken, moved_on: set[int]) -> None:
+def _keep_identity(
+    session: Session, batch: ClaimedBatch, plan: PagePlan, taken: Taken, moved_on: frozenset[int]
+) -> None:
     """By what the records are known now. Those that moved on meanwhile are left as whoever was faster has noted them."""
     scope = (session, batch.connector_key, plan.entity)
     current = [each for each in plan.changed_ids if each not in moved_on]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.page import PageContext, PageRow, write_page
+from db.page import Overtaken, PageContext, PageRow, write_page
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.world import World
@@ -41,7 +41,7 @@ def written(world: World) -> list[tuple[int, int, str, int, int]]:
 @pytest.mark.parametrize("known", [None, set()])
 def test_records_nobody_has_heard_of_are_written_either_way(world: World, known: set[int] | None) -> None:
     with transaction() as session:
-        assert write_page(session, context(world), [row(2), row(1)], known) == []
+        assert write_page(session, context(world), [row(2), row(1)], known) == Overtaken()
 
     assert written(world) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
 
@@ -50,9 +50,9 @@ def test_a_page_of_which_somebody_else_was_first_with_one_record_is_merged(world
     with transaction() as session:
         write_page(session, context(world), [row(2, 20)], set())
     with transaction() as session:
-        moved_on = write_page(session, context(world), [row(1), row(2), row(3)], set())
+        overtaken = write_page(session, context(world), [row(1), row(2), row(3)], set())
 
-    assert moved_on == [2]
+    assert overtaken == Overtaken(moved_on=frozenset({2}))
     assert written(world) == [(1, 10, "full", 10, 1), (2, 20, "full", 20, 1), (3, 10, "full", 10, 1)]
 
 
@@ -60,6 +60,17 @@ def test_known_and_unknown_records_may_share_a_page(world: World) -> None:
     with transaction() as session:
         write_page(session, context(world), [row(1)], set())
     with transaction() as session:
-        assert write_page(session, context(world), [row(1, 20), row(2, 20)], {1}) == []
+        assert write_page(session, context(world), [row(1, 20), row(2, 20)], {1}) == Overtaken()
 
     assert written(world) == [(1, 20, "full", 20, 2), (2, 20, "full", 20, 1)]
+
+
+@pytest.mark.parametrize("known", [set(), {1, 2}])
+def test_what_somebody_else_told_in_the_same_state_is_logged_once(world: World, known: set[int]) -> None:
+    with transaction() as session:
+        write_page(session, context(world), [row(2)], set())
+    with transaction() as session:
+        overtaken = write_page(session, context(world), [row(1), row(2)], known)
+
+    assert overtaken == Overtaken(told_before=frozenset({2}))
+    assert written(world) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from itertools import permutations
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from db.connector import remove_rows_of
 from db.session import transaction
+from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.world import World, make_world
@@ -103,6 +105,32 @@ def test_finishes_when_only_one_walk_finds_anything(world: World) -> None:
     assert (begun.state, begun.new, walks) == ("running", PAGE + 1, {"ascending": 2, "descending": 0})
     assert (run.state, run.new, run.same) == ("done", PAGE + 1, 0)
     assert world.hull.received.count == PAGE + 1
+
+
+def test_two_walks_that_read_the_same_page_at_one_moment_count_its_records_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world, persons=5, organizations=0)
+    age(world)
+    real, turns = PipedriveClient.list_page, itertools.count()
+    run_id = world.start(Entity.PERSON)
+    one, another = (row.id for row in world.rows("SELECT id FROM batches ORDER BY id"))
+
+    def read(*args: Any, **options: Any) -> Any:
+        page = real(*args, **options)
+        if next(turns) == 0:  # while the other walk reads its page
+            world.step(another, "incoming", "extract")
+        return page
+
+    monkeypatch.setattr(PipedriveClient, "list_page", read)
+    world.step(one, "incoming", "extract")
+    world.work()
+
+    run = world.run(run_id)
+    assert (run.state, run.read, run.new, run.same) == ("done", 5, 5, 0)
+    assert [row.event for row in world.rows("SELECT event FROM sync_events WHERE pipedrive_id IS NOT NULL")] == [
+        "incoming.user.success"
+    ] * 5
 
 
 def test_counts_what_it_did(world: World) -> None:
