@@ -18,17 +18,31 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def house() -> Iterator[House]:
+    """Where every test adds what it needs under a name of its own."""
+    with new_house() as opened:
+        yield opened
+
+
+@pytest.fixture
+def empty_house() -> Iterator[House]:
+    """Where nobody has been."""
+    with new_house() as opened:
+        yield opened
+
+
+@contextmanager
+def new_house(**options: Any) -> Iterator[House]:
     from tests.browser import house as houses  # noqa: PLC0415 - only these tests need a browser's library
 
     if not houses.CHROMIUM:
         absent("Chromium (for instance: apt-get install chromium)")
-    with houses.open_house() as opened:
+    with houses.open_house(**options) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    from tests.browser.house import open_browser  # noqa: PLC0415 - as above
+    from tests.browser.house import open_browser  # noqa: PLC0415 - as below
 
     with open_browser() as opened:
         yield opened
@@ -37,12 +51,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def lively() -> Iterator[House]:
     """A house of its own, whose connector `demo` has lived some days."""
-    from tests.browser import house as houses  # noqa: PLC0415 - as above
-    from tests.browser.life import live  # noqa: PLC0415
+    from tests.browser.life import live  # noqa: PLC0415 - as below
 
-    if not houses.CHROMIUM:
-        absent("Chromium (for instance: apt-get install chromium)")
-    with houses.open_house(has_example=True, ALERT_FAILURES_PER_HOUR="5") as opened:
+    with new_house(has_example=True, ALERT_FAILURES_PER_HOUR="5") as opened:
         live(opened)
         yield opened
 

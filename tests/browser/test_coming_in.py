@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Page, expect
+from collections.abc import Iterator
 
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import window
 from tests.browser.house import NAME, PASSWORD, House
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
-def test_the_first_operator_comes_in_and_out_and_in_again(page: Page, house: House) -> None:
-    page.goto(house.told["console_url"])
+@pytest.fixture
+def page(browser: Browser, empty_house: House) -> Iterator[Page]:
+    with window(browser, empty_house) as opened:
+        yield opened
+
+
+def test_the_first_operator_comes_in_and_out_and_in_again(page: Page, empty_house: House) -> None:
+    page.goto(empty_house.told["console_url"])
     page.get_by_label("Name").fill(NAME)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Come in").click()
