@@ -10,7 +10,8 @@ from db.migrate import MIGRATIONS, current_revision, migrate
 from db.session import engine
 from pipeline import environment, telemetry
 from pipeline.cli.showing import Failed
-from pipeline.settings import PROJECT_DIR, Settings, settings
+from pipeline.settings import PROJECT_DIR, Settings, settings, use
+from pipeline.up import places
 
 
 def begin() -> Settings:
@@ -26,10 +27,11 @@ def begin() -> Settings:
 def open_database() -> Settings:
     """Like `begin`, and see that the schema is there: an embedded database is migrated, one of your own is not touched.
 
+    Beside a `pipeline up` with its sandbox, a command speaks to the same sandbox as the workers do.
     Raises: Failed when `pipeline migrate` must be run first.
     """
     is_embedded = settings().database_url is None
-    chosen = begin()
+    chosen = _beside_the_workers(begin())
     at, newest = current_revision(engine()), newest_revision()
     if at == newest:
         return chosen
@@ -40,6 +42,15 @@ def open_database() -> Settings:
     else:
         raise Failed(f"the database is at revision {at}, this version needs {newest}", "run: pipeline migrate")
     return chosen
+
+
+def _beside_the_workers(chosen: Settings) -> Settings:
+    sandbox = places.running_sandbox(chosen.data_dir) if chosen.faces_sandbox else None
+    if sandbox is None:
+        return chosen
+    facing = places.facing_sandbox(chosen, sandbox)
+    use(facing)
+    return facing
 
 
 def newest_revision() -> str | None:

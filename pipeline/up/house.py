@@ -94,6 +94,8 @@ def open_house(
         if looking.is_alive():
             looking.join()
         children.stop()
+        if house.sandbox_file is not None:
+            house.sandbox_file.unlink(missing_ok=True)
 
 
 def _wait_for_web(house: House) -> None:
@@ -123,7 +125,7 @@ def _start_sandbox(house: House, announced: _Announcement, sizes: Mapping[str, i
     if not announced.heard.wait(SANDBOX_WAIT_S):
         raise NotUp(f"the sandbox does not answer after {SANDBOX_WAIT_S:.0f} s")
     house.sandbox = announced.sandbox
-    house.settings = places.facing_sandbox(house.settings, place, announced.sandbox)
+    house.settings = places.facing_sandbox(house.settings, announced.sandbox)
     house.sandbox_file = places.keep_sandbox_credentials(house.settings.data_dir, announced.sandbox)
 
 

@@ -42,18 +42,6 @@ class SandboxPlace:
     hull_port: int
     sizes: Mapping[str, int]
 
-    @property
-    def pipedrive_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.pipedrive_port}"
-
-    @property
-    def hull_organization(self) -> str:
-        return f"{LOOPBACK}:{self.hull_port}"
-
-    @property
-    def hull_url(self) -> str:
-        return f"http://{self.hull_organization}"
-
 
 class PortTaken(Exception):
     """A port that was asked for by name is in use."""
@@ -86,19 +74,23 @@ def free_port() -> int:
     raise OSError("no free port was found")
 
 
-def facing_sandbox(chosen: Settings, sandbox: SandboxPlace, announced: Mapping[str, str]) -> Settings:
-    """The settings of processes that talk to the sandbox instead of the real systems, its app for OAuth included."""
+def facing_sandbox(chosen: Settings, announced: Mapping[str, str]) -> Settings:
+    """The settings of processes that talk to the sandbox instead of the real systems, its app for OAuth included.
+
+    announced  what the sandbox said of itself
+    """
+    organization = announced["hull_organization"]
     return replace(
         chosen,
         pipedrive_client_id=announced["oauth_client_id"],
         pipedrive_client_secret=announced["oauth_client_secret"],
-        pipedrive_oauth_url=sandbox.pipedrive_url,
-        pipedrive_api_url=sandbox.pipedrive_url,
+        pipedrive_oauth_url=announced["pipedrive_url"],
+        pipedrive_api_url=announced["pipedrive_url"],
         hull_protocol="http",
-        hull_firehose_url=f"{sandbox.hull_url}/",
-        hull_organizations=(*chosen.hull_organizations, sandbox.hull_organization),
-        hull_key_hosts=(*chosen.hull_key_hosts, sandbox.hull_organization),
-        hull_export_hosts=(*chosen.hull_export_hosts, sandbox.hull_organization),
+        hull_firehose_url=f"{announced['hull_url']}/",
+        hull_organizations=(*chosen.hull_organizations, organization),
+        hull_key_hosts=(*chosen.hull_key_hosts, organization),
+        hull_export_hosts=(*chosen.hull_export_hosts, organization),
     )
 
 
@@ -177,6 +169,15 @@ def keep_sandbox_credentials(data_dir: Path, announced: Mapping[str, str]) -> Pa
     path.unlink(missing_ok=True)
     _write_secret(path, json.dumps(dict(announced), indent=2) + "\n")
     return path
+
+
+def running_sandbox(data_dir: Path) -> dict[str, str] | None:
+    """What the sandbox of a `pipeline up` that runs over the same data said of itself."""
+    try:
+        announced: dict[str, str] = json.loads((data_dir / SANDBOX_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return announced
 
 
 def _write_secret(path: Path, words: str) -> None:

@@ -125,6 +125,17 @@ def test_everything_runs_until_it_is_told_to_stop(
     assert login.stat().st_mode & 0o077 == 0
     assert set(house["pids"]) == {"sandbox", "web", "worker", "bulk", "beat", "flower"}
 
+    compared = subprocess.run(
+        [sys.executable, "-m", "pipeline", "verify", "demo", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "DATA_DIR": house["data_dir"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert json.loads(compared.stdout)["tokens"] > 0, compared.stderr  # it asks the sandbox, as the workers do
+
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(timeout=60) == 0
