@@ -7,7 +7,7 @@ batches or counters move.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -134,6 +134,13 @@ class Walk:
     walk: str
     state: str
     other_end: int | None
+
+    def passed(self, ids: Iterable[int]) -> int:
+        """How many of a page's ids the walk from the other end has read before: they are its own."""
+        end = self.other_end  # None for a walk by time as well, which nobody comes towards
+        if end is None:
+            return 0
+        return sum(each <= end if self.walk == "descending" else each >= end for each in ids)
 
 
 _LOCK_WALK = Statement("""

@@ -96,13 +96,6 @@ def have_met(walk: str, frontier: int | None, other: int | None) -> bool:
     return frontier <= other + 1 if walk == "descending" else frontier >= other - 1
 
 
-def passed_by_other(walk: str, ids: Sequence[int], other: int | None) -> int:
-    """How many of a page's ids the other walk has read already: they are counted as its own."""
-    if other is None or walk == "catch_up":
-        return 0
-    return sum(not _beyond("ascending" if walk == "descending" else "descending", each, other) for each in ids)
-
-
 def ids_of(records: list[Any]) -> list[int]:
     """The ids of those records that have a usable one."""
     return [record_id for record in records if (record_id := id_of(record)) is not None]

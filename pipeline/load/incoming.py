@@ -1,9 +1,7 @@
 """Brings a page of records into Hull: decides what goes, says it to the firehose, and lays out what is written down.
 
     plan     known id mappings + records → what to send, what to skip, which claims are wanted
-    compose  the messages, once it is known which claims are free
-    deliver  the firehose
-    record   the rows for `db.page`, the events, the counters
+    compose  the messages, once it is known which claims are free, and the rows for `db.page`
 
 Nothing here is written before Hull has accepted it, except that claims are taken first: two records with one e-mail must
 not both be sent under it.
@@ -20,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from db.id_mapping import IN_DOUBT, Known
-from db.page import Overtaken, PageRow
+from db.page import PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull_messages import MessageWriter
 from pipeline.domain.departures import DELETED_AT
@@ -90,14 +88,6 @@ class PagePlan:
     def changed_ids(self) -> list[int]:
         """Records that may have to let go of claims they held."""
         return [sending.record["pipedrive_id"] for sending in self.sendings if sending.effect == CHANGED]
-
-    def count_anew(self, overtaken: Overtaken) -> None:
-        """Whoever was faster has counted these records as new or changed: once is enough."""
-        for sending in self.sendings:
-            pipedrive_id = sending.record["pipedrive_id"]
-            if pipedrive_id in overtaken.told_before or pipedrive_id in overtaken.moved_on:
-                self.counters[sending.effect] -= 1
-                self.counters[SAME if pipedrive_id in overtaken.told_before else "skipped"] += 1
 
     def mark_created(self, ids: Container[int]) -> None:
         """Let Hull know which Users the webhook of their Person's creation brought: said once, and no part of the digest, so

@@ -48,7 +48,7 @@ def extract_page(batch: ClaimedBatch) -> None:
             session,
             walk.run_id,
             pages=1,
-            read=page.records - pages.passed_by_other(walk.walk, page.ids, walk.other_end),
+            read=page.records - walk.passed(page.ids),
             requests=wired.calls.requests,
             tokens=wired.calls.tokens,
         )

@@ -24,6 +24,7 @@ from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
 from pipeline.load import silent
 from pipeline.load.incoming import PagePlan
+from pipeline.load.overtaken import count_anew
 from pipeline.settings import settings
 from pipeline.tasks import canvases, live, runs, second_look
 from pipeline.tasks.claim_release import call_waiting
@@ -76,7 +77,7 @@ def load_batch(batch: ClaimedBatch) -> None:
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
             overtaken = write_page(session, context, [*rows, *unsaid], known)
-            plan.count_anew(overtaken)
+            count_anew(plan, overtaken)
             _keep_identity(session, batch, plan, taken, overtaken.moved_on)
             second_look.send_newest(session, batch, [row for row in rows if row.pipedrive_id in overtaken.moved_on])
             _add_shells(session, batch, plan, context, in_hull=link)
