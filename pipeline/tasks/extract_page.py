@@ -52,9 +52,7 @@ def extract_page(batch: ClaimedBatch) -> None:
             requests=wired.calls.requests,
             tokens=wired.calls.tokens,
         )
-        if (
-            walk.run_state == "running"
-        ):  # of a run that was stopped, the other walk stands where it is until the run goes on
+        if walk.run_state == "running":  # of a stopped run, the other walk stands where it is until the run goes on
             runs.release(session, walk.run_id)
 
 
