@@ -1,9 +1,10 @@
 """The console over ten million events: every page, and how long the server takes to answer it.
 
-    python -m benchmarks.console [--events 10000000] [--mappings 1000000] [--rounds 5] [--json]
+    python -m benchmarks.console [--events 10000000] [--mappings 1000000] [--failures 200000] [--rounds 5] [--json]
 
 A real fetch of a few thousand records is multiplied inside PostgreSQL until there are as many mappings, snapshots, claims
-and events as asked for, the events over the last thirty days. Then each page is asked for in this process, as the web process
+and events as asked for, the events over the last thirty days; beside them stand open failures of forty causes, and as many
+deliveries. Then each page is asked for in this process, as the web process
 would answer it, with nothing shared between one request and the next. Exit 1 when a page takes longer than 200 ms in any round
 but the first.
 """
@@ -33,16 +34,31 @@ COPIES = """
      WHERE t.connector_key = :key AND {mine}"""
 
 
+FAILURES = """
+    INSERT INTO failures (connector_key, kind, subject, direction, entity, record_id, stage, reason, detail, field, fingerprint,
+                          created_at)
+    SELECT :key, 'record', 'incoming:person:' || n, 'incoming', 'person', n::text, 'transform', 'wrong_type',
+           'field ' || n % 40, 'field_' || n % 40, left(md5((n % 40)::text), 16),
+           now() - random() * :days * interval '1 day'
+      FROM generate_series(1, :number) AS n"""
+DELIVERIES = """
+    INSERT INTO deliveries (connector_key, source, key, body, state, received_at)
+    SELECT :key, CASE WHEN n % 3 = 0 THEN 'hull' ELSE 'pipedrive' END, 'bench-' || n, '{}', 'folded',
+           now() - (:number - n)::float / :number * :days * interval '1 day'
+      FROM generate_series(1, :number) AS n"""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--mappings", type=int, default=1_000_000)
+    parser.add_argument("--failures", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     with stage(persons=PERSONS, organizations=ORGANIZATIONS) as running:
         fetch(running, "to begin with", changed_only=False)
-        built = build(running.connector_key, chosen.mappings, chosen.events)
+        built = build(running.connector_key, chosen.mappings, chosen.events, chosen.failures)
         found = measure(chosen.rounds)
     if chosen.json:
         print(json.dumps({"built": built, "pages": found}))
@@ -51,7 +67,7 @@ def main() -> int:
     return 1 if any(page["slowest_ms"] > BOUND_MS for page in found) else 0
 
 
-def build(key: int, mappings: int, events: int) -> dict[str, Any]:
+def build(key: int, mappings: int, events: int, failures: int) -> dict[str, Any]:
     """Multiply what there is, inside the database; how many rows there are then, and how long it took."""
     from sqlalchemy import text
 
@@ -73,10 +89,12 @@ def build(key: int, mappings: int, events: int) -> dict[str, Any]:
         connection.execute(text("SET statement_timeout = 0"))
         for statement in _copies(events_each=max(1, events // (logged * (copies + 1)))):
             connection.execute(text(statement), {"key": key, "copies": copies, "last": last})
+        for statement in (FAILURES, DELIVERIES):
+            connection.execute(text(statement), {"key": key, "number": failures, "days": DAYS})
         connection.execute(text("ANALYZE"))
         counts = {
             table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()  # noqa: S608 - names of ours
-            for table in ("id_mappings", "snapshots", "claims", "sync_events", "failures")
+            for table in ("id_mappings", "snapshots", "claims", "sync_events", "failures", "deliveries")
         }
     return {**counts, "took_s": round(time.monotonic() - begun)}
 
@@ -153,10 +171,12 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     client = _visitor()
     found = []
     for rule, path in _paths():
-        times = [_ask_ms(client, path) for _ in range(rounds + 1)]
+        asked = [_ask(client, path) for _ in range(rounds + 1)]
+        times = [took_ms for took_ms, _ in asked]
         found.append(
             {
                 "page": rule,
+                "status": asked[0][1],
                 "first_ms": round(times[0], 1),
                 "median_ms": round(statistics.median(times[1:]), 1),
                 "slowest_ms": round(max(times[1:]), 1),
@@ -181,7 +201,8 @@ def _visitor() -> FlaskClient:
     return client
 
 
-def _ask_ms(client: FlaskClient, path: str) -> float:
+def _ask(client: FlaskClient, path: str) -> tuple[float, int]:
+    """(milliseconds, status)"""
     from pipeline.web.console.shared import forget_all
 
     forget_all()
@@ -190,7 +211,7 @@ def _ask_ms(client: FlaskClient, path: str) -> float:
     took_ms = (time.perf_counter() - begun) * 1000
     if answer.status_code >= 500:
         raise RuntimeError(f"{path}: {answer.status_code} {answer.text[:200]}")
-    return took_ms
+    return took_ms, answer.status_code
 
 
 def _paths() -> list[tuple[str, str]]:
@@ -203,16 +224,24 @@ def _paths() -> list[tuple[str, str]]:
     with transaction() as session:
         newest = session.execute(text("SELECT max(id) FROM sync_events")).scalar_one()
         person = session.execute(text("SELECT min(pipedrive_id) FROM id_mappings WHERE entity = 'person'")).scalar_one()
+        hull_id = (
+            session.execute(text("SELECT max(hull_id) FROM id_mappings WHERE entity = 'person'")).scalar() or "none"
+        )
         run = session.execute(text("SELECT max(id) FROM runs")).scalar_one()
         batch = session.execute(text("SELECT max(id) FROM batches")).scalar() or 1
+        failure, delivery = (
+            session.execute(text(f"SELECT max(id) FROM {table}")).scalar() or 1  # noqa: S608 - names of ours
+            for table in ("failures", "deliveries")
+        )
+        fingerprint = session.execute(text("SELECT min(fingerprint) FROM failures")).scalar() or "0" * 16
     known = {"name": "bench", "connector": "bench", "entity": "person", "pipedrive_id": person, "event_id": newest}
-    known |= {"run_id": run, "batch_id": batch, "id": run, "hull_id": "x", "version": 1}
+    known |= {"run_id": run, "batch_id": batch, "id": run, "hull_id": hull_id, "version": 1}
     known |= {
-        "failure_id": 1,
-        "fingerprint": "0" * 16,
+        "failure_id": failure,
+        "fingerprint": fingerprint,
         "replay_id": 1,
         "plan_id": 1,
-        "delivery_id": 1,
+        "delivery_id": delivery,
         "section": "users-in",
         "step": "first-fetch",
     }
@@ -233,7 +262,8 @@ def _show(built: dict[str, Any], found: list[dict[str, Any]]) -> None:
     print(", ".join(f"{name} {count:,}" for name, count in built.items()))
     print(f"{'page':60} {'first':>9} {'median':>9} {'slowest':>9}  (ms)")
     for page in found:
-        print(f"{page['page']:60} {page['first_ms']:9.1f} {page['median_ms']:9.1f} {page['slowest_ms']:9.1f}")
+        aside = "" if page["status"] == 200 else f"  answered {page['status']}"
+        print(f"{page['page']:60} {page['first_ms']:9.1f} {page['median_ms']:9.1f} {page['slowest_ms']:9.1f}{aside}")
 
 
 if __name__ == "__main__":
