@@ -53,7 +53,7 @@ def main() -> None:
         burst_limit=chosen.limit,
     ) as running:
         fetch(running, "first", changed_only=False)
-        _prepare(running)
+        prepare(running)
         results = _export(running, chosen) if chosen.export else _flows(running, chosen)
     if chosen.json:
         print(json.dumps(results))
@@ -65,21 +65,21 @@ def main() -> None:
 def _flows(running: Stage, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     known = _known(running, min(chosen.updates, chosen.persons))
     return [
-        _send(running, "updates", list(_updates(known, "a")), chosen.limit),
-        _send(running, "unchanged", list(_updates(known, "a")), chosen.limit),
-        _send(running, "creates", list(_creates(chosen.creates)), chosen.limit),
+        send(running, "updates", list(_updates(known, "a")), chosen.limit),
+        send(running, "unchanged", list(_updates(known, "a")), chosen.limit),
+        send(running, "creates", list(_creates(chosen.creates)), chosen.limit),
     ]
 
 
 def _export(running: Stage, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """Twice: of the first, one in a hundred is changed; of the second, nobody is."""
-    messages = list(_as_they_are(running))
+    messages = list(as_they_are(running))
     for message in messages[::CHANGED_ONE_IN]:
         message["user"]["name"] += " II"
-    return [_send(running, flow, messages, chosen.limit) for flow in ("export", "export again")]
+    return [send(running, flow, messages, chosen.limit) for flow in ("export", "export again")]
 
 
-def _prepare(running: Stage) -> None:
+def prepare(running: Stage) -> None:
     """Outgoing attributes and segments, and a Hull id for every Person, as if the resolver had been there."""
     from db import connector as connectors
     from db.session import transaction
@@ -105,7 +105,7 @@ def _updates(hull_ids: list[str], mark: str) -> Iterator[Message]:
         yield {"user": user, "account": {}, "segments": [], "changes": {"user": {"name": ["x", user["name"]]}}}
 
 
-def _as_they_are(running: Stage) -> Iterator[Message]:
+def as_they_are(running: Stage) -> Iterator[Message]:
     """What Hull says of every Person when it holds what Pipedrive holds."""
     url = f"{running.pipedrive_url}/__sandbox__/export?entity=person"
     with requests.get(url, stream=True, timeout=600) as response:
@@ -122,7 +122,7 @@ def _creates(count: int) -> Iterator[Message]:
         yield {"user": user, "account": {}, "segments": [], "changes": {"user": {"name": [None, user["name"]]}}}
 
 
-def _send(running: Stage, flow: str, messages: list[Message], limit: int) -> dict[str, Any]:
+def send(running: Stage, flow: str, messages: list[Message], limit: int) -> dict[str, Any]:
     """Hand the messages over, wait until all were carried out, and say what it took."""
     from pipeline.tasks import control
 

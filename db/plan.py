@@ -224,17 +224,18 @@ def created_among(
 
 _MARK_MOVED = text("""
     UPDATE plan_items i SET act = 'moved'
-      FROM plan_items p
-      LEFT JOIN id_mappings m ON m.connector_key = :c AND m.entity = p.entity AND m.pipedrive_id = p.pipedrive_id
-      LEFT JOIN snapshots s ON p.direction = 'outgoing' AND s.connector_key = :c AND s.entity = p.entity AND s.side = 'hull'
-                           AND s.record_id = p.record_id
-     WHERE p.plan_id = :plan
-       AND (i.plan_id, i.direction, i.entity, i.record_id) = (p.plan_id, p.direction, p.entity, p.record_id)
-       AND (p.pipedrive_id IS NOT NULL
-            AND (m.id IS NULL OR m.state IN ('gone', 'deleted', 'merged', 'conflict')
-                 OR (m.version, m.digest) IS DISTINCT FROM (p.version, p.digest))
-            OR p.told IS NOT NULL AND s.version IS DISTINCT FROM p.told)
+     WHERE i.plan_id = :plan
+       AND (i.pipedrive_id IS NOT NULL
+            AND (SELECT true FROM id_mappings m
+                  WHERE m.connector_key = :c AND m.entity = i.entity AND m.pipedrive_id = i.pipedrive_id
+                    AND m.state NOT IN ('gone', 'deleted', 'merged', 'conflict')
+                    AND (m.version, m.digest) IS NOT DISTINCT FROM (i.version, i.digest) LIMIT 1) IS NULL
+            OR i.told IS NOT NULL AND i.told IS DISTINCT FROM
+               (SELECT s.version FROM snapshots s
+                 WHERE i.direction = 'outgoing' AND s.connector_key = :c AND s.entity = i.entity AND s.side = 'hull'
+                   AND s.record_id = i.record_id LIMIT 1))
  RETURNING i.direction, i.entity""")
+"""Look-ups with a limit, here and below, as in `db.claim`: the planner knows nothing of items that were just written."""
 
 
 def mark_moved(session: Session, plan: SettingsPlan) -> int:
@@ -250,17 +251,17 @@ _UNPLANNED = text("""
     SELECT EXISTS (SELECT 1 FROM plan_items WHERE plan_id = :plan AND act = 'moved')
         OR EXISTS (SELECT 1 FROM snapshots s
                     WHERE s.connector_key = :c AND s.entity = ANY(CAST(:incoming AS text[])) AND s.side = 'pipedrive'
-                      AND NOT EXISTS (SELECT 1 FROM plan_items i
-                                       WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'incoming'
-                                         AND i.entity = s.entity AND i.record_id = s.record_id AND i.act <> 'moved')
-                      AND EXISTS (SELECT 1 FROM id_mappings m
-                                   WHERE m.connector_key = :c AND m.entity = s.entity AND m.state = 'full'
-                                     AND m.pipedrive_id = s.record_id::bigint))
+                      AND (SELECT true FROM plan_items i
+                            WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'incoming'
+                              AND i.entity = s.entity AND i.record_id = s.record_id AND i.act <> 'moved' LIMIT 1) IS NULL
+                      AND (SELECT true FROM id_mappings m
+                            WHERE m.connector_key = :c AND m.entity = s.entity AND m.state = 'full'
+                              AND m.pipedrive_id = s.record_id::bigint LIMIT 1))
         OR EXISTS (SELECT 1 FROM snapshots s
                     WHERE s.connector_key = :c AND s.entity = ANY(CAST(:outgoing AS text[])) AND s.side = 'hull'
-                      AND NOT EXISTS (SELECT 1 FROM plan_items i
-                                       WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'outgoing'
-                                         AND i.entity = s.entity AND i.record_id = s.record_id AND i.act <> 'moved'))""")
+                      AND (SELECT true FROM plan_items i
+                            WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'outgoing'
+                              AND i.entity = s.entity AND i.record_id = s.record_id AND i.act <> 'moved' LIMIT 1) IS NULL)""")
 
 
 def line_of(session: Session, plan: SettingsPlan | None) -> list[int]:

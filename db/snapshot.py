@@ -117,17 +117,20 @@ def keep_reports(session: Session, connector_key: int, entity: str, reports: Map
 
 _PAGE = """
     SELECT s.record_id, s.payload FROM snapshots s
-      JOIN id_mappings m ON m.connector_key = s.connector_key AND m.entity = s.entity AND m.pipedrive_id = s.record_id::bigint
-     WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'pipedrive' AND s.record_id > :after AND m.state = 'full' {more}
+     CROSS JOIN LATERAL (SELECT m.version, m.digest FROM id_mappings m
+                          WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = s.record_id::bigint
+                            AND m.state = 'full' LIMIT 1) m
+     WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'pipedrive' AND s.record_id > :after {more}
      ORDER BY s.record_id LIMIT :limit"""
+"""LATERAL with a limit, as in `db.claim`: joined otherwise, tables that had just been filled were read whole for every record."""
 _AS_PLANNED = """
-       AND EXISTS (SELECT 1 FROM plan_items i
-                    WHERE i.plan_id = :plan AND i.direction = 'incoming' AND i.entity = :e AND i.record_id = s.record_id
-                      AND i.act <> 'moved' AND (i.version, i.digest) IS NOT DISTINCT FROM (m.version, m.digest))"""
+       AND (SELECT true FROM plan_items i
+             WHERE i.plan_id = :plan AND i.direction = 'incoming' AND i.entity = :e AND i.record_id = s.record_id
+               AND i.act <> 'moved' AND (i.version, i.digest) IS NOT DISTINCT FROM (m.version, m.digest) LIMIT 1)"""
 _NOT_PLANNED = """
-       AND NOT EXISTS (SELECT 1 FROM plan_items i
-                        WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'incoming' AND i.entity = :e
-                          AND i.record_id = s.record_id AND i.act <> 'moved')"""
+       AND (SELECT true FROM plan_items i
+             WHERE i.plan_id = ANY(CAST(:line AS bigint[])) AND i.direction = 'incoming' AND i.entity = :e
+               AND i.record_id = s.record_id AND i.act <> 'moved' LIMIT 1) IS NULL"""
 _ALL_PAGE, _PLANNED_PAGE = text(_PAGE.format(more="")), text(_PAGE.format(more=_AS_PLANNED))
 _LEFT_OUT_PAGE = text(_PAGE.format(more=_NOT_PLANNED))
 
@@ -196,8 +199,9 @@ def count_snapshots(session: Session, connector_key: int, entity: str, side: str
 _WITHOUT_REPORT = text("""
     SELECT count(*) FROM id_mappings m
      WHERE m.connector_key = :c AND m.entity = :e AND m.state IN ('full', 'shell')
-       AND NOT EXISTS (SELECT 1 FROM snapshots s
-                        WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'hull' AND s.record_id = m.hull_id)""")
+       AND (SELECT true FROM snapshots s
+             WHERE s.connector_key = :c AND s.entity = :e AND s.side = 'hull' AND s.record_id = m.hull_id LIMIT 1) IS NULL""")
+"""A look-up with a limit, for the same reason."""
 
 
 def count_unreported(session: Session, connector_key: int, entity: str) -> int:
