@@ -136,17 +136,18 @@ def add_shells(
 
 
 COUNTED_EXACTLY = 20_000
-_KNOWN_TO_PIPEDRIVE = "FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL"
+_KNOWN_TO_PIPEDRIVE = """FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL
+    AND (CAST(:states AS text[]) IS NULL OR state = ANY(CAST(:states AS text[])))"""
 _COUNT_SOME = text(f"SELECT count(*) FROM (SELECT {_KNOWN_TO_PIPEDRIVE} LIMIT :most) found")  # noqa: S608 - a constant of ours
 _GUESS = text(f"EXPLAIN (FORMAT JSON) SELECT {_KNOWN_TO_PIPEDRIVE}")
 
 
-def count_known(session: Session, connector_key: int, entity: str) -> int:
-    """Records that Pipedrive is known to have or to have had, shells included.
+def count_known(session: Session, connector_key: int, entity: str, states: Iterable[str] | None = None) -> int:
+    """Records that Pipedrive is known to have or to have had, shells included; or those in these states.
 
     Beyond `COUNTED_EXACTLY` to the nearest thousand, as PostgreSQL's statistics have it: counting a million takes half a second.
     """
-    scope = {"c": connector_key, "e": entity}
+    scope = {"c": connector_key, "e": entity, "states": None if states is None else texts(states)}
     some = int(session.execute(_COUNT_SOME, {**scope, "most": COUNTED_EXACTLY}).scalar_one())
     if some < COUNTED_EXACTLY:
         return some

@@ -115,8 +115,7 @@ def interval_s(session: Session, connector_key: int, wanted_s: float) -> float:
 
 def cost_of(session: Session, connector_key: int, entity: Entity) -> FetchCost | None:
     """What a full fetch will take, by the records that are known; None before the first one."""
-    counts = id_mapping.mapping_counts(session, connector_key)
-    known = sum(count.records for count in counts if count.entity == entity and count.state in _READ)
+    known = id_mapping.count_known(session, connector_key, entity, _READ)
     fields = connectors.find_fields(session, connector_key, entity)
     return forecast.fetch_cost(known, settings().page_limit, fields_are_known=fields is not None) if known else None
 
