@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from threading import Event, Thread
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from celery import Task
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from structlog.contextvars import bind_contextvars
 
@@ -26,6 +23,7 @@ from pipeline.tasks import adoption, exports, hull_settings, sends, status_repor
 from pipeline.tasks.app import app
 from pipeline.tasks.errands import ADOPTION, EXPORT, PLAN, REPLAY, SEND, SETTINGS, STATUS, TASK, VERIFY
 from pipeline.tasks.errors import classify
+from pipeline.tasks.lease import lease_kept
 from pipeline.tasks.planning import walking
 from pipeline.tasks.replaying import advancing
 from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
@@ -71,33 +69,12 @@ def run_errand(errand_id: int, task_id: str | None) -> None:
     try:
         if errand.attempts > MAX_ATTEMPTS:
             raise PipelineError("worker_lost", f"started {errand.attempts - 1} times and never ended")
-        with _lease_kept(errand):
+        with lease_kept(lambda session, lease_s: errands.extend_lease(session, errand, lease_s)):
             HANDLERS[errand.kind](errand)
     except LostLease:
         logger().warning("errand.lease_lost", kind=errand.kind)
     except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
         raise StageFailed(f"{_settle(errand, error, task_id)}: errand {errand_id}, {errand.kind}") from None
-
-
-@contextmanager
-def _lease_kept(errand: ClaimedErrand) -> Iterator[None]:
-    """Extend the lease every third of its length for as long as the errand is at work."""
-    lease_s = settings().lease_s
-    ended = Event()
-
-    def keep() -> None:
-        while not ended.wait(lease_s / 3):
-            try:
-                with transaction() as session:
-                    errands.extend_lease(session, errand, lease_s)
-            except DBAPIError:
-                logger().warning("errand.lease_not_extended")
-
-    Thread(target=keep, name="lease", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
 
 
 def _settle(errand: ClaimedErrand, error: Exception, task_id: str | None) -> str:

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Event, Thread
+from collections.abc import Callable
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from structlog.contextvars import bind_contextvars
 
@@ -27,6 +24,7 @@ from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retrya
 from pipeline.settings import settings
 from pipeline.tasks import canvases, runs
 from pipeline.tasks.errors import classify
+from pipeline.tasks.lease import lease_kept
 from pipeline.telemetry import logger
 
 MAX_ATTEMPTS = 8
@@ -57,7 +55,7 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> Non
     try:
         if batch.attempts > MAX_ATTEMPTS:
             raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")
-        with lease_kept(batch):
+        with lease_kept(lambda session, lease_s: batches.extend_lease(session, batch, lease_s)):
             work(batch)
     except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
         raise StageFailed(f"{_end_of(batch, error)}: batch {batch_id}, {stage}") from None
@@ -74,27 +72,6 @@ def _end_of(batch: ClaimedBatch, error: Exception) -> str:
         cause = classify(worse)
         logger().error("batch.not_settled", stage=batch.stage, reason=cause.reason, detail=cause.detail)
         return cause.reason
-
-
-@contextmanager
-def lease_kept(batch: ClaimedBatch) -> Iterator[None]:
-    """Extend the lease every third of its length for as long as the stage works."""
-    lease_s = settings().lease_s
-    ended = Event()
-
-    def keep() -> None:
-        while not ended.wait(lease_s / 3):
-            try:
-                with transaction() as session:
-                    batches.extend_lease(session, batch, lease_s)
-            except DBAPIError:
-                logger().warning("batch.lease_not_extended")
-
-    Thread(target=keep, name="lease", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
 
 
 def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:

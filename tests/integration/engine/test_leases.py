@@ -111,13 +111,13 @@ class Beats(Event):
 def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
     world: World, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage, beats = world.room("stage"), Beats()
-    monkeypatch.setattr(stage, "Event", lambda: beats)
+    lease, beats = world.room("lease"), Beats()
+    monkeypatch.setattr(lease, "Event", lambda: beats)
     claimed = claim(batch, "extract", lease_s=2.0)
     assert claimed is not None
     world.lose_workers()
 
-    with stage.lease_kept(claimed):
+    with lease.lease_kept(lambda session, lease_s: batches.extend_lease(session, claimed, lease_s)):
         assert beats.extended.wait(10)
         (row,) = world.rows("SELECT lease_until > now() AS kept FROM batches WHERE id = :id", id=batch)
     for keeper in [thread for thread in enumerate_threads() if thread.name == "lease"]:
