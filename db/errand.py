@@ -168,6 +168,12 @@ def find_due(session: Session, kind: str, key: str) -> int | None:
     return session.scalar(select(Errand.id).filter_by(kind=kind, key=key, state="due"))
 
 
+def last_failed(session: Session, kind: str, key: str) -> int | None:
+    """The id of the newest errand of this name that gave up."""
+    mine = select(Errand.id).filter_by(kind=kind, key=key, state="failed")
+    return session.scalar(mine.order_by(Errand.id.desc()).limit(1))
+
+
 def state_of(session: Session, errand_id: int) -> str | None:
     return session.scalar(select(Errand.state).filter_by(id=errand_id))
 

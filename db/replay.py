@@ -43,12 +43,15 @@ class Replay(Base):
     chosen: Mapped[dict[str, Any]]
     per_second: Mapped[float] = mapped_column(Float)
     state: Mapped[str] = mapped_column(server_default="running")
-    """`running`, `paused`, `aborted`, `done`."""
+    """`running`, `paused`, `aborted`, `done`, or `stopped`: its errand gave up, and what waited still waits."""
+    reason: Mapped[str | None]
+    """Why its errand gave up, until it goes on."""
+    detail: Mapped[str | None]
     total: Mapped[int] = mapped_column(Integer, server_default="0")
     sent_until: Mapped[datetime | None]
     created_at: Mapped[Created]
     ended_at: Mapped[datetime | None]
-    """When the last of its items had its outcome."""
+    """When the last of its items had its outcome, or nobody looked for it any more."""
 
 
 class ReplayItem(Base):

@@ -40,7 +40,10 @@ from pipeline.tasks.stage import StageFailed
 LOOK_S = 1.0
 NAMED = 1_000
 """Items that are named one by one in what a program reads."""
-COLUMNS = ("id", "state", "asked_by", "why", "chosen", "per_second", "total", "counts", "created_at", "ended_at")
+COLUMNS = (
+    "id", "state", "reason", "detail", "advice", "asked_by", "why", "chosen", "per_second", "total", "counts", "created_at",
+    "ended_at",
+)  # fmt: skip
 
 
 @group.command(name="replay")
@@ -159,6 +162,7 @@ def show_replay(replay_id: int, state: str | None, limit: int) -> None:
     def human() -> None:
         say(f"Replay {progress.id}, {progress.state}, by {progress.asked_by}: {progress.why}")
         say(f"  {progress.summary}")
+        _say_why_stopped(progress)
         table("", columns, [[getattr(each, name) for name in columns] for each in items])
 
     show({**columns_of(progress, *COLUMNS), "items": [columns_of(each, *columns) for each in items]}, human)
@@ -186,10 +190,22 @@ def _act(name: str, said: str, example: str) -> click.Command:
 
 for _command in (
     _act("pause", "Send nothing more of a replay for now.", "pipeline failures replays pause 12"),
-    _act("resume", "Let a paused replay go on.", "pipeline failures replays resume 12"),
+    _act(
+        "resume",
+        "Let a replay go on that was paused, or that stopped by itself.",
+        "pipeline failures replays resume 12",
+    ),
     _act("abort", "Send nothing more of a replay; what was not sent stays open.", "pipeline failures replays abort 12"),
 ):
     replays_group.add_command(_command)
+
+
+def _say_why_stopped(progress: Progress) -> None:
+    """Why nobody carries it on, and what to do about that."""
+    if progress.reason is not None:
+        say(f"  {progress.reason}: {progress.meaning} {progress.detail or ''}".rstrip())
+        say(f"  {progress.advice}")
+        say(f"  pipeline failures replays resume {progress.id}")
 
 
 def _say_what_would_be(chosen: FailureFilter, total: int, *, with_verdict: bool) -> None:
@@ -284,11 +300,13 @@ def _report(begun: list[int], *, is_over: bool) -> None:
     for each in now:
         for state, count in each.counts.items():
             counts[state] = counts.get(state, 0) + count
-    document = {"replays": begun, "replayed": begun_ids, "refused": refused, "counts": counts}
+    stopped = {each.id: each.reason for each in now if each.reason is not None}
+    document = {"replays": begun, "stopped": stopped, "replayed": begun_ids, "refused": refused, "counts": counts}
 
     def human() -> None:
         for each in now:
             say(f"Replay {each.id}, {each.summary}")
+            _say_why_stopped(each)
             if not each.is_over:
                 say(f"  Follow it: pipeline failures replays show {each.id}")
         for reason in refused.values():
@@ -297,7 +315,7 @@ def _report(begun: list[int], *, is_over: bool) -> None:
             say("What failed again is a new failure: pipeline failures list")
 
     show(document, human)
-    if refused or (is_over and counts.get("failed_again")):
+    if refused or any(each.reason for each in now) or (is_over and counts.get("failed_again")):
         click.get_current_context().exit(1)
 
 

@@ -13,7 +13,7 @@ from db import failure as failures
 from db import replay as rows
 from db.failure import Failure
 from db.replay import OUTCOMES, SENT, WAITING, Replay
-from pipeline.insight.failures import title_of
+from pipeline.insight.failures import advice_of, meaning_of, title_of
 
 WORDS: Mapping[str, str] = {
     WAITING: "waiting",
@@ -31,7 +31,10 @@ WORDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One replay, and how many of its items are in which state; `left_s` is what the pace alone takes for those that wait."""
+    """One replay, and how many of its items are in which state; `left_s` is what the pace alone takes for those that wait.
+
+    reason  why nobody carries it on any more, where it stopped by itself
+    """
 
     id: int
     connector_key: int
@@ -40,6 +43,8 @@ class Progress:
     chosen: Mapping[str, Any]
     per_second: float
     state: str
+    reason: str | None
+    detail: str | None
     total: int
     counts: Mapping[str, int]
     created_at: datetime
@@ -56,6 +61,15 @@ class Progress:
     @property
     def is_over(self) -> bool:
         return self.ended_at is not None
+
+    @property
+    def meaning(self) -> str:
+        return meaning_of(self.reason) if self.reason else ""
+
+    @property
+    def advice(self) -> str:
+        """The next step for one that stopped."""
+        return f"{advice_of(self.reason)} Then let the replay go on.".strip() if self.reason else ""
 
     @property
     def left_s(self) -> float:
@@ -99,6 +113,8 @@ def progress_of(session: Session, mine: Sequence[Replay]) -> list[Progress]:
             chosen=each.chosen,
             per_second=each.per_second,
             state=each.state,
+            reason=each.reason,
+            detail=each.detail,
             total=each.total,
             counts=counts[each.id],
             created_at=each.created_at,

@@ -104,6 +104,8 @@ def _give_up(
     if errand.connector_key is None:
         errands.end(session, errand, "refused", cause.reason)
         return
+    if errand.kind == REPLAY:  # before its errand is locked: whoever resumes it comes that way too
+        advancing.stop(session, int(errand.key), cause)
     errands.end(session, errand, "failed", cause.reason)
     if errand.kind == PLAN:
         walking.stop(session, int(errand.key), cause)

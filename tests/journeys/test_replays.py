@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from db import failure as failures
 from db import replay as rows
 from db.failure_filter import FailureFilter
 from db.replay import Replay
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.errors import Rejected, Retryable
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.journeys.test_bad_records import raw
 from tests.journeys.test_failures import break_stage, opened
@@ -19,6 +22,7 @@ from tests.journeys.told_by_hull import know_everything, patiently, person, say,
 from tests.world import World
 
 FAST = 500.0
+ATTEMPTS = 8
 
 
 def begin(world: World, per_second: float = FAST, **chosen: Any) -> int:
@@ -196,6 +200,125 @@ def test_a_worker_that_lost_its_errand_changes_nothing(world: World) -> None:
         world.room("replaying.advancing").advance(old)
 
     assert (outcomes(replay_id), len(opened(world))) == ({"waiting": 1}, 1)
+
+
+def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Callable[[], None]:
+    """Let the replay's errand end for good by this error; what is returned mends it."""
+    advancing = world.room("replaying.advancing")
+    real = advancing.foresee
+
+    def fail(*_given: Any, **_named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(advancing, "foresee", fail)
+    for _ in range(ATTEMPTS):
+        world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
+        world.run_errands()
+    return lambda: monkeypatch.setattr(advancing, "foresee", real)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Rejected("refused_by_pipedrive", "said no"), "refused_by_pipedrive"),
+        (Retryable("remote_unavailable", "503"), "remote_unavailable"),
+        (ZeroDivisionError("a defect"), "internal_error"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("way", ["resumed", "by its failure", "after its failure was discarded"])
+def test_a_replay_whose_errand_gives_up_says_so_and_goes_on_when_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, way: str
+) -> None:
+    beginning, replaying = world.room("replaying.beginning"), world.room("replay")
+    broken(world, 10, 11)
+    mended(world, 10, 11)
+    replay_id = begin(world)
+
+    mend = give_up(world, monkeypatch, error)
+    with transaction() as session:
+        stopped = session.get_one(Replay, replay_id)
+    (failure,) = [each for each in opened(world) if each.kind == "control"]
+    mend()
+    with transaction() as session:
+        if way == "resumed":
+            assert beginning.resume(session, replay_id, by="bo")
+        elif way == "by its failure":
+            replaying.replay(session, failure, by="bo", why="mended")
+        else:
+            failures.close_failure(session, failure.id, "discarded", by="bo", why="seen")
+            assert beginning.resume(session, replay_id, by="bo")
+    advance(world)
+
+    assert (stopped.state, stopped.reason, failure.reason) == ("stopped", reason, reason)
+    assert stopped.ended_at is not None
+    assert (state(replay_id), outcomes(replay_id), opened(world)) == ("done", {"came_through": 2}, [])
+    assert world.rows("SELECT reason, detail FROM replays") == [(None, None)]
+    assert world.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
+
+
+def test_a_replay_whose_workers_all_die_says_so(world: World) -> None:
+    broken(world, 10)
+    replay_id = begin(world)
+    world.change_rows("UPDATE errands SET attempts = 8, token = 8, due_at = now() - interval '1 s'")
+
+    world.run_errands()
+
+    assert world.rows("SELECT state, reason FROM replays") == [("stopped", "worker_lost")]
+    assert outcomes(replay_id) == {"waiting": 1}
+
+
+def test_a_replay_that_stopped_can_be_aborted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    beginning = world.room("replaying.beginning")
+    broken(world, 10)
+    replay_id = begin(world)
+    give_up(world, monkeypatch, Rejected("refused_by_pipedrive", ""))()
+
+    with transaction() as session:
+        assert beginning.abort(session, replay_id, by="bo")
+    advance(world)
+
+    assert (state(replay_id), outcomes(replay_id)) == ("aborted", {"aborted": 1})
+    assert [each.kind for each in opened(world)] == ["record"], "what was not sent stays open"
+    assert world.rows("SELECT 1 FROM replays WHERE ended_at IS NULL OR reason IS NOT NULL") == []
+
+
+def test_what_a_person_paused_is_not_taken_for_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    beginning = world.room("replaying.beginning")
+    broken(world, 10, 11)
+    mended(world, 10, 11)
+    replay_id = begin(world, per_second=1.0)
+    world.run_errands()
+    with transaction() as session:
+        assert beginning.pause(session, replay_id, by="bo")
+    world.change_rows("UPDATE errands SET attempts = 8, due_at = now()")
+
+    world.run_errands()
+    rested = state(replay_id)
+    with transaction() as session:
+        assert beginning.resume(session, replay_id, by="bo")
+    world.change_rows("UPDATE replays SET per_second = 500")
+    advance(world)
+
+    assert (rested, state(replay_id), outcomes(replay_id)) == ("paused", "done", {"came_through": 2})
+
+
+def test_a_long_replay_is_handed_on_and_never_taken_for_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    advancing = world.room("replaying.advancing")
+    monkeypatch.setattr(advancing, "SLICE", 1)
+    monkeypatch.setattr(advancing, "TASK_S", -1.0)
+    people = range(10, 10 + ATTEMPTS + 4)
+    broken(world, *people)
+    mended(world, *people)
+    replay_id = begin(world)
+
+    for _ in people:
+        world.change_rows("UPDATE replays SET sent_until = now() - interval '1 h'")
+        world.run_errands()
+        world.work()
+    advance(world)
+
+    assert (state(replay_id), outcomes(replay_id)) == ("done", {"came_through": len(people)})
 
 
 def test_batches_are_replayed_as_records_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

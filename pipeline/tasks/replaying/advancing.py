@@ -21,6 +21,7 @@ from db.failure import Failure
 from db.replay import Replay, ReplayItem
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
+from pipeline.errors import PipelineError
 from pipeline.tasks import control
 from pipeline.tasks.replay import NotReplayable, replay
 from pipeline.tasks.replaying.foreseeing import foresee
@@ -44,10 +45,28 @@ def advance(errand: ClaimedErrand) -> None:
     while True:
         with transaction() as session:
             wait_s = _slice(session, errand)
-        if wait_s is None or wait_s > 0 or time.monotonic() > until:
+        if wait_s is None or wait_s > 0:
             break
-    if wait_s is not None and wait_s > 0:
-        control.wake_control("dispatch", countdown_s=wait_s)
+        if time.monotonic() > until:
+            _leave_to_the_next(errand)
+            break
+    if wait_s is not None:
+        control.wake_control("dispatch", countdown_s=wait_s or None)
+
+
+def stop(session: Session, replay_id: int, cause: PipelineError) -> None:
+    """Nobody carries it on any more: it says why. What waits keeps waiting; one that a person paused only rests."""
+    row = rows.lock_replay(session, replay_id)
+    if row is None or row.state == "paused" or row.ended_at is not None:
+        return
+    row.state = "stopped" if row.state == "running" else row.state
+    row.reason, row.detail, row.ended_at = cause.reason, cause.detail, func.now()
+
+
+def _leave_to_the_next(errand: ClaimedErrand) -> None:
+    """It came on, so it was no attempt; and nobody has to wait until the lease runs out. Raises: LostLease."""
+    with transaction() as session:
+        errands.put_off(session, errand, 0.0, counted=False)
 
 
 def _slice(session: Session, errand: ClaimedErrand) -> float | None:
@@ -59,6 +78,7 @@ def _slice(session: Session, errand: ClaimedErrand) -> float | None:
     if row is None:
         errands.end(session, errand, "refused")
         return None
+    _go_on(row)
     settle(session, row)
     wait_s = _send(session, row) if row.state == "running" else None
     session.flush()
@@ -72,6 +92,14 @@ def _slice(session: Session, errand: ClaimedErrand) -> float | None:
     else:
         errands.hold(session, errand)
     return wait_s
+
+
+def _go_on(row: Replay) -> None:
+    """Somebody has set going again the errand that gave up."""
+    if row.state != "stopped" and row.reason is None:
+        return
+    row.state = "running" if row.state == "stopped" else row.state
+    row.reason = row.detail = row.ended_at = row.sent_until = None
 
 
 def _send(session: Session, row: Replay) -> float | None:

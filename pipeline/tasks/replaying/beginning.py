@@ -9,6 +9,8 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import audit, failure_filter
+from db import errand as errand_rows
+from db import failure as failures
 from db import replay as rows
 from db.failure import Failure
 from db.failure_filter import FailureFilter
@@ -16,6 +18,7 @@ from db.replay import Replay, ReplayItem
 from db.session import after_commit
 from pipeline.tasks import control, errands
 from pipeline.tasks.replay import check_payload
+from pipeline.tasks.replay import replay as replay_failure
 
 PER_SECOND: Final = 10.0
 """Fast enough for a person who waits, slow enough for Pipedrive's burst limit."""
@@ -66,7 +69,7 @@ def begin(
     audit.note(
         session, by, "failures.replay", words_of(chosen), connector_key=replay.connector_key, why=why, detail=note
     )
-    _have_it_sent(session, replay)
+    _have_it_sent(session, replay, by)
     return replay
 
 
@@ -76,22 +79,22 @@ def pause(session: Session, replay_id: int, *, by: str) -> bool:
 
 
 def resume(session: Session, replay_id: int, *, by: str) -> bool:
-    """Go on; False when it is not paused."""
-    replay = _move(session, replay_id, by, "resume", {"paused"}, "running")
+    """Go on, also with one whose errand gave up; False when it is neither paused nor stopped."""
+    replay = _move(session, replay_id, by, "resume", {"paused", "stopped"}, "running")
     if replay is None:
         return False
     replay.sent_until = None
-    _have_it_sent(session, replay)
+    _have_it_sent(session, replay, by)
     return True
 
 
 def abort(session: Session, replay_id: int, *, by: str) -> bool:
     """Send nothing more; what was not sent stays open. False when it has ended already."""
-    replay = _move(session, replay_id, by, "abort", {"running", "paused"}, "aborted")
+    replay = _move(session, replay_id, by, "abort", {"running", "paused", "stopped"}, "aborted")
     if replay is None:
         return False
     rows.abort_waiting(session, replay_id)
-    _have_it_sent(session, replay)
+    _have_it_sent(session, replay, by)
     return True
 
 
@@ -100,13 +103,28 @@ def _move(session: Session, replay_id: int, by: str, what: str, states: set[str]
     if replay is None or replay.state not in states:
         return None
     replay.state = state
+    replay.reason = replay.detail = replay.ended_at = None
     audit.note(session, by, f"replay.{what}", str(replay_id), connector_key=replay.connector_key)
     return replay
 
 
-def _have_it_sent(session: Session, replay: Replay) -> None:
-    errands.ask(session, errands.REPLAY, str(replay.id), connector_key=replay.connector_key)
+def _have_it_sent(session: Session, replay: Replay, by: str) -> None:
+    """By a new errand, or by the one that gave up: its failure is closed by that."""
+    failure = _failure_of(session, replay)
+    if failure is not None:
+        replay_failure(session, failure, by=by, why=f"replay {replay.id} goes on")
+    else:
+        errands.ask(session, errands.REPLAY, str(replay.id), connector_key=replay.connector_key)
     after_commit(session, lambda: control.wake_control("dispatch"))
+
+
+def _failure_of(session: Session, replay: Replay) -> Failure | None:
+    """The open failure of its errand that gave up and can be set going again."""
+    errand_id = errand_rows.last_failed(session, errands.REPLAY, str(replay.id))
+    if errand_id is None or not errand_rows.is_revivable(session, errand_id):
+        return None
+    subject = failures.control_subject(f"{errands.REPLAY}:{errand_id}")
+    return failures.find_open(session, replay.connector_key, subject)
 
 
 def _correct(session: Session, replay: Replay, failure_id: int, payload: bytes) -> None:

@@ -26,7 +26,10 @@ ItemState = Literal[
 
 
 class ReplayShape(Shape):
-    """`counts` is how many items are in which state; `left_s` what the pace alone takes for those that wait."""
+    """`counts` is how many items are in which state; `left_s` what the pace alone takes for those that wait.
+
+    One that stopped by itself says why by its `reason`, and what to do before it is resumed by `advice`.
+    """
 
     id: int
     asked_by: str
@@ -34,6 +37,10 @@ class ReplayShape(Shape):
     chosen: dict[str, Any]
     per_second: float
     state: str
+    reason: str | None
+    meaning: str
+    advice: str
+    detail: Text | None
     total: int
     settled: int
     counts: dict[str, int]
@@ -116,7 +123,7 @@ def pause_replay(path: OfRow) -> Response:
 
 
 def resume_replay(path: OfRow) -> Response:
-    """Let a paused replay go on."""
+    """Let a replay go on that was paused, or that stopped by itself."""
     return _act(path, "resumed")
 
 

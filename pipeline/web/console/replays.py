@@ -123,6 +123,8 @@ _progress = Shared(_read)
 
 def _of_one(progress: Progress) -> str:
     """The answer: how far it is, and how it will end."""
+    if progress.state == "stopped":
+        return f"Stopped by itself: {progress.meaning} {progress.waiting:,} of {progress.total:,} wait."
     if progress.is_over:
         return progress.summary
     done_so_far = f"{progress.settled:,} of {progress.total:,} have their outcome"
@@ -135,6 +137,10 @@ def _of_one(progress: Progress) -> str:
 
 def _of_all(shown: list[Progress]) -> str:
     open_ones = sum(not each.is_over for each in shown)
+    stopped = sum(each.state == "stopped" for each in shown)
     if not shown:
         return "Nothing has been replayed yet."
-    return f"{open_ones} under way." if open_ones else "No replay is under way."
+    under_way = f"{open_ones} under way." if open_ones else "No replay is under way."
+    if not stopped:
+        return under_way
+    return f"{under_way} {stopped} stopped by {'itself' if stopped == 1 else 'themselves'}."

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import Rejected
 from tests.integration.console.conftest import Call
 from tests.integration.console.test_failures import refused
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, with_more
-from tests.journeys.test_replays import advance, broken, mended
+from tests.journeys.test_replays import advance, broken, give_up, mended
 from tests.journeys.told_by_hull import failures as failed
 from tests.journeys.told_by_hull import know_everything, person
 from tests.world import CONNECTOR_ID, HULL_SECRET, World
@@ -56,6 +57,27 @@ def test_a_replay_is_paused_resumed_and_aborted(world: World, script: Call) -> N
     assert script("POST", f"{BASE}/replays/{number}/resume") == (200, {"done": "resumed"})
     assert script("POST", f"{BASE}/replays/{number}/abort") == (200, {"done": "aborted"})
     assert [each["state"] for each in script("GET", f"{BASE}/replays")[1]["replays"]] == ["aborted"]
+
+
+def test_a_replay_that_stopped_says_why_and_is_resumed(
+    world: World, script: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(world, 10, 11)
+    mended(world, 10, 11)
+    number = script("POST", f"{BASE}/replays", failures={}, count=2, why="x")[1]["id"]
+    give_up(world, monkeypatch, Rejected("refused_by_pipedrive", "said no"))()
+
+    stopped = script("GET", f"{BASE}/replays/{number}")[1]
+    resumed = script("POST", f"{BASE}/replays/{number}/resume")
+    advance(world)
+    ended = script("GET", f"{BASE}/replays/{number}")[1]
+
+    assert (stopped["state"], stopped["reason"], stopped["detail"]) == ("stopped", "refused_by_pipedrive", "said no")
+    assert stopped["meaning"] == "Pipedrive read the write and refused it."
+    assert stopped["advice"].endswith("Then let the replay go on.")
+    assert resumed == (200, {"done": "resumed"})
+    assert (ended["state"], ended["reason"], ended["advice"]) == ("done", None, "")
+    assert ended["counts"] == {"came_through": 2}
 
 
 def test_failures_are_discarded_within_what_was_counted(world: World, script: Call) -> None:

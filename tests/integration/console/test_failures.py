@@ -15,10 +15,11 @@ from db import failure as failures
 from db.failure import Failure, NewFailure
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.errors import Rejected
 from tests.integration.console.conftest import Visitor
 from tests.journeys.people import fill
 from tests.journeys.test_bad_records import raw
-from tests.journeys.test_replays import advance, broken, mended
+from tests.journeys.test_replays import advance, broken, give_up, mended
 from tests.journeys.told_by_hull import failures as failed
 from tests.journeys.told_by_hull import know_everything, person, say, user
 from tests.world import World
@@ -268,6 +269,30 @@ def test_a_replay_is_confirmed_with_its_size_and_followed_to_its_end(world: Worl
     (entry,) = world.rows("SELECT operator, action, subject, why, detail FROM audit_log WHERE action LIKE 'failures%'")
     assert tuple(entry)[:4] == ("operator@acme.test", "failures.replay", "reason no_update_time", "mended")
     assert entry.detail == {"replay": 1, "failures": 2, "corrected": []}
+
+
+def test_a_replay_that_stopped_says_why_and_is_let_go_on(
+    world: World, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(world, 10, 11)
+    operator.post("/c/acme/failures/replay", count=2)
+    give_up(world, monkeypatch, Rejected("refused_by_pipedrive", "said no"))()
+
+    page = operator.text("/c/acme/replays/1")
+    listed = operator.text("/c/acme/replays")
+    resumed = follow(operator, operator.post("/c/acme/replays/1/resume"))
+
+    assert "Stopped by itself: Pipedrive read the write and refused it. 2 of 2 wait." in words(page)
+    assert "<code>refused_by_pipedrive</code>" in page
+    assert "said no" in page
+    assert "Then let the replay go on." in page
+    assert 'id="live" hx-get' not in page
+    assert 'action="/c/acme/replays/1/resume"' in page
+    assert "/c/acme/failures?kind=control&amp;reason=refused_by_pipedrive" in page
+    assert "1 stopped by itself." in listed
+    assert "It goes on." in resumed
+    assert "Stopped" not in resumed
+    assert 'action="/c/acme/replays/1/resume"' not in viewer.text("/c/acme/replays/1")
 
 
 def test_a_replay_that_grew_meanwhile_is_asked_about_again(world: World, operator: Visitor) -> None:

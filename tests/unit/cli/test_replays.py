@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.journeys.test_replays import advance, broken, mended
+from pipeline.errors import Rejected
+from tests.journeys.test_replays import advance, broken, give_up, mended
 from tests.unit.cli.conftest import Run
 from tests.world import World
 
@@ -64,6 +65,25 @@ def test_a_replay_is_paused_resumed_and_aborted(world: World, run: Run) -> None:
     assert run("failures", "replays", "pause", "9").code == 2
     acts = [row.action for row in world.rows("SELECT action FROM audit_log ORDER BY id")]
     assert acts == ["failures.replay", "replay.pause", "replay.resume", "replay.abort"]
+
+
+def test_a_replay_that_stopped_says_why_and_is_resumed(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(world, 10)
+    mended(world, 10)
+    mend = give_up(world, monkeypatch, Rejected("refused_by_pipedrive", "said no"))
+
+    begun = run("failures", "replay", "--connector", "acme", "--wait", "--json")
+    told = run("failures", "replays", "show", "1")
+    mend()
+    resumed = run("failures", "replays", "resume", "1", "--json").json
+    advance(world)
+
+    assert (begun.code, begun.json["stopped"]) == (1, {"1": "refused_by_pipedrive"})
+    assert "refused_by_pipedrive: Pipedrive read the write and refused it. said no" in told.out
+    assert "pipeline failures replays resume 1" in told.out
+    assert (resumed["state"], resumed["reason"]) == ("running", None)
+    (replay,) = run("failures", "replays", "list", "acme", "--json").json
+    assert (replay["state"], replay["reason"], replay["counts"]) == ("done", None, {"came_through": 1})
 
 
 def test_a_correction_is_checked(world: World, run: Run, tmp_path: Path) -> None:
