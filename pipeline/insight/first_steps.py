@@ -16,10 +16,12 @@ from db.connector import Connector
 from db.run import Run
 from db.session import transaction
 from pipeline.domain.forecast import LIST_TOKENS
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
 from pipeline.insight import settings_editing as editing
-from pipeline.insight.fields import Fields
+from pipeline.insight.fields import Fields, fields_of
+from pipeline.insight.settings_text import effective
+from pipeline.insight.suggestions import Suggestion, suggest
 from pipeline.settings import SANDBOX_FILE, settings
 from pipeline.tasks import runs, spending
 
@@ -67,6 +69,18 @@ def progress_of(session: Session, connector: Connector) -> Progress:
         done.add("first-fetch")
     following = next((step for step in STEPS if step not in done), None)
     return Progress(done=frozenset(done), following=following)
+
+
+def suggested(session: Session, connector_key: int) -> dict[str, list[Suggestion]]:
+    """Setting → rows to begin with, less what is mapped already."""
+    document = effective(connectors.settings_in_force(session, connector_key).document)
+    catalogs = {entity: fields_of(session, connector_key, entity).catalog for entity in Entity}
+    return {
+        name: suggest(direction, catalogs[entity], document[name])
+        for direction in Direction
+        for entity in Entity
+        if (name := f"{direction}_{entity.hull}_attributes")
+    }
 
 
 def full_runs(session: Session, connector_key: int) -> list[Run]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -22,6 +22,13 @@ Row = Mapping[str, Any]
 
 USUAL_ATTRIBUTES = ("email", "name", "first_name", "last_name", "phone", "domain", "external_id", "created_at")
 MOST_ATTRIBUTES = 500
+OPPOSITE: Final = {
+    "incoming_user_attributes": "outgoing_user_attributes",
+    "incoming_account_attributes": "outgoing_account_attributes",
+    "outgoing_user_attributes": "incoming_user_attributes",
+    "outgoing_account_attributes": "incoming_account_attributes",
+}
+"""Mapping → the one that goes the other way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

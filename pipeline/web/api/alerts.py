@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 from flask import Response
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 
 from db import audit
 from db.session import transaction
+from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
 from pipeline.insight.alerts import open_alerts, past_alerts, told_where
 from pipeline.tasks.alerts import try_sinks
@@ -40,6 +42,23 @@ class AlertsAnswer(BaseModel):
     alerts: list[AlertShape]
 
 
+class RuleShape(Shape):
+    """`page` of the connector is where to look."""
+
+    name: str
+    title: str
+    meaning: str
+    advice: str
+    page: str
+
+
+class RulesAnswer(BaseModel):
+    """`sinks` is who is told → whom it reaches, as far as that may be shown."""
+
+    rules: list[RuleShape]
+    sinks: dict[str, str]
+
+
 class TriedAnswer(BaseModel):
     """Who was told → `ok`, or what went wrong."""
 
@@ -49,6 +68,7 @@ class TriedAnswer(BaseModel):
 def add(operations: Operations) -> None:
     operations.get("/alerts", list_open, AlertsAnswer)
     operations.get("/alerts/past", list_past, AlertsAnswer)
+    operations.get("/alerts/rules", list_rules, RulesAnswer)
     operations.post("/alerts/test", try_telling, TriedAnswer, needs=Role.ADMIN)
 
 
@@ -63,6 +83,12 @@ def list_past(query: Listed) -> Response:
     with transaction() as session:
         found = past_alerts(session, before_id=query.before, limit=query.limit)
     return answer(AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in found]))
+
+
+def list_rules() -> Response:
+    """List what alerts there are, what each means and what to do; and who is told."""
+    rules = [RuleShape(name=name, **asdict(rule)) for name, rule in RULES.items()]
+    return answer(RulesAnswer(rules=rules, sinks=told_where()))
 
 
 def try_telling() -> Response:

@@ -65,6 +65,12 @@ class NewName(Asked):
     name: Annotated[str, Field(min_length=1, max_length=63)]
 
 
+class Pausing(Asked):
+    """In the address, so that nothing need be sent along."""
+
+    why: Why | None = None
+
+
 class Removal(Asked):
     """`name` is the connector's, typed once more."""
 
@@ -109,9 +115,9 @@ def show_connector(path: OfConnector) -> Response:
     return answer(_described(find(path)))
 
 
-def pause_connector(path: OfConnector) -> Response:
+def pause_connector(path: OfConnector, query: Pausing) -> Response:
     """Let a connector's work wait; nothing is lost."""
-    connections.pause(find(path).key, by=who().name)
+    connections.pause(find(path).key, by=who().name, why=query.why)
     return answer(Done(done="paused"))
 
 

@@ -73,6 +73,10 @@ class Operations:
         """Something to look at."""
         self._add("get", rule, view, shape, needs)
 
+    def file(self, rule: str, view: Callable[..., Any], kind: str, *, needs: Role = Role.VIEWER) -> None:
+        """Something to take away, of this content type."""
+        self._add("get", rule, view, {"content": {kind: {"schema": {"type": "string"}}}}, needs)
+
     def post(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.OPERATOR) -> None:
         """Something that is done."""
         self._add("post", rule, view, shape, needs)
@@ -81,7 +85,9 @@ class Operations:
         """Something that takes the place of what was there."""
         self._add("put", rule, view, shape, needs)
 
-    def _add(self, verb: str, rule: str, view: Callable[..., Any], shape: type[BaseModel], needs: Role) -> None:
+    def _add(
+        self, verb: str, rule: str, view: Callable[..., Any], shape: type[BaseModel] | dict[str, Any], needs: Role
+    ) -> None:
         self._needs[f"api.{view.__name__}"] = needs
         words = (view.__doc__ or "").strip()
         register = getattr(self._routes, verb)(

@@ -1,4 +1,4 @@
-"""The log: every sync event, newest first, by filter."""
+"""The log: every sync event, newest first, by filter, page by page or as a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from flask import Response
 from pydantic import BaseModel, Field
+from werkzeug.wrappers import Response as WholeResponse
 
 from db import event_log
 from db.event_log import EventFilter
@@ -15,11 +16,12 @@ from pipeline.insight import log
 from pipeline.insight.events import described
 from pipeline.web.api.door import Operations, answer, missing
 from pipeline.web.api.event_shapes import EventShape
-from pipeline.web.api.shapes import DirectionName, EntityName, ListedWhole, OfConnector, OfRow, Shape, find
+from pipeline.web.api.shapes import Asked, DirectionName, EntityName, ListedWhole, OfConnector, OfRow, Shape, find
 from pipeline.web.api.values import Moment, RowId, Short
+from pipeline.web.console import log_export
 
 
-class EventsAsked(ListedWhole):
+class EventsChosen(Asked):
     """What is not named does not matter."""
 
     direction: DirectionName | None = None
@@ -34,6 +36,14 @@ class EventsAsked(ListedWhole):
     batch: RowId | None = None
     since: Moment | None = None
     until: Moment | None = None
+
+
+class EventsAsked(EventsChosen, ListedWhole):
+    """A page of them."""
+
+
+class EventsTaken(EventsChosen):
+    before: Annotated[RowId | None, Field(description="Only what is older than this id.")] = None
 
 
 class EventsAnswer(Shape):
@@ -53,6 +63,8 @@ class EventAnswer(BaseModel):
 
 def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/events", list_events, EventsAnswer)
+    operations.file("/connectors/<connector>/events.csv", export_csv, log_export.CSV)
+    operations.file("/connectors/<connector>/events.jsonl", export_jsonl, log_export.NDJSON)
     operations.get("/connectors/<connector>/events/<id>", show_event, EventAnswer)
 
 
@@ -62,6 +74,16 @@ def list_events(path: OfConnector, query: EventsAsked) -> Response:
     wanted = _filter(connector.key, query)
     found = log.read_log(connector.key, wanted, query.before, query.limit)
     return answer(EventsAnswer.model_validate(found))
+
+
+def export_csv(path: OfConnector, query: EventsTaken) -> WholeResponse:
+    """Take sync events away as CSV, newest first, 100,000 at most; no spreadsheet takes a value for a formula."""
+    return _export(path, query, log_export.CSV)
+
+
+def export_jsonl(path: OfConnector, query: EventsTaken) -> WholeResponse:
+    """Take sync events away as JSON, one to a line, newest first, 100,000 at most."""
+    return _export(path, query, log_export.NDJSON)
 
 
 def show_event(path: OfRow) -> Response:
@@ -81,7 +103,13 @@ def show_event(path: OfRow) -> Response:
     )
 
 
-def _filter(connector_key: int, query: EventsAsked) -> EventFilter:
+def _export(path: OfConnector, query: EventsTaken, kind: str) -> WholeResponse:
+    connector = find(path)
+    chosen = [name for name in EventsChosen.model_fields if getattr(query, name) is not None]
+    return log_export.streamed(connector, kind, _filter(connector.key, query), query.before, chosen=chosen)
+
+
+def _filter(connector_key: int, query: EventsChosen) -> EventFilter:
     wanted = EventFilter(
         direction=query.direction,
         entity=query.entity,

@@ -1,4 +1,4 @@
-"""Who asks, and what was done."""
+"""Who asks, by which keys, and what was done. Keys are made in the console, by their owner."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pydantic import BaseModel
 
 from db import audit
 from db import connector as connectors
+from db import operator as rows
 from db.audit import AuditEntry
 from db.session import transaction
 from pipeline.domain.roles import Role
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import Listed, Shape
+from pipeline.web.api.door import Operations, answer, missing
+from pipeline.web.api.shapes import Done, Listed, Shape
+from pipeline.web.api.values import RowId, Text
 from pipeline.web.console.guard import who
 
 
@@ -23,6 +25,23 @@ class MeShape(BaseModel):
 
     name: str
     role: str
+
+
+class KeyShape(Shape):
+    """One of your keys, by the name it was given; the key itself is never shown again."""
+
+    id: int
+    name: Text
+    created_at: datetime
+    used_at: datetime | None
+
+
+class KeysAnswer(BaseModel):
+    keys: list[KeyShape]
+
+
+class OfKey(BaseModel):
+    id: RowId
 
 
 class EntryShape(Shape):
@@ -44,12 +63,29 @@ class AuditAnswer(BaseModel):
 
 def add(operations: Operations) -> None:
     operations.get("/me", show_me, MeShape)
+    operations.get("/me/keys", list_keys, KeysAnswer)
+    operations.post("/me/keys/<id>/drop", drop_key, Done, needs=Role.VIEWER)
     operations.get("/audit", list_audit, AuditAnswer, needs=Role.ADMIN)
 
 
 def show_me() -> Response:
     """Show whose key this is, and what it may do."""
     return answer(MeShape(name=who().name, role=who().role))
+
+
+def list_keys() -> Response:
+    """List your keys."""
+    with transaction() as session:
+        return answer(KeysAnswer(keys=[KeyShape.model_validate(each) for each in rows.keys_of(session, who().id)]))
+
+
+def drop_key(path: OfKey) -> Response:
+    """Let one of your keys open nothing any more, be it this one."""
+    with transaction() as session:
+        if not rows.drop_key(session, who().id, path.id):
+            raise missing("There is no such key of yours.")
+        audit.note(session, who().name, "key.drop", str(path.id))
+    return answer(Done(done="dropped"))
 
 
 def list_audit(query: Listed) -> Response:

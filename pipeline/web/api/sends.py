@@ -35,6 +35,13 @@ class NewSend(Asked):
         return Choice(entity=Entity(self.entity), ids=self.ids, segment=self.segment)
 
 
+class SizeAnswer(BaseModel):
+    """How many it would be, and the most that writing them takes of Pipedrive's day."""
+
+    count: int
+    most_tokens: int
+
+
 class SentAnswer(BaseModel):
     """How many are on their way, and which ids Hull does not know."""
 
@@ -61,6 +68,7 @@ class SendsAnswer(BaseModel):
 def add(operations: Operations) -> None:
     operations.post("/connectors/<connector>/send", send, SentAnswer)
     operations.get("/connectors/<connector>/sends", list_sends, SendsAnswer)
+    operations.post("/connectors/<connector>/sends/count", count_send, SizeAnswer)
     operations.post("/connectors/<connector>/sends", order_send, Counted)
 
 
@@ -84,6 +92,12 @@ def list_sends(path: OfConnector) -> Response:
     with transaction() as session:
         found = sending.latest(session, connector.key)
     return answer(SendsAnswer(sends=[SendingShape.model_validate(each) for each in found]))
+
+
+def count_send(path: OfConnector, body: NewSend) -> Response:
+    """Count how many Users or Accounts would be sent; a segment is counted by Hull. Nothing is sent."""
+    size = sending.count(find(path), body.choice())
+    return answer(SizeAnswer(count=size, most_tokens=size * sending.WRITE_TOKENS))
 
 
 def order_send(path: OfConnector, body: NewSend) -> Response:

@@ -13,6 +13,7 @@ from db.connector import Connector, SettingsVersion
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import settings_editing as editing
+from pipeline.insight.settings_text import effective
 from pipeline.web.api.door import Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Listed, OfConnector, Shape, find
 from pipeline.web.api.values import Number, Why
@@ -90,6 +91,17 @@ class ForcedSettings(NewSettings):
     force: Annotated[bool, Field(description="Take over codes that Pipedrive does not know.")] = False
 
 
+class SettingsAsked(Asked):
+    defaults: Annotated[bool, Field(description="With the default of whatever the document does not name.")] = False
+
+
+class RebasedAnswer(BaseModel):
+    """The edits on top of version `base_version`, to be looked at and put."""
+
+    document: dict[str, Any]
+    base_version: int
+
+
 class RollBack(Asked):
     version: Number
     why: Why | None = None
@@ -107,14 +119,18 @@ def add(operations: Operations) -> None:
     operations.get(f"{base}/difference", compare_settings, DifferenceAnswer)
     operations.post(f"{base}/review", review_settings, ReviewAnswer, needs=Role.ADMIN)
     operations.put(base, put_settings, SettingsShape)
+    operations.post(f"{base}/rebase", rebase_settings, RebasedAnswer, needs=Role.ADMIN)
     operations.post(f"{base}/roll-back", roll_back_settings, SettingsShape, needs=Role.ADMIN)
 
 
-def show_settings(path: OfConnector) -> Response:
+def show_settings(path: OfConnector, query: SettingsAsked) -> Response:
     """Show the settings in force."""
     connector = find(path)
     with transaction() as session:
-        return answer(SettingsShape.model_validate(rows.settings_in_force(session, connector.key)))
+        shown = SettingsShape.model_validate(rows.settings_in_force(session, connector.key))
+    if query.defaults:
+        shown.document = effective(shown.document)
+    return answer(shown)
 
 
 def list_settings(path: OfConnector, query: Listed) -> Response:
@@ -151,6 +167,17 @@ def put_settings(path: OfConnector, body: ForcedSettings) -> Response:
     connector = find(path)
     version = editing.save(connector, body.document, base=body.base_version, author=who().name, force=body.force)
     return answer(SettingsShape.model_validate(version))
+
+
+def rebase_settings(path: OfConnector, body: NewSettings) -> Response:
+    """Put your edits on top of what somebody else has saved meanwhile; nothing is saved.
+
+    Of a setting that both edited yours stays.
+    """
+    connector = find(path)
+    _version(connector, body.base_version)
+    document, base = editing.rebased(connector.key, body.document, base=body.base_version)
+    return answer(RebasedAnswer(document=document, base_version=base))
 
 
 def roll_back_settings(path: OfConnector, body: RollBack) -> Response:

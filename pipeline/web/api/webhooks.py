@@ -15,7 +15,7 @@ from pipeline.domain.roles import Role
 from pipeline.insight.webhooks import listening, open_delivery
 from pipeline.tasks.control import request_webhook_check
 from pipeline.web.api.door import Nay, Operations, answer, missing
-from pipeline.web.api.shapes import Done, Listed, OfConnector, OfRow, Shape, find
+from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, Shape, find
 from pipeline.web.api.values import Text, Value
 from pipeline.web.console.guard import who
 
@@ -34,13 +34,44 @@ class SubscriptionShape(Shape):
     sound_at: datetime | None
 
 
+class DeliveryCountShape(Shape):
+    """Deliveries of the last six hours, by what became of them."""
+
+    state: str
+    reason: str | None
+    meaning: str
+    deliveries: int
+
+
+class ListeningFailureShape(BaseModel):
+    """The check of the webhooks that gave up last."""
+
+    id: int
+    meaning: str
+    advice: str
+
+
+class GapShape(Shape):
+    """One thing that happened to the webhooks: one made again, a gap found."""
+
+    id: int
+    at: datetime
+    event: str
+    reason: str | None
+    detail: Text | None
+
+
 class WebhooksAnswer(BaseModel):
-    """`level` is `ok`, `warning` or `error`."""
+    """`level` is `ok`, `warning` or `error`; `is_cut` when there were more deliveries than are counted."""
 
     level: str
     sentence: str
     last_at: datetime | None
+    failure: ListeningFailureShape | None
     subscriptions: list[SubscriptionShape]
+    counts: list[DeliveryCountShape]
+    is_cut: bool
+    events: list[GapShape]
 
 
 class DeliveryShape(Shape):
@@ -69,6 +100,10 @@ class DeliveryAnswer(BaseModel):
     text: Text | None
 
 
+class OfSource(Asked):
+    source: Annotated[Source, Field(description="Who sends it.")] = "pipedrive"
+
+
 class ListedOfSource(Listed):
     source: Annotated[Source, Field(description="Who sent it.")] = "pipedrive"
 
@@ -80,16 +115,25 @@ def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/deliveries/<id>", show_delivery, DeliveryAnswer, needs=Role.OPERATOR)
 
 
-def show_webhooks(path: OfConnector) -> Response:
-    """Say whether Pipedrive tells us of every change."""
+def show_webhooks(path: OfConnector, query: OfSource) -> Response:
+    """Say whether Pipedrive tells us of every change; and what came of late, of Pipedrive or of Hull."""
     connector = find(path)
     with transaction() as session:
-        found = listening(session, connector, "pipedrive")
+        found = listening(session, connector, query.source)
     subscriptions = [SubscriptionShape.model_validate(each) for each in found.subscriptions]
-    shown = WebhooksAnswer(
-        level=found.level, sentence=found.sentence, last_at=found.last_at, subscriptions=subscriptions
+    failure = zip(ListeningFailureShape.model_fields, found.failure, strict=True) if found.failure else None
+    return answer(
+        WebhooksAnswer(
+            level=found.level,
+            sentence=found.sentence,
+            last_at=found.last_at,
+            failure=ListeningFailureShape(**dict(failure)) if failure else None,
+            subscriptions=subscriptions,
+            counts=[DeliveryCountShape.model_validate(each) for each in found.counts],
+            is_cut=found.is_cut,
+            events=[GapShape.model_validate(each) for each in found.events],
+        )
     )
-    return answer(shown)
 
 
 def check_webhooks(path: OfConnector) -> Response:

@@ -18,13 +18,14 @@ from db import audit
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
-from pipeline.domain.kinds import Claim, Direction, Entity
+from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.roles import Role
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import PipelineError
-from pipeline.insight import connections, first_steps, suggestions
+from pipeline.insight import connections, first_steps
 from pipeline.insight.fields import fields_of
 from pipeline.insight.settings_editing import SettingsMistaken, SettingsMoved
+from pipeline.insight.suggestions import Suggestion
 from pipeline.tasks import authorisation, field_lists, setup
 from pipeline.tasks.setup import SetupRefused
 from pipeline.web.console import guard
@@ -244,17 +245,11 @@ def _draw_first_fetch(connector: Connector) -> dict[str, Any]:
         }
 
 
-def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[suggestions.Suggestion]]]:
+def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[Suggestion]]]:
     """The document in force, and rows to offer by setting."""
     with transaction() as session:
         document = effective(connectors.settings_in_force(session, connector.key).document)
-        catalogs = {entity: fields_of(session, connector.key, entity).catalog for entity in Entity}
-    return document, {
-        name: suggestions.suggest(direction, catalogs[entity], document[name])
-        for direction in Direction
-        for entity in Entity
-        if (name := f"{direction}_{entity.hull}_attributes")
-    }
+        return document, first_steps.suggested(session, connector.key)
 
 
 def _host(given: str) -> str:

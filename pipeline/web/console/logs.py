@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from itertools import chain
 from typing import Final
 from urllib.parse import urlencode
 
 from flask import request
 from werkzeug.wrappers import Response
 
-from db import audit, event_log
+from db import event_log
 from db.connector import Connector
 from db.event_log import EventFilter
 from db.session import transaction
@@ -23,7 +22,7 @@ from pipeline.insight import log
 from pipeline.insight.events import described
 from pipeline.insight.log import LogPage, TooMuch
 from pipeline.insight.moments import read_moment
-from pipeline.web.console import guard
+from pipeline.web.console import guard, log_export
 from pipeline.web.console.frame import before_id, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
@@ -108,42 +107,21 @@ def show_event(connector: Connector, event_id: int) -> Response:
 
 
 def export_csv(connector: Connector) -> Response:
-    return _export(connector, log.export_csv, "text/csv; charset=utf-8", "csv")
+    return _export(connector, log_export.CSV)
 
 
 def export_json(connector: Connector) -> Response:
-    return _export(connector, log.export_json, "application/x-ndjson; charset=utf-8", "jsonl")
+    return _export(connector, log_export.NDJSON)
 
 
-def _export(
-    connector: Connector, export: Callable[[int, EventFilter, int | None], Iterator[str]], kind: str, ending: str
-) -> Response:
-    """Streamed, page by page; whatever is wrong with the filter is said before the first line goes."""
+def _export(connector: Connector, kind: str) -> Response:
+    given = dict(_given())
     try:
-        wanted = filter_of(connector.key, dict(_given()))
-        lines = export(connector.key, wanted, before_id())
-        first = next(lines, "")
-        second = next(lines, "")
+        return log_export.streamed(connector, kind, filter_of(connector.key, given), before_id(), chosen=list(given))
     except ValueError as wrong:
         raise guard.Refused(HTTPStatus.BAD_REQUEST, str(wrong)) from None
     except TooMuch:
         raise guard.Refused(HTTPStatus.BAD_REQUEST, TOO_MUCH) from None
-    with transaction() as session:
-        names = ", ".join(name for name, _ in _given()) or "everything"
-        audit.note(session, guard.who().name, "logs.export", f"{ending}: {names}", connector_key=connector.key)
-    name = f"{connector.id}-events-{datetime.now(UTC):%Y%m%dT%H%M%S}.{ending}"
-    answer = Response(_until_too_much(chain((first, second), lines)), content_type=kind)
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return answer
-
-
-def _until_too_much(lines: Iterator[str]) -> Iterator[bytes]:
-    """The head has gone out by then: an export that takes too long ends early, and the last line tells where it stood."""
-    try:
-        for line in lines:
-            yield line.encode("utf-8", "backslashreplace")
-    except TooMuch:
-        return
 
 
 def _given() -> Given:

@@ -18,7 +18,7 @@ from pipeline.insight.conversion_words import direction_of, entity_of, field_nam
 from pipeline.insight.fields import Fields, fields_of
 from pipeline.insight.samples import find_sample
 from pipeline.insight.settings_editing import Mistake
-from pipeline.insight.settings_rows import attributes_seen, view_rows
+from pipeline.insight.settings_rows import OPPOSITE, attributes_seen, view_rows
 from pipeline.insight.settings_words import TITLES, Catalogs, value_words
 from pipeline.web.console.settings_forms import Document, Section, effective
 
@@ -27,12 +27,6 @@ NAMED: Final = 6
 CLAIMS: Final = {
     Entity.PERSON: (Claim.EMAIL, Claim.EXTERNAL_ID),
     Entity.ORGANIZATION: (Claim.DOMAIN, Claim.EXTERNAL_ID),
-}
-OPPOSITE: Final = {
-    "incoming_user_attributes": "outgoing_user_attributes",
-    "incoming_account_attributes": "outgoing_account_attributes",
-    "outgoing_user_attributes": "incoming_user_attributes",
-    "outgoing_account_attributes": "incoming_account_attributes",
 }
 
 
