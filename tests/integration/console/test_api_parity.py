@@ -1,0 +1,221 @@
+"""What the console shows and does, `/api/v1` does as well: the log as a file, and settings tried before they are saved."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from db.event_log import TooMuch
+from pipeline.domain.kinds import Entity
+from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.test_api_acting import done
+from tests.integration.console.test_api_looking import ada, foreign
+from tests.world import World
+
+__all__ = ["ada"]
+
+BASE = "/api/v1/connectors/acme"
+
+
+def lines(browser: Visitor, path: str) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines."""
+    return [json.loads(line) for line in browser.text(path).splitlines()]
+
+
+# --- the log as a file ------------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_taken_away_as_the_console_has_it(ada: World, viewer: Visitor) -> None:
+    for ending in ("csv", "jsonl"):
+        mine = viewer.get(f"{BASE}/events.{ending}?direction=incoming")
+        theirs = viewer.get(f"/c/acme/logs.{ending}?direction=incoming")
+
+        assert (mine.status_code, mine.content_type) == (200, theirs.content_type)
+        assert mine.text == theirs.text
+        assert mine.text.count("\n") > 1
+        assert mine.headers["Content-Disposition"].endswith(f'.{ending}"')
+    assert [each.subject for each in done(ada, "logs.export")] == [
+        *["csv: direction"] * 2,
+        *["jsonl: direction"] * 2,
+    ]
+
+
+def test_no_spreadsheet_takes_an_export_for_formulas(ada: World, viewer: Visitor) -> None:
+    ada.change_rows("UPDATE sync_events SET detail = '=1+1', cause = '@SUM(A1)'")
+
+    rows = list(csv.DictReader(io.StringIO(viewer.text(f"{BASE}/events.csv"))))
+
+    assert {(row["detail"], row["cause"]) for row in rows} == {("'=1+1", "'@SUM(A1)")}
+
+
+def test_an_export_goes_by_the_filter_of_the_list_and_on_with_before(ada: World, viewer: Visitor, looker: Call) -> None:
+    listed = [each["id"] for each in looker("GET", f"{BASE}/events?record=ada@acme.com")[1]["events"]]
+
+    exported = [each["id"] for each in lines(viewer, f"{BASE}/events.jsonl?record=ada@acme.com")]
+    rest = [each["id"] for each in lines(viewer, f"{BASE}/events.jsonl?record=ada@acme.com&before={listed[0]}")]
+
+    assert exported == listed
+    assert rest == listed[1:]
+    assert len(listed) > 1
+
+
+def test_an_export_of_what_is_not_there(ada: World, looker: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign()
+
+    def slow(*_: Any, **__: Any) -> None:
+        raise TooMuch
+
+    assert looker("GET", f"{BASE}/events.csv?nobody=1")[0] == 422
+    assert looker("GET", f"{BASE}/events.csv?limit=1")[0] == 422, "a file has no pages"
+    assert looker("GET", "/api/v1/connectors/nobody/events.csv")[0] == 404
+    monkeypatch.setattr("db.event_log.page_of_events", slow)
+    status, problem = looker("GET", f"{BASE}/events.jsonl?reason=unchanged")
+    assert (status, problem["error"]) == (400, "too_much")
+    assert done(ada, "logs.export") == [], "nothing went out"
+
+
+def test_another_connectors_export_is_its_own(ada: World, viewer: Visitor) -> None:
+    assert ada
+    foreign()
+
+    assert viewer.text("/api/v1/connectors/globex/events.jsonl") == ""
+
+
+# --- settings before they are saved -----------------------------------------------------------------------------------
+
+
+def test_mappings_are_suggested_and_what_is_mapped_is_not(world: World, looker: Call) -> None:
+    world.fetch(Entity.PERSON)
+    custom = {each.code for each in world.company.custom_fields("person")}
+
+    before = looker("GET", f"{BASE}/suggestions")[1]["suggestions"]
+    first = before["outgoing_user_attributes"][0]
+    world.change_settings(outgoing_user_attributes=[{"hull": first["hull"], "service": first["service"]}])
+    after = looker("GET", f"{BASE}/suggestions")[1]["suggestions"]
+
+    assert set(before) == {
+        f"{way}_{kind}_attributes" for way in ("incoming", "outgoing") for kind in ("user", "account")
+    }
+    assert after["outgoing_user_attributes"] == before["outgoing_user_attributes"][1:]
+    own = {each["service"] for each in before["incoming_user_attributes"] if not each["is_usual"]}
+    assert own
+    assert own <= custom
+
+
+def test_the_steps_of_a_new_connector(world: World, looker: Call) -> None:
+    fresh = looker("GET", f"{BASE}/first-steps")[1]
+    world.fetch(Entity.PERSON)
+    fetched = looker("GET", f"{BASE}/first-steps")[1]
+
+    assert fresh["steps"] == ["hull", "pipedrive", "identity", "mappings", "segments", "first-fetch"]
+    assert "first-fetch" not in fresh["done"]
+    assert "first-fetch" in fetched["done"]
+    assert fresh["first_fetch"]["tokens_known"] is None
+    assert fetched["first_fetch"]["tokens_known"] > 0
+
+
+def test_rows_of_a_mapping_are_tried_on_a_real_record(ada: World, looker: Call) -> None:
+    rows = [
+        {"hull": "pipedrive/name", "service": "name"},
+        {"hull": "", "service": ""},
+        {"hull": "x", "service": "no_such"},
+    ]
+
+    status, told = looker("POST", f"{BASE}/settings/try", setting="outgoing_user_attributes", rows=rows, record="1")
+    in_force = looker("POST", f"{BASE}/settings/try", setting="outgoing_user_attributes")[1]
+    nobody = looker("POST", f"{BASE}/settings/try", setting="incoming_user_attributes", rows=rows, record="999")[1]
+
+    assert (status, told["sample"]["pipedrive_id"]) == (200, 1)
+    name, unwritten, unknown = told["rows"]
+    assert (name["conversion"]["before"], name["words"]["field"]) == ("Ada Lovelace", "Name")
+    assert (unwritten["words"], unwritten["conversion"]) == (None, None)
+    assert unknown["mistakes"]
+    assert [each["row"]["service"] for each in in_force["rows"]] == ["name"]
+    assert "email" in told["attributes"]
+    assert (nobody["sample"], nobody["rows"][0]["conversion"]) == (None, None)
+    assert looker("POST", f"{BASE}/settings/try", setting="daily_tokens")[0] == 422
+    assert len(ada.rows("SELECT 1 FROM settings_versions")) == len(
+        ada.rows("SELECT DISTINCT version FROM settings_versions")
+    )
+
+
+def test_a_schedule_is_tried(world: World, looker: Call) -> None:
+    assert world
+    told = looker("GET", f"{BASE}/schedules/try?cron=0 6 * * 1")[1]
+
+    assert told["words"] == "Mondays at 06:00 UTC"
+    assert [each[11:16] for each in told["next_at"]] == ["06:00"] * 3
+    assert looker("GET", f"{BASE}/schedules/try?cron=soon") == (200, {"words": "", "next_at": []})
+
+
+def test_settings_with_their_defaults_and_on_top_of_what_was_saved_meanwhile(world: World, boss: Call) -> None:
+    world.room("runs")
+    now = boss("GET", f"{BASE}/settings")[1]
+    whole = boss("GET", f"{BASE}/settings?defaults=true")[1]
+    base = now["version"]
+    theirs, mine = now["document"] | {"daily_tokens": 77_000}, now["document"] | {"incremental_minutes": 17}
+    boss("PUT", f"{BASE}/settings", document=theirs, base_version=base, force=True)
+
+    status, rebased = boss("POST", f"{BASE}/settings/rebase", document=mine, base_version=base)
+
+    assert "live_reserve" in whole["document"]
+    assert "live_reserve" not in now["document"]
+    assert (status, rebased["base_version"]) == (200, base + 1)
+    assert (rebased["document"]["daily_tokens"], rebased["document"]["incremental_minutes"]) == (77_000, 17)
+    assert boss("GET", f"{BASE}/settings")[1]["version"] == base + 1, "nothing is saved"
+    assert boss("POST", f"{BASE}/settings/rebase", document=mine, base_version=99)[0] == 404
+
+
+# --- sends, webhooks, alerts, keys --------------------------------------------------------------------------------------
+
+
+def test_a_send_is_counted_before_it_is_ordered(world: World, script: Call) -> None:
+    status, size = script("POST", f"{BASE}/sends/count", entity="person", ids=["a", "b"])
+
+    assert (status, size) == (200, {"count": 2, "most_tokens": 10})
+    assert script("POST", f"{BASE}/sends/count", entity="person")[0] == 400
+    assert script("GET", f"{BASE}/sends")[1]["sends"] == []
+    assert done(world, "send") == []
+
+
+def test_webhooks_tell_what_came_of_late_from_either_side(ada: World, looker: Call) -> None:
+    ada.change_rows("UPDATE deliveries SET received_at = now()")
+    told = {source: looker("GET", f"{BASE}/webhooks?source={source}")[1] for source in ("pipedrive", "hull")}
+
+    assert {source: sum(each["deliveries"] for each in found["counts"]) for source, found in told.items()} == {
+        "pipedrive": len(ada.rows("SELECT 1 FROM deliveries WHERE source = 'pipedrive'")),
+        "hull": len(ada.rows("SELECT 1 FROM deliveries WHERE source = 'hull'")),
+    }
+    assert told["hull"]["counts"]
+    assert told["pipedrive"]["failure"] is None
+    assert looker("GET", f"{BASE}/webhooks?source=mars")[0] == 422
+
+
+def test_the_rules_of_alerts_and_who_is_told(looker: Call) -> None:
+    told = looker("GET", "/api/v1/alerts/rules")[1]
+
+    assert {"auth_lost", "watermark_late"} <= {each["name"] for each in told["rules"]}
+    assert all(each["meaning"] and each["advice"] for each in told["rules"])
+    assert "log" in told["sinks"]
+
+
+def test_ones_own_keys_are_listed_and_dropped(world: World, looker: Call, script: Call) -> None:
+    assert world
+    (mine,) = looker("GET", "/api/v1/me/keys")[1]["keys"]
+    (other,) = script("GET", "/api/v1/me/keys")[1]["keys"]
+
+    assert set(mine) == {"id", "name", "created_at", "used_at"}
+    assert looker("POST", f"/api/v1/me/keys/{other['id']}/drop")[0] == 404, "somebody else's"
+    assert looker("POST", f"/api/v1/me/keys/{mine['id']}/drop") == (200, {"done": "dropped"})
+    assert looker("GET", "/api/v1/me")[0] == 401
+    assert script("GET", "/api/v1/me")[0] == 200
+    assert [each.operator for each in done(world, "key.drop")] == ["viewer@acme.test"]
+
+
+def test_why_a_connector_was_paused_is_kept(world: World, script: Call) -> None:
+    assert script("POST", f"{BASE}/pause?why=they are moving house") == (200, {"done": "paused"})
+    assert [each.why for each in done(world, "connector.pause")] == ["they are moving house"]
