@@ -230,10 +230,12 @@ def running_runs(session: Session, connector_key: int) -> list[Run]:
 
 
 def find_runs(
-    session: Session, connector_key: int, *, before: int | None = None, limit: int = 50, **exact: str | None
+    session: Session, connector_key: int | None, *, before: int | None = None, limit: int = 50, **exact: str | None
 ) -> list[Run]:
-    """Newest first, by `entity`, `kind`, `state` or `cause` where these are given."""
-    query = select(Run).filter_by(connector_key=connector_key, **{k: v for k, v in exact.items() if v})
+    """Newest first, of all connectors unless one is named; by `entity`, `kind`, `state` or `cause` where these are given."""
+    query = select(Run).filter_by(**{k: v for k, v in exact.items() if v})
+    if connector_key is not None:
+        query = query.filter_by(connector_key=connector_key)
     if before is not None:
         query = query.where(Run.id < before)
     return list(session.scalars(query.order_by(Run.id.desc()).limit(limit)))

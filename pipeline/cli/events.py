@@ -52,9 +52,13 @@ EVENT = (
 @click.option("--since", type=Moment(), metavar="TIME", help="Only since: 2h, 3d, 2026-08-31.")
 @click.option("--until", type=Moment(), metavar="TIME", help="Only before: 15m, 2026-08-31T12:00.")
 @click.option("--limit", default=50, show_default=True, help="How many, newest last.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print all of them as CSV, newest first: 100,000 at most.")
+@click.option("--before", type=int, metavar="EVENT", help="With --csv: only what is older than this event.")
 @click.option("--follow", is_flag=True, help="Go on printing events as they happen.")
 @json_option
-def events(connector: str, record: str | None, limit: int, follow: bool, **given: Any) -> None:
+def events(
+    connector: str, record: str | None, limit: int, follow: bool, as_csv: bool, before: int | None, **given: Any
+) -> None:
     """Show what happened to records, and why, oldest first. With --json one object to a line when following.
 
     \b
@@ -62,13 +66,19 @@ def events(connector: str, record: str | None, limit: int, follow: bool, **given
       pipeline events acme --event 'incoming.*.error'
       pipeline events acme --direction outgoing --outcome skip --since 2h
       pipeline events acme --record 4711 --follow
+      pipeline events acme --since 24h --csv > events.csv
     """
+    if (as_csv and (follow or wants_json())) or (before is not None and not as_csv):
+        raise click.UsageError("--csv goes with neither --follow nor --json, and --before with --csv alone")
     open_database()
     with transaction() as session:
         key = find_connector(session, connector).key
         wanted = EventFilter(**given)
         wanted = wanted if record is None else log.about(session, key, wanted, record)
         last = event_log.newest_id(session)
+    if as_csv:
+        _print_csv(key, wanted, before)
+        return
     latest = _latest(key, wanted, limit)
     if not follow:
         show(latest, lambda: _print_events(latest) if latest else say("No such event."))
@@ -85,10 +95,21 @@ def _latest(connector_key: int, wanted: EventFilter, limit: int) -> list[dict[st
         with event_log.bounded() as session:
             newest = event_log.page_of_events(session, connector_key, wanted, limit=limit)
     except TooMuch:
-        raise Failed(
-            "this filter looks through too many events", "narrow it: --since 2h, --record ID, --run RUN"
-        ) from None
+        raise _too_much() from None
     return [_event(each) for each in reversed(newest)]
+
+
+def _too_much() -> Failed:
+    return Failed("this filter looks through too many events", "narrow it: --since 2h, --record ID, --run RUN")
+
+
+def _print_csv(connector_key: int, wanted: EventFilter, before_id: int | None) -> None:
+    """The console's export, in which no spreadsheet takes a value for a formula."""
+    try:
+        for line in log.export_csv(connector_key, wanted, before_id):
+            click.echo(line.encode("utf-8", "backslashreplace"), nl=False)
+    except TooMuch:
+        raise _too_much() from None
 
 
 def _follow(connector_key: int, wanted: EventFilter, after_id: int) -> None:

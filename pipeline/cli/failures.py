@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from pipeline.cli.showing import Failed, columns_of, json_option, moment, say, s
 from pipeline.domain.reasons import REASONS
 from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
+from pipeline.insight.replays import WORDS
 from pipeline.insight.verdicts import Verdict
 
 COLUMNS = (
@@ -128,6 +130,8 @@ def show_failure(failure_id: int, with_verdict: bool) -> None:
         verdict = verdicts.verdict_of(session, row) if with_verdict else None
         facts = {
             **described(row, verdict),
+            "earlier": [each.id for each in failure_filter.same_subject(session, row) if each.id != row.id],
+            "replays": [asdict(each) for each in insight.attempts_of(session, row)],
             "payload": payload.decode("utf-8", "replace") if payload is not None else None,
             "exchange": row.exchange,
             "traceback": row.traceback,
@@ -251,6 +255,10 @@ def _print_failure(facts: dict[str, Any], verdict: Verdict | None) -> None:
         say(f"  If replayed now, {verdict.kind.words}: {verdict.detail} {verdict.note}".rstrip())
         for each in verdict.changes:
             say(f"    {each.name}: {each.before!r} → {each.after!r}")
+    for each in facts["replays"]:
+        say(f"  replay {each['replay_id']}: {WORDS[each['state']]}. {each['detail'] or ''}".rstrip())
+    if facts["earlier"]:
+        say(f"  it failed before: {', '.join(map(str, facts['earlier']))}")
     for name in ("exchange", "traceback", "payload"):
         if facts[name]:
             say(f"\n{name}:\n{facts[name]}")

@@ -1,4 +1,4 @@
-"""`pipeline settings`: show, set, diff, history. A version that was in force is never changed, only followed.
+"""`pipeline settings`: show, set, diff, history, suggest. A version that was in force is never changed, only followed.
 
 Plans of settings stand in `settings_plan`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from pipeline.cli.showing import (
 )
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import SettingsRefused, read_settings
+from pipeline.insight.first_steps import suggested
 from pipeline.insight.settings_editing import between
 from pipeline.insight.settings_text import effective, pretty
 from pipeline.tasks import backfill, setup, spending
@@ -208,6 +210,31 @@ def history(connector: str) -> None:
             [(each["version"], each["created_at"], each["author"], ", ".join(each["changed"])) for each in found],
         ),
     )
+
+
+@group.command()
+@connector_argument
+@json_option
+def suggest(connector: str) -> None:
+    """Suggest rows for the mappings: what nearly everybody maps, and the company's own fields, less what is mapped already.
+
+    \b
+    Example:
+      pipeline settings suggest acme
+    """
+    open_database()
+    with transaction() as session:
+        found = suggested(session, find_connector(session, connector).key)
+    document = {name: [asdict(each) for each in offered] for name, offered in found.items()}
+
+    def human() -> None:
+        for name, offered in found.items():
+            lines = [(each.hull, each.service, each.field, each.type, each.does) for each in offered]
+            table(
+                name, ("hull", "service", "field", "type", "what it does"), lines, empty=f"{name}: nothing to suggest."
+            )
+
+    show(document, human)
 
 
 COMMANDS: tuple[click.Command, ...] = (group,)

@@ -35,23 +35,27 @@ CUT = 60
 
 @group.command(name="plan")
 @connector_argument
-@click.argument("file")
+@click.argument("file", required=False)
+@click.option("--again", type=int, metavar="PLAN", help="Plan the settings of this plan anew, instead of FILE.")
 @click.option("--wait", is_flag=True, help="Compute it here and now, to its end.")
 @click.option("--show", "shown", default=0, metavar="N", help="Also show the first N records of each side.")
 @click.option("--force", is_flag=True, help="Take over field codes that Pipedrive does not know (yet).")
 @json_option
-def plan(connector: str, file: str, wait: bool, shown: int, force: bool) -> None:
+def plan(connector: str, file: str | None, again: int | None, wait: bool, shown: int, force: bool) -> None:
     """Say what the settings of FILE (JSON; - is standard input) would do to every known record. Costs no token.
 
     \b
     Example:
       pipeline settings plan acme settings.json --wait --show 10
+      pipeline settings plan acme --again 12
     """
-    document = read_document(file)
+    if (file is None) == (again is None):
+        raise click.UsageError("give FILE or --again PLAN")
+    document = read_document(file) if file is not None else None
     open_database()
     key = _key(connector)
     try:
-        plan_id = plans.make(key, document, who=WHO, force=force)
+        plan_id = _again(key, again or 0) if document is None else plans.make(key, document, who=WHO, force=force)
     except SettingsRefused as error:
         raise refused(error) from None
     if wait:
@@ -63,19 +67,22 @@ def plan(connector: str, file: str, wait: bool, shown: int, force: bool) -> None
 @connector_argument
 @click.option("--id", "plan_id", type=int, help="This plan as a whole.")
 @click.option("--show", "shown", default=0, metavar="N", help="With --id: the first N records of each side.")
+@click.option("--act", type=click.Choice(list(WORDS)), help="With --show: only records of which this would become.")
+@click.option("--field", metavar="CODE", help="With --show: only records on which this field would change.")
 @click.option("--limit", default=20, show_default=True, help="How many, newest first.")
 @json_option
-def list_plans(connector: str, plan_id: int | None, shown: int, limit: int) -> None:
+def list_plans(connector: str, plan_id: int | None, shown: int, act: str | None, field: str | None, limit: int) -> None:
     """List the plans that were made, newest first, or show one.
 
     \b
     Example:
       pipeline settings plans acme --id 12 --show 10
+      pipeline settings plans acme --id 12 --show 50 --act error --field name
     """
     open_database()
     key = _key(connector)
     if plan_id is not None:
-        _show(connector, _read(key, plan_id), shown)
+        _show(connector, _read(key, plan_id), shown, act=act, field=field)
         return
     found = plans.latest(key, limit=limit)
     columns = ("plan", "state", "made (UTC)", "by", "changes", "would write", "tokens")
@@ -155,6 +162,11 @@ def _read(key: int, plan_id: int) -> PlanView:
     return found
 
 
+def _again(key: int, plan_id: int) -> int:
+    made = plans.again(key, plan_id, who=WHO)
+    return made if made is not None else _read(key, plan_id).id
+
+
 def _apply(key: int, plan_id: int, confirmed: int | None) -> Applied:
     try:
         return plans.apply(key, plan_id, who=WHO, confirmed=confirmed)
@@ -162,9 +174,11 @@ def _apply(key: int, plan_id: int, confirmed: int | None) -> Applied:
         return plans.apply(key, plan_id, who=WHO, confirmed=typed_number(asked))
 
 
-def _show(connector: str, view: PlanView, shown: int) -> None:
+def _show(connector: str, view: PlanView, shown: int, *, act: str | None = None, field: str | None = None) -> None:
     found = {
-        f"{side.direction}.{side.entity}": plans.items(view.id, side.direction, side.entity, limit=shown).items
+        f"{side.direction}.{side.entity}": plans.items(
+            view.id, side.direction, side.entity, act=act, field=field, limit=shown
+        ).items
         for side in view.sides
         if shown
     }

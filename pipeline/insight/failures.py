@@ -134,7 +134,7 @@ def whole(session: Session, failure: Failure) -> Whole:
         batch=None if batch is None else {"id": batch.id, "state": batch.state, "stage": batch.stage},
         verdict=verdict_of(session, failure),
         earlier=[each for each in failure_filter.same_subject(session, failure) if each.id != failure.id],
-        replays=_attempts(session, failure),
+        replays=attempts_of(session, failure),
         is_editable=is_editable(failure),
     )
 
@@ -173,7 +173,8 @@ def readable(body: bytes | None) -> Any:
         return body.decode("utf-8", "replace")
 
 
-def _attempts(session: Session, failure: Failure) -> list[Attempt]:
+def attempts_of(session: Session, failure: Failure) -> list[Attempt]:
+    """The replays in which a failure is or was, newest first."""
     return [
         Attempt(
             replay_id=item.replay_id,

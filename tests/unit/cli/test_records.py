@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,38 @@ def test_a_run_shows_its_walks(fetched: World, run: Run) -> None:
     assert [walk["walk"] for walk in shown["slices"]] == ["ascending", "descending", "catch_up"]
     assert shown["failed"] > 0
     assert f"{shown['failed']} failed" in run("runs", "show", "1").out
+
+
+def test_runs_are_filtered_as_in_the_console(fetched: World, run: Run) -> None:
+    run("fetch", "organizations", "acme")
+
+    def listed(*flags: str) -> list[int]:
+        return [each["id"] for each in run("runs", "list", "acme", "--json", *flags).json]
+
+    assert listed("--entity", "organization") == [2]
+    assert listed("--state", "done") == [1]
+    assert listed("--kind", "incremental") == []
+    assert listed("--before", "2") == [1]
+
+
+def test_a_run_shows_its_batches_and_what_failed_in_it(fetched: World, run: Run) -> None:
+    shown = run("runs", "show", "1", "--json").json
+    (failure,) = shown["failures"]
+    said = run("runs", "show", "1").out
+
+    assert shown["batch_states"] == {"done": len(fetched.rows("SELECT 1 FROM batches WHERE slice_id IS NOT NULL"))}
+    assert (failure["record_id"], failure["reason"]) == ("77", "no_update_time")
+    assert f"failure {failure['id']}: person 77 at transform, no_update_time." in said
+
+
+def test_a_batch_is_shown(fetched: World, run: Run) -> None:
+    (number,) = {row.batch_id for row in fetched.rows("SELECT batch_id FROM failures")}
+    shown = run("runs", "batch", "acme", str(number), "--json").json
+
+    assert (shown["line"]["state"], shown["run_id"], shown["is_abandoned"]) == ("done", 1, False)
+    assert [each["record_id"] for each in shown["failures"]] == ["77"]
+    assert f"Batch {number}, incoming person: done" in run("runs", "batch", "acme", str(number)).out
+    assert run("runs", "batch", "acme", "9999").code == 2
 
 
 def test_a_run_can_be_cancelled_once(fetched: World, run: Run) -> None:
@@ -108,6 +142,35 @@ def test_following_goes_on_from_the_last_event(fetched: World, run: Run, monkeyp
 
     assert said.code == 0
     assert [json.loads(line)["after"]["pipedrive/name"] for line in said.out.splitlines()] == ["Ada", "Ada Lovelace"]
+
+
+def test_events_are_taken_away_as_the_console_exports_them(fetched: World, run: Run) -> None:
+    fetched.change_rows("UPDATE sync_events SET detail = '=1+1' WHERE pipedrive_id = 77")
+
+    rows = list(csv.DictReader(io.StringIO(run("events", "acme", "--csv").out)))
+    refused = list(csv.DictReader(io.StringIO(run("events", "acme", "--csv", "--outcome", "error").out)))
+    older = list(csv.DictReader(io.StringIO(run("events", "acme", "--csv", "--before", rows[0]["id"]).out)))
+
+    assert [row["pipedrive_id"] for row in refused] == ["77"]
+    assert refused[0]["detail"] == "'=1+1"
+    assert len(rows) > len(refused)
+    assert older == rows[1:]
+    assert run("events", "acme", "--csv", "--follow").code == 2
+    assert run("events", "acme", "--before", "3").code == 2
+
+
+def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: World, run: Run) -> None:
+    (first,) = failures(run)
+    run("failures", "replay", "--id", str(first["id"]))
+    fetched.work()
+    fetched.change_rows("UPDATE errands SET due_at = now()")
+    fetched.run_errands()
+    (again,) = failures(run)
+
+    shown = run("failures", "show", str(first["id"]), "--json").json
+    assert [(each["replay_id"], each["state"]) for each in shown["replays"]] == [(1, "failed_again")]
+    assert "replay 1: failed again." in run("failures", "show", str(first["id"])).out
+    assert run("failures", "show", str(again["id"]), "--json").json["earlier"] == [first["id"]]
 
 
 def test_a_failure_is_shown_whole(fetched: World, run: Run) -> None:

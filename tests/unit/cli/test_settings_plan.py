@@ -35,6 +35,34 @@ def test_the_command_line_plans_and_applies(known: World, run: Run, tmp_path: Pa
     assert known.users()[1]["pipedrive/given"] == "Person"
 
 
+def test_a_plan_is_looked_through_and_made_again(known: World, run: Run, tmp_path: Path) -> None:
+    assert known
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
+    plan = run("settings", "plan", "acme", str(file), "--wait", "--json").json
+    look = ("settings", "plans", "acme", "--id", str(plan["id"]), "--show", "50", "--json")
+
+    again = run("settings", "plan", "acme", "--again", str(plan["id"]), "--wait", "--json").json
+
+    assert len(run(*look, "--act", "update").json["items"]["incoming.person"]) == 6
+    assert run(*look, "--act", "error").json["items"]["incoming.person"] == []
+    assert len(run(*look, "--field", "pipedrive/given").json["items"]["incoming.person"]) == 6
+    assert run(*look, "--field", "nobody").json["items"]["incoming.person"] == []
+    assert again["id"] != plan["id"]
+    assert again["document"] == plan["document"]
+    assert run("settings", "plan", "acme", "--again", "99").code == 2
+    assert run("settings", "plan", "acme").code == 2
+
+
+def test_mappings_are_suggested(known: World, run: Run) -> None:
+    assert known
+    found = run("settings", "suggest", "acme", "--json").json
+
+    assert ("phone", "phone") in {(each["hull"], each["service"]) for each in found["outgoing_user_attributes"]}
+    assert all(each["hull"] and each["service"] for rows in found.values() for each in rows)
+    assert "phone" in run("settings", "suggest", "acme").out
+
+
 def test_a_plan_is_discarded_once(known: World, run: Run, tmp_path: Path) -> None:
     assert known
     file = tmp_path / "settings.json"
