@@ -9,6 +9,7 @@ from flask import Response
 from pydantic import BaseModel, Field
 
 from db import connector as connectors
+from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import schedule_words
@@ -26,12 +27,17 @@ MappingName = Literal[
 ]
 
 
-class MappingTried(Asked):
-    """Rows of one mapping, half written ones too; without `rows` those in force, without `record` one that says something."""
+class MappingShown(Asked):
+    """One mapping, on a record; without `record` on one that says something."""
 
     setting: MappingName
-    rows: Annotated[list[dict[str, Any]] | None, Field(max_length=500)] = None
     record: Annotated[str | None, Field(min_length=1, max_length=100, description="An id of either side.")] = None
+
+
+class MappingTried(MappingShown):
+    """With rows of one's own, half written ones too."""
+
+    rows: Annotated[list[dict[str, Any]], Field(max_length=500)]
 
 
 class SampleShape(Shape):
@@ -96,26 +102,19 @@ class ScheduleTriedAnswer(BaseModel):
 
 
 def add(operations: Operations) -> None:
-    operations.post("/connectors/<connector>/settings/try", try_mapping, MappingTriedAnswer, needs=Role.VIEWER)
+    operations.get("/connectors/<connector>/settings/try", show_mapping, MappingTriedAnswer)
+    operations.post("/connectors/<connector>/settings/try", try_mapping, MappingTriedAnswer, needs=Role.ADMIN)
     operations.get("/connectors/<connector>/schedules/try", try_schedule, ScheduleTriedAnswer)
 
 
+def show_mapping(path: OfConnector, query: MappingShown) -> Response:
+    """Say what the mapping in force does to a real record."""
+    return _tried(find(path), query, None)
+
+
 def try_mapping(path: OfConnector, body: MappingTried) -> Response:
-    """Say what rows of a mapping do to a real record; nothing is saved or sent."""
-    connector, entity, direction = find(path), entity_of(body.setting), direction_of(body.setting)
-    with transaction() as session:
-        in_force = effective(connectors.settings_in_force(session, connector.key).document)
-        catalog = fields_of(session, connector.key, entity).catalog
-        sample = find_sample(session, connector.key, entity, direction, body.record or "")
-    rows, others = in_force[body.setting] if body.rows is None else body.rows, in_force[OPPOSITE[body.setting]]
-    shown = view_rows(body.setting, rows, catalog, sample=sample, others=others)
-    return answer(
-        MappingTriedAnswer(
-            sample=SampleShape.model_validate(sample) if sample else None,
-            rows=[RowTriedShape.model_validate(each) for each in shown],
-            attributes=attributes_seen(sample, rows, others),
-        )
-    )
+    """Say what rows of a mapping would do to a real record; nothing is saved or sent."""
+    return _tried(find(path), body, body.rows)
 
 
 def try_schedule(path: OfConnector, query: ScheduleTried) -> Response:
@@ -124,3 +123,21 @@ def try_schedule(path: OfConnector, query: ScheduleTried) -> Response:
     times = schedule_words.next_times(query.cron, connector.id, datetime.now(UTC))
     words = schedule_words.cron_words(query.cron, connector.id) if times else ""
     return answer(ScheduleTriedAnswer(words=words, next_at=times))
+
+
+def _tried(connector: Connector, asked: MappingShown, own: list[dict[str, Any]] | None) -> Response:
+    """Without rows of one's own with those in force."""
+    entity, direction = entity_of(asked.setting), direction_of(asked.setting)
+    with transaction() as session:
+        in_force = effective(connectors.settings_in_force(session, connector.key).document)
+        catalog = fields_of(session, connector.key, entity).catalog
+        sample = find_sample(session, connector.key, entity, direction, asked.record or "")
+    rows, others = in_force[asked.setting] if own is None else own, in_force[OPPOSITE[asked.setting]]
+    shown = view_rows(asked.setting, rows, catalog, sample=sample, others=others)
+    return answer(
+        MappingTriedAnswer(
+            sample=SampleShape.model_validate(sample) if sample else None,
+            rows=[RowTriedShape.model_validate(each) for each in shown],
+            attributes=attributes_seen(sample, rows, others),
+        )
+    )

@@ -34,6 +34,7 @@ VIEWERS_MAY_POST: Final = {
     "/account/password",
     "/account/keys",
     "/account/keys/<int:key_id>/drop",
+    "/api/v1/me/keys/<id>/drop",
     "/flower/<path:wanted>",
 }
 """What is a viewer's own, and Flower, which has a list and a test of its own."""

@@ -170,3 +170,36 @@ def test_days_past_their_retention_are_dropped_and_no_others(migrated: Engine) -
     assert dropped == [f"sync_events_{TODAY + timedelta(days=n):%Y%m%d}" for n in range(2)]
     assert homes(migrated) == {}
     assert {"sync_events", "sync_events_other"} <= tables(migrated)
+
+
+def test_replays_that_nobody_carried_on_say_so_after_the_migration(migrated: Engine) -> None:
+    unmigrate(migrated, "0011")
+    with migrated.begin() as connection:
+        for state in ("running", "running", "aborted", "paused", "running"):
+            connection.execute(
+                text(
+                    "INSERT INTO replays (connector_key, asked_by, why, chosen, per_second, state)"
+                    " VALUES (1, 'ada', 'x', '{}', 1, :s)"
+                ),
+                {"s": state},
+            )
+        for key, state in ((1, "failed"), (2, "failed"), (2, "due"), (3, "failed"), (4, "failed"), (5, "due")):
+            connection.execute(
+                text(
+                    "INSERT INTO errands (kind, key, state, reason, ended_at)"
+                    " VALUES ('replay', :k, :s, CASE :s WHEN 'failed' THEN 'worker_lost' END, now())"
+                ),
+                {"k": str(key), "s": state},
+            )
+
+    migrate(migrated)
+
+    with migrated.connect() as connection:
+        found = connection.execute(text("SELECT state, reason, ended_at IS NOT NULL FROM replays ORDER BY id")).all()
+    assert [tuple(row) for row in found] == [
+        ("stopped", "worker_lost", True),
+        ("running", None, False),
+        ("aborted", "worker_lost", True),
+        ("paused", None, False),
+        ("running", None, False),
+    ]
