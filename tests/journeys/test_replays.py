@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -183,6 +184,41 @@ def test_a_replay_killed_anywhere_goes_on(world: World, monkeypatch: pytest.Monk
     advance(world)
 
     assert (outcomes(replay_id), opened(world)) == ({"came_through": 3}, [])
+
+
+@pytest.mark.parametrize(
+    "line", ["_go_on", "settle", "_send", "_send_items", "_look_again_s", "_end", "_leave_to_the_next"]
+)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_wherever_a_worker_is_killed_the_lease_brings_the_replay_to_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
+) -> None:
+    advancing = world.room("replaying.advancing")
+    monkeypatch.setattr(advancing, "SLICE", 1)
+    monkeypatch.setattr(advancing, "TASK_S", -1.0)
+    broken(world, 10, 11)
+    mended(world, 10, 11)
+    replay_id = begin(world)
+    real, killed = getattr(advancing, line), []
+
+    def kill(*given: Any) -> Any:
+        answer = real(*given) if after or killed else None
+        if not killed:
+            killed.append(line)
+            raise SystemExit
+        return answer
+
+    monkeypatch.setattr(advancing, line, kill)
+    for _ in range(2):
+        with suppress(SystemExit):
+            advance(world)
+    for _ in range(6):
+        advance(world)
+
+    assert killed
+    assert (state(replay_id), outcomes(replay_id), opened(world)) == ("done", {"came_through": 2}, [])
+    assert len(world.rows("SELECT 1 FROM sync_events WHERE cause = 'replay' AND event LIKE '%.success'")) == 2
+    assert world.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
 
 
 def test_a_worker_that_lost_its_errand_changes_nothing(world: World) -> None:
