@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from db import failure as failures
 from db import replay as rows
@@ -355,6 +356,28 @@ def test_a_long_replay_is_handed_on_and_never_taken_for_lost(world: World, monke
     advance(world)
 
     assert (state(replay_id), outcomes(replay_id)) == ("done", {"came_through": len(people)})
+
+
+def test_a_record_about_which_no_verdict_can_be_reached_stops_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(world, 10, 11, 12)
+    mended(world, 10, 11, 12)
+    looking = world.room("replaying.foreseen_incoming")
+    real = looking._foresee
+
+    def defeated(failure: Any, *more: Any) -> Any:
+        if failure.record_id == "11":
+            raise RecursionError
+        return real(failure, *more)
+
+    monkeypatch.setattr(looking, "_foresee", defeated)
+    replay_id = begin(world)
+    with capture_logs() as told:
+        advance(world)
+
+    assert (state(replay_id), outcomes(replay_id)) == ("done", {"came_through": 3})
+    assert [each["error"] for each in told if each["event"] == "failures.verdict.error"] == ["RecursionError"]
 
 
 def test_batches_are_replayed_as_records_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,10 @@ where nothing was read it says so. An incoming record is always read again when 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db.failure import Failure
@@ -17,6 +19,7 @@ from pipeline.tasks.replaying.foreseen_incoming import foresee_incoming
 from pipeline.tasks.replaying.foreseen_outgoing import foresee_outgoing
 from pipeline.tasks.replaying.foreseen_work import being_sent, foresee_batch, foresee_control
 from pipeline.tasks.replaying.verdict import Kind, Verdict
+from pipeline.telemetry import logger
 
 
 def foresee(
@@ -40,7 +43,29 @@ def foresee(
     for (connector_key, direction, entity), some in records.items():
         asked = [each for each in some if each.id not in verdicts]
         if direction == Direction.OUTGOING:
-            verdicts |= foresee_outgoing(session, connector_key, entity, asked, payloads)
+            look: Look = partial(foresee_outgoing, session, connector_key, entity, payloads=payloads)
         else:
-            verdicts |= foresee_incoming(session, connector_key, entity, asked)
+            look = partial(foresee_incoming, session, connector_key, entity)
+        verdicts |= _each_by_itself(session, asked, look)
     return verdicts
+
+
+Look = Callable[[Sequence[Failure]], dict[int, Verdict]]
+
+
+def _each_by_itself(session: Session, asked: Sequence[Failure], look: Look) -> dict[int, Verdict]:
+    """All at once; where some record defeats the look at it, one by one, so that it does not take the others with it."""
+    try:
+        with session.begin_nested():
+            return look(asked)
+    except OperationalError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the same transforms run as tasks, where an error becomes an outcome
+        if len(asked) > 1:
+            return {id_: verdict for each in asked for id_, verdict in _each_by_itself(session, [each], look).items()}
+        logger().error("failures.verdict.error", failure_id=asked[0].id, error=type(error).__name__)
+        return {
+            asked[0].id: Verdict(
+                kind=Kind.UNKNOWN, detail="Looking at it ends in an error; a replay tells what it comes to."
+            )
+        }
