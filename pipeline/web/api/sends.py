@@ -1,4 +1,4 @@
-"""Send to Pipedrive by hand: some Users or Accounts at once, or as many as a segment holds, by a worker."""
+"""Send to Pipedrive by hand: some Users or Accounts, or as many as a segment holds, by a worker."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Annotated
 from flask import Response
 from pydantic import BaseModel, Field
 
-from db import audit
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight import sending
 from pipeline.insight.sending import Choice
-from pipeline.tasks.send import send_by_id, send_segment
 from pipeline.web.api.door import Nay, Operations, answer
 from pipeline.web.api.shapes import Asked, Counted, EntityName, OfConnector, Shape, find
 from pipeline.web.api.values import HullId
@@ -42,13 +40,6 @@ class SizeAnswer(BaseModel):
     most_tokens: int
 
 
-class SentAnswer(BaseModel):
-    """How many are on their way, and which ids Hull does not know."""
-
-    sent: int
-    missing: list[str]
-
-
 class SendingShape(Shape):
     """How far an order is; `of` is not known before its first page."""
 
@@ -66,24 +57,9 @@ class SendsAnswer(BaseModel):
 
 
 def add(operations: Operations) -> None:
-    operations.post("/connectors/<connector>/send", send, SentAnswer)
     operations.get("/connectors/<connector>/sends", list_sends, SendsAnswer)
     operations.post("/connectors/<connector>/sends/count", count_send, SizeAnswer)
     operations.post("/connectors/<connector>/sends", order_send, Counted)
-
-
-def send(path: OfConnector, body: NewSend) -> Response:
-    """Send Users or Accounts to Pipedrive by hand, past every filter. Sending again changes nothing that has not changed."""
-    connector, chosen = find(path), body.choice()
-    sent = (
-        send_segment(connector.key, chosen.entity, chosen.segment)
-        if chosen.segment
-        else send_by_id(connector.key, chosen.entity, chosen.ids)
-    )
-    with transaction() as session:
-        what = f"{sent.found} {chosen.entity.plural}"
-        audit.note(session, who().name, "send", what, connector_key=connector.key)
-    return answer(SentAnswer(sent=sent.found, missing=list(sent.missing)))
 
 
 def list_sends(path: OfConnector) -> Response:
@@ -101,7 +77,7 @@ def count_send(path: OfConnector, body: NewSend) -> Response:
 
 
 def order_send(path: OfConnector, body: NewSend) -> Response:
-    """Have a worker send Users or Accounts by hand: the way for large segments."""
+    """Have a worker send Users or Accounts to Pipedrive, past every filter. Sending again changes nothing that has not changed."""
     connector, chosen = find(path), body.choice()
     size = sending.count(connector, chosen)
     sending.order(connector, chosen, by=who().name, size=size)

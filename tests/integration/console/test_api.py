@@ -138,8 +138,8 @@ def test_settings_are_put_in_force_unless_somebody_was_faster(boss: Any, world: 
 
 def test_who_is_sent_by_hand_is_named(script: Any, world: World) -> None:
     assert world
-    assert script("POST", f"{BASE}/send", entity="person", ids=["nobody"]) == (200, {"sent": 0, "missing": ["nobody"]})
-    assert script("POST", f"{BASE}/send", entity="person")[0] == 400
+    assert script("POST", f"{BASE}/sends", entity="person", ids=["nobody"]) == (200, {"done": "asked", "count": 1})
+    assert script("POST", f"{BASE}/sends", entity="person")[0] == 400
 
 
 def test_the_description_names_every_operation_with_its_role(anybody: Visitor, app: Any) -> None:
