@@ -5,7 +5,7 @@ A room of pages is a module with `add(pages)`, and a `TAB` where it is one of a 
 
 from __future__ import annotations
 
-from flask import Blueprint, Flask, request
+from flask import Blueprint, Flask, g, request
 from werkzeug.wrappers import Response
 
 from pipeline.web.console import (
@@ -57,4 +57,4 @@ def _refuse(refused: Refused) -> Response:
     """A page of another program shows in a corner what its script was answered: that is no place for a whole page."""
     if request.headers.get("X-Requested-With") == "XMLHttpRequest":
         return Response(f"{refused.sentence} {refused.next_step}".rstrip(), refused.status, mimetype="text/plain")
-    return frame.page("refused.html", status=refused.status, refused=refused)
+    return frame.page("refused.html", connector=g.get("connector"), status=refused.status, refused=refused)

@@ -24,7 +24,7 @@ from pipeline.insight.replays import WORDS
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
 from pipeline.web.console.flower import task_url
-from pipeline.web.console.frame import before_id, page, plural
+from pipeline.web.console.frame import before_id, forget_open, page, plural
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -180,6 +180,7 @@ _listed = Shared(_read)
 def forget_lists() -> None:
     """Somebody has done something about failures, and wants to see it."""
     _listed.forget()
+    forget_open()
 
 
 def _sentence(listed: Listed, choice: Choice) -> str:

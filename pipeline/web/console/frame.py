@@ -15,10 +15,13 @@ from flask import Flask, current_app, g, make_response, redirect, render_templat
 from markupsafe import Markup, escape
 from werkzeug.wrappers import Response
 
+from db import failure as failures
 from db.connector import Connector
+from db.session import transaction
 from pipeline import operators
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
+from pipeline.web.console.shared import Shared
 
 NOTICE: Final = "notice"
 THEME: Final = "theme"
@@ -26,6 +29,8 @@ THEMES: Final = ("light", "dark")
 LONGEST_SHOWN: Final = 400
 """Characters of one value in a table; its own page shows more."""
 LONGEST_COOKIE: Final = 2_000
+MOST_COUNTED: Final = 999
+"""Open failures that a tab counts; of more it says that there are more."""
 NOTHING: Final = "\N{EN DASH}"
 MARKS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("success", "ok", "done", "replayed", "active", "applied"), "●"),
@@ -73,6 +78,8 @@ def page(
         "connector": connector,
         "tab": tab,
         "tabs": current_app.extensions["console_tabs"],
+        "open_failures": _open_failures(connector.key) if connector else 0,
+        "most_counted": MOST_COUNTED,
         "operator": g.get("operator"),
         "theme": theme if theme in THEMES else "",
         "notice": notice,
@@ -82,6 +89,19 @@ def page(
     if notice:
         answer.delete_cookie(NOTICE)
     return answer
+
+
+def _count_open(connector_key: int) -> int:
+    with transaction() as session:
+        return failures.count_open_up_to(session, connector_key, MOST_COUNTED + 1)
+
+
+_open_failures = Shared(_count_open)
+
+
+def forget_open() -> None:
+    """Somebody has done something about failures, and wants to see it."""
+    _open_failures.forget()
 
 
 def done(where: str, notice: str = "") -> Response:
@@ -130,7 +150,7 @@ def ago(then: datetime | None) -> Markup:
     if then is None:
         return Markup('<span class="muted">never</span>')
     seconds = (datetime.now(UTC) - then).total_seconds()
-    words = f"{_span(seconds)} ago" if seconds >= 0 else f"in {_span(-seconds)}"
+    words = "just now" if 0 <= seconds < 1 else f"{_span(seconds)} ago" if seconds >= 0 else f"in {_span(-seconds)}"
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
         then.astimezone(UTC).isoformat(), moment(then), words
     )

@@ -94,7 +94,10 @@ class Pages:
             require_storable(chain.from_iterable(request.args.listvalues()))
             if any("\0" in str(each) for each in given.values()):
                 raise missing("There is nothing at this address.", "Choose something from the lists.")
-            return view(find_connector(given.pop("name")), **given) if "name" in given else view(**given)
+            if "name" not in given:
+                return view(**given)
+            g.connector = find_connector(given.pop("name"))  # a refusal is shown in its frame
+            return view(g.connector, **given)
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
         self._routes.add_url_rule(rule, name, guarded, methods=methods)

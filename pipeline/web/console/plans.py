@@ -17,6 +17,7 @@ from pipeline.domain.roles import Role
 from pipeline.domain.settings import SettingsRefused
 from pipeline.insight import plan as plans
 from pipeline.insight.plan_views import ACTS, WORDS, PlanView, Side
+from pipeline.insight.settings_words import TITLES
 from pipeline.tasks.breaker import AskFirst
 from pipeline.tasks.planning.applying import PlanRefused
 from pipeline.tasks.runs import RunInProgress
@@ -24,6 +25,7 @@ from pipeline.tasks.sending.story import HARMLESS
 from pipeline.web.console import guard
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
+from pipeline.web.console.settings_forms import SECTIONS
 from pipeline.web.console.shared import Shared
 
 PER_PAGE: Final = 50
@@ -55,6 +57,8 @@ def show_plans(
         status=status,
         plans=found[:PER_PAGE],
         more=found[PER_PAGE - 1].id if len(found) > PER_PAGE else None,
+        titles=TITLES,
+        sections=SECTIONS,
         held=plans.held(connector.key),
         sentence=_sentence(found, before),
         mistakes=mistakes,

@@ -151,7 +151,15 @@ def show_json(connector: Connector) -> Response:
     with transaction() as session:
         now = connectors.settings_in_force(session, connector.key)
     text = settings_text.pretty(settings_text.effective(now.document))
-    return page("settings_json.html", connector=connector, tab="settings", text=text, base=now.version, mistakes=())
+    return page(
+        "settings_json.html",
+        connector=connector,
+        tab="settings",
+        text=text,
+        base=now.version,
+        sections=SECTIONS,
+        mistakes=(),
+    )
 
 
 def review_json(connector: Connector) -> Response:
@@ -235,6 +243,7 @@ def _json_again(connector: Connector, text: str, mistakes: Any, base: int | None
         tab="settings",
         text=text,
         base=base if base is not None else _base(),
+        sections=SECTIONS,
         mistakes=mistakes,
         section_of=SECTION_OF,
     )
