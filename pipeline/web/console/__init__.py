@@ -57,4 +57,6 @@ def _refuse(refused: Refused) -> Response:
     """A page of another program shows in a corner what its script was answered: that is no place for a whole page."""
     if request.headers.get("X-Requested-With") == "XMLHttpRequest":
         return Response(f"{refused.sentence} {refused.next_step}".rstrip(), refused.status, mimetype="text/plain")
-    return frame.page("refused.html", connector=g.get("connector"), status=refused.status, refused=refused)
+    return frame.page(
+        "refused.html", connector=g.get("connector"), tab="refused", status=refused.status, refused=refused
+    )

@@ -156,6 +156,16 @@ def test_steps_are_resumable_and_may_be_taken_again(admin: Visitor, empty: World
     assert admin.get(f"{AT}/nothing").status_code == 404
 
 
+def test_rows_point_to_the_side_that_gets_the_value(admin: Visitor, world: World) -> None:
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", admin.text("/c/acme/set-up/mappings")))
+
+    incoming, outgoing = page.partition("User ← Person")[2].split("User → Person")
+    assert "first_name ← First name" in incoming
+    assert "→" not in incoming
+    assert "first_name → First name" in outgoing
+    assert "←" not in outgoing
+
+
 def test_only_admins_add_connectors(viewer: Visitor, operator: Visitor, world: World) -> None:
     for visitor in (viewer, operator):
         assert visitor.get("/connectors/new").status_code == 403

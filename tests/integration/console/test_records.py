@@ -195,3 +195,18 @@ def test_a_record_of_another_connector_is_not_found(world: World, ada: dict[str,
 def test_whoever_is_not_logged_in_sees_no_record(world: World, ada: dict[str, Any], anybody: Visitor) -> None:
     for path in (f"/person/{ada['id']}", f"/person/{ada['id']}/explain", "?q=ada@acme.com"):
         assert anybody.get(f"{RECORDS}{path}").status_code == 303
+
+
+def test_values_stand_as_their_mapping_reads_hull_first(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
+    page = viewer.text(f"{RECORDS}/person/{ada['id']}")
+    row = page.partition('title="name">')[2].partition("</tr>")[0]
+
+    assert row.index('data-label="Hull"') < row.index("↔") < row.index('data-label="Pipedrive"')
+
+
+def test_what_is_not_there_is_said_in_the_frame_of_its_connector(viewer: Visitor, world: World) -> None:
+    answer = viewer.get(f"{RECORDS}/person/999999")
+
+    assert answer.status_code == 404
+    assert f'action="{RECORDS}"' in answer.text  # the search that the next step speaks of
+    assert 'aria-current="page"' not in answer.text

@@ -75,7 +75,7 @@ def test_a_mapping_is_shown_by_names_and_on_a_real_record(viewer: Visitor, field
     assert "Ada Lovelace" in page
     assert '<optgroup label="Custom fields">' in page
     assert "the address marked as primary" in page
-    assert "<strong><bdi>ada@acme.test</bdi></strong>" in page
+    assert "<strong><bdi>ada@acme.test</bdi></strong> ← <bdi>" in page  # Hull on the left, as in the row above it
 
 
 def test_another_record_is_shown_by_its_id_and_an_unknown_one_is_said_to_be(viewer: Visitor, fields: World) -> None:
