@@ -1,4 +1,4 @@
-"""Every page of the console as axe sees it, light and dark, wide and narrow; and no page wider than a telephone."""
+"""Every page of the console as axe sees it, light and dark, wide and narrow; and nothing wider than a telephone."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ LOOKS = {"light": "axe.run()", "dark": "axe.run({runOnly: ['color-contrast']})"}
 OVERHANG = """wide => [...document.querySelectorAll('body *')]
     .filter(each => each.getBoundingClientRect().right > wide + 1 && !each.closest('.scroll, .chart-box, .tabs'))
     .map(each => each.outerHTML.slice(0, 120)).slice(0, 3)"""
+
+CUT_OFF = """() => [...document.querySelectorAll('.scroll:has(> .cards), .tabs, .who')]
+    .filter(each => each.scrollWidth > each.clientWidth + 1)
+    .map(each => each.innerText.slice(0, 60)).slice(0, 3)"""
+"""What must be pushed sideways to be read: a table becomes cards, and the frame's links take another line."""
 
 
 def test_no_page_is_hard_to_read_for_anybody(lively_page: Page, lively: House) -> None:
@@ -52,6 +57,8 @@ def problems(page: Page, name: str, axe: str) -> list[str]:
         wide = size["width"]
         if page.evaluate("document.documentElement.scrollWidth") > wide:
             found.append(f"{name} is wider than {wide}: {page.evaluate(OVERHANG, wide)}")
+        if size is NARROW and (cut_off := page.evaluate(CUT_OFF)):
+            found.append(f"{name} hides at {wide}: {cut_off}")
         for scheme, look in LOOKS.items():
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # as above
             violations = page.evaluate(f"{look}.then(found => found.violations)")
