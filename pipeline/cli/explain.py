@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -24,8 +25,10 @@ from pipeline.insight import record as records
 from pipeline.insight import standing
 from pipeline.insight.explain import Explanation
 from pipeline.insight.links import Step
+from pipeline.insight.mapped import mapped_fields
 from pipeline.insight.record import Record
 from pipeline.insight.search import SEARCHED, search
+from pipeline.tasks.plans import plan_for
 
 
 @click.command()
@@ -52,6 +55,8 @@ def explain(record: str, connector: str | None, entity: str | None, field: str |
             _show_record(records.read_record(session, whose))
             return
         told = explaining.explain(session, whose, field or "pipedrive/id", at)
+        if told.is_unknown:
+            raise _no_such_field(session, whose, field or "")
     show(_document(told), lambda: _print_story(told))
 
 
@@ -84,6 +89,15 @@ def _whose(session: Session, connector: Connector, asked: str, entity: str | Non
     if whose is None:
         raise Failed(f"nothing is kept of {asked} any more")
     return whose
+
+
+def _no_such_field(session: Session, whose: Whose, asked: str) -> Failed:
+    """Neither mapped now nor ever carried over: a slip of the pen, most of the time."""
+    fields = mapped_fields(plan_for(session, whose.connector_key, Entity(whose.entity)))
+    names = {each.attribute for each in fields} | {each.label for each in fields}
+    near = get_close_matches(asked, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "leave out --field: all fields are listed"
+    return Failed(f"no field {asked} of this {whose.entity} is mapped, or ever was", hint, exit_code=2)
 
 
 def _name(found: Found) -> str:

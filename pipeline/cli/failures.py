@@ -67,7 +67,7 @@ def list_failures(closed_too: bool, limit: int, with_verdict: bool, **given: Any
     counts: Counter[tuple[str, str | None]] = Counter()
     for each in groups:
         counts[each.sample.reason, each.sample.field] += each.count
-    show(shown, lambda: _print_list(shown, counts, total))
+    show(shown, lambda: _print_list(shown, counts, total, given))
 
 
 @group.command(name="groups")
@@ -98,7 +98,7 @@ def list_groups(closed_too: bool, with_verdict: bool, **given: Any) -> None:
 
     def human() -> None:
         if not found:
-            say("No failure: everything was carried over.")
+            say(no_failure(given))
         for each, total in found:
             about = f" on {each.field}" if each.field else ""
             say(
@@ -218,13 +218,25 @@ def in_words(kinds: dict[str, int] | Any) -> str:
     return ", ".join(f"{count:,} {verdicts.Kind(kind).words}" for kind, count in kinds.items())
 
 
+def no_failure(given: dict[str, Any]) -> str:
+    """What is said of an empty list; a filter may have left something out."""
+    is_whole = is_empty({**given, "connector": None})
+    return (
+        "No failure: everything was carried over."
+        if is_whole
+        else "No failure is like that; without a filter, all are listed."
+    )
+
+
 def who() -> str:
     return f"{getpass.getuser()} (command line)"
 
 
-def _print_list(shown: list[dict[str, Any]], counts: Counter[tuple[str, str | None]], total: int) -> None:
+def _print_list(
+    shown: list[dict[str, Any]], counts: Counter[tuple[str, str | None]], total: int, given: dict[str, Any]
+) -> None:
     if not shown:
-        say("No failure: everything was carried over.")
+        say(no_failure(given))
         return
     table(
         "",

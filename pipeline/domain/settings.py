@@ -5,6 +5,7 @@ The names are those of the connector being replaced, so that a Hull organization
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -153,7 +154,14 @@ def read_settings(document: Any) -> ConnectorSettings:
     return chosen
 
 
+def _near(name: str) -> str:
+    near = get_close_matches(name, ConnectorSettings.model_fields, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _describe(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place}: there is no such setting{_near(place)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{place}: {message}" if place else message

@@ -58,6 +58,12 @@ class Explanation:
     event_id: int | None
     steps: tuple[Step, ...]
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether no such field is mapped, or is known to have been."""
+        is_mapped = self.field.incoming or self.field.outgoing
+        return not is_mapped and self.event_id is None and self.value is None is self.hull is self.pipedrive
+
 
 def explain(session: Session, whose: Whose, name: str, at: datetime | None = None) -> Explanation:
     """Explain the field of that name (attribute, code or label), now or as of a moment."""

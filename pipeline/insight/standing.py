@@ -35,6 +35,10 @@ def _agreement(record: Record) -> str:
     if len(record.fields) <= 1:
         return "No field is mapped yet, so nothing but the id is carried over."
     differing = [row.field.attribute for row in record.fields if row.differs]
+    unheard = sum(not row.is_heard for row in record.fields)
+    if not differing and unheard:
+        same = f"Both sides hold the same in {len(record.fields) - unheard} of {len(record.fields)} mapped fields"
+        return f"{same}; of {'one' if unheard == 1 else unheard} Hull has told nothing yet."
     if not differing:
         return f"Both sides hold the same in all {len(record.fields)} mapped fields."
     more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""

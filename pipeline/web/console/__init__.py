@@ -5,9 +5,13 @@ A room of pages is a module with `add(pages)`, and a `TAB` where it is one of a 
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from flask import Blueprint, Flask, g, request
+from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from pipeline.web.answers import error
 from pipeline.web.console import (
     actions,
     add_connector,
@@ -31,7 +35,7 @@ from pipeline.web.console import (
     webhooks,
     workers,
 )
-from pipeline.web.console.guard import Pages, Refused, RowNumber
+from pipeline.web.console.guard import Pages, Refused, RowNumber, present
 
 ROOMS = (
     *(login, home, overview, settings, settings_history, plans, credentials, add_connector),
@@ -51,6 +55,7 @@ def add_to(app: Flask) -> None:
         room.add(pages)
     app.register_blueprint(routes)
     app.register_error_handler(Refused, _refuse)
+    app.register_error_handler(NotFound, _nothing_here)
 
 
 def _refuse(refused: Refused) -> Response:
@@ -59,4 +64,15 @@ def _refuse(refused: Refused) -> Response:
         return Response(f"{refused.sentence} {refused.next_step}".rstrip(), refused.status, mimetype="text/plain")
     return frame.page(
         "refused.html", connector=g.get("connector"), tab="refused", status=refused.status, refused=refused
+    )
+
+
+def _nothing_here(_error: NotFound) -> Response | tuple[Response, int]:
+    """An address that no room knows: whoever is logged in gets a page with a way back, any other a line."""
+    is_browser = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+    g.operator = present() if is_browser else None
+    if g.operator is None:
+        return error(HTTPStatus.NOT_FOUND, "not_found")
+    return _refuse(
+        Refused(HTTPStatus.NOT_FOUND, "There is nothing at this address.", "Follow a link, or search for a record.")
     )

@@ -82,10 +82,10 @@ class Pages:
     def _add(self, rule: str, view: View, needs: Role, methods: list[str]) -> None:
         @wraps(view)
         def guarded(**given: Any) -> Any:
-            present = _present()
-            if present is None:
+            operator = present()
+            if operator is None:
                 return _to_login()
-            g.operator = present
+            g.operator = operator
             require_role(needs)
             if methods == ["POST"]:
                 request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
@@ -202,7 +202,7 @@ def _foreign() -> Refused:
     return refusal("foreign_origin", "This form came from another site, so nothing was done.", "Open the page here.")
 
 
-def _present() -> Present | None:
+def present() -> Present | None:
     given = token()
     return operators.who_is(given) if given else None
 

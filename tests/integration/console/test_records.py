@@ -210,3 +210,21 @@ def test_what_is_not_there_is_said_in_the_frame_of_its_connector(viewer: Visitor
     assert answer.status_code == 404
     assert f'action="{RECORDS}"' in answer.text  # the search that the next step speaks of
     assert 'aria-current="page"' not in answer.text
+
+
+def test_what_hull_has_not_told_yet_is_not_called_the_same(world: World, viewer: Visitor) -> None:
+    world.change_settings(outgoing_user_attributes=[{"hull": "job", "service": "phone"}])
+    world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    world.fetch(Entity.PERSON)
+
+    assert "mapped fields; of one Hull has told nothing yet." in viewer.text("/c/acme/records/person/1")
+
+
+def test_an_address_that_no_room_knows_leads_back(viewer: Visitor, anybody: Visitor) -> None:
+    answer = viewer.get("/nonsense", Accept="text/html")
+
+    assert answer.status_code == 404
+    assert "There is nothing at this address." in answer.text
+    assert 'href="/"' in answer.text
+    assert anybody.get("/nonsense", Accept="text/html").mimetype == "text/plain"
+    assert viewer.get("/nonsense").json["error"] == "not_found"

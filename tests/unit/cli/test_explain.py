@@ -36,6 +36,14 @@ def test_a_record_is_shown_side_by_side(ada: int, run: Run, asked: str) -> None:
     assert "Both sides hold the same" in run("explain", asked).out
 
 
+def test_a_slip_of_the_pen_is_no_field(ada: int, run: Run) -> None:
+    said = run("explain", str(ada), "--field", "pipedrive/nam")
+
+    assert said.code == 2
+    assert "no field pipedrive/nam of this person is mapped" in said.err
+    assert "did you mean pipedrive/name" in said.err
+
+
 def test_the_chain_of_a_field_is_told_in_order(ada: int, run: Run) -> None:
     told = run("explain", str(ada), "--field", "name", "--json").json
 

@@ -26,6 +26,15 @@ def test_failures_stand_by_cause_with_verdicts(world: World, run: Run) -> None:
     assert run("failures", "list", "--direction", "outgoing", "--json").json == []
 
 
+def test_an_empty_list_says_whether_a_filter_made_it_so(world: World, run: Run) -> None:
+    assert run("failures", "list").out.startswith("No failure: everything was carried over.")
+
+    broken(world, 10)
+
+    assert run("failures", "list", "--reason", "wrong_typ").out.startswith("No failure is like that")
+    assert run("failures", "groups", "--reason", "wrong_typ").out.startswith("No failure is like that")
+
+
 def test_verdicts_are_said_before_anything_is_replayed(world: World, run: Run) -> None:
     broken(world, 10)
 

@@ -146,3 +146,9 @@ def test_what_it_spends_stands_in_a_lane_of_its_own(drifted: World, run: Run) ->
 
 def test_bad_usage_ends_with_2(drifted: World, run: Run) -> None:
     assert [run("verify", *words).code for words in (("nobody",), ("acme", "--sample", "0"))] == [2, 2]
+
+
+def test_before_the_first_fetch_nobody_pretends_to_know_the_cost(world: World, run: Run) -> None:
+    world.company.create_person(name="Ada")
+
+    assert "not known before a first full fetch" in run("verify", "acme").out

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.settings import ConnectorSettings, read_settings
+from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
 from pipeline.insight.schedule_words import cron_words, next_times, time_words
 from pipeline.insight.settings_editing import placed, short_row
 from pipeline.insight.settings_words import TITLES, difference
@@ -79,7 +79,7 @@ def test_a_mistake_is_put_in_its_place() -> None:
     row = placed("outgoing_user_attributes.3.service: Pipedrive has no Person field 'x'")
     whole = placed("full_fetch_cron: '61' is not five cron fields")
     unwritten = placed("user_claims.0.service: String should have at least 1 character")
-    other = placed("colour: Extra inputs are not permitted")
+    other = placed("colour: there is no such setting")
 
     assert (row.setting, row.position, row.words) == (
         "outgoing_user_attributes",
@@ -88,7 +88,7 @@ def test_a_mistake_is_put_in_its_place() -> None:
     )
     assert (whole.setting, whole.position) == ("full_fetch_cron", None)
     assert unwritten.words == "choose a Pipedrive field"
-    assert (other.setting, other.words) == ("", "colour: Extra inputs are not permitted")
+    assert (other.setting, other.words) == ("", "colour: there is no such setting")
 
 
 def test_what_is_default_is_left_out_of_a_row() -> None:
@@ -148,3 +148,17 @@ def test_schedules_are_said_with_their_next_times() -> None:
 @pytest.mark.parametrize("cron", ["", "61 * * * *", "nonsense", "* *", "0 0 31 2 *"])
 def test_what_never_comes_due_has_no_next_time(cron: str) -> None:
     assert next_times(cron, SHIP, NOON) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("link_users_in_hul", "link_users_in_hul: there is no such setting; did you mean link_users_in_hull?"),
+        ("zzz", "zzz: there is no such setting"),
+    ],
+)
+def test_a_setting_that_does_not_exist_is_said_to_be_so(name: str, said: str) -> None:
+    with pytest.raises(SettingsRefused) as refused:
+        read_settings({name: True})
+
+    assert refused.value.mistakes == [said]
