@@ -84,7 +84,7 @@ def _tell(house: House, chosen: Settings) -> stories.Story:
         say(
             "Nothing was pretended: every record went through Celery's canvas, batch by batch. All of it is in the database:"
         )
-        for command in ("events demo --limit 20", "mappings show demo", "doctor demo"):
+        for command in ("events demo --limit 20", "mappings show demo", "explain 1 --entity person"):
             say(f"  {own_name()} {command}")
         say("`make up` begins anew and leaves everything running.")
 
