@@ -211,7 +211,13 @@ def _worker(processes_: int) -> Iterator[subprocess.Popen[bytes]]:
         yield worker
     finally:
         worker.send_signal(signal.SIGTERM)
-        worker.wait(30)
+        try:
+            worker.wait(30)
+        except (
+            subprocess.TimeoutExpired
+        ):  # with much left to do, it would finish what it has begun; nobody looks at that any more
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
 
 
 def _wait_until_ready() -> None:
