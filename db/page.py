@@ -94,7 +94,7 @@ _TOLD_BEFORE = Statement("""
      WHERE m.connector_key = :connector_key AND m.entity = :entity AND m.pipedrive_id = p.pipedrive_id
        AND m.version = p.version AND m.digest = p.digest AND p.effect = 1
     RETURNING p.pipedrive_id""")
-"""What somebody else brought in the very same state meanwhile: both walks of a small company meet so. One event is enough."""
+"""What somebody else brought in the very same state meanwhile: a fetch and a webhook meet so. One event is enough."""
 
 _DROP_STALE = Statement("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from db import connector as connectors
 from db.connector import Connector
-from db.id_mapping import mapping_counts
+from db.id_mapping import any_read
 from db.session import transaction
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
@@ -61,7 +61,7 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
     with transaction() as session:
         found = find_connector(session, connector)
         budget = read_settings(connectors.settings_in_force(session, found.key).document).daily_tokens
-        is_known = sample is not None or any(mapping_counts(session, found.key))
+        is_known = sample is not None or any(any_read(session, found.key, each) for each in Entity)
         cost = expected_tokens(session, found.key, sample) if is_known else None
     if not (wants_json() or _may_go_on(cost, budget, asks=not yes)):
         raise Failed("nothing was compared", "a part of it costs less: --sample N")
@@ -81,7 +81,7 @@ def _may_go_on(cost: int | None, budget: int, *, asks: bool) -> bool:
     """Say what it will cost; on a terminal, a person is asked for a large share of the day. `budget` 0 is without limit."""
     if cost is None:
         say("What this costs is not known before a first full fetch: 10 tokens for 500 records of Pipedrive.")
-        return True
+        return not (asks and sys.stdin.isatty()) or click.confirm("Go on?")
     share = cost / budget if budget else 0.0
     of_day = f", {share:.1%} of the day's {budget:,}" if budget else ""
     say(f"This costs about {cost:,} tokens of Pipedrive's daily budget{of_day}.")

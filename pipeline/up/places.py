@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipeline.settings import SANDBOX_FILE, Settings
 from pipeline.up.children import Program
@@ -172,12 +173,12 @@ def keep_sandbox_credentials(data_dir: Path, announced: Mapping[str, str]) -> Pa
 
 
 def running_sandbox(data_dir: Path) -> dict[str, str] | None:
-    """What the sandbox of a `pipeline up` that runs over the same data said of itself."""
+    """What the sandbox of a `pipeline up` that runs over the same data said of itself; one that was killed left its file behind."""
     try:
         announced: dict[str, str] = json.loads((data_dir / SANDBOX_FILE).read_text())
     except (OSError, ValueError):
         return None
-    return announced
+    return None if _is_free(urlsplit(announced["pipedrive_url"]).port or 0) else announced
 
 
 def _write_secret(path: Path, words: str) -> None:

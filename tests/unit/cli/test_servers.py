@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.settings import settings
+from pipeline.up import places
 
 from .conftest import Run
 
@@ -41,3 +44,16 @@ def test_a_script_can_stop_what_it_started(
 
     assert run(command).code == 1
     assert heard == [signal.default_int_handler]
+
+
+def test_a_sandbox_that_is_gone_is_not_spoken_to(tmp_path: Path) -> None:
+    with socket.socket() as listening:
+        listening.bind((places.LOOPBACK, 0))
+        listening.listen()
+        announced = {"pipedrive_url": f"http://{places.LOOPBACK}:{listening.getsockname()[1]}"}
+        places.keep_sandbox_credentials(tmp_path, announced)
+        alive = places.running_sandbox(tmp_path)
+    gone = places.running_sandbox(tmp_path)
+
+    assert (alive, gone) == (announced, None)
+    assert places.running_sandbox(tmp_path / "nowhere") is None
