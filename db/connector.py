@@ -164,8 +164,21 @@ def get_connector(session: Session, key: int) -> Connector:
 
 
 def lock_connector(session: Session, key: int) -> Connector:
-    """The same, held until the transaction ends."""
-    return session.get_one(Connector, key, with_for_update=True, populate_existing=True)
+    """Lock the connector's row until the transaction ends.
+
+    The lock leaves room for the foreign key checks of other transactions, which would else wait for this one while this
+    one waits for what they hold.
+    """
+    return session.get_one(Connector, key, with_for_update={"key_share": True}, populate_existing=True)
+
+
+def find_sealed(session: Session, connector_id: str) -> tuple[Connector, dict[str, bytes]] | None:
+    """The connector of that id, and its secrets: name → ciphertext."""
+    joined = select(Connector, Credential.name, Credential.ciphertext).outerjoin(Credential)
+    rows = session.execute(joined.where(Connector.id == connector_id)).all()
+    if not rows:
+        return None
+    return rows[0][0], {name: bytes(ciphertext) for _, name, ciphertext in rows if name is not None}
 
 
 def all_connectors(session: Session) -> list[Connector]:
@@ -218,7 +231,7 @@ def author_of(session: Session, connector_key: int, version: int) -> str | None:
 
 def add_settings(session: Session, connector_key: int, document: dict[str, Any], *, author: str) -> SettingsVersion:
     """Put a new version in force. The connector's row is locked, so that two editors get two versions."""
-    session.execute(select(Connector.key).where(Connector.key == connector_key).with_for_update())
+    lock_connector(session, connector_key)
     last = session.scalar(select(func.max(SettingsVersion.version)).filter_by(connector_key=connector_key)) or 0
     version = SettingsVersion(connector_key=connector_key, version=last + 1, document=document, author=author)
     session.add(version)

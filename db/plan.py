@@ -179,7 +179,7 @@ def get_plan(session: Session, plan_id: int) -> SettingsPlan | None:
 
 def lock_plan(session: Session, plan_id: int) -> SettingsPlan | None:
     """The plan, held until the transaction ends."""
-    return session.get(SettingsPlan, plan_id, with_for_update=True, populate_existing=True)
+    return session.get(SettingsPlan, plan_id, with_for_update={"key_share": True}, populate_existing=True)
 
 
 def latest_plans(

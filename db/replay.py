@@ -85,7 +85,7 @@ def find_replay(session: Session, replay_id: int) -> Replay | None:
 
 def lock_replay(session: Session, replay_id: int) -> Replay | None:
     """The replay, nobody else's until the transaction ends."""
-    query = select(Replay).filter_by(id=replay_id).with_for_update()
+    query = select(Replay).filter_by(id=replay_id).with_for_update(key_share=True)
     return session.scalar(query.execution_options(populate_existing=True))
 
 

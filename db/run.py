@@ -113,7 +113,7 @@ class Slice(Base):
 def lock_run(session: Session, run_id: int) -> Run:
     """The run, held until the transaction ends: its counters and batches move one transaction at a time."""
     return session.scalars(
-        select(Run).where(Run.id == run_id).with_for_update().execution_options(populate_existing=True)
+        select(Run).where(Run.id == run_id).with_for_update(key_share=True).execution_options(populate_existing=True)
     ).one()
 
 
@@ -147,7 +147,7 @@ _LOCK_WALK = Statement("""
     SELECT r.id, r.connector_key, r.entity, r.state, r.pages, s.id, s.walk, s.state,
            (SELECT o.frontier FROM slices o WHERE o.run_id = r.id
                AND o.walk = CASE s.walk WHEN 'ascending' THEN 'descending' WHEN 'descending' THEN 'ascending' END)
-      FROM runs r JOIN slices s ON s.run_id = r.id WHERE r.id = :run_id AND s.id = :slice_id FOR UPDATE OF r""")
+      FROM runs r JOIN slices s ON s.run_id = r.id WHERE r.id = :run_id AND s.id = :slice_id FOR NO KEY UPDATE OF r""")
 
 
 def lock_walk(session: Session, run_id: int, slice_id: int) -> Walk:

@@ -333,7 +333,11 @@ def notification_verifier() -> NotificationVerifier:
 
 def open_secrets(session: Session, connector_key: int, environment: Settings) -> dict[str, str]:
     """Name → secret, decrypted."""
-    sealed = connectors.credentials_of(session, connector_key)
+    return unseal(connector_key, connectors.credentials_of(session, connector_key), environment)
+
+
+def unseal(connector_key: int, sealed: dict[str, bytes], environment: Settings) -> dict[str, str]:
+    """Name → secret, of secrets that were read already."""
     return {name: _open_secret(connector_key, sealed, environment, name) for name in sealed}
 
 

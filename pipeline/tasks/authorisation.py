@@ -162,7 +162,7 @@ def _require_scopes(grant: Grant) -> None:
 def _keep(session: Session, connector_key: int, grant: Grant, company: Company) -> Connector:
     """Nobody renews the tokens of before meanwhile."""
     connectors.lock_credentials(session, connector_key, ACCESS_TOKEN, REFRESH_TOKEN)
-    connector = session.get_one(Connector, connector_key, with_for_update=True)
+    connector = connectors.lock_connector(session, connector_key)
     join(connector, company)
     connector.pipedrive_company = wiring.granted_origin(grant) or company.origin
     connector.authorised_by = company.user_id

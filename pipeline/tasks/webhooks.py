@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import failure as failures
 from db import subscription as subscriptions
 from db import sync_event as events
-from db.connector import Connector, credentials_of, keep_credential
+from db.connector import credentials_of, keep_credential, lock_connector
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome
@@ -143,7 +143,7 @@ def _open(connector_key: int) -> tuple[Wired, Address]:
 
 def _keys(session: Session, connector_key: int) -> dict[str, str]:
     """The connector's webhook secrets, made and sealed now where they are missing: all three, or none is of use."""
-    session.get_one(Connector, connector_key, with_for_update=True)
+    lock_connector(session, connector_key)
     known = wiring.open_secrets(session, connector_key, settings())
     if not all(name in known for name in SECRET_NAMES):
         vault = Vault(settings().secret_keys)

@@ -1,7 +1,8 @@
 """Who may come in: what a caller presents is compared, in constant time, with keyed digests of the connectors' secrets.
 
-The digests of all connectors are read together and kept for a few seconds under a salt of this very process. An unknown
-connector is compared like a known one, so neither the answer nor the time it takes tells which ids exist.
+The digests of all connectors are read together and kept for a few seconds under a salt of this very process. Nobody is
+refused by them alone: the one connector is read again first, because its row or its secrets may be new, and ten refusals
+ban a webhook. An unknown connector is looked up and compared like a known one, so the answer does not tell which ids exist.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from db import connector as connectors
 from db.session import transaction
@@ -22,15 +24,19 @@ from pipeline.settings import settings
 from pipeline.telemetry import logger
 
 RENEW_S = 5.0
-RENEW_REFUSING_S = 1.0
-"""Before somebody is turned away, what is older than this is read again: the secrets may be new."""
+LONGEST_ID: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """The digests of one connector; None where it has no such secret, which nothing can match."""
+    """The digests of one connector; None where it has no such secret, which nothing can match.
+
+    sealed  the secrets as they are stored: while they are the same, nothing has to be decrypted again
+    """
 
     connector_key: int
+    organization: str
+    sealed: Mapping[str, bytes] = field(repr=False)
     webhook: bytes | None
     hull: bytes | None
 
@@ -57,37 +63,56 @@ class Doors:
         return self._admit(connector_id, presented, lambda door: door.hull)
 
     def _admit(self, connector_id: str, presented: bytes, which: Callable[[Door], bytes | None]) -> int | None:
-        for oldest_s in (RENEW_S, RENEW_REFUSING_S):
-            door = self._known(oldest_s).get(connector_id)
+        for read in (self._known, self._read_again):
+            door = read(connector_id)
             expected = (which(door) if door else None) or self._nobody
             if hmac.compare_digest(expected, presented) and door is not None:
                 return door.connector_key
         return None
 
-    def _known(self, oldest_s: float) -> dict[str, Door]:
+    def _known(self, connector_id: str) -> Door | None:
         with self._lock:
-            if self._read_at is None or self._clock() - self._read_at >= oldest_s:
+            if self._read_at is None or self._clock() - self._read_at >= RENEW_S:
                 self._doors = self._read()
                 self._read_at = self._clock()
-            return self._doors
+            return self._doors.get(connector_id)
+
+    def _read_again(self, connector_id: str) -> Door | None:
+        """The connector as it is stored at this moment."""
+        if not (connector_id.isprintable() and len(connector_id) <= LONGEST_ID):
+            return None
+        with transaction() as session:
+            found = connectors.find_sealed(session, connector_id)
+        door = self._door(*found) if found is not None else None
+        with self._lock:
+            doors = {each: kept for each, kept in self._doors.items() if each != connector_id}
+            self._doors = doors | {connector_id: door} if door is not None else doors
+        return door
 
     def _read(self) -> dict[str, Door]:
         with transaction() as session:
-            found = {}
-            for connector in connectors.all_connectors(session):
-                try:
-                    known = wiring.open_secrets(session, connector.key, settings())
-                except ConfigurationError as unreadable:
-                    logger().error("connector.secret.error", connector_id=connector.id, reason=unreadable.reason)
-                    known = {}
-                found[connector.id] = self._door(connector.key, connector.hull_organization, known)
-            return found
+            return {
+                connector.id: self._door(connector, connectors.credentials_of(session, connector.key))
+                for connector in connectors.all_connectors(session)
+            }
 
-    def _door(self, connector_key: int, organization: str, known: dict[str, str]) -> Door:
+    def _door(self, connector: connectors.Connector, sealed: dict[str, bytes]) -> Door:
+        earlier = self._doors.get(connector.id)
+        same = (connector.key, connector.hull_organization, sealed)
+        if earlier is not None and (earlier.connector_key, earlier.organization, earlier.sealed) == same:
+            return earlier
+        try:
+            known = wiring.unseal(connector.key, sealed, settings())
+        except ConfigurationError as unreadable:
+            logger().error("connector.secret.error", connector_id=connector.id, reason=unreadable.reason)
+            known = {}
+        organization = connector.hull_organization
         webhook = [known.get(name) for name in ("webhook_path", "webhook_user", "webhook_password")]
         hull = known.get("hull_secret")
         return Door(
-            connector_key=connector_key,
+            connector_key=connector.key,
+            organization=organization,
+            sealed=sealed,
             webhook=self._digest(*(part for part in webhook if part)) if all(webhook) else None,
             hull=self._digest(organization.lower(), hull) if hull else None,
         )

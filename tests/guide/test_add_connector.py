@@ -12,7 +12,6 @@ from db.connector import get_connector, remove_rows_of
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.web import doors
 from pipeline.wiring import NotificationVerifier
 from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app
 from tests.guide.people import add_ada
@@ -149,7 +148,6 @@ def test_wrong_credentials_leave_nothing_behind(world: World, secret: str, token
 def test_hulls_first_notification_makes_the_connector(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     without_connector(world)
     monkeypatch.setattr(NotificationVerifier, "verify", lambda *_given: None)  # it has tests of its own
-    monkeypatch.setattr(doors, "RENEW_REFUSING_S", 0.0)
     with installed_app(world, hull_organizations=("hull.test",)):
         hull = Person(world)
         first = notify_of_installation(hull)

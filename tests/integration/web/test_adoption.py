@@ -14,7 +14,6 @@ from werkzeug.test import TestResponse
 from pipeline import settings
 from pipeline.settings import Settings
 from pipeline.tasks import adoption
-from pipeline.web import doors
 from sandbox.hull.app import create_app
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, House
 from tests.integration.web.notifying import NEXT, RETRY, Hull, KeyServer, notification
@@ -25,9 +24,8 @@ MINE = {"id": GLOBEX, "organization": OURS, "secret": SECRET}
 
 
 @pytest.fixture(autouse=True)
-def listed(keys: KeyServer, house: House, environment: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An organization of ours; whoever is turned away is looked up anew at once."""
-    monkeypatch.setattr(doors, "RENEW_REFUSING_S", 0.0)
+def listed(keys: KeyServer, house: House, environment: Settings) -> Iterator[None]:
+    """An organization of ours."""
     settings.use(replace(environment, hull_organizations=(OURS,)))
     yield
     settings.use(environment)
