@@ -97,10 +97,12 @@ def take_untold(session: Session, limit: int = 20) -> list[Alert]:
         .order_by(Alert.next_try_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
     taken = (
         update(Alert)
-        .where(Alert.id.in_(due))
+        .where(Alert.id.in_(select(due.c.id)))
         .values(attempts=Alert.attempts + 1, next_try_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, CLAIMED_S))
         .returning(Alert)
     )

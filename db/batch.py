@@ -156,10 +156,11 @@ _PUT_OFF = Statement("""
      WHERE id = :id""")
 
 _RELEASE = Statement("""
-    UPDATE batches SET state = 'ready', enqueued_at = now(), due_at = now()
-     WHERE id IN (SELECT id FROM batches WHERE run_id = :run_id AND state = 'waiting' ORDER BY id
-                   LIMIT greatest(0, :in_flight - (SELECT count(*) FROM batches
-                                                    WHERE run_id = :run_id AND state IN ('ready', 'running'))))
+    WITH next AS MATERIALIZED (
+        SELECT id FROM batches WHERE run_id = :run_id AND state = 'waiting' ORDER BY id
+         LIMIT greatest(0, :in_flight - (SELECT count(*) FROM batches
+                                          WHERE run_id = :run_id AND state IN ('ready', 'running'))))
+    UPDATE batches SET state = 'ready', enqueued_at = now(), due_at = now() WHERE id = ANY(ARRAY(SELECT id FROM next))
     RETURNING id, direction, queue, stage, read_back_id""")
 
 _ADD_PAGE = Statement("""
@@ -167,21 +168,21 @@ _ADD_PAGE = Statement("""
     VALUES (:connector_key, 'incoming', :entity, 'bulk', :run_id, :slice_id)""")
 
 _SWEEP = text("""
-    UPDATE batches b SET enqueued_at = now()
-      FROM (SELECT b.id FROM batches b JOIN connectors c ON c.key = b.connector_key
-             WHERE c.state = 'active'
-               AND (b.state = 'ready' AND b.due_at <= now()
-                    AND (b.enqueued_at IS NULL OR b.enqueued_at < now() - make_interval(secs => :stranded_s))
-                 OR b.state = 'running' AND b.lease_until < now()
-                    AND (b.enqueued_at IS NULL OR b.enqueued_at < b.lease_until
-                         OR b.enqueued_at < now() - make_interval(secs => :stranded_s)))
-               AND NOT (b.state = 'ready' AND b.direction = 'outgoing' AND b.entity = 'person' AND b.stage = 'extract'
-                        AND EXISTS (SELECT 1 FROM batches a
-                                     WHERE a.connector_key = b.connector_key AND a.entity = 'organization'
-                                       AND a.queue = 'live' AND a.run_id IS NULL AND a.id < b.id
-                                       AND (a.state = 'running' OR a.state = 'ready' AND a.due_at <= now())))
-             ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED) due
-     WHERE b.id = due.id
+    WITH due AS MATERIALIZED (
+        SELECT b.id FROM batches b JOIN connectors c ON c.key = b.connector_key
+         WHERE c.state = 'active'
+           AND (b.state = 'ready' AND b.due_at <= now()
+                AND (b.enqueued_at IS NULL OR b.enqueued_at < now() - make_interval(secs => :stranded_s))
+             OR b.state = 'running' AND b.lease_until < now()
+                AND (b.enqueued_at IS NULL OR b.enqueued_at < b.lease_until
+                     OR b.enqueued_at < now() - make_interval(secs => :stranded_s)))
+           AND NOT (b.state = 'ready' AND b.direction = 'outgoing' AND b.entity = 'person' AND b.stage = 'extract'
+                    AND EXISTS (SELECT 1 FROM batches a
+                                 WHERE a.connector_key = b.connector_key AND a.entity = 'organization'
+                                   AND a.queue = 'live' AND a.run_id IS NULL AND a.id < b.id
+                                   AND (a.state = 'running' OR a.state = 'ready' AND a.due_at <= now())))
+         ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED)
+    UPDATE batches b SET enqueued_at = now() WHERE b.id = ANY(ARRAY(SELECT id FROM due))
     RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts""")
 
 _HAS_WORK = Statement("""

@@ -183,11 +183,13 @@ def due_groups(session: Session) -> list[tuple[int, str, str]]:
 
 
 _CLAIM = text("""
+    WITH due AS MATERIALIZED (
+        SELECT id FROM changes
+         WHERE connector_key = :c AND direction = :d AND entity = :e AND batch_id IS NULL AND due_at <= now()
+         ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)
     UPDATE changes SET batch_id = :batch_id, claimed_revision = revision, claimed_delivery_id = delivery_id,
            attempts = attempts + 1
-     WHERE id IN (SELECT id FROM changes
-                   WHERE connector_key = :c AND direction = :d AND entity = :e AND batch_id IS NULL AND due_at <= now()
-                   ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)""")
+     WHERE id = ANY(ARRAY(SELECT id FROM due))""")
 
 
 def claim_changes(

@@ -81,7 +81,8 @@ _WAIT = text("""
     WITH w AS (SELECT DISTINCT ON (claim, value) *
                  FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(claim, value, id)
                 ORDER BY claim, value, id),
-         free AS (SELECT w.id, c.ctid FROM w
+         free AS MATERIALIZED (
+                 SELECT w.id, c.ctid FROM w
                    CROSS JOIN LATERAL (SELECT ctid FROM claims c
                                         WHERE c.connector_key = :c AND c.entity = :e AND c.claim = w.claim
                                           AND c.value = w.value AND c.wanted_by IS NULL

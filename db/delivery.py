@@ -75,8 +75,9 @@ def keep_delivery(
 
 
 _TAKE = text("""
-    WITH waiting AS (SELECT id, octet_length(body) AS size FROM deliveries WHERE state = 'new'
-                      ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),
+    WITH waiting AS MATERIALIZED (
+              SELECT id, octet_length(body) AS size FROM deliveries WHERE state = 'new'
+               ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),
          taken AS (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting)
     SELECT d.* FROM deliveries d JOIN taken ON taken.id = d.id WHERE taken.before < :most_bytes ORDER BY d.id""")
 

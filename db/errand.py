@@ -84,11 +84,12 @@ def ask(
 
 
 _TAKE_DUE = text("""
-    UPDATE errands SET woken_at = now()
-     WHERE id IN (SELECT id FROM errands
-                   WHERE state = 'due' AND due_at <= now()
-                     AND (woken_at IS NULL OR woken_at < due_at OR woken_at < now() - make_interval(secs => :patience_s))
-                   ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    WITH due AS MATERIALIZED (
+        SELECT id FROM errands
+         WHERE state = 'due' AND due_at <= now()
+           AND (woken_at IS NULL OR woken_at < due_at OR woken_at < now() - make_interval(secs => :patience_s))
+         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    UPDATE errands SET woken_at = now() WHERE id = ANY(ARRAY(SELECT id FROM due))
  RETURNING id, kind""")
 
 

@@ -160,7 +160,7 @@ _UNRESOLVED = text("""
         SELECT id FROM id_mappings
          WHERE connector_key = :c AND hull_id IS NULL AND resolve_at <= now() AND pipedrive_id IS NOT NULL
          ORDER BY resolve_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    UPDATE id_mappings SET resolve_at = now() + interval '60 s' WHERE id IN (SELECT id FROM due)
+    UPDATE id_mappings SET resolve_at = now() + interval '60 s' WHERE id = ANY(ARRAY(SELECT id FROM due))
     RETURNING entity, pipedrive_id""")
 """Materialized: a planner without statistics may look for the due ones once per row, and take more than the limit."""
 
