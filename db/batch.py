@@ -22,6 +22,7 @@ from sqlalchemy import (
     Row,
     SmallInteger,
     Uuid,
+    case,
     delete,
     func,
     select,
@@ -33,6 +34,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db.base import Base, Count, Created, RowId
 from db.connector import Marks
 from db.statement import Statement
+from pipeline.domain.kinds import Direction
 from pipeline.errors import LostLease
 
 RETENTION_DAYS = 30
@@ -277,11 +279,24 @@ def try_now(session: Session, connector_key: int) -> None:
 
 
 def revive(session: Session, batch_id: int) -> Wakeup | None:
-    """Make a failed batch ready again at the stage that failed."""
+    """Make a failed batch ready again: an incoming one at the stage that failed, an outgoing one at extract.
+
+    What transform decided for an outgoing batch was right when it failed. Since then Hull may have reported newer values and
+    people may have edited the record in Pipedrive, so its changes are decided again from the newest report.
+    """
+    is_outgoing = Batch.direction == Direction.OUTGOING
     row = session.scalars(
         update(Batch)
         .where(Batch.id == batch_id, Batch.state == "failed")
-        .values(state="ready", attempts=0, due_at=func.now(), enqueued_at=func.now())
+        .values(
+            state="ready",
+            attempts=0,
+            due_at=func.now(),
+            enqueued_at=func.now(),
+            stage=case((is_outgoing, "extract"), else_=Batch.stage),
+            extracted=case((is_outgoing, None), else_=Batch.extracted),
+            transformed=case((is_outgoing, None), else_=Batch.transformed),
+        )
         .returning(Batch)
     ).one_or_none()
     return wakeup_of(row) if row else None

@@ -205,6 +205,11 @@ def changes_of(session: Session, batch_id: int) -> list[Change]:
     return list(session.scalars(select(Change).filter_by(batch_id=batch_id).order_by(Change.id)))
 
 
+def count_in_batch(session: Session, batch_id: int) -> int:
+    """Return how many changes a batch still carries."""
+    return session.scalar(select(func.count()).select_from(Change).where(Change.batch_id == batch_id)) or 0
+
+
 def waiting_changes(session: Session, connector_key: int, entity: str, names: Mapping[str, str]) -> list[Change]:
     """The changes of one record that are on their way; `names` are direction → what the record is called there."""
     mine = select(Change).filter_by(connector_key=connector_key, entity=entity)

@@ -32,6 +32,13 @@ class Failure(Base):
         Index("ix_failures_latest", "connector_key", "state", "id"),
         Index("ix_failures_subject", "connector_key", "subject", "id"),
         Index("ix_failures_groups", "connector_key", "state", "fingerprint", "id"),
+        Index(
+            "ix_failures_batches",
+            "connector_key",
+            "direction",
+            "entity",
+            postgresql_where=text("state = 'open' AND kind = 'batch'"),
+        ),
     )
 
     id: Mapped[RowId]
@@ -233,6 +240,57 @@ def close_subject(session: Session, connector_key: int, subject: str) -> None:
     session.execute(
         mine.values(state="replayed", closed_by="pipeline", closed_why="came through later", updated_at=func.now())
     )
+
+
+_CLOSE_MADE_GOOD = text("""
+    WITH overtaken AS MATERIALIZED (
+        SELECT f.id, f.batch_id
+          FROM failures f JOIN batches b ON b.id = f.batch_id LEFT JOIN runs r ON r.id = b.run_id
+         WHERE f.connector_key = :c AND f.state = 'open' AND f.kind = 'batch' AND f.direction = 'incoming' AND f.entity = :e
+           AND f.updated_at < :began_at AND b.state = 'failed'
+           AND (:kind = 'full' OR r.kind = :kind AND b.stage = 'extract' AND r.since >= :since)),
+    ended AS (
+        UPDATE batches SET state = 'cancelled', extracted = NULL, transformed = NULL
+         WHERE id IN (SELECT batch_id FROM overtaken) RETURNING id),
+    read_since AS (DELETE FROM changes WHERE batch_id IN (SELECT id FROM ended))
+    UPDATE failures SET state = 'replayed', closed_by = 'pipeline', closed_why = :why, updated_at = now()
+     WHERE id IN (SELECT id FROM overtaken)""")
+
+
+def close_made_good(
+    session: Session,
+    connector_key: int,
+    entity: str,
+    *,
+    run_id: int,
+    kind: str,
+    began_at: datetime,
+    since: datetime | None,
+) -> None:
+    """Close failures of batches whose records this finished run has read again, and cancel the batches.
+
+    A full fetch reads every record; an incremental one reads what an earlier, stopped one from a later moment left unread.
+    """
+    scope = {"c": connector_key, "e": entity, "kind": kind, "began_at": began_at, "since": since}
+    session.execute(_CLOSE_MADE_GOOD, {**scope, "why": f"run {run_id} has read its records again"})
+
+
+_CLOSE_EMPTY = text("""
+    WITH emptied AS MATERIALIZED (
+        SELECT f.id, f.batch_id FROM failures f JOIN batches b ON b.id = f.batch_id
+         WHERE f.connector_key = :c AND f.state = 'open' AND f.kind = 'batch' AND f.direction = 'outgoing' AND f.entity = :e
+           AND b.state = 'failed' AND NOT EXISTS (SELECT 1 FROM changes ch WHERE ch.batch_id = b.id)),
+    ended AS (
+        UPDATE batches SET state = 'cancelled', extracted = NULL, transformed = NULL
+         WHERE id IN (SELECT batch_id FROM emptied))
+    UPDATE failures SET state = 'replayed', closed_by = 'pipeline', updated_at = now(),
+           closed_why = 'newer reports of all its records were sent'
+     WHERE id IN (SELECT id FROM emptied)""")
+
+
+def close_emptied(session: Session, connector_key: int, entity: str) -> None:
+    """Close failures of outgoing batches that hold no change any more, and cancel the batches."""
+    session.execute(_CLOSE_EMPTY, {"c": connector_key, "e": entity})
 
 
 def close_control(session: Session, connector_key: int, reasons: Collection[str]) -> None:

@@ -69,7 +69,9 @@ COLUMNS = (
 def replay_failures(
     edit: Path | None, why: str, dry_run: bool, with_verdict: bool, throttle: float, wait: bool, **given: Any
 ) -> None:
-    """Replay failures, from the stage that failed. The record is read again, so nothing older overwrites what is newer.
+    """Replay failures: incoming from the stage that failed, outgoing decided again.
+
+    Each record is read or decided again, so nothing older overwrites what is newer.
 
     \b
     Example:

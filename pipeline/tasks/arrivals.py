@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db import delivery as deliveries
+from db import failure as failures
 from db import subscription, watermark
 from db import sync_event as events
 from db.run import Run
@@ -25,6 +26,16 @@ ON_ITS_WAY_S = 60
 
 def note_end(session: Session, run: Run) -> None:
     """A run has read everything it was to read, and all of it was delivered or is a Failure."""
+    if run.kind != "backfill":
+        failures.close_made_good(
+            session,
+            run.connector_key,
+            run.entity,
+            run_id=run.id,
+            kind=run.kind,
+            began_at=run.started_at,
+            since=run.since,
+        )
     connector = connectors.get_connector(session, run.connector_key)
     before = watermark.find_watermark(session, run.connector_key, run.entity)
     was_claimed = before is not None and before.claimed is not None

@@ -4,7 +4,7 @@ incoming            = extract | transform | load
 outgoing            = extract | transform | load | transform the read-back | load the read-back
 accounts_then_users = outgoing Accounts | outgoing Users that may link to them
 fetch               = a group of the first pages; each extract hands over its successor
-replay              = the canvas from the stage that failed
+replay              = the canvas from the stage that failed; outgoing = the whole canvas
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Replays what gave up: a record as a change, a batch from the stage that failed, a control task as itself."""
+"""Replays what failed: a record as a change, an incoming batch from the stage that failed, an outgoing one from extract, a
+control task as itself."""
 
 from __future__ import annotations
 

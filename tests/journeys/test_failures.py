@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from db import failure as failures
 from db.failure import Failure
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.errors import PipelineError
 from tests.deliveries import deliver, listen, notify
 from tests.integration.engine.tables import differences, everything
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
@@ -157,15 +159,20 @@ def test_a_discarded_failure_is_gone_for_good(world: World, broken: Failure) -> 
 
 
 def break_stage(
-    world: World, monkeypatch: pytest.MonkeyPatch, room: str, stage: str, when: Callable[[Any], bool] = lambda _: True
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    room: str,
+    stage: str,
+    when: Callable[[Any], bool] = lambda _: True,
+    error: Exception | None = None,
 ) -> Callable[[], None]:
-    """Let a stage fail for a defect; call the answer to mend it."""
+    """Let a stage fail with `error`, by default for a defect; call the answer to repair it."""
     module = world.room(room)
     real, mended = getattr(module, f"{stage}_batch"), []
 
     def broken_stage(batch: Any) -> None:
         if when(batch) and not mended:
-            raise ValueError("a defect")
+            raise error or ValueError("a defect")
         real(batch)
 
     monkeypatch.setattr(module, f"{stage}_batch", broken_stage)
@@ -275,16 +282,54 @@ def test_an_old_live_batch_replayed_late_does_not_bring_back_the_past(
     assert world.rows("SELECT 1 FROM changes") == []
 
 
-@pytest.mark.parametrize("stage", ["extract", "transform", "load"])
-def test_an_outgoing_batch_is_replayed_from_the_stage_that_failed(
-    world: World, stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+STAGES = ["extract", "transform", "load"]
+
+
+def send_name(world: World, name: str, key: str) -> None:
+    """Hull reports that User 1 is now called so."""
+    notify(world, {"user": {**world.users()[1], "nickname": name}, "segments": []}, key=key)
+
+
+@pytest.fixture
+def outgoing(world: World) -> None:
+    """Two Users whose nickname is the name of their Persons."""
     world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     fill(world, persons=2, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
     world.room("control").resolve(world.connector_key)
-    notify(world, {"user": {**world.users()[1], "nickname": "Ann"}, "segments": []})
+
+
+@pytest.mark.usefixtures("outgoing")
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("reason", ["internal_error", "worker_lost"])
+def test_a_replayed_outgoing_batch_never_writes_older_values(
+    world: World, stage: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repair = break_stage(world, monkeypatch, "outgoing", stage, error=PipelineError(reason))
+    send_name(world, "Older", "n1")
+    world.work()
+    failure = the_failure(world)
+    repair()
+    send_name(world, "Newer", "n2")
+    world.work()
+    sent = in_pipedrive(world)[1]
+
+    with suppress(world.room("replay").NotReplayable):
+        replay(world, failure)
+    world.work()
+
+    assert (failure.reason, sent, in_pipedrive(world)[1]) == (reason, "Newer", "Newer")
+    assert opened(world) == []
+    assert world.rows("SELECT 1 FROM changes") == []
+
+
+@pytest.mark.usefixtures("outgoing")
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_outgoing_batch_that_failed_is_decided_again(
+    world: World, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_name(world, "Ann", "n1")
     mend = break_stage(world, monkeypatch, "outgoing", stage)
     world.work()
     failure = the_failure(world)
@@ -297,6 +342,58 @@ def test_an_outgoing_batch_is_replayed_from_the_stage_that_failed(
     assert in_pipedrive(world)[1] == "Ann"
     assert names(world)[1] == "Ann"
     assert opened(world) == []
+
+
+@pytest.mark.usefixtures("outgoing")
+def test_an_outgoing_batch_failure_closes_when_newer_reports_were_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_name(world, "Older", "n1")
+    repair = break_stage(world, monkeypatch, "outgoing", "load")
+    world.work()
+    repair()
+
+    send_name(world, "Newer", "n2")
+    world.work()
+
+    assert opened(world) == []
+    assert world.rows("SELECT state, closed_by FROM failures")[0] == ("replayed", "pipeline")
+    assert world.rows("SELECT 1 FROM batches WHERE state = 'failed'") == []
+
+
+@pytest.mark.parametrize("stage", ["extract", "transform", "load"])
+def test_an_incoming_batch_failure_closes_when_a_full_fetch_has_read_its_records(
+    world: World, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world, persons=5, organizations=0)
+    age(world)
+    repair = break_stage(world, monkeypatch, "incoming", stage)
+    world.fetch(Entity.PERSON)
+    failed = len(opened(world))
+    repair()
+
+    world.fetch(Entity.PERSON)
+
+    assert failed > 0
+    assert opened(world) == []
+    assert names(world) == in_pipedrive(world)
+    assert world.rows("SELECT 1 FROM batches WHERE state = 'failed'") == []
+
+
+def test_a_live_batch_that_failed_after_a_fetch_began_stays_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(world, persons=5, organizations=0)
+    age(world)
+    world.fetch(Entity.PERSON)
+    said = listen(world)
+    run_id = world.start(Entity.PERSON)
+    world.company.edit_person(2, name="Edited")
+    deliver(world, *said)
+    break_stage(world, monkeypatch, "incoming", "load", lambda batch: batch.run_id is None)
+
+    world.work()
+
+    assert world.run(run_id).state == "done"
+    assert the_failure(world).kind == "batch"
 
 
 # --- control tasks ---------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def _was_overtaken(failure: Failure, message: Message, kept: bytes | None, sent_
     """Whether another report was sent after this one first failed. What came through since has closed it; but one that is opened
     again, or was sent by hand past every filter, would bring back the past."""
     other = read_report(kept, entity)
-    is_later = sent_s > (failure.created_at + timedelta(seconds=1)).timestamp()
+    is_later = sent_s > (failure.updated_at + timedelta(seconds=1)).timestamp()
     return is_later and other is not None and other[entity.hull] != message[entity.hull]
 
 

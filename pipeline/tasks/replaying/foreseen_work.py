@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
+from db import change as changes
 from db import errand as errands
 from db import missing as missing_rows
 from db import replay as rows
@@ -34,15 +35,23 @@ def foresee_batch(session: Session, failure: Failure) -> Verdict:
         if under_way is not None:
             return Verdict(kind=Kind.REFUSED, detail=f"Run {under_way.id} of the same kind is under way: wait for it.")
         return Verdict(kind=Kind.RUNS, detail=f"Run {run.id} goes on where it stands.", note=SAFE, tokens=READ_TOKENS)
+    if batch.direction == Direction.OUTGOING:
+        return _decided_again(session, batch)
     records = f"{batch.records} records go" if batch.records != 1 else "1 record goes"
     detail = f"{records} on from stage {batch.stage}." if batch.records else f"It goes on from stage {batch.stage}."
-    return Verdict(kind=Kind.RUNS, detail=detail, note=SAFE, tokens=_tokens(batch))
+    tokens = READ_TOKENS if batch.stage == "extract" else 0.0
+    return Verdict(kind=Kind.RUNS, detail=detail, note=SAFE, tokens=tokens)
 
 
-def _tokens(batch: Batch) -> float:
-    if batch.direction == Direction.OUTGOING:
-        return WRITE_TOKENS * max(1, batch.records)
-    return READ_TOKENS if batch.stage == "extract" else 0.0
+def _decided_again(session: Session, batch: Batch) -> Verdict:
+    """What an outgoing batch comes to: its changes are decided again; those with a newer report have left it."""
+    waiting = changes.count_in_batch(session, batch.id)
+    if not waiting:
+        detail = "Newer reports of all its records were sent since; the batch ends."
+        return Verdict(kind=Kind.RUNS, detail=detail)
+    records = f"{waiting} records are" if waiting != 1 else "1 record is"
+    detail = f"{records} decided again, from the newest report of each."
+    return Verdict(kind=Kind.RUNS, detail=detail, note=SAFE, tokens=WRITE_TOKENS * waiting)
 
 
 def foresee_control(session: Session, failure: Failure) -> Verdict:

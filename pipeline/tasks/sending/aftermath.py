@@ -139,6 +139,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None
     later.send_rest(outcome.sending)
     story.tell(session)
     changes.clear_changes(session, batch.id)
+    failure.close_emptied(session, batch.connector_key, batch.entity)
     live.go_on(session)
     found = list(answers(outcome.sending))
     if batch.read_back_id is not None:
