@@ -185,13 +185,20 @@ def ask_anew(session: Session, connector_key: int, entity: str, pipedrive_ids: I
 
 
 _RESOLVE = text("""
-    UPDATE id_mappings m SET hull_id = found.hull_id, resolve_at = NULL, updated_at = now(),
+    WITH free AS MATERIALIZED (
+        SELECT mine.id, found.hull_id
+          FROM unnest(CAST(:ids AS bigint[]), CAST(:hull_ids AS text[])) AS found(pipedrive_id, hull_id)
+         CROSS JOIN LATERAL (SELECT id FROM id_mappings m
+                              WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = found.pipedrive_id
+                              LIMIT 1) mine
+         WHERE (SELECT o.id FROM id_mappings o
+                 WHERE o.connector_key = :c AND o.entity = :e AND o.hull_id = found.hull_id AND o.id <> mine.id
+                 LIMIT 1) IS NULL)
+    UPDATE id_mappings m SET hull_id = free.hull_id, resolve_at = NULL, updated_at = now(),
            state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
-      FROM unnest(CAST(:ids AS bigint[]), CAST(:hull_ids AS text[])) AS found(pipedrive_id, hull_id)
-     WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = found.pipedrive_id
-       AND NOT EXISTS (SELECT 1 FROM id_mappings o WHERE o.connector_key = :c AND o.entity = :e
-                          AND o.hull_id = found.hull_id AND o.id <> m.id)
+      FROM free WHERE m.id = free.id AND m.id = ANY(ARRAY(SELECT id FROM free))
     RETURNING m.pipedrive_id""")
+"""Look-ups with a limit read one index entry per row, whatever the planner knows; a NOT EXISTS may read the whole map."""
 
 _CONFLICT = text("""
     WITH before AS (SELECT id, state FROM id_mappings

@@ -22,9 +22,10 @@ _COUNT = text(f"SELECT count(*) {_KNOWN}")
 
 _MISSING = text(f"""
     SELECT m.pipedrive_id {_KNOWN}
-       AND NOT EXISTS (SELECT 1 FROM (SELECT unnest(ids) AS id FROM page_ids WHERE run_id = :run_id) listed
-                        WHERE listed.id = m.pipedrive_id)
-     ORDER BY m.pipedrive_id""")  # noqa: S608 - a constant of ours
+    EXCEPT
+    SELECT unnest(ids) FROM page_ids WHERE run_id = :run_id
+     ORDER BY 1""")  # noqa: S608 - a constant of ours
+"""EXCEPT reads each side once. An anti-join may become a nested loop, which takes the square of the records."""
 
 _FOLD = text("""
     INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)

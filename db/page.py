@@ -90,11 +90,12 @@ _MAPPINGS = Statement("""
 
 _TOLD_BEFORE = Statement("""
     UPDATE incoming_page p SET effect = 0
-      FROM id_mappings m
-     WHERE m.connector_key = :connector_key AND m.entity = :entity AND m.pipedrive_id = p.pipedrive_id
-       AND m.version = p.version AND m.digest = p.digest AND p.effect = 1
+     WHERE p.effect = 1
+       AND (SELECT m.version = p.version AND m.digest = p.digest FROM id_mappings m
+             WHERE m.connector_key = :connector_key AND m.entity = :entity AND m.pipedrive_id = p.pipedrive_id LIMIT 1)
     RETURNING p.pipedrive_id""")
-"""What somebody else brought in the very same state meanwhile: a fetch and a webhook meet so. One event is enough."""
+"""Another worker wrote the same version and digest concurrently (a fetch and a webhook): one event is enough. One look-up by the
+index per row: nobody analyses a temporary table, and a join may read the whole id map once per row."""
 
 _DROP_STALE = Statement("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
 
