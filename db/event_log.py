@@ -35,12 +35,23 @@ class TooMuch(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One record by its ids: events from before the two were joined carry its Hull id alone.
+
+    entity  None where the record is of either kind, because only a number was given
+    """
+
+    entity: str | None
+    pipedrive_id: int | None = None
+    hull_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
     """Which events are meant; what is None does not matter.
 
-    event         a name, with * for anything
-    pipedrive_id  and `hull_id` are of one record: what happened before the two were joined stands under its Hull id alone
-    forebears     (entity, Pipedrive id) of what was merged into it
+    event     a name, with * for anything
+    subjects  the records that are meant, and what was merged into them; empty for every record
     """
 
     direction: str | None = None
@@ -49,9 +60,7 @@ class EventFilter:
     event: str | None = None
     reason: str | None = None
     cause: str | None = None
-    pipedrive_id: int | None = None
-    hull_id: str | None = None
-    forebears: tuple[tuple[str, int], ...] = ()
+    subjects: tuple[Subject, ...] = ()
     run_id: int | None = None
     batch_id: int | None = None
     since: datetime | None = None
@@ -60,7 +69,7 @@ class EventFilter:
     @property
     def is_found_soon(self) -> bool:
         """Whether an index, or the sheer number of such events, brings them soon; others are looked for in a time."""
-        is_bounded = self.since or self.run_id or self.batch_id or self.reason or self.pipedrive_id or self.hull_id
+        is_bounded = self.since or self.run_id or self.batch_id or self.reason or self.subjects
         return bool(is_bounded) or not (self.cause or self.event)
 
     @property
@@ -158,25 +167,23 @@ def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select
             query = query.where(text(NOTABLE))
     if wanted.event is not None:
         query = query.where(SyncEvent.event.like(wanted.event.replace("*", "%")))
-    if wanted.pipedrive_id is not None or wanted.hull_id is not None:
-        query = query.where(_is_about(wanted))
+    if wanted.subjects:
+        query = query.where(or_(*(_is_about(each) for each in wanted.subjects)))
     since, until = _times(session, wanted)
     if since is not None:
         query = query.where(SyncEvent.at >= since)
     return query if until is None else query.where(SyncEvent.at < until)
 
 
-def _is_about(wanted: EventFilter) -> ColumnElement[bool]:
+def _is_about(subject: Subject) -> ColumnElement[bool]:
     """In the words of the two indexes that find one record."""
     either = []
-    if wanted.pipedrive_id is not None:
-        either.append(SyncEvent.pipedrive_id == wanted.pipedrive_id)
-    if wanted.hull_id is not None:
+    if subject.pipedrive_id is not None:
+        either.append(SyncEvent.pipedrive_id == subject.pipedrive_id)
+    if subject.hull_id is not None:
         alone = and_(SyncEvent.pipedrive_id.is_(None), SyncEvent.hull_id.is_not(None))
-        either.append(and_(alone, SyncEvent.hull_id == wanted.hull_id))
-    merged = [and_(SyncEvent.entity == entity, SyncEvent.pipedrive_id == each) for entity, each in wanted.forebears]
-    mine = and_(SyncEvent.entity.in_([wanted.entity] if wanted.entity else list(Entity)), or_(*either))
-    return or_(mine, *merged)
+        either.append(and_(alone, SyncEvent.hull_id == subject.hull_id))
+    return and_(SyncEvent.entity.in_([subject.entity] if subject.entity else list(Entity)), or_(*either))
 
 
 def _times(session: Session, wanted: EventFilter) -> tuple[datetime | None, datetime | None]:

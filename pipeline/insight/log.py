@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from db import event_log
 from db.departure import forebears
-from db.event_log import EventFilter
+from db.event_log import EventFilter, Subject
 from db.event_log import TooMuch as TooMuch  # noqa: PLC0414 - for those who ask
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Entity
@@ -77,17 +77,26 @@ def all_labels(session: Session, connector_key: int) -> dict[str, str]:
 
 
 def about(session: Session, connector_key: int, wanted: EventFilter, record: str) -> EventFilter:
-    """The filter, narrowed to the record that goes by an id or a claim, the first where several do."""
+    """Return the filter, narrowed to every record that an id, an e-mail, a domain or an external id finds."""
     found = [each for each in search(session, connector_key, record) if wanted.entity in (None, each.entity)]
     if not found:
         text = record.strip()
         is_number = text.isascii() and text.isdigit() and len(text) <= 18
-        return replace(wanted, pipedrive_id=int(text)) if is_number else replace(wanted, hull_id=text)
-    first = found[0]
-    entity = first.entity if len({each.entity for each in found}) == 1 else wanted.entity
-    merged = forebears(session, connector_key, first.pipedrive_id) if first.pipedrive_id is not None else []
-    mine = tuple(each for each in merged if entity in (None, each[0]))
-    return replace(wanted, entity=entity, pipedrive_id=first.pipedrive_id, hull_id=first.hull_id, forebears=mine)
+        unknown = (
+            Subject(entity=wanted.entity, pipedrive_id=int(text))
+            if is_number
+            else Subject(entity=wanted.entity, hull_id=text)
+        )
+        return replace(wanted, subjects=(unknown,))
+    subjects = [Subject(entity=each.entity, pipedrive_id=each.pipedrive_id, hull_id=each.hull_id) for each in found]
+    subjects += [
+        Subject(entity=entity, pipedrive_id=merged)
+        for each in found
+        if each.pipedrive_id is not None
+        for entity, merged in forebears(session, connector_key, each.pipedrive_id)
+        if entity == each.entity
+    ]
+    return replace(wanted, subjects=tuple(subjects))
 
 
 def export_csv(connector_key: int, wanted: EventFilter, before_id: int | None = None) -> Iterator[str]:

@@ -34,9 +34,10 @@ def search(session: Session, connector_key: int, asked: str) -> list[Found]:
 
 
 def _claims(text: str) -> Iterator[tuple[str, str]]:
-    """What the text may claim, as claims are kept."""
+    """What the text may claim, as claims are kept. An e-mail is a person's: it does not find the company behind its domain."""
     yield SYNC_KEY, text
-    for claim in (Claim.EMAIL, Claim.DOMAIN, Claim.EXTERNAL_ID):
+    claims = (Claim.EMAIL, Claim.EXTERNAL_ID) if "@" in text else (Claim.EMAIL, Claim.DOMAIN, Claim.EXTERNAL_ID)
+    for claim in claims:
         try:
             value = CLAIMS[claim](text)
         except Rejected:

@@ -83,6 +83,35 @@ def test_a_filter_stands_in_the_address(busy: World, viewer: Visitor, query: str
     assert shown(viewer, query) == ids(busy, where)
 
 
+@pytest.fixture
+def namesakes(world: World) -> World:
+    """Person 1 and Organization 1 share a number, Person 1's e-mail is at Organization 2's domain, Person 2 is Organization 2's
+    namesake by number."""
+    world.company.create_person(name="Ada", emails=[{"value": "ada@globex.com", "primary": True}])
+    world.company.create_person(name="Ben", emails=[{"value": "ben@initech.com", "primary": True}])
+    world.company.create_organization(name="Acme", website="https://acme.com")
+    world.company.create_organization(name="Globex", website="https://globex.com")
+    for entity in Entity:
+        world.fetch(entity)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("record", "where"),
+    [
+        ("ada@globex.com", "entity = 'person' AND pipedrive_id = 1"),
+        ("ADA@Globex.com", "entity = 'person' AND pipedrive_id = 1"),
+        ("globex.com", "entity = 'organization' AND pipedrive_id = 2"),
+        ("2", "pipedrive_id = 2"),
+        ("nobody@globex.com", "false"),
+    ],
+)
+def test_a_filter_by_record_shows_that_record_alone(namesakes: World, viewer: Visitor, record: str, where: str) -> None:
+    assert shown(viewer, f"?record={record}") == ids(namesakes, where)
+    lines = viewer.get(f"{LOGS}.jsonl?record={record}").text.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ids(namesakes, where)
+
+
 def test_pages_follow_one_another_by_id(busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.insight.log.read_log.__defaults__", (None, 2))
     everything, seen = ids(busy), []
