@@ -7,14 +7,18 @@ The engine is made lazily and once per process, because a connection must never 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy import Dialect, Engine, create_engine, event, text
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from db.watchdog import Probe, WatchedConnection, probe_with, watched
 
 AFTER_COMMIT = "after_commit"
 CONNECT_TIMEOUT_S = 5
@@ -22,6 +26,18 @@ STATEMENT_TIMEOUT_MS = 120_000
 LOCK_TIMEOUT_MS = 15_000
 IDLE_IN_TRANSACTION_MS = 60_000
 RESTED_S = 2.0
+PING_S = 3.0
+"""A connection that has rested answers a ping within this time, or is replaced."""
+TCP = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 12_000,
+}
+"""A host that is gone is noticed after 14 s where we wait for it, and after 12 s where it should acknowledge what we sent."""
+SERVER_TCP = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 -c tcp_user_timeout=12000"
+"""The same on the server's side, so that the locks of a client that is gone are released."""
 
 Todo = Callable[[Session], None]
 
@@ -59,18 +75,55 @@ def make_engine(url: str) -> Engine:
         connect_args={
             "application_name": "pipeline",
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+            "connection_factory": WatchedConnection,
+            **TCP,
+            "options": f"{SERVER_TCP} -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c jit=off -c timezone=UTC",
         },
     )
 
     _watch_idle_connections(made)
+    opener = _Opener(made.dialect)
+    event.listen(made, "do_connect", opener.open)
 
     @event.listens_for(made, "connect")
-    def _quiet(connection: object, _record: object) -> None:
-        connection.set_session(autocommit=False)  # type: ignore[attr-defined]  # psycopg2's own connection
+    def _quiet(connection: WatchedConnection, _record: object) -> None:
+        connection.set_session(autocommit=False)
+        connection.probe = opener.probe
 
     return made
+
+
+class _Opener:
+    """Opens the connections of one engine. While the last attempt failed, one thread tries and the others fail immediately:
+    a server that does not answer must not hold every thread for a connection time-out, one after the other."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._trying = threading.Lock()
+        self._has_failed = False
+        self.probe: Probe | None = None
+
+    def open(self, _dialect: Dialect, _record: object, arguments: Any, parameters: Any) -> Any:
+        """Raises the driver's OperationalError."""
+        if not self._has_failed:
+            return self._attempt(arguments, parameters)
+        if not self._trying.acquire(blocking=False):
+            raise self._dialect.loaded_dbapi.OperationalError("no connection: another thread is trying to open one")
+        try:
+            return self._attempt(arguments, parameters)
+        finally:
+            self._trying.release()
+
+    def _attempt(self, arguments: Any, parameters: Any) -> Any:
+        self.probe = self.probe or probe_with(parameters)
+        try:
+            connection = self._dialect.connect(*arguments, **parameters)
+        except self._dialect.loaded_dbapi.OperationalError:
+            self._has_failed = True
+            raise
+        self._has_failed = False
+        return connection
 
 
 def _watch_idle_connections(made: Engine) -> None:
@@ -85,9 +138,10 @@ def _watch_idle_connections(made: Engine) -> None:
     def _wakes(connection: PoolProxiedConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
         if time.monotonic() - record.info.get("rests_since", time.monotonic()) > RESTED_S:
             try:
-                made.dialect.do_ping(connection)
+                with watched(record.dbapi_connection, within_s=PING_S):
+                    made.dialect.do_ping(connection)
             except made.dialect.loaded_dbapi.Error as dead:
-                raise DisconnectionError from dead  # the pool tries another one
+                raise InvalidatePoolError from dead  # the others that rest are no better: the pool opens new ones
 
 
 @contextmanager
@@ -100,6 +154,11 @@ def transaction() -> Iterator[Session]:
                 each(session)
         for todo in session.info.pop(AFTER_COMMIT, []):
             todo()
+
+
+def is_read_only(session: Session) -> bool:
+    """Whether the server takes no writes: a standby, or a former primary that was demoted."""
+    return bool(session.scalar(text("SELECT current_setting('transaction_read_only') = 'on'")))
 
 
 def after_commit(session: Session, todo: Callable[[], None]) -> None:

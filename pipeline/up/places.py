@@ -26,7 +26,8 @@ WORKER_GRACE_S = 5.0
 """SIGTERM is a warm shutdown: 2 s when idle. (With REMAP_SIGTERM=SIGQUIT, right where deploys must not wait for a stage, an
 idle worker takes 12 s.) A stage that is cut off is taken up again when its lease has run out."""
 WORKER_PROCESSES = 2
-WEB_THREADS = 4
+WEB_THREADS = 16
+"""More than work at a time (`pipeline.web.request_limit`): the others wait, and some are left for `/healthz`."""
 LIVE_NICENESS, BULK_NICENESS = 5, 15
 """On one machine all want the same processors: whoever has asked at the door is answered first, then a change is carried over,
 then a fetch goes on."""

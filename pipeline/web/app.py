@@ -31,6 +31,7 @@ from pipeline.web import (
     webhooks,
 )
 from pipeline.web.doors import Doors
+from pipeline.web.request_limit import RequestLimit
 from pipeline.web.waker import Waker
 
 MAX_BYTES = 64 * 1024
@@ -57,6 +58,7 @@ def create_app(*, wake: Callable[[], None] | None = None, has_console: bool = Tr
     app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as its documentation says
         app.wsgi_app, x_for=settings().trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
     )
+    app.wsgi_app = RequestLimit(app.wsgi_app)  # type: ignore[method-assign]  # the same
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider Flask brings
     answers.furnish(app)
     doors, waker = Doors(), Waker(wake or partial(wake_control, "dispatch"))

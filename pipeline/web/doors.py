@@ -51,6 +51,7 @@ class Doors:
         self._doors: dict[str, Door] = {}
         self._read_at: float | None = None
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     def admit_webhook(self, connector_id: str, path_token: str, user: str, password: str) -> int | None:
         """The connector's key when path, user and password are all right, else None."""
@@ -71,11 +72,18 @@ class Doors:
         return None
 
     def _known(self, connector_id: str) -> Door | None:
-        with self._lock:
-            if self._read_at is None or self._clock() - self._read_at >= RENEW_S:
-                self._doors = self._read()
-                self._read_at = self._clock()
-            return self._doors.get(connector_id)
+        """The connector as it was some seconds ago. While another thread reads them all again, which takes long when the
+        database is away, what is known already will do."""
+        if self._reading.acquire(blocking=self._read_at is None):
+            try:
+                if self._read_at is None or self._clock() - self._read_at >= RENEW_S:
+                    doors = self._read()
+                    with self._lock:
+                        self._doors = doors
+                    self._read_at = self._clock()
+            finally:
+                self._reading.release()
+        return self._doors.get(connector_id)
 
     def _read_again(self, connector_id: str) -> Door | None:
         """The connector as it is stored at this moment."""

@@ -1,22 +1,25 @@
 """For machines that watch: `/healthz`, `/readyz`, `/metrics`.
 
-`/readyz` is for alerts. A balancer should go by `/healthz`: webhooks are taken in while the broker or the workers are away.
+`/healthz` asks nothing of anything else, so it always answers. `/readyz` is for alerts: its checks run in threads of their own,
+and one that has not answered within READY_WITHIN_S is reported as such. A balancer should go by `/healthz`: webhooks are taken in
+while the broker or the workers are away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from sqlalchemy import text
 
 from db import connector as connectors
 from db import event_count
 from db.figures import Figure, all_figures, oldest_due_s
-from db.session import transaction
+from db.session import is_read_only, transaction
 from pipeline.settings import settings
 from pipeline.tasks.app import app as tasks_app
 from pipeline.telemetry import logger
@@ -24,6 +27,7 @@ from pipeline.telemetry import logger
 PROGRESS_BOUND_S = 120.0
 """Due work is handed over again after 20 s: what is older has no worker."""
 
+READY_WITHIN_S = 3.0
 BROKER_TIMEOUT_S = 2.0
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -61,9 +65,8 @@ def healthz() -> Response:
 
 
 def readyz() -> tuple[Response, int]:
-    """Database, broker and progress: each `ok` or what is wrong, in a word."""
-    checks = {"database": _database, "broker": broker_answers, "progress": _progress}
-    found = {name: _ask(name, check) for name, check in checks.items()}
+    """Database (also whether it may be written), broker and progress: each `ok` or what is wrong, in a word."""
+    found = _CHECKS.run()
     is_ready = all(answer == "ok" for answer in found.values())
     status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
     return jsonify(status="ok" if is_ready else "unavailable", checks=found), status
@@ -89,8 +92,11 @@ def broker_answers() -> str:
 
 def _database() -> str:
     with transaction() as session:
-        session.execute(text("SELECT 1"))
-    return "ok"
+        return "read_only" if is_read_only(session) else "ok"
+
+
+def _broker() -> str:
+    return broker_answers()
 
 
 def _progress() -> str:
@@ -105,6 +111,55 @@ def _ask(name: str, check: Callable[[], str]) -> str:
     except Exception as failure:  # noqa: BLE001 - a probe's business is that it failed, not how
         logger().warning("readiness.failed", check=name, error=type(failure).__name__)
         return "unreachable"
+
+
+class _Checks:
+    """Checks that run side by side. One that is still running is not started again."""
+
+    def __init__(self, checks: Mapping[str, Callable[[], str]]) -> None:
+        self._checks = checks
+        self._running: dict[str, _Answer] = {}
+        self._lock = threading.Lock()
+
+    def run(self) -> dict[str, str]:
+        """Name → `ok` or what is wrong, within READY_WITHIN_S."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        asked = {name: self._start(name) for name in self._checks}
+        return {name: answer.wait(deadline - time.monotonic()) for name, answer in asked.items()}
+
+    def _start(self, name: str) -> _Answer:
+        with self._lock:
+            answer = self._running.get(name)
+            if answer is None or answer.is_given():
+                answer = self._running[name] = _Answer()
+                asking = threading.Thread(
+                    target=answer.find, args=(name, self._checks[name]), name=f"readyz-{name}", daemon=True
+                )
+                asking.start()
+            return answer
+
+
+class _Answer:
+    """What one check finds."""
+
+    def __init__(self) -> None:
+        self._given = threading.Event()
+        self._text = "unreachable"
+
+    def is_given(self) -> bool:
+        return self._given.is_set()
+
+    def find(self, name: str, check: Callable[[], str]) -> None:
+        try:
+            self._text = _ask(name, check)
+        finally:
+            self._given.set()
+
+    def wait(self, seconds: float) -> str:
+        return self._text if self._given.wait(max(seconds, 0.0)) else f"no answer within {READY_WITHIN_S:g} s"
+
+
+_CHECKS = _Checks({"database": _database, "broker": _broker, "progress": _progress})
 
 
 class _Figures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from pipeline.clients.budget import Budget
 from pipeline.web import hull_pages, operations
 from pipeline.web.app import create_app
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, basic, webhook
+from tests.read_only import demoted_database
 
 CREDENTIALS = {"ship": ACME, "organization": ORGANIZATION, "secret": SECRETS["hull_secret"]}
 PAGES = ["/", "/healthz", "/readyz", "/metrics", "/manifest.json", "/status", "/static/pipeline.css", "/nowhere"]
@@ -427,3 +429,34 @@ def test_prometheus_is_told_up_to_when_hull_is_in_step(house: House) -> None:
     (line,) = [line for line in told.splitlines() if line.startswith("pipeline_watermark_age_seconds{")]
     assert 'entity="person"' in line
     assert 1_199 < float(line.split()[-1]) < 1_300
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_database_that_takes_no_writes_is_not_ready(house: House) -> None:
+    with demoted_database():
+        answer = house.client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["checks"] == {"database": "read_only", "broker": "ok", "progress": "ok"}
+    assert house.client.get("/readyz").status_code == 200
+
+
+def test_readiness_has_an_answer_in_time_whatever_is_silent(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    asked: list[str] = []
+
+    def silent() -> str:
+        asked.append("database")
+        never.wait(30)
+        return "ok"
+
+    monkeypatch.setattr(operations, "READY_WITHIN_S", 0.2)
+    monkeypatch.setattr(operations, "_CHECKS", operations._Checks({"database": silent}))
+    answers = [house.client.get("/readyz") for _ in range(3)]
+    never.set()
+
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert answers[-1].json is not None
+    assert answers[-1].json["checks"] == {"database": "no answer within 0.2 s"}
+    assert asked == ["database"], "a check that is still running is not started again"

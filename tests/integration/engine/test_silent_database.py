@@ -1,0 +1,91 @@
+"""A database host that no longer answers: calls that wait for it end, and statements that are only slow do not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import OperationalError
+
+from benchmarks.tcp_proxy import TcpProxy
+from db import session, watchdog
+from db.session import make_engine
+
+QUIET_S, PROBE_S, GRACE_S, PING_S = 0.2, 0.3, 0.2, 0.3
+ENDS_WITHIN_S = 10.0
+"""Far above what the shortened times add up to, far below the 120 s that a statement may take."""
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "QUIET_S", QUIET_S)
+    monkeypatch.setattr(watchdog, "PROBE_S", PROBE_S)
+    monkeypatch.setattr(watchdog, "GRACE_S", GRACE_S)
+    monkeypatch.setattr(session, "PING_S", PING_S)
+    monkeypatch.setattr(session, "RESTED_S", 0.0)
+
+
+@pytest.fixture
+def proxy(database_url: str) -> Iterator[TcpProxy]:
+    url = make_url(database_url)
+    folder = url.query.get("host")
+    target = f"{folder}/.s.PGSQL.5432" if folder else (url.host or "127.0.0.1", url.port or 5432)
+    with TcpProxy(target) as made:
+        yield made
+
+
+@pytest.fixture
+def engine(database_url: str, proxy: TcpProxy) -> Iterator[Engine]:
+    url = make_url(database_url).set(host="127.0.0.1", port=proxy.port).difference_update_query(["host"])
+    made = make_engine(url.render_as_string(hide_password=False))
+    yield made
+    made.dispose()
+
+
+def test_a_statement_to_a_silent_server_ends(engine: Engine, proxy: TcpProxy) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        proxy.silence()
+        started = time.monotonic()
+        with pytest.raises(OperationalError) as ended:
+            connection.execute(text("SELECT 2"))
+        assert time.monotonic() - started < ENDS_WITHIN_S
+        assert ended.value.connection_invalidated
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_the_end_of_a_transaction_is_watched_too(engine: Engine, proxy: TcpProxy, end: str) -> None:
+    raw = engine.raw_connection()
+    raw.cursor().execute("SELECT 1")
+    proxy.silence()
+    with pytest.raises(engine.dialect.loaded_dbapi.Error):
+        getattr(raw.dbapi_connection, end)()
+    raw.invalidate()
+
+
+def test_a_slow_statement_of_a_server_that_answers_goes_on(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 7 FROM pg_sleep(1.5)")) == 7
+
+
+def test_an_answer_that_got_lost_is_not_waited_for(engine: Engine, proxy: TcpProxy) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        driver = connection.connection.dbapi_connection
+        driver.probe = lambda pids: dict.fromkeys(pids, "idle in transaction")  # type: ignore[union-attr]  # ours
+        proxy.silence()
+        with pytest.raises(OperationalError):
+            connection.execute(text("SELECT 2"))
+
+
+def test_a_connection_that_rested_is_replaced_after_the_outage(engine: Engine, proxy: TcpProxy) -> None:
+    with engine.connect() as connection:
+        before = connection.scalar(text("SELECT pg_backend_pid()"))
+    proxy.silence()
+    with pytest.raises(OperationalError), engine.connect():
+        pass
+    proxy.restore()
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) != before
