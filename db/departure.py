@@ -148,16 +148,6 @@ def inherit(session: Session, connector_key: int, entity: str, left: dict[int, d
     session.flush()
 
 
-_ASK_AGAIN = text("""
-    UPDATE id_mappings SET resolve_at = now()
-     WHERE connector_key = :c AND entity = :e AND state = 'conflict' AND hull_id IS NULL AND resolve_at IS NULL""")
-
-
-def ask_for_conflicts(session: Session, connector_key: int, entity: str) -> None:
-    """A record went, and it may be the one with which another shared its User: ask Hull again whose that is."""
-    session.execute(_ASK_AGAIN, {"c": connector_key, "e": entity})
-
-
 _RIVALS = text("""
     SELECT pipedrive_id, hull_id, state, delivered FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL

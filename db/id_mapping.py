@@ -160,7 +160,8 @@ _UNRESOLVED = text("""
         SELECT id FROM id_mappings
          WHERE connector_key = :c AND hull_id IS NULL AND resolve_at <= now() AND pipedrive_id IS NOT NULL
          ORDER BY resolve_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    UPDATE id_mappings SET resolve_at = now() + interval '60 s' WHERE id = ANY(ARRAY(SELECT id FROM due))
+    UPDATE id_mappings SET resolve_at = now() + CASE WHEN state = 'conflict' THEN interval '1 hour' ELSE interval '60 s' END
+     WHERE id = ANY(ARRAY(SELECT id FROM due))
     RETURNING entity, pipedrive_id""")
 """Materialized: a planner without statistics may look for the due ones once per row, and take more than the limit."""
 
@@ -182,49 +183,6 @@ def ask_anew(session: Session, connector_key: int, entity: str, pipedrive_ids: I
     search shows what became of them."""
     if ids := sorted(pipedrive_ids):
         session.execute(_ASK_ANEW, {"c": connector_key, "e": entity, "ids": bigints(ids), "wait_s": wait_s})
-
-
-_RESOLVE = text("""
-    WITH free AS MATERIALIZED (
-        SELECT mine.id, found.hull_id
-          FROM unnest(CAST(:ids AS bigint[]), CAST(:hull_ids AS text[])) AS found(pipedrive_id, hull_id)
-         CROSS JOIN LATERAL (SELECT id FROM id_mappings m
-                              WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = found.pipedrive_id
-                              LIMIT 1) mine
-         WHERE (SELECT o.id FROM id_mappings o
-                 WHERE o.connector_key = :c AND o.entity = :e AND o.hull_id = found.hull_id AND o.id <> mine.id
-                 LIMIT 1) IS NULL)
-    UPDATE id_mappings m SET hull_id = free.hull_id, resolve_at = NULL, updated_at = now(),
-           state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
-      FROM free WHERE m.id = free.id AND m.id = ANY(ARRAY(SELECT id FROM free))
-    RETURNING m.pipedrive_id""")
-"""Look-ups with a limit read one index entry per row, whatever the planner knows; a NOT EXISTS may read the whole map."""
-
-_CONFLICT = text("""
-    WITH before AS (SELECT id, state FROM id_mappings
-                     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
-                       AND hull_id IS NULL AND state NOT IN ('gone', 'deleted', 'merged') ORDER BY id FOR UPDATE)
-    UPDATE id_mappings m SET state = 'conflict', resolve_at = NULL, updated_at = now()
-      FROM before WHERE m.id = before.id
-    RETURNING m.pipedrive_id, before.state""")
-
-
-def learn_hull_ids(session: Session, connector_key: int, entity: str, found: dict[int, str]) -> list[int]:
-    """Store the ids Hull gave. A Hull id that another Pipedrive record already has makes a `conflict`.
-
-    Returns the Pipedrive ids that are in conflict now and were not before.
-    """
-    first_with: dict[str, int] = {}
-    for pipedrive_id in sorted(found):
-        first_with.setdefault(found[pipedrive_id], pipedrive_id)
-    ids = sorted(first_with.values())
-    scope = {"c": connector_key, "e": entity}
-    done = set(session.scalars(_RESOLVE, {**scope, "ids": ids, "hull_ids": [found[i] for i in ids]})) if ids else set()
-    conflicts = sorted(set(found) - done)
-    if not conflicts:
-        return []
-    rows = session.execute(_CONFLICT, {**scope, "ids": conflicts})
-    return sorted(row.pipedrive_id for row in rows if row.state != "conflict")
 
 
 def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes], *, digest: str = IN_DOUBT) -> None:

@@ -153,7 +153,8 @@ _JOIN = text("""
      ORDER BY w.pid
     ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO UPDATE
        SET hull_id = excluded.hull_id, matched_by = excluded.matched_by, intent_at = coalesce(m.intent_at, excluded.intent_at),
-           resolve_at = NULL, updated_at = now()
+           resolve_at = NULL, updated_at = now(),
+           state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
      WHERE m.hull_id IS NULL OR m.hull_id = excluded.hull_id
     RETURNING m.pipedrive_id""")
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db.arrays import bigints, texts
-from db.id_mapping import learn_hull_ids
+from db.hull_ids import learn_hull_ids
 from pipeline.domain.drift import DEPARTED, Mapped
 
 FRESH_S = 60

@@ -10,6 +10,9 @@ from typing import Any
 DEPARTED = frozenset({"deleted", "gone", "merged"})
 """States of an id mapping whose record Pipedrive no longer shows, and that is known."""
 
+CONFLICT = "conflict"
+"""State of an id mapping whose record shares its User or Account with another one."""
+
 
 class Drift(StrEnum):
     """How a record is not what it should be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 
 from db import alert as alerts
 from db import batch as batches
+from db import change as changes
 from db import connector as connectors
 from db import delivery as deliveries
 from db import errand as errand_rows
-from db import event_count, heartbeat, hourly, id_mapping, subscription, verified
+from db import event_count, heartbeat, hourly, hull_ids, id_mapping, subscription, verified
 from db import failure as failures
 from db import plan as plans
 from db import replay as replay_rows
@@ -88,11 +89,18 @@ def resolve(connector_key: int) -> bool:
             }
             with transaction() as session:
                 found = departures.give_way(session, connector_key, entity, found)
-                conflicts = id_mapping.learn_hull_ids(session, connector_key, entity, found)
-                _log_conflicts(session, connector_key, entity, {each: found[each] for each in conflicts})
+                learnt = hull_ids.learn_hull_ids(session, connector_key, entity, found)
+                _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
+                _send_settled(session, connector_key, entity, learnt.settled.values())
                 if entity is Entity.ORGANIZATION:
                     links.organization_found(session, connector_key, found.values())
     return len(taken) == RESOLVE_CHUNK * RESOLVE_ROUND
+
+
+def _send_settled(session: Session, connector_key: int, entity: Entity, settled: Iterable[str]) -> None:
+    """These Users or Accounts could not be sent while two records shared them: they are sent again, as last reported."""
+    for hull_id in sorted(settled):
+        changes.fold(session, connector_key, Direction.OUTGOING, entity, hull_id, cause="conflict_settled")
 
 
 def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflicts: dict[int, str]) -> None:

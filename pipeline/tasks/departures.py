@@ -19,7 +19,7 @@ from db import change as changes
 from db import claim as claims
 from db import departure as departed_rows
 from db import failure as failures
-from db import id_mapping
+from db import hull_ids, id_mapping
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change, Source
@@ -170,7 +170,7 @@ def _write_down(
     ids = [each.departure.pipedrive_id for each in done]
     let_go(session, *scope, [each for each in ids if not seen[each].in_hull])
     failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], [str(each) for each in ids])
-    departed_rows.ask_for_conflicts(session, *scope)
+    hull_ids.ask_for_conflicts(session, *scope)
     _hand_on(session, batch, done)
     sources = changes.sources_of(session, batch.id)
     _log(session, [_told(batch, each, sources) for each in done if each.outcome is not None])

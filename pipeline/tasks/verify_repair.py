@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from db import change as changes
 from db import verification
+from db.hull_ids import ask_for_conflicts
 from db.id_mapping import doubt
 from db.session import transaction
 from pipeline.domain.drift import Drift, Finding
@@ -37,6 +38,8 @@ def repair(connector_key: int, report: Report) -> Counter[str]:
     """
     done: Counter[str] = Counter()
     for part in report.entities:
+        with transaction() as session:
+            ask_for_conflicts(session, connector_key, part.entity)
         ours = [finding for finding in part.findings if finding.is_ours]
         done["left"] += len(part.findings) - len(ours)
         for some in _chunks(ours):

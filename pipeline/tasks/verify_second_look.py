@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from db import verification
 from db.session import transaction
 from db.verification import Afoot
-from pipeline.domain.drift import Drift, Finding, Held, Mapped
+from pipeline.domain.drift import CONFLICT, Drift, Finding, Held, Mapped
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import ids_of
@@ -105,14 +105,15 @@ class _Known:
             rows = verification.mapped_ids(*scope, {*sides.ids, *shared})
         return cls(
             afoot=afoot,
-            in_conflict=frozenset(key for key, row in rows.items() if row.state == "conflict"),
+            in_conflict=frozenset(key for key, row in rows.items() if row.state == CONFLICT),
             on_failed_pages={key: reason for reason, staged in afoot.bodies for key in ids_of(unpack_page(staged)[0])},
             told=frozenset(_told(reader, afoot)),
         )
 
     def failed(self, pipedrive_id: int, held: Held | None, mapped: Mapped | None) -> str | None:
         """The reason code under which it is known that this record is not what it should be."""
-        if self.in_conflict & {pipedrive_id, *(held.pipedrive_ids if held else ())}:
+        shared = held.pipedrive_ids if held else ()
+        if len(shared) > 1 and self.in_conflict.intersection(shared):
             return "two_records_one_hull_id"
         names = _names(pipedrive_id, held, mapped)
         reason = next((self.afoot.failed[name] for name in names if name in self.afoot.failed), None)

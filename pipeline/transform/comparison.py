@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
-from pipeline.domain.drift import DEPARTED, Difference, Drift, Finding, Held, Mapped
+from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, Finding, Held, Mapped
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Claim
 from pipeline.transform.domains import registrable_domain
@@ -116,6 +116,9 @@ def judge(record: IncomingRecord, held: Held | None, mapped: Mapped | None, *, l
         yield Finding(kind=Drift.UNLINKED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
     if mapped is None or mapped.state in DEPARTED:
         detail = "no id mapping" if mapped is None else f"the id mapping is {mapped.state}"
+        yield Finding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
+    elif mapped.state == CONFLICT and len(held.pipedrive_ids) == 1:
+        detail = "the id mapping is in conflict, but Hull holds this record alone under the id"
         yield Finding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
     elif mapped.hull_id is not None and mapped.hull_id != held.hull_id:
         detail = f"the id map says {mapped.hull_id}"

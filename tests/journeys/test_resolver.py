@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db import id_mapping
+from db import hull_ids
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import age, fill
@@ -142,9 +142,9 @@ def test_a_hull_id_that_another_record_already_has_is_a_conflict(world: World) -
     fill(world, persons=2, organizations=0)
     world.fetch(Entity.PERSON)
     with transaction() as session:
-        first = id_mapping.learn_hull_ids(session, world.connector_key, Entity.PERSON, {1: "h1"})
+        first = hull_ids.learn_hull_ids(session, world.connector_key, Entity.PERSON, {1: "h1"}).conflicts
     with transaction() as session:
-        second = id_mapping.learn_hull_ids(session, world.connector_key, Entity.PERSON, {2: "h1"})
+        second = hull_ids.learn_hull_ids(session, world.connector_key, Entity.PERSON, {2: "h1"}).conflicts
 
     assert (first, second) == ([], [2])
     assert mapped(world) == {1: "h1", 2: None}
@@ -157,7 +157,7 @@ def test_a_conflict_that_is_settled_in_hull_heals(world: World, entity: Entity) 
 
     def learn(found: dict[int, str]) -> list[int]:
         with transaction() as session:
-            return id_mapping.learn_hull_ids(session, world.connector_key, entity, found)
+            return hull_ids.learn_hull_ids(session, world.connector_key, entity, found).conflicts
 
     def state() -> str:
         return str(

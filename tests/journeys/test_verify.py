@@ -360,12 +360,29 @@ def test_an_open_failure_is_told_apart_from_drift(peace: World) -> None:
 
 def test_two_that_hull_has_merged_are_told_by_their_reason(peace: World) -> None:
     peace.hull.identify("user", claims_of(peace, 5, 6), create=False, now=peace.hull.clock())
-    peace.change_rows("UPDATE id_mappings SET state = 'conflict' WHERE entity = 'person' AND pipedrive_id = 6")
+    peace.change_rows(
+        "UPDATE id_mappings SET state = 'conflict', hull_id = NULL WHERE entity = 'person' AND pipedrive_id = 6"
+    )
 
     report = compare(peace)
 
     assert seen(report) == []
     assert set(part_of(report).failed) == {"two_records_one_hull_id"}
+
+
+def test_a_conflict_that_is_over_is_told_and_repaired(peace: World) -> None:
+    peace.change_rows(
+        "UPDATE id_mappings SET state = 'conflict', hull_id = NULL, resolve_at = now() + interval '1 hour'"
+        " WHERE entity = 'person' AND pipedrive_id = 6"
+    )
+
+    report = compare(peace)
+    peace.room("verify_repair").repair(peace.connector_key, report)
+    peace.room("control").resolve(peace.connector_key)
+
+    assert seen(report) == [("unmapped", "person", 6)]
+    (row,) = peace.rows("SELECT state, hull_id FROM id_mappings WHERE entity = 'person' AND pipedrive_id = 6")
+    assert tuple(row) == ("full", user(peace, 6).id)
 
 
 def claims_of(world: World, one: int, other: int) -> Any:

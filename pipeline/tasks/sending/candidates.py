@@ -151,9 +151,7 @@ def _by_map(row: Joined | None, merged: Mapping[int, int | None]) -> Found:
         return Found(standing=standing, pipedrive_id=survivor)
     if row.state in DEPARTED:
         return Found(standing=Standing.DEPARTED)
-    standing = Standing.CONFLICT if row.state == "conflict" else Standing.KNOWN
-    others = (row.pipedrive_id,) if standing is Standing.CONFLICT else ()
-    return Found(standing=standing, pipedrive_id=row.pipedrive_id, others=others, memory=row.outgoing)
+    return Found(standing=Standing.KNOWN, pipedrive_id=row.pipedrive_id, memory=row.outgoing)
 
 
 def _by_report(

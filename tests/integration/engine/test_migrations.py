@@ -203,3 +203,40 @@ def test_replays_that_nobody_carried_on_say_so_after_the_migration(migrated: Eng
         ("paused", None, False),
         ("running", None, False),
     ]
+
+
+def test_false_conflicts_end_and_what_they_held_up_is_sent_after_the_migration(migrated: Engine) -> None:
+    unmigrate(migrated, "0013")
+    rows = [(1, "h1", "conflict", "d"), (2, "h2", "conflict", None), (3, None, "conflict", "d"), (4, "h4", "full", "d")]
+    with migrated.begin() as connection:
+        for pipedrive_id, hull_id, state, digest in rows:
+            connection.execute(
+                text(
+                    "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, hull_id, state, digest, matched_by, resolve_at)"
+                    " VALUES (1, 'person', :p, :h, :s, :d, 'webhook', NULL)"
+                ),
+                {"p": pipedrive_id, "h": hull_id, "s": state, "d": digest},
+            )
+        for record_id, reason in (("h1", "several_ids"), ("h2", "refused_by_pipedrive"), ("h4", "several_ids")):
+            connection.execute(
+                text(
+                    "INSERT INTO failures (connector_key, kind, subject, direction, entity, record_id, stage, reason, detail,"
+                    " fingerprint) VALUES (1, 'record', :r, 'outgoing', 'person', :r, 'load', :why, '', 'f')"
+                ),
+                {"r": record_id, "why": reason},
+            )
+
+    migrate(migrated)
+
+    with migrated.connect() as connection:
+        found = connection.execute(
+            text("SELECT pipedrive_id, state, resolve_at IS NOT NULL FROM id_mappings ORDER BY pipedrive_id")
+        ).all()
+        changes = connection.execute(text("SELECT entity, direction, record_id, cause FROM changes")).all()
+    assert [tuple(row) for row in found] == [
+        (1, "full", False),
+        (2, "shell", False),
+        (3, "conflict", True),
+        (4, "full", False),
+    ]
+    assert [tuple(row) for row in changes] == [("person", "outgoing", "h1", "conflict_settled")]
