@@ -127,7 +127,7 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
 
 _EXTEND = Statement("""
     UPDATE batches SET lease_until = now() + make_interval(secs => :lease_s)
-     WHERE id = :id AND lease_token = :token AND state = 'running'""")
+     WHERE id = :id AND lease_token = :token AND state = 'running' RETURNING id""")
 
 _HOLD = Statement("SELECT id FROM batches WHERE id = :id AND lease_token = :token AND state = 'running' FOR UPDATE")
 
@@ -214,9 +214,9 @@ def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_i
     return ClaimedBatch(Marks(settings_id, settings_version, fields_read_at), *columns)
 
 
-def extend_lease(session: Session, batch: ClaimedBatch, lease_s: float) -> None:
-    """Go on holding the batch while a stage works. A lost lease shows at the next `hold`."""
-    _EXTEND.run(session, {"id": batch.id, "token": batch.token, "lease_s": lease_s})
+def extend_lease(session: Session, batch: ClaimedBatch, lease_s: float) -> bool:
+    """Go on holding the batch while a stage works; False when it is not ours any more."""
+    return _EXTEND.row(session, {"id": batch.id, "token": batch.token, "lease_s": lease_s}) is not None
 
 
 def hold(session: Session, batch: ClaimedBatch) -> None:

@@ -121,10 +121,15 @@ def hold(session: Session, errand: ClaimedErrand) -> Errand:
     return row
 
 
-def extend_lease(session: Session, errand: ClaimedErrand, lease_s: float) -> None:
-    """Still at work. Nothing happens when somebody else is."""
-    query = "UPDATE errands SET due_at = now() + make_interval(secs => :s) WHERE id = :id AND token = :token AND state = 'due'"
-    session.execute(text(query), {"s": lease_s, "id": errand.id, "token": errand.token})
+_EXTEND = text("""
+    UPDATE errands SET due_at = now() + make_interval(secs => :lease_s)
+     WHERE id = :id AND token = :token AND state = 'due' RETURNING id""")
+
+
+def extend_lease(session: Session, errand: ClaimedErrand, lease_s: float) -> bool:
+    """Go on holding the errand; False when it is not ours any more."""
+    found = session.execute(_EXTEND, {"lease_s": lease_s, "id": errand.id, "token": errand.token})
+    return found.one_or_none() is not None
 
 
 def put_off(session: Session, errand: ClaimedErrand, wait_s: float, *, counted: bool = True) -> None:

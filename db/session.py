@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Dialect, Engine, create_engine, event, text
+from sqlalchemy import Dialect, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from db.statement import READ_ONLY
 from db.watchdog import Probe, WatchedConnection, probe_with, watched
 
 AFTER_COMMIT = "after_commit"
@@ -83,6 +84,7 @@ def make_engine(url: str) -> Engine:
     )
 
     _watch_idle_connections(made)
+    _drop_read_only_connections(made)
     opener = _Opener(made.dialect)
     event.listen(made, "do_connect", opener.open)
 
@@ -142,6 +144,15 @@ def _watch_idle_connections(made: Engine) -> None:
                     made.dialect.do_ping(connection)
             except made.dialect.loaded_dbapi.Error as dead:
                 raise InvalidatePoolError from dead  # the others that rest are no better: the pool opens new ones
+
+
+def _drop_read_only_connections(made: Engine) -> None:
+    """Drop every connection of the pool when a write is answered with 25006: after a failover they all lead to the old primary."""
+
+    @event.listens_for(made, "handle_error")
+    def _judge(context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
+            context.is_disconnect = True
 
 
 @contextmanager

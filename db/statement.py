@@ -18,6 +18,9 @@ _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
 
 Values = dict[str, Any]
 
+READ_ONLY: Final = "25006"
+"""PostgreSQL's answer to a write after it was demoted. The connection leads to the wrong server, so it is dropped."""
+
 
 class Statement:
     """SQL with `:name` for its parameters, as in SQLAlchemy's `text`."""
@@ -59,7 +62,7 @@ def driver_connection(connection: Connection) -> Any:
 
 def translated(connection: Connection, error: psycopg2.Error) -> DBAPIError:
     """The error as SQLAlchemy would raise it; a connection that is lost goes back to no pool."""
-    lost = connection.dialect.is_disconnect(error, driver_connection(connection), None)
+    lost = error.pgcode == READ_ONLY or connection.dialect.is_disconnect(error, driver_connection(connection), None)
     if lost:
         connection.invalidate(error)
     made = DBAPIError.instance(

@@ -14,6 +14,21 @@ HTTP answers become these errors in `pipeline.clients.http` only; they become ou
 
 from __future__ import annotations
 
+from typing import Final
+
+NOTHING_SENT: Final = frozenset(
+    {
+        "remote_unreachable",
+        "remote_waits",
+        "rate_limited",
+        "daily_budget_spent",
+        "redis_unavailable",
+        "lease_uncertain",
+        "lease_lost",
+    }
+)
+"""Reasons why a call certainly did not reach the remote system."""
+
 
 class PipelineError(Exception):
     """An anticipated end. `detail` may name ids, fields, codes and statuses; never values of a record."""

@@ -20,7 +20,7 @@ import structlog
 from pipeline.clients.http import DAILY_PAUSE_S, error_for
 from pipeline.clients.limiter import REDIS_PAUSE_S
 from pipeline.clients.wire import Response
-from pipeline.errors import Retryable
+from pipeline.errors import NOTHING_SENT, PipelineError, Retryable
 
 logger = structlog.get_logger(__name__)
 
@@ -67,8 +67,8 @@ class Budget:
         is_probe = self._take(tokens)
         try:
             response = call()
-        except Retryable as failure:
-            if failure.reason == "remote_unreachable":
+        except PipelineError as failure:
+            if failure.reason in NOTHING_SENT:
                 self._ask("give_back", tokens)
             raise
         if response.status == 429:

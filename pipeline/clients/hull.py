@@ -165,7 +165,10 @@ class HullClient:
             "Hull-Access-Token": self._secret,
             "Hull-Organization": self._organization,
         }
-        return self._wire.call(Request(method=method, url=url, headers=headers, body=body, resend_if_stale=True))
+        request = Request(
+            method=method, url=url, headers=headers, body=body, only_asks="/search/" in url, resend_if_stale=True
+        )
+        return self._wire.call(request)
 
     def _accepted(self, response: Response) -> Response:
         """Hull answers 401 or 403 to wrong credentials, and 404 for a connector that is not there or not ours.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -28,6 +28,7 @@ from requests.utils import select_proxy
 from urllib3.connectionpool import HTTPConnectionPool
 
 from pipeline.errors import PipelineError, Rejected, Retryable
+from pipeline.fencing import write_deadline_s
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -47,6 +48,7 @@ class Request:
 
     operation        the kind of call, where it costs tokens
     tokens           what the call costs of Pipedrive's daily budget
+    only_asks        a POST that changes nothing
     resend_if_stale  send once more when a kept connection turns out closed before any answer; for repeatable calls only
     """
 
@@ -58,7 +60,12 @@ class Request:
     deadline_s: float = DEADLINE_S
     operation: str = ""
     tokens: int = 0
+    only_asks: bool = False
     resend_if_stale: bool = False
+
+    @property
+    def is_write(self) -> bool:
+        return not (self.method == "GET" or self.only_asks)
 
     @property
     def path(self) -> str:
@@ -140,11 +147,14 @@ class Wire:
         self._clock = clock
 
     def call(self, request: Request) -> Response:
-        """Send a request and read the whole answer.
+        """Send a request and read the whole answer. A write ends before the lease does under which it is made.
 
-        Raises: Retryable("remote_unreachable") when nothing was sent, Retryable("remote_unavailable") when it may have
+        Raises: LostLease and Retryable("lease_uncertain") before a write that the lease does not cover,
+            Retryable("remote_unreachable") when nothing was sent, Retryable("remote_unavailable") when it may have
             been, Retryable("page_not_json") for an answer cut short, Rejected("body_too_large").
         """
+        if request.is_write:
+            request = replace(request, deadline_s=write_deadline_s(request.deadline_s))
         started = self._clock()
         try:
             response = self._answer(request, started)
@@ -165,7 +175,7 @@ class Wire:
         except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
             if not (request.resend_if_stale and _was_stale(error)):
                 raise
-            answer = self._send(request)
+            answer = self._send(replace(request, deadline_s=max(1.0, request.deadline_s - (self._clock() - started))))
         try:
             body = self._read(answer.raw, request, started)
         except BaseException:
@@ -245,7 +255,7 @@ def _send_by_pool(request: Request, pool: HTTPConnectionPool, path: str) -> _Ans
         retries=False,
         redirect=False,
         assert_same_host=False,
-        timeout=urllib3.Timeout(connect=connect_s, read=read_s),
+        timeout=urllib3.Timeout(connect=connect_s, read=read_s, total=request.deadline_s),
         preload_content=False,
         decode_content=False,
     )
@@ -270,7 +280,7 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _timeouts(request: Request) -> tuple[float, float]:
-    return CONNECT_TIMEOUT_S, min(READ_TIMEOUT_S, request.deadline_s)
+    return min(CONNECT_TIMEOUT_S, request.deadline_s), min(READ_TIMEOUT_S, request.deadline_s)
 
 
 def describe(error: BaseException, request: Request) -> Retryable:

@@ -410,6 +410,18 @@ REASONS: dict[str, Reason] = {
         "PostgreSQL could not be reached, or broke off.",
         "Tried again by itself; check the database's health, connections and disk if it lasts.",
     ),
+    "database_busy": Reason(
+        "PostgreSQL gave up a statement: it took too long, waited too long for a lock, or had to give way to another one.",
+        "Tried again by itself; if it lasts, look for long transactions and for what keeps the database's disk or CPU busy.",
+    ),
+    "broker_unavailable": Reason(
+        "The message broker could not be reached, or broke off.",
+        "Tried again by itself; check the broker if it lasts. No work is lost: it stands in PostgreSQL.",
+    ),
+    "interrupted": Reason(
+        "The task was stopped before it had ended: it reached its time limit, or its worker process was shut down.",
+        "Tried again by itself; if it lasts, look for a remote system that answers slowly.",
+    ),
     "redis_unavailable": Reason(
         "Redis could not be reached, or broke off.",
         "Tried again by itself; check Redis if it lasts. No work is lost: it stands in PostgreSQL.",
@@ -417,6 +429,13 @@ REASONS: dict[str, Reason] = {
     "stale_overwrite": Reason(
         "Two writers crossed: Hull showed an older value for a moment.",
         "Nothing to do: the newest state was sent again.",
+    ),
+    "lease_uncertain": Reason(
+        "The worker could not extend its lease in time, so it stopped writing to the remote system before the lease ended.",
+        "Goes on by itself; if it happens often, check the connection between the workers and PostgreSQL.",
+    ),
+    "time_is_up": Reason(
+        "A batch had more to write than one task has time for.", "Nothing to do: the rest goes on in another task."
     ),
     "lease_lost": Reason(
         "Another worker took this batch over.", "Nothing to do; lengthen LEASE_S if it happens often."

@@ -7,40 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from pipeline.clients.pipedrive import PipedriveClient
-from pipeline.clients.wire import Exchange as Exchange  # noqa: PLC0414 - for `tasks`
+from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Entity
-from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
-
-NOTHING_SENT: Final = frozenset({"remote_unreachable", "rate_limited", "daily_budget_spent", "redis_unavailable"})
-"""Reasons of a Retryable after which Pipedrive has certainly not made the record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One record to be changed, or made where `pipedrive_id` is None: the fields to write, in the shapes of API v2."""
-
-    hull_id: str
-    pipedrive_id: int | None
-    fields: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """What became of it: Pipedrive's answer, or why it was refused, or what left it open whether Pipedrive made the record.
-
-    exchange  the call that was made for it
-    """
-
-    wanted: Wanted
-    answer: dict[str, Any] | None = None
-    refused: Rejected | None = None
-    unsure: Retryable | None = None
-    exchange: Exchange | None = None
+from pipeline.errors import ConfigurationError, PipelineError, Retryable
+from pipeline.load.writers import Looks, Sent, Wanted, Writer
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,24 +38,23 @@ def send(
     at_once: int,
     check: Callable[[], None] = lambda: None,
     last_call: Callable[[], Exchange | None] = lambda: None,
+    ends_at: float | None = None,
 ) -> Sending:
     """PATCH or POST every record, `at_once` of them side by side, until one meets something that all would meet.
 
-    check      is called between handfuls; what it raises ends the sending, and nobody knows of what was sent before
-    last_call  tells of the last call that the thread which asks has made
+    check      looks whether the batch is still ours. A Retryable stops the sending; after LostLease nobody knows of what was sent
+    last_call  returns the last call that the calling thread has made
+    ends_at    a time of `time.monotonic` after which no write starts; what is left stops with "time_is_up"
     """
     done = Sending()
-    size = at_once * 8
-    handfuls = [wanted[at : at + size] for at in range(0, len(wanted), size)]
-    writer = partial(_Writer, pipedrive, entity, last_call)
+    writer = Writer(pipedrive, entity, last_call, Looks(check, ends_at))
     with ThreadPoolExecutor(at_once, thread_name_prefix="write") as pool:
-        for number, handful in enumerate(handfuls):
-            check()
-            for one, outcome in zip(handful, pool.map(writer().write, handful), strict=True):
-                _note(done, one, outcome)
-            if done.stop is not None:
-                done.rest.extend(one for later in handfuls[number + 1 :] for one in later)
-                break
+        try:
+            outcomes = [pool.submit(copy_context().run, writer.write, one) for one in wanted]
+            for one, outcome in zip(wanted, outcomes, strict=True):
+                _note(done, one, outcome.result())
+        finally:
+            writer.is_stopped = True
     return done
 
 
@@ -94,38 +68,6 @@ def _note(done: Sending, one: Wanted, outcome: Sent | PipelineError | None) -> N
         done.stop = outcome
     else:
         done.rest.append(one)
-
-
-class _Writer:
-    """Writes records of one handful; once one has met a trouble that is not its own, the others are left alone."""
-
-    def __init__(self, pipedrive: PipedriveClient, entity: Entity, last_call: Callable[[], Exchange | None]) -> None:
-        self._pipedrive = pipedrive
-        self._entity = entity
-        self._last_call = last_call
-        self._stopped = False
-
-    def write(self, wanted: Wanted) -> Sent | PipelineError | None:
-        if self._stopped:
-            return None
-        try:
-            answer = self._send(wanted)
-            return Sent(wanted=wanted, answer=answer, exchange=self._last_call())
-        except Rejected as refused:
-            return Sent(wanted=wanted, refused=refused, exchange=self._last_call())
-        except Retryable as unwell:
-            self._stopped = True
-            if wanted.pipedrive_id is None and unwell.reason not in NOTHING_SENT:
-                return Sent(wanted=wanted, unsure=unwell)
-            return unwell
-        except ConfigurationError as missing:
-            self._stopped = True
-            return missing
-
-    def _send(self, wanted: Wanted) -> dict[str, Any]:
-        if wanted.pipedrive_id is None:
-            return self._pipedrive.create(self._entity, wanted.fields)
-        return self._pipedrive.update(self._entity, wanted.pipedrive_id, wanted.fields)
 
 
 def answers(sending: Sending) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_init, worker_process_init, worker_ready
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from db import token_ledger
@@ -57,7 +57,7 @@ def settle_the_ledger(**_ignored: Any) -> None:
     """Calls that no transaction of the task came after are written down now; where that fails, the next one does it."""
     try:
         token_ledger.settle_rest()
-    except DBAPIError as away:
+    except SQLAlchemyError as away:
         telemetry.logger().warning("ledger.not_settled", error=type(away).__name__)
 
 

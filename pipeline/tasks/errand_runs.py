@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -61,6 +62,7 @@ def run_errand(errand_id: int, task_id: str | None) -> None:
 
     Raises: StageFailed, so that Flower shows why.
     """
+    began = time.monotonic()
     with transaction() as session:
         errand = errands.claim(session, errand_id, lease_s=settings().lease_s)
     if errand is None:
@@ -69,7 +71,7 @@ def run_errand(errand_id: int, task_id: str | None) -> None:
     try:
         if errand.attempts > MAX_ATTEMPTS:
             raise PipelineError("worker_lost", f"started {errand.attempts - 1} times and never ended")
-        with lease_kept(lambda session, lease_s: errands.extend_lease(session, errand, lease_s)):
+        with lease_kept(lambda session, lease_s: errands.extend_lease(session, errand, lease_s), began=began):
             HANDLERS[errand.kind](errand)
     except LostLease:
         logger().warning("errand.lease_lost", kind=errand.kind)

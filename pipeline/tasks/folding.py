@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db import change as changes
@@ -23,7 +22,7 @@ from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.reasons import describe
 from pipeline.domain.webhooks import WebhookAction, WebhookHead
 from pipeline.errors import PipelineError, Rejected, Skip
-from pipeline.tasks.errors import classify
+from pipeline.tasks.errors import classify, may_come_back
 from pipeline.tasks.messages import HullMessage
 from pipeline.tasks.outgoing_changes import fold_all, take_messages
 from pipeline.telemetry import logger
@@ -58,7 +57,9 @@ def fold_deliveries(session: Session) -> bool:
     for delivery in waiting:
         try:
             _fold(delivery, now)
-        except Exception as error:  # noqa: BLE001 - one strange delivery must not hold up all that come after it
+        except Exception as error:
+            if may_come_back(error):
+                raise
             _refuse(now, delivery, error)
     changes.fold_webhooks(session, list(now.told.values()))
     _fold_messages(session, waiting, now)
@@ -72,17 +73,17 @@ def _fold_messages(session: Session, waiting: list[Delivery], now: _Round) -> No
     try:
         with session.begin_nested():
             fold_all(session, [message for messages in now.messages.values() for message in messages])
-    except OperationalError:
-        raise  # the database is away: all of them stay as they are
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
+        if may_come_back(error):
+            raise  # the database is away: all of them stay as they are
         logger().error("deliveries.not_folded_together", detail=classify(error).detail)
         for delivery in waiting:
             try:
                 with session.begin_nested():
                     fold_all(session, now.messages.get(delivery.id, ()))
-            except OperationalError:
-                raise
-            except Exception as alone:  # noqa: BLE001 - as above
+            except Exception as alone:
+                if may_come_back(alone):
+                    raise
                 _refuse(now, delivery, alone)
 
 

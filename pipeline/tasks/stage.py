@@ -8,6 +8,7 @@ reason code and the batch id; everything else stays in PostgreSQL.
 from __future__ import annotations
 
 import random
+import time
 import traceback
 from collections.abc import Callable
 
@@ -47,6 +48,7 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> Non
 
     Raises: StageFailed, so that the chain stops and Flower shows why.
     """
+    began = time.monotonic()
     with transaction() as session:
         batch = batches.claim(session, batch_id, stage, lease_s=settings().lease_s, task_id=task_id)
     if batch is None:
@@ -55,7 +57,7 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> Non
     try:
         if batch.attempts > MAX_ATTEMPTS:
             raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")
-        with lease_kept(lambda session, lease_s: batches.extend_lease(session, batch, lease_s)):
+        with lease_kept(lambda session, lease_s: batches.extend_lease(session, batch, lease_s), began=began):
             work(batch)
     except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
         raise StageFailed(f"{_end_of(batch, error)}: batch {batch_id}, {stage}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from db.session import transaction
 from db.statement import Statement
@@ -40,3 +40,23 @@ def test_a_lost_connection_is_the_world_being_unwell_and_is_not_used_again(datab
     assert classify(lost.value).reason == "database_unavailable"
     with transaction() as session:
         assert session.execute(text("SELECT 1")).scalar_one() == 1
+
+
+@pytest.mark.parametrize("by_statement", [True, False])
+def test_a_connection_to_a_demoted_server_is_not_used_again(world: World, by_statement: bool) -> None:
+    write = "UPDATE connectors SET name = 'x' WHERE false"
+
+    def fail() -> None:
+        with transaction() as session:
+            session.connection().connection.dbapi_connection.set_session(readonly=True)  # type: ignore[union-attr]  # psycopg2's
+            if by_statement:
+                Statement(write).run(session, {})
+            else:
+                session.execute(text(write))
+
+    with pytest.raises(DBAPIError) as refused:
+        fail()
+
+    assert classify(refused.value).reason == "database_unavailable"
+    with transaction() as session:
+        session.execute(text(write))

@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db.failure import Failure
 from pipeline.domain.kinds import Direction, Entity
+from pipeline.tasks.errors import may_come_back
 from pipeline.tasks.replaying.foreseen_incoming import foresee_incoming
 from pipeline.tasks.replaying.foreseen_outgoing import foresee_outgoing
 from pipeline.tasks.replaying.foreseen_work import being_sent, foresee_batch, foresee_control
@@ -58,9 +58,9 @@ def _each_by_itself(session: Session, asked: Sequence[Failure], look: Look) -> d
     try:
         with session.begin_nested():
             return look(asked)
-    except OperationalError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the same transforms run as tasks, where an error becomes an outcome
+    except Exception as error:
+        if may_come_back(error):
+            raise
         if len(asked) > 1:
             return {id_: verdict for each in asked for id_, verdict in _each_by_itself(session, [each], look).items()}
         logger().error("failures.verdict.error", failure_id=asked[0].id, error=type(error).__name__)

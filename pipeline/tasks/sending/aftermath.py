@@ -24,9 +24,11 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Decision, Memory, Standing
 from pipeline.load import outgoing as load_outgoing
-from pipeline.load.outgoing import Sending, Sent, Wanted, answers
+from pipeline.load.outgoing import Sending, answers
+from pipeline.load.writers import Sent, Wanted
 from pipeline.settings import settings
 from pipeline.tasks import links, live
+from pipeline.tasks.errors import classify
 from pipeline.tasks.plans import plan_for, refresh_plan
 from pipeline.tasks.sending import matching
 from pipeline.tasks.sending.differing import QUARREL
@@ -39,6 +41,9 @@ from pipeline.transform.agreement import is_quarrel, remember
 from pipeline.transform.claims import SYNC_KEY
 from pipeline.transform.echoes import with_report
 from pipeline.transform.message_folding import SAID
+
+WRITING_S = 150.0
+"""So long after a stage began it starts no further write: the last ones end, and are written down, before the task's soft limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,7 @@ class Outcome:
 
 def load_batch(batch: ClaimedBatch) -> None:
     """Carry out the decisions of transform."""
-    entity = Entity(batch.entity)
+    entity, ends_at = Entity(batch.entity), time.monotonic() + WRITING_S
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)
@@ -82,6 +87,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         at_once=settings().writes_at_once,
         check=lambda: _still_ours(batch),
         last_call=lambda: wired.calls.last_here,
+        ends_at=ends_at,
     )
     is_outdated = plan.fields_are_stale and any(each.refused is not None for each in sending.sent)
     outcome = Outcome(
@@ -109,9 +115,15 @@ def _wanted(decision: Decision) -> Wanted:
 
 
 def _still_ours(batch: ClaimedBatch) -> None:
-    """A worker that slept past its lease writes nothing more: whoever took the batch over has begun to."""
-    with transaction() as session:
-        batches.hold(session, batch)
+    """Stop a worker that slept past its lease: another one has taken the batch over.
+
+    Raises: LostLease; Retryable when the database does not say.
+    """
+    try:
+        with transaction() as session:
+            batches.hold(session, batch)
+    except Exception as error:  # noqa: BLE001 - what was written so far is to be kept
+        raise classify(error) from None
 
 
 def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:

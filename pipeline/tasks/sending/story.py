@@ -19,7 +19,7 @@ from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Decision
 from pipeline.domain.reasons import describe
-from pipeline.load.outgoing import Exchange, Sent
+from pipeline.load.writers import Exchange, Sent
 from pipeline.telemetry import logger
 from pipeline.transform.agreement import unlike
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from threading import Event
 from threading import enumerate as enumerate_threads
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db import batch as batches
 from db.session import transaction
@@ -117,7 +119,9 @@ def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
     assert claimed is not None
     world.lose_workers()
 
-    with lease.lease_kept(lambda session, lease_s: batches.extend_lease(session, claimed, lease_s)):
+    with lease.lease_kept(
+        lambda session, lease_s: batches.extend_lease(session, claimed, lease_s), began=time.monotonic()
+    ):
         assert beats.extended.wait(10)
         (row,) = world.rows("SELECT lease_until > now() AS kept FROM batches WHERE id = :id", id=batch)
     for keeper in [thread for thread in enumerate_threads() if thread.name == "lease"]:
@@ -270,3 +274,61 @@ def test_an_error_that_cannot_be_settled_is_left_to_the_lease(world: World, monk
     ]
     assert "canary value" not in str(lines)
     assert len(world.users()) == 60
+
+
+class Turns:
+    """An event that lets the lease keeper have so many turns at once, and no more."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._over = Event()
+        self.waited: list[float] = []
+
+    def wait(self, timeout: float) -> bool:
+        self.waited.append(timeout)
+        self._left -= 1
+        return self._over.wait(10) if self._left < 0 else False
+
+    def set(self) -> None:
+        self._over.set()
+
+
+def keep_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, turns: int, extend: Callable[..., bool]
+) -> tuple[Turns, Any]:
+    """Let the keeper have its turns, then end the work; returns the turns and the lease."""
+    room, given = world.room("lease"), Turns(turns)
+    monkeypatch.setattr(room, "Event", lambda: given)
+    with room.lease_kept(extend, began=time.monotonic() - 25) as lease:
+        while len(given.waited) <= turns and any(each.name == "lease" for each in enumerate_threads()):
+            time.sleep(0.001)
+    return given, lease
+
+
+@pytest.mark.parametrize("error", [PoolTimeout(), RuntimeError("whatever"), OperationalError("", {}, Exception())])
+def test_no_error_ends_the_keeper(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    errors = [error]
+
+    def extend(_session: Any, _lease_s: float) -> bool:
+        if errors:
+            raise errors.pop()
+        return True
+
+    turns, lease = keep_for(world, monkeypatch, 2, extend)
+
+    assert turns.waited == [pytest.approx(2 / 3), pytest.approx(2 / 30), pytest.approx(2 / 3)]
+    assert lease.write_deadline_s(60.0) == pytest.approx(2.0, abs=0.5)
+
+
+def test_a_worker_whose_batch_went_to_another_writes_nothing_more(
+    world: World, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = claim(batch, "extract")
+    assert claimed is not None
+    world.lose_workers()
+    assert claim(batch, "extract") is not None
+
+    _, lease = keep_for(world, monkeypatch, 1, lambda session, lease_s: batches.extend_lease(session, claimed, lease_s))
+
+    with pytest.raises(LostLease):
+        lease.write_deadline_s(1.0)

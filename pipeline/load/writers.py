@@ -1,0 +1,117 @@
+"""Writes single records to Pipedrive, from several threads, for as long as the batch is certainly ours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.clients.wire import Exchange as Exchange  # noqa: PLC0414 - for `tasks`
+from pipeline.domain.kinds import Entity
+from pipeline.errors import NOTHING_SENT, ConfigurationError, LostLease, PipelineError, Rejected, Retryable
+
+LOOK_EVERY_S: Final = 1.0
+LOOK_EVERY: Final = 32
+"""Writes to one look at the lease's row, at most, and not for longer than a second. In between, the process knows how long its
+lease is good; the row also tells that a run was cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One record to be changed, or made where `pipedrive_id` is None: the fields to write, in the shapes of API v2."""
+
+    hull_id: str
+    pipedrive_id: int | None
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What became of it: Pipedrive's answer, or why it was refused, or what left it open whether Pipedrive made the record.
+
+    exchange  the call that was made for it
+    """
+
+    wanted: Wanted
+    answer: dict[str, Any] | None = None
+    refused: Rejected | None = None
+    unsure: Retryable | None = None
+    exchange: Exchange | None = None
+
+
+class Looks:
+    """Asks now and then whether the batch is still ours; all writers wait while one asks."""
+
+    def __init__(self, check: Callable[[], None], ends_at: float | None) -> None:
+        self._check = check
+        self._ends_at = float("inf") if ends_at is None else ends_at
+        self._lock = threading.Lock()
+        self._writes_left = 0
+        self._look_at = 0.0
+
+    def look(self) -> None:
+        """Raises: what `check` raises; Retryable("time_is_up")."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._ends_at:
+                raise Retryable("time_is_up", "the rest goes on in another task", retry_after_s=0.0)
+            if not self._writes_left or now >= self._look_at:
+                self._check()
+                self._writes_left, self._look_at = LOOK_EVERY, time.monotonic() + LOOK_EVERY_S
+            self._writes_left -= 1
+
+
+class Writer:
+    """Writes the records of one batch; once one has met a trouble that is not its own, the others are left alone."""
+
+    def __init__(
+        self,
+        pipedrive: PipedriveClient,
+        entity: Entity,
+        last_call: Callable[[], Exchange | None],
+        looks: Looks,
+    ) -> None:
+        self._pipedrive = pipedrive
+        self._entity = entity
+        self._last_call = last_call
+        self._looks = looks
+        self.is_stopped = False
+
+    def write(self, wanted: Wanted) -> Sent | PipelineError | None:
+        if self.is_stopped:
+            return None
+        try:
+            self._looks.look()
+        except Retryable as unsafe:
+            self.is_stopped = True
+            return unsafe
+        except BaseException:
+            self.is_stopped = True
+            raise
+        return self._write(wanted)
+
+    def _write(self, wanted: Wanted) -> Sent | PipelineError | None:
+        try:
+            answer = self._send(wanted)
+            return Sent(wanted=wanted, answer=answer, exchange=self._last_call())
+        except Rejected as refused:
+            return Sent(wanted=wanted, refused=refused, exchange=self._last_call())
+        except Retryable as unwell:
+            self.is_stopped = True
+            if wanted.pipedrive_id is None and unwell.reason not in NOTHING_SENT:
+                return Sent(wanted=wanted, unsure=unwell)
+            return unwell
+        except ConfigurationError as missing:
+            self.is_stopped = True
+            return missing
+        except LostLease:
+            self.is_stopped = True
+            raise
+
+    def _send(self, wanted: Wanted) -> dict[str, Any]:
+        if wanted.pipedrive_id is None:
+            return self._pipedrive.create(self._entity, wanted.fields)
+        return self._pipedrive.update(self._entity, wanted.pipedrive_id, wanted.fields)

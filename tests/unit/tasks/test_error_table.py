@@ -1,0 +1,110 @@
+"""Every public exception of the libraries under us has a meaning, by one table."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import psycopg2
+import pytest
+import sqlalchemy.exc
+import sqlalchemy.orm.exc
+from billiard import exceptions as billiard
+from kombu import exceptions as kombu
+from psycopg2 import errorcodes
+from psycopg2 import errors as postgres
+from redis import exceptions as redis
+
+from pipeline.domain.reasons import REASONS
+from pipeline.errors import Retryable
+from pipeline.tasks.errors import BY_CLASS, BY_SQLSTATE, DEFECT, classify
+
+LIBRARIES = (sqlalchemy.exc, sqlalchemy.orm.exc, psycopg2, postgres, redis, kombu, billiard)
+AWAY = {"database_unavailable", "redis_unavailable", "broker_unavailable"}
+BUILTIN = (OSError, Warning)
+
+
+def public(library: ModuleType) -> list[type[BaseException]]:
+    return [
+        found
+        for name, found in sorted(vars(library).items())
+        if isinstance(found, type) and issubclass(found, BaseException) and not name.startswith("_")
+    ]
+
+
+EVERY = [
+    pytest.param(found, id=f"{library.__name__}.{found.__name__}") for library in LIBRARIES for found in public(library)
+]
+
+
+def made(family: type[BaseException]) -> BaseException:
+    """An exception of that class; what it would say does not count."""
+    return family.__new__(family)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_every_public_exception_has_a_meaning(family: type[BaseException]) -> None:
+    if issubclass(family, Warning):
+        return
+    cause = classify(made(family))
+
+    known = any(each in BY_CLASS for each in family.__mro__) or issubclass(family, psycopg2.Error)
+    mixed_in = family.__module__.startswith("sqlalchemy") and not issubclass(family, sqlalchemy.exc.SQLAlchemyError)
+    assert known or mixed_in, "no ancestor of it stands in the table"
+    assert cause.reason in REASONS
+    assert isinstance(cause, Retryable) == (cause.reason != DEFECT)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("READ_ONLY_SQL_TRANSACTION", "database_unavailable"),
+        ("IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "database_unavailable"),
+        ("ADMIN_SHUTDOWN", "database_unavailable"),
+        ("CANNOT_CONNECT_NOW", "database_unavailable"),
+        ("TOO_MANY_CONNECTIONS", "database_unavailable"),
+        ("DISK_FULL", "database_unavailable"),
+        ("CONNECTION_FAILURE", "database_unavailable"),
+        ("QUERY_CANCELED", "database_busy"),
+        ("LOCK_NOT_AVAILABLE", "database_busy"),
+        ("DEADLOCK_DETECTED", "database_busy"),
+        ("SERIALIZATION_FAILURE", "database_busy"),
+        ("OUT_OF_MEMORY", "database_busy"),
+        ("UNIQUE_VIOLATION", DEFECT),
+        ("UNDEFINED_COLUMN", DEFECT),
+        ("PROGRAM_LIMIT_EXCEEDED", DEFECT),
+        ("IN_FAILED_SQL_TRANSACTION", DEFECT),
+        ("DATA_CORRUPTED", DEFECT),
+    ],
+)
+def test_what_postgresql_says_decides(code: str, reason: str) -> None:
+    family = postgres.lookup(getattr(errorcodes, code))
+    wrapped = sqlalchemy.exc.DBAPIError.instance(
+        "SELECT 1", {}, made(family), psycopg2.Error, hide_parameters=True, dialect=None
+    )
+
+    assert classify(made(family)).reason == reason
+    assert classify(wrapped).reason == reason
+
+
+def test_every_entry_of_the_table_is_used() -> None:
+    codes = [code for name, code in vars(errorcodes).items() if name.isupper() and isinstance(code, str)]
+
+    assert all(any(code.startswith(entry) for code in codes) for entry in BY_SQLSTATE)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (billiard.SoftTimeLimitExceeded(), "interrupted"),
+        (billiard.WorkerLostError(), "interrupted"),
+        (redis.BusyLoadingError(), "redis_unavailable"),
+        (redis.ResponseError("WRONGTYPE"), DEFECT),
+        (kombu.OperationalError(), "broker_unavailable"),
+        (kombu.EncodeError(), DEFECT),
+        (sqlalchemy.exc.InvalidatePoolError(), "database_unavailable"),
+        (sqlalchemy.orm.exc.StaleDataError(), "database_busy"),
+        (sqlalchemy.exc.NoResultFound(), DEFECT),
+    ],
+)
+def test_some_that_were_seen(error: BaseException, reason: str) -> None:
+    assert classify(error).reason == reason
