@@ -84,7 +84,8 @@ class Batch(Base):
 class ClaimedBatch:
     """A batch in this worker's hands, with the token that every later write must carry.
 
-    resends  whether its records are sent whole: in the walk of a full fetch that was not asked for changes alone
+    resends    whether its records are sent again: in the walk of a run that was not asked for changes alone
+    is_stored  whether they come from the snapshots of a backfill, which is asked for more than changes only to link Users anew
     marks    which settings and field definitions were in force when it was claimed
     """
 
@@ -102,6 +103,7 @@ class ClaimedBatch:
     attempts: int
     token: UUID
     resends: bool
+    is_stored: bool
     extracted: memoryview | None = field(repr=False)
     transformed: memoryview | None = field(repr=False)
 
@@ -122,6 +124,7 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
               b.attempts, b.lease_token,
               coalesce((SELECT NOT r.changed_only AND s.walk <> 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
                          WHERE r.id = b.run_id AND s.id = b.slice_id), false),
+              coalesce((SELECT s.walk = 'stored' FROM slices s WHERE s.id = b.slice_id), false),
               b.extracted, b.transformed, v.id, v.version,
               (SELECT f.fetched_at FROM field_definitions f WHERE f.connector_key = b.connector_key AND f.entity = b.entity)""")  # noqa: S608 - a constant of ours
 

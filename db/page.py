@@ -23,6 +23,9 @@ from db.copy import Cell, Integer, copy_rows
 from db.session import after_commit
 from db.statement import Statement
 
+TOLD, LINK_TOLD = 1, 2
+"""Effects of a delivery: a new state, of which another worker may have told already; a link, of which no state tells."""
+
 
 class PageRow(NamedTuple):
     """One record that Hull has as it says; a tuple in the order of the columns, since COPY takes it as it is.
@@ -30,7 +33,8 @@ class PageRow(NamedTuple):
     delivered      JSON of the attributes Hull holds now
     snapshot       the whole Pipedrive record as JSON, zstd
     before, after  JSON of what changed, for the event
-    effect         1 when the delivery changed something (an event is logged), 0 when all was sent again, or nothing
+    effect         `TOLD` or `LINK_TOLD` when the delivery changed something (an event is logged), 0 when all was sent again
+                   unchanged, or nothing was sent
     """
 
     pipedrive_id: int
@@ -111,7 +115,7 @@ _SNAPSHOTS = Statement("""
 _EVENTS = Statement("""
     INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, run_id, batch_id, settings_version, cause, before, after)
     SELECT :connector_key, :event, :entity, pipedrive_id, :run_id, :batch_id, :settings_version, :cause, before, after
-      FROM incoming_page WHERE effect = 1""")
+      FROM incoming_page WHERE effect > 0""")
 
 
 _TOLD_EVENTS = Statement("""
@@ -122,7 +126,7 @@ _TOLD_EVENTS = Statement("""
       FROM incoming_page p
       LEFT JOIN unnest(CAST(:source_ids AS bigint[]), CAST(:causes AS text[]), CAST(:deliveries AS bigint[]))
                 AS s(pipedrive_id, cause, delivery_id) ON s.pipedrive_id = p.pipedrive_id
-     WHERE p.effect = 1""")
+     WHERE p.effect > 0""")
 """The same for a live batch, whose records have a source each."""
 
 _BEGIN_FRESH = Statement("SAVEPOINT fresh_rows")

@@ -37,7 +37,7 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 
 LEVEL: Final = 1
 RETENTION_DAYS: Final = 30
-WRITTEN: Final = ("create", "update", "link")
+WRITTEN: Final = ("create", "update", "link", "resend")
 """Acts by which something is written on the other side."""
 
 
@@ -102,7 +102,8 @@ class PlanItem(Base):
     record_id: Mapped[str] = mapped_column(primary_key=True)
     pipedrive_id: Mapped[int | None]
     act: Mapped[str]
-    """`create`, `update`, `link`, `same`, `skip`, `error` or `unknown`; `moved` once it was left out."""
+    """`create`, `update`, `link`, `resend` (Hull is sent the record again although no value differs, because the new mapping
+    reads it), `same`, `skip`, `error` or `unknown`; `moved` once it was left out."""
     reason: Mapped[str | None]
     detail: Mapped[str | None]
     version: Mapped[int | None]

@@ -19,12 +19,13 @@ from pipeline.domain.settings import read_settings
 from pipeline.tasks.planning import applying
 from pipeline.transform.field_definitions import read_field_definitions
 
-ACTS: Final = ("update", "create", "link", "error", "unknown", "skip", "moved", "same")
+ACTS: Final = ("update", "create", "link", "resend", "error", "unknown", "skip", "moved", "same")
 """In the order of the page: what would be written first."""
 WORDS: Final[Mapping[str, str]] = {
     "update": "updated",
     "create": "created",
     "link": "linked",
+    "resend": "sent again without a changed value",
     "error": "in error",
     "unknown": "unknown",
     "skip": "skipped",
@@ -90,7 +91,7 @@ class Side:
         promised = ("error", "create", "link") if self.direction == Direction.OUTGOING else ()
         counted += [
             f"{self.acts.get(act, 0):,} {WORDS[act]}{self._why(act)}"
-            for act in ("error", "create", "link", "skip", "unknown", "moved")
+            for act in ("error", "create", "link", "resend", "skip", "unknown", "moved")
             if act in promised or self.acts.get(act)
         ]
         return ", ".join(counted)

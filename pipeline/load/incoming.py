@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from db.id_mapping import IN_DOUBT, Known
-from db.page import PageRow
+from db.page import LINK_TOLD, TOLD, PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull_messages import MessageWriter
 from pipeline.domain.departures import DELETED_AT
@@ -27,7 +27,8 @@ from pipeline.domain.kinds import Claim, Entity, anonymous_id
 Record = dict[str, Any]
 """An IncomingRecord as it was staged."""
 
-NEW, CHANGED, SAME = "new", "changed", "same"
+NEW, CHANGED, SAME, LINKED = "new", "changed", "same", "linked"
+EFFECTS: Final[Mapping[str, int]] = {NEW: TOLD, LINKED: LINK_TOLD, SAME: 0}
 ANONYMOUS_ID = Claim.ANONYMOUS_ID.value
 CREATED_BY_WEBHOOK = "pipedrive/created_by_webhook"
 
@@ -35,7 +36,8 @@ _NOBODY: Final[Mapping[int, str]] = {}
 
 
 class Sending(NamedTuple):
-    """One record that goes to Hull, and why: `new`, `changed`, or `same` (sent again on request).
+    """One record that goes to Hull, and why: `new`, `changed`, `linked` (Hull learns its Account), or `same` (sent again on
+    request).
 
     in_doubt  it is told whole: what Hull holds of it is not known, or everything was asked for
     """
@@ -103,11 +105,16 @@ def plan_page(
     known: dict[int, Known],
     *,
     resend: bool,
+    relink: bool = False,
     fresh_from: float = inf,
     shared: frozenset[str] = frozenset(),
 ) -> PagePlan:
-    """Decide record by record. `resend` also sends what Hull has already, as the guide's Fetch All promises; versions from
-    `fresh_from` on are so young that their record may have changed again in the same second."""
+    """Decide record by record.
+
+    resend      also send what Hull has already, as the guide's Fetch All promises
+    relink      also send what belongs to an Organization: links are new, and no digest tells whether Hull has them
+    fresh_from  versions from here on are so young that their record may have changed again in the same second
+    """
     plan = PagePlan(entity=entity, shared=shared)
     newest: dict[int, Record] = {}
     for record in records:
@@ -115,11 +122,13 @@ def plan_page(
         if earlier is None or earlier["version"] <= record["version"]:
             newest[record["pipedrive_id"]] = record
     for pipedrive_id, record in newest.items():
-        _decide(plan, record, known.get(pipedrive_id), resend=resend, fresh_from=fresh_from)
+        _decide(plan, record, known.get(pipedrive_id), resend=resend, relink=relink, fresh_from=fresh_from)
     return plan
 
 
-def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool, fresh_from: float) -> None:
+def _decide(
+    plan: PagePlan, record: Record, known: Known | None, *, resend: bool, relink: bool, fresh_from: float
+) -> None:
     if known is None or known.digest is None:
         plan.counters[NEW] += 1
         plan.sendings.append(Sending(record, NEW, None))
@@ -130,6 +139,9 @@ def _decide(plan: PagePlan, record: Record, known: Known | None, *, resend: bool
         plan.counters[CHANGED] += 1
         before = orjson.loads(known.delivered) if known.delivered else {}
         plan.sendings.append(Sending(record, CHANGED, before, resend or known.digest == IN_DOUBT))
+    elif relink and record["organization_id"] is not None:
+        plan.counters[CHANGED] += 1
+        plan.sendings.append(Sending(record, LINKED, None))
     else:
         plan.counters[SAME] += 1
         if resend:
@@ -184,7 +196,7 @@ def compose(
         snapshot = compress(bodies[pipedrive_id])
         changed = sending.before is not None
         row = _changed_row(sending, snapshot) if changed else _row(sending, delivered, snapshot)
-        rows.append(row if said else row._replace(effect=0))
+        rows.append(row if said or sending.effect == LINKED else row._replace(effect=0))
     plan.counters["messages"] += len(messages)
     return messages, rows
 
@@ -213,11 +225,18 @@ def _nulls(attributes: Record, before: Record | None) -> Record:
 
 
 def _row(sending: Sending, delivered: bytes, snapshot: bytes) -> PageRow:
-    """What is kept of a record that is new, or was sent again as it is."""
-    record, is_new = sending.record, sending.effect == NEW
-    after = delivered if is_new else None
+    """What is kept of a record that is new, linked, or was sent again as it is."""
+    record = sending.record
+    after = delivered if sending.effect == NEW else None
     return PageRow(
-        record["pipedrive_id"], record["version"], record["digest"], delivered, snapshot, None, after, int(is_new)
+        record["pipedrive_id"],
+        record["version"],
+        record["digest"],
+        delivered,
+        snapshot,
+        None,
+        after,
+        EFFECTS[sending.effect],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from db.page import Overtaken
-from pipeline.load.incoming import SAME, PagePlan
+from pipeline.load.incoming import CHANGED, LINKED, SAME, PagePlan
 
 
 def count_anew(plan: PagePlan, overtaken: Overtaken) -> None:
@@ -11,5 +11,5 @@ def count_anew(plan: PagePlan, overtaken: Overtaken) -> None:
     for sending in plan.sendings:
         pipedrive_id = sending.record["pipedrive_id"]
         if pipedrive_id in overtaken.told_before or pipedrive_id in overtaken.moved_on:
-            plan.counters[sending.effect] -= 1
+            plan.counters[CHANGED if sending.effect == LINKED else sending.effect] -= 1
             plan.counters[SAME if pipedrive_id in overtaken.told_before else "skipped"] += 1

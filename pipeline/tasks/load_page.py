@@ -54,7 +54,8 @@ def load_batch(batch: ClaimedBatch) -> None:
             entity,
             staged.records,
             known,
-            resend=batch.resends,
+            resend=batch.resends and not batch.is_stored,
+            relink=batch.resends and batch.is_stored,
             fresh_from=second_look.fresh_from(),
             shared=in_force.shared,
         )

@@ -11,7 +11,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, NICKNAME, apply, changes_of, items, planned, with_more
-from tests.journeys.told_by_hull import know_everything, person, say, user, writes
+from tests.journeys.told_by_hull import code, know_everything, person, say, user, writes
 from tests.world import World, default_settings
 
 
@@ -127,6 +127,51 @@ def test_claims_are_planned_with_those_that_somebody_else_holds(known: World) ->
 
     held = known.rows("SELECT pipedrive_id, value FROM claims WHERE claim = 'external_id'")
     assert expected == {row.pipedrive_id: row.value for row in held}
+
+
+def carried_over(world: World, since: int) -> int:
+    """How many records events say were sent to Hull since."""
+    query = "SELECT count(*) AS n FROM sync_events WHERE id > :since AND event = 'incoming.user.success'"
+    return int(world.rows(query, since=since)[0].n)
+
+
+def last_event(world: World) -> int:
+    return int(world.rows("SELECT coalesce(max(id), 0) AS id FROM sync_events")[0].id)
+
+
+@pytest.mark.parametrize("unset", [0, 4])
+def test_plan_confirmation_run_and_events_agree_to_the_record(known: World, unset: int) -> None:
+    field = code(known, "person", "Customer since")
+    for key in range(1, 7):
+        value = None if key <= unset else "2026-05-01"
+        known.company.edit_person(key, custom_fields={field: value})
+    known.fetch(Entity.PERSON)
+    plan = planned(known, with_more("incoming_user_attributes", {"hull": "pipedrive/renewal", "service": field}))
+    since = last_event(known)
+
+    apply(known, plan)
+    known.work()
+
+    (run,) = known.rows("SELECT * FROM runs WHERE kind = 'backfill' AND entity = 'person'")
+    acts = {act: plan.counts.get(f"incoming.person.act.{act}", 0) for act in ("update", "resend", "same")}
+    touched = sum(each.touched for each in known.room("planning.applying").reaches(plan))
+    assert acts == {"update": 6 - unset, "resend": unset, "same": 0}
+    assert (touched, run.changed, run.new, carried_over(known, since)) == (6, 6, 0, 6)
+
+
+def test_new_links_are_counted_alike_by_plan_run_and_events(known: World) -> None:
+    known.change_settings(link_users_in_hull=False)
+    plan = planned(known, default_settings() | {"link_users_in_hull": True})
+    links = plan.counts["incoming.person.act.link"]
+    since = last_event(known)
+
+    apply(known, plan)
+    known.work()
+
+    (run,) = known.rows("SELECT * FROM runs WHERE kind = 'backfill' AND entity = 'person'")
+    assert 0 < links < 6
+    assert (run.changed, run.links, run.same, carried_over(known, since)) == (links, links, 6 - links, links)
+    assert sum(each.touched for each in known.room("planning.applying").reaches(plan)) == links
 
 
 def test_links_are_planned(known: World) -> None:

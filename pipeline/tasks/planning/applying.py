@@ -66,7 +66,9 @@ def reaches(plan: SettingsPlan) -> list[Reach]:
         Reach(
             entity=entity,
             touched=sum(
-                counts[f"{direction}.{entity}.act.{act}"] for direction in Direction for act in ("update", "link")
+                counts[f"{direction}.{entity}.act.{act}"]
+                for direction in Direction
+                for act in ("update", "link", "resend")
             ),
             known=counts[f"known.{entity}"],
         )

@@ -18,7 +18,7 @@ from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.load import incoming as load_incoming
-from pipeline.load.incoming import NEW, SAME, PagePlan, Sending
+from pipeline.load.incoming import CHANGED, LINKED, NEW, PagePlan, Sending
 from pipeline.tasks.planning.scope import Scope
 from pipeline.tasks.staging import Trouble, pack_transformed, unpack_transformed
 from pipeline.tasks.transform_page import read_records
@@ -39,7 +39,7 @@ def look_at_records(session: Session, scope: Scope, entity: Entity, bodies: Mapp
     staged = unpack_transformed(pack_transformed(done, [], plan.settings_version)).records
     ids = [int(record_id) for record_id in bodies]
     known = id_mapping.known(session, scope.plan.connector_key, entity, ids)
-    page = load_incoming.plan_page(entity, staged, known, resend=scope.links_anew, shared=plan.shared)
+    page = load_incoming.plan_page(entity, staged, known, resend=False, relink=scope.links_anew, shared=plan.shared)
     said = _claims_said(session, scope, entity, page)
     asked = {record["id"]: _not_read(record, plan.incoming.include_fields) for record in records if "id" in record}
     problems = {one.pipedrive_id: one.problems for one in done}
@@ -88,12 +88,12 @@ def _act(sending: Sending, changes: Sequence[Change], *, linked: bool, unread: b
         return "update", problem
     if linked:
         return "link", problem
-    return ("error", problem) if problem else ("same", None)
+    return ("resend" if sending.effect == CHANGED else "same"), problem
 
 
 def _differences(sending: Sending) -> list[Change]:
     """What Hull holds of ours, before and after."""
-    if sending.effect == SAME:
+    if sending.effect == LINKED:
         return []
     old = dict(sending.before or {})
     new, names = load_incoming.held_after(sending.record["attributes"], old)

@@ -106,7 +106,7 @@ def counted(items: Iterable[NewItem]) -> Counter[str]:
     for item in items:
         of = f"{item.direction}.{item.entity}"
         counts[f"{of}.act.{item.act}"] += 1
-        if item.act not in ("same", "update", "create", "link") and item.reason:
+        if item.act not in ("same", *plans.WRITTEN) and item.reason:
             counts[f"{of}.reason.{item.act}.{item.reason}"] += 1
         for change in item.fields:
             counts[f"{of}.{'problem' if 'problem' in change else 'field'}.{change['field']}"] += 1
@@ -130,7 +130,7 @@ def _finish(session: Session, scope: Scope) -> None:
         creates=_total(counts, "outgoing", "create"),
         read_before=_read_before(session, scope, counts),
         fetched=_fetched(scope, counts),
-        told=sum(_total(counts, "incoming", act) for act in ("create", "update", "link", "same")),
+        told=sum(_total(counts, "incoming", act) for act in (*plans.WRITTEN, "same")),
         page_limit=settings().page_limit,
     )
     plan.tokens, plan.takes_s = cost.tokens, cost.takes_s

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from pipeline.web.api.shapes import Asked, DirectionName, EntityName, Shape
 from pipeline.web.api.values import Short, Text, Value
 
-Act = Literal["update", "create", "link", "error", "unknown", "skip", "moved", "same"]
+Act = Literal["update", "create", "link", "resend", "error", "unknown", "skip", "moved", "same"]
 
 
 class ReasonShape(Shape):
