@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ForeignKey,
@@ -163,6 +163,11 @@ def get_connector(session: Session, key: int) -> Connector:
     return session.get_one(Connector, key)
 
 
+def id_of(session: Session, key: int) -> str | None:
+    """The connector's id, by which logs and Hull name it; None when it was removed."""
+    return session.scalar(select(Connector.id).filter_by(key=key))
+
+
 def lock_connector(session: Session, key: int) -> Connector:
     """Lock the connector's row until the transaction ends.
 
@@ -186,9 +191,17 @@ def all_connectors(session: Session) -> list[Connector]:
     return list(session.scalars(select(Connector).order_by(Connector.key)))
 
 
-def company_ids(session: Session) -> dict[int, int | None]:
-    """Connector's key → Pipedrive's number of its company, None where it is not known yet."""
-    return {row.key: row.company_id for row in session.execute(select(Connector.key, Connector.company_id))}
+class Names(NamedTuple):
+    """The connector's id, and Pipedrive's number of its company, None where it is not known yet."""
+
+    connector_id: str
+    company_id: int | None
+
+
+def names_of_all(session: Session) -> dict[int, Names]:
+    """Connector's key → its names."""
+    rows = session.execute(select(Connector.key, Connector.id, Connector.company_id))
+    return {row.key: Names(row.id, row.company_id) for row in rows}
 
 
 def settings_in_force(session: Session, connector_key: int) -> SettingsVersion:

@@ -88,7 +88,7 @@ def count_absent(session: Session, connector_key: int, entity: str, pipedrive_id
 
 
 _PRESENT = text("""
-    UPDATE id_mappings SET absences = 0, merged_into = NULL, deleted_at = NULL,
+    UPDATE id_mappings SET absences = 0, merged_into = NULL, deleted_at = NULL, resolve_attempts = 0,
            version = CASE WHEN state = ANY(CAST(:departed AS text[])) THEN 0 ELSE version END,
            resolve_at = CASE WHEN state = ANY(CAST(:departed AS text[])) OR hull_id IS NULL
                              THEN CASE WHEN digest IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL THEN now() END

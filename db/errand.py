@@ -60,6 +60,7 @@ class ClaimedErrand:
 
     id: int
     connector_key: int | None
+    connector_id: str | None
     kind: str
     key: str
     sealed: bytes | None
@@ -101,7 +102,8 @@ def take_due(session: Session, *, patience_s: float, limit: int = 100) -> list[t
 _CLAIM = text("""
     UPDATE errands SET token = token + 1, attempts = attempts + 1, due_at = now() + make_interval(secs => :lease_s)
      WHERE id = :id AND state = 'due' AND due_at <= now()
- RETURNING id, connector_key, kind, key, sealed, asked, attempts, token, progress, mark, created_at""")
+ RETURNING id, connector_key, (SELECT c.id FROM connectors c WHERE c.key = connector_key) AS connector_id, kind, key, sealed,
+           asked, attempts, token, progress, mark, created_at""")
 
 
 def claim(session: Session, errand_id: int, *, lease_s: float) -> ClaimedErrand | None:

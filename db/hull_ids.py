@@ -119,7 +119,7 @@ def _scope(connector_key: int, entity: str, ids: Mapping[int, str]) -> dict[str,
 
 
 _ASK_AGAIN = text("""
-    UPDATE id_mappings SET resolve_at = now()
+    UPDATE id_mappings SET resolve_at = now(), resolve_attempts = 0
      WHERE connector_key = :c AND entity = :e AND state = 'conflict' AND hull_id IS NULL AND resolve_at > now()""")
 
 

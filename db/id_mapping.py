@@ -86,6 +86,8 @@ class IdMapping(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     resolve_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     """When to ask Hull again for the id it gave; null once nothing was delivered that Hull could know."""
+    resolve_attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    """How many answers of Hull's search in a row did not know the record; the pause before the next one doubles with each."""
     awaits_account: Mapped[str | None]
     """Hull id of the Account whose Organization the Person is to be linked to, as soon as there is one."""
     intent_at: Mapped[datetime | None]
@@ -173,8 +175,30 @@ def take_unresolved(session: Session, connector_key: int, limit: int) -> list[tu
     ]
 
 
+RESOLVE_PAUSE_S = 60
+LONGEST_RESOLVE_PAUSE_S = 86_400
+_MOST_DOUBLINGS = 11
+
+_NOTE_UNRESOLVED = text(f"""
+    UPDATE id_mappings
+       SET resolve_at = now() + make_interval(secs => least({LONGEST_RESOLVE_PAUSE_S},
+                                                            {RESOLVE_PAUSE_S} * 2 ^ least(resolve_attempts, {_MOST_DOUBLINGS}))),
+           resolve_attempts = least(resolve_attempts + 1, {_MOST_DOUBLINGS})
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+       AND hull_id IS NULL AND resolve_at IS NOT NULL""")  # noqa: S608 - numbers of ours
+
+
+def note_unresolved(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """Hull's search answered without these: each is asked for again after a pause, twice as long as the one before.
+
+    Hull's search lags by seconds to minutes; what it does not know after that, it may never know.
+    """
+    if ids := sorted(pipedrive_ids):
+        session.execute(_NOTE_UNRESOLVED, {"c": connector_key, "e": entity, "ids": bigints(ids)})
+
+
 _ASK_ANEW = text("""
-    UPDATE id_mappings SET hull_id = NULL, resolve_at = now() + make_interval(secs => :wait_s)
+    UPDATE id_mappings SET hull_id = NULL, resolve_attempts = 0, resolve_at = now() + make_interval(secs => :wait_s)
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND hull_id IS NOT NULL""")
 
 

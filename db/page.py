@@ -88,7 +88,8 @@ _MAPPINGS = Statement("""
            SET version = excluded.version, digest = excluded.digest, delivered = excluded.delivered, updated_at = now(),
                state = CASE WHEN m.state IN ('shell', 'gone', 'deleted', 'unknown') THEN 'full' ELSE m.state END,
                resolve_at = CASE WHEN m.hull_id IS NOT NULL THEN NULL WHEN m.state = 'conflict' THEN now()
-                             ELSE coalesce(m.resolve_at, now()) END
+                             ELSE least(coalesce(m.resolve_at, now()), now() + interval '60 s') END,
+               resolve_attempts = 0
          WHERE m.version <= excluded.version
         RETURNING pipedrive_id)
     SELECT pipedrive_id FROM incoming_page EXCEPT SELECT pipedrive_id FROM kept""")

@@ -60,10 +60,20 @@ def drop_schedule(session: Session, connector_key: int, kind: str) -> None:
         session.delete(schedule)
 
 
-def take_due(session: Session) -> list[Schedule]:
-    """Schedules that are due, locked; the caller sets their next time before it commits. Missed times are one."""
-    query = select(Schedule).where(Schedule.next_run_at <= func.now()).order_by(Schedule.next_run_at)
-    return list(session.scalars(query.with_for_update(skip_locked=True)))
+def connectors_with_due(session: Session) -> list[int]:
+    """Connectors of which a schedule is due, the one that has waited longest first."""
+    due = select(Schedule.connector_key).where(Schedule.next_run_at <= func.now())
+    return list(
+        session.scalars(
+            due.group_by(Schedule.connector_key).order_by(func.min(Schedule.next_run_at), Schedule.connector_key)
+        )
+    )
+
+
+def take_due(session: Session, connector_key: int) -> list[Schedule]:
+    """Schedules of a connector that are due, locked; the caller sets their next time before it commits. Missed times are one."""
+    mine = select(Schedule).filter_by(connector_key=connector_key).where(Schedule.next_run_at <= func.now())
+    return list(session.scalars(mine.order_by(Schedule.next_run_at).with_for_update(skip_locked=True)))
 
 
 def schedules_of(session: Session, connector_key: int) -> list[Schedule]:

@@ -129,7 +129,7 @@ def sample_mapped(session: Session, connector_key: int, entity: str, count: int)
 
 
 _FORGET = text("""
-    UPDATE id_mappings SET hull_id = NULL, resolve_at = now(), updated_at = now()
+    UPDATE id_mappings SET hull_id = NULL, resolve_at = now(), resolve_attempts = 0, updated_at = now()
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
 

@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from pipeline import telemetry
 
 
 @contextmanager
-def written(level: str = "debug") -> Iterator[list[Any]]:
-    """Every line from `level` on, as dicts; the tests' own level is `error`."""
+def written(level: str = "debug", *, with_bound: bool = False) -> Iterator[list[Any]]:
+    """Every line from `level` on, as dicts; the tests' own level is `error`.
+
+    with_bound  with what was bound for a whole task, the connector's id for one
+    """
     telemetry.configure(level)
     try:
-        with capture_logs() as lines:
+        with capture_logs([merge_contextvars] if with_bound else ()) as lines:
             yield lines
     finally:
         telemetry.configure("error")

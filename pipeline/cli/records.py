@@ -31,7 +31,7 @@ from pipeline.tasks.control import wake_control
 
 MAPPING = (
     "entity", "pipedrive_id", "hull_id", "state", "version", "matched_by", "merged_into", "first_seen_at", "updated_at",
-    "resolve_at",
+    "resolve_at", "resolve_attempts",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import structlog
 from pipeline.clients.http import DAILY_PAUSE_S, error_for
 from pipeline.clients.limiter import REDIS_PAUSE_S
 from pipeline.clients.wire import Response
+from pipeline.domain.budget import ClosingUnknown
 from pipeline.errors import NOTHING_SENT, PipelineError, Retryable
 
 logger = structlog.get_logger(__name__)
@@ -79,8 +80,14 @@ class Budget:
         return response
 
     def closed_s(self) -> float | None:
-        """Seconds until Pipedrive is asked again after it said that the day is spent; None while it has not said so."""
-        word, seconds = self._ask("look") or ("go", 0.0)
+        """Seconds until Pipedrive is asked again after it said that the day is spent; None while it has not said so.
+
+        Raises: ClosingUnknown while Redis, the only one to know, is away.
+        """
+        found = self._ask("look")
+        if found is None:
+            raise ClosingUnknown
+        word, seconds = found
         return seconds if word == "closed" else None
 
     def _take(self, tokens: int) -> bool:

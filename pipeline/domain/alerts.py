@@ -106,11 +106,12 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """share  of the day that is spent, as 0.8; 0 without limit
+    """is_closed  Pipedrive has said that the day is spent; None while it is not known
+    share  of the day that is spent, as 0.8; 0 without limit
     forecast  of the day that will be spent when it is over, if it goes on so
     """
 
-    is_closed: bool
+    is_closed: bool | None
     share: float
     forecast: float
 
@@ -171,7 +172,7 @@ def unknown_rules(facts: Facts) -> set[str]:
     """Rules that could not be judged: what is open of them stays open."""
     if facts.paused_by is not None:
         return set(RULES) - {"auth_lost"}
-    return {"budget_short"} if facts.budget is None else set()
+    return {"budget_short"} if facts.budget is None or facts.budget.is_closed is None else set()
 
 
 def _access(facts: Facts, _bounds: Bounds) -> Iterator[Trouble]:

@@ -35,6 +35,10 @@ class Lane(StrEnum):
 _SHARE_OF_RESERVE = {Lane.CONTROL: 0.5, Lane.BULK: 0.0, Lane.VERIFY: 0.0}
 
 
+class ClosingUnknown(Exception):
+    """Redis is away: whether Pipedrive has called the day spent is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What a connector's settings say of its company's day.

@@ -80,17 +80,18 @@ def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str,
 
 
 def _budget(session: Session, connector: Connector) -> Budget | None:
-    """None while Redis, which alone knows whether Pipedrive has called the day spent, is away."""
+    """What the ledger says; whether Pipedrive has called the day spent, Redis alone knows."""
     try:
         day = spending.standing(session, connector.key)
     except RedisError:
         return None
+    is_closed = day.closed_s is not None if day.is_closing_known else None
     daily = day.allowance.daily_tokens
     if not daily:
-        return Budget(is_closed=day.closed_s is not None, share=0.0, forecast=0.0)
+        return Budget(is_closed=is_closed, share=0.0, forecast=0.0)
     under_way = spending.runs_under_way(session, connector.key, day)
     rest = spending.day_forecast(session, connector.key, day, under_way)
-    return Budget(is_closed=day.closed_s is not None, share=day.share, forecast=(day.spent + rest.total) / daily)
+    return Budget(is_closed=is_closed, share=day.share, forecast=(day.spent + rest.total) / daily)
 
 
 def _age_s(now: datetime, moments: Iterable[datetime | None]) -> float | None:

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from db import alert as alerts
 from db import connector as connectors
 from db import heartbeat, hourly
 from db.alert import Alert
+from db.connector import Connector
 from db.figures import oldest_due_s
 from db.session import transaction
 from pipeline import wiring
@@ -23,6 +25,7 @@ from pipeline.domain.alerts import RULES, judge, judge_house, unknown_rules
 from pipeline.settings import settings
 from pipeline.tasks.alert_facts import bounds, facts_of
 from pipeline.tasks.app import app
+from pipeline.tasks.errors import classify
 from pipeline.telemetry import logger
 from pipeline.wiring import Notice, NotTold
 
@@ -50,12 +53,25 @@ def judge_all() -> None:
             return
         heartbeat.note_heartbeats(session, [HEARTBEAT])
         for connector in connectors.all_connectors(session):
+            _judge_connector(session, connector)
+        _judge_house(session)
+        alerts.resolve_calm(session, CALM_S)
+
+
+def _judge_connector(session: Session, connector: Connector) -> None:
+    """An error of one connector keeps no other from being judged; what is open of the one stays open."""
+    try:
+        with session.begin_nested():
             facts = facts_of(session, connector)
             for trouble in judge(facts, bounds()):
                 alerts.raise_alert(session, connector.key, trouble.rule, trouble.sentence)
             alerts.keep_open(session, connector.key, unknown_rules(facts))
-        _judge_house(session)
-        alerts.resolve_calm(session, CALM_S)
+    except OperationalError:
+        raise  # the database is away: the next round judges
+    except Exception as error:  # noqa: BLE001 - as above
+        cause = classify(error)
+        logger().error("alerts.not_judged", connector_id=connector.id, reason=cause.reason, detail=cause.detail)
+        alerts.keep_open(session, connector.key, RULES)
 
 
 def tell() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import partial
 
 from celery import Task
 from sqlalchemy.orm import Session
@@ -17,19 +15,15 @@ from db import connector as connectors
 from db import delivery as deliveries
 from db import errand as errand_rows
 from db import event_count, heartbeat, hourly, hull_ids, id_mapping, subscription, verified
-from db import failure as failures
 from db import plan as plans
 from db import replay as replay_rows
 from db import sync_event as events
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
-from pipeline.domain.reasons import describe
-from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.tasks import canvases, claim_release, departures, errands, links, live, webhooks
 from pipeline.tasks.app import app
-from pipeline.tasks.errors import classify
-from pipeline.tasks.stage import StageFailed, pause_connector
+from pipeline.tasks.each_connector import for_each_connector
 from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import pipedrive_ids_of
 
@@ -66,9 +60,14 @@ def resolve_hull_ids(self: Task, connector_key: int | None = None) -> None:
     """Learn the ids Hull gave to what was delivered: the firehose answers nothing, so Hull's search is asked."""
     with transaction() as session:
         keys = [row.key for row in connectors.all_connectors(session) if row.state == "active"]
-    for key in keys if connector_key is None else [connector_key]:
-        if guarded("resolve_hull_ids", key, self.request.id, partial(resolve, key)):
-            app.send_task("control.resolve_hull_ids", args=(key,))
+    for_each_connector(
+        "resolve_hull_ids", keys if connector_key is None else [connector_key], self.request.id, _resolve_in_rounds
+    )
+
+
+def _resolve_in_rounds(connector_key: int) -> None:
+    if resolve(connector_key):
+        app.send_task("control.resolve_hull_ids", args=(connector_key,))
 
 
 def resolve(connector_key: int) -> bool:
@@ -87,9 +86,11 @@ def resolve(connector_key: int) -> bool:
                 for pipedrive_id in pipedrive_ids_of(report)
                 if pipedrive_id in set(chunk)
             }
+            answered = set(found)
             with transaction() as session:
                 found = departures.give_way(session, connector_key, entity, found)
                 learnt = hull_ids.learn_hull_ids(session, connector_key, entity, found)
+                id_mapping.note_unresolved(session, connector_key, entity, set(chunk) - answered)
                 _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
                 _send_settled(session, connector_key, entity, learnt.settled.values())
                 if entity is Entity.ORGANIZATION:
@@ -127,25 +128,11 @@ def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflic
 
 @app.task(name="control.ensure_webhooks", bind=True)
 def ensure_webhooks(self: Task, connector_key: int | None = None) -> None:
-    """See that Pipedrive still tells us of every change; what one connector runs into does not keep the others from it.
-
-    Raises: StageFailed, the first of them, once all were seen to.
-    """
+    """See that Pipedrive still tells us of every change."""
     with transaction() as session:
         due = subscription.connectors_to_check(session, subject=webhooks.SUBJECT, rest_s=webhooks.REST_S)
-    given_up = []
-    for key in due if connector_key is None else [connector_key]:
-        try:
-            guarded(webhooks.TASK, key, self.request.id, partial(_see_webhooks, key))
-        except StageFailed as failed:
-            given_up.append(failed)
-    if given_up:
-        raise given_up[0]
-
-
-def _see_webhooks(connector_key: int) -> bool:
-    webhooks.ensure_webhooks(connector_key)
-    return False
+    keys = due if connector_key is None else [connector_key]
+    for_each_connector(webhooks.TASK, keys, self.request.id, webhooks.ensure_webhooks)
 
 
 @app.task(name="control.tidy")
@@ -171,42 +158,6 @@ def tidy() -> None:
         logger().info(
             "tidy", made=made, dropped=dropped, deliveries=forgotten[0], batches=forgotten[1], released=released
         )
-
-
-def guarded(task: str, connector_key: int, task_id: str | None, work: Callable[[], bool]) -> bool:
-    """Run a control task for one connector; what gives up is kept as a Failure.
-
-    Retryable trouble is left to the next tick. Raises: StageFailed.
-    """
-    try:
-        return work()
-    except Exception as error:  # noqa: BLE001 - this is where errors become failures
-        cause = classify(error)
-        if isinstance(cause, Retryable):
-            logger().warning("control.retry", task=task, reason=cause.reason, detail=cause.detail)
-            return False
-        _keep(task, connector_key, task_id, cause, error)
-        raise StageFailed(f"{cause.reason}: {task}") from None
-
-
-def _keep(task: str, connector_key: int, task_id: str | None, cause: PipelineError, error: Exception) -> None:
-    failure = failures.NewFailure(
-        connector_key=connector_key,
-        kind="control",
-        subject=failures.control_subject(task),
-        direction=Direction.INCOMING,
-        entity="",
-        stage=task,
-        reason=cause.reason,
-        detail=cause.detail,
-        traceback="".join(traceback.format_exception(error)) if cause.reason == "internal_error" else None,
-        task_id=task_id,
-    )
-    with transaction() as session:
-        failures.keep_failures(session, [failure])
-        if isinstance(cause, ConfigurationError):
-            pause_connector(session, connector_key, Direction.INCOMING, cause)
-    logger().error("control.error", control=task, reason=cause.reason, advice=describe(cause.reason))
 
 
 def wake_control(name: str, countdown_s: float | None = None) -> None:

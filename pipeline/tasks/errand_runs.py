@@ -67,7 +67,7 @@ def run_errand(errand_id: int, task_id: str | None) -> None:
         errand = errands.claim(session, errand_id, lease_s=settings().lease_s)
     if errand is None:
         return
-    bind_contextvars(errand_id=errand.id, attempt=errand.attempts)
+    bind_contextvars(connector_id=errand.connector_id, errand_id=errand.id, attempt=errand.attempts)
     try:
         if errand.attempts > MAX_ATTEMPTS:
             raise PipelineError("worker_lost", f"started {errand.attempts - 1} times and never ended")

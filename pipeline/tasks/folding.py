@@ -16,6 +16,7 @@ from db import connector as connectors
 from db import delivery as deliveries
 from db import sync_event as events
 from db.change import Told
+from db.connector import Names
 from db.delivery import Delivery
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient
@@ -41,7 +42,7 @@ _PIPEDRIVE: Final = "pipedrive"
 class _Round:
     """What comes of some deliveries, to be written down together."""
 
-    companies: dict[int, int | None]
+    connectors: dict[int, Names]
     told: dict[tuple[int, Entity, int], Told] = field(default_factory=dict)
     messages: dict[int, list[HullMessage]] = field(default_factory=dict)
     marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
@@ -53,7 +54,7 @@ def fold_deliveries(session: Session) -> bool:
     waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE, BYTES_AT_ONCE)
     if not waiting:
         return False
-    now = _Round(companies=connectors.company_ids(session))
+    now = _Round(connectors=connectors.names_of_all(session))
     for delivery in waiting:
         try:
             _fold(delivery, now)
@@ -103,7 +104,7 @@ def _fold(delivery: Delivery, now: _Round) -> None:
 def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
     """Returns why the payload is only a hint, if it is."""
     head = decode_head(_read(delivery))
-    company_id = now.companies.get(delivery.connector_key)
+    company_id = now.connectors[delivery.connector_key].company_id
     if company_id is not None and head.company_id is not None and head.company_id != company_id:
         raise Rejected("webhook_other_company", f"of company {head.company_id}")
     doubt = _doubt(delivery, head)
@@ -205,6 +206,7 @@ def _note(
     tell = logger().info if isinstance(cause, Skip) else logger().warning
     tell(
         name,
+        connector_id=now.connectors[delivery.connector_key].connector_id,
         pipedrive_id=pipedrive_id,
         delivery_id=delivery.id,
         reason=cause.reason,

@@ -209,8 +209,10 @@ def log_end(run_id: int) -> None:
     """One line with what the run did."""
     with transaction() as session:
         run = session.get_one(Run, run_id)
+        connector_id = connectors.id_of(session, run.connector_key)
     counts = {name: getattr(run, name) for name in run_rows.COUNTERS}
     took_s = ((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds()
     say = {"done": logger().info, "cancelled": logger().warning}.get(run.state, logger().error)
     name = "incoming.job.success" if run.state == "done" else "incoming.job.error"
-    say(name, run_id=run.id, type=Entity(run.entity).hull, state=run.state, reason=run.reason, took_s=took_s, **counts)
+    about = {"connector_id": connector_id, "run_id": run.id, "type": Entity(run.entity).hull}
+    say(name, **about, state=run.state, reason=run.reason, took_s=took_s, **counts)

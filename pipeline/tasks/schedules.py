@@ -13,6 +13,7 @@ import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
+from celery import Task
 from celery.schedules import crontab
 from sqlalchemy.orm import Session
 
@@ -25,6 +26,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings
 from pipeline.tasks import runs, spending
 from pipeline.tasks.app import app
+from pipeline.tasks.each_connector import for_each_connector
 from pipeline.telemetry import logger
 
 FULL_FETCH: Final = "full_fetch"
@@ -76,15 +78,22 @@ def next_time(cron: str, after: datetime) -> datetime:
     return after + cast("timedelta", times.remaining_estimate(after))
 
 
-@app.task(name="control.start_scheduled")
-def start_scheduled() -> None:
-    """Start the fetches whose time has come.
+@app.task(name="control.start_scheduled", bind=True)
+def start_scheduled(self: Task) -> None:
+    """Start the fetches whose time has come."""
+    with transaction() as session:
+        due = schedule.connectors_with_due(session)
+    for_each_connector("start_scheduled", due, self.request.id, start_due)
+
+
+def start_due(connector_key: int) -> None:
+    """Start the fetches of one connector whose time has come.
 
     The schedule's row is held until its runs stand in the database: a crash in between starts them again, and skips no night.
     """
     with transaction() as session:
-        for row in schedule.take_due(session):
-            connector = connectors.get_connector(session, row.connector_key)
+        for row in schedule.take_due(session, connector_key):
+            connector = connectors.get_connector(session, connector_key)
             if connector.state == "active":
                 _start(session, row, connector)
             row.last_run_at = datetime.now(UTC)

@@ -6,8 +6,6 @@ Organizations that are known, reading all is cheaper, and a full fetch is starte
 
 from __future__ import annotations
 
-from functools import partial
-
 from celery import Task
 
 from db import run as run_rows
@@ -16,6 +14,7 @@ from db.session import after_commit, transaction
 from pipeline.domain.kinds import Entity
 from pipeline.tasks import control, runs
 from pipeline.tasks.app import app
+from pipeline.tasks.each_connector import for_each_connector
 from pipeline.telemetry import logger
 
 TOO_MANY = 5
@@ -27,8 +26,7 @@ def fill_shells(self: Task) -> None:
     """One round for every connector that has shells to fill."""
     with transaction() as session:
         keys = shell.with_shells(session)
-    for key in keys:
-        control.guarded("fill_shells", key, self.request.id, partial(fill, key))
+    for_each_connector("fill_shells", keys, self.request.id, fill)
 
 
 def fill(connector_key: int) -> bool:

@@ -18,7 +18,7 @@ from db.run import Run
 from db.token_ledger import Day, Spent
 from pipeline import wiring
 from pipeline.domain import forecast
-from pipeline.domain.budget import DAY_S, Allowance, Lane
+from pipeline.domain.budget import DAY_S, Allowance, ClosingUnknown, Lane
 from pipeline.domain.forecast import FetchCost
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
@@ -34,7 +34,8 @@ _READ = frozenset({"full", "conflict"})
 class Standing:
     """One company's day, as one connector's settings see it.
 
-    closed_s  seconds until Pipedrive is asked again, after it said that the day is spent
+    closed_s          seconds until Pipedrive is asked again, after it said that the day is spent
+    is_closing_known  False while Redis is away: whether Pipedrive has called the day spent is not known then
     """
 
     company: str
@@ -42,6 +43,7 @@ class Standing:
     spent: int
     closed_s: float | None
     now: datetime
+    is_closing_known: bool = True
 
     @property
     def resets_at(self) -> datetime:
@@ -98,13 +100,22 @@ class DayForecast:
 def standing(session: Session, connector_key: int) -> Standing:
     """How the day stands now."""
     terms = companies.terms(session, connector_key)
+    closed_s, is_known = _closing(session, connector_key)
     return Standing(
         company=terms.company,
         allowance=terms.allowance,
         spent=token_ledger.spent_today(session, terms.company),
-        closed_s=wiring.open_budget(session, connector_key).closed_s(),
+        closed_s=closed_s,
         now=token_ledger.moment(session),
+        is_closing_known=is_known,
     )
+
+
+def _closing(session: Session, connector_key: int) -> tuple[float | None, bool]:
+    try:
+        return wiring.open_budget(session, connector_key).closed_s(), True
+    except ClosingUnknown:
+        return None, False
 
 
 def interval_s(session: Session, connector_key: int, wanted_s: float) -> float:

@@ -6,8 +6,6 @@ made here, and another one with the same claim that came up within the hour.
 
 from __future__ import annotations
 
-from functools import partial
-
 from celery import Task
 
 from db import connector as connectors
@@ -18,8 +16,8 @@ from db.known_as import Twins
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.reasons import describe
-from pipeline.tasks import control
 from pipeline.tasks.app import app
+from pipeline.tasks.each_connector import for_each_connector
 from pipeline.telemetry import logger
 
 
@@ -28,8 +26,7 @@ def find_twins(self: Task) -> None:
     """One round for every connector."""
     with transaction() as session:
         keys = [connector.key for connector in connectors.all_connectors(session)]
-    for key in keys:
-        control.guarded("find_twins", key, self.request.id, partial(find, key))
+    for_each_connector("find_twins", keys, self.request.id, find)
 
 
 def find(connector_key: int) -> bool:

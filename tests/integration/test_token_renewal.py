@@ -261,14 +261,14 @@ def test_a_control_task_that_finds_the_authorisation_over_pauses_and_says_unauth
     joined: World,
 ) -> None:
     joined.pipedrive.grants.revoke_all()
-    control = joined.room("control")
+    each_connector = joined.room("each_connector")
 
     def ask() -> bool:
         opened(joined).pipedrive.me()
         return False
 
     with written("error") as log, pytest.raises(joined.room("stage").StageFailed):
-        control.guarded("look", joined.connector_key, "task-1", ask)
+        each_connector.guarded("look", joined.connector_key, "task-1", ask)
 
     assert state(joined) == ("paused", "unauthorized")
     assert [line["error"] for line in log if line["event"] == "incoming.job.error"] == ["Unauthorized"]

@@ -7,6 +7,7 @@ import pytest
 from db import hull_ids
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.errors import Retryable
 from tests.journeys.people import age, fill
 from tests.logs import written
 from tests.world import World
@@ -86,6 +87,55 @@ def test_what_hull_does_not_know_yet_is_asked_for_later(world: World) -> None:
     assert at_once == asked
     assert world.hull.counts["searches"] == asked + 1
     assert mapped(world)[99] is None
+    assert mapped(world)[1] is not None
+
+
+def pauses(world: World) -> list[int]:
+    query = "SELECT round(extract(epoch FROM resolve_at - now()))::int AS s FROM id_mappings WHERE hull_id IS NULL"
+    return [row.s for row in world.rows(query)]
+
+
+def test_what_hull_never_knows_is_asked_for_less_and_less_often(world: World) -> None:
+    world.change_rows(
+        "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by)"
+        " VALUES (:c, 'person', 99, 'full', 'fetched')",
+        c=world.connector_key,
+    )
+    seen = []
+    for _ in range(14):
+        world.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE hull_id IS NULL")
+        resolve(world)
+        seen += pauses(world)
+
+    assert seen[:4] == pytest.approx([60, 120, 240, 480], abs=5)
+    assert seen[-2:] == pytest.approx([86_400, 86_400], abs=5)
+
+
+def test_a_search_that_fails_makes_no_pause_longer(world: World) -> None:
+    fill(world, persons=2, organizations=0)
+    world.fetch(Entity.PERSON)
+    world.hull_app.extensions["hull_faults"].replace(
+        [{"path": "search", "kind": "status", "status": 503, "count": None}]
+    )
+
+    with pytest.raises(Retryable):
+        resolve(world)
+
+    assert [row.resolve_attempts for row in world.rows("SELECT resolve_attempts FROM id_mappings")] == [0, 0]
+
+
+def test_a_new_delivery_ends_the_long_pauses(world: World) -> None:
+    """Hull knows now what it was just sent."""
+    fill(world, persons=1, organizations=0)
+    world.fetch(Entity.PERSON)
+    world.change_rows("UPDATE id_mappings SET resolve_at = now() + interval '1 day', resolve_attempts = 11")
+    world.company.edit_person(1, name="Ada")
+    world.fetch(Entity.PERSON)
+
+    assert pauses(world) == pytest.approx([60], abs=5)
+    resolve_in_a_minute = "UPDATE id_mappings SET resolve_at = now()"
+    world.change_rows(resolve_in_a_minute)
+    resolve(world)
     assert mapped(world)[1] is not None
 
 

@@ -12,6 +12,7 @@ import pytest
 import requests
 from structlog.testing import capture_logs
 
+from db.session import transaction
 from pipeline import operators, wiring
 from pipeline import settings as settings_room
 from pipeline.domain.alerts import RULES
@@ -406,3 +407,18 @@ def test_open_alerts_are_counted_for_prometheus(world: World, hook: Hook, anybod
     watch(world)
 
     assert 'pipeline_alerts{connector="5f0c0ffee5f0c0ffee5f0c0f",rule="auth_lost"} 1.0' in anybody.text("/metrics")
+
+
+def test_a_spent_day_is_not_over_because_nobody_can_be_asked(world: World, hook: Hook) -> None:
+    """Redis alone knows that Pipedrive has called the day spent."""
+    with transaction() as session:
+        wiring.open_budget(session, world.connector_key)._ask("close", 1_800.0)
+    watch(world)
+    world.change_rows("UPDATE alerts SET seen_at = seen_at - interval '5 minutes'")
+    as_they_are = settings()
+    settings_room.use(replace(as_they_are, redis_url="redis://127.0.0.1:1/0"))
+
+    watch(world)
+
+    settings_room.use(as_they_are)
+    assert events(hook) == [("alert.raised", "budget_short")]

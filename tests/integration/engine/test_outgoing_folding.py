@@ -221,7 +221,7 @@ def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(world: World) ->
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
         mine = folding.deliveries.take_unfolded(session, 1, 1_000)
-        now = folding._Round(companies={})
+        now = folding._Round(connectors={})
         folding._fold(mine[0], now)
         folding._fold_messages(session, mine, now)
         other.start()

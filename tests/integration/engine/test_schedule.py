@@ -110,10 +110,10 @@ def test_a_second_tick_in_the_same_moment_finds_it_taken(world: World) -> None:
     come_due(world)
 
     with transaction() as first:
-        taken = schedule.take_due(first)
+        taken = schedule.take_due(first, world.connector_key)
         with transaction() as second:
             second.execute(text("SET LOCAL lock_timeout = '200ms'"))
-            also = schedule.take_due(second)
+            also = schedule.take_due(second, world.connector_key)
 
     assert (len(taken), also) == (1, [])
 

@@ -88,6 +88,8 @@ def test_a_paused_connector_is_judged_by_its_pause_alone() -> None:
 def test_what_is_not_known_is_neither_raised_nor_over() -> None:
     assert unknown_rules(WELL) == set()
     assert unknown_rules(replace(WELL, budget=None)) == {"budget_short"}
+    unknown = Budget(is_closed=None, share=0.4, forecast=0.9)
+    assert unknown_rules(replace(WELL, budget=unknown)) == {"budget_short"}
 
 
 def test_every_threshold_can_be_switched_off() -> None:

@@ -1,0 +1,190 @@
+"""What one connector runs into keeps no other from its turn, and its log lines name it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from structlog.contextvars import clear_contextvars, get_contextvars
+
+from db.session import transaction
+from pipeline.errors import ConfigurationError, PipelineError, Retryable
+from tests.integration.engine.test_schedule import come_due, plan
+from tests.logs import written
+from tests.world import CONNECTOR_ID, World
+
+TASKS = Path(__file__).parents[3] / "pipeline" / "tasks"
+ROUNDS = {
+    "resolve_hull_ids": ("control", "control", "resolve"),
+    "ensure_webhooks": ("control", "webhooks", "ensure_webhooks"),
+    "fill_shells": ("shells", "shells", "fill"),
+    "find_twins": ("twins", "twins", "find"),
+    "start_scheduled": ("schedules", "schedules", "start_due"),
+}
+"""Task → the module it is in, and the function that does the work for one connector."""
+
+
+@pytest.fixture
+def other(world: World) -> int:
+    """A second connector that has the same to do as the first."""
+    with transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO connectors (key, id, name, hull_organization) VALUES (99, 'other', 'other', 'other.test')"
+            )
+        )
+        for key in (world.connector_key, 99):
+            session.execute(
+                text(
+                    "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by)"
+                    " VALUES (:c, 'organization', 1, 'shell', 'referenced')"
+                ),
+                {"c": key},
+            )
+    return 99
+
+
+def failing_first(
+    monkeypatch: pytest.MonkeyPatch, world: World, task: str, error: Exception
+) -> tuple[Callable[[], Any], list[tuple[int, Any]]]:
+    """The task, whose work fails for the first connector, and (connector, the id that log lines name) of each turn."""
+    clear_contextvars()
+    module, place, name = ROUNDS[task]
+    turns: list[tuple[int, Any]] = []
+
+    def work(connector_key: int) -> bool:
+        turns.append((connector_key, get_contextvars().get("connector_id")))
+        if connector_key == world.connector_key:
+            raise error
+        return False
+
+    monkeypatch.setattr(world.room(place), name, work)
+    return getattr(world.room(module), task), turns
+
+
+@pytest.mark.parametrize("task", ROUNDS)
+def test_an_error_of_one_connector_keeps_no_other_from_its_turn(
+    world: World, other: int, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    with transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) SELECT key, 'incremental', 60, now()"
+                " FROM connectors ON CONFLICT (connector_key, kind) DO UPDATE SET next_run_at = now()"
+            )
+        )
+        session.execute(text("DELETE FROM webhook_subscriptions"))
+        session.execute(
+            text(
+                "INSERT INTO credentials (connector_key, name, ciphertext)"
+                " SELECT :key, name, ciphertext FROM credentials WHERE connector_key = :c"
+            ),
+            {"key": other, "c": world.connector_key},
+        )
+    run, turns = failing_first(monkeypatch, world, task, PipelineError("internal_error", "broken"))
+
+    with written("error", with_bound=True) as log, pytest.raises(world.room("stage").StageFailed):
+        run()
+
+    assert turns == [(world.connector_key, CONNECTOR_ID), (other, "other")]
+    assert [line["connector_id"] for line in log if line["event"] == "control.error"] == [CONNECTOR_ID]
+    kept = world.rows("SELECT connector_key, stage, reason FROM failures")
+    assert [tuple(row) for row in kept] == [(world.connector_key, task, "internal_error")]
+    assert "connector_id" not in get_contextvars()
+
+
+def test_passing_trouble_is_left_to_the_next_tick(world: World, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, turns = failing_first(monkeypatch, world, "fill_shells", Retryable("remote_unavailable", "503"))
+
+    with written("warning", with_bound=True) as log:
+        run()
+
+    assert [key for key, _ in turns] == [world.connector_key, other]
+    assert [(line["event"], line["connector_id"], line["control"]) for line in log] == [
+        ("control.retry", CONNECTOR_ID, "fill_shells")
+    ]
+
+
+def test_the_line_about_a_pause_names_the_connector(world: World, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = failing_first(monkeypatch, world, "fill_shells", ConfigurationError("unauthorized", "401"))
+
+    with written("error", with_bound=True) as log, pytest.raises(world.room("stage").StageFailed):
+        run()
+
+    [line] = [line for line in log if line["event"] == "incoming.job.error"]
+    assert (line["error"], line["connector_id"]) == ("Unauthorized", CONNECTOR_ID)
+
+
+def test_an_error_that_cannot_be_written_down_keeps_no_other_from_its_turn(
+    world: World, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, turns = failing_first(monkeypatch, world, "fill_shells", PipelineError("internal_error", "broken"))
+
+    def refuse(*_given: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(world.room("each_connector").failures, "keep_failures", refuse)
+
+    with pytest.raises(world.room("stage").StageFailed):
+        run()
+
+    assert [key for key, _ in turns] == [world.connector_key, other]
+
+
+def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_its_own(
+    world: World, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerts = world.room("alerts")
+    good = alerts.facts_of
+    world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
+    alerts.judge_all()
+    world.change_rows("UPDATE alerts SET seen_at = now() - interval '10 minutes'")
+
+    def broken_for_the_first(session: Any, connector: Any) -> Any:
+        if connector.key == world.connector_key:
+            session.execute(text("SELECT 1 / 0"))
+        return good(session, connector)
+
+    monkeypatch.setattr(alerts, "facts_of", broken_for_the_first)
+    with written("error", with_bound=True) as log:
+        alerts.judge_all()
+
+    states = world.rows("SELECT connector_key, state FROM alerts WHERE rule = 'auth_lost' ORDER BY 1")
+    assert [tuple(row) for row in states] == [(world.connector_key, "open"), (other, "open")]
+    assert [line["connector_id"] for line in log if line["event"] == "alerts.not_judged"] == [CONNECTOR_ID]
+
+
+def test_one_schedule_that_cannot_be_started_keeps_no_other_from_its_time(
+    world: World, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(world)
+    come_due(world)
+    world.change_rows(
+        "INSERT INTO schedules (connector_key, kind, cron, next_run_at)"
+        " VALUES (99, 'full_fetch', 'no cron', now() - interval '1 d')"
+    )
+
+    with pytest.raises(world.room("stage").StageFailed):
+        world.room("schedules").start_scheduled()
+
+    assert {row.connector_key for row in world.rows("SELECT connector_key FROM runs")} >= {world.connector_key}
+
+
+def test_control_tasks_walk_over_connectors_by_one_helper() -> None:
+    """A loop over connectors of its own would let one connector stop the others."""
+    judged = {"alerts.py", "setup.py"}
+    """`alerts` isolates each in its one transaction; `setup` encrypts every secret again, all or none."""
+    loops = {
+        path.name
+        for path in sorted(TASKS.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.For)
+        and any(word in ast.unparse(node.iter) for word in ("all_connectors", "keys", "due"))
+        if any(word in ast.unparse(node.target) for word in ("connector", "key"))
+        if "connector" in ast.unparse(node)
+    }
+    assert loops - judged <= {"each_connector.py", "live.py"}
