@@ -101,7 +101,10 @@ def _outgoing(
         words = "cleared in Pipedrive" if written in (None, []) else ""
         return Conversion(state=CHANGES, before=before, after=readable(by_label(written, source)), words=words)
     if before is None:
-        return Conversion(state=NOTHING, before=None, after=held, words="Hull has no value: left alone")
+        words = "Hull has no value: cleared if Hull filled it before, else left alone"
+        if row.on_null == "ignore" or held in (None, []):
+            words = "Hull has no value: left alone"
+        return Conversion(state=NOTHING, before=None, after=held, words=words)
     return Conversion(state=SAME, before=before, after=held, words="Pipedrive has it already")
 
 

@@ -26,6 +26,12 @@ def changed_attributes(message: Mapping[str, Any], entity: Entity) -> set[str]:
     return own | {plain_name(_OF_ACCOUNT + name) for name in _changed(message, "account")}
 
 
+def values_before(message: Mapping[str, Any], entity: Entity, name: str) -> list[Any]:
+    """List what an attribute that changed held before, as far as the changes say."""
+    pairs = [pair for changed, pair in _changed(message, entity.hull).items() if attribute_name(changed) == name]
+    return [pair[0] for pair in pairs if isinstance(pair, list) and len(pair) == 2]
+
+
 def plain_name(name: str) -> str:
     """Give the attribute a name means: without `traits_`, and for an item of a list the list."""
     whole = _ITEM.sub("", name)

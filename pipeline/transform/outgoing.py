@@ -27,6 +27,7 @@ from pipeline.transform.writing.targets import (
     compile_targets,
     digest_said,
     is_blank,
+    part_code,
     wanted_value,
     write_value,
 )
@@ -58,13 +59,13 @@ class OutgoingTransform:
         snapshot: Mapping[str, Any] | None,
         *,
         organization_id: int | None = None,
-        delivered: Collection[str] | None = None,
+        delivered: Collection[str] = (),
     ) -> OutgoingWrite:
         """Work out the body of a PATCH, or of a POST when there is no snapshot.
 
         organization_id  the Organization a Person is to be linked to; None leaves the link alone
         delivered        codes that an earlier write's `present` named: only these are emptied in Pipedrive when Hull
-                         has nothing. Unknown (None): only what the report says is None is emptied.
+                         has nothing, so a first write never erases what came from elsewhere
         Raises: Rejected("name_missing") when there is nothing to create the record under.
         """
         work = _Work(snapshot=snapshot, delivered=delivered)
@@ -162,7 +163,7 @@ def _written_claims(
 class _Work:
     """One write in the making: what is wanted so far, by place, and what went wrong."""
 
-    def __init__(self, *, snapshot: Mapping[str, Any] | None, delivered: Collection[str] | None) -> None:
+    def __init__(self, *, snapshot: Mapping[str, Any] | None, delivered: Collection[str]) -> None:
         self.snapshot = snapshot
         self.delivered = delivered
         self.wanted: dict[tuple[bool, str], tuple[str, Any]] = {}
@@ -177,18 +178,20 @@ class _Work:
         current = self._current(target.source)
         sides = (digest_said(target, report), digest_of(target.source.type, current))
         try:
-            found = wanted_value(target, report, current)
+            found = wanted_value(target, report, current, self.delivered)
+            self.present |= {part_code(target, part) for part in found.parts}
             if found.is_present:
                 self.present.add(target.source.code)
-            elif not self._may_empty(target, current, is_explicit=found.is_explicit):
+            elif not self._may_empty(target, current):
                 self.sides[target.source.key] = sides
                 if not is_empty(target.source.type, current):
                     self.unsaid.add(target.source.key)
                 return
         except Rejected as refused:
             self.problems.append(FieldProblem(field=target.source.code, reason=refused.reason, detail=refused.detail))
-            if target.source.code in (self.delivered or ()):
-                self.present.add(target.source.code)  # what was delivered earlier is still there
+            # What was delivered earlier is still there.
+            codes = {target.source.code, *(part_code(target, part) for part in target.parts)}
+            self.present |= codes.intersection(self.delivered)
             return
         self.wanted[target.source.is_custom, target.source.key] = (target.source.type, found.value)
         self.sides[target.source.key] = sides
@@ -238,10 +241,13 @@ class _Work:
             problems=tuple(self.problems),
         )
 
-    def _may_empty(self, target: Target, current: Any, *, is_explicit: bool) -> bool:
-        if not target.clears or self.snapshot is None or is_empty(target.source.type, current):
-            return False
-        return is_explicit if self.delivered is None else target.source.code in self.delivered
+    def _may_empty(self, target: Target, current: Any) -> bool:
+        return (
+            target.clears
+            and self.snapshot is not None
+            and target.source.code in self.delivered
+            and not is_empty(target.source.type, current)
+        )
 
     def _current(self, source: FieldSource) -> Any:
         return (self._custom if source.is_custom else self.snapshot or _NOTHING).get(source.key)

@@ -272,6 +272,35 @@ def test_what_hull_never_spoke_of_is_not_emptied(world: World) -> None:
     assert (held[codes["job"]], held[codes["remarks"]]) == ("Countess", "hello")
 
 
+@pytest.mark.parametrize("is_export", [False, True])
+def test_a_first_null_erases_nothing_that_came_from_elsewhere(world: World, is_export: bool) -> None:
+    codes = map_users(world, job="Job title", home="Delivery address")
+    held = {codes["job"]: "Countess", codes["home"]: {"value": "St James's Square", "country": "UK"}}
+    world.company.edit_person(1, custom_fields=held)
+    world.fetch(Entity.PERSON, changed_only=True)
+    say(world, ada(world, job=None, home=None), is_export=is_export)
+    say(world, ada(world, job=None, home="", nickname="Ada King"), is_export=is_export)
+    kept = dict(person(world, 1)["custom_fields"])
+    say(world, ada(world, job="Programmer"))
+    say(world, ada(world, job=None))
+
+    assert (kept[codes["job"]], kept[codes["home"]]["country"]) == ("Countess", "UK")
+    assert person(world, 1)["custom_fields"][codes["job"]] is None
+
+
+def test_a_value_that_hull_was_told_and_that_is_cleared_there_is_cleared_in_pipedrive(world: World) -> None:
+    service = code(world, "person", "Job title")
+    row = {"hull": "job", "service": service}
+    world.change_settings(incoming_user_attributes=[row], outgoing_user_attributes=[row])
+    world.company.edit_person(1, custom_fields={service: "Countess"})
+    world.fetch(Entity.PERSON, changed_only=True)
+    say(world, ada(world, job=None, changes={"user": {"job": ["Baroness", None]}}))
+    older = person(world, 1)["custom_fields"][service]
+    say(world, ada(world, job=None, changes={"user": {"job": ["Countess", None]}}))
+
+    assert (older, person(world, 1)["custom_fields"][service]) == ("Countess", None)
+
+
 WRONG: list[tuple[str, Any, str]] = [
     ("Lead source", "from nowhere", "option_unknown"),
     ("Interests", ["Events", "from nowhere"], "option_unknown"),

@@ -11,11 +11,14 @@ from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingW
 from pipeline.domain.reasons import describe
 from pipeline.tasks.plans import Plan
 from pipeline.transform.agreement import Settled, settle
-from pipeline.transform.echoes import Edit, edits_told_over, hear, held_by_hull, is_overtaken
+from pipeline.transform.comparison import canonical
+from pipeline.transform.echoes import LATE_S, Edit, edits_told_over, hear, held_by_hull, is_overtaken
+from pipeline.transform.hull_changes import values_before
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
 from pipeline.transform.message_folding import SAID
 from pipeline.transform.outgoing_filter import Verdict, no_change_reason
 from pipeline.transform.times import epoch_seconds
+from pipeline.transform.writing.targets import Target
 
 QUARREL: Final = "rules_fight"
 
@@ -93,8 +96,35 @@ def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[s
         report,
         snapshot,
         organization_id=candidate.organization_id,
-        delivered=candidate.memory.present if snapshot is not None else None,
+        delivered=_delivered(candidate, plan, entity) if snapshot is not None else (),
     )
+
+
+def _delivered(candidate: Candidate, plan: Plan, entity: Entity) -> set[str]:
+    """Codes of the fields that may be emptied: those last seen with a value in Hull, by a report or by what we told it.
+
+    What is remembered of a record that is met only now is about another User or Account.
+    """
+    remembered = set(candidate.memory.present or ()) if candidate.matched_by in (None, "report") else set()
+    told = {target.source.code for target in plan.outgoing.targets if _was_emptied_in_hull(candidate, target, entity)}
+    return remembered | told
+
+
+def _was_emptied_in_hull(candidate: Candidate, target: Target, entity: Entity) -> bool:
+    """Whether the report takes away a value that Hull was told: it says null, and what it says is younger than ours.
+
+    A report of before that says null as well, and must not empty the field from which Hull was told the value.
+    """
+    if target.attribute is None or target.attribute.startswith("account."):
+        return False
+    name, report = attribute_name(target.attribute), candidate.message[entity.hull]
+    value = candidate.delivered.get(name)
+    if value is None or find_attribute(report, name) is ABSENT:
+        return False
+    if any(canonical(name, each) == canonical(name, value) for each in values_before(candidate.message, entity, name)):
+        return True
+    moment, told = reported_at(report), [each.at for each in candidate.told if each.values.get(name) is not None]
+    return moment is not None and bool(told) and moment / 1000 - LATE_S > told[-1]
 
 
 def is_export(candidate: Candidate) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,15 +26,17 @@ from pipeline.transform.writing.simple import write_option, write_options, write
 class Target:
     """One field that is written.
 
-    attribute  path of the attribute that holds its value; None when only parts of it are mapped
-    parts      part → path of the attribute that holds it
-    clears     whether an empty attribute empties the field
+    attribute     path of the attribute that holds its value; None when only parts of it are mapped
+    parts         part → path of the attribute that holds it
+    clears        whether an empty attribute empties the field
+    clears_parts  parts that an empty attribute empties
     """
 
     source: FieldSource
     attribute: str | None
     parts: Mapping[str, str]
     clears: bool
+    clears_parts: frozenset[str]
     form: str
 
 
@@ -42,20 +44,20 @@ class Target:
 class Wanted:
     """The value a field is to have.
 
-    is_present   Hull holds a value
-    is_explicit  Hull says that it holds none, instead of saying nothing
+    is_present  Hull holds a value
+    parts       parts of which Hull holds a value
     """
 
     value: Any
     is_present: bool
-    is_explicit: bool
+    parts: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class _Draft:
     source: FieldSource
     row: AttributeMapping | None = None
-    parts: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, AttributeMapping] = field(default_factory=dict)
 
 
 def compile_targets(rows: tuple[AttributeMapping, ...], sources: Mapping[str, FieldSource]) -> tuple[Target, ...]:
@@ -67,35 +69,57 @@ def compile_targets(rows: tuple[AttributeMapping, ...], sources: Mapping[str, Fi
             continue
         draft = drafts.setdefault((source.is_custom, source.key), _Draft(source))
         if source.part is not None:
-            draft.parts[source.part] = row.hull
+            draft.parts[source.part] = row
         else:
             draft.source, draft.row = source, row
     return tuple(_target(draft) for draft in drafts.values())
 
 
-def wanted_value(target: Target, report: Mapping[str, Any], current: Any) -> Wanted:
+def wanted_value(target: Target, report: Mapping[str, Any], current: Any, delivered: Collection[str] = ()) -> Wanted:
     """Find what a field is to hold.
 
+    delivered  what `part_code` names of the parts that an earlier write filled: only these are emptied
     Raises: Rejected when the attribute holds what the field cannot.
     """
     value = ABSENT if target.attribute is None else find_attribute(report, target.attribute)
-    parts: dict[str, Any] = {}
-    for part, path in target.parts.items():
-        one = find_attribute(report, path)
-        if one is not ABSENT:
-            parts[part] = None if is_blank(one) else one
-    if target.attribute is None and any(one is not None for one in parts.values()):
+    parts, held = _parts_of(target, report, delivered)
+    if target.attribute is None and held:
         # Only parts are mapped: they are written around the value that is there.
         value = current.get("value") if type(current) is dict else current
         value = None if value is None and target.source.type == "address" else value
         if value is not None or target.source.type == "address":
-            return Wanted(
-                value=_COMPOSED[target.source.type](value, parts, current), is_present=True, is_explicit=False
-            )
+            written = _COMPOSED[target.source.type](value, parts, current)
+            return Wanted(value=written, is_present=True, parts=held)
     if is_blank(value):
-        return Wanted(value=_emptied(target.source), is_present=False, is_explicit=value is not ABSENT)
+        return Wanted(value=_emptied(target.source), is_present=False, parts=held)
     written = write_value(target.source, value, parts, current, form=target.form)
-    return Wanted(value=written, is_present=True, is_explicit=True)
+    return Wanted(value=written, is_present=True, parts=held)
+
+
+def part_code(target: Target, part: str) -> str:
+    """Name a part among the codes of fields that a write delivered; no field has a code like it."""
+    return f"{target.source.key}/{part}"
+
+
+def _parts_of(
+    target: Target, report: Mapping[str, Any], delivered: Collection[str]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """(part → value, None for one to be emptied; the parts that hold one).
+
+    An address takes its parts one by one, so an empty one would wipe what Pipedrive holds: only what was filled from
+    Hull before is emptied. The other kinds need their parts, and an empty one is theirs to refuse or to replace.
+    """
+    parts: dict[str, Any] = {}
+    for part, path in target.parts.items():
+        one = find_attribute(report, path)
+        if not is_blank(one):
+            parts[part] = one
+        elif target.source.type == "address":
+            if part in target.clears_parts and part_code(target, part) in delivered:
+                parts[part] = None
+        elif one is not ABSENT:
+            parts[part] = None
+    return parts, frozenset(part for part, one in parts.items() if one is not None)
 
 
 def digest_said(target: Target, report: Mapping[str, Any]) -> str:
@@ -126,11 +150,13 @@ def _target(draft: _Draft) -> Target:
         # The names under which the incoming mapping delivers the parts of the same value.
         named = row.parts if draft.source.type == "address" else draft.source.parts
         beside = {part: f"{row.hull}_{part}" for part in named if part in draft.source.parts}
+    rows = {**({} if row is None else dict.fromkeys(beside, row)), **draft.parts}
     return Target(
         source=draft.source,
         attribute=None if row is None else row.hull,
-        parts={**beside, **draft.parts},
+        parts={**beside, **{part: each.hull for part, each in draft.parts.items()}},
         clears=row is not None and row.on_null == "clear",
+        clears_parts=frozenset(part for part, each in rows.items() if each.on_null == "clear"),
         form="default" if row is None else row.form,
     )
 

@@ -111,11 +111,16 @@ def test_a_value_is_shown_before_and_after_on_its_way_out() -> None:
     same = convert(row("plan", TIER), Direction.OUTGOING, CATALOG, record=ADA, report={"plan": "Gold"})
     absent = convert(row("plan", TIER), Direction.OUTGOING, CATALOG, record=ADA, report={})
     clears = convert(row("plan", TIER), Direction.OUTGOING, CATALOG, record=ADA, report={"plan": None})
+    ignored = convert(row("plan", TIER, on_null="ignore"), Direction.OUTGOING, CATALOG, record=ADA, report={})
 
     assert (changes.state, changes.before, changes.after) == (CHANGES, "silver", "Silver")
     assert (same.state, same.after) == (SAME, "Gold")
-    assert (absent.state, absent.words) == (NOTHING, "Hull has no value: left alone")
-    assert (clears.state, clears.words) == (CHANGES, "cleared in Pipedrive")
+    assert (ignored.state, ignored.words) == (NOTHING, "Hull has no value: left alone")
+    for one in (absent, clears):
+        assert (one.state, one.words) == (
+            NOTHING,
+            "Hull has no value: cleared if Hull filled it before, else left alone",
+        )
 
 
 @pytest.mark.parametrize("record", [{}, {"id": "x"}, {"id": 7}, {"id": 7, "is_deleted": True, "update_time": 1}])

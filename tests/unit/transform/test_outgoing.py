@@ -37,7 +37,7 @@ def organization(*rows: Row, claims: Claims = None) -> OutgoingTransform:
 def write_custom(kind: str, value: Any, current: Any, beside: dict[str, Any] | None = None, **row: Any) -> Any:
     """Write one custom field; gives its new value, "same" when nothing is written, or the problem's reason."""
     mapping = AttributeMapping(hull="x", service=CODES[kind], **row)
-    written = person(mapping).write({"x": value, **(beside or {})}, ada_with({kind: current}))
+    written = person(mapping).write({"x": value, **(beside or {})}, ada_with({kind: current}), delivered={CODES[kind]})
     if written.problems:
         assert written.is_empty
         return f"problem: {written.problems[0].reason}"
@@ -187,6 +187,17 @@ class TestAnAddress:
         kept = {part: text for part, text in ADDRESS.items() if text and part != "formatted_address"}
         assert written.fields == {"address": {**kept, "country": "Eesti"}}
 
+    def test_loses_a_part_only_where_hull_filled_it(self) -> None:
+        rows = (("home", "address"), ("country", "address_country"), ("city", "address_locality"))
+        said = {"home": ADDRESS["value"], "country": None, "city": None}
+        transform = organization(*rows, claims=())
+
+        before = transform.write({**said, "country": ADDRESS["country"]}, acme(), delivered=())
+
+        assert transform.write(said, acme()).is_empty
+        assert transform.write(said, acme(), delivered=before.present).fields["address"]["country"] is None
+        assert transform.write(said, acme(), delivered=before.present).fields["address"]["locality"] is not None
+
     def test_can_be_made_of_its_parts(self) -> None:
         rows = (("city", "address_locality"), ("country", "address_country"))
 
@@ -203,7 +214,8 @@ class TestEmails:
     ADA: dict[str, Any] = {"value": "ada@acme.test", "primary": True, "label": "work"}  # noqa: RUF012 - read only
 
     def write(self, email: Any, **row: Any) -> Any:
-        written = person(AttributeMapping(hull="email", service="email", **row)).write({"email": email}, ada())
+        transform = person(AttributeMapping(hull="email", service="email", **row))
+        written = transform.write({"email": email}, ada(), delivered={"email"})
         return written.fields.get("emails", "same")
 
     def test_get_the_new_one_as_primary_and_keep_the_others(self) -> None:
@@ -221,7 +233,7 @@ class TestEmails:
 
     def test_are_emptied_as_a_whole_so_that_a_repetition_changes_nothing(self) -> None:
         assert self.write(None) == []
-        assert person(("email", "email")).write({"email": None}, ada(emails=[])).is_empty
+        assert person(("email", "email")).write({"email": None}, ada(emails=[]), delivered={"email"}).is_empty
 
     def test_stay_when_an_empty_attribute_is_to_be_ignored(self) -> None:
         assert self.write(None, on_null="ignore") == "same"
@@ -249,7 +261,7 @@ class TestLabels:
         assert person(("tags", "label")).write({"tags": ["Hot lead", "Customer"]}, ada()).is_empty
 
     def test_are_emptied_with_an_empty_list(self) -> None:
-        assert person(("tags", "label")).write({"tags": None}, ada()).fields == {"label_ids": []}
+        assert person(("tags", "label")).write({"tags": None}, ada(), delivered={"label"}).fields == {"label_ids": []}
 
 
 class TestNames:
@@ -273,7 +285,9 @@ class TestNames:
         assert person(*rows).write(report, ada()).fields == expected
 
     def test_are_never_emptied(self) -> None:
-        written = person(("name", "name"), ("job", CODES["varchar"])).write({"name": None, "job": "new"}, ada())
+        written = person(("name", "name"), ("job", CODES["varchar"])).write(
+            {"name": None, "job": "new"}, ada(), delivered={"name"}
+        )
 
         assert reasons(written) == [("name", "name_missing")]
         assert written.fields == {"custom_fields": {CODES["varchar"]: "new"}}
@@ -388,6 +402,15 @@ class TestAWrite:
 
     def test_empties_nothing_that_hull_never_spoke_of(self) -> None:
         assert person(("job", CODES["varchar"])).write({}, ada()).is_empty
+
+    @pytest.mark.parametrize("empty", [None, "", " ", []])
+    def test_that_is_the_first_never_erases(self, empty: Any) -> None:
+        rows = tuple((f"x/{kind}", code) for kind, code in CODES.items())
+        report = {"email": empty, "tags": empty, "phone": empty, **{hull: empty for hull, _ in rows}}
+        system = (("email", "email"), ("phone", "phone"), ("tags", "label"), ("f", "first_name"))
+
+        assert person(*rows, *system).write(report, ada()).is_empty
+        assert organization(("home", "address"), claims=()).write({"home": empty}, acme()).is_empty
 
     def test_empties_only_what_was_delivered_before(self) -> None:
         transform = person(("job", CODES["varchar"]), ("score", CODES["double"]))
