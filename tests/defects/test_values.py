@@ -103,6 +103,8 @@ def test_what_is_emptied_in_hull_is_emptied_in_pipedrive(world: World) -> None:
     world.company.create_organization(name="Acme", custom_fields={notes: "Calls at night"})
     know_everything(world)
 
+    say(world, user(world.users()[1]["id"], number="C-1"))
+    say(world, account(world.accounts()[1]["id"], notes="Calls at night"))
     say(world, user(world.users()[1]["id"], number=None))
     say(world, account(world.accounts()[1]["id"], notes=None))
 
