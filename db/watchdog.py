@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg2  # type: ignore[import-untyped]  # it has no stubs
-from psycopg2 import extensions
+import structlog
+from psycopg2 import errors, extensions
 
 QUIET_S: Final = 8.0
 """A call may take so long before the server is asked about it."""
@@ -29,6 +30,8 @@ PROBE_S: Final = 4.0
 GRACE_S: Final = 2.0
 """An answer that is on its way when the server reports the statement as done arrives within this time."""
 LOOK_EVERY_S: Final = 0.5
+
+REPORT_EVERY_S: Final = 60.0
 
 _STATES: Final = "SELECT pid, state FROM pg_stat_activity WHERE pid = ANY(%s)"
 
@@ -79,6 +82,9 @@ class WatchedCursor(extensions.cursor):  # type: ignore[misc]  # a class of a li
         call = _begin(self.connection, QUIET_S, is_final=False)
         try:
             super().execute(query, vars)
+        except errors.ReadOnlySqlTransaction:
+            _report_read_only()
+            raise
         finally:
             _end(call)
 
@@ -93,6 +99,24 @@ class WatchedCursor(extensions.cursor):  # type: ignore[misc]  # a class of a li
     def fetchmany(self, size: int | None = None) -> Any:
         with watched(self.connection):
             return super().fetchmany(self.arraysize if size is None else size)
+
+
+_reported_at = float("-inf")
+
+
+def _report_read_only() -> None:
+    """Log that the server takes no writes, once in a while: every statement that writes meets it."""
+    global _reported_at  # noqa: PLW0603 - once a process
+    now = time.monotonic()
+    if now - _reported_at >= REPORT_EVERY_S:
+        _reported_at = now
+        structlog.get_logger().error("database.read_only", advice=READ_ONLY_ADVICE)
+
+
+READ_ONLY_ADVICE: Final = (
+    "The database answers but takes no writes: it is a standby or was demoted. Promote it, or point DATABASE_URL at the primary;"
+    " work goes on by itself then."
+)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 
+from pipeline import library_log
+
 SECRET_NAMES = frozenset(
     {
         "authorization",
@@ -26,7 +28,7 @@ QUIET_LIBRARIES = ("urllib3", "requests", "amqp", "kombu", "sqlalchemy.engine", 
 
 
 def configure(level: str = "info", style: str = "json") -> None:
-    """Set up structlog and silence libraries that would log addresses with secrets in them."""
+    """Set up structlog, have the warnings of libraries go through it, and silence what would log addresses with secrets."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -39,6 +41,7 @@ def configure(level: str = "info", style: str = "json") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    library_log.install()
     for library in QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
 

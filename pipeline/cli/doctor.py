@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import click
+from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.figures import oldest_due_s
-from db.session import transaction
+from db.session import is_read_only, transaction
 from pipeline.cli.findings import BAD, NOTE, OK, Answer, Finding, as_json
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import duration, find_connector, json_option, say, show
@@ -37,7 +38,8 @@ def doctor(connector: str | None) -> None:
     with transaction() as session:
         chosen = [find_connector(session, connector)] if connector else connectors.all_connectors(session)
         machine = Answer(
-            heading="Is everything at work?", findings=_machine(found, oldest_due_s(session), bool(chosen))
+            heading="Is everything at work?",
+            findings=[*_database(session), *_machine(found, oldest_due_s(session), bool(chosen))],
         )
         answers = {each.name: examine(session, each) for each in chosen}
     document = {
@@ -51,6 +53,13 @@ def doctor(connector: str | None) -> None:
 
 
 COMMANDS: tuple[click.Command, ...] = (doctor,)
+
+
+def _database(session: Session) -> list[Finding]:
+    if not is_read_only(session):
+        return []
+    step = "promote it, or point DATABASE_URL at the primary; work goes on by itself then"
+    return [Finding(level=BAD, text="the database answers but takes no writes: nothing can be done", next_step=step)]
 
 
 def _machine(found: Machinery, due_s: float, has_connectors: bool) -> list[Finding]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_init, worker_process_init, worker_ready
+from celery.utils.log import get_multiprocessing_logger
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from db import token_ledger
-from pipeline import telemetry
+from pipeline import library_log, telemetry
 from pipeline.settings import settings
 from pipeline.tasks import broker
 from pipeline.transform.domains import registrable_domain
@@ -24,8 +25,9 @@ app.config_from_object("celeryconfig")
 
 @setup_logging.connect
 def keep_our_logging(**_ignored: Any) -> None:
-    """Celery would set up a logging of its own; ours stays."""
+    """Celery would set up a logging of its own; ours stays, and writes what Celery and its pool of processes report."""
     telemetry.configure(settings().log_level, settings().log_format)
+    library_log.install(get_multiprocessing_logger())  # it hands nothing on to the root logger
 
 
 @worker_init.connect

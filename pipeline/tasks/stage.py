@@ -42,6 +42,9 @@ Work = Callable[[ClaimedBatch], None]
 class StageFailed(Exception):
     """What Celery and Flower are told: a reason code and a batch id. It ends the chain."""
 
+    is_logged = True
+    """Our own line, with connector and batch, was written where it was raised."""
+
 
 def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> None:
     """Run one stage of one batch; a batch that is elsewhere, or whose connector is paused, is left alone.

@@ -11,6 +11,7 @@ from sqlalchemy import delete
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
+from db import watchdog
 from db.connector import Connector, Credential, SettingsVersion, keep_credential
 from db.delivery import Delivery
 from db.session import engine, transaction, use_database
@@ -18,6 +19,8 @@ from pipeline.settings import Settings
 from pipeline.vault import Vault
 from pipeline.web import doors as doors_module
 from tests.integration.web.conftest import ACME, GLOBEX, SECRETS, House, add_connector, basic, webhook
+from tests.logs import written
+from tests.read_only import demoted_database
 
 PATH = f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}"
 
@@ -299,3 +302,17 @@ def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
     said = capsys.readouterr()
     assert len(lines) >= 4
     assert "canary" not in repr(lines) + said.out + said.err + "".join(texts)
+
+
+def test_a_webhook_comes_again_while_the_database_takes_no_writes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_reported_at", float("-inf"))
+    with written() as lines, demoted_database():
+        refused = [post(house, webhook()) for _ in range(2)]
+    taken = post(house, webhook())
+
+    assert [answer.status_code for answer in refused] == [503, 503]
+    assert refused[0].headers["Retry-After"]
+    assert taken.status_code == 200
+    assert [line["event"] for line in lines].count("database.read_only") == 1

@@ -11,6 +11,7 @@ import pytest
 from pipeline.cli.troubleshooting import HEADINGS
 from pipeline.insight import machinery
 from pipeline.insight.machinery import Machinery
+from tests.read_only import demoted_database
 from tests.world import World
 
 from .conftest import Run
@@ -224,3 +225,11 @@ def test_beat_alone_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert machinery.look().beats == ["celerybeat@here"]
     assert not machinery.anybody_works()
+
+
+def test_a_database_that_takes_no_writes_is_bad(world: World, run: Run, at_work: None) -> None:
+    with demoted_database():
+        said = run("doctor", "acme")
+
+    assert said.code == 1
+    assert "the database answers but takes no writes" in said.out

@@ -1,0 +1,93 @@
+"""What libraries write to Python's own log, as lines of ours: Celery's failed tasks, workers that died, a broker that is away.
+
+Their texts may hold anything: the words of an exception, a traceback, the arguments of a task, an address with a password. A line
+keeps the constant part of the text, numbers, names, and of an exception its type and place; everything else is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import structlog
+
+EVENTS: Final = {"celery.app.trace": "task.error", "celery.worker.request": "task.error", "celery.beat": "beat.log"}
+"""Logger → the event name of its lines; those of others are `library.log`."""
+TALKATIVE: Final = ("celery", "kombu", "amqp", "billiard", "multiprocessing")
+"""Libraries whose texts name tasks, nodes and signals; of any other library no text argument is kept."""
+SAFE_NAMES: Final = frozenset({"id", "name", "description", "hostname", "internal", "runtime"})
+"""Of the facts that Celery gives by name."""
+
+_CONTEXT: Final = {"id": "task_id", "name": "task"}
+_EMAIL = re.compile(r"[^\s<>\"',;:/]+@[^\s<>\"',;:/]+")
+_PASSWORD = re.compile(r"//[^/@\s]*@")
+_PLACEHOLDER = re.compile(r"%%|%(?:\((?P<name>\w+)\))?[-+ #0]*[\d*.]*[diouxXeEfFgGcrsa]")
+LONGEST: Final = 300
+
+
+def install(logger: logging.Logger | None = None) -> None:
+    """Have a logger, the root by default, write through structlog; once, however often it is called."""
+    chosen = logger or logging.getLogger()
+    if not any(isinstance(handler, LibraryLog) for handler in chosen.handlers):
+        chosen.addHandler(LibraryLog(logging.WARNING))
+
+
+class LibraryLog(logging.Handler):
+    """Hands records to structlog. Exceptions that were written down already, by their `is_logged`, are left out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info if isinstance(record.exc_info, tuple) else (None, None, None)
+        if getattr(error[0], "is_logged", False):
+            return
+        facts: dict[str, Any] = {"logger": record.name, "message": text_of(record)}
+        if error[0] is not None:
+            facts |= {"error": error[0].__name__, "at": place_of(error[2])}
+        context = record.args if isinstance(record.args, Mapping) else getattr(record, "data", None)
+        if isinstance(context, Mapping):
+            facts |= {ours: context[theirs] for theirs, ours in _CONTEXT.items() if theirs in context}
+        log = structlog.get_logger()
+        write = log.error if record.levelno >= logging.ERROR else log.warning
+        write(EVENTS.get(record.name, "library.log"), **facts)
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """The record's text, without what its arguments may give away."""
+    may_speak = record.name.split(".")[0] in TALKATIVE
+    given = record.args or ()
+    if not given:
+        words = str(record.msg)
+    elif isinstance(given, Mapping):
+        named = {name: str(value) if name in SAFE_NAMES else "…" for name, value in given.items()}
+        words = _filled(record.msg, lambda name: named.get(name, "…"))
+    else:
+        values = iter([_safe(value, may_speak=may_speak) for value in given])
+        words = _filled(record.msg, lambda _: next(values, "…"))
+    return " ".join(_EMAIL.sub("…", _PASSWORD.sub("//", words)).split())[:LONGEST]
+
+
+def _filled(template: object, value: Callable[[str], str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: "%" if found[0] == "%%" else value(found["name"] or ""), str(template))
+
+
+def _safe(value: object, *, may_speak: bool) -> str:
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    if isinstance(value, bool | int | float):
+        return str(value)
+    if may_speak and isinstance(value, str) and "\n" not in value and len(value) <= LONGEST:
+        return value
+    return "…"
+
+
+def place_of(trace: TracebackType | Any) -> str:
+    """File and line where it was raised."""
+    try:
+        frames = traceback.extract_tb(trace)
+    except AttributeError:  # billiard's own kind of traceback, of another process
+        return ""
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
