@@ -72,6 +72,7 @@ imports = (
     "pipeline.tasks.schedules",
     "pipeline.tasks.shells",
     "pipeline.tasks.twins",
+    "pipeline.tasks.tidy",
     "pipeline.tasks.errand_runs",
     "pipeline.tasks.alerts",
 )

@@ -23,7 +23,6 @@ from sqlalchemy import (
     SmallInteger,
     Uuid,
     case,
-    delete,
     func,
     select,
     text,
@@ -404,8 +403,13 @@ def describe_batch(session: Session, connector_key: int, batch_id: int) -> Row[A
     return session.execute(_WHOLE, {"id": batch_id, "key": connector_key}).one_or_none()
 
 
-def drop_old_batches(session: Session, keep_days: int = RETENTION_DAYS) -> int:
-    """Forget batches that came to their end long ago; failed ones stay until somebody has dealt with them."""
-    old = func.now() - func.make_interval(0, 0, 0, keep_days)
-    gone = session.execute(delete(Batch).where(Batch.created_at < old, Batch.state.in_(("done", "cancelled"))))
-    return cast("CursorResult[Any]", gone).rowcount
+_DROP_OLD = text("""
+    DELETE FROM batches
+     WHERE id = ANY(ARRAY(SELECT id FROM batches
+                           WHERE created_at < now() - make_interval(days => :days) AND state IN ('done', 'cancelled')
+                           LIMIT :limit))""")
+
+
+def drop_old_batches(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
+    """Delete batches that ended long ago, `limit` at most; return how many. Failed ones stay until they are dealt with."""
+    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"days": keep_days, "limit": limit})).rowcount

@@ -16,7 +16,6 @@ from sqlalchemy import (
     LargeBinary,
     TextClause,
     UniqueConstraint,
-    delete,
     func,
     select,
     text,
@@ -161,8 +160,12 @@ def count_lately(
     return [(state, reason, count) for state, reason, count in session.execute(_COUNT_LATELY, scope)]
 
 
-def drop_old_deliveries(session: Session, keep_days: int = RETENTION_DAYS) -> int:
-    """Forget deliveries past their retention that were dealt with; returns how many."""
-    old = func.now() - func.make_interval(0, 0, 0, keep_days)
-    gone = session.execute(delete(Delivery).where(Delivery.received_at < old, Delivery.state != "new"))
-    return cast("CursorResult[Any]", gone).rowcount
+_DROP_OLD = text("""
+    DELETE FROM deliveries
+     WHERE id = ANY(ARRAY(SELECT id FROM deliveries
+                           WHERE received_at < now() - make_interval(days => :days) AND state <> 'new' LIMIT :limit))""")
+
+
+def drop_old_deliveries(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
+    """Delete deliveries past their retention that were dealt with, `limit` at most; return how many."""
+    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"days": keep_days, "limit": limit})).rowcount

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+import orjson
 import zstandard
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, defer, mapped_column
 
 from db.arrays import texts
@@ -111,27 +111,62 @@ def control_subject(task: str) -> str:
     return f"control:{task}"
 
 
+_TYPES: Final = {
+    "connector_key": "integer",
+    "kind": "text",
+    "subject": "text",
+    "direction": "text",
+    "entity": "text",
+    "stage": "text",
+    "reason": "text",
+    "detail": "text",
+    "record_id": "text",
+    "batch_id": "bigint",
+    "run_id": "bigint",
+    "field": "text",
+    "payload": "bytea",
+    "traceback": "text",
+    "exchange": "jsonb",
+    "task_id": "text",
+    "attempts": "smallint",
+    "settings_version": "integer",
+    "fingerprint": "text",
+}
+"""Column → its type in PostgreSQL."""
+
+_KEEP = Statement(f"""
+    INSERT INTO failures AS f ({", ".join(_TYPES)})
+    SELECT {", ".join(_TYPES)}
+      FROM unnest({", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _TYPES.items())}) AS w({", ".join(_TYPES)})
+     ORDER BY connector_key, subject
+        ON CONFLICT (connector_key, subject) WHERE state = 'open' DO UPDATE SET
+           {", ".join(f"{name} = excluded.{name}" for name in _TYPES if name != "attempts")},
+           attempts = f.attempts + excluded.attempts, updated_at = now()""")  # noqa: S608 - put together from constants
+
+
 def keep_failures(session: Session, failures: Sequence[NewFailure]) -> None:
-    """Keep what gave up. What is open already is renewed, so that one cause shows once."""
-    for failure in sorted(failures, key=lambda each: each.subject):
-        row = _columns(failure)
-        session.execute(
-            insert(Failure)
-            .values(**row)
-            .on_conflict_do_update(
-                index_elements=["connector_key", "subject"],
-                index_where=text("state = 'open'"),
-                set_={**row, "updated_at": func.now(), "attempts": Failure.attempts + row["attempts"]},
-            )
-        )
+    """Keep what gave up, in one statement. What is open already is renewed, so that one cause shows once."""
+    kept: dict[tuple[int, str], NewFailure] = {}
+    for failure in failures:
+        subject = failure.connector_key, failure.subject
+        before = kept[subject].attempts if subject in kept else 0
+        kept[subject] = replace(failure, attempts=before + failure.attempts)
+    if kept:
+        rows = [_columns(failure) for failure in kept.values()]
+        _KEEP.run(session, {name: [row[name] for row in rows] for name in _TYPES})
 
 
-def told_in_run(session: Session, run_id: int | None, subjects: Sequence[str]) -> set[tuple[str, str]]:
+def told_in_run(
+    session: Session, connector_key: int, run_id: int | None, subjects: Sequence[str]
+) -> set[tuple[str, str]]:
     """(subject, reason) of what this run has kept already: a page may be read twice, by a walk and by the catch-up."""
     if run_id is None or not subjects:
         return set()
     query = select(Failure.subject, Failure.reason).where(
-        Failure.run_id == run_id, Failure.state == "open", Failure.subject.in_(subjects)
+        Failure.connector_key == connector_key,
+        Failure.run_id == run_id,
+        Failure.state == "open",
+        Failure.subject.in_(subjects),
     )
     return {(subject, reason) for subject, reason in session.execute(query)}
 
@@ -141,6 +176,8 @@ def _columns(failure: NewFailure) -> dict[str, Any]:
     row["fingerprint"] = failure.fingerprint
     if failure.payload is not None:
         row["payload"] = zstandard.ZstdCompressor(level=3).compress(failure.payload)
+    if failure.exchange is not None:
+        row["exchange"] = orjson.dumps(failure.exchange).decode()
     return row
 
 

@@ -20,6 +20,7 @@ from db.departure import forebears
 
 DAYS_AHEAD = 7
 RETENTION_DAYS = 90
+LOCK_PATIENCE_MS = 1_000
 NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
 """Few events are anything else, so these alone have an index of their own order."""
 TOLD_WHY = "reason IS NOT NULL"
@@ -159,17 +160,36 @@ def _make_partition(session: Session, name: str, day: date) -> None:
     session.execute(text(f"ALTER TABLE sync_events ATTACH PARTITION {name} FOR VALUES FROM ('{begin}') TO ('{end}')"))
 
 
-def drop_old_partitions(session: Session, today: date, keep_days: int = RETENTION_DAYS) -> list[str]:
-    """Drop the days that are past their retention."""
-    names = session.scalars(
-        text(
-            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^sync_events_[0-9]{8}$' AND relname < :oldest"
-        ),
-        {"oldest": f"sync_events_{today - timedelta(days=keep_days):%Y%m%d}"},
-    ).all()
-    for name in names:
-        session.execute(text(f"DROP TABLE {name}"))
-    return list(names)
+_OLD = text("""
+    SELECT c.relname, EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhrelid = c.oid) AS is_attached
+      FROM pg_class c
+     WHERE c.relkind = 'r' AND c.relname ~ '^sync_events_[0-9]{8}$' AND c.relname < :oldest ORDER BY c.relname""")
+
+
+def old_partitions(session: Session, today: date, keep_days: int = RETENTION_DAYS) -> dict[str, bool]:
+    """The days that are past their retention → whether they are still part of the table."""
+    oldest = f"sync_events_{today - timedelta(days=keep_days):%Y%m%d}"
+    return {row.relname: row.is_attached for row in session.execute(_OLD, {"oldest": oldest})}
+
+
+def detach_partition(session: Session, name: str) -> None:
+    """Take a day out of the table, which locks the whole table for a moment.
+
+    CONCURRENTLY is not allowed beside a default partition. So whoever writes waits behind this lock for LOCK_PATIENCE_MS at most.
+    Raises: OperationalError when somebody reads the table for longer than that.
+    """
+    be_quick(session)
+    session.execute(text(f"ALTER TABLE sync_events DETACH PARTITION {name}"))
+
+
+def drop_partition(session: Session, name: str) -> None:
+    """Drop a day that is no longer part of the table: nobody else knows it, so nobody waits."""
+    session.execute(text(f"DROP TABLE {name}"))
+
+
+def be_quick(session: Session) -> None:
+    """Give up a lock of this transaction that is not to be had within LOCK_PATIENCE_MS: all later writers stand behind it."""
+    session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE_MS}ms'"))
 
 
 def latest_events(

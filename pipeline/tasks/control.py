@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from celery import Task
 from sqlalchemy.orm import Session
 
-from db import alert as alerts
 from db import batch as batches
 from db import change as changes
 from db import connector as connectors
-from db import delivery as deliveries
-from db import errand as errand_rows
-from db import event_count, heartbeat, hourly, hull_ids, id_mapping, subscription, verified
-from db import plan as plans
-from db import replay as replay_rows
+from db import heartbeat, hull_ids, id_mapping, subscription
 from db import sync_event as events
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
-from pipeline.tasks import canvases, claim_release, departures, errands, links, live, webhooks
+from pipeline.tasks import canvases, departures, errands, links, live, webhooks
 from pipeline.tasks.app import app
 from pipeline.tasks.each_connector import for_each_connector
 from pipeline.telemetry import logger
@@ -133,31 +127,6 @@ def ensure_webhooks(self: Task, connector_key: int | None = None) -> None:
         due = subscription.connectors_to_check(session, subject=webhooks.SUBJECT, rest_s=webhooks.REST_S)
     keys = due if connector_key is None else [connector_key]
     for_each_connector(webhooks.TASK, keys, self.request.id, webhooks.ensure_webhooks)
-
-
-@app.task(name="control.tidy")
-def tidy() -> None:
-    """Make the partitions of the coming days; drop days, deliveries, batches, errands, replays and items of plans past their
-    retention, and release the claims of records that cannot come back.
-    """
-    today = datetime.now(UTC).date()
-    with transaction() as session:
-        made = events.make_partitions(session, today)
-        dropped = events.drop_old_partitions(session, today)
-    with transaction() as session:
-        forgotten = deliveries.drop_old_deliveries(session), batches.drop_old_batches(session)
-        errand_rows.drop_old_errands(session)
-        plans.drop_old_items(session)
-        alerts.drop_old_alerts(session)
-        hourly.drop_old_hours(session)
-        event_count.fold_old_counts(session)
-        verified.drop_old_verifications(session)
-        replay_rows.drop_old_replays(session)
-    released = claim_release.release_overdue()
-    if made or dropped or any(forgotten) or released:
-        logger().info(
-            "tidy", made=made, dropped=dropped, deliveries=forgotten[0], batches=forgotten[1], released=released
-        )
 
 
 def wake_control(name: str, countdown_s: float | None = None) -> None:

@@ -81,7 +81,7 @@ def log_troubles(
     entity = Entity(batch.entity)
     troubles = [Trouble(**trouble) for trouble in staged.troubles]
     kept = [_failure(batch, trouble, staged.settings_version) for trouble in troubles]
-    told = failures.told_in_run(session, batch.run_id, [failure.subject for failure in kept])
+    told = failures.told_in_run(session, batch.connector_key, batch.run_id, [failure.subject for failure in kept])
     logged, refused = [], []
     for trouble, failure in zip(troubles, kept, strict=True):
         if (failure.subject, failure.reason) in told:

@@ -177,7 +177,7 @@ def test_what_cannot_be_restored_any_more_lets_go_by_itself(
         "UPDATE id_mappings SET deleted_at = now() - make_interval(days => :days) WHERE state = 'deleted'", days=days
     )
 
-    world.room("control").tidy()
+    world.room("tidy").tidy()
     world.work()
 
     assert holders(world, VALUE[kind]) == [held_by]

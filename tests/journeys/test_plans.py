@@ -336,9 +336,9 @@ def test_nobody_is_asked_before_the_first_full_fetch_is_done(hundred: World) -> 
 
 def test_what_old_plans_say_of_records_is_forgotten(known: World) -> None:
     planned(known, with_more("incoming_user_attributes", FIRST_NAME))
-    known.room("control").tidy()
+    known.room("tidy").tidy()
     assert known.rows("SELECT 1 FROM plan_items") != []
 
     known.change_rows("UPDATE plans SET ready_at = now() - interval '31 days'")
-    known.room("control").tidy()
+    known.room("tidy").tidy()
     assert known.rows("SELECT 1 FROM plan_items") == []

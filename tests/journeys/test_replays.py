@@ -436,7 +436,7 @@ def test_a_replay_is_forgotten_long_after_its_end(world: World) -> None:
     running = begin(world)
     world.change_rows("UPDATE replays SET ended_at = ended_at - interval '91 d'")
 
-    world.room("control").tidy()
+    world.room("tidy").tidy()
 
     assert [row.id for row in world.rows("SELECT id FROM replays")] == [running]
     assert {row.replay_id for row in world.rows("SELECT replay_id FROM replay_items")} == {running}

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from db import event_count
 from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import control, counting
+from pipeline.tasks import counting, tidy
 from tests.integration.console.conftest import Visitor
 from tests.world import CONNECTOR_ID, World
 
@@ -104,7 +104,7 @@ def test_minutes_become_hours_and_hours_a_sum_and_no_total_shrinks(world: World)
         )  # fmt: skip
 
     for _ in range(2):
-        control.tidy()
+        tidy.tidy()
 
     ages = [row.at for row in world.rows("SELECT at FROM event_counts ORDER BY at")]
     assert ages[0] == datetime(1970, 1, 1, tzinfo=UTC)

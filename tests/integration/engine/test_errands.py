@@ -150,7 +150,7 @@ def test_what_has_ended_is_forgotten_after_its_time_and_what_failed_is_kept(worl
     ask(world, key="new")
     world.change_rows("UPDATE errands SET state = 'done', ended_at = now() WHERE key = 'new'")
 
-    world.room("control").tidy()
+    world.room("tidy").tidy()
 
     assert [row.state for row in world.rows(ERRANDS)] == ["failed", "due", "done"]
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db.migrate import current_revision, drift, migrate, unmigrate
 from db.session import make_engine
-from db.sync_event import NewEvent, drop_old_partitions, log_events, make_partitions
+from db.sync_event import NewEvent, detach_partition, drop_partition, log_events, make_partitions, old_partitions
 from pipeline import embedded
 
 PROJECT = Path(__file__).parents[3]
@@ -163,11 +163,17 @@ def test_a_day_that_was_missed_gets_its_partition_and_its_events(migrated: Engin
 def test_days_past_their_retention_are_dropped_and_no_others(migrated: Engine) -> None:
     log_at(migrated, TODAY, 1)
     with Session(migrated) as session, session.begin():
-        kept = drop_old_partitions(session, TODAY + timedelta(days=90))
-        dropped = drop_old_partitions(session, TODAY + timedelta(days=92))
+        kept = old_partitions(session, TODAY + timedelta(days=90))
+        dropped = old_partitions(session, TODAY + timedelta(days=92))
+        for name in dropped:
+            detach_partition(session, name)
+        left = old_partitions(session, TODAY + timedelta(days=92))
+        for name in dropped:
+            drop_partition(session, name)
 
-    assert kept == []
-    assert dropped == [f"sync_events_{TODAY + timedelta(days=n):%Y%m%d}" for n in range(2)]
+    assert kept == {}
+    assert left == dict.fromkeys(dropped, False)
+    assert list(dropped) == [f"sync_events_{TODAY + timedelta(days=n):%Y%m%d}" for n in range(2)]
     assert homes(migrated) == {}
     assert {"sync_events", "sync_events_other"} <= tables(migrated)
 
