@@ -45,12 +45,14 @@ class WebhookHead:
 class WebhookRecord:
     """A webhook in the words of API v2.
 
-    record    the record as a fetch would have given it, less what webhooks leave out; None after a delete
-    previous  record key → value before the change, custom fields under `custom_fields`; after a delete the last state
-    absent    codes of custom fields about which the webhook says nothing
+    record      the record as a fetch would have given it, less what webhooks leave out; None after a delete
+    previous    record key → value before the change, custom fields under `custom_fields`; after a delete the last state
+    absent      codes of custom fields about which the webhook says nothing
+    unreadable  codes of those it gives in a shape that is not known; of all of them where it gives no custom fields
     """
 
     head: WebhookHead
     record: dict[str, Any] | None
     previous: dict[str, Any]
     absent: tuple[str, ...]
+    unreadable: tuple[str, ...]

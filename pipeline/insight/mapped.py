@@ -18,6 +18,7 @@ from pipeline.transform.field_sources import FieldSource, find_source
 from pipeline.transform.hull_reports import ABSENT as ABSENT  # noqa: PLC0414 - for those who ask
 from pipeline.transform.hull_reports import attribute_name, find_attribute
 from pipeline.transform.incoming import ID_ATTRIBUTE as ID_ATTRIBUTE  # noqa: PLC0414 - as above
+from pipeline.transform.reading.simple import UNTOLD
 from pipeline.transform.record_shapes import ALIASES
 from pipeline.transform.values import Reader, reader_for
 
@@ -79,9 +80,10 @@ class MappedField:
         if raw is None or self.reader is None:
             return raw
         try:
-            return self.reader(raw)
+            found = self.reader(raw)
         except Rejected:
             return raw
+        return None if found is UNTOLD else found
 
 
 def mapped_fields(plan: Plan) -> tuple[MappedField, ...]:

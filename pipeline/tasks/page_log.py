@@ -138,12 +138,10 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
         if sending.effect == load_incoming.SAME:
             continue
         pipedrive_id = sending.record["pipedrive_id"]
-        for problem in sending.record["problems"]:
-            detail = f"{problem['field']}: {problem['detail']}"
-            logged.append(
-                page_event(context, error, plan.entity, pipedrive_id, reason=problem["reason"], detail=detail)
-            )
-            _say(error, pipedrive_id, problem["reason"], problem["field"])
+        for reason, fields, words in _by_cause(sending.record["problems"]):
+            detail = f"{fields}: {words}"
+            logged.append(page_event(context, error, plan.entity, pipedrive_id, reason=reason, detail=detail))
+            _say(error, pipedrive_id, reason, fields)
         for claim in sending.record["claims"]:
             if (holder := held.get((claim, pipedrive_id))) is not None:
                 detail = f"{claim}: held by {plan.entity} {holder}{_until(departed.get(holder))}"
@@ -153,6 +151,14 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
                 _say(skip, pipedrive_id, "duplicate_claim", claim)
     events.log_events(session, logged)
     plan.counters["failed"] += sum(1 for event in logged if event.event == error)
+
+
+def _by_cause(problems: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str]]:
+    """(reason, the fields it is about, detail): what one cause does to several fields of a record is one problem."""
+    fields: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        fields.setdefault((problem["reason"], problem["detail"]), []).append(problem["field"])
+    return [(reason, ", ".join(dict.fromkeys(named)), detail) for (reason, detail), named in fields.items()]
 
 
 def _until(held: Held | None) -> str:

@@ -21,7 +21,7 @@ from pipeline.errors import Rejected, Skip
 from pipeline.transform.claims import CLAIMS, SYNC_KEY, Normalise, name_domain_claim, other_emails
 from pipeline.transform.field_sources import FieldSource, find_source, is_listed
 from pipeline.transform.hull_reports import attribute_name
-from pipeline.transform.reading.simple import read_id
+from pipeline.transform.reading.simple import UNTOLD, read_id
 from pipeline.transform.record_shapes import OPTIONAL
 from pipeline.transform.times import epoch_seconds
 from pipeline.transform.values import Reader, reader_for
@@ -94,7 +94,8 @@ class IncomingTransform:
             custom = _NO_FIELDS
         attributes: dict[str, Any] = {}
         _read_columns(self._system, record, attributes, problems)
-        _read_columns(self._custom, custom, attributes, problems)
+        if custom is not _NO_FIELDS:  # absent or null, it says nothing of any of them
+            _read_columns(self._custom, custom, attributes, problems)
         attributes[ID_ATTRIBUTE] = pipedrive_id
         claims = self._read_claims(record, custom, problems)
         organization_id = _read_link(record.get("org_id"), problems) if self.entity is Entity.PERSON else None
@@ -119,7 +120,7 @@ class IncomingTransform:
                 continue
             try:
                 value = reader(raw)
-                normal = None if value is None else normalise(value)
+                normal = None if value is None or value is UNTOLD else normalise(value)
             except Rejected as refused:
                 problems.append(FieldProblem(field=code, reason=refused.reason, detail=refused.detail))
                 continue
@@ -246,7 +247,7 @@ def _read_columns(
         except Rejected as refused:
             problems.append(FieldProblem(field=code, reason=refused.reason, detail=refused.detail))
             continue
-        if value is not None or keeps_null:
+        if value is not UNTOLD and (value is not None or keeps_null):
             attributes[attribute] = value
 
 

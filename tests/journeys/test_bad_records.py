@@ -265,3 +265,34 @@ def test_an_option_added_meanwhile_is_looked_up_before_it_is_called_unknown(worl
 
     assert (run.state, run.failed > 0) == ("done", minutes == 0)
     assert world.users()[3].get("source") == ("Fair" if minutes else None)
+
+
+def test_records_without_custom_fields_lose_none_and_make_no_errors(world: World) -> None:
+    codes = [field.code for field in world.company.custom_fields("person")][:8]
+    world.change_settings(
+        incoming_user_attributes=[{"hull": f"x/{at}", "service": each} for at, each in enumerate(codes)]
+    )
+    world.company.create_person(name="Ada", custom_fields={codes[0]: "Countess"})
+    age(world)
+    world.fetch(Entity.PERSON)
+    field = world.users()[1]["x/0"]
+    whole = dict(world.company.record("person", 1) or {})
+    for nothing in (None, LEFT_OUT):
+        changed = {**whole, "update_time": "2026-11-01T10:00:00Z", "custom_fields": nothing}
+        world.company.put_raw("person", {key: value for key, value in changed.items() if value is not LEFT_OUT})
+        world.fetch(Entity.PERSON)
+
+    assert (field, world.users()[1]["x/0"]) == ("Countess", "Countess")
+    assert [event for event in world.events() if event[0].endswith("error")] == []
+
+
+def test_what_several_fields_lack_for_one_cause_is_told_once_for_the_record(world: World) -> None:
+    codes = [field.code for field in world.company.custom_fields("person")][:8]
+    world.change_settings(
+        incoming_user_attributes=[{"hull": f"x/{at}", "service": each} for at, each in enumerate(codes)]
+    )
+    world.company.put_raw("person", raw(custom_fields={codes[0]: "Countess"}))
+    world.fetch(Entity.PERSON)
+
+    (detail,) = [row.detail for row in world.rows("SELECT detail FROM sync_events WHERE reason = 'field_missing'")]
+    assert detail == f"{', '.join(codes[1:])}: not part of the record"

@@ -225,3 +225,25 @@ def test_repeated_shuffled_late_and_lost_deliveries_end_in_one_state(world: Worl
     assert len(world.users()) == 25
     assert world.rows("SELECT 1 FROM failures") == []
     assert world.rows("SELECT 1 FROM changes") == []
+
+
+@pytest.mark.parametrize(
+    "shape", [{"type": "enum", "label": "Trade fair"}, {"type": "enum", "option": {"id": 1}}, [1], ...], ids=str
+)
+def test_a_custom_value_in_a_shape_nobody_knows_clears_nothing(world: World, told: list[Any], shape: Any) -> None:
+    field = next(each for each in world.company.custom_fields("person") if each.name == "Lead source")
+    world.change_settings(incoming_user_attributes=[{"hull": "source", "service": field.code}])
+    world.company.edit_person(3, custom_fields={field.code: field.options[0].id})
+    world.fetch(Entity.PERSON, changed_only=True)
+    said = listen(world)
+    world.company.edit_person(3, custom_fields={field.code: field.options[1].id})
+    before = reads(world)
+    if shape is ...:
+        said[0]["data"]["custom_fields"] = None
+    else:
+        said[0]["data"]["custom_fields"][field.code] = shape
+
+    deliver(world, *said)
+    world.work()
+
+    assert (world.users()[3]["source"], reads(world)) == (field.options[1].label, before + 1)

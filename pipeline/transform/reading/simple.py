@@ -75,8 +75,10 @@ def read_id(raw: Any) -> int | str | None:
     if type(raw) is int:
         return read_number(raw)  # type: ignore[return-value]
     if type(raw) is dict:
-        inner = raw.get("id", raw.get("value"))
-        return None if inner is None or type(inner) is dict else read_id(inner)
+        inner = member(raw, "id" if "id" in raw else "value")
+        if type(inner) is dict:
+            raise wrong("an id", inner)
+        return None if inner is None else read_id(inner)
     if type(raw) is str:
         return int(raw) if raw.isascii() and raw.isdigit() and len(raw) <= 18 else hull_text(raw)
     raise wrong("an id", raw)
@@ -98,6 +100,17 @@ def read_plain(raw: Any) -> Any:
 def read_unknown(_raw: Any) -> None:
     """Refuse a field that the definitions at hand do not list: they are older than the record."""
     raise Rejected("field_missing", "the field definitions at hand do not list this field")
+
+
+UNTOLD: Final = object()
+"""What a reader gives for a part of which the value says nothing: the attribute stays as it is, like an absent field."""
+
+
+def member(raw: dict[str, Any], key: str) -> Any:
+    """Get a member of an object. Raises Rejected where it is missing: a shape we do not know is no empty field."""
+    if key not in raw:
+        raise Rejected("wrong_type", f"an object without {key!r}")
+    return raw[key]
 
 
 def spelled(raw: Any, spell: Callable[[str], str | None], wanted: str) -> str | None:

@@ -40,7 +40,7 @@ def read(kind: str, value: object, **row: Any) -> Any:
         ("double", "", {"x": None}),
         ("monetary", {"value": 500, "currency": "EUR"}, {"x": 500, "x_currency": "EUR"}),
         ("monetary", {"value": None, "currency": None}, {"x": None, "x_currency": None}),
-        ("monetary", 500, {"x": 500, "x_currency": None}),
+        ("monetary", 500, {"x": 500}),
         ("enum", 2, {"x": "Green"}),
         ("enum", "2", {"x": "Green"}),
         ("enum", {"id": 2, "label": "Green"}, {"x": "Green"}),
@@ -56,6 +56,9 @@ def read(kind: str, value: object, **row: Any) -> Any:
         ("time", {"value": "09:00:00", "timezone_id": 318}, {"x": "09:00:00"}),
         ("time", "09:00", {"x": "09:00:00"}),
         ("timerange", {"value": "09:00:00", "until": "11:30:00"}, {"x": "09:00:00", "x_until": "11:30:00"}),
+        ("daterange", "2026-01-01", {"x": "2026-01-01"}),
+        ("daterange", {"value": "2026-01-01"}, {"x": "2026-01-01"}),
+        ("daterange", {"value": None, "until": None}, {"x": None, "x_until": None}),
         ("address", ADDRESS, {"x": "Mustamae tee 3a, Tallinn"}),
         ("address", {"value": "", "formatted_address": "Tee 3"}, {"x": "Tee 3"}),
         ("address", "Tee 3", {"x": "Tee 3"}),
@@ -110,6 +113,13 @@ def test_an_empty_field_of_every_type_is_none(kind: str) -> None:
         ("address", {"value": 5}, "wrong_type"),
         ("address", {"value": "x" * 3_000}, "too_long"),
         ("user", [1], "wrong_type"),
+        ("user", {"owner": {"id": 7}}, "wrong_type"),
+        ("people", {"value": {"name": "Bo"}}, "wrong_type"),
+        ("enum", {"label": "Green"}, "wrong_type"),
+        ("monetary", {"amount": 5}, "wrong_type"),
+        ("daterange", {"start": "2026-01-01", "end": "2026-02-01"}, "wrong_type"),
+        ("time", {"at": "09:00"}, "wrong_type"),
+        ("address", {"text": "Tee 3"}, "wrong_type"),
         ("user", 2**70, "wrong_type"),
     ],
 )
@@ -162,6 +172,14 @@ def test_emails_are_the_primary_or_the_whole_list(emails: object, primary: objec
     record = compile_incoming(Entity.PERSON, settings(*rows), PERSON_FIELDS).read(ada(emails=emails))
 
     assert (record.attributes["one"], record.attributes["all"]) == (primary, every)
+
+
+def test_emails_of_which_no_value_is_shown_empty_nothing() -> None:
+    rows = (AttributeMapping(hull="one", service="email"), AttributeMapping(hull="all", service="email", form="list"))
+
+    record = compile_incoming(Entity.PERSON, settings(*rows), PERSON_FIELDS).read(ada(emails=[{"address": "a@x.test"}]))
+
+    assert (record.attributes.keys() & {"one", "all"}, record.problems[0].reason) == (set(), "wrong_type")
 
 
 @pytest.mark.parametrize(

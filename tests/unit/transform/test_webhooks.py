@@ -98,6 +98,123 @@ class TestAChange:
         assert decode_webhook(body, PERSON_FIELDS).absent == (CODES["enum"], CODES["set"])
 
 
+UNKNOWN_SHAPES: list[tuple[str, Any]] = [
+    ("enum", {"type": "enum", "label": "Green"}),
+    ("enum", {"type": "enum", "option": {"id": 2, "label": "Green"}}),
+    ("enum", {"type": "enum", "ids": [2]}),
+    ("enum", {"type": "enum", "value": {"id": 2}}),
+    ("enum", {"type": "enum", "id": None, "label": "Green"}),
+    ("enum", [2]),
+    ("set", {"type": "set", "ids": [1, 3]}),
+    ("set", {"type": "set", "labels": ["Red"]}),
+    ("set", {"type": "set", "values": [{"label": "Red"}]}),
+    ("set", {"type": "set", "values": [{"option": {"id": 1}}]}),
+    ("set", {"type": "set", "values": None, "ids": [1]}),
+    ("set", {"type": "set", "values": {"id": 1}}),
+    ("monetary", 500),
+    ("monetary", {"type": "monetary", "value": 500}),
+    ("monetary", {"type": "monetary", "amount": 500, "currency": "EUR"}),
+    ("monetary", {"type": "monetary", "value": {"amount": 500, "currency": "EUR"}}),
+    ("daterange", "2026-01-01"),
+    ("daterange", {"type": "daterange", "start": "2026-01-01", "end": "2026-02-01"}),
+    ("daterange", {"type": "daterange", "from": "2026-01-01"}),
+    ("daterange", {"type": "daterange", "until": "2026-02-01"}),
+    ("daterange", {"type": "daterange", "value": {"from": "2026-01-01"}, "until": None}),
+    ("timerange", {"type": "timerange", "start": "09:00:00", "end": "10:00:00"}),
+    ("time", "09:00:00"),
+    ("time", {"type": "time", "time": "09:00:00"}),
+    ("address", "Tee 3, Tallinn"),
+    ("address", {"type": "address", "text": "Tee 3"}),
+    ("address", {"type": "address", "value": {"street": "Tee 3"}}),
+    ("user", {"type": "user", "owner": {"id": 7, "name": "Bo"}}),
+    ("user", {"type": "user", "id": {"id": 7}}),
+    ("people", {"type": "people", "person_id": 7}),
+    ("org", {"type": "org", "ids": [7]}),
+    ("varchar", {"type": "varchar", "text": "short"}),
+    ("varchar", {"type": "varchar", "value": None, "text": "short"}),
+    ("text", {"type": "text", "value": {"html": "a"}}),
+    ("double", {"type": "double", "number": 5}),
+    ("date", {"type": "date", "day": "2026-01-31"}),
+    ("date", {}),
+]
+
+
+class TestAShapeThatIsNotKnown:
+    @pytest.mark.parametrize(
+        ("kind", "value"), UNKNOWN_SHAPES, ids=[f"{kind}-{str(v)[:50]}" for kind, v in UNKNOWN_SHAPES]
+    )
+    @pytest.mark.parametrize("previous", [None, {"custom_fields": {CODES["enum"]: None, CODES["set"]: None}}])
+    def test_clears_nothing_and_is_read_by_its_id(self, kind: str, value: Any, previous: Any) -> None:
+        body = webhook(ada(), PERSON_FIELDS, previous=previous)
+        body["data"]["custom_fields"][CODES[kind]] = value
+
+        decoded = decode_webhook(body, PERSON_FIELDS)
+
+        assert decoded.record is not None
+        assert CODES[kind] not in decoded.record["custom_fields"]
+        assert decoded.unreadable == (CODES[kind],)
+        for snapshot in (ada(), ada_with({kind: None}), None):
+            assert complete_record(decoded, snapshot, {CODES[kind]})[1] == (CODES[kind],)
+        assert complete_record(decoded, ada(), {CODES["phone"]})[1] == ()
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("emails", [{"address": "a@x.test", "primary": True}]),
+            ("emails", {"work": "a@x.test"}),
+            ("phones", [{"number": "+1"}]),
+            ("owner_id", {"owner": {"id": 7}}),
+            ("owner_id", {"id": {"id": 7}}),
+            ("org_id", {"name": "Acme"}),
+            ("visible_to", {"label": "Everybody"}),
+        ],
+    )
+    def test_of_any_other_field_makes_the_whole_record_be_read(self, key: str, value: Any) -> None:
+        body = webhook(ada(), PERSON_FIELDS)
+        body["data"][key] = value
+
+        with pytest.raises(Rejected, match="shape"):
+            decode_webhook(body, PERSON_FIELDS)
+
+    @pytest.mark.parametrize("said", [None, ...])
+    def test_and_no_custom_fields_at_all_leave_every_one_open(self, said: Any) -> None:
+        body = webhook(ada(), PERSON_FIELDS, previous={"custom_fields": {CODES["enum"]: {"type": "enum", "id": 1}}})
+        body["data"].pop("custom_fields")
+        if said is not ...:
+            body["data"]["custom_fields"] = said
+
+        decoded = decode_webhook(body, PERSON_FIELDS)
+
+        record, unsure = complete_record(decoded, ada(), {CODES["enum"]})
+        assert (unsure, record["custom_fields"][CODES["enum"]]) == (
+            (CODES["enum"],),
+            ada()["custom_fields"][CODES["enum"]],
+        )
+
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [
+            ("enum", {"type": "enum", "id": None}),
+            ("enum", ""),
+            ("set", {"type": "set", "values": []}),
+            ("monetary", {"type": "monetary", "value": None, "currency": "EUR"}),
+            ("daterange", {"type": "daterange", "from": None, "until": None}),
+            ("time", {"type": "time", "value": None, "timezone_id": 3}),
+            ("address", {"type": "address", "value": "", "country": ""}),
+            ("varchar", {"type": "varchar", "value": None}),
+            ("varchar", None),
+        ],
+    )
+    def test_is_not_an_empty_one(self, kind: str, value: Any) -> None:
+        body = webhook(ada(), PERSON_FIELDS)
+        body["data"]["custom_fields"][CODES[kind]] = value
+
+        decoded = decode_webhook(body, PERSON_FIELDS)
+
+        assert decoded.record is not None
+        assert (decoded.record["custom_fields"][CODES[kind]] or None, decoded.unreadable) == (None, ())
+
+
 class TestCompletingAChange:
     BODY = webhook(ada_with({"enum": None, "set": None}), PERSON_FIELDS)
     USED = frozenset({CODES["enum"]})
