@@ -93,5 +93,5 @@ beat_schedule = {
     "count_events": {"task": "control.count_events", "schedule": 10.0, "options": {"expires": 10}},
     "tidy": {"task": "control.tidy", "schedule": 3600.0, "options": {"expires": 600}},
 }
-beat_schedule_filename = str(settings().data_dir / "celerybeat-schedule")
+beat_scheduler = "pipeline.tasks.beat:TickScheduler"
 timezone = "UTC"

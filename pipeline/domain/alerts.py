@@ -154,18 +154,23 @@ def judge(facts: Facts, bounds: Bounds) -> list[Trouble]:
     return [trouble for rule in _RULES_OF_CONNECTORS for trouble in rule(facts, bounds)]
 
 
-def judge_house(due_s: float, tick_age_s: float | None, bounds: Bounds) -> list[Trouble]:
+def judge_house(due_s: float, tick_age_s: float | None, bounds: Bounds, *, ever_ticked: bool = True) -> list[Trouble]:
     """What is wrong with the whole installation.
 
     due_s       how long the oldest due work has waited
-    tick_age_s  since beat's last tick was carried out; None before the first
+    tick_age_s  since beat's last tick was carried out; before the first, since there is a connector to tick for; else None
     """
     found = []
     if bounds.overdue_s and due_s > bounds.overdue_s:
         found.append(Trouble("work_overdue", f"The oldest due work has waited for {_span(due_s)}."))
     if bounds.overdue_s and tick_age_s is not None and tick_age_s > bounds.overdue_s:
-        found.append(Trouble("no_ticks", f"The last tick was carried out {_span(tick_age_s)} ago."))
+        words = f"The last tick was carried out {_span(tick_age_s)} ago." if ever_ticked else _never_ticked(tick_age_s)
+        found.append(Trouble("no_ticks", words))
     return found
+
+
+def _never_ticked(age_s: float) -> str:
+    return f"No tick was ever carried out; the first connector was added {_span(age_s)} ago."
 
 
 def unknown_rules(facts: Facts) -> set[str]:

@@ -52,9 +52,10 @@ def judge_all() -> None:
         if not alerts.only_one_judges(session):
             return
         heartbeat.note_heartbeats(session, [HEARTBEAT])
-        for connector in connectors.all_connectors(session):
+        known = connectors.all_connectors(session)
+        for connector in known:
             _judge_connector(session, connector)
-        _judge_house(session)
+        _judge_house(session, min((row.created_at for row in known), default=None))
         alerts.resolve_calm(session, CALM_S)
 
 
@@ -137,10 +138,11 @@ def _event(alert: Alert) -> str:
     return "alert.resolved" if alert.state == "resolved" else "alert.raised"
 
 
-def _judge_house(session: Session) -> None:
+def _judge_house(session: Session, in_use_since: datetime | None) -> None:
     tick = heartbeat.heartbeats(session).get("beat")
-    tick_age_s = (datetime.now(UTC) - tick).total_seconds() if tick else None
-    for trouble in judge_house(oldest_due_s(session), tick_age_s, bounds()):
+    since = tick or in_use_since
+    tick_age_s = (datetime.now(UTC) - since).total_seconds() if since else None
+    for trouble in judge_house(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):
         alerts.raise_alert(session, None, trouble.rule, trouble.sentence)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
@@ -17,6 +19,8 @@ from pipeline.tasks.webhooks import ensure_webhooks
 from pipeline.up.remotes import Remotes
 
 NAME = "demo"
+AUTHOR = "demo"
+"""Of the settings that the example is given."""
 FULL_FETCH_CRON = "15 2 * * *"
 
 USER_FIELDS = {
@@ -54,13 +58,22 @@ OUTGOING_ACCOUNT_FIELDS = {"health_score": "Health score"}
 """Attribute → the field's name in Pipedrive: people know names, the settings hold codes."""
 
 
+class ExampleNotAdded(Exception):
+    """A connector of somebody else is in the way; the text says which, and what to do."""
+
+
 def furnish(sandbox: dict[str, str], *, public_url: str) -> Connector:
-    """Add the connector, have Pipedrive send its webhooks here, and Hull its notifications."""
+    """Add the connector, have Pipedrive send its webhooks here, and Hull its notifications.
+
+    Raises: ExampleNotAdded, and nothing is changed, when a connector that a person set up has its name or the sandbox's id.
+    """
     with transaction() as session:
-        old = connectors.find_connector(session, NAME) or connectors.find_connector(
-            session, sandbox["hull_connector_id"]
-        )
-        if old is not None:
+        for old in _in_the_way(session, sandbox["hull_connector_id"]):
+            if not _is_ours(session, old):
+                raise ExampleNotAdded(
+                    f"the connector {old.name} was set up by hand with the {_SAME[old.name == NAME]}, so it is kept and the "
+                    f"example is not added. Remove it (pipeline connectors remove {old.name}), or run pipeline up --no-example"
+                )
             connectors.remove_rows_of(session, old.key)
     added = setup.add_connector(
         NAME,
@@ -69,10 +82,23 @@ def furnish(sandbox: dict[str, str], *, public_url: str) -> Connector:
         hull_secret=sandbox["hull_secret"],
         pipedrive_token=sandbox["api_token"],
     )
-    setup.change_settings(added, settings_for(added.key), "demo")
+    setup.change_settings(added, settings_for(added.key), AUTHOR)
     ensure_webhooks(added.key)
     Remotes(sandbox).notify(f"{public_url}/smart-notifier")
     return added
+
+
+_SAME = {True: f"name {NAME}", False: "id of the sandbox's connector"}
+
+
+def _in_the_way(session: Session, hull_id: str) -> list[Connector]:
+    found = [connectors.find_connector(session, NAME), connectors.find_connector(session, hull_id)]
+    return list({row.key: row for row in found if row is not None}.values())
+
+
+def _is_ours(session: Session, connector: Connector) -> bool:
+    """Whether it was made here: one that a person made has no settings of ours, whatever it is called."""
+    return any(version.author == AUTHOR for version in connectors.settings_history(session, connector.key))
 
 
 def settings_for(connector_key: int) -> dict[str, Any]:

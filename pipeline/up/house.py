@@ -87,7 +87,7 @@ def open_house(
         looking.start()
         _wait_for_web(house)
         if house.sandbox and has_example:
-            example.furnish(house.sandbox, public_url=house.settings.public_url)
+            _add_example(house, house.sandbox)
         yield house
     finally:
         stopping.set()
@@ -96,6 +96,14 @@ def open_house(
         children.stop()
         if house.sandbox_file is not None:
             house.sandbox_file.unlink(missing_ok=True)
+
+
+def _add_example(house: House, sandbox: dict[str, str]) -> None:
+    try:
+        example.furnish(sandbox, public_url=house.settings.public_url)
+    except example.ExampleNotAdded as kept:
+        house.has_example = False
+        house.notes.append(str(kept))
 
 
 def _wait_for_web(house: House) -> None:

@@ -104,6 +104,13 @@ def test_work_that_waits_and_ticks_that_do_not_come_are_the_houses() -> None:
     assert judge_house(0.0, None, BOUNDS) == []
 
 
+def test_a_beat_that_never_ticked_is_missed() -> None:
+    (trouble,) = judge_house(0.0, 7_300.0, BOUNDS, ever_ticked=False)
+
+    assert trouble.rule == "no_ticks"
+    assert trouble.sentence == "No tick was ever carried out; the first connector was added 2 hours ago."
+
+
 def test_sentences_carry_figures_and_moments() -> None:
     (late,) = judge(replace(WELL, late_s=7_260.0), BOUNDS)
 

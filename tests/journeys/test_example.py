@@ -1,0 +1,49 @@
+"""`pipeline up` over data that was used before: the example is made anew, what a person set up is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from db import connector as connectors
+from db.session import transaction
+from pipeline.up import example
+from tests.world import CONNECTOR_ID, World
+
+SANDBOX = {
+    "hull_connector_id": CONNECTOR_ID,
+    "hull_organization": "acme.hull.test",
+    "hull_secret": "x",
+    "api_token": "x",
+    "pipedrive_url": "http://pipedrive.test",
+    "hull_url": "http://hull.test",
+}
+
+
+def _names() -> list[str]:
+    with transaction() as session:
+        return [row.name for row in connectors.all_connectors(session)]
+
+
+@pytest.mark.parametrize(("name", "hull_id"), [("acme", CONNECTOR_ID), (example.NAME, "another")])
+def test_a_connector_that_a_person_set_up_is_kept(world: World, name: str, hull_id: str) -> None:
+    world.change_rows(f"UPDATE connectors SET name = '{name}'")  # noqa: S608 - a name of this test
+
+    with pytest.raises(example.ExampleNotAdded, match=f"pipeline connectors remove {name}"):
+        example.furnish(SANDBOX | {"hull_connector_id": hull_id}, public_url="http://here.test")
+
+    assert _names() == [name]
+
+
+def test_the_example_of_an_earlier_sandbox_is_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with transaction() as session:
+        now = connectors.settings_in_force(session, world.connector_key).document
+        connectors.add_settings(session, world.connector_key, now, author=example.AUTHOR)
+
+    def reached(*_given: object, **_named: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(example.setup, "add_connector", reached)
+    with pytest.raises(InterruptedError):
+        example.furnish(SANDBOX, public_url="http://here.test")
+
+    assert _names() == []
