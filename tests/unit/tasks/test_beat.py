@@ -17,7 +17,7 @@ def test_a_damaged_schedule_file_does_not_end_beat() -> None:
     left_behind = settings().data_dir / "celerybeat-schedule"
     for name in (left_behind, *(Path(f"{left_behind}{end}") for end in (".db", ".dat", ".dir", ".bak"))):
         name.write_bytes(b"\x00short")
-    service = celery.beat.Service(app)
+    service = celery.beat.Service(app, scheduler_cls=app.conf.beat_scheduler)
 
     scheduler = service.get_scheduler()
 
@@ -30,6 +30,6 @@ def test_a_damaged_schedule_file_does_not_end_beat() -> None:
 def test_an_entry_waits_for_its_interval_after_its_tick() -> None:
     from pipeline.tasks.app import app  # noqa: PLC0415 - as above
 
-    scheduler = celery.beat.Service(app).get_scheduler()
+    scheduler = celery.beat.Service(app, scheduler_cls=app.conf.beat_scheduler).get_scheduler()
 
     assert not scheduler.reserve(scheduler.schedule["tidy"]).is_due().is_due
