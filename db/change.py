@@ -38,6 +38,7 @@ class Change(Base):
     payload    the newest body that told of it, or None when the record must be read from its source
     rank       when that body was sent, in milliseconds since the epoch: a later one replaces it, an earlier one does not
     is_created a webhook told that the record was created
+    is_deleted the payload tells that the record was deleted
     delivery_id          the newest delivery that told of the record
     claimed_delivery_id  the same as it was when a batch claimed the change
     """
@@ -63,6 +64,7 @@ class Change(Base):
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)
     rank: Mapped[int] = mapped_column(server_default="0")
     is_created: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    is_deleted: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     delivery_id: Mapped[int | None]
     claimed_delivery_id: Mapped[int | None]
     created_at: Mapped[Created]
@@ -118,19 +120,28 @@ class Told:
     rank: int
     is_usable: bool
     is_created: bool
+    is_deleted: bool = False
 
 
 _FOLD_WEBHOOKS = text("""
-    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause, payload, rank, is_created, delivery_id)
+    INSERT INTO changes AS ch
+           (connector_key, direction, entity, record_id, cause, payload, rank, is_created, is_deleted, delivery_id)
     SELECT d.connector_key, 'incoming', t.entity, t.record_id, 'webhook', CASE WHEN t.usable THEN d.body END, t.rank, t.created,
-           d.id
+           t.deleted AND t.usable, d.id
       FROM unnest(CAST(:ids AS bigint[]), CAST(:entities AS text[]), CAST(:records AS text[]), CAST(:ranks AS bigint[]),
-                  CAST(:usable AS boolean[]), CAST(:created AS boolean[])) AS t(id, entity, record_id, rank, usable, created)
+                  CAST(:usable AS boolean[]), CAST(:created AS boolean[]), CAST(:deleted AS boolean[]))
+           AS t(id, entity, record_id, rank, usable, created, deleted)
       JOIN deliveries d ON d.id = t.id
      ORDER BY d.connector_key, t.entity, t.record_id COLLATE "C"
         ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
-           payload = CASE WHEN excluded.payload IS NULL THEN NULL
-                          WHEN ch.rank <= excluded.rank THEN excluded.payload ELSE ch.payload END,
+           payload = CASE WHEN excluded.payload IS NULL THEN CASE WHEN ch.is_deleted THEN ch.payload END
+                          WHEN ch.rank < excluded.rank THEN excluded.payload
+                          WHEN ch.rank > excluded.rank THEN ch.payload
+                          WHEN excluded.is_deleted THEN excluded.payload
+                          WHEN ch.is_deleted THEN ch.payload END,
+           is_deleted = CASE WHEN excluded.payload IS NULL OR ch.rank > excluded.rank THEN ch.is_deleted
+                             WHEN ch.rank < excluded.rank THEN excluded.is_deleted
+                             ELSE ch.is_deleted OR excluded.is_deleted END,
            delivery_id = CASE WHEN ch.rank <= excluded.rank THEN excluded.delivery_id ELSE ch.delivery_id END,
            rank = greatest(ch.rank, excluded.rank),
            is_created = ch.is_created OR excluded.is_created,
@@ -143,7 +154,8 @@ _FOLD_WEBHOOKS = text("""
 
 def fold_webhooks(session: Session, told: Sequence[Told]) -> None:
     """Note that these records must be carried over, in one statement and always in one order, so that two who fold never
-    wait for each other. A body that may not be used leaves the record to a read, whatever waited before. Each record once.
+    wait for each other. A body that may not be used leaves the record to a read, whatever waited before, and so do two of one
+    millisecond; a deletion stays, because it is never believed without a read. Each record once.
     """
     if told:
         scope = {
@@ -153,6 +165,7 @@ def fold_webhooks(session: Session, told: Sequence[Told]) -> None:
             "ranks": bigints(each.rank for each in told),
             "usable": texts(str(each.is_usable) for each in told),
             "created": texts(str(each.is_created) for each in told),
+            "deleted": texts(str(each.is_deleted) for each in told),
         }
         session.execute(_FOLD_WEBHOOKS, scope)
 

@@ -20,6 +20,8 @@ RESTORABLE_DAYS: Final = 30
 
 MISSING: Final = "missing"
 """Cause of a change that doubts whether its record is still there: one answer without it settles that."""
+DOUBTED: Final = "doubted"
+"""The same after a fetch that listed nothing at all, as an answer that is wrongly empty makes it: two answers are needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

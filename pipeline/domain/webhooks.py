@@ -21,7 +21,7 @@ class WebhookHead:
 
     event_id         the same for every delivery of one event
     sent_at_ms       `meta.timestamp` in milliseconds since the epoch: finer than any `update_time`
-    latest_ms        the latest moment it claims, of `meta.timestamp` and the record's `update_time`
+    updated_ms       the record's `update_time`, where it tells one
     attempt          1 for the first delivery
     merged_to_id     on the delete of a record that was merged into another: that other record
     merged_from_id   on the change of a record that another was merged into: the record that went
@@ -33,12 +33,17 @@ class WebhookHead:
     pipedrive_id: int
     event_id: str
     sent_at_ms: int
-    latest_ms: int
+    updated_ms: int | None
     attempt: int
     company_id: int | None
     merged_to_id: int | None
     merged_from_id: int | None
     is_old_format: bool
+
+    @property
+    def latest_ms(self) -> int:
+        """The latest moment it claims, of `meta.timestamp` and the record's `update_time`."""
+        return max(self.sent_at_ms, self.updated_ms or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

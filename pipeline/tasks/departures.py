@@ -19,7 +19,7 @@ from db import change as changes
 from db import claim as claims
 from db import departure as departed_rows
 from db import failure as failures
-from db import hull_ids, id_mapping
+from db import hull_ids, id_mapping, newest_webhook
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change, Source
@@ -33,6 +33,7 @@ from pipeline.domain.reasons import describe
 from pipeline.load.departures import compose
 from pipeline.settings import settings
 from pipeline.tasks.claim_release import let_go
+from pipeline.tasks.lagging import ask_again, expects_living, is_outdated, may_ask_again
 from pipeline.tasks.plans import plan_for
 from pipeline.tasks.staging import unpack_departures
 from pipeline.telemetry import logger
@@ -40,11 +41,12 @@ from pipeline.transform.departures import read_told, say_farewell
 
 ASK_AGAIN_S = 60.0
 ABSENCES = 2
-"""Answers in a row without a record, after which it is gone although nobody told."""
+"""Answers in a row without a record, after which it is gone although nobody told. One that a webhook has just shown, though we
+never saw it or took it for gone, is asked for as long as a reading that lags: see `pipeline.tasks.lagging`."""
 
 
 def told_of(mine: Sequence[Change]) -> dict[int, Told]:
-    """Pipedrive id → how it went, for those changes of which a webhook says so."""
+    """Pipedrive id → how it went, for those changes of which the webhook that waits says so."""
     read = {
         int(change.record_id): read_told(read_lenient(bytes(change.payload)), int(change.record_id))
         for change in mine
@@ -66,17 +68,26 @@ def judge(
     """
     by_id = {int(change.record_id): change for change in mine if int(change.record_id) in absent}
     known = departed_rows.standings(session, batch.connector_key, batch.entity, by_id)
-    told = told_of(list(by_id.values()))
+    newest = newest_webhook.find_newest(session, batch.connector_key, batch.entity, by_id) if by_id else {}
+    awaited = {
+        each
+        for each, change in by_id.items()
+        if expects_living(newest.get(each), change)
+        and (each not in known or known[each].state in DEPARTED)
+        and may_ask_again(change.attempts)
+    }
+    told = {each: end for each, end in told_of(list(by_id.values())).items() if not is_outdated(newest, by_id[each])}
     now_ms = int(session.execute(text("SELECT extract(epoch FROM now()) * 1000")).scalar_one())
     departed, doubtful = [], []
     for pipedrive_id, change in by_id.items():
         is_sure = pipedrive_id in told or pipedrive_id in shown_deleted or change.cause == MISSING
         standing = known.get(pipedrive_id)
-        if standing is not None and (is_sure or standing.state in DEPARTED):
+        if standing is not None and (is_sure or (standing.state in DEPARTED and pipedrive_id not in awaited)):
             departed.append(_departure(pipedrive_id, standing, told.get(pipedrive_id), now_ms))
         elif not is_sure:
             doubtful.append(pipedrive_id)
-    gone = _given_up(session, batch, by_id, known, doubtful)
+    ask_again(session, batch, list(by_id.values()), awaited.intersection(doubtful))
+    gone = _given_up(session, batch, by_id, known, [each for each in doubtful if each not in awaited])
     return departed + [Departure(pipedrive_id=each, state=GONE, at_ms=now_ms) for each in gone]
 
 

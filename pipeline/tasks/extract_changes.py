@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import change as changes
 from db import departure as departed_rows
-from db import id_mapping
+from db import id_mapping, newest_webhook
 from db.batch import ClaimedBatch
 from db.change import Change
 from db.id_mapping import Known
@@ -28,6 +28,7 @@ from pipeline.errors import Rejected, Skip
 from pipeline.extract.members import read_members
 from pipeline.extract.pages import id_of, ids_of, read_by_ids
 from pipeline.tasks import departures
+from pipeline.tasks.lagging import ask_again, find_lagging, is_outdated, is_shown_deleted
 from pipeline.tasks.plans import Plan, plan_for, refresh_plan
 from pipeline.tasks.staging import pack_changes
 from pipeline.transform.times import epoch_seconds
@@ -48,24 +49,34 @@ def extract_changes(batch: ClaimedBatch) -> None:
         told = _told(session, batch, plan, mine)
     to_read = [int(change.record_id) for change in mine if int(change.record_id) not in told]
     read = read_by_ids(wired.pipedrive, entity, to_read, plan.incoming.include_fields)
-    deleted = {record_id for record in read if _is_deleted(record) and (record_id := id_of(record)) is not None}
-    living = [record for record in read if not _is_deleted(record)]
-    absent = set(to_read) - set(ids_of(living))
+    with transaction() as session:
+        lagging = find_lagging(session, batch, plan, mine, read) if read else set()
+    read = [record for record in read if id_of(record) not in lagging]
+    deleted = {record_id for record in read if is_shown_deleted(record) and (record_id := id_of(record)) is not None}
+    living = [record for record in read if not is_shown_deleted(record)]
+    absent = set(to_read) - set(ids_of(living)) - lagging
     members = _members(wired, entity, mine, absent)
     with transaction() as session:
         batches.hold(session, batch)
         departed_rows.note_present(session, batch.connector_key, entity, [*told, *ids_of(living)])
         mine = changes.changes_of(session, batch.id)
         departed = departures.judge(session, batch, mine, absent, deleted)
+        ask_again(session, batch, mine, lagging)
         _relink(session, batch, members)
         staged = pack_changes([*told.values(), *living], departed)
         batches.pass_to_transform(session, batch.id, staged, len(mine), asked=wired.calls.last_as_json)
 
 
 def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]) -> dict[int, dict[str, Any]]:
-    """Pipedrive id → record, for webhooks whose own words are whole and newer than what was carried over."""
+    """Pipedrive id → record, for webhooks whose own words are whole, newer than what was carried over, and the newest."""
     entity = Entity(batch.entity)
-    spoken = {change.record_id: bytes(change.payload) for change in mine if change.payload is not None}
+    told_of = [int(change.record_id) for change in mine if change.payload is not None]
+    newest = newest_webhook.find_newest(session, batch.connector_key, entity, told_of) if told_of else {}
+    spoken = {
+        change.record_id: bytes(change.payload)
+        for change in mine
+        if change.payload is not None and not is_outdated(newest, change)
+    }
     known = id_mapping.known(session, batch.connector_key, entity, [int(record_id) for record_id in spoken])
     kept = read_snapshots(session, batch.connector_key, entity, "pipedrive", list(spoken))
     told = {}
@@ -103,11 +114,6 @@ def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
         return plan.incoming.read(record).digest == known.digest
     except (Rejected, Skip):
         return False
-
-
-def _is_deleted(record: Any) -> bool:
-    """Whether Pipedrive shows a record as one that is deleted."""
-    return isinstance(record, dict) and (record.get("is_deleted") is True or record.get("active_flag") is False)
 
 
 def _members(wired: Wired, entity: Entity, mine: Sequence[Change], absent: Collection[int]) -> dict[int, list[int]]:

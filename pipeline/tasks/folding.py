@@ -14,10 +14,12 @@ from sqlalchemy.orm import Session
 from db import change as changes
 from db import connector as connectors
 from db import delivery as deliveries
+from db import newest_webhook
 from db import sync_event as events
 from db.change import Told
 from db.connector import Names
 from db.delivery import Delivery
+from db.newest_webhook import Newest
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.reasons import describe
@@ -44,6 +46,7 @@ class _Round:
 
     connectors: dict[int, Names]
     told: dict[tuple[int, Entity, int], Told] = field(default_factory=dict)
+    newest: dict[tuple[int, Entity, int], Newest] = field(default_factory=dict)
     messages: dict[int, list[HullMessage]] = field(default_factory=dict)
     marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     events: list[events.NewEvent] = field(default_factory=list)
@@ -63,6 +66,7 @@ def fold_deliveries(session: Session) -> bool:
                 raise
             _refuse(now, delivery, error)
     changes.fold_webhooks(session, list(now.told.values()))
+    newest_webhook.note_webhooks(session, now.newest.values())
     _fold_messages(session, waiting, now)
     deliveries.mark_deliveries(session, now.marks)
     events.log_events(session, now.events)
@@ -117,11 +121,12 @@ def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
         rank=rank,
         is_usable=doubt is None,
         is_created=head.action is WebhookAction.CREATE,
+        is_deleted=head.action is WebhookAction.DELETE,
     )
-    _add(now, key, told)
+    _add(now, key, told, head)
     if head.merged_from_id is not None:  # tells as well what became of the other one
-        other = replace(told, record_id=str(head.merged_from_id), is_created=False)
-        _add(now, (delivery.connector_key, head.entity, head.merged_from_id), other)
+        other = replace(told, record_id=str(head.merged_from_id), is_created=False, is_deleted=True)
+        _add(now, (delivery.connector_key, head.entity, head.merged_from_id), other, head)
     if doubt is None:
         return None
     name = event_name(Direction.INCOMING, head.entity, Outcome.RETRY)
@@ -129,9 +134,22 @@ def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
     return doubt.reason
 
 
-def _add(now: _Round, key: tuple[int, Entity, int], told: Told) -> None:
+def _add(now: _Round, key: tuple[int, Entity, int], told: Told, head: WebhookHead) -> None:
     earlier = now.told.get(key)
     now.told[key] = told if earlier is None else _both(earlier, told)
+    if not told.is_usable:
+        return
+    received = Newest(
+        connector_key=key[0],
+        entity=key[1],
+        pipedrive_id=key[2],
+        sent_at_ms=head.sent_at_ms,
+        version=None if told.is_deleted or head.updated_ms is None else head.updated_ms // 1000,
+        is_deleted=told.is_deleted,
+        delivery_id=told.delivery_id,
+    )
+    before = now.newest.get(key)
+    now.newest[key] = received if before is None else newest_webhook.newer_of(before, received)
 
 
 def _read(delivery: Delivery) -> Any:
@@ -156,11 +174,15 @@ def _received_ms(delivery: Delivery) -> int:
 
 
 def _both(earlier: Told, later: Told) -> Told:
-    """Two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint."""
-    newest = later if earlier.rank <= later.rank else earlier
+    """Two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint.
+
+    Of two of one millisecond nobody knows which was later, so the record is read; a deletion is kept, to be asked about.
+    """
+    newest = earlier if earlier.rank > later.rank or (earlier.rank == later.rank and earlier.is_deleted) else later
+    is_clear = earlier.rank != later.rank
     return replace(
         newest,
-        is_usable=earlier.is_usable and later.is_usable,
+        is_usable=newest.is_usable if newest.is_deleted else earlier.is_usable and later.is_usable and is_clear,
         is_created=earlier.is_created or later.is_created,
     )
 

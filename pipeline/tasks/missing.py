@@ -15,7 +15,7 @@ from db import missing as missing_rows
 from db import watermark
 from db.failure import Failure
 from db.run import Run
-from pipeline.domain.departures import MISSING
+from pipeline.domain.departures import DOUBTED, MISSING
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import describe
 from pipeline.tasks.plans import plan_for
@@ -57,7 +57,7 @@ def confirm(session: Session, failure: Failure) -> bool:
 
 def _look_for(session: Session, run: Run, missing: Sequence[int]) -> None:
     if missing:
-        missing_rows.fold_missing(session, run, missing, MISSING)
+        missing_rows.fold_missing(session, run, missing, MISSING if run.read else DOUBTED)
     missing_rows.drop_page_ids(session, run, itself=True)
     watermark.note_deletes_verified(session, run.connector_key, run.entity, run.started_at)
 

@@ -15,7 +15,7 @@ from db import alert as alerts
 from db import batch as batches
 from db import delivery as deliveries
 from db import errand as errands
-from db import event_count, hourly, verified
+from db import event_count, hourly, newest_webhook, verified
 from db import plan as plans
 from db import replay as replays
 from db import sync_event as events
@@ -104,6 +104,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "hours": _at_once(hourly.drop_old_hours),
     "event_counts": _at_once(event_count.fold_old_counts),
     "verifications": _at_once(verified.drop_old_verifications),
+    "newest_webhooks": _in_slices(newest_webhook.drop_old),
     "replays": _at_once(replays.drop_old_replays),
     "released": claim_release.release_overdue,
 }

@@ -52,7 +52,7 @@ def decode_head(payload: object) -> WebhookHead:
         pipedrive_id=pipedrive_id,
         event_id=_digest(payload, meta) if is_old else _event_id(payload, meta),
         sent_at_ms=sent_at_ms,
-        latest_ms=max(sent_at_ms, _updated_ms(payload) or 0),
+        updated_ms=_updated_ms(payload),
         attempt=read_id(meta.get("attempt")) or 1,
         company_id=read_id(meta.get("company_id")),
         merged_to_id=read_id(meta.get("merged_to_id")),

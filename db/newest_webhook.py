@@ -1,0 +1,146 @@
+"""The newest webhook received about each record: what a reading of the record must not be older than.
+
+A change is cleared once it was carried over, so it cannot say what came before it. These rows can, for a day: longer than
+Pipedrive repeats a delivery, and longer than its readings lag behind its webhooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import BigInteger, Boolean, CursorResult, Integer, func, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.arrays import bigints, texts
+from db.base import Base
+
+KEPT_H = 24
+
+
+class NewestWebhook(Base):
+    """sent_at_ms   `meta.timestamp`, by which webhooks are ordered
+    version      the record's `update_time` in seconds, as the webhook says it; None where it says none
+    is_deleted   the webhook tells of the record's end
+    delivery_id  the webhook itself; None when two of one millisecond say different things
+    """
+
+    __tablename__ = "newest_webhooks"
+
+    connector_key: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    entity: Mapped[str] = mapped_column(primary_key=True)
+    pipedrive_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    sent_at_ms: Mapped[int]
+    version: Mapped[int | None]
+    is_deleted: Mapped[bool] = mapped_column(Boolean)
+    delivery_id: Mapped[int | None]
+    noted_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newest:
+    """One row; see `NewestWebhook`."""
+
+    connector_key: int
+    entity: str
+    pipedrive_id: int
+    sent_at_ms: int
+    version: int | None
+    is_deleted: bool
+    delivery_id: int | None
+
+
+_NOTE = text("""
+    INSERT INTO newest_webhooks AS n (connector_key, entity, pipedrive_id, sent_at_ms, version, is_deleted, delivery_id)
+    SELECT t.c, t.e, t.id, t.sent, nullif(t.version, -1), t.deleted, nullif(t.delivery, -1)
+      FROM unnest(CAST(:keys AS integer[]), CAST(:entities AS text[]), CAST(:ids AS bigint[]), CAST(:sent AS bigint[]),
+                  CAST(:versions AS bigint[]), CAST(:deleted AS boolean[]), CAST(:deliveries AS bigint[]))
+           AS t(c, e, id, sent, version, deleted, delivery)
+     ORDER BY t.c, t.e, t.id
+        ON CONFLICT (connector_key, entity, pipedrive_id) DO UPDATE SET
+           sent_at_ms = excluded.sent_at_ms, noted_at = now(),
+           version = CASE WHEN n.sent_at_ms < excluded.sent_at_ms THEN excluded.version
+                          ELSE greatest(n.version, excluded.version) END,
+           delivery_id = CASE WHEN n.sent_at_ms < excluded.sent_at_ms THEN excluded.delivery_id
+                              WHEN n.delivery_id = excluded.delivery_id THEN n.delivery_id END,
+           is_deleted = excluded.is_deleted OR n.is_deleted AND n.sent_at_ms = excluded.sent_at_ms
+     WHERE n.sent_at_ms <= excluded.sent_at_ms""")
+"""In one order, so that two who fold never wait for each other."""
+
+_FIND = text("""
+    SELECT connector_key, entity, pipedrive_id, sent_at_ms, version, is_deleted, delivery_id FROM newest_webhooks
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
+
+_DROP = text("""
+    WITH old AS MATERIALIZED (SELECT connector_key, entity, pipedrive_id FROM newest_webhooks
+                               WHERE noted_at < now() - make_interval(hours => :hours) LIMIT :limit FOR UPDATE SKIP LOCKED)
+    DELETE FROM newest_webhooks n USING old
+     WHERE (n.connector_key, n.entity, n.pipedrive_id) = (old.connector_key, old.entity, old.pipedrive_id)""")
+
+
+def newer_of(earlier: Newest, later: Newest) -> Newest:
+    """Of two webhooks about one record the one sent last; of two of one millisecond a deletion outweighs a change."""
+    if earlier.sent_at_ms != later.sent_at_ms:
+        return max(earlier, later, key=lambda each: each.sent_at_ms)
+    versions = [each.version for each in (earlier, later) if each.version is not None]
+    return Newest(
+        connector_key=later.connector_key,
+        entity=later.entity,
+        pipedrive_id=later.pipedrive_id,
+        sent_at_ms=later.sent_at_ms,
+        version=max(versions, default=None),
+        is_deleted=earlier.is_deleted or later.is_deleted,
+        delivery_id=later.delivery_id if later.delivery_id == earlier.delivery_id else None,
+    )
+
+
+def note_webhooks(session: Session, received: Collection[Newest]) -> None:
+    """Keep these where nothing newer is kept, in one statement. Each record once."""
+    if not received:
+        return
+    scope = {
+        "keys": bigints(each.connector_key for each in received),
+        "entities": texts(each.entity for each in received),
+        "ids": bigints(each.pipedrive_id for each in received),
+        "sent": bigints(each.sent_at_ms for each in received),
+        "versions": bigints(-1 if each.version is None else each.version for each in received),
+        "deleted": texts(str(each.is_deleted) for each in received),
+        "deliveries": bigints(-1 if each.delivery_id is None else each.delivery_id for each in received),
+    }
+    session.execute(_NOTE, scope)
+
+
+def find_newest(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, Newest]:
+    """Pipedrive id → the newest webhook about it, for those of which one came within a day."""
+    rows = session.execute(_FIND, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
+    return {
+        row.pipedrive_id: Newest(
+            connector_key=row.connector_key,
+            entity=row.entity,
+            pipedrive_id=row.pipedrive_id,
+            sent_at_ms=row.sent_at_ms,
+            version=row.version,
+            is_deleted=row.is_deleted,
+            delivery_id=row.delivery_id,
+        )
+        for row in rows
+    }
+
+
+_BODIES = text("SELECT id, body FROM deliveries WHERE id = ANY(CAST(:ids AS bigint[]))")
+
+
+def bodies_of(session: Session, newest: Sequence[Newest]) -> dict[int, bytes]:
+    """Pipedrive id → the body of its newest webhook, where that is one and still kept."""
+    wanted = {each.pipedrive_id: each.delivery_id for each in newest if each.delivery_id is not None}
+    if not wanted:
+        return {}
+    bodies = {row.id: bytes(row.body) for row in session.execute(_BODIES, {"ids": bigints(wanted.values())})}
+    return {pipedrive_id: bodies[delivery] for pipedrive_id, delivery in wanted.items() if delivery in bodies}
+
+
+def drop_old(session: Session, limit: int, keep_hours: int = KEPT_H) -> int:
+    """Delete what nobody compares with any more, `limit` at most; return how many."""
+    return cast("CursorResult[Any]", session.execute(_DROP, {"hours": keep_hours, "limit": limit})).rowcount
