@@ -57,6 +57,11 @@ class OutgoingWrite:
         )
 
 
+RULES = 1
+"""Version of the rules by which values are converted for Pipedrive. Raise it when a rule changes, and name the kinds of
+fields in `pipeline.transform.agreement.CORRECTED`: what was written by the rules of before is then written once more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """What is remembered of a record's earlier writes.
@@ -66,6 +71,7 @@ class Memory:
     recent   (key, digest of what Hull said, seconds since the epoch) of the last writes, oldest first
     heard    key → the last of our values that Hull has reported
     reported_at  of the newest report that was considered, in milliseconds by Hull's clock
+    rules    the RULES by which the last write was made
     """
 
     agreed: Mapping[str, Agreement] = field(default_factory=dict)
@@ -73,6 +79,7 @@ class Memory:
     recent: tuple[tuple[str, str, int], ...] = ()
     heard: Mapping[str, Heard] = field(default_factory=dict)
     reported_at: int | None = None
+    rules: int = 0
 
     @classmethod
     def of(cls, staged: Mapping[str, Any] | None) -> Memory:
@@ -85,6 +92,7 @@ class Memory:
             recent=tuple((key, said, at) for key, said, at in staged.get("recent", ())),
             heard=_heard(staged.get("heard", {})),
             reported_at=staged.get("reported_at"),
+            rules=staged.get("rules", 0),
         )
 
 

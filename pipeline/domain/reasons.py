@@ -42,6 +42,10 @@ REASONS: dict[str, Reason] = {
         "A field names an option that its definition does not list.",
         "Refresh by fetching again; if it stays, add the option in Pipedrive or choose another value.",
     ),
+    "option_ambiguous": Reason(
+        "A value can be read as more than one option of the field.",
+        "Send a list of labels instead of one text, or rename the options in Pipedrive so that no two have one label.",
+    ),
     "field_missing": Reason(
         "A mapped field is not part of the record.",
         "The field was deleted in Pipedrive, or renamed to a new one: correct the mapping in the settings.",

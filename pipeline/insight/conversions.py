@@ -20,7 +20,12 @@ CHANGES: Final = "changes"
 SAME: Final = "same"
 NOTHING: Final = "nothing"
 PROBLEM: Final = "problem"
-SHORT: Final = {"option_unknown": "no such option", "too_long": "too long", "wrong_type": "a value of another type"}
+SHORT: Final = {
+    "option_unknown": "no such option",
+    "option_ambiguous": "more than one option",
+    "too_long": "too long",
+    "wrong_type": "a value of another type",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

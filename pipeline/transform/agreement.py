@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipeline.domain.incoming import FieldProblem
-from pipeline.domain.outgoing import Agreement, Memory, OutgoingWrite
+from pipeline.domain.outgoing import RULES, Agreement, Memory, OutgoingWrite
 from pipeline.domain.settings import Owner
 from pipeline.transform.writing.differences import differs, digest_of
 
@@ -59,6 +59,8 @@ def settle(
         if sides is not None:
             changed = _changed(sides, memory.agreed.get(key), is_echo=key in echoes)
             why = _why_left(*changed, owners.get(key), hull_is_newer=hull_is_newer)
+            if why == _SPELLING and memory.rules < RULES and write.kinds[key] in CORRECTED:
+                continue  # it was written by a rule that was wrong, and nobody has changed it since
             if why is not None:
                 left[key] = FieldProblem(field=key, reason=why, detail=_DETAILS[why]) if why in _DETAILS else None
     remaining = write.without(set(left))
@@ -71,6 +73,8 @@ def settle(
 
 
 _SPELLING: Final = "spelling"
+CORRECTED: Final = frozenset({"date", "daterange", "enum", "set", "labels"})
+"""Kinds of fields whose conversion is another since RULES was raised."""
 _DETAILS: Final = {
     "changed_in_pipedrive": "changed in Pipedrive, not in Hull",
     "owned_by_pipedrive": "changed on both sides; Pipedrive has the last word",
@@ -121,7 +125,9 @@ def remember(write: OutgoingWrite, memory: Memory, answer: Mapping[str, Any], no
             agreed[key] = (write.sides[key][0], digest_of(kind, value_of(answer, key)))
     fresh = [each for each in memory.recent if now_s - each[2] < ROUND_S]
     fresh += [(key, write.sides[key][0], now_s) for key in write.kinds if key in write.sides]
-    return replace(memory, agreed=agreed, present=tuple(sorted(write.present)), recent=tuple(fresh[-_KEPT:]))
+    return replace(
+        memory, agreed=agreed, present=tuple(sorted(write.present)), recent=tuple(fresh[-_KEPT:]), rules=RULES
+    )
 
 
 _KEPT: Final = 60

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any, Final
@@ -16,10 +17,12 @@ from typing import Any, Final
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected
+from pipeline.transform.texts import list_readings, same_text
 
 FORMATS: Final = ("json", "csv")
 MAX_LINE_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
+_ID: Final = re.compile(r"(?=.*\d)\S+")
 _LISTS: Final = frozenset({"segment_ids", "anonymous_ids"})
 
 Record = dict[str, Any]
@@ -52,6 +55,9 @@ def message_of(record: Record, entity: Entity, segments: Mapping[str, Any], segm
     segment_id  the one the selection was made by
     """
     ids = record.get("segment_ids")
+    if isinstance(ids, str):
+        ids = _segments_in(ids, segments)
+        record = {**record, "segment_ids": ids}
     names = [name for name in ids if isinstance(name, str)] if isinstance(ids, list) else []
     if segment_id and segment_id not in names:
         names.append(segment_id)
@@ -110,11 +116,12 @@ def _read_row(names: list[str], row: list[str], number: int) -> Record | Rejecte
         holder = record.setdefault("account", {}) if of_account else record
         if isinstance(holder, dict):
             key = name.removeprefix("account.")
-            holder[key] = _read_list(cell) if key in _LISTS else cell
+            holder[key] = _read_list(cell, key) if key in _LISTS else cell
     return record
 
 
-def _read_list(cell: str) -> list[Any]:
+def _read_list(cell: str, key: str) -> list[Any] | str:
+    """Read a list; segments with commas between them stay a text until it is known which there are."""
     if cell.startswith("["):
         try:
             value = json.loads(cell)
@@ -122,7 +129,27 @@ def _read_list(cell: str) -> list[Any]:
             value = None
         if isinstance(value, list):
             return value
-    return [part.strip() for part in cell.split(",") if part.strip()]
+    return cell if key == "segment_ids" else [part.strip() for part in cell.split(",") if part.strip()]
+
+
+def _segments_in(cell: str, segments: Mapping[str, Any]) -> list[str]:
+    """Read segments as a text lists them, by id or name, of which a name may hold a comma.
+
+    A part that was not told along is an id if it looks like one, with digits and without spaces; else the text is one.
+    """
+    known: dict[str, str] = {}
+    for segment_id, segment in segments.items():
+        name = segment.get("name") if isinstance(segment, dict) else None
+        for text in (segment_id, name if isinstance(name, str) else segment_id):
+            known.setdefault(same_text(text), segment_id)
+    if same_text(cell) in known:
+        return [known[same_text(cell)]]
+    most_commas = max((name.count(",") for name in known), default=0)
+    readings = list_readings(cell, lambda part: known.get(same_text(part)), most_commas)
+    if len(readings) == 1:
+        return readings[0]
+    parts = [part.strip() for part in cell.split(",") if part.strip()]
+    return [known.get(part, part) for part in parts] if all(map(_ID.fullmatch, parts)) else [cell.strip()]
 
 
 def _broken(number: int, why: str) -> Rejected:

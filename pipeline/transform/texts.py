@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+import unicodedata
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from pipeline.errors import Rejected
 
@@ -40,3 +42,42 @@ def is_usable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+Found = TypeVar("Found")
+
+
+def same_text(text: str) -> str:
+    """Give the form in which a label is compared: composed Unicode, without the spaces around it."""
+    return text.strip() if text.isascii() else unicodedata.normalize("NFC", text).strip()
+
+
+def loose_text(text: str) -> str:
+    """Give the form in which labels are compared that are spelled in another case or width."""
+    return text.strip().casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold().strip()
+
+
+def list_readings(text: str, find: Callable[[str], Found | None], most_commas: int) -> list[list[Found]]:
+    """List the ways to read a text as labels with commas between them, where a label may hold commas itself.
+
+    find         the meaning of one label, None for a text that is no label
+    most_commas  how many commas one label holds at most
+    Returns no reading where some part is no label; readings of the same members count once, and at most a few are listed.
+    """
+    pieces = text.split(",")
+    readings: list[dict[frozenset[Found], list[Found]]] = [{} for _ in pieces] + [{frozenset(): []}]
+    for at in range(len(pieces) - 1, -1, -1):
+        if not pieces[at].strip():
+            readings[at] |= readings[at + 1]
+        for end in range(at + 1, min(at + most_commas + 1, len(pieces)) + 1):
+            found = find(",".join(pieces[at:end])) if readings[end] and pieces[at].strip() else None
+            if found is None:
+                continue
+            for members in readings[end].values():
+                if len(readings[at]) < _MOST_READINGS:
+                    readings[at].setdefault(frozenset([found, *members]), [found, *members])
+    return list(readings[0].values())
+
+
+_MOST_READINGS: Final = 8
+"""More are never listed: two are too many already."""

@@ -40,14 +40,26 @@ def iso_moment(text: str) -> str | None:
 
 
 def iso_day(text: str) -> str | None:
-    """Spell a day as `YYYY-MM-DD`; a moment stays a moment, as Pipedrive types some of its moments `date`."""
+    """Spell a day as `YYYY-MM-DD`; a moment in UTC stays a moment, as Pipedrive types some of its moments `date`.
+
+    Of a moment in another zone the day stays that is written: through UTC a local midnight would be the day before.
+    """
     if len(text) > 10:
-        return iso_moment(text)
+        moment = _moment(text)
+        return iso_moment(text) if moment is not None and not moment.utcoffset() else written_day(text)
     try:
         day = date.fromisoformat(text)
     except ValueError:
         return None
     return text if len(text) == 10 and text[7] == "-" else day.isoformat()
+
+
+def written_day(text: str) -> str | None:
+    """Spell the calendar day that a text writes, alone or in a moment, as `YYYY-MM-DD`; None when it is not readable."""
+    if len(text) > 10:
+        moment = _moment(text)
+        return None if moment is None or moment.year < 1000 else moment.date().isoformat()
+    return iso_day(text)
 
 
 def iso_time(text: str) -> str | None:

@@ -14,8 +14,8 @@ from pipeline.errors import Rejected
 from pipeline.transform.field_sources import FieldSource
 from pipeline.transform.reading.options import read_ids
 from pipeline.transform.reading.simple import read_boolean, read_number
-from pipeline.transform.texts import is_usable
-from pipeline.transform.times import iso_day, iso_time
+from pipeline.transform.texts import is_usable, list_readings, loose_text, same_text
+from pipeline.transform.times import iso_time, written_day
 
 MAX_CHARS: Final[Mapping[str, int]] = {"text": 65_000, "notes": 10_000}
 SHORT_CHARS: Final = 255
@@ -84,7 +84,8 @@ def write_visibility(value: Any) -> int | None:
 
 
 def write_day(value: Any) -> str:
-    return _spelled(value, iso_day, "a date")[:10]
+    """Write a calendar day; of a moment the day that is written in it, whatever its zone."""
+    return _spelled(value, written_day, "a date")
 
 
 def write_time(value: Any) -> str:
@@ -106,10 +107,10 @@ def write_option(options: Mapping[int | str, str], value: Any, current: Any, *, 
 
 
 def write_options(options: Mapping[int | str, str], value: Any, current: Any, *, by_id: bool) -> list[int | str] | None:
-    """Write a list of options; a text is one label, or several with commas between them."""
+    """Write a list of options; a text is one label, or several with commas between them if every part is one."""
     current_ids = _ids_of(current)
-    if type(value) is str and value.strip() and _find_option(options, value, current_ids, by_id=by_id) is None:
-        value = [part for part in value.split(",") if part.strip()]
+    if type(value) is str and "," in value and _find_option(options, value, current_ids, by_id=by_id) is None:
+        return _split_options(options, value, current_ids, by_id=by_id)
     ids = [
         write_option(options, member, current_ids, by_id=by_id)
         for member in (value if type(value) is list else [value])
@@ -118,19 +119,49 @@ def write_options(options: Mapping[int | str, str], value: Any, current: Any, *,
     return list(dict.fromkeys(found for found in ids if found is not None)) or None
 
 
+def _split_options(
+    options: Mapping[int | str, str], text: str, current_ids: list[int | str], *, by_id: bool
+) -> list[int | str] | None:
+    most_commas = max((label.count(",") for label in options.values()), default=0)
+
+    def find(part: str) -> int | str | None:
+        return _find_option(options, part, current_ids, by_id=by_id)
+
+    readings: list[list[int | str]] = list_readings(text, find, most_commas)
+    if not readings:
+        raise Rejected("option_unknown", "the field's definition lists no such option")
+    if len(readings) > 1:
+        raise Rejected("option_ambiguous", "the text can be read as more than one list of options")
+    return list(dict.fromkeys(readings[0])) or None
+
+
 def _find_option(
     options: Mapping[int | str, str], value: Any, current_ids: list[int | str], *, by_id: bool
 ) -> int | str | None:
+    """Find an option: a number is an id first, a text a label first, in its own spelling before any other one.
+
+    Raises: Rejected("option_ambiguous") for a label that several options have, none of which is the current one.
+    """
+    if type(value) is float and value.is_integer():
+        value = int(value)
     if type(value) not in (int, str):
         raise _wrong("an option", value)
-    text = str(value).strip()
-    by_label = [key for key, label in options.items() if label.strip() == text]
+    text = same_text(str(value))
     by_key = [key for key in options if str(key) == text]
-    loosely = [key for key, label in options.items() if label.strip().casefold() == text.casefold()]
-    for found in (by_key, by_label, loosely) if by_id else (by_label, by_key, loosely):
+    by_label = [key for key, label in options.items() if same_text(label) == text]
+    for found in (by_key, by_label) if by_id or type(value) is int else (by_label, by_key):
         if found:
-            return next((key for key in found if key in current_ids), found[0])
-    return None
+            return _choose(found, current_ids)
+    loose = loose_text(text)
+    loosely = [key for key, label in options.items() if loose_text(label) == loose]
+    return _choose(loosely, current_ids) if loosely else None
+
+
+def _choose(found: list[int | str], current_ids: list[int | str]) -> int | str:
+    held = [key for key in found if key in current_ids]
+    if held or len(found) == 1:
+        return (held or found)[0]
+    raise Rejected("option_ambiguous", "several options have this label")
 
 
 def _ids_of(current: Any) -> list[int | str]:

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import Memory, OutgoingWrite, Told
+from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.outgoing import RULES, Memory, OutgoingWrite, Told
 from pipeline.domain.settings import AttributeMapping, Owner
 from pipeline.transform.agreement import ROUND_S, Settled, is_quarrel, remember, settle
 from pipeline.transform.echoes import LATE_S, edits_told_over, hear, held_by_hull, is_overtaken, with_report
 from pipeline.transform.message_folding import fold_messages
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
+from pipeline.transform.writing.differences import digest_of
 from tests.unit.transform.company import CODES, PERSON_FIELDS, ada_with, settings
 
 NOW_S = 1_772_442_000
@@ -53,6 +55,23 @@ def written(settled: Settled) -> dict[str, Any]:
     """Kind → the value that is written."""
     custom = settled.write.fields.get("custom_fields", {})
     return {kind: custom[CODES[kind]] for kind in KINDS if CODES[kind] in custom}
+
+
+def test_what_a_wrong_rule_has_written_is_written_once_more_unless_somebody_changed_it() -> None:
+    row = AttributeMapping(hull="day", service=CODES["date"])
+    plan = compile_outgoing(Entity.PERSON, settings(outgoing=(row,)), PERSON_FIELDS)
+    report = {"day": "2026-05-01T00:30:00+02:00"}
+    wrong = plan.write(report, ada_with({"date": "2026-04-30"}))
+    agreed = {CODES["date"]: (wrong.sides[CODES["date"]][0], digest_of("date", "2026-04-30"))}
+
+    def written_by(rules: int, held: str) -> dict[str, Any]:
+        write, memory = plan.write(report, ada_with({"date": held})), Memory(agreed=agreed, rules=rules)
+        return settle(write, memory, {CODES["date"]: "hull"}, hull_is_newer=True, now_s=NOW_S).write.fields
+
+    assert written_by(RULES - 1, "2026-04-30") == {"custom_fields": {CODES["date"]: "2026-05-01"}}
+    assert written_by(RULES, "2026-04-30") == {}
+    assert written_by(RULES - 1, "2026-06-30") == {}
+    assert Memory.of(read_lenient(write_lenient(remember(wrong, Memory(), ada_with({}), NOW_S)))).rules == RULES
 
 
 HULL_WRITES, LEFT_SILENTLY = "written", "left"

@@ -88,6 +88,27 @@ def test_a_user_is_sent_by_hand_with_its_account_and_segments() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("cell", "ids"),
+    [
+        ("s1", ["s1"]),
+        ("s1, s2", ["s1", "s2"]),
+        ("Leads, Europe", ["s2"]),
+        ("VIP,Leads, Europe", ["s1", "s2"]),
+        ("Leads, Asia", ["Leads, Asia"]),
+        ("s8,s9", ["s8", "s9"]),
+    ],
+)
+def test_a_segment_whose_name_holds_a_comma_is_one_segment(cell: str, ids: list[str]) -> None:
+    told = {"s1": {"id": "s1", "name": "VIP"}, "s2": {"id": "s2", "name": "Leads, Europe"}}
+    (record,) = read(f'id,segment_ids\n1,"{cell}"\n'.encode(), "csv")
+
+    message = message_of(record, Entity.PERSON, told, None)
+
+    assert [segment["id"] for segment in message["segments"]] == ids
+    assert message["user"]["segment_ids"] == ids
+
+
 def test_an_account_is_sent_by_hand_with_its_segments() -> None:
     assert message_of({"id": "9", "segment_ids": ["s1"]}, Entity.ORGANIZATION, {}, "s1") == {
         "account": {"id": "9", "segment_ids": ["s1"]},

@@ -11,6 +11,7 @@ from pipeline.domain.settings import AttributeMapping
 from pipeline.errors import Rejected
 from pipeline.transform.hull_reports import hull_id_of, pipedrive_id_of, pipedrive_ids_of
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
+from pipeline.transform.writing.simple import write_option, write_options
 from tests.unit.transform.company import (
     ADDRESS,
     CODES,
@@ -96,6 +97,10 @@ def reasons(written: OutgoingWrite) -> list[tuple[str, str]]:
         ("date", "2026-02-01", "2026-01-31", "2026-02-01"),
         ("date", "2026-01-31T00:00:00Z", "2026-01-31", "same"),
         ("date", "soon", "2026-01-31", "problem: wrong_type"),
+        ("date", "2026-05-01T00:30:00+02:00", None, "2026-05-01"),
+        ("date", "2026-05-01T00:00:00+14:00", "2026-05-01", "same"),
+        ("date", "2026-05-01T23:59:59.999-12:00", None, "2026-05-01"),
+        ("date", "2026-05-01 00:00:00", None, "2026-05-01"),
         ("time", "10:00", {"value": "09:00:00", "timezone_id": 318}, {"value": "10:00:00", "timezone_id": 318}),
         ("time", "09:00:00", {"value": "09:00:00", "timezone_id": 318, "timezone_name": "Europe/London"}, "same"),
         ("time", "10:00:00", None, {"value": "10:00:00"}),
@@ -154,6 +159,13 @@ def test_money_takes_its_currency_from_a_row_of_its_own() -> None:
         ),
         ("timerange", "09:00", "10:00", {"value": "09:00:00", "until": "10:00:00", "timezone_id": 3}, "same"),
         ("daterange", "2026-01-01", "soon", None, "problem: wrong_type"),
+        (
+            "daterange",
+            "2026-05-01T00:00:00+02:00",
+            "2026-05-02T00:00:00+02:00",
+            None,
+            {"value": "2026-05-01", "until": "2026-05-02"},
+        ),
         ("daterange", "2026-01-01", None, None, "problem: part_missing"),
         ("timerange", "09:00", None, {"value": "08:00:00", "until": "10:00:00"}, "problem: part_missing"),
     ],
@@ -171,6 +183,61 @@ def test_a_zone_can_be_mapped_beside_its_time() -> None:
     assert transform.write({"at": "09:00", "zone": 5}, ada()).fields == {
         "custom_fields": {CODES["time"]: {"value": "09:00:00", "timezone_id": 5}}
     }
+
+
+WORDS: dict[int | str, str] = {
+    1: "Food, drinks",
+    2: "A",
+    3: "Food",
+    4: "drinks",
+    5: "Caf\u00e9",
+    6: "2",
+    7: "Twice",
+    8: "Twice",
+    9: "B",
+    10: "One, two, three",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Food, drinks", [1]),
+        ("Food, drinks,A", "option_ambiguous"),
+        ("A,Food", [2, 3]),
+        ("A,One, two, three,B", [2, 10, 9]),
+        ("One, two, three,One, two, three", [10]),
+        ("A,,B,", [2, 9]),
+        (" A , b ", [2, 9]),
+        ("A,Mauve", "option_unknown"),
+        ("One, two", "option_unknown"),
+        ("Cafe\u0301,A", [5, 2]),
+        (["Food, drinks", "A"], [1, 2]),
+        (["A,B"], "option_unknown"),
+        (2, [2]),
+        (2.0, [2]),
+        ("2", [6]),
+        ("3", [3]),
+        ("Twice", "option_ambiguous"),
+        ("cafE\u0301", [5]),
+        ("\uff21", [2]),
+        (",", None),
+        (True, "wrong_type"),
+        (2.5, "wrong_type"),
+    ],
+)
+def test_a_text_is_one_label_if_an_option_is_called_so(text: Any, expected: Any) -> None:
+    if isinstance(expected, str):
+        with pytest.raises(Rejected) as refused:
+            write_options(WORDS, text, None, by_id=False)
+        assert refused.value.reason == expected
+    else:
+        assert write_options(WORDS, text, None, by_id=False) == expected
+
+
+def test_an_option_that_the_record_has_stays_where_two_have_its_label() -> None:
+    assert write_options(WORDS, ["Twice"], [8], by_id=False) == [8]
+    assert write_option(WORDS, "Twice", 7, by_id=False) == 7
 
 
 class TestAnAddress:
