@@ -1,8 +1,10 @@
-"""What an HTTP answer means: the one table from status to the errors of `pipeline.errors`.
+"""What an HTTP answer means: tables from status to the errors of `pipeline.errors`, one for each meaning a call can have.
 
 Sources: https://pipedrive.readme.io/docs/core-api-concepts-http-status-codes and
 https://pipedrive.readme.io/docs/marketplace-oauth-and-api-proxy-status-codes; Hull answers by the same statuses.
-A status alone decides. The remote's words are carried for the person who reads the failure, without what they quote.
+A status decides by what was asked: only of a single record does "not found" say that it is gone. A list, a search or the
+field definitions are always there, so their 404 is trouble that passes. The remote's words are carried for the person who
+reads the failure, without what they quote.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -32,19 +35,30 @@ HIGHEST_LIMIT = 10_000
 LONGEST_PAUSE_S = 3600.0
 ABSURD_PAUSE_S = 86_400.0
 
-STATUSES: Final[Mapping[int, tuple[type[PipelineError], str]]] = {
+Statuses = Mapping[int, tuple[type[PipelineError], str]]
+
+STATUSES: Final[Statuses] = {
     400: (Rejected, "bad_request"),
     401: (ConfigurationError, "unauthorized"),
     402: (ConfigurationError, "payment_required"),
     403: (ConfigurationError, "forbidden"),
-    404: (Rejected, "gone"),
+    404: (Retryable, "remote_unavailable"),
     408: (Retryable, "remote_unavailable"),
-    410: (Rejected, "gone"),
+    410: (Retryable, "remote_unavailable"),
     422: (Rejected, "bad_request"),
     425: (Retryable, "remote_unavailable"),
     429: (Retryable, "rate_limited"),
 }
-"""Everything else: 2xx is an answer, 3xx and 5xx (520 to 524 too) are `remote_unavailable`, 4xx is `bad_request`."""
+"""Calls to what is always there. Everything else: 2xx is an answer, 3xx and 5xx (520 to 524 too) are `remote_unavailable`,
+4xx is `bad_request`."""
+
+RECORD_STATUSES: Final[Statuses] = {**STATUSES, 404: (Rejected, "gone"), 410: (Rejected, "gone")}
+"""Calls that name one record by its id."""
+
+TOKEN_STATUSES: Final[Statuses] = {
+    status: (Retryable, "remote_unavailable") for status in range(400, 500) if status != HTTPStatus.TOO_MANY_REQUESTS
+} | {429: STATUSES[429]}
+"""The token endpoint, once its words were looked at: no status says by itself that an authorisation is over."""
 
 _SPEAK_THROUGH_HTML = frozenset({401, 402, 408, 425, 429})
 """For the other 4xx an HTML page comes from the edge: it says nothing about the record."""
@@ -75,14 +89,14 @@ def json_answer(response: Response, *, hidden: Iterable[str] = (), max_depth: in
     raise failure  # outside the except block: the parser's error holds the whole body
 
 
-def error_for(response: Response, *, hidden: Iterable[str] = ()) -> PipelineError:
-    """The error an answer that is not 2xx stands for."""
+def error_for(response: Response, *, hidden: Iterable[str] = (), statuses: Statuses = STATUSES) -> PipelineError:
+    """The error an answer that is not 2xx stands for; `statuses` is the table of the kind of call."""
     status = response.status
     if response.is_html and 400 <= status < 500 and status not in _SPEAK_THROUGH_HTML:
         return Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)
     if status == 429:
         return _too_many(response)
-    family, reason = STATUSES.get(status, (Rejected, "bad_request"))
+    family, reason = statuses.get(status, (Rejected, "bad_request"))
     if not 400 <= status < 500:
         family, reason = Retryable, "remote_unavailable"
     if family is Retryable:

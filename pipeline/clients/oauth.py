@@ -15,7 +15,7 @@ from typing import Any, Final
 import requests
 from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
 
-from pipeline.clients.http import error_for, read_json
+from pipeline.clients.http import TOKEN_STATUSES, error_for, read_json
 from pipeline.clients.wire import OnCall, Request, Response, Wire
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
@@ -24,6 +24,12 @@ DEADLINE_S = 8.0
 MAX_BYTES = 64 * 1024
 DEFAULT_LIFE_S = 3600.0
 """What an access token lives when the answer does not say."""
+
+_REFRESH_REFUSED: Final = frozenset({"invalid_grant"})
+_CODE_REFUSED: Final = frozenset({"invalid_grant", "invalid_request"})
+"""`invalid_request` names our callback URL: another code would be refused as well."""
+_APP_REFUSED: Final = frozenset({"invalid_client"})
+_CODES: Final = _CODE_REFUSED | _APP_REFUSED
 
 _SECURE: Final = "https://oauth.invalid/"
 """oauthlib words a step for https addresses only. The words are the same for a sandbox on this machine."""
@@ -85,7 +91,7 @@ class OAuthClient:
         except OAuth2Error as refused:
             raise _unwilling(refused.error) from None
         body = self._app.prepare_request_body(code=code, redirect_uri=self._callback_url, include_client_id=False)
-        grant = self._token(body, hidden=(code,), refused=Rejected("code_refused"))
+        grant = self._token(body, hidden=(code,), refusals=_CODE_REFUSED, refused=Rejected("code_refused"))
         if grant.refresh_token is None:
             raise Retryable("grant_malformed", "no refresh token")
         return grant
@@ -93,14 +99,15 @@ class OAuthClient:
     def refresh(self, refresh_token: str) -> Grant:
         """Fresh tokens. The refresh token comes back, the same or another one: keep what comes.
 
-        Raises: ConfigurationError("unauthorized") when the authorisation is over; ConfigurationError("app_refused");
-            Retryable.
+        Raises: ConfigurationError("unauthorized") when the authorisation is over, which `invalid_grant` alone says;
+            ConfigurationError("app_refused"); Retryable.
         """
         body = self._app.prepare_refresh_body(refresh_token=refresh_token)
-        return self._token(body, hidden=(refresh_token,), refused=ConfigurationError("unauthorized", "refresh refused"))
+        over = ConfigurationError("unauthorized", "refresh refused: invalid_grant")
+        return self._token(body, hidden=(refresh_token,), refusals=_REFRESH_REFUSED, refused=over)
 
-    def _token(self, body: str, *, hidden: tuple[str, ...], refused: PipelineError) -> Grant:
-        """`refused` is what a 400 or 401 means: the answers' words are documented nowhere."""
+    def _token(self, body: str, *, hidden: tuple[str, ...], refusals: frozenset[str], refused: PipelineError) -> Grant:
+        """`refused` is what one of the error codes `refusals` means; without a code that is known, every status passes."""
         response = self._wire.call(
             Request(
                 method="POST",
@@ -119,9 +126,12 @@ class OAuthClient:
         )
         if 200 <= response.status < 300:
             return self._read(response)
-        if response.status in {400, 401} and not response.is_html:
-            raise ConfigurationError("app_refused", f"HTTP {response.status}") if _blames_app(response) else refused
-        raise error_for(response, hidden=(*self._hidden, *hidden))
+        code = _error_code(response)
+        if code in _APP_REFUSED:
+            raise ConfigurationError("app_refused", f"HTTP {response.status}")
+        if code in refusals:
+            raise refused
+        raise error_for(response, hidden=(*self._hidden, *hidden), statuses=TOKEN_STATUSES)
 
     def _read(self, response: Response) -> Grant:
         try:
@@ -166,6 +176,20 @@ def _unwilling(error: str | None) -> PipelineError:
     return Rejected("code_refused")
 
 
-def _blames_app(response: Response) -> bool:
-    """Whether our client id and secret were refused, rather than what came with them."""
-    return b"invalid_client" in response.body or b"Invalid client" in response.body
+def _error_code(response: Response) -> str:
+    """The OAuth error code of a 4xx answer; "" where it tells none.
+
+    Pipedrive's page documents messages alone, `Invalid grant: refresh_token is invalid`; the standard has `error`.
+    Source: https://pipedrive.readme.io/docs/marketplace-oauth-authorization and https://www.rfc-editor.org/rfc/rfc6749#section-5.2
+    """
+    if response.is_html or not 400 <= response.status < 500:
+        return ""
+    try:
+        answer = read_json(response.body)
+    except ValueError:
+        return ""
+    if not isinstance(answer, dict):
+        return ""
+    said = [answer.get(name) for name in ("error", "code", "message", "error_description")]
+    words = [word.strip().lower().partition(":")[0].replace(" ", "_") for word in said if isinstance(word, str)]
+    return next((word for word in words if word in _CODES), "")

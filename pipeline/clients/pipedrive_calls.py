@@ -10,7 +10,7 @@ import orjson
 import requests
 
 from pipeline.clients.budget import Budget
-from pipeline.clients.http import error_for, rate_headers, texts_of
+from pipeline.clients.http import RECORD_STATUSES, STATUSES, error_for, rate_headers, texts_of
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, OnCall, Request, Response, Wire
 from pipeline.errors import Rejected, Retryable
@@ -36,6 +36,8 @@ https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
 PAGE_MAX_BYTES = 64 * 1024 * 1024
 PAGE_DEADLINE_S = 120.0
 _PAGES = frozenset({"list", "fields"})
+_OF_ONE_RECORD = frozenset({"get", "update", "delete", "delete_webhook"})
+"""Their path ends in an id, so a 404 is about that record."""
 LONGEST_SHARED_PAUSE_S = 60.0
 """After a burst 429 or an HTML 403 all workers keep still: going on is answered with a block by Pipedrive's edge."""
 
@@ -87,7 +89,8 @@ class PipedriveCalls:
         if 200 <= response.status < 300:
             return response
         secrets = [word for value in auth.values() for word in value.split()]
-        raise error_for(response, hidden=[*secrets, *texts_of(query), *texts_of(values)])
+        statuses = RECORD_STATUSES if operation in _OF_ONE_RECORD else STATUSES
+        raise error_for(response, hidden=[*secrets, *texts_of(query), *texts_of(values)], statuses=statuses)
 
     def _turn(self, operation: str, request: Request) -> Response:
         if self._limiter is None:

@@ -149,7 +149,13 @@ def test_a_refresh_token_that_changes_is_kept(joined: World) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("status", {"status": 503}), ("status", {"status": 502, "late": True}), ("cut", {}), ("html", {"status": 403})],
+    [
+        ("status", {"status": 503}),
+        ("status", {"status": 502, "late": True}),
+        ("cut", {}),
+        ("html", {"status": 403}),
+        *[("status", {"status": status, "body": {"success": False, "error": "No"}}) for status in (400, 401, 403, 404)],
+    ],
 )
 def test_a_token_endpoint_that_is_unwell_is_waited_for(joined: World, kind: Any, options: dict[str, Any]) -> None:
     joined.pipedrive.faults.add("/oauth/token", kind, method="POST", **options)

@@ -130,8 +130,6 @@ def test_trouble_that_stays_stops_the_run_with_a_failure_to_replay(
     [
         ({"status": 400}, "bad_request"),
         ({"status": 422}, "bad_request"),
-        ({"status": 404}, "gone"),
-        ({"status": 410}, "gone"),
         ({"status": 418}, "bad_request"),
     ],
 )
@@ -152,6 +150,22 @@ def test_a_refused_page_stops_the_run_at_once_and_goes_on_from_there(
     assert world.run(run.id).new == 3 * PAGE
     assert names(world) == in_pipedrive(world)
     assert open_failures(world) == []
+
+
+@pytest.mark.parametrize("path", [LIST, "/personFields$"])
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_list_that_is_not_found_for_a_moment_is_asked_for_again(world: World, path: str, status: int) -> None:
+    """Only of one record does Pipedrive say so that it is gone."""
+    crowd(world)
+    world.pipedrive.faults.add(path, "status", status=status, body={"success": False, "error": "Not found"}, count=2)
+    run = world.start(Entity.PERSON)
+    for _ in range(3):
+        world.work()
+        world.later()
+    world.work()
+
+    assert (world.run(run).state, world.rows("SELECT 1 FROM failures")) == ("done", [])
+    assert names(world) == in_pipedrive(world)
 
 
 def replay_all(world: World) -> None:

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from pipeline.clients.http import error_for, json_answer, pause_s, rate_headers, read_json, remote_words, texts_of
+from pipeline.clients.http import (
+    RECORD_STATUSES,
+    STATUSES,
+    TOKEN_STATUSES,
+    error_for,
+    json_answer,
+    pause_s,
+    rate_headers,
+    read_json,
+    remote_words,
+    texts_of,
+)
 from pipeline.clients.wire import Response
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
@@ -28,11 +39,11 @@ def answer(status: int = 200, body: bytes = b'{"success":false,"error":"No"}', *
         (401, ConfigurationError, "unauthorized"),
         (402, ConfigurationError, "payment_required"),
         (403, ConfigurationError, "forbidden"),
-        (404, Rejected, "gone"),
+        (404, Retryable, "remote_unavailable"),
         (405, Rejected, "bad_request"),
         (408, Retryable, "remote_unavailable"),
         (409, Rejected, "bad_request"),
-        (410, Rejected, "gone"),
+        (410, Retryable, "remote_unavailable"),
         (415, Rejected, "bad_request"),
         (422, Rejected, "bad_request"),
         (429, Retryable, "rate_limited"),
@@ -49,6 +60,20 @@ def test_a_status_alone_decides_the_error(status: int, family: type[PipelineErro
     assert (type(error), error.reason) == (family, reason)
     assert reason in REASONS
     assert str(status) in error.detail
+
+
+@pytest.mark.parametrize("status", range(300, 600))
+def test_every_table_differs_only_where_the_call_means_something_else(status: int) -> None:
+    usual, of_record, of_token = (
+        (type(error), error.reason)
+        for error in (
+            error_for(answer(status), statuses=table) for table in (STATUSES, RECORD_STATUSES, TOKEN_STATUSES)
+        )
+    )
+
+    assert of_record == ((Rejected, "gone") if status in {404, 410} else usual)
+    assert usual != (Rejected, "gone")
+    assert of_token == (usual if status == 429 or not 400 <= status < 500 else (Retryable, "remote_unavailable"))
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 410, 422])

@@ -126,13 +126,27 @@ def test_without_a_code_nothing_is_asked(query: str) -> None:
 GRANT = {"success": False, "error": "invalid_grant", "message": "Invalid grant: it is invalid: canary-refresh"}
 CLIENT = {"success": False, "error": "invalid_client", "message": "Invalid client: client is invalid"}
 
+UNAVAILABLE = ("remote_unavailable", "remote_unavailable")
+
 
 @pytest.mark.parametrize(
     ("answer", "family", "on_refresh", "on_exchange"),
     [
         (said(GRANT, 400), PipelineError, "unauthorized", "code_refused"),
         (said(GRANT, 401), PipelineError, "unauthorized", "code_refused"),
-        (said({"message": "no"}, 400), PipelineError, "unauthorized", "code_refused"),
+        (said({"message": GRANT["message"]}, 400), PipelineError, "unauthorized", "code_refused"),
+        (
+            said({"error": "invalid_request", "message": "redirect_uri"}, 400),
+            PipelineError,
+            *UNAVAILABLE[:1],
+            "code_refused",
+        ),
+        *[
+            (said({"message": "no"}, status), Retryable, *UNAVAILABLE)
+            for status in (400, 401, 402, 403, 404, 405, 410, 422)
+        ],
+        (said([], 403), Retryable, *UNAVAILABLE),
+        (Answer(status=401, body=b""), Retryable, *UNAVAILABLE),
         (said(CLIENT, 400), ConfigurationError, "app_refused", "app_refused"),
         (said(CLIENT, 401), ConfigurationError, "app_refused", "app_refused"),
         (said(CLIENT, 500), Retryable, "remote_unavailable", "remote_unavailable"),

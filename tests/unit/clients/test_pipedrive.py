@@ -371,3 +371,32 @@ def _assert_discreet(error: BaseException, *shown: str) -> None:
     text = "\n".join([*shown, str(error), repr(error)])
     assert error.__context__ is None, "a chained cause would be printed with the traceback"
     assert not [canary for canary in CANARIES if canary in text]
+
+
+CALLS: list[tuple[str, Callable[[PipedriveClient], Any]]] = [
+    ("get", lambda pipedrive: pipedrive.get(Entity.PERSON, 1)),
+    ("update", lambda pipedrive: pipedrive.update(Entity.PERSON, 1, {})),
+    ("delete", lambda pipedrive: pipedrive.delete(Entity.PERSON, 1)),
+    ("delete_webhook", lambda pipedrive: pipedrive.delete_webhook(1)),
+    ("list", lambda pipedrive: pipedrive.list_page(Entity.PERSON)),
+    ("search", lambda pipedrive: pipedrive.search(Entity.PERSON, "ada")),
+    ("fields", lambda pipedrive: pipedrive.fields(Entity.PERSON)),
+    ("create", lambda pipedrive: pipedrive.create(Entity.PERSON, {})),
+    ("me", lambda pipedrive: pipedrive.me()),
+    ("webhooks", lambda pipedrive: pipedrive.webhooks()),
+    ("create_webhook", lambda pipedrive: pipedrive.create_webhook({})),
+]
+
+
+@pytest.mark.parametrize(("operation", "call"), CALLS, ids=[name for name, _ in CALLS])
+@pytest.mark.parametrize("status", [404, 410])
+def test_only_a_call_that_names_one_record_learns_that_it_is_gone(
+    operation: str, call: Callable[[PipedriveClient], Any], status: int
+) -> None:
+    with pytest.raises(PipelineError) as caught:
+        call(client(CannedApp(said({"success": False, "error": "Entity was not found"}, status))))
+
+    assert set(TOKEN_COSTS) == {name for name, _ in CALLS}
+    is_gone = operation in {"get", "update", "delete", "delete_webhook"}
+    assert caught.value.reason == ("gone" if is_gone else "remote_unavailable")
+    assert isinstance(caught.value, Rejected if is_gone else Retryable)
