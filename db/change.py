@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -108,6 +108,27 @@ def fold(  # noqa: PLR0913 - a change is these facts
             },
         )
     )
+
+
+_FOLD_REJECTED_FIELDS = text("""
+    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)
+    SELECT DISTINCT connector_key, direction, entity, record_id, CAST(:cause AS text) FROM failures
+     WHERE connector_key = :c AND state = 'open' AND kind = 'field' AND direction = :d AND entity = :e
+       AND field = ANY(CAST(:fields AS text[]))
+     ORDER BY record_id
+        ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
+           revision = ch.revision + 1, due_at = least(ch.due_at, excluded.due_at),
+           batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
+                           THEN NULL ELSE ch.batch_id END""")
+
+
+def fold_rejected_fields(
+    session: Session, connector_key: int, direction: str, entity: str, fields: Collection[str], *, cause: str
+) -> None:
+    """Note that every record of which one of these fields was rejected must be carried over: as it is now, or as last reported."""
+    if fields:
+        scope = {"c": connector_key, "d": direction, "e": entity, "fields": texts(fields), "cause": cause}
+        session.execute(_FOLD_REJECTED_FIELDS, scope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     ForeignKey,
     Identity,
     Integer,
     LargeBinary,
+    Text,
     UniqueConstraint,
     delete,
     func,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -85,7 +89,12 @@ class SettingsVersion(Base):
 
 
 class FieldDefinitions(Base):
-    """The rows of personFields or organizationFields as Pipedrive last gave them."""
+    """The rows of personFields or organizationFields as Pipedrive last gave them.
+
+    asked_at  when a worker last set out to read them again
+    unknown   keys of the codes and option ids that were not known then: asking for the same ones again helps little
+    in_vain   readings in a row that changed nothing: the pause before the same ones are asked about again doubles with each
+    """
 
     __tablename__ = "field_definitions"
 
@@ -93,6 +102,9 @@ class FieldDefinitions(Base):
     entity: Mapped[str] = mapped_column(primary_key=True)
     rows: Mapped[list[Any]]
     fetched_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    asked_at: Mapped[datetime | None]
+    unknown: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    in_vain: Mapped[int] = mapped_column(Integer, server_default="0")
 
 
 def find_connector(session: Session, id_or_name: str) -> Connector | None:
@@ -257,8 +269,12 @@ def find_fields(session: Session, connector_key: int, entity: str) -> FieldDefin
     return session.get(FieldDefinitions, (connector_key, entity))
 
 
-def keep_fields(session: Session, connector_key: int, entity: str, rows: list[Any]) -> None:
-    """Replace the field definitions of one entity."""
+_BEFORE = text("SELECT rows FROM field_definitions WHERE connector_key = :c AND entity = :e FOR UPDATE")
+
+
+def keep_fields(session: Session, connector_key: int, entity: str, rows: list[Any]) -> list[Any] | None:
+    """Replace the field definitions of one entity; returns those of before, None if there were none."""
+    before: list[Any] | None = session.scalar(_BEFORE, {"c": connector_key, "e": entity})
     row = insert(FieldDefinitions).values(connector_key=connector_key, entity=entity, rows=rows, fetched_at=func.now())
     session.execute(
         row.on_conflict_do_update(
@@ -266,6 +282,54 @@ def keep_fields(session: Session, connector_key: int, entity: str, rows: list[An
             set_={"rows": row.excluded.rows, "fetched_at": row.excluded.fetched_at},
         )
     )
+    return before
+
+
+MOST_UNKNOWN = 200
+"""So many different unknown codes and ids lead to a reading each; what comes after them waits for the longer pause."""
+
+_CLAIM_READING = text("""
+    UPDATE field_definitions
+       SET asked_at = now(), in_vain = least(in_vain + 1, 20),
+           unknown = CASE WHEN cardinality(unknown) >= :most OR unknown @> CAST(:unknown AS text[]) THEN unknown
+                          ELSE (unknown || CAST(:unknown AS text[]))[1:2 * :most] END
+     WHERE connector_key = :c AND entity = :e
+       AND (asked_at IS NULL
+            OR asked_at <= now() - make_interval(secs => least(:again_s, :burst_s * power(2, in_vain)))
+            OR asked_at <= now() - make_interval(secs => :burst_s)
+               AND cardinality(unknown) < :most AND NOT unknown @> CAST(:unknown AS text[]))
+    RETURNING true""")
+
+
+def claim_reading(
+    session: Session, connector_key: int, entity: str, unknown: Sequence[str], *, burst_s: float, again_s: float
+) -> bool:
+    """Whether this caller reads the definitions again: one of however many meet an unknown code in the same moment.
+
+    burst_s  the pause between two readings if one of `unknown` was not asked about before; else it doubles each time
+    again_s  the longest pause
+    """
+    scope = {"c": connector_key, "e": entity, "unknown": list(unknown), "most": MOST_UNKNOWN}
+    return session.scalar(_CLAIM_READING, {**scope, "burst_s": burst_s, "again_s": again_s}) is True
+
+
+_FORGET_UNKNOWN = text(
+    "UPDATE field_definitions SET unknown = '{}', in_vain = 0 WHERE connector_key = :c AND entity = :e"
+)
+
+
+def forget_unknown(session: Session, connector_key: int, entity: str) -> None:
+    """The definitions have changed: what was unknown may be known now."""
+    session.execute(_FORGET_UNKNOWN, {"c": connector_key, "e": entity})
+
+
+_HOLD_FIELDS = text("SELECT fetched_at FROM field_definitions WHERE connector_key = :c AND entity = :e FOR SHARE")
+
+
+def hold_fields(session: Session, connector_key: int, entity: str) -> datetime | None:
+    """When the definitions were read; nobody replaces them before this transaction ends."""
+    read_at: datetime | None = session.scalar(_HOLD_FIELDS, {"c": connector_key, "e": entity})
+    return read_at
 
 
 def credentials_of(session: Session, connector_key: int) -> dict[str, bytes]:

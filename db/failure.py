@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 import zstandard
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, update
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, tuple_, update
 from sqlalchemy.orm import Mapped, Session, defer, mapped_column
 
 from db.arrays import texts
@@ -19,9 +19,10 @@ from db.statement import Statement
 
 
 class Failure(Base):
-    """A record, a batch stage or a control task that gave up.
+    """A record, a batch stage or a control task that gave up, or one field that stayed behind while its record was carried over.
 
-    subject      what failed, unique among open failures: `incoming:person:17`, `batch:12`, `control:resolve`
+    subject      what failed, unique among open failures: `incoming:person:17`, `incoming:person:17:label_ids`, `batch:12`,
+                 `control:resolve`
     fingerprint  equal for failures with the same cause
     payload      the record as it came, zstd
     """
@@ -39,12 +40,20 @@ class Failure(Base):
             "entity",
             postgresql_where=text("state = 'open' AND kind = 'batch'"),
         ),
+        Index(
+            "ix_failures_record",
+            "connector_key",
+            "direction",
+            "entity",
+            "record_id",
+            postgresql_where=text("state = 'open' AND record_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[RowId]
     connector_key: Mapped[int] = mapped_column(Integer)
     kind: Mapped[str]
-    """`record`, `batch` or `control`."""
+    """`record`, `field`, `batch` or `control`."""
     subject: Mapped[str]
     direction: Mapped[str]
     entity: Mapped[str]
@@ -68,6 +77,10 @@ class Failure(Base):
     settings_version: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[Created]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+OF_RECORDS: Final = ("record", "field")
+"""Kinds of failures that are about one record, and are replayed by carrying it over again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +114,10 @@ class NewFailure:
 
 def record_subject(direction: str, entity: str, record_id: str) -> str:
     return f"{direction}:{entity}:{record_id}"
+
+
+def field_subject(direction: str, entity: str, record_id: str, field: str) -> str:
+    return f"{record_subject(direction, entity, record_id)}:{field}"
 
 
 def batch_subject(batch_id: int) -> str:
@@ -192,8 +209,9 @@ def find_open(session: Session, connector_key: int, subject: str) -> Failure | N
 
 
 def count_new(session: Session, connector_key: int, hours: int) -> int:
-    """Open failures of the last hours."""
+    """Open failures of the last hours, without fields whose record was carried over."""
     mine = select(func.count(Failure.id)).filter_by(connector_key=connector_key, state="open")
+    mine = mine.where(Failure.kind != "field")
     return session.scalar(mine.where(Failure.created_at > func.now() - func.make_interval(0, 0, 0, 0, hours))) or 0
 
 
@@ -219,10 +237,13 @@ def find_failures(
     return list(session.scalars(query if limit is None else query.limit(limit)))
 
 
-def open_of_subjects(session: Session, connector_key: int, subjects: Sequence[str]) -> list[Failure]:
-    """The open failures of these subjects."""
-    mine = select(Failure).filter_by(connector_key=connector_key, state="open").where(Failure.subject.in_(subjects))
-    return list(session.scalars(mine.order_by(Failure.id.desc())))
+def open_of_record(
+    session: Session, connector_key: int, entity: str, names: Mapping[str, str], *, limit: int = 100
+) -> list[Failure]:
+    """The open failures of one record and of its fields, newest first; `names` are direction → what the record is called there."""
+    mine = select(Failure).filter_by(connector_key=connector_key, state="open", entity=entity)
+    mine = mine.where(tuple_(Failure.direction, Failure.record_id).in_(names.items()), Failure.kind.in_(OF_RECORDS))
+    return list(session.scalars(mine.order_by(Failure.id.desc()).limit(limit)))
 
 
 def failures_of(
@@ -248,10 +269,24 @@ def close_failure(session: Session, failure_id: int, state: str, *, by: str, why
 
 _NOTHING: Final[Mapping[str, str]] = {}
 
-_CLOSE_HEALED = Statement("""
-    UPDATE failures SET state = 'replayed', closed_by = 'pipeline', closed_why = 'came through later', updated_at = now()
-     WHERE connector_key = :c AND state = 'open' AND direction = :d AND entity = :e AND record_id = ANY(CAST(:ids AS text[]))
-       AND (record_id, reason) NOT IN (SELECT * FROM unnest(CAST(:unhealed AS text[]), CAST(:reasons AS text[])))""")
+_OF_RECORDS: Final = """
+    WITH wanted AS MATERIALIZED (SELECT DISTINCT id FROM unnest(CAST(:ids AS text[])) AS t(id)),
+         mine AS MATERIALIZED (
+           SELECT f.id, f.record_id, f.reason, f.field FROM wanted w
+            CROSS JOIN LATERAL (SELECT id, record_id, reason, field, kind FROM failures
+                                 WHERE connector_key = :c AND direction = :d AND entity = :e AND record_id = w.id
+                                   AND state = 'open' OFFSET 0) f
+            WHERE f.kind {kind})"""
+"""By the index of records, id by id, whatever is known of the table: it may hold as many open failures as there are records."""
+
+_CLOSE: Final = """
+    UPDATE failures f SET state = 'replayed', closed_by = 'pipeline', closed_why = 'came through later', updated_at = now()
+      FROM mine WHERE f.id = mine.id AND f.state = 'open'
+       AND (mine.record_id, mine.{known}) NOT IN (SELECT * FROM unnest(CAST({refused} AS text[]), CAST({why} AS text[])))"""
+
+_CLOSE_HEALED = Statement(
+    _OF_RECORDS.format(kind="<> 'field'") + _CLOSE.format(known="reason", refused=":unhealed", why=":reasons")
+)
 
 
 def close_healed(
@@ -263,12 +298,47 @@ def close_healed(
     *,
     unless: Mapping[str, str] = _NOTHING,
 ) -> None:
-    """Close the open failures of records that have come through since.
+    """Close the open failures of records that have come through since; those of their fields are left to `close_fields`.
 
     unless  record → the reason of a failure of which that tells nothing
     """
-    scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)}
-    _CLOSE_HEALED.run(session, {**scope, "unhealed": texts(unless.keys()), "reasons": texts(unless.values())})
+    if record_ids:
+        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)}
+        _CLOSE_HEALED.run(session, {**scope, "unhealed": texts(unless.keys()), "reasons": texts(unless.values())})
+
+
+_CLOSE_FIELDS = Statement(
+    _OF_RECORDS.format(kind="= 'field'") + _CLOSE.format(known="field", refused=":refused", why=":fields")
+)
+
+
+def close_fields(
+    session: Session,
+    connector_key: int,
+    direction: str,
+    entity: str,
+    record_ids: Sequence[str],
+    *,
+    refused: Sequence[tuple[str, str]],
+) -> None:
+    """Close the rejected fields of records that were carried over, but for the (record, field) that were refused again."""
+    if record_ids:
+        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)}
+        again = {"refused": texts(each for each, _ in refused), "fields": texts(each for _, each in refused)}
+        _CLOSE_FIELDS.run(session, {**scope, **again})
+
+
+_COUNT_FIELDS = Statement("""
+    SELECT count(DISTINCT record_id) FROM failures
+     WHERE connector_key = :c AND state = 'open' AND kind = 'field' AND direction = :d AND entity = :e
+       AND field = ANY(CAST(:fields AS text[]))""")
+
+
+def count_fields(session: Session, connector_key: int, direction: str, entity: str, fields: Collection[str]) -> int:
+    """How many records one of these fields of which was rejected."""
+    scope = {"c": connector_key, "d": direction, "e": entity, "fields": texts(fields)}
+    row = _COUNT_FIELDS.row(session, scope)
+    return int(row[0]) if row else 0
 
 
 def close_subject(session: Session, connector_key: int, subject: str) -> None:

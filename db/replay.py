@@ -175,12 +175,12 @@ _TRACES = text("""
     SELECT i.id AS item_id, ch.id AS change_id, ch.batch_id, b.state AS batch_state, again.id AS new_failure_id
       FROM replay_items i
       JOIN failures f ON f.id = i.failure_id
-      LEFT JOIN changes ch ON f.kind = 'record' AND ch.connector_key = f.connector_key AND ch.direction = f.direction
+      LEFT JOIN changes ch ON f.kind IN ('record', 'field') AND ch.connector_key = f.connector_key AND ch.direction = f.direction
                           AND ch.entity = f.entity AND ch.record_id = f.record_id AND ch.created_at <= i.sent_at
       LEFT JOIN batches b ON b.id = CASE WHEN f.kind = 'batch' THEN f.batch_id ELSE ch.batch_id END
       LEFT JOIN LATERAL (SELECT n.id FROM failures n
                           WHERE n.connector_key = f.connector_key AND n.id > f.id
-                            AND n.subject = CASE WHEN f.kind = 'record' AND b.state = 'failed'
+                            AND n.subject = CASE WHEN f.kind IN ('record', 'field') AND b.state = 'failed'
                                                  THEN 'batch:' || b.id ELSE f.subject END
                             AND n.created_at >= i.sent_at
                           ORDER BY n.id LIMIT 1) again ON true
@@ -265,7 +265,7 @@ _NEWER_CHANGE = text("""
       JOIN changes ch ON ch.connector_key = f.connector_key AND ch.direction = f.direction AND ch.entity = f.entity
                      AND ch.record_id = f.record_id
       LEFT JOIN batches b ON b.id = ch.batch_id
-     WHERE f.id = ANY(CAST(:ids AS bigint[])) AND f.kind = 'record' AND b.state IS DISTINCT FROM 'failed'
+     WHERE f.id = ANY(CAST(:ids AS bigint[])) AND f.kind IN ('record', 'field') AND b.state IS DISTINCT FROM 'failed'
        AND (f.direction = 'incoming' OR ch.payload IS NOT NULL AND ch.cause <> 'replay')""")
 
 

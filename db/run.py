@@ -59,6 +59,8 @@ class Run(Base):
     same: Mapped[Count]
     skipped: Mapped[Count]
     failed: Mapped[Count]
+    rejected_fields: Mapped[Count]
+    """Fields that stayed behind, of records that were carried over all the same."""
     shells: Mapped[Count]
     links: Mapped[Count]
     messages: Mapped[Count]
@@ -84,6 +86,7 @@ COUNTERS = (
     "same",
     "skipped",
     "failed",
+    "rejected_fields",
     "shells",
     "links",
     "messages",
@@ -170,19 +173,21 @@ def move_slice(session: Session, slice_id: int, cursor: str | None, frontier: in
 
 
 _WHERE = Statement("""
-    SELECT s.walk, s.cursor, s.frontier, coalesce(r.since, r.started_at - make_interval(secs => :overlap_s)), r.plan_id
+    SELECT s.walk, s.cursor, s.frontier, coalesce(r.since, r.started_at - make_interval(secs => :overlap_s)), r.plan_id,
+           r.started_at
       FROM slices s JOIN runs r ON r.id = s.run_id WHERE s.id = :slice_id""")
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a slice goes on, from which moment a walk by time begins, and which plan a backfill carries out."""
+    """Where a slice goes on, from which moment a walk by time begins, which plan a backfill carries out, and when the run began."""
 
     walk: str
     cursor: str | None
     frontier: int | None
     since: datetime
     plan_id: int | None
+    started_at: datetime
 
 
 def where_stands(session: Session, slice_id: int, overlap_s: float) -> Standing:

@@ -40,6 +40,8 @@ class SyncEvent(Base):
     cause          `fetch`, `webhook`, `notification`, `replay`, ...
     delivery_id    the webhook or notification that told of the record, where one did
     exchange       JSON of the call by which an outgoing write was made: method, path, status, tokens, duration_ms
+    field          the field it is about, or several with commas between: the record itself was carried over, or left as it was, and
+                   has an event of its own
     """
 
     __tablename__ = "sync_events"
@@ -76,6 +78,7 @@ class SyncEvent(Base):
     after: Mapped[bytes | None] = mapped_column(LargeBinary)
     delivery_id: Mapped[int | None]
     exchange: Mapped[str | None]
+    field: Mapped[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,7 @@ class NewEvent:
     after: bytes | None = None
     delivery_id: int | None = None
     exchange: str | None = None
+    field: str | None = None
 
 
 def log_events(session: Session, events: Sequence[NewEvent]) -> None:

@@ -33,7 +33,7 @@ from pipeline.insight import log
 
 FOLLOW_S = 0.5
 EVENT = (
-    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "detail", "cause", "run_id", "batch_id",
+    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "field", "detail", "cause", "run_id", "batch_id",
     "settings_version", "delivery_id",
 )  # fmt: skip
 
@@ -143,7 +143,8 @@ def _print_events(found: list[dict[str, Any]]) -> None:
 def _why(event: dict[str, Any]) -> str:
     if reason := event["reason"]:
         meaning = REASONS[reason].meaning if reason in REASONS else ""
-        return f"{reason}: {meaning} {event['detail'] or ''}".strip()
+        beside = " (its record was carried over)" if event["field"] and event["event"].endswith(".error") else ""
+        return f"{reason}{beside}: {meaning} {event['detail'] or ''}".strip()
     before, after = event["before"] or {}, event["after"] or {}
     changed = [f"{name} {short(before.get(name))} → {short(value)}" for name, value in after.items()]
     shown = ", ".join(changed[:4]) + (f", and {len(changed) - 4} more" if len(changed) > 4 else "")

@@ -31,6 +31,11 @@ def filter_options(command: F) -> F:
         click.option("--since", type=Moment(), metavar="TIME", help="Those that failed since: 2h, 3d, 2026-08-31."),
         click.option("--field", metavar="CODE", help="About this field."),
         click.option("--group", "fingerprint", metavar="FINGERPRINT", help="With this cause: see failures groups."),
+        click.option(
+            "--kind",
+            type=click.Choice(["record", "field", "batch", "control"]),
+            help="Of this kind; a field is one that stayed behind while its record was carried over.",
+        ),
         click.option("--direction", type=click.Choice([each.value for each in Direction]), help="On this way."),
         click.option(
             "--entity", type=click.Choice([each.value for each in Entity]), help="Of Persons or Organizations."

@@ -277,8 +277,9 @@ def _print_failure(facts: dict[str, Any], verdict: Verdict | None) -> None:
 
 
 def _what(facts: dict[str, Any]) -> str:
+    of = f"{facts['field']} of " if facts["kind"] == "field" else ""
     return (
-        f"{facts['entity']} {facts['record_id']}"
-        if facts["kind"] == "record"
+        f"{of}{facts['entity']} {facts['record_id']}"
+        if facts["kind"] in rows.OF_RECORDS
         else f"{facts['kind']} {facts['entity']}".strip()
     )

@@ -234,7 +234,8 @@ def print_run(facts: dict[str, Any]) -> None:
         say(f"  {facts['reason']}: {reason.meaning} {reason.advice}")
     say(
         f"  read {facts['read']:,}: {facts['new']:,} new, {facts['changed']:,} changed, {facts['same']:,} unchanged,"
-        f" {facts['skipped']:,} skipped, {facts['failed']:,} failed"
+        f" {facts['skipped']:,} skipped, {facts['failed']:,} failed,"
+        f" {facts['rejected_fields']:,} fields of records that were carried over stayed behind"
     )
     say(f"  made {facts['shells']:,} shells, {facts['links']:,} links; {facts['messages']:,} messages to Hull")
     rate = facts["read"] / facts["took_s"] if facts["took_s"] > 0 else 0

@@ -83,6 +83,8 @@ def line(run: dict[str, Any]) -> str:
     """One line of what a run has done so far."""
     rate = run["read"] / run["took_s"] if run["took_s"] > 0 else 0.0
     text = f"{run['entity']}s: {run['read']:,} read, {rate:,.0f}/s, {run['pages']} pages, {run['tokens']:,} tokens"
+    if run.get("rejected_fields"):
+        text += f", {run['rejected_fields']:,} fields left behind"
     if run["failed"]:
         text += f", {run['failed']:,} failed"
     return f"{text}, {_rest(run)}"

@@ -42,10 +42,10 @@ class FetchCost:
     tokens: int
 
 
-def fetch_cost(records: int, page_limit: int, *, fields_are_known: bool = True) -> FetchCost:
-    """A full fetch of so many records; without field definitions these are read first."""
+def fetch_cost(records: int, page_limit: int) -> FetchCost:
+    """A full fetch of so many records, which reads the field definitions first."""
     pages = max(1, ceil(records / page_limit)) + 2
-    return FetchCost(pages, LIST_TOKENS * (pages + (0 if fields_are_known else 1)))
+    return FetchCost(pages, LIST_TOKENS * (pages + 1))
 
 
 @dataclass(frozen=True, slots=True)

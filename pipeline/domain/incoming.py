@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +13,10 @@ class FieldProblem:
     field: str
     reason: str
     detail: str
+
+
+UNIDENTIFYING: Final = frozenset({"shared_domain"})
+"""Reasons of a problem that costs no value: it was carried over, and only does not serve to identify the record."""
 
 
 @dataclass(slots=True, kw_only=True)

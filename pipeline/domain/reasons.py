@@ -40,7 +40,8 @@ REASONS: dict[str, Reason] = {
     ),
     "option_unknown": Reason(
         "A field names an option that its definition does not list.",
-        "Refresh by fetching again; if it stays, add the option in Pipedrive or choose another value.",
+        "Add the option in Pipedrive, or choose another value: it is carried over by itself then. The record's other fields were "
+        "carried over.",
     ),
     "option_ambiguous": Reason(
         "A value can be read as more than one option of the field.",

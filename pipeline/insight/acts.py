@@ -9,7 +9,6 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import audit, id_mapping, watermark
-from db import connector as connectors
 from db import run as run_rows
 from db.connector import Connector
 from db.run import Run
@@ -70,8 +69,7 @@ def preview_fetch(session: Session, connector_key: int, entity: Entity) -> Fetch
     day = spending.standing(session, connector_key)
     known = id_mapping.count_known(session, connector_key, entity)
     running = run_rows.running_run(session, connector_key, entity, "full")
-    has_fields = connectors.find_fields(session, connector_key, entity) is not None
-    cost = forecast.fetch_cost(known, settings().page_limit, fields_are_known=has_fields) if known else None
+    cost = forecast.fetch_cost(known, settings().page_limit) if known else None
     took_s = cost.pages * spending.pace_of(session, connector_key, entity) if cost else None
     return FetchPreview(
         entity=entity.value,

@@ -13,6 +13,14 @@ from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.reasons import REASONS
 
 _NO_LABELS: Final[Mapping[str, str]] = {}
+WORDS: Final = {
+    "success": "carried over",
+    "skip": "left as it was",
+    "error": "not carried over",
+    "retry": "to be read again",
+    "park": "waiting",
+}
+"""Outcome → what became of the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,7 @@ class Event:
     """One thing that happened to one record.
 
     outcome   the last part of its name: success, skip, error, retry, …
+    field     the one field it is about: the record itself was carried over, or left as it was, and has an event of its own
     exchange  the call by which an outgoing write was made
     """
 
@@ -47,12 +56,25 @@ class Event:
     meaning: str
     advice: str
     detail: str | None
+    field: str | None
     run_id: int | None
     batch_id: int | None
     settings_version: int | None
     delivery_id: int | None
     exchange: dict[str, Any] | None
     changes: tuple[ValueChange, ...]
+
+    @property
+    def mark(self) -> str:
+        """Under which sign it is shown: a field that stayed behind weighs less than a record."""
+        return "warning" if self.field is not None and self.outcome == "error" else self.outcome
+
+    @property
+    def words(self) -> str:
+        """What became of what it is about, to be read after "was"."""
+        if self.field is not None and self.outcome == "error":
+            return "carried over without this field"
+        return WORDS.get(self.outcome, self.outcome)
 
 
 def described(row: SyncEvent, labels: Mapping[str, str] = _NO_LABELS) -> Event:
@@ -73,6 +95,7 @@ def described(row: SyncEvent, labels: Mapping[str, str] = _NO_LABELS) -> Event:
         meaning=reason.meaning if reason else "",
         advice=reason.advice if reason else "",
         detail=row.detail,
+        field=row.field,
         run_id=row.run_id,
         batch_id=row.batch_id,
         settings_version=row.settings_version,

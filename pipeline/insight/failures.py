@@ -145,14 +145,15 @@ def is_editable(failure: Failure) -> bool:
 
 
 def title_of(failure: Failure) -> str:
-    """What failed, as `User 5bd3…`, `Person 17`, `batch 12`, `resolve_hull_ids`."""
+    """What failed, as `User 5bd3…`, `Person 17`, `label_ids of Person 17`, `batch 12`, `resolve_hull_ids`."""
     if failure.kind == "control":
         return failure.stage
     if failure.kind == "batch":
         return f"batch {failure.batch_id}"
     entity = Entity(failure.entity)
     name = entity.value if failure.direction == "incoming" else entity.hull
-    return f"{name.capitalize()} {failure.record_id or 'without an id'}"
+    of = f"{failure.field} of " if failure.kind == "field" else ""
+    return f"{of}{name.capitalize()} {failure.record_id or 'without an id'}"
 
 
 def meaning_of(reason: str) -> str:

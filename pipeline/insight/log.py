@@ -32,7 +32,7 @@ EXPORTED: Final = 100_000
 _AT_ONCE: Final = 1_000
 EXPORT_SLOWEST_MS: Final = 10_000
 COLUMNS: Final = (
-    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "detail", "cause", "run_id", "batch_id",
+    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "field", "detail", "cause", "run_id", "batch_id",
     "settings_version", "delivery_id", "exchange", "before", "after",
 )  # fmt: skip
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")

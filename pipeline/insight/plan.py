@@ -26,6 +26,7 @@ from pipeline.tasks import breaker, runs
 from pipeline.tasks.breaker import AskFirst
 from pipeline.tasks.planning import applying, making, walking
 from pipeline.tasks.planning.applying import Applied, PlanRefused
+from pipeline.tasks.settings_change import read_unknown_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ def make(connector_key: int, document: Any, *, who: str, force: bool = False) ->
 
     Raises: SettingsRefused naming every mistake.
     """
+    read_unknown_fields(connector_key, document)
     with transaction() as session:
         plan = making.make_plan(session, connector_key, document, author=who, force=force)
         audit.note(session, who, "settings.plan", f"plan {plan.id}", connector_key=connector_key)

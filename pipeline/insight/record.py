@@ -247,6 +247,8 @@ def _rows(plan: Plan, sides: Sides, recent: Sequence[SyncEvent]) -> tuple[FieldR
 
 
 def _refuses(row: SyncEvent, field: MappedField) -> bool:
+    if row.field is not None:
+        return row.event.endswith(".error") and bool({field.code, field.key} & set(row.field.split(", ")))
     is_error = row.event.endswith(".error")
     return is_error and (row.detail or "").startswith((f"{field.code}: ", f"{field.key}: "))
 
@@ -272,12 +274,7 @@ def _count(sides: Sides) -> int | None:
 
 
 def _failures(session: Session, whose: Whose) -> list[Failure]:
-    subjects = []
-    if whose.pipedrive_id is not None:
-        subjects.append(failures.record_subject(Direction.INCOMING, whose.entity, str(whose.pipedrive_id)))
-    if whose.hull_id is not None:
-        subjects.append(failures.record_subject(Direction.OUTGOING, whose.entity, whose.hull_id))
-    return failures.open_of_subjects(session, whose.connector_key, subjects)
+    return failures.open_of_record(session, whose.connector_key, whose.entity, _names(whose))
 
 
 def _waiting(session: Session, whose: Whose) -> list[Waiting]:

@@ -57,7 +57,7 @@ class BatchLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureLine:
-    """`record_id` is a Pipedrive id of incoming failures, a Hull id of outgoing ones."""
+    """`record_id` is a Pipedrive id of incoming failures, a Hull id of outgoing ones; `field` the one that stayed behind alone."""
 
     id: int
     direction: str
@@ -66,6 +66,7 @@ class FailureLine:
     stage: str
     reason: str
     meaning: str
+    field: str | None
     updated_at: datetime
 
 
@@ -172,5 +173,6 @@ def _failure(row: Failure) -> FailureLine:
         stage=row.stage,
         reason=row.reason,
         meaning=describe(row.reason) if row.reason in REASONS else "",
+        field=row.field,
         updated_at=row.updated_at,
     )

@@ -27,7 +27,7 @@ from pipeline.insight.settings_words import Catalogs, SettingChange, difference
 from pipeline.settings import settings
 from pipeline.tasks import backfill
 from pipeline.tasks.hull_settings import merged
-from pipeline.tasks.settings_change import find_mistakes, find_unknown, put_in_force, tell_hull
+from pipeline.tasks.settings_change import find_mistakes, find_unknown, put_in_force, read_unknown_fields, tell_hull
 
 Document = dict[str, Any]
 
@@ -142,6 +142,7 @@ def save(
 
     Raises: SettingsMistaken; SettingsMoved.
     """
+    read_unknown_fields(connector.key, document)
     with transaction() as session:
         connectors.lock_connector(session, connector.key)
         _require_base(session, connector.key, base)

@@ -10,7 +10,7 @@ from math import ceil
 from sqlalchemy.orm import Session
 
 from db import failure_filter
-from db.failure import Failure
+from db.failure import OF_RECORDS, Failure
 from db.failure_filter import FailureFilter
 from pipeline.domain.kinds import Direction
 from pipeline.tasks.replaying.foreseeing import foresee
@@ -77,7 +77,7 @@ def _tokens(looked: Sequence[Failure], verdicts: Mapping[int, Verdict], total: i
     if not looked:
         return 0
     sent = [each for each in looked if not verdicts[each.id].kind.is_harmless]
-    reads = [each for each in sent if each.kind == "record" and each.direction == Direction.INCOMING]
+    reads = [each for each in sent if each.kind in OF_RECORDS and each.direction == Direction.INCOMING]
     others = sum(verdicts[each.id].tokens for each in sent if each not in reads)
     scale = total / len(looked)
     return READ_TOKENS * ceil(len(reads) * scale / READ_IDS) + ceil(others * scale)

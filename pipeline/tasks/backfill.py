@@ -105,6 +105,7 @@ def begin(
     resend: bool,
     plan_id: int | None = None,
     held: bool = False,
+    cause: str = CAUSE,
 ) -> None:
     """One of the kind that is under way, or waits for a yes, belongs to settings that hold no more: it gives way to the new one."""
     waiting = [run for run in run_rows.held_runs(session, connector_key) if (run.entity, run.kind) == (entity, kind)]
@@ -112,4 +113,4 @@ def begin(
     for run in [*waiting, *([under_way] if under_way else [])]:
         runs.cancel(session, run.id)
         session.flush()
-    runs.begin(session, connector_key, entity, kind, cause=CAUSE, changed_only=not resend, plan_id=plan_id, held=held)
+    runs.begin(session, connector_key, entity, kind, cause=cause, changed_only=not resend, plan_id=plan_id, held=held)

@@ -180,7 +180,9 @@ def _write_down(
     done = [each for each in farewells if each.departure.pipedrive_id not in moved_on]
     ids = [each.departure.pipedrive_id for each in done]
     let_go(session, *scope, [each for each in ids if not seen[each].in_hull])
-    failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], [str(each) for each in ids])
+    names = [str(each) for each in ids]
+    failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], names)
+    failures.close_fields(session, scope[0], Direction.INCOMING, scope[1], names, refused=())
     hull_ids.ask_for_conflicts(session, *scope)
     _hand_on(session, batch, done)
     sources = changes.sources_of(session, batch.id)

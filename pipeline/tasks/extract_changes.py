@@ -27,9 +27,9 @@ from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.members import read_members
 from pipeline.extract.pages import id_of, ids_of, read_by_ids
-from pipeline.tasks import departures
+from pipeline.tasks import definitions, departures
 from pipeline.tasks.lagging import ask_again, find_lagging, is_outdated, is_shown_deleted
-from pipeline.tasks.plans import Plan, plan_for, refresh_plan
+from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_changes
 from pipeline.transform.times import epoch_seconds
 from pipeline.transform.webhooks import complete_record, decode_webhook
@@ -42,8 +42,7 @@ def extract_changes(batch: ClaimedBatch) -> None:
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)
-    if plan.fields_read_at is None:
-        plan = refresh_plan(wired, entity)
+    plan = definitions.current(wired, entity, plan)
     with transaction() as session:
         mine = changes.changes_of(session, batch.id)
         told = _told(session, batch, plan, mine)

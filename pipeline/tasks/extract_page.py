@@ -17,9 +17,9 @@ from pipeline.domain.kinds import Entity
 from pipeline.extract import pages
 from pipeline.extract.pages import PageRead, PageWanted
 from pipeline.settings import settings
-from pipeline.tasks import runs
+from pipeline.tasks import definitions, runs
 from pipeline.tasks.page_log import log_missing_fields
-from pipeline.tasks.plans import Plan, plan_of, refresh_plan
+from pipeline.tasks.plans import Plan, plan_of
 from pipeline.tasks.staging import pack_page
 
 
@@ -32,8 +32,9 @@ def extract_page(batch: ClaimedBatch) -> None:
         stands = run_rows.where_stands(session, batch.slice_id or 0, runs.CATCH_UP_OVERLAP.total_seconds())
         wanted = _page_wanted(stands, plan)
         stored = _stored_page(session, batch, wanted, stands.plan_id) if wanted.walk == "stored" else None
-    if plan.fields_read_at is None:
-        plan = refresh_plan(wired, entity)
+    if stored is None or plan.fields_read_at is None:
+        begins = stands.started_at if stands.cursor is None and stands.walk != "catch_up" else None
+        plan = definitions.current(wired, entity, plan, not_before=begins)
         wanted = replace(wanted, include_fields=plan.incoming.include_fields)
     page = stored or pages.read_page(wired.pipedrive, entity, wanted)
     with transaction() as session:

@@ -11,6 +11,7 @@ from pipeline import wiring
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.errors import PipelineError
+from pipeline.tasks import definitions
 from pipeline.telemetry import logger
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed, is_writable
@@ -75,5 +76,5 @@ def _read(connector_key: int, entity: Entity) -> list[Any]:
         wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
     rows = wired.pipedrive.fields(entity)
     with transaction() as session:
-        connectors.keep_fields(session, connector_key, entity, rows)
+        definitions.keep(session, connector_key, entity, rows)
     return rows

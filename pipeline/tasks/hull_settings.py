@@ -18,12 +18,11 @@ from db.connector import SettingsVersion
 from db.errand import ClaimedErrand
 from db.session import after_commit, transaction
 from pipeline import wiring
-from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
-from pipeline.errors import PipelineError, Rejected, Retryable
+from pipeline.errors import Rejected, Retryable
 from pipeline.tasks.errands import SETTINGS
 from pipeline.tasks.errands import ask as ask_errand
-from pipeline.tasks.settings_change import find_unknown, known_settings, put_in_force
+from pipeline.tasks.settings_change import find_unknown, known_settings, put_in_force, read_unknown_fields
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
@@ -48,8 +47,7 @@ def take_over(errand: ClaimedErrand) -> None:
     if not isinstance(given, dict):
         raise Retryable("page_malformed", "Hull's answer holds no settings")
     in_hull = known_settings(given)
-    if _names_new_fields(connector_key, in_hull):
-        _read_fields_anew(wired)
+    read_unknown_fields(connector_key, in_hull)
     in_force, refused = {}, None
     with transaction() as session:
         errands.hold(session, errand)
@@ -124,25 +122,3 @@ def _change(session: Session, before: SettingsVersion, document: Document) -> Se
     if new := [words for setting, code, words in unknown if (setting, code) not in known]:
         raise SettingsRefused(new)
     return put_in_force(session, before.connector_key, document, author=AUTHOR, force=True)
-
-
-def _names_new_fields(connector_key: int, in_hull: Document) -> bool:
-    """Whether a field is named that was not there when Pipedrive's fields were last read."""
-    try:
-        chosen = read_settings(in_hull)
-    except SettingsRefused:
-        return False
-    with transaction() as session:
-        return bool(find_unknown(session, connector_key, chosen))
-
-
-def _read_fields_anew(wired: Wired) -> None:
-    """As far as Pipedrive can be asked: what is not known then is named as a mistake."""
-    try:
-        rows = {entity: wired.pipedrive.fields(entity) for entity in Entity}
-    except PipelineError as unwell:
-        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
-        return
-    with transaction() as session:
-        for entity, found in rows.items():
-            connectors.keep_fields(session, wired.key, entity, found)

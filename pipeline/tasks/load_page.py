@@ -26,7 +26,7 @@ from pipeline.load import silent
 from pipeline.load.incoming import PagePlan
 from pipeline.load.overtaken import count_anew
 from pipeline.settings import settings
-from pipeline.tasks import canvases, live, runs, second_look
+from pipeline.tasks import canvases, live, rejected_fields, runs, second_look
 from pipeline.tasks.claim_release import call_waiting
 from pipeline.tasks.page_log import log_problems, log_troubles, page_context, page_event
 from pipeline.tasks.plans import plan_of
@@ -75,6 +75,7 @@ def load_batch(batch: ClaimedBatch) -> None:
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
         with transaction() as session:
+            outdated = rejected_fields.outdated(session, batch, staged)
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
             overtaken = write_page(session, context, [*rows, *unsaid], known)
@@ -84,6 +85,7 @@ def load_batch(batch: ClaimedBatch) -> None:
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
             log_problems(session, plan, taken.held, context)
+            rejected_fields.keep(session, batch, plan, staged, {*plan.stale, *overtaken.moved_on}, outdated)
             _end(session, batch, plan, wired)
             second_look.read_again_later(session, batch, plan, known)
     except LostLease:

@@ -16,7 +16,7 @@ from db.change import Source
 from db.claim_release import Held, departed_holders
 from db.page import PageContext
 from pipeline.domain.departures import RESTORABLE_DAYS
-from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.incoming import UNIDENTIFYING, FieldProblem
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.reasons import describe
 from pipeline.load import incoming as load_incoming
@@ -57,6 +57,7 @@ def page_event(
     *,
     reason: str,
     detail: str | None = None,
+    field: str | None = None,
 ) -> events.NewEvent:
     source = context.sources.get(pipedrive_id or 0) if entity == context.entity else None
     return events.NewEvent(
@@ -71,6 +72,7 @@ def page_event(
         run_id=context.run_id,
         batch_id=context.batch_id,
         settings_version=context.settings_version,
+        field=field,
     )
 
 
@@ -139,9 +141,19 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
             continue
         pipedrive_id = sending.record["pipedrive_id"]
         for reason, fields, words in _by_cause(sending.record["problems"]):
-            detail = f"{fields}: {words}"
-            logged.append(page_event(context, error, plan.entity, pipedrive_id, reason=reason, detail=detail))
-            _say(error, pipedrive_id, reason, fields)
+            name = skip if reason in UNIDENTIFYING else error
+            logged.append(
+                page_event(
+                    context,
+                    name,
+                    plan.entity,
+                    pipedrive_id,
+                    reason=reason,
+                    detail=f"{fields}: {words}",
+                    field=fields,
+                )
+            )
+            _say(name, pipedrive_id, reason, fields)
         for claim in sending.record["claims"]:
             if (holder := held.get((claim, pipedrive_id))) is not None:
                 detail = f"{claim}: held by {plan.entity} {holder}{_until(departed.get(holder))}"
@@ -150,7 +162,6 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
                 )
                 _say(skip, pipedrive_id, "duplicate_claim", claim)
     events.log_events(session, logged)
-    plan.counters["failed"] += sum(1 for event in logged if event.event == error)
 
 
 def _by_cause(problems: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str]]:
@@ -185,6 +196,7 @@ def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence
                 cause="fetch" if batch.run_id is not None else "webhook",
                 reason=problem.reason,
                 detail=f"{problem.field}: {problem.detail}",
+                field=problem.field,
                 run_id=batch.run_id,
                 batch_id=batch.id,
                 settings_version=version,

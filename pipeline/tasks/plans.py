@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -19,15 +19,8 @@ from pipeline.transform.field_sources import find_source
 from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.incoming import IncomingTransform, compile_incoming
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
-from pipeline.wiring import Wired
 
 KEPT = 64
-
-FIELDS_STALE_AFTER = timedelta(minutes=5)
-"""An option that is not known, or a field that is gone, makes us read the field definitions again, but not more often."""
-
-OUTDATED = frozenset({"option_unknown", "field_missing"})
-"""Reasons that may mean no more than that the field definitions are old."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +35,6 @@ class Plan:
     outgoing: OutgoingTransform
     shared: frozenset[str]
     """Attributes that are mapped in both directions."""
-
-    @property
-    def fields_are_stale(self) -> bool:
-        return self.fields_read_at is None or datetime.now(UTC) - self.fields_read_at > FIELDS_STALE_AFTER
 
     def claim_field(self, claim: str) -> tuple[str, str, bool] | None:
         """(key, type, whether it is a custom field) of the first field that feeds a claim."""
@@ -76,15 +65,6 @@ def plan_of(batch: ClaimedBatch) -> Plan:
         return known
     with transaction() as session:
         return plan_for(session, batch.connector_key, entity)
-
-
-def refresh_plan(wired: Wired, entity: Entity) -> Plan:
-    """Read the field definitions of one entity again, and give the plan they make."""
-    rows = wired.pipedrive.fields(entity)
-    with transaction() as session:
-        connectors.keep_fields(session, wired.key, entity, rows)
-    with transaction() as session:
-        return plan_for(session, wired.key, entity)
 
 
 def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks) -> Plan:

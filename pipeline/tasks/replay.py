@@ -33,7 +33,7 @@ def replay(session: Session, failure: Failure, *, by: str, why: str, payload: by
     """
     if not failures.close_failure(session, failure.id, "replayed", by=by, why=why):
         raise NotReplayable(f"failure {failure.id} is closed already")
-    if failure.kind == "record":
+    if failure.kind in failures.OF_RECORDS:
         _replay_record(session, failure, payload)
     elif failure.kind == "batch":
         _replay_batch(session, failure)

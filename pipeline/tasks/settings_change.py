@@ -17,7 +17,9 @@ from db.session import transaction
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
-from pipeline.tasks import backfill, errands, schedules
+from pipeline.errors import PipelineError
+from pipeline.tasks import backfill, errands, field_lists, schedules
+from pipeline.telemetry import logger
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed
 from pipeline.transform.record_shapes import SYSTEM
@@ -42,10 +44,29 @@ def change_settings(
     confirmed  carry it over however many records that touches; else the runs for it may wait for a yes, see `breaker`
     Raises: SettingsRefused naming every mistake.
     """
+    read_unknown_fields(connector.key, document)
     with transaction() as session:
         version = put_in_force(session, connector.key, document, author=author, force=force, confirmed=confirmed)
         tell_hull(session, connector.key)
         return version
+
+
+def read_unknown_fields(connector_key: int, document: Any) -> None:
+    """Read the field definitions again if a document names a field that they do not hold: it may be new.
+
+    As far as Pipedrive can be asked, and never inside a transaction. What is not known then is named as a mistake.
+    """
+    try:
+        chosen = read_settings(document)
+    except SettingsRefused:
+        return
+    with transaction() as session:
+        if not find_unknown(session, connector_key, chosen):
+            return
+    try:
+        field_lists.read_anew(connector_key)
+    except PipelineError as unwell:
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
 
 
 def tell_hull(session: Session, connector_key: int) -> None:

@@ -22,7 +22,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.errors import PipelineError
 from pipeline.settings import settings as environment
-from pipeline.tasks import control, hull_settings
+from pipeline.tasks import control, definitions, hull_settings
 from pipeline.tasks.company import join, read_company
 from pipeline.tasks.settings_change import change_settings as change_settings  # noqa: PLC0414 - part of setting up
 from pipeline.tasks.settings_change import find_mistakes as find_mistakes  # noqa: PLC0414 - the same
@@ -149,7 +149,7 @@ def read_fields(session: Session, wired: Wired) -> None:
     """Read the field definitions of both entities."""
     for entity in Entity:
         rows = _ask("Pipedrive", partial(wired.pipedrive.fields, entity))
-        connectors.keep_fields(session, wired.key, entity, rows)
+        definitions.keep(session, wired.key, entity, rows)
 
 
 def _new_row(session: Session, connector: Connector) -> Connector:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.orm import Session
 
 from db import company as companies
-from db import connector as connectors
 from db import id_mapping, schedule, token_ledger
 from db import run as run_rows
 from db.run import Run
@@ -127,8 +126,7 @@ def interval_s(session: Session, connector_key: int, wanted_s: float) -> float:
 def cost_of(session: Session, connector_key: int, entity: Entity) -> FetchCost | None:
     """What a full fetch will take, by the records that are known; None before the first one."""
     known = id_mapping.count_known(session, connector_key, entity, _READ)
-    fields = connectors.find_fields(session, connector_key, entity)
-    return forecast.fetch_cost(known, settings().page_limit, fields_are_known=fields is not None) if known else None
+    return forecast.fetch_cost(known, settings().page_limit) if known else None
 
 
 def pace_of(session: Session, connector_key: int, entity: Entity) -> float:

@@ -7,6 +7,7 @@ the records and the troubles. The page stays until load has taken the snapshots 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -33,11 +34,15 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transformed:
-    """What transform made of a page: IncomingRecords and Troubles, as dicts."""
+    """What transform made of a page: IncomingRecords and Troubles, as dicts.
+
+    fields_read_at  when the field definitions were read by which it was made
+    """
 
     records: list[dict[str, Any]]
     troubles: list[dict[str, Any]]
     settings_version: int
+    fields_read_at: datetime | None = None
 
 
 def pack_page(body: bytes, *, above: int | None = None, below: int | None = None) -> bytes:
@@ -82,12 +87,16 @@ def _is_id(value: Any) -> bool:
     return type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18)
 
 
-def pack_transformed(records: list[Any], troubles: list[Trouble], version: int) -> bytes:
+def pack_transformed(
+    records: list[Any], troubles: list[Trouble], version: int, fields_read_at: datetime | None = None
+) -> bytes:
     """What transform made of a page."""
-    return zstandard.ZstdCompressor(level=LEVEL).compress(orjson.dumps([records, troubles, version]))
+    staged = orjson.dumps([records, troubles, version, fields_read_at])
+    return zstandard.ZstdCompressor(level=LEVEL).compress(staged)
 
 
 def unpack_transformed(staged: bytes) -> Transformed:
-    """The counterpart of `pack_transformed`."""
-    records, troubles, version = orjson.loads(zstandard.ZstdDecompressor().decompress(staged))
-    return Transformed(records=records, troubles=troubles, settings_version=version)
+    """The counterpart of `pack_transformed`; what a version before this one staged does not say when fields were read."""
+    records, troubles, version, *more = orjson.loads(zstandard.ZstdDecompressor().decompress(staged))
+    read_at = datetime.fromisoformat(more[0]) if more and more[0] else None
+    return Transformed(records=records, troubles=troubles, settings_version=version, fields_read_at=read_at)

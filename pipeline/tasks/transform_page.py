@@ -7,35 +7,52 @@ from typing import Any
 from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
-from pipeline import wiring
 from pipeline.domain.incoming import FieldProblem, IncomingRecord
-from pipeline.domain.kinds import Entity, Outcome
+from pipeline.domain.kinds import Outcome
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import pages
+from pipeline.tasks import definitions
 from pipeline.tasks.page_log import log_missing_fields
-from pipeline.tasks.plans import OUTDATED, Plan, plan_of, refresh_plan
+from pipeline.tasks.plans import Plan, plan_of
 from pipeline.tasks.staging import Trouble, pack_transformed, unpack_page
+from pipeline.transform.field_sources import value_at
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
     """Say every record in Hull's words; a record that cannot be read leaves the batch, the others go on."""
-    entity = Entity(batch.entity)
     plan = plan_of(batch)
     records, above, below = unpack_page(bytes(batch.extracted or b""))
     mine = [record for record in records if _is_mine(record, above, below)]
-    packed, outdated = _transform(mine, plan)
+    done, troubles = read_records(mine, plan)
     newly_missing: list[FieldProblem] = []
-    if outdated and plan.fields_are_stale:
-        with transaction() as session:
-            wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        fresh = refresh_plan(wired, entity)
+    unknown = _unknown(mine, done, plan)
+    if unknown and (fresh := definitions.for_unknown(batch, plan, unknown)) is not None:
         newly_missing = [problem for problem in fresh.incoming.problems if problem not in plan.incoming.problems]
-        packed, _ = _transform(mine, fresh)
+        plan = fresh
+        done, troubles = read_records(mine, plan)
+    packed = pack_transformed(done, troubles, plan.settings_version, plan.fields_read_at)
     with transaction() as session:
         batches.hold(session, batch)
         log_missing_fields(session, batch, newly_missing, plan.settings_version)
         batches.pass_to_load(session, batch.id, packed)
+
+
+def _unknown(records: list[Any], done: list[IncomingRecord], plan: Plan) -> set[str]:
+    """Keys of the fields and options that the definitions do not know, as far as they are named here."""
+    found = [
+        (each.pipedrive_id, problem.field)
+        for each in done
+        for problem in each.problems
+        if problem.reason in definitions.OUTDATED
+    ]
+    if not found:
+        return set()
+    by_id = {pages.id_of(record): record for record in records}
+    return {
+        definitions.key_of(field, value_at(by_id.get(pipedrive_id), field, plan.catalog))
+        for pipedrive_id, field in found
+    }
 
 
 def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
@@ -43,13 +60,6 @@ def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
     if record_id is None:
         return True
     return (above is None or record_id > above) and (below is None or record_id < below)
-
-
-def _transform(records: list[Any], plan: Plan) -> tuple[bytes, bool]:
-    """(what is staged for load, whether a record does not fit the field definitions as we know them)."""
-    done, troubles = read_records(records, plan)
-    outdated = any(problem.reason in OUTDATED for each in done for problem in each.problems)
-    return pack_transformed(done, troubles, plan.settings_version), outdated
 
 
 def read_records(records: list[Any], plan: Plan) -> tuple[list[IncomingRecord], list[Trouble]]:

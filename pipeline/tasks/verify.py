@@ -13,7 +13,7 @@ from pipeline import wiring
 from pipeline.domain.budget import Lane
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
-from pipeline.tasks.plans import refresh_plan
+from pipeline.tasks.definitions import refresh
 from pipeline.tasks.verify_comparison import Comparison, EntityReport, OnProgress
 from pipeline.tasks.verify_reading import Reader
 
@@ -57,7 +57,7 @@ def verify(connector_key: int, *, sample: int | None = None, on_progress: OnProg
         wired = wiring.open_connector(session, connector_key, lane=Lane.VERIFY)
     reports = []
     for entity in ORDER:
-        comparison = Comparison(Reader(wired=wired, entity=entity, plan=refresh_plan(wired, entity)), on_progress)
+        comparison = Comparison(Reader(wired=wired, entity=entity, plan=refresh(wired, entity)), on_progress)
         reports.append(comparison.of_all() if sample is None else comparison.of_sample(sample))
     seconds = time.monotonic() - started
     return Report(entities=tuple(reports), seconds=seconds, tokens=wired.calls.tokens, requests=wired.calls.requests)

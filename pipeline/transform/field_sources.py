@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from pipeline.domain.fields import FieldCatalog, FieldDefinition
 from pipeline.domain.kinds import Entity
@@ -55,6 +55,15 @@ def find_source(code: str, catalog: FieldCatalog) -> FieldSource | None:
     if found is None and is_custom_code(code):
         return FieldSource(code=code, key=code, type=UNKNOWN, is_custom=True, options=_NO_OPTIONS)
     return found
+
+
+def value_at(record: Any, code: str, catalog: FieldCatalog) -> Any:
+    """Return what a record holds where a code leads to; None where it leads nowhere or nothing stands there."""
+    source = find_source(code, catalog)
+    if source is None or type(record) is not dict:
+        return None
+    place = record.get("custom_fields") if source.is_custom else record
+    return place.get(source.key) if type(place) is dict else None
 
 
 def is_listed(source: FieldSource, catalog: FieldCatalog) -> bool:

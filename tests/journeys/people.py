@@ -43,3 +43,29 @@ def in_pipedrive(world: World, entity: Entity = Entity.PERSON) -> dict[int, Any]
     """Pipedrive id → name, as Pipedrive has it."""
     records = map(json.loads, world.company.export(entity.value))
     return {record["id"]: record["name"] for record in records}
+
+
+LEFT_OUT = object()
+
+
+def raw(**members: Any) -> dict[str, Any]:
+    """A Person as API v2 gives it, with these members instead."""
+    whole = {
+        "id": 10,
+        "name": "Odd",
+        "first_name": "Odd",
+        "last_name": None,
+        "add_time": LONG_AGO,
+        "update_time": LONG_AGO,
+        "emails": [{"value": "odd@example.com", "primary": True, "label": "work"}],
+        "phones": [],
+        "owner_id": 1,
+        "org_id": None,
+        "visible_to": 3,
+        "label_ids": [],
+        "picture_id": None,
+        "is_deleted": False,
+        "custom_fields": {},
+    }
+    changed = whole | members
+    return {name: value for name, value in changed.items() if value is not LEFT_OUT}

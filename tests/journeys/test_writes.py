@@ -369,7 +369,7 @@ def test_mappings_that_cannot_be_written_are_named_and_the_others_go(world: Worl
 
 def let_definitions_grow_old(world: World) -> None:
     """What Pipedrive said of its fields was read some time ago."""
-    world.change_rows("UPDATE field_definitions SET fetched_at = fetched_at - interval '6 minutes'")
+    world.change_rows("UPDATE field_definitions SET fetched_at = fetched_at - interval '6 minutes', asked_at = NULL")
 
 
 def test_an_option_that_is_new_in_pipedrive_is_known_as_soon_as_it_is_needed(world: World) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from db.failure import Failure
+from db.failure import OF_RECORDS, Failure
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.tasks.errors import may_come_back
 from pipeline.tasks.replaying.foreseen_incoming import foresee_incoming
@@ -35,7 +35,7 @@ def foresee(
     for each in mine:
         if each.id in verdicts:
             continue
-        if each.kind == "record":
+        if each.kind in OF_RECORDS:
             records[each.connector_key, each.direction, Entity(each.entity)].append(each)
         else:
             verdicts[each.id] = (foresee_batch if each.kind == "batch" else foresee_control)(session, each)

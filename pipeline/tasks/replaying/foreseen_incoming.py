@@ -12,6 +12,7 @@ from db import failure as failures
 from db import id_mapping
 from db.failure import Failure
 from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
+from db.snapshot import read_snapshots
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity
@@ -33,10 +34,12 @@ def foresee_incoming(
     plan = plan_for(session, connector_key, entity)
     ids = [int(each.record_id) for each in mine if each.record_id is not None and each.record_id.isdigit()]
     known = id_mapping.known(session, connector_key, entity, ids)
-    return {each.id: _foresee(each, plan, known) for each in mine}
+    of_fields = [each.record_id for each in mine if each.kind == "field" and each.record_id is not None]
+    kept = read_snapshots(session, connector_key, entity, "pipedrive", of_fields) if of_fields else {}
+    return {each.id: _foresee(each, plan, known, kept) for each in mine}
 
 
-def _foresee(failure: Failure, plan: Plan, known: Mapping[int, Known]) -> Verdict:
+def _foresee(failure: Failure, plan: Plan, known: Mapping[int, Known], kept: Mapping[str, bytes]) -> Verdict:
     if failure.record_id is None or not failure.record_id.isdigit():
         return Verdict(
             kind=Kind.REFUSED, detail="The record has no id: correct it in Pipedrive, and the next fetch brings it."
@@ -45,7 +48,7 @@ def _foresee(failure: Failure, plan: Plan, known: Mapping[int, Known]) -> Verdic
     if now is not None and now.state in DEPARTED:
         detail = f"The record is {now.state} in Pipedrive since; a replay only asks for it once more."
         return Verdict(kind=Kind.SUPERSEDED, detail=detail, tokens=READ_TOKENS)
-    payload = failures.payload_of(failure)
+    payload = kept.get(failure.record_id) if failure.kind == "field" else failures.payload_of(failure)
     if payload is None:
         return Verdict(kind=Kind.UNKNOWN, detail="What came was not kept.", note=AS_IT_IS, tokens=READ_TOKENS)
     try:
@@ -56,7 +59,21 @@ def _foresee(failure: Failure, plan: Plan, known: Mapping[int, Known]) -> Verdic
         )
     except (Rejected, ValueError, RecursionError) as refused:
         return _in_vain(refused)
-    return replace(_compare(record, now), problems=record.problems)
+    return replace(_still_rejected(record, failure) or _compare(record, now), problems=record.problems)
+
+
+def _still_rejected(record: IncomingRecord, failure: Failure) -> Verdict | None:
+    """Whether the one field that was rejected would be rejected again, whatever becomes of the others."""
+    problem = next((each for each in record.problems if each.field == failure.field), None)
+    if failure.kind != "field" or problem is None:
+        return None
+    return Verdict(
+        kind=Kind.FAILS_AGAIN,
+        reason=problem.reason,
+        detail=f"{problem.field}: {_meaning(problem.reason)}",
+        note=AS_IT_IS,
+        tokens=READ_TOKENS,
+    )
 
 
 def _in_vain(refused: Exception) -> Verdict:

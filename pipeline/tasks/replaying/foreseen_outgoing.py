@@ -73,7 +73,7 @@ def foresee_outgoing(
             verdicts[failure.id] = _unread()
         else:
             decision = decide(candidates[hull_id], plan, entity, now_s=now_s)
-            verdict = _verdict(decision, plan, entity, failure, is_older=is_older)
+            verdict = _still_rejected(decision, failure) or _verdict(decision, plan, entity, failure, is_older=is_older)
             verdicts[failure.id] = replace(verdict, problems=(*decision.left, *decision.problems))
     return verdicts
 
@@ -104,6 +104,15 @@ def _unread() -> Verdict:
         detail="Its record in Pipedrive was never read; it is read first, and what differs is decided then.",
         tokens=WRITE_TOKENS + 0.1,
     )
+
+
+def _still_rejected(decision: Decision, failure: Failure) -> Verdict | None:
+    """Whether the one field that was rejected would be rejected again, whatever becomes of the others."""
+    problem = next((each for each in decision.problems if each.field == failure.field), None)
+    if failure.kind != "field" or problem is None:
+        return None
+    detail = f"{problem.field}: {_meaning(problem.reason)}"
+    return Verdict(kind=Kind.FAILS_AGAIN, reason=problem.reason, detail=detail)
 
 
 def _verdict(decision: Decision, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool) -> Verdict:

@@ -13,7 +13,7 @@ from db import missing as missing_rows
 from db import replay as rows
 from db import run as run_rows
 from db.batch import Batch
-from db.failure import Failure
+from db.failure import OF_RECORDS, Failure
 from db.run import Run
 from pipeline.domain.kinds import Direction
 from pipeline.tasks import missing
@@ -71,6 +71,6 @@ def foresee_control(session: Session, failure: Failure) -> Verdict:
 
 def being_sent(session: Session, mine: Sequence[Failure]) -> Mapping[int, Verdict]:
     """Failure → that something newer of its record is on its way already."""
-    waiting = rows.with_newer_change(session, [each.id for each in mine if each.kind == "record"])
+    waiting = rows.with_newer_change(session, [each.id for each in mine if each.kind in OF_RECORDS])
     detail = "A newer change of the record waits or is on its way already."
     return {failure_id: Verdict(kind=Kind.SUPERSEDED, detail=detail) for failure_id in waiting}

@@ -48,7 +48,7 @@ def settle(session: Session, row: Replay) -> None:
         elif trace.new_failure_id is not None:
             item.new_failure_id = trace.new_failure_id
             _note(item, "failed_again", None)
-        elif failure.kind != "record":
+        elif failure.kind not in failures.OF_RECORDS:
             _settle_work(session, item, failure, trace)
         elif trace.change_id is None:
             carried.append((item, failure))

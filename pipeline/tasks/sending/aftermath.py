@@ -6,7 +6,7 @@ Pipedrive's answers are staged as the read-back batch. Whatever could not be sen
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,11 @@ from pipeline.load import outgoing as load_outgoing
 from pipeline.load.outgoing import Sending, answers
 from pipeline.load.writers import Sent, Wanted
 from pipeline.settings import settings
-from pipeline.tasks import links, live
+from pipeline.tasks import definitions, links, live
 from pipeline.tasks.errors import classify
-from pipeline.tasks.plans import plan_for, refresh_plan
+from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.sending import matching
+from pipeline.tasks.sending.decisions import decide
 from pipeline.tasks.sending.differing import QUARREL
 from pipeline.tasks.sending.later import Later
 from pipeline.tasks.sending.matching import Wait
@@ -72,6 +73,7 @@ def load_batch(batch: ClaimedBatch) -> None:
     rows, _, _ = unpack_page(bytes(batch.transformed or b""))
     decisions = {row["candidate"]["hull_id"]: Decision.of(row) for row in rows}
     now_s, waiting = int(time.time()), {}
+    decisions |= {each.hull_id: each for each in _by_newer_definitions(decisions.values(), plan, entity, now_s=now_s)}
     creates = [each for each in decisions.values() if each.act is Act.CREATE]
     if creates:
         settlement = matching.look_before_creating(batch, wired, plan, creates, now_s=now_s)
@@ -89,19 +91,50 @@ def load_batch(batch: ClaimedBatch) -> None:
         last_call=lambda: wired.calls.last_here,
         ends_at=ends_at,
     )
-    is_outdated = plan.fields_are_stale and any(each.refused is not None for each in sending.sent)
     outcome = Outcome(
         decisions=decisions,
         sending=sending,
         waiting=waiting,
         settings_version=plan.settings_version,
         unusable=plan.outgoing.problems,
-        try_again=is_outdated and refresh_plan(wired, entity).outgoing.problems != plan.outgoing.problems,
+        try_again=_is_outdated(batch, plan, sending),
         now_s=now_s,
     )
     with transaction() as session:
+        outdated = _outdated(session, batch, decisions.values(), plan)
         batches.hold(session, batch)
         _write_down(session, batch, outcome)
+        for hull_id in sorted(outdated):
+            scope = (batch.connector_key, Direction.OUTGOING, batch.entity, hull_id)
+            changes.fold(session, *scope, cause=definitions.CAUSE)
+
+
+def _by_newer_definitions(
+    decisions: Iterable[Decision], plan: Plan, entity: Entity, *, now_s: int
+) -> Iterator[Decision]:
+    """Decide again what transform could not for want of definitions: somebody may have read them since."""
+    for each in decisions:
+        if any(problem.reason in definitions.OUTDATED for problem in each.problems):
+            yield decide(each.candidate, plan, entity, now_s=now_s)
+
+
+def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decision], plan: Plan) -> list[str]:
+    """Records of which a field stayed behind for want of definitions that somebody else has read since."""
+    unknown = [
+        each.hull_id for each in decisions if any(problem.reason in definitions.OUTDATED for problem in each.problems)
+    ]
+    entity = Entity(batch.entity)
+    if unknown and definitions.moved_on(session, batch.connector_key, entity, plan.fields_read_at):
+        return unknown
+    return []
+
+
+def _is_outdated(batch: ClaimedBatch, plan: Plan, sending: Sending) -> bool:
+    """Whether what Pipedrive refused was written by old definitions: a mapped field is gone, for one."""
+    if all(each.refused is None for each in sending.sent):
+        return False
+    fresh = definitions.for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
+    return fresh is not None and fresh.outgoing.problems != plan.outgoing.problems
 
 
 def _is_sent(decision: Decision) -> bool:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
-from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Candidate, Decision, Standing
 from pipeline.errors import Rejected
-from pipeline.tasks.plans import OUTDATED, Plan, plan_for, refresh_plan
+from pipeline.tasks import definitions
+from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.sending.differing import update, write_for
 from pipeline.tasks.staging import pack_page, unpack_page
+from pipeline.transform.hull_reports import find_attribute
 from pipeline.transform.identity import claims_of
 from pipeline.transform.outgoing_filter import Verdict, judge
 
@@ -31,18 +33,37 @@ def transform_batch(batch: ClaimedBatch) -> None:
     entity = Entity(batch.entity)
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, entity)
+    plan = definitions.up_to_date(batch, plan)
     candidates = [Candidate.of(row) for row in unpack_page(bytes(batch.extracted or b""))[0]]
     now_s = int(time.time())
     decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
-    if plan.fields_are_stale and any(each.reason in OUTDATED for one in decisions for each in one.problems):
-        with transaction() as session:
-            wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        plan = refresh_plan(wired, entity)
+    unknown = _unknown(decisions, plan, entity)
+    if unknown and (fresh := definitions.for_unknown(batch, plan, unknown)) is not None:
+        plan = fresh
         decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
     with transaction() as session:
         batches.hold(session, batch)
         data = write_lenient({"data": decisions})
         batches.pass_to_load(session, batch.id, pack_page(data))
+
+
+def _unknown(decisions: Sequence[Decision], plan: Plan, entity: Entity) -> set[str]:
+    """Keys of the fields and options that the definitions do not know: those that a record names, and those that are mapped."""
+    if not any(each.write is not None for each in decisions):
+        return set()
+    mapped = {problem.field for problem in plan.outgoing.problems if problem.reason in definitions.OUTDATED}
+    named = {target.source.code: target.attribute for target in plan.outgoing.targets}
+    said = {
+        definitions.key_of(problem.field, _said(each, named.get(problem.field), entity))
+        for each in decisions
+        for problem in each.problems
+        if problem.reason in definitions.OUTDATED
+    }
+    return said | {definitions.key_of(field, None) for field in mapped}
+
+
+def _said(decision: Decision, attribute: str | None, entity: Entity) -> object:
+    return None if attribute is None else find_attribute(decision.candidate.message[entity.hull], attribute)
 
 
 def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> Decision:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy.orm import Session
@@ -49,6 +49,10 @@ class Story:
         self._version = settings_version
         self._events: list[events.NewEvent] = []
         self._failures: list[failures.NewFailure] = []
+        self._rejected: dict[tuple[str, str], FieldProblem] = {}
+        """(Hull id, field) → why the field stayed behind."""
+        self._considered: list[str] = []
+        """Hull ids of the records of which every field was decided about."""
         self._skips: dict[str, Decision] = {}
         self._sent: set[str] = set()
         self._counts: Counter[str] = Counter()
@@ -56,6 +60,8 @@ class Story:
     def skipped(self, decision: Decision) -> None:
         """Nothing was to be sent; told when that, or what is wrong with its fields, is news."""
         self._skips[decision.hull_id] = decision
+        if decision.write is not None:
+            self._consider(decision, decision.problems)
 
     def gave_up(self, hull_id: str, reason: str, detail: str, exchange: Exchange | None = None) -> None:
         """Only a person can go on: kept whole, with what was found named."""
@@ -72,6 +78,7 @@ class Story:
         pipedrive_id = answer.get("id") if isinstance(answer.get("id"), int) else None
         self._add(decision, Outcome.SUCCESS, detail=_how(decision), pipedrive_id=pipedrive_id, told=sent)
         self._problems(decision, (*decision.left, *decision.problems))
+        self._consider(decision, decision.problems)
         for key in unlike(decision.write, answer) if decision.write else ():
             problem = FieldProblem(
                 field=key, reason="changed_by_pipedrive", detail="it holds something else than was written"
@@ -102,7 +109,15 @@ class Story:
         if self._events:  # with the first word of the batch, not with every record: all of them lack these fields
             self._events += map(self._without_field, self._unusable)
         events.log_events(session, self._events)
-        failures.keep_failures(session, self._failures)
+        failures.keep_failures(session, [*self._failures, *self._rejections()])
+        failures.close_fields(
+            session,
+            self._batch.connector_key,
+            Direction.OUTGOING,
+            self._batch.entity,
+            self._considered,
+            refused=list(self._rejected),
+        )
         for event in self._events:
             say = logger().warning if event.event.endswith(Outcome.ERROR) else logger().info
             advice = describe(event.reason) if event.reason else None
@@ -117,10 +132,35 @@ class Story:
         if self._counts:
             logger().info("outgoing.job.progress", type=Entity(self._batch.entity).hull, **self._counts)
 
+    def _consider(self, decision: Decision, problems: Iterable[FieldProblem]) -> None:
+        self._considered.append(decision.hull_id)
+        for problem in problems:
+            if problem.reason not in HARMLESS:
+                self._rejected[decision.hull_id, problem.field] = problem
+
+    def _rejections(self) -> Iterator[failures.NewFailure]:
+        """Fields that stayed behind: replayed from the newest report, so they keep none of their own."""
+        for (hull_id, field), problem in self._rejected.items():
+            yield failures.NewFailure(
+                connector_key=self._batch.connector_key,
+                kind="field",
+                subject=failures.field_subject(Direction.OUTGOING, self._batch.entity, hull_id, field),
+                direction=Direction.OUTGOING,
+                entity=self._batch.entity,
+                record_id=hull_id,
+                batch_id=self._batch.id,
+                stage="transform",
+                reason=problem.reason,
+                detail=problem.detail,
+                field=field,
+                settings_version=self._version,
+            )
+
     def _problems(self, decision: Decision, problems: Iterable[FieldProblem]) -> None:
         for problem in problems:
             outcome = Outcome.SKIP if problem.reason in HARMLESS else Outcome.ERROR
-            self._add(decision, outcome, reason=problem.reason, detail=f"{problem.field}: {problem.detail}")
+            detail = f"{problem.field}: {problem.detail}"
+            self._add(decision, outcome, reason=problem.reason, detail=detail, field=problem.field)
 
     def _without_field(self, problem: FieldProblem) -> events.NewEvent:
         """A field that is mapped and cannot be written at all."""
@@ -131,6 +171,7 @@ class Story:
             cause="settings",
             reason=problem.reason,
             detail=f"{problem.field}: {problem.detail}",
+            field=problem.field,
             batch_id=self._batch.id,
             settings_version=self._version,
         )
@@ -145,6 +186,7 @@ class Story:
         pipedrive_id: int | None = None,
         told: Sent | None = None,
         exchange: Exchange | None = None,
+        field: str | None = None,
     ) -> None:
         write = decision.write if told else None
         call = told.exchange if told else exchange
@@ -165,6 +207,7 @@ class Story:
                 after=write_lenient(write.fields) if write else None,
                 delivery_id=change.claimed_delivery_id if change else None,
                 exchange=call.as_json() if call else None,
+                field=field,
             )
         )
 

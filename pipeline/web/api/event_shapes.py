@@ -20,7 +20,10 @@ class ChangeShape(Shape):
 
 
 class EventShape(Shape):
-    """One thing that happened to one record; `exchange` is the call by which a write was made."""
+    """One thing that happened to one record; `exchange` is the call by which a write was made.
+
+    An event with a `field` is about that field alone: the record was carried over, or left as it was, and has its own event.
+    """
 
     id: int
     at: datetime
@@ -35,6 +38,7 @@ class EventShape(Shape):
     meaning: str
     advice: str
     detail: Text | None
+    field: Text | None
     run_id: int | None
     batch_id: int | None
     settings_version: int | None

@@ -18,7 +18,7 @@ class FailuresChosen(Asked):
     ids: list[RowId] = Field(default_factory=list, max_length=1000)
     direction: DirectionName | None = None
     entity: EntityName | None = None
-    kind: Literal["record", "batch", "control"] | None = None
+    kind: Literal["record", "field", "batch", "control"] | None = None
     reason: Short | None = None
     field: Short | None = None
     fingerprint: Short | None = None

@@ -43,6 +43,7 @@ class RunShape(Shape):
     same: int
     skipped: int
     failed: int
+    rejected_fields: int
     shells: int
     links: int
     messages: int

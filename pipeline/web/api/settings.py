@@ -14,6 +14,7 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import settings_editing as editing
 from pipeline.insight.settings_text import effective
+from pipeline.tasks.settings_change import read_unknown_fields
 from pipeline.web.api.door import Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Listed, OfConnector, Shape, find
 from pipeline.web.api.values import Number, Why
@@ -154,6 +155,7 @@ def compare_settings(path: OfConnector, query: Compared) -> Response:
 def review_settings(path: OfConnector, body: NewSettings) -> Response:
     """Say what putting a document in force would change, and what would follow; nothing is saved."""
     connector = find(path)
+    read_unknown_fields(connector.key, body.document)
     with transaction() as session:
         found = editing.review(session, connector.key, body.document, base=body.base_version)
     return answer(ReviewAnswer.model_validate(found))

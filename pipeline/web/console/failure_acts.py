@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from db import failure_filter
 from db.connector import Connector
-from db.failure import Failure
+from db.failure import OF_RECORDS, Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.domain.roles import Role
@@ -160,7 +160,7 @@ def _edit_page(connector: Connector, failure: Failure, text: str, *, status: int
 def _editable(session: Any, connector: Connector, failure_id: int) -> Failure:
     failure = get_failure(session, connector, failure_id)
     if not insight.is_editable(failure):
-        incoming = failure.kind == "record" and failure.direction == "incoming"
+        incoming = failure.kind in OF_RECORDS and failure.direction == "incoming"
         raise guard.missing(
             "This payload cannot be corrected here.",
             "Correct the record in Pipedrive, then replay: it is read again from there."

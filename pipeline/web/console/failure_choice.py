@@ -19,7 +19,7 @@ TEXTS: Final = ("reason", "field", "fingerprint")
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "direction": tuple(Direction),
     "entity": tuple(Entity),
-    "kind": ("record", "batch", "control"),
+    "kind": ("record", "field", "batch", "control"),
     "state": ("open", "replayed", "discarded", "all"),
 }
 NAMES: Final = (*TEXTS, *CHOICES, "settings_version", "since", "until", "id")

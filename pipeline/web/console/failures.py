@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 
 from db import failure_filter
 from db.connector import Connector
-from db.failure import Failure
+from db.failure import OF_RECORDS, Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
@@ -140,7 +140,7 @@ def get_failure(session: Any, connector: Connector, failure_id: int) -> Failure:
 
 def record_path(connector: Connector, failure: Failure) -> str | None:
     """The page of the failure's record."""
-    if failure.kind != "record" or failure.record_id is None:
+    if failure.kind not in OF_RECORDS or failure.record_id is None:
         return None
     way = "hull/" if failure.direction == Direction.OUTGOING else ""
     name = f"{way}{quote(failure.record_id, safe='')}"

@@ -25,6 +25,7 @@ from pipeline.insight.hull_segments import ask_segments
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
 from pipeline.insight.settings_words import TITLES
 from pipeline.tasks import field_lists
+from pipeline.tasks.settings_change import read_unknown_fields
 from pipeline.web.console import guard, settings_pages
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
@@ -104,6 +105,7 @@ def review(
     typed: Document | None = None,
 ) -> Response:
     """What saving would do; or the page again, with every mistake at its place."""
+    read_unknown_fields(connector.key, document)
     try:
         with transaction() as session:
             found = editing.review(session, connector.key, document, base=base)

@@ -195,7 +195,18 @@ def test_a_dry_run_changes_nothing(fetched: World, run: Run) -> None:
 
 def test_a_corrected_record_is_replayed(fetched: World, run: Run) -> None:
     fetched.company.put_raw(
-        "person", {"id": 77, "name": "Bo", "update_time": "2026-09-01T00:00:00Z", "custom_fields": {}}
+        "person",
+        {
+            "id": 77,
+            "name": "Bo",
+            "update_time": "2026-09-01T00:00:00Z",
+            "add_time": "2026-09-01T00:00:00Z",
+            "emails": [],
+            "phones": [],
+            "owner_id": 1,
+            "label_ids": [],
+            "custom_fields": {},
+        },
     )
     said = run(
         "failures", "replay", "--connector", "acme", "--reason", "no_update_time", "--why", "corrected", "--json"

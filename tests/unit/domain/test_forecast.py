@@ -25,14 +25,10 @@ from pipeline.domain.forecast import (
 
 
 @pytest.mark.parametrize(
-    ("records", "pages", "tokens"), [(0, 3, 30), (1, 3, 30), (500, 3, 30), (501, 4, 40), (100_000, 202, 2_020)]
+    ("records", "pages", "tokens"), [(0, 3, 40), (1, 3, 40), (500, 3, 40), (501, 4, 50), (100_000, 202, 2_030)]
 )
-def test_a_full_fetch_costs_its_pages_and_two_more(records: int, pages: int, tokens: int) -> None:
+def test_a_full_fetch_costs_its_pages_two_more_and_the_field_definitions(records: int, pages: int, tokens: int) -> None:
     assert fetch_cost(records, 500) == FetchCost(pages, tokens)
-
-
-def test_the_first_fetch_reads_the_field_definitions_too() -> None:
-    assert fetch_cost(500, 500, fields_are_known=False).tokens == 40
 
 
 def test_the_ids_between_two_walks_tell_what_is_left() -> None:

@@ -1,0 +1,127 @@
+"""A field that cannot be carried over stays behind alone: kept, named, counted, listed and replayed as what it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from db.failure import find_failures
+from db.failure_filter import FailureFilter
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.insight import failures as insight
+from pipeline.insight import log, verdicts
+from pipeline.tasks.replaying.verdict import Kind
+from tests.journeys.people import PAGE, age, fill, raw
+from tests.journeys.told_by_hull import ANN, code, know_everything, person, say, user, writes
+from tests.world import World
+
+NAME = {"hull": "name", "service": "name"}
+
+
+def rows(world: World, state: str = "open") -> list[tuple[Any, ...]]:
+    found = world.rows(
+        "SELECT direction, record_id, field, reason, attempts FROM failures WHERE kind = 'field' AND state = :s ORDER BY id",
+        s=state,
+    )
+    return [tuple(row) for row in found]
+
+
+def replay(world: World, **chosen: Any) -> Any:
+    from pipeline.tasks.replaying import beginning  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    with transaction() as session:
+        wanted = FailureFilter(connector_key=world.connector_key, **chosen)
+        made = beginning.begin(session, wanted, by="test", why="the option is there now")
+    for _ in range(3):
+        world.run_errands()
+        world.work()
+        world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
+    return world.rows("SELECT state FROM replay_items WHERE replay_id = :r ORDER BY id", r=made.id)
+
+
+def test_a_run_counts_fields_that_stayed_behind_beside_records_that_went(world: World) -> None:
+    fill(world, persons=0, organizations=0)
+    for number in range(1, PAGE + 3):
+        world.company.put_raw("person", raw(id=number, emails=[], label_ids=[987_654], owner_id=[1]))
+    age(world)
+
+    run = world.fetch(Entity.PERSON)
+
+    assert (run.state, run.new, run.failed, run.rejected_fields) == ("done", PAGE + 2, 0, 2 * (PAGE + 2))
+    assert len(rows(world)) == 2 * (PAGE + 2)
+    assert {each[:4] for each in rows(world) if each[1] == "1"} == {
+        ("incoming", "1", "label_ids", "option_unknown"),
+        ("incoming", "1", "owner_id", "wrong_type"),
+    }
+    with transaction() as session:
+        groups = insight.groups_of(session, FailureFilter(connector_key=world.connector_key, kind="field"))
+    assert {(each.field, each.reason, each.count) for each in groups} == {
+        ("label_ids", "option_unknown", PAGE + 2),
+        ("owner_id", "wrong_type", PAGE + 2),
+    }
+
+
+def test_an_event_of_a_field_says_that_the_record_was_carried_over(world: World) -> None:
+    fill(world, persons=0, organizations=0)
+    world.company.put_raw("person", raw(id=7, label_ids=[987_654]))
+    age(world)
+    world.fetch(Entity.PERSON)
+
+    page = log.read_log(world.connector_key, log.EventFilter(entity=Entity.PERSON))
+    assert [(each.outcome, each.field, each.words) for each in page.events] == [
+        ("error", "label_ids", "carried over without this field"),
+        ("success", None, "carried over"),
+    ]
+
+
+def test_a_rejected_field_closes_by_itself_when_it_goes_through_and_its_neighbour_stays_open(world: World) -> None:
+    fill(world, persons=0, organizations=0)
+    world.company.put_raw("person", raw(id=7, label_ids=[987_654], owner_id=[1]))
+    age(world)
+    world.fetch(Entity.PERSON)
+    first = rows(world)
+
+    world.company.put_raw("person", raw(id=7, label_ids=[], owner_id=[1], update_time="2026-03-05T08:00:00Z"))
+    world.fetch(Entity.PERSON, changed_only=True)
+
+    assert {each[2] for each in first} == {"label_ids", "owner_id"}
+    assert [(field, attempts) for _, _, field, _, attempts in rows(world)] == [("owner_id", 2)]
+    assert [each[2] for each in rows(world, "replayed")] == ["label_ids"]
+
+
+def test_what_stayed_behind_before_this_was_kept_is_kept_by_the_next_full_fetch(world: World) -> None:
+    fill(world, persons=0, organizations=0)
+    world.company.put_raw("person", raw(id=7, label_ids=[987_654]))
+    age(world)
+    world.fetch(Entity.PERSON)
+    world.change_rows("DELETE FROM failures")
+
+    run = world.fetch(Entity.PERSON, changed_only=True)
+
+    assert (run.same, run.failed, run.rejected_fields) == (1, 0, 1)
+    assert [each[2] for each in rows(world)] == ["label_ids"]
+
+
+def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(world: World) -> None:
+    fill(world, persons=1, organizations=1)
+    score, title = code(world, "person", "Lead score"), code(world, "person", "Job title")
+    world.change_settings(
+        outgoing_user_attributes=[NAME, {"hull": "score", "service": score}, {"hull": "job", "service": title}]
+    )
+    know_everything(world)
+    say(world, user(ANN, name="Ann", score="many", job="Countess"))
+    ((_, made, body),) = writes(world)
+    assert body == {"name": "Ann", "custom_fields": {title: "Countess"}}
+    assert rows(world) == [("outgoing", ANN, score, "wrong_type", 1)]
+    with transaction() as session:
+        (open_one,) = find_failures(session, connector_key=world.connector_key)
+        assert verdicts.verdicts_of(session, [open_one])[open_one.id].kind is Kind.FAILS_AGAIN
+
+    assert [each.state for each in replay(world, field=score)] == ["failed_again"]
+    assert [each[:4] for each in rows(world)] == [("outgoing", ANN, score, "wrong_type")]
+    world.change_settings(
+        outgoing_user_attributes=[NAME, {"hull": "score_2", "service": score}, {"hull": "job", "service": title}]
+    )
+    say(world, user(ANN, name="Ann", score_2="12", job="Countess", plan="x"))
+    assert person(world, made)["custom_fields"][score] == 12
+    assert rows(world) == []
