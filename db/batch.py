@@ -111,6 +111,14 @@ _NOT_DURABLE = "SET LOCAL synchronous_commit = off;"
 """Said by transactions whose loss in a crash of PostgreSQL costs work and nothing else: a claim, a page read or transformed
 is then claimed, read or transformed once more. It spares five of the seven times a batch would wait for the disk."""
 
+_NO_SLOT = """
+    b.queue = 'live' AND (b.stage = 'extract' OR b.attempts > 0)
+    AND :at_once <= (SELECT count(*) FROM (SELECT 1 FROM batches o
+                                            WHERE o.state = 'running' AND o.lease_until > now() AND o.queue = 'live'
+                                              AND o.connector_key = b.connector_key AND o.id <> b.id LIMIT :at_once) busy)"""
+"""Whether a live batch that would begin, or try again, must wait: its connector has as many at work as it may. What is under way
+goes through its next stage, or beginners would hold it up."""
+
 _CLAIM = Statement(f"""{_NOT_DURABLE}
     UPDATE batches b SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
            lease_until = now() + make_interval(secs => :lease_s)
@@ -119,6 +127,7 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
                           ORDER BY version DESC LIMIT 1) v ON true
      WHERE b.id = :id AND b.stage = :stage AND c.key = b.connector_key AND c.state = 'active'
        AND (b.state = 'ready' AND b.due_at <= now() OR b.state = 'running' AND b.lease_until < now())
+       AND NOT ({_NO_SLOT})
     RETURNING b.id, b.connector_key, c.id, b.direction, b.entity, b.queue, b.run_id, b.slice_id, b.read_back_id, b.stage,
               b.attempts, b.lease_token,
               coalesce((SELECT NOT r.changed_only AND s.walk <> 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
@@ -126,6 +135,10 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
               coalesce((SELECT s.walk = 'stored' FROM slices s WHERE s.id = b.slice_id), false),
               b.extracted, b.transformed, v.id, v.version,
               (SELECT f.fetched_at FROM field_definitions f WHERE f.connector_key = b.connector_key AND f.entity = b.entity)""")  # noqa: S608 - a constant of ours
+
+_WAIT_FOR_SLOT = Statement(f"""
+    UPDATE batches b SET due_at = now() + make_interval(secs => :wait_s), enqueued_at = NULL
+     WHERE b.id = :id AND b.stage = :stage AND b.state = 'ready' AND b.due_at <= now() AND {_NO_SLOT}""")  # noqa: S608 - as above
 
 _EXTEND = Statement("""
     UPDATE batches SET lease_until = now() + make_interval(secs => :lease_s)
@@ -207,10 +220,21 @@ class Wakeup:
     """What is to be run after it, and not before it has ended."""
 
 
-def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None) -> ClaimedBatch | None:
-    """Take the batch for one stage; None when it is elsewhere, or its connector is paused. Attempts count from here on."""
-    row = _CLAIM.row(session, {"id": batch_id, "stage": stage, "lease_s": lease_s, "task_id": task_id})
+SLOT_PAUSE_S = 1.0
+"""A live batch that found its connector's slots taken is handed over again after this time, by the sweep."""
+
+
+def claim(
+    session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None, at_once: int = 1_000
+) -> ClaimedBatch | None:
+    """Take the batch for one stage; None when it is elsewhere, or its connector is paused. Attempts count from here on.
+
+    at_once  live batches of one connector that may be at work; one more is put off for a moment, and None
+    """
+    where = {"id": batch_id, "stage": stage, "at_once": at_once}
+    row = _CLAIM.row(session, where | {"lease_s": lease_s, "task_id": task_id})
     if row is None:
+        _WAIT_FOR_SLOT.run(session, where | {"wait_s": SLOT_PAUSE_S})
         return None
     *columns, settings_id, settings_version, fields_read_at = row
     return ClaimedBatch(Marks(settings_id, settings_version, fields_read_at), *columns)

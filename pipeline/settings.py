@@ -105,6 +105,7 @@ class Settings:
     sweep_s: float = 2.0
     page_limit: int = 500
     batches_in_flight: int = 6
+    live_at_once: int = 3
     writes_at_once: int = 8
     firehose_batch: int = 50
 
@@ -156,6 +157,7 @@ class Settings:
             page_limit=env.read("PAGE_LIMIT", _number(1, 500), 500),
             writes_at_once=env.read("WRITES_AT_ONCE", _number(1, 64), 8),
             batches_in_flight=env.read("BATCHES_IN_FLIGHT", _number(1, 1000), 6),
+            live_at_once=env.read("LIVE_AT_ONCE", _number(1, 1000), 3),
             firehose_batch=env.read("FIREHOSE_BATCH", _number(1, 1000), 50),
         )
         problems = [*env.problems, *_missing(found, env.malformed)]

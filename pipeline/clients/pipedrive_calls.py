@@ -35,6 +35,10 @@ https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
 
 PAGE_MAX_BYTES = 64 * 1024 * 1024
 PAGE_DEADLINE_S = 120.0
+SMALL_DEADLINE_S = 15.0
+"""Of a call that reads one record: it takes a fraction of a second, and a worker waits for nothing else meanwhile."""
+SEARCH_DEADLINE_S = 30.0
+PAGE_RECORDS = 500
 _PAGES = frozenset({"list", "fields"})
 _OF_ONE_RECORD = frozenset({"get", "update", "delete", "delete_webhook"})
 """Their path ends in an id, so a 404 is about that record."""
@@ -82,10 +86,11 @@ class PipedriveCalls:
         auth = self._auth() if callable(self._auth) else self._auth
         url = self._url(path, query)
         body = None if values is None else _encode(values)
-        response = self._turn(operation, self._request(operation, method, url, auth, body))
+        deadline_s = self._deadline_s or longest_s(operation, query or {})
+        response = self._turn(operation, self._request(operation, method, url, auth, body, deadline_s))
         if response.status == 401 and self._renew is not None and (renewed := self._renew(auth)) is not None:
             auth = renewed
-            response = self._turn(operation, self._request(operation, method, url, auth, body))
+            response = self._turn(operation, self._request(operation, method, url, auth, body, deadline_s))
         if 200 <= response.status < 300:
             return response
         secrets = [word for value in auth.values() for word in value.split()]
@@ -111,7 +116,9 @@ class PipedriveCalls:
             return self._wire.call(request)
         return self._budget.spend(request.tokens, lambda: self._wire.call(request))
 
-    def _request(self, operation: str, method: str, url: str, auth: Headers, body: bytes | None) -> Request:
+    def _request(
+        self, operation: str, method: str, url: str, auth: Headers, body: bytes | None, deadline_s: float
+    ) -> Request:
         """Only reads are repeated over a stale connection: Pipedrive knows no idempotency key, a write may have happened."""
         return Request(
             method=method,
@@ -119,7 +126,7 @@ class PipedriveCalls:
             headers=_headers(auth, body),
             body=body,
             max_bytes=PAGE_MAX_BYTES if operation in _PAGES else MAX_BODY_BYTES,
-            deadline_s=self._deadline_s or (PAGE_DEADLINE_S if operation in _PAGES else DEADLINE_S),
+            deadline_s=deadline_s,
             operation=operation,
             tokens=TOKEN_COSTS[operation],
             resend_if_stale=method == "GET",
@@ -128,6 +135,21 @@ class PipedriveCalls:
     def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         return f"{self.base_url}{path}?{urlencode(given)}" if given else f"{self.base_url}{path}"
+
+
+def longest_s(operation: str, query: Mapping[str, Any]) -> float:
+    """Return how long a call may take, by what it reads: one record, some, or a whole page."""
+    if operation == "list":
+        ids = query.get("ids")
+        records = ids.count(",") + 1 if ids else query.get("limit") or PAGE_RECORDS
+        share = min(1.0, records / PAGE_RECORDS)
+        return SMALL_DEADLINE_S + (PAGE_DEADLINE_S - SMALL_DEADLINE_S) * share
+    return {
+        "get": SMALL_DEADLINE_S,
+        "me": SMALL_DEADLINE_S,
+        "search": SEARCH_DEADLINE_S,
+        "fields": PAGE_DEADLINE_S,
+    }.get(operation, DEADLINE_S)
 
 
 def _headers(credentials: Headers, body: bytes | None) -> dict[str, str]:

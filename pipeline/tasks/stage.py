@@ -53,7 +53,9 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> Non
     """
     began = time.monotonic()
     with transaction() as session:
-        batch = batches.claim(session, batch_id, stage, lease_s=settings().lease_s, task_id=task_id)
+        batch = batches.claim(
+            session, batch_id, stage, lease_s=settings().lease_s, task_id=task_id, at_once=settings().live_at_once
+        )
     if batch is None:
         return
     bind_contextvars(connector_id=batch.connector_id, batch_id=batch.id, run_id=batch.run_id, attempt=batch.attempts)

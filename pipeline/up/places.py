@@ -1,6 +1,7 @@
 """Which programs run, where and with what environment.
 
-Workers: one node for `live` and `control`, one for `bulk`, so that a full fetch never stands in a webhook's way.
+Workers: a node for `live`, one for `control` and one for `bulk`, so that neither a full fetch stands in a webhook's way, nor a
+remote system that is slow in the way of ticks and alerts.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ USUAL_PORT, USUAL_FLOWER_PORT = 8080, 5555
 WORKER_GRACE_S = 5.0
 """SIGTERM is a warm shutdown: 2 s when idle. (With REMAP_SIGTERM=SIGQUIT, right where deploys must not wait for a stage, an
 idle worker takes 12 s.) A stage that is cut off is taken up again when its lease has run out."""
-WORKER_PROCESSES = 2
+LIVE_PROCESSES, CONTROL_PROCESSES, BULK_PROCESSES = 4, 1, 2
+"""More `live` than one connector may have at work (LIVE_AT_ONCE): reads that stall hold up no other connector."""
 WEB_THREADS = 16
 """More than work at a time (`pipeline.web.request_limit`): the others wait, and some are left for `/healthz`."""
 LIVE_NICENESS, BULK_NICENESS = 5, 15
@@ -125,8 +127,9 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     ]
     return [
         Program(name="web", command=web, environment=with_flower),
-        _worker("worker", "live,control", [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
-        _worker("bulk", "bulk", [*celery, "worker", *quiet], environment(chosen), niceness=BULK_NICENESS),
+        _worker("live", LIVE_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
+        _worker("control", CONTROL_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
+        _worker("bulk", BULK_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=BULK_NICENESS),
         Program(name="beat", command=[*celery, "beat", "--loglevel", "warning"], environment=environment(chosen)),
         Program(name="flower", command=flower, environment=with_flower),
     ]
@@ -188,9 +191,9 @@ def _write_secret(path: Path, words: str) -> None:
         file.write(words)
 
 
-def _worker(name: str, queues: str, command: list[str], env: dict[str, str | None], *, niceness: int) -> Program:
-    node = [*command, "-n", f"{name}@%h", "-Q", queues, "-c", str(WORKER_PROCESSES), "--loglevel", "warning"]
-    return Program(name=name, command=node, environment=env, grace_s=WORKER_GRACE_S, niceness=niceness)
+def _worker(queue: str, processes: int, command: list[str], env: dict[str, str | None], *, niceness: int) -> Program:
+    node = [*command, "-n", f"{queue}@%h", "-Q", queue, "-c", str(processes), "--loglevel", "warning"]
+    return Program(name=queue, command=node, environment=env, grace_s=WORKER_GRACE_S, niceness=niceness)
 
 
 def _is_free(port: int) -> bool:

@@ -106,7 +106,7 @@ def look_around(browser: Browser, house: House) -> dict[str, str]:
         page.goto(f"{BASE}/actions")
         page.get_by_role("button", name="Compare a sample").click()
         page.goto("/workers")
-        page.get_by_text("worker@").first.wait_for()
+        page.get_by_text("live@").first.wait_for()
         wait_for_alert(page)
         return find_places(page)
 
@@ -139,7 +139,7 @@ def shoot(page: Page, house: House, name: str, look: Look, go: Callable[[Page], 
     page.evaluate("document.documentElement.style.scrollbarGutter = 'auto'")
     page.evaluate(AT_HOME, str(house.data_dir))
     if "workers" in name:  # asked by the first who looks, and shown to the next
-        page.get_by_text("worker@").first.wait_for()
+        page.get_by_text("live@").first.wait_for()
     if name == "flower":
         page.wait_for_timeout(1_500)  # its tables ask by themselves
     file = FOLDER / f"{name}-{look.name}.png"

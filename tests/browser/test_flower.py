@@ -18,7 +18,7 @@ def test_a_viewer_sees_workers_and_tasks(page: Page, house: House) -> None:
     page.get_by_role("link", name="Flower", exact=True).click()
 
     expect(page.get_by_text("Cluster overview")).to_be_visible()
-    expect(page.get_by_role("link", name="worker@")).to_be_visible()  # its table asks by itself, every few seconds
+    expect(page.get_by_role("link", name="live@")).to_be_visible()  # its table asks by itself, every few seconds
     page.get_by_role("link", name="Tasks", exact=True).click()
     expect(page.get_by_role("link", name="control.sweep").first).to_be_visible()
     page.get_by_role("link", name="control.sweep").first.click()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipeline.clients.pipedrive import MAX_IDS, PipedriveClient
-from pipeline.clients.pipedrive_calls import TOKEN_COSTS
+from pipeline.clients.pipedrive_calls import TOKEN_COSTS, longest_s
 from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
@@ -400,3 +400,21 @@ def test_only_a_call_that_names_one_record_learns_that_it_is_gone(
     is_gone = operation in {"get", "update", "delete", "delete_webhook"}
     assert caught.value.reason == ("gone" if is_gone else "remote_unavailable")
     assert isinstance(caught.value, Rejected if is_gone else Retryable)
+
+
+@pytest.mark.parametrize(
+    ("operation", "query", "seconds"),
+    [
+        ("get", {}, 15.0),
+        ("list", {"ids": "7", "limit": 500}, 15.21),
+        ("list", {"ids": ",".join(map(str, range(100))), "limit": 500}, 36.0),
+        ("list", {"limit": 100}, 36.0),
+        ("list", {"limit": 500}, 120.0),
+        ("search", {"limit": 100}, 30.0),
+        ("create", {}, 60.0),
+    ],
+)
+def test_a_call_may_take_as_long_as_what_it_reads_is_large(
+    operation: str, query: dict[str, Any], seconds: float
+) -> None:
+    assert longest_s(operation, query) == pytest.approx(seconds)
