@@ -230,6 +230,10 @@ REASONS: dict[str, Reason] = {
         "An amount without a currency, or a range without an end: Pipedrive takes neither.",
         "Map the other part as well: the field's code with `_currency` or `_until` behind it.",
     ),
+    "mapping_conflict": Reason(
+        "Two rows of the mapping write the same field of Pipedrive, so one of them is ignored.",
+        "Delete one of the two rows in the settings; new settings with such rows are refused.",
+    ),
     "not_writable": Reason(
         "A mapped field is one that Pipedrive fills itself and accepts no value for.",
         "Take the field out of the outgoing attributes, or map another one.",

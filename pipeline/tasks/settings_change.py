@@ -15,13 +15,14 @@ from db import connector as connectors
 from db.connector import Connector, SettingsVersion
 from db.session import transaction
 from pipeline.domain.fields import FieldCatalog
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import PipelineError
 from pipeline.tasks import backfill, errands, field_lists, schedules
 from pipeline.telemetry import logger
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed
+from pipeline.transform.mapping_conflicts import find_conflicts
 from pipeline.transform.record_shapes import SYSTEM
 
 MAPPED: Final[Mapping[str, Entity]] = {
@@ -33,6 +34,7 @@ MAPPED: Final[Mapping[str, Entity]] = {
     "outgoing_account_attributes": Entity.ORGANIZATION,
 }
 """Settings whose rows name Pipedrive fields, and whose fields they are."""
+_DIRECTIONS: Final = {each.value: each for each in Direction}
 
 
 def change_settings(
@@ -130,6 +132,11 @@ def find_mistakes(session: Session, connector_key: int, chosen: ConnectorSetting
             f"full_fetch_cron: {chosen.full_fetch_cron!r} is not five cron fields (minute hour day month weekday, in "
             "UTC) that ever come due, as 15 2 * * * does, nor `nightly`, nor empty for never"
         )
+    for setting, entity in MAPPED.items():
+        if (direction := _DIRECTIONS.get(setting.partition("_")[0])) is not None:
+            catalog = _catalog(session, connector_key, entity) or FieldCatalog.of(entity, [])
+            conflicts = find_conflicts(chosen, catalog, direction)
+            mistakes += [f"{setting}.{each.position}.{each.column}: {each.why}" for each in conflicts]
     return mistakes, [words for _, _, words in find_unknown(session, connector_key, chosen)]
 
 

@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.incoming import FieldProblem
-from pipeline.domain.kinds import Claim, Entity
+from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.outgoing import Agreement, OutgoingWrite
 from pipeline.domain.settings import ConnectorSettings, Owner
 from pipeline.errors import Rejected
 from pipeline.transform.claims import CLAIMS
 from pipeline.transform.field_sources import FieldSource, find_source, is_listed, is_writable
 from pipeline.transform.hull_reports import find_attribute
+from pipeline.transform.mapping_conflicts import find_conflicts
 from pipeline.transform.writing.composed import holds_member, write_members
 from pipeline.transform.writing.differences import differs, digest_of, is_empty
 from pipeline.transform.writing.names import name_for_create, settle_names
@@ -111,7 +112,12 @@ def compile_outgoing(entity: Entity, settings: ConnectorSettings, catalog: Field
             problems.append(FieldProblem(field=row.service, reason="not_writable", detail="Pipedrive sets it itself"))
         else:
             sources[row.service] = source
-    targets = compile_targets(settings.outgoing(entity), sources)
+    rows = settings.outgoing(entity)
+    problems += [
+        FieldProblem(field=rows[each.position].service, reason="mapping_conflict", detail=each.why)
+        for each in find_conflicts(settings, catalog, Direction.OUTGOING)
+    ]
+    targets = compile_targets(rows, sources)
     taken = {(target.source.is_custom, target.source.key) for target in targets}
     return OutgoingTransform(
         entity=entity,

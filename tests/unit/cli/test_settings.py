@@ -115,3 +115,14 @@ def test_a_cron_plans_the_next_full_fetch_and_an_empty_one_ends_it(world: World,
 
     assert planned[11:16] == "02:15"
     assert run("connectors", "show", "acme", "--json").json["next_full_fetch"] is None
+
+
+@pytest.mark.parametrize("more", [(), ("--force",)])
+def test_rows_that_cannot_both_be_carried_out_are_refused_by_name(
+    world: World, run: Run, more: tuple[str, ...]
+) -> None:
+    rows = [{"hull": "nickname", "service": "name"}, {"hull": "given", "service": "first_name"}]
+    said = put(run, {"outgoing_user_attributes": rows}, *more)
+
+    assert said.code == 1
+    assert "outgoing_user_attributes.1.service: the row of nickname and name writes the whole name" in said.err
