@@ -72,7 +72,7 @@ class Released:
 
 
 _LET_GO = text("""
-    DELETE FROM claims WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+    DELETE FROM claims WHERE connector_key + 0 = :c AND entity || '' = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
     RETURNING claim, pipedrive_id AS holder, wanted_by""")
 
 

@@ -150,8 +150,11 @@ def inherit(session: Session, connector_key: int, entity: str, left: dict[int, d
 
 _RIVALS = text("""
     SELECT pipedrive_id, hull_id, state, delivered FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL
-       AND (pipedrive_id = ANY(CAST(:ids AS bigint[])) OR hull_id = ANY(CAST(:hull_ids AS text[])))""")
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
+    UNION
+    SELECT pipedrive_id, hull_id, state, delivered FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:hull_ids AS text[])) AND coalesce(pipedrive_id, 0) <> 0""")
+"""Each by its own index; an OR, or `IS NOT NULL` for an id, may read every mapping of the entity."""
 
 _GIVE_WAY = text("""
     UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL, delivered = NULL, updated_at = now()

@@ -173,6 +173,10 @@ def keep_failures(session: Session, failures: Sequence[NewFailure]) -> None:
         _KEEP.run(session, {name: [row[name] for row in rows] for name in _TYPES})
 
 
+_IS_OPEN = (Failure.state + "") == "open"
+"""As an expression, so that only the index by subject fits: one by state would read every open failure of the connector."""
+
+
 def told_in_run(
     session: Session, connector_key: int, run_id: int | None, subjects: Sequence[str]
 ) -> set[tuple[str, str]]:
@@ -182,7 +186,7 @@ def told_in_run(
     query = select(Failure.subject, Failure.reason).where(
         Failure.connector_key == connector_key,
         Failure.run_id == run_id,
-        Failure.state == "open",
+        _IS_OPEN,
         Failure.subject.in_(subjects),
     )
     return {(subject, reason) for subject, reason in session.execute(query)}
@@ -343,7 +347,7 @@ def count_fields(session: Session, connector_key: int, direction: str, entity: s
 
 def close_subject(session: Session, connector_key: int, subject: str) -> None:
     """Close the open failure of a batch or a control task that has done its work since."""
-    mine = update(Failure).filter_by(connector_key=connector_key, subject=subject, state="open")
+    mine = update(Failure).filter_by(connector_key=connector_key, subject=subject).where(_IS_OPEN)
     session.execute(
         mine.values(state="replayed", closed_by="pipeline", closed_why="came through later", updated_at=func.now())
     )

@@ -199,7 +199,8 @@ def note_unresolved(session: Session, connector_key: int, entity: str, pipedrive
 
 _ASK_ANEW = text("""
     UPDATE id_mappings SET hull_id = NULL, resolve_attempts = 0, resolve_at = now() + make_interval(secs => :wait_s)
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND hull_id IS NOT NULL""")
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND coalesce(hull_id, '') <> ''""")
+"""Not `IS NOT NULL`, which the index by Hull id fits as well: it would read every mapping of the entity."""
 
 
 def ask_anew(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], wait_s: float) -> None:
@@ -260,8 +261,9 @@ def find_by_hull_ids(session: Session, connector_key: int, entity: str, hull_ids
 
 _BY_HULL = text("""
     SELECT hull_id, pipedrive_id, state FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND pipedrive_id IS NOT NULL
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND coalesce(pipedrive_id, 0) <> 0
        AND state IN ('shell', 'full', 'merged')""")
+"""Not `IS NOT NULL`, which the index by Pipedrive id fits as well: it would read every mapping of the entity."""
 
 _MERGED_INTO = text("""
     SELECT pipedrive_id, merged_into FROM id_mappings

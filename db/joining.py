@@ -148,8 +148,9 @@ _JOIN = text("""
     INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, hull_id, state, matched_by, intent_at, resolve_at)
     SELECT :c, :e, w.pid, w.hid, 'full', w.how, CASE WHEN w.how = 'created' THEN now() END, NULL
       FROM unnest(CAST(:pids AS bigint[]), CAST(:hids AS text[]), CAST(:hows AS text[])) AS w(pid, hid, how)
-     WHERE NOT EXISTS (SELECT 1 FROM id_mappings o
-                        WHERE o.connector_key = :c AND o.entity = :e AND o.hull_id = w.hid AND o.pipedrive_id <> w.pid)
+     WHERE (SELECT o.id FROM id_mappings o
+             WHERE o.connector_key = :c AND o.entity = :e AND o.hull_id = w.hid AND coalesce(o.pipedrive_id, w.pid) <> w.pid
+             LIMIT 1) IS NULL
      ORDER BY w.pid
     ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO UPDATE
        SET hull_id = excluded.hull_id, matched_by = excluded.matched_by, intent_at = coalesce(m.intent_at, excluded.intent_at),
@@ -214,7 +215,7 @@ _HEIRLOOMS = text("""
 _REMEMBER = text("""
     UPDATE id_mappings m SET outgoing = w.memory, awaits_account = nullif(w.awaits, '')
       FROM unnest(CAST(:pids AS bigint[]), CAST(:memories AS bytea[]), CAST(:awaits AS text[])) AS w(pid, memory, awaits)
-     WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = w.pid
+     WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = w.pid AND m.pipedrive_id = ANY(CAST(:pids AS bigint[]))
        AND (m.outgoing IS DISTINCT FROM w.memory OR m.awaits_account IS DISTINCT FROM nullif(w.awaits, ''))""")
 
 
@@ -271,7 +272,8 @@ def find_joined(session: Session, connector_key: int, entity: str, hull_ids: Ite
 
 _HOLDERS = text("""
     SELECT pipedrive_id, hull_id FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND hull_id IS NOT NULL""")
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND coalesce(hull_id, '') <> ''""")
+"""Not `IS NOT NULL`, which the index by Hull id fits as well: it would read every mapping of the entity."""
 
 
 def joined_to(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, str]:

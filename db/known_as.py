@@ -108,11 +108,14 @@ def find_records(
 _TWINS = text("""
     SELECT m.id, m.pipedrive_id, m.hull_id, k.pipedrive_id AS other, k.claim
       FROM id_mappings m
-      JOIN claims c ON c.connector_key = m.connector_key AND c.entity = m.entity AND c.pipedrive_id = m.pipedrive_id
-      JOIN known_as k ON (k.connector_key, k.entity, k.claim, k.value) = (c.connector_key, c.entity, c.claim, c.value)
-      JOIN id_mappings o ON (o.connector_key, o.entity, o.pipedrive_id) = (k.connector_key, k.entity, k.pipedrive_id)
+     CROSS JOIN LATERAL (SELECT claim, value FROM claims c
+                          WHERE c.pipedrive_id = m.pipedrive_id AND c.connector_key + 0 = :c AND c.entity || '' = :e OFFSET 0) c
+     CROSS JOIN LATERAL (SELECT pipedrive_id, claim FROM known_as k
+                          WHERE k.connector_key = :c AND k.entity = :e AND k.claim = c.claim AND k.value = c.value OFFSET 0) k
+     CROSS JOIN LATERAL (SELECT state, first_seen_at FROM id_mappings o
+                          WHERE o.connector_key = :c AND o.entity = :e AND o.pipedrive_id = k.pipedrive_id LIMIT 1) o
      WHERE m.connector_key = :c AND m.entity = :e AND m.intent_at > now() - interval '1 day' AND m.state = 'full'
-       AND o.pipedrive_id <> m.pipedrive_id AND o.state = ANY(CAST(:living AS text[]))
+       AND k.pipedrive_id <> m.pipedrive_id AND o.state = ANY(CAST(:living AS text[]))
        AND o.first_seen_at BETWEEN m.intent_at AND m.intent_at + interval '1 hour'
      ORDER BY m.pipedrive_id, other LIMIT :limit""")
 
@@ -159,7 +162,8 @@ _JOINED = text("""
              UNION ALL
             SELECT pipedrive_id, 'hull id' FROM id_mappings
              WHERE connector_key = :c AND entity = :e AND hull_id = :said) f
-      JOIN id_mappings m ON m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = f.pipedrive_id
+     CROSS JOIN LATERAL (SELECT hull_id, pipedrive_id FROM id_mappings m
+                          WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = f.pipedrive_id LIMIT 1) m
      WHERE m.hull_id IS NOT NULL
      ORDER BY m.hull_id LIMIT :limit""")
 CLAIMS = ("email", "external_id", "anonymous_id", "domain")

@@ -240,7 +240,9 @@ _TOLD_LATE = text("""
     SELECT count(*), to_timestamp(min(m.version)), to_timestamp(max(m.version))
       FROM (SELECT DISTINCT connector_key, entity, pipedrive_id FROM sync_events
              WHERE run_id = :run_id AND at >= :started_at AND event LIKE 'incoming.%.success' AND pipedrive_id IS NOT NULL) e
-      JOIN id_mappings m USING (connector_key, entity, pipedrive_id)
+     CROSS JOIN LATERAL (SELECT version, state FROM id_mappings o
+                          WHERE o.connector_key = e.connector_key AND o.entity = e.entity AND o.pipedrive_id = e.pipedrive_id
+                          LIMIT 1) m
      WHERE m.version < extract(epoch FROM CAST(:started_at AS timestamptz)) - :grace_s AND m.state = 'full'""")
 
 
@@ -255,9 +257,9 @@ LATELY = 5_000
 """How many events back `changed_lately` looks: of all connectors together, so that it costs the same on a quiet one."""
 
 _CHANGED_LATELY = text("""
-    SELECT pipedrive_id FROM sync_events
-     WHERE id > (SELECT max(id) FROM sync_events) - :back
-       AND connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL AND event LIKE '%.success'
+    SELECT pipedrive_id
+      FROM (SELECT id, connector_key, entity, event, pipedrive_id FROM sync_events ORDER BY id DESC LIMIT :back) newest
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL AND event LIKE '%.success'
      ORDER BY id DESC LIMIT 1""")
 
 

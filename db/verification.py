@@ -88,9 +88,11 @@ _FAILED = text("""
      WHERE ch.connector_key = :c AND ch.entity = :e AND ch.record_id = ANY(CAST(:names AS text[]))""")
 
 _FAILED_PAGES = text("""
-    SELECT f.reason, b.extracted FROM failures f JOIN batches b ON b.id = f.batch_id AND b.state = 'failed'
-     WHERE f.connector_key = :c AND f.entity = :e AND f.state = 'open' AND b.extracted IS NOT NULL
-       AND b.direction = 'incoming' LIMIT 100""")
+    SELECT f.reason, b.extracted FROM failures f
+     CROSS JOIN LATERAL (SELECT extracted FROM batches o
+                          WHERE o.id = f.batch_id AND o.state = 'failed' AND o.extracted IS NOT NULL LIMIT 1) b
+     WHERE f.connector_key = :c AND f.direction = 'incoming' AND f.entity = :e AND f.state = 'open' AND f.kind = 'batch'
+     LIMIT 100""")
 
 _DELIVERIES = text("""
     SELECT body FROM deliveries WHERE connector_key = :c AND state = 'new' AND source = 'pipedrive'

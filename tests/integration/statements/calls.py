@@ -1,0 +1,437 @@
+"""One call of each function of `db/` that asks the database, with arguments that fit the rows of `rows`.
+
+Most arguments are found by their name. A function that needs others has a call of its own here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+import db
+from db import (
+    alert,
+    batch,
+    change,
+    connector,
+    departure,
+    errand,
+    event_log,
+    failure,
+    failure_filter,
+    joining,
+    newest_webhook,
+    outgoing_change,
+    page,
+    plan,
+    record_events,
+    run,
+    sync_event,
+)
+from pipeline.domain.departures import Departure, Farewell
+from tests.integration.statements.rows import CONNECTOR
+
+Call = Callable[[Session], object]
+
+IDS: Final = [number * 397 % 99_000 + 1 for number in range(50)]
+HULL_IDS: Final = [f"h{number}" for number in IDS]
+EMAILS: Final = [f"p{number}@example.com" for number in IDS]
+WANTED: Final = [("email", email, number) for email, number in zip(EMAILS, IDS, strict=True)]
+RUN: Final = 100_001
+BATCH: Final = 200_004
+DAY_AGO: Final = datetime.now(UTC) - timedelta(days=1)
+WHOSE: Final = record_events.Whose(connector_key=CONNECTOR, entity="person", pipedrive_id=397, hull_id="h397")
+TOUCHING: Final = record_events.Touching(attribute=b"name", keys=[b"name"], codes=["name"])
+FILTER: Final = failure_filter.FailureFilter(connector_key=CONNECTOR)
+
+BY_NAME: Final[dict[str, Any]] = {
+    "account_ids": [f"a{number}" for number in range(50)],
+    "action": "did",
+    "after": "1",
+    "after_event": 1,
+    "ascending": True,
+    "asked": "pipedrive:397",
+    "at": DAY_AGO,
+    "author": "test",
+    "batch_id": BATCH,
+    "batch_ids": [BATCH, 397],
+    "before": None,
+    "before_id": 90_000,
+    "began_at": DAY_AGO,
+    "by": "test",
+    "calm_s": 120.0,
+    "cause": "webhook",
+    "changed": IDS,
+    "chosen": FILTER,
+    "ciphertext": b"",
+    "claim": "email",
+    "company": "c1",
+    "company_id": 1,
+    "connector_id": "c1",
+    "connector_key": CONNECTOR,
+    "count": 20,
+    "counted": [],
+    "created_at": DAY_AGO,
+    "cursor": None,
+    "days": 30,
+    "delivery_id": 397,
+    "digest": b"digest",
+    "direction": "incoming",
+    "done": False,
+    "entity": "person",
+    "errand_id": 10,
+    "event": "outgoing.user.success",
+    "event_id": 90_000,
+    "failure_id": 395,
+    "failure_ids": IDS,
+    "failures": [],
+    "first_s": 1.0,
+    "found": dict(zip(IDS, HULL_IDS, strict=True)),
+    "free": 3,
+    "frontier": 1,
+    "grace_s": 60.0,
+    "heirs": {IDS[0]: IDS[1]},
+    "held": {},
+    "hours": 1,
+    "hull_id": "h397",
+    "hull_ids": HULL_IDS,
+    "id_or_name": "c1",
+    "ids": IDS,
+    "in_flight": 30,
+    "in_hull": True,
+    "item_ids": IDS,
+    "key": CONNECTOR,
+    "key_id": 1,
+    "kind": "status",
+    "kinds": ["status"],
+    "lease_s": 30.0,
+    "left": {},
+    "limit": 50,
+    "listed": IDS,
+    "longest_s": 60.0,
+    "marks": dict.fromkeys(IDS, ("folded", None)),
+    "moment": DAY_AGO,
+    "most": 1_000,
+    "most_bytes": 1_000_000,
+    "name": "o1",
+    "names": ["person"],
+    "operator_id": 1,
+    "overlap_s": 60.0,
+    "password_hash": "",
+    "patience_s": 30.0,
+    "pipedrive_id": 397,
+    "pipedrive_ids": IDS,
+    "plan_id": 1,
+    "reason": "option_unknown",
+    "reasons": ["option_unknown"],
+    "record": "397",
+    "record_id": "397",
+    "record_ids": [str(number) for number in IDS],
+    "records": 1,
+    "replay_id": 1,
+    "replay_ids": [1, 2],
+    "reports": dict.fromkeys(HULL_IDS, (1, b"{}")),
+    "rest_s": 3_600.0,
+    "role": "admin",
+    "rule": "rule50",
+    "rules": ["rule50"],
+    "run_id": RUN,
+    "said": "h397",
+    "sentence": "",
+    "settings_version": 1,
+    "side": "pipedrive",
+    "since": DAY_AGO,
+    "slice_id": RUN,
+    "source": "pipedrive",
+    "stage": "extract",
+    "staged": b"",
+    "started_at": DAY_AGO,
+    "state": "open",
+    "subject": "incoming:person:395",
+    "subjects": [f"incoming:person:{number}" for number in IDS],
+    "task_id": None,
+    "told": [],
+    "until": None,
+    "user_id": 1,
+    "version": 1,
+    "wait_s": 1.0,
+    "wanted": WANTED,
+    "why": "test",
+    "within_s": 600.0,
+}
+"""Name of a parameter → what it is given, where the function's own call below does not say."""
+
+NOT_ASKED: Final = {
+    "connector.remove_rows_of": "a connector that was removed: every table, one after the other, by its key",
+    "copy.copy_rows": "COPY has no plan",
+    "session.after_commit": "asks nothing",
+    "sync_event.make_partitions": "makes tables",
+    "sync_event.detach_partition": "alters a table",
+    "sync_event.drop_partition": "drops a table",
+    "sync_event.be_quick": "a setting",
+    "sync_event.log_events": "COPY has no plan",
+}
+
+
+def _batch(session: Session) -> batch.ClaimedBatch:
+    session.execute(_CLAIMABLE, {"id": BATCH})
+    claimed = batch.claim(session, BATCH, "extract", lease_s=30.0, task_id=None)
+    assert claimed is not None
+    return claimed
+
+
+def _errand(session: Session) -> errand.ClaimedErrand:
+    claimed = errand.claim(session, 10, lease_s=30.0)
+    assert claimed is not None
+    return claimed
+
+
+_CLAIMABLE: Final = text("UPDATE batches SET state = 'ready', due_at = now() WHERE id = :id")
+
+ROWS_BY_NAME: Final[dict[str, Call]] = {
+    "alert": lambda session: session.get_one(alert.Alert, 50),
+    "batch": _batch,
+    "connector": lambda session: session.get_one(connector.Connector, CONNECTOR),
+    "errand": _errand,
+    "failure": lambda session: session.get_one(failure.Failure, 395),
+    "plan": lambda session: session.get_one(plan.SettingsPlan, 1),
+    "run": lambda session: session.get_one(run.Run, RUN),
+}
+"""Name of a parameter → the row it is given."""
+
+CONTEXT: Final = page.PageContext(
+    connector_key=CONNECTOR, entity="person", event="incoming.user.success", cause="fetch", matched_by="fetched", run_id=RUN,
+    batch_id=BATCH, settings_version=1,
+)  # fmt: skip
+PAGE: Final = [
+    page.PageRow(number, number - 1 + number % 3, f"{number}", b"{}", b"", None, b"{}", 1)
+    for number in range(50_000, 50_500)
+]
+TOLD: Final = [
+    change.Told(delivery_id=number, entity="person", record_id=str(number), rank=1, is_usable=True, is_created=False)
+    for number in IDS
+]
+
+NEWEST: Final = [
+    newest_webhook.Newest(
+        connector_key=CONNECTOR,
+        entity="person",
+        pipedrive_id=number,
+        sent_at_ms=1,
+        version=1,
+        is_deleted=False,
+        delivery_id=number,
+    )
+    for number in sorted(IDS)
+]
+
+OWN: Final[dict[str, dict[str, Any]]] = {
+    "alert.note_told": {"told": {}, "error": None, "again_in_s": 60.0},
+    "audit.note": {"operator": "a"},
+    "authorisation.keep_state": {"digest": "digest"},
+    "authorisation.take_state": {"digest": "digest"},
+    "batch.claim": {"batch_id": BATCH},
+    "batch.put_off": {"counted": True},
+    "batch.release_waiting": {"in_flight": 1_000},
+    "change.claim_changes": {"batch_id": 1},
+    "change.fold_webhooks": {"told": TOLD},
+    "change.put_back": {"batch_id": 400},
+    "change.waiting_changes": {"names": {"incoming": "396", "outgoing": "h397"}},
+    "connector.add_settings": {"document": {}},
+    "connector.drop_credentials": {"names": ("webhook_path",)},
+    "connector.keep_credential": {"name": "hull_secret"},
+    "connector.keep_fields": {"rows": []},
+    "connector.lock_credentials": {"names": ("webhook_path",)},
+    "delivery.keep_delivery": {"key": "new", "body": b""},
+    "departure.depart": {
+        "farewells": [
+            Farewell(
+                departure=Departure(pipedrive_id=number, state="deleted", at_ms=0),
+                outcome=None,
+                reason="",
+                before={},
+                delivered=None,
+            )
+            for number in IDS
+        ],
+        "seen": lambda session: departure.standings(session, CONNECTOR, "person", IDS),
+    },
+    "departure.inherit": {"left": {number: {"name": "x"} for number in IDS}},
+    "errand.find_due": {"key": "10"},
+    "errand.last_failed": {"key": "10"},
+    "errand.was_refused": {"key": "10"},
+    "event_log.neighbours": {"event": lambda session: sync_event.latest_events(session, CONNECTOR, limit=1)[0]},
+    "event_log.page_of_events": {"wanted": event_log.EventFilter(reason="option_unknown", entity="person")},
+    "failure.close_healed": {"unless": {"7": "gone"}},
+    "failure.keep_failures": {
+        "failures": [
+            failure.NewFailure(
+                connector_key=CONNECTOR,
+                kind="record",
+                subject=f"incoming:person:{number}",
+                direction="incoming",
+                entity="person",
+                stage="load",
+                reason="x",
+                detail="",
+            )
+            for number in IDS
+        ]
+    },
+    "hull_ids.learn_hull_ids": {"found": {3 * number: f"new{number}" for number in range(1, 9)}},
+    "id_mapping.doubt": {"said": dict.fromkeys(IDS, b"{}")},
+    "id_mapping.note_held": {"held": {number: ({}, {"name": "x"}) for number in IDS}},
+    "joining.bequeath": {"held": dict.fromkeys(HULL_IDS, b"{}")},
+    "joining.join": {
+        "joins": [
+            joining.Join(hull_id=f"i{number}", pipedrive_id=900_000 + number, matched_by="created")
+            for number in range(1, 50)
+        ]
+    },
+    "joining.remember": {"memories": dict.fromkeys(IDS, (b"{}", None))},
+    "joining.speak_for": {"wanted": [("email", f"i{number}@example.com", f"h{number}") for number in IDS]},
+    "known_as.find_joined": {"said": "p397@example.com"},
+    "known_as.find_records": {"wanted": [("email", email) for email in EMAILS]},
+    "known_as.note_values": {"values": WANTED},
+    "missing.drop_page_ids": {"itself": True},
+    "missing.fold_missing": {},
+    "newest_webhook.bodies_of": {"newest": NEWEST},
+    "newest_webhook.note_webhooks": {"received": NEWEST},
+    "operator.locked_s": {"subjects": ["o1"]},
+    "operator.put_operator": {"name": "new"},
+    "outgoing_change.add_or_hold": {
+        "said": [
+            outgoing_change.Said(
+                connector_key=CONNECTOR, entity="person", record_id=hull_id, cause="notification", payload=b"", rank=1
+            )
+            for hull_id in HULL_IDS
+        ]
+    },
+    "outgoing_change.put_payloads": {"folded": [(number, b"", 1) for number in IDS]},
+    "page.write_page": {"context": CONTEXT, "rows": PAGE, "known": frozenset(row[0] for row in PAGE)},
+    "plan.add_items": {"items": []},
+    "plan.leaves_any_out": {"incoming": ["person"], "outgoing": ["person"]},
+    "progress.at_work": {"limit": 50},
+    "record_events.events_of_batch": {"whose": WHOSE},
+    "record_events.last_sent": {"whose": WHOSE},
+    "record_events.next_touching": {"whose": WHOSE, "touching": TOUCHING, "after": DAY_AGO},
+    "record_events.record_events": {"whose": WHOSE},
+    "record_search.find_by_claims": {"wanted": [("email", email) for email in EMAILS]},
+    "replay.told_incoming": {"after": 1},
+    "replay.told_outgoing": {"after": 1},
+    "run.count": {"deltas": {"read": 1}},
+    "run.find_runs": {"exact": {"state": "done"}},
+    "schedule.set_schedule": {"next_run_at": DAY_AGO},
+    "skip.note_skips": {"reasons": dict.fromkeys(HULL_IDS, "filtered")},
+    "snapshot.compressor": {"sample": []},
+    "sync_event.old_partitions": {"today": date(2026, 1, 1)},
+    "verification.correct_hull_ids": {"right": dict(zip(IDS, HULL_IDS, strict=True)), "unknown": [99_001]},
+    "verification.unlisted_ids": {"above": 1, "to": 1_000},
+}
+"""Function → the arguments that are its own; a mapping or tuple for `*names` and `**names` is unpacked."""
+
+
+MORE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    (
+        "claim.take_claims",
+        {"wanted": [("email", f"p{number}@example.com", number + 1) for number in IDS if number % 100]},
+    ),
+    ("departure.give_way", {"found": {number: f"h{number + 1}" for number in (60, 63, 66, 69)}}),
+    ("hull_ids.learn_hull_ids", {"found": {3 * number: f"h{number * 3 + 1}" for number in range(1, 9)}}),
+    (
+        "page.write_page",
+        {
+            "context": replace(
+                CONTEXT, sources={number: change.Source("webhook", number) for number in range(50_000, 50_500)}
+            ),
+            "rows": PAGE,
+            "known": frozenset(row[0] for row in PAGE),
+        },
+    ),
+    (
+        "plan.add_items",
+        {
+            "items": [
+                plan.NewItem(direction="outgoing", entity="person", record_id=hull_id, act="same")
+                for hull_id in HULL_IDS
+            ]
+        },
+    ),
+    ("snapshot.page_of_snapshots", {"planned_by": 1}),
+    ("snapshot.page_of_snapshots", {"left_out_by": [1]}),
+    ("snapshot.page_of_reports", {"left_out_by": [1]}),
+)
+"""Functions that ask something else when they are given these."""
+
+NOT_EXPLAINED: Final = {
+    "id_mapping._GUESS": "is an EXPLAIN itself",
+    "page._TABLE": "makes a table",
+    "page._BEGIN_FRESH": "a savepoint",
+    "page._UNDO_FRESH": "a savepoint",
+    "token_ledger._WRITE": "inserts a handful of values by their key",
+}
+
+
+def functions() -> Iterator[tuple[str, Callable[..., object]]]:
+    """`module.function` of every public function of `db/` that takes a session."""
+    for found in pkgutil.iter_modules(db.__path__):
+        module = importlib.import_module(f"db.{found.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            own = function.__module__ == module.__name__ and not name.startswith("_")
+            if own and "session" in inspect.signature(function).parameters:
+                yield f"{found.name}.{name}", function
+
+
+def calls() -> Iterator[tuple[str, Call]]:
+    """Every function that asks the database, with what it is called with. Raises LookupError for an argument nobody knows."""
+    for name, function in functions():
+        if name not in NOT_ASKED:
+            yield name, partial(_call, name, function, OWN.get(name, {}))
+    asked = dict(functions())
+    for name, own in MORE:
+        yield f"{name} with {', '.join(own)}", partial(_call, name, asked[name], OWN.get(name, {}) | own)
+
+
+def _call(name: str, function: Callable[..., object], own: dict[str, Any], session: Session) -> object:
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        given = _argument(name, parameter, own, session)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            positional.extend(given)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            named.update(given)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            named[parameter.name] = given
+        else:
+            positional.append(given)
+    found = function(*positional, **named)
+    return list(found) if inspect.isgenerator(found) else found
+
+
+def _argument(name: str, parameter: inspect.Parameter, own: dict[str, Any], session: Session) -> Any:
+    if parameter.name == "session":
+        return session
+    if parameter.name in own:
+        given = own[parameter.name]
+        return given(session) if callable(given) else given
+    if parameter.default is not parameter.empty:
+        return parameter.default
+    if parameter.name in ROWS_BY_NAME:
+        return ROWS_BY_NAME[parameter.name](session)
+    if parameter.name in BY_NAME:
+        return BY_NAME[parameter.name]
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return {}
+    raise LookupError(
+        f"{name} is asked of 100,000 rows by no test: name its {parameter.name} in tests/integration/statements/calls.py"
+    )

@@ -1,0 +1,137 @@
+"""No statement depends on statistics: what each touches without them and with them is nearly the same.
+
+A table that is new, restored, or grows faster than autovacuum looks has none. A statement that the planner can misjudge then
+reads a whole table for a handful of ids, or takes the square of the records.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, TextClause, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+import db
+from db.migrate import migrate
+from db.session import make_engine
+from db.statement import Statement
+from pipeline import embedded
+from tests.conftest import WORKER
+from tests.integration.statements import explaining, rows
+from tests.integration.statements.calls import NOT_EXPLAINED, calls
+from tests.integration.statements.explaining import SEEN, Seen
+
+pytestmark = pytest.mark.slow
+
+TIMES = 3
+"""So many times the work, and what a pass over one table takes, are allowed beside the better plan."""
+SLACK = 3_000
+SLOWEST_MS = 10_000.0
+EITHER_WAY = {
+    "snapshot.count_snapshots": "counts every snapshot of one side, by an index or by the table",
+    "sync_event.latest_events": "the newest of a connector, for a person at the command line",
+}
+"""Functions whose plans may differ, and why that does no harm."""
+
+Found = dict[tuple[str, int], Seen]
+
+
+@pytest.fixture(scope="module")
+def filled(servers: embedded.Servers) -> Iterator[Engine]:
+    """A database of its own, filled, with no statistics."""
+    admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    name = f"statements_{WORKER}"
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = make_engine(make_url(servers.database_url).set(database=name).render_as_string(hide_password=False))
+    migrate(engine)
+    rows.fill(engine)
+    engine.dispose()
+    explaining.explain_everything(engine)
+    yield engine
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture(scope="module")
+def both(filled: Engine) -> tuple[Found, Found, dict[str, str]]:
+    """What every statement touched without statistics and with them, and which function could not be called."""
+    without, errors = _ask_everything(filled)
+    rows.analyze(filled)
+    with_statistics, more = _ask_everything(filled)
+    return without, with_statistics, errors | more
+
+
+def _ask_everything(engine: Engine) -> tuple[Found, dict[str, str]]:
+    found: Found = {}
+    errors = {}
+    for name, call in calls():
+        SEEN.clear()
+        with Session(engine, expire_on_commit=False) as session:
+            try:
+                call(session)
+                session.flush()
+            except Exception as error:  # noqa: BLE001 - all of them are to be named at once
+                errors[name] = f"{type(error).__name__}: {error}"[:300]
+            session.rollback()
+        found |= {(name, position): seen for position, seen in enumerate(SEEN)}
+    return found, errors
+
+
+def test_every_function_can_be_asked(both: tuple[Found, Found, dict[str, str]]) -> None:
+    assert both[2] == {}
+
+
+def test_every_statement_of_a_module_is_asked(both: tuple[Found, Found, dict[str, str]]) -> None:
+    asked = {_plain(seen.sql) for seen in (*both[0].values(), *both[1].values())}
+    constants = [(name, sql) for name, sql in _constants() if name not in NOT_EXPLAINED]
+    missing = [name for name, sql in constants if not any(_plain(sql) in each for each in asked)]
+    assert missing == []
+
+
+def test_no_statement_touches_much_more_without_statistics(both: tuple[Found, Found, dict[str, str]]) -> None:
+    assert _worse(both[0], both[1]) == {}
+
+
+def test_no_statement_touches_much_more_with_statistics(both: tuple[Found, Found, dict[str, str]]) -> None:
+    assert _worse(both[1], both[0]) == {}
+
+
+def test_no_statement_takes_long(both: tuple[Found, Found, dict[str, str]]) -> None:
+    slow = {key: round(seen.ms) for found in both[:2] for key, seen in found.items() if seen.ms > SLOWEST_MS}
+    assert slow == {}
+
+
+def _worse(found: Found, better: Found) -> dict[str, Any]:
+    return {
+        f"{name} {position}: {_plain(seen.sql)[:200]}": (seen.touched, better[name, position].touched)
+        for (name, position), seen in found.items()
+        if (name, position) in better
+        and name not in EITHER_WAY
+        and seen.touched > TIMES * better[name, position].touched + SLACK
+    }
+
+
+def _constants() -> Iterator[tuple[str, str]]:
+    for found in pkgutil.iter_modules(db.__path__):
+        module = importlib.import_module(f"db.{found.name}")
+        for name, value in vars(module).items():
+            if isinstance(value, TextClause):
+                yield f"{found.name}.{name}", value.text
+            elif isinstance(value, Statement):
+                yield f"{found.name}.{name}", value._sql
+
+
+def _plain(sql: str) -> str:
+    """The same statement, however its parameters are written."""
+    named = re.sub(r"%\((\w+)\)s", r":\1", sql).replace("%%", "%").replace("\\:", ":")
+    return " ".join(named.split())
