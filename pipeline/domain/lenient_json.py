@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 _UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
+_STRUCTURE: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
 
 
 def read_lenient(body: bytes) -> Any:
@@ -21,7 +22,11 @@ def read_lenient(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
+        pass
+    try:
         return json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_lenient(value: Any) -> bytes:
@@ -52,6 +57,23 @@ def is_nested_deeper(value: Any, levels: int) -> bool:
         if not within:
             return False
     return True
+
+
+def cut_below(body: bytes, levels: int) -> bytes:
+    """JSON without what lies deeper than so many levels: null stands in its place. Anything else comes back as it is."""
+    kept, depth, start, copied = [], 0, 0, 0
+    for match in _STRUCTURE.finditer(body):
+        token = match.group()
+        if token in b"[{":
+            depth += 1
+            if depth == levels + 1:
+                start = match.start()
+        elif token in b"]}":
+            if depth == levels + 1:
+                kept += [body[copied:start], b"null"]
+                copied = match.end()
+            depth -= 1
+    return b"".join([*kept, body[copied:]]) if kept else body
 
 
 def find_unusable(value: Any, path: str = "") -> str | None:

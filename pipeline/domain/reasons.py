@@ -166,6 +166,10 @@ REASONS: dict[str, Reason] = {
         "The body is not what Pipedrive's webhooks of version 2.0 look like.",
         "The event names the delivery, which keeps the body for 30 days; see that nothing rewrites webhooks on the way.",
     ),
+    "webhook_unreadable": Reason(
+        "The body is longer than a megabyte, nests too deep or is no JSON; only the record's id was found in it.",
+        "Nothing is lost: its record is read again. The event names the delivery, which keeps what came for 30 days.",
+    ),
     "webhook_old_format": Reason(
         "The webhook is of version 1.0, which says values in other shapes.",
         "Nothing is lost: its record is read again. Take the webhook of version 1.0 away in Pipedrive; ours is of 2.0.",

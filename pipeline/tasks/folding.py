@@ -7,7 +7,7 @@ body cannot be believed is a hint: its record is read again.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -21,15 +21,15 @@ from db.connector import Names
 from db.delivery import Delivery
 from db.newest_webhook import Newest
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.lenient_json import is_nested_deeper, read_lenient
 from pipeline.domain.reasons import describe
 from pipeline.domain.webhooks import WebhookAction, WebhookHead
 from pipeline.errors import PipelineError, Rejected, Skip
 from pipeline.tasks.errors import classify, may_come_back
-from pipeline.tasks.messages import HullMessage
+from pipeline.tasks.messages import LEVELS, HullMessage
 from pipeline.tasks.outgoing_changes import fold_all, take_messages
 from pipeline.telemetry import logger
-from pipeline.transform.webhook_heads import decode_head
+from pipeline.transform.webhook_heads import decode_head, find_head
 
 DELIVERIES_AT_ONCE = 500
 BYTES_AT_ONCE: Final = 16 * 1024 * 1024
@@ -107,11 +107,11 @@ def _fold(delivery: Delivery, now: _Round) -> None:
 
 def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
     """Returns why the payload is only a hint, if it is."""
-    head = decode_head(_read(delivery))
+    head, unreadable = _head(delivery)
     company_id = now.connectors[delivery.connector_key].company_id
     if company_id is not None and head.company_id is not None and head.company_id != company_id:
         raise Rejected("webhook_other_company", f"of company {head.company_id}")
-    doubt = _doubt(delivery, head)
+    doubt = unreadable or _doubt(delivery, head)
     key = (delivery.connector_key, head.entity, head.pipedrive_id)
     rank = head.sent_at_ms if doubt is None else _received_ms(delivery)
     told = Told(
@@ -152,11 +152,18 @@ def _add(now: _Round, key: tuple[int, Entity, int], told: Told, head: WebhookHea
     now.newest[key] = received if before is None else newest_webhook.newer_of(before, received)
 
 
-def _read(delivery: Delivery) -> Any:
+def _head(delivery: Delivery) -> tuple[WebhookHead, PipelineError | None]:
+    """Whom a webhook is about, and why nothing else of it could be read."""
+    body = bytes(delivery.body)
     try:
-        return read_lenient(bytes(delivery.body))
-    except (ValueError, RecursionError):
-        raise Rejected("webhook_malformed", "the body is no JSON") from None
+        payload = read_lenient(body)
+    except ValueError:
+        head = find_head(body)
+        if head is None:
+            raise Rejected("webhook_malformed", "the body is no JSON, and names no record") from None
+        return head, Rejected("webhook_unreadable", "cut off, too deep, or no JSON")
+    head = decode_head(payload)
+    return head, Rejected("webhook_unreadable", "nested too deeply") if is_nested_deeper(payload, LEVELS) else None
 
 
 def _doubt(delivery: Delivery, head: WebhookHead) -> PipelineError | None:

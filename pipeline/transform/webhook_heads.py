@@ -7,6 +7,7 @@ read. Source: https://pipedrive.readme.io/docs/guide-for-webhooks-v2 and .../web
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,6 +22,10 @@ _OLD_ACTIONS: Final[Mapping[str, WebhookAction]] = {
     "updated": WebhookAction.CHANGE,
     "merged": WebhookAction.CHANGE,
     "deleted": WebhookAction.DELETE,
+}
+_WORDS: Final = {
+    name: re.compile(rb'(?<!\\)"%s"\s*:\s*"?([A-Za-z0-9_.:+-]{1,40})' % name.encode())
+    for name in ("entity", "entity_id", "action", "timestamp", "company_id")
 }
 _DIFFERS_BY_DELIVERY: Final = frozenset({"attempt", "webhook_id"})
 
@@ -58,6 +63,30 @@ def decode_head(payload: object) -> WebhookHead:
         merged_to_id=read_id(meta.get("merged_to_id")),
         merged_from_id=read_id(meta.get("merged_from_id")),
         is_old_format=is_old,
+    )
+
+
+def find_head(body: bytes) -> WebhookHead | None:
+    """Look for a head in a body that cannot be read whole: cut, too deep, or no JSON. None without an entity and an id.
+
+    Inside a text value the quotes of such a word would be escaped.
+    """
+    found = {name: match.group(1).decode() for name, word in _WORDS.items() if (match := word.search(body))}
+    pipedrive_id = read_id(found.get("entity_id"))
+    if pipedrive_id is None or found.get("entity") not in (Entity.PERSON, Entity.ORGANIZATION):
+        return None
+    return WebhookHead(
+        entity=Entity(found["entity"]),
+        action=_ACTIONS.get(found.get("action", ""), WebhookAction.CHANGE),
+        pipedrive_id=pipedrive_id,
+        event_id=hashlib.blake2b(body, digest_size=16).hexdigest(),
+        sent_at_ms=epoch_milliseconds(found.get("timestamp")) or 0,
+        updated_ms=None,
+        attempt=1,
+        company_id=read_id(found.get("company_id")),
+        merged_to_id=None,
+        merged_from_id=None,
+        is_old_format=False,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
 
 import orjson
 from flask import request
@@ -12,8 +14,15 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from db import delivery as deliveries
 from db.session import transaction
+from pipeline.domain.lenient_json import cut_below, is_nested_deeper
 
 MAX_DEPTH = 32
+CUT_DEPTH: Final = 150
+"""More than a message may nest (`pipeline.tasks.messages.LEVELS`), less than what cannot be written as JSON again."""
+LARGEST_BYTES: Final = 1024 * 1024 * 1024
+"""As much as the server in front takes in."""
+ENDS_BYTES: Final = 32 * 1024
+PIECE_BYTES: Final = 64 * 1024
 STATEMENT_TIMEOUT_MS = 5_000
 """Pipedrive gives up after 10 s: an honest 503 before that brings the delivery again."""
 
@@ -26,21 +35,56 @@ class BodyRefused(Exception):
         super().__init__(code)
 
 
-def read_object(max_bytes: int) -> tuple[bytes, dict[str, Any]]:
+def read_object(max_bytes: int, *, cuts: bool = False) -> tuple[bytes, dict[str, Any]]:
     """The request's body as it came, and the object in it.
 
+    cuts  take null for what lies deeper than CUT_DEPTH, instead of refusing what lies deeper than MAX_DEPTH
     Raises: BodyRefused; RequestEntityTooLarge (413) above `max_bytes`, whether the length was announced or not.
     """
     request.max_content_length = max_bytes + 1  # a body of unknown length is cut there without a word
     body = request.get_data(cache=False)
     if len(body) > max_bytes:
         raise RequestEntityTooLarge
-    value = _parse(body)
-    if not isinstance(value, dict):
-        raise BodyRefused("not_an_object")
-    if _is_deeper(value, MAX_DEPTH):
-        raise BodyRefused("too_deep")
-    return body, value
+    return body, _parse_cut(body) if cuts else _parse_object(body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyBody:
+    """A body that is kept whatever it is.
+
+    kept     what is stored: all of it, or both ends of one above the limit
+    value    the object in it; None when there is a problem
+    problem  `too_large`, or the code of a BodyRefused
+    digest   of the whole body
+    """
+
+    kept: bytes = field(repr=False)
+    value: dict[str, Any] | None = field(repr=False)
+    problem: str | None
+    size: int
+    digest: str
+
+
+def read_any(max_bytes: int) -> AnyBody:
+    """The request's body, whatever it is and however long: of one above `max_bytes` no more than its ends stays in memory."""
+    request.max_content_length = LARGEST_BYTES
+    start, end, size = bytearray(), b"", 0
+    digest = hashlib.blake2b(digest_size=16)
+    while piece := request.stream.read(PIECE_BYTES):
+        size += len(piece)
+        digest.update(piece)
+        room = max_bytes - len(start)
+        start += piece[:room]
+        end = (end + piece)[-ENDS_BYTES:]
+    value, problem, kept = None, None, bytes(start)
+    if size > max_bytes:
+        problem, kept = "too_large", kept[:ENDS_BYTES] + b"\n" + end
+    else:
+        try:
+            value = _parse_object(kept)
+        except BodyRefused as refused:
+            problem = refused.code
+    return AnyBody(kept=kept, value=value, problem=problem, size=size, digest=digest.hexdigest())
 
 
 def store(connector_key: int, source: str, key: str, body: bytes) -> bool | None:
@@ -51,6 +95,27 @@ def store(connector_key: int, source: str, key: str, body: bytes) -> bool | None
             return kept is not None
     except IntegrityError:
         return None  # the one constraint left to break is that on the connector, removed a moment ago
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    value = _parse(body)
+    if not isinstance(value, dict):
+        raise BodyRefused("not_an_object")
+    if is_nested_deeper(value, MAX_DEPTH):
+        raise BodyRefused("too_deep")
+    return value
+
+
+def _parse_cut(body: bytes) -> dict[str, Any]:
+    try:
+        value = _parse(body)
+    except BodyRefused:  # also what nests too deep for a parser
+        value = None
+    if value is None or is_nested_deeper(value, CUT_DEPTH):
+        value = _parse(cut_below(body, CUT_DEPTH))
+    if not isinstance(value, dict):
+        raise BodyRefused("not_an_object")
+    return value
 
 
 def _parse(body: bytes) -> Any:
@@ -67,13 +132,3 @@ def _parse(body: bytes) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
-
-
-def _is_deeper(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        inner = [each for each in level if isinstance(each, dict | list)]
-        if not inner:
-            return False
-        level = [child for each in inner for child in (each.values() if isinstance(each, dict) else each)]
-    return any(isinstance(each, dict | list) for each in level)

@@ -68,7 +68,7 @@ def room(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Blueprin
 def receive(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Response:
     """Verify, store, commit, answer `next`; the workers are told meanwhile."""
     _check_headers()
-    _, body = read_object(MAX_BYTES)
+    _, body = read_object(MAX_BYTES, cuts=True)
     notification_id = _text(body, "notification_id")
     if notification_id is None:
         raise Incorrect("MISSING_NOTIFICATION_PAYLOAD", "the body has no notification_id")

@@ -1,8 +1,10 @@
 """Pipedrive's door: `POST /webhooks/pipedrive/{connector_id}/{path_token}` with Basic auth.
 
 Pipedrive signs nothing, so the path and the credentials are all there is. 200 means stored; everything else makes
-Pipedrive try again after 3, 30 and 150 s (https://pipedrive.readme.io/docs/guide-for-webhooks-v2). What a webhook says is
-judged later: one that makes no sense is kept and refused by name, because a 400 would only count towards a ban.
+Pipedrive try again after 3, 30 and 150 s (https://pipedrive.readme.io/docs/guide-for-webhooks-v2), and ten first failures ban
+the webhook for half an hour, in which events are lost. So whoever shows the credentials is answered 200 whatever the body is:
+one that is too large, nests too deep or is no JSON is kept, and its record is read by the id that can be found in it. What a
+webhook says is judged later, and refused by name where it makes no sense.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from flask import Blueprint, Response, jsonify, request
 from pipeline.tasks.webhooks import delivery_key
 from pipeline.telemetry import logger
 from pipeline.web.doors import Doors
-from pipeline.web.intake import BodyRefused, read_object, store
+from pipeline.web.intake import read_any, store
 from pipeline.web.waker import Waker
 
 MAX_BYTES = 1024 * 1024
+"""Of a larger body both ends are kept."""
 
 
 def room(doors: Doors, waker: Waker) -> Blueprint:
@@ -30,7 +33,6 @@ def room(doors: Doors, waker: Waker) -> Blueprint:
         methods=["POST"],
         view_func=partial(receive, doors, waker),
     )
-    routes.register_error_handler(BodyRefused, _refuse_body)
     return routes
 
 
@@ -42,8 +44,11 @@ def receive(doors: Doors, waker: Waker, connector_id: str, path_token: str) -> R
     )
     if connector_key is None:
         return _turn_away()
-    body, payload = read_object(MAX_BYTES)
-    is_new = store(connector_key, "pipedrive", delivery_key(payload, body), body)
+    body = read_any(MAX_BYTES)
+    if body.problem is not None:
+        logger().warning("webhook.unreadable", connector_id=connector_id, reason=body.problem, size_bytes=body.size)
+    key = body.digest if body.value is None else delivery_key(body.value, body.kept)
+    is_new = store(connector_key, "pipedrive", key, body.kept)
     if is_new is None:
         return _turn_away()
     if is_new:
@@ -58,8 +63,3 @@ def _turn_away() -> Response:
     answer.status_code = HTTPStatus.UNAUTHORIZED
     answer.headers["WWW-Authenticate"] = 'Basic realm="webhooks", charset="UTF-8"'
     return answer
-
-
-def _refuse_body(refused: BodyRefused) -> tuple[Response, int]:
-    logger().warning("webhook.refused", reason=refused.code)
-    return jsonify(error=refused.code), HTTPStatus.BAD_REQUEST

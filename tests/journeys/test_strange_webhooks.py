@@ -192,6 +192,26 @@ def test_the_event_of_a_refusal_leads_to_the_body(world: World) -> None:
     assert bytes(row.body) == body
 
 
+UNREADABLE = {
+    "cut": lambda body: body[:-40],
+    "no JSON": lambda body: body.replace(b"null", b"NaN,") + b"}",
+    "too deep": lambda body: body[:-1] + b',"x":' + b"[" * 200 + b"]" * 200 + b"}",
+    "too deep for a parser": lambda body: body[:-1] + b',"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("way", UNREADABLE)
+def test_a_webhook_that_cannot_be_read_is_a_hint_to_read_its_record(world: World, told: list[Any], way: str) -> None:
+    world.company.edit_person(3, name="Edited")
+
+    deliver(world, UNREADABLE[way](json.dumps(told[0]).encode()))
+    world.work()
+
+    assert names(world)[3] == "Edited"
+    assert deliveries(world) == [("folded", "webhook_unreadable")]
+    assert reasons(world) == [("incoming.user.retry", "webhook_unreadable", 3)]
+
+
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_repeated_shuffled_late_and_lost_deliveries_end_in_one_state(world: World, seed: int) -> None:
     """Each comes one to five times, in any order and in many rounds, one of ten never; the next fetch brings what was lost."""

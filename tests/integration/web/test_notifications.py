@@ -7,11 +7,14 @@ import time
 from typing import Any
 
 import jwt
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
 from db.session import transaction, use_database
+from pipeline.domain.lenient_json import is_nested_deeper
 from pipeline.tasks.folding import fold_deliveries
+from pipeline.tasks.messages import LEVELS
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, House
 from tests.integration.web.notifying import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification
 
@@ -239,6 +242,20 @@ def test_a_body_above_twenty_megabytes_is_too_large(hull: Hull, house: House) ->
     assert hull.post(large).json == NEXT
     answer = hull.post(b" " * (20 * 1024 * 1024 + 1))
     assert (answer.status_code, answer.json["flow_control"]) == (413, RETRY)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("levels", [40, 140, 300, 5_000])
+def test_a_value_that_nests_deep_does_not_cost_its_neighbours(hull: Hull, house: House, levels: int) -> None:
+    """Hull would send the same messages again and again. Which of them cannot be carried over is said when they are folded."""
+    deep = b'{"user":{"id":"2","x":' + b"[" * levels + b'"]"' + b"]" * levels + b'},"changes":{},"segments":[]}'
+    whole = json.dumps(notification(messages=[{"user": {"id": "1"}}, "DEEP", {"user": {"id": "3"}}])).encode()
+
+    assert hull.post(whole.replace(b'"DEEP"', deep)).json == NEXT
+
+    [delivery] = house.deliveries()
+    kept = orjson.loads(delivery.body)["messages"]
+    assert [each["user"]["id"] for each in kept] == ["1", "2", "3"]
+    assert is_nested_deeper(kept[1], LEVELS) == (levels > LEVELS)
 
 
 def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
