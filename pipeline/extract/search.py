@@ -6,6 +6,7 @@ from typing import Final
 
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Claim, Entity
+from pipeline.domain.spelling import shown_host
 from pipeline.extract.pages import id_of
 
 SEARCHABLE: Final = frozenset({"address", "varchar", "text", "varchar_auto", "double", "monetary", "phone"})
@@ -19,13 +20,20 @@ def search_claim(
 
     field    (key, type, whether it is a custom field) of the field that holds the claim
     Returns  None when the search cannot tell: it does not know the field, or the field holds a web site where the claim is a
-             domain, of which only a whole value would be found. 20 tokens.
+             domain, of which only a whole value would be found. 20 tokens, twice for a host that has two spellings.
     """
     fields = None if claim == Claim.DOMAIN else _fields(entity, field)
     if fields is None:
         return None
-    items = pipedrive.search(entity, value, fields=fields)
+    spellings = dict.fromkeys((value, _as_shown(value) if claim == Claim.EMAIL else value))
+    items = [item for spelling in spellings for item in pipedrive.search(entity, spelling, fields=fields)]
     return sorted({found for item in items if (found := id_of(item)) is not None})
+
+
+def _as_shown(email: str) -> str:
+    """The e-mail as people write its host: the search compares letters, and knows nothing of `xn--`."""
+    mailbox, at, host = email.rpartition("@")
+    return f"{mailbox}{at}{shown_host(host)}"
 
 
 def _fields(entity: Entity, field: tuple[str, str, bool] | None) -> str | None:

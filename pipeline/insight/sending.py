@@ -15,11 +15,13 @@ from db.errand import Errand
 from db.known_as import Joined
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.domain.spelling import email_spelling, plain
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.insight.acts import Impossible, require_active
 from pipeline.tasks import sends
 from pipeline.tasks.errands import SEND
 from pipeline.tasks.send import PER_PAGE
+from pipeline.transform.domains import registrable_domain
 
 WRITE_TOKENS: Final = 5
 """What one update or create takes of the day; a record in which nothing differs takes none."""
@@ -89,9 +91,11 @@ def order(connector: Connector, choice: Choice, *, by: str, size: int) -> None:
 
 
 def find(session: Session, connector_key: int, entity: Entity, said: str) -> list[Joined]:
-    """Known Users or Accounts by a claim's value or an id; e-mails and domains are known in lower case."""
-    found = known_as.find_joined(session, connector_key, entity, said)
-    return found or known_as.find_joined(session, connector_key, entity, said.lower())
+    """Known Users or Accounts by a claim's value or an id, however it is spelled."""
+    for spelling in dict.fromkeys((said, plain(said), email_spelling(said), registrable_domain(said))):
+        if spelling and (found := known_as.find_joined(session, connector_key, entity, spelling)):
+            return found
+    return []
 
 
 def latest(session: Session, connector_key: int) -> list[Sending]:

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pipeline.domain.kinds import Claim
+from pipeline.domain.spelling import email_spelling, plain
 from pipeline.errors import Rejected
-from pipeline.transform.domains import SHARED_DOMAINS, domain_of_name, registrable_domain
+from pipeline.transform.domains import domain_of_name, is_shared_suffix, registrable_domain, shared_hosts
 
 _EMAIL: Final = re.compile(
     r"[^@\s\x00-\x1f<>()\[\],;:\"\\]{1,64}@[^@\s\x00-\x1f<>()\[\],;:\"\\.]+(?:\.[^@\s\x00-\x1f<>()\[\],;:\"\\.]+)+"
 )
 """Loose on purpose: a claim has to look like one mailbox, not to pass every rule of RFC 5321."""
+
+SHARED: Final = "a host that many organizations share is not used as a claim"
 
 SYNC_KEY: Final = "sync_key"
 """Under this name a record is looked up by the Hull id that it keeps in a field of its own."""
@@ -22,11 +25,11 @@ Normalise = Callable[[Any], str | None]
 
 
 def email_claim(value: Any) -> str | None:
-    """Spell an e-mail as it is compared: trimmed, in lower case. None for an empty one.
+    """Spell an e-mail as it is compared, see `email_spelling`. None for an empty one.
 
     Raises: Rejected("wrong_type") when it cannot be an e-mail.
     """
-    text = str(value).strip().lower()
+    text = email_spelling(str(value))
     if not text:
         return None
     if len(text) > 254 or not _EMAIL.fullmatch(text):
@@ -50,10 +53,10 @@ def other_emails(members: list[Any], primary: str | None) -> tuple[tuple[str, st
 
 
 def external_id_claim(value: Any) -> str | None:
-    """Spell an external id: text, trimmed; whole numbers without a decimal point."""
+    """Spell an external id: text as it is compared, case kept; whole numbers without a decimal point."""
     if isinstance(value, (bool, list, dict)):
         raise Rejected("wrong_type", "not one text or number, so it is not used as a claim")
-    text = str(value).strip()
+    text = plain(str(value))
     if len(text) > 255:
         raise Rejected("too_long", "more than 255 characters, so it is not used as a claim")
     return text or None
@@ -64,10 +67,12 @@ def domain_claim(value: Any) -> str | None:
 
     Raises: Rejected("wrong_type") for no domain at all, Rejected("shared_domain") for one that many share.
     """
-    text = str(value).strip()
+    text = plain(str(value))
     if not text:
         return None
     domain = registrable_domain(text)
+    if domain is None and is_shared_suffix(text):
+        raise Rejected("shared_domain", SHARED)
     if domain is None:
         raise Rejected("wrong_type", "not a domain, so it is not used as a claim")
     return _own(domain)
@@ -80,8 +85,8 @@ def name_domain_claim(value: Any) -> str | None:
 
 
 def _own(domain: str) -> str:
-    if domain in SHARED_DOMAINS:
-        raise Rejected("shared_domain", "a mail or page service's domain is not used as a claim")
+    if domain in shared_hosts():
+        raise Rejected("shared_domain", SHARED)
     return domain
 
 

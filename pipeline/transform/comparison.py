@@ -14,6 +14,7 @@ from typing import Any, Final
 from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, Finding, Held, Mapped
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Claim
+from pipeline.domain.spelling import email_spelling, plain
 from pipeline.transform.domains import registrable_domain
 from pipeline.transform.hull_reports import ABSENT, find_attribute, hull_id_of, pipedrive_ids_of, read_id
 from pipeline.transform.incoming import ID_ATTRIBUTE
@@ -194,8 +195,10 @@ def _plain(value: Any) -> str:
 
 def _claim(name: str, text: str) -> str:
     """Spell an e-mail or a domain as Hull does."""
-    plain = text.strip().lower()
-    return (registrable_domain(plain) or plain) if name == Claim.DOMAIN else plain
+    if name == Claim.EMAIL:
+        return email_spelling(text)
+    spelled = plain(text).lower()
+    return registrable_domain(spelled) or spelled
 
 
 def _moment(value: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.domain.spelling import email_spelling, plain
 from pipeline.errors import Rejected
 from pipeline.transform.reading.composed import read_primary
 from pipeline.transform.record_shapes import ADDRESS_PARTS
@@ -79,7 +80,7 @@ def write_members(value: Any, current: Any, *, whole: bool) -> Any:
     members = _members(current)
     if whole:
         return _write_whole(value if type(value) is list else [value], current, members)
-    primary = write_text(value[0] if type(value) is list and value else value, SHORT_CHARS)
+    primary = _written(value[0] if type(value) is list and value else value)
     if primary is None or _same(primary, _primary_of(current)):
         return current
     rest = [member for member in members if not _same(_text(member), primary)]
@@ -93,14 +94,18 @@ def holds_member(current: Any, text: str) -> bool:
 
 
 def _write_whole(values: list[Any], current: Any, members: list[dict[str, Any]]) -> Any:
-    texts = [write_text(value, SHORT_CHARS) for value in values if value is not None]
-    wanted = list(dict.fromkeys(text for text in texts if text is not None))
-    if wanted == [_text(member) for member in members]:
+    texts = [_written(value) for value in values if value is not None]
+    by_spelling: dict[str, str] = {}
+    for text in texts:
+        if text is not None:
+            by_spelling.setdefault(_spelling(text), text)
+    wanted = list(by_spelling.values())
+    if [_spelling(text) for text in wanted] == [_spelling(_text(member)) for member in members]:
         return current
     primary = _primary_of(current)
     first = next((text for text in wanted if _same(text, primary)), next(iter(wanted), None))
-    known = {_text(member): member for member in members}
-    return [_member(known.get(text, {"value": text}), is_primary=text == first) for text in wanted]
+    known = {_spelling(_text(member)): member for member in members}
+    return [_member(known.get(_spelling(text), {"value": text}), is_primary=text == first) for text in wanted]
 
 
 def _members(current: Any) -> list[dict[str, Any]]:
@@ -127,7 +132,20 @@ def _text(member: Any) -> str:
 
 
 def _same(one: str | None, other: str | None) -> bool:
-    return one is not None and other is not None and one.casefold() == other.casefold()
+    """Tell whether two e-mails, or two phones, are one: the spelling counts no more than it does where people are told apart."""
+    if one is None or other is None:
+        return False
+    return one == other or _spelling(one) == _spelling(other)
+
+
+def _spelling(text: str) -> str:
+    return email_spelling(text).casefold()
+
+
+def _written(value: Any) -> str | None:
+    """The value as it is written: nobody sees the characters that `plain` leaves out, and Pipedrive would keep them."""
+    text = write_text(value, SHORT_CHARS)
+    return None if text is None else plain(text) or None
 
 
 def _until(parts: Parts, current: Any) -> Any:

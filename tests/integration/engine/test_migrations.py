@@ -246,3 +246,86 @@ def test_false_conflicts_end_and_what_they_held_up_is_sent_after_the_migration(m
         (4, "full", False),
     ]
     assert [tuple(row) for row in changes] == [("person", "outgoing", "h1", "conflict_settled")]
+
+
+HIDDEN = "xn--" + "exam\u200bple".encode("punycode").decode() + ".com"
+"""A domain with a character in it that nobody sees."""
+
+
+def test_stored_identifiers_are_found_by_the_spelling_of_now_after_the_migration(migrated: Engine) -> None:
+    unmigrate(migrated, "0018")
+    claims = [
+        ("email", "ada\u200b@example.com", 1),
+        ("email", "bo@m\u00fcnchen.de", 2),
+        ("email", "eve@example.com", 3),
+        ("email", "\ufeffeve@example.com", 4),
+        ("domain", HIDDEN, 5),
+        ("external_id", "C-9\uff19", 6),
+    ]
+    aliases = [("email", "\uff41da@home.test", 1), ("email", "plain@home.test", 1)]
+    with migrated.begin() as connection:
+        for table, rows in (("claims", claims), ("known_as", aliases)):
+            for claim, value, holder in rows:
+                connection.execute(
+                    text(
+                        f"INSERT INTO {table} (connector_key, entity, claim, value, pipedrive_id)"  # noqa: S608
+                        " VALUES (1, 'person', :c, :v, :p)"
+                    ),
+                    {"c": claim, "v": value, "p": holder},
+                )
+
+    migrate(migrated)
+
+    with migrated.connect() as connection:
+        held = connection.execute(text("SELECT pipedrive_id, value FROM claims ORDER BY 1")).all()
+        known = connection.execute(text("SELECT pipedrive_id, value FROM known_as ORDER BY 1, 2")).all()
+    assert [tuple(row) for row in held] == [
+        (1, "ada@example.com"),
+        (2, "bo@xn--mnchen-3ya.de"),
+        (3, "eve@example.com"),
+        (5, "example.com"),
+        (6, "C-99"),
+    ]
+    assert [tuple(row) for row in known] == [
+        (1, "ada@home.test"),
+        (1, "plain@home.test"),
+        (4, "eve@example.com"),
+    ]
+
+
+def test_users_that_lost_fields_before_the_field_list_was_read_are_sent_once_more(migrated: Engine) -> None:
+    unmigrate(migrated, "0018")
+    with migrated.begin() as connection:
+        connection.execute(text("INSERT INTO connectors (id, name, hull_organization) VALUES ('a', 'a', 'a.test')"))
+        connection.execute(
+            text(
+                "INSERT INTO field_definitions (connector_key, entity, rows)"
+                " VALUES (1, 'person', '[{\"field_code\": \"there\"}]')"
+            )
+        )
+        told = [
+            (7, "error", "field_missing", "there: no field of persons", None, "settings"),
+            (7, "success", None, "", "ann", "notification"),
+            (8, "error", "field_missing", "gone: no field of persons", None, "settings"),
+            (8, "success", None, "", "ben", "notification"),
+        ]
+        for batch, outcome, reason, detail, hull_id, cause in told:
+            connection.execute(
+                text(
+                    "INSERT INTO sync_events (connector_key, event, entity, reason, detail, hull_id, batch_id, cause)"
+                    " VALUES (1, :event, 'person', :reason, :detail, :h, :b, :cause)"
+                ),
+                {"event": f"outgoing.user.{outcome}", "reason": reason, "detail": detail, "h": hull_id, "b": batch}
+                | {"cause": cause},
+            )
+        for hull_id in ("ann", "ben"):
+            connection.execute(
+                text("INSERT INTO snapshots VALUES (1, 'person', 'hull', :h, 1, '')"),
+                {"h": hull_id},
+            )
+
+    migrate(migrated)
+
+    with migrated.connect() as connection:
+        sent = connection.execute(text("SELECT direction, entity, record_id FROM changes")).all()
+    assert [tuple(row) for row in sent] == [("outgoing", "person", "ann")]
