@@ -1,4 +1,4 @@
-"""A TCP proxy for fault drills: it can go silent, cut every connection, and come back.
+"""A TCP proxy for fault drills: it can go silent, cut every connection, come back, or come back for new connections alone.
 
 Silent means what a host that lost its power looks like: connections stay open, new ones are accepted, and no byte moves in
 either direction. One thread per direction; loopback only.
@@ -22,6 +22,7 @@ class TcpProxy:
         self._target = target
         self._flowing = threading.Event()
         self._flowing.set()
+        self._dead: list[threading.Event] = []
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -45,6 +46,13 @@ class TcpProxy:
         """Move bytes again, those that waited first."""
         self._flowing.set()
 
+    def replace(self) -> None:
+        """Serve new connections, and leave those that are open silent for good: another host took the dead one's address."""
+        self._dead.append(self._flowing)
+        self._flowing.clear()
+        self._flowing = threading.Event()
+        self._flowing.set()
+
     def cut(self) -> None:
         """Close every open connection; new ones are still served."""
         with self._lock:
@@ -56,7 +64,8 @@ class TcpProxy:
     def close(self) -> None:
         """Stop listening and close every connection."""
         self._closed.set()
-        self._flowing.set()
+        for flowing in [*self._dead, self._flowing]:
+            flowing.set()
         self._listener.close()
         self.cut()
 
@@ -69,7 +78,8 @@ class TcpProxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        self._flowing.wait()  # a silent host completes no handshake with what is behind it
+        flowing = self._flowing
+        flowing.wait()  # a silent host completes no handshake with what is behind it
         try:
             server = self._connect()
         except OSError:
@@ -77,9 +87,9 @@ class TcpProxy:
             return
         with self._lock:
             self._open |= {client, server}
-        there = threading.Thread(target=self._pump, args=(client, server), daemon=True)
+        there = threading.Thread(target=self._pump, args=(client, server, flowing), daemon=True)
         there.start()
-        self._pump(server, client)
+        self._pump(server, client, flowing)
         there.join()
         with self._lock:
             self._open -= {client, server}
@@ -93,11 +103,11 @@ class TcpProxy:
             return server
         return socket.create_connection(self._target, timeout=10)
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, flowing: threading.Event) -> None:
         with contextlib.suppress(OSError):
             source.settimeout(None)
             while data := source.recv(CHUNK):
-                self._flowing.wait()
+                flowing.wait()
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
