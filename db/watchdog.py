@@ -207,8 +207,8 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _run() -> None:
-    while True:
-        time.sleep(LOOK_EVERY_S)
+    pause = threading.Event()
+    while not pause.wait(LOOK_EVERY_S):
         look(time.monotonic())
 
 
