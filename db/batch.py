@@ -85,6 +85,7 @@ class ClaimedBatch:
 
     resends    whether its records are sent again: in the walk of a run that was not asked for changes alone
     is_stored  whether they come from the snapshots of a backfill, which is asked for more than changes only to link Users anew
+    revisits   whether it is a page of a full fetch's catch-up: most of its records were read and counted before
     marks    which settings and field definitions were in force when it was claimed
     """
 
@@ -103,6 +104,7 @@ class ClaimedBatch:
     token: UUID
     resends: bool
     is_stored: bool
+    revisits: bool
     extracted: memoryview | None = field(repr=False)
     transformed: memoryview | None = field(repr=False)
 
@@ -133,6 +135,8 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
               coalesce((SELECT NOT r.changed_only AND s.walk <> 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
                          WHERE r.id = b.run_id AND s.id = b.slice_id), false),
               coalesce((SELECT s.walk = 'stored' FROM slices s WHERE s.id = b.slice_id), false),
+              coalesce((SELECT r.kind = 'full' AND s.walk = 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
+                         WHERE r.id = b.run_id AND s.id = b.slice_id), false),
               b.extracted, b.transformed, v.id, v.version,
               (SELECT f.fetched_at FROM field_definitions f WHERE f.connector_key = b.connector_key AND f.entity = b.entity)""")  # noqa: S608 - a constant of ours
 

@@ -229,6 +229,12 @@ def latest_full_run(session: Session, connector_key: int, entity: str, *, state:
     return session.scalar(query.order_by(Run.id.desc()).limit(1))
 
 
+def last_started(session: Session, connector_key: int, kind: str) -> datetime | None:
+    """When the newest run of a kind began, whoever or whatever started it."""
+    mine = select(Run.started_at).filter_by(connector_key=connector_key, kind=kind)
+    return session.scalar(mine.order_by(Run.id.desc()).limit(1))
+
+
 def running_runs(session: Session, connector_key: int) -> list[Run]:
     """Every run that is under way, the oldest first."""
     return list(session.scalars(select(Run).filter_by(connector_key=connector_key, state="running").order_by(Run.id)))
@@ -279,6 +285,11 @@ def count(session: Session, run_id: int, **deltas: int) -> str:
     if row is None:
         raise LookupError(f"run {run_id}")
     return str(row[0])
+
+
+def note_finished(session: Session, run: Run) -> None:
+    """Note that a run is finished this very moment: what its last transaction did, such as a comparison, took time too."""
+    session.execute(update(Run).where(Run.id == run.id).values(finished_at=func.clock_timestamp()))
 
 
 def close_run(session: Session, run: Run, state: str, reason: str | None = None) -> None:

@@ -9,6 +9,8 @@ from db.session import transaction
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, connector_argument, find_connector, json_option, say, show, wants_json
 from pipeline.domain.kinds import Entity
+from pipeline.insight import sending
+from pipeline.insight.acts import Impossible
 from pipeline.tasks.send import Chosen, send_by_id, send_segment
 
 
@@ -26,7 +28,13 @@ def group() -> None:
 def _command(name: str, entity: Entity, noun: str) -> click.Command:
     @click.command(name=name, help=_help(name, noun))
     @connector_argument
-    @click.option("--id", "ids", multiple=True, metavar="HULL_ID", help=f"A {noun}; may be given several times.")
+    @click.option(
+        "--id",
+        "ids",
+        multiple=True,
+        metavar="HULL_ID",
+        help=f"A {noun}, by its Hull id or an e-mail; may be given several times.",
+    )
     @click.option("--segment", metavar="SEGMENT_ID", help=f"Every {noun} of this segment.")
     @json_option
     def command(connector: str, ids: tuple[str, ...], segment: str | None) -> None:
@@ -59,6 +67,10 @@ def _send(connector: str, entity: Entity, noun: str, ids: tuple[str, ...], segme
     open_database()
     with transaction() as session:
         found = find_connector(session, connector)
+        try:
+            ids = sending.as_hull_ids(session, found.key, entity, ids)
+        except Impossible as impossible:
+            raise Failed(impossible.sentence, impossible.next_step) from None
     if found.state != "active":
         raise Failed(f"{found.name} is paused", f"run: pipeline connectors resume {found.name}")
     chosen = send_by_id(found.key, entity, ids) if ids else _whole_segment(found.key, entity, noun, segment or "")

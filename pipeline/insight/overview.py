@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import failure as failures
+from db import run as run_rows
 from db import schedule, shell
 from db.connector import Connector
 from db.token_ledger import moment
@@ -23,6 +25,8 @@ from pipeline.tasks.spending import Standing
 from pipeline.tasks.status import Status, status_of
 
 LAST_RUNS: Final = 8
+RUN_KINDS: Final = {"full_fetch": "full"}
+"""Kind of a schedule → kind of the runs it starts, where the two differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +107,47 @@ class Overview:
     open_failures: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a connector does: what its overview, the list of connectors and the API say alike.
+
+    level  `ok`, `warning`, `error`, `paused` or `setupRequired`
+    notes  what is not as it should be, the most urgent first
+    """
+
+    in_step: InStep
+    notes: tuple[Note, ...]
+
+    @property
+    def level(self) -> str:
+        return self.in_step.level
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The notes as sentences, or that there is nothing to do."""
+        return tuple(note.message for note in self.notes) or (self.in_step.text,)
+
+
+def condition(session: Session, connector: Connector) -> Condition:
+    """Judge how a connector does, from what is stored."""
+    status, marks = status_of(session, connector), reached(session, connector.key)
+    fetched = {Entity(run.entity) for run in run_rows.running_runs(session, connector.key) if run.kind == "full"}
+    return Condition(
+        in_step=in_step(
+            _level(connector, status),
+            marks,
+            is_behind=any(found.topic == "watermark" for found in status.findings),
+            now=moment(session),
+        ),
+        notes=_notes(status, marks, fetched),
+    )
+
+
 def overview(session: Session, connector: Connector, unit: str = "hour") -> Overview:
     """Look at everything that can be known without asking the remote systems."""
-    now, status = moment(session), status_of(session, connector)
+    now, judged = moment(session), condition(session, connector)
     day = spending.standing(session, connector.key)
     heard = hearing(session, connector.key)
-    behind = any(found.topic == "watermark" for found in status.findings)
-    level = _level(connector, status)
-    marks = reached(session, connector.key)
     running = fetches.running(session, connector.key, day)
     return Overview(
         as_of=now,
@@ -118,8 +155,8 @@ def overview(session: Session, connector: Connector, unit: str = "hour") -> Over
         name=connector.name,
         state=connector.state,
         pause_reason=connector.pause_reason,
-        in_step=in_step(level, marks, is_behind=behind, now=now),
-        notes=_notes(status, marks, running),
+        in_step=judged.in_step,
+        notes=judged.notes,
         traffic=traffic(session, connector.key, now, unit),
         budget=budget(session, connector.key, day),
         running=running,
@@ -153,14 +190,13 @@ FIRST_FETCH: Final = {
 }
 
 
-def _notes(status: Status, marks: tuple[Reached, ...], running: tuple[Fetch, ...]) -> tuple[Note, ...]:
+def _notes(status: Status, marks: tuple[Reached, ...], begun: Container[Entity]) -> tuple[Note, ...]:
     """What the status found; and, once nothing stands in its way, the first fetch."""
     notes = [
         Note(level=found.level, message=found.message, topic=found.topic, subject=found.subject)
         for found in status.findings
     ]
     missing = {mark.entity for mark in marks if mark.claimed is None}
-    begun = {each.entity for each in running if each.kind == "full"}
     if not any(note.topic in ("credentials", "pause") for note in notes):
         notes += [
             Note(level="warning", message=words, topic="first_fetch", subject=entity.value)
@@ -184,13 +220,14 @@ def _shells(session: Session, connector_key: int) -> Shells | None:
 def planned(session: Session, connector_key: int) -> tuple[Planned, ...]:
     """What comes by itself, the next first."""
     rows = sorted(schedule.schedules_of(session, connector_key), key=lambda row: row.next_run_at)
+    last = {row.kind: run_rows.last_started(session, connector_key, RUN_KINDS.get(row.kind, row.kind)) for row in rows}
     return tuple(
         Planned(
             kind=row.kind,
             cron=row.cron,
             interval_s=row.interval_s,
             next_at=row.next_run_at,
-            last_at=row.last_run_at,
+            last_at=max((at for at in (row.last_run_at, last[row.kind]) if at is not None), default=None),
         )
         for row in rows
     )

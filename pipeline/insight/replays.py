@@ -76,6 +76,16 @@ class Progress:
         return self.waiting / self.per_second
 
     @property
+    def mood(self) -> str:
+        """The state by whose shape and colour it is shown: one whose items failed again is not well, though it is done."""
+        if self.state != "done":
+            return self.state
+        lost = self.counts.get("failed_again", 0) + self.counts.get("refused", 0)
+        if not lost:
+            return "done"
+        return "error" if lost == self.total else "warning"
+
+    @property
     def summary(self) -> str:
         """`340 items: 311 came through, 29 already applied.`"""
         told = [f"{self.counts[state]:,} {words}" for state, words in WORDS.items() if self.counts.get(state)]

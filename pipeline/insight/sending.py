@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -39,13 +40,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """How far an order is; of how many is not known before its first page."""
+    """How far an order is; of how many is not known before its first page.
+
+    missing  ids that Hull does not have, so that nothing was sent for them
+    """
 
     id: int
     state: str
     reason: str | None
     done: int
     of: int | None
+    missing: int
     asked_at: datetime
     ended_at: datetime | None
 
@@ -64,15 +69,38 @@ def read_ids(text: str) -> tuple[str, ...]:
     return ids
 
 
+def as_hull_ids(session: Session, connector_key: int, entity: Entity, given: Sequence[str]) -> tuple[str, ...]:
+    """Replace e-mails by the Hull ids of the records that are known by them.
+
+    Raises: Impossible, naming the e-mails by which no single record is known.
+    """
+    ids: list[str] = []
+    unknown: list[str] = []
+    for each in given:
+        if "@" not in each:
+            ids.append(each)
+            continue
+        found = find(session, connector_key, entity, each)
+        if len(found) == 1:
+            ids.append(found[0].hull_id)
+        else:
+            unknown.append(each)
+    if unknown:
+        noun = entity.hull.capitalize()
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise Impossible(
+            f"No single {noun} is known by {', '.join(unknown[:3])}{more}.", f"Name the {noun} by its Hull id."
+        )
+    return tuple(dict.fromkeys(ids))
+
+
 def count(connector: Connector, choice: Choice) -> int:
-    """How many will be asked for; a segment is counted by Hull.
+    """Return how many Hull has of those that were chosen. Hull counts, so an id it does not know counts for nothing.
 
     Raises: Impossible.
     """
-    if choice.segment is None:
-        return len(choice.ids)
     try:
-        return sends.count(connector.key, choice.entity, choice.segment)
+        return sends.count(connector.key, choice.entity, choice.segment, choice.ids)
     except ConfigurationError as error:
         raise Impossible("Hull does not accept the connector's credentials.", "Open Credentials.") from error
     except PipelineError as error:
@@ -104,14 +132,16 @@ def latest(session: Session, connector_key: int) -> list[Sending]:
 
 
 def _sending(row: Errand) -> Sending:
-    of = int(row.mark) if row.mark and row.mark.isdigit() else None
+    of, missing = sends.read_mark(row.mark)
     seen = row.progress * PER_PAGE
+    looked_at = seen if of is None else min(of, seen)
     return Sending(
         id=row.id,
         state={"due": "running"}.get(row.state, row.state),
         reason=row.reason,
-        done=seen if of is None else min(of, seen),
+        done=looked_at - missing,
         of=of,
+        missing=missing,
         asked_at=row.created_at,
         ended_at=row.ended_at,
     )

@@ -49,7 +49,7 @@ def extract_page(batch: ClaimedBatch) -> None:
             session,
             walk.run_id,
             pages=1,
-            read=page.records - walk.passed(page.ids),
+            read=0 if batch.revisits else page.records - walk.passed(page.ids),
             requests=wired.calls.requests,
             tokens=wired.calls.tokens,
         )

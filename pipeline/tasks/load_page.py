@@ -23,7 +23,7 @@ from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
 from pipeline.load import silent
-from pipeline.load.incoming import PagePlan
+from pipeline.load.incoming import NEW, SAME, PagePlan
 from pipeline.load.overtaken import count_anew
 from pipeline.settings import settings
 from pipeline.tasks import canvases, live, rejected_fields, runs, second_look
@@ -146,6 +146,8 @@ def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) ->
         live.finish(session, batch, plan)
         return
     counters = {name: count for name, count in plan.counters.items() if name in run_rows.COUNTERS}
+    if batch.revisits:  # the walks have read and counted the others
+        counters |= {"read": counters.get(NEW, 0), SAME: 0}
     if run_rows.count(session, batch.run_id, requests=wired.calls.requests, **counters) == "running":
         runs.advance(session, batch.run_id)
     logger().info("incoming.job.progress", type=Entity(batch.entity).hull, **counters)

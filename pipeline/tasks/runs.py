@@ -158,6 +158,7 @@ def advance(session: Session, run_id: int) -> None:
         run_rows.close_run(session, run, "done")
         arrivals.note_end(session, run)
         missing.compare(session, run)
+        run_rows.note_finished(session, run)
         after_commit(session, lambda: log_end(run_id))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,6 +28,8 @@ from pipeline.telemetry import logger
 
 SLICE_S: Final = 120.0
 MOST_IDS: Final = 5_000
+COUNTED_AT_ONCE: Final = 1_000
+"""Ids to one search that only counts."""
 
 
 class Order(BaseModel):
@@ -55,12 +58,23 @@ def ask(session: Session, connector_key: int, order: Order) -> None:
     after_commit(session, lambda: control.wake_control("dispatch"))
 
 
-def count(connector_key: int, entity: Entity, segment: str) -> int:
-    """How many are in a segment now. Raises: what Hull's client raises."""
+def count(connector_key: int, entity: Entity, segment: str | None, ids: Sequence[str] = ()) -> int:
+    """Return how many Hull has in a segment now, or of these ids. Raises: what Hull's client raises."""
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key)
-    query = {"bool": {"filter": [{"term": {"segment_ids": segment}}]}}
-    return int(wired.hull.find_reports(entity, query, per_page=1).total)
+    clauses: list[dict[str, Any]] = (
+        [{"term": {"segment_ids": segment}}]
+        if segment is not None
+        else [{"terms": {"id": list(ids[at : at + COUNTED_AT_ONCE])}} for at in range(0, len(ids), COUNTED_AT_ONCE)]
+    )
+    queries = [{"bool": {"filter": [clause]}} for clause in clauses]
+    return sum(int(wired.hull.find_reports(entity, query, per_page=1).total) for query in queries)
+
+
+def read_mark(mark: str | None) -> tuple[int | None, int]:
+    """Return (of how many, how many of them Hull does not have) of an order's mark; None before its first page."""
+    of, _, missing = (mark or "").partition(" ")
+    return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)
 
 
 def carry_out(errand: ClaimedErrand) -> None:
@@ -76,9 +90,10 @@ def carry_out(errand: ClaimedErrand) -> None:
         with transaction() as session:
             row = errands.hold(session, errand)
             send.fold(session, key, order.entity, answer.reports, rank=order.rank)
-            _tell_missing(session, key, order, page - 1, {str(each.get("id")) for each in answer.reports})
+            missing = _log_missing(session, key, order, page - 1, {str(each.get("id")) for each in answer.reports})
             row.progress, row.attempts = page, 0
-            row.mark = str(answer.total if order.segment is not None else len(order.ids))
+            of = answer.total if order.segment is not None else len(order.ids)
+            row.mark = f"{of} {read_mark(row.mark)[1] + missing}"
         if order.segment is not None and (not answer.reports or page >= answer.pages):
             break
         if time.monotonic() > ends_at:
@@ -92,9 +107,10 @@ def carry_out(errand: ClaimedErrand) -> None:
     logger().info("outgoing.job.success", type=order.entity.hull, job=SEND, pages=page)
 
 
-def _tell_missing(session: Session, connector_key: int, order: Order, page: int, found: set[str]) -> None:
-    """Ids that were asked for and that Hull does not have."""
+def _log_missing(session: Session, connector_key: int, order: Order, page: int, found: set[str]) -> int:
+    """Log the ids of a page that Hull does not have, and return how many they are."""
     asked = order.ids[page * send.PER_PAGE : (page + 1) * send.PER_PAGE] if order.segment is None else ()
+    missing = [each for each in asked if each not in found]
     name = event_name(Direction.OUTGOING, order.entity, Outcome.SKIP)
     events.log_events(
         session,
@@ -107,10 +123,10 @@ def _tell_missing(session: Session, connector_key: int, order: Order, page: int,
                 reason="not_in_hull",
                 hull_id=each,
             )
-            for each in asked
-            if each not in found
+            for each in missing
         ],
     )
+    return len(missing)
 
 
 def _order(errand: ClaimedErrand) -> Order:

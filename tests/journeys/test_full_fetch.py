@@ -7,6 +7,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from db.connector import remove_rows_of
 from db.session import transaction
@@ -242,3 +243,31 @@ def test_refuses_a_second_run_of_its_kind(world: World) -> None:
 
     assert refused.value.run_id == first
     assert f"runs cancel {first}" in str(refused.value)
+
+
+def test_a_record_is_counted_once_however_often_a_fetch_reads_it(world: World) -> None:
+    """The catch-up reads whatever changed a minute before the fetch began, which is all of a young company."""
+    fill(world, persons=7, organizations=0)
+
+    run = world.fetch(Entity.PERSON)
+    again = world.fetch(Entity.PERSON)
+
+    assert (run.read, run.new, run.changed, run.same) == (7, 7, 0, 0)
+    assert (again.read, again.new, again.changed, again.same) == (7, 0, 0, 7)
+
+
+def test_a_fetch_lasts_until_its_comparison_has_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(world, persons=2, organizations=0)
+    missing = world.room("missing")
+    real, ended = missing.compare, []
+
+    def compare(session: Any, run: Any) -> None:
+        real(session, run)
+        ended.append(session.execute(text("SELECT clock_timestamp()")).scalar_one())
+
+    monkeypatch.setattr(missing, "compare", compare)
+
+    run = world.fetch(Entity.PERSON)
+
+    assert run.finished_at is not None
+    assert run.finished_at >= ended[-1]

@@ -17,6 +17,7 @@ from db.replay import Replay
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected, Retryable
+from pipeline.insight.replays import progress_of
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.journeys.test_bad_records import raw
 from tests.journeys.test_failures import break_stage, opened
@@ -45,6 +46,12 @@ def advance(world: World) -> None:
 def outcomes(replay_id: int) -> dict[str, int]:
     with transaction() as session:
         return rows.item_counts(session, [replay_id])[replay_id]
+
+
+def mood(replay_id: int) -> str:
+    with transaction() as session:
+        (progress,) = progress_of(session, [session.get_one(Replay, replay_id)])
+        return progress.mood
 
 
 def state(replay_id: int) -> str:
@@ -404,6 +411,7 @@ def test_a_batch_that_fails_again_is_told(world: World, monkeypatch: pytest.Monk
     advance(world)
 
     assert set(outcomes(replay_id)) == {"failed_again"}
+    assert mood(replay_id) == "error"
     again = world.rows("SELECT new_failure_id FROM replay_items")
     assert {row.new_failure_id for row in again} == {each.id for each in opened(world)}
 

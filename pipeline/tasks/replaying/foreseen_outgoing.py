@@ -73,7 +73,10 @@ def foresee_outgoing(
             verdicts[failure.id] = _unread()
         else:
             decision = decide(candidates[hull_id], plan, entity, now_s=now_s)
-            verdict = _still_rejected(decision, failure) or _verdict(decision, plan, entity, failure, is_older=is_older)
+            is_as_refused = failure.id not in (payloads or {}) and failure.settings_version == plan.settings_version
+            verdict = _still_rejected(decision, failure) or _verdict(
+                decision, plan, entity, failure, is_older=is_older, is_as_refused=is_as_refused
+            )
             verdicts[failure.id] = replace(verdict, problems=(*decision.left, *decision.problems))
     return verdicts
 
@@ -115,7 +118,9 @@ def _still_rejected(decision: Decision, failure: Failure) -> Verdict | None:
     return Verdict(kind=Kind.FAILS_AGAIN, reason=problem.reason, detail=detail)
 
 
-def _verdict(decision: Decision, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool) -> Verdict:
+def _verdict(
+    decision: Decision, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool, is_as_refused: bool
+) -> Verdict:
     if decision.act is Act.HOLD:
         reason = decision.reason or ""
         return Verdict(kind=Kind.FAILS_AGAIN, reason=reason, detail=f"{_meaning(reason)} {decision.detail}".strip())
@@ -124,7 +129,7 @@ def _verdict(decision: Decision, plan: Plan, entity: Entity, failure: Failure, *
     candidate = decision.candidate
     if is_older or is_overtaken(candidate.message[entity.hull], candidate.memory):
         return Verdict(kind=Kind.SUPERSEDED, detail="A newer report of the record has been sent since.")
-    return _sent(decision, plan, entity, failure)
+    return _sent(decision, plan, entity, failure, is_as_refused=is_as_refused)
 
 
 def _left(decision: Decision) -> Verdict:
@@ -138,8 +143,17 @@ def _left(decision: Decision) -> Verdict:
     return Verdict(kind=Kind.SKIPPED, reason=reason, detail=_meaning(reason))
 
 
-def _sent(decision: Decision, plan: Plan, entity: Entity, failure: Failure) -> Verdict:
+def _sent(decision: Decision, plan: Plan, entity: Entity, failure: Failure, *, is_as_refused: bool) -> Verdict:
     changes = tuple(_changes(decision.write, plan)) if decision.write else ()
+    if failure.reason == REFUSED_BEFORE and is_as_refused:
+        return Verdict(
+            kind=Kind.FAILS_AGAIN,
+            reason=REFUSED_BEFORE,
+            detail="Pipedrive refused these values before; nothing of them has changed.",
+            note="Correct the payload, or what Pipedrive's answer names, first.",
+            changes=changes,
+            tokens=WRITE_TOKENS,
+        )
     note = "Pipedrive refused this before: look at its answer." if failure.reason == REFUSED_BEFORE else ""
     if decision.act is Act.CREATE:
         return Verdict(

@@ -15,8 +15,8 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import connections
+from pipeline.insight.overview import condition
 from pipeline.tasks import setup
-from pipeline.tasks.status import status_of
 from pipeline.web.api.door import Nay, Operations, answer
 from pipeline.web.api.shapes import Asked, Done, OfConnector, Shape, find
 from pipeline.web.api.values import Why
@@ -144,9 +144,9 @@ def remove_connector(path: OfConnector, body: Removal) -> Response:
 
 def _described(connector: Connector) -> ConnectorAnswer:
     with transaction() as session:
-        status = status_of(session, connector)
+        judged = condition(session, connector)
         count = sum(failures.count_open(session, connector.key).values())
     return ConnectorAnswer(
         connector=ConnectorShape.model_validate(connector),
-        status=StatusShape(status=status.status, messages=status.messages, open_failures=count),
+        status=StatusShape(status=judged.level, messages=list(judged.messages), open_failures=count),
     )

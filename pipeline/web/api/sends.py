@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 from flask import Response
 from pydantic import BaseModel, Field
 
+from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight import sending
@@ -41,13 +43,14 @@ class SizeAnswer(BaseModel):
 
 
 class SendingShape(Shape):
-    """How far an order is; `of` is not known before its first page."""
+    """How far an order is; `of` is not known before its first page; `missing` are ids that Hull does not have."""
 
     id: int
     state: str
     reason: str | None
     done: int
     of: int | None
+    missing: int
     asked_at: datetime
     ended_at: datetime | None
 
@@ -72,13 +75,21 @@ def list_sends(path: OfConnector) -> Response:
 
 def count_send(path: OfConnector, body: NewSend) -> Response:
     """Count how many Users or Accounts would be sent; a segment is counted by Hull. Nothing is sent."""
-    size = sending.count(find(path), body.choice())
+    connector = find(path)
+    size = sending.count(connector, _known(connector, body.choice()))
     return answer(SizeAnswer(count=size, most_tokens=size * sending.WRITE_TOKENS))
 
 
 def order_send(path: OfConnector, body: NewSend) -> Response:
     """Have a worker send Users or Accounts to Pipedrive, past every filter. Sending again changes nothing that has not changed."""
-    connector, chosen = find(path), body.choice()
+    connector = find(path)
+    chosen = _known(connector, body.choice())
     size = sending.count(connector, chosen)
     sending.order(connector, chosen, by=who().name, size=size)
     return answer(Counted(done="asked", count=size))
+
+
+def _known(connector: Connector, choice: Choice) -> Choice:
+    """The same by Hull ids alone. Raises: Impossible."""
+    with transaction() as session:
+        return replace(choice, ids=sending.as_hull_ids(session, connector.key, choice.entity, choice.ids))

@@ -132,7 +132,7 @@ def show_send(
 def count_send(connector: Connector) -> Response:
     """How many it would be, with the button that does it."""
     try:
-        choice = _choice()
+        choice = _choice(connector)
         size = sending.count(connector, choice)
     except Impossible as impossible:
         return show_send(connector, impossible, 400)
@@ -148,7 +148,7 @@ def count_send(connector: Connector) -> Response:
 
 def send(connector: Connector) -> Response:
     try:
-        choice = _choice()
+        choice = _choice(connector)
         size = sending.count(connector, choice)
         sending.order(connector, choice, by=who().name, size=size)
     except Impossible as impossible:
@@ -157,7 +157,7 @@ def send(connector: Connector) -> Response:
     return done(f"{_home(connector)}/actions#sent", words)
 
 
-def _choice() -> Choice:
+def _choice(connector: Connector) -> Choice:
     """Raises: Impossible."""
     form = request.form
     segment = form.get("segment", "").strip()
@@ -166,7 +166,10 @@ def _choice() -> Choice:
         raise Impossible("Choose either one segment or some ids.", "Clear the other field.")
     if len(segment) > sending.LONGEST_ID or not segment.isprintable():
         raise Impossible("This is no id of a segment.", "It stands in the address of the segment's page in Hull.")
-    return Choice(entity=_entity(form.get("entity", "")), ids=ids, segment=segment or None)
+    entity = _entity(form.get("entity", ""))
+    with transaction() as session:
+        ids = sending.as_hull_ids(session, connector.key, entity, ids)
+    return Choice(entity=entity, ids=ids, segment=segment or None)
 
 
 def _act(connector: Connector, act: Callable[[], None]) -> Response | None:

@@ -139,9 +139,9 @@ def before_id(name: str = "before") -> int | None:
 
 
 def query_with(**changes: Any) -> str:
-    """This page's address with other parameters; None takes one away."""
-    kept = {name: value for name, value in request.args.items() if name not in changes}
-    merged = kept | {name: value for name, value in changes.items() if value is not None}
+    """Return this page's address with other parameters; None removes one. A parameter that is given several times stays so."""
+    kept = [(name, value) for name, value in request.args.items(multi=True) if name not in changes]
+    merged = kept + [(name, value) for name, value in changes.items() if value is not None]
     return f"{request.path}?{urlencode(merged)}" if merged else request.path
 
 

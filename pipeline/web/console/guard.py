@@ -6,6 +6,7 @@ Every page and every action is registered by `Pages`, with the role it needs; no
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Callable, Iterable
 from functools import wraps
 from http import HTTPStatus
@@ -30,6 +31,8 @@ View = Callable[..., Any]
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
 LARGEST_ID: Final = 2**63 - 1
+UNKEPT: Final = frozenset({CSRF_FIELD, "password", "old", "new", "secret", "token"})
+"""Fields of a form that never wait in a page for a login."""
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Of whoever is logged in; the app takes less from anybody else."""
 
@@ -84,7 +87,7 @@ class Pages:
         def guarded(**given: Any) -> Any:
             operator = present()
             if operator is None:
-                return _to_login()
+                return _to_login(saves=methods == ["POST"])
             g.operator = operator
             require_role(needs)
             if methods == ["POST"]:
@@ -207,10 +210,50 @@ def present() -> Present | None:
     return operators.who_is(given) if given else None
 
 
-def _to_login() -> Response:
-    """A live part of a page that outlived its session has the whole page go there."""
-    wanted = request.full_path.rstrip("?") if request.method == "GET" else "/"
-    where = "/login" if wanted == "/" else f"/login?next={quote(safe_path(wanted))}"
+def _to_login(*, saves: bool) -> Response:
+    """Ask for a login, and come back to this page after it.
+
+    A form that was sent after its session had ended is kept in the login page: nothing of it is lost, and nothing is done
+    before the person has seen it again. A live part of a page has the whole page log in.
+    """
     if request.headers.get("HX-Request"):
-        return Response(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": "/login"})
-    return redirect(where, HTTPStatus.SEE_OTHER)
+        return Response(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": _login_url(_page_before())})
+    if not saves:
+        return redirect(_login_url(request.full_path.rstrip("?")), HTTPStatus.SEE_OTHER)
+    if not token():
+        return redirect(_login_url("/"), HTTPStatus.SEE_OTHER)  # nobody who had a session sent this
+    require_same_origin()
+    kept = [(name, value) for name, value in request.form.items(multi=True) if name not in UNKEPT]
+    if not kept:
+        return redirect(_login_url(_page_before()), HTTPStatus.SEE_OTHER)
+    return login_page(_page_before(), json.dumps({"path": request.path, "fields": kept}))
+
+
+def read_pending(given: str) -> tuple[str, list[tuple[str, str]]] | None:
+    """Return (path, fields) of a form that waited for a login; None where there is none, or it is not ours."""
+    try:
+        form = json.loads(given)
+        path, fields = form["path"], [(str(name), str(value)) for name, value in form["fields"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return (path, fields) if isinstance(path, str) and path != "/" and safe_path(path) == path else None
+
+
+def login_page(wanted: str, pending: str = "", **values: Any) -> Response:
+    """Return the login page; `pending` is a form that waits for the login, as JSON of its path and its fields."""
+    from pipeline.web.console.frame import page  # noqa: PLC0415 - the frame that draws pages asks this module who looks
+
+    return page("login.html", wanted=wanted, pending=pending, **values)
+
+
+def _login_url(wanted: str) -> str:
+    path = safe_path(wanted)
+    return "/login" if path == "/" else f"/login?next={quote(path)}"
+
+
+def _page_before() -> str:
+    """The page of ours from which a request came, or the first one."""
+    parts = urlsplit(request.headers.get("HX-Current-URL") or request.referrer or "")
+    if parts.netloc not in own_hosts():
+        return "/"
+    return safe_path(f"{parts.path}?{parts.query}" if parts.query else parts.path or "/")

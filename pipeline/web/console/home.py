@@ -11,7 +11,7 @@ from db import connector as connectors
 from db import failure as failures
 from db.session import transaction
 from pipeline.insight.alerts import Told, open_alerts
-from pipeline.tasks.status import Status, status_of
+from pipeline.insight.overview import Condition, condition
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
@@ -26,7 +26,7 @@ class Row:
     organization: str
     company: str
     state: str
-    status: Status
+    condition: Condition
     failures: int
 
 
@@ -49,7 +49,7 @@ def _read(_key: str) -> list[Row]:
                 organization=each.hull_organization,
                 company=urlsplit(each.pipedrive_company or "").netloc or "not known yet",
                 state=each.state,
-                status=status_of(session, each),
+                condition=condition(session, each),
                 failures=sum(failures.count_open(session, each.key).values()),
             )
             for each in connectors.all_connectors(session)
@@ -68,7 +68,7 @@ _open_alerts = Shared(_read_alerts)
 def _sentence(rows: list[Row]) -> str:
     if not rows:
         return "No connector yet."
-    unwell = [row.name for row in rows if row.status.status != "ok"]
+    unwell = [row.name for row in rows if row.condition.level != "ok"]
     if not unwell:
         return "All connectors are in order." if len(rows) > 1 else f"{rows[0].name} is in order."
     if len(rows) == 1:

@@ -46,6 +46,7 @@ def log_in() -> Response:
     guard.require_same_origin()
     wanted = guard.safe_path(request.form.get("next"))
     guard.require_storable(request.form.values())
+    pending = request.form.get("pending", "")
     name, password = request.form.get("name", ""), request.form.get("password", "")
     try:
         token, _ = operators.log_in(name, password, request.remote_addr or "")
@@ -53,11 +54,18 @@ def log_in() -> Response:
         wait_s = round(refused.wait_s)
         sentence = f"Too many tries. Wait {wait_s} seconds, then try again." if wait_s else "Name or password is wrong."
         status = HTTPStatus.TOO_MANY_REQUESTS if wait_s else HTTPStatus.UNAUTHORIZED
-        answer = page("login.html", status=status, mistake=sentence, name=name[:100], wanted=wanted)
+        answer = guard.login_page(wanted, pending, status=status, mistake=sentence, name=name[:100])
         if wait_s:
             answer.headers["Retry-After"] = str(wait_s)
         return answer
-    return _welcome(token, wanted)
+    form = guard.read_pending(pending)
+    return _welcome(token, wanted) if form is None else _show_pending(token, wanted, *form)
+
+
+def _show_pending(token: str, wanted: str, path: str, fields: list[tuple[str, str]]) -> Response:
+    """Show what waited for the login, with a button that sends it; nothing is sent before."""
+    answer = page("pending.html", path=path, fields=fields, wanted=wanted, csrf=operators.csrf_of(token))
+    return _with_session(answer, token)
 
 
 def log_out() -> Response:
@@ -111,6 +119,9 @@ def _require_first(code: str) -> None:
 
 def _welcome(token: str, wanted: str) -> Response:
     """A new session has a new token: whoever planted one before the login has nothing of it."""
-    answer = done(wanted)
+    return _with_session(done(wanted), token)
+
+
+def _with_session(answer: Response, token: str) -> Response:
     answer.set_cookie(guard.cookie_name(), token, httponly=True, samesite="Lax", secure=guard.is_secure(), path="/")
     return answer

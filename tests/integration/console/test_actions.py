@@ -8,7 +8,7 @@ from db.audit import latest_entries
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.insight import comparing
+from pipeline.insight import comparing, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import read_ids
 from pipeline.tasks import sends
@@ -27,6 +27,11 @@ def fresh() -> None:
 def audited(action: str) -> list[tuple[str, str]]:
     with transaction() as session:
         return [(each.operator, each.subject) for each in latest_entries(session) if each.action == action]
+
+
+def latest(world: World) -> list[sending.Sending]:
+    with transaction() as session:
+        return sending.latest(session, world.connector_key)
 
 
 def put_users(world: World, count: int) -> tuple[list[str], str]:
@@ -152,6 +157,31 @@ def test_ids_are_sent_and_those_that_hull_lacks_are_told(world: World, operator:
     assert [row.state for row in world.rows("SELECT state FROM errands")] == ["done"]
 
 
+def test_an_email_is_sent_as_the_user_it_belongs_to(world: World, operator: Visitor) -> None:
+    (known,), _ = put_users(world, 1)
+
+    counted = operator.post(f"{HOME}/actions/send/count", entity="person", ids="P0@example.com")
+    unknown = operator.post(f"{HOME}/actions/send/count", entity="person", ids="nobody@example.com")
+    operator.post(f"{HOME}/actions/send", entity="person", ids="p0@example.com")
+    world.run_errands()
+    (sent,) = latest(world)
+
+    assert "1 User would be sent" in counted.text
+    assert (unknown.status_code, "No single User is known by nobody@example.com." in unknown.text) == (400, True)
+    assert (sent.done, sent.of, sent.missing) == (1, 1, 0)
+    assert [row.record_id for row in world.rows("SELECT record_id FROM changes")] == [known]
+
+
+def test_ids_that_hull_does_not_have_are_not_counted_as_sent(world: World, operator: Visitor) -> None:
+    counted = operator.post(f"{HOME}/actions/send/count", entity="person", ids="f" * 24)
+    operator.post(f"{HOME}/actions/send", entity="person", ids="f" * 24)
+    world.run_errands()
+    (sent,) = latest(world)
+
+    assert "Hull knows none of these ids" in counted.text
+    assert (sent.done, sent.of, sent.missing) == (0, 1, 1)
+
+
 def test_a_sending_that_was_killed_goes_on_behind_what_was_folded(
     world: World, operator: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,12 +243,13 @@ def test_no_other_connectors_work_is_shown(world: World, operator: Visitor) -> N
 
 
 def test_thousands_of_ids_fit_into_one_form(world: World, operator: Visitor) -> None:
-    ids = " ".join(f"{n:024x}" for n in range(sends.MOST_IDS))
+    known, _ = put_users(world, 2)
+    ids = " ".join([*known, *(f"{n:024x}" for n in range(sends.MOST_IDS - 2))])
 
-    assert (
-        f"{sends.MOST_IDS:,} Users would be sent"
-        in operator.post(f"{HOME}/actions/send/count", entity="person", ids=ids).text
-    )
+    page = operator.post(f"{HOME}/actions/send/count", entity="person", ids=ids).text
+
+    assert "2 Users would be sent" in page
+    assert "Hull does not know 4,998 of the 5,000 ids" in page
 
 
 def test_of_very_many_records_a_good_guess_is_told(world: World, operator: Visitor) -> None:

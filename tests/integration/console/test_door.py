@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select, text
 from structlog.testing import capture_logs
+from werkzeug.datastructures import MultiDict
 
 from db.audit import latest_entries
 from db.operator import OperatorSession
@@ -18,6 +22,7 @@ from pipeline.domain.roles import Role
 from pipeline.settings import settings
 from pipeline.web.console import guard
 from tests.integration.console.conftest import PASSWORD, Visitor
+from tests.world import World
 
 
 def ana(role: Role = Role.ADMIN) -> None:
@@ -44,6 +49,64 @@ def test_a_live_part_of_a_page_has_the_whole_page_go_to_the_login(anybody: Visit
     answer = anybody.get("/", **{"HX-Request": "true"})
 
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/login")
+
+
+def test_a_form_whose_session_has_ended_waits_for_the_login(world: World, admin: Visitor) -> None:
+    """The edits, the reason and the page to return to are kept; nothing is saved before the person sends it again."""
+    ana()
+    operators.log_out(admin.token)
+    page = "/c/acme/settings"
+
+    asked = admin.client.post(
+        "/c/acme/actions/pause",
+        data={"csrf": "gone", "why": "<b>holiday</b>", "ids": ["1", "2"], "password": "canary"},
+        headers={"Referer": f"http://localhost{page}", "Sec-Fetch-Site": "same-origin"},
+    )
+    (pending,) = re.findall('name="pending" value="([^"]*)"', asked.text)
+    entered = admin.client.post(
+        "/login",
+        data={"name": "ana@acme.test", "password": PASSWORD, "next": page, "pending": html.unescape(pending)},
+    )
+
+    assert "Your session has ended" in asked.text
+    assert f'name="next" value="{page}"' in asked.text
+    assert "canary" not in asked.text + entered.text
+    assert "<b>holiday" not in entered.text
+    assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["active"]
+    fields = re.findall('<input type="hidden" name="([^"]*)" value="([^"]*)">', entered.text.partition("<main")[2])
+    data = MultiDict((name, html.unescape(value)) for name, value in fields)
+    sent = admin.client.post("/c/acme/actions/pause", data=data)
+    assert [html.unescape(value) for name, value in fields if name in ("why", "ids")] == ["<b>holiday</b>", "1", "2"]
+    assert sent.status_code == 303
+    assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["paused"]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.test"}, {"Sec-Fetch-Site": "cross-site"}], ids=["origin", "site"]
+)
+def test_a_form_of_another_site_does_not_wait_for_a_login(admin: Visitor, headers: dict[str, str]) -> None:
+    operators.log_out(admin.token)
+
+    answer = admin.client.post("/c/acme/actions/pause", data={"why": "evil"}, headers=headers)
+
+    assert answer.status_code == 403
+    assert "evil" not in answer.text.partition("<main")[2]
+
+
+@pytest.mark.parametrize("pending", ["", "[]", "{}", '{"path": "https://evil.test", "fields": []}', "[" * 5_000])
+def test_a_login_leads_to_no_form_that_is_not_ours(anybody: Visitor, pending: str) -> None:
+    ana()
+
+    answer = anybody.client.post("/login", data={"name": "ana@acme.test", "password": PASSWORD, "pending": pending})
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+
+
+@pytest.mark.parametrize("wanted", ["/c/acme/logs?reason=x&reason=y"])
+def test_a_live_part_comes_back_to_its_page_after_the_login(anybody: Visitor, wanted: str) -> None:
+    answer = anybody.get("/", **{"HX-Request": "true", "HX-Current-URL": f"http://localhost{wanted}"})
+
+    assert answer.headers["HX-Redirect"] == f"/login?next={quote(wanted)}"
 
 
 @pytest.mark.parametrize("wanted", ["//evil.test", "https://evil.test", "/\\evil.test", "javascript:1", "/\nx"])
@@ -282,7 +345,10 @@ def test_no_page_has_a_script_or_a_style_of_its_own(admin: Visitor) -> None:
     for path in ("/", "/operators", "/account", "/audit"):
         answer = admin.get(path)
         assert "style=" not in answer.text
-        assert answer.text.count("<script") == 1  # the file of htmx
+        assert (
+            len(re.findall(r'<script src="/static/[a-z.]+" defer></script>', answer.text)) == 2
+        )  # htmx's file and ours
+        assert answer.text.count("<script") == 2
         assert "unsafe" not in answer.headers["Content-Security-Policy"]
 
 

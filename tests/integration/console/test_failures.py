@@ -11,6 +11,7 @@ from flask import Flask
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from db import connector as connectors
 from db import failure as failures
 from db.failure import Failure, NewFailure
 from db.session import transaction
@@ -292,6 +293,30 @@ def failed_id(world: World) -> int:
     return int(world.rows("SELECT id FROM failures ORDER BY id LIMIT 1")[0].id)
 
 
+@pytest.mark.parametrize(("value", "kind"), [(None, "fails_again"), ("Ada", "changes")])
+def test_values_that_pipedrive_refused_are_foreseen_to_fail_again(
+    world: World, viewer: Visitor, value: str | None, kind: str
+) -> None:
+    """The same values under the same settings fail again; corrected ones may come through."""
+    from pipeline.tasks.replaying.foreseeing import foresee  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    world.company.create_person(name="Ada Lovelace")
+    know_everything(world)
+    hull_id = next(iter(world.users().values()))["id"]
+    body = json.dumps({"user": {"id": hull_id, "nickname": "Countess"}, "segments": []}).encode()
+    with transaction() as session:
+        version = connectors.settings_in_force(session, world.connector_key).version
+    keep(world, record_id=hull_id, payload=body, settings_version=version)
+
+    with transaction() as session:
+        (failure,) = failures.find_failures(session)
+        corrected = {failure.id: body.replace(b"Countess", value.encode())} if value else {}
+        verdict = foresee(session, [failure], corrected)[failure.id]
+
+    assert verdict.kind == kind
+
+
 # --- replaying --------------------------------------------------------------------------------------------------------
 
 
@@ -410,8 +435,8 @@ def test_an_outgoing_payload_is_corrected_and_sent(world: World, operator: Visit
     operator.post(f"/c/acme/failures/{failure_id}/edit", payload=json.dumps(payload), step="send", why="a typo")
     advance(world)
 
-    assert "1 field of Person 1." in words(page)
-    assert "Pipedrive refused this before" in page
+    assert "Pipedrive refused these values before; nothing of them has changed." in words(page)
+    assert "1 field of Person 1." in words(checked.text)
     assert "Edit payload…" in page
     assert "Wrong" in edit
     assert "user.nickname" in checked.text
@@ -491,7 +516,7 @@ def verdict(world: World, failure_id: int) -> tuple[str, list[tuple[str, Any, An
 def test_what_would_change_is_named(world: World) -> None:
     failure_id = refused(world, name="Ann King")
 
-    assert verdict(world, failure_id) == ("changes", [("name", person(world, 1)["name"], "Ann King")])
+    assert verdict(world, failure_id) == ("fails_again", [("name", person(world, 1)["name"], "Ann King")])
 
 
 def test_what_is_there_already_is_said_and_closed_without_being_sent(world: World, operator: Visitor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -246,3 +247,33 @@ def test_hostile_words_of_records_are_shown_harmlessly(world: World, viewer: Vis
         assert "<img" not in page
         assert "\u202e" not in page
         assert "style=" not in page
+
+
+def test_home_overview_and_api_say_the_same_of_a_connector(world: World, viewer: Visitor) -> None:
+    for fetch in ((), (Entity.ORGANIZATION,), (Entity.PERSON,)):
+        for entity in fetch:
+            world.fetch(entity)
+        forget_all()
+        judged = seen(world)
+
+        home = viewer.text("/")
+
+        assert ("acme is in order." in home) is (judged.in_step.level == "ok")
+        assert (judged.notes[0].message if judged.notes else judged.in_step.text) in html.unescape(home)
+
+
+def test_a_fetch_by_hand_is_the_last_one(world: World) -> None:
+    with transaction() as session:
+        schedule.set_schedule(
+            session,
+            world.connector_key,
+            "full_fetch",
+            next_run_at=datetime.now(UTC) + timedelta(hours=1),
+            cron="0 2 * * *",
+        )
+    before = [each.last_at for each in seen(world).planned if each.kind == "full_fetch"]
+    world.fetch(Entity.PERSON)
+
+    (after,) = [each.last_at for each in seen(world).planned if each.kind == "full_fetch"]
+    assert before == [None]
+    assert after is not None

@@ -1,0 +1,70 @@
+/* Keeps an open page honest: ages go on, and a page that is no longer updated says so. htmx does the rest. */
+"use strict";
+
+(function () {
+  const AGE_S = 10;
+  const UNITS = [["d", 86400], ["h", 3600], ["min", 60]];
+  let lostSince = null;
+
+  function span(seconds) {
+    for (const [unit, size] of UNITS) {
+      if (seconds >= 2 * size) return Math.floor(seconds / size) + " " + unit;
+    }
+    return Math.floor(seconds) + " s";
+  }
+
+  /* The server wrote how long ago something was; ten seconds later that is no longer true. */
+  function renewAges() {
+    for (const each of document.querySelectorAll("time[datetime]")) {
+      const seconds = (Date.now() - Date.parse(each.dateTime)) / 1000;
+      if (seconds >= AGE_S) each.textContent = span(seconds) + " ago";
+    }
+  }
+
+  function banner() {
+    let found = document.getElementById("not-updated");
+    if (!found) {
+      found = document.createElement("p");
+      found.id = "not-updated";
+      found.className = "mistake";
+      found.setAttribute("role", "alert");
+      document.getElementById("main").prepend(found);
+    }
+    return found;
+  }
+
+  function isLive(element) {
+    return element instanceof Element && (element.getAttribute("hx-trigger") || "").startsWith("every");
+  }
+
+  function stop(element) {
+    const still = element.cloneNode(true);
+    for (const name of ["hx-get", "hx-trigger", "hx-select", "hx-select-oob", "hx-swap"]) still.removeAttribute(name);
+    element.replaceWith(still);
+  }
+
+  function lost(event) {
+    const element = event.detail.elt;
+    if (!isLive(element)) return;
+    const status = event.detail.xhr ? event.detail.xhr.status : 0;
+    if (status === 404 || status === 410) {
+      banner().textContent = "▲ What this page shows is no longer there, so it is not updated. Go back to the list of connectors.";
+      stop(element);
+      return;
+    }
+    lostSince = lostSince || new Date();
+    const clock = lostSince.toLocaleTimeString();
+    banner().textContent = "▲ The server has not answered since " + clock + ". What you see is from before; it is asked again.";
+  }
+
+  document.addEventListener("htmx:sendError", lost);
+  document.addEventListener("htmx:timeout", lost);
+  document.addEventListener("htmx:responseError", lost);
+  document.addEventListener("htmx:afterOnLoad", function (event) {
+    if (!isLive(event.detail.elt) || event.detail.xhr.status >= 400) return;
+    lostSince = null;
+    const found = document.getElementById("not-updated");
+    if (found) found.remove();
+  });
+  setInterval(renewAges, AGE_S * 1000);
+})();
