@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,13 @@ Agreement = tuple[str, str]
 
 Heard = tuple[float, bool]
 """(when Hull was told a value that it has reported, whether it has reported no other one since)."""
+
+
+def fields_without(fields: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """Leave out fields of a body for API v2, by their keys or the codes of custom fields."""
+    left = {key: value for key, value in fields.items() if key not in keys and key != "custom_fields"}
+    custom = {code: value for code, value in fields.get("custom_fields", {}).items() if code not in keys}
+    return left | {"custom_fields": custom} if custom else left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +52,9 @@ class OutgoingWrite:
 
     def without(self, keys: set[str]) -> OutgoingWrite:
         """The same write, with these fields left alone."""
-        fields = {key: value for key, value in self.fields.items() if key not in keys and key != "custom_fields"}
-        custom = {key: value for key, value in self.fields.get("custom_fields", {}).items() if key not in keys}
-        if custom:
-            fields["custom_fields"] = custom
         return replace(
             self,
-            fields=fields,
+            fields=fields_without(self.fields, keys),
             before={key: value for key, value in self.before.items() if key not in keys},
             kinds={key: kind for key, kind in self.kinds.items() if key not in keys},
         )

@@ -234,6 +234,10 @@ REASONS: dict[str, Reason] = {
         "An amount without a currency, or a range without an end: Pipedrive takes neither.",
         "Map the other part as well: the field's code with `_currency` or `_until` behind it.",
     ),
+    "field_refused": Reason(
+        "Pipedrive refused the value of this field; the record's other fields were written.",
+        "Read Pipedrive's words in the detail: correct the value in Hull or the field in Pipedrive, then replay.",
+    ),
     "mapping_conflict": Reason(
         "Two rows of the mapping write the same field of Pipedrive, so one of them is ignored.",
         "Delete one of the two rows in the settings; new settings with such rows are refused.",

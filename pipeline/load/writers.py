@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.wire import Exchange as Exchange  # noqa: PLC0414 - for `tasks`
+from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Entity
+from pipeline.domain.outgoing import fields_without
 from pipeline.errors import NOTHING_SENT, ConfigurationError, LostLease, PipelineError, Rejected, Retryable
 
 LOOK_EVERY_S: Final = 1.0
@@ -32,7 +35,9 @@ class Wanted:
 class Sent:
     """What became of it: Pipedrive's answer, or why it was refused, or what left it open whether Pipedrive made the record.
 
-    exchange  the call that was made for it
+    exchange  the last call that was made for it
+    left_out  fields by their keys that Pipedrive refused by name, and that the answered call went without. Nothing of a
+              change may be left: then there is neither an answer nor a refusal
     """
 
     wanted: Wanted
@@ -40,6 +45,30 @@ class Sent:
     refused: Rejected | None = None
     unsure: Retryable | None = None
     exchange: Exchange | None = None
+    left_out: tuple[FieldProblem, ...] = ()
+
+
+TRIES: Final = 4
+"""Calls for one record at most, each without the fields that the one before was refused for."""
+NAMES: Final = frozenset({"name", "first_name", "last_name"})
+"""A record cannot be made without its name, and its parts are only written together."""
+
+
+def refused_fields(refused: Rejected, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Find the fields of a write that a 400 names: codes of custom fields first, else keys of the record."""
+    if refused.reason != "bad_request":
+        return ()
+    custom = fields.get("custom_fields") or {}
+    named = [code for code in custom if code in refused.detail]
+    if not named:
+        named = [key for key in fields if key != "custom_fields" and _names(refused.detail, key)]
+    if not NAMES.isdisjoint(named):
+        named += [key for key in fields if key in NAMES and key not in named]
+    return tuple(named)
+
+
+def _names(detail: str, key: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(key)}(?=[.:\[\]'\"` ]|$)", detail) is not None
 
 
 class Looks:
@@ -81,6 +110,24 @@ class Writer:
         self.is_stopped = False
 
     def write(self, wanted: Wanted) -> Sent | PipelineError | None:
+        """Write one record; a field that Pipedrive refuses by name is left out, and the rest is tried again."""
+        fields, left_out = wanted.fields, dict[str, FieldProblem]()
+        for tries_left in reversed(range(TRIES)):
+            outcome = self._try(replace(wanted, fields=fields))
+            if not isinstance(outcome, Sent):
+                return outcome
+            outcome = replace(outcome, wanted=wanted, left_out=tuple(left_out.values()))
+            named = refused_fields(outcome.refused, fields) if outcome.refused is not None and tries_left else ()
+            if not named or (wanted.pipedrive_id is None and not NAMES.isdisjoint(named)):
+                return outcome if outcome.refused is None else replace(outcome, left_out=())
+            detail = outcome.refused.detail if outcome.refused is not None else ""
+            left_out |= {key: FieldProblem(field=key, reason="field_refused", detail=detail) for key in named}
+            fields = fields_without(fields, named)
+            if not fields and wanted.pipedrive_id is not None:
+                return replace(outcome, refused=None, left_out=tuple(left_out.values()))
+        return None
+
+    def _try(self, wanted: Wanted) -> Sent | PipelineError | None:
         if self.is_stopped:
             return None
         try:

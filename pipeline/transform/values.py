@@ -23,7 +23,13 @@ from pipeline.transform.reading.composed import (
     read_until,
     read_zone,
 )
-from pipeline.transform.reading.options import enum_reader, read_ids, set_reader
+from pipeline.transform.reading.options import (
+    enum_reader,
+    options_reader,
+    read_ids,
+    read_plain_ids,
+    set_reader,
+)
 from pipeline.transform.reading.simple import (
     read_boolean,
     read_id,
@@ -43,12 +49,14 @@ def reader_for(source: FieldSource, form: str) -> Reader:
     """Choose how one field is read. `form` is that of the AttributeMapping: default, id or list."""
     if source.part is not None:
         return _PARTS[source.part] if source.part in _PARTS else partial(read_part, source.part)
-    if source.type == "enum" or (source.type in ("varchar_options", "status") and source.options):
+    if source.type == "enum":
         return read_id if form == "id" else enum_reader(source.options)
     if source.type in ("set", "labels"):
         return read_ids if form == "id" else set_reader(source.options)
     if source.type in ("emails", "phones") and form == "list":
         return read_list
+    if source.type not in INCOMING and source.options:
+        return read_plain_ids if form == "id" else options_reader(source.options)
     return INCOMING.get(source.type, read_plain)
 
 

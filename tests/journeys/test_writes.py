@@ -332,6 +332,77 @@ def test_a_value_that_does_not_fit_is_named_and_the_others_are_written(
     assert "nowhere" not in detail
 
 
+def refuse(world: World, *fields: str, method: str = "PATCH") -> None:
+    """Pipedrive refuses one write to a Person for each of these fields, and names it as its validation does."""
+    for field in fields:
+        body = {
+            "success": False,
+            "error": f"Validation failed: {field}: is not allowed",
+            "code": "ERR_SCHEMA_VALIDATION_FAILED",
+        }
+        world.pipedrive.faults.add("/persons", "status", status=400, body=body, method=method)
+
+
+def field_failures(world: World) -> list[tuple[str, str, str]]:
+    query = "SELECT kind, field, reason FROM failures WHERE state = 'open' ORDER BY field"
+    return [(row.kind, row.field, row.reason) for row in world.rows(query)]
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_field_that_pipedrive_refuses_stays_behind_and_the_rest_is_written(world: World, is_new: bool) -> None:
+    job = code(world, "person", "Job title")
+    rows = [{"hull": "owner", "service": "owner_id"}, {"hull": "job", "service": job}]
+    world.change_settings(outgoing_user_attributes=[NAME, *rows])
+    hull_id = ANN if is_new else world.users()[1]["id"]
+
+    def report(owner: int) -> dict[str, Any]:
+        said = {"nickname": "Ada King", "job": "Countess", "owner": owner}
+        return user(ANN, **said) if is_new else ada(world, **said)
+
+    say(world, report(987_654))
+    written = dict(person(world, mapped(world, hull_id)))
+    found = field_failures(world)
+    say(world, report(USER))
+
+    assert (written["name"], written["custom_fields"][job]) == ("Ada King", "Countess")
+    assert written["owner_id"] != 987_654
+    assert found == [("field", "owner_id", "field_refused")]
+    assert details(world, "field_refused") == [
+        "owner_id: HTTP 400: Validation failed: owner_id: user … was not found; " + TAIL
+    ]
+    assert person(world, mapped(world, hull_id))["owner_id"] == USER
+    assert field_failures(world) == []
+
+
+TAIL = "ERR_SCHEMA_VALIDATION_FAILED; Please check developers.pipedrive.com"
+
+
+def test_every_field_that_is_refused_in_turn_stays_behind(world: World) -> None:
+    codes = map_users(world, job="Job title", remarks="Remarks", score="Lead score")
+    refuse(world, f"custom_fields.{codes['job']}", f"custom_fields.{codes['score']}.value", "name")
+    say(world, ada(world, nickname="Ada King", job="Countess", remarks="hello", score=7))
+
+    held = person(world, 1)["custom_fields"]
+    assert (held[codes["remarks"]], held.get(codes["job"]), held.get(codes["score"])) == ("hello", None, None)
+    assert {field for _, field, _ in field_failures(world)} == {codes["job"], codes["score"], "name"}
+    assert failures(world) != []
+
+
+def test_an_update_of_which_nothing_is_left_is_no_failed_record(world: World) -> None:
+    refuse(world, "name")
+    say(world, ada(world, nickname="Ada King"))
+
+    assert field_failures(world) == [("field", "name", "field_refused")]
+    assert told(world) == [("outgoing.user.skip", "field_refused"), ("outgoing.user.error", "field_refused")]
+
+
+def test_a_record_that_cannot_be_made_without_what_is_refused_is_kept(world: World) -> None:
+    refuse(world, "name", method="POST")
+    say(world, user(ANN, nickname="Ann"))
+
+    assert failures(world) == [(ANN, "refused_by_pipedrive")]
+
+
 def test_a_value_that_still_does_not_fit_is_told_once(world: World) -> None:
     map_users(world, value="Lead source")
     for plan in ("a", "b", "c"):

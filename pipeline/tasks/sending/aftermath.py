@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -91,13 +91,17 @@ def load_batch(batch: ClaimedBatch) -> None:
         last_call=lambda: wired.calls.last_here,
         ends_at=ends_at,
     )
+    fresh = _of_newer_definitions(batch, plan, sending)
+    unusable = (fresh or plan).outgoing.problems
+    decisions |= {each.hull_id: each for each in _without_refused_fields(decisions, sending, plan, unusable)}
+    sending.sent = [each for each in sending.sent if decisions[each.wanted.hull_id].act is not Act.SKIP]
     outcome = Outcome(
         decisions=decisions,
         sending=sending,
         waiting=waiting,
         settings_version=plan.settings_version,
-        unusable=plan.outgoing.problems,
-        try_again=_is_outdated(batch, plan, sending),
+        unusable=unusable,
+        try_again=fresh is not None,
         now_s=now_s,
     )
     with transaction() as session:
@@ -129,12 +133,41 @@ def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decisio
     return []
 
 
-def _is_outdated(batch: ClaimedBatch, plan: Plan, sending: Sending) -> bool:
-    """Whether what Pipedrive refused was written by old definitions: a mapped field is gone, for one."""
-    if all(each.refused is None for each in sending.sent):
-        return False
+def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: Sending) -> Plan | None:
+    """The plan by which what Pipedrive refused is written otherwise: a mapped field is gone, for one; None if there is none."""
+    if all(each.refused is None and not each.left_out for each in sending.sent):
+        return None
     fresh = definitions.for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
-    return fresh is not None and fresh.outgoing.problems != plan.outgoing.problems
+    return fresh if fresh is not None and fresh.outgoing.problems != plan.outgoing.problems else None
+
+
+def _without_refused_fields(
+    decisions: Mapping[str, Decision], sending: Sending, plan: Plan, unusable: Sequence[FieldProblem]
+) -> Iterator[Decision]:
+    """Decisions as they were carried out: fields that Pipedrive refused by name stayed behind, and are named.
+
+    unusable  fields that are told of once for the batch: the company does not have them any more
+    """
+    codes = {target.source.key: target.source.code for target in plan.outgoing.targets}
+    codes |= {source.key: source.code for _, source in plan.outgoing.claims}
+    gone = {problem.field for problem in unusable}
+    for sent in sending.sent:
+        decision = decisions[sent.wanted.hull_id]
+        if not sent.left_out or decision.write is None:
+            continue
+        keys = {problem.field for problem in sent.left_out}
+        refused = [replace(each, field=codes.get(each.field, each.field)) for each in sent.left_out]
+        never_there = {each.field for each in refused}.difference(decision.candidate.memory.present or ())
+        write = decision.write.without(keys)
+        decision = replace(
+            decision,
+            write=replace(write, present=write.present - never_there),
+            problems=(*decision.problems, *(each for each in refused if each.field not in gone)),
+        )
+        if sent.answer is None and sent.refused is None:
+            first = refused[0]
+            decision = replace(decision, act=Act.SKIP, reason=first.reason, detail=f"{first.field}: {first.detail}")
+        yield decision
 
 
 def _is_sent(decision: Decision) -> bool:

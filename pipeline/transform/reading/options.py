@@ -45,6 +45,17 @@ def set_reader(options: Mapping[int | str, str]) -> Callable[[Any], Any]:
     return read_set
 
 
+def options_reader(options: Mapping[int | str, str]) -> Callable[[Any], Any]:
+    """Read a field of a type this project knows nothing of by the options its definition has: one of them, or a list."""
+    read_one, read_several = enum_reader(options), set_reader(options)
+    return lambda raw: read_several(raw) if type(raw) is list else read_one(raw)
+
+
+def read_plain_ids(raw: Any) -> Any:
+    """The same by ids."""
+    return read_ids(raw) if type(raw) is list else read_id(raw)
+
+
 def read_ids(raw: Any) -> list[int | str] | None:
     ids = {found for found in map(read_id, _items(raw)) if found is not None}
     return bounded(sorted(ids, key=lambda found: (type(found) is str, found)))  # type: ignore[no-any-return]

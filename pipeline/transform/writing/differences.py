@@ -43,13 +43,22 @@ def normal(kind: str, value: Any) -> Any:
     if value is None or value in ("", [], {}):
         return None
     try:
-        return _NORMAL.get(kind, _text)(value)
+        return _NORMAL.get(kind, _plain)(value)
     except Rejected:
         return "unreadable", repr(value)
 
 
 def _text(value: Any) -> Any:
     return value.strip() or None if type(value) is str else value
+
+
+def _plain(value: Any) -> Any:
+    """A text without the spaces around it; of a type nobody knows a list in no order, and an object by its id."""
+    if type(value) is list:
+        return frozenset(str(_plain(each)) for each in value) or None
+    if type(value) is dict:
+        return _plain(value["id"]) if "id" in value else repr(sorted(value.items()))
+    return _text(value)
 
 
 def _id(value: Any) -> Any:

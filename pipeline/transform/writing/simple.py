@@ -13,7 +13,7 @@ from typing import Any, Final
 from pipeline.errors import Rejected
 from pipeline.transform.field_sources import FieldSource
 from pipeline.transform.reading.options import read_ids
-from pipeline.transform.reading.simple import read_boolean, read_number
+from pipeline.transform.reading.simple import read_boolean, read_number, read_plain
 from pipeline.transform.texts import is_usable, list_readings, loose_text, same_text
 from pipeline.transform.times import iso_time, written_day
 
@@ -47,6 +47,11 @@ def write_simple(source: FieldSource, value: Any) -> Any:
         return _SIMPLE[source.type](value)
     limit = MAX_CHARS.get(source.key, MAX_CHARS.get(source.type, SHORT_CHARS))
     return write_text(value, limit)
+
+
+def write_plain(value: Any) -> Any:
+    """Write a value for a field of a type this project knows nothing of: as it is, a text without the spaces around it."""
+    return write_text(value, MAX_CHARS["text"]) if type(value) is str else read_plain(value)
 
 
 def write_number(value: Any) -> int | float | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline.domain.settings import AttributeMapping
 from pipeline.transform.field_sources import FieldSource
 from pipeline.transform.hull_reports import ABSENT, find_attribute
+from pipeline.transform.values import INCOMING
 from pipeline.transform.writing.composed import (
     Parts,
     write_address,
@@ -19,7 +20,7 @@ from pipeline.transform.writing.composed import (
     write_money,
     write_time_range,
 )
-from pipeline.transform.writing.simple import write_option, write_options, write_simple
+from pipeline.transform.writing.simple import write_option, write_options, write_plain, write_simple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,17 @@ def write_value(source: FieldSource, value: Any, parts: Parts, current: Any, *, 
         return write_option(source.options, value, current, by_id=form == "id")
     if source.type in ("set", "labels"):
         return write_options(source.options, value, current, by_id=form == "id")
+    if source.type not in INCOMING:
+        return _write_unknown(source, value, current, form=form)
     return write_simple(source, value)
+
+
+def _write_unknown(source: FieldSource, value: Any, current: Any, *, form: str) -> Any:
+    """Write a value for a field of a type this project knows nothing of: by the options of its definition, if it has any."""
+    if not source.options:
+        return write_plain(value)
+    write = write_options if type(value) is list or type(current) is list else write_option
+    return write(source.options, value, current, by_id=form == "id")
 
 
 def _emptied(source: FieldSource) -> Any:

@@ -9,6 +9,7 @@ from pipeline.domain.fields import FieldCatalog, FieldDefinition
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import AttributeMapping
 from pipeline.transform.incoming import compile_incoming
+from pipeline.transform.outgoing import compile_outgoing
 from tests.unit.transform.company import ADDRESS, CODES, PERSON_FIELDS, ada, ada_with, code_of, settings
 
 DEEP: Any = "x"
@@ -199,6 +200,42 @@ def test_a_field_of_an_unheard_of_type_passes_if_it_is_small_and_sound(value: ob
     assert transform.read(record).problems == ()
     record["custom_fields"][code] = value
     assert [problem.reason for problem in transform.read(record).problems] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("value", "read_as", "said", "written"),
+    [
+        (2, "Green", "Blue", 3),
+        ("2", "Green", "Blue", 3),
+        ({"id": 2, "label": "?"}, "Green", "Blue", 3),
+        ([3, 1], ["Red", "Blue"], ["Green"], [2]),
+        ([{"id": 1}], ["Red"], "Red,Blue", [1, 3]),
+    ],
+)
+def test_a_field_of_an_unheard_of_type_is_read_and_written_by_its_options(
+    value: Any, read_as: Any, said: Any, written: Any
+) -> None:
+    code = code_of("hologram")
+    options: dict[int | str, str] = {1: "Red", 2: "Green", 3: "Blue"}
+    field = FieldDefinition(code=code, name="Hologram", type="hologram", is_custom=True, options=options)
+    catalog, rows = FieldCatalog.of(Entity.PERSON, [field]), settings(("x", code), outgoing=(("x", code),))
+    record = ada()
+    record["custom_fields"][code] = value
+
+    assert compile_incoming(Entity.PERSON, rows, catalog).read(record).attributes["x"] == read_as
+    write = compile_outgoing(Entity.PERSON, rows, catalog).write
+    assert write({"x": said}, record).fields == {"custom_fields": {code: written}}
+    assert write({"x": read_as}, record).is_empty
+
+
+@pytest.mark.parametrize("value", [5, 5.5, True, "text", ["a", "b"]])
+def test_a_field_of_an_unheard_of_type_without_options_takes_the_value_as_it_is(value: Any) -> None:
+    code = code_of("hologram")
+    field = FieldDefinition(code=code, name="Hologram", type="hologram", is_custom=True)
+    rows = settings(outgoing=(("x", code),), claims=())
+    write = compile_outgoing(Entity.PERSON, rows, FieldCatalog.of(Entity.PERSON, [field])).write
+
+    assert write({"x": value}, ada()).fields == {"custom_fields": {code: value}}
 
 
 def test_a_label_that_was_renamed_is_delivered_under_its_new_name() -> None:
