@@ -373,7 +373,11 @@ REASONS: dict[str, Reason] = {
     ),
     "authorisation_expired": Reason(
         "This authorisation was not begun here, took longer than ten minutes, or was finished already.",
-        "Open Credentials again and start over; nothing was changed.",
+        "Open Credentials: it says whether Pipedrive is connected. If it is not, start over there.",
+    ),
+    "authorisation_in_progress": Reason(
+        "This authorisation is being finished at this moment, by the same answer of Pipedrive.",
+        "Nothing to do: this page looks again by itself.",
     ),
     "code_refused": Reason(
         "Pipedrive did not turn the answer of the authorisation into access.",

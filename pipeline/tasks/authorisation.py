@@ -2,28 +2,33 @@
 
     begin → the person at Pipedrive → finish          withdraw: the app was uninstalled there
 
-Nothing is stored before it is known whose access it is. What is refused was not changed, and the access Pipedrive gave is
-left to it: taking it back would also end that of another connector of the same user.
+Nothing of the connector is changed before it is known whose access it is. What is refused was not changed, and the access
+Pipedrive gave is left to it: taking it back would also end that of another connector of the same user. A callback may be
+delivered twice, and be tried again after trouble that passes: what its code was exchanged for is kept, encrypted, until then.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Final
 from urllib.parse import parse_qs
 
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from structlog.contextvars import bound_contextvars
 
 from db import authorisation
 from db import connector as connectors
+from db.authorisation import Begun
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.settings import settings
 from pipeline.tasks.company import Company, join, read_company
 from pipeline.tasks.schedules import request_catch_up
@@ -39,6 +44,7 @@ SCOPES: Final = ("base", "contacts:full", "admin")
 Source: https://pipedrive.readme.io/docs/marketplace-scopes-and-permissions-explanations"""
 ALWAYS_GRANTED: Final = "base"
 """Not every answer lists it; that we may ask who is connected proves it."""
+SEALED_GRANT: Final = "oauth_grant"
 INVITATION: Final = "authorise"
 INVITATION_S = authorisation.LIFETIME_S
 
@@ -95,28 +101,86 @@ def finish(query: str) -> Authorised:
     """Take up what a person came back from Pipedrive with: the query of the callback URL.
 
     The settings stay as they are. Waiting work goes on, webhooks are looked at and a fetch begins at once.
-    Raises: ConfigurationError, Rejected or Retryable, whose reasons say what the person can do.
+    Raises: ConfigurationError, Rejected or Retryable, whose reasons say what the person can do; SQLAlchemyError. After
+    Retryable and SQLAlchemyError the same query may be given again, and goes on from where it stopped.
     """
-    connector_key = _take_state(query)
-    grant = wiring.oauth_client(connector_key).exchange(query)
+    given = parse_qs(query).get("state", [""])
+    digest = _digest(given[0])
+    with transaction() as session:
+        begun = authorisation.claim_state(session, digest, _digest(query)) if len(given) == 1 else None
+    if begun is None:
+        raise ConfigurationError("authorisation_expired")
+    if begun.is_finished:
+        with transaction() as session:
+            return _told(connectors.get_connector(session, begun.connector_key))
+    if not begun.is_mine:
+        raise Retryable("authorisation_in_progress")
+    try:
+        return _finish(begun, digest, query)
+    except (Retryable, SQLAlchemyError):
+        with suppress(SQLAlchemyError), transaction() as session:  # else it is free again after a minute
+            authorisation.release_state(session, digest)
+        raise
+    except PipelineError:
+        with transaction() as session:
+            authorisation.drop_state(session, digest)
+        raise
+
+
+def _finish(begun: Begun, digest: str, query: str) -> Authorised:
+    connector_key = begun.connector_key
+    grant = _grant(begun, digest, query)
     _require_scopes(grant)
     company = read_company(wiring.try_grant(connector_key, grant).me())
     if not company.is_administrator:
         raise ConfigurationError("not_administrator")
-    with transaction() as session:
-        connector = _keep(session, connector_key, grant, company)
-        heal(session, connector, "pipedrive")
-        request_catch_up(session, connector_key)  # so that it shows within minutes that data flows again
+    connector = _keep_for_sure(connector_key, digest, grant, company)
     logger().info(
         "connector.authorised", connector_id=connector.id, company_id=company.id, pipedrive_user_id=company.user_id
     )
     go_on()
+    return _told(connector)
+
+
+def _told(connector: Connector) -> Authorised:
     return Authorised(
         connector=connector.name,
         company=str(connector.pipedrive_company),
-        user_id=company.user_id,
+        user_id=connector.authorised_by,
         waits_for=connector.pause_reason if connector.state == "paused" else None,
     )
+
+
+def _grant(begun: Begun, digest: str, query: str) -> Grant:
+    """What the code was exchanged for: now, or by whoever began to finish this. It is kept at once, for the code is used up."""
+    vault = Vault(settings().secret_keys)
+    if begun.sealed_grant is not None:
+        held = json.loads(vault.open(begun.connector_key, SEALED_GRANT, begun.sealed_grant))
+        return Grant(**held | {"scopes": None if held["scopes"] is None else frozenset(held["scopes"])})
+    grant = wiring.oauth_client(begun.connector_key).exchange(query)
+    held = asdict(grant) | {"scopes": None if grant.scopes is None else sorted(grant.scopes)}
+    with transaction() as session:
+        authorisation.keep_sealed_grant(
+            session, digest, vault.seal(begun.connector_key, SEALED_GRANT, json.dumps(held))
+        )
+    return grant
+
+
+def _keep_for_sure(connector_key: int, digest: str, grant: Grant, company: Company) -> Connector:
+    """Tried again at once where another transaction was in the way, as after a deadlock."""
+    for is_last in (False, False, True):
+        try:
+            with transaction() as session:
+                connector = _keep(session, connector_key, grant, company)
+                heal(session, connector, "pipedrive")
+                request_catch_up(session, connector_key)  # so that it shows within minutes that data flows again
+                authorisation.finish_state(session, digest)
+                return connector
+        except OperationalError as failed:
+            logger().warning("connector.authorisation.again", error=type(failed.orig).__name__)
+            if is_last:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def withdraw(company_id: int, user_id: int | None) -> list[str]:
@@ -139,16 +203,6 @@ def is_known_app(client_id: str, client_secret: str) -> bool:
         return False
     ours = f"{chosen.pipedrive_client_id}:{chosen.pipedrive_client_secret}".encode()
     return secrets.compare_digest(ours, f"{client_id}:{client_secret}".encode("utf-8", "surrogatepass"))
-
-
-def _take_state(query: str) -> int:
-    """The state is used up by whatever becomes of it. Raises: ConfigurationError("authorisation_expired")."""
-    given = parse_qs(query).get("state", [""])
-    with transaction() as session:
-        connector_key = authorisation.take_state(session, _digest(given[0])) if len(given) == 1 else None
-    if connector_key is None:
-        raise ConfigurationError("authorisation_expired")
-    return connector_key
 
 
 def _require_scopes(grant: Grant) -> None:

@@ -12,10 +12,10 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import alert as alerts
+from db import authorisation, event_count, hourly, newest_webhook, verified
 from db import batch as batches
 from db import delivery as deliveries
 from db import errand as errands
-from db import event_count, hourly, newest_webhook, verified
 from db import plan as plans
 from db import replay as replays
 from db import sync_event as events
@@ -106,6 +106,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "verifications": _at_once(verified.drop_old_verifications),
     "newest_webhooks": _in_slices(newest_webhook.drop_old),
     "replays": _at_once(replays.drop_old_replays),
+    "oauth_states": _at_once(authorisation.drop_old_states),
     "released": claim_release.release_overdue,
 }
 """Name in the log → the step; what it returns is what it made or deleted."""

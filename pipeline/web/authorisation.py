@@ -12,6 +12,7 @@ from functools import partial
 from http import HTTPStatus
 
 from flask import Blueprint, Response, jsonify, redirect, render_template, request
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.wrappers import Response as AnyResponse
 
 from db import connector as connectors
@@ -26,6 +27,7 @@ from pipeline.web.intake import BodyRefused, read_object
 from pipeline.web.vouched import vouched_for
 
 MAX_BYTES = 16 * 1024
+LOOK_AGAIN_S = 2
 Page = tuple[str, int]
 
 
@@ -55,13 +57,16 @@ def begin(doors: Doors) -> AnyResponse | Page:
 
 
 def finish() -> AnyResponse | Page:
-    """Take the person back. Whoever only looks whether the address answers (HEAD) does not use the state up."""
+    """Take the person back. Whoever only looks whether the address answers (HEAD) does not use the state up, and a browser that
+    comes twice is told the same twice."""
     if request.method == "HEAD":
         return Response()
     try:
         done = authorisation.finish(request.query_string.decode("latin-1"))
     except PipelineError as refused:
         return _refusal(refused)
+    except SQLAlchemyError as failed:
+        return _refusal(Retryable("database_unavailable", type(failed).__name__))
     waits_for = REASONS.get(done.waits_for or "")
     return render_template("authorisation.html", done=done, waits_for=waits_for), HTTPStatus.OK
 
@@ -96,11 +101,14 @@ def show_status(doors: Doors) -> tuple[Response, int]:
     return jsonify(message="Connected"), HTTPStatus.OK
 
 
-def _refusal(refused: PipelineError) -> Page:
+def _refusal(refused: PipelineError) -> Response:
     logger().warning("connector.authorisation.refused", reason=refused.reason, detail=refused.detail)
     is_passing = isinstance(refused, Retryable)
     status = HTTPStatus.SERVICE_UNAVAILABLE if is_passing else HTTPStatus.BAD_REQUEST
-    return _page(refused.reason, status, refused.detail, is_passing=is_passing)
+    answer = Response(*_page(refused.reason, status, refused.detail, is_passing=is_passing))
+    if refused.reason == "authorisation_in_progress":
+        answer.headers["Refresh"] = str(LOOK_AGAIN_S)
+    return answer
 
 
 def _page(reason: str, status: HTTPStatus, detail: str = "", *, is_passing: bool = False) -> Page:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
-from db.authorisation import LIFETIME_S
+from db.authorisation import CLAIM_S, LIFETIME_S
 from db.connector import get_connector
 from db.session import transaction
 from pipeline import wiring
@@ -151,12 +152,100 @@ def test_an_invitation_is_for_one_connector(person: Person) -> None:
     assert person.door.get(link).status_code == 302
 
 
-def test_a_state_is_good_once(person: Person) -> None:
+def test_a_callback_that_is_delivered_twice_says_the_same_twice(person: Person, woken: list[str]) -> None:
+    back = person.decide(person.begin())
+
+    first, second = person.door.get(back), person.door.get(back)
+
+    assert (first.status_code, first.text) == (second.status_code, second.text)
+    assert "acme is connected to" in first.text
+    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+    assert woken == ["sweep", "ensure_webhooks", "start_scheduled"]
+
+
+def test_a_state_is_good_for_one_code(person: Person) -> None:
     back = person.decide(person.begin())
 
     assert person.door.get(back).status_code == 200
-    assert person.door.get(back).status_code == 400
+    assert person.door.get(back.replace("code=", "code=x")).status_code == 400
     assert person.world.pipedrive.grants.counts["exchanges"] == 1
+
+
+def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    back = person.decide(person.begin())
+    within: list[TestResponse] = []
+    room = person.world.room("authorisation")
+    real = room.read_company
+
+    def read_company(me: Any) -> Any:
+        if not within:
+            within.append(person.web.test_client().get(back))
+        return real(me)
+
+    monkeypatch.setattr(room, "read_company", read_company)
+
+    assert person.door.get(back).status_code == 200
+    assert (within[0].status_code, within[0].headers["Refresh"]) == (503, "2")
+    assert "being finished" in within[0].text
+    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", "/api/v1/users/me"])
+def test_a_callback_goes_on_after_trouble_that_passes(person: Person, path: str) -> None:
+    """A code is good once: what it was exchanged for is not asked for again."""
+    person.world.pipedrive.faults.add(path, "status", method=None, status=503)
+    back = person.decide(person.begin())
+
+    first = person.door.get(back)
+    kept = person.world.rows("SELECT sealed_grant, claimed_at FROM oauth_states")
+    second = person.door.get(back)
+
+    assert (first.status_code, "Reload this page" in first.text, second.status_code) == (503, True, 200)
+    assert (kept[0].sealed_grant is not None, kept[0].claimed_at) == ("me" in path, None)
+    assert stored(person.world) == CONNECTED
+    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+    assert person.world.rows("SELECT 1 FROM oauth_states WHERE sealed_grant IS NOT NULL") == []
+
+
+@pytest.mark.parametrize("times", [1, 2, 9])
+def test_a_deadlock_does_not_use_the_code_up(person: Person, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    room, left = person.world.room("authorisation"), [None] * times
+    real = room.request_catch_up
+
+    def request_catch_up(session: Any, connector_key: int) -> None:
+        if left:
+            left.pop()
+            raise OperationalError("UPDATE schedules", {}, Exception("deadlock detected"))
+        real(session, connector_key)
+
+    monkeypatch.setattr(room, "request_catch_up", request_catch_up)
+    back = person.decide(person.begin())
+
+    pages = [person.door.get(back)]
+    left.clear()
+    pages.append(person.door.get(back))
+
+    assert [page.status_code for page in pages] == [503 if times > 2 else 200, 200]
+    assert all(page.mimetype == "text/html" for page in pages)
+    assert "acme is connected" in pages[-1].text
+    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+
+
+def test_who_died_while_finishing_holds_nobody_up_for_long(person: Person) -> None:
+    back = person.decide(person.begin())
+    world = person.world
+    world.change_rows("UPDATE oauth_states SET claimed_at = now()")
+    assert person.door.get(back).status_code == 503
+    world.change_rows("UPDATE oauth_states SET claimed_at = now() - make_interval(secs => :s)", s=CLAIM_S + 1)
+
+    assert person.door.get(back).status_code == 200
+
+
+def test_what_was_refused_leaves_no_access_behind(person: Person) -> None:
+    person.world.pipedrive.grants.switches.scopes = "base"
+    assert person.authorise().status_code == 400
+
+    assert person.world.rows("SELECT 1 FROM oauth_states") == []
 
 
 def test_a_look_at_the_address_uses_nothing_up(person: Person) -> None:
@@ -362,7 +451,6 @@ def test_what_is_secret_shows_nowhere(person: Person, caplog: pytest.LogCaptureF
     assert len(secrets) >= 5
     assert [line["event"] for line in lines if line["event"].startswith("connector.auth")] == [
         "connector.authorised",
-        "connector.authorisation.refused",
         "connector.authorisation.refused",
     ]
     assert [secret for secret in secrets if secret in said] == []
