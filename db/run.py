@@ -110,6 +110,10 @@ class Slice(Base):
     state: Mapped[str] = mapped_column(server_default="open")
     cursor: Mapped[str | None]
     frontier: Mapped[int | None]
+    anchor: Mapped[str | None]
+    """A cursor of some pages ago: should it come again, the walk goes in circles. Moved up when the pages have doubled."""
+    empty_pages: Mapped[Count]
+    """Pages without a record, in a row."""
     pages: Mapped[Count]
 
 
@@ -163,18 +167,23 @@ def lock_walk(session: Session, run_id: int, slice_id: int) -> Walk:
 
 _MOVE = Statement("""
     UPDATE slices SET cursor = :cursor, frontier = :frontier, pages = pages + 1,
+           anchor = CASE WHEN (pages + 1) & pages = 0 THEN :cursor ELSE anchor END,
+           empty_pages = CASE WHEN :records = 0 THEN empty_pages + 1 ELSE 0 END,
            state = CASE WHEN :done THEN 'done' ELSE state END
      WHERE id = :slice_id""")
 
 
-def move_slice(session: Session, slice_id: int, cursor: str | None, frontier: int | None, *, done: bool) -> None:
-    """Save where a walk stands after a page."""
-    _MOVE.run(session, {"slice_id": slice_id, "cursor": cursor, "frontier": frontier, "done": done})
+def move_slice(
+    session: Session, slice_id: int, cursor: str | None, frontier: int | None, *, records: int, done: bool
+) -> None:
+    """Save where a walk stands after a page of so many records."""
+    moved = {"slice_id": slice_id, "cursor": cursor, "frontier": frontier, "records": records, "done": done}
+    _MOVE.run(session, moved)
 
 
 _WHERE = Statement("""
     SELECT s.walk, s.cursor, s.frontier, coalesce(r.since, r.started_at - make_interval(secs => :overlap_s)), r.plan_id,
-           r.started_at
+           r.started_at, s.anchor, s.empty_pages
       FROM slices s JOIN runs r ON r.id = s.run_id WHERE s.id = :slice_id""")
 
 
@@ -188,6 +197,8 @@ class Standing:
     since: datetime
     plan_id: int | None
     started_at: datetime
+    anchor: str | None
+    empty_pages: int
 
 
 def where_stands(session: Session, slice_id: int, overlap_s: float) -> Standing:

@@ -21,6 +21,7 @@ from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
 from pipeline.clients.wire import OnCall
 from pipeline.domain.kinds import Entity
 from pipeline.domain.page_scan import scan_page, usable_id
+from pipeline.domain.paging import Cursors
 from pipeline.errors import Retryable
 
 Record = dict[str, Any]
@@ -161,16 +162,16 @@ class PipedriveClient:
         Shape: [{field_code, field_name, field_type, options, is_custom_field, is_optional_response_field, ...}]
         """
         found: list[Record] = []
-        seen: set[str | None] = set()
+        cursors = Cursors()
         cursor: str | None = None
-        while cursor not in seen:
-            seen.add(cursor)
+        while True:
             page = self._page(f"/api/v2/{entity.value}Fields", "fields", {"limit": MAX_LIMIT, "cursor": cursor})
             found.extend(page.records)
             if page.next_cursor is None:
                 return found
+            if trouble := cursors.trouble_with(page.next_cursor, len(page.ids)):
+                raise Retryable("page_repeats", f"{entity.value}Fields: {trouble}")
             cursor = page.next_cursor
-        raise Retryable("page_repeats", f"{entity.value}Fields")
 
     def me(self) -> Record:
         """The user and the company behind the credentials: `id`, `company_id`, `company_domain`, `timezone_name`, ..."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
+from pipeline.domain.paging import Cursors
 from pipeline.errors import Retryable
 
 
@@ -19,7 +20,7 @@ def list_changed(
     Costs 10 tokens for each 500 records. Raises: Retryable("page_repeats") when the walk does not advance.
     """
     found: dict[Any, dict[str, Any]] = {}
-    seen: set[str] = set()
+    cursors = Cursors()
     cursor: str | None = None
     while True:
         page = pipedrive.list_page(
@@ -28,7 +29,6 @@ def list_changed(
         found.update({record.get("id"): record for record in page.records if isinstance(record, dict)})
         if page.next_cursor is None:
             return list(found.values())
-        if page.next_cursor in seen:
-            raise Retryable("page_repeats", f"{entity.plural} changed since a moment: a cursor came again")
-        seen.add(page.next_cursor)
+        if trouble := cursors.trouble_with(page.next_cursor, len(page.ids)):
+            raise Retryable("page_repeats", f"{entity.plural} changed since a moment: {trouble}")
         cursor = page.next_cursor

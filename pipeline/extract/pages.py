@@ -1,7 +1,8 @@
 """Reads the next page of a slice, and tells where the walk stands after it.
 
 Two walks by id come towards each other: ids that the other one has passed are not this one's, and when the two meet, both
-are done. A cursor is Pipedrive's and opaque, so a walk that goes in circles shows by ids that do not advance.
+are done. A cursor is Pipedrive's and opaque. A walk that goes in circles shows by ids that do not advance, or by a cursor that
+comes again: one is kept as an anchor, and moved up whenever the number of pages has doubled, so a circle of any length meets it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
 from pipeline.domain.page_scan import usable_id
+from pipeline.domain.paging import MOST_EMPTY
 from pipeline.errors import Rejected
 
 CHUNK_OF_IDS = 100
@@ -25,11 +27,15 @@ class PageWanted:
     """walk      `ascending` or `descending` by id, or `catch_up` by update time from `since` on
     cursor    where the walk stands, None at its beginning
     frontier  the last id it has read
+    anchor    a cursor of some pages ago
+    empty     pages without a record in a row, up to here
     """
 
     walk: str
     cursor: str | None
     frontier: int | None
+    anchor: str | None = None
+    empty: int = 0
     since: datetime | None
     limit: int
     include_fields: Sequence[str] = ()
@@ -66,8 +72,11 @@ def read_page(pipedrive: PipedriveClient, entity: Entity, wanted: PageWanted) ->
         sort_direction="desc" if wanted.walk == "descending" else "asc",
         include_fields=wanted.include_fields,
     )
-    if page.next_cursor is not None and page.next_cursor == wanted.cursor:
-        raise Rejected("page_repeats", f"{entity.plural}, {wanted.walk}: the cursor came again")
+    if page.next_cursor is not None:
+        if page.next_cursor in (wanted.cursor, wanted.anchor):
+            raise Rejected("page_repeats", f"{entity.plural}, {wanted.walk}: a cursor came again")
+        if not page.ids and wanted.empty + 1 >= MOST_EMPTY:
+            raise Rejected("page_repeats", f"{entity.plural}, {wanted.walk}: {MOST_EMPTY} empty pages in a row")
     ids = [record_id for record_id in page.ids if record_id is not None]
     frontier = None if by_time else _advance(wanted, ids, entity)
     return PageRead(

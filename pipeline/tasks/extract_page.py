@@ -72,6 +72,8 @@ def _page_wanted(stands: Standing, plan: Plan) -> PageWanted:
         walk=stands.walk,
         cursor=stands.cursor,
         frontier=stands.frontier,
+        anchor=stands.anchor,
+        empty=stands.empty_pages,
         since=stands.since if stands.walk == "catch_up" else None,
         limit=settings().page_limit,
         include_fields=plan.incoming.include_fields,
@@ -92,7 +94,7 @@ def _move_on(session: Session, walk: Walk, page: PageRead) -> None:
     """
     met = pages.have_met(walk.walk, page.frontier, walk.other_end)
     goes_on = walk.state == "open" and not (met or page.ended)
-    run_rows.move_slice(session, walk.slice_id, page.next_cursor, page.frontier, done=not goes_on)
+    run_rows.move_slice(session, walk.slice_id, page.next_cursor, page.frontier, records=page.records, done=not goes_on)
     if goes_on:
         batches.add_page(session, walk.connector_key, walk.entity, walk.run_id, walk.slice_id)
         return

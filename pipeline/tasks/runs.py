@@ -186,6 +186,8 @@ def reopen(session: Session, run_id: int) -> None:
     if under_way := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
         raise RunInProgress(under_way.id)
     run.state, run.reason, run.finished_at = "running", None, None
+    for each in run_rows.slices_of(session, run_id):
+        each.anchor, each.empty_pages = None, 0  # what is read from here on is judged by itself
     session.flush()
 
 

@@ -14,6 +14,7 @@ from db.session import transaction
 from pipeline.domain.drift import Held, Mapped
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity, anonymous_id
+from pipeline.domain.paging import Cursors
 from pipeline.errors import Rejected, Retryable, Skip
 from pipeline.extract.pages import id_of, ids_of, read_by_ids
 from pipeline.settings import settings
@@ -92,12 +93,15 @@ class Reader:
 
         Raises: Rejected("page_repeats") when the walk does not advance.
         """
-        cursor, highest = None, 0
+        cursor, highest, cursors = None, 0, Cursors()
         while True:
             page = patiently(self._page, cursor)
             ids = ids_of(page.records)
-            if page.next_cursor is not None and (page.next_cursor == cursor or (ids and max(ids) <= highest)):
-                raise Rejected("page_repeats", f"{self.entity.plural}: no id beyond {highest}")
+            if page.next_cursor is not None:
+                trouble = cursors.trouble_with(page.next_cursor, len(page.ids))
+                if trouble or (ids and max(ids) <= highest):
+                    detail = trouble or f"no id beyond {highest}"
+                    raise Rejected("page_repeats", f"{self.entity.plural}: {detail}")
             yield page.records, page.next_cursor is None
             if page.next_cursor is None:
                 return

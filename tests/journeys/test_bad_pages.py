@@ -3,16 +3,26 @@ the run says where it stands."""
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 import requests
 
 from db.failure import find_failures
 from db.session import transaction
+from pipeline import wiring
+from pipeline.clients.pipedrive import Page, PipedriveClient
 from pipeline.domain.kinds import Entity
+from pipeline.domain.paging import MOST_EMPTY
 from pipeline.domain.reasons import REASONS
+from pipeline.errors import PipelineError
+from pipeline.extract.changed import list_changed
+from pipeline.extract.members import read_members
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.logs import written
 from tests.world import World
@@ -189,6 +199,84 @@ def test_a_page_that_repeats_for_ever_is_stopped(world: World, skip: int) -> Non
 
     assert (run.state, run.reason) == ("stopped", "page_repeats")
     assert run.pages <= 5
+
+
+def cursors(world: World, count: int, **options: Any) -> list[str]:
+    """The first cursors of a walk, as the sandbox gives them."""
+    with transaction() as session:
+        pipedrive = wiring.open_connector(session, world.connector_key).pipedrive
+    found: list[str] = []
+    for _ in range(count):
+        page = pipedrive.list_page(Entity.PERSON, cursor=found[-1] if found else None, limit=PAGE, **options)
+        found.append(page.next_cursor or "")
+    return found
+
+
+def lead_back(world: World, cursor: str, to: str) -> Any:
+    """The page of one cursor names an earlier one as the next."""
+    here = f"cursor={re.escape(quote_plus(cursor))}(&|$)"
+    put = f'"next_cursor":"{to}"'
+    return world.pipedrive.faults.add(
+        LIST, "rewrite", query=here, count=None, find='"next_cursor":("[^"]*"|null)', put=put
+    )
+
+
+@pytest.mark.parametrize(("at", "to"), [(1, 0), (4, 0), (4, 2)])
+def test_a_walk_by_time_that_goes_in_circles_is_stopped_and_goes_on(world: World, at: int, to: int) -> None:
+    fill(world, persons=7 * PAGE, organizations=0)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    known = cursors(world, 5, updated_since=since, sort_by="update_time")
+    lead_back(world, known[at], known[to])
+
+    run = world.fetch(Entity.PERSON, since=since)
+    world.pipedrive.faults.rules.clear()
+    replay_all(world)
+    world.work()
+
+    assert (run.state, run.reason) == ("stopped", "page_repeats")
+    assert run.pages < 25
+    assert world.run(run.id).state == "done"
+    assert names(world) == in_pipedrive(world)
+
+
+@pytest.mark.parametrize("since", [None, timedelta(hours=1)], ids=["by id", "by time"])
+def test_pages_without_records_that_never_end_stop_the_walk(
+    world: World, since: timedelta | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world, persons=2 * PAGE, organizations=0)
+    age(world)
+    numbers = itertools.count()
+
+    def empty(*_args: Any, **_options: Any) -> Page:
+        return Page(body=b'{"data":[]}', ids=[], next_cursor=f"c{next(numbers)}")
+
+    monkeypatch.setattr(PipedriveClient, "list_page", empty)
+    run = world.fetch(Entity.PERSON, since=datetime.now(UTC) - since if since else None)
+
+    assert (run.state, run.reason) == ("stopped", "page_repeats")
+    assert run.pages <= 2 * MOST_EMPTY
+
+
+def test_every_other_list_ends_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh, two = (f"c{n}" for n in itertools.count()), itertools.cycle(["a", "b"])
+    now = datetime.now(UTC)
+    with transaction() as session:
+        pipedrive = wiring.open_connector(session, world.connector_key).pipedrive
+    for cursors, ids in ((fresh, []), (two, [1])):
+
+        def page(*_args: Any, cursors: Iterator[str] = cursors, ids: list[int] = ids, **_options: Any) -> Page:
+            records = b",".join(b'{"id":%d}' % each for each in ids)
+            return Page(body=b'{"data":[%b]}' % records, ids=list(ids), next_cursor=next(cursors))
+
+        monkeypatch.setattr(PipedriveClient, "list_page", page)
+        monkeypatch.setattr(PipedriveClient, "_page", page)
+        for walk in (
+            lambda: list_changed(pipedrive, Entity.PERSON, now, ()),
+            lambda: read_members(pipedrive, 1),
+            lambda: pipedrive.fields(Entity.PERSON),
+        ):
+            with pytest.raises(PipelineError, match="page_repeats"):
+                walk()
 
 
 def test_a_walk_by_time_that_repeats_is_stopped_and_goes_on_from_its_last_good_page(world: World) -> None:
