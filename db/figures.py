@@ -28,17 +28,26 @@ _OLDEST_OF_ONE = _OLDEST_DUE.format(of_one="AND c.key = :key", of_errand="AND e.
 
 _FIGURES = text(f"""
     SELECT 'oldest_due' AS subject, NULL::int AS connector_key, NULL AS kind, NULL AS state, ({_OLDEST_OF_ALL}) AS amount
-    UNION ALL SELECT 'deliveries', connector_key, source, state, count(*) FROM deliveries GROUP BY 2, 3, 4
-    UNION ALL SELECT 'batches', connector_key, direction, state, count(*) FROM batches GROUP BY 2, 3, 4
-    UNION ALL SELECT 'runs', connector_key, entity, state, count(*) FROM runs GROUP BY 2, 3, 4
+    UNION ALL SELECT 'deliveries', connector_key, source, state, count(*) FROM deliveries WHERE state = 'new' GROUP BY 2, 3, 4
+    UNION ALL SELECT 'batches', connector_key, direction, state, count(*) FROM batches
+               WHERE state IN ('ready', 'running') GROUP BY 2, 3, 4
+    UNION ALL SELECT 'batches', r.connector_key, 'incoming', 'waiting', sum(w.n)
+                FROM runs r CROSS JOIN LATERAL (SELECT count(*) AS n FROM batches b
+                                                 WHERE b.run_id = r.id AND b.state = 'waiting' OFFSET 0) w
+               WHERE r.state = 'running' GROUP BY 2 HAVING sum(w.n) > 0
+    UNION ALL SELECT 'batches', connector_key, direction, 'failed', count(*) FROM failures
+               WHERE state = 'open' AND kind = 'batch' GROUP BY 2, 3
+    UNION ALL SELECT 'runs', connector_key, entity, state, count(*) FROM runs
+               WHERE state IN ('running', 'held', 'stopped') GROUP BY 2, 3, 4
     UNION ALL SELECT 'failures', connector_key, entity, reason, count(*) FROM failures
                WHERE state = 'open' GROUP BY 2, 3, 4
-    UNION ALL SELECT 'tokens', connector_key, NULL, lane, sum(tokens) FROM token_ledger
-               WHERE day = (now() AT TIME ZONE 'UTC')::date GROUP BY 2, 4
-    UNION ALL SELECT 'daily_tokens', v.connector_key, NULL, NULL,
-                     coalesce((v.document ->> 'daily_tokens')::bigint, {DEFAULT_DAILY_TOKENS})
-                FROM settings_versions v
-               WHERE v.version = (SELECT max(o.version) FROM settings_versions o WHERE o.connector_key = v.connector_key)
+    UNION ALL SELECT 'tokens', c.key, NULL, t.lane, t.tokens
+                FROM connectors c CROSS JOIN LATERAL (
+                     SELECT lane, sum(tokens) AS tokens FROM token_ledger
+                      WHERE connector_key = c.key AND day = (now() AT TIME ZONE 'UTC')::date GROUP BY lane) t
+    UNION ALL SELECT 'daily_tokens', c.key, NULL, NULL, coalesce((v.document ->> 'daily_tokens')::bigint, {DEFAULT_DAILY_TOKENS})
+                FROM connectors c CROSS JOIN LATERAL (
+                     SELECT document FROM settings_versions WHERE connector_key = c.key ORDER BY version DESC LIMIT 1) v
     UNION ALL SELECT 'watermark_age_seconds', connector_key, NULL, entity, extract(epoch FROM now() - reached_at)::float8
                 FROM watermarks WHERE complete_since IS NOT NULL
     UNION ALL SELECT 'watermark_excepted', connector_key, NULL, entity, excepted FROM watermarks
@@ -72,7 +81,10 @@ def oldest_due_s(session: Session, connector_key: int | None = None) -> float:
 
 
 def all_figures(session: Session) -> list[Figure]:
-    """Everything Prometheus is told, read at one moment."""
+    """Everything Prometheus is told, read at one moment.
+
+    Of deliveries, batches and runs only what has not ended: those that have are most of each table.
+    """
     _limit(session)
     return [
         Figure(

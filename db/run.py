@@ -31,6 +31,13 @@ class Run(Base):
             postgresql_where=text("state = 'running'"),
         ),
         Index("ix_runs_latest", "connector_key", "id"),
+        Index(
+            "ix_runs_unended",
+            "connector_key",
+            "entity",
+            "state",
+            postgresql_where=text("state IN ('running', 'held', 'stopped')"),
+        ),
     )
 
     id: Mapped[RowId]

@@ -35,6 +35,8 @@ from pipeline.transform.hull_reports import hull_id_of
 CHUNK: Final = 100
 SLICE_S: Final = 120.0
 """A task may take four minutes: after this the rest of the file is left to the next one."""
+AT_LEAST_S: Final = 60.0
+"""For so long each task folds once it has come to where the one before it ended, however long that took."""
 LONGEST_S: Final = 6 * 3600.0
 MAX_BYTES: Final = 1024**3
 NAMED: Final = 100
@@ -88,11 +90,12 @@ def carry_out(errand: ClaimedErrand) -> None:
     order = _order(errand)
     if time.time() - errand.created_at.timestamp() > LONGEST_S:
         raise Rejected("export_gone", "it was not read to its end within hours")
-    ends_at, tally = time.monotonic() + SLICE_S, _Tally()
+    began, tally = time.monotonic(), _Tally()
+    ends_at: float | None = None
     with wiring.export_downloads().open(order.url, max_bytes=MAX_BYTES) as file:
         position = errand.progress if file.mark == errand.mark else 0
-        items = islice(read_records(file.pieces, order.form), position, None)
-        for chunk in _chunks(items):
+        for chunk in _chunks(read_records(file.pieces, order.form, skip=position)):
+            ends_at = ends_at or max(began + SLICE_S, time.monotonic() + AT_LEAST_S)
             position += len(chunk)
             _fold(errand, order, chunk, tally, progress=(position, file.mark))
             if time.monotonic() > ends_at:

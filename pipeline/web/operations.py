@@ -32,9 +32,12 @@ BROKER_TIMEOUT_S = 2.0
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 GAUGES = {
-    "deliveries": ("Webhooks and notifications kept, by source and state", ("source", "state")),
-    "batches": ("Batches, by direction and state", ("direction", "state")),
-    "runs": ("Full and incremental fetches, by entity and state", ("entity", "state")),
+    "deliveries": (
+        "Webhooks and notifications that nobody has looked at yet, by source and state",
+        ("source", "state"),
+    ),
+    "batches": ("Batches that have not ended, and those that failed, by direction and state", ("direction", "state")),
+    "runs": ("Fetches that run, wait for approval or stopped, by entity and state", ("entity", "state")),
     "run_records": ("Records that a running fetch has read so far, by entity and kind", ("entity", "kind")),
     "run_tokens": ("Tokens that a running fetch has taken so far, by entity and kind", ("entity", "kind")),
     "run_age_seconds": ("How long a running fetch has been going, by entity and kind", ("entity", "kind")),

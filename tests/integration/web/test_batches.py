@@ -332,6 +332,7 @@ def test_a_long_file_is_left_to_the_next_task_in_time(
     house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports, "SLICE_S", -1.0)
+    monkeypatch.setattr(exports, "AT_LEAST_S", -1.0)
     send(house)
 
     rounds = 0
@@ -342,6 +343,20 @@ def test_a_long_file_is_left_to_the_next_task_in_time(
     assert rounds == 4
     assert {revision for _, _, revision in changes(house).values()} == {1}
     assert len(changes(house)) == 250
+
+
+def test_a_task_that_was_long_in_coming_to_its_place_still_gets_on(
+    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later the place in a long file, the longer it takes to come there: a task must not end where it began."""
+    moments = iter([0.0])
+    monkeypatch.setattr(exports.time, "monotonic", lambda: next(moments, 1.2 * exports.SLICE_S))
+    send(house)
+
+    house.run_errands()
+
+    assert len(changes(house)) == 250
+    assert house.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
 
 
 def test_a_broken_connection_is_tried_again(house: House, storage: Storage) -> None:

@@ -155,7 +155,6 @@ def test_prometheus_is_told_what_the_database_holds(house: House) -> None:
     assert found == {
         ("pipeline_deliveries", ACME, "pipedrive", "new"): 1,
         ("pipeline_batches", ACME, "incoming", "ready"): 1,
-        ("pipeline_batches", ACME, "incoming", "done"): 1,
         ("pipeline_runs", ACME, "person", "stopped"): 1,
         ("pipeline_failures", ACME, "person", "wrong_type"): 1,
         ("pipeline_connectors", ACME, "active"): 1,

@@ -43,6 +43,21 @@ def test_a_broken_line_is_named_by_its_number_and_the_others_go_on(line: bytes, 
     assert read(text, size=50_000) == [{"id": "1"}, f"line 2: {words}", {"id": "3"}]
 
 
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (b'{"id": 1}\n\nno json\n{"id": 2}\n[]\n  \n{"id": 3}\n', "json"),
+        (b'\nid,name\n1,"a\nb"\n\n2\n,\n3,c\n4,d\n', "csv"),
+    ],
+)
+def test_reading_goes_on_behind_what_was_read_before(text: bytes, form: str) -> None:
+    whole = [str(item) for item in read_records([text], form)]
+
+    assert len(whole) > 3
+    for skip in range(len(whole) + 2):
+        assert [str(item) for item in read_records([text], form, skip=skip)] == whole[skip:]
+
+
 def test_of_a_line_without_end_only_the_beginning_is_held() -> None:
     lines = list(split_lines(b"x" * 100_000 for _ in range(100)))
 
