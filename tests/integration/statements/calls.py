@@ -239,14 +239,18 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "audit.note": {"operator": "a"},
     "authorisation.keep_state": {"digest": "digest"},
     "authorisation.take_state": {"digest": "digest"},
+    "authorisation.claim_state": {"digest": "digest", "callback": "callback"},
+    "authorisation.keep_sealed_grant": {"digest": "digest", "sealed": b""},
     "batch.claim": {"batch_id": BATCH},
     "batch.put_off": {"counted": True},
     "batch.release_waiting": {"in_flight": 1_000},
     "change.claim_changes": {"batch_id": 1},
+    "change.fold_rejected_fields": {"fields": ["label_ids"]},
     "change.fold_webhooks": {"told": TOLD},
     "change.put_back": {"batch_id": 400},
     "change.waiting_changes": {"names": {"incoming": "396", "outgoing": "h397"}},
     "connector.add_settings": {"document": {}},
+    "connector.claim_reading": {"unknown": ["x"], "burst_s": 1.0, "again_s": 60.0},
     "connector.drop_credentials": {"names": ("webhook_path",)},
     "connector.keep_credential": {"name": "hull_secret"},
     "connector.keep_fields": {"rows": []},
@@ -271,6 +275,9 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "errand.was_refused": {"key": "10"},
     "event_log.neighbours": {"event": lambda session: sync_event.latest_events(session, CONNECTOR, limit=1)[0]},
     "event_log.page_of_events": {"wanted": event_log.EventFilter(reason="option_unknown", entity="person")},
+    "failure.close_fields": {"refused": [("7", "label_ids")]},
+    "failure.count_fields": {"fields": ["label_ids"]},
+    "failure.open_of_record": {"names": {"incoming": "395"}},
     "failure.close_healed": {"unless": {"7": "gone"}},
     "failure.keep_failures": {
         "failures": [
@@ -341,6 +348,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
 
 
 MORE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("batch.claim", {"batch_id": 1}),
     (
         "claim.take_claims",
         {"wanted": [("email", f"p{number}@example.com", number + 1) for number in IDS if number % 100]},
