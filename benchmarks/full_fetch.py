@@ -57,6 +57,7 @@ def fetch(running: Stage, name: str, *, changed_only: bool) -> dict[str, Any]:
         if all(run.state != "running" for run in runs):
             break
         time.sleep(POLL_S)
+    waited_s = time.monotonic() - started
     ended = max(run.finished_at for run in runs if run.finished_at)
     wall_s = (ended - min(run.started_at for run in runs)).total_seconds()
     records = sum(run.new + run.changed + run.same for run in runs)
@@ -66,6 +67,7 @@ def fetch(running: Stage, name: str, *, changed_only: bool) -> dict[str, Any]:
         "states": sorted({run.state for run in runs}),
         "records": records,
         "wall_s": round(wall_s, 2),
+        "waited_s": round(waited_s, 2),
         "records_per_s": round(records / wall_s),
         "hull_messages": _messages(running) - sent_before,
         "tokens_per_1000": round(1000 * sum(run.tokens for run in runs) / records, 2),

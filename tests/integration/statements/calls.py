@@ -237,7 +237,10 @@ NEWEST: Final = [
 OWN: Final[dict[str, dict[str, Any]]] = {
     "alert.note_told": {"told": {}, "error": None, "again_in_s": 60.0},
     "audit.note": {"operator": "a"},
+    "authorisation.drop_state": {"digest": "digest"},
+    "authorisation.finish_state": {"digest": "digest"},
     "authorisation.keep_state": {"digest": "digest"},
+    "authorisation.release_state": {"digest": "digest"},
     "authorisation.take_state": {"digest": "digest"},
     "authorisation.claim_state": {"digest": "digest", "callback": "callback"},
     "authorisation.keep_sealed_grant": {"digest": "digest", "sealed": b""},
