@@ -95,7 +95,10 @@ found again by where they lie: by their keys, a planner that knows nothing of a 
 
 
 def take_claims(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]) -> Taken:
-    """Take each (claim, value, Pipedrive id) that is free; who finds another holder is noted as waiting."""
+    """Take each (claim, value, Pipedrive id) that is free; who finds another holder is noted as waiting.
+
+    A domain that SEVERAL records give by now is nobody's.
+    """
     if not wanted:
         return Taken()
     scope = {"c": connector_key, "e": entity}
@@ -106,7 +109,85 @@ def take_claims(session: Session, connector_key: int, entity: str, wanted: Seque
     held = _HELD_BY_OTHERS.rows(session, {**scope, **columns_of(rest)})
     if waiting := [(claim, value, record_id) for claim, value, record_id, _, wanted_by in held if wanted_by is None]:
         session.execute(_WAIT, {**scope, **columns_of(waiting)})
-    return Taken(held={(claim, record_id): holder for claim, _, record_id, holder, _ in held}, fresh=fresh)
+    taken = Taken(held={(claim, record_id): holder for claim, _, record_id, holder, _ in held}, fresh=fresh)
+    return _share_domains(session, connector_key, entity, wanted, taken)
+
+
+SEVERAL = 3
+"""So many Organizations that give one domain share it. Two are more often one company, entered twice or merged one day."""
+NOBODY = 0
+"""Holder of a domain that several share: it identifies none of them."""
+
+_SHARED = Statement("""
+    WITH v AS MATERIALIZED (SELECT DISTINCT value FROM unnest(CAST(:vals AS text[])) AS w(value))
+    SELECT v.value FROM v
+     CROSS JOIN LATERAL (
+           SELECT count(*) AS givers FROM (
+                  SELECT c.pipedrive_id FROM claims c
+                   WHERE c.connector_key = :c AND c.entity = :e AND c.claim = 'domain' AND c.value = v.value
+                     AND c.pipedrive_id <> 0
+                   UNION
+                  (SELECT k.pipedrive_id FROM known_as k
+                    WHERE k.connector_key = :c AND k.entity = :e AND k.claim = 'domain' AND k.value = v.value LIMIT :several)
+                   UNION
+                  SELECT w.id FROM unnest(CAST(:vals AS text[]), CAST(:holders AS bigint[])) AS w(value, id)
+                   WHERE w.value = v.value) given) g
+     WHERE g.givers >= :several""")
+"""LATERAL with a limit, as above."""
+
+_SHARE = text("""
+    WITH mine AS MATERIALIZED (
+           SELECT c.ctid, v.value, c.pipedrive_id FROM unnest(CAST(:vals AS text[])) AS v(value)
+            CROSS JOIN LATERAL (SELECT ctid, pipedrive_id FROM claims c
+                                 WHERE c.connector_key = :c AND c.entity = :e AND c.claim = 'domain' AND c.value = v.value
+                                   AND c.pipedrive_id <> 0
+                                 LIMIT 1 FOR UPDATE SKIP LOCKED) c),
+         let_go AS (UPDATE claims c SET pipedrive_id = 0, wanted_by = NULL FROM mine WHERE c.ctid = mine.ctid)
+    INSERT INTO known_as (connector_key, entity, claim, value, pipedrive_id)
+    SELECT :c, :e, 'domain', value, pipedrive_id FROM mine ORDER BY value ON CONFLICT DO NOTHING""")
+"""A row that somebody else has in hand is left to them: whoever gives the domain next shares it. Whoever held it is still known by
+it."""
+
+
+def _share_domains(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], taken: Taken) -> Taken:
+    """Let go of the domains that several Organizations give, by now and with this page: none of them is known by such a one."""
+    held = {
+        (value, record_id)
+        for claim, value, record_id in wanted
+        if claim == "domain" and (claim, record_id) in taken.held
+    }
+    values = {value for value, _ in held}
+    if not values:
+        return taken
+    givers = [each for each in wanted if each[0] == "domain" and each[1] in values]
+    scope = {"c": connector_key, "e": entity}
+    shared = {value for (value,) in _SHARED.rows(session, {**scope, **columns_of(givers), "several": SEVERAL})}
+    if not shared:
+        return taken
+    session.execute(_SHARE, {**scope, "vals": texts(sorted(shared))})
+    nobody = {(claim, record_id): NOBODY for claim, value, record_id in givers if value in shared}
+    return Taken(held={**taken.held, **nobody}, fresh=taken.fresh)
+
+
+_UNSHARE = text("""
+    WITH single AS MATERIALIZED (
+           SELECT c.ctid, c.connector_key, c.entity, c.value FROM claims c
+            WHERE c.pipedrive_id = 0
+              AND (SELECT count(*) FROM (SELECT 1 FROM known_as k
+                                          WHERE (k.connector_key, k.entity, k.claim, k.value)
+                                              = (c.connector_key, c.entity, c.claim, c.value) LIMIT :several) k) < :several),
+         gone AS (DELETE FROM claims c USING single s WHERE c.ctid = s.ctid AND c.pipedrive_id = 0 RETURNING s.*)
+    SELECT g.connector_key, g.entity, k.pipedrive_id FROM gone g
+      JOIN known_as k ON (k.connector_key, k.entity, k.claim, k.value) = (g.connector_key, g.entity, 'domain', g.value)
+     ORDER BY 1, 2, 3""")
+
+
+def unshare_domains(session: Session) -> dict[tuple[int, str], list[int]]:
+    """End the sharing of domains that no longer several give. Returns (connector, entity) → the records that may take theirs."""
+    freed: dict[tuple[int, str], list[int]] = {}
+    for row in session.execute(_UNSHARE, {"several": SEVERAL}):
+        freed.setdefault((row.connector_key, row.entity), []).append(row.pipedrive_id)
+    return freed
 
 
 def release_claims(

@@ -81,6 +81,8 @@ _FIND = text(f"""
             WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = h.pipedrive_id
               AND m.state = ANY(CAST(:living AS text[]))
             LIMIT 1) m
+     WHERE (SELECT s.pipedrive_id FROM claims s
+             WHERE s.connector_key = :c AND s.entity = :e AND s.claim = w.claim AND s.value = w.value LIMIT 1) IS DISTINCT FROM 0
      ORDER BY h.pipedrive_id""")  # noqa: S608 - a number of ours
 """LATERAL with a limit, as in `db.claim`: joined otherwise, a new table was read whole for every value."""
 
@@ -88,7 +90,10 @@ _FIND = text(f"""
 def find_records(
     session: Session, connector_key: int, entity: str, wanted: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], list[int]]:
-    """(claim, value) → the living records of which it is true, as far as the mirror of Pipedrive tells."""
+    """(claim, value) → the living records of which it is true, as far as the mirror of Pipedrive tells.
+
+    A domain that several Organizations share finds none of them.
+    """
     pairs = sorted(set(wanted))
     if not pairs:
         return {}

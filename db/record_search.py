@@ -37,6 +37,7 @@ _BY_CLAIM = text(f"""
      CROSS JOIN LATERAL (
            SELECT c.pipedrive_id, true AS holds FROM claims c
             WHERE c.connector_key = :c AND c.entity = e.entity AND c.claim = w.claim AND c.value = w.value
+              AND c.pipedrive_id <> 0
             UNION ALL
            SELECT k.pipedrive_id, false FROM known_as k
             WHERE k.connector_key = :c AND k.entity = e.entity AND k.claim = w.claim AND k.value = w.value

@@ -70,7 +70,7 @@ REASONS: dict[str, Reason] = {
         "Nothing to do; if the departed record is restored, Hull cannot tell the two apart: see two_records_one_hull_id.",
     ),
     "shared_domain": Reason(
-        "The domain belongs to a mail or page service that many organizations use, so it identifies nobody.",
+        "The domain belongs to a host that many organizations use, or several Organizations give it, so it identifies nobody.",
         "Enter the organization's own web site; until then it travels by its Pipedrive id alone.",
     ),
     "deleted_in_pipedrive": Reason(

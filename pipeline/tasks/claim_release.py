@@ -11,7 +11,7 @@ from itertools import groupby
 from sqlalchemy.orm import Session
 
 from db import change as changes
-from db import claim_release, id_mapping
+from db import claim, claim_release, id_mapping
 from db import sync_event as events
 from db.claim_release import Held, Released
 from db.session import transaction
@@ -48,8 +48,14 @@ def release(connector_key: int, entity: Entity, pipedrive_id: int) -> list[Relea
 
 
 def release_overdue() -> int:
-    """What Pipedrive has purged does not come back: its claims are free. Returns how many records held some."""
+    """What Pipedrive has purged does not come back: its claims are free. Returns how many records held some.
+
+    So are domains that several Organizations gave, and no longer do.
+    """
     done = 0
+    with transaction() as session:
+        for (connector_key, entity), ids in claim.unshare_domains(session).items():
+            call_waiting(session, connector_key, entity, ids)
     while True:
         with transaction() as session:
             held = claim_release.overdue(session, RESTORABLE_DAYS, AT_ONCE)

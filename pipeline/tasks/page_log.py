@@ -13,6 +13,7 @@ from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Source
+from db.claim import NOBODY
 from db.claim_release import Held, departed_holders
 from db.page import PageContext
 from pipeline.domain.departures import RESTORABLE_DAYS
@@ -156,11 +157,9 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
             _say(name, pipedrive_id, reason, fields)
         for claim in sending.record["claims"]:
             if (holder := held.get((claim, pipedrive_id))) is not None:
-                detail = f"{claim}: held by {plan.entity} {holder}{_until(departed.get(holder))}"
-                logged.append(
-                    page_event(context, skip, plan.entity, pipedrive_id, reason="duplicate_claim", detail=detail)
-                )
-                _say(skip, pipedrive_id, "duplicate_claim", claim)
+                reason, detail = _held(claim, plan.entity, holder, departed)
+                logged.append(page_event(context, skip, plan.entity, pipedrive_id, reason=reason, detail=detail))
+                _say(skip, pipedrive_id, reason, claim)
     events.log_events(session, logged)
 
 
@@ -170,6 +169,13 @@ def _by_cause(problems: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str
     for problem in problems:
         fields.setdefault((problem["reason"], problem["detail"]), []).append(problem["field"])
     return [(reason, ", ".join(dict.fromkeys(named)), detail) for (reason, detail), named in fields.items()]
+
+
+def _held(claim: str, entity: Entity, holder: int, departed: Mapping[int, Held]) -> tuple[str, str]:
+    """(reason, detail) of a claim under which a record cannot travel."""
+    if holder == NOBODY:
+        return "shared_domain", f"{claim}: several {entity.plural} give it, so it identifies none of them"
+    return "duplicate_claim", f"{claim}: held by {entity} {holder}{_until(departed.get(holder))}"
 
 
 def _until(held: Held | None) -> str:

@@ -123,7 +123,9 @@ def _claims_said(session: Session, scope: Scope, entity: Entity, page: PagePlan)
         change = {"field": CLAIM.format(claim), "before": held.get((claim, pipedrive_id)), "after": value}
         if (claim, pipedrive_id) in others:
             holder = others[claim, pipedrive_id]
-            change |= {"problem": "duplicate_claim", "detail": f"{entity} {holder} holds it"}
+            shared = holder == claims.NOBODY
+            detail = f"several {entity.plural} give it" if shared else f"{entity} {holder} holds it"
+            change |= {"problem": "shared_domain" if shared else "duplicate_claim", "detail": detail}
         said.setdefault(pipedrive_id, []).append(change)
     return said
 

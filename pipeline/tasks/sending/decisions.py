@@ -54,16 +54,14 @@ def _unknown(decisions: Sequence[Decision], plan: Plan, entity: Entity) -> set[s
     mapped = {problem.field for problem in plan.outgoing.problems if problem.reason in definitions.OUTDATED}
     named = {target.source.code: target.attribute for target in plan.outgoing.targets}
     said = {
-        definitions.key_of(problem.field, _said(each, named.get(problem.field), entity))
+        definitions.key_of(
+            problem.field, find_attribute(each.candidate.message[entity.hull], named.get(problem.field) or "")
+        )
         for each in decisions
         for problem in each.problems
         if problem.reason in definitions.OUTDATED
     }
     return said | {definitions.key_of(field, None) for field in mapped}
-
-
-def _said(decision: Decision, attribute: str | None, entity: Entity) -> object:
-    return None if attribute is None else find_attribute(decision.candidate.message[entity.hull], attribute)
 
 
 def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
