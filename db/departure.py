@@ -212,6 +212,21 @@ def find_living(
     }
 
 
+_NEVER_SEEN = text("""
+    INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, version, deleted_at, matched_by, resolve_at)
+    SELECT :c, :e, id, 'deleted', :never, now(), 'report', NULL FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id
+    ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO NOTHING""")
+
+
+def note_never_seen(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """Hull names these records, we have never seen them, and Pipedrive does not show them: they are deleted.
+
+    A page that shows one all the same has it read by its id, and then it lives.
+    """
+    if ids := sorted(pipedrive_ids):
+        session.execute(_NEVER_SEEN, {"c": connector_key, "e": entity, "ids": bigints(ids), "never": NEVER})
+
+
 _FOREBEARS = text("""
     WITH RECURSIVE merged AS (
         SELECT entity, pipedrive_id FROM id_mappings WHERE connector_key = :c AND merged_into = :id

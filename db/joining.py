@@ -271,15 +271,29 @@ def find_joined(session: Session, connector_key: int, entity: str, hull_ids: Ite
 
 
 _HOLDERS = text("""
-    SELECT pipedrive_id, hull_id FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND coalesce(hull_id, '') <> ''""")
-"""Not `IS NOT NULL`, which the index by Hull id fits as well: it would read every mapping of the entity."""
+    SELECT pipedrive_id, hull_id, resolve_at IS NOT NULL OR state = 'conflict' AS is_told,
+           updated_at < now() - interval '10 minutes' AS is_old FROM id_mappings
+     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
 
-def joined_to(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, str]:
-    """Pipedrive id → the Hull id it is joined to, for those that are."""
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whose a record is.
+
+    hull_id  of the User or Account it is joined to, as far as we know
+    is_told  Hull was told of the record, and has not said yet whose it is
+    is_old   that is so long ago that Hull would show it by now
+    """
+
+    hull_id: str | None
+    is_told: bool
+    is_old: bool
+
+
+def find_holders(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, Holder]:
+    """Pipedrive id → whose it is, for those that the id map knows."""
     rows = session.execute(_HOLDERS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
-    return {row.pipedrive_id: row.hull_id for row in rows}
+    return {row.pipedrive_id: Holder(row.hull_id, row.is_told, row.is_old) for row in rows}
 
 
 def memories(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, bytes]:

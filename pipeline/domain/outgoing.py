@@ -125,6 +125,8 @@ class Standing(StrEnum):
     """Several records answer to the claim that was looked up."""
     TAKEN = "taken"
     """The one record that answers to its claim is joined to another User or Account."""
+    UNRESOLVED = "unresolved"
+    """The one record that answers to its claim is in Hull, and Hull has not said yet whose it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +136,8 @@ class Candidate:
     message          the report as it was delivered, or as it was last kept
     pipedrive_id     the record it is joined to, for KNOWN
     matched_by       the claim that joined them just now; None when they were joined before
-    others           Pipedrive ids that make it CONFLICT, AMBIGUOUS or TAKEN
+    others           Pipedrive ids that make it CONFLICT, AMBIGUOUS, TAKEN or UNRESOLVED
+    by_lower_claim   a claim that counts more has a value that nobody answered to, as far as our tables tell
     snapshot         the Pipedrive record as last read
     organization_id  for a User: the Organization of its Account
     awaits           for a User: the Hull id of its Account, while that has no Organization
@@ -147,6 +150,7 @@ class Candidate:
     standing: Standing
     pipedrive_id: int | None = None
     matched_by: str | None = None
+    by_lower_claim: bool = False
     others: tuple[int, ...] = ()
     snapshot: dict[str, Any] | None = None
     organization_id: int | None = None
@@ -172,6 +176,8 @@ class Act(StrEnum):
     SKIP = "skip"
     HOLD = "hold"
     """Quarantined: kept as a Failure, because only a person can say what is right."""
+    WAIT = "wait"
+    """Nothing can be decided yet: it is tried again by itself."""
     UPDATE = "update"
     CREATE = "create"
 
@@ -180,7 +186,7 @@ class Act(StrEnum):
 class Decision:
     """What transform decides about one Candidate.
 
-    reason   why it is skipped or held
+    reason   why it is skipped, held or waits
     detail   the same in a sentence
     trigger  why it is sent, as the filter says
     claims   (claim, value) by which it may be looked up, in the order of the settings; for CREATE

@@ -126,6 +126,14 @@ REASONS: dict[str, Reason] = {
         "The record that answers to the claim is joined to another User or Account of Hull.",
         "Merge the two in Hull, or correct the claim on one of them; then replay the failure.",
     ),
+    "hull_id_unknown": Reason(
+        "The record that answers is in Hull already, and Hull does not show yet which User or Account it is.",
+        "Nothing to do: Hull is asked again. If a failure says so, Hull never showed it; replay the failure.",
+    ),
+    "held_by_another": Reason(
+        "Another record of Pipedrive holds this e-mail, domain or external id, so it was not written a second time.",
+        "Merge the two records in Pipedrive, or correct the value on one of them; then send the record again.",
+    ),
     "rules_fight": Reason(
         "Values of a field go back and forth between Hull and Pipedrive: two rules undo one another.",
         "Change one of the rules that the failure names, here or in the other system; then replay it.",

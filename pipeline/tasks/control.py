@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from celery import Task
-from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import change as changes
 from db import connector as connectors
-from db import heartbeat, hull_ids, id_mapping, subscription
-from db import sync_event as events
+from db import heartbeat, id_mapping, subscription
 from db.session import after_commit, transaction
 from pipeline import wiring
-from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
-from pipeline.tasks import canvases, departures, errands, links, live, webhooks
+from pipeline.domain.kinds import Entity
+from pipeline.tasks import canvases, errands, live, webhooks
 from pipeline.tasks.app import app
 from pipeline.tasks.each_connector import for_each_connector
+from pipeline.tasks.hull_ids import CHUNK, ask_hull, learn
 from pipeline.telemetry import logger
-from pipeline.transform.hull_reports import pipedrive_ids_of
 
-RESOLVE_CHUNK = 50
-"""Anonymous ids to one search: what Hull returns on a page."""
 RESOLVE_ROUND = 20
 """Searches to one task: enough to be quick, few enough that others get their turn."""
 
@@ -68,56 +61,16 @@ def resolve(connector_key: int) -> bool:
     """One round for one connector; True when there may be more to do."""
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key)
-        taken = id_mapping.take_unresolved(session, connector_key, RESOLVE_CHUNK * RESOLVE_ROUND)
+        taken = id_mapping.take_unresolved(session, connector_key, CHUNK * RESOLVE_ROUND)
     for entity in Entity:
         ids = sorted(pipedrive_id for name, pipedrive_id in taken if name == entity)
-        for at in range(0, len(ids), RESOLVE_CHUNK):
-            chunk = ids[at : at + RESOLVE_CHUNK]
-            reports = wired.hull.search_reports(entity, [anonymous_id(pipedrive_id) for pipedrive_id in chunk])
-            found = {
-                pipedrive_id: str(report["id"])
-                for report in reports
-                for pipedrive_id in pipedrive_ids_of(report)
-                if pipedrive_id in set(chunk)
-            }
-            answered = set(found)
+        for at in range(0, len(ids), CHUNK):
+            chunk = ids[at : at + CHUNK]
+            found = ask_hull(wired, entity, chunk)
             with transaction() as session:
-                found = departures.give_way(session, connector_key, entity, found)
-                learnt = hull_ids.learn_hull_ids(session, connector_key, entity, found)
-                id_mapping.note_unresolved(session, connector_key, entity, set(chunk) - answered)
-                _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
-                _send_settled(session, connector_key, entity, learnt.settled.values())
-                if entity is Entity.ORGANIZATION:
-                    links.organization_found(session, connector_key, found.values())
-    return len(taken) == RESOLVE_CHUNK * RESOLVE_ROUND
-
-
-def _send_settled(session: Session, connector_key: int, entity: Entity, settled: Iterable[str]) -> None:
-    """These Users or Accounts could not be sent while two records shared them: they are sent again, as last reported."""
-    for hull_id in sorted(settled):
-        changes.fold(session, connector_key, Direction.OUTGOING, entity, hull_id, cause="conflict_settled")
-
-
-def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflicts: dict[int, str]) -> None:
-    """One User that carries two Pipedrive ids: Hull has merged what is still two in Pipedrive."""
-    name = event_name(Direction.INCOMING, entity, Outcome.ERROR)
-    for pipedrive_id, hull_id in conflicts.items():
-        logger().error(name, pipedrive_id=pipedrive_id, hull_id=hull_id, reason="two_records_one_hull_id")
-    events.log_events(
-        session,
-        [
-            events.NewEvent(
-                connector_key=connector_key,
-                event=name,
-                entity=entity,
-                cause="resolve",
-                reason="two_records_one_hull_id",
-                pipedrive_id=pipedrive_id,
-                hull_id=hull_id,
-            )
-            for pipedrive_id, hull_id in conflicts.items()
-        ],
-    )
+                learn(session, connector_key, entity, found)
+                id_mapping.note_unresolved(session, connector_key, entity, set(chunk) - set(found))
+    return len(taken) == CHUNK * RESOLVE_ROUND
 
 
 @app.task(name="control.ensure_webhooks", bind=True)

@@ -9,8 +9,8 @@ from celery import Task
 
 from pipeline.tasks.app import app
 from pipeline.tasks.sending.aftermath import load_batch
-from pipeline.tasks.sending.candidates import extract_batch
 from pipeline.tasks.sending.decisions import transform_batch
+from pipeline.tasks.sending.extracting import extract_batch
 from pipeline.tasks.stage import run_stage
 
 

@@ -8,21 +8,21 @@ from typing import Any
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.errors import Rejected
-from pipeline.transform.hull_reports import find_attribute, hull_id_of, read_id
+from pipeline.transform.hull_reports import hull_id_of
 from pipeline.transform.segments import in_segments, in_synchronized_segment, segment_ids
 
 
 def account_to_send(message: Mapping[str, Any], settings: ConnectorSettings) -> dict[str, Any] | None:
-    """Make the message about the User's Account; None when it has a counterpart already, or a filter stops either of the two.
+    """Make the message about the User's Account; None when a filter stops either of the two.
+
+    An id of Pipedrive that it carries says nothing yet: whether that record is there has to be looked up.
 
     An export that does not speak of the Account's segments sends the Account as well: nobody knows what it is in.
     """
     account = message.get("account")
     if not settings.link_users_in_service or not isinstance(account, dict) or not _has_hull_id(account):
         return None
-    if read_id(find_attribute(account, "pipedrive/id")) is not None or not in_segments(
-        message, settings, Entity.PERSON
-    ):
+    if not in_segments(message, settings, Entity.PERSON):
         return None
     is_export = message.get("is_export") is True and not _speaks_of_segments(message)
     if not is_export and not in_synchronized_segment(message, settings, Entity.ORGANIZATION):

@@ -44,14 +44,19 @@ def pipedrive_ids_of(report: Mapping[str, Any]) -> tuple[int, ...]:
 
     More than one means that Hull merged records which are still two in Pipedrive.
     """
+    first = read_id(find_attribute(report, "pipedrive/id"))
+    return tuple(dict.fromkeys([*(() if first is None else (first,)), *anonymous_pipedrive_ids(report)]))
+
+
+def anonymous_pipedrive_ids(report: Mapping[str, Any]) -> tuple[int, ...]:
+    """Give the Pipedrive ids among the report's anonymous ids: each belongs to one User or Account of Hull alone."""
     names = report.get("anonymous_ids")
     ours = [
         name.removeprefix(_PREFIX)
         for name in [*(names if isinstance(names, list) else ()), report.get("anonymous_id")]
         if isinstance(name, str) and name.startswith(_PREFIX)
     ]
-    found = map(read_id, [find_attribute(report, "pipedrive/id"), *ours])
-    return tuple(dict.fromkeys(number for number in found if number is not None))
+    return tuple(dict.fromkeys(number for number in map(read_id, ours) if number is not None))
 
 
 def pipedrive_id_of(report: Mapping[str, Any]) -> int | None:

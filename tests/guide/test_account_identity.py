@@ -16,6 +16,7 @@ from tests.journeys.told_by_hull import (
     organization,
     patiently,
     say,
+    unknown_to_hull,
     writes,
 )
 from tests.world import World
@@ -88,6 +89,7 @@ def test_an_organization_that_answers_is_updated(world: World, told: dict[str, s
     world.change_settings(outgoing_account_attributes=TO_NAME, account_claims=claims)
     acme = add_acme(world, custom_fields={number: "C-17"})
     fetch_all(world)
+    unknown_to_hull(world)
 
     say(world, account(ACME, label="Acme Inc.", **told))
 
@@ -106,6 +108,7 @@ def test_a_domain_waits_for_the_first_fetch(world: World) -> None:
     before = writes(world)
 
     fetch_all(world)
+    unknown_to_hull(world)
     patiently(world)
 
     assert before == []

@@ -16,6 +16,7 @@ from tests.journeys.told_by_hull import (
     patiently,
     person,
     say,
+    unknown_to_hull,
     user,
     writes,
 )
@@ -85,6 +86,7 @@ def test_a_person_that_answers_is_updated(world: World, told: dict[str, str]) ->
     world.change_settings(outgoing_user_attributes=TO_NAME, user_claims=claims)
     ada = add_ada(world, custom_fields={number: "C-17"})
     fetch_all(world)
+    unknown_to_hull(world)
 
     say(world, user(ANN, full_name="Ada Lovelace", **told))
 
@@ -97,6 +99,7 @@ def test_any_e_mail_answers(world: World) -> None:
     world.change_settings(outgoing_user_attributes=TO_NAME)
     ada = add_ada(world, emails=[{"value": ADA, "primary": True}, {"value": "ada@home.test", "primary": False}])
     fetch_all(world)
+    unknown_to_hull(world)
 
     say(world, user(ANN, email="ada@home.test", full_name="Ada Lovelace"))
 

@@ -64,6 +64,11 @@ def know_everything(world: World) -> None:
     world.pipedrive.ledger.mutations.clear()
 
 
+def unknown_to_hull(world: World) -> None:
+    """What was fetched is nobody's in Hull, as if it had never been brought there."""
+    world.change_rows("UPDATE id_mappings SET resolve_at = NULL WHERE hull_id IS NULL")
+
+
 def writes(world: World, entity: str = "") -> list[tuple[str, Any, Any]]:
     """(method, Pipedrive id, body) of every write, or of those to Persons or to Organizations."""
     notes = world.pipedrive.ledger.mutations

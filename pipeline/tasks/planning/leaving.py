@@ -109,6 +109,8 @@ def _act(decision: Decision, changes: Iterable[Change], beside: Beside) -> tuple
     """(what would become of it, why, the same in a sentence)."""
     if decision.act is Act.HOLD:
         return "error", decision.reason, decision.detail
+    if decision.act is Act.WAIT:
+        return "unknown", decision.reason, decision.detail
     if decision.act is Act.CREATE:
         return ("unknown", beside.blind, None) if beside.blind else ("create", decision.trigger, None)
     if decision.act is Act.UPDATE:

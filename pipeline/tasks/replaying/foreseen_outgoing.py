@@ -124,6 +124,9 @@ def _verdict(
     if decision.act is Act.HOLD:
         reason = decision.reason or ""
         return Verdict(kind=Kind.FAILS_AGAIN, reason=reason, detail=f"{_meaning(reason)} {decision.detail}".strip())
+    if decision.act is Act.WAIT:
+        reason = decision.reason or ""
+        return Verdict(kind=Kind.UNKNOWN, reason=reason, detail=f"{_meaning(reason)} {decision.detail}".strip())
     if decision.act is Act.SKIP:
         return _left(decision)
     candidate = decision.candidate

@@ -22,7 +22,7 @@ from pipeline import wiring
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import write_lenient
-from pipeline.domain.outgoing import Act, Decision, Memory, Standing
+from pipeline.domain.outgoing import Act, Decision, Memory
 from pipeline.load import outgoing as load_outgoing
 from pipeline.load.outgoing import Sending, answers
 from pipeline.load.writers import Sent, Wanted
@@ -33,6 +33,7 @@ from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.sending import matching
 from pipeline.tasks.sending.decisions import decide
 from pipeline.tasks.sending.differing import QUARREL
+from pipeline.tasks.sending.held_elsewhere import leave_what_others_hold
 from pipeline.tasks.sending.later import Later
 from pipeline.tasks.sending.matching import Wait
 from pipeline.tasks.sending.rereading import decide_by_what_is
@@ -72,15 +73,18 @@ def load_batch(batch: ClaimedBatch) -> None:
         plan = plan_for(session, batch.connector_key, entity)
     rows, _, _ = unpack_page(bytes(batch.transformed or b""))
     decisions = {row["candidate"]["hull_id"]: Decision.of(row) for row in rows}
-    now_s, waiting = int(time.time()), {}
+    now_s = int(time.time())
     decisions |= {each.hull_id: each for each in _by_newer_definitions(decisions.values(), plan, entity, now_s=now_s)}
-    creates = [each for each in decisions.values() if each.act is Act.CREATE]
-    if creates:
-        settlement = matching.look_before_creating(batch, wired, plan, creates, now_s=now_s)
-        decisions |= {each.hull_id: each for each in settlement.decided}
-        waiting = settlement.waiting
+    settlement = matching.look_before_creating(batch, wired, plan, decisions.values(), now_s=now_s)
+    decisions |= {each.hull_id: each for each in settlement.decided}
+    waiting = settlement.waiting | matching.unresolved_ones(decisions.values())
     anew = decide_by_what_is(wired, plan, entity, decisions.values(), now_s=now_s)
     decisions |= {each.hull_id: each for each in anew}
+    going = [each for each in decisions.values() if each.hull_id not in waiting]
+    taken = matching.join_found(batch, plan, going, now_s=now_s)
+    decisions |= {each.hull_id: each for each in taken}
+    less = leave_what_others_hold(batch, plan, list(decisions.values()), settlement.by_claim)
+    decisions |= {each.hull_id: each for each in less}
     wanted = [_wanted(each) for each in decisions.values() if _is_sent(each) and each.hull_id not in waiting]
     sending = load_outgoing.send(
         wired.pipedrive,
@@ -226,7 +230,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None
 
 
 def _join(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequence[Sent], story: Story) -> None:
-    """The id map learns who was found and who was made; intents that led to nothing are given up."""
+    """The id map learns who was made; intents that led to nothing are given up. Those that were found were joined before."""
     scope = (batch.connector_key, batch.entity)
     made = {each.wanted.hull_id: _id_of(each) for each in done if each.wanted.pipedrive_id is None}
     joins = [
@@ -234,21 +238,12 @@ def _join(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
         for hull_id, pipedrive_id in made.items()
         if pipedrive_id is not None
     ]
-    joins += [
-        Join(hull_id=each.hull_id, pipedrive_id=each.candidate.pipedrive_id, matched_by=each.candidate.matched_by)
-        for each in outcome.decisions.values()
-        if each.candidate.matched_by is not None
-        and each.candidate.pipedrive_id is not None
-        and each.candidate.standing is Standing.KNOWN
-        and each.hull_id not in outcome.waiting
-    ]
     lost = joining.join(session, *scope, joins)
     for each in lost:
         story.gave_up(each.hull_id, "already_joined", f"{batch.entity} {each.pipedrive_id} by {each.matched_by}")
     claims = [
         (name, value, each.pipedrive_id)
         for each in joins
-        if each.matched_by == "created" and each.hull_id in made
         for name, value in outcome.decisions[each.hull_id].claims
         if name != SYNC_KEY
     ]
@@ -259,7 +254,8 @@ def _join(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
     unsure = [each.wanted.hull_id for each in outcome.sending.sent if each.unsure is not None]
     joining.mark_unknown(session, *scope, unsure)
     if batch.entity == Entity.ORGANIZATION:
-        links.organization_found(session, batch.connector_key, [each.hull_id for each in joins])
+        found = [each.hull_id for each in outcome.decisions.values() if matching.is_met(each)]
+        links.organization_found(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
 
 
 def _id_of(sent: Sent) -> int | None:

@@ -1,37 +1,33 @@
-"""Extract of an outgoing batch: each report as delivered, beside the record of Pipedrive that it is joined to.
+"""What our tables know of the records that some reports of Hull are about.
 
 Joined by the id map, else by what the report itself says (`pipedrive/id`, `pipedrive:<id>`), else by a claim that the mirror
-of Pipedrive knows. Where more than one record answers, nothing is chosen: a person decides.
+of Pipedrive knows. Where more than one record answers, nothing is chosen: a person decides. What our tables cannot tell is named,
+and `extracting` asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import batch as batches
 from db import change as changes
 from db import id_mapping, joining, known_as, sync_event
 from db.batch import ClaimedBatch
 from db.departure import find_living
-from db.joining import Join, Joined
-from db.session import transaction
+from db.joining import Holder, Joined
 from db.snapshot import read_snapshots
-from pipeline import wiring
 from pipeline.domain.departures import DEPARTED, MERGED
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import Candidate, Memory, Standing, Told
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.extract.pages import id_of, read_by_ids
-from pipeline.tasks import links
-from pipeline.tasks.plans import Plan, plan_for
-from pipeline.tasks.staging import pack_page
+from pipeline.tasks.plans import Plan
+from pipeline.tasks.sending.looking import agrees
 from pipeline.transform.agreement import ROUND_S
-from pipeline.transform.hull_reports import pipedrive_ids_of
+from pipeline.transform.hull_reports import anonymous_pipedrive_ids, pipedrive_ids_of
 from pipeline.transform.identity import claims_of
 
 Message = dict[str, Any]
@@ -39,18 +35,41 @@ Message = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """How one Hull id stands, in the making."""
+    """How one Hull id stands, in the making.
+
+    is_sure  Hull's own anonymous id names the record: no other User or Account can have it
+    is_old   of UNRESOLVED: Hull would show by now whose the record is
+    """
 
     standing: Standing = Standing.UNKNOWN
     pipedrive_id: int | None = None
     matched_by: str | None = None
+    by_lower_claim: bool = False
+    is_sure: bool = False
+    is_old: bool = False
     others: tuple[int, ...] = ()
     memory: bytes | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What Pipedrive has just shown of the records that Hull names and our tables do not know, by id."""
+
+    records: Mapping[int, dict[str, Any]] = field(default_factory=dict)
+    organizations: Collection[int] = ()
+    """Of the Accounts of Users."""
+
+
+NOTHING_SHOWN = Shown()
+
+
 @dataclass(slots=True, kw_only=True)
 class Gathered:
-    """What is known of the records that some messages are about, by Hull id or by Pipedrive id."""
+    """What is known of the records that some messages are about, by Hull id or by Pipedrive id.
+
+    strange                records that Hull names and our tables do not know
+    strange_organizations  the same of the Accounts of Users
+    """
 
     messages: Mapping[str, Message]
     found: dict[str, Found]
@@ -58,6 +77,8 @@ class Gathered:
     links: dict[str, Link]
     told: dict[int, tuple[Told, ...]]
     delivered: dict[int, dict[str, Any]]
+    strange: Collection[int] = ()
+    strange_organizations: Collection[int] = ()
 
     @property
     def missing(self) -> list[int]:
@@ -81,33 +102,28 @@ class Gathered:
 
 
 def gather(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message]
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    plan: Plan,
+    messages: Mapping[str, Message],
+    shown: Shown = NOTHING_SHOWN,
 ) -> Gathered:
     """Bring together what our tables know of the records that these messages are about (Hull id → message)."""
-    found = find(session, connector_key, entity, plan.settings, messages)
+    found, strange = _find(session, connector_key, entity, plan.settings, messages, shown)
+    _doubt_undelivered(found, shown, entity, plan, messages)
+    part_rivals(found)
+    links, strange_organizations = _links(session, connector_key, entity, plan, messages, shown)
     return Gathered(
         messages=messages,
         found=found,
-        snapshots=_snapshots(session, connector_key, entity, found),
-        links=_links(session, connector_key, entity, plan, messages),
+        snapshots=_snapshots(session, connector_key, entity, found) | dict(shown.records),
+        links=links,
         told=_told(session, connector_key, entity, plan, found),
         delivered=_delivered(session, connector_key, entity, plan, found),
+        strange=strange,
+        strange_organizations=strange_organizations,
     )
-
-
-def extract_batch(batch: ClaimedBatch) -> None:
-    """Bring together what is known of every record the batch's changes name."""
-    entity = Entity(batch.entity)
-    with transaction() as session:
-        plan = plan_for(session, batch.connector_key, entity)
-        gathered = gather(session, batch.connector_key, entity, plan, messages_of(session, batch))
-    gathered.snapshots |= _read_missing(batch, plan, gathered)
-    rows = gathered.candidates()
-    with transaction() as session:
-        batches.hold(session, batch)
-        _join_told(session, batch, gathered.found)
-        data = write_lenient({"data": rows})
-        batches.pass_to_transform(session, batch.id, pack_page(data), len(rows))
 
 
 def messages_of(session: Session, batch: ClaimedBatch) -> dict[str, Message]:
@@ -119,21 +135,22 @@ def messages_of(session: Session, batch: ClaimedBatch) -> dict[str, Message]:
     return {hull_id: read_lenient(body) for hull_id, body in (told | kept).items()}
 
 
-def find(
+def _find(
     session: Session,
     connector_key: int,
     entity: Entity,
     settings: ConnectorSettings,
     messages: Mapping[str, Message],
-) -> dict[str, Found]:
-    """Hull id → how it stands."""
+    shown: Shown,
+) -> tuple[dict[str, Found], set[int]]:
+    """(Hull id → how it stands, the ids Hull names that our tables do not know)."""
     rows = joining.find_joined(session, connector_key, entity, messages)
     merged = _follow(session, connector_key, entity, rows)
     found = {hull_id: _by_map(rows.get(hull_id), merged) for hull_id in messages}
-    _by_report(session, connector_key, entity, messages, found)
+    strange = _by_report(session, connector_key, entity, messages, found, shown)
     _by_claims(session, connector_key, entity, settings, messages, found)
     _recall(session, connector_key, entity, found)
-    return found
+    return found, strange
 
 
 def _follow(session: Session, connector_key: int, entity: Entity, rows: Mapping[str, Joined]) -> dict[int, int | None]:
@@ -155,12 +172,23 @@ def _by_map(row: Joined | None, merged: Mapping[int, int | None]) -> Found:
 
 
 def _by_report(
-    session: Session, connector_key: int, entity: Entity, messages: Mapping[str, Message], found: dict[str, Found]
-) -> None:
-    """What Hull itself says counts where the id map says nothing, and where Hull names more than one living record."""
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    messages: Mapping[str, Message],
+    found: dict[str, Found],
+    shown: Shown,
+) -> set[int]:
+    """What Hull itself says counts where the id map says nothing, and where Hull names more than one living record.
+
+    Returns the ids that our tables do not know.
+    """
     said = {hull_id: pipedrive_ids_of(message[entity.hull]) for hull_id, message in messages.items()}
-    living = find_living(session, connector_key, entity, {each for ids in said.values() for each in ids})
-    holders = joining.joined_to(session, connector_key, entity, {each for each in living.values() if each is not None})
+    named = {each for ids in said.values() for each in ids}
+    living = find_living(session, connector_key, entity, named) | {each: each for each in shown.records}
+    holders = joining.find_holders(
+        session, connector_key, entity, {each for each in living.values() if each is not None}
+    )
     for hull_id, ids in said.items():
         now = found[hull_id]
         alive = tuple(dict.fromkeys(one for each in ids if (one := living.get(each)) is not None))
@@ -169,16 +197,68 @@ def _by_report(
         if len(alive) > 1:
             found[hull_id] = Found(standing=Standing.CONFLICT, others=alive)
         elif alive and now.standing is Standing.UNKNOWN:
-            found[hull_id] = _met(hull_id, alive[0], "report", holders)
+            sure = {living.get(each) for each in anonymous_pipedrive_ids(messages[hull_id][entity.hull])}
+            found[hull_id] = _met(hull_id, alive[0], "report", holders, is_sure=alive[0] in sure)
         elif now.standing is Standing.UNKNOWN and any(each in living for each in ids):
             now.standing = Standing.DEPARTED
+    return named - living.keys()
 
 
-def _met(hull_id: str, pipedrive_id: int, matched_by: str, holders: Mapping[int, str]) -> Found:
-    """One record answers; it may be joined to somebody else already."""
-    if holders.get(pipedrive_id, hull_id) != hull_id:
+def _met(
+    hull_id: str, pipedrive_id: int, matched_by: str, holders: Mapping[int, Holder], *, is_sure: bool = False
+) -> Found:
+    """One record answers; it may be joined to somebody else already, or be somebody's of whom Hull has not told yet."""
+    holder = holders.get(pipedrive_id)
+    if holder is not None and holder.hull_id not in (None, hull_id):
         return Found(standing=Standing.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
-    return Found(standing=Standing.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by)
+    if holder is not None and holder.hull_id is None and holder.is_told and not is_sure:
+        return unresolved(pipedrive_id, matched_by, is_old=holder.is_old)
+    return Found(standing=Standing.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by, is_sure=is_sure)
+
+
+def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Found:
+    """A record of which Hull has to say whose it is, before anything is sent that would join two of Hull's."""
+    return Found(
+        standing=Standing.UNRESOLVED,
+        pipedrive_id=pipedrive_id,
+        others=(pipedrive_id,),
+        matched_by=matched_by,
+        is_old=is_old,
+    )
+
+
+def _doubt_undelivered(
+    found: dict[str, Found], shown: Shown, entity: Entity, plan: Plan, messages: Mapping[str, Message]
+) -> None:
+    """A record that Hull was never told of goes there under claims of its own: where these are another's, that one gets it."""
+    for hull_id, each in found.items():
+        record = shown.records.get(each.pipedrive_id or 0)
+        if each.standing is not Standing.KNOWN or each.is_sure or each.matched_by is None or record is None:
+            continue
+        if not agrees(record, claims_of(messages[hull_id][entity.hull], plan.settings, entity), plan):
+            found[hull_id] = unresolved(each.pipedrive_id or 0, each.matched_by)
+
+
+def part_rivals(found: dict[str, Found]) -> None:
+    """Two of one batch that come to one record: one has it, the others are another's to look at.
+
+    Those that were joined before go first, then whom Hull names, then the first of the batch.
+    """
+    rivals: dict[int, list[str]] = {}
+    for hull_id, each in found.items():
+        if each.standing is Standing.KNOWN and each.pipedrive_id is not None:
+            rivals.setdefault(each.pipedrive_id, []).append(hull_id)
+    for pipedrive_id, hull_ids in rivals.items():
+        strongest = sorted(hull_ids, key=lambda hull_id: _strength(found[hull_id]))
+        for hull_id in strongest[1:]:
+            if (matched_by := found[hull_id].matched_by) is not None:
+                found[hull_id] = Found(standing=Standing.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
+
+
+def _strength(found: Found) -> int:
+    if found.matched_by is None:
+        return 0
+    return (1 if found.is_sure else 2) if found.matched_by == "report" else 3
 
 
 def _by_claims(
@@ -195,7 +275,7 @@ def _by_claims(
     answers = known_as.find_records(
         session, connector_key, entity, [pair for pairs in claims.values() for pair in pairs]
     )
-    holders = joining.joined_to(session, connector_key, entity, {each for ids in answers.values() for each in ids})
+    holders = joining.find_holders(session, connector_key, entity, {each for ids in answers.values() for each in ids})
     for hull_id in unknown:
         met = match(hull_id, claims[hull_id], answers, holders)
         if met is not None:
@@ -206,19 +286,21 @@ def match(
     hull_id: str,
     claims: Iterable[tuple[str, str]],
     answers: Mapping[tuple[str, str], list[int]],
-    holders: Mapping[int, str],
+    holders: Mapping[int, Holder],
 ) -> Found | None:
     """Choose by the first claim that anybody answers to: one record is a match, several are a person's to choose from.
 
     answers  (claim, value) → Pipedrive ids
-    holders  Pipedrive id → the Hull id it is joined to
+    holders  Pipedrive id → whose it is, for those that the id map knows
     """
-    for claim, value in claims:
+    for place, (claim, value) in enumerate(claims):
         ids = answers.get((claim, value))
         if ids:
+            met = _met(hull_id, ids[0], claim, holders)
             if len(ids) > 1:
-                return Found(standing=Standing.AMBIGUOUS, others=tuple(ids), matched_by=claim)
-            return _met(hull_id, ids[0], claim, holders)
+                met = Found(standing=Standing.AMBIGUOUS, others=tuple(ids), matched_by=claim)
+            met.by_lower_claim = place > 0
+            return met
     return None
 
 
@@ -232,20 +314,9 @@ def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping
 def _snapshots(
     session: Session, connector_key: int, entity: Entity, found: Mapping[str, Found]
 ) -> dict[int, dict[str, Any]]:
-    ids = [str(each.pipedrive_id) for each in found.values() if each.standing is Standing.KNOWN]
+    ids = [str(each.pipedrive_id) for each in found.values() if each.pipedrive_id is not None]
     kept = read_snapshots(session, connector_key, entity, "pipedrive", ids)
     return {int(record_id): read_lenient(body) for record_id, body in kept.items()}
-
-
-def _read_missing(batch: ClaimedBatch, plan: Plan, gathered: Gathered) -> dict[int, dict[str, Any]]:
-    """Records that are known by their id alone are read, a hundred to a request."""
-    missing = gathered.missing
-    if not missing:
-        return {}
-    with transaction() as session:
-        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-    read = read_by_ids(wired.pipedrive, Entity(batch.entity), missing, plan.incoming.include_fields)
-    return {record_id: record for record in read if (record_id := id_of(record)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,23 +328,26 @@ class Link:
 
 
 def _links(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message]
-) -> dict[str, Link]:
-    """User → its link, where the settings ask for one and Hull knows an Account."""
+    session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message], shown: Shown
+) -> tuple[dict[str, Link], set[int]]:
+    """(User → its link, where the settings ask for one and Hull knows an Account; the Organizations it names that our tables do
+    not know)."""
     if entity is not Entity.PERSON or not plan.settings.link_users_in_service:
-        return {}
+        return {}, set()
     accounts = {hull_id: _account(message) for hull_id, message in messages.items()}
     ids = {account["id"] for account in accounts.values() if account}
     mapped = id_mapping.find_by_hull_ids(session, connector_key, Entity.ORGANIZATION, sorted(ids))
     said = {each for account in accounts.values() for each in pipedrive_ids_of(account)[:1]}
-    living = find_living(session, connector_key, Entity.ORGANIZATION, said)
+    living = find_living(session, connector_key, Entity.ORGANIZATION, said) | {
+        each: each for each in shown.organizations
+    }
     links = {}
     for hull_id, account in accounts.items():
         if account:
             told = next((living.get(each) for each in pipedrive_ids_of(account)[:1]), None)
             organization_id = mapped.get(account["id"]) or told
             links[hull_id] = Link(organization_id, None if organization_id else account["id"])
-    return links
+    return links, said - living.keys()
 
 
 def _account(message: Message) -> dict[str, Any]:
@@ -329,6 +403,7 @@ def _candidate(
         standing=standing,
         pipedrive_id=found.pipedrive_id,
         matched_by=found.matched_by,
+        by_lower_claim=found.by_lower_claim,
         others=found.others,
         snapshot=snapshot,
         organization_id=link.organization_id if link else None,
@@ -337,15 +412,3 @@ def _candidate(
         told=told.get(found.pipedrive_id or 0, ()),
         delivered=delivered.get(found.pipedrive_id or 0, {}),
     )
-
-
-def _join_told(session: Session, batch: ClaimedBatch, found: Mapping[str, Found]) -> None:
-    """That Hull names the record is knowledge for the id map, whether anything is sent or not."""
-    told = [
-        Join(hull_id=hull_id, pipedrive_id=each.pipedrive_id, matched_by="report")
-        for hull_id, each in found.items()
-        if each.matched_by == "report" and each.standing is Standing.KNOWN and each.pipedrive_id is not None
-    ]
-    joining.join(session, batch.connector_key, batch.entity, told)
-    if batch.entity == Entity.ORGANIZATION:
-        links.organization_found(session, batch.connector_key, [each.hull_id for each in told])

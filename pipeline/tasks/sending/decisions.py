@@ -79,6 +79,9 @@ def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> D
         return Decision(
             candidate=candidate, act=Act.HOLD, reason=HELD[candidate.standing], detail=_who(candidate, entity)
         )
+    if candidate.standing is Standing.UNRESOLVED:
+        detail = _who(candidate, entity)
+        return Decision(candidate=candidate, act=Act.WAIT, reason="hull_id_unknown", detail=detail)
     try:
         if candidate.standing is Standing.KNOWN:
             return update(candidate, plan, entity, verdict, now_s=now_s)

@@ -23,6 +23,7 @@ from pipeline.tasks.sending.story import Story
 from pipeline.tasks.stage import MAX_ATTEMPTS, UNCOUNTED, backoff_s, pause_connector
 from pipeline.telemetry import logger
 
+LONGEST_WAIT_S: Final = 240.0
 LOOK_AGAIN_S: Final = 3.0
 """After a record was not there, or an answer was lost: by then the other side has made up its mind."""
 
@@ -38,7 +39,9 @@ class Later:
 
     def wait_for_turns(self, waiting: Mapping[str, Wait]) -> None:
         for hull_id, wait in waiting.items():
-            self._again([hull_id], wait.wait_s, wait.reason, counted=wait.counted)
+            tried = self._mine[hull_id].attempts if wait.grows and hull_id in self._mine else 1
+            wait_s = min(wait.wait_s * 2.0 ** (tried - 1), LONGEST_WAIT_S) if wait.grows else wait.wait_s
+            self._again([hull_id], wait_s, wait.reason, counted=wait.counted)
 
     def look_again(self, sending: Sending, *, refused_too: bool) -> None:
         """Refusals are a person's to look at, but for these: a record that is not there may have been merged or deleted, and

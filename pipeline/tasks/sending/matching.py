@@ -4,6 +4,9 @@
     look up  one list of all that changed since the mirror was last up to date; where the mirror is not complete yet, the search
     decide   one answer is a match, several are a person's to choose from, none means absent
 
+The same look-up is made for those that our tables know by a claim that counts less than another one: that one may name a record
+which our tables do not know yet.
+
 The intents are committed before the look-up: two workers that would make the same record cannot both miss one another. An intent
 that is older than this batch may have made its record already, so the list begins before it.
 """
@@ -20,21 +23,23 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import joining, known_as, mirror
 from db.batch import ClaimedBatch
-from db.joining import Intent
+from db.joining import Holder, Intent, Join
 from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import Act, Candidate, Decision, Standing
-from pipeline.errors import Rejected, Skip
 from pipeline.extract.changed import list_changed
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.extract.search import search_claim
 from pipeline.tasks.plans import Plan
 from pipeline.tasks.sending import decisions as deciding
-from pipeline.tasks.sending.candidates import Found, match
+from pipeline.tasks.sending.asking import settle_with_hull
+from pipeline.tasks.sending.candidates import Found, match, part_rivals, unresolved
+from pipeline.tasks.sending.looking import agrees, claims_in
 from pipeline.tasks.sending.mirroring import keep_listed
 from pipeline.transform.agreement import value_of
+from pipeline.transform.identity import claims_of
 from pipeline.transform.times import epoch_seconds
 from pipeline.transform.writing.differences import differs
 from pipeline.wiring import Wired
@@ -42,6 +47,7 @@ from pipeline.wiring import Wired
 OVERLAP = timedelta(seconds=60)
 """How far before the last list the next one begins: the clocks of both sides may differ by so much."""
 SPOKEN_FOR_S: Final = 2.0
+UNRESOLVED_S: Final = 15.0
 INCOMPLETE_S: Final = 60.0
 
 Pair = tuple[str, str]
@@ -49,21 +55,26 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Tried again later: why, in how many seconds, and whether that counts as an attempt."""
+    """Tried again later: why, in how many seconds, whether that counts as an attempt, and whether the pauses grow."""
 
     reason: str
     wait_s: float
     counted: bool = True
+    grows: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class Settlement:
     """decided  what each record is now: still CREATE, or UPDATE, SKIP or HOLD because its record was found
     waiting  Hull id → why it has to wait
+    by_claim (claim, value) → Pipedrive ids, as far as the look-up saw
+    beside   those of the batch that were not looked up, and how they stand
     """
 
     decided: list[Decision] = field(default_factory=list)
     waiting: dict[str, Wait] = field(default_factory=dict)
+    by_claim: dict[Pair, list[int]] = field(default_factory=dict)
+    beside: dict[str, Found] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,18 +86,26 @@ class Answers:
 
 
 def look_before_creating(
-    batch: ClaimedBatch, wired: Wired, plan: Plan, creates: Sequence[Decision], *, now_s: int
+    batch: ClaimedBatch, wired: Wired, plan: Plan, decisions: Iterable[Decision], *, now_s: int
 ) -> Settlement:
     """Settle every record that is to be made: found after all, somebody else's turn, or really to be made.
 
+    decisions  those of the whole batch: what is to be made must not be a record that another one of the batch is already
+
     Raises: what the client raises; the intents stand then, and the next attempt begins with them.
     """
-    settlement = Settlement()
+    settlement, entity = Settlement(), Entity(batch.entity)
+    decided = list(decisions)
+    creates = [each for each in decided if each.act is Act.CREATE]
+    doubtful = [_with_claims(each, plan, entity) for each in decided if _is_doubtful(each)]
+    if not creates and not doubtful:
+        return settlement
     with transaction() as session:
         batches.hold(session, batch)
         intents = _intend(session, batch, creates, settlement)
         mirrored = mirror.current_since(session, batch.connector_key, batch.entity)
-    mine = [each for each in creates if each.hull_id in intents]
+    mine = [each for each in creates if each.hull_id in intents] + doubtful
+    intents |= {each.hull_id: _nothing_intended(each) for each in doubtful}
     if not mine:
         return settlement
     answers = (
@@ -94,9 +113,36 @@ def look_before_creating(
         if mirrored is None
         else _list(batch, wired, plan, mine, intents, *mirrored)
     )
+    settlement.by_claim = answers.by_claim
     mine = [each for each in mine if each.hull_id not in settlement.waiting]
+    asked = {each.hull_id for each in mine}
+    settlement.beside = {
+        each.hull_id: found for each in decided if each.hull_id not in asked and (found := _is_known(each))
+    }
     _decide(batch, wired, plan, mine, intents, answers, settlement, now_s=now_s)
     return settlement
+
+
+def _is_doubtful(decision: Decision) -> bool:
+    """It is matched by a claim that counts less than one of which our tables know nothing, and something would follow from that."""
+    is_left_alone = decision.act is Act.SKIP and decision.write is None
+    return decision.candidate.by_lower_claim and decision.act is not Act.CREATE and not is_left_alone
+
+
+def _with_claims(decision: Decision, plan: Plan, entity: Entity) -> Decision:
+    return replace(decision, claims=claims_of(decision.candidate.message[entity.hull], plan.settings, entity))
+
+
+def _nothing_intended(decision: Decision) -> Intent:
+    return Intent(decision.hull_id, "", None, None, is_new=True)
+
+
+def _is_known(decision: Decision) -> Found | None:
+    """How a record of the batch stands that is not looked up."""
+    candidate = decision.candidate
+    if candidate.standing is not Standing.KNOWN:
+        return None
+    return Found(standing=Standing.KNOWN, pipedrive_id=candidate.pipedrive_id, matched_by=candidate.matched_by)
 
 
 def _intend(
@@ -150,17 +196,9 @@ def _list(
         if kept:
             answers.by_claim[pair] = kept
     for pipedrive_id, record in answers.records.items():
-        for pair in _claims_in(record, plan):
+        for pair in claims_in(record, plan):
             answers.by_claim.setdefault(pair, []).append(pipedrive_id)
     return answers
-
-
-def _claims_in(record: dict[str, Any], plan: Plan) -> Iterable[Pair]:
-    try:
-        read = plan.incoming.read(record)
-    except (Rejected, Skip):
-        return ()
-    return [*read.claims.items(), *read.known_as]
 
 
 def _search(wired: Wired, plan: Plan, mine: Sequence[Decision], settlement: Settlement) -> Answers:
@@ -181,7 +219,7 @@ def _search(wired: Wired, plan: Plan, mine: Sequence[Decision], settlement: Sett
     answers.records = {record_id: record for record in read if (record_id := id_of(record)) is not None}
     for pair, found in list(answers.by_claim.items()):
         # The index may lag, and says nothing of how it compares: only what the record itself says counts.
-        true = [one for one in found if one in answers.records and pair in _claims_in(answers.records[one], plan)]
+        true = [one for one in found if one in answers.records and pair in claims_in(answers.records[one], plan)]
         answers.by_claim[pair] = true
     return answers
 
@@ -200,24 +238,45 @@ def _decide(
     entity = Entity(batch.entity)
     ids = {each for found in answers.by_claim.values() for each in found} | set(answers.records)
     with transaction() as session:
-        holders = joining.joined_to(session, batch.connector_key, entity, ids)
+        holders = joining.find_holders(session, batch.connector_key, entity, ids)
     met: dict[str, Found] = {}
     for each in mine:
         found = match(each.hull_id, each.claims, answers.by_claim, holders)
         intent = intents[each.hull_id]
         if found is None and not intent.is_new:
             found = _made_before(each, intent, answers, holders)
-        if found is None:
+        if found is not None:
+            met[each.hull_id] = _doubt_undelivered(each, found, answers, holders, plan)
+        elif each.act is Act.CREATE:
             settlement.decided.append(each)
-        else:
-            met[each.hull_id] = found
+        else:  # whom our tables knew by a claim has let go of it a moment ago
+            settlement.waiting[each.hull_id] = Wait("joined_meanwhile", SPOKEN_FOR_S)
+    settle_with_hull(batch, wired, met)
+    rivals = settlement.beside | met
+    part_rivals(rivals)
+    met = {hull_id: rivals[hull_id] for hull_id in met}
     snapshots = _records_of(batch, wired, plan, met, answers)
     settlement.decided += [
         _found(each, met[each.hull_id], snapshots, plan, entity, now_s=now_s) for each in mine if each.hull_id in met
     ]
+    unresolved = [hull_id for hull_id, found in met.items() if found.standing is Standing.UNRESOLVED]
+    if let_go := [hull_id for hull_id in unresolved if intents[hull_id].is_new]:
+        with transaction() as session:
+            batches.hold(session, batch)
+            joining.give_up(session, batch.connector_key, entity, let_go)
 
 
-def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapping[int, str]) -> Found | None:
+def _doubt_undelivered(
+    each: Decision, found: Found, answers: Answers, holders: Mapping[int, Holder], plan: Plan
+) -> Found:
+    """A record that our tables do not know goes to Hull under claims of its own: where these are another's, that one gets it."""
+    record = answers.records.get(found.pipedrive_id or 0)
+    if found.standing is not Standing.KNOWN or record is None or found.pipedrive_id in holders:
+        return found
+    return found if agrees(record, each.claims, plan) else unresolved(found.pipedrive_id or 0, found.matched_by)
+
+
+def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapping[int, Holder]) -> Found | None:
     """An earlier attempt may have made the record, which no claim tells apart: one that came up since and says just what was
     to be written is taken for it."""
     if intent.made_at is None or each.write is None:
@@ -227,8 +286,11 @@ def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapp
         pipedrive_id
         for pipedrive_id, record in answers.records.items()
         if pipedrive_id not in holders
-        and (epoch_seconds(record.get("add_time")) or 0) >= earliest
-        and _says(record, each)
+        or (
+            holders[pipedrive_id].hull_id is None
+            and (epoch_seconds(record.get("add_time")) or 0) >= earliest
+            and _says(record, each)
+        )
     ]
     if len(alike) > 1:
         return Found(standing=Standing.AMBIGUOUS, others=tuple(alike), matched_by="created")
@@ -266,8 +328,45 @@ def _found(
         standing=found.standing,
         pipedrive_id=found.pipedrive_id,
         matched_by=found.matched_by,
+        by_lower_claim=False,
         others=found.others,
         snapshot=snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None,
     )
     decision = deciding.decide(candidate, plan, entity, now_s=now_s)
     return replace(decision, trigger=each.trigger) if decision.act is Act.UPDATE else decision
+
+
+def unresolved_ones(decisions: Iterable[Decision]) -> dict[str, Wait]:
+    """Those that wait until Hull shows whose their record is."""
+    wait = Wait("hull_id_unknown", UNRESOLVED_S, grows=True)
+    return {each.hull_id: wait for each in decisions if each.act is Act.WAIT}
+
+
+def is_met(decision: Decision) -> bool:
+    """Whether it was matched just now, with nothing left to look up."""
+    candidate = decision.candidate
+    return candidate.standing is Standing.KNOWN and candidate.matched_by is not None and not candidate.by_lower_claim
+
+
+def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *, now_s: int) -> list[Decision]:
+    """Join those that were matched, before anything is sent. Returns what becomes of those with whose record another worker was
+    faster."""
+    matched = {each.candidate.pipedrive_id: each for each in decisions if is_met(each)}
+    joins = [
+        Join(hull_id=each.hull_id, pipedrive_id=pipedrive_id, matched_by=each.candidate.matched_by or "")
+        for pipedrive_id, each in matched.items()
+        if pipedrive_id is not None
+    ]
+    if not joins:
+        return []
+    with transaction() as session:
+        batches.hold(session, batch)
+        lost = joining.join(session, batch.connector_key, batch.entity, joins)
+    return [_taken(matched[each.pipedrive_id], plan, Entity(batch.entity), now_s=now_s) for each in lost]
+
+
+def _taken(decision: Decision, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
+    candidate = decision.candidate
+    others = (candidate.pipedrive_id,) if candidate.pipedrive_id is not None else ()
+    taken = replace(candidate, standing=Standing.TAKEN, pipedrive_id=None, others=others, snapshot=None)
+    return deciding.decide(taken, plan, entity, now_s=now_s)
