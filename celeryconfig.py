@@ -47,10 +47,12 @@ broker_transport_options = (
         "unacked_restore_limit": 500,
         "socket_timeout": 5,
         "socket_connect_timeout": 3,
+        "socket_keepalive": True,
         "health_check_interval": 15,
         "global_keyprefix": "p2h:",
     }
 )
+broker_heartbeat = 15  # of AMQP: a broker host that dies silently is noticed within half a minute instead of four
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 
 worker_send_task_events = True

@@ -206,6 +206,34 @@ def try_grant(connector_key: int, grant: Grant) -> PipedriveClient:
     )
 
 
+class CallsToCount:
+    """Calls under credentials of which it is not known yet whose they are: counted for a connector once there is one."""
+
+    def __init__(self) -> None:
+        self._exchanges: list[Exchange] = []
+
+    def note(self, exchange: Exchange) -> None:
+        self._exchanges.append(exchange)
+
+    def count_for(self, connector_key: int) -> None:
+        calls = Calls(connector_key, Lane.CONTROL)
+        for exchange in self._exchanges:
+            calls.note(exchange)
+        self._exchanges = []
+
+
+def try_token(token: str, on_call: Callable[[Exchange], None], company: str | None = None) -> PipedriveClient:
+    """A client under an API token that nobody has kept yet, to ask whose it is; `company` is the origin that is called."""
+    environment = settings()
+    return PipedriveClient(
+        http_session(),
+        base_url=_pipedrive_url(company, environment),
+        auth={"x-api-token": token},
+        limiter=_limiter(token, environment),
+        on_call=on_call,
+    )
+
+
 def keep_grant(session: Session, connector_key: int, grant: Grant) -> None:
     """Seal and store the tokens of a grant. The caller holds those it replaces; see `db.connector.lock_credentials`."""
     vault = Vault(settings().secret_keys)

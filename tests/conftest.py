@@ -33,6 +33,7 @@ from sqlalchemy.engine import make_url  # noqa: E402
 from pipeline import embedded, telemetry  # noqa: E402
 from pipeline import settings as settings_room  # noqa: E402
 from pipeline.settings import Settings  # noqa: E402
+from tests.open_transactions import none_during_http  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -90,6 +91,12 @@ def database_url(servers: embedded.Servers) -> Iterator[str]:
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _no_transaction_during_http() -> Iterator[None]:
+    with none_during_http():
+        yield
 
 
 @pytest.fixture

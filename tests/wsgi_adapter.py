@@ -19,6 +19,8 @@ from requests.adapters import HTTPAdapter
 from requests.models import PreparedRequest, Response
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
+from tests.open_transactions import note_call
+
 WSGIApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -38,6 +40,7 @@ class WSGIAdapter(HTTPAdapter):
         self._app = app
 
     def send(self, request: PreparedRequest, *_args: Any, **_options: Any) -> Response:
+        note_call(request.method, urlsplit(request.url or "").path)
         head: list[Any] = []
 
         def start_response(

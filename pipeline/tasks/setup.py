@@ -1,12 +1,13 @@
 """Sets a connector up, and changes what was set: credentials that work, settings that mean something.
 
-Nothing is stored before both remote systems have answered: rows and checks share one transaction.
+Both remote systems are asked first, outside of any transaction; what follows from their answers is stored in one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -23,12 +24,11 @@ from pipeline.domain.reasons import REASONS, describe
 from pipeline.errors import PipelineError
 from pipeline.settings import settings as environment
 from pipeline.tasks import control, definitions, hull_settings
-from pipeline.tasks.company import join, read_company
+from pipeline.tasks.company import Company, join, read_company
 from pipeline.tasks.settings_change import change_settings as change_settings  # noqa: PLC0414 - part of setting up
 from pipeline.tasks.settings_change import find_mistakes as find_mistakes  # noqa: PLC0414 - the same
 from pipeline.tasks.settings_change import known_settings, put_in_force
 from pipeline.vault import Vault
-from pipeline.wiring import Wired
 
 T = TypeVar("T")
 
@@ -77,16 +77,23 @@ def add_connector(
         raise SetupRefused(f"{name!r} is no name for a connector: use letters, digits, dot, dash and underscore")
     secrets = {"hull_secret": hull_secret} | ({API_TOKEN: pipedrive_token} if pipedrive_token else {})
     with transaction() as session:
+        if connectors.find_connector(session, name) or connectors.find_connector(session, hull_id):
+            raise _taken(name, hull_id)
+    app = _ask("Hull", wiring.hull_client(hull_organization, hull_id, hull_secret).app)
+    from_hull = known_settings(app.get("private_settings"))
+    calls = wiring.CallsToCount()
+    found = _try_token(pipedrive_token, calls) if pipedrive_token else None
+    with transaction() as session:
         connector = _new_row(session, Connector(id=hull_id, name=name, hull_organization=hull_organization))
+        calls.count_for(connector.key)
         keep_secrets(session, connector.key, secrets)
-        wired = wiring.open_connector(session, connector.key)
-        from_hull = known_settings(_ask("Hull", wired.hull.app).get("private_settings"))
         connector.hull_settings = from_hull
-        if pipedrive_token:
-            _ask("Pipedrive", lambda: join(connector, read_company(wired.pipedrive.me())))
-            read_fields(session, wired)
-        else:
+        if found is None:
             connector.state, connector.pause_reason = "paused", "not_connected"
+        else:
+            join(connector, found.company)
+            for entity, rows in found.fields.items():
+                definitions.keep(session, connector.key, entity, rows)
         if settings is None:  # a field that went since is reported by the transform; it stops only itself
             put_in_force(session, connector.key, from_hull, author="hull", force=True)
         else:
@@ -103,19 +110,43 @@ def change_credentials(
     """
     given = {"hull_secret": hull_secret, API_TOKEN: pipedrive_token}
     with transaction() as session:
+        known = connectors.get_connector(session, connector.key)
+    if hull_secret:
+        _ask("Hull", wiring.hull_client(known.hull_organization, known.id, hull_secret).app)
+    company = _read_company(connector.key, pipedrive_token, known.pipedrive_company) if pipedrive_token else None
+    with transaction() as session:
         row = connectors.get_connector(session, connector.key)
         keep_secrets(session, row.key, {name: secret for name, secret in given.items() if secret})
-        if pipedrive_token:
-            connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
-        wired = wiring.open_connector(session, row.key)
         if hull_secret:
-            _ask("Hull", wired.hull.app)
             heal(session, row, "hull")
             hull_settings.ask(session, row.key)
-        if pipedrive_token:
-            _ask("Pipedrive", lambda: join(row, read_company(wired.pipedrive.me())))
+        if company is not None:
+            connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
+            _ask("Pipedrive", partial(join, row, company))
             heal(session, row, "pipedrive")
     go_on()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an API token opens: whose company, and the field definitions of both entities."""
+
+    company: Company
+    fields: dict[Entity, list[dict[str, Any]]]
+
+
+def _try_token(token: str, calls: wiring.CallsToCount) -> _Found:
+    client = wiring.try_token(token, calls.note)
+    company = _ask("Pipedrive", lambda: read_company(client.me()))
+    return _Found(company, {entity: _ask("Pipedrive", partial(client.fields, entity)) for entity in Entity})
+
+
+def _read_company(connector_key: int, token: str, origin: str | None) -> Company:
+    calls = wiring.CallsToCount()
+    try:
+        return _ask("Pipedrive", lambda: read_company(wiring.try_token(token, calls.note, origin).me()))
+    finally:
+        calls.count_for(connector_key)
 
 
 def heal(session: Session, connector: Connector, system: str) -> None:
@@ -145,23 +176,19 @@ def renew_secrets() -> int:
     return count
 
 
-def read_fields(session: Session, wired: Wired) -> None:
-    """Read the field definitions of both entities."""
-    for entity in Entity:
-        rows = _ask("Pipedrive", partial(wired.pipedrive.fields, entity))
-        definitions.keep(session, wired.key, entity, rows)
-
-
 def _new_row(session: Session, connector: Connector) -> Connector:
     session.add(connector)
     try:
         session.flush()
     except IntegrityError:
-        raise SetupRefused(
-            f"there is a connector named {connector.name} or with the id {connector.id} already; see "
-            "`pipeline connectors list`"
-        ) from None
+        raise _taken(connector.name, connector.id) from None
     return connector
+
+
+def _taken(name: str, hull_id: str) -> SetupRefused:
+    return SetupRefused(
+        f"there is a connector named {name} or with the id {hull_id} already; see `pipeline connectors list`"
+    )
 
 
 def keep_secrets(session: Session, connector_key: int, secrets: Mapping[str, str]) -> None:

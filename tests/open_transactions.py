@@ -1,0 +1,43 @@
+"""No HTTP call starts while the calling thread has a transaction open: locks and a connection would wait for a remote system."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakSet
+
+from sqlalchemy import Connection, Engine, event
+
+MAY_BE_ASKED = ("/oauth/token",)
+"""Tokens are renewed under the lock of the tokens: docs/decisions/0012-one-renewal-under-the-lock-of-the-tokens.md."""
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.connections: WeakSet[Connection] = WeakSet()
+
+
+_here = _Here()
+_calls: list[str] = []
+
+
+@event.listens_for(Engine, "begin")
+def _begin(connection: Connection) -> None:
+    _here.connections.add(connection)
+
+
+def note_call(method: str | None, path: str) -> None:
+    """Remember an HTTP call that starts now if it may not."""
+    is_open = any(not each.closed and not each.invalidated and each.in_transaction() for each in _here.connections)
+    if is_open and not path.endswith(MAY_BE_ASKED):
+        _calls.append(f"{method} {path}")
+
+
+@contextmanager
+def none_during_http() -> Iterator[None]:
+    """Fail when a call was made in the meantime that may not."""
+    _calls.clear()
+    yield
+    found, _calls[:] = list(_calls), []
+    assert not found, f"HTTP calls inside a transaction: {found}"
