@@ -53,6 +53,8 @@ class Connector(Base):
     """Pipedrive's own number of the company: what says that two authorisations are of the same one."""
     authorised_by: Mapped[int | None]
     """Pipedrive's number of the user who authorised us by OAuth; that user alone can take it back."""
+    default_currency: Mapped[str | None]
+    """The currency `users/me` gives: that of an amount without one."""
     state: Mapped[str] = mapped_column(server_default="active")
     """`active` or `paused`; a paused connector keeps its work and does none."""
     pause_reason: Mapped[str | None]
@@ -262,6 +264,15 @@ def add_settings(session: Session, connector_key: int, document: dict[str, Any],
     session.add(version)
     session.flush()
     return version
+
+
+def default_currency(session: Session, connector_key: int) -> str | None:
+    """The currency of an amount without one; None while it was not read from Pipedrive."""
+    return session.scalar(select(Connector.default_currency).filter_by(key=connector_key))
+
+
+def keep_default_currency(session: Session, connector_key: int, currency: str) -> None:
+    session.execute(update(Connector).where(Connector.key == connector_key).values(default_currency=currency))
 
 
 def find_fields(session: Session, connector_key: int, entity: str) -> FieldDefinitions | None:

@@ -29,14 +29,20 @@ class FieldDefinition:
 
 @dataclass(frozen=True, slots=True)
 class FieldCatalog:
-    """All fields of one entity of one Pipedrive company, by code."""
+    """All fields of one entity of one Pipedrive company, by code.
+
+    default_currency  the currency of an amount without one, as far as it is known
+    """
 
     entity: Entity
     by_code: Mapping[str, FieldDefinition]
+    default_currency: str | None = None
 
     @classmethod
-    def of(cls, entity: Entity, definitions: Iterable[FieldDefinition]) -> FieldCatalog:
-        return cls(entity, {definition.code: definition for definition in definitions})
+    def of(
+        cls, entity: Entity, definitions: Iterable[FieldDefinition], *, default_currency: str | None = None
+    ) -> FieldCatalog:
+        return cls(entity, {definition.code: definition for definition in definitions}, default_currency)
 
     def find(self, code: str) -> FieldDefinition | None:
         return self.by_code.get(code)

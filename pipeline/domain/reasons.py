@@ -242,6 +242,10 @@ REASONS: dict[str, Reason] = {
         "An amount without a currency, or a range without an end: Pipedrive takes neither.",
         "Map the other part as well: the field's code with `_currency` or `_until` behind it.",
     ),
+    "currency_unknown": Reason(
+        "An amount came without a currency, and Pipedrive's default currency of the account is not known yet.",
+        "It is read from Pipedrive with the field definitions; if it stays, map the currency beside the amount.",
+    ),
     "field_refused": Reason(
         "Pipedrive refused the value of this field; the record's other fields were written.",
         "Read Pipedrive's words in the detail: correct the value in Hull or the field in Pipedrive, then replay.",

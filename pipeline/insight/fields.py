@@ -46,7 +46,11 @@ class Fields:
 def fields_of(session: Session, connector_key: int, entity: Entity) -> Fields:
     """The fields as Pipedrive last told of them."""
     known = connectors.find_fields(session, connector_key, entity)
-    catalog = FieldCatalog.of(entity, read_field_definitions(known.rows if known else []))
+    catalog = FieldCatalog.of(
+        entity,
+        read_field_definitions(known.rows if known else []),
+        default_currency=connectors.default_currency(session, connector_key),
+    )
     return Fields(
         entity=entity, catalog=catalog, choices=choices_of(catalog), read_at=known.fetched_at if known else None
     )

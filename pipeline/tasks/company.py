@@ -27,6 +27,7 @@ class Company:
     origin: str
     user_id: int | None
     is_administrator: bool
+    default_currency: str | None = None
 
 
 def read_company(me: Mapping[str, Any]) -> Company:
@@ -40,6 +41,7 @@ def read_company(me: Mapping[str, Any]) -> Company:
         origin=f"https://{domain.lower()}.pipedrive.com",
         user_id=_number(me.get("id")),
         is_administrator=any(row.get("app") in ADMINISTERED and row.get("admin") is True for row in rows),
+        default_currency=read_currency(me),
     )
 
 
@@ -57,6 +59,14 @@ def join(connector: Connector, company: Company) -> None:
     connector.pipedrive_company = company.origin
     if company.id is not None:
         connector.company_id = company.id
+    if company.default_currency is not None:
+        connector.default_currency = company.default_currency
+
+
+def read_currency(me: Mapping[str, Any]) -> str | None:
+    """The currency of an amount without one; None where `users/me` gives none."""
+    found = me.get("default_currency")
+    return found.upper() if isinstance(found, str) and len(found) == 3 and found.isalpha() else None
 
 
 def _number(value: Any) -> int | None:

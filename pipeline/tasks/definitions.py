@@ -30,14 +30,15 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import read_settings
 from pipeline.errors import PipelineError, Retryable
 from pipeline.tasks import backfill
+from pipeline.tasks.company import read_currency
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.telemetry import logger
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import FieldSource, find_source, is_listed
 from pipeline.wiring import Wired
 
-OUTDATED: Final = frozenset({"option_unknown", "field_missing"})
-"""Reasons that may mean no more than that the field definitions are old."""
+OUTDATED: Final = frozenset({"option_unknown", "field_missing", "currency_unknown"})
+"""Reasons that may mean no more than that the field definitions are old, or the currency read with them is not there yet."""
 LIFE: Final = timedelta(hours=1)
 """What was renamed is noticed after so long, where a record is carried over at all; 10 tokens each time."""
 BURST_S: Final = 10.0
@@ -54,10 +55,29 @@ READ_AGAIN_AT_MOST: Final = 1_000
 def refresh(wired: Wired, entity: Entity) -> Plan:
     """Read the definitions of one entity again and return the plan they make. Raises: what the client raises."""
     rows = wired.pipedrive.fields(entity)
+    currency = _currency(wired, entity, rows)
     with transaction() as session:
+        if currency is not None:
+            connectors.keep_default_currency(session, wired.key, currency)
         keep(session, wired.key, entity, rows)
     with transaction() as session:
         return plan_for(session, wired.key, entity)
+
+
+def _currency(wired: Wired, entity: Entity, rows: list[Any]) -> str | None:
+    """The account's default currency, read once and where an amount is written; None where it is known or nobody needs it."""
+    catalog = FieldCatalog.of(entity, read_field_definitions(rows))
+    with transaction() as session:
+        chosen = read_settings(connectors.settings_in_force(session, wired.key).document)
+        sources = [find_source(row.service, catalog) for row in chosen.outgoing(entity)]
+        is_needed = any(source is not None and source.type == "monetary" for source in sources)
+        if not is_needed or connectors.default_currency(session, wired.key) is not None:
+            return None
+    try:
+        return read_currency(wired.pipedrive.me())
+    except PipelineError as unwell:
+        logger().warning("company.not_read", reason=unwell.reason, detail=unwell.detail)
+        return None
 
 
 def current(wired: Wired, entity: Entity, plan: Plan, *, not_before: datetime | None = None) -> Plan:

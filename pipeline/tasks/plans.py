@@ -75,7 +75,11 @@ def _compile(session: Session, connector_key: int, entity: Entity, marks: Marks)
 def compiled(session: Session, connector_key: int, entity: Entity, chosen: ConnectorSettings, marks: Marks) -> Plan:
     """The plan that these settings make, in force or not."""
     fields = connectors.find_fields(session, connector_key, entity)
-    catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
+    catalog = FieldCatalog.of(
+        entity,
+        read_field_definitions(fields.rows if fields else []),
+        default_currency=connectors.default_currency(session, connector_key),
+    )
     return Plan(
         settings=chosen,
         settings_version=marks.settings_version,

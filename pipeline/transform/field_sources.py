@@ -32,6 +32,7 @@ class FieldSource:
     key   its key in the record, or below `custom_fields`
     type  kind of value, a key of the tables in `pipeline.transform.values`
     part  the one part of the value that is meant (`currency`, `until`, `locality`), else None
+    default_currency  of an amount: the currency of one that is given without
     """
 
     code: str
@@ -40,6 +41,7 @@ class FieldSource:
     options: Mapping[int | str, str]
     is_custom: bool = False
     part: str | None = None
+    default_currency: str | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -99,6 +101,7 @@ def _find_whole(code: str, catalog: FieldCatalog) -> FieldSource | None:
         type=definition.type,
         is_custom=definition.is_custom,
         options=definition.options,
+        default_currency=catalog.default_currency if definition.type == "monetary" else None,
     )
 
 

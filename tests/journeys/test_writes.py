@@ -231,7 +231,26 @@ def test_a_value_of_several_parts_takes_them_from_the_attributes_beside_it(
     assert len(writes(world)) == 1
 
 
-@pytest.mark.parametrize(("field", "said", "_held"), COMPOSED, ids=[field for field, _, _ in COMPOSED])
+def test_an_amount_without_a_currency_takes_the_default_of_the_account(world: World) -> None:
+    service = map_users(world, value="Credit limit")["value"]
+    say(world, ada(world, value=500))
+    say(world, ada(world, value=600))
+
+    assert person(world, 1)["custom_fields"][service] == {"value": 600, "currency": "EUR"}
+    assert problems(world) == []
+    assert world.pipedrive.ledger.requests["user"] == 1
+
+
+def test_an_amount_waits_as_a_rejected_field_while_the_currency_cannot_be_read(world: World) -> None:
+    service = map_users(world, value="Credit limit")["value"]
+    world.pipedrive.faults.add("/users/me", "status", status=500, count=None)
+    say(world, ada(world, nickname="Ada King", value=500))
+
+    assert writes(world) == [("PATCH", 1, {"name": "Ada King"})]
+    assert field_failures(world) == [("field", service, "currency_unknown")]
+
+
+@pytest.mark.parametrize(("field", "said", "_held"), COMPOSED[1:], ids=[field for field, _, _ in COMPOSED[1:]])
 def test_a_value_whose_other_part_is_missing_stays_behind_alone(
     world: World, field: str, said: dict[str, Any], _held: Any
 ) -> None:

@@ -28,17 +28,17 @@ Parts = Mapping[str, Any]
 """Part of a value → what Hull holds for it, None for empty; a part that Hull says nothing of is missing."""
 
 
-def write_money(amount: Any, parts: Parts, current: Any) -> dict[str, Any] | None:
-    """Write an amount with its currency: the given one, else the current one.
+def write_money(amount: Any, parts: Parts, current: Any, default: str | None) -> dict[str, Any] | None:
+    """Write an amount with its currency: the given one, else the current one, else the account's default.
 
-    Raises: Rejected("part_missing") where there is none: Pipedrive would refuse the whole record.
+    Raises: Rejected("currency_unknown") where there is none: Pipedrive would refuse the field.
     """
     number = write_number(amount)
     if number is None:
         return None
-    currency = parts.get("currency") or _of(current, "currency")
+    currency = parts.get("currency") or _of(current, "currency") or default
     if currency is None:
-        raise Rejected("part_missing", "an amount without a currency")
+        raise Rejected("currency_unknown", "an amount without a currency, and the account's default is not known")
     if type(currency) is not str or len(currency.strip()) != 3:
         raise Rejected("wrong_type", "a currency is three letters")
     return {"value": number, "currency": currency.strip().upper()}

@@ -89,7 +89,7 @@ def wanted_value(target: Target, report: Mapping[str, Any], current: Any, delive
         value = current.get("value") if type(current) is dict else current
         value = None if value is None and target.source.type == "address" else value
         if value is not None or target.source.type == "address":
-            written = _COMPOSED[target.source.type](value, parts, current)
+            written = write_value(target.source, value, parts, current, form=target.form)
             return Wanted(value=written, is_present=True, parts=held)
     if is_blank(value):
         return Wanted(value=_emptied(target.source), is_present=False, parts=held)
@@ -164,25 +164,19 @@ def _target(draft: _Draft) -> Target:
 
 def write_value(source: FieldSource, value: Any, parts: Parts, current: Any, *, form: str) -> Any:
     """Write one value in the way of its field's kind."""
+    if source.type == "monetary":
+        return write_money(value, parts, current, source.default_currency)
     if source.type in _COMPOSED:
         return _COMPOSED[source.type](value, parts, current)
     if source.type in ("emails", "phones"):
         return write_members(value, current, whole=form == "list")
-    if source.type == "enum":
-        return write_option(source.options, value, current, by_id=form == "id")
-    if source.type in ("set", "labels"):
-        return write_options(source.options, value, current, by_id=form == "id")
-    if source.type not in INCOMING:
-        return _write_unknown(source, value, current, form=form)
-    return write_simple(source, value)
-
-
-def _write_unknown(source: FieldSource, value: Any, current: Any, *, form: str) -> Any:
-    """Write a value for a field of a type this project knows nothing of: by the options of its definition, if it has any."""
-    if not source.options:
-        return write_plain(value)
-    write = write_options if type(value) is list or type(current) is list else write_option
-    return write(source.options, value, current, by_id=form == "id")
+    is_known = source.type in INCOMING
+    if source.type in ("enum", "set", "labels") or (source.options and not is_known):
+        # Of a type this project knows nothing of, the values tell whether it takes one option or several.
+        is_list = source.type in ("set", "labels") or (not is_known and list in (type(value), type(current)))
+        write = write_options if is_list and source.type != "enum" else write_option
+        return write(source.options, value, current, by_id=form == "id")
+    return write_simple(source, value) if is_known else write_plain(value)
 
 
 def _emptied(source: FieldSource) -> Any:
@@ -194,7 +188,6 @@ def _emptied(source: FieldSource) -> Any:
 
 
 _COMPOSED: Final[Mapping[str, Callable[[Any, Parts, Any], Any]]] = {
-    "monetary": write_money,
     "daterange": write_day_range,
     "timerange": write_time_range,
     "time": write_clock_time,

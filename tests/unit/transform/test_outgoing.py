@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.outgoing import OutgoingWrite
 from pipeline.domain.settings import AttributeMapping
@@ -123,7 +124,7 @@ def test_every_type_of_field_takes_the_attribute(kind: str, value: Any, current:
         (5, "USD", {"value": 500, "currency": "EUR"}, {"value": 5, "currency": "USD"}),
         (5, "usd", None, {"value": 5, "currency": "USD"}),
         (5, None, {"value": 500, "currency": "EUR"}, {"value": 5, "currency": "EUR"}),
-        (5, None, None, "problem: part_missing"),
+        (5, None, None, "problem: currency_unknown"),
         ("5", "EUR", {"value": 5.0, "currency": "EUR"}, "same"),
         (None, "EUR", {"value": 5, "currency": "EUR"}, None),
         (5, "Euro", None, "problem: wrong_type"),
@@ -134,6 +135,19 @@ def test_money_takes_its_currency_from_the_attribute_beside_it(
     amount: Any, currency: Any, current: Any, expected: Any
 ) -> None:
     assert write_custom("monetary", amount, current, {"x_currency": currency}) == expected
+
+
+def test_money_without_a_currency_takes_the_default_of_the_account() -> None:
+    catalog = FieldCatalog.of(Entity.PERSON, PERSON_FIELDS.by_code.values(), default_currency="SEK")
+    rows = settings(outgoing=(("x", CODES["monetary"]),), claims=())
+    write = compile_outgoing(Entity.PERSON, rows, catalog).write
+
+    def written(report: dict[str, Any], current: Any) -> Any:
+        return write(report, ada_with({"monetary": current})).fields["custom_fields"][CODES["monetary"]]
+
+    assert written({"x": 5}, None) == {"value": 5, "currency": "SEK"}
+    assert written({"x": 5, "x_currency": "usd"}, None) == {"value": 5, "currency": "USD"}
+    assert written({"x": 5}, {"value": 4, "currency": "EUR"}) == {"value": 5, "currency": "EUR"}
 
 
 def test_money_takes_its_currency_from_a_row_of_its_own() -> None:
