@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.incoming import compile_incoming
 from pipeline.transform.outgoing import compile_outgoing
 from pipeline.transform.webhooks import complete_record, decode_webhook
+from pipeline.transform.writing.simple import write_day, write_options
 from tests.unit.transform.company import CODES, ORGANIZATION_FIELDS, PERSON_FIELDS, Row, acme, ada, settings
 from tests.unit.transform.deliveries import webhook
 
@@ -268,3 +269,69 @@ def test_a_write_makes_the_person_agree_with_hull(wanted: dict[str, Any], record
     patched = {**record, **fields, "custom_fields": {**record["custom_fields"], **fields.get("custom_fields", {})}}
 
     assert transform.write(report, patched).fields == {}
+
+
+INVERTIBLE = (
+    "varchar",
+    "text",
+    "phone",
+    "double",
+    "monetary",
+    "enum",
+    "set",
+    "date",
+    "daterange",
+    "user",
+    "people",
+    "org",
+)
+
+
+@often
+@given(st.sampled_from(INVERTIBLE), st.data())
+def test_what_hull_is_told_of_a_field_is_written_back_as_the_same_value(kind: str, data: st.DataObject) -> None:
+    """Into a Person that holds it nothing is written, into one that holds none the very value, or one that reads the same."""
+    row = AttributeMapping(hull="x", service=CODES[kind])
+    rows = settings(row, outgoing=(row,), claims=())
+    read, write = (
+        compile_incoming(Entity.PERSON, rows, PERSON_FIELDS),
+        compile_outgoing(Entity.PERSON, rows, PERSON_FIELDS),
+    )
+    held = ada()
+    held["custom_fields"] = {CODES[kind]: data.draw(VALUES[kind])}
+    told = read.read(held)
+    report = {name: value for name, value in told.attributes.items() if name != "pipedrive/id"}
+    assert write.write(report, held).is_empty or told.problems
+
+    empty = ada()
+    empty["custom_fields"] = {CODES[kind]: None}
+    written = write.write(report, empty).fields.get("custom_fields", {})
+    again = ada()
+    again["custom_fields"] = {CODES[kind]: None, **written}
+    assert _shown(read.read(again).attributes["x"]) == _shown(told.attributes.get("x"))
+
+
+def _shown(value: Any) -> Any:
+    """Spaces around a text do not count."""
+    return (value.strip() or None) if isinstance(value, str) else value
+
+
+zones_of_the_world = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@often
+@given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1)), zones_of_the_world)  # noqa: DTZ001
+def test_the_day_that_is_written_stays_in_every_zone(moment: datetime, zone: timezone) -> None:
+    said = moment.replace(tzinfo=zone).isoformat()
+
+    assert write_day(said) == said[:10] == write_day(write_day(said))
+
+
+@often
+@given(st.lists(st.sampled_from(["A", "B, C", "B", "D,E", "F"]), min_size=1, max_size=4, unique=True))
+def test_a_list_of_labels_is_never_read_as_another_one(labels: list[str]) -> None:
+    options: dict[int | str, str] = dict(enumerate(["A", "B, C", "B", "D,E", "F"]))
+    by_label = {label: key for key, label in options.items()}
+
+    assert write_options(options, labels, None, by_id=False) == [by_label[each] for each in labels]
+    assert write_options(options, ", ".join(labels), None, by_id=False) == [by_label[each] for each in labels]
