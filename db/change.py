@@ -100,6 +100,7 @@ def fold(  # noqa: PLR0913 - a change is these facts
             constraint="uq_changes_connector_key_direction_entity_record_id",
             set_={
                 "payload": case((newer, row.excluded.payload), else_=Change.payload),
+                "is_deleted": and_(Change.is_deleted, ~newer),
                 "rank": func.greatest(Change.rank, row.excluded.rank),
                 "cause": row.excluded.cause,
                 "revision": Change.revision + 1,
