@@ -356,6 +356,10 @@ MORE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
         "claim.take_claims",
         {"wanted": [("email", f"p{number}@example.com", number + 1) for number in IDS if number % 100]},
     ),
+    (
+        "claim.take_claims",
+        {"wanted": [("domain", f"several{number}.test", number + more) for number in IDS for more in range(3)]},
+    ),
     ("departure.give_way", {"found": {number: f"h{number + 1}" for number in (60, 63, 66, 69)}}),
     ("hull_ids.learn_hull_ids", {"found": {3 * number: f"h{number * 3 + 1}" for number in range(1, 9)}}),
     (
