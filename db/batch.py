@@ -65,6 +65,8 @@ class Batch(Base):
     """`waiting` (not handed over yet), `ready`, `running`, `done`, `failed`, `cancelled`."""
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     due_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    waits_for: Mapped[str | None]
+    """What it was put off for last, until it is claimed: a remote system as `db.outage` names it, or a limit."""
     enqueued_at: Mapped[datetime | None]
     lease_token: Mapped[UUID | None] = mapped_column(Uuid)
     lease_until: Mapped[datetime | None]
@@ -86,6 +88,7 @@ class ClaimedBatch:
     resends    whether its records are sent again: in the walk of a run that was not asked for changes alone
     is_stored  whether they come from the snapshots of a backfill, which is asked for more than changes only to link Users anew
     revisits   whether it is a page of a full fetch's catch-up: most of its records were read and counted before
+    has_outage whether a remote system does not answer its connector
     marks    which settings and field definitions were in force when it was claimed
     """
 
@@ -105,6 +108,7 @@ class ClaimedBatch:
     resends: bool
     is_stored: bool
     revisits: bool
+    has_outage: bool
     extracted: memoryview | None = field(repr=False)
     transformed: memoryview | None = field(repr=False)
 
@@ -123,7 +127,7 @@ goes through its next stage, or beginners would hold it up."""
 
 _CLAIM = Statement(f"""{_NOT_DURABLE}
     UPDATE batches b SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
-           lease_until = now() + make_interval(secs => :lease_s)
+           waits_for = NULL, lease_until = now() + make_interval(secs => :lease_s)
       FROM connectors c
       LEFT JOIN LATERAL (SELECT id, version FROM settings_versions WHERE connector_key = c.key
                           ORDER BY version DESC LIMIT 1) v ON true
@@ -137,6 +141,7 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
               coalesce((SELECT s.walk = 'stored' FROM slices s WHERE s.id = b.slice_id), false),
               coalesce((SELECT r.kind = 'full' AND s.walk = 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
                          WHERE r.id = b.run_id AND s.id = b.slice_id), false),
+              EXISTS (SELECT FROM outages o WHERE o.connector_key = b.connector_key),
               b.extracted, b.transformed, v.id, v.version,
               (SELECT f.fetched_at FROM field_definitions f WHERE f.connector_key = b.connector_key AND f.entity = b.entity)""")  # noqa: S608 - a constant of ours
 
@@ -173,7 +178,7 @@ _FAIL = Statement("UPDATE batches SET state = 'failed', lease_token = NULL, leas
 
 _PUT_OFF = Statement("""
     UPDATE batches SET state = 'ready', lease_token = NULL, lease_until = NULL, enqueued_at = NULL,
-           due_at = now() + make_interval(secs => :wait_s), attempts = attempts - :uncounted
+           due_at = now() + make_interval(secs => :wait_s), attempts = attempts - :uncounted, waits_for = :waits_for
      WHERE id = :id""")
 
 _RELEASE = Statement("""
@@ -204,7 +209,7 @@ _SWEEP = text("""
                                    AND (a.state = 'running' OR a.state = 'ready' AND a.due_at <= now())))
          ORDER BY b.due_at LIMIT 200 FOR UPDATE OF b SKIP LOCKED)
     UPDATE batches b SET enqueued_at = now() WHERE b.id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts""")
+    RETURNING b.id, b.direction, b.queue, b.stage, b.read_back_id, b.state, b.attempts, b.waits_for""")
 
 _HAS_WORK = Statement("""
     SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :run_id AND state IN ('waiting', 'ready', 'running'))
@@ -297,9 +302,12 @@ def fail(session: Session, batch: ClaimedBatch) -> None:
     _FAIL.run(session, {"id": batch.id})
 
 
-def put_off(session: Session, batch: ClaimedBatch, wait_s: float, *, counted: bool) -> None:
-    """Try this stage again in `wait_s` seconds. Waiting for a rate limit does not count as an attempt."""
-    _PUT_OFF.run(session, {"id": batch.id, "wait_s": wait_s, "uncounted": 0 if counted else 1})
+def put_off(
+    session: Session, batch: ClaimedBatch, wait_s: float, *, counted: bool, waits_for: str | None = None
+) -> None:
+    """Try this stage again in `wait_s` seconds; only with `counted` was it an attempt."""
+    scope = {"id": batch.id, "wait_s": wait_s, "uncounted": 0 if counted else 1, "waits_for": waits_for}
+    _PUT_OFF.run(session, scope)
 
 
 def try_now(session: Session, connector_key: int) -> None:
@@ -370,7 +378,7 @@ def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup
 
 
 def _why(row: Row[Any]) -> str:
-    return "waited" if row.state == "ready" and row.attempts > 0 else "lost"
+    return "waited" if row.state == "ready" and (row.attempts > 0 or row.waits_for) else "lost"
 
 
 def mark_enqueued(session: Session, batch_id: int) -> None:

@@ -61,6 +61,8 @@ class Change(Base):
     batch_id: Mapped[int | None] = mapped_column(BigInteger)
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    waits_for: Mapped[str | None]
+    """As of a batch."""
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)
     rank: Mapped[int] = mapped_column(server_default="0")
     is_created: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
@@ -223,7 +225,7 @@ _CLAIM = text("""
          WHERE connector_key = :c AND direction = :d AND entity = :e AND batch_id IS NULL AND due_at <= now()
          ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)
     UPDATE changes SET batch_id = :batch_id, claimed_revision = revision, claimed_delivery_id = delivery_id,
-           attempts = attempts + 1
+           attempts = attempts + 1, waits_for = NULL
      WHERE id = ANY(ARRAY(SELECT id FROM due))""")
 
 
@@ -296,14 +298,21 @@ _PUT_BACK = text("""
     WITH mine AS (SELECT id FROM changes WHERE batch_id = :batch_id AND record_id = ANY(CAST(:ids AS text[]))
                    ORDER BY record_id COLLATE "C" FOR UPDATE)
     UPDATE changes ch SET batch_id = NULL, claimed_revision = NULL, due_at = now() + make_interval(secs => :wait_s),
+           waits_for = :waits_for,
            attempts = attempts - CASE WHEN record_id = ANY(CAST(:counted AS text[])) THEN 0 ELSE 1 END
       FROM mine WHERE ch.id = mine.id""")
 """Locked in the order in which webhooks and messages are folded."""
 
 
 def put_back(
-    session: Session, batch_id: int, record_ids: Sequence[str], wait_s: float, *, counted: Sequence[str]
+    session: Session,
+    batch_id: int,
+    record_ids: Sequence[str],
+    wait_s: float,
+    *,
+    counted: Sequence[str],
+    waits_for: str | None = None,
 ) -> None:
     """These records leave the batch and are tried again later; only for those in `counted` it was an attempt."""
     scope = {"batch_id": batch_id, "ids": list(record_ids), "counted": list(counted), "wait_s": wait_s}
-    session.execute(_PUT_BACK, scope)
+    session.execute(_PUT_BACK, scope | {"waits_for": waits_for})

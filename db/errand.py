@@ -47,6 +47,8 @@ class Errand(Base):
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     token: Mapped[int] = mapped_column(Integer, server_default="0")
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    waits_for: Mapped[str | None]
+    """As of a batch."""
     woken_at: Mapped[datetime | None]
     progress: Mapped[int] = mapped_column(server_default="0")
     mark: Mapped[str | None]
@@ -61,6 +63,7 @@ class ClaimedErrand:
     id: int
     connector_key: int | None
     connector_id: str | None
+    has_outage: bool
     kind: str
     key: str
     sealed: bytes | None
@@ -100,10 +103,12 @@ def take_due(session: Session, *, patience_s: float, limit: int = 100) -> list[t
 
 
 _CLAIM = text("""
-    UPDATE errands SET token = token + 1, attempts = attempts + 1, due_at = now() + make_interval(secs => :lease_s)
+    UPDATE errands SET token = token + 1, attempts = attempts + 1, waits_for = NULL,
+           due_at = now() + make_interval(secs => :lease_s)
      WHERE id = :id AND state = 'due' AND due_at <= now()
- RETURNING id, connector_key, (SELECT c.id FROM connectors c WHERE c.key = connector_key) AS connector_id, kind, key, sealed,
-           asked, attempts, token, progress, mark, created_at""")
+ RETURNING id, connector_key, (SELECT c.id FROM connectors c WHERE c.key = connector_key) AS connector_id,
+           EXISTS (SELECT FROM outages o WHERE o.connector_key = errands.connector_key) AS has_outage, kind, key, sealed, asked,
+           attempts, token, progress, mark, created_at""")
 
 
 def claim(session: Session, errand_id: int, *, lease_s: float) -> ClaimedErrand | None:
@@ -134,9 +139,12 @@ def extend_lease(session: Session, errand: ClaimedErrand, lease_s: float) -> boo
     return found.one_or_none() is not None
 
 
-def put_off(session: Session, errand: ClaimedErrand, wait_s: float, *, counted: bool = True) -> None:
+def put_off(
+    session: Session, errand: ClaimedErrand, wait_s: float, *, counted: bool = True, waits_for: str | None = None
+) -> None:
     """Go on later; without `counted` it was no attempt. Raises: LostLease."""
     row = hold(session, errand)
+    row.waits_for = waits_for
     row.due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, wait_s)
     row.woken_at = None
     row.attempts = row.attempts if counted else 0

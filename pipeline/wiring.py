@@ -39,6 +39,7 @@ from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.wire import Exchange
 from pipeline.domain.budget import Lane
 from pipeline.errors import ConfigurationError, Retryable
+from pipeline.outages import Gate
 from pipeline.settings import Settings, settings
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
@@ -160,6 +161,7 @@ def open_connector(
             limiter=_limiter(entry.counted_as, environment),
             budget=_budget(access.terms, lane),
             on_call=calls.note,
+            gate=Gate(connector_key),
             deadline_s=deadline_s,
         ),
         hull=HullClient(
@@ -170,6 +172,7 @@ def open_connector(
             protocol=environment.hull_protocol,
             firehose_url=environment.hull_firehose_url,
             on_call=calls.note,
+            gate=Gate(connector_key),
         ),
         calls=calls,
     )
@@ -190,6 +193,7 @@ def oauth_client(connector_key: int) -> OAuthClient:
         oauth_url=environment.pipedrive_oauth_url,
         callback_url=f"{environment.public_url}/auth/callback",
         on_call=Calls(connector_key, Lane.CONTROL).note,
+        gate=Gate(connector_key),
     )
 
 

@@ -129,6 +129,7 @@ class World:
         """Let enough time pass for every pause to be over."""
         self.change_rows("UPDATE batches SET due_at = now() WHERE due_at > now()")
         self.change_rows("UPDATE changes SET due_at = now() WHERE due_at > now()")
+        self.change_rows("UPDATE outages SET probe_at = now() WHERE probe_at > now()")
         for key in wiring.shared_redis().scan_iter("pipedrive:budget:*"):
             wiring.shared_redis().hdel(key, "closed_until", "probe_at")
 

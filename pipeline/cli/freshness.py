@@ -14,6 +14,7 @@ from pipeline.cli.findings import BAD, LATELY_H, NOTE, OK, Case, Finding, ago
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.tasks import spending
+from pipeline.tasks.outage_words import sentences
 from pipeline.tasks.spending import WARN_SHARE
 
 BEHIND = timedelta(hours=1)
@@ -86,6 +87,14 @@ def job_errors(case: Case) -> Iterator[Finding]:
             known = REASONS.get(reason)
             text = f"{event} {count:,} times in {LATELY_H} h, {reason}: {known.meaning if known else ''}"
             yield Finding(level=NOTE, text=text, next_step=known.advice if known else "")
+
+
+def outages(case: Case) -> Iterator[Finding]:
+    """Remote systems that do not answer, since when, and what waits for them."""
+    for sentence in sentences(case.session, case.key):
+        yield Finding(
+            level=NOTE, text=sentence, next_step="nothing to do; see the remote system's status page if it lasts"
+        )
 
 
 def under_way(case: Case) -> Iterator[Finding]:

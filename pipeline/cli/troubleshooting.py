@@ -49,6 +49,7 @@ def no_data(case: Case) -> Iterator[Finding]:
     for entity in Entity:
         yield _mapped(case, entity)
         yield _fetched(case, entity)
+    yield from freshness.outages(case)
     yield from freshness.under_way(case)
     yield freshness.budget(case)
     yield from _left_out(case, "incoming.")
@@ -66,6 +67,7 @@ def no_updates(case: Case) -> Iterator[Finding]:
     yield from freshness.in_step(case)
     yield from freshness.successes(case, "incoming")
     yield from freshness.job_errors(case)
+    yield from freshness.outages(case)
     yield from freshness.under_way(case)
     yield freshness.budget(case)
     yield from _gave_up(case)

@@ -16,7 +16,7 @@ import requests
 
 from pipeline.clients.http import HTML_PAUSE_S, error_for, excerpt, json_answer
 from pipeline.clients.hull_messages import MessageWriter, envelope
-from pipeline.clients.wire import OnCall, Request, Response, Wire
+from pipeline.clients.wire import Gate, OnCall, Request, Response, Wire
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, Retryable
 
@@ -46,7 +46,7 @@ class HullClient:
     firehose_url  replaces `<protocol>://firehose.<the organization's domain>`
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it speaks with, and to whom
         self,
         session: requests.Session,
         *,
@@ -56,9 +56,10 @@ class HullClient:
         protocol: str = "https",
         firehose_url: str | None = None,
         on_call: OnCall | None = None,
+        gate: Gate | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._wire = Wire(session, on_call=on_call)
+        self._wire = Wire(session, on_call=on_call, gate=gate)
         self._organization = organization
         self._connector_id = connector_id
         self._secret = secret
@@ -166,7 +167,13 @@ class HullClient:
             "Hull-Organization": self._organization,
         }
         request = Request(
-            method=method, url=url, headers=headers, body=body, only_asks="/search/" in url, resend_if_stale=True
+            method=method,
+            url=url,
+            headers=headers,
+            body=body,
+            remote="firehose" if url == self._firehose_url else "hull",
+            only_asks="/search/" in url,
+            resend_if_stale=True,
         )
         return self._wire.call(request)
 

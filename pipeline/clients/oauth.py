@@ -16,7 +16,7 @@ import requests
 from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
 
 from pipeline.clients.http import TOKEN_STATUSES, error_for, read_json
-from pipeline.clients.wire import OnCall, Request, Response, Wire
+from pipeline.clients.wire import Gate, OnCall, Request, Response, Wire
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
 DEADLINE_S = 8.0
@@ -67,8 +67,9 @@ class OAuthClient:
         oauth_url: str,
         callback_url: str,
         on_call: OnCall | None = None,
+        gate: Gate | None = None,
     ) -> None:
-        self._wire = Wire(session, on_call=on_call)
+        self._wire = Wire(session, on_call=on_call, gate=gate)
         self._app = WebApplicationClient(client_id)
         self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
         self._hidden = (client_secret, self._basic)
@@ -122,6 +123,7 @@ class OAuthClient:
                 body=body.encode(),
                 max_bytes=MAX_BYTES,
                 deadline_s=DEADLINE_S,
+                remote="pipedrive sign-in",
             )
         )
         if 200 <= response.status < 300:

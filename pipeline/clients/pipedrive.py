@@ -18,7 +18,7 @@ from pipeline.clients.budget import Budget
 from pipeline.clients.http import json_answer, read_json
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
-from pipeline.clients.wire import OnCall
+from pipeline.clients.wire import Gate, OnCall
 from pipeline.domain.kinds import Entity
 from pipeline.domain.page_scan import scan_page, usable_id
 from pipeline.domain.paging import Cursors
@@ -54,10 +54,11 @@ class PipedriveClient:
     renew       given the headers a 401 refused, returns others worth one more try, or None
     limiter     shared burst limits; None sends at once
     budget      the company's daily budget; None spends without counting
+    gate        what stands before the calls while Pipedrive does not answer
     deadline_s  longest one call may take, where somebody waits for it; None: what its kind may take
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it speaks with, and to whom
         self,
         session: requests.Session,
         *,
@@ -68,6 +69,7 @@ class PipedriveClient:
         on_call: OnCall | None = None,
         renew: Callable[[Headers], Headers | None] | None = None,
         deadline_s: float | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._calls = PipedriveCalls(
             session,
@@ -78,6 +80,7 @@ class PipedriveClient:
             on_call=on_call,
             renew=renew,
             deadline_s=deadline_s,
+            gate=gate,
         )
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ import requests
 from pipeline.clients.budget import Budget
 from pipeline.clients.http import RECORD_STATUSES, STATUSES, error_for, rate_headers, texts_of
 from pipeline.clients.limiter import BurstLimiter
-from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, OnCall, Request, Response, Wire
+from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, Gate, OnCall, Request, Response, Wire
 from pipeline.errors import Rejected, Retryable
 
 Headers = Mapping[str, str]
@@ -49,7 +49,7 @@ LONGEST_SHARED_PAUSE_S = 60.0
 class PipedriveCalls:
     """Sends the calls of one connector; see `pipeline.clients.pipedrive.PipedriveClient` for its arguments."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it speaks with, and to whom
         self,
         session: requests.Session,
         *,
@@ -60,9 +60,10 @@ class PipedriveCalls:
         on_call: OnCall | None,
         renew: Callable[[Headers], Headers | None] | None,
         deadline_s: float | None,
+        gate: Gate | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._wire = Wire(session, on_call=on_call)
+        self._wire = Wire(session, on_call=on_call, gate=gate)
         self._auth = auth
         self._limiter = limiter
         self._budget = budget
@@ -127,6 +128,7 @@ class PipedriveCalls:
             body=body,
             max_bytes=PAGE_MAX_BYTES if operation in _PAGES else MAX_BODY_BYTES,
             deadline_s=deadline_s,
+            remote="pipedrive search" if operation == "search" else "pipedrive",
             operation=operation,
             tokens=TOKEN_COSTS[operation],
             resend_if_stale=method == "GET",

@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -46,6 +46,7 @@ _NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.Connect
 class Request:
     """What to send.
 
+    remote           the system that is called, as outages are noted; empty where nobody waits for it
     operation        the kind of call, where it costs tokens
     tokens           what the call costs of Pipedrive's daily budget
     only_asks        a POST that changes nothing
@@ -60,6 +61,7 @@ class Request:
     deadline_s: float = DEADLINE_S
     operation: str = ""
     tokens: int = 0
+    remote: str = ""
     only_asks: bool = False
     resend_if_stale: bool = False
 
@@ -112,6 +114,22 @@ class Exchange:
 OnCall = Callable[[Exchange], None]
 
 
+class Gate(Protocol):
+    """What stands before the calls of a connector while a remote system does not answer; see `pipeline.outages`."""
+
+    def enter(self, remote: str) -> bool:
+        """Raises: Retryable("remote_waits"). Returns whether an answer is news."""
+
+    def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:
+        """Note what became of a call: no answer, or one, whatever it says."""
+
+    def limited(self, remote: str, refusals: int) -> None:
+        """Note that there were too many calls, once more."""
+
+
+_OUT = frozenset({"remote_unavailable", "remote_unreachable"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Route:
     """How an origin is reached through a Session: reading that from the environment takes as long as a small call.
@@ -140,21 +158,46 @@ class Wire:
     """The way out through one Session; threads may share it."""
 
     def __init__(
-        self, session: requests.Session, *, on_call: OnCall | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        session: requests.Session,
+        *,
+        on_call: OnCall | None = None,
+        gate: Gate | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
+        self._gate = gate
         self._on_call = on_call
         self._clock = clock
 
     def call(self, request: Request) -> Response:
         """Send a request and read the whole answer. A write ends before the lease does under which it is made.
 
-        Raises: LostLease and Retryable("lease_uncertain") before a write that the lease does not cover,
+        Raises: Retryable("remote_waits") while the system is out and another call asks it,
+            LostLease and Retryable("lease_uncertain") before a write that the lease does not cover,
             Retryable("remote_unreachable") when nothing was sent, Retryable("remote_unavailable") when it may have
             been, Retryable("page_not_json") for an answer cut short, Rejected("body_too_large").
         """
+        is_known = self._gate.enter(request.remote) if self._gate is not None and request.remote else False
         if request.is_write:
             request = replace(request, deadline_s=write_deadline_s(request.deadline_s))
+        try:
+            response = self._call(request)
+        except Retryable as failure:
+            if failure.reason in _OUT:
+                self._note(request, failure, is_known=is_known)
+            raise
+        is_out = response.status >= 500 or (response.is_html and response.status != 401)
+        trouble = Retryable("remote_unavailable", f"HTTP {response.status}") if is_out else None
+        if response.status != 429:
+            self._note(request, trouble, is_known=is_known)
+        return response
+
+    def _note(self, request: Request, trouble: Retryable | None, *, is_known: bool) -> None:
+        if self._gate is not None and request.remote:
+            self._gate.ended(request.remote, trouble, is_known=is_known)
+
+    def _call(self, request: Request) -> Response:
         started = self._clock()
         try:
             response = self._answer(request, started)

@@ -324,6 +324,10 @@ REASONS: dict[str, Reason] = {
         "The remote system could not be reached, took too long or answered with a server error.",
         "Tried again by itself with growing pauses; check the remote system's status page if it lasts.",
     ),
+    "remote_waits": Reason(
+        "The remote system does not answer, and one call at a time asks whether it does again; nothing was sent.",
+        "Goes on by itself as soon as it answers; check the remote system's status page if it lasts.",
+    ),
     "remote_unreachable": Reason(
         "No connection to the remote system could be made; nothing was sent.",
         "Tried again by itself; check name resolution, proxy and firewall if it lasts.",

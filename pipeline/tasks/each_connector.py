@@ -14,10 +14,12 @@ from structlog.contextvars import bound_contextvars
 
 from db import connector as connectors
 from db import failure as failures
+from db.outage import outages_of
 from db.session import transaction
 from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
+from pipeline.outages import working
 from pipeline.tasks.errors import classify
 from pipeline.tasks.stage import StageFailed, pause_connector
 from pipeline.telemetry import logger
@@ -65,9 +67,19 @@ def about_connector(connector_key: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _calling(task: str, connector_key: int) -> Iterator[None]:
+    """Let the calls of this block wait while a remote system does not answer."""
+    with transaction() as session:
+        has_outage = bool(outages_of(session, connector_key))
+    with working(connector_key, task, has_outage=has_outage):
+        yield
+
+
 def _run(task: str, connector_key: int, task_id: str | None, work: Callable[[], object]) -> None:
     try:
-        work()
+        with _calling(task, connector_key):
+            work()
     except Exception as error:  # noqa: BLE001 - this is where errors become failures
         cause = classify(error)
         if isinstance(cause, Retryable):

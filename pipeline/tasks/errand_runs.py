@@ -19,15 +19,17 @@ from db.session import transaction
 from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
+from pipeline.outages import Work, working
 from pipeline.settings import settings
 from pipeline.tasks import adoption, exports, hull_settings, sends, status_report, verify_kept
 from pipeline.tasks.app import app
 from pipeline.tasks.errands import ADOPTION, EXPORT, PLAN, REPLAY, SEND, SETTINGS, STATUS, TASK, VERIFY
 from pipeline.tasks.errors import classify
 from pipeline.tasks.lease import lease_kept
+from pipeline.tasks.patience import MAX_ATTEMPTS, check_alone, patience
 from pipeline.tasks.planning import walking
 from pipeline.tasks.replaying import advancing
-from pipeline.tasks.stage import MAX_ATTEMPTS, StageFailed, backoff_s, pause_connector
+from pipeline.tasks.stage import StageFailed, pause_connector
 from pipeline.telemetry import logger
 
 HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
@@ -68,26 +70,28 @@ def run_errand(errand_id: int, task_id: str | None) -> None:
     if errand is None:
         return
     bind_contextvars(connector_id=errand.connector_id, errand_id=errand.id, attempt=errand.attempts)
-    try:
-        if errand.attempts > MAX_ATTEMPTS:
-            raise PipelineError("worker_lost", f"started {errand.attempts - 1} times and never ended")
-        with lease_kept(lambda session, lease_s: errands.extend_lease(session, errand, lease_s), began=began):
-            HANDLERS[errand.kind](errand)
-    except LostLease:
-        logger().warning("errand.lease_lost", kind=errand.kind)
-    except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
-        raise StageFailed(f"{_settle(errand, error, task_id)}: errand {errand_id}, {errand.kind}") from None
+    with working(errand.connector_key or 0, f"{errand.kind} {errand.id}", has_outage=errand.has_outage) as work:
+        try:
+            if errand.attempts > MAX_ATTEMPTS:
+                raise PipelineError("worker_lost", f"started {errand.attempts - 1} times and never ended")
+            with lease_kept(lambda session, lease_s: errands.extend_lease(session, errand, lease_s), began=began):
+                HANDLERS[errand.kind](errand)
+        except LostLease:
+            logger().warning("errand.lease_lost", kind=errand.kind)
+        except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
+            raise StageFailed(f"{_settle(errand, error, task_id, work)}: errand {errand_id}, {errand.kind}") from None
 
 
-def _settle(errand: ClaimedErrand, error: Exception, task_id: str | None) -> str:
+def _settle(errand: ClaimedErrand, error: Exception, task_id: str | None, work: Work) -> str:
     """Decide what becomes of the errand, and write it down; returns the reason code."""
     cause = classify(error)
     try:
+        check_alone(cause, work)
+        wait = patience(cause, work, errand.attempts) if isinstance(cause, Retryable) else None
         with transaction() as session:
-            if isinstance(cause, Retryable) and errand.attempts < MAX_ATTEMPTS:
-                wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(errand.attempts)
-                errands.put_off(session, errand, wait_s)
-                logger().warning("errand.retry", kind=errand.kind, reason=cause.reason, wait_s=round(wait_s, 1))
+            if wait is not None and (errand.attempts < MAX_ATTEMPTS or not wait.counted):
+                errands.put_off(session, errand, wait.wait_s, counted=wait.counted, waits_for=wait.waits_for)
+                logger().warning("errand.retry", kind=errand.kind, reason=cause.reason, wait_s=round(wait.wait_s, 1))
             else:
                 _give_up(session, errand, cause, error, task_id)
     except LostLease as lost:

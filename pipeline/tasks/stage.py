@@ -7,7 +7,6 @@ reason code and the batch id; everything else stays in PostgreSQL.
 
 from __future__ import annotations
 
-import random
 import time
 import traceback
 from collections.abc import Callable
@@ -19,24 +18,21 @@ from db import batch as batches
 from db import connector as connectors
 from db import failure as failures
 from db.batch import ClaimedBatch, Wakeup
+from db.outage import REMOTES
 from db.session import after_commit, transaction
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
+from pipeline.outages import Work, working
 from pipeline.settings import settings
 from pipeline.tasks import canvases, runs
 from pipeline.tasks.errors import classify
 from pipeline.tasks.lease import lease_kept
+from pipeline.tasks.patience import MAX_ATTEMPTS, Wait, check_alone, patience
 from pipeline.telemetry import logger
 
-MAX_ATTEMPTS = 8
-BACKOFF_BASE_S = 1.0
-BACKOFF_CAP_S = 300.0
 WAKE_WITHIN_S = 60.0
 """A retry due sooner gets a wake-up of its own; a later one is found by the sweeper."""
-UNCOUNTED = frozenset({"rate_limited", "daily_budget_spent"})
-"""Waiting one's turn is no failed attempt."""
-
-Work = Callable[[ClaimedBatch], None]
+Do = Callable[[ClaimedBatch], None]
 
 
 class StageFailed(Exception):
@@ -46,7 +42,7 @@ class StageFailed(Exception):
     """Our own line, with connector and batch, was written where it was raised."""
 
 
-def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> None:
+def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
     """Run one stage of one batch; a batch that is elsewhere, or whose connector is paused, is left alone.
 
     Raises: StageFailed, so that the chain stops and Flower shows why.
@@ -59,19 +55,20 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, work: Work) -> Non
     if batch is None:
         return
     bind_contextvars(connector_id=batch.connector_id, batch_id=batch.id, run_id=batch.run_id, attempt=batch.attempts)
-    try:
-        if batch.attempts > MAX_ATTEMPTS:
-            raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")
-        with lease_kept(lambda session, lease_s: batches.extend_lease(session, batch, lease_s), began=began):
-            work(batch)
-    except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
-        raise StageFailed(f"{_end_of(batch, error)}: batch {batch_id}, {stage}") from None
+    with working(batch.connector_key, f"batch {batch.id}", has_outage=batch.has_outage) as work:
+        try:
+            if batch.attempts > MAX_ATTEMPTS:
+                raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")
+            with lease_kept(lambda session, lease_s: batches.extend_lease(session, batch, lease_s), began=began):
+                do(batch)
+        except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
+            raise StageFailed(f"{_end_of(batch, error, work)}: batch {batch_id}, {stage}") from None
 
 
-def _end_of(batch: ClaimedBatch, error: Exception) -> str:
+def _end_of(batch: ClaimedBatch, error: Exception, work: Work) -> str:
     """The reason code under which the stage ends, once that is written down."""
     try:
-        return _settle(batch, error)
+        return _settle(batch, error, work)
     except LostLease as lost:
         logger().warning("batch.lease_lost", stage=batch.stage)
         return lost.reason
@@ -81,31 +78,28 @@ def _end_of(batch: ClaimedBatch, error: Exception) -> str:
         return cause.reason
 
 
-def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
-    """Full jitter: between half a second and base·2ⁿ, never more than the cap, so that workers do not march in step."""
-    return max(0.5, draw(0.0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0**attempt)))
-
-
-def _settle(batch: ClaimedBatch, error: Exception) -> str:
+def _settle(batch: ClaimedBatch, error: Exception, work: Work) -> str:
     """Decide what becomes of the batch, and write it down."""
     cause = classify(error)
+    check_alone(cause, work)
+    wait = patience(cause, work, batch.attempts) if isinstance(cause, Retryable) else None
     with transaction() as session:
         batches.hold(session, batch)
         if isinstance(cause, ConfigurationError):
             batches.put_off(session, batch, 0, counted=False)
             pause_connector(session, batch.connector_key, batch.direction, cause)
-        elif isinstance(cause, Retryable) and (batch.attempts < MAX_ATTEMPTS or cause.reason in UNCOUNTED):
-            _put_off(session, batch, cause)
+        elif wait is not None and (batch.attempts < MAX_ATTEMPTS or not wait.counted):
+            _put_off(session, batch, cause, wait)
         else:
             _give_up(session, batch, cause, error)
     return cause.reason
 
 
-def _put_off(session: Session, batch: ClaimedBatch, cause: Retryable) -> None:
-    wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(batch.attempts)
-    batches.put_off(session, batch, wait_s, counted=cause.reason not in UNCOUNTED)
+def _put_off(session: Session, batch: ClaimedBatch, cause: PipelineError, wait: Wait) -> None:
+    wait_s = wait.wait_s
+    batches.put_off(session, batch, wait_s, counted=wait.counted, waits_for=wait.waits_for)
     logger().warning(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))
-    if wait_s <= WAKE_WITHIN_S:
+    if wait_s <= WAKE_WITHIN_S and wait.waits_for not in REMOTES:  # whoever ends the outage wakes those who wait for it
         wakeup = Wakeup(
             batch_id=batch.id,
             direction=batch.direction,

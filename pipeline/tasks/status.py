@@ -19,6 +19,7 @@ from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
 from pipeline.tasks import schedules, spending
 from pipeline.tasks.hearing import hearing
+from pipeline.tasks.outage_words import sentences
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
 """From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""
@@ -33,7 +34,7 @@ ALL_GOOD = "Everything is in order."
 class Finding:
     """One thing that is not as it should be.
 
-    topic    `credentials`, `webhooks`, `pause`, `domain`, `budget`, `watermark`, `settings`, `run`, `held` or `failures`
+    topic    `credentials`, `webhooks`, `pause`, `outage`, `domain`, `budget`, `watermark`, `settings`, `run`, `held` or `failures`
     subject  which of them, where there are several: a run's id, a reason code
     """
 
@@ -57,6 +58,7 @@ def status_of(session: Session, connector: Connector) -> Status:
     found = [
         *_credentials(session, connector),
         *_pause(connector),
+        *_outages(session, connector),
         *_domain(session, connector),
         *_budget(session, connector),
         *_watermark(session, connector),
@@ -88,6 +90,11 @@ def _pause(connector: Connector) -> list[Finding]:
     if reason in REASONS and reason != "connector_paused":
         return [Finding(level="error", message=f"Paused. {describe(reason)}", topic="pause", subject=reason)]
     return [Finding(level="warning", message=describe("connector_paused"), topic="pause")]
+
+
+def _outages(session: Session, connector: Connector) -> list[Finding]:
+    """What does not answer: nothing is to be done here, but everybody asks why nothing moves."""
+    return [Finding(level="warning", message=message, topic="outage") for message in sentences(session, connector.key)]
 
 
 def _domain(session: Session, connector: Connector) -> list[Finding]:

@@ -26,9 +26,11 @@ from pipeline.domain.outgoing import Act, Decision, Memory
 from pipeline.load import outgoing as load_outgoing
 from pipeline.load.outgoing import Sending, answers
 from pipeline.load.writers import Sent, Wanted
+from pipeline.outages import current_work
 from pipeline.settings import settings
 from pipeline.tasks import definitions, links, live
 from pipeline.tasks.errors import classify
+from pipeline.tasks.patience import check_alone
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.sending import matching
 from pipeline.tasks.sending.decisions import decide
@@ -95,6 +97,8 @@ def load_batch(batch: ClaimedBatch) -> None:
         last_call=lambda: wired.calls.last_here,
         ends_at=ends_at,
     )
+    if sending.stop is not None:
+        check_alone(sending.stop, current_work())
     fresh = _of_newer_definitions(batch, plan, sending)
     unusable = (fresh or plan).outgoing.problems
     decisions |= {each.hull_id: each for each in _without_refused_fields(decisions, sending, plan, unusable)}

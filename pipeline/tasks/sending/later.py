@@ -6,6 +6,7 @@ Each record waits by itself, as a change with attempts and a due time; the last 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -18,14 +19,19 @@ from pipeline.domain.departures import MISSING
 from pipeline.domain.kinds import Direction
 from pipeline.errors import ConfigurationError
 from pipeline.load.outgoing import Sending
-from pipeline.tasks.sending.matching import Wait
+from pipeline.outages import current_work
+from pipeline.tasks import patience
+from pipeline.tasks.patience import MAX_ATTEMPTS, Wait
+from pipeline.tasks.sending import matching
 from pipeline.tasks.sending.story import Story
-from pipeline.tasks.stage import MAX_ATTEMPTS, UNCOUNTED, backoff_s, pause_connector
+from pipeline.tasks.stage import pause_connector
 from pipeline.telemetry import logger
 
 LONGEST_WAIT_S: Final = 240.0
-LOOK_AGAIN_S: Final = 3.0
+LOOK_AGAIN: Final = Wait(wait_s=3.0, counted=True)
 """After a record was not there, or an answer was lost: by then the other side has made up its mind."""
+OTHERS_S: Final = 1.0
+"""How long those wait that only came after one that fails alone."""
 
 
 class Later:
@@ -37,11 +43,11 @@ class Later:
         self._mine = mine
         self._story = story
 
-    def wait_for_turns(self, waiting: Mapping[str, Wait]) -> None:
+    def wait_for_turns(self, waiting: Mapping[str, matching.Wait]) -> None:
         for hull_id, wait in waiting.items():
             tried = self._mine[hull_id].attempts if wait.grows and hull_id in self._mine else 1
             wait_s = min(wait.wait_s * 2.0 ** (tried - 1), LONGEST_WAIT_S) if wait.grows else wait.wait_s
-            self._again([hull_id], wait_s, wait.reason, counted=wait.counted)
+            self._again([hull_id], Wait(wait_s=wait_s, counted=wait.counted), wait.reason)
 
     def look_again(self, sending: Sending, *, refused_too: bool) -> None:
         """Refusals are a person's to look at, but for these: a record that is not there may have been merged or deleted, and
@@ -49,13 +55,15 @@ class Later:
         for sent in sending.sent:
             hull_id, pipedrive_id = sent.wanted.hull_id, sent.wanted.pipedrive_id
             if sent.unsure is not None:
-                self._again([hull_id], LOOK_AGAIN_S, sent.unsure.reason, detail=sent.unsure.detail)
+                wait = patience.patience(sent.unsure, current_work(), self._attempts_of([hull_id]))
+                wait = replace(wait, wait_s=max(wait.wait_s, LOOK_AGAIN.wait_s))
+                self._again([hull_id], wait, sent.unsure.reason, detail=sent.unsure.detail)
             elif sent.refused is not None and sent.refused.reason == "gone" and pipedrive_id is not None:
                 scope = (self._batch.connector_key, Direction.INCOMING, self._batch.entity, str(pipedrive_id))
                 changes.fold(self._session, *scope, cause=MISSING)
-                self._again([hull_id], LOOK_AGAIN_S, "gone", detail=sent.refused.detail)
+                self._again([hull_id], LOOK_AGAIN, "gone", detail=sent.refused.detail)
             elif sent.refused is not None and refused_too:
-                self._again([hull_id], LOOK_AGAIN_S, "refused_by_pipedrive", detail=sent.refused.detail)
+                self._again([hull_id], LOOK_AGAIN, "refused_by_pipedrive", detail=sent.refused.detail)
             elif sent.refused is not None:
                 self._story.gave_up(hull_id, "refused_by_pipedrive", sent.refused.detail, sent.exchange)
 
@@ -71,21 +79,25 @@ class Later:
             changes.put_back(self._session, self._batch.id, rest, 0.0, counted=[])
             pause_connector(self._session, self._batch.connector_key, self._batch.direction, stop)
             return
-        tried = [] if stop.reason in UNCOUNTED else rest[:1]
-        attempts = max((self._mine[each].attempts for each in tried if each in self._mine), default=1)
-        wait_s = stop.retry_after_s if stop.retry_after_s is not None else backoff_s(attempts)
-        self._again(tried, wait_s, stop.reason, detail=stop.detail)
-        changes.put_back(self._session, self._batch.id, rest[len(tried) :], wait_s, counted=[])
-        logger().warning("outgoing.job.retry", reason=stop.reason, records=len(rest), wait_s=round(wait_s, 1))
+        wait = patience.patience(stop, current_work(), self._attempts_of(rest[:1]))
+        tried = rest[:1] if wait.counted else []
+        self._again(tried, wait, stop.reason, detail=stop.detail)
+        wait_s = min(wait.wait_s, OTHERS_S) if wait.counted else wait.wait_s
+        changes.put_back(
+            self._session, self._batch.id, rest[len(tried) :], wait_s, counted=[], waits_for=wait.waits_for
+        )
+        logger().warning("outgoing.job.retry", reason=stop.reason, records=len(rest), wait_s=round(wait.wait_s, 1))
 
-    def _again(
-        self, hull_ids: Iterable[str], wait_s: float, reason: str, *, counted: bool = True, detail: str = ""
-    ) -> None:
+    def _attempts_of(self, hull_ids: Iterable[str]) -> int:
+        return max((self._mine[each].attempts for each in hull_ids if each in self._mine), default=1)
+
+    def _again(self, hull_ids: Iterable[str], wait: Wait, reason: str, *, detail: str = "") -> None:
         """Put these back, or keep them as Failures when that was their last attempt."""
         back = []
         for hull_id in hull_ids:
-            if counted and hull_id in self._mine and self._mine[hull_id].attempts >= MAX_ATTEMPTS:
+            if wait.counted and hull_id in self._mine and self._mine[hull_id].attempts >= MAX_ATTEMPTS:
                 self._story.gave_up(hull_id, reason, detail)
             else:
                 back.append(hull_id)
-        changes.put_back(self._session, self._batch.id, back, wait_s, counted=back if counted else [])
+        counted = back if wait.counted else []
+        changes.put_back(self._session, self._batch.id, back, wait.wait_s, counted=counted, waits_for=wait.waits_for)

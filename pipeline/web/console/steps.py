@@ -37,6 +37,7 @@ def _step(topic: str, subject: str) -> tuple[str, ...]:
         "credentials": ("Open Credentials", "credentials"),
         "webhooks": ("Open Webhooks", "webhooks"),
         "watermark": ("Fetch what changed", "actions/changes", "posts"),
+        "outage": ("See the fetches", "runs"),
         "budget": ("See the budget", "#budget"),
         "run": (f"Open run {subject}", f"runs/{subject}"),
         "failures": ("Open these failures", f"failures?{urlencode({'reason': subject})}"),

@@ -1,0 +1,179 @@
+"""Outages: remote systems that do not answer a connector, since when, and when one call may ask again.
+
+A row exists from the first call that failed until the first that is answered. While more than one piece of work has failed,
+only one call at a time is let through, the probe; everything else waits, and is due as soon as a probe is answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Boolean, ForeignKey, Integer, func, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 120.0
+"""A probe starts when half as long has passed as the outage has lasted, and at least this often."""
+
+
+class Outage(Base):
+    """remote     `pipedrive`, `pipedrive search`, `pipedrive sign-in`, `hull`, `firehose`; with ` limit`: it answers 429 only
+    subject    the work whose call failed last
+    is_shared  calls of more than one piece of work have failed
+    failures   calls that failed since it last answered
+    probe_at   when a call may ask whether it answers again
+    """
+
+    __tablename__ = "outages"
+
+    connector_key: Mapped[int] = mapped_column(
+        Integer, ForeignKey("connectors.key", ondelete="CASCADE"), primary_key=True
+    )
+    remote: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    failed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    failures: Mapped[int] = mapped_column(Integer, server_default="1")
+    subject: Mapped[str]
+    is_shared: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    probe_at: Mapped[datetime]
+    reason: Mapped[str]
+    detail: Mapped[str] = mapped_column(server_default="")
+
+
+REMOTES: Final = {
+    "pipedrive": "Pipedrive",
+    "pipedrive search": "Pipedrive's search",
+    "pipedrive sign-in": "Pipedrive's sign-in",
+    "hull": "Hull",
+    "firehose": "Hull's firehose",
+}
+"""What people call them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a failed call means: whether it began the outage, whether other work has failed too, when to ask again."""
+
+    is_first: bool
+    is_shared: bool
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """is_open  there is an outage
+    wait_s   how long a call must wait; 0 when it may be made
+    """
+
+    is_open: bool
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What waits for one remote system: pieces of work by kind."""
+
+    batches: int = 0
+    changes: int = 0
+    jobs: int = 0
+
+
+_NOTE_FAILURE = text("""
+    INSERT INTO outages AS o (connector_key, remote, subject, reason, detail, probe_at)
+    VALUES (:key, :remote, :subject, :reason, :detail, now() + make_interval(secs => :first_s))
+    ON CONFLICT (connector_key, remote) DO UPDATE
+       SET failures = o.failures + 1, failed_at = now(), reason = excluded.reason, detail = excluded.detail,
+           is_shared = o.is_shared OR o.subject <> excluded.subject, subject = excluded.subject,
+           probe_at = now() + greatest(make_interval(secs => :first_s),
+                                       least(make_interval(secs => :longest_s), (now() - o.since) / 2))
+    RETURNING failures = 1 AS is_first, is_shared, extract(epoch FROM probe_at - now())::float8 AS wait_s""")
+
+
+def note_failure(session: Session, connector_key: int, remote: str, *, subject: str, reason: str, detail: str) -> Noted:
+    """Write down that a call was not answered."""
+    scope = {"key": connector_key, "remote": remote, "subject": subject, "reason": reason, "detail": detail}
+    row = session.execute(_NOTE_FAILURE, scope | {"first_s": FIRST_PAUSE_S, "longest_s": LONGEST_PAUSE_S}).one()
+    return Noted(row.is_first, row.is_shared, row.wait_s)
+
+
+_ASK = text("""
+    WITH mine AS (UPDATE outages SET probe_at = now() + make_interval(secs => :probe_s)
+                   WHERE connector_key = :key AND remote = :remote AND is_shared AND probe_at <= now() RETURNING 1)
+    SELECT CASE WHEN is_shared AND NOT EXISTS (SELECT FROM mine)
+                THEN greatest(0, extract(epoch FROM probe_at - now()))::float8 ELSE 0 END AS wait_s
+      FROM outages WHERE connector_key = :key AND remote = :remote""")
+
+
+def ask(session: Session, connector_key: int, remote: str, *, probe_s: float) -> Asked:
+    """May a call be made now? While the outage is shared, one may in `probe_s` seconds."""
+    wait_s = session.execute(_ASK, {"key": connector_key, "remote": remote, "probe_s": probe_s}).scalar_one_or_none()
+    return Asked(is_open=wait_s is not None, wait_s=wait_s or 0.0)
+
+
+_END = text(
+    "DELETE FROM outages WHERE connector_key = :key AND remote = ANY(CAST(:remotes AS text[])) RETURNING remote, since"
+)
+_BATCHES = text("""
+    UPDATE batches SET due_at = now(), enqueued_at = NULL
+     WHERE connector_key = :key AND state = 'ready' AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()""")
+_CHANGES = text("""
+    WITH mine AS (SELECT id FROM changes
+                   WHERE connector_key = :key AND batch_id IS NULL AND waits_for = ANY(CAST(:remotes AS text[]))
+                     AND due_at > now()
+                   ORDER BY record_id COLLATE "C" FOR UPDATE SKIP LOCKED)
+    UPDATE changes ch SET due_at = now() FROM mine WHERE ch.id = mine.id""")
+_JOBS = text("""
+    UPDATE errands SET due_at = now(), woken_at = NULL
+     WHERE connector_key = :key AND state = 'due' AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()""")
+
+
+def end(session: Session, connector_key: int, remote: str, *, wake: bool = True) -> datetime | None:
+    """The remote system has answered: what waited for it is due, unless only a check was answered.
+
+    Returns since when it had not answered.
+    """
+    scope = {"key": connector_key, "remotes": [remote, limit_of(remote)]}
+    rows = session.execute(_END, scope).all()
+    if not rows:
+        return None
+    for statement in (_BATCHES, _CHANGES, _JOBS) if wake else ():
+        session.execute(statement, scope)
+    since: datetime = min(row.since for row in rows)
+    return since
+
+
+def limit_of(remote: str) -> str:
+    """The name under which a remote system stands that answers, but only that there were too many calls."""
+    return f"{remote} limit"
+
+
+def alone_of(remote: str) -> str:
+    """What a piece of work waits for that fails at a remote system by itself: an answer to others does not wake it."""
+    return f"{remote} alone"
+
+
+def outages_of(session: Session, connector_key: int) -> list[Outage]:
+    """The longest first."""
+    return list(session.scalars(select(Outage).filter_by(connector_key=connector_key).order_by(Outage.since)))
+
+
+_WAITING = text("""
+    SELECT 'batches' AS kind, waits_for, count(*) AS amount FROM batches
+     WHERE connector_key = :key AND state = 'ready' AND waits_for IS NOT NULL AND due_at > now() GROUP BY 2
+    UNION ALL SELECT 'changes', waits_for, count(*) FROM changes
+     WHERE connector_key = :key AND batch_id IS NULL AND waits_for IS NOT NULL AND due_at > now() GROUP BY 2
+    UNION ALL SELECT 'jobs', waits_for, count(*) FROM errands
+     WHERE connector_key = :key AND state = 'due' AND waits_for IS NOT NULL AND due_at > now() GROUP BY 2""")
+
+
+def waiting_of(session: Session, connector_key: int) -> dict[str, Waiting]:
+    """What is waited for → how much waits."""
+    found: dict[str, dict[str, int]] = {}
+    for row in session.execute(_WAITING, {"key": connector_key}):
+        kinds = found.setdefault(row.waits_for.removesuffix(alone_of("")), {})
+        kinds[row.kind] = kinds.get(row.kind, 0) + row.amount
+    return {name: Waiting(**amounts) for name, amounts in found.items()}

@@ -1,0 +1,137 @@
+"""Calls to remote systems that do not answer: one piece of work asks, everything else waits for it.
+
+    Gate.enter    before a call: while the system is out, lets one probe through and raises Retryable("remote_waits") for the rest
+    Gate.ended    after it: a failure begins or lengthens the outage, an answer ends it and wakes what waits
+
+A healthy connector costs nothing: a process asks the database only while it knows of an outage, by a failure of its own or by
+what a claim says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db import outage as outages
+from db.session import transaction
+from pipeline.errors import Retryable
+from pipeline.telemetry import logger
+
+PROBE_S: Final = 90.0
+"""So long a probe may take before another one is let through."""
+
+
+@dataclass(slots=True)
+class Work:
+    """A piece of work that makes calls, and what became of the last one that was not answered.
+
+    subject   what it is called in the row of an outage
+    remote    the system that did not answer, or that it waits for
+    is_first  the failure began the outage: the system had answered somebody until then
+    only_checks  the calls are made to learn whether the system answers at all; an answer does not mean that others can go on
+    """
+
+    connector_key: int
+    subject: str
+    remote: str = ""
+    is_first: bool = False
+    is_shared: bool = False
+    wait_s: float = 0.0
+    only_checks: bool = False
+
+
+_work: ContextVar[Work | None] = ContextVar("work", default=None)
+_known: set[int] = set()
+"""Keys of the connectors of which this process knows that some remote system does not answer them."""
+
+
+def current_work() -> Work | None:
+    """The work that the caller is doing."""
+    return _work.get()
+
+
+@contextmanager
+def working(connector_key: int, subject: str, *, has_outage: bool) -> Iterator[Work]:
+    """Name the work that makes the calls inside. `has_outage` is what the database says of its connector."""
+    (_known.add if has_outage else _known.discard)(connector_key)
+    work = Work(connector_key, subject)
+    token = _work.set(work)
+    try:
+        yield work
+    finally:
+        _work.reset(token)
+
+
+class Gate:
+    """What stands before the calls of one connector. A call outside of any `working` is a person's: it never waits."""
+
+    def __init__(self, connector_key: int) -> None:
+        self._key = connector_key
+
+    def enter(self, remote: str) -> bool:
+        """Return whether the system is known to be out, so that an answer is news.
+
+        Raises: Retryable("remote_waits") when another call is asking already.
+        """
+        if self._key not in _known:
+            return False
+        work = _work.get()
+        waits = work is not None and not work.only_checks
+        asked = self._ask(remote, probe_s=PROBE_S if waits else 0.0)
+        if not asked.is_open:
+            return False
+        if asked.wait_s > 0 and work is not None and waits:
+            work.remote, work.is_first = remote, False
+            raise Retryable("remote_waits", outages.REMOTES.get(remote, remote), retry_after_s=asked.wait_s)
+        return True
+
+    def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:
+        """Note a failure, or the first answer after one."""
+        if trouble is not None:
+            self._failed(remote, trouble)
+        elif is_known:
+            self._answered(remote)
+
+    def limited(self, remote: str, refusals: int) -> None:
+        """Note that the system answers only that there were too many calls, for the `refusals`-th time in a row."""
+        self._failed(outages.limit_of(remote), Retryable("rate_limited", f"HTTP 429, {refusals} times in a row"))
+
+    def _ask(self, remote: str, *, probe_s: float) -> outages.Asked:
+        try:
+            with transaction() as session:
+                return outages.ask(session, self._key, remote, probe_s=probe_s)
+        except SQLAlchemyError:  # nobody can say; the call itself will
+            return outages.Asked(is_open=False, wait_s=0.0)
+
+    def _failed(self, remote: str, trouble: Retryable) -> None:
+        work = _work.get()
+        subject = work.subject if work is not None else "a person's call"
+        _known.add(self._key)
+        try:
+            with transaction() as session:
+                noted = outages.note_failure(
+                    session, self._key, remote, subject=subject, reason=trouble.reason, detail=trouble.detail
+                )
+        except SQLAlchemyError as away:
+            logger().warning("outage.not_noted", error=type(away).__name__)
+            return
+        if noted.is_first:
+            logger().warning("remote.silent", remote=remote, reason=trouble.reason, detail=trouble.detail)
+        if work is not None and trouble.reason != "rate_limited":
+            work.is_first = noted.is_first or (work.is_first and work.remote == remote)
+            work.remote, work.is_shared, work.wait_s = remote, noted.is_shared, noted.wait_s
+
+    def _answered(self, remote: str) -> None:
+        try:
+            with transaction() as session:
+                work = _work.get()
+                since = outages.end(session, self._key, remote, wake=not (work is not None and work.only_checks))
+        except SQLAlchemyError:  # the next answer ends it
+            return
+        if since is not None:
+            logger().warning("remote.answers_again", remote=remote, since=since.isoformat())

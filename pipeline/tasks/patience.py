@@ -1,0 +1,102 @@
+"""How long a piece of work waits after an error, and whether that was an attempt: for batches, records and jobs alike.
+
+Waiting is no attempt: one's turn, a system of ours that is away, a remote system that answers nobody. Only what fails while
+others are answered counts, and gives up in the end. Where nobody else asks the remote system, a cheap call tells.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from db.outage import alone_of
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Entity
+from pipeline.errors import PipelineError, Retryable
+from pipeline.outages import Work
+from pipeline.wiring import Wired
+
+MAX_ATTEMPTS = 8
+ASK_AGAIN_S: Final = 120.0
+"""So long others wait at most; they are woken as soon as a probe is answered."""
+HERE_PAUSE_S: Final = (5.0, 15.0)
+"""Between two tries while PostgreSQL, Redis or the broker is away, drawn anew each time."""
+
+OUR_SYSTEMS: Final = {
+    "database_unavailable": "database",
+    "redis_unavailable": "redis",
+    "broker_unavailable": "broker",
+    "lease_uncertain": "database",
+}
+"""Reason → which of our own systems it waits for."""
+OUT: Final = frozenset({"remote_unavailable", "remote_unreachable", "html_answer"})
+"""Reasons by which a remote system as a whole may be out, not only this piece of work."""
+TURNS: Final = {"rate_limited": "rate limit", "daily_budget_spent": "daily budget", "time_is_up": "turn"}
+"""Reason → what is waited for: one's turn."""
+CHECKS: Final[Mapping[str, Callable[[Wired], object]]] = {
+    "pipedrive": lambda wired: wired.pipedrive.me(),
+    "pipedrive search": lambda wired: wired.pipedrive.search(Entity.PERSON, "nobody@example.com", limit=1),
+    "hull": lambda wired: wired.hull.app(),
+}
+"""Remote system → a cheap call that tells whether it answers. The firehose knows none: others have to be answered by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """How long to wait, for what, and whether it was an attempt."""
+
+    wait_s: float
+    counted: bool
+    waits_for: str | None = None
+
+
+def check_alone(cause: PipelineError, work: Work | None) -> None:
+    """After a failure: learn whether the remote system answers, so that this work alone fails at it. Costs two tokens, or 20."""
+    if work is None or cause.reason not in OUT or work.is_first or work.remote not in CHECKS:
+        return
+    work.only_checks = True
+    try:
+        with transaction() as session:
+            wired = wiring.open_connector(session, work.connector_key)
+        CHECKS[work.remote](wired)
+    except PipelineError:
+        return
+    finally:
+        work.only_checks = False
+    work.is_first = True
+
+
+def patience(cause: Retryable, work: Work | None, attempts: int) -> Wait:
+    """Return how a piece of work goes on after an error: only what fails while others are answered has made an attempt."""
+    if cause.reason in TURNS:
+        wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts)
+        return Wait(wait_s=wait_s, counted=False, waits_for=TURNS[cause.reason])
+    if cause.reason == "remote_waits":
+        wait_s = min(ASK_AGAIN_S, cause.retry_after_s or ASK_AGAIN_S) + random.uniform(0.0, 5.0)
+        return Wait(wait_s=wait_s, counted=False, waits_for=work.remote if work else None)
+    if cause.reason in OUR_SYSTEMS:
+        wait_s = random.uniform(*HERE_PAUSE_S)
+        return Wait(wait_s=wait_s, counted=False, waits_for=OUR_SYSTEMS[cause.reason])
+    if cause.reason in OUT and work is not None and work.remote:
+        if not work.is_first:
+            return Wait(wait_s=max(work.wait_s, cause.retry_after_s or 0.0), counted=False, waits_for=work.remote)
+        wait_s = max(alone_s(attempts), cause.retry_after_s or 0.0)
+        return Wait(wait_s=wait_s, counted=True, waits_for=alone_of(work.remote))
+    return Wait(wait_s=cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts), counted=True)
+
+
+BACKOFF_BASE_S = 1.0
+BACKOFF_CAP_S = 300.0
+
+
+def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
+    """Full jitter: between half a second and base·2ⁿ, never more than the cap, so that workers do not march in step."""
+    return max(0.5, draw(0.0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0**attempt)))
+
+
+def alone_s(attempt: int) -> float:
+    """Longer pauses for what a remote system fails at while it answers others: eight attempts take about ten minutes."""
+    return random.uniform(0.5, 1.0) * min(BACKOFF_CAP_S, 4.0 ** (attempt - 1))
