@@ -87,7 +87,8 @@ _NOTE_FAILURE = text("""
     VALUES (:key, :remote, :subject, :reason, :detail, now() + make_interval(secs => :first_s))
     ON CONFLICT (connector_key, remote) DO UPDATE
        SET failures = o.failures + 1, failed_at = now(), reason = excluded.reason, detail = excluded.detail,
-           is_shared = o.is_shared OR o.subject <> excluded.subject, subject = excluded.subject,
+           is_shared = o.is_shared OR o.subject <> excluded.subject AND excluded.reason <> 'rate_limited',
+           subject = excluded.subject,
            probe_at = now() + greatest(make_interval(secs => :first_s),
                                        least(make_interval(secs => :longest_s), (now() - o.since) / 2))
     RETURNING failures = 1 AS is_first, is_shared, extract(epoch FROM probe_at - now())::float8 AS wait_s""")
@@ -105,12 +106,13 @@ _ASK = text("""
                    WHERE connector_key = :key AND remote = :remote AND is_shared AND probe_at <= now() RETURNING 1)
     SELECT CASE WHEN is_shared AND NOT EXISTS (SELECT FROM mine)
                 THEN greatest(0, extract(epoch FROM probe_at - now()))::float8 ELSE 0 END AS wait_s
-      FROM outages WHERE connector_key = :key AND remote = :remote""")
+      FROM outages WHERE connector_key = :key AND remote IN (:remote, :limited) ORDER BY remote LIMIT 1""")
 
 
 def ask(session: Session, connector_key: int, remote: str, *, probe_s: float) -> Asked:
     """May a call be made now? While the outage is shared, one may in `probe_s` seconds."""
-    wait_s = session.execute(_ASK, {"key": connector_key, "remote": remote, "probe_s": probe_s}).scalar_one_or_none()
+    scope = {"key": connector_key, "remote": remote, "limited": limit_of(remote), "probe_s": probe_s}
+    wait_s = session.execute(_ASK, scope).scalar_one_or_none()
     return Asked(is_open=wait_s is not None, wait_s=wait_s or 0.0)
 
 

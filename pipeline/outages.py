@@ -83,12 +83,10 @@ class Gate:
         work = _work.get()
         waits = work is not None and not work.only_checks
         asked = self._ask(remote, probe_s=PROBE_S if waits else 0.0)
-        if not asked.is_open:
-            return False
         if asked.wait_s > 0 and work is not None and waits:
             work.remote, work.is_first = remote, False
             raise Retryable("remote_waits", outages.REMOTES.get(remote, remote), retry_after_s=asked.wait_s)
-        return True
+        return asked.is_open
 
     def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:
         """Note a failure, or the first answer after one."""
@@ -97,9 +95,9 @@ class Gate:
         elif is_known:
             self._answered(remote)
 
-    def limited(self, remote: str, refusals: int) -> None:
-        """Note that the system answers only that there were too many calls, for the `refusals`-th time in a row."""
-        self._failed(outages.limit_of(remote), Retryable("rate_limited", f"HTTP 429, {refusals} times in a row"))
+    def limited(self, remote: str) -> None:
+        """Note that the system answers only that there were too many calls, more than once in a row."""
+        self._failed(outages.limit_of(remote), Retryable("rate_limited", "HTTP 429"))
 
     def _ask(self, remote: str, *, probe_s: float) -> outages.Asked:
         try:

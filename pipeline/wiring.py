@@ -404,6 +404,7 @@ def _budget(terms: Terms, lane: str) -> Budget:
         company=hashlib.blake2b(terms.company.encode(), digest_size=12, person=b"budget").hexdigest(),
         lane=lane,
         ceiling=terms.allowance.ceiling(Lane(lane)),
+        daily_tokens=terms.allowance.daily_tokens,
         ledger=partial(token_ledger.ask_spent_today, terms.company),
     )
 

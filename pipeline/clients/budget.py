@@ -17,7 +17,7 @@ from importlib.resources import files
 import redis
 import structlog
 
-from pipeline.clients.http import DAILY_PAUSE_S, error_for
+from pipeline.clients.http import DAILY_PAUSE_S, daily_headers, error_for
 from pipeline.clients.limiter import REDIS_PAUSE_S
 from pipeline.clients.wire import Response
 from pipeline.domain.budget import ClosingUnknown
@@ -26,6 +26,7 @@ from pipeline.errors import NOTHING_SENT, PipelineError, Retryable
 logger = structlog.get_logger(__name__)
 
 _LUA = files("pipeline.clients").joinpath("budget.lua").read_text()
+BELIEVED_S = 1.0
 _TELLS_NOTHING = frozenset({401, 403, 429})
 """Answers after which the day may still be closed: they come before Pipedrive looks at the budget, or because of it."""
 
@@ -36,6 +37,7 @@ class Budget:
     company  what tells companies apart
     lane     who spends, for the text of a refusal
     ceiling  up to how many tokens may be spent in all after a call of this lane; None lets Pipedrive be the judge
+    daily_tokens  of how many tokens `ceiling` is a part; 0 is without limit
     ledger   how many tokens the company has spent today, as far as that is written down
     """
 
@@ -46,6 +48,7 @@ class Budget:
         company: str,
         lane: str,
         ceiling: int | None,
+        daily_tokens: int = 0,
         ledger: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
         redis_time: Callable[[], float] | None = None,
@@ -53,12 +56,14 @@ class Budget:
         self._key = f"pipedrive:budget:{{{company}}}"
         self._lane = lane
         self._ceiling = ceiling
+        self._daily_tokens = daily_tokens
         self._ledger = ledger
         self._clock = clock
         self._redis_time = redis_time
         self._script = connection.register_script(_LUA)
         self._redis_back_at = float("-inf")
         self._spent_alone = 0
+        self._believed_at = float("-inf")
 
     def spend(self, tokens: int, call: Callable[[], Response]) -> Response:
         """Send a call of this price, if the day has room for it.
@@ -75,7 +80,9 @@ class Budget:
         if response.status == 429:
             self._ask("give_back", tokens)
             self._close_if_told(response)
-        elif is_probe and response.status < 500 and response.status not in _TELLS_NOTHING:
+            return response
+        self._believe(response)
+        if is_probe and response.status < 500 and response.status not in _TELLS_NOTHING:
             self._ask("open")
         return response
 
@@ -109,6 +116,15 @@ class Budget:
             return "kept", DAILY_PAUSE_S
         self._spent_alone += tokens
         return "go", 0.0
+
+    def _believe(self, response: Response) -> None:
+        """Where Pipedrive tells what is left of the day, that rules our count; looked at once a second and client."""
+        day = daily_headers(response)
+        if day is None or self._clock() < self._believed_at + BELIEVED_S:
+            return
+        self._believed_at = self._clock()
+        limit, remaining = day
+        self._ask("tell", max(limit, self._daily_tokens) - remaining)
 
     def _close_if_told(self, response: Response) -> None:
         error = error_for(response)

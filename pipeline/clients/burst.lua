@@ -53,6 +53,20 @@ if operation == 'pause' then
   return 0
 end
 
+if operation == 'refused' then
+  -- ARGV[4] the pause that was asked for; it doubles with each 429 that no answer comes between. As `grown_s` of limiter.py.
+  if now > paused_until + 600000000 then redis.call('HDEL', KEYS[2], 'refusals') end
+  local refusals = redis.call('HINCRBY', KEYS[2], 'refusals', 1)
+  local pause = math.max(tonumber(ARGV[4]), math.min(300, 2 ^ math.min(refusals, 20)) * 1000000)
+  remember('paused_until', math.max(paused_until, now + pause))
+  return pause
+end
+
+if operation == 'served' then
+  redis.call('HDEL', KEYS[2], 'refusals')
+  return 0
+end
+
 if operation == 'paused' then
   return math.max(0, paused_until - now)
 end

@@ -2,7 +2,7 @@
 
     acquire → a slot in Redis (`burst.lua`) → wait in place up to one window, or Retryable with the seconds that are left
     observe ← the headers of every answer: the true limit, and calls that others made with the same token
-    pause   ← a 429: nobody takes a slot before it is over
+    refused ← a 429: nobody takes a slot before its pause is over, which doubles until a call is served
 
 Without Redis each process keeps to a small limit of its own, so that an outage there never becomes a ban here.
 Source: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
@@ -36,6 +36,9 @@ ALONE_LIMIT = 5
 """Calls in two seconds of one process while Redis is away."""
 REDIS_PAUSE_S = 5.0
 """How long a failed Redis is left alone, so that not every call waits for its timeout."""
+LONGEST_PAUSE_S = 300.0
+FORGOTTEN_S = 600.0
+"""A 429 so long after the last pause is the first again."""
 _LATENESS_S = 0.25
 
 _LUA = files("pipeline.clients").joinpath("burst.lua").read_text()
@@ -69,6 +72,7 @@ class BurstLimiter:
         self._alone = {bucket: LocalWindow(min(ALONE_LIMIT, n), window_s) for bucket, n in self._limits.items() if n}
         self._known: dict[str, int] = {}
         self._redis_back_at = float("-inf")
+        self._refused: set[str] = set()
 
     def acquire(self, bucket: str = "api") -> None:
         """Wait for a turn: at once, or up to one window in place.
@@ -102,6 +106,20 @@ class BurstLimiter:
         age = _micros(SERVER_WINDOW_S + duration_s + _LATENESS_S)
         self._ask(bucket, "observe", limit - remaining, age, default=lambda: 0.0, limit=limit)
 
+    def refused(self, bucket: str, asked_s: float) -> float:
+        """Note a 429 that asked for such a pause; returns the pause, which doubles with every 429 that no answer comes between."""
+        self._refused.add(bucket)
+        if not self._limits[bucket]:
+            return asked_s
+        alone = self._alone[bucket]
+        return self._ask(bucket, "refused", _micros(asked_s), default=lambda: alone.refused(self._clock(), asked_s))
+
+    def served(self, bucket: str) -> None:
+        """Note an answer that is no 429; silent unless this limiter has seen one."""
+        if bucket in self._refused:
+            self._refused.discard(bucket)
+            self._ask(bucket, "served", default=lambda: 0.0)
+
     def pause(self, bucket: str, seconds: float) -> None:
         """Let nobody take a slot for so long: what a 429 asks for."""
         if self._limits[bucket]:
@@ -132,6 +150,7 @@ class LocalWindow:
         self._window_s = window_s
         self._slots: deque[float] = deque(maxlen=limit)
         self._paused_until = float("-inf")
+        self._refusals = 0
         self._lock = threading.Lock()
 
     def reserve(self, now: float, longest_wait_s: float) -> float:
@@ -143,10 +162,22 @@ class LocalWindow:
                 self._slots.append(slot)
             return slot - now
 
+    def refused(self, now: float, asked_s: float) -> float:
+        with self._lock:
+            self._refusals = self._refusals + 1 if now < self._paused_until + FORGOTTEN_S else 1
+            pause_s = max(asked_s, grown_s(self._refusals))
+            self._paused_until = max(self._paused_until, now + pause_s)
+            return pause_s
+
     def pause(self, now: float, seconds: float) -> float:
         with self._lock:
             self._paused_until = max(self._paused_until, now + seconds)
             return 0.0
+
+
+def grown_s(refusals: int) -> float:
+    """Return the least pause after so many 429 in a row: 2 s, 4 s, 8 s, … five minutes."""
+    return min(LONGEST_PAUSE_S, float(2 ** min(refusals, 20)))
 
 
 def _micros(seconds: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -10,7 +11,7 @@ import orjson
 import requests
 
 from pipeline.clients.budget import Budget
-from pipeline.clients.http import RECORD_STATUSES, STATUSES, error_for, rate_headers, texts_of
+from pipeline.clients.http import BURST_PAUSE_S, RECORD_STATUSES, STATUSES, error_for, rate_headers, texts_of
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, Gate, OnCall, Request, Response, Wire
 from pipeline.errors import Rejected, Retryable
@@ -63,6 +64,7 @@ class PipedriveCalls:
         gate: Gate | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self._gate = gate
         self._wire = Wire(session, on_call=on_call, gate=gate)
         self._auth = auth
         self._limiter = limiter
@@ -105,11 +107,26 @@ class PipedriveCalls:
         self._limiter.acquire(bucket)
         response = self._pay(request)
         self._limiter.observe(bucket, rate_headers(response), response.duration_s)
-        if response.status in {403, 429}:
+        if response.status == 429:
+            return self._refused(bucket, request, response)
+        self._limiter.served(bucket)
+        if response.status == 403:
             error = error_for(response)
-            if isinstance(error, Retryable) and error.retry_after_s and error.reason != "daily_budget_spent":
+            if isinstance(error, Retryable) and error.retry_after_s:
                 self._limiter.pause(bucket, min(error.retry_after_s, LONGEST_SHARED_PAUSE_S))
         return response
+
+    def _refused(self, bucket: str, request: Request, response: Response) -> Response:
+        """The answer as it is, with the pause that all workers keep now."""
+        error = error_for(response)
+        if self._limiter is None or not isinstance(error, Retryable) or error.reason == "daily_budget_spent":
+            return response
+        asked_s = min(error.retry_after_s or BURST_PAUSE_S, LONGEST_SHARED_PAUSE_S)
+        shared_s = self._limiter.refused(bucket, asked_s)
+        if shared_s > asked_s and self._gate is not None:
+            self._gate.limited(request.remote)
+        pause_s = max(shared_s, error.retry_after_s or 0.0)
+        return replace(response, headers={**response.headers, "retry-after": f"{pause_s:.3f}"})
 
     def _pay(self, request: Request) -> Response:
         """The price is taken after the turn has come, so that a call that only waits has spent nothing."""

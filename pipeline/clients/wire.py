@@ -123,8 +123,8 @@ class Gate(Protocol):
     def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:
         """Note what became of a call: no answer, or one, whatever it says."""
 
-    def limited(self, remote: str, refusals: int) -> None:
-        """Note that there were too many calls, once more."""
+    def limited(self, remote: str) -> None:
+        """Note that there were too many calls, again and again."""
 
 
 _OUT = frozenset({"remote_unavailable", "remote_unreachable"})
@@ -189,7 +189,7 @@ class Wire:
             raise
         is_out = response.status >= 500 or (response.is_html and response.status != 401)
         trouble = Retryable("remote_unavailable", f"HTTP {response.status}") if is_out else None
-        if response.status != 429:
+        if response.status != 429:  # its pauses are the limiter's business
             self._note(request, trouble, is_known=is_known)
         return response
 

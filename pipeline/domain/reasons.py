@@ -345,8 +345,8 @@ REASONS: dict[str, Reason] = {
         "Connect again; if the host is right, add it to the allow-list in the environment.",
     ),
     "rate_limited": Reason(
-        "Pipedrive asked for a pause: too many requests in two seconds.",
-        "Goes on by itself after the pause; nothing to do.",
+        "Pipedrive asked for a pause: too many requests in two seconds, or too many tokens without saying so.",
+        "Goes on by itself after the pause, which grows up to five minutes; if it lasts for hours, see what else uses the token.",
     ),
     "bad_request": Reason(
         "The remote system refused the request itself.",

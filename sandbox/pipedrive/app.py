@@ -158,7 +158,11 @@ def _admit(app: PipedriveApp) -> Response | None:
             g.headers["retry-after"] = str(allowance.reset_s)
         raise answers.over_limit()
     demand(caller.scopes, call, request.method, request.path)
-    if not app.budget.take(cost):
+    is_paid = app.budget.take(cost)
+    if app.budget.limit is not None:
+        g.headers["x-daily-ratelimit-token-limit"] = str(app.budget.limit)
+        g.headers["x-daily-ratelimit-token-remaining"] = str(max(0, app.budget.limit - app.budget.spent))
+    if not is_paid:
         app.edge.refuse(caller.token)
         # What is left of the window is all that tells a spent day from a full window.
         g.headers["x-ratelimit-remaining"] = str(max(1, allowance.remaining))

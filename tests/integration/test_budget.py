@@ -28,7 +28,10 @@ def answer(status: int = 200, **headers: str) -> Response:
     return Response(status=status, headers=named, body=b"{}", duration_s=0.1)
 
 
-DAY_IS_SPENT = answer(429, x_ratelimit_remaining="40", x_ratelimit_limit="80")
+DAY = {"x_daily_ratelimit_token_limit": "30000"}
+DAY_IS_SPENT = answer(
+    429, x_ratelimit_remaining="40", x_ratelimit_limit="80", x_daily_ratelimit_token_remaining="0", **DAY
+)
 TOO_FAST = answer(429, x_ratelimit_remaining="0", x_ratelimit_limit="80")
 
 
@@ -228,7 +231,7 @@ def test_a_closed_day_ends_at_midnight(acme: Company) -> None:
 
 
 def test_the_pause_that_pipedrive_asks_for_is_kept(acme: Company) -> None:
-    acme.says = answer(429, x_ratelimit_remaining="40", retry_after="3000")
+    acme.says = answer(429, x_daily_ratelimit_token_remaining="0", retry_after="3000", **DAY)
     acme.spend(10)
 
     assert acme.budget().closed_s() == 3_000
@@ -258,3 +261,26 @@ def test_without_redis_live_work_goes_on(acme: Company, without_redis: Callable[
     acme.ledger = 1_000
 
     assert without_redis(None).spend(10, acme.call).status == 200
+
+
+def test_what_pipedrive_says_is_left_of_the_day_rules_our_count(acme: Company) -> None:
+    acme.says = answer(x_daily_ratelimit_token_remaining="29930", **DAY)
+    bulk = acme.budget(ceiling=80)
+    bulk.spend(10, acme.call)
+    acme.says = answer()
+    bulk.spend(10, acme.call)
+
+    with pytest.raises(Retryable, match="daily_budget_spent"):
+        acme.budget(ceiling=80).spend(10, acme.call)
+
+
+def test_a_day_that_is_larger_than_the_settings_say_is_counted_by_what_is_spent(acme: Company) -> None:
+    acme.says = answer(x_daily_ratelimit_token_remaining="29990", **DAY)
+    budget = acme.budget(ceiling=100)
+    budget.spend(10, acme.call)
+    acme.says = answer()
+
+    for _ in range(9):
+        budget.spend(10, acme.call)
+    with pytest.raises(Retryable, match="daily_budget_spent"):
+        budget.spend(10, acme.call)

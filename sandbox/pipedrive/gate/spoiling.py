@@ -52,6 +52,8 @@ def instead(fault: Fault) -> Response:
         made = answers.plain(fault.body or answers.over_limit().body, 429)
         window = {"limit": "20", "remaining": _REMAINING[fault.kind], "reset": "2"}
         made.headers.extend({f"x-ratelimit-{name}": value for name, value in window.items()})
+        if fault.kind == "429_daily":
+            made.headers.extend({"x-daily-ratelimit-token-limit": "30000", "x-daily-ratelimit-token-remaining": "0"})
     else:
         error = {"success": False, "error": f"Fault {fault.status}", "error_info": answers.SEE_DOCS}
         made = answers.plain(fault.body or error, fault.status)

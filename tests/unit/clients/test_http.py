@@ -134,11 +134,33 @@ def test_a_date_is_measured_from_here_when_the_server_names_no_time() -> None:
 
 
 @pytest.mark.parametrize(("headers", "seconds"), [({"x_ratelimit_reset": "2"}, 1800), ({"retry_after": "30"}, 30)])
-def test_a_429_with_room_left_in_the_burst_window_is_the_daily_budget(headers: dict[str, str], seconds: float) -> None:
-    error = error_for(answer(429, x_ratelimit_remaining="41", **headers))
+@pytest.mark.parametrize("remaining", ["0", "19"])
+def test_a_429_with_nothing_left_of_the_day_is_the_daily_budget(
+    headers: dict[str, str], seconds: float, remaining: str
+) -> None:
+    day = {"x_daily_ratelimit_token_limit": "30000", "x_daily_ratelimit_token_remaining": remaining}
+    error = error_for(answer(429, x_ratelimit_remaining="0", **day, **headers))
 
     assert isinstance(error, Retryable)
     assert (error.reason, error.retry_after_s) == ("daily_budget_spent", seconds)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x_ratelimit_remaining": "78", "x_ratelimit_limit": "80"},
+        {"x_daily_ratelimit_token_limit": "30000", "x_daily_ratelimit_token_remaining": "12000"},
+        {"x_daily_ratelimit_token_limit": "30000", "x_daily_ratelimit_token_remaining": "-1"},
+        {"x_daily_ratelimit_token_limit": "soon", "x_daily_ratelimit_token_remaining": "0"},
+        {"x_daily_ratelimit_token_remaining": "0"},
+    ],
+)
+def test_any_other_429_is_waited_for(headers: dict[str, str]) -> None:
+    error = error_for(answer(429, **headers))
+
+    assert isinstance(error, Retryable)
+    assert (error.reason, error.retry_after_s) == ("rate_limited", 2)
 
 
 def test_a_429_without_headers_is_a_burst() -> None:

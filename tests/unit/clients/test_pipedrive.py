@@ -282,6 +282,13 @@ class Turns:
     def pause(self, bucket: str, seconds: float) -> None:
         self.told.append(("pause", bucket, seconds))
 
+    def refused(self, bucket: str, asked_s: float) -> float:
+        self.told.append(("pause", bucket, asked_s))
+        return asked_s
+
+    def served(self, _bucket: str) -> None:
+        return
+
 
 def test_every_call_takes_its_turn_and_tells_what_the_headers_say() -> None:
     turns = Turns()
@@ -311,7 +318,8 @@ def test_a_refusal_for_haste_holds_back_every_worker(answer: Answer, reason: str
 
 def test_a_spent_day_is_the_budgets_business_and_no_reason_to_hold_back_a_burst() -> None:
     turns = Turns()
-    answer = said({}, 429, x_ratelimit_remaining="40", x_ratelimit_limit="80")
+    day = {"x_daily_ratelimit_token_limit": "30000", "x_daily_ratelimit_token_remaining": "0"}
+    answer = said({}, 429, x_ratelimit_remaining="40", x_ratelimit_limit="80", **day)
 
     with pytest.raises(Retryable) as caught:
         client(CannedApp(answer), limiter=turns).list_page(Entity.PERSON)

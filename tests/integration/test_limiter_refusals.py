@@ -1,0 +1,68 @@
+"""Repeated 429: pauses grow for all workers until a call is served, whatever the headers say."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.clients.limiter import LONGEST_PAUSE_S, BurstLimiter, LocalWindow
+from pipeline.wiring import shared_redis
+
+
+class Clock:
+    now = 1_000_000.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def limiter(key: str, clock: Clock) -> BurstLimiter:
+    return BurstLimiter(shared_redis(), key=key, limit=80, redis_time=lambda: clock.now, sleep=lambda _s: None)
+
+
+def refusals(limits: BurstLimiter, clock: Clock, count: int, asked_s: float = 2.0) -> list[float]:
+    pauses = []
+    for _ in range(count):
+        pauses.append(limits.refused("api", asked_s))
+        clock.now += pauses[-1]
+    return pauses
+
+
+def test_pauses_double_up_to_minutes(database: str, clock: Clock) -> None:
+    pauses = refusals(limiter("grow", clock), clock, 10)
+
+    assert pauses[:5] == [2, 4, 8, 16, 32]
+    assert pauses[-1] == LONGEST_PAUSE_S
+
+
+def test_a_longer_wish_of_the_server_holds(database: str, clock: Clock) -> None:
+    assert refusals(limiter("wish", clock), clock, 3, 7.0) == [7, 7, 8]
+
+
+def test_all_workers_keep_the_pause_and_a_served_call_ends_the_growth(database: str, clock: Clock) -> None:
+    first, second = limiter("shared", clock), limiter("shared", clock)
+    refusals(first, clock, 2)
+    third = second.refused("api", 2.0)
+    waits = first.reserve("api")
+    clock.now += third
+    second.served("api")
+
+    assert (third, waits) == (8, pytest.approx(8))
+    assert first.refused("api", 2.0) == 2
+
+
+def test_a_refusal_long_afterwards_is_the_first(database: str, clock: Clock) -> None:
+    limits = limiter("late", clock)
+    refusals(limits, clock, 4)
+    clock.now += 601
+
+    assert limits.refused("api", 2.0) == 2
+
+
+def test_a_process_without_redis_lets_its_pauses_grow() -> None:
+    alone = LocalWindow(5, 2.0)
+
+    assert [alone.refused(at, 2.0) for at in (0.0, 2.0, 6.0)] == [2, 4, 8]
+    assert alone.reserve(6.0, 1.0) == 8
+    assert alone.refused(10_000.0, 2.0) == 2
