@@ -1,0 +1,186 @@
+"""Cuts a worker off from PostgreSQL, not from Pipedrive, in the middle of its creates; another worker takes its work over.
+
+python -m benchmarks.cut_off_worker --runs 5 [--creates 150] [--lease 5] [--limit 20] [--json]
+
+Counts the Persons of Pipedrive's own export: each of the new Users stands there exactly once. Exit 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+import requests
+from sqlalchemy import text
+
+from benchmarks.full_fetch import fetch
+from benchmarks.outgoing import prepare
+from benchmarks.stage import Stage, stage, start_celery, start_worker
+from benchmarks.tcp_proxy import TcpProxy
+
+PATIENCE_S = 300.0
+POLL_S = 0.1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--creates", type=int, default=150)
+    parser.add_argument("--lease", type=float, default=5.0, help="seconds; the longer, the longer each run")
+    parser.add_argument("--limit", type=int, default=20, help="calls in two seconds that Pipedrive allows")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    with stage(
+        persons=200, organizations=0, worker_processes=1, burst_limit=chosen.limit, LEASE_S=str(chosen.lease)
+    ) as running:
+        fetch(running, "first", changed_only=False)
+        prepare(running)
+        os.killpg(running.roots["workers"], signal.SIGKILL)  # the drill brings its own
+        beat = start_celery("beat")
+        try:
+            results = [_run(running, number, chosen.creates) for number in range(1, chosen.runs + 1)]
+        finally:
+            os.killpg(beat.pid, signal.SIGKILL)
+    holds = all(not each["doubled"] and not each["missing"] for each in results)
+    if chosen.json:
+        print(json.dumps({"runs": results, "holds": holds}))
+    else:
+        for each in results:
+            print("  ".join(f"{name} {value}" for name, value in each.items()))
+        print("each stands there once" if holds else "NOT EACH STANDS THERE ONCE")
+    return 0 if holds else 1
+
+
+def _run(running: Stage, number: int, creates: int) -> dict[str, Any]:
+    mark = f"run{number}x{time.time_ns()}"
+    with TcpProxy(_server()) as proxy:
+        cut_off = _start(f"postgresql+psycopg2://{_url().username}@127.0.0.1:{proxy.port}/{_url().database}")
+        other: subprocess.Popen[bytes] | None = None
+        try:
+            _deliver(running, mark, creates)
+            _until(lambda: len(_made(running, mark)) >= creates // 5, "no creates")
+            proxy.silence()
+            at_cut, cut_at = sum(_made(running, mark).values()), time.monotonic()
+            other = start_worker(1)
+            _until(lambda: not _left(), "not done")
+            took_s = time.monotonic() - cut_at
+            time.sleep(1.0)
+            made = _made(running, mark)
+        finally:
+            os.killpg(cut_off.pid, signal.SIGKILL)
+            if other is not None:
+                os.killpg(other.pid, signal.SIGKILL)
+    return {
+        "run": number,
+        "made_at_cut": at_cut,
+        "made": len(made),
+        "doubled": sum(made.values()) - len(made),
+        "missing": creates - len(made),
+        "done_after_s": round(took_s, 1),
+    }
+
+
+def _start(url: str) -> subprocess.Popen[bytes]:
+    """A worker that reaches PostgreSQL by that URL, and everything else as this process does."""
+    from pipeline.settings import settings
+
+    found = settings()
+    chosen = {
+        "DATABASE_URL": url,
+        "REDIS_URL": found.redis_url or "",
+        "BROKER_URL": found.broker_url or "",
+        "SECRET_KEYS": ",".join(found.secret_keys),
+    }
+    os.environ |= chosen
+    try:
+        return start_worker(1)
+    finally:
+        for name in chosen:
+            del os.environ[name]
+
+
+def _url() -> Any:
+    from db.session import engine
+
+    return engine().url
+
+
+def _server() -> str | tuple[str, int]:
+    host, port = str(_url().query.get("host") or _url().host), _url().port or 5432
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+
+
+def _deliver(running: Stage, mark: str, creates: int) -> None:
+    """One notification, so that one batch makes them all."""
+    from db import delivery as deliveries
+    from db.session import transaction
+    from pipeline.tasks import control
+
+    messages = [
+        {
+            "user": {
+                "id": f"{hash(mark) % 16**12:012x}{number:012x}",
+                "email": f"{mark}-{number}@fresh.example",
+                "name": f"New {number}",
+            },
+            "account": {},
+            "segments": [],
+            "changes": {"user": {"name": [None, f"New {number}"]}},
+        }
+        for number in range(creates)
+    ]
+    with transaction() as session:
+        body = orjson.dumps({"notification_id": mark, "channel": "user:update", "messages": messages})
+        deliveries.keep_delivery(session, running.connector_key, "hull", mark, body)
+    control.wake_control("dispatch")
+
+
+def _made(running: Stage, mark: str) -> Counter[str]:
+    """E-mail → Persons that carry it, of this run."""
+    found: Counter[str] = Counter()
+    for person in _persons(running):
+        for each in person.get("emails") or []:
+            if str(each.get("value", "")).startswith(mark):
+                found[each["value"]] += 1
+    return found
+
+
+def _persons(running: Stage) -> Iterator[dict[str, Any]]:
+    url = f"{running.pipedrive_url}/__sandbox__/export?entity=person"
+    with requests.get(url, stream=True, timeout=60) as answer:
+        for line in answer.iter_lines():
+            if line:
+                yield orjson.loads(line)
+
+
+_LEFT = text("""
+    SELECT (SELECT count(*) FROM deliveries WHERE state = 'new') + (SELECT count(*) FROM changes)
+         + (SELECT count(*) FROM batches WHERE state IN ('ready', 'running'))""")
+
+
+def _left() -> int:
+    from db.session import transaction
+
+    with transaction() as session:
+        return int(session.execute(_LEFT).scalar_one())
+
+
+def _until(is_so: Callable[[], bool], otherwise: str) -> None:
+    ends_at = time.monotonic() + PATIENCE_S
+    while not is_so():
+        if time.monotonic() > ends_at:
+            raise TimeoutError(f"{otherwise} within {PATIENCE_S:g} s")
+        time.sleep(POLL_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
