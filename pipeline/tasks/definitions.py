@@ -26,15 +26,17 @@ from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import read_settings
 from pipeline.errors import PipelineError, Retryable
+from pipeline.extract.pages import id_of
 from pipeline.tasks import backfill
 from pipeline.tasks.company import read_currency
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.telemetry import logger
 from pipeline.transform.field_definitions import read_field_definitions
-from pipeline.transform.field_sources import FieldSource, find_source, is_listed
+from pipeline.transform.field_sources import FieldSource, find_source, is_listed, value_at
 from pipeline.wiring import Wired
 
 OUTDATED: Final = frozenset({"option_unknown", "field_missing", "currency_unknown"})
@@ -128,6 +130,17 @@ def moved_on(session: Session, connector_key: int, entity: Entity, read_at: date
     """
     now = connectors.hold_fields(session, connector_key, entity)
     return now is not None and read_at is not None and now > read_at
+
+
+def unknown_in(records: list[Any], done: list[IncomingRecord], plan: Plan) -> set[str]:
+    """Return the keys of the fields and options that these records name and the definitions do not know."""
+    found = [
+        (each.pipedrive_id, problem.field) for each in done for problem in each.problems if problem.reason in OUTDATED
+    ]
+    if not found:
+        return set()
+    by_id = {id_of(record): record for record in records}
+    return {key_of(field, value_at(by_id.get(pipedrive_id), field, plan.catalog)) for pipedrive_id, field in found}
 
 
 def key_of(field: str, value: Any) -> str:

@@ -16,7 +16,6 @@ from pipeline.tasks import definitions
 from pipeline.tasks.page_log import log_missing_fields
 from pipeline.tasks.plans import Plan, plan_of
 from pipeline.tasks.staging import Trouble, pack_transformed, unpack_page
-from pipeline.transform.field_sources import value_at
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
@@ -26,7 +25,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
     mine = [record for record in records if _is_mine(record, above, below)]
     done, troubles = read_records(mine, plan)
     newly_missing: list[FieldProblem] = []
-    unknown = _unknown(mine, done, plan)
+    unknown = definitions.unknown_in(mine, done, plan)
     if unknown and (fresh := definitions.for_unknown(batch, plan, unknown)) is not None:
         newly_missing = [problem for problem in fresh.incoming.problems if problem not in plan.incoming.problems]
         plan = fresh
@@ -36,23 +35,6 @@ def transform_batch(batch: ClaimedBatch) -> None:
         batches.hold(session, batch)
         log_missing_fields(session, batch, newly_missing, plan.settings_version)
         batches.pass_to_load(session, batch.id, packed)
-
-
-def _unknown(records: list[Any], done: list[IncomingRecord], plan: Plan) -> set[str]:
-    """Keys of the fields and options that the definitions do not know, as far as they are named here."""
-    found = [
-        (each.pipedrive_id, problem.field)
-        for each in done
-        for problem in each.problems
-        if problem.reason in definitions.OUTDATED
-    ]
-    if not found:
-        return set()
-    by_id = {pages.id_of(record): record for record in records}
-    return {
-        definitions.key_of(field, value_at(by_id.get(pipedrive_id), field, plan.catalog))
-        for pipedrive_id, field in found
-    }
 
 
 def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
