@@ -128,26 +128,30 @@ def control_subject(task: str) -> str:
     return f"control:{task}"
 
 
-_TYPES: Final = {
+_TEXTS: Final = (
+    *(
+        "kind",
+        "subject",
+        "direction",
+        "entity",
+        "stage",
+        "reason",
+        "detail",
+        "record_id",
+        "field",
+        "traceback",
+        "task_id",
+    ),
+    "fingerprint",
+)
+_TYPES: Final = dict.fromkeys(_TEXTS, "text") | {
     "connector_key": "integer",
-    "kind": "text",
-    "subject": "text",
-    "direction": "text",
-    "entity": "text",
-    "stage": "text",
-    "reason": "text",
-    "detail": "text",
-    "record_id": "text",
     "batch_id": "bigint",
     "run_id": "bigint",
-    "field": "text",
     "payload": "bytea",
-    "traceback": "text",
     "exchange": "jsonb",
-    "task_id": "text",
     "attempts": "smallint",
     "settings_version": "integer",
-    "fingerprint": "text",
 }
 """Column → its type in PostgreSQL."""
 

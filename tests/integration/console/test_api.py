@@ -137,8 +137,11 @@ def test_settings_are_put_in_force_unless_somebody_was_faster(boss: Any, world: 
 
 
 def test_who_is_sent_by_hand_is_named(script: Any, world: World) -> None:
-    assert world
-    assert script("POST", f"{BASE}/sends", entity="person", ids=["nobody"]) == (200, {"done": "asked", "count": 1})
+    world.company.create_person(name="Ada")
+    world.fetch(Entity.PERSON)
+    (known,) = world.users().values()
+
+    assert script("POST", f"{BASE}/sends", entity="person", ids=[known["id"]]) == (200, {"done": "asked", "count": 1})
     assert script("POST", f"{BASE}/sends", entity="person")[0] == 400
 
 
