@@ -42,11 +42,19 @@ STRANDED_S = 20
 """A batch that was handed to the broker this long ago and that no worker has claimed is handed over again."""
 
 
+UNLOADED = (
+    "direction = 'incoming' AND extracted IS NOT NULL"
+    " AND (state = 'failed' OR cause = 'look_up' AND state IN ('ready', 'running'))"
+)
+"""Batches whose records were listed, and which the marks of look-ups take for known although nothing of them is loaded."""
+
+
 class Batch(Base):
     __tablename__ = "batches"
     __table_args__ = (
         Index("ix_batches_moving", "due_at", postgresql_where=text("state IN ('ready', 'running')")),
         Index("ix_batches_run", "run_id", "state"),
+        Index("ix_batches_unloaded", "connector_key", "entity", postgresql_where=text(UNLOADED)),
     )
 
     id: Mapped[RowId]
@@ -379,6 +387,27 @@ def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup
 
 def _why(row: Row[Any]) -> str:
     return "waited" if row.state == "ready" and (row.attempts > 0 or row.waits_for) else "lost"
+
+
+_UNLOADED = text(f"""
+    SELECT id FROM batches
+     WHERE connector_key = :c AND entity = :e AND {UNLOADED}
+       AND (state <> 'failed' OR created_at >= coalesce(
+            (SELECT fully_read_at FROM watermarks WHERE connector_key = :c AND entity = :e), '-infinity'))
+     ORDER BY id""")  # noqa: S608 - a constant of ours
+_STAGED = text("SELECT extracted FROM batches WHERE id = :id AND extracted IS NOT NULL")
+
+
+def unloaded(session: Session, connector_key: int, entity: str) -> list[int]:
+    """Ids of the batches that hold listed records which are not in the id map yet: handed on by a look-up, or failed since the last
+    full fetch that ended. Oldest first."""
+    return list(session.scalars(_UNLOADED, {"c": connector_key, "e": entity}))
+
+
+def staged_page(session: Session, batch_id: int) -> bytes | None:
+    """What extract staged; None when the batch has ended by now."""
+    found = session.scalar(_STAGED, {"id": batch_id})
+    return None if found is None else bytes(found)
 
 
 def mark_enqueued(session: Session, batch_id: int) -> None:

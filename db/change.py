@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -316,3 +316,53 @@ def put_back(
     """These records leave the batch and are tried again later; only for those in `counted` it was an attempt."""
     scope = {"batch_id": batch_id, "ids": list(record_ids), "counted": list(counted), "wait_s": wait_s}
     session.execute(_PUT_BACK, scope | {"waits_for": waits_for})
+
+
+_MAKE_DUE = text("""
+    WITH mine AS (SELECT id FROM changes
+                   WHERE connector_key = :c AND direction = :d AND entity = :e AND batch_id IS NULL AND due_at > now()
+                     AND waits_for = ANY(CAST(:reasons AS text[]))
+                   ORDER BY record_id COLLATE "C" FOR UPDATE)
+    UPDATE changes ch SET due_at = now() FROM mine WHERE ch.id = mine.id""")
+
+
+def make_due(session: Session, connector_key: int, direction: str, entity: str, reasons: Sequence[str]) -> int:
+    """What these changes waited for has come: they are due now. Returns how many."""
+    scope = {"c": connector_key, "d": direction, "e": entity, "reasons": texts(reasons)}
+    return cast("CursorResult[Any]", session.execute(_MAKE_DUE, scope)).rowcount
+
+
+_UNDER_WAY = text("""
+    SELECT ch.record_id FROM changes ch
+     WHERE ch.connector_key = :c AND ch.direction = :d AND ch.entity = :e AND ch.record_id = ANY(CAST(:ids AS text[]))
+       AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')""")
+
+
+def under_way(session: Session, connector_key: int, direction: str, entity: str, record_ids: Iterable[str]) -> set[str]:
+    """Those of the records that are about to be carried over: a change of theirs waits, or is in a batch that has not failed."""
+    ids = sorted(set(record_ids))
+    if not ids:
+        return set()
+    return set(session.scalars(_UNDER_WAY, {"c": connector_key, "d": direction, "e": entity, "ids": texts(ids)}))
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many changes of an entity wait under a reason code, and since when the oldest of them stands."""
+
+    direction: str
+    entity: str
+    reason: str
+    count: int
+    since: datetime
+
+
+_WAITING = text("""
+    SELECT direction, entity, waits_for, count(*), min(created_at) FROM changes
+     WHERE connector_key = :c AND batch_id IS NULL AND waits_for = ANY(CAST(:reasons AS text[]))
+     GROUP BY direction, entity, waits_for ORDER BY entity, waits_for""")
+
+
+def waiting_for(session: Session, connector_key: int, reasons: Sequence[str]) -> list[Waiting]:
+    """Count the changes that were put back under these reason codes."""
+    return [Waiting(*row) for row in session.execute(_WAITING, {"c": connector_key, "reasons": texts(reasons)})]

@@ -1,7 +1,8 @@
-"""How far the mirror of Pipedrive's records (id map, claims, snapshots) is up to date: the base of look-ups that cost nothing."""
+"""How fresh the local index of Pipedrive's records is (id map, claims, snapshots): what a look-up need not ask Pipedrive for."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Integer, text
@@ -11,7 +12,7 @@ from db.base import Base
 
 
 class Mirror(Base):
-    """listed_at  when a list of all that had changed was last begun for the sake of a look-up, and came to its end"""
+    """listed_at  everything that changed before this moment was listed for a look-up, and is loaded or staged in a batch"""
 
     __tablename__ = "mirrors"
 
@@ -20,23 +21,43 @@ class Mirror(Base):
     listed_at: Mapped[datetime]
 
 
-_SINCE = text("""
-    SELECT now() AS now, greatest(w.reached_at, w.complete_since, m.listed_at) AS since
-      FROM (SELECT CAST(:c AS int) AS c, CAST(:e AS text) AS e) q
-      JOIN watermarks w ON w.connector_key = q.c AND w.entity = q.e AND w.complete_since IS NOT NULL
-      LEFT JOIN mirrors m ON m.connector_key = q.c AND m.entity = q.e""")
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """now            the database's clock, before anything is listed
+    is_complete    whether a full fetch has ended; before that the index holds only what was fetched or listed so far
+    changed_since  everything that changed before this moment is in the index, or staged; from the connector's first moment on
+                   where it is not complete
+    added_since    the same of records that were added and never changed: a list by update time may not show them
+    """
+
+    now: datetime
+    is_complete: bool
+    changed_since: datetime
+    added_since: datetime
+
+
+_FRESHNESS = text("""
+    SELECT now() AS now, w.complete_since IS NOT NULL AS is_complete,
+           coalesce(greatest(w.reached_at, w.complete_since, m.listed_at), c.created_at) AS changed_since,
+           coalesce(greatest(w.complete_since, w.fully_read_at, m.listed_at), c.created_at) AS added_since
+      FROM connectors c
+      LEFT JOIN watermarks w ON w.connector_key = c.key AND w.entity = :e
+      LEFT JOIN mirrors m ON m.connector_key = c.key AND m.entity = :e
+     WHERE c.key = :c""")
 
 _LISTED = text("""
     INSERT INTO mirrors AS m (connector_key, entity, listed_at) VALUES (:c, :e, :at)
     ON CONFLICT (connector_key, entity) DO UPDATE SET listed_at = greatest(m.listed_at, excluded.listed_at)""")
 
 
-def current_since(session: Session, connector_key: int, entity: str) -> tuple[datetime, datetime] | None:
-    """(now, the moment up to which the mirror holds everything); None while the first full fetch has not come to its end."""
-    row = session.execute(_SINCE, {"c": connector_key, "e": entity}).one_or_none()
-    return (row.now, row.since) if row else None
+def freshness(session: Session, connector_key: int, entity: str) -> Freshness:
+    """Return how far the index can be relied on."""
+    return Freshness(*session.execute(_FRESHNESS, {"c": connector_key, "e": entity}).one())
 
 
-def note_listed(session: Session, connector_key: int, entity: str, began_at: datetime) -> None:
-    """Everything that had changed before `began_at` has been listed and handed on."""
-    session.execute(_LISTED, {"c": connector_key, "e": entity, "at": began_at})
+def note_listed(session: Session, connector_key: int, entity: str, until: datetime) -> None:
+    """Move the mark: what changed before `until` was listed since the last mark, and this transaction stages what is not loaded.
+
+    Look-ups read staged batches (`db.batch.unloaded`), so the mark never vouches for what they cannot see.
+    """
+    session.execute(_LISTED, {"c": connector_key, "e": entity, "at": until})

@@ -253,6 +253,15 @@ def last_started(session: Session, connector_key: int, kind: str) -> datetime | 
     return session.scalar(mine.order_by(Run.id.desc()).limit(1))
 
 
+def ended_early(session: Session, connector_key: int, entity: str, *, within_s: float) -> Run | None:
+    """The newest full fetch of an entity, if it was stopped or cancelled so shortly ago."""
+    newest = latest_full_run(session, connector_key, entity)
+    if newest is None or newest.state not in ("stopped", "cancelled") or newest.finished_at is None:
+        return None
+    now: datetime = session.scalars(select(func.now())).one()
+    return newest if (now - newest.finished_at).total_seconds() < within_s else None
+
+
 def running_runs(session: Session, connector_key: int) -> list[Run]:
     """Every run that is under way, the oldest first."""
     return list(session.scalars(select(Run).filter_by(connector_key=connector_key, state="running").order_by(Run.id)))

@@ -21,6 +21,7 @@ class Watermark(Base):
     """reached_at           the walks by time have seen everything that changed before this moment
     complete_since       when the first full fetch that came to its end began; before there is one, nothing is claimed
     excepted             records of which that is not so: named Failures, and changes that are still on their way
+    fully_read_at        when the last full fetch that came to its end began
     deletes_verified_at  when the ids of both sides were last compared whole; deletions are not part of `reached_at`
     """
 
@@ -30,6 +31,7 @@ class Watermark(Base):
     entity: Mapped[str] = mapped_column(primary_key=True)
     reached_at: Mapped[datetime | None]
     complete_since: Mapped[datetime | None]
+    fully_read_at: Mapped[datetime | None]
     excepted: Mapped[Count]
     deletes_verified_at: Mapped[datetime | None]
     moved_at: Mapped[Created]
@@ -82,6 +84,7 @@ def move(session: Session, run: Run, created_at: datetime) -> datetime | None:
     mark = _lock(session, run.connector_key, run.entity)
     if run.kind == "full":
         mark.complete_since = mark.complete_since or run.started_at
+        mark.fully_read_at = max(mark.fully_read_at or run.started_at, run.started_at)
     elif run.since is None or run.since > (mark.reached_at or created_at):
         return None
     reached = run.started_at - MARGIN

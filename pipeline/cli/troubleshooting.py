@@ -21,6 +21,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import read_settings
 from pipeline.tasks import setup
+from pipeline.tasks.waits import waits_of
 
 OLD_SHELL = timedelta(hours=1)
 """An empty Account may wait for the fetch of Organizations this long before something is wrong."""
@@ -83,8 +84,16 @@ def no_fields(case: Case) -> Iterator[Finding]:
         yield Finding(level=NOTE, text="Hull has sent no notification yet", next_step=step)
     else:
         yield Finding(level=OK, text=f"last notification {ago(told)}")
+    yield from _waits(case)
     yield from freshness.successes(case, "outgoing")
     yield from _left_out(case, "outgoing.")
+
+
+def _waits(case: Case) -> Iterator[Finding]:
+    """What is not sent before a fetch has ended."""
+    for each in waits_of(case.session, case.key):
+        step = f"pipeline runs show {each.run_id}" if each.run_id else ""
+        yield Finding(level=BAD if each.is_held else NOTE, text=each.sentence, next_step=step)
 
 
 def _sent(case: Case, entity: Entity) -> Finding:

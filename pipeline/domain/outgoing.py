@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pipeline.domain.incoming import FieldProblem
 
 Agreement = tuple[str, str]
 """(digest of what Hull said, digest of what Pipedrive held) when the two last agreed on one field."""
 
+
+MIRROR_INCOMPLETE: Final = "mirror_incomplete"
+INDEX_BEHIND: Final = "index_behind"
+"""Reason codes of those who wait for a fetch: the first full one, or the next that brings what changed."""
 
 Heard = tuple[float, bool]
 """(when Hull was told a value that it has reported, whether it has reported no other one since)."""

@@ -140,7 +140,7 @@ REASONS: dict[str, Reason] = {
     ),
     "spoken_for": Reason(
         "Another User or Account with the same claim is being made in Pipedrive at this moment.",
-        "Nothing to do: it is looked up again in a moment.",
+        "Nothing to do: it is looked up again in a moment. As a failure: replay that of the other one first, then this one.",
     ),
     "joined_meanwhile": Reason(
         "The record was joined by another worker a moment ago.",
@@ -148,7 +148,11 @@ REASONS: dict[str, Reason] = {
     ),
     "mirror_incomplete": Reason(
         "The first full fetch has not come to its end, so nothing tells yet whether Pipedrive has such a record.",
-        "Nothing to do while a fetch is under way; else start one: pipeline fetch all CONNECTOR.",
+        "Nothing to do: the fetch was started, and those that wait go on when it ends. Should it have stopped, replay its failure.",
+    ),
+    "index_behind": Reason(
+        "More changed in Pipedrive than a look-up can list, so nothing tells yet whether Pipedrive has such a record.",
+        "Nothing to do: the fetch of what changed was started, and those that wait go on when it ends.",
     ),
     "changed_in_pipedrive": Reason(
         "The field was changed in Pipedrive and not in Hull, so it stays as Pipedrive has it.",

@@ -1,34 +1,101 @@
-"""Lists everything that changed since a moment, all pages: what a look-up needs to be sure that something is not there."""
+"""Lists what changed and what was added since a moment: what a look-up needs to be sure that a record is not there.
+
+Two walks, because a record that was never changed may have no `update_time`, and a list filtered by it may then leave it out.
+Both are bounded: whoever asks for a list that is longer gets its beginning, and is told so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.clients.pipedrive import MAX_LIMIT, PipedriveClient
+from pipeline.clients.pipedrive import Page as PageOfRecords
 from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import Cursors
 from pipeline.errors import Retryable
+from pipeline.transform.times import epoch_seconds
+
+PER_PAGE: Final = MAX_LIMIT
+PAGES_AT_MOST: Final = 20
+"""Pages of one walk, 10,000 records: searching for every claim is cheaper than more, and a worker holds no more in memory."""
+FIRST_ADDED: Final = 100
+"""Records on the first page of what was added: seldom more than a few are new, and the price of a page is the same."""
+
+Page = list[dict[str, Any]]
 
 
-def list_changed(
-    pipedrive: PipedriveClient, entity: Entity, since: datetime, include_fields: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Records by update time, oldest first; one that changes meanwhile may come twice, its newest state last.
+@dataclass(slots=True)
+class Extent:
+    """How far a walk came.
 
-    Costs 10 tokens for each 500 records. Raises: Retryable("page_repeats") when the walk does not advance.
+    is_whole  it saw everything from its moment on
+    until_s   else: everything that changed before this moment (seconds since the epoch) was seen; None where nothing is proven
     """
-    found: dict[Any, dict[str, Any]] = {}
+
+    is_whole: bool = False
+    until_s: int | None = None
+
+
+def walk_changed(
+    pipedrive: PipedriveClient, entity: Entity, since: datetime, include_fields: Sequence[str], extent: Extent
+) -> Iterator[Page]:
+    """Records by update time, oldest first; one that changes during the walk may come twice, its newest state last.
+
+    `extent` is filled in. 10 tokens a page of 500. Raises: Retryable("page_repeats") when the walk does not advance.
+    """
     cursors = Cursors()
     cursor: str | None = None
-    while True:
+    for _ in range(PAGES_AT_MOST):
         page = pipedrive.list_page(
-            entity, cursor=cursor, updated_since=since, sort_by="update_time", include_fields=include_fields
+            entity,
+            cursor=cursor,
+            limit=PER_PAGE,
+            updated_since=since,
+            sort_by="update_time",
+            include_fields=include_fields,
         )
-        found.update({record.get("id"): record for record in page.records if isinstance(record, dict)})
+        records = [record for record in page.records if isinstance(record, dict)]
+        times = [at for each in records if (at := epoch_seconds(each.get("update_time"))) is not None]
+        extent.until_s = max(times, default=extent.until_s)
+        yield records
         if page.next_cursor is None:
-            return list(found.values())
-        if trouble := cursors.trouble_with(page.next_cursor, len(page.ids)):
-            raise Retryable("page_repeats", f"{entity.plural} changed since a moment: {trouble}")
+            extent.is_whole = True
+            return
+        _check(entity, cursors, page)
         cursor = page.next_cursor
+
+
+def walk_added(
+    pipedrive: PipedriveClient, entity: Entity, since: datetime, include_fields: Sequence[str], extent: Extent
+) -> Iterator[Page]:
+    """Records by id, the newest first, down to the first page on which none was added since.
+
+    `extent` is filled in. 10 tokens a page. Raises: Retryable("page_repeats") when the walk does not advance.
+    """
+    cursors = Cursors()
+    cursor: str | None = None
+    for number in range(PAGES_AT_MOST):
+        limit = FIRST_ADDED if number == 0 else PER_PAGE
+        page = pipedrive.list_page(
+            entity, cursor=cursor, sort_direction="desc", include_fields=include_fields, limit=limit
+        )
+        records = [record for record in page.records if isinstance(record, dict)]
+        yield records
+        if page.next_cursor is None or not any(was_added_since(each, since) for each in records):
+            extent.is_whole = True
+            return
+        _check(entity, cursors, page)
+        cursor = page.next_cursor
+
+
+def was_added_since(record: dict[str, Any], since: datetime) -> bool:
+    """Whether the record says that it was added at this moment or later."""
+    return (epoch_seconds(record.get("add_time")) or 0) >= int(since.timestamp())
+
+
+def _check(entity: Entity, cursors: Cursors, page: PageOfRecords) -> None:
+    if trouble := cursors.trouble_with(page.next_cursor or "", len(page.ids)):
+        raise Retryable("page_repeats", f"{entity.plural} since a moment: {trouble}")

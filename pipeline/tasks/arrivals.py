@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
+from db import change as changes
 from db import connector as connectors
 from db import delivery as deliveries
 from db import failure as failures
@@ -18,6 +19,8 @@ from db import sync_event as events
 from db.run import Run
 from db.sync_event import ToldLate
 from pipeline.domain.kinds import Direction, Entity, Outcome
+from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
+from pipeline.tasks import live
 from pipeline.telemetry import logger
 
 ON_ITS_WAY_S = 60
@@ -49,6 +52,14 @@ def note_end(session: Session, run: Run) -> None:
         )
     if run.kind == "incremental" and was_claimed:
         _report_gap(session, run)
+    _wake_waiting(session, run)
+
+
+def _wake_waiting(session: Session, run: Run) -> None:
+    """Records that could not be looked up before this fetch had ended are due now."""
+    reasons = [INDEX_BEHIND, MIRROR_INCOMPLETE] if run.kind == "full" else [INDEX_BEHIND]
+    if changes.make_due(session, run.connector_key, Direction.OUTGOING, run.entity, reasons):
+        live.go_on(session)
 
 
 def _report_gap(session: Session, run: Run) -> None:

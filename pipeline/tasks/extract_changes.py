@@ -31,7 +31,7 @@ from pipeline.tasks import definitions, departures
 from pipeline.tasks.lagging import ask_again, find_lagging, is_outdated, is_shown_deleted
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_changes
-from pipeline.transform.times import epoch_seconds
+from pipeline.transform.times import version_of
 from pipeline.transform.webhooks import complete_record, decode_webhook
 from pipeline.wiring import Wired
 
@@ -104,7 +104,7 @@ def _whole(payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan
 
 def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
     """Newer than what was carried over, or the very same: the echo of a write of ours, for one, needs no reading."""
-    version = epoch_seconds(record.get("update_time"))
+    version = version_of(record)
     if version is None or (known is not None and known.state in DEPARTED):
         return False
     if known is None or known.version != version:

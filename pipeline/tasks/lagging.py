@@ -23,7 +23,7 @@ from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import id_of
 from pipeline.tasks.plans import Plan
 from pipeline.telemetry import logger
-from pipeline.transform.times import epoch_seconds
+from pipeline.transform.times import version_of
 from pipeline.transform.webhooks import complete_record, decode_webhook
 
 PAUSES_S: Final = (2.0, 5.0, 15.0, 60.0, 300.0)
@@ -84,13 +84,13 @@ def is_outdated(newest: Mapping[int, Newest], change: Change) -> bool:
 
 
 def _is_older(record: Mapping[str, Any], newest: Newest) -> bool:
-    version = _version(record)
+    version = version_of(record)
     return version is not None and newest.version is not None and version < newest.version
 
 
 def _is_of_one_second(record: Mapping[str, Any], newest: Newest) -> bool:
     """Also a record that is shown although it was deleted, when nothing says that it was restored since."""
-    version = _version(record)
+    version = version_of(record)
     if newest.is_deleted:
         return version is not None and version <= newest.sent_at_ms // 1000 and not is_shown_deleted(record)
     return version is not None and version == newest.version
@@ -108,10 +108,6 @@ def _says_more(body: bytes, record: dict[str, Any], plan: Plan) -> bool:
         return plan.incoming.read(completed).digest != plan.incoming.read(record).digest
     except (Rejected, Skip, ValueError, RecursionError):
         return False
-
-
-def _version(record: Mapping[str, Any]) -> int | None:
-    return epoch_seconds(record.get("update_time") or record.get("add_time"))
 
 
 def is_shown_deleted(record: Any) -> bool:

@@ -20,6 +20,7 @@ from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
 from pipeline.tasks import schedules, spending
 from pipeline.tasks.hearing import hearing
 from pipeline.tasks.outage_words import sentences
+from pipeline.tasks.waits import waits_of
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
 """From best to worst, under the names Hull's dashboard knows; what must be set up comes before what went wrong."""
@@ -34,7 +35,8 @@ ALL_GOOD = "Everything is in order."
 class Finding:
     """One thing that is not as it should be.
 
-    topic    `credentials`, `webhooks`, `pause`, `outage`, `domain`, `budget`, `watermark`, `settings`, `run`, `held` or `failures`
+    topic    `credentials`, `webhooks`, `pause`, `outage`, `domain`, `budget`, `watermark`, `settings`, `run`, `held`,
+             `waits` or `failures`
     subject  which of them, where there are several: a run's id, a reason code
     """
 
@@ -64,6 +66,7 @@ def status_of(session: Session, connector: Connector) -> Status:
         *_watermark(session, connector),
         *_settings(session, connector),
         *_runs(session, connector),
+        *_waits(session, connector),
         *_failures(session, connector),
     ]
     if not found:
@@ -181,6 +184,14 @@ def _runs(session: Session, connector: Connector) -> list[Finding]:
         )
         for run in newest.values()
         if run.state == "stopped"
+    ]
+
+
+def _waits(session: Session, connector: Connector) -> list[Finding]:
+    """Users and Accounts that are not sent before a fetch has ended."""
+    return [
+        Finding(level="warning", message=each.sentence, topic="waits", subject=str(each.run_id or ""))
+        for each in waits_of(session, connector.key)
     ]
 
 

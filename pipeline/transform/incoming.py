@@ -23,7 +23,7 @@ from pipeline.transform.field_sources import FieldSource, find_source, is_listed
 from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.reading.simple import UNTOLD, read_id
 from pipeline.transform.record_shapes import OPTIONAL
-from pipeline.transform.times import epoch_seconds
+from pipeline.transform.times import version_of
 from pipeline.transform.values import Reader, reader_for
 
 ID_ATTRIBUTE: Final = "pipedrive/id"
@@ -83,11 +83,9 @@ class IncomingTransform:
         pipedrive_id = _read_record_id(record.get("id"))
         if record.get("is_deleted") is True or record.get("active_flag") is False:
             raise Skip("deleted_in_pipedrive", f"record {pipedrive_id}")
-        version = epoch_seconds(record.get("update_time"))
+        version = version_of(record)
         if version is None:
-            version = epoch_seconds(record.get("add_time"))
-            if version is None:
-                raise Rejected("no_update_time", f"record {pipedrive_id}")
+            raise Rejected("no_update_time", f"record {pipedrive_id}")
         problems: list[FieldProblem] = []
         custom = record.get("custom_fields")
         if type(custom) is not dict:

@@ -6,13 +6,24 @@ in UTC. Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
+from typing import Any
 
 
 def epoch_seconds(text: object) -> int | None:
     """Give the whole second since the epoch in which a moment lies; None when it is not readable."""
     moment = _moment(text)
     return None if moment is None else int(moment.timestamp() // 1)
+
+
+def version_of(record: Mapping[str, Any]) -> int | None:
+    """When a record of Pipedrive last changed, in seconds since the epoch; None where it carries no time that is readable.
+
+    A record that was never changed may have no `update_time`: it is as it was added.
+    """
+    version = epoch_seconds(record.get("update_time"))
+    return epoch_seconds(record.get("add_time")) if version is None else version
 
 
 def epoch_milliseconds(value: object) -> int | None:

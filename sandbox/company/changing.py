@@ -27,6 +27,8 @@ class Changing(Held):
             moment = self.clock()
             now = draws.rfc3339(int(moment)).decode()
             record = {**self._blank(entity, store.next_id(self._store, entity), now), **members}
+            if self.behaviour.null_until_changed:
+                record["update_time"] = None
             record["custom_fields"] = self._blank_custom_fields(entity) | members.get("custom_fields", {})
             self._put(entity, record, update_time=int(moment))
             self._announce(
@@ -93,7 +95,7 @@ class Changing(Held):
             record_id = record.get("id") or store.next_id(self._store, entity)
             whole = {**self._blank(entity, record_id, now), **record, "id": record_id}
             whole["custom_fields"] = self._blank_custom_fields(entity) | dict(record.get("custom_fields") or {})
-            self._put(entity, whole, update_time=seconds(whole["update_time"], moment))
+            self._put(entity, whole, update_time=seconds(whole["update_time"], seconds(whole["add_time"], moment)))
             return int(record_id)
 
     def _replace(

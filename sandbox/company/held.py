@@ -123,7 +123,15 @@ class Held:
     def page(self, entity: Entity, query: PageQuery) -> tuple[list[Row], list[bytes]]:
         """Read a page: its rows (for the next keyset marker) and their bodies."""
         with self.lock:
-            rows = store.page(self._store, entity, dataclasses.replace(query, with_deleted=self.behaviour.list_deleted))
+            by_time = (
+                query.sort_by == "update_time" or query.updated_since is not None or query.updated_until is not None
+            )
+            asked = dataclasses.replace(
+                query,
+                with_deleted=self.behaviour.list_deleted,
+                with_unchanged=not (by_time and self.behaviour.unchanged_unlisted),
+            )
+            rows = store.page(self._store, entity, asked)
             return rows, self._bodies(entity, rows)
 
     def body(self, entity: Entity, record_id: int) -> bytes | None:

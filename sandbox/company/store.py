@@ -32,6 +32,7 @@ CREATE TABLE {entity} (
 """
 # Ids are never given twice, so the highest one that was purged is remembered.
 _PURGED = "CREATE TABLE purged (entity TEXT PRIMARY KEY, highest INTEGER NOT NULL)"
+_CHANGED = """(body IS NULL OR instr(body, CAST('"update_time":null' AS BLOB)) = 0)"""
 _INDEXED = ("update_time", "add_time", "owner_id", "org_id")
 
 
@@ -62,6 +63,7 @@ class PageQuery:
     updated_since: int | None = None
     updated_until: int | None = None
     with_deleted: bool = False
+    with_unchanged: bool = True
 
 
 def open_store() -> sqlite3.Connection:
@@ -134,6 +136,8 @@ def page(connection: sqlite3.Connection, entity: Entity, query: PageQuery) -> li
 
 def _conditions(query: PageQuery) -> tuple[list[str], list[int]]:
     conditions = [] if query.with_deleted else ["is_deleted = 0"]
+    if not query.with_unchanged:
+        conditions.append(_CHANGED)
     values: list[int] = []
     compared = (
         ("owner_id = ?", query.owner_id),

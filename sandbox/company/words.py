@@ -53,6 +53,10 @@ class Behaviour:
     undelete_event: Action | None = "change"  # what webhooks are told of a record that came back; None: nothing
     gone_status: int = 404  # or 410: how a record that was deleted or merged answers
     idle_update_bumps: bool = False  # a PATCH that changes nothing sets update_time and raises an event
+    null_until_changed: bool = (
+        True  # a record that was never changed shows no update_time, as seen in answers of the live API
+    )
+    unchanged_unlisted: bool = False  # and lists filtered or sorted by update_time leave it out
     created_status: int = 200
     search_delay_s: float = 0.0  # how long a change stays unseen by search
 

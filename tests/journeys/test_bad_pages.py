@@ -21,7 +21,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import MOST_EMPTY
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError
-from pipeline.extract.changed import list_changed
+from pipeline.extract.changed import Extent, walk_changed
 from pipeline.extract.members import read_members
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
 from tests.logs import written
@@ -272,7 +272,7 @@ def test_every_other_list_ends_as_well(world: World, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(PipedriveClient, "list_page", page)
         monkeypatch.setattr(PipedriveClient, "_page", page)
         for walk in (
-            lambda: list_changed(pipedrive, Entity.PERSON, now, ()),
+            lambda: list(walk_changed(pipedrive, Entity.PERSON, now, (), Extent())),
             lambda: read_members(pipedrive, 1),
             lambda: pipedrive.fields(Entity.PERSON),
         ):

@@ -66,7 +66,7 @@ class Fate:
 
 STEPS = {
     "the intent": ("sending.matching", "_intend"),
-    "the look-up": ("sending.matching", "list_changed"),
+    "the look-up": ("sending.matching", "look_up"),
     "what was found": ("sending.matching", "_decide"),
     "the write": ("sending.aftermath", "load_outgoing.send"),
     "what became of it": ("sending.aftermath", "_write_down"),

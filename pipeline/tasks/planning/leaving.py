@@ -21,7 +21,7 @@ from db.plan import NewItem
 from db.snapshot import read_snapshots
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.domain.outgoing import Act, Candidate, Decision, OutgoingWrite, Standing
+from pipeline.domain.outgoing import MIRROR_INCOMPLETE, Act, Candidate, Decision, OutgoingWrite, Standing
 from pipeline.errors import Rejected
 from pipeline.tasks.linked_accounts import LINKED_USER, accounts_of
 from pipeline.tasks.messages import HullMessage, read_message
@@ -32,7 +32,6 @@ from pipeline.tasks.sending.decisions import decide
 MIRROR_FRESH: Final = timedelta(hours=1)
 """A record that Pipedrive has had for longer is known; who is not known may only be younger, and is looked up before it is made."""
 NO_SNAPSHOT: Final = "no_snapshot"
-MIRROR_INCOMPLETE: Final = "mirror_incomplete"
 MIRROR_STALE: Final = "mirror_stale"
 ORGANIZATION: Final = "org_id"
 
@@ -92,11 +91,10 @@ def _look(
 
 
 def _blind(session: Session, connector_key: int, entity: Entity) -> str | None:
-    found = mirror.current_since(session, connector_key, entity)
-    if found is None:
+    index = mirror.freshness(session, connector_key, entity)
+    if not index.is_complete:
         return MIRROR_INCOMPLETE
-    now, since = found
-    return MIRROR_STALE if now - since > MIRROR_FRESH else None
+    return MIRROR_STALE if index.now - index.changed_since > MIRROR_FRESH else None
 
 
 def _item(decision: Decision, entity: Entity, beside: Beside) -> NewItem:

@@ -17,7 +17,7 @@ from pipeline.transform.hull_changes import values_before
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
 from pipeline.transform.message_folding import SAID
 from pipeline.transform.outgoing_filter import Verdict, no_change_reason
-from pipeline.transform.times import epoch_seconds
+from pipeline.transform.times import version_of
 from pipeline.transform.writing.targets import Target
 
 QUARREL: Final = "rules_fight"
@@ -139,7 +139,7 @@ def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
 
 def _changed_s(candidate: Candidate) -> float:
     """When Pipedrive last changed the record, as far as it says; else nothing of Hull's is newer."""
-    changed = epoch_seconds((candidate.snapshot or {}).get("update_time"))
+    changed = version_of(candidate.snapshot or {})
     return float("inf") if changed is None else changed
 
 

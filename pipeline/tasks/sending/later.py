@@ -47,7 +47,7 @@ class Later:
         for hull_id, wait in waiting.items():
             tried = self._mine[hull_id].attempts if wait.grows and hull_id in self._mine else 1
             wait_s = min(wait.wait_s * 2.0 ** (tried - 1), LONGEST_WAIT_S) if wait.grows else wait.wait_s
-            self._again([hull_id], Wait(wait_s=wait_s, counted=wait.counted), wait.reason)
+            self._again([hull_id], Wait(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
 
     def look_again(self, sending: Sending, *, refused_too: bool) -> None:
         """Refusals are a person's to look at, but for these: a record that is not there may have been merged or deleted, and

@@ -1,7 +1,7 @@
 """Before anything is created: is there really no such record?
 
     intend   write down what is about to be made, and reserve its claims; whoever is second waits
-    look up  one list of all that changed since the mirror was last up to date; where the mirror is not complete yet, the search
+    look up  see `pipeline.tasks.sending.lookup`; where nothing can tell yet, the fetch that will is started, and they wait for it
     decide   one answer is a match, several are a person's to choose from, none means absent
 
 The same look-up is made for those that our tables know by a claim that counts less than another one: that one may name a record
@@ -15,52 +15,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import joining, known_as, mirror
+from db import change as changes
+from db import joining, mirror
 from db.batch import ClaimedBatch
 from db.joining import Holder, Intent, Join
+from db.mirror import Freshness
 from db.session import transaction
 from db.snapshot import read_snapshots
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.domain.outgoing import Act, Candidate, Decision, Standing
-from pipeline.extract.changed import list_changed
+from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE, Act, Candidate, Decision, Standing
 from pipeline.extract.pages import id_of, read_by_ids
-from pipeline.extract.search import search_claim
 from pipeline.tasks.plans import Plan
 from pipeline.tasks.sending import decisions as deciding
+from pipeline.tasks.sending import listing
 from pipeline.tasks.sending.asking import settle_with_hull
 from pipeline.tasks.sending.candidates import Found, match, part_rivals, unresolved
-from pipeline.tasks.sending.looking import agrees, claims_in
-from pipeline.tasks.sending.mirroring import keep_listed
+from pipeline.tasks.sending.looking import Pair, agrees
+from pipeline.tasks.sending.lookup import OVERLAP, Answers, Wanted, look_up
 from pipeline.transform.agreement import value_of
 from pipeline.transform.identity import claims_of
 from pipeline.transform.times import epoch_seconds
 from pipeline.transform.writing.differences import differs
 from pipeline.wiring import Wired
 
-OVERLAP = timedelta(seconds=60)
-"""How far before the last list the next one begins: the clocks of both sides may differ by so much."""
 SPOKEN_FOR_S: Final = 2.0
 UNRESOLVED_S: Final = 15.0
-INCOMPLETE_S: Final = 60.0
-
-Pair = tuple[str, str]
+LISTING_S: Final = 600.0
+"""Whoever waits for a fetch is woken when it ends; this is for the fetch that does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Tried again later: why, in how many seconds, whether that counts as an attempt, and whether the pauses grow."""
+    """Tried again later: why, in how many seconds, whether that counts as an attempt, whether the pauses grow, and under which name
+    whoever ends the wait finds it."""
 
     reason: str
     wait_s: float
     counted: bool = True
     grows: bool = False
+    waits_for: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,14 +75,6 @@ class Settlement:
     waiting: dict[str, Wait] = field(default_factory=dict)
     by_claim: dict[Pair, list[int]] = field(default_factory=dict)
     beside: dict[str, Found] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class Answers:
-    """What the look-ups gave: (claim, value) → Pipedrive ids; the records that were read on the way, by id."""
-
-    by_claim: dict[Pair, list[int]] = field(default_factory=dict)
-    records: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def look_before_creating(
@@ -103,16 +95,18 @@ def look_before_creating(
     with transaction() as session:
         batches.hold(session, batch)
         intents = _intend(session, batch, creates, settlement)
-        mirrored = mirror.current_since(session, batch.connector_key, batch.entity)
+        index = mirror.freshness(session, batch.connector_key, batch.entity)
     mine = [each for each in creates if each.hull_id in intents] + doubtful
     intents |= {each.hull_id: _nothing_intended(each) for each in doubtful}
     if not mine:
         return settlement
-    answers = (
-        _search(wired, plan, mine, settlement)
-        if mirrored is None
-        else _list(batch, wired, plan, mine, intents, *mirrored)
-    )
+    older = [
+        made_at for each in mine if (made_at := intents[each.hull_id].made_at) and not intents[each.hull_id].is_new
+    ]
+    wanted = Wanted(claims={each.hull_id: each.claims for each in mine}, older=min(older, default=None))
+    answers = look_up(batch, wired, plan, wanted, index)
+    if answers.blind:
+        _wait_for_listing(batch, mine, intents, answers, index, settlement)
     settlement.by_claim = answers.by_claim
     mine = [each for each in mine if each.hull_id not in settlement.waiting]
     asked = {each.hull_id for each in mine}
@@ -165,63 +159,42 @@ def _intend(
         for claim, value in each.claims
     ]
     second = joining.speak_for(session, *scope, spoken)
-    settlement.waiting |= {hull_id: Wait("spoken_for", SPOKEN_FOR_S) for hull_id in second}
+    # The first is on its way, however long that takes: it ends the wait. One that is not any more is a person's to look at.
+    alive = changes.under_way(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
+    settlement.waiting |= {
+        hull_id: Wait("spoken_for", SPOKEN_FOR_S, counted=first not in alive) for hull_id, first in second.items()
+    }
     # Nothing was asked of Pipedrive for those who wait: they let go, so that no two wait for one another.
     joining.give_up(session, *scope, [hull_id for hull_id in second if intents[hull_id].is_new])
     return {hull_id: intent for hull_id, intent in intents.items() if hull_id not in settlement.waiting}
 
 
-def _list(
+def _wait_for_listing(
     batch: ClaimedBatch,
-    wired: Wired,
-    plan: Plan,
     mine: Sequence[Decision],
     intents: Mapping[str, Intent],
-    now: datetime,
-    current_since: datetime,
-) -> Answers:
-    """Bring the mirror up to date by one list; what it shows counts before what the mirror held."""
-    older = [intents[each.hull_id].made_at for each in mine if not intents[each.hull_id].is_new]
-    since = min([current_since, *(made_at for made_at in older if made_at is not None)]) - OVERLAP
-    listed = list_changed(wired.pipedrive, Entity(batch.entity), since, plan.incoming.include_fields)
-    answers = Answers(records={each: record for record in listed if (each := id_of(record)) is not None})
+    answers: Answers,
+    index: Freshness,
+    settlement: Settlement,
+) -> None:
+    """Start the fetch that will tell, and let those wait for it of which nothing tells yet. Whoever ends it wakes them."""
+    whole = not (index.is_complete and answers.added_is_whole)
+    listing.start(batch.connector_key, Entity(batch.entity), whole=whole)
+    reason = INDEX_BEHIND if index.is_complete else MIRROR_INCOMPLETE
+    settlement.waiting |= {
+        hull_id: Wait(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind
+    }
+    # Nothing was asked of Pipedrive for those: what comes up meanwhile is not theirs. What a departed record left stays with them.
+    unasked = [
+        each.hull_id
+        for each in mine
+        if each.hull_id in answers.blind
+        and intents[each.hull_id].is_new
+        and each.candidate.standing is not Standing.DEPARTED
+    ]
     with transaction() as session:
         batches.hold(session, batch)
-        keep_listed(session, batch, answers.records)
-        mirror.note_listed(session, batch.connector_key, batch.entity, now)
-        wanted = [pair for each in mine for pair in each.claims]
-        held = known_as.find_records(session, batch.connector_key, batch.entity, wanted)
-    for pair, ids in held.items():
-        kept = [each for each in ids if each not in answers.records]
-        if kept:
-            answers.by_claim[pair] = kept
-    for pipedrive_id, record in answers.records.items():
-        for pair in claims_in(record, plan):
-            answers.by_claim.setdefault(pair, []).append(pipedrive_id)
-    return answers
-
-
-def _search(wired: Wired, plan: Plan, mine: Sequence[Decision], settlement: Settlement) -> Answers:
-    """Ask Pipedrive's search for every claim; where a claim's field cannot be searched, only the first full fetch can tell."""
-    answers = Answers()
-    entity = plan.incoming.entity
-    for each in mine:
-        for claim, value in each.claims:
-            ids = search_claim(wired.pipedrive, entity, claim, plan.claim_field(claim), value)
-            if ids is None:
-                settlement.waiting[each.hull_id] = Wait("mirror_incomplete", INCOMPLETE_S, counted=False)
-                break
-            if ids:
-                answers.by_claim[claim, value] = ids
-                break
-    ids = sorted({each for found in answers.by_claim.values() for each in found})
-    read = read_by_ids(wired.pipedrive, entity, ids, plan.incoming.include_fields) if ids else []
-    answers.records = {record_id: record for record in read if (record_id := id_of(record)) is not None}
-    for pair, found in list(answers.by_claim.items()):
-        # The index may lag, and says nothing of how it compares: only what the record itself says counts.
-        true = [one for one in found if one in answers.records and pair in claims_in(answers.records[one], plan)]
-        answers.by_claim[pair] = true
-    return answers
+        joining.give_up(session, batch.connector_key, batch.entity, unasked)
 
 
 def _decide(
@@ -285,12 +258,9 @@ def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapp
     alike = [
         pipedrive_id
         for pipedrive_id, record in answers.records.items()
-        if pipedrive_id not in holders
-        or (
-            holders[pipedrive_id].hull_id is None
-            and (epoch_seconds(record.get("add_time")) or 0) >= earliest
-            and _says(record, each)
-        )
+        if (pipedrive_id not in holders or holders[pipedrive_id].hull_id is None)
+        and (epoch_seconds(record.get("add_time")) or 0) >= earliest
+        and _says(record, each)
     ]
     if len(alike) > 1:
         return Found(standing=Standing.AMBIGUOUS, others=tuple(alike), matched_by="created")

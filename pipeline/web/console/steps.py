@@ -32,6 +32,8 @@ def _step(topic: str, subject: str) -> tuple[str, ...]:
         return "Resume", "actions/resume", "posts"
     if topic == "first_fetch":
         return f"Fetch All {Entity(subject).plural.capitalize()}…", f"actions/fetch/{subject}"
+    if topic == "waits":
+        return (f"Open run {subject}", f"runs/{subject}") if subject else ("Open Runs", "runs")
     steps: dict[str, tuple[str, ...]] = {
         "pause": ("Open Credentials", "credentials"),
         "credentials": ("Open Credentials", "credentials"),
