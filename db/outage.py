@@ -123,7 +123,7 @@ _BATCHES = text("""
     UPDATE batches SET due_at = now(), enqueued_at = NULL
      WHERE connector_key = :key AND state = 'ready' AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()""")
 _CHANGES = text("""
-    WITH mine AS (SELECT id FROM changes
+    WITH mine AS MATERIALIZED (SELECT id FROM changes
                    WHERE connector_key = :key AND batch_id IS NULL AND waits_for = ANY(CAST(:remotes AS text[]))
                      AND due_at > now()
                    ORDER BY record_id COLLATE "C" FOR UPDATE SKIP LOCKED)

@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from db.session import transaction
 from pipeline import settings as settings_room
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.domain.kinds import Entity
-from pipeline.wiring import open_connector
 from sandbox.pipedrive.gate.limits import BurstLimiter as PipedrivesLimit
 from tests.deliveries import notify
 from tests.journeys.people import age
@@ -32,6 +30,7 @@ from tests.journeys.told_by_hull import (
     person,
     say,
     told,
+    unknown_to_hull,
     user,
     writes,
 )
@@ -77,6 +76,7 @@ def test_an_organization_that_is_there_is_not_made_again(world: World, is_fresh:
     if not is_fresh:
         age(world, Entity.ORGANIZATION)
         world.fetch(Entity.ORGANIZATION)
+    unknown_to_hull(world)
 
     say(world, account(ACME, domain="acme.com", label="Acme Ltd"))
 
@@ -228,6 +228,7 @@ def test_calls_take_their_turns(world: World, monkeypatch: pytest.MonkeyPatch) -
     world.pipedrive.limiter = PipedrivesLimit(2, lambda: time.monotonic() + sum(waits))
 
     say(world, *[user(each * 24, email=f"{each}@new.test", label=each) for each in "abc"])
+    patiently(world)
 
     assert (len(writes(world)), world.pipedrive.ledger.statuses[429]) == (3, 0)
     assert waits != []
@@ -239,6 +240,7 @@ def test_calls_take_their_turns(world: World, monkeypatch: pytest.MonkeyPatch) -
 def test_the_very_email_is_looked_up(world: World) -> None:
     for address in ("joann+tag@x.test", "ann tag@x.test", "ann+tag@x.test", "ann+tag@x.test.example"):
         world.company.create_person(name=address, emails=[{"value": address, "primary": True}])
+    age(world)  # so that no list of what came up shows them
     asked = world.pipedrive.ledger.requests["search"]
 
     say(world, user(email="ann+tag@x.test", label="Ann"))
@@ -259,8 +261,8 @@ def test_a_user_is_looked_up_by_what_identifies_it(world: World, is_fetched: boo
     if is_fetched:
         world.fetch(Entity.PERSON)
     else:
-        with transaction() as session:
-            world.room("setup").read_fields(session, open_connector(session, world.connector_key))
+        world.room("field_lists").read_anew(world.connector_key)
+    unknown_to_hull(world)
 
     say(world, user(external_id="C-17", label="Ann B."))
     patiently(world)

@@ -132,11 +132,9 @@ def test_a_stage_writes_one_statement_if_it_called_and_none_if_not(world: World,
         world.step(*due)
         written.append((due[2], sum("INTO token_ledger" in each for each in statements)))
 
-    assert {stage: max(count for name, count in written if name == stage) for stage, _ in written} == {
-        "extract": 1,
-        "transform": 0,
-        "load": 0,
-    }
+    first, *others = [count for stage, count in written if stage == "extract"]
+    assert (first, set(others)) == (2, {1})  # the first page's extract reads the field definitions before the page
+    assert {count for stage, count in written if stage != "extract"} == {0}
 
 
 def test_connectors_of_one_company_are_known_by_its_number_or_its_origin(world: World) -> None:

@@ -53,12 +53,14 @@ def _text(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A text without the spaces around it; of a type nobody knows a list in no order, and an object by its id."""
+    """A text without the spaces around it, a number as text; of an unknown type a list in no order, an object by its id."""
     if type(value) is list:
         return frozenset(str(_plain(each)) for each in value) or None
     if type(value) is dict:
         return _plain(value["id"]) if "id" in value else repr(sorted(value.items()))
-    return _text(value)
+    if type(value) is float and value.is_integer():
+        return str(int(value))
+    return str(value) if type(value) in (int, float) else _text(value)
 
 
 def _id(value: Any) -> Any:

@@ -174,7 +174,12 @@ def test_settings_with_their_defaults_and_on_top_of_what_was_saved_meanwhile(wor
 
 
 def test_a_send_is_counted_before_it_is_ordered(world: World, script: Call) -> None:
-    status, size = script("POST", f"{BASE}/sends/count", entity="person", ids=["a", "b"])
+    for name in ("Ada", "Ben"):
+        world.company.create_person(name=name)
+    world.fetch(Entity.PERSON)
+    ids = [known["id"] for known in world.users().values()]
+
+    status, size = script("POST", f"{BASE}/sends/count", entity="person", ids=[*ids, "f" * 24])
 
     assert (status, size) == (200, {"count": 2, "most_tokens": 10})
     assert script("POST", f"{BASE}/sends/count", entity="person")[0] == 400
