@@ -14,7 +14,8 @@ from typing import Any, Final
 import orjson
 
 _UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
-_STRUCTURE: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+_STRUCTURE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
+"""A text that does not end counts as one as well: it is not searched again from each quote in it."""
 
 
 def read_lenient(body: bytes) -> Any:

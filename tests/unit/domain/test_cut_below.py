@@ -39,3 +39,10 @@ def test_no_more_levels_are_left_than_wanted(value: object, levels: int) -> None
 @pytest.mark.parametrize("body", [b"", b"[[[", b"]]]", b'"[[[', b"{]}[", b"\xff[\x00"])
 def test_what_is_no_json_breaks_nothing(body: bytes) -> None:
     assert isinstance(cut_below(body, 1), bytes)
+
+
+def test_a_text_that_does_not_end_is_looked_at_once() -> None:
+    """A search that begins again at each quote in it takes the square of its length: hours for one megabyte."""
+    body = b'["' + b'\\"' * 500_000
+
+    assert cut_below(body, 1) == body
