@@ -73,9 +73,10 @@ def list_readings(text: str, find: Callable[[str], Found | None], most_commas: i
             found = find(",".join(pieces[at:end])) if readings[end] and pieces[at].strip() else None
             if found is None:
                 continue
-            for members in readings[end].values():
+            for key, members in readings[end].items():
                 if len(readings[at]) < _MOST_READINGS:
-                    readings[at].setdefault(frozenset([found, *members]), [found, *members])
+                    rest = [each for each in members if each != found] if found in key else members
+                    readings[at].setdefault(key | {found}, [found, *rest])
     return list(readings[0].values())
 
 
