@@ -214,8 +214,11 @@ def _to_login(*, saves: bool) -> Response:
     """Ask for a login, and come back to this page after it.
 
     A form that was sent after its session had ended is kept in the login page: nothing of it is lost, and nothing is done
-    before the person has seen it again. A live part of a page has the whole page log in.
+    before the person has seen it again. A live part of a page has the whole page log in; a preview of what is being edited leaves
+    the page, with the edits in it, as it is.
     """
+    if request.headers.get("HX-Request") and saves:
+        return Response(status=HTTPStatus.UNAUTHORIZED)
     if request.headers.get("HX-Request"):
         return Response(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": _login_url(_page_before())})
     if not saves:

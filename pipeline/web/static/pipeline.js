@@ -37,6 +37,11 @@
     return element instanceof Element && (element.getAttribute("hx-trigger") || "").startsWith("every");
   }
 
+  /* Once an element was replaced by what it asked for, htmx reports to the parent of its place; the request still names it. */
+  function sender(event) {
+    return (event.detail.requestConfig || {}).elt || event.detail.elt;
+  }
+
   function stop(element) {
     const still = element.cloneNode(true);
     for (const name of ["hx-get", "hx-trigger", "hx-select", "hx-select-oob", "hx-swap"]) still.removeAttribute(name);
@@ -44,9 +49,12 @@
   }
 
   function lost(event) {
-    const element = event.detail.elt;
-    if (!isLive(element)) return;
+    const element = sender(event);
     const status = event.detail.xhr ? event.detail.xhr.status : 0;
+    if (!isLive(element)) {
+      if (status === 401) banner().textContent = "▲ Your session has ended. What you entered is still here: save it, and you are asked to log in.";
+      return;
+    }
     if (status === 404 || status === 410) {
       banner().textContent = "▲ What this page shows is no longer there, so it is not updated. Go back to the list of connectors.";
       stop(element);
@@ -61,7 +69,7 @@
   document.addEventListener("htmx:timeout", lost);
   document.addEventListener("htmx:responseError", lost);
   document.addEventListener("htmx:afterOnLoad", function (event) {
-    if (!isLive(event.detail.elt) || event.detail.xhr.status >= 400) return;
+    if (!isLive(sender(event)) || event.detail.xhr.status >= 400) return;
     lostSince = null;
     const found = document.getElementById("not-updated");
     if (found) found.remove();

@@ -51,6 +51,18 @@ def test_a_live_part_of_a_page_has_the_whole_page_go_to_the_login(anybody: Visit
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/login")
 
 
+def test_a_preview_after_the_session_ended_leaves_the_page_with_the_edits_alone(admin: Visitor) -> None:
+    operators.log_out(admin.token)
+
+    answer = admin.client.post(
+        "/c/acme/settings/user-fields",
+        data={"do": "preview"},
+        headers={"HX-Request": "true", "Sec-Fetch-Site": "same-origin"},
+    )
+
+    assert (answer.status_code, "HX-Redirect" in answer.headers) == (401, False)
+
+
 def test_a_form_whose_session_has_ended_waits_for_the_login(world: World, admin: Visitor) -> None:
     """The edits, the reason and the page to return to are kept; nothing is saved before the person sends it again."""
     ana()
