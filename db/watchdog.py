@@ -35,8 +35,16 @@ REPORT_EVERY_S: Final = 60.0
 
 _STATES: Final = "SELECT pid, state FROM pg_stat_activity WHERE pid = ANY(%s)"
 
+_FULL: Final = (
+    "too many clients",
+    "too many connections",
+    "connection slots are reserved",
+    "no more connections allowed",
+)
+"""What a server or a pooler says whose connections are all taken; before the login there is no code to go by."""
+
 Probe = Callable[[list[int]], Mapping[int, str] | None]
-"""Backend process ids → the state of each that exists; None when the server does not answer."""
+"""Backend process ids → the state of each that is known; None when the server does not answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,8 +148,11 @@ def probe_with(connect: Mapping[str, Any]) -> Probe:
         answers: list[Mapping[int, str]] = []
 
         def run() -> None:
-            with suppress(psycopg2.Error, OSError):
+            try:
                 answers.append(_ask(parameters, pids))
+            except (psycopg2.Error, OSError) as error:
+                if any(words in str(error) for words in _FULL):
+                    answers.append({})  # it answers, and has no connection left for us
 
         # A thread of its own, because looking up the host's name may block as well.
         asking = threading.Thread(target=run, name="database-probe", daemon=True)
@@ -209,7 +220,10 @@ os.register_at_fork(after_in_child=_after_fork)
 def _run() -> None:
     pause = threading.Event()
     while not pause.wait(LOOK_EVERY_S):
-        look(time.monotonic())
+        try:
+            look(time.monotonic())
+        except Exception as error:  # noqa: BLE001 - without this thread no blocked call ends any more
+            structlog.get_logger().error("database.watchdog.error", error=type(error).__name__)
 
 
 def look(now: float) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import Engine, make_url, text
@@ -89,3 +92,46 @@ def test_a_connection_that_rested_is_replaced_after_the_outage(engine: Engine, p
     proxy.restore()
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT pg_backend_pid()")) != before
+
+
+def test_a_server_that_refuses_connections_is_not_silent() -> None:
+    """All of its connections are taken: a statement that is slow meanwhile goes on."""
+    with _refusing_server(b"SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0") as port:
+        probe = watchdog.probe_with(
+            {"host": "127.0.0.1", "port": port, "user": "x", "dbname": "x", "sslmode": "disable"}
+        )
+
+        assert probe([17]) == {}
+
+
+def test_a_watchdog_goes_on_after_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def look(now: float) -> None:
+        looks.append(now)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(watchdog, "look", look)
+    monkeypatch.setattr(watchdog, "LOOK_EVERY_S", 0.01)
+    threading.Thread(target=watchdog._run, daemon=True).start()
+    while len(looks) < 2:
+        time.sleep(0.01)
+
+
+@contextmanager
+def _refusing_server(fields: bytes) -> Iterator[int]:
+    """A server that answers every start-up with one ErrorResponse."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    caller, _ = listening.accept()
+                except OSError:
+                    return
+                with caller:
+                    caller.recv(1024)
+                    caller.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listening.getsockname()[1]
