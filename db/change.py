@@ -113,6 +113,25 @@ def fold(  # noqa: PLR0913 - a change is these facts
     )
 
 
+_FOLD_ALL = text("""
+    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)
+    SELECT :c, :d, :e, id, :cause FROM (SELECT DISTINCT id FROM unnest(CAST(:ids AS text[])) AS t(id)) AS each
+     ORDER BY id
+        ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
+           revision = ch.revision + 1, due_at = least(ch.due_at, excluded.due_at),
+           batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
+                           THEN NULL ELSE ch.batch_id END""")
+
+
+def fold_all(
+    session: Session, connector_key: int, direction: str, entity: str, record_ids: Collection[str], *, cause: str
+) -> None:
+    """Note in one statement that records must be carried over, as they are now or as what waits for them says."""
+    if record_ids:
+        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids), "cause": cause}
+        session.execute(_FOLD_ALL, scope)
+
+
 _FOLD_REJECTED_FIELDS = text("""
     INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)
     SELECT DISTINCT connector_key, direction, entity, record_id, CAST(:cause AS text) FROM failures

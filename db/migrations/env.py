@@ -31,6 +31,7 @@ from db import (
     mirror,
     newest_webhook,
     operator,
+    outage,
     plan,
     replay,
     run,
@@ -50,7 +51,7 @@ LOCK_TIMEOUT_MS = 5_000
 SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, newest_webhook, skip, subscription, sync_event, token_ledger, watermark),
-    (alert, audit, event_count, heartbeat, hourly, operator, plan, replay, verified),
+    (alert, audit, event_count, heartbeat, hourly, operator, outage, plan, replay, verified),
 )
 """Imported so that their tables stand in the metadata."""
 

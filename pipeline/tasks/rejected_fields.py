@@ -50,6 +50,8 @@ def keep(
         if problem["reason"] not in UNIDENTIFYING
     ]
     kept = [_rejected(batch, record_id, problem, staged.settings_version) for record_id, problem in rejected]
+    subjects = {(each.subject, each.reason) for each in kept}
+    counted = failures.told_in_run(session, batch.connector_key, batch.run_id, [subject for subject, _ in subjects])
     failures.keep_failures(session, kept)
     failures.close_fields(
         session,
@@ -59,10 +61,9 @@ def keep(
         [str(record["pipedrive_id"]) for record in mine],
         refused=[(record_id, problem["field"]) for record_id, problem in rejected],
     )
-    plan.counters["rejected_fields"] += len({each.subject for each in kept})
-    for pipedrive_id in sorted(outdated):
-        scope = (batch.connector_key, Direction.INCOMING, batch.entity, str(pipedrive_id))
-        changes.fold(session, *scope, cause=definitions.CAUSE)
+    plan.counters["rejected_fields"] += len({subject for subject, _ in subjects - counted})
+    again = [str(pipedrive_id) for pipedrive_id in outdated]
+    changes.fold_all(session, batch.connector_key, Direction.INCOMING, batch.entity, again, cause=definitions.CAUSE)
 
 
 def _rejected(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from db.failure import find_failures
@@ -125,3 +126,13 @@ def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(worl
     say(world, user(ANN, name="Ann", score_2="12", job="Countess", plan="x"))
     assert person(world, made)["custom_fields"][score] == 12
     assert rows(world) == []
+
+
+def test_a_run_that_meets_a_record_again_while_it_catches_up_counts_its_fields_once(world: World) -> None:
+    fill(world, persons=0, organizations=0)
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    world.company.put_raw("person", raw(id=7, label_ids=[987_654], update_time=now))
+
+    run = world.fetch(Entity.PERSON)
+
+    assert (run.state, run.phase, run.read, run.rejected_fields) == ("done", "catch_up", 1, 1)

@@ -248,6 +248,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "batch.put_off": {"counted": True},
     "batch.release_waiting": {"in_flight": 1_000},
     "change.claim_changes": {"batch_id": 1},
+    "change.fold_all": {"record_ids": ["396", "397"]},
     "change.fold_rejected_fields": {"fields": ["label_ids"]},
     "change.fold_webhooks": {"told": TOLD},
     "change.put_back": {"batch_id": 400},
