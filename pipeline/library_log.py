@@ -28,6 +28,8 @@ _EMAIL = re.compile(r"[^\s<>\"',;:/]+@[^\s<>\"',;:/]+")
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 _PLACEHOLDER = re.compile(r"%%|%(?:\((?P<name>\w+)\))?[-+ #0]*[\d*.]*[diouxXeEfFgGcrsa]")
 LONGEST: Final = 300
+LONGEST_READ: Final = 2_000
+"""No more of a text is searched for addresses, which takes the square of its length."""
 
 
 def install(logger: logging.Logger | None = None) -> None:
@@ -59,19 +61,21 @@ def text_of(record: logging.LogRecord) -> str:
     """The record's text, without what its arguments may give away."""
     may_speak = record.name.split(".")[0] in TALKATIVE
     given = record.args or ()
+    template = str(record.msg)[:LONGEST_READ]
     if not given:
-        words = str(record.msg)
+        words = template.partition("\n")[0]  # what follows is put together from values: a traceback, an object's fields
     elif isinstance(given, Mapping):
         named = {name: str(value) if name in SAFE_NAMES else "…" for name, value in given.items()}
-        words = _filled(record.msg, lambda name: named.get(name, "…"))
+        words = _filled(template, lambda name: named.get(name, "…"))
     else:
         values = iter([_safe(value, may_speak=may_speak) for value in given])
-        words = _filled(record.msg, lambda _: next(values, "…"))
+        words = _filled(template, lambda _: next(values, "…"))
     return " ".join(_EMAIL.sub("…", _PASSWORD.sub("//", words)).split())[:LONGEST]
 
 
-def _filled(template: object, value: Callable[[str], str]) -> str:
-    return _PLACEHOLDER.sub(lambda found: "%" if found[0] == "%%" else value(found["name"] or ""), str(template))
+def _filled(template: str, value: Callable[[str], str]) -> str:
+    filled = _PLACEHOLDER.sub(lambda found: "%" if found[0] == "%%" else value(found["name"] or ""), template)
+    return filled[:LONGEST_READ]
 
 
 def _safe(value: object, *, may_speak: bool) -> str:
