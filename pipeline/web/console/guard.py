@@ -35,6 +35,8 @@ UNKEPT: Final = frozenset({CSRF_FIELD, "password", "old", "new", "secret", "toke
 """Fields of a form that never wait in a page for a login."""
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Of whoever is logged in; the app takes less from anybody else."""
+MAX_PENDING_BYTES: Final = 3 * MAX_FORM_BYTES
+"""The same form once more, as JSON in a field of the login. Another site cannot send it, see `require_same_origin`."""
 
 
 class Refused(Exception):
@@ -226,6 +228,7 @@ def _to_login(*, saves: bool) -> Response:
     if not token():
         return redirect(_login_url("/"), HTTPStatus.SEE_OTHER)  # nobody who had a session sent this
     require_same_origin()
+    request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
     kept = [(name, value) for name, value in request.form.items(multi=True) if name not in UNKEPT]
     if not kept:
         return redirect(_login_url(_page_before()), HTTPStatus.SEE_OTHER)

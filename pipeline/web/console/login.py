@@ -44,6 +44,7 @@ def show_login() -> Response:
 
 def log_in() -> Response:
     guard.require_same_origin()
+    request.max_content_length = request.max_form_memory_size = guard.MAX_PENDING_BYTES
     wanted = guard.safe_path(request.form.get("next"))
     guard.require_storable(request.form.values())
     pending = request.form.get("pending", "")

@@ -93,6 +93,24 @@ def test_a_form_whose_session_has_ended_waits_for_the_login(world: World, admin:
     assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["paused"]
 
 
+def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
+    """A payload that is being corrected is longer than what anybody else may send."""
+    ana()
+    operators.log_out(admin.token)
+    text = '"name": "Ada",\n' * 12_000
+
+    asked = admin.client.post(
+        "/c/acme/settings/json", data={"document": text}, headers={"Sec-Fetch-Site": "same-origin"}
+    )
+    (pending,) = re.findall('name="pending" value="([^"]*)"', asked.text)
+    entered = admin.client.post(
+        "/login", data={"name": "ana@acme.test", "password": PASSWORD, "next": "/", "pending": html.unescape(pending)}
+    )
+
+    ((_, kept),) = re.findall('<input type="hidden" name="(document)" value="([^"]*)">', entered.text)
+    assert html.unescape(kept) == text
+
+
 @pytest.mark.parametrize(
     "headers", [{"Origin": "https://evil.test"}, {"Sec-Fetch-Site": "cross-site"}], ids=["origin", "site"]
 )
