@@ -21,6 +21,7 @@ CUT_DEPTH: Final = 150
 """More than a message may nest (`pipeline.tasks.messages.LEVELS`), less than what cannot be written as JSON again."""
 LARGEST_BYTES: Final = 1024 * 1024 * 1024
 """As much as the server in front takes in."""
+TOO_DEEP: Final = "too_deep"
 ENDS_BYTES: Final = 32 * 1024
 PIECE_BYTES: Final = 64 * 1024
 STATEMENT_TIMEOUT_MS = 5_000
@@ -102,14 +103,16 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BodyRefused("not_an_object")
     if is_nested_deeper(value, MAX_DEPTH):
-        raise BodyRefused("too_deep")
+        raise BodyRefused(TOO_DEEP)
     return value
 
 
 def _parse_cut(body: bytes) -> dict[str, Any]:
     try:
         value = _parse(body)
-    except BodyRefused:  # also what nests too deep for a parser
+    except BodyRefused as refused:
+        if refused.code != TOO_DEEP:
+            raise
         value = None
     if value is None or is_nested_deeper(value, CUT_DEPTH):
         value = _parse(cut_below(body, CUT_DEPTH))
@@ -126,7 +129,9 @@ def _parse(body: bytes) -> Any:
         pass
     try:
         return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+    except RecursionError:  # whether it is JSON was not read any further
+        raise BodyRefused(TOO_DEEP) from None
+    except ValueError:
         raise BodyRefused("not_json") from None
 
 

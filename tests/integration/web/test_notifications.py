@@ -15,6 +15,7 @@ from db.session import transaction, use_database
 from pipeline.domain.lenient_json import is_nested_deeper
 from pipeline.tasks.folding import fold_deliveries
 from pipeline.tasks.messages import LEVELS
+from pipeline.web import intake
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, House
 from tests.integration.web.notifying import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification
 
@@ -272,3 +273,12 @@ def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
     said = capsys.readouterr()
     assert len(lines) >= 4
     assert "canary" not in repr(lines) + said.out + said.err + "".join(texts)
+
+
+def test_a_body_that_is_no_json_is_not_searched_for_what_nests_too_deep(
+    hull: Hull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search takes a second for some megabytes, and comes before the signature is looked at."""
+    monkeypatch.setattr(intake, "cut_below", lambda *_: pytest.fail("searched"))
+
+    assert hull.post(b'{"notification_id": "n-1", ' + b'"x": [],' * 10).status_code == 400

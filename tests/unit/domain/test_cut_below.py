@@ -46,3 +46,7 @@ def test_a_text_that_does_not_end_is_looked_at_once() -> None:
     body = b'["' + b'\\"' * 500_000
 
     assert cut_below(body, 1) == body
+
+
+def test_a_body_of_very_many_brackets_is_given_up() -> None:
+    assert cut_below(b"[" * 100, 1, most=50) == b"[" * 100
