@@ -38,6 +38,9 @@ from pipeline.errors import LostLease
 
 RETENTION_DAYS = 30
 
+LATE_S = 60
+"""What an outgoing stage left behind is used for so long; after that, Hull or Pipedrive may say something else."""
+
 STRANDED_S = 20
 """A batch that was handed to the broker this long ago and that no worker has claimed is handed over again."""
 
@@ -97,6 +100,7 @@ class ClaimedBatch:
     is_stored  whether they come from the snapshots of a backfill, which is asked for more than changes only to link Users anew
     revisits   whether it is a page of a full fetch's catch-up: most of its records were read and counted before
     has_outage whether a remote system does not answer its connector
+    is_late    whether it has waited longer than `LATE_S` since it became due
     marks    which settings and field definitions were in force when it was claimed
     """
 
@@ -117,8 +121,14 @@ class ClaimedBatch:
     is_stored: bool
     revisits: bool
     has_outage: bool
+    is_late: bool
     extracted: memoryview | None = field(repr=False)
     transformed: memoryview | None = field(repr=False)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether what an earlier stage staged may be old: the batch was put off, its worker was lost, or it waited in a queue."""
+        return self.is_late or self.attempts > 1
 
 
 _NOT_DURABLE = "SET LOCAL synchronous_commit = off;"
@@ -150,6 +160,7 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
               coalesce((SELECT r.kind = 'full' AND s.walk = 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
                          WHERE r.id = b.run_id AND s.id = b.slice_id), false),
               EXISTS (SELECT FROM outages o WHERE o.connector_key = b.connector_key),
+              b.due_at < now() - make_interval(secs => :late_s),
               b.extracted, b.transformed, v.id, v.version,
               (SELECT f.fetched_at FROM field_definitions f WHERE f.connector_key = b.connector_key AND f.entity = b.entity)""")  # noqa: S608 - a constant of ours
 
@@ -186,8 +197,11 @@ _FAIL = Statement("UPDATE batches SET state = 'failed', lease_token = NULL, leas
 
 _PUT_OFF = Statement("""
     UPDATE batches SET state = 'ready', lease_token = NULL, lease_until = NULL, enqueued_at = NULL,
-           due_at = now() + make_interval(secs => :wait_s), attempts = attempts - :uncounted, waits_for = :waits_for
+           due_at = now() + make_interval(secs => :wait_s), attempts = attempts - :uncounted, waits_for = :waits_for,
+           extracted = CASE WHEN direction <> 'outgoing' THEN extracted END,
+           transformed = CASE WHEN direction <> 'outgoing' THEN transformed END
      WHERE id = :id""")
+"""What was known and decided of outgoing records is dropped: whoever goes on decides again, by the newest report and record."""
 
 _RELEASE = Statement("""
     WITH next AS MATERIALIZED (
@@ -249,7 +263,7 @@ def claim(
     at_once  live batches of one connector that may be at work; one more is put off for a moment, and None
     """
     where = {"id": batch_id, "stage": stage, "at_once": at_once}
-    row = _CLAIM.row(session, where | {"lease_s": lease_s, "task_id": task_id})
+    row = _CLAIM.row(session, where | {"lease_s": lease_s, "task_id": task_id, "late_s": LATE_S})
     if row is None:
         _WAIT_FOR_SLOT.run(session, where | {"wait_s": SLOT_PAUSE_S})
         return None

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from db.session import transaction
 from pipeline import outages
 from pipeline.domain.kinds import Entity
-from tests.deliveries import deliver, listen
+from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
+from tests.journeys.told_by_hull import ANN, know_everything, say, user, writes
 from tests.world import World
 
 ALL = "/api/"
@@ -25,8 +27,8 @@ def _forget() -> Iterator[None]:
 
 
 @contextmanager
-def pipedrive_out(world: World) -> Iterator[None]:
-    world.pipedrive.faults.add(ALL, "status", status=503, count=None)
+def pipedrive_out(world: World, status: int = 503) -> Iterator[None]:
+    world.pipedrive.faults.add(ALL, "status", status=status, count=None)
     yield
     world.pipedrive.faults.replace([])
 
@@ -55,6 +57,19 @@ def test_a_fetch_goes_on_by_itself_after_pipedrive_was_out(world: World) -> None
     assert world.run(run.id).state == "done"
     assert names(world) == in_pipedrive(world)
     assert world.rows("SELECT 1 FROM failures") == []
+    assert world.rows("SELECT 1 FROM outages") == []
+
+
+@pytest.mark.parametrize("status", [302, 404, 408, 410, 425])
+def test_a_status_that_says_nothing_of_a_list_is_an_outage_too(world: World, status: int) -> None:
+    fill(world, persons=3, organizations=0)
+    age(world)
+    with pipedrive_out(world, status):
+        run = world.fetch(Entity.PERSON)
+        rounds(world)
+    rounds(world)
+
+    assert world.run(run.id).state == "done"
     assert world.rows("SELECT 1 FROM outages") == []
 
 
@@ -120,7 +135,6 @@ def test_what_fails_alone_while_pipedrive_answers_gives_up(world: World) -> None
 
 def test_the_status_says_what_waits_for_which_system_and_since_when(world: World) -> None:
     from db import connector as connectors  # noqa: PLC0415 - beside what it is for
-    from db.session import transaction  # noqa: PLC0415
 
     fill(world, persons=3 * PAGE, organizations=0)
     age(world)
@@ -132,3 +146,34 @@ def test_the_status_says_what_waits_for_which_system_and_since_when(world: World
     (finding,) = [each for each in found.findings if each.topic == "outage"]
     assert "Pipedrive has not answered since" in finding.message
     assert "2 batches wait" in finding.message
+
+
+def test_what_waited_for_pipedrive_is_decided_again(world: World) -> None:
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    know_everything(world)
+    with pipedrive_out(world):
+        say(world, user(ANN, email="ann@outage.test", nickname="Old"))
+        notify(world, user(ANN, email="ann@outage.test", nickname="New"), key="newer")
+        rounds(world)
+    rounds(world)
+
+    assert [(method, body["name"]) for method, _, body in writes(world)] == [("POST", "New")]
+
+
+def test_what_lay_in_a_queue_is_decided_again(world: World) -> None:
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    know_everything(world)
+    say(world, user(ANN, email="ann@outage.test", nickname="First"))
+    notify(world, user(ANN, email="ann@outage.test", nickname="Old"), key="old")
+    world.room("live").dispatch_changes()
+    for _ in ("extract", "transform"):
+        due = world.due()
+        assert due is not None
+        world.step(*due)
+    notify(world, user(ANN, email="ann@outage.test", nickname="New"), key="newer")
+    with transaction() as session:
+        world.room("folding").fold_deliveries(session)
+    world.change_rows("UPDATE batches SET due_at = now() - interval '1 hour' WHERE state = 'ready'")
+    world.work()
+
+    assert [body["name"] for _, _, body in writes(world)] == ["First", "New"]

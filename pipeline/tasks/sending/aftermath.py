@@ -33,14 +33,14 @@ from pipeline.tasks.errors import classify
 from pipeline.tasks.patience import check_alone
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.sending import matching
-from pipeline.tasks.sending.decisions import decide
+from pipeline.tasks.sending.decisions import decide, decisions_of
 from pipeline.tasks.sending.differing import QUARREL
 from pipeline.tasks.sending.held_elsewhere import leave_what_others_hold
 from pipeline.tasks.sending.later import Later
 from pipeline.tasks.sending.matching import Wait
 from pipeline.tasks.sending.rereading import decide_by_what_is
 from pipeline.tasks.sending.story import Story
-from pipeline.tasks.staging import pack_page, unpack_page
+from pipeline.tasks.staging import pack_page
 from pipeline.transform.agreement import is_quarrel, remember
 from pipeline.transform.claims import SYNC_KEY
 from pipeline.transform.echoes import with_report
@@ -70,11 +70,10 @@ class Outcome:
 def load_batch(batch: ClaimedBatch) -> None:
     """Carry out the decisions of transform."""
     entity, ends_at = Entity(batch.entity), time.monotonic() + WRITING_S
+    decisions = {each.hull_id: each for each in decisions_of(batch)}
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)
-    rows, _, _ = unpack_page(bytes(batch.transformed or b""))
-    decisions = {row["candidate"]["hull_id"]: Decision.of(row) for row in rows}
     now_s = int(time.time())
     decisions |= {each.hull_id: each for each in _by_newer_definitions(decisions.values(), plan, entity, now_s=now_s)}
     settlement = matching.look_before_creating(batch, wired, plan, decisions.values(), now_s=now_s)

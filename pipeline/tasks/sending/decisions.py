@@ -15,6 +15,7 @@ from pipeline.errors import Rejected
 from pipeline.tasks import definitions
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.sending.differing import update, write_for
+from pipeline.tasks.sending.extracting import candidates_of, find_candidates
 from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.transform.hull_reports import find_attribute
 from pipeline.transform.identity import claims_of
@@ -30,21 +31,32 @@ HELD = {
 
 def transform_batch(batch: ClaimedBatch) -> None:
     """Decide for every candidate, and hand the decisions to load."""
+    decisions = _decide_all(batch, candidates_of(batch))
+    with transaction() as session:
+        batches.hold(session, batch)
+        data = write_lenient({"data": decisions})
+        batches.pass_to_load(session, batch.id, pack_page(data))
+
+
+def decisions_of(batch: ClaimedBatch) -> list[Decision]:
+    """Return what transform decided, or decide again where that may be old: Hull or Pipedrive may say something else by now."""
+    if batch.transformed is None or batch.is_outdated:
+        return _decide_all(batch, find_candidates(batch))
+    return [Decision.of(row) for row in unpack_page(bytes(batch.transformed))[0]]
+
+
+def _decide_all(batch: ClaimedBatch, candidates: Sequence[Candidate]) -> list[Decision]:
     entity = Entity(batch.entity)
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, entity)
     plan = definitions.up_to_date(batch, plan)
-    candidates = [Candidate.of(row) for row in unpack_page(bytes(batch.extracted or b""))[0]]
     now_s = int(time.time())
     decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
     unknown = _unknown(decisions, plan, entity)
     if unknown and (fresh := definitions.for_unknown(batch, plan, unknown)) is not None:
         plan = fresh
         decisions = [decide(each, plan, entity, now_s=now_s) for each in candidates]
-    with transaction() as session:
-        batches.hold(session, batch)
-        data = write_lenient({"data": decisions})
-        batches.pass_to_load(session, batch.id, pack_page(data))
+    return decisions
 
 
 def _unknown(decisions: Sequence[Decision], plan: Plan, entity: Entity) -> set[str]:

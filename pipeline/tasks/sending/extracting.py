@@ -21,14 +21,14 @@ from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import write_lenient
-from pipeline.domain.outgoing import Standing
+from pipeline.domain.outgoing import Candidate, Standing
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.tasks import links
 from pipeline.tasks.lagging import is_shown_deleted
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.sending.asking import in_doubt, settle_with_hull
 from pipeline.tasks.sending.candidates import Found, Gathered, Message, Shown, gather, messages_of
-from pipeline.tasks.staging import pack_page
+from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.wiring import Wired
 
 NAMED_BY_HULL = "named_by_hull"
@@ -37,18 +37,30 @@ NAMED_BY_HULL = "named_by_hull"
 
 def extract_batch(batch: ClaimedBatch) -> None:
     """Bring together what is known of every record the batch's changes name."""
+    candidates = find_candidates(batch)
+    with transaction() as session:
+        batches.hold(session, batch)
+        data = write_lenient({"data": candidates})
+        batches.pass_to_transform(session, batch.id, pack_page(data), len(candidates))
+
+
+def candidates_of(batch: ClaimedBatch) -> list[Candidate]:
+    """Return what extract staged, or what is known now where that may be old."""
+    if batch.extracted is None or batch.is_outdated:
+        return find_candidates(batch)
+    return [Candidate.of(row) for row in unpack_page(bytes(batch.extracted))[0]]
+
+
+def find_candidates(batch: ClaimedBatch) -> list[Candidate]:
+    """Return what is known of every record that the batch's changes name, by their newest reports."""
     entity = Entity(batch.entity)
     with transaction() as session:
         plan = plan_for(session, batch.connector_key, entity)
         messages = messages_of(session, batch)
         gathered = gather(session, batch.connector_key, entity, plan, messages)
     gathered = _ask(batch, plan, messages, gathered)
-    rows = gathered.candidates()
-    with transaction() as session:
-        batches.hold(session, batch)
-        _join_told(session, batch, gathered.found)
-        data = write_lenient({"data": rows})
-        batches.pass_to_transform(session, batch.id, pack_page(data), len(rows))
+    _join_told(batch, gathered.found)
+    return gathered.candidates()
 
 
 def _ask(batch: ClaimedBatch, plan: Plan, messages: Mapping[str, Message], gathered: Gathered) -> Gathered:
@@ -97,13 +109,17 @@ def _by_id(records: list[Any]) -> dict[int, dict[str, Any]]:
     return {record_id: record for record in records if (record_id := id_of(record)) is not None}
 
 
-def _join_told(session: Session, batch: ClaimedBatch, found: Mapping[str, Found]) -> None:
+def _join_told(batch: ClaimedBatch, found: Mapping[str, Found]) -> None:
     """That Hull names the record is knowledge for the id map, whether anything is sent or not."""
     told = [
         Join(hull_id=hull_id, pipedrive_id=each.pipedrive_id, matched_by="report")
         for hull_id, each in found.items()
         if each.matched_by == "report" and each.standing is Standing.KNOWN and each.pipedrive_id is not None
     ]
-    joining.join(session, batch.connector_key, batch.entity, told)
-    if batch.entity == Entity.ORGANIZATION:
-        links.organization_found(session, batch.connector_key, [each.hull_id for each in told])
+    if not told:
+        return
+    with transaction() as session:
+        batches.hold(session, batch)
+        joining.join(session, batch.connector_key, batch.entity, told)
+        if batch.entity == Entity.ORGANIZATION:
+            links.organization_found(session, batch.connector_key, [each.hull_id for each in told])
