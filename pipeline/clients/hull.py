@@ -18,7 +18,7 @@ from pipeline.clients.http import HTML_PAUSE_S, error_for, excerpt, json_answer
 from pipeline.clients.hull_messages import MessageWriter, envelope
 from pipeline.clients.wire import Gate, OnCall, Request, Response, Wire
 from pipeline.domain.kinds import Entity
-from pipeline.errors import ConfigurationError, Retryable
+from pipeline.errors import ConfigurationError, PipelineError, Retryable
 
 BATCH_SIZE = 50
 """Messages to a request: what Hull's own client sends at most."""
@@ -174,6 +174,7 @@ class HullClient:
             remote="firehose" if url == self._firehose_url else "hull",
             only_asks="/search/" in url,
             resend_if_stale=True,
+            error_of=self._error_of,
         )
         return self._wire.call(request)
 
@@ -186,9 +187,12 @@ class HullClient:
             raise Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)
         if 200 <= response.status < 300:
             return response
+        raise self._error_of(response)
+
+    def _error_of(self, response: Response) -> PipelineError:
         if response.status in {401, 403, 404} and not response.is_html:
-            raise ConfigurationError("hull_refused", f"HTTP {response.status}")
-        raise error_for(response, hidden=[self._secret])
+            return ConfigurationError("hull_refused", f"HTTP {response.status}")
+        return error_for(response, hidden=[self._secret])
 
 
 def _batches(messages: Sequence[bytes], size: int) -> Iterator[list[bytes]]:

@@ -109,6 +109,16 @@ class OAuthClient:
 
     def _token(self, body: str, *, hidden: tuple[str, ...], refusals: frozenset[str], refused: PipelineError) -> Grant:
         """`refused` is what one of the error codes `refusals` means; without a code that is known, every status passes."""
+        secrets = (*self._hidden, *hidden)
+
+        def error_of(response: Response) -> PipelineError:
+            code = _error_code(response)
+            if code in _APP_REFUSED:
+                return ConfigurationError("app_refused", f"HTTP {response.status}")
+            if code in refusals:
+                return refused
+            return error_for(response, hidden=secrets, statuses=TOKEN_STATUSES)
+
         response = self._wire.call(
             Request(
                 method="POST",
@@ -124,16 +134,12 @@ class OAuthClient:
                 max_bytes=MAX_BYTES,
                 deadline_s=DEADLINE_S,
                 remote="pipedrive sign-in",
+                error_of=error_of,
             )
         )
         if 200 <= response.status < 300:
             return self._read(response)
-        code = _error_code(response)
-        if code in _APP_REFUSED:
-            raise ConfigurationError("app_refused", f"HTTP {response.status}")
-        if code in refusals:
-            raise refused
-        raise error_for(response, hidden=(*self._hidden, *hidden), statuses=TOKEN_STATUSES)
+        raise error_of(response)
 
     def _read(self, response: Response) -> Grant:
         try:

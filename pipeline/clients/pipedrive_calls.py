@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ import orjson
 import requests
 
 from pipeline.clients.budget import Budget
-from pipeline.clients.http import BURST_PAUSE_S, RECORD_STATUSES, STATUSES, error_for, rate_headers, texts_of
+from pipeline.clients.http import BURST_PAUSE_S, RECORD_STATUSES, STATUSES, Statuses, error_for, rate_headers, texts_of
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, Gate, OnCall, Request, Response, Wire
 from pipeline.errors import Rejected, Retryable
@@ -97,8 +98,8 @@ class PipedriveCalls:
         if 200 <= response.status < 300:
             return response
         secrets = [word for value in auth.values() for word in value.split()]
-        statuses = RECORD_STATUSES if operation in _OF_ONE_RECORD else STATUSES
-        raise error_for(response, hidden=[*secrets, *texts_of(query), *texts_of(values)], statuses=statuses)
+        hidden = [*secrets, *texts_of(query), *texts_of(values)]
+        raise error_for(response, hidden=hidden, statuses=_statuses_of(operation))
 
     def _turn(self, operation: str, request: Request) -> Response:
         if self._limiter is None:
@@ -149,11 +150,16 @@ class PipedriveCalls:
             operation=operation,
             tokens=TOKEN_COSTS[operation],
             resend_if_stale=method == "GET",
+            error_of=partial(error_for, statuses=_statuses_of(operation)),
         )
 
     def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         return f"{self.base_url}{path}?{urlencode(given)}" if given else f"{self.base_url}{path}"
+
+
+def _statuses_of(operation: str) -> Statuses:
+    return RECORD_STATUSES if operation in _OF_ONE_RECORD else STATUSES
 
 
 def longest_s(operation: str, query: Mapping[str, Any]) -> float:

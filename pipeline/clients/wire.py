@@ -51,6 +51,7 @@ class Request:
     tokens           what the call costs of Pipedrive's daily budget
     only_asks        a POST that changes nothing
     resend_if_stale  send once more when a kept connection turns out closed before any answer; for repeatable calls only
+    error_of         what an answer that is not 2xx means; outages are judged by it, so that both say the same
     """
 
     method: str
@@ -64,6 +65,7 @@ class Request:
     remote: str = ""
     only_asks: bool = False
     resend_if_stale: bool = False
+    error_of: Callable[[Response], PipelineError | None] | None = field(default=None, repr=False)
 
     @property
     def is_write(self) -> bool:
@@ -128,6 +130,8 @@ class Gate(Protocol):
 
 
 _OUT = frozenset({"remote_unavailable", "remote_unreachable"})
+_SERVES_NOBODY = frozenset({"remote_unavailable", "html_answer"})
+"""Reasons of an answer by which all calls wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,9 +191,8 @@ class Wire:
             if failure.reason in _OUT:
                 self._note(request, failure, is_known=is_known)
             raise
-        is_out = response.status >= 500 or (response.is_html and response.status != 401)
-        trouble = Retryable("remote_unavailable", f"HTTP {response.status}") if is_out else None
         if response.status != 429:  # its pauses are the limiter's business
+            trouble = Retryable("remote_unavailable", f"HTTP {response.status}") if _is_out(request, response) else None
             self._note(request, trouble, is_known=is_known)
         return response
 
@@ -286,6 +289,14 @@ class Wire:
                     operation=request.operation,
                 )
             )
+
+
+def _is_out(request: Request, response: Response) -> bool:
+    """Whether the answer says that the system serves nobody now."""
+    if 200 <= response.status < 300 or request.error_of is None:
+        return response.status >= 500 or response.is_html
+    error = request.error_of(response)
+    return error is not None and error.reason in _SERVES_NOBODY
 
 
 def _send_by_pool(request: Request, pool: HTTPConnectionPool, path: str) -> _Answer:
