@@ -179,3 +179,25 @@ def find_joined(session: Session, connector_key: int, entity: str, said: str, li
     number = int(said) if said.isascii() and said.isdigit() and len(said) <= 18 else None
     scope = {"c": connector_key, "e": entity, "said": said, "number": number, "claims": texts(CLAIMS), "limit": limit}
     return [Joined(*row) for row in session.execute(_JOINED, scope)]
+
+
+_BY_EMAIL = text("""
+    SELECT DISTINCT w.value, m.hull_id
+      FROM unnest(CAST(:emails AS text[])) AS w(value)
+     CROSS JOIN LATERAL (
+           (SELECT pipedrive_id FROM claims
+             WHERE connector_key = :c AND entity = :e AND claim = 'email' AND value = w.value LIMIT 2)
+           UNION
+           (SELECT pipedrive_id FROM known_as
+             WHERE connector_key = :c AND entity = :e AND claim = 'email' AND value = w.value LIMIT 2)) f
+     CROSS JOIN LATERAL (SELECT hull_id FROM id_mappings m
+                          WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = f.pipedrive_id LIMIT 1) m
+     WHERE m.hull_id IS NOT NULL""")
+
+
+def find_by_emails(session: Session, connector_key: int, entity: str, emails: Iterable[str]) -> dict[str, set[str]]:
+    """E-mail → the Hull ids of records that are known by it, more than one where several are; in one statement."""
+    found: dict[str, set[str]] = {}
+    for row in session.execute(_BY_EMAIL, {"c": connector_key, "e": entity, "emails": texts(emails)}):
+        found.setdefault(row.value, set()).add(row.hull_id)
+    return found

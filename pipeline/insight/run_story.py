@@ -173,6 +173,6 @@ def _failure(row: Failure) -> FailureLine:
         stage=row.stage,
         reason=row.reason,
         meaning=describe(row.reason) if row.reason in REASONS else "",
-        field=row.field,
+        field=row.field if row.kind == "field" else None,
         updated_at=row.updated_at,
     )

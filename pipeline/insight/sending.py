@@ -74,24 +74,17 @@ def as_hull_ids(session: Session, connector_key: int, entity: Entity, given: Seq
 
     Raises: Impossible, naming the e-mails by which no single record is known.
     """
-    ids: list[str] = []
-    unknown: list[str] = []
-    for each in given:
-        if "@" not in each:
-            ids.append(each)
-            continue
-        found = find(session, connector_key, entity, each)
-        if len(found) == 1:
-            ids.append(found[0].hull_id)
-        else:
-            unknown.append(each)
+    emails = {each: email_spelling(each) for each in given if "@" in each}
+    found = known_as.find_by_emails(session, connector_key, entity, set(emails.values())) if emails else {}
+    known = {each: hull_ids for each, email in emails.items() if len(hull_ids := found.get(email, set())) == 1}
+    unknown = [each for each in emails if each not in known]
     if unknown:
         noun = entity.hull.capitalize()
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise Impossible(
             f"No single {noun} is known by {', '.join(unknown[:3])}{more}.", f"Name the {noun} by its Hull id."
         )
-    return tuple(dict.fromkeys(ids))
+    return tuple(dict.fromkeys(next(iter(known[each])) if each in known else each for each in given))
 
 
 def count(connector: Connector, choice: Choice) -> int:

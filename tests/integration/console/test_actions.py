@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import event
 
 from db.audit import latest_entries
 from db.connector import Connector
@@ -10,7 +11,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight import comparing, sending
 from pipeline.insight.acts import Impossible
-from pipeline.insight.sending import read_ids
+from pipeline.insight.sending import as_hull_ids, read_ids
 from pipeline.tasks import sends
 from pipeline.web.console.shared import forget_all
 from tests.integration.console.conftest import Visitor
@@ -170,6 +171,19 @@ def test_an_email_is_sent_as_the_user_it_belongs_to(world: World, operator: Visi
     assert (unknown.status_code, "No single User is known by nobody@example.com." in unknown.text) == (400, True)
     assert (sent.done, sent.of, sent.missing) == (1, 1, 0)
     assert [row.record_id for row in world.rows("SELECT record_id FROM changes")] == [known]
+
+
+def test_many_emails_are_looked_up_in_one_statement(world: World) -> None:
+    known, _ = put_users(world, 3)
+    given = [*(f"P{number}@Example.com" for number in range(3)), known[0]]
+    with transaction() as session:
+        seen: list[str] = []
+        event.listen(session.connection(), "before_cursor_execute", lambda *called: seen.append(called[2]))
+
+        ids = as_hull_ids(session, world.connector_key, Entity.PERSON, given)
+
+    assert sorted(ids) == known
+    assert len(seen) == 1
 
 
 def test_ids_that_hull_does_not_have_are_not_counted_as_sent(world: World, operator: Visitor) -> None:

@@ -314,6 +314,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "known_as.find_records": {"wanted": [("email", email) for email in EMAILS]},
     "known_as.note_values": {"values": WANTED},
     "missing.drop_page_ids": {"itself": True},
+    "known_as.find_by_emails": {"emails": EMAILS},
     "missing.fold_missing": {},
     "newest_webhook.bodies_of": {"newest": NEWEST},
     "newest_webhook.note_webhooks": {"received": NEWEST},

@@ -43,6 +43,12 @@ def test_an_external_id_keeps_its_case_and_loses_what_nobody_sees() -> None:
     assert plain("c-99") != plain("C-99")
 
 
+def test_a_character_that_was_lost_on_the_way_tells_two_apart() -> None:
+    """A replacement character is shown, and stands for a letter that nobody knows any more."""
+    assert plain("M\ufffdller-1") != plain("Mller-1")
+    assert email_spelling("j\ufffdrg@example.com") != email_spelling("jrg@example.com")
+
+
 def test_what_is_spelled_once_stays_so() -> None:
     for written in (
         *ONE_PERSON,
