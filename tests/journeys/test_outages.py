@@ -12,7 +12,7 @@ from pipeline import outages
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
-from tests.journeys.told_by_hull import ANN, know_everything, say, user, writes
+from tests.journeys.told_by_hull import ANN, failures, know_everything, say, user, writes
 from tests.world import World
 
 ALL = "/api/"
@@ -177,3 +177,51 @@ def test_what_lay_in_a_queue_is_decided_again(world: World) -> None:
     world.work()
 
     assert [body["name"] for _, _, body in writes(world)] == ["First", "New"]
+
+
+@contextmanager
+def firehose_out(world: World) -> Iterator[None]:
+    faults = world.hull_app.extensions["hull_faults"]
+    faults.replace([{"path": "firehose", "kind": "status", "status": 503, "count": None}])
+    yield
+    faults.replace([])
+
+
+def test_a_user_waits_for_hull_to_show_whose_its_person_is(world: World) -> None:
+    """Its Person is known by another e-mail first, and Hull takes nothing: nobody can say yet whether it is the same User."""
+    world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
+    know_everything(world)
+    emails = [{"value": f"{each}@outage.test", "primary": each == "work"} for each in ("work", "home")]
+    world.company.create_person(name="Ann", emails=emails)
+    with firehose_out(world):
+        say(world, user(ANN, email="home@outage.test", nickname="Mine"))
+        rounds(world)
+        stood = failures(world)
+        waiting = world.rows("SELECT attempts, waits_for FROM changes WHERE record_id = :id", id=ANN)
+
+    assert stood == []
+    assert [row.waits_for for row in waiting] == ["firehose"]
+    assert waiting[0].attempts <= 1  # the first was made before the outage was known
+    assert writes(world) == []
+
+
+def test_a_user_waits_for_what_was_listed_to_be_loaded(world: World) -> None:
+    """The index still knows its Person by an e-mail that the Person has no more."""
+    code = next(field.code for field in world.company.custom_fields("person") if field.type == "varchar")
+    world.change_settings(
+        user_claims=[{"hull": "external_id", "service": code}, {"hull": "email", "service": "email"}],
+        outgoing_user_attributes=[{"hull": "nickname", "service": "name"}, {"hull": "email", "service": "email"}],
+    )
+    known = world.company.create_person(name="Old", emails=[{"value": "old@outage.test", "primary": True}])["id"]
+    know_everything(world)
+    world.change_rows("UPDATE id_mappings SET resolve_at = NULL, hull_id = NULL")
+    with firehose_out(world):
+        world.company.edit_person(known, emails=[{"value": "new@outage.test", "primary": True}])
+        say(world, user(ANN, external_id="C-99", email="old@outage.test", nickname="Mine"))
+        rounds(world)
+        stood = failures(world)
+    rounds(world)
+
+    assert stood == []
+    assert failures(world) == []
+    assert [(method, body["name"]) for method, _, body in writes(world)] == [("POST", "Mine")]

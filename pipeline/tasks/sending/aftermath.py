@@ -78,7 +78,7 @@ def load_batch(batch: ClaimedBatch) -> None:
     decisions |= {each.hull_id: each for each in _by_newer_definitions(decisions.values(), plan, entity, now_s=now_s)}
     settlement = matching.look_before_creating(batch, wired, plan, decisions.values(), now_s=now_s)
     decisions |= {each.hull_id: each for each in settlement.decided}
-    waiting = settlement.waiting | matching.unresolved_ones(decisions.values())
+    waiting = matching.until_hull_takes(batch, settlement.waiting | matching.unresolved_ones(decisions.values()))
     anew = decide_by_what_is(wired, plan, entity, decisions.values(), now_s=now_s)
     decisions |= {each.hull_id: each for each in anew}
     going = [each for each in decisions.values() if each.hull_id not in waiting]

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import joining, mirror
+from db import joining, mirror, outage
 from db.batch import ClaimedBatch
 from db.joining import Holder, Intent, Join
 from db.mirror import Freshness
@@ -49,18 +49,25 @@ SPOKEN_FOR_S: Final = 2.0
 UNRESOLVED_S: Final = 15.0
 LISTING_S: Final = 600.0
 """Whoever waits for a fetch is woken when it ends; this is for the fetch that does not."""
+OUTAGE_S: Final = 240.0
+HULL: Final = ("firehose", "hull")
+"""Remote systems of Hull, as `db.outage` names them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Tried again later: why, in how many seconds, whether that counts as an attempt, whether the pauses grow, and under which name
-    whoever ends the wait finds it."""
+    whoever ends the wait finds it.
+
+    for_hull  Hull has to take or to show something first; see `until_hull_takes`
+    """
 
     reason: str
     wait_s: float
     counted: bool = True
     grows: bool = False
     waits_for: str | None = None
+    for_hull: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -222,8 +229,8 @@ def _decide(
             met[each.hull_id] = _doubt_undelivered(each, found, answers, holders, plan)
         elif each.act is Act.CREATE:
             settlement.decided.append(each)
-        else:  # whom our tables knew by a claim has let go of it a moment ago
-            settlement.waiting[each.hull_id] = Wait("joined_meanwhile", SPOKEN_FOR_S)
+        else:  # whom our tables knew by a claim has let go of it a moment ago; they learn that when its page is loaded
+            settlement.waiting[each.hull_id] = Wait("joined_meanwhile", SPOKEN_FOR_S, grows=True, for_hull=True)
     settle_with_hull(batch, wired, met)
     rivals = settlement.beside | met
     part_rivals(rivals)
@@ -308,8 +315,23 @@ def _found(
 
 def unresolved_ones(decisions: Iterable[Decision]) -> dict[str, Wait]:
     """Those that wait until Hull shows whose their record is."""
-    wait = Wait("hull_id_unknown", UNRESOLVED_S, grows=True)
+    wait = Wait("hull_id_unknown", UNRESOLVED_S, grows=True, for_hull=True)
     return {each.hull_id: wait for each in decisions if each.act is Act.WAIT}
+
+
+def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Wait]) -> dict[str, Wait]:
+    """Let those that wait for Hull wait for its outage to end, where there is one: that is no attempt, and its end wakes them."""
+    if not (batch.has_outage and any(each.for_hull for each in waiting.values())):
+        return dict(waiting)
+    with transaction() as session:
+        out = {each.remote for each in outage.outages_of(session, batch.connector_key)}
+    remote = next((each for each in HULL if each in out), None)
+    if remote is None:
+        return dict(waiting)
+    return {
+        hull_id: Wait(each.reason, OUTAGE_S, counted=False, waits_for=remote) if each.for_hull else each
+        for hull_id, each in waiting.items()
+    }
 
 
 def is_met(decision: Decision) -> bool:
