@@ -338,11 +338,14 @@ def put_back(
 
 
 _MAKE_DUE = text("""
-    WITH mine AS (SELECT id FROM changes
-                   WHERE connector_key = :c AND direction = :d AND entity = :e AND batch_id IS NULL AND due_at > now()
-                     AND waits_for = ANY(CAST(:reasons AS text[]))
-                   ORDER BY record_id COLLATE "C" FOR UPDATE)
+    WITH mine AS MATERIALIZED (
+        SELECT id FROM changes
+         WHERE connector_key + 0 = :c AND direction || '' = :d AND entity || '' = :e AND batch_id IS NULL AND due_at > now()
+           AND waits_for = ANY(CAST(:reasons AS text[]))
+         ORDER BY record_id COLLATE "C" FOR UPDATE)
     UPDATE changes ch SET due_at = now() FROM mine WHERE ch.id = mine.id""")
+"""Expressions, so that only the index of those that wait for a time fits; the one by record would read every change of the
+entity."""
 
 
 def make_due(session: Session, connector_key: int, direction: str, entity: str, reasons: Sequence[str]) -> int:

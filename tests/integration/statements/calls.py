@@ -30,6 +30,7 @@ from db import (
     failure_filter,
     joining,
     newest_webhook,
+    outage,
     outgoing_change,
     page,
     plan,
@@ -234,6 +235,12 @@ NEWEST: Final = [
     for number in sorted(IDS)
 ]
 
+
+def _remote_that_is_out(session: Session) -> str:
+    outage.note_failure(session, CONNECTOR, "pipedrive", subject="batch 1", reason="remote_unavailable", detail="")
+    return "pipedrive"
+
+
 OWN: Final[dict[str, dict[str, Any]]] = {
     "alert.note_told": {"told": {}, "error": None, "again_in_s": 60.0},
     "audit.note": {"operator": "a"},
@@ -254,6 +261,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "change.put_back": {"batch_id": 400},
     "change.waiting_changes": {"names": {"incoming": "396", "outgoing": "h397"}},
     "connector.add_settings": {"document": {}},
+    "connector.keep_default_currency": {"currency": "EUR"},
     "connector.claim_reading": {"unknown": ["x"], "burst_s": 1.0, "again_s": 60.0},
     "connector.drop_credentials": {"names": ("webhook_path",)},
     "connector.keep_credential": {"name": "hull_secret"},
@@ -315,6 +323,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "known_as.note_values": {"values": WANTED},
     "missing.drop_page_ids": {"itself": True},
     "known_as.find_by_emails": {"emails": EMAILS},
+    "mirror.note_listed": {"until": DAY_AGO},
     "missing.fold_missing": {},
     "newest_webhook.bodies_of": {"newest": NEWEST},
     "newest_webhook.note_webhooks": {"received": NEWEST},
@@ -328,6 +337,9 @@ OWN: Final[dict[str, dict[str, Any]]] = {
             for hull_id in HULL_IDS
         ]
     },
+    "outage.ask": {"remote": "pipedrive", "probe_s": 10.0},
+    "outage.end": {"remote": _remote_that_is_out},
+    "outage.note_failure": {"remote": "pipedrive", "subject": "batch 1", "detail": ""},
     "outgoing_change.put_payloads": {"folded": [(number, b"", 1) for number in IDS]},
     "page.write_page": {"context": CONTEXT, "rows": PAGE, "known": frozenset(row[0] for row in PAGE)},
     "plan.add_items": {"items": []},
