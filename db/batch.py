@@ -22,8 +22,10 @@ from sqlalchemy import (
     Row,
     SmallInteger,
     Uuid,
+    and_,
     case,
     func,
+    or_,
     select,
     text,
     update,
@@ -45,6 +47,8 @@ STRANDED_S = 20
 """A batch that was handed to the broker this long ago and that no worker has claimed is handed over again."""
 
 
+LISTED = "look_up"
+"""Cause of a batch whose records a look-up takes for known."""
 UNLOADED = (
     "direction = 'incoming' AND extracted IS NOT NULL"
     " AND (state = 'failed' OR cause = 'look_up' AND state IN ('ready', 'running'))"
@@ -343,8 +347,13 @@ def revive(session: Session, batch_id: int) -> Wakeup | None:
 
     What transform decided for an outgoing batch was right when it failed. Since then Hull may have reported newer values and
     people may have edited the record in Pipedrive, so its changes are decided again from the newest report.
+
+    The marks of look-ups take the records of a failed page for known (`UNLOADED`), and must find them until they are loaded.
     """
     is_outgoing = Batch.direction == Direction.OUTGOING
+    is_read_back = and_(
+        Batch.run_id.is_(None), text("NOT EXISTS (SELECT 1 FROM changes ch WHERE ch.batch_id = batches.id)")
+    )
     row = session.scalars(
         update(Batch)
         .where(Batch.id == batch_id, Batch.state == "failed")
@@ -356,6 +365,7 @@ def revive(session: Session, batch_id: int) -> Wakeup | None:
             stage=case((is_outgoing, "extract"), else_=Batch.stage),
             extracted=case((is_outgoing, None), else_=Batch.extracted),
             transformed=case((is_outgoing, None), else_=Batch.transformed),
+            cause=case((or_(is_outgoing, is_read_back), Batch.cause), else_=LISTED),
         )
         .returning(Batch)
     ).one_or_none()

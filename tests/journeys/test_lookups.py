@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from db import connector as connectors
+from db.failure import find_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.extract import changed
@@ -100,6 +101,25 @@ class TestTheMark:
         assert is_settled(world)
         assert by_email(world) == dict.fromkeys(BY_HAND, 1)
         assert len(world.users()) == len(BY_HAND)
+
+    def test_vouches_for_a_failed_page_that_is_replayed_while_hull_is_out(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(changed, "FIRST_ADDED", 1)
+        make(world, BY_HAND)
+        hull_is_down(world, status=400)
+        world.fetch(Entity.PERSON)
+        hull_is_down(world)
+        with transaction() as session:
+            for failure in find_failures(session):
+                world.room("replay").replay(session, failure, by="ada", why="Hull accepts it now")
+        world.work()
+        listed_long_ago(world)
+        world.change_rows("UPDATE watermarks SET reached_at = now(), complete_since = now(), fully_read_at = now()")
+        world.pipedrive.ledger.mutations.clear()
+        say_one_by_one(world, BY_HAND)
+
+        assert by_email(world) == dict.fromkeys(BY_HAND, 1)
 
     def test_vouches_for_a_page_of_a_fetch_that_failed(self, world: World) -> None:
         make(world, BY_HAND)

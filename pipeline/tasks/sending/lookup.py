@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import id_mapping, known_as, mirror
-from db.batch import Batch, ClaimedBatch, wakeup_of
+from db.batch import LISTED, Batch, ClaimedBatch, wakeup_of
 from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
 from db.mirror import Freshness
 from db.session import after_commit, transaction
@@ -41,7 +41,6 @@ from pipeline.wiring import Wired
 
 OVERLAP: Final = timedelta(seconds=60)
 """How far before the last list the next one begins: the clocks of both sides may differ by so much."""
-LISTED: Final = "look_up"
 _UNKNOWABLE: Final = (None, IN_DOUBT, CONTRADICTED)
 """Digests that tell nothing of a record's content."""
 
