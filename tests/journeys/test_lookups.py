@@ -121,6 +121,22 @@ class TestTheMark:
 
         assert by_email(world) == dict.fromkeys(BY_HAND, 1)
 
+    def test_does_not_take_a_record_for_alive_that_was_deleted_since_its_page_failed(self, world: World) -> None:
+        make(world, BY_HAND)
+        hull_is_down(world, status=400)
+        world.fetch(Entity.PERSON)
+        hull_is_back(world)
+        (deleted, *_) = [each["id"] for each in map(json.loads, world.company.export("person"))]
+        world.company.delete_person(deleted)
+        world.pipedrive.ledger.mutations.clear()
+        say(world, user(email=BY_HAND[0], nickname="Ann"))
+        for _ in range(10):
+            world.later()
+            world.work()
+
+        assert failures(world)[1:] == []
+        assert [method for method, _, _ in writes(world)][-1:] == ["POST"]
+
     def test_vouches_for_a_page_of_a_fetch_that_failed(self, world: World) -> None:
         make(world, BY_HAND)
         hull_is_down(world, status=400)

@@ -1,6 +1,7 @@
 """The look-up before a create: which records of Pipedrive answer to a claim, loaded here or not.
 
-    staged   records that were listed and are not loaded yet: Hull may be down, or their batch failed
+    staged   records that were listed and are not loaded yet: Hull may be down, or their batch failed; those that answer are read
+             again
     listed   what changed and what was added since the index was last up to date, page by page
     indexed  what the index holds of everybody else
     searched where the index is not complete, or the list was too long: Pipedrive's search, claim by claim
@@ -98,11 +99,12 @@ def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: Wanted, index
         each for each in staged.versions if _is_ahead(known.get(each), staged.versions[each], staged.digests[each])
     }
     ahead -= listed.versions.keys()
-    answers.records |= {each: staged.records[each] for each in ahead if each in staged.records}
+    shown = _read_again(wired, plan, pairs, [each for each in ahead if each in staged.pairs])
+    answers.records |= shown.records
     found: dict[Pair, set[int]] = {
         pair: {each for each in ids if each not in listed.versions and each not in ahead} for pair, ids in held.items()
     }
-    for pipedrive_id, its_pairs in (*listed.pairs.items(), *((each, staged.pairs.get(each, ())) for each in ahead)):
+    for pipedrive_id, its_pairs in (*listed.pairs.items(), *shown.pairs.items()):
         for pair in its_pairs:
             found.setdefault(pair, set()).add(pipedrive_id)
     answers.by_claim = {pair: sorted(ids) for pair, ids in found.items() if ids}
@@ -175,6 +177,14 @@ def _staged_pages(batch: ClaimedBatch) -> Iterator[list[Any]]:
             staged = batches.staged_page(session, batch_id)
         if staged is not None:
             yield unpack_page(staged)[0]
+
+
+def _read_again(wired: Wired, plan: Plan, pairs: set[Pair], pipedrive_ids: Iterable[int]) -> _Collected:
+    """Read the staged records that answer: a failed page may be days old, and a record may have changed or gone since."""
+    ids, shown = sorted(pipedrive_ids), _Collected(plan, pairs)
+    if ids:
+        shown.take(read_by_ids(wired.pipedrive, plan.incoming.entity, ids, plan.incoming.include_fields))
+    return shown
 
 
 def _list(
