@@ -1,8 +1,10 @@
 """Cuts a worker off from PostgreSQL, not from Pipedrive, in the middle of its creates; another worker takes its work over.
 
-python -m benchmarks.cut_off_worker --runs 5 [--creates 150] [--lease 5] [--limit 20] [--json]
+python -m benchmarks.cut_off_worker --runs 5 [--creates 400] [--lease 3] [--limit 24] [--json]
 
-Counts the Persons of Pipedrive's own export: each of the new Users stands there exactly once. Exit 1 otherwise.
+The other worker is ready before the cut, so that it takes the batch over as soon as the lease has ended, and the pace is so low
+that a worker that only looks at its lease after each handful still sends then. Counts the Persons of Pipedrive's own export: each
+of the new Users stands there exactly once. Exit 1 otherwise, or where nothing was taken over in mid creates.
 """
 
 from __future__ import annotations
@@ -28,19 +30,35 @@ from benchmarks.stage import Stage, stage, start_celery, start_worker
 from benchmarks.tcp_proxy import TcpProxy
 
 PATIENCE_S = 300.0
-POLL_S = 0.1
+POLL_S = 0.2
+SWEEP_S = "0.5"
+"""The batch of the worker that was cut off is found as soon as its lease has ended."""
+OTHER = "other"
+HANDFUL = 64
+"""So many writes a worker once sent between two looks at its lease; the cut comes when such a handful has just begun."""
+BEGUN = 4
+WORKER = ("worker", "-Q", "live,bulk,control", "-c", "1", "--without-gossip", "--without-mingle")
+BUSY = 20
+"""So many creates prove that the worker to be cut off has the batch; only then may the other one start."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--creates", type=int, default=150)
-    parser.add_argument("--lease", type=float, default=5.0, help="seconds; the longer, the longer each run")
-    parser.add_argument("--limit", type=int, default=20, help="calls in two seconds that Pipedrive allows")
+    parser.add_argument("--creates", type=int, default=400)
+    parser.add_argument("--lease", type=float, default=3.0, help="seconds; the longer, the longer each run")
+    parser.add_argument(
+        "--limit", type=int, default=24, help="calls in two seconds that Pipedrive allows; two workers need 16 and more"
+    )
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     with stage(
-        persons=200, organizations=0, worker_processes=1, burst_limit=chosen.limit, LEASE_S=str(chosen.lease)
+        persons=200,
+        organizations=0,
+        worker_processes=1,
+        burst_limit=chosen.limit,
+        LEASE_S=str(chosen.lease),
+        SWEEP_S=SWEEP_S,
     ) as running:
         fetch(running, "first", changed_only=False)
         prepare(running)
@@ -50,7 +68,7 @@ def main() -> int:
             results = [_run(running, number, chosen.creates) for number in range(1, chosen.runs + 1)]
         finally:
             os.killpg(beat.pid, signal.SIGKILL)
-    holds = all(not each["doubled"] and not each["missing"] for each in results)
+    holds = all(not each["doubled"] and not each["missing"] and each["taken_over_after_s"] for each in results)
     if chosen.json:
         print(json.dumps({"runs": results, "holds": holds}))
     else:
@@ -62,15 +80,20 @@ def main() -> int:
 
 def _run(running: Stage, number: int, creates: int) -> dict[str, Any]:
     mark = f"run{number}x{time.time_ns()}"
+    other: subprocess.Popen[bytes] | None = None
     with TcpProxy(_server()) as proxy:
         cut_off = _start(f"postgresql+psycopg2://{_url().username}@127.0.0.1:{proxy.port}/{_url().database}")
-        other: subprocess.Popen[bytes] | None = None
         try:
             _deliver(running, mark, creates)
-            _until(lambda: len(_made(running, mark)) >= creates // 5, "no creates")
+            _until(lambda: _made(running, mark).total() >= BUSY, "no creates")
+            other = start_celery(*WORKER, "-n", f"{OTHER}{number}@%h")
+            _until(lambda: _is_ready(f"{OTHER}{number}@"), "no other worker")
+            _until(lambda: _made(running, mark).total() % HANDFUL in range(BEGUN, BEGUN + 8), "no handful began")
+            owner = _owner()
             proxy.silence()
-            at_cut, cut_at = sum(_made(running, mark).values()), time.monotonic()
-            other = start_worker(1)
+            at_cut, cut_at = _made(running, mark).total(), time.monotonic()
+            _until(lambda: _owner() not in (owner, None), "nobody took the batch over")
+            taken_over_s, at_take_over = time.monotonic() - cut_at, _made(running, mark).total()
             _until(lambda: not _left(), "not done")
             took_s = time.monotonic() - cut_at
             time.sleep(1.0)
@@ -82,11 +105,32 @@ def _run(running: Stage, number: int, creates: int) -> dict[str, Any]:
     return {
         "run": number,
         "made_at_cut": at_cut,
+        "made_at_take_over": at_take_over,
+        "taken_over_after_s": round(taken_over_s, 1) if at_take_over < creates else None,
         "made": len(made),
-        "doubled": sum(made.values()) - len(made),
+        "doubled": made.total() - len(made),
         "missing": creates - len(made),
         "done_after_s": round(took_s, 1),
     }
+
+
+def _is_ready(name: str) -> bool:
+    from pipeline.tasks.app import app
+
+    return any(node.startswith(name) for answer in app.control.ping(timeout=1.0) or () for node in answer)
+
+
+_OWNER = text("""
+    SELECT lease_token FROM batches
+     WHERE direction = 'outgoing' AND stage = 'load' AND state = 'running' ORDER BY id LIMIT 1""")
+
+
+def _owner() -> Any:
+    """The token under which the creates are made now."""
+    from db.session import transaction
+
+    with transaction() as session:
+        return session.execute(_OWNER).scalar_one_or_none()
 
 
 def _start(url: str) -> subprocess.Popen[bytes]:
