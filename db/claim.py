@@ -169,6 +169,28 @@ def _share_domains(session: Session, connector_key: int, entity: str, wanted: Se
     return Taken(held={**taken.held, **nobody}, fresh=taken.fresh)
 
 
+_HELD_BY_NOBODY = Statement("""
+    SELECT w.claim, w.value FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[])) AS w(claim, value)
+     WHERE (SELECT c.pipedrive_id FROM claims c
+             WHERE c.connector_key = :c AND c.entity = :e AND c.claim = w.claim AND c.value = w.value LIMIT 1) = 0""")
+
+
+def shared_among(
+    session: Session, connector_key: int, entity: str, pairs: Iterable[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Return those of these (claim, value) pairs that several records share, so that they identify none."""
+    asked = sorted(set(pairs))
+    if not asked:
+        return set()
+    scope = {
+        "c": connector_key,
+        "e": entity,
+        "claims": texts(each for each, _ in asked),
+        "vals": texts(each for _, each in asked),
+    }
+    return {(claim, value) for claim, value in _HELD_BY_NOBODY.rows(session, scope)}
+
+
 _UNSHARE = text("""
     WITH single AS MATERIALIZED (
            SELECT c.ctid, c.connector_key, c.entity, c.value FROM claims c

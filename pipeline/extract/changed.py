@@ -15,8 +15,8 @@ from pipeline.clients.pipedrive import MAX_LIMIT, PipedriveClient
 from pipeline.clients.pipedrive import Page as PageOfRecords
 from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import Cursors
+from pipeline.domain.times import epoch_seconds
 from pipeline.errors import Retryable
-from pipeline.transform.times import epoch_seconds
 
 PER_PAGE: Final = MAX_LIMIT
 PAGES_AT_MOST: Final = 20

@@ -24,6 +24,7 @@ from pipeline import wiring
 from pipeline.domain.departures import DEPARTED, MERGED
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.members import read_members
 from pipeline.extract.pages import id_of, ids_of, read_by_ids
@@ -31,7 +32,6 @@ from pipeline.tasks import definitions, departures
 from pipeline.tasks.lagging import ask_again, find_lagging, is_outdated, is_shown_deleted
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_changes
-from pipeline.transform.times import version_of
 from pipeline.transform.webhooks import complete_record, decode_webhook
 from pipeline.wiring import Wired
 

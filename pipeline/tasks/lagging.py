@@ -19,11 +19,11 @@ from db.batch import ClaimedBatch
 from db.change import Change
 from db.newest_webhook import Newest
 from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import id_of
 from pipeline.tasks.plans import Plan
 from pipeline.telemetry import logger
-from pipeline.transform.times import version_of
 from pipeline.transform.webhooks import complete_record, decode_webhook
 
 PAUSES_S: Final = (2.0, 5.0, 15.0, 60.0, 300.0)

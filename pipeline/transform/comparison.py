@@ -15,10 +15,10 @@ from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, Finding
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Claim
 from pipeline.domain.spelling import email_spelling, plain
+from pipeline.domain.times import epoch_milliseconds
 from pipeline.transform.domains import registrable_domain
 from pipeline.transform.hull_reports import ABSENT, find_attribute, hull_id_of, pipedrive_ids_of, read_id
 from pipeline.transform.incoming import ID_ATTRIBUTE
-from pipeline.transform.times import epoch_milliseconds
 
 DELETED_ATTRIBUTE: Final = "pipedrive/deleted_at"
 

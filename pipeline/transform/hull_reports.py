@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pipeline.domain.times import epoch_milliseconds
 from pipeline.errors import Rejected
-from pipeline.transform.times import epoch_milliseconds
 
 ABSENT: Final = object()
 """What is not in the report at all, which says less than None does."""

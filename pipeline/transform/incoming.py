@@ -17,13 +17,13 @@ from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.incoming import FieldProblem, IncomingRecord
 from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSettings
+from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.transform.claims import CLAIMS, SYNC_KEY, Normalise, name_domain_claim, other_emails
 from pipeline.transform.field_sources import FieldSource, find_source, is_listed
 from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.reading.simple import UNTOLD, read_id
 from pipeline.transform.record_shapes import OPTIONAL
-from pipeline.transform.times import version_of
 from pipeline.transform.values import Reader, reader_for
 
 ID_ATTRIBUTE: Final = "pipedrive/id"

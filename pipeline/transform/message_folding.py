@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pipeline.domain.times import epoch_milliseconds
 from pipeline.transform.hull_reports import find_attribute, reported_at
 from pipeline.transform.segments import ids_in
-from pipeline.transform.times import epoch_milliseconds
 
 _WRITTEN_AT: Final = ("indexed_at", "updated_at")
 """Attributes of a report that say how new it is, the better one first."""

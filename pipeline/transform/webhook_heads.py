@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.domain.kinds import Entity
+from pipeline.domain.times import epoch_milliseconds
 from pipeline.domain.webhooks import WebhookAction, WebhookHead
 from pipeline.errors import Rejected, Skip
-from pipeline.transform.times import epoch_milliseconds
 
 _ACTIONS: Final = {action.value: action for action in WebhookAction}
 _OLD_ACTIONS: Final[Mapping[str, WebhookAction]] = {

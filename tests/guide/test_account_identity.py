@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.domain.kinds import Entity
+from pipeline.extract import changed
 from tests.guide.people import account_changed, add_acme, before_now, fetch_all, in_hull, tell_hull, told
+from tests.journeys.people import age
 from tests.journeys.told_by_hull import (
     ACME,
     account,
@@ -99,19 +101,23 @@ def test_an_organization_that_answers_is_updated(world: World, told: dict[str, s
 
 @pytest.mark.guide(
     "Account Identity",
-    "Until all Organizations have been fetched once, a domain cannot be looked up, and the Account waits for that.",
+    "Until all Organizations have been fetched once, a domain may not be looked up; the Account then waits for that fetch, "
+    "which starts immediately.",
 )
-def test_a_domain_waits_for_the_first_fetch(world: World) -> None:
+def test_a_domain_waits_for_the_first_fetch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More Organizations than a look-up lists: only a fetch of all can tell."""
     world.change_settings(outgoing_account_attributes=TO_NAME)
-    acme = add_acme(world)
-    say(world, account(ACME, domain="acme.com", label="Acme Inc."))
-    before = writes(world)
+    tell_hull(world, "account", {"domain": "acme.com"}, {"label": "Acme Inc."})
+    (in_question,) = in_hull(world, "account")
+    acme, _ = add_acme(world), world.company.create_organization(name="Other", website="https://other.test")
+    age(world, Entity.ORGANIZATION)
+    monkeypatch.setattr(changed, "FIRST_ADDED", 1)
 
-    fetch_all(world)
-    unknown_to_hull(world)
+    say(world, account(in_question["id"], domain="acme.com", label="Acme Inc."))
+    world.room("control").resolve(world.connector_key)
     patiently(world)
 
-    assert before == []
+    assert [(row.kind, row.cause) for row in world.rows("SELECT kind, cause FROM runs")] == [("full", "look_up")]
     assert [(method, each) for method, each, _ in writes(world)] == [("PATCH", acme)]
 
 

@@ -275,7 +275,7 @@ HALF: list[Any] = [
     {"meta": META, "data": {"id": 3, "update_time": "never"}},
     {
         "meta": META,
-        "data": {"id": 3, "update_time": soon(), "name": "Fal\x00se"},
+        "data": {"id": 3, "update_time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "name": "Fal\x00se"},
         "previous": {"custom_fields": [1]},
     },
 ]

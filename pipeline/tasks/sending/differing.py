@@ -9,6 +9,7 @@ from typing import Any, Final
 from pipeline.domain.kinds import Entity
 from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingWrite
 from pipeline.domain.reasons import describe
+from pipeline.domain.times import version_of
 from pipeline.tasks.plans import Plan
 from pipeline.transform.agreement import Settled, settle
 from pipeline.transform.comparison import canonical
@@ -17,7 +18,6 @@ from pipeline.transform.hull_changes import values_before
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
 from pipeline.transform.message_folding import SAID
 from pipeline.transform.outgoing_filter import Verdict, no_change_reason
-from pipeline.transform.times import version_of
 from pipeline.transform.writing.targets import Target
 
 QUARREL: Final = "rules_fight"

@@ -12,7 +12,7 @@ long as they are not loaded, so the next look-up need not list the same again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -20,6 +20,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from db import batch as batches
+from db import claim as claim_rows
 from db import id_mapping, known_as, mirror
 from db.batch import LISTED, Batch, ClaimedBatch, wakeup_of
 from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
@@ -27,8 +28,9 @@ from db.mirror import Freshness
 from db.session import after_commit, transaction
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.incoming import IncomingRecord
-from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.lenient_json import write_lenient
+from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.changed import Extent, walk_added, walk_changed, was_added_since
 from pipeline.extract.pages import id_of, read_by_ids
@@ -37,7 +39,6 @@ from pipeline.tasks import canvases
 from pipeline.tasks.plans import Plan
 from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.telemetry import logger
-from pipeline.transform.times import version_of
 from pipeline.wiring import Wired
 
 OVERLAP: Final = timedelta(seconds=60)
@@ -95,6 +96,7 @@ def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: Wanted, index
     with transaction() as session:
         known = id_mapping.known(session, batch.connector_key, batch.entity, list(staged.versions))
         held = known_as.find_records(session, batch.connector_key, batch.entity, pairs)
+        shared = claim_rows.shared_among(session, batch.connector_key, batch.entity, pairs)
     ahead = {
         each for each in staged.versions if _is_ahead(known.get(each), staged.versions[each], staged.digests[each])
     }
@@ -107,10 +109,17 @@ def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: Wanted, index
     for pipedrive_id, its_pairs in (*listed.pairs.items(), *shown.pairs.items()):
         for pair in its_pairs:
             found.setdefault(pair, set()).add(pipedrive_id)
-    answers.by_claim = {pair: sorted(ids) for pair, ids in found.items() if ids}
+    answers.by_claim = {
+        pair: sorted(ids) for pair, ids in found.items() if ids and pair not in shared and not _is_shared(pair, ids)
+    }
     if not (index.is_complete and answers.changed_is_whole and answers.added_is_whole):
         _search(wired, plan, wanted, answers)
     return answers
+
+
+def _is_shared(pair: Pair, ids: Collection[int]) -> bool:
+    """Whether so many Organizations give this domain that it identifies none of them."""
+    return pair[0] == Claim.DOMAIN and len(ids) >= claim_rows.SEVERAL
 
 
 class _Collected:

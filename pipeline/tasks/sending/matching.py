@@ -31,6 +31,7 @@ from db.snapshot import read_snapshots
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE, Act, Candidate, Decision, Standing
+from pipeline.domain.times import epoch_seconds
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.tasks.plans import Plan
 from pipeline.tasks.sending import decisions as deciding
@@ -41,7 +42,6 @@ from pipeline.tasks.sending.looking import Pair, agrees
 from pipeline.tasks.sending.lookup import OVERLAP, Answers, Wanted, look_up
 from pipeline.transform.agreement import value_of
 from pipeline.transform.identity import claims_of
-from pipeline.transform.times import epoch_seconds
 from pipeline.transform.writing.differences import differs
 from pipeline.wiring import Wired
 

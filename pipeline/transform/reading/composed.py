@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.domain.times import iso_day, iso_time
 from pipeline.transform.reading.simple import UNTOLD, bounded, member, read_id, read_number, read_text, spelled, wrong
 from pipeline.transform.record_shapes import ADDRESS_PARTS
-from pipeline.transform.times import iso_day, iso_time
 
 
 def read_amount(raw: Any) -> int | float | None:

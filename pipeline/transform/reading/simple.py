@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import orjson
 
+from pipeline.domain.times import iso_moment
 from pipeline.errors import Rejected
 from pipeline.transform.texts import HULL_VALUE_BYTES, hull_text
-from pipeline.transform.times import iso_moment
 
 _WRITTEN_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """A NUL as JSON writes it, and not a backslash followed by the same letters."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from pipeline.domain.times import iso_time, written_day
 from pipeline.errors import Rejected
 from pipeline.transform.field_sources import FieldSource
 from pipeline.transform.reading.options import read_ids
 from pipeline.transform.reading.simple import read_boolean, read_number, read_plain
 from pipeline.transform.texts import is_usable, list_readings, loose_text, same_text
-from pipeline.transform.times import iso_time, written_day
 
 MAX_CHARS: Final[Mapping[str, int]] = {"text": 65_000, "notes": 10_000}
 SHORT_CHARS: Final = 255

@@ -255,6 +255,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "batch.put_off": {"counted": True},
     "batch.release_waiting": {"in_flight": 1_000},
     "change.claim_changes": {"batch_id": 1},
+    "claim.shared_among": {"pairs": [("email", email) for email in EMAILS]},
     "change.fold_all": {"record_ids": ["396", "397"]},
     "change.fold_rejected_fields": {"fields": ["label_ids"]},
     "change.fold_webhooks": {"told": TOLD},

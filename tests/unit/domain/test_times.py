@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.transform.times import epoch_milliseconds, epoch_seconds, iso_day, iso_moment, iso_time
+from pipeline.domain.times import epoch_milliseconds, epoch_seconds, iso_day, iso_moment, iso_time
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def version_of(record: Mapping[str, Any]) -> int | None:
 
     A record that was never changed may have no `update_time`: it is as it was added.
     """
-    version = epoch_seconds(record.get("update_time"))
-    return epoch_seconds(record.get("add_time")) if version is None else version
+    changed = record.get("update_time")
+    return epoch_seconds(record.get("add_time") if changed is None else changed)
 
 
 def epoch_milliseconds(value: object) -> int | None:
