@@ -4,6 +4,8 @@
 (function () {
   const AGE_S = 10;
   const UNITS = [["d", 86400], ["h", 3600], ["min", 60]];
+  /* By so many milliseconds this computer's clock is ahead of the server's. */
+  const AHEAD_MS = Date.now() - Date.parse(document.body.dataset.now);
   let lostSince = null;
 
   function span(seconds) {
@@ -16,7 +18,7 @@
   /* The server wrote how long ago something was; ten seconds later that is no longer true. */
   function renewAges() {
     for (const each of document.querySelectorAll("time[datetime]")) {
-      const seconds = (Date.now() - Date.parse(each.dateTime)) / 1000;
+      const seconds = (Date.now() - AHEAD_MS - Date.parse(each.dateTime)) / 1000;
       if (seconds >= AGE_S) each.textContent = span(seconds) + " ago";
     }
   }
