@@ -116,7 +116,7 @@ def fold(  # noqa: PLR0913 - a change is these facts
 _FOLD_ALL = text("""
     INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)
     SELECT :c, :d, :e, id, :cause FROM (SELECT DISTINCT id FROM unnest(CAST(:ids AS text[])) AS t(id)) AS each
-     ORDER BY id
+     ORDER BY id COLLATE "C"
         ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
            revision = ch.revision + 1, due_at = least(ch.due_at, excluded.due_at),
            batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
@@ -134,10 +134,11 @@ def fold_all(
 
 _FOLD_REJECTED_FIELDS = text("""
     INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)
-    SELECT DISTINCT connector_key, direction, entity, record_id, CAST(:cause AS text) FROM failures
+    SELECT connector_key, direction, entity, record_id, CAST(:cause AS text) FROM failures
      WHERE connector_key = :c AND state = 'open' AND kind = 'field' AND direction = :d AND entity = :e
        AND field = ANY(CAST(:fields AS text[]))
-     ORDER BY record_id
+     GROUP BY connector_key, direction, entity, record_id
+     ORDER BY record_id COLLATE "C"
         ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
            revision = ch.revision + 1, due_at = least(ch.due_at, excluded.due_at),
            batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')

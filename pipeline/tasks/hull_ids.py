@@ -53,8 +53,7 @@ def learn(session: Session, connector_key: int, entity: Entity, found: dict[int,
 
 def _send_settled(session: Session, connector_key: int, entity: Entity, settled: Iterable[str]) -> None:
     """These Users or Accounts could not be sent while two records shared them: they are sent again, as last reported."""
-    for hull_id in sorted(settled):
-        changes.fold(session, connector_key, Direction.OUTGOING, entity, hull_id, cause="conflict_settled")
+    changes.fold_all(session, connector_key, Direction.OUTGOING, entity, sorted(settled), cause="conflict_settled")
 
 
 def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflicts: dict[int, str]) -> None:

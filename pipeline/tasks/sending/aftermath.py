@@ -115,9 +115,8 @@ def load_batch(batch: ClaimedBatch) -> None:
         outdated = _outdated(session, batch, decisions.values(), plan)
         batches.hold(session, batch)
         _write_down(session, batch, outcome)
-        for hull_id in sorted(outdated):
-            scope = (batch.connector_key, Direction.OUTGOING, batch.entity, hull_id)
-            changes.fold(session, *scope, cause=definitions.CAUSE)
+        scope = (batch.connector_key, Direction.OUTGOING, batch.entity)
+        changes.fold_all(session, *scope, outdated, cause=definitions.CAUSE)
 
 
 def _by_newer_definitions(
@@ -308,15 +307,8 @@ def _say_again(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
         and any(problem.reason == "owned_by_pipedrive" for problem in each.left)
     }
     id_mapping.doubt(session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED)
-    for pipedrive_id in sorted(overruled):
-        changes.fold(
-            session,
-            batch.connector_key,
-            Direction.INCOMING,
-            batch.entity,
-            str(pipedrive_id),
-            cause="owned_by_pipedrive",
-        )
+    ids = [str(each) for each in overruled]
+    changes.fold_all(session, batch.connector_key, Direction.INCOMING, batch.entity, ids, cause="owned_by_pipedrive")
 
 
 def _unchanged(decision: Decision) -> dict[str, Any] | None:

@@ -100,9 +100,8 @@ def _read_strange(
 
 def _note(session: Session, batch: ClaimedBatch, entity: Entity, asked: set[int], shown: set[int]) -> None:
     note_never_seen(session, batch.connector_key, entity, asked - shown)
-    for pipedrive_id in sorted(shown):
-        scope = (batch.connector_key, Direction.INCOMING, entity, str(pipedrive_id))
-        changes.fold(session, *scope, cause=NAMED_BY_HULL)
+    ids = [str(each) for each in shown]
+    changes.fold_all(session, batch.connector_key, Direction.INCOMING, entity, ids, cause=NAMED_BY_HULL)
 
 
 def _by_id(records: list[Any]) -> dict[int, dict[str, Any]]:
