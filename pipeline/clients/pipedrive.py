@@ -129,7 +129,7 @@ class PipedriveClient:
     def create(self, entity: Entity, values: Mapping[str, Any]) -> Record:
         """Create a record and return it whole.
 
-        After Retryable other than `remote_unreachable`, `rate_limited` and `daily_budget_spent` the record may exist.
+        After a Retryable whose reason is not in `pipeline.errors.NOTHING_SENT` the record may exist.
         """
         return self._record("create", "POST", f"/api/v2/{entity.plural}", values)
 

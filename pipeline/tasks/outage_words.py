@@ -8,6 +8,7 @@ from db import outage as outages
 from db.outage import REMOTES, Outage, Waiting
 from pipeline.domain.reasons import describe
 
+NOTHING = "Nothing waits for it now."
 KINDS = {"batches": ("batch", "batches"), "changes": ("change", "changes"), "jobs": ("job", "jobs")}
 
 
@@ -28,6 +29,8 @@ def _sentence(outage: Outage, waiting: dict[str, Waiting]) -> str:
         return f"{name} has answered only HTTP 429 since {since} ({calls}). {waits} {describe('rate_limited')}"
     words = f"{outage.reason}: {outage.detail}" if outage.detail else outage.reason
     waits = _waits(waiting.get(outage.remote, Waiting()))
+    if waits == NOTHING:
+        return f"{name} has not answered since {since} ({calls}, last {words}). {waits} The next call asks it again."
     asked = f"It is asked again at {outage.probe_at:%H:%M:%S} UTC; everything goes on by itself as soon as it answers."
     return f"{name} has not answered since {since} ({calls}, last {words}). {waits} {asked}"
 
@@ -35,6 +38,6 @@ def _sentence(outage: Outage, waiting: dict[str, Waiting]) -> str:
 def _waits(waiting: Waiting) -> str:
     parts = [f"{count} {KINDS[kind][0 if count == 1 else 1]}" for kind in KINDS if (count := getattr(waiting, kind))]
     if not parts:
-        return "Nothing waits for it now."
+        return NOTHING
     verb = "waits" if parts == [f"1 {parts[0].split()[1]}"] else "wait"
     return f"{', '.join(parts)} {verb} for it."

@@ -143,9 +143,14 @@ def test_the_status_says_what_waits_for_which_system_and_since_when(world: World
         with transaction() as session:
             found = world.room("status").status_of(session, connectors.get_connector(session, world.connector_key))
 
+    world.change_rows("UPDATE batches SET state = 'cancelled'")
+    with transaction() as session:
+        (idle,) = world.room("outage_words").sentences(session, world.connector_key)
+
     (finding,) = [each for each in found.findings if each.topic == "outage"]
     assert "Pipedrive has not answered since" in finding.message
     assert "2 batches wait" in finding.message
+    assert idle.endswith("Nothing waits for it now. The next call asks it again.")
 
 
 def test_what_waited_for_pipedrive_is_decided_again(world: World) -> None:
