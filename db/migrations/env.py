@@ -1,4 +1,4 @@
-"""Alembic's entrance: one transaction a migration, short lock timeouts, one migrator at a time.
+"""Alembic's entrance: one transaction a migration, short lock timeouts, no other time-out, one migrator at a time.
 
 Run through `pipeline migrate`, which hands the connection over in `config.attributes`.
 """
@@ -64,6 +64,7 @@ def is_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compar
 def migrate() -> None:
     connection = context.config.attributes["connection"]
     connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
+    connection.execute(text("SET statement_timeout = 0"))  # of a large table: one that is cut off would never end
     connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
     connection.commit()
     try:
@@ -77,6 +78,8 @@ def migrate() -> None:
             context.run_migrations()
     finally:
         connection.execute(text(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})"))
+        connection.execute(text("RESET lock_timeout"))
+        connection.execute(text("RESET statement_timeout"))  # the connection goes back to its pool
         connection.commit()
 
 

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, make_url, text
+from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.orm import Session
 
 from db.migrate import current_revision, drift, migrate, unmigrate
@@ -329,3 +330,27 @@ def test_users_that_lost_fields_before_the_field_list_was_read_are_sent_once_mor
     with migrated.connect() as connection:
         sent = connection.execute(text("SELECT direction, entity, record_id FROM changes")).all()
     assert [tuple(row) for row in sent] == [("outgoing", "person", "ann")]
+
+
+def test_a_migration_takes_as_long_as_it_takes_and_leaves_the_limits_of_all_others(migrated: Engine) -> None:
+    limits = text(
+        "SELECT name, setting FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout') ORDER BY name"
+    )
+    limited = make_engine(migrated.url.render_as_string(hide_password=False))
+    during: list[str] = []
+
+    @event.listens_for(limited, "before_cursor_execute")
+    def _look(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "failures_batches" in statement:
+            with connection.connection.cursor() as cursor:
+                cursor.execute("SHOW statement_timeout")
+                during.append(cursor.fetchone()[0])
+
+    unmigrate(limited, "0012")
+    migrate(limited)
+
+    with limited.connect() as connection:
+        after = [tuple(row) for row in connection.execute(limits)]
+    limited.dispose()
+    assert set(during) == {"0"}
+    assert after == [("lock_timeout", "15000"), ("statement_timeout", "120000")]
