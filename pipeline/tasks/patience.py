@@ -45,7 +45,7 @@ CHECKS: Final[Mapping[str, Callable[[Wired], object]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class Pause:
     """How long to wait, for what, and whether it was an attempt."""
 
     wait_s: float
@@ -69,23 +69,23 @@ def check_alone(cause: PipelineError, work: Work | None) -> None:
     work.is_first = True
 
 
-def patience(cause: Retryable, work: Work | None, attempts: int) -> Wait:
+def patience(cause: Retryable, work: Work | None, attempts: int) -> Pause:
     """Return how a piece of work goes on after an error: only what fails while others are answered has made an attempt."""
     if cause.reason in TURNS:
         wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts)
-        return Wait(wait_s=wait_s, counted=False, waits_for=TURNS[cause.reason])
+        return Pause(wait_s=wait_s, counted=False, waits_for=TURNS[cause.reason])
     if cause.reason == "remote_waits":
         wait_s = min(ASK_AGAIN_S, cause.retry_after_s or ASK_AGAIN_S) + random.uniform(0.0, 5.0)
-        return Wait(wait_s=wait_s, counted=False, waits_for=work.remote if work else None)
+        return Pause(wait_s=wait_s, counted=False, waits_for=work.remote if work else None)
     if cause.reason in OUR_SYSTEMS:
         wait_s = random.uniform(*HERE_PAUSE_S)
-        return Wait(wait_s=wait_s, counted=False, waits_for=OUR_SYSTEMS[cause.reason])
+        return Pause(wait_s=wait_s, counted=False, waits_for=OUR_SYSTEMS[cause.reason])
     if cause.reason in OUT and work is not None and work.remote:
         if not work.is_first:
-            return Wait(wait_s=max(work.wait_s, cause.retry_after_s or 0.0), counted=False, waits_for=work.remote)
+            return Pause(wait_s=max(work.wait_s, cause.retry_after_s or 0.0), counted=False, waits_for=work.remote)
         wait_s = max(alone_s(attempts), cause.retry_after_s or 0.0)
-        return Wait(wait_s=wait_s, counted=True, waits_for=alone_of(work.remote))
-    return Wait(wait_s=cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts), counted=True)
+        return Pause(wait_s=wait_s, counted=True, waits_for=alone_of(work.remote))
+    return Pause(wait_s=cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts), counted=True)
 
 
 BACKOFF_BASE_S = 1.0

@@ -27,7 +27,7 @@ from pipeline.settings import settings
 from pipeline.tasks import canvases, runs
 from pipeline.tasks.errors import classify
 from pipeline.tasks.lease import lease_kept
-from pipeline.tasks.patience import MAX_ATTEMPTS, Wait, check_alone, patience
+from pipeline.tasks.patience import MAX_ATTEMPTS, Pause, check_alone, patience
 from pipeline.telemetry import logger
 
 WAKE_WITHIN_S = 60.0
@@ -95,7 +95,7 @@ def _settle(batch: ClaimedBatch, error: Exception, work: Work) -> str:
     return cause.reason
 
 
-def _put_off(session: Session, batch: ClaimedBatch, cause: PipelineError, wait: Wait) -> None:
+def _put_off(session: Session, batch: ClaimedBatch, cause: PipelineError, wait: Pause) -> None:
     wait_s = wait.wait_s
     batches.put_off(session, batch, wait_s, counted=wait.counted, waits_for=wait.waits_for)
     logger().warning(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))

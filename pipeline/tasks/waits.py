@@ -17,7 +17,7 @@ WAITS: Final = (MIRROR_INCOMPLETE, INDEX_BEHIND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class FetchWait:
     """entity    whose records wait
     sentence  how many, for what, and who ends it
     run_id    the fetch that ends it, or the one that was to; None before there is one
@@ -30,13 +30,13 @@ class Wait:
     is_held: bool
 
 
-def waits_of(session: Session, connector_key: int) -> list[Wait]:
+def waits_of(session: Session, connector_key: int) -> list[FetchWait]:
     """Say what waits for a fetch, and how that fetch goes."""
     waiting = changes.waiting_for(session, connector_key, WAITS)
     return [_wait(session, connector_key, each) for each in waiting if each.direction == Direction.OUTGOING]
 
 
-def _wait(session: Session, connector_key: int, waiting: Waiting) -> Wait:
+def _wait(session: Session, connector_key: int, waiting: Waiting) -> FetchWait:
     entity = Entity(waiting.entity)
     plural = entity.plural.capitalize()
     who = (
@@ -49,11 +49,11 @@ def _wait(session: Session, connector_key: int, waiting: Waiting) -> Wait:
     kind = "full" if waiting.reason == MIRROR_INCOMPLETE else "incremental"
     running = run_rows.running_run(session, connector_key, entity, kind)
     if running is not None:
-        return Wait(
+        return FetchWait(
             entity=entity, sentence=f"{begin} Run {running.id} is at work on it.", run_id=running.id, is_held=False
         )
     last = run_rows.latest_full_run(session, connector_key, entity)
     if kind == "full" and last is not None and last.state in ("stopped", "cancelled"):
         text = f"{begin} Run {last.id} was {last.state}: replay its failure, or fetch all {plural} again."
-        return Wait(entity=entity, sentence=text, run_id=last.id, is_held=True)
-    return Wait(entity=entity, sentence=f"{begin} It is started at the next attempt.", run_id=None, is_held=False)
+        return FetchWait(entity=entity, sentence=text, run_id=last.id, is_held=True)
+    return FetchWait(entity=entity, sentence=f"{begin} It is started at the next attempt.", run_id=None, is_held=False)

@@ -37,7 +37,7 @@ from pipeline.tasks.sending.decisions import decide, decisions_of
 from pipeline.tasks.sending.differing import QUARREL
 from pipeline.tasks.sending.held_elsewhere import leave_what_others_hold
 from pipeline.tasks.sending.later import Later
-from pipeline.tasks.sending.matching import Wait
+from pipeline.tasks.sending.matching import Postponement
 from pipeline.tasks.sending.rereading import decide_by_what_is
 from pipeline.tasks.sending.story import Story
 from pipeline.tasks.staging import pack_page
@@ -60,7 +60,7 @@ class Outcome:
 
     decisions: Mapping[str, Decision]
     sending: Sending
-    waiting: Mapping[str, Wait]
+    waiting: Mapping[str, Postponement]
     settings_version: int
     unusable: Sequence[FieldProblem]
     try_again: bool

@@ -21,14 +21,14 @@ from pipeline.errors import ConfigurationError
 from pipeline.load.outgoing import Sending
 from pipeline.outages import current_work
 from pipeline.tasks import patience
-from pipeline.tasks.patience import MAX_ATTEMPTS, Wait
+from pipeline.tasks.patience import MAX_ATTEMPTS, Pause
 from pipeline.tasks.sending import matching
 from pipeline.tasks.sending.story import Story
 from pipeline.tasks.stage import pause_connector
 from pipeline.telemetry import logger
 
 LONGEST_WAIT_S: Final = 240.0
-LOOK_AGAIN: Final = Wait(wait_s=3.0, counted=True)
+LOOK_AGAIN: Final = Pause(wait_s=3.0, counted=True)
 """After a record was not there, or an answer was lost: by then the other side has made up its mind."""
 OTHERS_S: Final = 1.0
 """How long those wait that only came after one that fails alone."""
@@ -43,11 +43,11 @@ class Later:
         self._mine = mine
         self._story = story
 
-    def wait_for_turns(self, waiting: Mapping[str, matching.Wait]) -> None:
+    def wait_for_turns(self, waiting: Mapping[str, matching.Postponement]) -> None:
         for hull_id, wait in waiting.items():
             tried = self._mine[hull_id].attempts if wait.grows and hull_id in self._mine else 1
             wait_s = min(wait.wait_s * 2.0 ** (tried - 1), LONGEST_WAIT_S) if wait.grows else wait.wait_s
-            self._again([hull_id], Wait(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
+            self._again([hull_id], Pause(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
 
     def look_again(self, sending: Sending, *, refused_too: bool) -> None:
         """Refusals are a person's to look at, but for these: a record that is not there may have been merged or deleted, and
@@ -91,7 +91,7 @@ class Later:
     def _attempts_of(self, hull_ids: Iterable[str]) -> int:
         return max((self._mine[each].attempts for each in hull_ids if each in self._mine), default=1)
 
-    def _again(self, hull_ids: Iterable[str], wait: Wait, reason: str, *, detail: str = "") -> None:
+    def _again(self, hull_ids: Iterable[str], wait: Pause, reason: str, *, detail: str = "") -> None:
         """Put these back, or keep them as Failures when that was their last attempt."""
         back = []
         for hull_id in hull_ids:

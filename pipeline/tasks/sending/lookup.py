@@ -37,6 +37,7 @@ from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.extract.search import search_claim
 from pipeline.tasks import canvases
 from pipeline.tasks.plans import Plan
+from pipeline.tasks.sending.looking import Pair
 from pipeline.tasks.staging import pack_page, unpack_page
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
@@ -46,12 +47,11 @@ OVERLAP: Final = timedelta(seconds=60)
 _UNKNOWABLE: Final = (None, IN_DOUBT, CONTRADICTED)
 """Digests that tell nothing of a record's content."""
 
-Pair = tuple[str, str]
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class LookupQuery:
     """What is looked for.
 
     claims  record about to be made → its claims, the most telling first
@@ -79,7 +79,7 @@ class Answers:
     added_is_whole: bool = True
 
 
-def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: Wanted, index: Freshness) -> Answers:
+def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, index: Freshness) -> Answers:
     """Find out who answers to the claims. What Pipedrive lists counts before what is staged, and that before what the index holds.
 
     index  how fresh it was before anything was asked
@@ -201,7 +201,7 @@ def _list(
     wired: Wired,
     plan: Plan,
     listed: _Collected,
-    wanted: Wanted,
+    wanted: LookupQuery,
     index: Freshness,
     staged: _Collected,
 ) -> _Collected:
@@ -276,7 +276,7 @@ def _hand_on(session: Session, batch: ClaimedBatch, packed: bytes, count: int) -
     after_commit(session, lambda: canvases.wake([wakeup]))
 
 
-def _search(wired: Wired, plan: Plan, wanted: Wanted, answers: Answers) -> None:
+def _search(wired: Wired, plan: Plan, wanted: LookupQuery, answers: Answers) -> None:
     """Ask Pipedrive's search for the claims that nobody answers to yet, the most telling of each record first. Where a claim's
     field cannot be searched, only the index can tell, once it is complete."""
     entity = plan.incoming.entity

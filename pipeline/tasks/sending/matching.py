@@ -39,7 +39,7 @@ from pipeline.tasks.sending import listing
 from pipeline.tasks.sending.asking import settle_with_hull
 from pipeline.tasks.sending.candidates import Found, match, part_rivals, unresolved
 from pipeline.tasks.sending.looking import Pair, agrees
-from pipeline.tasks.sending.lookup import OVERLAP, Answers, Wanted, look_up
+from pipeline.tasks.sending.lookup import OVERLAP, Answers, LookupQuery, look_up
 from pipeline.transform.agreement import value_of
 from pipeline.transform.identity import claims_of
 from pipeline.transform.writing.differences import differs
@@ -55,7 +55,7 @@ HULL: Final = ("firehose", "hull")
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Postponement:
     """Tried again later: why, in how many seconds, whether that counts as an attempt, whether the pauses grow, and under which name
     whoever ends the wait finds it.
 
@@ -79,7 +79,7 @@ class Settlement:
     """
 
     decided: list[Decision] = field(default_factory=list)
-    waiting: dict[str, Wait] = field(default_factory=dict)
+    waiting: dict[str, Postponement] = field(default_factory=dict)
     by_claim: dict[Pair, list[int]] = field(default_factory=dict)
     beside: dict[str, Found] = field(default_factory=dict)
 
@@ -110,7 +110,7 @@ def look_before_creating(
     older = [
         made_at for each in mine if (made_at := intents[each.hull_id].made_at) and not intents[each.hull_id].is_new
     ]
-    wanted = Wanted(claims={each.hull_id: each.claims for each in mine}, older=min(older, default=None))
+    wanted = LookupQuery(claims={each.hull_id: each.claims for each in mine}, older=min(older, default=None))
     answers = look_up(batch, wired, plan, wanted, index)
     if answers.blind:
         _wait_for_listing(batch, mine, intents, answers, index, settlement)
@@ -158,7 +158,7 @@ def _intend(
     for each in creates:
         intent = intents.get(each.hull_id)
         if intent is None or intent.pipedrive_id is not None:  # somebody joined it a moment ago
-            settlement.waiting[each.hull_id] = Wait("joined_meanwhile", 0.5)
+            settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", 0.5)
     spoken = [
         (claim, value, each.hull_id)
         for each in creates
@@ -169,7 +169,8 @@ def _intend(
     # The first is on its way, however long that takes: it ends the wait. One that is not any more is a person's to look at.
     alive = changes.under_way(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
     settlement.waiting |= {
-        hull_id: Wait("spoken_for", SPOKEN_FOR_S, counted=first not in alive) for hull_id, first in second.items()
+        hull_id: Postponement("spoken_for", SPOKEN_FOR_S, counted=first not in alive)
+        for hull_id, first in second.items()
     }
     # Nothing was asked of Pipedrive for those who wait: they let go, so that no two wait for one another.
     joining.give_up(session, *scope, [hull_id for hull_id in second if intents[hull_id].is_new])
@@ -189,7 +190,7 @@ def _wait_for_listing(
     listing.start(batch.connector_key, Entity(batch.entity), whole=whole)
     reason = INDEX_BEHIND if index.is_complete else MIRROR_INCOMPLETE
     settlement.waiting |= {
-        hull_id: Wait(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind
+        hull_id: Postponement(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind
     }
     # Nothing was asked of Pipedrive for those: what comes up meanwhile is not theirs. What a departed record left stays with them.
     unasked = [
@@ -230,7 +231,7 @@ def _decide(
         elif each.act is Act.CREATE:
             settlement.decided.append(each)
         else:  # whom our tables knew by a claim has let go of it a moment ago; they learn that when its page is loaded
-            settlement.waiting[each.hull_id] = Wait("joined_meanwhile", SPOKEN_FOR_S, grows=True, for_hull=True)
+            settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", SPOKEN_FOR_S, grows=True, for_hull=True)
     settle_with_hull(batch, wired, met)
     rivals = settlement.beside | met
     part_rivals(rivals)
@@ -313,13 +314,13 @@ def _found(
     return replace(decision, trigger=each.trigger) if decision.act is Act.UPDATE else decision
 
 
-def unresolved_ones(decisions: Iterable[Decision]) -> dict[str, Wait]:
+def unresolved_ones(decisions: Iterable[Decision]) -> dict[str, Postponement]:
     """Those that wait until Hull shows whose their record is."""
-    wait = Wait("hull_id_unknown", UNRESOLVED_S, grows=True, for_hull=True)
+    wait = Postponement("hull_id_unknown", UNRESOLVED_S, grows=True, for_hull=True)
     return {each.hull_id: wait for each in decisions if each.act is Act.WAIT}
 
 
-def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Wait]) -> dict[str, Wait]:
+def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Postponement]) -> dict[str, Postponement]:
     """Let those that wait for Hull wait for its outage to end, where there is one: that is no attempt, and its end wakes them."""
     if not (batch.has_outage and any(each.for_hull for each in waiting.values())):
         return dict(waiting)
@@ -329,7 +330,7 @@ def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Wait]) -> dict[s
     if remote is None:
         return dict(waiting)
     return {
-        hull_id: Wait(each.reason, OUTAGE_S, counted=False, waits_for=remote) if each.for_hull else each
+        hull_id: Postponement(each.reason, OUTAGE_S, counted=False, waits_for=remote) if each.for_hull else each
         for hull_id, each in waiting.items()
     }
 
