@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from db import alert as alerts
@@ -67,9 +67,9 @@ def _judge_connector(session: Session, connector: Connector) -> None:
             for trouble in judge(facts, bounds()):
                 alerts.raise_alert(session, connector.key, trouble.rule, trouble.sentence)
             alerts.keep_open(session, connector.key, unknown_rules(facts))
-    except OperationalError:
-        raise  # the database is away: the next round judges
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise  # the database is away: the next round judges
         cause = classify(error)
         logger().error("alerts.not_judged", connector_id=connector.id, reason=cause.reason, detail=cause.detail)
         alerts.keep_open(session, connector.key, RULES)

@@ -135,8 +135,12 @@ def test_an_error_that_cannot_be_written_down_keeps_no_other_from_its_turn(
     assert [key for key, _ in turns] == [world.connector_key, other]
 
 
+TAKES_TOO_LONG = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END $$"
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1 / 0", TAKES_TOO_LONG], ids=["defect", "statement time-out"])
 def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_its_own(
-    world: World, other: int, monkeypatch: pytest.MonkeyPatch
+    world: World, other: int, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     alerts = world.room("alerts")
     good = alerts.facts_of
@@ -146,7 +150,7 @@ def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_
 
     def broken_for_the_first(session: Any, connector: Any) -> Any:
         if connector.key == world.connector_key:
-            session.execute(text("SELECT 1 / 0"))
+            session.execute(text(statement))
         return good(session, connector)
 
     monkeypatch.setattr(alerts, "facts_of", broken_for_the_first)
