@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlalchemy import text
 from db.batch import Batch
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
+from pipeline.settings import settings
 from tests.journeys.told_by_hull import is_settled, know_everything, user
 from tests.world import World
 
@@ -33,7 +35,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def ready(world: World) -> None:
+def ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that were killed take no slots from the others, or all kills would hit the same few batches."""
+    stage = world.room("stage")
+    monkeypatch.setattr(stage, "settings", lambda: replace(settings(), live_at_once=TASKS))
     world.change_settings(
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
     )
