@@ -17,6 +17,7 @@ from db.migrate import current_revision, drift, migrate, unmigrate
 from db.session import make_engine
 from db.sync_event import NewEvent, detach_partition, drop_partition, log_events, make_partitions, old_partitions
 from pipeline import embedded
+from tests.conftest import WORKER
 
 PROJECT = Path(__file__).parents[3]
 TODAY = datetime.now(UTC).date()
@@ -25,7 +26,7 @@ TODAY = datetime.now(UTC).date()
 @pytest.fixture
 def empty(servers: embedded.Servers) -> Iterator[Engine]:
     """A database of this test's own, without any table."""
-    name = "test_migrations"
+    name = f"test_migrations_{WORKER}"
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
