@@ -12,16 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import requests
+
 from pipeline.domain.kinds import Entity
 from tests.browser.house import House
 
 Answer = TypeVar("Answer")
 CONNECTOR = "demo"
 PATIENCE_S = 60.0
-NOBODY = 11_111_111
-"""The id of an owner that Pipedrive does not know: it refuses the whole record."""
+WRONG_TITLE = "Account executive"
+"""A job title that Pipedrive refuses, with all that is written beside it."""
 LOSING = range(20, 28)
-"""Persons whose User is given that owner."""
+"""Persons whose User is given that title."""
 BROKEN = 15
 """A Person that Pipedrive gives without a time."""
 ADMIN, OPERATOR, VIEWER = "ana@acme.example", "bo@acme.example", "cyd@acme.example"
@@ -38,6 +40,7 @@ def live(house: House) -> None:
     for number in (3, 5):
         house.remotes.delete_record(Entity.PERSON, number)
     leaver, corrected, *_ = wait_for(lambda: all_failures(house))
+    refuse(house)
     house.command("failures", "discard", "--id", str(leaver["id"]), "--why", "left the company")
     correct(house, corrected["id"])
     plan(house, outgoing_user_attributes={"plan": "Remarks"}, incoming_user_attributes={"pipedrive/remarks": "Remarks"})
@@ -54,14 +57,23 @@ def edit_in_pipedrive(house: House) -> None:
 
 
 def edit_in_hull(house: House) -> None:
-    """What a marketer does, and another connector: most of it travels, a label is unknown, six owners are."""
+    """What a marketer does, and another connector: most of it travels, a label is unknown, some records are refused whole."""
     users = known_users(house)
     for number in range(1, 9):
         tell_hull(house, users[number], job_title="Head of Growth", lead_score=10 * number)
     for number in (1, 2, 4, 6):
         tell_hull(house, users[number], lead_source="Podcast" if number > 2 else "Referral")
+    refuse(house, *LOSING)
     for number in LOSING:
-        tell_hull(house, users[number], owner=NOBODY, job_title="Account executive")
+        tell_hull(house, users[number], job_title=WRONG_TITLE)
+
+
+def refuse(house: House, *numbers: int) -> None:
+    """Have Pipedrive refuse every change of these Persons, without a word about any field; without numbers, of none."""
+    body = {"success": False, "error": "An automation does not let this record be changed."}
+    rule = {"kind": "status", "method": "PATCH", "status": 400, "count": None, "body": body}
+    rules = [{**rule, "path": f"/persons/({'|'.join(map(str, numbers))})$"}] if numbers else []
+    requests.post(f"{house.sandbox['pipedrive_url']}/__sandbox__/faults", json=rules, timeout=20).raise_for_status()
 
 
 def fail_on_the_way_in(house: House) -> None:
@@ -72,12 +84,11 @@ def fail_on_the_way_in(house: House) -> None:
 
 
 def correct(house: House, failure_id: int) -> None:
-    """Give the User an owner that there is, and replay it."""
+    """Give the User another title, and replay it."""
     payload = house.command("failures", "show", str(failure_id), "--no-verdict")["payload"]
-    owner = house.remotes.records(Entity.PERSON)[1]["owner_id"]
     file = house.data_dir / "payload.json"
-    file.write_text(payload.replace(str(NOBODY), str(owner)))
-    words = ("--id", str(failure_id), "--edit", str(file), "--why", "the owner has left")
+    file.write_text(payload.replace(WRONG_TITLE, "Account director"))
+    words = ("--id", str(failure_id), "--edit", str(file), "--why", "the title was wrong")
     house.command("failures", "replay", *words, "--wait")
 
 
@@ -109,7 +120,7 @@ def open_failures(house: House, *filters: str) -> list[dict[str, Any]]:
 
 def all_failures(house: House) -> list[dict[str, Any]]:
     """Those on the way out that `live` brings about, once they are all there."""
-    listed = open_failures(house, "--direction", "outgoing")
+    listed = open_failures(house, "--direction", "outgoing", "--kind", "record")
     return listed if len(listed) == len(LOSING) else []
 
 

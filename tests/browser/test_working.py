@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from pipeline.domain.kinds import Entity
 from tests.browser.house import PASSWORD, House, come_in
-from tests.browser.life import ADMIN, CONNECTOR, field_codes, known_users, open_failures, tell_hull, wait_for
+from tests.browser.life import ADMIN, CONNECTOR, field_codes, known_users, open_failures, refuse, tell_hull, wait_for
 from tests.browser.places import BASE, find_places
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -53,19 +53,21 @@ def test_a_fetch_is_started_from_actions_and_watched_to_its_end(admin: Page) -> 
 def test_what_pipedrive_refused_is_corrected_and_replayed(admin: Page, lively: House) -> None:
     code, number = field_codes(lively, Entity.PERSON)["Job title"], 30
     user = known_users(lively)[number]
-    tell_hull(lively, user, owner=99_999_999, job_title="Treasurer")
+    refuse(lively, number)
+    tell_hull(lively, user, job_title="Tresurer")
     wait_for(lambda: any(each["record_id"] == user["id"] for each in open_failures(lively)))
+    refuse(lively)
 
     admin.goto(f"{BASE}/failures?direction=outgoing")
     admin.locator("a[href*='/failures/group/']").first.click()
     admin.get_by_role("link", name=user["id"]).click()
-    expect(admin.get_by_text("owner_id")).not_to_have_count(0)
+    expect(admin.get_by_text("An automation does not let this record be changed.")).not_to_have_count(0)
     admin.get_by_role("link", name="Edit payload…").click()
     text = admin.get_by_label("Payload, JSON")
-    text.fill(text.input_value().replace("99999999", str(user["pipedrive/owner"])))
+    text.fill(text.input_value().replace("Tresurer", "Treasurer"))
     admin.get_by_role("button", name="Show the difference").click()
-    expect(admin.locator("del").first).to_have_text("99999999")
-    admin.get_by_label("Why").fill("that owner never was")
+    expect(admin.locator("del").first).to_have_text("Tresurer")
+    admin.get_by_label("Why").fill("the title was misspelt")
     admin.get_by_role("button", name="Replay with this payload").click()
 
     expect(admin.locator(".answer")).not_to_contain_text("on its way", timeout=60_000)  # it renews itself
