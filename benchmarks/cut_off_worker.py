@@ -26,7 +26,7 @@ from sqlalchemy import text
 
 from benchmarks.full_fetch import fetch
 from benchmarks.outgoing import prepare
-from benchmarks.stage import Stage, stage, start_celery, start_worker
+from benchmarks.stage import FULL_HULL, Stage, stage, start_celery, start_worker
 from benchmarks.tcp_proxy import TcpProxy
 
 PATIENCE_S = 300.0
@@ -55,6 +55,7 @@ def main() -> int:
     with stage(
         persons=200,
         organizations=0,
+        hull=FULL_HULL,
         worker_processes=1,
         burst_limit=chosen.limit,
         LEASE_S=str(chosen.lease),
@@ -90,6 +91,8 @@ def _run(running: Stage, number: int, creates: int) -> dict[str, Any]:
             _until(lambda: _is_ready(f"{OTHER}{number}@"), "no other worker")
             _until(lambda: _made(running, mark).total() % HANDFUL in range(BEGUN, BEGUN + 8), "no handful began")
             owner = _owner()
+            if owner is None:
+                raise TimeoutError("the batch was given back before the cut")
             proxy.silence()
             at_cut, cut_at = _made(running, mark).total(), time.monotonic()
             _until(lambda: _owner() not in (owner, None), "nobody took the batch over")
@@ -171,21 +174,31 @@ def _deliver(running: Stage, mark: str, creates: int) -> None:
 
     messages = [
         {
-            "user": {
-                "id": f"{hash(mark) % 16**12:012x}{number:012x}",
-                "email": f"{mark}-{number}@fresh.example",
-                "name": f"New {number}",
-            },
+            "user": {"id": user["id"], "email": user["email"], "name": "New"},
             "account": {},
             "segments": [],
-            "changes": {"user": {"name": [None, f"New {number}"]}},
+            "changes": {"user": {"name": [None, "New"]}},
         }
-        for number in range(creates)
+        for user in _users(running, mark, creates)
     ]
     with transaction() as session:
         body = orjson.dumps({"notification_id": mark, "channel": "user:update", "messages": messages})
         deliveries.keep_delivery(session, running.connector_key, "hull", mark, body)
     control.wake_control("dispatch")
+
+
+def _users(running: Stage, mark: str, creates: int) -> list[dict[str, Any]]:
+    """Users that Hull knows: it tells, too, whose a Person is that the cut-off worker made."""
+    from db.session import transaction
+    from pipeline.wiring import open_connector
+
+    emails = [f"{mark}-{number}@fresh.example" for number in range(creates)]
+    with transaction() as session:
+        hull = open_connector(session, running.connector_key).hull
+    hull.post_batches([hull.writer().user_traits({"email": email}, {"name": "New"}) for email in emails], size=500)
+    answer = requests.get(f"{running.hull_url}/__sandbox__/export?entity=user", timeout=60)
+    users = [orjson.loads(line) for line in answer.iter_lines() if line]
+    return [user for user in users if str(user.get("email", "")).startswith(mark)]
 
 
 def _made(running: Stage, mark: str) -> Counter[str]:
