@@ -16,7 +16,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.insight.overview import Overview, overview
 from pipeline.tasks import counting
 from pipeline.web.console.shared import forget_all
-from tests.integration.console.conftest import Visitor
+from tests.integration.console.conftest import Call, Visitor
 from tests.world import World
 
 
@@ -249,7 +249,7 @@ def test_hostile_words_of_records_are_shown_harmlessly(world: World, viewer: Vis
         assert "style=" not in page
 
 
-def test_home_overview_and_api_say_the_same_of_a_connector(world: World, viewer: Visitor) -> None:
+def test_home_overview_and_api_say_the_same_of_a_connector(world: World, viewer: Visitor, script: Call) -> None:
     for fetch in ((), (Entity.ORGANIZATION,), (Entity.PERSON,)):
         for entity in fetch:
             world.fetch(entity)
@@ -257,9 +257,11 @@ def test_home_overview_and_api_say_the_same_of_a_connector(world: World, viewer:
         judged = seen(world)
 
         home = viewer.text("/")
+        _, api = script("GET", "/api/v1/connectors/acme")
 
         assert ("acme is in order." in home) is (judged.in_step.level == "ok")
         assert (judged.notes[0].message if judged.notes else judged.in_step.text) in html.unescape(home)
+        assert api["status"]["status"] == judged.in_step.level
 
 
 def test_a_fetch_by_hand_is_the_last_one(world: World) -> None:
