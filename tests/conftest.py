@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,11 +33,13 @@ from sqlalchemy.engine import make_url  # noqa: E402
 from pipeline import embedded, telemetry  # noqa: E402
 from pipeline import settings as settings_room  # noqa: E402
 from pipeline.settings import Settings  # noqa: E402
+from tests import outside_reads  # noqa: E402
 from tests.open_transactions import none_during_http  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.world import World
 
+outside_reads.watch()
 telemetry.configure("error")
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
@@ -51,6 +53,23 @@ def pytest_sessionfinish() -> None:
     if MADE_HERE and "PYTEST_XDIST_WORKER" not in os.environ:
         embedded.remove(_embedded_settings())
         shutil.rmtree(DATA_DIR, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With REQUIRE_ALL=1, count a skipped test as failed."""
+    report = yield
+    if os.environ.get("REQUIRE_ALL") == "1":
+        fail_if_skipped(report)
+    return report
+
+
+def fail_if_skipped(report: pytest.TestReport) -> None:
+    """Turn a skipped test into a failed one, unless it lacks only root's rights or fails as expected."""
+    reason = str(report.longrepr)
+    if report.skipped and "needs root" not in reason and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although REQUIRE_ALL=1: {reason}"
 
 
 def _embedded_settings() -> Settings:
@@ -97,6 +116,12 @@ def database_url(servers: embedded.Servers) -> Iterator[str]:
 def _no_transaction_during_http() -> Iterator[None]:
     with none_during_http():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_reads() -> Iterator[None]:
+    yield
+    assert not outside_reads.refused, f"read outside the checkout: {outside_reads.refused}"
 
 
 @pytest.fixture

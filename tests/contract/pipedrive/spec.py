@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import re
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
 from openapi_schema_validator import OAS30Validator
 
-from tests.contract.node_packages import absent
-
-FOLDER = Path(__file__).parents[4] / "shared" / "reference" / "openapi"
-
-
-@cache
-def _document(version: int) -> dict[str, Any]:
-    path = FOLDER / f"openapi-v{version}.yaml"
-    if not path.exists():
-        absent(f"the vendor's OpenAPI file {path.name}")
-    document: dict[str, Any] = yaml.load(path.read_text(), yaml.CSafeLoader)
-    return document
+from tests.data import openapi
 
 
 def problems(version: int, method: str, path: str, status: int, body: Any) -> list[str]:
     """List how an answer differs from its schema."""
-    answers = _document(version)["paths"][path][method]["responses"]
+    answers = openapi(version)["paths"][path][method]["responses"]
     if str(status) not in answers:
         return [f"{status} is not an answer of {method} {path}"]
     schema = _tolerant(answers[str(status)]["content"]["application/json"]["schema"])
@@ -38,24 +24,24 @@ def problems(version: int, method: str, path: str, status: int, body: Any) -> li
 
 def record_members(path: str) -> set[str]:
     """Name the members of one record, as GET `path`/{id} declares them."""
-    schema = _document(2)["paths"][f"{path}/{{id}}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schema = openapi(2)["paths"][f"{path}/{{id}}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     return set(schema["allOf"][1]["properties"]["data"]["properties"])
 
 
 def parameters(path: str) -> set[str]:
     """Name the query parameters of GET `path`."""
-    return {parameter["name"] for parameter in _document(2)["paths"][path]["get"]["parameters"]}
+    return {parameter["name"] for parameter in openapi(2)["paths"][path]["get"]["parameters"]}
 
 
 def token_cost(version: int, method: str, path: str) -> int:
     """Tell what the vendor says a call costs."""
-    return int(_document(version)["paths"][path][method]["x-token-cost"])
+    return int(openapi(version)["paths"][path][method]["x-token-cost"])
 
 
 def scopes(version: int, rule: str) -> dict[str, set[str]]:
     """Tell, by method, which scopes let an app call a route of the sandbox; nothing for a route the vendor does not name."""
     path = re.sub(r"<[^>]+>", "{}", rule.rpartition(f"/v{version}")[2])
-    known = _document(version)["paths"]
+    known = openapi(version)["paths"]
     operations = next((known[each] for each in known if re.sub(r"{[^}]+}", "{}", each) == path), {})
     return {
         method.upper(): set(each["oauth2"])
@@ -70,7 +56,7 @@ def _tolerant(schema: Any) -> Any:
         return [_tolerant(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    copied = {key: _tolerant(value) for key, value in schema.items() if key not in {"example", "examples", "default"}}
+    copied = {key: _tolerant(value) for key, value in schema.items()}
     if isinstance(copied.get("type"), str):
         copied["nullable"] = True
         if "enum" in copied:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox.company import Company, load_fields
 from sandbox.pipedrive.app import create_app
-from tests.contract.node_packages import absent
 from tests.contract.pipedrive.conftest import NOW, Api, code
+from tests.data import PERSON_FIELDS
 
 V2, V1 = "/api/v2/personFields", "/v1/personFields"
-RECORDED = Path(__file__).parents[4] / "shared" / "data" / "recorded-v1" / "person_fields.json"
 
 
 @pytest.fixture
 def recorded() -> list[dict[str, Any]]:
-    if not RECORDED.exists():
-        absent(f"the recorded field definitions {RECORDED.name}")
-    rows: list[dict[str, Any]] = json.loads(RECORDED.read_text())["data"]
+    rows: list[dict[str, Any]] = json.loads(PERSON_FIELDS.read_text())["data"]
     return rows
 
 
@@ -109,7 +105,7 @@ def test_only_custom_fields_can_be_deleted(api: Api) -> None:
 
 def test_recorded_definitions_come_back_unchanged(recorded: list[dict[str, Any]]) -> None:
     company = Company(persons=20, organizations=5, now=NOW)
-    load_fields(company, RECORDED)
+    load_fields(company, PERSON_FIELDS)
     api = Api(create_app(company).test_client())
 
     assert api.ok("GET", V1, limit=500) == recorded

@@ -11,10 +11,9 @@ import pytest
 from sandbox.company import Company, load_jsonl
 from sandbox.pipedrive.app import create_app
 from sandbox.pipedrive.start import make_app
-from tests.contract.node_packages import absent
 from tests.contract.pipedrive.conftest import NOW, Api, code
+from tests.data import ORGANIZATIONS
 
-LISTED = Path(__file__).parents[4] / "shared" / "data" / "organizations.jsonl"
 LINE = {
     "name": "Universität Musterstadt",
     "domains": ["muster.example", "uni.muster.example"],
@@ -109,12 +108,10 @@ def test_a_line_that_is_no_record_is_named(empty: Company, tmp_path: Path, line:
         load_jsonl(empty, file)
 
 
-def test_ten_thousand_real_organizations(empty: Company) -> None:
-    if not LISTED.exists():
-        absent(f"the public list {LISTED.name}")
-    lines = [json.loads(line) for line in LISTED.read_text(encoding="utf-8").splitlines()]
+def test_real_organizations(empty: Company) -> None:
+    lines = [json.loads(line) for line in ORGANIZATIONS.read_text(encoding="utf-8").splitlines()]
 
-    assert load_jsonl(empty, LISTED) == len(lines)
+    assert load_jsonl(empty, ORGANIZATIONS) == len(lines)
 
     walked = Api(create_app(empty).test_client()).walk("/api/v2/organizations", limit=500)
     assert [organization["name"] for organization in walked] == [line["name"] for line in lines]

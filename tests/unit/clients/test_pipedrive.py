@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.clients.pipedrive import MAX_IDS, PipedriveClient
 from pipeline.clients.pipedrive_calls import TOKEN_COSTS, longest_s
 from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
+from tests.data import openapi
 from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, data, said
 from tests.wsgi_adapter import session_for
 
 ORIGIN = "https://acme.pipedrive.com"
-OPENAPI = Path(__file__).parents[4] / "shared/reference/openapi"
 PERSON = {"id": 7, "name": "Ada Byron"}
 
 
@@ -143,18 +141,16 @@ def test_every_call_goes_to_its_place_and_costs_its_tokens(
 
 
 @pytest.mark.parametrize(("operation", "method", "path"), [case[:3] for case in CALLS])
-def test_pipedrives_own_description_knows_every_call_and_its_price(
-    openapi: Mapping[str, Any], operation: str, method: str, path: str
-) -> None:
+def test_pipedrives_own_description_knows_every_call_and_its_price(operation: str, method: str, path: str) -> None:
     version, _, tail = path.removeprefix("/api/").partition("/")
     template = "/" + tail.replace("/77", "/{id}").replace("/7", "/{id}")
 
-    described = openapi[version]["paths"][template][method.lower()]
+    described = openapi(int(version[1:]))["paths"][template][method.lower()]
 
     assert int(described["x-token-cost"]) == TOKEN_COSTS[operation]
 
 
-def test_pipedrives_own_description_knows_every_parameter(openapi: Mapping[str, Any]) -> None:
+def test_pipedrives_own_description_knows_every_parameter() -> None:
     app = CannedApp(data([]))
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     client(app).list_page(
@@ -164,19 +160,8 @@ def test_pipedrives_own_description_knows_every_parameter(openapi: Mapping[str, 
     client(app).search(Entity.PERSON, "a@b.co")
 
     for asked, path in zip(app.asked, ("/persons", "/persons/search"), strict=True):
-        known = {parameter["name"] for parameter in openapi["v2"]["paths"][path]["get"]["parameters"]}
+        known = {parameter["name"] for parameter in openapi(2)["paths"][path]["get"]["parameters"]}
         assert set(asked.query) <= known
-
-
-@pytest.fixture(scope="module")
-def openapi() -> Mapping[str, Any]:
-    if not OPENAPI.is_dir():
-        pytest.skip("Pipedrive's OpenAPI files are not beside the project (../shared/reference/openapi)")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return {
-        version: yaml.load((OPENAPI / f"openapi-{version}.yaml").read_text(), Loader=loader)  # noqa: S506 - a safe loader
-        for version in ("v1", "v2")
-    }
 
 
 def test_a_write_is_json_and_returns_the_record() -> None:

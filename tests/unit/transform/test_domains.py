@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from pipeline.transform.domains import domain_of_name, registrable_domain
-
-UNIVERSITIES = Path(__file__).parents[4] / "shared" / "data" / "organizations.jsonl"
+from tests.data import ORGANIZATIONS
 
 
 @pytest.mark.parametrize(
@@ -74,9 +72,8 @@ def test_a_name_is_a_domain_only_when_it_is_a_host_name(name: str, expected: str
     assert domain_of_name(name) == expected
 
 
-@pytest.mark.skipif(not UNIVERSITIES.exists(), reason="needs ../shared/data/organizations.jsonl")
-def test_the_web_pages_of_ten_thousand_universities_give_the_domains_their_list_names() -> None:
-    rows = [json.loads(line) for line in UNIVERSITIES.read_text().splitlines()]
+def test_the_web_pages_of_universities_give_the_domains_their_list_names() -> None:
+    rows = [json.loads(line) for line in ORGANIZATIONS.read_text(encoding="utf-8").splitlines()]
 
     found = [(registrable_domain(row["web_pages"][0]), {registrable_domain(d) for d in row["domains"]}) for row in rows]
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +9,9 @@ from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.incoming import compile_incoming
+from tests.data import PERSON_FIELDS
 from tests.unit.transform.company import settings
 
-SHARED = Path(__file__).parents[4] / "shared"
-RECORDED = SHARED / "data" / "recorded-v1" / "person_fields.json"
 HASH = "946947d1b02fd3ef20798d6112ec5d895a686a21"
 
 V2_ENUM = {
@@ -76,10 +74,9 @@ def test_what_is_no_option_is_left_out(options: object) -> None:
     assert dict(read_field_definitions([{**V2_ENUM, "options": options}])[0].options) == {}
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="needs ../shared/data/recorded-v1/person_fields.json")
 class TestTheRecordedFieldsOfARealCompany:
     def rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(RECORDED.read_text())["data"]
+        rows: list[dict[str, Any]] = json.loads(PERSON_FIELDS.read_text())["data"]
         return rows
 
     def test_are_all_read(self) -> None:
