@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
 from alembic.script import ScriptDirectory
 
 from db.migrate import MIGRATIONS, current_revision, migrate
 from db.session import engine
 from pipeline import environment, telemetry
 from pipeline.cli.showing import Failed
-from pipeline.settings import PROJECT_DIR, Settings, settings, use
+from pipeline.settings import Settings, settings, use
 from pipeline.up import places
 
 
 def begin() -> Settings:
     """Read the environment and reach the servers, embedded ones included; logs stay out of a command's output."""
-    if str(PROJECT_DIR) not in sys.path:
-        sys.path.append(str(PROJECT_DIR))  # celeryconfig.py lies beside the packages, wherever the command is run
     chosen = environment.begin()
     if chosen.log_level == "info":  # what workers tell a log is noise between a command's own lines
         telemetry.configure("warning", chosen.log_format)

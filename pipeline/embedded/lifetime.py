@@ -21,7 +21,7 @@ from pipeline.embedded import folders as folders_module
 from pipeline.embedded import locks, postgres, valkey
 from pipeline.embedded.errors import EmbeddedError, failed
 from pipeline.embedded.folders import Folders
-from pipeline.settings import PROJECT_DIR, Settings, make_data_dir
+from pipeline.settings import Settings, make_data_dir
 
 WAIT_S = 400.0  # longer than a keeper may take to start a server, or one to stop and the next to start
 _IS_READY: dict[str, Callable[[Folders], bool]] = {postgres.NAME: postgres.is_ready, valkey.NAME: valkey.is_ready}
@@ -192,9 +192,9 @@ def _start_keeper(folders: Folders, name: str) -> None:
 
     It searches modules where this process does, in an environment without this one's variables: they may hold secrets.
     """
-    places = os.pathsep.join([str(PROJECT_DIR), *filter(None, sys.path)])
+    places = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(  # noqa: S603  # this very Python, with a module of ours
-        [sys.executable, "-m", "pipeline.embedded.keeper", str(folders.data_dir), name],
+        [sys.executable, "-P", "-m", "pipeline.embedded.keeper", str(folders.data_dir), name],
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": places},
         stdin=subprocess.DEVNULL,

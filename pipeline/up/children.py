@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pipeline.settings import PROJECT_DIR
-
 Tell = Callable[[str, str], None]
 """(name of the program, one line of what it wrote)"""
 
@@ -32,6 +30,7 @@ SUPERVISOR = "up"
 class Program:
     """What to run, and how long it may take to stop: a second SIGTERM after `grace_s`, SIGKILL after twice that.
 
+    command      runs in this process's working directory, from which no module is imported (Python's option -P)
     environment  what differs from this process's: name → value, or None for a name that must not be there
     niceness     how much it yields to the others when all want the processor: 0 not at all, 19 always
     """
@@ -108,8 +107,7 @@ class Children:
 
     def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - our own commands, put together in `pipeline.up.places`
-            [sys.executable, "-m", "pipeline.up.child", str(program.niceness), *program.command],
-            cwd=PROJECT_DIR,
+            [sys.executable, "-P", "-m", "pipeline.up.child", str(program.niceness), *program.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

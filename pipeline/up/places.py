@@ -157,7 +157,14 @@ def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
         "HULL_EXPORT_HOSTS": ",".join(chosen.hull_export_hosts),
     }
     from_files = dict.fromkeys((f"{name}_FILE" for name in told), None)
-    return {**told, **from_files, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ROOT_IS_FINE, **more}
+    return {
+        **told,
+        **from_files,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONWARNINGS": ROOT_IS_FINE,
+        **more,
+    }
 
 
 def flower_login(data_dir: Path) -> tuple[Path, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from http import HTTPStatus
+from importlib.resources import files
 
 from flask import Blueprint, Response, current_app, jsonify
 
 from db import connector as connectors
 from db.session import transaction
-from pipeline.settings import PROJECT_DIR
 from pipeline.tasks import status_report
 from pipeline.tasks.status import status_of
 from pipeline.web import answers
@@ -18,7 +18,8 @@ from pipeline.web.manifest import manifest
 from pipeline.web.vouched import vouched_for
 from pipeline.web.waker import Waker
 
-GUIDE = PROJECT_DIR / "docs" / "guide.md"
+GUIDE = files("pipeline.web").joinpath("guide.md")
+"""The customer's guide: in a clone a link to docs/guide.md, in a wheel a copy of it."""
 
 
 def room(doors: Doors, waker: Waker) -> Blueprint:
@@ -37,10 +38,8 @@ def show_manifest() -> Response:
     return jsonify(manifest())
 
 
-def show_guide() -> Response | tuple[Response, int]:
-    """The customer's guide, where it is installed."""
-    if not GUIDE.is_file():
-        return answers.error(HTTPStatus.NOT_FOUND, "no_guide", "The guide is not installed")
+def show_guide() -> Response:
+    """Return the customer's guide."""
     return Response(GUIDE.read_bytes(), content_type="text/markdown; charset=utf-8")
 
 

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,8 @@ from db.session import transaction, use_database
 from db.token_ledger import TokenSpending
 from db.watermark import Watermark
 from pipeline.clients.budget import Budget
-from pipeline.web import hull_pages, operations
+from pipeline.settings import PROJECT_DIR
+from pipeline.web import operations
 from pipeline.web.app import create_app
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, basic, webhook
 from tests.read_only import demoted_database
@@ -351,17 +351,11 @@ def test_the_logo_is_a_picture(house: House) -> None:
         assert answer.data.startswith(b"\x89PNG\r\n")
 
 
-def test_the_guide_is_served_where_it_is_installed(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hull_pages, "GUIDE", tmp_path / "guide.md")
-    absent = house.client.get("/readme.md")
-    (tmp_path / "guide.md").write_text("# Für alle\n", encoding="utf-8")
-    present = house.client.get("/readme.md")
+def test_the_guide_is_served(house: House) -> None:
+    answer = house.client.get("/readme.md")
 
-    assert (absent.status_code, present.status_code) == (404, 200)
-    assert present.text == "# Für alle\n"
-    assert present.content_type == "text/markdown; charset=utf-8"
+    assert (answer.status_code, answer.content_type) == (200, "text/markdown; charset=utf-8")
+    assert answer.text == (PROJECT_DIR / "docs" / "guide.md").read_text("utf-8")
 
 
 def test_a_defect_shows_a_request_id_and_nothing_else(house: House, capsys: pytest.CaptureFixture[str]) -> None:
