@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -46,7 +46,21 @@ class Change(Base):
     __tablename__ = "changes"
     __table_args__ = (
         UniqueConstraint("connector_key", "direction", "entity", "record_id"),
-        Index("ix_changes_due", "due_at", postgresql_where=text("batch_id IS NULL")),
+        Index(
+            "ix_changes_due",
+            "connector_key",
+            "direction",
+            "entity",
+            "due_at",
+            "id",
+            postgresql_where=text("batch_id IS NULL"),
+        ),
+        Index(
+            "ix_changes_waiting",
+            "connector_key",
+            "waits_for",
+            postgresql_where=text("batch_id IS NULL AND waits_for IS NOT NULL"),
+        ),
         Index("ix_changes_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
     )
 
@@ -217,16 +231,25 @@ def fold_webhooks(session: Session, told: Sequence[Told]) -> None:
 _STUCK = exists().where(Batch.id == Change.batch_id, Batch.state == "failed")
 """The batch that held the change gave up: a newer delivery takes the change out of it."""
 
-_DUE_GROUPS = text("""
-    SELECT g.connector_key, g.direction, g.entity
-      FROM (SELECT DISTINCT connector_key, direction, entity FROM changes WHERE batch_id IS NULL AND due_at <= now()) g
-      JOIN connectors c ON c.key = g.connector_key AND c.state = 'active'
-     WHERE NOT EXISTS (SELECT 1 FROM batches b
+FIRST_DUE: Final = """connectors c
+     CROSS JOIN (VALUES ('incoming', 'organization'), ('incoming', 'person'), ('outgoing', 'organization'), ('outgoing', 'person'))
+           AS g(direction, entity)
+     CROSS JOIN LATERAL (SELECT ch.due_at FROM changes ch
+                          WHERE ch.connector_key = c.key AND ch.direction = g.direction AND ch.entity = g.entity
+                            AND ch.batch_id IS NULL AND ch.due_at <= now()
+                          ORDER BY ch.due_at LIMIT 1) AS first_due"""
+"""The oldest due change of each connector, direction and entity: one index entry each, however many are due."""
+
+_DUE_GROUPS = text(f"""
+    SELECT c.key AS connector_key, g.direction, g.entity
+      FROM {FIRST_DUE}
+     WHERE c.state = 'active'
+       AND NOT EXISTS (SELECT 1 FROM batches b
                         WHERE b.state = 'ready' AND b.stage = 'extract' AND b.queue = 'live' AND b.run_id IS NULL
-                          AND (b.connector_key, b.direction) = (g.connector_key, g.direction)
+                          AND (b.connector_key, b.direction) = (c.key, g.direction)
                           AND (b.entity = g.entity OR b.direction = 'outgoing' AND b.entity = 'organization')
                           AND b.due_at <= now() AND b.enqueued_at > now() - make_interval(secs => :patience_s))
-     ORDER BY g.entity, g.direction""")
+     ORDER BY g.entity, g.direction""")  # noqa: S608 - put together from constants
 
 PATIENCE_S = 5.0
 """For so long a batch that no worker has begun keeps changes of its kind waiting: under load they then gather in one batch
@@ -274,9 +297,15 @@ def waiting_changes(session: Session, connector_key: int, entity: str, names: Ma
     return list(session.scalars(mine.where(or_(*either)).order_by(Change.id))) if either else []
 
 
+_CAUSE = text("""
+    WITH mine AS MATERIALIZED (SELECT id, cause FROM changes WHERE batch_id = :batch_id)
+    SELECT cause FROM mine ORDER BY id LIMIT 1""")
+"""In two steps: in one, PostgreSQL may walk through all changes by id until it meets one of the batch."""
+
+
 def cause_of(session: Session, batch_id: int) -> str | None:
-    """Why the first of the batch's changes is carried over; None for a batch without any."""
-    return session.scalar(select(Change.cause).filter_by(batch_id=batch_id).order_by(Change.id).limit(1))
+    """Return why the first of the batch's changes is carried over; None for a batch without any."""
+    return cast("str | None", session.scalar(_CAUSE, {"batch_id": batch_id}))
 
 
 class Source(NamedTuple):
@@ -341,11 +370,11 @@ def put_back(
 _MAKE_DUE = text("""
     WITH mine AS MATERIALIZED (
         SELECT id FROM changes
-         WHERE connector_key + 0 = :c AND direction || '' = :d AND entity || '' = :e AND batch_id IS NULL AND due_at > now()
-           AND waits_for = ANY(CAST(:reasons AS text[]))
+         WHERE connector_key = :c AND direction || '' = :d AND entity || '' = :e AND batch_id IS NULL
+           AND due_at + interval '0' > now() AND waits_for IS NOT NULL AND waits_for = ANY(CAST(:reasons AS text[]))
          ORDER BY record_id COLLATE "C" FOR UPDATE)
     UPDATE changes ch SET due_at = now() FROM mine WHERE ch.id = mine.id""")
-"""Expressions, so that only the index of those that wait for a time fits; the one by record would read every change of the
+"""Expressions, so that only the index of what is waited for fits: those by record and by time would read every change of the
 entity."""
 
 
@@ -382,7 +411,7 @@ class Waiting:
 
 _WAITING = text("""
     SELECT direction, entity, waits_for, count(*), min(created_at) FROM changes
-     WHERE connector_key = :c AND batch_id IS NULL AND waits_for = ANY(CAST(:reasons AS text[]))
+     WHERE connector_key = :c AND batch_id IS NULL AND waits_for IS NOT NULL AND waits_for = ANY(CAST(:reasons AS text[]))
      GROUP BY direction, entity, waits_for ORDER BY entity, waits_for""")
 
 

@@ -7,22 +7,28 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db.change import FIRST_DUE
 from pipeline.domain.budget import DEFAULT_DAILY_TOKENS
 
 STATEMENT_TIMEOUT_MS = 5_000
 
-_OLDEST_DUE = """
+_OLDEST_DUE = f"""
     SELECT coalesce(extract(epoch FROM now() - min(due.at)), 0)::float8
-      FROM (SELECT b.due_at AS at FROM batches b JOIN connectors c ON c.key = b.connector_key
-             WHERE b.state = 'ready' AND b.due_at <= now() AND c.state = 'active' {of_one}
+      FROM ((SELECT b.due_at AS at FROM batches b
+              WHERE b.state = 'ready' AND b.due_at <= now()
+                AND b.connector_key = ANY(ARRAY(SELECT c.key FROM connectors c WHERE c.state = 'active' {{of_one}}))
+              ORDER BY b.due_at LIMIT 1)
             UNION ALL
-            SELECT ch.due_at FROM changes ch JOIN connectors c ON c.key = ch.connector_key
-             WHERE ch.batch_id IS NULL AND ch.due_at <= now() AND c.state = 'active' {of_one}
+            SELECT first_due.due_at FROM {FIRST_DUE} WHERE c.state = 'active' {{of_one}}
             UNION ALL
-            SELECT d.received_at FROM deliveries d JOIN connectors c ON c.key = d.connector_key
-             WHERE d.state = 'new' AND c.state = 'active' {of_one}
+            (SELECT d.received_at FROM deliveries d
+              WHERE d.state = 'new'
+                AND d.connector_key = ANY(ARRAY(SELECT c.key FROM connectors c WHERE c.state = 'active' {{of_one}}))
+              ORDER BY d.id LIMIT 1)
             UNION ALL
-            SELECT e.due_at FROM errands e WHERE e.state = 'due' AND e.due_at <= now() {of_errand}) due"""
+            (SELECT e.due_at FROM errands e WHERE e.state = 'due' AND e.due_at <= now() {{of_errand}} ORDER BY e.due_at LIMIT 1)
+           ) due"""  # noqa: S608 - put together from constants
+"""The first of each by an index, however much is due."""
 _OLDEST_OF_ALL = _OLDEST_DUE.format(of_one="", of_errand="")
 _OLDEST_OF_ONE = _OLDEST_DUE.format(of_one="AND c.key = :key", of_errand="AND e.connector_key = :key")
 

@@ -124,8 +124,8 @@ _BATCHES = text("""
      WHERE connector_key = :key AND state = 'ready' AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()""")
 _CHANGES = text("""
     WITH mine AS MATERIALIZED (SELECT id FROM changes
-                   WHERE connector_key = :key AND batch_id IS NULL AND waits_for = ANY(CAST(:remotes AS text[]))
-                     AND due_at > now()
+                   WHERE connector_key = :key AND batch_id IS NULL AND waits_for IS NOT NULL
+                     AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()
                    ORDER BY record_id COLLATE "C" FOR UPDATE SKIP LOCKED)
     UPDATE changes ch SET due_at = now() FROM mine WHERE ch.id = mine.id""")
 _JOBS = text("""

@@ -367,6 +367,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
 
 MORE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("batch.claim", {"batch_id": 1}),
+    ("change.claim_changes", {"connector_key": 2, "entity": "organization"}),
     (
         "claim.take_claims",
         {"wanted": [("email", f"p{number}@example.com", number + 1) for number in IDS if number % 100]},

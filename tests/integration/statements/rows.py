@@ -91,6 +91,8 @@ STEPS: Final = (
     "INSERT INTO changes (connector_key, direction, entity, record_id, cause, batch_id, claimed_revision)"
     " SELECT 1, CASE n % 2 WHEN 0 THEN 'incoming' ELSE 'outgoing' END, 'person', CASE n % 2 WHEN 0 THEN n::text ELSE 'h' || n END,"
     " 'webhook', CASE WHEN n % 4 = 0 THEN n END, CASE WHEN n % 4 = 0 THEN 1 END FROM generate_series(1, {n}) n",
+    "INSERT INTO changes (connector_key, direction, entity, record_id, cause, due_at)"
+    " SELECT 2, 'incoming', 'organization', n, 'webhook', now() - make_interval(secs => n % 1000) FROM generate_series(1, {n}) n",
     "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
     " SELECT 1 + n % 2, CASE n % 2 WHEN 0 THEN 'hull' ELSE 'pipedrive' END, n, '{}', CASE WHEN n % 20 = 0 THEN 'new' ELSE 'folded'"
     " END, now() - make_interval(secs => {n} - n) FROM generate_series(1, {n}) n",

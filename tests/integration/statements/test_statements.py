@@ -122,6 +122,18 @@ def test_a_scrape_reads_no_table_whole_that_keeps_what_has_ended(both: tuple[Fou
     } == set()
 
 
+def test_a_claim_of_due_changes_reads_only_what_it_claims(both: tuple[Found, Found, dict[str, str]]) -> None:
+    """100,000 changes of one connector are due; a batch takes 50."""
+    claims = [
+        seen
+        for found in both[:2]
+        for (name, _), seen in found.items()
+        if name in ("change.claim_changes with connector_key, entity", "change.due_groups")
+    ]
+    assert len(claims) == 4
+    assert [(seen.rows, seen.blocks) for seen in claims if seen.rows > 600 or seen.blocks > 2_000] == []
+
+
 def _read_whole(node: dict[str, Any]) -> Iterator[str]:
     if node["Node Type"] == "Seq Scan":
         yield node["Relation Name"]
