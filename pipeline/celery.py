@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.environment import begin
+from pipeline.environment import begin_or_exit
 
-begin()
+begin_or_exit()
 
 from pipeline.tasks.app import app  # noqa: E402 - the settings must be in force before Celery reads its own
 

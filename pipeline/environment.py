@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from db.session import use_database
 from pipeline import embedded, telemetry
-from pipeline.settings import Settings, settings, use
+from pipeline.embedded import EmbeddedError
+from pipeline.settings import Settings, SettingsError, settings, use
 
 
 def begin() -> Settings:
@@ -14,3 +15,14 @@ def begin() -> Settings:
     telemetry.configure(chosen.log_level, chosen.log_format)
     use_database(chosen.database_url or "")
     return chosen
+
+
+def begin_or_exit() -> Settings:
+    """Do what `begin` does, for programs that are not ours (Celery, Granian).
+
+    Raises: SystemExit with a message for people, where those programs would print a traceback.
+    """
+    try:
+        return begin()
+    except (SettingsError, EmbeddedError) as error:
+        raise SystemExit(str(error)) from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import pwd
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 T = TypeVar("T")
 D = TypeVar("D")
 
-PROJECT_DIR = Path(__file__).resolve().parent.parent
+PROJECT_DIR = Path(__file__).resolve().parent.parent  # a clone, or the folder that the package is installed in
 KEY_FILE = "secret.key"  # in DATA_DIR; the key that encrypts credentials when SECRET_KEYS is not given
 SANDBOX_FILE = "sandbox.json"  # in DATA_DIR; what `pipeline up` lets whoever may read it know of its sandbox
 
@@ -192,15 +193,34 @@ def with_local_key(found: Settings) -> Settings:
     """Add the key kept in DATA_DIR, making it the first time, unless SECRET_KEYS was given.
 
     Only for the embedded database: `from_env` refuses a database of one's own without SECRET_KEYS.
-    Raises: OSError when DATA_DIR cannot be written.
+    Raises: SettingsError when DATA_DIR cannot be written, or holds a file that is no key.
     """
     if found.secret_keys:
         return found
-    make_data_dir(found.data_dir)
     path = found.data_dir / KEY_FILE
-    if not path.exists():
-        _write_once(path, base64.urlsafe_b64encode(os.urandom(32)))
-    return replace(found, secret_keys=(path.read_text().strip(),))
+    try:
+        make_data_dir(found.data_dir)
+        if not path.exists():
+            _write_once(path, base64.urlsafe_b64encode(os.urandom(32)))
+        key = path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(
+            [f"SECRET_KEYS is missing, and no key can be kept: {unwritable(found.data_dir, error)}"]
+        ) from None
+    if not _is_fernet_key(key):
+        problem = (
+            f"SECRET_KEYS is missing, and {path} holds no key: put the key back from a backup, or give SECRET_KEYS"
+        )
+        raise SettingsError([problem])
+    return replace(found, secret_keys=(key,))
+
+
+def unwritable(data_dir: Path, error: OSError) -> str:
+    """Say in one line why nothing can be kept in DATA_DIR, and what to do."""
+    reason = error.strerror or type(error).__name__
+    return (
+        f"DATA_DIR={data_dir} cannot be used ({reason}); set DATA_DIR to a folder that this account may make and write"
+    )
 
 
 def make_data_dir(path: Path) -> None:
@@ -297,8 +317,16 @@ def _default_data_dir(environ: Mapping[str, str]) -> Path:
     if (PROJECT_DIR / "setup.cfg").exists():
         return PROJECT_DIR / ".data"
     xdg = environ.get("XDG_DATA_HOME", "")
-    home = Path(environ.get("HOME") or Path.home())
+    home = Path(environ.get("HOME") or _home_of_account())
     return (Path(xdg) if xdg.startswith("/") else home / ".local" / "share") / "hull-pipedrive"
+
+
+def _home_of_account() -> Path:
+    """Return the home that the machine knows; containers often run as an account that it does not know."""
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return Path("/nonexistent")  # as Debian calls the home of an account that has none
 
 
 def _folder(text: str) -> Path:

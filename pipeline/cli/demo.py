@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from db.session import transaction
 from pipeline.cli import story as stories
 from pipeline.cli.opening import begin
 from pipeline.cli.showing import Failed, duration, json_option, own_name, say, show
-from pipeline.settings import Settings
+from pipeline.settings import Settings, make_data_dir
 from pipeline.up import example
 from pipeline.up.children import SUPERVISOR
 from pipeline.up.house import House, NotUp, open_house
@@ -52,7 +54,7 @@ def demo(persons: int, organizations: int) -> None:
     begun = time.monotonic()
     say(f"Starting PostgreSQL, the broker, a sandbox with {persons:,} Persons and {organizations:,} Organizations,")
     say("two workers, beat, the web process and Flower …")
-    log = chosen.data_dir / LOG
+    log = _log_path(chosen)
     sizes = {"persons": persons, "organizations": organizations}
     try:
         with _log_to(log) as write, open_house(chosen, tell=write, sizes=sizes) as house:
@@ -86,7 +88,7 @@ def _tell(house: House, chosen: Settings) -> stories.Story:
         )
         for command in ("events demo --limit 20", "mappings show demo", "explain 1 --entity person"):
             say(f"  {own_name()} {command}")
-        say("`make up` begins anew and leaves everything running.")
+        say(f"`{own_name()} up` begins anew and leaves everything running.")
 
     show({"took_s": round(took_s, 1), **totals, "broken": story.broken, "data_dir": str(chosen.data_dir)}, human)
     return story
@@ -98,6 +100,19 @@ def _connector() -> Connector:
     if found is None:
         raise NotUp("the connector of the demo was not made")
     return found
+
+
+def _log_path(chosen: Settings) -> Path:
+    """Return where the log is written: DATA_DIR, or a temporary file where that cannot be written."""
+    path = chosen.data_dir / LOG
+    try:
+        make_data_dir(chosen.data_dir)
+        path.touch()
+    except OSError:
+        descriptor, name = tempfile.mkstemp(prefix="hull-pipedrive-demo-", suffix=".log")
+        os.close(descriptor)
+        return Path(name)
+    return path
 
 
 class _Log:

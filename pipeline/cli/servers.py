@@ -132,7 +132,7 @@ def described(house: House) -> dict[str, Any]:
         "console_url": house.console_url,
         "public_url": house.settings.public_url,
         "flower_url": house.flower_url,
-        "flower_login_file": str(house.flower_file),
+        "flower_login_file": str(house.flower.file) if house.flower.file else None,
         "pipedrive_url": house.settings.pipedrive_api_url,
         "hull_url": house.sandbox["hull_url"] if house.sandbox else None,
         "connector": example.NAME if house.sandbox and house.has_example else None,
@@ -148,8 +148,8 @@ def print_house(house: House) -> None:
     pids = house.children.pids()
     rows = [
         ("console", house.console_url, pids["web"]),
-        ("Flower", f"{house.flower_url} (user and password: {house.flower_file})", pids["flower"]),
-        ("workers", "queues live and control; queue bulk", f"{pids['worker']}, {pids['bulk']}"),
+        ("Flower", f"{house.flower_url} (user and password: {house.flower.where})", pids["flower"]),
+        *(("worker", f"queue {queue}", pids[queue]) for queue in ("live", "control", "bulk")),
         ("beat", "ticks", pids["beat"]),
     ]
     if house.sandbox:
@@ -158,10 +158,11 @@ def print_house(house: House) -> None:
     table("", ("what", "where", "process"), [(name, where, str(pid)) for name, where, pid in rows])
     for note in house.notes:
         say(f"Note: {note}.")
-    say(f"Data, local key: {house.settings.data_dir}")
+    if house.flower.file or house.sandbox_file:
+        say(f"Data, local key: {house.settings.data_dir}")
     if house.sandbox_file and not house.has_example:
         say(f"Next: open the console and add a connector; its credentials are in {house.sandbox_file}")
-    elif house.sandbox:
+    elif house.sandbox and house.sandbox_file:
         say(f"Next, in another terminal: {own_name()} fetch all {example.NAME} --wait")
     else:
         say(f"Next, in another terminal: {own_name()} connectors add --help")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -135,4 +136,4 @@ def sandbox_file() -> str:
     """Where the credentials of this machine's sandbox are to be found; empty where there is none."""
     chosen = settings()
     path = chosen.data_dir / SANDBOX_FILE
-    return str(path) if chosen.pipedrive_api_url and path.is_file() else ""
+    return str(path) if chosen.pipedrive_api_url and os.access(path, os.R_OK) else ""

@@ -14,7 +14,7 @@ from db.migrate import migrate
 from db.session import engine, transaction
 from pipeline import settings as settings_room
 from pipeline.operators import first_code
-from pipeline.settings import Settings
+from pipeline.settings import Settings, unwritable
 from pipeline.up import example, places, remotes
 from pipeline.up.children import SUPERVISOR, Children, Tell
 
@@ -35,7 +35,7 @@ class House:
 
     settings: Settings
     host: str
-    flower_file: Path
+    flower: places.FlowerLogin
     children: Children
     notes: list[str] = field(default_factory=list)
     sandbox: dict[str, str] | None = None
@@ -74,15 +74,15 @@ def open_house(
     chosen, notes = _with_ports(chosen)
     announced = _Announcement(tell)
     children = Children(announced)
-    flower_file, login = places.flower_login(chosen.data_dir)
-    house = House(chosen, host, flower_file, children, notes, has_example=has_example)
+    flower = places.flower_login(chosen)
+    house = House(chosen, host, flower, children, [*notes, *filter(None, [flower.note])], has_example=has_example)
     stopping = threading.Event()
     looking = threading.Thread(target=_look_after, args=(house, announced, stopping), daemon=True)
     try:
         if chosen.faces_sandbox:
             _start_sandbox(house, announced, sizes)
         settings_room.use(house.settings)
-        for program in places.programs(house.settings, host=host, flower_login=login):
+        for program in places.programs(house.settings, host=host, flower_login=flower.login):
             children.start(program)
         looking.start()
         _wait_for_web(house)
@@ -108,7 +108,8 @@ def _add_example(house: House, sandbox: dict[str, str]) -> None:
 
 def _wait_for_web(house: House) -> None:
     """Return when it answers. Raises: NotUp, without waiting for long, when it dies again and again."""
-    url = f"http://{places.LOOPBACK}:{house.settings.port}/healthz"
+    host = places.LOOPBACK if house.host in places.ANY_ADDRESS else house.host
+    url = f"http://{host}:{house.settings.port}/healthz"
     for _ in range(int(WEB_WAIT_S)):
         if remotes.answers(url, timeout_s=1.0):
             return
@@ -134,7 +135,10 @@ def _start_sandbox(house: House, announced: _Announcement, sizes: Mapping[str, i
         raise NotUp(f"the sandbox does not answer after {SANDBOX_WAIT_S:.0f} s")
     house.sandbox = announced.sandbox
     house.settings = places.facing_sandbox(house.settings, announced.sandbox)
-    house.sandbox_file = places.keep_sandbox_credentials(house.settings.data_dir, announced.sandbox)
+    try:
+        house.sandbox_file = places.keep_sandbox_credentials(house.settings.data_dir, announced.sandbox)
+    except OSError as error:
+        house.notes.append(f"other commands do not find this sandbox: {unwritable(house.settings.data_dir, error)}")
 
 
 def _look_after(house: House, announced: _Announcement, stopping: threading.Event) -> None:

@@ -14,14 +14,15 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.settings import SANDBOX_FILE, Settings
+from pipeline.settings import SANDBOX_FILE, Settings, make_data_dir, unwritable
 from pipeline.up.children import Program
 
 LOOPBACK = "127.0.0.1"
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened to
 USUAL_PORT, USUAL_FLOWER_PORT = 8080, 5555
 WORKER_GRACE_S = 5.0
 """SIGTERM is a warm shutdown: 2 s when idle. (With REMAP_SIGTERM=SIGQUIT, right where deploys must not wait for a stage, an
@@ -167,18 +168,44 @@ def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
     }
 
 
-def flower_login(data_dir: Path) -> tuple[Path, str]:
-    """(file, `user:password`): Flower can stop workers, so it is never open; the password is made once."""
-    path = data_dir / "flower.login"
-    if not path.exists():
-        _write_secret(path, f"operator:{secrets.token_urlsafe(18)}\n")
-    return path, path.read_text().strip()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowerLogin:
+    """Flower's user and password: Flower can stop workers, so it is never open.
+
+    login  `user:password`
+    where  what a person is told about it: the file or the name of the environment that holds it; never the password
+    file   None if no file holds it
+    note   why it could not be kept, empty if it could
+    """
+
+    login: str = field(repr=False)
+    where: str
+    file: Path | None = None
+    note: str = ""
+
+
+def flower_login(chosen: Settings) -> FlowerLogin:
+    """Return FLOWER_BASIC_AUTH if it is given, else a login that is made once and kept in DATA_DIR where that can be written."""
+    if chosen.flower_basic_auth:
+        return FlowerLogin(login=chosen.flower_basic_auth, where="FLOWER_BASIC_AUTH")
+    path = chosen.data_dir / "flower.login"
+    made = f"operator:{secrets.token_urlsafe(18)}"
+    try:
+        make_data_dir(chosen.data_dir)
+        with suppress(FileNotFoundError):
+            if ":" in (kept := path.read_text().strip()):
+                return FlowerLogin(login=kept, where=str(path), file=path)
+        _write_secret(path, f"{made}\n")
+    except OSError as error:
+        note = f"Flower's own password is a new one at every start: {unwritable(chosen.data_dir, error)}, or set FLOWER_BASIC_AUTH"
+        return FlowerLogin(login=made, where="in the console, at /flower/", note=note)
+    return FlowerLogin(login=made, where=str(path), file=path)
 
 
 def keep_sandbox_credentials(data_dir: Path, announced: Mapping[str, str]) -> Path:
-    """A file for people who want to add a connector to the sandbox themselves."""
+    """Write a file for people who want to add a connector to the sandbox themselves. Raises: OSError."""
+    make_data_dir(data_dir)
     path = data_dir / SANDBOX_FILE
-    path.unlink(missing_ok=True)
     _write_secret(path, json.dumps(dict(announced), indent=2) + "\n")
     return path
 
@@ -193,6 +220,7 @@ def running_sandbox(data_dir: Path) -> dict[str, str] | None:
 
 
 def _write_secret(path: Path, words: str) -> None:
+    path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(words)

@@ -14,7 +14,7 @@ from flask_openapi3.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from pipeline import wiring
-from pipeline.environment import begin
+from pipeline.environment import begin_or_exit
 from pipeline.settings import settings
 from pipeline.tasks.control import wake_control
 from pipeline.web import (
@@ -45,7 +45,7 @@ def create_app(*, wake: Callable[[], None] | None = None, has_console: bool = Tr
                  see to it that alerts are judged
     has_console  False leaves out what people and their scripts use: only the doors for Hull and Pipedrive are there
     """
-    begin()
+    begin_or_exit()
     app = OpenAPI(
         __name__,
         info=Info(title="Hull and Pipedrive", version="1", description=api.DESCRIPTION),

@@ -386,6 +386,31 @@ def test_the_local_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     assert [path.name for path in bare.data_dir.iterdir()] == [key_file.name]
 
 
+def test_a_key_that_cannot_be_kept_is_one_line() -> None:
+    with pytest.raises(SettingsError) as refused:
+        with_local_key(Settings(data_dir=Path("/proc/no/folder")))
+
+    (problem,) = refused.value.problems
+    assert "SECRET_KEYS is missing" in problem
+    assert "set DATA_DIR to a folder" in problem
+
+
+def test_a_damaged_key_file_is_one_line_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / settings_module.KEY_FILE).write_text("half a k")
+
+    with pytest.raises(SettingsError, match="holds no key: put the key back from a backup"):
+        with_local_key(Settings(data_dir=tmp_path))
+
+    assert (tmp_path / settings_module.KEY_FILE).read_text() == "half a k"
+
+
+def test_an_account_that_the_machine_does_not_know_may_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(settings_module, "PROJECT_DIR", tmp_path)
+    monkeypatch.setattr("os.geteuid", lambda: 3_999_999_999)
+
+    assert Settings.from_env({}).data_dir == Path("/nonexistent/.local/share/hull-pipedrive")
+
+
 def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     bare = Settings(data_dir=tmp_path)
 

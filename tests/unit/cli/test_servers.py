@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.settings import settings
+from pipeline.settings import Settings, settings
 from pipeline.up import places
 
 from .conftest import Run
@@ -57,3 +57,57 @@ def test_a_sandbox_that_is_gone_is_not_spoken_to(tmp_path: Path) -> None:
 
     assert (alive, gone) == (announced, None)
     assert places.running_sandbox(tmp_path / "nowhere") is None
+
+
+NOWHERE = Path("/proc/no/folder")
+"""No account can make it, root included."""
+
+
+def test_the_flower_login_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
+    chosen = Settings(data_dir=tmp_path / "new" / "data")
+
+    first, second = places.flower_login(chosen), places.flower_login(chosen)
+
+    assert (first, first.note) == (second, "")
+    assert first.file is not None
+    assert first.file.stat().st_mode & 0o077 == 0
+    assert first.login not in f"{first.where} {first!r}"
+
+
+def test_a_flower_login_that_cannot_be_kept_is_a_new_one_each_time() -> None:
+    chosen = Settings(data_dir=NOWHERE)
+
+    first, second = places.flower_login(chosen), places.flower_login(chosen)
+
+    assert first.login != second.login
+    assert first.file is None
+    assert "set DATA_DIR to a folder" in first.note
+    assert "FLOWER_BASIC_AUTH" in first.note
+
+
+def test_a_flower_login_of_ones_own_is_used_and_kept_nowhere(tmp_path: Path) -> None:
+    given = places.flower_login(Settings(data_dir=tmp_path / "data", flower_basic_auth="ada:secret"))
+
+    assert (given.login, given.where, given.file) == ("ada:secret", "FLOWER_BASIC_AUTH", None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_flower_login_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "flower.login").touch(mode=0o644)
+
+    made = places.flower_login(Settings(data_dir=tmp_path))
+
+    assert (tmp_path / "flower.login").read_text() == f"{made.login}\n"
+    assert (tmp_path / "flower.login").stat().st_mode & 0o077 == 0
+
+
+def test_the_log_of_the_demo_moves_where_the_data_folder_cannot_be_written(tmp_path: Path) -> None:
+    from pipeline.cli.demo import LOG, _log_path  # noqa: PLC0415 - named beside what it proves
+
+    kept = _log_path(Settings(data_dir=tmp_path / "new" / "data"))
+    moved = _log_path(Settings(data_dir=NOWHERE))
+    is_there = moved.is_file()
+    moved.unlink()
+
+    assert kept == tmp_path / "new" / "data" / LOG
+    assert is_there
