@@ -58,8 +58,7 @@ def main() -> int:
         hull=FULL_HULL,
         worker_processes=1,
         burst_limit=chosen.limit,
-        LEASE_S=str(chosen.lease),
-        SWEEP_S=SWEEP_S,
+        environment={"LEASE_S": str(chosen.lease), "SWEEP_S": SWEEP_S},
     ) as running:
         fetch(running, "first", changed_only=False)
         prepare(running)

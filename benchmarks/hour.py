@@ -55,7 +55,7 @@ def main() -> int:
     sizes = {"persons": chosen.persons, "organizations": chosen.persons // 5}
     with (
         stage(
-            **sizes, hull=FULL_HULL, pipedrive=journal.FACTORY, worker_processes=1, seed=chosen.seed, **own
+            **sizes, hull=FULL_HULL, pipedrive=journal.FACTORY, worker_processes=1, seed=chosen.seed, environment=own
         ) as running,
         house(running, chosen.patience_s) as home,
     ):

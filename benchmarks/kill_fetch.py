@@ -38,7 +38,7 @@ def main() -> int:
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}")
     sizes = {"persons": chosen.persons, "organizations": chosen.organizations}
-    with stage(**sizes, hull=FULL_HULL, worker_processes=1, LEASE_S="5") as running:
+    with stage(**sizes, hull=FULL_HULL, worker_processes=1, environment={"LEASE_S": "5"}) as running:
         os.killpg(running.roots["workers"], signal.SIGKILL)  # the drill brings its own
         beat = start_celery("beat")
         try:

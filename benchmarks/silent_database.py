@@ -173,10 +173,10 @@ def _place(folder: Path) -> Iterator[Place]:
         stack.callback(embedded.remove, alone)
         proxy = stack.enter_context(TcpProxy(f"{direct.query['host']}/.s.PGSQL.5432"))
         url = direct.set(host="127.0.0.1", port=proxy.port).difference_update_query(["host"])
-        named = {"DATABASE_URL": url, "REDIS_URL": servers.redis_url, "BROKER_URL": servers.broker_url}
         os.environ |= {
-            name: value if isinstance(value, str) else value.render_as_string(hide_password=False)
-            for name, value in named.items()
+            "DATABASE_URL": url.render_as_string(hide_password=False),
+            "REDIS_URL": servers.redis_url,
+            "BROKER_URL": servers.broker_url,
         }
         use(Settings.from_env(os.environ))
         from db.migrate import migrate

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,13 +83,13 @@ def stage(
     worker_processes: int = 2,
     seed: int = 7,
     burst_limit: int = 0,
-    **environment: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Stage]:
     """Start everything, and end it; `environment` is added to what the pipeline's processes see.
 
     burst_limit  calls in two seconds that Pipedrive allows, and that the pipeline believes it allows; 0 is without
     """
-    os.environ |= environment | {"PIPEDRIVE_BURST_LIMIT": str(burst_limit)}
+    os.environ |= {**(environment or {}), "PIPEDRIVE_BURST_LIMIT": str(burst_limit)}
     credentials = Credentials.from_seed(seed)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,

@@ -49,14 +49,14 @@ def main() -> None:
     port = serve.free_port()
     sizes = {"persons": chosen.persons, "organizations": chosen.persons // 10}
     own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
-    with stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, **own) as running, _house(running):
+    with stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, environment=own) as running, _house(running):
         door = _door(running)
         _fetch(running)
         company = Company(seed=SEED, **sizes)
         first = int(STEADY_PER_S * chosen.seconds) + 1
         steady = _bodies(company, "steady", range(1, first))
         burst = _bodies(company, "burst", range(first, first + chosen.burst))
-        flows = {
+        flows: dict[str, Callable[[], dict[str, Any]]] = {
             "200/s": lambda: _take_in(running, door, steady, per_second=STEADY_PER_S),
             "burst": lambda: _take_in(running, door, burst, per_second=None),
             "to Hull": lambda: _to_hull(running, "quiet", chosen.seconds, meanwhile=lambda: None),
