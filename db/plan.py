@@ -6,7 +6,7 @@ anywhere and goes on. Its items say what each record was when it was looked at: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
@@ -38,7 +38,12 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 LEVEL: Final = 1
 RETENTION_DAYS: Final = 30
 WRITTEN: Final = ("create", "update", "link", "resend")
-"""Acts by which something is written on the other side."""
+"""Acts by which something is certainly written on the other side."""
+CARRIED: Final = (*WRITTEN, "match", "lookup")
+"""Acts of records that get through, whether or not something has to be written for that."""
+SENT: Final = (*CARRIED, "error", "unknown")
+"""Acts of the Users and Accounts that are decided about when the plan is applied. What cannot be carried over becomes a Failure,
+and what nobody could know is found out."""
 
 
 class SettingsPlan(Base):
@@ -103,7 +108,8 @@ class PlanItem(Base):
     pipedrive_id: Mapped[int | None]
     act: Mapped[str]
     """`create`, `update`, `link`, `resend` (Hull is sent the record again although no value differs, because the new mapping
-    reads it), `same`, `skip`, `error` or `unknown`; `moved` once it was left out."""
+    reads it), `match` (joined to a record that agrees with it already), `lookup` (created or matched: Pipedrive has to be asked),
+    `same`, `skip`, `error` or `unknown`; `moved` once it was left out."""
     reason: Mapped[str | None]
     detail: Mapped[str | None]
     version: Mapped[int | None]
@@ -112,6 +118,18 @@ class PlanItem(Base):
     names: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     fields: Mapped[bytes | None] = mapped_column(LargeBinary)
     message: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class PlanClaim(Base):
+    """Which of the plan's Users or Accounts comes first under one claim, or with one record of Pipedrive."""
+
+    __tablename__ = "plan_claims"
+
+    plan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("plans.id", ondelete="CASCADE"), primary_key=True)
+    entity: Mapped[str] = mapped_column(primary_key=True)
+    claim: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    record_id: Mapped[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,19 +160,21 @@ _ADD = text("""
                   CAST(:version AS bigint[]), CAST(:digest AS text[]), CAST(:told AS bigint[]), CAST(:names AS text[]),
                   CAST(:fields AS bytea[]), CAST(:message AS bytea[]))
            AS t(direction, entity, record_id, pipedrive_id, act, reason, detail, version, digest, told, names, fields, message)
-        ON CONFLICT (plan_id, direction, entity, record_id) DO NOTHING""")
+        ON CONFLICT (plan_id, direction, entity, record_id) DO NOTHING
+ RETURNING direction, entity, record_id""")
 
 
-def add_items(session: Session, plan_id: int, items: Sequence[NewItem]) -> None:
-    """Write down what a slice found; a record that has an item keeps it."""
+def add_items(session: Session, plan_id: int, items: Sequence[NewItem]) -> list[NewItem]:
+    """Write what a slice found. A record that has an item keeps it; returns those that are new, which are the ones to count."""
     if not items:
-        return
+        return []
     plain = ("direction", "entity", "record_id", "pipedrive_id", "act", "reason", "detail", "version", "digest", "told")
     columns: dict[str, Any] = {name: _literal(getattr(item, name) for item in items) for name in plain}
     columns["names"] = texts(write_lenient([each["field"] for each in item.fields]).decode() for item in items)
     columns["fields"] = _packed(item.fields or None for item in items)
     columns["message"] = _packed(item.message for item in items)
-    session.execute(_ADD, {"plan": plan_id, **columns})
+    added = {tuple(row) for row in session.execute(_ADD, {"plan": plan_id, **columns})}
+    return [item for item in items if (item.direction, item.entity, item.record_id) in added]
 
 
 def _literal(values: Iterable[Any]) -> str:
@@ -213,14 +233,67 @@ def page_of_items(
     return list(session.scalars(query.where(literal(field) == any_(PlanItem.names)) if field else query))
 
 
-def created_among(
+GIVEN: Final = {
+    "create": "the Organization made for {}",
+    "lookup": "the Organization found or made for {}",
+    "match": "the Organization of {}",
+    "update": "the Organization of {}",
+    "link": "the Organization of {}",
+}
+"""Acts by which an Account gets an Organization → how a plan names that."""
+
+
+def given_organizations(session: Session, plan_id: int, account_ids: Sequence[str]) -> dict[str, str]:
+    """Return Account → how to name its Organization, for those of the Accounts that the plan finds or makes one for."""
+    found = items_among(session, plan_id, "outgoing", "organization", account_ids)
+    return {record_id: GIVEN[act].format(record_id) for record_id, act in found.items() if act in GIVEN}
+
+
+_ITEMS_AMONG = text("""
+    SELECT w.id, i.act FROM unnest(CAST(:ids AS text[])) AS w(id)
+     CROSS JOIN LATERAL (SELECT act FROM plan_items i
+                          WHERE i.plan_id = :plan AND i.direction = :d AND i.entity = :e AND i.record_id = w.id LIMIT 1) i""")
+
+
+def items_among(
     session: Session, plan_id: int, direction: str, entity: str, record_ids: Sequence[str]
-) -> frozenset[str]:
-    """Those of the records that the plan would create."""
+) -> dict[str, str]:
+    """Return record → its act, for those of the records that have an item."""
     if not record_ids:
-        return frozenset()
-    mine = select(PlanItem.record_id).filter_by(plan_id=plan_id, direction=direction, entity=entity, act="create")
-    return frozenset(session.scalars(mine.where(PlanItem.record_id.in_(record_ids))))
+        return {}
+    scope = {"plan": plan_id, "d": direction, "e": entity, "ids": texts(record_ids)}
+    return {row.id: row.act for row in session.execute(_ITEMS_AMONG, scope)}
+
+
+_RESERVED = text("""
+    SELECT w.claim, w.value, r.record_id
+      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[])) AS w(claim, value)
+     CROSS JOIN LATERAL (SELECT record_id FROM plan_claims r
+                          WHERE r.plan_id = :plan AND r.entity = :e AND r.claim = w.claim AND r.value = w.value LIMIT 1) r""")
+
+_RESERVE = text("""
+    INSERT INTO plan_claims (plan_id, entity, claim, value, record_id)
+    SELECT :plan, :e, w.claim, w.value, w.id
+      FROM unnest(CAST(:claims AS text[]), CAST(:vals AS text[]), CAST(:ids AS text[])) AS w(claim, value, id)
+     ORDER BY w.claim, w.value
+    ON CONFLICT DO NOTHING""")
+
+
+def reserved(
+    session: Session, plan_id: int, entity: str, pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Return (claim, value) → the User or Account that comes first under it in this plan."""
+    if not pairs:
+        return {}
+    scope = {"plan": plan_id, "e": entity, "claims": texts(c for c, _ in pairs), "vals": texts(v for _, v in pairs)}
+    return {(row.claim, row.value): row.record_id for row in session.execute(_RESERVED, scope)}
+
+
+def reserve(session: Session, plan_id: int, entity: str, first: Mapping[tuple[str, str], str]) -> None:
+    """Write (claim, value) → who comes first under it."""
+    if first:
+        pairs = {"claims": texts(claim for claim, _ in first), "vals": texts(value for _, value in first)}
+        session.execute(_RESERVE, {"plan": plan_id, "e": entity, **pairs, "ids": texts(first.values())})
 
 
 _MARK_MOVED = text("""
@@ -294,29 +367,39 @@ _SEND = text("""
 
 
 def send_items(session: Session, plan: SettingsPlan) -> int:
-    """Have every User and Account that the plan would write carried over, as Hull last reported it; returns how many."""
-    sent = session.execute(_SEND, {"plan": plan.id, "c": plan.connector_key, "acts": texts(WRITTEN)})
+    """Have every User and Account that the plan decides about decided about, as Hull last reported it.
+
+    Returns how many get through; the others fail, or nobody knows.
+    """
+    scope = {"plan": plan.id, "c": plan.connector_key}
+    sent = session.execute(_SEND, {**scope, "acts": texts(CARRIED)})
+    session.execute(_SEND, {**scope, "acts": texts(act for act in SENT if act not in CARRIED)})
     return cast("CursorResult[Any]", sent).rowcount
 
 
-def messages_to_send(session: Session, plan_id: int) -> list[tuple[str, dict[str, Any]]]:
-    """(entity, message) of those that Hull has never reported by themselves."""
+def messages_to_send(session: Session, plan_id: int) -> list[tuple[str, str, dict[str, Any]]]:
+    """(entity, act, message) of those that Hull has never reported by themselves."""
     mine = select(PlanItem).filter_by(plan_id=plan_id, direction="outgoing", entity="organization")
-    found = session.scalars(mine.where(PlanItem.message.is_not(None), PlanItem.act.in_(WRITTEN)))
-    return [(item.entity, unpacked(item.message)) for item in found]
+    found = session.scalars(mine.where(PlanItem.message.is_not(None), PlanItem.act.in_(SENT)))
+    return [(item.entity, item.act, unpacked(item.message)) for item in found]
 
 
 def drop_items(session: Session, plan_id: int) -> None:
     """Nobody is going to apply it."""
-    session.execute(delete(PlanItem).where(PlanItem.plan_id == plan_id))
+    for table in (PlanItem, PlanClaim):
+        session.execute(delete(table).where(table.plan_id == plan_id))
 
 
-_DROP_OLD = text("""
-    DELETE FROM plan_items WHERE plan_id IN (
+_DROP_OLD = [
+    text(f"""
+    DELETE FROM {table} WHERE plan_id IN (
         SELECT id FROM plans WHERE coalesce(ended_at, ready_at, created_at) < now() - make_interval(days => :days)
-           AND state <> 'computing')""")
+           AND state <> 'computing')""")  # noqa: S608 - the names stand here
+    for table in ("plan_items", "plan_claims")
+]
 
 
 def drop_old_items(session: Session, keep_days: int = RETENTION_DAYS) -> None:
     """What old plans said of single records is forgotten; that they were made, and by whom, is not."""
-    session.execute(_DROP_OLD, {"days": keep_days})
+    for statement in _DROP_OLD:
+        session.execute(statement, {"days": keep_days})

@@ -147,7 +147,13 @@ COMMANDS: tuple[click.Command, ...] = (group,)
 def described(view: PlanView) -> dict[str, Any]:
     """A plan as JSON, with its sentence."""
     sides = [{**asdict(side), "sentence": side.sentence} for side in view.sides]
-    return {**asdict(view), "sides": sides, "sentence": view.sentence, "written": view.written}
+    return {
+        **asdict(view),
+        "sides": sides,
+        "sentence": view.sentence,
+        "written": view.written,
+        "looked_up": view.looked_up,
+    }
 
 
 def _key(connector: str) -> int:
@@ -193,6 +199,8 @@ def _print(connector: str, view: PlanView, found: dict[str, tuple[ItemView, ...]
         for reason in side.reasons:
             say(f"  {reason.records:,} {side.kind} {WORDS[reason.act]}: {reason.code}. {reason.meaning}")
     if view.state == "ready":
+        if view.looked_up:
+            say(f"  {view.looked_up:,} records need a look-up in Pipedrive: created or matched.")
         say(f"  {view.tokens:,} tokens, about {duration(view.takes_s)}.")
         say(f"Next: {own_name()} settings apply {connector} {view.id}")
     elif view.state == "computing":

@@ -19,12 +19,14 @@ from pipeline.domain.settings import read_settings
 from pipeline.tasks.planning import applying
 from pipeline.transform.field_definitions import read_field_definitions
 
-ACTS: Final = ("update", "create", "link", "resend", "error", "unknown", "skip", "moved", "same")
+ACTS: Final = ("update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same")
 """In the order of the page: what would be written first."""
 WORDS: Final[Mapping[str, str]] = {
     "update": "updated",
     "create": "created",
+    "lookup": "created or matched, after a look-up in Pipedrive",
     "link": "linked",
+    "match": "matched with nothing to write",
     "resend": "sent again without a changed value",
     "error": "in error",
     "unknown": "unknown",
@@ -34,10 +36,12 @@ WORDS: Final[Mapping[str, str]] = {
 }
 MEANINGS: Final[Mapping[str, str]] = {
     "never_seen": "Hull has never reported the User or Account of the record to us, so nobody can tell what it holds.",
-    "no_snapshot": "The record has never been read whole. Fetch all, then plan again.",
+    "no_snapshot": "The record has never been read whole. It is read before anything is written, and what differs is decided then.",
     "field_not_read": "Pipedrive gives this field on request only and was not asked for it yet: everything is fetched again.",
-    "mirror_incomplete": "The first full fetch has not come to its end: nobody can tell whether the record is there already.",
-    "mirror_stale": "Nobody has looked for long what changed in Pipedrive: the record may be there. Fetch, then plan again.",
+    "mirror_incomplete": "The first full fetch has not ended: Pipedrive is asked whether the record is there already.",
+    "mirror_stale": "What changed in Pipedrive was not read for an hour: Pipedrive is asked whether the record is there already.",
+    "named_by_hull": "Hull names a record of Pipedrive that was never read: it is read first.",
+    "new_identifiers": "The plan changes what identifies a record: stored records are read by that first, then Pipedrive is asked.",
 }
 """What only a plan has to say."""
 
@@ -91,7 +95,7 @@ class Side:
         promised = ("error", "create", "link") if self.direction == Direction.OUTGOING else ()
         counted += [
             f"{self.acts.get(act, 0):,} {WORDS[act]}{self._why(act)}"
-            for act in ("error", "create", "link", "resend", "skip", "unknown", "moved")
+            for act in ("error", "create", "lookup", "link", "match", "resend", "skip", "unknown", "moved")
             if act in promised or self.acts.get(act)
         ]
         return ", ".join(counted)
@@ -99,7 +103,7 @@ class Side:
     def _why(self, act: str) -> str:
         """Of what nobody can know, the reasons."""
         codes = [reason.code for reason in self.reasons if reason.act == act]
-        return f" ({', '.join(codes).replace('_', ' ')})" if codes and act == "unknown" else ""
+        return f" ({', '.join(codes).replace('_', ' ')})" if codes and act in ("unknown", "lookup") else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,8 @@ class PlanView:
     """A plan as a whole.
 
     changed  the names of the settings that differ from the version it is based on
-    touched  existing records that would be changed; `asks` when a person must say yes to that number
+    touched  existing records that would be changed, or would be if a look-up finds them
+    asks     whether a person must say yes to that number
     fetches  whether everything is fetched again for it
     """
 
@@ -139,6 +144,11 @@ class PlanView:
     def written(self) -> int:
         """Records that would be written on either side."""
         return sum(side.written for side in self.sides)
+
+    @property
+    def looked_up(self) -> int:
+        """Users and Accounts that are created or matched, which only a look-up in Pipedrive can tell."""
+        return sum(side.acts.get("lookup", 0) for side in self.sides)
 
     @property
     def created(self) -> int:
@@ -181,7 +191,7 @@ def view_of(session: Session, plan: SettingsPlan) -> PlanView:
     return PlanView(
         **same,
         changed=_changed(connectors.get_settings(session, plan.connector_key, plan.base_version), plan.document),
-        touched=sum(each.touched for each in applying.reaches(plan)),
+        touched=sum(each.number for each in applying.reaches(plan)),
         asks=bool(asked),
         sides=_sides(Counter(plan.counts), {each: _labels(session, plan.connector_key, each) for each in Entity}),
     )

@@ -22,15 +22,25 @@ ALWAYS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How many of the known records of one entity something would touch."""
+    """How many of the known records of one entity something would touch.
+
+    perhaps  more of them, of which nobody can tell before Pipedrive or Hull was asked
+    """
 
     entity: Entity
     touched: int
     known: int
+    perhaps: int = 0
+
+    @property
+    def number(self) -> int:
+        """What a person is asked to type."""
+        return self.touched + self.perhaps
 
     @property
     def words(self) -> str:
-        return f"{self.touched:,} of {self.known:,} known {self.entity.plural.capitalize()}"
+        known = f"{self.touched:,} of {self.known:,} known {self.entity.plural.capitalize()}"
+        return f"{known} and perhaps {self.perhaps:,} more, which have to be looked up first" if self.perhaps else known
 
 
 class AskFirst(Exception):
@@ -40,7 +50,7 @@ class AskFirst(Exception):
     """
 
     def __init__(self, reaches: list[Reach]) -> None:
-        self.number = sum(each.touched for each in reaches)
+        self.number = sum(each.number for each in reaches)
         self.reaches = reaches
         super().__init__(f"this would touch {' and '.join(each.words for each in reaches)}")
 
@@ -57,7 +67,7 @@ def reach(session: Session, connector_key: int, entity: Entity, touched: int | N
 
 def must_ask(session: Session, connector_key: int, reach: Reach, share: float) -> bool:
     """Whether a person has to say yes first. `share` is that of the settings in force before (`change_stop_share`)."""
-    if reach.touched <= max(ALWAYS, share * reach.known):
+    if reach.number <= max(ALWAYS, share * reach.known):
         return False
     mark = watermark.find_watermark(session, connector_key, reach.entity)
     return mark is not None and mark.complete_since is not None

@@ -28,7 +28,7 @@ from pipeline import wiring
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.settings import read_settings
+from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.errors import PipelineError, Retryable
 from pipeline.extract.pages import id_of
 from pipeline.tasks import backfill
@@ -71,15 +71,20 @@ def _currency(wired: Wired, entity: Entity, rows: list[Any]) -> str | None:
     catalog = FieldCatalog.of(entity, read_field_definitions(rows))
     with transaction() as session:
         chosen = read_settings(connectors.settings_in_force(session, wired.key).document)
-        sources = [find_source(row.service, catalog) for row in chosen.outgoing(entity)]
-        is_needed = any(source is not None and source.type == "monetary" for source in sources)
-        if not is_needed or connectors.default_currency(session, wired.key) is not None:
+        if not lacks_currency(session, wired.key, catalog, chosen):
             return None
     try:
         return read_currency(wired.pipedrive.me())
     except PipelineError as unwell:
         logger().warning("company.not_read", reason=unwell.reason, detail=unwell.detail)
         return None
+
+
+def lacks_currency(session: Session, connector_key: int, catalog: FieldCatalog, chosen: ConnectorSettings) -> bool:
+    """Whether these settings write an amount, and the account's default currency was never read."""
+    sources = [find_source(row.service, catalog) for row in chosen.outgoing(catalog.entity)]
+    is_needed = any(source is not None and source.type == "monetary" for source in sources)
+    return is_needed and connectors.default_currency(session, connector_key) is None
 
 
 def current(wired: Wired, entity: Entity, plan: Plan, *, not_before: datetime | None = None) -> Plan:

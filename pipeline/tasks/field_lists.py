@@ -12,6 +12,7 @@ from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.errors import PipelineError
 from pipeline.tasks import definitions
+from pipeline.tasks.company import read_currency
 from pipeline.telemetry import logger
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed, is_writable
@@ -41,6 +42,16 @@ def read_anew(connector_key: int) -> None:
     """Ask Pipedrive for the fields of both entities, 10 tokens each. Raises: PipelineError."""
     for entity in Entity:
         _read(connector_key, entity)
+
+
+def read_default_currency(connector_key: int) -> None:
+    """Ask Pipedrive for the account's default currency. Raises: PipelineError."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
+    currency = read_currency(wired.pipedrive.me())
+    if currency is not None:
+        with transaction() as session:
+            connectors.keep_default_currency(session, connector_key, currency)
 
 
 def see_that_known(connector_key: int) -> str:

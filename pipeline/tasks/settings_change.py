@@ -18,7 +18,7 @@ from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import PipelineError
-from pipeline.tasks import backfill, errands, field_lists, schedules
+from pipeline.tasks import backfill, definitions, errands, field_lists, schedules
 from pipeline.telemetry import logger
 from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.field_sources import find_source, is_listed
@@ -54,7 +54,8 @@ def change_settings(
 
 
 def read_unknown_fields(connector_key: int, document: Any) -> None:
-    """Read the field definitions again if a document names a field that they do not hold: it may be new.
+    """Read the field definitions again if a document names a field that they do not hold: it may be new. Read the default currency
+    if the document is the first to write an amount.
 
     As far as Pipedrive can be asked, and never inside a transaction. What is not known then is named as a mistake.
     """
@@ -63,10 +64,16 @@ def read_unknown_fields(connector_key: int, document: Any) -> None:
     except SettingsRefused:
         return
     with transaction() as session:
-        if not find_unknown(session, connector_key, chosen):
-            return
+        is_unknown = bool(find_unknown(session, connector_key, chosen))
+        catalogs = [_catalog(session, connector_key, entity) for entity in Entity]
+        lacks = any(
+            each is not None and definitions.lacks_currency(session, connector_key, each, chosen) for each in catalogs
+        )
     try:
-        field_lists.read_anew(connector_key)
+        if is_unknown:
+            field_lists.read_anew(connector_key)
+        if lacks:
+            field_lists.read_default_currency(connector_key)
     except PipelineError as unwell:
         logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
 

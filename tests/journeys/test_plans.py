@@ -11,7 +11,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, NICKNAME, apply, changes_of, items, planned, with_more
-from tests.journeys.told_by_hull import code, know_everything, person, say, user, writes
+from tests.journeys.told_by_hull import code, know_everything, mapped, person, say, user, writes
 from tests.world import World, default_settings
 
 
@@ -97,9 +97,13 @@ def test_users_that_hull_never_reported_are_unknown_and_not_none(known: World) -
     assert plan.counts["outgoing.person.reason.unknown.never_seen"] == 6
 
 
-def test_creates_are_unknown_while_nobody_has_looked_for_long(known: World) -> None:
+def test_creates_need_a_look_up_while_the_index_is_old(known: World) -> None:
     known.change_settings(synchronized_user_segments=["other"], outgoing_user_attributes=[NICKNAME])
-    say(known, user("e" * 24, nickname="Eve"))
+    say(
+        known,
+        user("e" * 24, nickname="Eve", email="eve@acme.test"),
+        user("f" * 24, nickname="Fay", email="fay@acme.test"),
+    )
     known.change_rows(
         "UPDATE watermarks SET reached_at = now() - interval '1 day', complete_since = now() - interval '1 day'"
     )
@@ -107,8 +111,14 @@ def test_creates_are_unknown_while_nobody_has_looked_for_long(known: World) -> N
 
     plan = planned(known, WITH_NAMES | {"synchronized_user_segments": ["vip"]})
 
-    assert plan.counts["outgoing.person.reason.unknown.mirror_stale"] == 1
+    assert plan.counts["outgoing.person.reason.lookup.mirror_stale"] == 2
     assert "outgoing.person.act.create" not in plan.counts
+    assert [(each.touched, each.number) for each in known.room("planning.applying").reaches(plan)] == [(0, 2)]
+    made = known.company.create_person(name="Fay", emails=[{"value": "fay@acme.test", "primary": True}])
+    assert apply(known, plan).sent == 2
+    known.work()
+    assert [method for method, _, _ in writes(known, "persons")] == ["POST"]
+    assert mapped(known, "f" * 24) == made["id"]
 
 
 def test_a_field_that_has_to_be_asked_for_is_unknown(known: World) -> None:

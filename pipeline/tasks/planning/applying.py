@@ -27,11 +27,16 @@ from pipeline.tasks.messages import read_message
 from pipeline.tasks.outgoing_changes import fold_all
 from pipeline.tasks.planning import making
 from pipeline.tasks.planning.scope import PHASES, Scope, scope_of
+from pipeline.tasks.sending.preview import NO_SNAPSHOT
 from pipeline.tasks.settings_change import put_in_force, tell_hull
 
 MOVED_SHARE: Final = 0.05
 """A plan of which more has moved is a plan of something else."""
 CAUSE: Final = "plan"
+CHANGING: Final = ("update", "link", "resend")
+"""Acts that change a record which exists already."""
+FOUND_OUT: Final = (NO_SNAPSHOT, "hull_id_unknown")
+"""Reasons of unknown Users and Accounts whose record is found, and perhaps changed, when the plan is applied."""
 
 
 class PlanRefused(Exception):
@@ -48,7 +53,7 @@ class PlanRefused(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
     """settings_version  in force now
-    sent              Users and Accounts on their way to Pipedrive
+    sent              Users and Accounts on their way to Pipedrive; those that fail are not counted
     left_out          records that had moved since they were looked at
     follow_up         the plan that sees to these, and to those nobody had looked at; None where there are none
     """
@@ -65,16 +70,14 @@ def reaches(plan: SettingsPlan) -> list[Reach]:
     found = [
         Reach(
             entity=entity,
-            touched=sum(
-                counts[f"{direction}.{entity}.act.{act}"]
-                for direction in Direction
-                for act in ("update", "link", "resend")
-            ),
+            touched=sum(counts[f"{direction}.{entity}.act.{act}"] for direction in Direction for act in CHANGING),
+            perhaps=counts[f"outgoing.{entity}.act.lookup"]
+            + sum(counts[f"outgoing.{entity}.reason.unknown.{reason}"] for reason in FOUND_OUT),
             known=counts[f"known.{entity}"],
         )
         for entity in Entity
     ]
-    return [each for each in found if each.touched]
+    return [each for each in found if each.number]
 
 
 def to_confirm(session: Session, plan: SettingsPlan) -> list[Reach]:
@@ -99,7 +102,7 @@ def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None 
     connectors.lock_connector(session, plan.connector_key)
     _require_same_grounds(session, plan)
     asked = to_confirm(session, plan)
-    if asked and confirmed not in (-1, sum(each.touched for each in asked)):
+    if asked and confirmed not in (-1, sum(each.number for each in asked)):
         raise breaker.AskFirst(asked)
     moved = plans.mark_moved(session, plan)
     _require_few_moved(session, plan, moved)
@@ -174,14 +177,14 @@ def _carry_over_left_out(session: Session, scope: Scope) -> None:
 
 
 def _send(session: Session, plan: SettingsPlan) -> int:
-    """Have all that is to be written in Pipedrive carried over; Accounts that only their Users speak of with what these say."""
+    """Have all that the plan decides about carried over; Accounts that only their Users speak of with what these say."""
     rank = int(time.time() * 1000)
-    bodies: list[tuple[str, dict[str, Any]]] = plans.messages_to_send(session, plan.id)
+    bodies: list[tuple[str, str, dict[str, Any]]] = plans.messages_to_send(session, plan.id)
     fold_all(
         session,
-        [read_message(plan.connector_key, Entity(entity), body, cause=CAUSE, rank=rank) for entity, body in bodies],
+        [read_message(plan.connector_key, Entity(entity), body, cause=CAUSE, rank=rank) for entity, _, body in bodies],
     )
-    sent = plans.send_items(session, plan) + len(bodies)
+    sent = plans.send_items(session, plan) + sum(1 for _, act, _ in bodies if act in plans.CARRIED)
     after_commit(session, lambda: control.wake_control("dispatch"))
     return sent
 

@@ -88,10 +88,10 @@ def _slice(session: Session, scope: Scope, direction: Direction, entity: Entity)
     if direction is Direction.INCOMING:
         bodies = snapshot.page_of_snapshots(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
         ids, items = list(bodies), look_at_records(session, scope, entity, bodies) if bodies else []
+        items = plans.add_items(session, plan.id, items)
     else:
         reports = snapshot.page_of_reports(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
         ids, items = list(reports), look_at_reports(session, scope, entity, reports) if reports else []
-    plans.add_items(session, plan.id, items)
     plan.counts = dict(Counter(plan.counts) + counted(items))
     plan.examined += len(ids)
     if len(ids) < SLICE:
@@ -110,7 +110,7 @@ def counted(items: Iterable[NewItem]) -> Counter[str]:
             counts[f"{of}.reason.{item.act}.{item.reason}"] += 1
         for change in item.fields:
             counts[f"{of}.{'problem' if 'problem' in change else 'field'}.{change['field']}"] += 1
-        if item.act in plans.WRITTEN and any(change.get("problem", "left") not in LEFT for change in item.fields):
+        if item.act in plans.CARRIED and any(change.get("problem", "left") not in LEFT for change in item.fields):
             counts[f"{of}.flawed"] += 1
     return counts
 
@@ -127,7 +127,7 @@ def _finish(session: Session, scope: Scope) -> None:
     plan.counts = dict(counts)
     cost = plan_cost(
         updates=_total(counts, "outgoing", "update") + _total(counts, "outgoing", "link"),
-        creates=_total(counts, "outgoing", "create"),
+        creates=_total(counts, "outgoing", "create") + _total(counts, "outgoing", "lookup"),
         read_before=_read_before(session, scope, counts),
         fetched=_fetched(scope, counts),
         told=sum(_total(counts, "incoming", act) for act in (*plans.WRITTEN, "same")),

@@ -25,20 +25,42 @@ def leave_what_others_hold(
 
     listed  (claim, value) → Pipedrive ids, as a look-up has just shown them; our tables may not know them yet
     """
-    fields = _claim_fields(plan)
-    new = {each.hull_id: pairs for each in decisions if (pairs := _new_pairs(each, plan, fields))}
-    if not new:
+    decided = list(decisions)
+    fresh = new_pairs(decided, plan)
+    if not fresh:
         return []
     with transaction() as session:
-        wanted = [pair for pairs in new.values() for pair in pairs]
+        wanted = [pair for pairs in fresh.values() for pair in pairs]
         held = known_as.find_records(session, batch.connector_key, batch.entity, wanted)
+    together = {pair: {*held.get(pair, ()), *listed.get(pair, ())} for pair in (*held, *listed)}
+    return without_held(decided, fresh, together, plan)
+
+
+def new_pairs(decisions: Iterable[Decision], plan: Plan) -> dict[str, list[Pair]]:
+    """Return Hull id → the (claim, value) by which its record would be known after the write, and is not now."""
+    fields = _claim_fields(plan)
+    return {each.hull_id: pairs for each in decisions if (pairs := _new_pairs(each, plan, fields))}
+
+
+def without_held(
+    decisions: Iterable[Decision],
+    fresh: Mapping[str, list[Pair]],
+    held: Mapping[Pair, Iterable[int]],
+    plan: Plan,
+) -> list[Decision]:
+    """Return the decisions that write less, because another record holds a value.
+
+    fresh  see `new_pairs`
+    held   (claim, value) → Pipedrive ids of the records of which it is true
+    """
+    fields, entity = _claim_fields(plan), plan.catalog.entity
     changed = []
     for each in decisions:
         problems = {}
-        for pair in new.get(each.hull_id, ()):
-            others = sorted({*held.get(pair, ()), *listed.get(pair, ())} - {each.candidate.pipedrive_id})
+        for pair in fresh.get(each.hull_id, ()):
+            others = sorted({*held.get(pair, ())} - {each.candidate.pipedrive_id})
             if others:
-                problems[fields[pair[0]]] = _problem(fields[pair[0]], others, Entity(batch.entity))
+                problems[fields[pair[0]]] = _problem(fields[pair[0]], others, entity)
         if problems and each.write is not None:
             changed.append(_without(each, each.write, problems))
     return changed

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from pipeline.web.api.shapes import Asked, DirectionName, EntityName, Shape
 from pipeline.web.api.values import Short, Text, Value
 
-Act = Literal["update", "create", "link", "resend", "error", "unknown", "skip", "moved", "same"]
+Act = Literal["update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same"]
 
 
 class ReasonShape(Shape):
@@ -42,7 +42,8 @@ class SideShape(BaseModel):
 
 
 class PlanShape(Shape):
-    """`touched` existing records would be changed; where `asks` is true, applying needs that number."""
+    """`looked_up` Users and Accounts are created or matched, which only a look-up in Pipedrive can tell. `touched` existing records
+    would be changed, or would be if a look-up finds them; where `asks` is true, applying needs that number."""
 
     id: int
     parent_id: int | None
@@ -62,6 +63,7 @@ class PlanShape(Shape):
     examined: int
     written: int
     created: int
+    looked_up: int
     tokens: int
     takes_s: float
     touched: int

@@ -110,6 +110,10 @@ STEPS: Final = (
     " SELECT n, 1, 1, '{}', '{}', 'a' FROM generate_series(1, 5) n",
     "INSERT INTO plan_items (plan_id, direction, entity, record_id, pipedrive_id, act, version, digest)"
     " SELECT 1, 'incoming', 'person', n, n, 'change', n, md5(n::text) FROM generate_series(1, {n}) n",
+    "INSERT INTO plan_items (plan_id, direction, entity, record_id, act)"
+    " SELECT 1, 'outgoing', 'person', 'h' || n, 'create' FROM generate_series(1, {n}) n",
+    "INSERT INTO plan_claims (plan_id, entity, claim, value, record_id)"
+    " SELECT 1, 'person', 'email', 'p' || n || '@example.com', 'h' || n FROM generate_series(1, {n}) n",
     "INSERT INTO alerts (connector_key, rule, sentence, state, settled, resolved_at) SELECT 1, 'rule' || n, '',"
     " CASE WHEN n % 50 = 0 THEN 'open' ELSE 'resolved' END, CASE WHEN n % 2 = 0 THEN 'resolved' END, now()"
     " FROM generate_series(1, 5000) n",

@@ -1,0 +1,188 @@
+"""What a plan says of each User and Account, beside what applying it did to the records, in the log and by calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from db import change as changes
+from db import plan as plans
+from db.plan import SettingsPlan
+from db.session import transaction
+from pipeline.domain.kinds import Direction, Entity
+from tests.journeys.planning import apply
+from tests.journeys.told_by_hull import patiently
+from tests.world import World
+
+Record = tuple[str, str]
+"""(entity, Hull id)"""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one record went through."""
+
+    created: list[dict[str, Any]] = field(default_factory=list)
+    updated: list[dict[str, Any]] = field(default_factory=list)
+    joined: bool = False
+    success: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def act(self) -> str:
+        """The word of a plan for it."""
+        if self.created:
+            return "create"
+        if self.updated:
+            return "link" if all(set(body) == {"org_id"} for body in self.updated) else "update"
+        if self.errors:
+            return "error"
+        return "match" if self.joined else "same"
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """Field → the value that was written last."""
+        flat: dict[str, Any] = {}
+        for body in (*self.created, *self.updated):
+            flat |= {**body, **body.get("custom_fields", {})}
+        flat.pop("custom_fields", None)
+        return flat
+
+
+@dataclass(slots=True)
+class Outcome:
+    """plan     as it was applied; `planned` is what it says of each record, `fields` what it would write of it
+    seen     what each record went through
+    applied  what applying it returned
+    touched  existing records that a person is asked to confirm
+    """
+
+    plan: SettingsPlan
+    planned: dict[Record, str]
+    reasons: dict[Record, str | None]
+    fields: dict[Record, dict[str, Any]]
+    seen: dict[Record, Seen]
+    applied: Any
+    touched: int
+
+    def acts(self, *acts: str) -> set[Record]:
+        return {record for record, act in self.planned.items() if act in acts}
+
+
+def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 500) -> Outcome:
+    """Plan these settings, apply the plan, and let everything be done."""
+    from pipeline.insight import plan as plans_of_people  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    walking = world.room("planning.walking")
+    before, walking.SLICE = walking.SLICE, slice_of
+    try:
+        plan_id = plans_of_people.make(world.connector_key, document, who="ana")
+        plans_of_people.finish(plan_id)
+    finally:
+        walking.SLICE = before
+    with transaction() as session:
+        plan = session.get_one(SettingsPlan, plan_id)
+    assert not world.rows("SELECT 1 FROM changes"), "a situation has to be settled before it is planned"
+    assert plan.state == "ready", (plan.state, plan.reason, plan.detail)
+    found = all_items(plan)
+    since, joined, at = _last_event(world), _joined(world), _now(world)
+    world.pipedrive.ledger.mutations.clear()
+    touched = sum(each.number for each in world.room("planning.applying").reaches(plan))
+    applied = apply(world, plan, confirmed=-1)
+    world.work()
+    patiently(world)
+    return Outcome(
+        plan=plan,
+        planned={(item.entity, item.record_id): item.act for item in found},
+        reasons={(item.entity, item.record_id): item.reason for item in found},
+        fields={(item.entity, item.record_id): _after(item) for item in found},
+        seen=seen_since(world, since, joined, at),
+        applied=applied,
+        touched=touched,
+    )
+
+
+def all_items(plan: SettingsPlan) -> list[plans.PlanItem]:
+    """Every outgoing item, those that stay the same as well."""
+    with transaction() as session:
+        return [
+            item
+            for entity in Entity
+            for act in (
+                "create",
+                "lookup",
+                "update",
+                "link",
+                "resend",
+                "same",
+                "match",
+                "skip",
+                "error",
+                "unknown",
+                "moved",
+            )
+            for item in plans.page_of_items(session, plan.id, "outgoing", entity, act=act, limit=1_000)
+        ]
+
+
+def _after(item: plans.PlanItem) -> dict[str, Any]:
+    return {each["field"]: each["after"] for each in plans.unpacked(item.fields) or () if "problem" not in each}
+
+
+def seen_since(world: World, since: int, joined: dict[Record, int], at: datetime) -> dict[Record, Seen]:
+    """What the calls, the log and the id map say of each record."""
+    found: dict[Record, Seen] = {}
+    now = _joined(world)
+    hull_id = {(entity, pipedrive_id): record for (entity, record), pipedrive_id in now.items()}
+    for note in world.pipedrive.ledger.mutations:
+        entity = "person" if "/persons" in note.path else "organization"
+        seen = found.setdefault((entity, hull_id.get((entity, note.entity_id), f"nobody's {note.entity_id}")), Seen())
+        (seen.created if note.method == "POST" else seen.updated).append(json.loads(note.body))
+    for record, pipedrive_id in now.items():
+        if joined.get(record) != pipedrive_id:
+            found.setdefault(record, Seen()).joined = True
+    query = (
+        "SELECT event, entity, hull_id, reason, field FROM sync_events WHERE id > :since AND event LIKE 'outgoing.%'"
+    )
+    for row in world.rows(query, since=since):
+        seen = found.setdefault((row.entity, row.hull_id), Seen())
+        if row.event.endswith("success"):
+            seen.success += 1
+        elif row.event.endswith("error") and row.field is None:
+            seen.errors.append(row.reason)
+    query = """SELECT entity, record_id, reason FROM failures
+                WHERE state = 'open' AND direction = 'outgoing' AND updated_at >= :at"""
+    for row in world.rows(query, at=at):
+        found.setdefault((row.entity, row.record_id), Seen()).errors.append(row.reason)
+    return found
+
+
+def _now(world: World) -> datetime:
+    return cast("datetime", world.rows("SELECT clock_timestamp() AS at")[0].at)
+
+
+def _joined(world: World) -> dict[Record, int]:
+    query = (
+        "SELECT entity, hull_id, pipedrive_id FROM id_mappings WHERE hull_id IS NOT NULL AND pipedrive_id IS NOT NULL"
+    )
+    return {(row.entity, row.hull_id): row.pipedrive_id for row in world.rows(query)}
+
+
+def _last_event(world: World) -> int:
+    return int(world.rows("SELECT coalesce(max(id), 0) AS id FROM sync_events")[0].id)
+
+
+def send_everything(world: World, records: Iterable[Record]) -> dict[Record, Seen]:
+    """Have these decided about once more, as Hull last reported them; what became of them."""
+    since, joined, at = _last_event(world), _joined(world), _now(world)
+    world.pipedrive.ledger.mutations.clear()
+    for entity in Entity:
+        mine = [hull_id for kind, hull_id in records if kind == entity]
+        with transaction() as session:
+            changes.fold_all(session, world.connector_key, Direction.OUTGOING, entity, mine, cause="test")
+    world.work()
+    patiently(world)
+    return seen_since(world, since, joined, at)
