@@ -68,8 +68,9 @@ hour: $(DEV) ## Live through an hour of lost webhooks, an outage and a lost toke
 lock: ## Pin every dependency anew, with hashes (needs uv)
 	@command -v uv >/dev/null || { echo "uv is not here. Mend it with: python3 -m pip install uv"; exit 1; }
 	@python3 deploy/requirements.py | $(UV_COMPILE) -o requirements.lock -
-	@python3 deploy/requirements.py dev | $(UV_COMPILE) -c requirements.lock -o requirements-dev.lock -
-	@echo "requirements.lock and requirements-dev.lock are new; now: make check"
+	@python3 deploy/requirements.py embedded | $(UV_COMPILE) -c requirements.lock -o requirements-embedded.lock -
+	@python3 deploy/requirements.py embedded dev | $(UV_COMPILE) -c requirements-embedded.lock -o requirements-dev.lock -
+	@echo "requirements.lock, requirements-embedded.lock and requirements-dev.lock are new; now: make check"
 
 guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence
 	@$(BIN)/python -m tests.guide
@@ -96,9 +97,9 @@ define INSTALL
    || { cat $(VENV)/install.log; echo "The installation failed; the lines above say why."; exit 1; }
 endef
 
-# The demo needs the runtime lock alone; who has installed for the tests has that as well.
-$(RUNTIME): requirements.lock setup.cfg | $(VENV)/bin/python
-	$(call INSTALL,Installing what runs (once),$(if $(wildcard $(DEV)),requirements-dev.lock,requirements.lock))
+# The demo needs what runs and the embedded servers; an installation for the tests has both. requirements.lock is for production.
+$(RUNTIME): requirements-embedded.lock setup.cfg | $(VENV)/bin/python
+	$(call INSTALL,Installing what runs (once),$(if $(wildcard $(DEV)),requirements-dev.lock,requirements-embedded.lock))
 	@touch $@
 
 $(DEV): requirements-dev.lock setup.cfg | $(VENV)/bin/python

@@ -87,7 +87,12 @@ def main() -> int:
     own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port), "LEASE_S": "5"}
     with (
         stage(
-            persons=KNOWN, organizations=0, hull=FULL_HULL, worker_processes=1, burst_limit=chosen.limit, environment=own
+            persons=KNOWN,
+            organizations=0,
+            hull=FULL_HULL,
+            worker_processes=1,
+            burst_limit=chosen.limit,
+            environment=own,
         ) as running,
         _house(running, chosen.kills, chosen.seed) as workers,
     ):

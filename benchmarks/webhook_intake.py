@@ -49,7 +49,10 @@ def main() -> None:
     port = serve.free_port()
     sizes = {"persons": chosen.persons, "organizations": chosen.persons // 10}
     own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
-    with stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, environment=own) as running, _house(running):
+    with (
+        stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, environment=own) as running,
+        _house(running),
+    ):
         door = _door(running)
         _fetch(running)
         company = Company(seed=SEED, **sizes)

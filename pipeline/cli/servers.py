@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from datetime import UTC, datetime
+from itertools import cycle
 from typing import Any
 
 import click
-from honcho.colour import get_colours
-from honcho.printer import Message, Printer
 
 from db.migrate import current_revision
 from db.migrate import migrate as upgrade
 from db.session import engine
+from pipeline import embedded
 from pipeline.cli.opening import begin, newest_revision
 from pipeline.cli.showing import Failed, json_option, own_name, say, show, table, wants_json
 from pipeline.up import example
 from pipeline.up.children import SUPERVISOR
 from pipeline.up.house import House, NotUp, open_house
 from pipeline.up.places import LOOPBACK, PortTaken
+
+COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow")
+"""One for each process, red left out."""
 
 
 @click.command()
@@ -53,7 +55,8 @@ def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
     except (NotUp, PortTaken) as error:
         raise Failed(str(error), "what the processes wrote says why; --quiet hides it") from None
     except KeyboardInterrupt:
-        click.echo("Everything has stopped. The embedded servers follow when nobody uses them any more.", err=True)
+        follow = " The embedded servers follow when no process uses them." if embedded.status(chosen) else ""
+        click.echo(f"Everything has stopped.{follow}", err=True)
 
 
 @click.command()
@@ -109,11 +112,11 @@ COMMANDS: tuple[click.Command, ...] = (up, migrate, sandbox)
 
 
 class LinePrinter:
-    """Prints what the processes write, each line with its origin."""
+    """Prints what the processes write, each line with its time and origin; to standard error if JSON goes to standard output."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._colours = quiet, get_colours()
-        self._printer = Printer(sys.stderr if wants_json() else sys.stdout, width=7)
+        self._quiet, self._to_stderr = quiet, wants_json()
+        self._colours = cycle(COLOURS)
         self._colour_of: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -121,8 +124,10 @@ class LinePrinter:
         if self._quiet and name != SUPERVISOR:
             return
         with self._lock:
-            colour = self._colour_of.setdefault(name, next(self._colours))
-            self._printer.write(Message("line", line, datetime.now(UTC), name, colour))
+            if name not in self._colour_of:
+                self._colour_of[name] = next(self._colours)
+            origin = click.style(f"{datetime.now(UTC):%H:%M:%S} {name:<7} |", fg=self._colour_of[name])
+            click.echo(f"{origin} {line}", err=self._to_stderr)
 
 
 def described(house: House) -> dict[str, Any]:

@@ -51,8 +51,9 @@ def _package(name: str) -> Path:
     spec = find_spec(name)  # finds without importing
     if spec is None or spec.origin is None:
         raise EmbeddedError(
-            f"The package {name} is not installed.\n  Next step: run `make install`, or set DATABASE_URL and REDIS_URL "
-            "to servers of your own."
+            f"The package {name.replace('_', '-')} of the embedded servers is not installed.\n"
+            "  Next step: pip install 'hull-pipedrive[embedded]', or name servers of your own: DATABASE_URL, BROKER_URL, and "
+            "REDIS_URL unless the broker is a Redis."
         )
     return Path(spec.origin).parent
 

@@ -1,0 +1,92 @@
+"""What setup.cfg declares is what the code imports, and the locks hold it."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
+
+import pytest
+
+from tests.package.build import PROJECT, tracked_files
+
+INSTALLED = ("pipeline", "db", "sandbox", "celeryconfig.py")
+OURS = {"pipeline", "db", "sandbox", "celeryconfig"}
+RUN_NOT_IMPORTED = {"flower"}
+"""`celery -A pipeline flower`"""
+NO_PACKAGE = {"_typeshed"}
+"""Known to type checkers only."""
+
+
+@cache
+def declared(extra: str = "") -> frozenset[str]:
+    """Return the distributions that setup.cfg names, for an extra or for everybody."""
+    config = configparser.ConfigParser()
+    config.read(PROJECT / "setup.cfg")
+    text = config["options.extras_require"][extra] if extra else config["options"]["install_requires"]
+    names = [re.match(r"[\w-]+", line) for line in text.split("\n") if line.strip()]
+    return frozenset(normal(name[0]) for name in names if name)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported_modules() -> Iterator[str]:
+    """Yield the top-level name of every import in what is installed, wherever it stands."""
+    for path in tracked_files():
+        if path.suffix == ".py" and path.parts[0] in INSTALLED:
+            for node in ast.walk(ast.parse((PROJECT / path).read_text("utf-8"))):
+                if isinstance(node, ast.Import):
+                    yield from (each.name.partition(".")[0] for each in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    yield node.module.partition(".")[0]
+
+
+def locked(name: str) -> dict[str, str]:
+    """Return distribution → version of a lock."""
+    text = (PROJECT / name).read_text()
+    return {normal(package): version for package, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE)}
+
+
+def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:
+    names = set(imported_modules()) - OURS - NO_PACKAGE - set(sys.stdlib_module_names)
+    by_module = packages_distributions()
+    imported = {normal(distribution) for name in names for distribution in by_module[name]}
+
+    assert imported == declared() - RUN_NOT_IMPORTED
+    assert declared() >= RUN_NOT_IMPORTED
+
+
+def test_the_extra_for_embedded_servers_is_what_they_are_looked_up_by() -> None:
+    text = (PROJECT / "pipeline" / "embedded" / "binaries.py").read_text()
+
+    assert {normal(name) for name in re.findall(r'_package\("(\w+)"\)', text)} == declared("embedded")
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"),
+    [
+        ("requirements.lock", [""]),
+        ("requirements-embedded.lock", ["", "embedded"]),
+        ("requirements-dev.lock", ["", "embedded", "dev"]),
+    ],
+)
+def test_each_lock_holds_what_it_is_for(lock: str, extras: list[str]) -> None:
+    assert frozenset().union(*(declared(extra) for extra in extras)) - set(locked(lock)) == frozenset()
+
+
+def test_production_installs_nothing_for_demo_and_tests() -> None:
+    assert set(locked("requirements.lock")) & (declared("embedded") | declared("dev")) == set()
+    assert set(locked("requirements-embedded.lock")) & declared("dev") == set()
+
+
+def test_the_locks_agree() -> None:
+    production, embedded, dev = (locked(f"requirements{name}.lock") for name in ("", "-embedded", "-dev"))
+
+    assert production.items() <= embedded.items() <= dev.items()
+    assert len(production) > 30
