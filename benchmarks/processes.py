@@ -31,6 +31,11 @@ def peak_mb(root: int) -> float:
     return max(_status_kb(pid, "VmHWM") for pid in tree(root)) / 1024
 
 
+def resident_mb(pid: int) -> float:
+    """Resident memory of one process now, in MB."""
+    return _status_kb(pid, "VmRSS") / 1024
+
+
 def _all_pids() -> list[int]:
     return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
 

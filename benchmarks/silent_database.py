@@ -196,13 +196,9 @@ def _worker() -> list[str]:
 
 
 def _web(port: int) -> list[str]:
-    from pipeline.up.places import WEB_THREADS
+    from pipeline.up.places import served
 
-    return [
-        sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "pipeline.web.app:create_app",
-        "--host", "127.0.0.1", "--port", str(port), "--blocking-threads", str(WEB_THREADS), "--log-level", "warning",
-        "--workers-kill-timeout", "3",
-    ]  # fmt: skip
+    return served("app", "127.0.0.1", port)
 
 
 def _free_port() -> int:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     UniqueConstraint,
+    and_,
     delete,
     func,
     or_,
@@ -191,9 +192,10 @@ def lock_connector(session: Session, key: int) -> Connector:
     return session.get_one(Connector, key, with_for_update={"key_share": True}, populate_existing=True)
 
 
-def find_sealed(session: Session, connector_id: str) -> tuple[Connector, dict[str, bytes]] | None:
-    """The connector of that id, and its secrets: name → ciphertext."""
-    joined = select(Connector, Credential.name, Credential.ciphertext).outerjoin(Credential)
+def find_sealed(session: Session, connector_id: str, names: Sequence[str]) -> tuple[Connector, dict[str, bytes]] | None:
+    """Return the connector of that id, and those of its secrets that are named: name → ciphertext."""
+    wanted = and_(Credential.connector_key == Connector.key, Credential.name.in_(names))
+    joined = select(Connector, Credential.name, Credential.ciphertext).outerjoin(Credential, wanted)
     rows = session.execute(joined.where(Connector.id == connector_id)).all()
     if not rows:
         return None

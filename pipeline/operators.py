@@ -23,6 +23,7 @@ from db.operator import Operator, Present
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
+from pipeline.slow_work import PASSWORDS
 from pipeline.telemetry import logger
 
 SHORTEST_PASSWORD: Final = 10
@@ -60,30 +61,33 @@ def is_first_code(given: str) -> bool:
 
 def add_first(name: str, password: str) -> Operator:
     """Let the first person in, as an admin. Raises: OperatorRefused when there is somebody already."""
+    password_hash = _hash(password)
     with transaction() as session:
         rows.lock_operators(session)
         if rows.any_operator(session):
             raise OperatorRefused("there is an operator already: log in, or ask an admin to add you")
-        return _add(session, name, password, Role.ADMIN, by="first run")
+        return _add(session, name, password_hash, Role.ADMIN, by="first run")
 
 
 def add(name: str, password: str, role: Role, *, by: str) -> Operator:
     """Let somebody in. Raises: OperatorRefused."""
+    password_hash = _hash(password)
     with transaction() as session:
-        return _add(session, name, password, role, by=by)
+        return _add(session, name, password_hash, role, by=by)
 
 
 def change(
     name: str, *, by: str, role: Role | None = None, password: str | None = None, state: str | None = None
 ) -> None:
     """Change somebody's role, password or state; they log in again. Raises: OperatorRefused, also for the last admin."""
+    password_hash = None if password is None else _hash(password)  # takes long: no lock may wait for it
     with transaction() as session:
         rows.lock_operators(session)
         operator = rows.find_operator(session, name)
         if operator is None:
             raise OperatorRefused(f"there is no operator {name!r}")
-        if password is not None:
-            operator.password_hash = _hash(password)
+        if password_hash is not None:
+            operator.password_hash = password_hash
         operator.role, operator.state = role or operator.role, state or operator.state
         session.flush()
         if rows.count_admins(session) == 0:
@@ -109,7 +113,7 @@ def prove(name: str, password: str, address: str) -> Operator:
             logger().warning("operator.login.refused", why="locked", wait_s=round(wait_s))
             raise LoginRefused(wait_s)
         found = rows.find_operator(session, name)
-    is_right = _verify(found.password_hash if found else _nobodys_hash(), password)
+    is_right = _verify(found.password_hash if found else None, password)
     with transaction() as session:
         if found is None or not is_right or found.state != "active":
             rows.note_failed_login(
@@ -167,11 +171,11 @@ def digest_of(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _add(session: Session, name: str, password: str, role: Role, *, by: str) -> Operator:
+def _add(session: Session, name: str, password_hash: str, role: Role, *, by: str) -> Operator:
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise OperatorRefused(f"a name has 1 to {LONGEST_NAME} visible characters")
     try:
-        operator_id = rows.put_operator(session, name.strip(), _hash(password), role)
+        operator_id = rows.put_operator(session, name.strip(), password_hash, role)
     except ValueError as taken:
         raise OperatorRefused(str(taken)) from None
     audit.note(session, by, "operator.add", name.strip().lower(), detail={"role": str(role)})
@@ -183,12 +187,15 @@ def _hash(password: str) -> str:
         raise OperatorRefused(
             f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; length is what counts"
         )
-    return _hasher().hash(password)
+    with PASSWORDS.entered():
+        return _hasher().hash(password)
 
 
-def _verify(known: str, password: str) -> bool:
+def _verify(known: str | None, password: str) -> bool:
+    """Whether the password belongs to the hash; without one it takes as long, and is False."""
     try:
-        return _hasher().verify(known, password[:LONGEST_PASSWORD])
+        with PASSWORDS.entered():
+            return _hasher().verify(known or _nobodys_hash(), password[:LONGEST_PASSWORD])
     except (Argon2Error, InvalidHashError):
         return False
 

@@ -66,6 +66,9 @@ class Settings:
     public_url: str = "http://localhost:8080"
     trusted_proxies: int = 0
     port: int = 8080
+    #: None: webhooks and notifications arrive at `public_url`.
+    intake_url: str | None = None
+    intake_port: int = 8081
     flower_port: int = 5555
     #: None: Flower listens on this machine at `flower_port`.
     flower_url: str | None = None
@@ -128,6 +131,8 @@ class Settings:
             public_url=env.read("PUBLIC_URL", _http_url, f"http://localhost:{port}"),
             trusted_proxies=env.read("TRUSTED_PROXIES", _number(0, 5), 0),
             port=port,
+            intake_url=env.read("INTAKE_URL", _http_url, None),
+            intake_port=env.read("INTAKE_PORT", _number(1, 65535), 8081),
             flower_port=env.read("FLOWER_PORT", _number(1, 65535), 5555),
             flower_url=env.read("FLOWER_URL", _origin, None),
             flower_basic_auth=env.read("FLOWER_BASIC_AUTH", _login, None),
@@ -165,6 +170,11 @@ class Settings:
         if problems:
             raise SettingsError(problems)
         return found
+
+    @property
+    def arrival_url(self) -> str:
+        """Below which address Pipedrive and Hull are to send what they have to tell."""
+        return self.intake_url or self.public_url
 
     @property
     def faces_sandbox(self) -> bool:

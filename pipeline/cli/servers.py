@@ -136,6 +136,7 @@ def described(house: House) -> dict[str, Any]:
         "web_url": house.web_url,
         "console_url": house.console_url,
         "public_url": house.settings.public_url,
+        "intake_url": house.settings.arrival_url,
         "flower_url": house.flower_url,
         "flower_login_file": str(house.flower.file) if house.flower.file else None,
         "pipedrive_url": house.settings.pipedrive_api_url,
@@ -153,6 +154,7 @@ def print_house(house: House) -> None:
     pids = house.children.pids()
     rows = [
         ("console", house.console_url, pids["web"]),
+        ("intake", house.settings.arrival_url, pids["intake"]),
         ("Flower", f"{house.flower_url} (user and password: {house.flower.where})", pids["flower"]),
         *(("worker", f"queue {queue}", pids[queue]) for queue in ("live", "control", "bulk")),
         ("beat", "ticks", pids["beat"]),

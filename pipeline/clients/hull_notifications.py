@@ -74,8 +74,8 @@ class NotificationVerifier:
         self._keys: OrderedDict[str, _Key] = OrderedDict()
         self._lock = threading.Lock()
 
-    def verify(self, headers: Headers, notification_id: str) -> None:
-        """Return when the headers prove the notification of this id.
+    def proven_id(self, headers: Headers) -> str:
+        """Return the id of the notification that the headers prove. Nothing of the body is needed for it.
 
         Raises: NotificationRefused; Retryable while the key cannot be fetched.
         """
@@ -88,14 +88,17 @@ class NotificationVerifier:
         url = given.get("x-hull-smart-notifier-signature-public-key-url")
         if not signature or not url:
             raise NotificationRefused("MISSING_SIGNATURE_HEADERS", "the signature or the address of its key is missing")
-        self._verify_token(signature, url, notification_id)
+        return self._proven_by(signature, url)
 
-    def _verify_token(self, signature: str, url: str, notification_id: str) -> None:
+    def _proven_by(self, signature: str, url: str) -> str:
         key = self._key(url, signature, younger_than_s=KEY_TTL_S)
-        if not _proves(signature, key.pem, notification_id):
+        proven = _proven_id(signature, key.pem)
+        if proven is None:
             fresh = self._key(url, signature, younger_than_s=KEY_MIN_AGE_S)
-            if fresh is key or not _proves(signature, fresh.pem, notification_id):
-                raise NotificationRefused("INVALID_SIGNATURE", "the signature does not prove this notification")
+            proven = None if fresh is key else _proven_id(signature, fresh.pem)
+        if proven is None:
+            raise NotificationRefused("INVALID_SIGNATURE", "the signature proves no notification")
+        return proven
 
     def _key(self, url: str, signature: str, *, younger_than_s: float) -> _Key:
         with self._lock:
@@ -132,7 +135,7 @@ class NotificationVerifier:
         return response.body
 
 
-def _proves(signature: str, pem: bytes, notification_id: str) -> bool:
+def _proven_id(signature: str, pem: bytes) -> str | None:
     try:
         claims = jwt.decode(
             signature,
@@ -142,5 +145,5 @@ def _proves(signature: str, pem: bytes, notification_id: str) -> bool:
             options={"require": ["jti"], "verify_aud": False, "verify_iss": False},
         )
     except (jwt.PyJWTError, ValueError):
-        return False
-    return bool(claims["jti"] == notification_id)
+        return None
+    return str(claims["jti"])

@@ -16,6 +16,7 @@ from pipeline.clients.http import BURST_PAUSE_S, RECORD_STATUSES, STATUSES, Stat
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, Gate, OnCall, Request, Response, Wire
 from pipeline.errors import Rejected, Retryable
+from pipeline.slow_work import REMOTE
 
 Headers = Mapping[str, str]
 
@@ -87,6 +88,12 @@ class PipedriveCalls:
         `operation` names its price in TOKEN_COSTS. Query entries of None are left out.
         Raises: the error of `pipeline.clients.http` for any answer but a 2xx.
         """
+        with REMOTE.entered():  # around the limiter too: it may wait
+            return self._send(operation, method, path, query, values)
+
+    def _send(
+        self, operation: str, method: str, path: str, query: Mapping[str, Any] | None, values: Mapping[str, Any] | None
+    ) -> Response:
         auth = self._auth() if callable(self._auth) else self._auth
         url = self._url(path, query)
         body = None if values is None else _encode(values)

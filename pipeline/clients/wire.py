@@ -29,6 +29,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 
 from pipeline.errors import PipelineError, Rejected, Retryable
 from pipeline.fencing import write_deadline_s
+from pipeline.slow_work import REMOTE
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -181,7 +182,12 @@ class Wire:
             LostLease and Retryable("lease_uncertain") before a write that the lease does not cover,
             Retryable("remote_unreachable") when nothing was sent, Retryable("remote_unavailable") when it may have
             been, Retryable("page_not_json") for an answer cut short, Rejected("body_too_large").
+            Overloaded in a web request, when too many others wait for remote systems.
         """
+        with REMOTE.entered():
+            return self._call_in_lane(request)
+
+    def _call_in_lane(self, request: Request) -> Response:
         is_known = self._gate.enter(request.remote) if self._gate is not None and request.remote else False
         if request.is_write:
             request = replace(request, deadline_s=write_deadline_s(request.deadline_s))

@@ -60,6 +60,24 @@ def is_nested_deeper(value: Any, levels: int) -> bool:
     return True
 
 
+_VALUES: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
+
+
+def has_more_values(body: bytes, most: int) -> bool:
+    """Return whether a JSON text holds more than `most` values, objects and lists included, without parsing it.
+
+    A parser needs up to 230 bytes for a value of seven, so the length of a text does not bound the memory it takes.
+    """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") < most:
+        return False
+    count = 1
+    for match in _VALUES.finditer(body):
+        count += match.group() in (b",", b"[", b"{")
+        if count > most:
+            return True
+    return False
+
+
 MOST_TOKENS: Final = 3_000_000
 """Texts and brackets of one body that are looked at, in about a second and a half; a body of 20 MB has a third of them."""
 

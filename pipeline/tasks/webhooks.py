@@ -134,7 +134,7 @@ def _open(connector_key: int) -> tuple[Wired, Address]:
         wired = wiring.open_connector(session, connector_key)
     return wired, Address(
         connector_id=wired.id,
-        base=f"{settings().public_url}/webhooks/pipedrive/{wired.id}/",
+        base=f"{settings().arrival_url}/webhooks/pipedrive/{wired.id}/",
         path_token=keys["webhook_path"],
         user=keys["webhook_user"],
         password=keys["webhook_password"],

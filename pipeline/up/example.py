@@ -62,7 +62,7 @@ class ExampleNotAdded(Exception):
     """A connector of somebody else is in the way; the text says which, and what to do."""
 
 
-def furnish(sandbox: dict[str, str], *, public_url: str) -> Connector:
+def furnish(sandbox: dict[str, str], *, arrival_url: str) -> Connector:
     """Add the connector, have Pipedrive send its webhooks here, and Hull its notifications.
 
     Raises: ExampleNotAdded, and nothing is changed, when a connector that a person set up has its name or the sandbox's id.
@@ -84,7 +84,7 @@ def furnish(sandbox: dict[str, str], *, public_url: str) -> Connector:
     )
     setup.change_settings(added, settings_for(added.key), AUTHOR)
     ensure_webhooks(added.key)
-    Remotes(sandbox).notify(f"{public_url}/smart-notifier")
+    Remotes(sandbox).notify(f"{arrival_url}/smart-notifier")
     return added
 
 

@@ -100,32 +100,40 @@ def open_house(
 
 def _add_example(house: House, sandbox: dict[str, str]) -> None:
     try:
-        example.furnish(sandbox, public_url=house.settings.public_url)
+        example.furnish(sandbox, arrival_url=house.settings.arrival_url)
     except example.ExampleNotAdded as kept:
         house.has_example = False
         house.notes.append(str(kept))
 
 
 def _wait_for_web(house: House) -> None:
-    """Return when it answers. Raises: NotUp, without waiting for long, when it dies again and again."""
+    """Return when both answer. Raises: NotUp, without waiting for long, when one dies again and again."""
+    for name, port in (("intake", house.settings.intake_port), ("web", house.settings.port)):
+        if not _answers(house, name, port):
+            raise NotUp(f"the {name} process does not answer on port {port}")
+
+
+def _answers(house: House, name: str, port: int) -> bool:
     host = places.LOOPBACK if house.host in places.ANY_ADDRESS else house.host
-    url = f"http://{host}:{house.settings.port}/healthz"
+    url = f"http://{host}:{port}/healthz"
     for _ in range(int(WEB_WAIT_S)):
         if remotes.answers(url, timeout_s=1.0):
-            return
-        if house.children.restarts().get("web", 0) >= HOPELESS:
+            return True
+        if house.children.restarts().get(name, 0) >= HOPELESS:
             break
-    raise NotUp(f"the web process does not answer on port {house.settings.port}")
+    return False
 
 
 def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:
     """Free ports where the usual ones are in use, and what to say about it."""
     port, about_web = places.choose_port("PORT", chosen.port, places.USUAL_PORT)
+    intake_port, about_intake = places.choose_port("INTAKE_PORT", chosen.intake_port, places.USUAL_INTAKE_PORT)
     flower_port, about_flower = places.choose_port("FLOWER_PORT", chosen.flower_port, places.USUAL_FLOWER_PORT)
-    moved = replace(chosen, port=port, flower_port=flower_port)
-    if chosen.public_url == f"http://localhost:{chosen.port}":
-        moved = replace(moved, public_url=f"http://localhost:{port}")
-    return moved, [note for note in (about_web, about_flower) if note]
+    moved = replace(chosen, port=port, intake_port=intake_port, flower_port=flower_port)
+    if chosen.public_url == f"http://localhost:{chosen.port}":  # no reverse proxy stands before it
+        intake_url = chosen.intake_url or f"http://localhost:{intake_port}"
+        moved = replace(moved, public_url=f"http://localhost:{port}", intake_url=intake_url)
+    return moved, [note for note in (about_web, about_intake, about_flower) if note]
 
 
 def _start_sandbox(house: House, announced: _Announcement, sizes: Mapping[str, int]) -> None:
@@ -149,7 +157,7 @@ def _look_after(house: House, announced: _Announcement, stopping: threading.Even
         if house.sandbox and house.has_example and before > announced.furnished:
             announced.furnished = before
             try:
-                example.furnish(house.sandbox, public_url=house.settings.public_url)
+                example.furnish(house.sandbox, arrival_url=house.settings.arrival_url)
             except Exception as error:  # noqa: BLE001 - whatever it was, everything else goes on
                 announced(SUPERVISOR, f"the sandbox came back, but not its connector: {error}")
 

@@ -23,14 +23,12 @@ from pipeline.up.children import Program
 
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened to
-USUAL_PORT, USUAL_FLOWER_PORT = 8080, 5555
+USUAL_PORT, USUAL_INTAKE_PORT, USUAL_FLOWER_PORT = 8080, 8081, 5555
 WORKER_GRACE_S = 5.0
 """SIGTERM is a warm shutdown: 2 s when idle. (With REMAP_SIGTERM=SIGQUIT, right where deploys must not wait for a stage, an
 idle worker takes 12 s.) A stage that is cut off is taken up again when its lease has run out."""
 LIVE_PROCESSES, CONTROL_PROCESSES, BULK_PROCESSES = 4, 1, 2
 """More `live` than one connector may have at work (LIVE_AT_ONCE): reads that stall hold up no other connector."""
-WEB_THREADS = 16
-"""More than work at a time (`pipeline.web.request_limit`): the others wait, and some are left for `/healthz`."""
 LIVE_NICENESS, BULK_NICENESS = 5, 15
 """On one machine all want the same processors: whoever has asked at the door is answered first, then a change is carried over,
 then a fetch goes on."""
@@ -113,11 +111,6 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     flower_url = f"http://{LOOPBACK}:{chosen.flower_port}"
     given = {"FLOWER_BASIC_AUTH": flower_login, "FLOWER_URL": flower_url}
     with_flower = environment(chosen, **given, **dict.fromkeys((f"{name}_FILE" for name in given), None))
-    web = [
-        sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", "pipeline.web.app:create_app",
-        "--host", host, "--port", str(chosen.port), "--blocking-threads", str(WEB_THREADS), "--log-level", "warning",
-        "--workers-kill-timeout", "3", "--respawn-failed-workers",
-    ]  # fmt: skip
     flower = [
         *celery,
         "flower",
@@ -127,13 +120,23 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
         "--logging=error",
     ]
     return [
-        Program(name="web", command=web, environment=with_flower),
+        Program(name="intake", command=served("intake", host, chosen.intake_port), environment=environment(chosen)),
+        Program(name="web", command=served("app", host, chosen.port), environment=with_flower),
         _worker("live", LIVE_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
         _worker("control", CONTROL_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
         _worker("bulk", BULK_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=BULK_NICENESS),
         Program(name="beat", command=[*celery, "beat", "--loglevel", "warning"], environment=environment(chosen)),
         Program(name="flower", command=flower, environment=with_flower),
     ]
+
+
+def served(module: str, host: str, port: int) -> list[str]:
+    """The command that serves `pipeline.web.MODULE`."""
+    return [
+        sys.executable, "-m", "granian", "--interface", "rsgi", "--http", "1", "--no-ws",
+        "--factory", f"pipeline.web.{module}:create_server", "--host", host, "--port", str(port),
+        "--log-level", "warning", "--workers-kill-timeout", "3", "--respawn-failed-workers",
+    ]  # fmt: skip
 
 
 def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
@@ -146,6 +149,8 @@ def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
         "SECRET_KEYS": ",".join(chosen.secret_keys),
         "PUBLIC_URL": chosen.public_url,
         "PORT": str(chosen.port),
+        "INTAKE_URL": chosen.intake_url,
+        "INTAKE_PORT": str(chosen.intake_port),
         "FLOWER_PORT": str(chosen.flower_port),
         "PIPEDRIVE_CLIENT_ID": chosen.pipedrive_client_id,
         "PIPEDRIVE_CLIENT_SECRET": chosen.pipedrive_client_secret,

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import HTTPException
 
+from pipeline.slow_work import Overloaded
 from pipeline.telemetry import logger
 
 RETRY_AFTER_S = 5
@@ -34,6 +35,7 @@ def furnish(app: Flask) -> None:
     app.teardown_request(_end)
     app.register_error_handler(HTTPException, _say_no)
     app.register_error_handler(SQLAlchemyError, _database_is_away)
+    app.register_error_handler(Overloaded, _overloaded)
     app.register_error_handler(Exception, _our_fault)
 
 
@@ -75,6 +77,14 @@ def _database_is_away(failure: SQLAlchemyError) -> tuple[Response, int]:
     """Whatever the database has against it: the sender comes again. The driver's words may hold values of records."""
     logger().error("database.unavailable", error=type(failure).__name__)
     answer, status = error(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", "The database cannot be reached")
+    answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer, status
+
+
+def _overloaded(overloaded: Overloaded) -> tuple[Response, int]:
+    logger().warning("web.overloaded", lane=overloaded.lane)
+    sentence = "Too many requests wait. Try again in some seconds."
+    answer, status = error(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", sentence)
     answer.headers["Retry-After"] = str(RETRY_AFTER_S)
     return answer, status
 

@@ -22,8 +22,8 @@ from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError, Retryable
 from pipeline.tasks import authorisation
 from pipeline.telemetry import logger
+from pipeline.web.bodies import BodyRefused, read_object
 from pipeline.web.doors import Doors
-from pipeline.web.intake import BodyRefused, read_object
 from pipeline.web.vouched import vouched_for
 
 MAX_BYTES = 16 * 1024

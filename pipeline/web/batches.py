@@ -17,9 +17,10 @@ from pipeline.domain.reasons import describe
 from pipeline.errors import Rejected
 from pipeline.tasks import exports
 from pipeline.telemetry import logger
+from pipeline.web.allowances import ANYBODY_BYTES
+from pipeline.web.bodies import BodyRefused, read_object, room_for_body
 from pipeline.web.doors import Doors
-from pipeline.web.intake import BodyRefused, read_object
-from pipeline.web.vouched import vouched_for
+from pipeline.web.vouched import proven_by_query, vouched_for
 from pipeline.web.waker import Waker
 
 MAX_BYTES = 5 * 1024 * 1024
@@ -48,13 +49,19 @@ def receive(doors: Doors, waker: Waker, entity: Entity) -> Answer:
     connector_key = vouched_for(doors)
     if connector_key is None:
         return _refusal("unauthorized", "Hull's credentials are missing or wrong.", HTTPStatus.UNAUTHORIZED)
-    _, body = read_object(MAX_BYTES)
     try:
-        exports.ask(connector_key, _order(body, entity))
+        with room_for_body():
+            _, body = read_object(MAX_BYTES)
+            exports.ask(connector_key, _order(body, entity))
     except Rejected as refused:
         return _refusal(refused.reason, describe(refused.reason), HTTPStatus.BAD_REQUEST)
     waker.wake()
     return Response("ok", mimetype="text/plain")
+
+
+def allowance(doors: Doors) -> int:
+    """Return how many bytes the sender may send: with credentials in the query a whole batch, else what a form needs."""
+    return ANYBODY_BYTES if proven_by_query(doors) is None else MAX_BYTES
 
 
 def _order(body: dict[str, Any], entity: Entity) -> exports.Order:

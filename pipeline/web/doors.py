@@ -1,8 +1,9 @@
-"""Who may come in: what a caller presents is compared, in constant time, with keyed digests of the connectors' secrets.
+"""Check who asks: what a caller presents is compared, in constant time, with keyed digests of one connector's secrets.
 
-The digests of all connectors are read together and kept for a few seconds under a salt of this very process. Nobody is
-refused by them alone: the one connector is read again first, because its row or its secrets may be new, and ten refusals
-ban a webhook. An unknown connector is looked up and compared like a known one, so the answer does not tell which ids exist.
+The connector is looked up by its id, an index, and only the secrets that the question is about are decrypted. A digest is
+kept for RENEW_S under a salt of this process. Nobody is refused by a kept digest: the connector is read again first, because
+its row or its secrets may be new, and ten refusals ban a webhook. An unknown connector is looked up and compared like a known
+one, so the answer does not tell which ids exist.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import hmac
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from db import connector as connectors
+from db.connector import Connector
 from db.session import transaction
 from pipeline import wiring
 from pipeline.errors import ConfigurationError
@@ -25,104 +28,94 @@ from pipeline.telemetry import logger
 
 RENEW_S = 5.0
 LONGEST_ID: Final = 64
+KEPT: Final = 10_000
+"""Digests; of more connectors those that were asked for longest ago are read again."""
+WEBHOOK: Final = ("webhook_path", "webhook_user", "webhook_password")
+HULL: Final = ("hull_secret",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
-    """The digests of one connector; None where it has no such secret, which nothing can match.
+class Expected:
+    """What a caller must present to speak for a connector.
 
     sealed  the secrets as they are stored: while they are the same, nothing has to be decrypted again
+    digest  None where the connector lacks one of the secrets, which nothing can match
     """
 
     connector_key: int
     organization: str
     sealed: Mapping[str, bytes] = field(repr=False)
-    webhook: bytes | None
-    hull: bytes | None
+    digest: bytes | None
+    read_at: float
 
 
 class Doors:
-    """Knows the digests; threads share it."""
+    """Checks credentials of webhooks and of Hull; threads share it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._salt = secrets.token_bytes(32)
         self._nobody = secrets.token_bytes(32)
-        self._doors: dict[str, Door] = {}
-        self._read_at: float | None = None
+        self._kept: OrderedDict[tuple[str, tuple[str, ...]], Expected] = OrderedDict()
         self._lock = threading.Lock()
-        self._reading = threading.Lock()
 
     def admit_webhook(self, connector_id: str, path_token: str, user: str, password: str) -> int | None:
-        """The connector's key when path, user and password are all right, else None."""
-        presented = self._digest(path_token, user, password)
-        return self._admit(connector_id, presented, lambda door: door.webhook)
+        """Return the connector's key when path, user and password are all right, else None."""
+        return self._admit(connector_id, WEBHOOK, self._digest(path_token, user, password))
 
     def admit_hull(self, connector_id: str, organization: str, secret: str) -> int | None:
-        """The connector's key when Hull's id, organization and secret belong together, else None."""
-        presented = self._digest(organization.lower(), secret)
-        return self._admit(connector_id, presented, lambda door: door.hull)
+        """Return the connector's key when Hull's id, organization and secret belong together, else None."""
+        return self._admit(connector_id, HULL, self._digest(organization.lower(), secret))
 
-    def _admit(self, connector_id: str, presented: bytes, which: Callable[[Door], bytes | None]) -> int | None:
-        for read in (self._known, self._read_again):
-            door = read(connector_id)
-            expected = (which(door) if door else None) or self._nobody
-            if hmac.compare_digest(expected, presented) and door is not None:
-                return door.connector_key
+    def _admit(self, connector_id: str, names: tuple[str, ...], presented: bytes) -> int | None:
+        for find in (self._find_kept, self._read):
+            found = find(connector_id, names)
+            expected = (found.digest if found else None) or self._nobody
+            if hmac.compare_digest(expected, presented) and found is not None:
+                return found.connector_key
         return None
 
-    def _known(self, connector_id: str) -> Door | None:
-        """The connector as it was some seconds ago. While another thread reads them all again, which takes long when the
-        database is away, what is known already will do."""
-        if self._reading.acquire(blocking=self._read_at is None):
-            try:
-                if self._read_at is None or self._clock() - self._read_at >= RENEW_S:
-                    doors = self._read()
-                    with self._lock:
-                        self._doors = doors
-                    self._read_at = self._clock()
-            finally:
-                self._reading.release()
-        return self._doors.get(connector_id)
+    def _find_kept(self, connector_id: str, names: tuple[str, ...]) -> Expected | None:
+        """The digest as it was some seconds ago."""
+        with self._lock:
+            kept = self._kept.get((connector_id, names))
+        return kept if kept is not None and self._clock() - kept.read_at < RENEW_S else None
 
-    def _read_again(self, connector_id: str) -> Door | None:
-        """The connector as it is stored at this moment."""
+    def _read(self, connector_id: str, names: tuple[str, ...]) -> Expected | None:
+        """The digest of what is stored at this moment."""
         if not (connector_id.isprintable() and len(connector_id) <= LONGEST_ID):
             return None
         with transaction() as session:
-            found = connectors.find_sealed(session, connector_id)
-        door = self._door(*found) if found is not None else None
+            found = connectors.find_sealed(session, connector_id, names)
         with self._lock:
-            doors = {each: kept for each, kept in self._doors.items() if each != connector_id}
-            self._doors = doors | {connector_id: door} if door is not None else doors
-        return door
+            earlier = self._kept.pop((connector_id, names), None)
+        if found is None:
+            return None
+        expected = self._expected(*found, names, earlier)
+        with self._lock:
+            self._kept[connector_id, names] = expected
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return expected
 
-    def _read(self) -> dict[str, Door]:
-        with transaction() as session:
-            return {
-                connector.id: self._door(connector, connectors.credentials_of(session, connector.key))
-                for connector in connectors.all_connectors(session)
-            }
-
-    def _door(self, connector: connectors.Connector, sealed: dict[str, bytes]) -> Door:
-        earlier = self._doors.get(connector.id)
-        same = (connector.key, connector.hull_organization, sealed)
+    def _expected(
+        self, connector: Connector, sealed: dict[str, bytes], names: tuple[str, ...], earlier: Expected | None
+    ) -> Expected:
+        organization = connector.hull_organization
+        same = (connector.key, organization, sealed)
         if earlier is not None and (earlier.connector_key, earlier.organization, earlier.sealed) == same:
-            return earlier
+            return replace(earlier, read_at=self._clock())
         try:
             known = wiring.unseal(connector.key, sealed, settings())
         except ConfigurationError as unreadable:
             logger().error("connector.secret.error", connector_id=connector.id, reason=unreadable.reason)
             known = {}
-        organization = connector.hull_organization
-        webhook = [known.get(name) for name in ("webhook_path", "webhook_user", "webhook_password")]
-        hull = known.get("hull_secret")
-        return Door(
-            connector_key=connector.key,
-            organization=organization,
-            sealed=sealed,
-            webhook=self._digest(*(part for part in webhook if part)) if all(webhook) else None,
-            hull=self._digest(organization.lower(), hull) if hull else None,
+        parts = [known.get(name) for name in names]
+        digest = None
+        if all(parts):
+            digest = self._digest(*([organization.lower()] if names == HULL else []), *(part for part in parts if part))
+        return Expected(
+            connector_key=connector.key, organization=organization, sealed=sealed, digest=digest, read_at=self._clock()
         )
 
     def _digest(self, *parts: str) -> bytes:

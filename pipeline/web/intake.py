@@ -1,139 +1,76 @@
-"""What the two doors share: read a body within its limits, and write the delivery down before anybody says yes."""
+"""What Pipedrive and Hull send, apart from everything people use.
+
+    granian --interface rsgi --factory pipeline.web.intake:create_server
+
+A process of its own, so that a slow page, a password or a remote system never keeps a webhook waiting. It takes PATHS of
+PUBLIC_URL. `pipeline.web.app` serves the same paths, so a small installation may do without this process.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
-import orjson
-from flask import request
-from sqlalchemy.exc import IntegrityError
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from db import delivery as deliveries
-from db.session import transaction
-from pipeline.domain.lenient_json import cut_below, is_nested_deeper
+from pipeline import wiring
+from pipeline.environment import begin_or_exit
+from pipeline.settings import settings
+from pipeline.tasks.control import wake_control
+from pipeline.web import answers, batches, notifications, operations, webhooks
+from pipeline.web.allowances import ANYBODY_BYTES, Allowances
+from pipeline.web.doors import Doors
+from pipeline.web.server import Server
+from pipeline.web.waker import Waker
 
-MAX_DEPTH = 32
-CUT_DEPTH: Final = 150
-"""More than a message may nest (`pipeline.tasks.messages.LEVELS`), less than what cannot be written as JSON again."""
-LARGEST_BYTES: Final = 1024 * 1024 * 1024
-"""As much as the server in front takes in."""
-TOO_DEEP: Final = "too_deep"
-ENDS_BYTES: Final = 32 * 1024
-PIECE_BYTES: Final = 64 * 1024
-STATEMENT_TIMEOUT_MS = 5_000
-"""Pipedrive gives up after 10 s: an honest 503 before that brings the delivery again."""
+PATHS: Final = ("/webhooks/", "/smart-notifier", "/batch", "/batch-accounts")
+"""What a reverse proxy hands to this process."""
 
 
-class BodyRefused(Exception):
-    """The body is no delivery, whoever sent it; `code` says why: `not_json`, `not_an_object`, `too_deep`."""
-
-    def __init__(self, code: str) -> None:
-        self.code = code
-        super().__init__(code)
+def create_server() -> Server:
+    """Return what granian serves."""
+    app, allowances = create_app()
+    return Server(app, allowances)
 
 
-def read_object(max_bytes: int, *, cuts: bool = False) -> tuple[bytes, dict[str, Any]]:
-    """The request's body as it came, and the object in it.
+def create_app(*, wake: Callable[[], None] | None = None) -> tuple[Flask, Allowances]:
+    """Return the app of this process, and who may send how much.
 
-    cuts  take null for what lies deeper than CUT_DEPTH, instead of refusing what lies deeper than MAX_DEPTH
-    Raises: BodyRefused; RequestEntityTooLarge (413) above `max_bytes`, whether the length was announced or not.
+    wake  tells the workers that a delivery was stored; by default through the broker
     """
-    request.max_content_length = max_bytes + 1  # a body of unknown length is cut there without a word
-    body = request.get_data(cache=False)
-    if len(body) > max_bytes:
-        raise RequestEntityTooLarge
-    return body, _parse_cut(body) if cuts else _parse_object(body)
+    begin_or_exit()
+    app = Flask(__name__)
+    prepare(app)
+    return app, add_routes(app, Doors(), waker_of(wake))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnyBody:
-    """A body that is kept whatever it is.
-
-    kept     what is stored: all of it, or both ends of one above the limit
-    value    the object in it; None when there is a problem
-    problem  `too_large`, or the code of a BodyRefused
-    digest   of the whole body
-    """
-
-    kept: bytes = field(repr=False)
-    value: dict[str, Any] | None = field(repr=False)
-    problem: str | None
-    size: int
-    digest: str
+def prepare(app: Flask) -> None:
+    """Give an app the limits and the answers that all of ours have."""
+    app.config["MAX_CONTENT_LENGTH"] = ANYBODY_BYTES
+    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as its documentation says
+        app.wsgi_app, x_for=settings().trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider Flask brings
+    answers.furnish(app)
 
 
-def read_any(max_bytes: int) -> AnyBody:
-    """The request's body, whatever it is and however long: of one above `max_bytes` no more than its ends stays in memory."""
-    request.max_content_length = LARGEST_BYTES
-    start, end, size = bytearray(), b"", 0
-    digest = hashlib.blake2b(digest_size=16)
-    while piece := request.stream.read(PIECE_BYTES):
-        size += len(piece)
-        digest.update(piece)
-        room = max_bytes - len(start)
-        start += piece[:room]
-        end = (end + piece)[-ENDS_BYTES:]
-    value, problem, kept = None, None, bytes(start)
-    if size > max_bytes:
-        problem, kept = "too_large", kept[:ENDS_BYTES] + b"\n" + end
-    else:
-        try:
-            value = _parse_object(kept)
-        except BodyRefused as refused:
-            problem = refused.code
-    return AnyBody(kept=kept, value=value, problem=problem, size=size, digest=digest.hexdigest())
+def add_routes(app: Flask, doors: Doors, waker: Waker) -> Allowances:
+    """Add the routes of this process, and return how much their senders may send."""
+    verifier = wiring.notification_verifier()
+    app.register_blueprint(webhooks.room(doors, waker))
+    app.register_blueprint(notifications.room(doors, waker, verifier))
+    app.register_blueprint(batches.room(doors, waker))
+    app.register_blueprint(operations.room())
+    of = {
+        "webhooks": partial(webhooks.allowance, doors),
+        "notifications": partial(notifications.allowance, verifier),
+        "batches": partial(batches.allowance, doors),
+    }
+    return Allowances(app, of)
 
 
-def store(connector_key: int, source: str, key: str, body: bytes) -> bool | None:
-    """Keep a delivery and commit: True when it is new, False when it was here, None when the connector is gone."""
-    try:
-        with transaction() as session:
-            kept = deliveries.keep_delivery(session, connector_key, source, key, body, timeout_ms=STATEMENT_TIMEOUT_MS)
-            return kept is not None
-    except IntegrityError:
-        return None  # the one constraint left to break is that on the connector, removed a moment ago
-
-
-def _parse_object(body: bytes) -> dict[str, Any]:
-    value = _parse(body)
-    if not isinstance(value, dict):
-        raise BodyRefused("not_an_object")
-    if is_nested_deeper(value, MAX_DEPTH):
-        raise BodyRefused(TOO_DEEP)
-    return value
-
-
-def _parse_cut(body: bytes) -> dict[str, Any]:
-    try:
-        value = _parse(body)
-    except BodyRefused as refused:
-        if refused.code != TOO_DEEP:
-            raise
-        value = None
-    if value is None or is_nested_deeper(value, CUT_DEPTH):
-        value = _parse(cut_below(body, CUT_DEPTH))
-    if not isinstance(value, dict):
-        raise BodyRefused("not_an_object")
-    return value
-
-
-def _parse(body: bytes) -> Any:
-    """JSON of UTF-8; lone surrogates may pass, because one bad name must not cost the delivery. No NaN, no Infinity."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except RecursionError:  # whether it is JSON was not read any further
-        raise BodyRefused(TOO_DEEP) from None
-    except ValueError:
-        raise BodyRefused("not_json") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
+def waker_of(wake: Callable[[], None] | None) -> Waker:
+    """Return what wakes the workers, through the broker unless `wake` says otherwise."""
+    return Waker(wake or partial(wake_control, "dispatch"))

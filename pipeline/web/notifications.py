@@ -1,8 +1,9 @@
 """Hull's door: `POST /smart-notifier`, signed notifications of changed Users and Accounts.
 
-`next` means stored: Hull goes on with the next messages. `retry` brings the same ones again. Headers are looked at before
-the body is read, the connector's secret before Hull's key is fetched. The signature proves the notification's id alone, so
-settings are asked of Hull itself, and a connector that is not here yet is made by Hull's own word.
+`next` means stored: Hull goes on with the next messages. `retry` brings the same ones again. The signature in the headers is
+verified before the body is read, so a stranger can send no more than `pipeline.web.allowances.ANYBODY_BYTES`. It proves the
+notification's id alone: the connector's secret in the body must be right too, settings are asked of Hull itself, and a
+connector that is not here yet is made by Hull's own word.
 Source: packages/hull/src/utils/notification-validator.js and packages/hull/src/handlers/notification-handler of
 https://github.com/hull/hull-connectors
 """
@@ -21,13 +22,14 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from db.session import transaction
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Retryable
+from pipeline.slow_work import Overloaded
 from pipeline.tasks import adoption, hull_settings
 from pipeline.tasks.webhooks import clean_key
 from pipeline.telemetry import logger
 from pipeline.web.answers import RETRY_AFTER_S
+from pipeline.web.bodies import BodyRefused, read_object, room_for_body, store
 from pipeline.web.doors import Doors
 from pipeline.web.flow import flow_for
-from pipeline.web.intake import BodyRefused, read_object, store
 from pipeline.web.waker import Waker
 from pipeline.wiring import NotificationRefused, NotificationVerifier
 
@@ -66,17 +68,34 @@ def room(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Blueprin
 
 
 def receive(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Response:
-    """Verify, store, commit, answer `next`; the workers are told meanwhile."""
+    """Verify, store, commit, answer `next`, and wake the workers."""
     _check_headers()
+    proven_id = verifier.proven_id(request.headers)
+    with room_for_body():
+        return _receive_body(doors, waker, proven_id)
+
+
+def allowance(verifier: NotificationVerifier) -> int:
+    """Return how many bytes the sender may send: none unless the headers prove a notification."""
+    try:
+        _check_headers()
+        verifier.proven_id(request.headers)
+    except (Incorrect, NotificationRefused):
+        return 0
+    return MAX_BYTES
+
+
+def _receive_body(doors: Doors, waker: Waker, proven_id: str) -> Response:
     _, body = read_object(MAX_BYTES, cuts=True)
     notification_id = _text(body, "notification_id")
     if notification_id is None:
         raise Incorrect("MISSING_NOTIFICATION_PAYLOAD", "the body has no notification_id")
+    if notification_id != proven_id:
+        raise NotificationRefused("INVALID_SIGNATURE", "the signature proves another notification")
     given = _configuration(body)
     connector_key = doors.admit_hull(*given)
     if connector_key is None and not adoption.is_possible(*given[:2]):
         raise _unknown_connector()
-    verifier.verify(request.headers, notification_id)
     _check_shape(body)
     if connector_key is None:
         return _adopt(waker, given)
@@ -115,7 +134,7 @@ def _no_handler(channel: str) -> Response:
 
 
 def _check_headers() -> None:
-    """Refuse what does not even claim to come from Hull before its body is read; the verifier looks again."""
+    """Refuse what does not even claim to come from Hull; the verifier looks again."""
     if _FLAG not in request.headers:
         raise Incorrect("MISSING_FLAG_HEADER", f"{_FLAG} is missing")
     if request.headers.get(f"{_FLAG}-Signature-Version") != "v1":
@@ -190,4 +209,5 @@ _STATUSES: Final[dict[type[Exception], HTTPStatus]] = {
     NotYet: HTTPStatus.SERVICE_UNAVAILABLE,
     Retryable: HTTPStatus.SERVICE_UNAVAILABLE,
     SQLAlchemyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
 }

@@ -16,8 +16,8 @@ from flask import Blueprint, Response, jsonify, request
 
 from pipeline.tasks.webhooks import delivery_key
 from pipeline.telemetry import logger
+from pipeline.web.bodies import LARGEST_BYTES, read_any, store
 from pipeline.web.doors import Doors
-from pipeline.web.intake import read_any, store
 from pipeline.web.waker import Waker
 
 MAX_BYTES = 1024 * 1024
@@ -37,11 +37,8 @@ def room(doors: Doors, waker: Waker) -> Blueprint:
 
 
 def receive(doors: Doors, waker: Waker, connector_id: str, path_token: str) -> Response:
-    """Verify, store, commit, answer; the workers are told meanwhile."""
-    given = request.authorization
-    connector_key = doors.admit_webhook(
-        connector_id, path_token, (given and given.username) or "", (given and given.password) or ""
-    )
+    """Verify, store, commit, answer, and wake the workers."""
+    connector_key = _sender(doors, connector_id, path_token)
     if connector_key is None:
         return _turn_away()
     body = read_any(MAX_BYTES)
@@ -54,6 +51,19 @@ def receive(doors: Doors, waker: Waker, connector_id: str, path_token: str) -> R
     if is_new:
         waker.wake()
     return jsonify(status="stored" if is_new else "known")
+
+
+def allowance(doors: Doors) -> int:
+    """Return how many bytes the sender may send: none unless path and credentials are right."""
+    given = request.view_args or {}
+    return 0 if _sender(doors, given["connector_id"], given["path_token"]) is None else LARGEST_BYTES
+
+
+def _sender(doors: Doors, connector_id: str, path_token: str) -> int | None:
+    given = request.authorization
+    return doors.admit_webhook(
+        connector_id, path_token, (given and given.username) or "", (given and given.password) or ""
+    )
 
 
 def _turn_away() -> Response:

@@ -123,7 +123,7 @@ def test_everything_runs_until_it_is_told_to_stop(
     assert until_flower_answers(house["flower_url"]) == 401
     assert requests.get(house["flower_url"], auth=tuple(login.read_text().strip().split(":")), timeout=10).ok
     assert login.stat().st_mode & 0o077 == 0
-    assert set(house["pids"]) == {"sandbox", "web", "live", "control", "bulk", "beat", "flower"}
+    assert set(house["pids"]) == {"sandbox", "intake", "web", "live", "control", "bulk", "beat", "flower"}
 
     compared = subprocess.run(
         [sys.executable, "-m", "pipeline", "verify", "demo", "--json"],

@@ -29,7 +29,7 @@ def test_a_connector_that_a_person_set_up_is_kept(world: World, name: str, hull_
     world.change_rows(f"UPDATE connectors SET name = '{name}'")  # noqa: S608 - a name of this test
 
     with pytest.raises(example.ExampleNotAdded, match=f"pipeline connectors remove {name}"):
-        example.furnish(SANDBOX | {"hull_connector_id": hull_id}, public_url="http://here.test")
+        example.furnish(SANDBOX | {"hull_connector_id": hull_id}, arrival_url="http://here.test")
 
     assert _names() == [name]
 
@@ -44,6 +44,6 @@ def test_the_example_of_an_earlier_sandbox_is_made_anew(world: World, monkeypatc
 
     monkeypatch.setattr(example.setup, "add_connector", reached)
     with pytest.raises(InterruptedError):
-        example.furnish(SANDBOX, public_url="http://here.test")
+        example.furnish(SANDBOX, arrival_url="http://here.test")
 
     assert _names() == []

@@ -158,6 +158,14 @@ def _present() -> Present | None:
     return present
 
 
+def allowance() -> int:
+    """Return how many bytes the sender of a request may send, by key or session."""
+    given = request.authorization
+    if given is not None and given.type == "bearer":
+        return guard.MAX_FORM_BYTES if operators.who_holds(given.token or "") is not None else 0
+    return guard.allowance()
+
+
 def _require_readable() -> None:
     """What is nested beyond measure breaks the parser itself, before any shape is asked. Raises: Nay."""
     try:

@@ -26,6 +26,7 @@ from pipeline import operators
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
+from pipeline.web.allowances import ANYBODY_BYTES
 
 View = Callable[..., Any]
 CSRF_FIELD: Final = "csrf"
@@ -205,6 +206,11 @@ def _is_ours(origin: str) -> bool:
 
 def _foreign() -> Refused:
     return refusal("foreign_origin", "This form came from another site, so nothing was done.", "Open the page here.")
+
+
+def allowance() -> int:
+    """Return how many bytes the sender of a form may send, by session."""
+    return MAX_FORM_BYTES if present() is not None else ANYBODY_BYTES
 
 
 def present() -> Present | None:

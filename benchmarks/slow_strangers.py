@@ -1,0 +1,425 @@
+"""Has strangers try to stop the intake and the web process, and measures what others notice.
+
+    python -m benchmarks.slow_strangers [--seconds 10] [--per-second 50] [--json]
+
+PostgreSQL, the broker, `pipeline.web.intake` and `pipeline.web.app` run as `pipeline up` runs them. Each scene lasts some seconds:
+
+    unfinished 8, 100   bodies that are announced and never come, to both processes, beside webhooks at a steady rate
+    logins              40 wrong passwords at the same moment, each of another name
+    downloads           four log exports that are read at 20 kB a second, beside webhooks
+    notifications       20 MB of JSON, four at a time, from a sender whose signature is not Hull's
+
+Of every scene: how long webhooks took, how many are stored, the slowest /healthz of both processes, and how far the memory
+of the larger process grew. Exit 1 when a webhook is lost or takes a second, /healthz takes 0.1 s, or memory grows by 64 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from sqlalchemy import text
+
+from benchmarks import load, processes
+
+SECRET_KEY = "cGlwZWxpbmUtYmVuY2htYXJrcy1vbmx5LTAxMjM0NTY="
+CONNECTOR_ID = "5f00000000000000000000ac"
+SECRETS = {"webhook_path": "path", "webhook_user": "user", "webhook_password": "password", "hull_secret": "hull"}
+PASSWORD = "a password of the drill"
+WEBHOOK_S, HEALTH_S, GROWTH_MB = 1.0, 0.1, 64.0
+"""What is not good enough any more."""
+UNFINISHED = ("/login", "/auth", "/status", "/batch", "/smart-notifier")
+INTAKE = ("/batch", "/smart-notifier")
+LOGINS = 40
+EVENTS = 60_000
+EXPORTS, SLOW_BYTES_S = 4, 20_000
+LARGE_BYTES = 20 * 1024 * 1024
+START_S = 60.0
+
+
+@dataclass(slots=True)
+class Place:
+    """Where the processes answer, and what they are."""
+
+    web_url: str
+    intake_url: str
+    roots: list[int]
+    connector_key: int = 0
+
+
+@dataclass(slots=True)
+class Health:
+    """Asks /healthz of both processes again and again."""
+
+    slowest_s: float = 0.0
+
+    def watch(self, url: str, ended: threading.Event) -> None:
+        while not ended.is_set():
+            started = time.monotonic()
+            with suppress(requests.RequestException):
+                requests.get(f"{url}/healthz", timeout=10)
+            self.slowest_s = max(self.slowest_s, time.monotonic() - started)
+            ended.wait(0.05)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--per-second", type=float, default=50.0)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="slow-strangers-") as folder, place(Path(folder)) as here:
+        found = measure(here, seconds=chosen.seconds, per_second=chosen.per_second)
+    is_good = all(is_good_enough(each) for each in found)
+    if chosen.json:
+        print(json.dumps({"scenes": found, "ok": is_good}, indent=2))
+    else:
+        for each in found:
+            print(
+                f"{each['scene']:16} " + "  ".join(f"{name} {value}" for name, value in each.items() if name != "scene")
+            )
+        print("strangers cannot stop it" if is_good else "STRANGERS CAN STOP IT")
+    return 0 if is_good else 1
+
+
+def is_good_enough(scene: dict[str, Any]) -> bool:
+    """Whether others noticed little of a scene."""
+    return bool(
+        scene["not_stored"] == 0
+        and scene["webhook_max_ms"] < 1000 * WEBHOOK_S
+        and scene["healthz_max_ms"] < 1000 * HEALTH_S
+        and scene["memory_growth_mb"] < GROWTH_MB
+    )
+
+
+def measure(here: Place, *, seconds: float, per_second: float) -> list[dict[str, Any]]:
+    """The figures of every scene, one after the other."""
+    token = _session_of_viewer()
+    path = "/c/acme/logs.csv"
+    scenes: dict[str, Callable[[], dict[str, Any]]] = {
+        "quiet": partial(_nothing, seconds),
+        "unfinished 8": partial(_unfinished, here, 8, seconds),
+        "unfinished 100": partial(_unfinished, here, 100, seconds),
+        "logins": partial(_logins, here),
+        "downloads": partial(_downloads, here, seconds, path, token),
+        "notifications": partial(_notifications, here),
+    }
+    return [scene(here, name, strangers, seconds=seconds, per_second=per_second) for name, strangers in scenes.items()]
+
+
+def scene(
+    here: Place, name: str, strangers: Callable[[], dict[str, Any]], *, seconds: float, per_second: float
+) -> dict[str, Any]:
+    """What others notice while strangers, in a process of their own, do what they do."""
+    health, ended = Health(), threading.Event()
+    watching = [
+        threading.Thread(target=health.watch, args=(url, ended), daemon=True) for url in {here.web_url, here.intake_url}
+    ]
+    before_mb = max(_resident_mb(root) for root in here.roots)
+    peak = _Peak(here.roots)
+    apart = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    apart.submit(time.monotonic).result()  # it takes a second to start
+    attack = apart.submit(strangers)
+    time.sleep(0.5)  # the strangers are there first
+    for thread in watching:
+        thread.start()
+    bodies = [_webhook(name, number) for number in range(int(seconds * per_second))]
+    basic = b64encode(f"{SECRETS['webhook_user']}:{SECRETS['webhook_password']}".encode()).decode()
+    headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/json"}
+    url = f"{here.intake_url}/webhooks/pipedrive/{CONNECTOR_ID}/{SECRETS['webhook_path']}"
+    sent = load.post_all(url, bodies, headers, per_second=per_second, connections=16)
+    done = attack.result(120)
+    apart.shutdown()
+    ended.set()
+    for thread in watching:
+        thread.join(15)
+    return {
+        "scene": name,
+        "webhooks": len(bodies),
+        "statuses": dict(sent.statuses),
+        "not_stored": len(bodies) - _stored(name),
+        "webhook_p99_ms": sent.quantile_ms(0.99),
+        "webhook_max_ms": sent.quantile_ms(1.0),
+        "healthz_max_ms": round(1000 * health.slowest_s, 1),
+        "memory_growth_mb": round(peak.end() - before_mb, 1),
+        **done,
+    }
+
+
+def _nothing(seconds: float) -> dict[str, Any]:
+    time.sleep(seconds)
+    return {}
+
+
+def _unfinished(here: Place, count: int, seconds: float) -> dict[str, Any]:
+    """Bodies of which ten bytes come; a connection that is closed is opened again."""
+    deadline, sockets = time.monotonic() + seconds, dict[int, socket.socket]()
+    opened = 0
+    while time.monotonic() < deadline:
+        for number in range(count):
+            path = UNFINISHED[number % len(UNFINISHED)]
+            if number in sockets and not _is_closed(sockets[number]):
+                continue
+            with suppress(OSError):
+                sockets[number] = _begin(here.intake_url if path in INTAKE else here.web_url, path)
+                opened += 1
+        time.sleep(0.1)
+    for each in sockets.values():
+        each.close()
+    return {"connections": opened}
+
+
+def _begin(url: str, path: str) -> socket.socket:
+    parts = urlsplit(url)
+    opened = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5)
+    form = "Content-Type: application/x-www-form-urlencoded"
+    opened.sendall(
+        f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{form}\r\nContent-Length: 1000\r\n\r\nname=admin".encode()
+    )
+    return opened
+
+
+def _is_closed(opened: socket.socket) -> bool:
+    opened.settimeout(0)
+    try:
+        return opened.recv(65536) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _logins(here: Place) -> dict[str, Any]:
+    """All at the same moment."""
+    statuses, start = Counter[int](), threading.Barrier(LOGINS)
+
+    def log_in(number: int) -> None:
+        start.wait(30)
+        with suppress(requests.RequestException):
+            form = {"name": f"nobody-{number}", "password": "wrong wrong wrong"}
+            answer = requests.post(f"{here.web_url}/login", data=form, timeout=60)
+            statuses[answer.status_code] += 1
+
+    threads = [threading.Thread(target=log_in, args=(number,), daemon=True) for number in range(LOGINS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"login_statuses": {str(status): count for status, count in statuses.items()}}
+
+
+def _downloads(here: Place, seconds: float, path: str, token: str) -> dict[str, Any]:
+    """Four people take the same log away over a slow line."""
+    deadline = time.monotonic() + seconds
+    read = [0] * EXPORTS
+
+    def download(number: int) -> None:
+        parts = urlsplit(here.web_url)
+        with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=20) as opened:
+            opened.sendall(f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nCookie: session={token}\r\n\r\n".encode())
+            while time.monotonic() < deadline:
+                with suppress(TimeoutError):
+                    read[number] += len(opened.recv(SLOW_BYTES_S // 10))
+                time.sleep(0.1)
+
+    threads = [threading.Thread(target=download, args=(number,), daemon=True) for number in range(EXPORTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"read_kb": [each // 1024 for each in read]}
+
+
+def _notifications(here: Place) -> dict[str, Any]:
+    """Large bodies, with the headers that a notification has and a token that nobody of Hull's signed."""
+    headers = {
+        "X-Hull-Smart-Notifier": "true",
+        "X-Hull-Smart-Notifier-Signature": "a.b.c",
+        "X-Hull-Smart-Notifier-Signature-Version": "v1",
+        "X-Hull-Smart-Notifier-Signature-Public-Key-Url": "https://stranger.example/key",
+        "Content-Type": "application/json",
+    }
+    pairs = b'{"a":{},"b":[1]},'
+    body = b'{"notification_id":"n","messages":[' + pairs * (LARGE_BYTES // len(pairs) - 10) + b"0]}"
+    statuses = Counter[str]()
+
+    def send() -> None:
+        for _ in range(3):
+            try:
+                answer = requests.post(f"{here.intake_url}/smart-notifier", data=body, headers=headers, timeout=60)
+                statuses[str(answer.status_code)] += 1
+            except requests.RequestException:
+                statuses["hung up"] += 1  # before the body was sent
+
+    threads = [threading.Thread(target=send, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"notification_statuses": dict(statuses)}
+
+
+def _webhook(name: str, number: int) -> bytes:
+    event = f"{name}-{number}"
+    meta = {
+        "action": "change", "entity": "person", "entity_id": str(number + 1), "id": event, "version": "2.0",
+        "company_id": "1", "timestamp": "2026-01-01T00:00:00.000Z", "user_id": "1", "attempt": 1,
+    }  # fmt: skip
+    return json.dumps({"meta": meta, "data": {"id": number + 1, "name": "x" * 1500}, "previous": {}}).encode()
+
+
+def _stored(name: str) -> int:
+    from db.session import transaction
+
+    with transaction() as session:
+        found = session.execute(text("SELECT count(*) FROM deliveries WHERE key LIKE :key"), {"key": f"{name}-%"})
+        return int(found.scalar_one())
+
+
+def _session_of_viewer() -> str:
+    from db.operator import find_operator
+    from db.session import transaction
+    from pipeline import operators
+    from pipeline.domain.roles import Role
+
+    with transaction() as session:
+        known = find_operator(session, "viewer")
+    viewer = known or operators.add("viewer", PASSWORD, Role.VIEWER, by="drill")
+    with transaction() as session:
+        return operators.open_session(session, viewer)
+
+
+class _Peak:
+    """The largest resident memory of the processes, looked at ten times a second."""
+
+    def __init__(self, roots: list[int]) -> None:
+        self._roots, self._most, self._ended = roots, 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def end(self) -> float:
+        self._ended.set()
+        self._thread.join()
+        return self._most
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.1):
+            self._most = max(self._most, *(_resident_mb(root) for root in self._roots))
+
+
+def _resident_mb(root: int) -> float:
+    """Of the largest process of a tree."""
+    return max(processes.resident_mb(pid) for pid in processes.tree(root))
+
+
+@contextmanager
+def place(folder: Path) -> Iterator[Place]:
+    """PostgreSQL, the broker, a migrated schema, a connector with a log, the intake and the web process."""
+    for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL"):
+        os.environ.pop(name, None)
+    os.environ |= {
+        "DATA_DIR": str(folder), "SECRET_KEYS": SECRET_KEY, "PIPEDRIVE_API_URL": "http://127.0.0.1:9", "LOG_LEVEL": "error",
+        "HULL_KEY_HOSTS": "keys.example",
+    }  # fmt: skip
+    from pipeline import embedded
+    from pipeline.settings import Settings, use
+    from pipeline.up import places
+
+    alone = Settings.from_env(os.environ)
+    servers = embedded.ensure(alone)
+    with ExitStack() as stack:
+        stack.callback(embedded.remove, alone)
+        os.environ |= {
+            "DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url, "BROKER_URL": servers.broker_url
+        }  # fmt: skip
+        use(Settings.from_env(os.environ))
+        from db.migrate import migrate
+        from db.session import engine
+        from pipeline.environment import begin
+
+        begin()
+
+        migrate(engine())
+        ports = {module: places.free_port() for module in ("app", "intake")}
+        started = [_start(stack, places.served(module, "127.0.0.1", port)) for module, port in ports.items()]
+        here = Place(
+            f"http://127.0.0.1:{ports['app']}", f"http://127.0.0.1:{ports['intake']}", [each.pid for each in started]
+        )
+        here.connector_key = _furnish()
+        for url in (here.web_url, here.intake_url):
+            _wait_for(url)
+        yield here
+
+
+def _start(stack: ExitStack, command: list[str]) -> subprocess.Popen[bytes]:
+    output = None if os.environ.get("DRILL_VERBOSE") else subprocess.DEVNULL
+    process = subprocess.Popen(command, start_new_session=True, stdout=output, stderr=output)
+    stack.callback(_stop, process)
+    return process
+
+
+def _furnish() -> int:
+    """A connector with its secrets, and a log of EVENTS."""
+    from db.connector import Connector, add_settings, keep_credential
+    from db.session import transaction
+    from db.sync_event import make_partitions
+    from pipeline.settings import settings
+    from pipeline.vault import Vault
+
+    with transaction() as session:
+        make_partitions(session, datetime.now(UTC).date(), 2)
+        connector = Connector(id=CONNECTOR_ID, name="acme", hull_organization="acme.hullapp.test")
+        session.add(connector)
+        session.flush()
+        vault = Vault(settings().secret_keys)
+        for name, secret in SECRETS.items():
+            keep_credential(session, connector.key, name, vault.seal(connector.key, name, secret))
+        add_settings(session, connector.key, {}, author="drill")
+        session.execute(
+            text("""INSERT INTO sync_events (connector_key, event, entity, pipedrive_id, detail, cause)
+                    SELECT :key, 'incoming.user.success', 'person', n, repeat('x', 200), 'fetch'
+                      FROM generate_series(1, :events) AS n"""),
+            {"key": connector.key, "events": EVENTS},
+        )
+        return connector.key
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        with suppress(requests.RequestException):
+            if requests.get(f"{url}/healthz", timeout=2).ok:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"{url} did not answer")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
