@@ -24,27 +24,35 @@ class Mirror(Base):
 @dataclass(frozen=True, slots=True)
 class Freshness:
     """now            the database's clock, before anything is listed
-    is_complete    whether a full fetch has ended; before that the index holds only what was fetched or listed so far
+    is_complete    whether a full fetch has ended and the index knows records by the identifiers of the settings in force; before
+                   that it holds only what was fetched or listed so far
     changed_since  everything that changed before this moment is in the index, or staged; from the connector's first moment on
                    where it is not complete
     added_since    the same of records that were added and never changed: a list by update time may not show them
+    is_reindexed   whether every change of identifiers was followed by a backfill or a full fetch that ended
     """
 
     now: datetime
     is_complete: bool
     changed_since: datetime
     added_since: datetime
+    is_reindexed: bool
 
 
 _FRESHNESS = text("""
-    SELECT now() AS now, w.complete_since IS NOT NULL AS is_complete,
+    SELECT now() AS now, w.complete_since IS NOT NULL AND r.id IS NULL AS is_complete,
            coalesce(greatest(w.reached_at, w.complete_since, m.listed_at), c.created_at) AS changed_since,
-           coalesce(greatest(w.complete_since, w.fully_read_at, m.listed_at), c.created_at) AS added_since
+           coalesce(greatest(w.complete_since, w.fully_read_at, m.listed_at), c.created_at) AS added_since,
+           r.id IS NULL AS is_reindexed
       FROM connectors c
       LEFT JOIN watermarks w ON w.connector_key = c.key AND w.entity = :e
       LEFT JOIN mirrors m ON m.connector_key = c.key AND m.entity = :e
+      LEFT JOIN LATERAL (SELECT id, state, started_at FROM runs
+                          WHERE connector_key = c.key AND entity = :e AND reindexes ORDER BY id DESC LIMIT 1) r
+             ON r.state <> 'done' AND (w.fully_read_at IS NULL OR w.fully_read_at < r.started_at)
      WHERE c.key = :c""")
 
+# The newest backfill of its kind decides: one that takes its place is begun as one of its kind too (`pipeline.tasks.backfill`).
 _LISTED = text("""
     INSERT INTO mirrors AS m (connector_key, entity, listed_at) VALUES (:c, :e, :at)
     ON CONFLICT (connector_key, entity) DO UPDATE SET listed_at = greatest(m.listed_at, excluded.listed_at)""")

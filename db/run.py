@@ -38,6 +38,7 @@ class Run(Base):
             "state",
             postgresql_where=text("state IN ('running', 'held', 'stopped')"),
         ),
+        Index("ix_runs_reindexes", "connector_key", "entity", "id", postgresql_where=text("reindexes")),
     )
 
     id: Mapped[RowId]
@@ -57,6 +58,8 @@ class Run(Base):
     settings_version: Mapped[int] = mapped_column(Integer)
     plan_id: Mapped[int | None] = mapped_column(BigInteger)
     """The plan that a backfill carries out: it leaves alone what the plan does not speak of."""
+    reindexes: Mapped[bool] = mapped_column(server_default="false")
+    """Of a backfill: new settings identify records otherwise, so look-ups cannot rely on the index before it is done."""
     started_at: Mapped[Created]
     finished_at: Mapped[datetime | None]
     pages: Mapped[Count]
@@ -221,6 +224,12 @@ def running_run(session: Session, connector_key: int, entity: str, kind: str) ->
     return session.scalar(
         select(Run).filter_by(connector_key=connector_key, entity=entity, kind=kind, state="running").limit(1)
     )
+
+
+def find_reindexing(session: Session, connector_key: int, entity: str) -> Run | None:
+    """Return the backfill that builds the index again and is running or waits for approval, if there is one."""
+    mine = select(Run).filter_by(connector_key=connector_key, entity=entity, reindexes=True)
+    return session.scalar(mine.where(Run.state.in_(("running", "held"))).order_by(Run.id.desc()).limit(1))
 
 
 def held_runs(session: Session, connector_key: int) -> list[Run]:

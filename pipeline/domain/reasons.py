@@ -147,8 +147,8 @@ REASONS: dict[str, Reason] = {
         "Nothing to do: it goes on with what is known now.",
     ),
     "mirror_incomplete": Reason(
-        "The first full fetch has not come to its end, so nothing tells yet whether Pipedrive has such a record.",
-        "Nothing to do: the fetch was started, and those that wait go on when it ends. Should it have stopped, replay its failure.",
+        "The first full fetch, or the backfill for new identifiers, has not ended: the record may be in Pipedrive already.",
+        "Nothing to do: those that wait go on when it ends. If it stopped, replay its failure; if it is held, approve it.",
     ),
     "index_behind": Reason(
         "More changed in Pipedrive than a look-up can list, so nothing tells yet whether Pipedrive has such a record.",

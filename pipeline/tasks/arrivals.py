@@ -57,7 +57,8 @@ def note_end(session: Session, run: Run) -> None:
 
 def _wake_waiting(session: Session, run: Run) -> None:
     """Records that could not be looked up before this fetch had ended are due now."""
-    reasons = [INDEX_BEHIND, MIRROR_INCOMPLETE] if run.kind == "full" else [INDEX_BEHIND]
+    builds_index = run.kind == "full" or run.reindexes
+    reasons = [INDEX_BEHIND, MIRROR_INCOMPLETE] if builds_index else [INDEX_BEHIND]
     if changes.make_due(session, run.connector_key, Direction.OUTGOING, run.entity, reasons):
         live.go_on(session)
 

@@ -25,11 +25,17 @@ CAUSE = "settings"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Called:
-    """A run that a change of settings calls for: `backfill` from what is stored, or a `full` fetch; `resend` tells Hull all."""
+    """A run that a change of settings calls for: `backfill` from what is stored, or a `full` fetch; `resend` tells Hull all.
+
+    reindexes  it reads by other identifiers than before
+    tells_hull records may mean something else to Hull than before; else only the index changes
+    """
 
     entity: Entity
     kind: str
     resend: bool
+    reindexes: bool
+    tells_hull: bool
 
 
 def carry_over(
@@ -56,7 +62,10 @@ def carry_over(
             called.kind,
             resend=called.resend,
             plan_id=plan_id if called.kind == "backfill" else None,
-            held=not may_begin and breaker.must_ask(session, connector_key, everything, before.change_stop_share),
+            reindexes=called.reindexes,
+            held=called.tells_hull
+            and not may_begin
+            and breaker.must_ask(session, connector_key, everything, before.change_stop_share),
         )
 
 
@@ -66,14 +75,25 @@ def called_for(
     """By which runs the records of before would get what is new."""
     kinds = {entity: kind_for(session, connector_key, entity, before, after) for entity in Entity}
     resend = links_anew(before, after)
-    return [Called(entity=entity, kind=kind, resend=resend) for entity, kind in kinds.items() if kind is not None]
+    return [
+        Called(
+            entity=entity,
+            kind=kind,
+            resend=resend,
+            reindexes=identifies_anew(entity, before, after),
+            tells_hull=not _says_the_same(entity, before, after),
+        )
+        for entity, kind in kinds.items()
+        if kind is not None
+    ]
 
 
 def kind_for(
     session: Session, connector_key: int, entity: Entity, before: ConnectorSettings, after: ConnectorSettings
 ) -> str | None:
-    """Which run the change calls for; None where a record means the same to Hull as before, or none was ever read."""
-    if _says_the_same(entity, before, after) or not id_mapping.any_read(session, connector_key, entity):
+    """Which run the change calls for; None where a record means the same to Hull and is identified as before, or none was read."""
+    is_same = _says_the_same(entity, before, after) and not identifies_anew(entity, before, after)
+    if is_same or not id_mapping.any_read(session, connector_key, entity):
         return None
     fields = connectors.find_fields(session, connector_key, entity)
     catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
@@ -91,12 +111,17 @@ def _says_the_same(entity: Entity, before: ConnectorSettings, after: ConnectorSe
     ) and not relinks
 
 
+def identifies_anew(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
+    """Whether records are looked up by other identifiers than before: the index does not know them by these yet."""
+    return (before.claims(entity), before.sync_key(entity)) != (after.claims(entity), after.sync_key(entity))
+
+
 def links_anew(before: ConnectorSettings, after: ConnectorSettings) -> bool:
     """Links are said along with a record, and no digest tells whether they were."""
     return after.link_users_in_hull and not before.link_users_in_hull
 
 
-def begin(
+def begin(  # noqa: PLR0913 - a run is these facts
     session: Session,
     connector_key: int,
     entity: Entity,
@@ -105,12 +130,25 @@ def begin(
     resend: bool,
     plan_id: int | None = None,
     held: bool = False,
+    reindexes: bool = False,
     cause: str = CAUSE,
 ) -> None:
-    """One of the kind that is under way, or waits for a yes, belongs to settings that hold no more: it gives way to the new one."""
+    """Begin a run. One of its kind that is running or waits for approval belongs to superseded settings and is cancelled; if that
+    one was to build the index again, the new one does."""
     waiting = [run for run in run_rows.held_runs(session, connector_key) if (run.entity, run.kind) == (entity, kind)]
     under_way = run_rows.running_run(session, connector_key, entity, kind)
     for run in [*waiting, *([under_way] if under_way else [])]:
+        reindexes = reindexes or run.reindexes
         runs.cancel(session, run.id)
         session.flush()
-    runs.begin(session, connector_key, entity, kind, cause=cause, changed_only=not resend, plan_id=plan_id, held=held)
+    runs.begin(
+        session,
+        connector_key,
+        entity,
+        kind,
+        cause=cause,
+        changed_only=not resend,
+        plan_id=plan_id,
+        held=held,
+        reindexes=reindexes,
+    )

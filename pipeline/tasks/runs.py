@@ -78,6 +78,7 @@ def begin(  # noqa: PLR0913 - a run is these facts
     since: datetime | None = None,
     plan_id: int | None = None,
     held: bool = False,
+    reindexes: bool = False,
 ) -> Run:
     """Write down a run with its first pages; they are handed over when the session commits. One that is `held` has none yet."""
     run = Run(
@@ -90,6 +91,7 @@ def begin(  # noqa: PLR0913 - a run is these facts
         settings_version=connectors.settings_in_force(session, connector_key).version,
         phase="walk" if kind == "full" else "catch_up",
         plan_id=plan_id,
+        reindexes=reindexes,
         state="held" if held else "running",
         reason="needs_a_yes" if held else None,
     )

@@ -88,8 +88,7 @@ def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 50
     assert not world.rows("SELECT 1 FROM changes"), "a situation has to be settled before it is planned"
     assert plan.state == "ready", (plan.state, plan.reason, plan.detail)
     found = all_items(plan)
-    since, joined, at = _last_event(world), _joined(world), _now(world)
-    world.pipedrive.ledger.mutations.clear()
+    since = moment_of(world)
     touched = sum(each.number for each in world.room("planning.applying").reaches(plan))
     applied = apply(world, plan, confirmed=-1)
     world.work()
@@ -99,7 +98,7 @@ def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 50
         planned={(item.entity, item.record_id): item.act for item in found},
         reasons={(item.entity, item.record_id): item.reason for item in found},
         fields={(item.entity, item.record_id): _after(item) for item in found},
-        seen=seen_since(world, since, joined, at),
+        seen=seen_after(world, since),
         applied=applied,
         touched=touched,
     )
@@ -132,7 +131,22 @@ def _after(item: plans.PlanItem) -> dict[str, Any]:
     return {each["field"]: each["after"] for each in plans.unpacked(item.fields) or () if "problem" not in each}
 
 
-def seen_since(world: World, since: int, joined: dict[Record, int], at: datetime) -> dict[Record, Seen]:
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How the world was before something was done."""
+
+    last_event: int
+    joined: dict[Record, int]
+    at: datetime
+
+
+def moment_of(world: World) -> Moment:
+    """Note how the world is now; from here on calls are counted."""
+    world.pipedrive.ledger.mutations.clear()
+    return Moment(_last_event(world), _joined(world), _now(world))
+
+
+def seen_after(world: World, since: Moment) -> dict[Record, Seen]:
     """What the calls, the log and the id map say of each record."""
     found: dict[Record, Seen] = {}
     now = _joined(world)
@@ -142,12 +156,12 @@ def seen_since(world: World, since: int, joined: dict[Record, int], at: datetime
         seen = found.setdefault((entity, hull_id.get((entity, note.entity_id), f"nobody's {note.entity_id}")), Seen())
         (seen.created if note.method == "POST" else seen.updated).append(json.loads(note.body))
     for record, pipedrive_id in now.items():
-        if joined.get(record) != pipedrive_id:
+        if since.joined.get(record) != pipedrive_id:
             found.setdefault(record, Seen()).joined = True
     query = (
         "SELECT event, entity, hull_id, reason, field FROM sync_events WHERE id > :since AND event LIKE 'outgoing.%'"
     )
-    for row in world.rows(query, since=since):
+    for row in world.rows(query, since=since.last_event):
         seen = found.setdefault((row.entity, row.hull_id), Seen())
         if row.event.endswith("success"):
             seen.success += 1
@@ -155,7 +169,7 @@ def seen_since(world: World, since: int, joined: dict[Record, int], at: datetime
             seen.errors.append(row.reason)
     query = """SELECT entity, record_id, reason FROM failures
                 WHERE state = 'open' AND direction = 'outgoing' AND updated_at >= :at"""
-    for row in world.rows(query, at=at):
+    for row in world.rows(query, at=since.at):
         found.setdefault((row.entity, row.record_id), Seen()).errors.append(row.reason)
     return found
 
@@ -177,12 +191,11 @@ def _last_event(world: World) -> int:
 
 def send_everything(world: World, records: Iterable[Record]) -> dict[Record, Seen]:
     """Have these decided about once more, as Hull last reported them; what became of them."""
-    since, joined, at = _last_event(world), _joined(world), _now(world)
-    world.pipedrive.ledger.mutations.clear()
+    since = moment_of(world)
     for entity in Entity:
         mine = [hull_id for kind, hull_id in records if kind == entity]
         with transaction() as session:
             changes.fold_all(session, world.connector_key, Direction.OUTGOING, entity, mine, cause="test")
     world.work()
     patiently(world)
-    return seen_since(world, since, joined, at)
+    return seen_after(world, since)

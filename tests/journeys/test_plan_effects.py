@@ -310,7 +310,9 @@ def agree(outcome: Outcome) -> None:
     for record in outcome.acts("create", "lookup", "update", "link"):
         written, expected = outcome.seen[record].written, outcome.fields[record]
         expected = {name: value for name, value in expected.items() if not str(value).startswith("the Organization ")}
-        if outcome.planned[record] == "lookup":  # the values of a record that is created; one that is matched needs fewer
+        if (
+            outcome.planned[record] == "lookup"
+        ):  # the values of a record that is created; one that is matched needs fewer
             expected = {name: value for name, value in expected.items() if name in written}
         assert {name: written.get(name) for name in expected} == expected, record
         assert written.keys() - expected.keys() <= {"org_id"}, record

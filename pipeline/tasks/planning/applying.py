@@ -172,6 +172,7 @@ def _carry_over_left_out(session: Session, scope: Scope) -> None:
             entity,
             "backfill",
             resend=scope.links_anew,
+            reindexes=scope.identifies_anew(entity),
             plan_id=scope.plan.id,
         )
 

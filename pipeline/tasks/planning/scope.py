@@ -45,8 +45,7 @@ class Scope:
 
     def identifies_anew(self, entity: Entity) -> bool:
         """Whether records are known by other identifiers than before: the index has to be built again from what is stored."""
-        before, after = self.before, self.after
-        return (before.claims(entity), before.sync_key(entity)) != (after.claims(entity), after.sync_key(entity))
+        return backfill.identifies_anew(entity, self.before, self.after)
 
     def looks_at(self, direction: Direction, entity: Entity) -> bool:
         return entity in (self.runs if direction is Direction.INCOMING else self.sends)

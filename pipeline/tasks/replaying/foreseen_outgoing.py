@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -21,8 +20,7 @@ from pipeline.domain.reasons import REASONS
 from pipeline.errors import Rejected
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.replaying.verdict import FieldChange, Kind, Verdict
-from pipeline.tasks.sending.candidates import gather
-from pipeline.tasks.sending.decisions import decide
+from pipeline.tasks.sending.preview import NO_SNAPSHOT, Effect, Preview, Reserved, outgoing_preview
 from pipeline.transform.echoes import is_overtaken
 from pipeline.transform.hull_reports import hull_id_of
 
@@ -62,22 +60,19 @@ def foresee_outgoing(
             verdicts |= foresee_outgoing(session, connector_key, entity, [failure], payloads)
         else:
             messages[failure.record_id], asked[failure.record_id] = message, failure
-    gathered = gather(session, connector_key, entity, plan, messages)
-    candidates, missing = dict(zip(messages, gathered.candidates(), strict=True)), set(gathered.missing)
-    now_s = int(time.time())
+    found = outgoing_preview(session, connector_key, entity, plan, messages, reserved=Reserved())
     for hull_id, failure in asked.items():
-        is_older = failure.id not in (payloads or {}) and _was_overtaken(
+        is_corrected = failure.id in (payloads or {})
+        is_older = not is_corrected and _was_overtaken(
             failure, messages[hull_id], kept.get(hull_id), sent_s.get(hull_id, 0), entity
         )
-        if gathered.found[hull_id].pipedrive_id in missing:
-            verdicts[failure.id] = _unread()
-        else:
-            decision = decide(candidates[hull_id], plan, entity, now_s=now_s)
-            is_as_refused = failure.id not in (payloads or {}) and failure.settings_version == plan.settings_version
-            verdict = _still_rejected(decision, failure) or _verdict(
-                decision, plan, entity, failure, is_older=is_older, is_as_refused=is_as_refused
-            )
-            verdicts[failure.id] = replace(verdict, problems=(*decision.left, *decision.problems))
+        is_as_refused = not is_corrected and failure.settings_version == plan.settings_version
+        preview = found[hull_id]
+        decision = preview.decision
+        verdict = _still_rejected(decision, failure) or _verdict(
+            preview, plan, entity, failure, is_older=is_older, is_as_refused=is_as_refused
+        )
+        verdicts[failure.id] = replace(verdict, problems=(*decision.left, *decision.problems))
     return verdicts
 
 
@@ -118,21 +113,26 @@ def _still_rejected(decision: Decision, failure: Failure) -> Verdict | None:
     return Verdict(kind=Kind.FAILS_AGAIN, reason=problem.reason, detail=detail)
 
 
-def _verdict(
-    decision: Decision, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool, is_as_refused: bool
+def _verdict(  # noqa: PLR0911 - one line for each effect
+    preview: Preview, plan: Plan, entity: Entity, failure: Failure, *, is_older: bool, is_as_refused: bool
 ) -> Verdict:
-    if decision.act is Act.HOLD:
-        reason = decision.reason or ""
-        return Verdict(kind=Kind.FAILS_AGAIN, reason=reason, detail=f"{_meaning(reason)} {decision.detail}".strip())
-    if decision.act is Act.WAIT:
-        reason = decision.reason or ""
-        return Verdict(kind=Kind.UNKNOWN, reason=reason, detail=f"{_meaning(reason)} {decision.detail}".strip())
-    if decision.act is Act.SKIP:
+    decision, effect, reason = preview.decision, preview.effect, preview.reason or ""
+    if effect is Effect.UNKNOWN and reason == NO_SNAPSHOT:
+        return _unread()
+    if effect is Effect.UNKNOWN:
+        return Verdict(kind=Kind.UNKNOWN, reason=reason, detail=f"{_meaning(reason)} {preview.detail or ''}".strip())
+    if effect is Effect.FAIL and (decision.act is Act.HOLD or reason == "already_joined"):
+        detail = f"{_meaning(reason)} {preview.detail or ''}".strip()
+        return Verdict(kind=Kind.FAILS_AGAIN, reason=reason, detail=detail)
+    if effect in (Effect.SAME, Effect.SKIP, Effect.FAIL):
         return _left(decision)
     candidate = decision.candidate
     if is_older or is_overtaken(candidate.message[entity.hull], candidate.memory):
         return Verdict(kind=Kind.SUPERSEDED, detail="A newer report of the record has been sent since.")
-    return _sent(decision, plan, entity, failure, is_as_refused=is_as_refused)
+    if effect is Effect.MATCH:
+        detail = f"It is joined to {entity.value.capitalize()} {candidate.pipedrive_id}, which agrees with it already."
+        return Verdict(kind=Kind.MATCHES, detail=detail)
+    return _sent(preview, plan, entity, failure, is_as_refused=is_as_refused)
 
 
 def _left(decision: Decision) -> Verdict:
@@ -146,7 +146,8 @@ def _left(decision: Decision) -> Verdict:
     return Verdict(kind=Kind.SKIPPED, reason=reason, detail=_meaning(reason))
 
 
-def _sent(decision: Decision, plan: Plan, entity: Entity, failure: Failure, *, is_as_refused: bool) -> Verdict:
+def _sent(preview: Preview, plan: Plan, entity: Entity, failure: Failure, *, is_as_refused: bool) -> Verdict:
+    decision = preview.decision
     changes = tuple(_changes(decision.write, plan)) if decision.write else ()
     if failure.reason == REFUSED_BEFORE and is_as_refused:
         return Verdict(
@@ -158,7 +159,16 @@ def _sent(decision: Decision, plan: Plan, entity: Entity, failure: Failure, *, i
             tokens=WRITE_TOKENS,
         )
     note = "Pipedrive refused this before: look at its answer." if failure.reason == REFUSED_BEFORE else ""
-    if decision.act is Act.CREATE:
+    if preview.effect is Effect.LOOK_UP:
+        return Verdict(
+            kind=Kind.LOOKS_UP,
+            reason=preview.reason,
+            detail=f"Pipedrive is asked first: {_ARTICLE[entity].lower()} {entity.value.capitalize()} is created or matched.",
+            note=note or _standing_note(decision.candidate),
+            changes=changes,
+            tokens=WRITE_TOKENS + LOOK_UP_TOKENS,
+        )
+    if preview.effect is Effect.CREATE:
         return Verdict(
             kind=Kind.CREATES,
             detail=f"{_ARTICLE[entity]} {entity.value.capitalize()}, unless the look-up before it finds one.",

@@ -12,6 +12,8 @@ from pipeline.domain.incoming import FieldProblem
 MEANINGS: Final[Mapping[str, str]] = {
     "changes": "would change",
     "creates": "would create",
+    "looks_up": "would create or match",
+    "matches": "would be matched",
     "runs": "would run again",
     "nothing": "already applied",
     "superseded": "superseded",
@@ -30,6 +32,10 @@ class Kind(StrEnum):
     """These fields would change."""
     CREATES = "creates"
     """A record would be made, unless the look-up before it finds one."""
+    LOOKS_UP = "looks_up"
+    """Pipedrive has to be asked first: a record would be made, or matched with one that is there."""
+    MATCHES = "matches"
+    """It would be joined to a record that agrees with it already; nothing would be written."""
     RUNS = "runs"
     """A batch or a control task would run again; what its records come to is decided then."""
     NOTHING = "nothing"

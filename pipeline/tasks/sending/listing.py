@@ -24,10 +24,14 @@ REST_S: Final = 3600
 def start(connector_key: int, entity: Entity, *, whole: bool) -> None:
     """Start the fetch, unless one of its kind is running: a full one where `whole`, else one of what changed since the watermark.
 
+    A backfill that reads what is stored by new identifiers is waited for as well: it tells the same for no token.
+
     A full fetch that was stopped or cancelled within the hour is left to whoever looks at it; the status says so.
     """
     with transaction() as session:
         connector = connectors.get_connector(session, connector_key)
+        if whole and run_rows.find_reindexing(session, connector_key, entity) is not None:
+            return
         since = None if whole else watermark.walked_to(session, connector, entity) - runs.CATCH_UP_OVERLAP
         if whole and run_rows.ended_early(session, connector_key, entity, within_s=REST_S):
             logger().warning(

@@ -148,6 +148,8 @@ def _without_held(
 def _blind(session: Session, connector_key: int, entity: Entity) -> str | None:
     """Why the index cannot tell whether a record is there already; None where it can."""
     index = mirror.freshness(session, connector_key, entity)
+    if not index.is_reindexed:
+        return NEW_IDENTIFIERS
     if not index.is_complete:
         return MIRROR_INCOMPLETE
     return INDEX_STALE if index.now - index.changed_since > INDEX_FRESH else None

@@ -91,8 +91,8 @@ class FieldProblemShape(Shape):
 
 
 class VerdictShape(Shape):
-    """What a replay would come to: `changes`, `creates`, `runs`, `nothing`, `superseded`, `skipped`, `fails_again`, `refused`,
-    `unknown` or `closed`."""
+    """What a replay would come to: `changes`, `creates`, `looks_up`, `matches`, `runs`, `nothing`, `superseded`, `skipped`,
+    `fails_again`, `refused`, `unknown` or `closed`."""
 
     kind: str
     detail: Text

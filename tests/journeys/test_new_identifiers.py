@@ -1,0 +1,96 @@
+"""New settings identify records otherwise: nobody is created while the index does not know the records by that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from db import connector as connectors
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from tests.journeys.people import age, fill
+from tests.journeys.told_by_hull import code, know_everything, say, user, writes
+from tests.world import World
+
+MAPPED = [{"hull": "nickname", "service": "name"}]
+
+
+@pytest.fixture
+def numbered(world: World) -> World:
+    """Four Persons with customer numbers, fetched while only their e-mails identified them; Hull knows none of them."""
+    world.change_settings(outgoing_user_attributes=MAPPED)
+    fill(world, persons=4, organizations=0)
+    for number in range(1, 5):
+        world.company.edit_person(number, custom_fields={code(world, "person", "Customer number"): f"C{number}"})
+    age(world)
+    know_everything(world)
+    world.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
+    return world
+
+
+def change(world: World, **changes: Any) -> None:
+    """Put settings in force as a person does; what they call for is begun, and no worker has come to it yet."""
+    with transaction() as session:
+        connector = connectors.get_connector(session, world.connector_key)
+        document = connectors.settings_in_force(session, world.connector_key).document | changes
+    world.room("settings_change").change_settings(connector, document, "ana")
+    world.change_rows(
+        "UPDATE batches SET due_at = now() + interval '1 hour' WHERE direction = 'incoming' AND state = 'ready'"
+    )
+
+
+def by_number(world: World) -> dict[str, Any]:
+    return {"user_claims": [{"hull": "external_id", "service": code(world, "person", "Customer number")}]}
+
+
+def test_a_user_is_searched_for_while_the_backfill_runs(numbered: World) -> None:
+    change(numbered, **by_number(numbered))
+
+    say(numbered, user("a" * 24, nickname="Ann", external_id="C3"), user("b" * 24, nickname="Ben", external_id="C9"))
+
+    assert [(method, key) for method, key, _ in writes(numbered)] == [("PATCH", 3), ("POST", 5)]
+
+
+def test_it_is_known_once_the_backfill_is_done(numbered: World) -> None:
+    hull_id = numbered.users()[3]["id"]
+    change(numbered, **by_number(numbered))
+    numbered.later()
+    numbered.work()
+    numbered.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
+
+    say(numbered, user(hull_id, nickname="Ann", external_id="C3"))
+
+    assert [(method, key) for method, key, _ in writes(numbered)] == [("PATCH", 3)]
+
+
+def test_a_key_of_our_own_is_known_after_a_backfill_that_tells_hull_nothing(numbered: World) -> None:
+    key, hull_id = code(numbered, "person", "Customer number"), numbered.users()[2]["id"]
+    numbered.company.edit_person(2, custom_fields={key: hull_id})
+    age(numbered)
+    numbered.fetch(Entity.PERSON)
+    change(numbered, user_sync_key=key)
+    numbered.later()
+    numbered.work()
+
+    numbered.change_rows("UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL")
+    say(numbered, user(hull_id, nickname="Ann"))
+
+    assert [(method, pipedrive_id) for method, pipedrive_id, _ in writes(numbered)] == [("PATCH", 2)]
+    assert (
+        len(numbered.rows("SELECT 1 FROM sync_events WHERE cause = 'backfill' AND event LIKE 'incoming.user.%'")) == 0
+    )
+
+
+def test_whoever_waits_goes_on_when_the_backfill_ends(numbered: World) -> None:
+    field = code(numbered, "person", "Office hours")
+    change(numbered, user_claims=[{"hull": "external_id", "service": field}])
+
+    say(numbered, user("c" * 24, nickname="Cid", external_id="nine"))
+    assert writes(numbered) == []
+    assert [row.waits_for for row in numbered.rows("SELECT waits_for FROM changes")] == ["mirror_incomplete"]
+    assert numbered.rows("SELECT 1 FROM runs WHERE kind = 'full' AND cause = 'look_up'") == []
+
+    numbered.change_rows("UPDATE batches SET due_at = now() WHERE direction = 'incoming'")
+    numbered.work()
+    assert [method for method, _, _ in writes(numbered)] == ["POST"]

@@ -1,0 +1,99 @@
+"""What a replay is forecast to come to, record by record, is what it then comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from db import connector as connectors
+from db import failure as failures
+from db.failure import NewFailure
+from db.session import transaction
+from db.snapshot import read_snapshots
+from pipeline.domain.kinds import Direction, Entity
+from tests.journeys.outgoing_effects import Record, Seen, moment_of, seen_after
+from tests.journeys.test_plan_effects import SITUATIONS, Document, known
+from tests.journeys.test_replays import advance, begin
+from tests.journeys.told_by_hull import patiently
+from tests.world import World
+
+__all__ = ["known"]
+
+ACTS: dict[str, set[str]] = {
+    "changes": {"update", "link"},
+    "creates": {"create"},
+    "looks_up": {"create", "update", "link", "match"},
+    "matches": {"match"},
+    "nothing": {"same"},
+    "superseded": {"same"},
+    "skipped": {"same"},
+    "fails_again": {"error"},
+}
+"""Forecast → what may become of the record."""
+
+
+def break_all(world: World) -> dict[int, Record]:
+    """Every report that is kept failed for a reason of ours. Returns failure → record."""
+    with transaction() as session:
+        for entity in Entity:
+            ids = [
+                row.record_id
+                for row in world.rows(
+                    "SELECT record_id FROM snapshots WHERE side = 'hull' AND entity = :e ORDER BY 1", e=entity
+                )
+            ]
+            kept = read_snapshots(session, world.connector_key, entity, "hull", ids)
+            failures.keep_failures(
+                session,
+                [
+                    NewFailure(
+                        connector_key=world.connector_key,
+                        kind="record",
+                        subject=failures.record_subject(Direction.OUTGOING, entity, hull_id),
+                        direction=Direction.OUTGOING,
+                        entity=entity,
+                        record_id=hull_id,
+                        stage="load",
+                        reason="internal_error",
+                        detail="",
+                        payload=kept[hull_id],
+                        attempts=1,
+                        settings_version=1,
+                    )
+                    for hull_id in ids
+                ],
+            )
+    rows = world.rows("SELECT id, entity, record_id FROM failures WHERE state = 'open' AND kind = 'record'")
+    return {row.id: (row.entity, row.record_id) for row in rows}
+
+
+def foreseen(world: World, ids: list[int]) -> dict[int, Any]:
+    with transaction() as session:
+        found = failures.find_failures(session, ids=ids, state=None, limit=None)
+        return dict(world.room("replaying.foreseeing").foresee(session, found))
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.__name__)
+def test_every_record_goes_as_forecast(known: World, situation: Callable[[World], Document]) -> None:
+    document = situation(known)
+    with transaction() as session:
+        connector = connectors.get_connector(session, known.connector_key)
+    known.room("settings_change").change_settings(connector, document, "ana", confirmed=True)
+    known.work()
+    broken = break_all(known)
+    verdicts = {broken[key]: verdict for key, verdict in foreseen(known, sorted(broken)).items()}
+    since = moment_of(known)
+    begin(known, kind="record", direction="outgoing")
+    advance(known)
+    patiently(known)
+    advance(known)
+    seen = seen_after(known, since)
+    unexpected = {
+        record: (verdict.kind, verdict.detail, seen.get(record, Seen()).act)
+        for record, verdict in verdicts.items()
+        if verdict.kind != "unknown" and seen.get(record, Seen()).act not in ACTS[verdict.kind]
+    }
+    assert unexpected == {}
+    assert {record for record, each in seen.items() if each.created or each.updated} <= verdicts.keys()
