@@ -11,6 +11,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 RUNTIME := $(VENV)/.runtime
+# Demo and tests start dozens of processes; without byte code each of them compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
 DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=

@@ -10,8 +10,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ hypothesis.settings.load_profile("shared machine")
 COUNT_FROM_ONE = """
     SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
       FROM pg_sequences WHERE last_value IS NOT NULL"""
+CHEAP_HASH = {"time_cost": 1, "memory_cost": 8, "parallelism": 1}
+"""Argon2 as operators use it costs a tenth of a second of a processor; `test_door` checks that they do."""
 
 
 def pytest_sessionfinish() -> None:
@@ -87,29 +90,59 @@ def servers() -> embedded.Servers:
 
 
 @pytest.fixture(scope="session")
-def database_url(servers: embedded.Servers) -> Iterator[str]:
-    """A migrated database of this worker's own."""
+def new_database(servers: embedded.Servers) -> Iterator[Callable[..., str]]:
+    """Make a database of this worker's own by its name, as a copy of `template`; drop it at the end. Returns its URL."""
+    admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
+    names: set[str] = set()
+
+    def make(purpose: str, template: str = "template1") -> str:
+        name = f"test_{purpose}_{WORKER}"
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        names.add(name)
+        return make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
+
+    yield make
+    with admin.connect() as connection:
+        for name in names:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def template(new_database: Callable[..., str]) -> str:
+    """The name of a migrated, empty database that nobody connects to."""
     from db.migrate import migrate  # noqa: PLC0415 - unit tests need none of this
     from db.session import make_engine  # noqa: PLC0415
 
-    admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-    name = f"test_{WORKER}"
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
-    engine = make_engine(url)
+    engine = make_engine(new_database("template"))
     migrate(engine)
     engine.dispose()
-    yield url
-    from db.session import engine as in_use  # noqa: PLC0415
-    from db.session import use_database  # noqa: PLC0415
+    assert engine.url.database
+    return engine.url.database
 
+
+@pytest.fixture(scope="session")
+def database_url(new_database: Callable[..., str], template: str) -> Iterator[str]:
+    """A migrated database of this worker's own."""
+    from db.session import engine, use_database  # noqa: PLC0415
+
+    url = new_database("main", template)
+    yield url
     use_database(url)  # other tests may have named another one since
-    in_use().dispose()
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-    admin.dispose()
+    engine().dispose()
+
+
+@pytest.fixture(scope="session")
+def _cheap_hashes() -> None:
+    from argon2 import PasswordHasher  # noqa: PLC0415
+
+    from pipeline import operators  # noqa: PLC0415
+
+    operators.PasswordHasher = partial(PasswordHasher, **CHEAP_HASH)  # type: ignore[misc,assignment]
+    operators._hasher.cache_clear()
+    operators._nobodys_hash.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -125,11 +158,10 @@ def _no_outside_reads() -> Iterator[None]:
 
 
 @pytest.fixture
-def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
+def database(database_url: str, servers: embedded.Servers, _cheap_hashes: None) -> Iterator[str]:
     """An empty database, and settings in force that name it."""
     from db import token_ledger  # noqa: PLC0415
-    from db.base import Base  # noqa: PLC0415
-    from db.session import engine, use_database  # noqa: PLC0415
+    from db.session import use_database  # noqa: PLC0415
     from pipeline.wiring import shared_redis  # noqa: PLC0415
 
     number = 1 + int(WORKER.removeprefix("gw"))
@@ -151,13 +183,21 @@ def database(database_url: str, servers: embedded.Servers) -> Iterator[str]:
     )
     use_database(database_url)
     yield database_url
-    with engine().begin() as connection:
-        for table in reversed(Base.metadata.sorted_tables):  # of small tables, TRUNCATE would take ten times as long
-            connection.execute(table.delete())
-        connection.execute(text(COUNT_FROM_ONE))
+    empty_database()
     token_ledger._owed.clear()
     shared_redis().flushdb()  # the same connector's day begins anew with every test
     settings_room.use(None)
+
+
+def empty_database() -> None:
+    """Delete all rows of the database in use, in one round trip, and let its sequences begin at 1 again."""
+    from db.base import Base  # noqa: PLC0415
+    from db.session import engine  # noqa: PLC0415
+
+    # of small tables, TRUNCATE would take ten times as long
+    deletes = [f'DELETE FROM "{table.name}"' for table in reversed(Base.metadata.sorted_tables)]  # noqa: S608
+    with engine().begin() as connection:
+        connection.execute(text(";".join([*deletes, COUNT_FROM_ONE])))
 
 
 def _numbered(redis_url: str, number: int) -> str:

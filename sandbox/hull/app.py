@@ -8,9 +8,11 @@ code.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
+from werkzeug.routing import Map
 
 from sandbox.hull.notify.notifier import Notifier
 from sandbox.hull.seeding import populate
@@ -23,6 +25,28 @@ from sandbox.hull.web.token import TokenVerifier
 
 RECEIVED_LIMIT = 200_000  # messages kept for listing; totals are kept for all
 MAX_BODY_BYTES = 50_000_000
+
+
+_compiled: list[Map] = []
+"""The routes of the first app of this process: all apps have the same, and compiling them is most of the work of making one."""
+
+
+class HullApp(Flask):
+    """A Flask app that compiles its routes only if it is the first of its process."""
+
+    def add_url_rule(
+        self,
+        rule: str,
+        endpoint: str | None = None,
+        view_func: Callable[..., Any] | None = None,
+        provide_automatic_options: bool | None = None,
+        **options: Any,
+    ) -> None:
+        """Register a view; its rule too, unless another app did."""
+        if not _compiled:
+            super().add_url_rule(rule, endpoint, view_func, provide_automatic_options, **options)
+        elif endpoint and view_func:
+            self.view_functions[endpoint] = view_func
 
 
 def create_app(
@@ -41,9 +65,8 @@ def create_app(
     notifier, faults = Notifier(state), Faults()
     state.listener, state.connector_listener = notifier.record_changed, notifier.connector_changed
     populate(state, seed=seed, users=users, accounts=accounts)
-    app = Flask(__name__)
+    app = HullApp(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.url_map.redirect_defaults = False  # two paths may mean one kind; neither redirects to the other
     app.extensions["hull"] = state
     app.extensions["hull_verifier"] = TokenVerifier(connector_id, secret)
     app.extensions["hull_notifier"] = notifier
@@ -53,6 +76,10 @@ def create_app(
     app.register_blueprint(api)
     app.register_blueprint(control)
     app.register_blueprint(orders)
+    if not _compiled:
+        app.url_map.redirect_defaults = False  # two paths may mean one kind; neither redirects to the other
+        _compiled.append(app.url_map)
+    app.url_map = _compiled[0]
     return app
 
 

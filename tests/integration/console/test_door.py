@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
+from argon2 import PasswordHasher
 from sqlalchemy import select, text
 from structlog.testing import capture_logs
 from werkzeug.datastructures import MultiDict
@@ -231,6 +232,17 @@ def test_nobody_reads_a_password_or_a_token_out_of_the_database(anybody: Visitor
         digest = bytes(session.execute(text("SELECT digest FROM operator_sessions")).scalar_one())
     assert hashed.startswith("$argon2id$")
     assert cookie.value.encode() not in digest
+
+
+def test_a_password_is_hashed_as_rfc_9106_recommends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "PasswordHasher", PasswordHasher)
+    monkeypatch.setattr(operators, "_hasher", operators._hasher.__wrapped__)
+
+    hashed = operators._hash(PASSWORD)
+
+    assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert operators._verify(hashed, PASSWORD)
+    assert not operators._verify(hashed, PASSWORD + "x")
 
 
 @pytest.mark.parametrize(

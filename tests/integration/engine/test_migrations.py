@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Engine, event, inspect, text
 from sqlalchemy.orm import Session
 
 from db.migrate import current_revision, drift, migrate, unmigrate
 from db.session import make_engine
 from db.sync_event import NewEvent, detach_partition, drop_partition, log_events, make_partitions, old_partitions
-from pipeline import embedded
-from tests.conftest import WORKER
 
 PROJECT = Path(__file__).parents[3]
 TODAY = datetime.now(UTC).date()
 
 
 @pytest.fixture
-def empty(servers: embedded.Servers) -> Iterator[Engine]:
+def empty(new_database: Callable[..., str]) -> Iterator[Engine]:
     """A database of this test's own, without any table."""
-    name = f"test_migrations_{WORKER}"
-    admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine = make_engine(make_url(servers.database_url).set(database=name).render_as_string(hide_password=False))
+    engine = make_engine(new_database("migrations"))
     yield engine
     engine.dispose()
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 @pytest.fixture
-def migrated(empty: Engine) -> Engine:
-    migrate(empty)
-    return empty
+def migrated(new_database: Callable[..., str], template: str) -> Iterator[Engine]:
+    """A database of this test's own with every table."""
+    engine = make_engine(new_database("migrations", template))
+    yield engine
+    engine.dispose()
 
 
 def tables(engine: Engine) -> set[str]:

@@ -1,12 +1,7 @@
-"""The web app over a real PostgreSQL: one database for all these tests, emptied after each of them.
-
-The server is the one of TEST_DATABASE_URL, else one that answers on this machine, else the embedded one.
-"""
+"""The web app over a real PostgreSQL, without Redis and a broker."""
 
 from __future__ import annotations
 
-import os
-import uuid
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,24 +13,20 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, create_engine, delete, make_url, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.base import Base
 from db.connector import Connector, add_settings, keep_credential
 from db.delivery import Delivery
-from db.migrate import migrate
-from db.session import engine, transaction, use_database
-from pipeline import embedded, settings, wiring
+from db.session import transaction, use_database
+from pipeline import settings, wiring
 from pipeline.settings import Settings
 from pipeline.vault import Vault
 from pipeline.web.app import create_app
+from tests.conftest import empty_database
 
 if TYPE_CHECKING:
     from tests.integration.web.notifying import Hull, KeyServer
-
-LOCAL = "postgresql+psycopg2://postgres@127.0.0.1/postgres"
 
 ACME = "5f00000000000000000000ac"
 GLOBEX = "5f00000000000000000000b0"
@@ -86,46 +77,6 @@ class House:
         return told
 
 
-@pytest.fixture(scope="session")
-def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    given = os.environ.get("TEST_DATABASE_URL")
-    if given or _answers(LOCAL):
-        yield from _own_database(given or LOCAL)
-        return
-    chosen = Settings(data_dir=Path(tmp_path_factory.mktemp("postgres")), redis_url="unused", broker_url="unused")
-    yield from _own_database(embedded.ensure(chosen).database_url)
-    embedded.remove(chosen)
-
-
-def _answers(url: str) -> bool:
-    tried = create_engine(url, connect_args={"connect_timeout": 2})
-    try:
-        tried.connect().close()
-    except OperationalError:
-        return False
-    finally:
-        tried.dispose()
-    return True
-
-
-def _own_database(url: str) -> Iterator[str]:
-    """A database of ours on that server, migrated; dropped in the end."""
-    name = f"web_{uuid.uuid4().hex[:12]}"
-    server = create_engine(
-        make_url(url).set(drivername="postgresql+psycopg2"), isolation_level="AUTOCOMMIT", future=True
-    )
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    mine = server.url.set(database=name)
-    made = create_engine(mine)
-    migrate(made)
-    made.dispose()
-    yield mine.render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
-
-
 @pytest.fixture
 def environment(database_url: str, tmp_path: Path) -> Iterator[Settings]:
     chosen = Settings(
@@ -143,17 +94,10 @@ def environment(database_url: str, tmp_path: Path) -> Iterator[Settings]:
     settings.use(chosen)
     use_database(database_url)
     yield chosen
-    _empty(engine())
-    engine().dispose()
+    use_database(database_url)  # the test may have named another one
+    empty_database()
     settings.use(None)
     use_database("")
-
-
-def _empty(made: Engine) -> None:
-    """By DELETE: of tables that hold a few rows, TRUNCATE takes ten times as long."""
-    with made.begin() as connection:
-        for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(delete(table))
 
 
 @pytest.fixture
