@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import structlog
 
+from pipeline.masking import LONGEST_READ, mask_emails
+
 EVENTS: Final = {"celery.app.trace": "task.error", "celery.worker.request": "task.error", "celery.beat": "beat.log"}
 """Logger → the event name of its lines; those of others are `library.log`."""
 TALKATIVE: Final = ("celery", "kombu", "amqp", "billiard", "multiprocessing")
@@ -24,12 +26,9 @@ SAFE_NAMES: Final = frozenset({"id", "name", "description", "hostname", "interna
 """Of the facts that Celery gives by name."""
 
 _CONTEXT: Final = {"id": "task_id", "name": "task"}
-_EMAIL = re.compile(r"[^\s<>\"',;:/]+@[^\s<>\"',;:/]+")
 _PASSWORD = re.compile(r"//[^/@\s]*@")
-_PLACEHOLDER = re.compile(r"%%|%(?:\((?P<name>\w+)\))?[-+ #0]*[\d*.]*[diouxXeEfFgGcrsa]")
+_PLACEHOLDER = re.compile(r"%%|%(?:\((?P<name>\w{1,40})\))?[-+ #0]{0,5}[\d*.]{0,10}[diouxXeEfFgGcrsa]")
 LONGEST: Final = 300
-LONGEST_READ: Final = 2_000
-"""No more of a text is searched for addresses, which takes the square of its length."""
 
 
 def install(logger: logging.Logger | None = None) -> None:
@@ -70,7 +69,7 @@ def text_of(record: logging.LogRecord) -> str:
     else:
         values = iter([_safe(value, may_speak=may_speak) for value in given])
         words = _filled(template, lambda _: next(values, "…"))
-    return " ".join(_EMAIL.sub("…", _PASSWORD.sub("//", words)).split())[:LONGEST]
+    return " ".join(mask_emails(_PASSWORD.sub("//", words)).split())[:LONGEST]
 
 
 def _filled(template: str, value: Callable[[str], str]) -> str:

@@ -4,7 +4,7 @@ Sources: https://pipedrive.readme.io/docs/core-api-concepts-http-status-codes an
 https://pipedrive.readme.io/docs/marketplace-oauth-and-api-proxy-status-codes; Hull answers by the same statuses.
 A status decides by what was asked: only of a single record does "not found" say that it is gone. A list, a search or the
 field definitions are always there, so their 404 is trouble that passes. The remote's words are carried for the person who
-reads the failure, without what they quote.
+reads the failure, as far as they are words of error messages and names of fields.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, Final
 
 import orjson
 
 from pipeline.clients.wire import Response
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
+from pipeline.masking import LONGEST_READ, mask_text
 
 MAX_DEPTH = 32
 """Nesting beyond this is no record of either system."""
-MAX_WORDS = 300
 BURST_PAUSE_S = 2.0
 """The burst window of Pipedrive, in seconds, when a 429 names no pause."""
 DAILY_PAUSE_S = 1800.0
@@ -65,14 +66,13 @@ TOKEN_STATUSES: Final[Statuses] = {
 _SPEAK_THROUGH_HTML = frozenset({401, 402, 408, 425, 429})
 """For the other 4xx an HTML page comes from the edge: it says nothing about the record."""
 
-_RECORD_KEYS = frozenset(
-    {"id", "ids", "name", "email", "emails", "phone", "phones", "address", "term", "cursor", "website"}
-)
-_QUOTED = re.compile(r"""(?<!\w)(["'`“])([^"'`“”]*)["'`”](?!\w)""")
-_FIELD_CODE = re.compile(r"[0-9a-f]{40}|[a-z][a-z0-9]*(?:[._][a-z0-9]+)+")
-_EMAIL = re.compile(r"[^\s<>\"',;:]+@[^\s<>\"',;:]+")
-_NUMBER = re.compile(r"(?<![0-9a-zA-Z])\+?\d[\d ()/-]{4,}\d(?![0-9a-zA-Z])")
-_HTML_TAG = re.compile(rb"</?[a-zA-Z!][a-zA-Z0-9-]*")
+_WORDS_IN = ("error", "message", "errors", "code", "error_info")
+"""Members of an answer that say what was wrong."""
+DEEPEST_WORDS = 6
+MOST_WORDS = 50
+"""Texts of one answer that are put together, and how deep they may lie in it."""
+_HTML_TAG = re.compile(rb"</?[a-zA-Z!][a-zA-Z0-9-]{0,40}")
+_MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,40}")
 
 
 def json_answer(response: Response, *, hidden: Iterable[str] = (), max_depth: int | None = MAX_DEPTH) -> Any:
@@ -91,8 +91,13 @@ def json_answer(response: Response, *, hidden: Iterable[str] = (), max_depth: in
     raise failure  # outside the except block: the parser's error holds the whole body
 
 
-def error_for(response: Response, *, hidden: Iterable[str] = (), statuses: Statuses = STATUSES) -> PipelineError:
-    """The error an answer that is not 2xx stands for; `statuses` is the table of the kind of call."""
+def error_for(
+    response: Response, *, hidden: Iterable[str] = (), known: Collection[str] = (), statuses: Statuses = STATUSES
+) -> PipelineError:
+    """The error an answer that is not 2xx stands for; `statuses` is the table of the kind of call.
+
+    hidden, known  what its words may never, and may always repeat; see `remote_words`
+    """
     status = response.status
     if response.is_html and 400 <= status < 500 and status not in _SPEAK_THROUGH_HTML:
         return Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)
@@ -103,7 +108,7 @@ def error_for(response: Response, *, hidden: Iterable[str] = (), statuses: Statu
         family, reason = Retryable, "remote_unavailable"
     if family is Retryable:
         return Retryable(reason, f"HTTP {status}", retry_after_s=pause_s(response, "retry-after"))
-    words = remote_words(response.body, hidden)
+    words = remote_words(response.body, hidden, known)
     return family(reason, f"HTTP {status}: {words}" if words else f"HTTP {status}")
 
 
@@ -212,39 +217,38 @@ def _is_deeper(value: Any, limit: int) -> bool:
     return bool(level)
 
 
-def remote_words(body: bytes, hidden: Iterable[str] = ()) -> str:
-    """What the remote says of its refusal, cut to 300 characters, with e-mails, numbers and quoted values masked."""
+def remote_words(body: bytes, hidden: Iterable[str] = (), known: Collection[str] = ()) -> str:
+    """What the remote says of its refusal, in at most 300 characters and without values of records; see `pipeline.masking`.
+
+    known  names of fields that may be repeated, beside those that are put together from plain words
+    """
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         return ""
     if not isinstance(answer, dict):
         return ""
-    parts = [answer.get(name) for name in ("error", "message", "errors", "code", "error_info")]
-    text = "; ".join(_flat(part) for part in parts if part)
-    for secret in sorted((word for word in hidden if len(word) > 2), key=len, reverse=True):
-        text = text.replace(secret, "…")
-    text = _NUMBER.sub("…", _EMAIL.sub("…", _QUOTED.sub(_mask_quoted, text)))
-    return text if len(text) <= MAX_WORDS else text[: MAX_WORDS - 1] + "…"
+    texts = (text for name in _WORDS_IN if answer.get(name) for text in _texts_in(answer[name], DEEPEST_WORDS))
+    return mask_text("; ".join(islice(texts, MOST_WORDS)), known=known, hidden=hidden)
 
 
-def _flat(part: Any) -> str:
-    if isinstance(part, dict):
-        return ", ".join(f"{name}: {_flat(value)}" for name, value in part.items())
-    if isinstance(part, list):
-        return ", ".join(_flat(item) for item in part)
-    return str(part)
-
-
-def _mask_quoted(match: re.Match[str]) -> str:
-    quote, word = match.groups()
-    is_a_name = word in _RECORD_KEYS or _FIELD_CODE.fullmatch(word)
-    return f"{quote}{word}{quote}" if is_a_name else f"{quote}…{quote}"
+def _texts_in(part: Any, levels: int) -> Iterator[str]:
+    """Every text and number in a part of an answer, with the key that it stands under; each cut to what is looked at."""
+    if isinstance(part, dict) and levels:
+        for name, value in part.items():
+            for text in _texts_in(value, levels - 1):
+                yield f"{name[:LONGEST_READ]}: {text}"
+    elif isinstance(part, list) and levels:
+        for item in part:
+            yield from _texts_in(item, levels - 1)
+    elif not isinstance(part, (dict, list)):
+        yield str(part)[:LONGEST_READ]
 
 
 def excerpt(response: Response) -> str:
     """Describe an unreadable answer without its content: type, length and, of HTML, the first tags."""
-    kind = response.headers.get("content-type", "no content type").split(";")[0][:60]
+    given = response.headers.get("content-type", "no content type").split(";")[0].strip().lower()
+    kind = given if _MEDIA_TYPE.fullmatch(given) else "no content type"
     tags = (
         " ".join(tag.decode() + ">" for tag in _HTML_TAG.findall(response.body[:300])[:4]) if response.is_html else ""
     )
@@ -260,3 +264,12 @@ def texts_of(value: Any) -> list[str]:
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in texts_of(item)]
     return []
+
+
+def names_in(value: Any) -> set[str]:
+    """Every key inside a JSON value: what an error about it may repeat."""
+    if isinstance(value, Mapping):
+        return {str(name) for name in value} | {name for item in value.values() for name in names_in(item)}
+    if isinstance(value, (list, tuple)):
+        return {name for item in value for name in names_in(item)}
+    return set()

@@ -12,7 +12,16 @@ import orjson
 import requests
 
 from pipeline.clients.budget import Budget
-from pipeline.clients.http import BURST_PAUSE_S, RECORD_STATUSES, STATUSES, Statuses, error_for, rate_headers, texts_of
+from pipeline.clients.http import (
+    BURST_PAUSE_S,
+    RECORD_STATUSES,
+    STATUSES,
+    Statuses,
+    error_for,
+    names_in,
+    rate_headers,
+    texts_of,
+)
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, Gate, OnCall, Request, Response, Wire
 from pipeline.errors import Rejected, Retryable
@@ -106,7 +115,8 @@ class PipedriveCalls:
             return response
         secrets = [word for value in auth.values() for word in value.split()]
         hidden = [*secrets, *texts_of(query), *texts_of(values)]
-        raise error_for(response, hidden=hidden, statuses=_statuses_of(operation))
+        known = names_in(query) | names_in(values)
+        raise error_for(response, hidden=hidden, known=known, statuses=_statuses_of(operation))
 
     def _turn(self, operation: str, request: Request) -> Response:
         if self._limiter is None:

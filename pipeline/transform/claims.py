@@ -12,7 +12,7 @@ from pipeline.errors import Rejected
 from pipeline.transform.domains import domain_of_name, is_shared_suffix, registrable_domain, shared_hosts
 
 _EMAIL: Final = re.compile(
-    r"[^@\s\x00-\x1f<>()\[\],;:\"\\]{1,64}@[^@\s\x00-\x1f<>()\[\],;:\"\\.]+(?:\.[^@\s\x00-\x1f<>()\[\],;:\"\\.]+)+"
+    r"[^@\s\x00-\x1f<>()\[\],;:\"\\]{1,64}@[^@\s\x00-\x1f<>()\[\],;:\"\\.]++(?:\.[^@\s\x00-\x1f<>()\[\],;:\"\\.]++)++"
 )
 """Loose on purpose: a claim has to look like one mailbox, not to pass every rule of RFC 5321."""
 

@@ -46,7 +46,8 @@ HIDDEN: Final = frozenset(
 )
 """Characters that nobody sees and that turn the text around them: shown by their number."""
 _HIDDEN: Final = re.compile(f"[{''.join(sorted(HIDDEN))}]")
-_GIVEN_BACK: Final = re.compile(r"(<textarea\b.*?</textarea>|<option\b.*?</option>|<[^>]*>)", re.DOTALL)
+_TAG: Final = re.compile(r"(<[^<>]*>)")
+_GIVEN_BACK: Final = ("textarea", "option")
 
 
 def furnish(app: Flask, tabs: Sequence[tuple[str, str]]) -> None:
@@ -223,8 +224,16 @@ def _with_hidden_shown(page: str) -> str:
     """Names stand in sentences, titles and buttons too. What a form gives back is left as it is: tags, text areas and choices."""
     if not _HIDDEN.search(page):
         return page
-    parts = _GIVEN_BACK.split(page)
-    parts[::2] = [_HIDDEN.sub(lambda found: _visible(found[0]), each) for each in parts[::2]]
+    parts, within = _TAG.split(page), ""
+    for position, part in enumerate(parts):
+        if position % 2:
+            name = part[1:-1].partition(" ")[0]
+            if within:
+                within = "" if name == f"/{within}" else within
+            elif name in _GIVEN_BACK:
+                within = name
+        elif not within:
+            parts[position] = _HIDDEN.sub(lambda found: _visible(found[0]), part)
     return "".join(parts)
 
 

@@ -12,6 +12,7 @@ from pipeline.clients.http import (
     TOKEN_STATUSES,
     error_for,
     json_answer,
+    names_in,
     pause_s,
     rate_headers,
     read_json,
@@ -181,7 +182,20 @@ def test_a_429_without_headers_is_a_burst() -> None:
         ),
         (b'{"error":"ada@acme.test is taken"}', "… is taken"),
         (b'{"error":"call +372 555 1234 now"}', "call … now"),
-        (b"""{"error":"'Ada Byron' is not a valid 'custom_fields.x1'"}""", "'…' is not a valid 'custom_fields.x1'"),
+        (
+            b"""{"error":"'Ada Byron' is not a valid 'custom_fields.d4de1c1518b4531717c676029a45911c340390a6'"}""",
+            "'…' is not a valid 'custom_fields.d4de1c1518b4531717c676029a45911c340390a6'",
+        ),
+        (b'{"error":"Ada Byron (Acme Ltd.) already exists"}', "… (…) already exists"),
+        (b'{"error":"Person ADA BYRON was merged with ada.byron and ada_byron"}', "Person … was merged with … and …"),
+        (
+            b'{"errors":{"Ada Byron":["is not unique"],"first_name":["too long"]}}',
+            "…: is not unique; first_name: too long",
+        ),
+        (b'{"error":"Ann Page, JOHN PAGE: Page is missing"}', "…, …: Page is missing"),
+        (b"""{"error":"'ada_byron' and 'first_name' are required"}""", "'…' and 'first_name' are required"),
+        (b'{"error":"name \\"Ada Byron is cut off h"}', 'name "…'),
+        ('{"error":"\u00c4da M\u00fcller is taken, limit is 255"}'.encode(), "… is taken, limit is 255"),
         (
             b"""{"error":"unknown key \\"d4de1c1518b4531717c676029a45911c340390a6\\""}""",
             'unknown key "d4de1c1518b4531717c676029a45911c340390a6"',
@@ -199,10 +213,23 @@ def test_the_remotes_words_come_without_what_they_quote(body: bytes, words: str)
 def test_the_remotes_words_never_hold_what_was_sent_and_are_cut() -> None:
     sent: Any = {"name": "Ada Byron", "emails": [{"value": "x"}], "job": {"title": "Countess"}}
 
-    words = remote_words(b'{"error":"Ada Byron, Countess ' + b"y" * 400 + b'"}', texts_of(sent))
+    words = remote_words(b'{"error":"Ada Byron, Countess ' + b"is " * 400 + b'"}', texts_of(sent))
 
-    assert words.startswith("…, … yyy")
+    assert words.startswith("…, … is is")
     assert len(words) == 300
+
+
+def test_the_remotes_words_may_name_the_fields_that_were_sent() -> None:
+    sent: Any = {"name": "Ada Byron", "custom_fields": {"abc123": {"value": "Countess"}}}
+
+    words = remote_words(b'{"error":"abc123 of Ada Byron and xyz123 are invalid"}', texts_of(sent), names_in(sent))
+
+    assert words == "abc123 of … and … are invalid"
+
+
+def test_an_answer_that_nests_as_deep_as_the_parser_reads_is_cut() -> None:
+    assert remote_words(b'{"error":' + b"[" * 1_000 + b'"name"' + b"]" * 1_000 + b"}") == ""
+    assert remote_words(b'{"errors":' + b"[[[" + b'"is invalid"' + b"]]]}") == "is invalid"
 
 
 @pytest.mark.parametrize(

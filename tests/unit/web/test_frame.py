@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from pipeline.web.console.frame import query_with
+from pipeline.web.console.frame import _with_hidden_shown, query_with
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,15 @@ def test_a_page_refreshes_itself_with_every_parameter_it_was_given(
 ) -> None:
     with Flask(__name__).test_request_context(asked):
         assert query_with(**changes) == expected
+
+
+def test_characters_that_nobody_sees_are_shown_outside_of_what_a_form_gives_back() -> None:
+    page = (
+        '<p title="a\u200bb">c\u200bd</p><textarea name="x">e\u200b<b>f\u200b</b></textarea>g\u200b'
+        "<option>h\u200b</option><options>i\u200b</options>"
+    )
+
+    assert _with_hidden_shown(page) == (
+        '<p title="a\u200bb">c\\u200bd</p><textarea name="x">e\u200b<b>f\u200b</b></textarea>g\\u200b'
+        "<option>h\u200b</option><options>i\\u200b</options>"
+    )

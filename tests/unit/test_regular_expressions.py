@@ -1,0 +1,93 @@
+"""No regular expression of ours takes more time than its text is long, whatever the text says."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+from tests.unit.regular_expressions import Found, as_line, compiled, written
+
+ESCAPED = "pipeline/load/writers.py: the name of a field"
+COMPOSED: dict[str, str | None] = {
+    ESCAPED: r"(?<![\w.])name(?=[.:\[\]'\"` ]|$)",
+    "sandbox/hull/web/faults.py: fault.path": None,
+    "sandbox/hull/web/faults.py: self.path": None,
+    "sandbox/pipedrive/gate/faults.py: fault.path": None,
+    "sandbox/pipedrive/gate/faults.py: fault.query": None,
+    "sandbox/pipedrive/gate/faults.py: pattern": None,
+    "sandbox/pipedrive/gate/spoiling.py: fault.find.encode()": None,
+}
+"""Patterns put together while the program runs → one of them. None: who drives the sandbox wrote it, for answers of the sandbox."""
+CPU_S = 900
+"""Of the whole process that runs them, as a last bound: the kernel ends it."""
+
+
+@cache
+def patterns() -> dict[str, Found]:
+    direct, _ = written()
+    templates = [text for text in COMPOSED.values() if text is not None]
+    made = {text: Found("composed", text, 0, ("anywhere",)) for text in templates}
+    return {**compiled(), **direct, **made}
+
+
+@cache
+def verdicts() -> dict[str, str]:
+    """What is wrong with each pattern; all in one process of their own."""
+    listed = list(patterns().values())
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.regular_expressions"],
+        input="\n".join(map(as_line, listed)),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S)),
+    )
+    answers = [json.loads(line)["wrong"] for line in done.stdout.splitlines()]
+    assert len(answers) == len(listed), f"ended at {listed[len(answers)].where}: {done.stderr[-2000:]}"
+    return dict(zip(patterns(), answers, strict=True))
+
+
+def test_every_pattern_is_found() -> None:
+    """Those that are known to be there, and not one that is put together out of sight."""
+    names = {found.where for found in patterns().values()}
+
+    assert {
+        "pipeline/masking.py:_NUMBER",
+        "pipeline/transform/webhook_heads.py:_WORDS",
+        "db/statement.py:_PARAMETER",
+    } <= names
+    assert len(patterns()) > 50
+    assert {place if "re.escape" not in place else ESCAPED for place in written()[1]} == set(COMPOSED)
+
+
+@pytest.mark.slow
+def test_every_pattern_takes_time_in_proportion_to_its_text() -> None:
+    assert {where: wrong for where, wrong in verdicts().items() if wrong} == {}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "uses"),
+    [
+        (r"[^\s<>\"',;:]+@[^\s<>\"',;:]+", ("anywhere",)),
+        (r"(<textarea\b.*?</textarea>|<[^>]*>)", ("anywhere",)),
+        (r"%[-+ #0]*[\d*.]*[dsx]", ("anywhere",)),
+        (r"(a+)+b", ("anchored",)),
+    ],
+)
+def test_a_quadratic_pattern_would_be_noticed(pattern: str, uses: tuple[str, ...]) -> None:
+    """The negative control: the patterns that stood here, and the textbook's."""
+    found = Found("here", pattern, 0, uses)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.regular_expressions"],
+        input=as_line(found),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(done.stdout)["wrong"]
