@@ -90,6 +90,7 @@ class Settings:
     #: None: `firehose.` before the organization's domain.
     hull_firehose_url: str | None = None
     hull_key_hosts: tuple[str, ...] = ()
+    hull_key_path: str = "/api/v1/public-key"
     hull_export_hosts: tuple[str, ...] = ()
 
     #: Its address alone often lets people post there, so it is a secret.
@@ -147,6 +148,7 @@ class Settings:
             hull_protocol=env.read("HULL_PROTOCOL", _one_of(("https", "http")), "https"),
             hull_firehose_url=env.read("HULL_FIREHOSE_URL", _http_url, None),
             hull_key_hosts=env.read("HULL_KEY_HOSTS", _hosts, ()),
+            hull_key_path=env.read("HULL_KEY_PATH", _path, "/api/v1/public-key"),
             hull_export_hosts=env.read("HULL_EXPORT_HOSTS", _hosts, ()),
             alert_webhook_url=env.read("ALERT_WEBHOOK_URL", _alert_url, None),
             alert_email_to=env.read("ALERT_EMAIL_TO", _mailboxes, ()),
@@ -373,6 +375,12 @@ def _hosts(text: str) -> tuple[str, ...]:
         if not _HOST.fullmatch(host):
             raise ValueError(f"must be host names separated by commas, as in acme.hullapp.io; {host!r} is none")
     return hosts
+
+
+def _path(text: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]{1,100}){1,10}", text):
+        raise ValueError("must be a path such as /api/v1/public-key")
+    return text
 
 
 def _secret_keys(text: str) -> tuple[str, ...]:

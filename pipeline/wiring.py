@@ -6,12 +6,11 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import requests
 from redis import Redis
-from requests.adapters import HTTPAdapter
 from sqlalchemy.orm import Session
 
 from db import company as companies
@@ -26,7 +25,6 @@ from pipeline.clients.alert_sinks import NotTold as NotTold  # noqa: PLC0414 - f
 from pipeline.clients.bearer import BearerAuth, Token
 from pipeline.clients.budget import Budget
 from pipeline.clients.downloads import Downloads
-from pipeline.clients.hosts import check_api_url
 from pipeline.clients.hull import FoundReports as FoundReports  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.hull import HullClient
 from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
@@ -34,8 +32,8 @@ from pipeline.clients.hull_notifications import NotificationVerifier as Notifica
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.oauth import Grant as Grant  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.oauth import OAuthClient
-from pipeline.clients.pinning import pinned_session
 from pipeline.clients.pipedrive import PipedriveClient
+from pipeline.clients.ssrf import Guard, check_api_domain, guarded_session
 from pipeline.clients.wire import Exchange
 from pipeline.domain.budget import Lane
 from pipeline.errors import ConfigurationError, Retryable
@@ -97,30 +95,55 @@ class Wired:
     calls: Calls
 
 
-_session: requests.Session | None = None
-_session_pid = 0
+_sessions: dict[Guard, requests.Session] = {}
+_sessions_pid = 0
 _make_session: Callable[[], requests.Session] | None = None
 
 
 def use_http(make: Callable[[], requests.Session] | None) -> None:
     """Have every connector speak through sessions made by `make`; None goes back to the network."""
-    global _make_session, _session
-    _make_session, _session = make, None
+    global _make_session  # noqa: PLW0603 - one way out per process
+    _make_session = make
+    _sessions.clear()
 
 
-def http_session() -> requests.Session:
-    """The pooled session of this very process: sockets are never shared across a fork."""
-    global _session, _session_pid
-    if _session is None or _session_pid != os.getpid():
-        _session, _session_pid = (_make_session or _network_session)(), os.getpid()
-    return _session
+def http_session(guard: Guard | None = None) -> requests.Session:
+    """The pooled session of this very process for what a guard allows, by default Pipedrive: sockets are never shared across a
+    fork."""
+    global _sessions_pid  # noqa: PLW0603 - the sessions of one process
+    if _sessions_pid != os.getpid():
+        _sessions.clear()
+        _sessions_pid = os.getpid()
+    guard = guard or pipedrive_guard(settings())
+    if guard not in _sessions:
+        _sessions[guard] = (
+            _make_session()
+            if _make_session
+            else guarded_session(guard, connections=CONNECTIONS, trusts_environment=True)
+        )
+    return _sessions[guard]
 
 
-def _network_session() -> requests.Session:
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS, max_retries=0))
-    return session
+def pipedrive_guard(environment: Settings) -> Guard:
+    """What the clients of Pipedrive may call: companies of pipedrive.com, and where the environment says Pipedrive is."""
+    return replace(Guard.of_urls(environment.pipedrive_api_url, environment.pipedrive_oauth_url), names=None)
+
+
+def hull_guard(environment: Settings) -> Guard:
+    """What the clients of Hull may call: organizations at public hosts, and the places of HULL_ORGANIZATIONS."""
+    is_http = environment.hull_protocol == "http"
+    organizations = Guard.of(environment.hull_organizations, any_host=True, is_http=is_http)
+    firehose = Guard.of_urls(environment.hull_firehose_url)
+    return replace(organizations, places=organizations.places | firehose.places)
+
+
+def check_organization(organization: str) -> None:
+    """Refuse what is not the host of a Hull organization that may be called; nothing is looked up.
+
+    Raises: ConfigurationError("host_refused").
+    """
+    environment = settings()
+    hull_guard(environment).check_host(organization, scheme=environment.hull_protocol)
 
 
 _redis: Redis | None = None
@@ -147,6 +170,7 @@ def open_connector(
     Raises: ConfigurationError when a credential is missing or cannot be read.
     """
     access, environment, calls = connectors.access(session, connector_key), settings(), Calls(connector_key, Lane(lane))
+    check_organization(access.hull_organization)
     open_secret = partial(_open_secret, connector_key, access.sealed, environment)
     entry = _pipedrive_entry(connector_key, access, environment)
     return Wired(
@@ -165,7 +189,7 @@ def open_connector(
             deadline_s=deadline_s,
         ),
         hull=HullClient(
-            http_session(),
+            http_session(hull_guard(environment)),
             organization=access.hull_organization,
             connector_id=access.id,
             secret=open_secret("hull_secret"),
@@ -255,7 +279,7 @@ def granted_origin(grant: Grant) -> str | None:
     """
     if grant.api_domain is None or grant.api_domain.rstrip("/") == settings().pipedrive_api_url:
         return None
-    return check_api_url(grant.api_domain)
+    return check_api_domain(grant.api_domain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,9 +361,13 @@ def _ask_again(session: Session, connector: connectors.Connector) -> Configurati
 
 
 def hull_client(organization: str, connector_id: str, secret: str) -> HullClient:
-    """A client under credentials that nobody has kept yet, to ask whether they are right."""
+    """A client under credentials that nobody has kept yet, to ask whether they are right.
+
+    Raises: ConfigurationError("host_refused").
+    """
+    check_organization(organization)
     return HullClient(
-        http_session(),
+        http_session(hull_guard(settings())),
         organization=organization,
         connector_id=connector_id,
         secret=secret,
@@ -348,18 +376,24 @@ def hull_client(organization: str, connector_id: str, secret: str) -> HullClient
 
 
 def export_downloads() -> Downloads:
-    """Reads the files that Hull names when somebody sends a selection; sessions made by `use_http` lead where they lead."""
+    """Reads the files that Hull names when a person sends a selection; sessions made by `use_http` lead where they lead."""
     make = _make_session
     return Downloads(
-        allowed=settings().hull_export_hosts, session_for=pinned_session if make is None else lambda _target: make()
+        Guard.of(settings().hull_export_hosts, is_http=settings().hull_protocol == "http"),
+        make_session=guarded_session if make is None else lambda _guard: make(),
     )
 
 
 def notification_verifier() -> NotificationVerifier:
     """What tells whether a notification is from Hull; it keeps Hull's keys, so make one and share it."""
     environment = settings()
+    listed = (*environment.hull_key_hosts, *environment.hull_organizations)
+    guard = Guard.of(listed, is_http=environment.hull_protocol == "http")
     return NotificationVerifier(
-        http_session(), key_hosts=(*environment.hull_key_hosts, *environment.hull_organizations)
+        _make_session() if _make_session else guarded_session(guard, connections=CONNECTIONS),
+        guard=guard,
+        key_path=environment.hull_key_path,
+        audiences=(environment.public_url, f"{environment.public_url}/smart-notifier"),
     )
 
 
@@ -382,7 +416,7 @@ def _open_secret(connector_key: int, sealed: dict[str, bytes], environment: Sett
 def _pipedrive_url(company: str | None, environment: Settings) -> str:
     if environment.pipedrive_api_url:
         return environment.pipedrive_api_url
-    return check_api_url(company or "https://api.pipedrive.com")
+    return check_api_domain(company or "https://api.pipedrive.com")
 
 
 def _limiter(token: str, environment: Settings) -> BurstLimiter | None:
@@ -414,7 +448,8 @@ def alert_sinks() -> dict[str, Sink]:
     chosen = settings()
     sinks: dict[str, Sink] = {}
     if chosen.alert_webhook_url:
-        sinks["webhook"] = WebhookSink(chosen.alert_webhook_url, _make_session or requests.Session)
+        guard = Guard.of_urls(chosen.alert_webhook_url)
+        sinks["webhook"] = WebhookSink(chosen.alert_webhook_url, _make_session or partial(guarded_session, guard))
     if chosen.alert_email_to and chosen.smtp_url:
         sender = chosen.alert_email_from or chosen.alert_email_to[0]
         sinks["email"] = MailSink(

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import requests
 
+from pipeline.errors import ConfigurationError
+
 TIMEOUT_S: Final = 5.0
 """For each step of an exchange: connecting, and every answer."""
 SMTP_PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
@@ -44,7 +46,7 @@ class WebhookSink:
     def __call__(self, notice: Notice) -> None:
         try:
             with self.session_for() as session:
-                session.trust_env = False  # a .netrc would send somebody's password along
+                session.trust_env = False  # a .netrc would send a password along
                 answer = session.post(
                     self.url,
                     json={"text": f"{notice.subject}\n{notice.body}", **notice.document},
@@ -54,7 +56,7 @@ class WebhookSink:
                 )
                 status = answer.status_code
                 answer.close()
-        except requests.RequestException as error:
+        except (requests.RequestException, ConfigurationError) as error:
             raise NotTold(type(error).__name__) from None
         if not 200 <= status < 300:
             raise NotTold(f"status {status}")

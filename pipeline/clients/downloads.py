@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import requests
 
 from pipeline.clients.http import error_for
-from pipeline.clients.pinning import Pin, Resolve, check_url, pin
+from pipeline.clients.ssrf import REFUSED as REFUSED_WORDS
+from pipeline.clients.ssrf import Guard
 from pipeline.clients.streaming import Streamed, StreamingWire
 from pipeline.clients.wire import OnCall, Request, Response
-from pipeline.errors import Rejected
+from pipeline.errors import ConfigurationError, Rejected
 
 REFUSED = "export_host_refused"
 DEADLINE_S = 200.0
@@ -28,28 +29,21 @@ class File:
 
 
 class Downloads:
-    """Reads files for one installation.
-
-    allowed      `host`: over https, at a public address; `host:port`: wherever that is, over http too on this machine
-    session_for  makes the Session that calls the address which was looked up
-    """
+    """Reads files for one installation, from the addresses that a guard allows."""
 
     def __init__(
-        self,
-        *,
-        allowed: Collection[str],
-        session_for: Callable[[Pin], requests.Session],
-        resolve: Resolve | None = None,
-        on_call: OnCall | None = None,
+        self, guard: Guard, *, make_session: Callable[[Guard], requests.Session], on_call: OnCall | None = None
     ) -> None:
-        self._allowed = frozenset(allowed)
-        self._session_for = session_for
-        self._resolve = resolve
+        self._guard = guard
+        self._make_session = make_session
         self._on_call = on_call
 
     def check(self, url: str) -> None:
-        """Raises: Rejected("export_host_refused") for an address that is refused by its text; nobody is asked."""
-        check_url(url, self._allowed, reason=REFUSED)
+        """Raises: Rejected("export_host_refused") for an address that is refused by its text; nothing is looked up."""
+        try:
+            self._guard.check(url)
+        except ConfigurationError as refused:
+            raise Rejected(REFUSED, refused.detail) from None
 
     @contextmanager
     def open(self, url: str, *, max_bytes: int) -> Iterator[File]:
@@ -57,7 +51,7 @@ class Downloads:
 
         Raises: Rejected("export_host_refused", "export_gone", "export_too_large"), Retryable; the pieces raise the same.
         """
-        target = pin(url, self._allowed, reason=REFUSED, resolve=self._resolve)
+        self.check(url)
         request = Request(
             method="GET",
             url=url,
@@ -66,7 +60,7 @@ class Downloads:
             deadline_s=DEADLINE_S,
         )
         with (
-            self._session_for(target) as session,
+            self._make_session(self._guard) as session,
             StreamingWire(session, on_call=self._on_call).stream(request) as streamed,
         ):
             _require_file(streamed)
@@ -78,7 +72,7 @@ def _require_file(streamed: Streamed) -> None:
     if 200 <= status < 300:
         return
     if 300 <= status < 400:
-        raise Rejected(REFUSED, f"HTTP {status}: the address leads elsewhere, which is not followed")
+        raise Rejected(REFUSED, REFUSED_WORDS)
     if status in {401, 403, 404, 410}:
         raise Rejected("export_gone", f"HTTP {status}")
     raise error_for(Response(status=status, headers=streamed.headers, body=b"", duration_s=0.0))

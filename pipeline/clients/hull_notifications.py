@@ -1,33 +1,52 @@
 """Is this notification from Hull? An RS256 token in a header, whose key is served at an address another header names.
 
-Two weaknesses of the original are not copied: the key's host must be in our allow-list, and keys are kept for an hour,
-not for ever. The token proves the notification's id alone, so its body stays a hint.
+What a sender may choose is bounded: nothing is fetched before the token is a well-formed RS256 token that is not out of date, the
+key comes from a host of our list at a path of our own, and nothing of the token is sent there. Keys have 2048 bits at least and
+are kept for an hour. The token proves the notification's id alone, so its body stays a hint.
 Source: packages/hull/src/utils/notification-validator.js of https://github.com/hull/hull-connectors
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
 
 import jwt
 import requests
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from pipeline.clients.hosts import require_allowed
 from pipeline.clients.http import error_for
+from pipeline.clients.ssrf import Guard
 from pipeline.clients.wire import Request, Wire
-from pipeline.errors import ConfigurationError, Rejected
+from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
 KEY_TTL_S = 3600.0
 KEY_MIN_AGE_S = 60.0
-"""A key that verified nothing is fetched anew, but not more often than this: Hull may have changed it."""
+"""A key that verified nothing is fetched again, but not more often than this: Hull may have changed it."""
+FAILED_S = 2.0
+"""For so long a key that could not be fetched is not asked for again."""
+KEY_DEADLINE_S = 5.0
+FETCH_WAIT_S = 1.0
+"""How long a request waits for the fetch of another one."""
 KEY_MAX_BYTES = 16 * 1024
-MAX_KEYS = 32
+KEY_BITS: Final = 2048
 LEEWAY_S = 60
+MAX_AGE_S: Final = 86_400
+"""How old a token without `exp` may be by its `iat`; Hull signs each delivery."""
+UNUSABLE_KEY: Final = "the key of the signature cannot be used"
+"""Said of a wrong address, of every refusal there, and of what is no key: a sender learns nothing of the key's host."""
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{10,1000}\.[A-Za-z0-9_-]{2,4000}\.[A-Za-z0-9_-]{300,1400}")
+"""Three parts in base64url; the last is a signature under a key of 2048 to 8192 bits."""
+_KEY_ID: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9_.:=+/-]{1,128}")
+_UNWANTED: Final = frozenset({"crit", "jku", "jwk", "x5u", "x5c", "zip"})
+"""Headers that would name another key or another reading of the token."""
 
 Code = Literal[
     "MISSING_FLAG_HEADER",
@@ -52,26 +71,40 @@ class NotificationRefused(Exception):
         super().__init__(message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    pem: bytes
-    fetched_at: float
+@dataclass(slots=True)
+class _Keys:
+    """The key of one address: when it was fetched, and when that failed last."""
+
+    key: RSAPublicKey | None = None
+    fetched_at: float = 0.0
+    failed_at: float | None = None
+    failure: PipelineError | NotificationRefused | None = None
+    fetching: threading.Lock = field(default_factory=threading.Lock)
 
 
 class NotificationVerifier:
-    """Verifies notifications; threads may share it. `key_hosts` are `host` or `host:port`."""
+    """Verifies notifications; threads may share it.
+
+    guard      the hosts that serve keys
+    key_path   the one path at which they do
+    audiences  what `aud` may say in a token that has it
+    """
 
     def __init__(
         self,
         session: requests.Session,
         *,
-        key_hosts: Collection[str],
+        guard: Guard,
+        key_path: str,
+        audiences: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wire = Wire(session)
-        self._key_hosts = frozenset(key_hosts)
+        self._guard = guard
+        self._key_path = key_path
+        self._audiences = frozenset(audiences)
         self._clock = clock
-        self._keys: OrderedDict[str, _Key] = OrderedDict()
+        self._keys: dict[str, _Keys] = {}
         self._lock = threading.Lock()
 
     def proven_id(self, headers: Headers) -> str:
@@ -79,71 +112,140 @@ class NotificationVerifier:
 
         Raises: NotificationRefused; Retryable while the key cannot be fetched.
         """
+        token, url = self._read(headers)
+        key = self._key(url, younger_than_s=KEY_TTL_S)
+        proven = _proven_by(token, key, self._audiences)
+        if proven is None:
+            fresh = self._key(url, younger_than_s=KEY_MIN_AGE_S)
+            proven = None if fresh is key else _proven_by(token, fresh, self._audiences)
+        if proven is None:
+            raise _forged()
+        return proven
+
+    def _read(self, headers: Headers) -> tuple[str, str]:
+        """The token and the address of its key, both well-formed."""
         given = {name.lower(): value for name, value in headers.items()}
         if "x-hull-smart-notifier" not in given:
             raise NotificationRefused("MISSING_FLAG_HEADER", "X-Hull-Smart-Notifier is missing")
         if given.get("x-hull-smart-notifier-signature-version") != "v1":
             raise NotificationRefused("UNSUPPORTED_SIGNATURE_VERSION", "only signature version v1 is known")
-        signature = given.get("x-hull-smart-notifier-signature")
+        token = given.get("x-hull-smart-notifier-signature")
         url = given.get("x-hull-smart-notifier-signature-public-key-url")
-        if not signature or not url:
+        if not token or not url:
             raise NotificationRefused("MISSING_SIGNATURE_HEADERS", "the signature or the address of its key is missing")
-        return self._proven_by(signature, url)
-
-    def _proven_by(self, signature: str, url: str) -> str:
-        key = self._key(url, signature, younger_than_s=KEY_TTL_S)
-        proven = _proven_id(signature, key.pem)
-        if proven is None:
-            fresh = self._key(url, signature, younger_than_s=KEY_MIN_AGE_S)
-            proven = None if fresh is key else _proven_id(signature, fresh.pem)
-        if proven is None:
-            raise NotificationRefused("INVALID_SIGNATURE", "the signature proves no notification")
-        return proven
-
-    def _key(self, url: str, signature: str, *, younger_than_s: float) -> _Key:
-        with self._lock:
-            key = self._keys.get(url)
-        if key is not None and self._clock() - key.fetched_at < younger_than_s:
-            return key
-        key = _Key(self._fetch(url, signature), self._clock())
-        with self._lock:
-            self._keys[url] = key
-            while len(self._keys) > MAX_KEYS:
-                self._keys.popitem(last=False)
-        return key
-
-    def _fetch(self, url: str, signature: str) -> bytes:
+        if not _is_well_formed(token):
+            raise _forged()
         try:
-            require_allowed(url, self._key_hosts, purpose="key of a Hull notification")
-            response = self._wire.call(
-                Request(
-                    method="POST",
-                    url=url,
-                    headers={"Content-Type": "text/plain", "User-Agent": "hull-pipedrive"},
-                    body=signature.encode(),
-                    max_bytes=KEY_MAX_BYTES,
-                    deadline_s=10.0,
-                    resend_if_stale=True,
-                )
-            )
+            parts = self._guard.check(url)
+        except ConfigurationError:
+            raise _unusable_key() from None
+        if parts.path != self._key_path or parts.query:
+            raise _unusable_key()
+        return token, f"{parts.scheme}://{parts.netloc.lower()}{self._key_path}"
+
+    def _key(self, url: str, *, younger_than_s: float) -> RSAPublicKey:
+        """Fetch a key, one request at a time. What failed a moment ago fails again without a call.
+
+        Raises: NotificationRefused, Retryable.
+        """
+        with self._lock:
+            keys = self._keys.setdefault(url, _Keys())
+        if not keys.fetching.acquire(timeout=FETCH_WAIT_S):
+            raise Retryable("remote_unavailable", "the key is being fetched")
+        try:
+            now = self._clock()
+            if keys.key is not None and now - keys.fetched_at < younger_than_s:
+                return keys.key
+            if keys.failure is not None and keys.failed_at is not None and now - keys.failed_at < FAILED_S:
+                raise keys.failure.with_traceback(None)
+            try:
+                keys.key, keys.fetched_at, keys.failure = self._fetch(url), self._clock(), None
+            except (NotificationRefused, Retryable) as failure:
+                keys.failure, keys.failed_at = failure, self._clock()
+                raise
+            return keys.key
+        finally:
+            keys.fetching.release()
+
+    def _fetch(self, url: str) -> RSAPublicKey:
+        """Ask for the key, by POST as Hull's own validator does, but with nothing of the request's in it."""
+        request = Request(
+            method="POST",
+            url=url,
+            headers={"Content-Type": "text/plain", "User-Agent": "hull-pipedrive"},
+            body=b"",
+            max_bytes=KEY_MAX_BYTES,
+            deadline_s=KEY_DEADLINE_S,
+            only_asks=True,
+            resend_if_stale=True,
+        )
+        try:
+            response = self._wire.call(request)
             if not 200 <= response.status < 300:
                 raise error_for(response)
-        except (ConfigurationError, Rejected) as refused:
-            raise NotificationRefused("INVALID_CERTIFICATE", str(refused)) from None
-        if b"-----BEGIN PUBLIC KEY-----" not in response.body:
-            raise NotificationRefused("INVALID_CERTIFICATE", "the address of the key answers no public key")
-        return response.body
+        except (ConfigurationError, Rejected):
+            raise _unusable_key() from None
+        try:
+            key = load_pem_public_key(response.body)
+        except (ValueError, UnsupportedAlgorithm):
+            raise _unusable_key() from None
+        if not isinstance(key, RSAPublicKey) or key.key_size < KEY_BITS:
+            raise _unusable_key()
+        return key
 
 
-def _proven_id(signature: str, pem: bytes) -> str | None:
+def _unusable_key() -> NotificationRefused:
+    return NotificationRefused("INVALID_CERTIFICATE", UNUSABLE_KEY)
+
+
+def _forged() -> NotificationRefused:
+    return NotificationRefused("INVALID_SIGNATURE", "the signature proves no notification")
+
+
+def _is_well_formed(token: str) -> bool:
+    """Whether it is an RS256 token with an id that is not out of date, whoever signed it."""
+    if not _TOKEN.fullmatch(token):
+        return False
+    try:
+        read = jwt.decode_complete(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return False
+    header, claims = read["header"], read["payload"]
+    key_id = header.get("kid", "-")
+    return (
+        header.get("alg") == "RS256"
+        and _UNWANTED.isdisjoint(header)
+        and isinstance(key_id, str)
+        and _KEY_ID.fullmatch(key_id) is not None
+        and isinstance(claims.get("jti"), str)
+        and 0 < len(claims["jti"]) <= 255
+        and _is_current(claims)
+    )
+
+
+def _is_current(claims: dict[str, Any]) -> bool:
+    """Whether it ends in the future, or else began less than a day ago: one of both must be said."""
+    now, begun, ends = time.time(), claims.get("iat"), claims.get("exp")
+    if not all(value is None or type(value) in (int, float) for value in (begun, ends)):
+        return False
+    if ends is not None:
+        return bool(ends > now - LEEWAY_S)
+    return begun is not None and bool(now - MAX_AGE_S <= begun <= now + LEEWAY_S)
+
+
+def _proven_by(token: str, key: RSAPublicKey, audiences: Collection[str]) -> str | None:
+    """The id that a token proves, or None. Where it names an audience, that must be ours."""
     try:
         claims = jwt.decode(
-            signature,
-            pem,
+            token,
+            key,
             algorithms=["RS256"],
             leeway=LEEWAY_S,
             options={"require": ["jti"], "verify_aud": False, "verify_iss": False},
         )
     except (jwt.PyJWTError, ValueError):
         return None
-    return str(claims["jti"])
+    meant = claims.get("aud", [])
+    named = [meant] if isinstance(meant, str) else meant
+    is_meant = "aud" not in claims or (isinstance(named, list) and any(each in audiences for each in named))
+    return str(claims["jti"]) if is_meant else None

@@ -27,6 +27,7 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import select_proxy
 from urllib3.connectionpool import HTTPConnectionPool
 
+from pipeline.clients.ssrf import GuardedAdapter
 from pipeline.errors import PipelineError, Rejected, Retryable
 from pipeline.fencing import write_deadline_s
 from pipeline.slow_work import REMOTE
@@ -37,6 +38,8 @@ READ_TIMEOUT_S = 30
 DEADLINE_S = 60.0
 """Longest whole exchange: an answer may not drip past it byte by byte."""
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+"""No more is read of an answer that is not 2xx: it only has to tell why."""
 CHUNK_BYTES = 1024 * 1024
 
 NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -229,7 +232,8 @@ class Wire:
                 raise
             answer = self._send(replace(request, deadline_s=max(1.0, request.deadline_s - (self._clock() - started))))
         try:
-            body = self._read(answer.raw, request, started)
+            is_error = not 200 <= answer.status < 300
+            body = (self._read_error if is_error else self._read)(answer.raw, request, started)
         except BaseException:
             answer.raw.close()
             raise
@@ -271,6 +275,18 @@ class Wire:
         chunks = list(self._pieces(raw, request, started))
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def _read_error(self, raw: Any, request: Request, started: float) -> bytes:
+        """The first MAX_ERROR_BYTES. What is left unread costs the connection."""
+        body: bytes
+        body, most = b"", min(MAX_ERROR_BYTES, request.max_bytes)
+        while chunk := raw.read1(most - len(body) + 1, decode_content=True):
+            self._check_deadline(request, started)
+            body += chunk
+            if len(body) > most:
+                raw.close()
+                return body[:most]
+        return body
+
     def _pieces(self, raw: Any, request: Request, started: float) -> Iterator[bytes]:
         """The body within its limits."""
         size_bytes = 0
@@ -278,9 +294,12 @@ class Wire:
             size_bytes += len(chunk)
             if size_bytes > request.max_bytes:
                 raise Rejected("body_too_large", f"{request.path} answered more than {request.max_bytes} bytes")
-            if self._clock() - started > request.deadline_s:
-                raise Retryable("remote_unavailable", f"{request.path} took longer than {request.deadline_s:g} s")
+            self._check_deadline(request, started)
             yield chunk
+
+    def _check_deadline(self, request: Request, started: float) -> None:
+        if self._clock() - started > request.deadline_s:
+            raise Retryable("remote_unavailable", f"{request.path} took longer than {request.deadline_s:g} s")
 
     def _tell(self, request: Request, status: int, started: float, tokens: int) -> None:
         if self._on_call is not None:
@@ -325,7 +344,9 @@ def _send_by_pool(request: Request, pool: HTTPConnectionPool, path: str) -> _Ans
 def _pool(session: requests.Session, origin: str, settings: Mapping[str, Any]) -> HTTPConnectionPool | None:
     """The Session's own connections to an origin; None behind a proxy, or when something else than the network answers."""
     adapter = session.get_adapter(f"{origin}/")
-    if type(adapter) is not HTTPAdapter or select_proxy(origin, settings["proxies"]):
+    if not isinstance(adapter, HTTPAdapter) or type(adapter) not in (HTTPAdapter, GuardedAdapter):
+        return None
+    if select_proxy(origin, settings["proxies"]):
         return None
     prepared = PreparedRequest()
     prepared.url = origin

@@ -334,7 +334,8 @@ REASONS: dict[str, Reason] = {
     ),
     "remote_unreachable": Reason(
         "No connection to the remote system could be made; nothing was sent.",
-        "Tried again by itself; check name resolution, proxy and firewall if it lasts.",
+        "Tried again by itself; if it lasts, check name resolution, proxy and firewall. A host inside your network needs its "
+        "port in the environment.",
     ),
     "body_too_large": Reason(
         "The answer was larger than any page of records can be, and was not read to its end.",

@@ -79,7 +79,7 @@ def add_connector(
     with transaction() as session:
         if connectors.find_connector(session, name) or connectors.find_connector(session, hull_id):
             raise _taken(name, hull_id)
-    app = _ask("Hull", wiring.hull_client(hull_organization, hull_id, hull_secret).app)
+    app = _ask_hull(hull_organization, hull_id, hull_secret)
     from_hull = known_settings(app.get("private_settings"))
     calls = wiring.CallsToCount()
     found = _try_token(pipedrive_token, calls) if pipedrive_token else None
@@ -112,7 +112,7 @@ def change_credentials(
     with transaction() as session:
         known = connectors.get_connector(session, connector.key)
     if hull_secret:
-        _ask("Hull", wiring.hull_client(known.hull_organization, known.id, hull_secret).app)
+        _ask_hull(known.hull_organization, known.id, hull_secret)
     company = _read_company(connector.key, pipedrive_token, known.pipedrive_company) if pipedrive_token else None
     with transaction() as session:
         row = connectors.get_connector(session, connector.key)
@@ -196,6 +196,23 @@ def keep_secrets(session: Session, connector_key: int, secrets: Mapping[str, str
     vault = Vault(environment().secret_keys)
     for name, secret in secrets.items():
         connectors.keep_credential(session, connector_key, name, vault.seal(connector_key, name, secret))
+
+
+NO_ANSWER: Final = (
+    "Hull: no usable answer for this organization. Check its name: a public host name, called at port 443; "
+    "another place must stand with its port in HULL_ORGANIZATIONS."
+)
+"""Of every host that is refused, leads inside, is not there, or is no Hull: what a person types in finds out nothing about them."""
+
+
+def _ask_hull(organization: str, hull_id: str, secret: str) -> dict[str, Any]:
+    """The connector as Hull knows it. Raises: SetupRefused."""
+    try:
+        return wiring.hull_client(organization, hull_id, secret).app()
+    except PipelineError as error:
+        if error.reason != "hull_refused":
+            raise SetupRefused(NO_ANSWER) from None
+    raise SetupRefused(f"Hull: hull_refused. {describe('hull_refused')}")
 
 
 def _ask(system: str, question: Callable[[], T]) -> T:

@@ -34,6 +34,7 @@ LIVE_NICENESS, BULK_NICENESS = 5, 15
 then a fetch goes on."""
 ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
 """Only json is accepted from the broker, which is what Celery's warning to root is about."""
+SANDBOX_KEY_PATH = "/__sandbox__/public-key"
 SIZES = ("persons", "organizations", "users", "accounts")
 
 
@@ -93,6 +94,7 @@ def facing_sandbox(chosen: Settings, announced: Mapping[str, str]) -> Settings:
         hull_firehose_url=f"{announced['hull_url']}/",
         hull_organizations=(*chosen.hull_organizations, organization),
         hull_key_hosts=(*chosen.hull_key_hosts, organization),
+        hull_key_path=SANDBOX_KEY_PATH,
         hull_export_hosts=(*chosen.hull_export_hosts, organization),
     )
 
@@ -160,6 +162,7 @@ def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
         "HULL_FIREHOSE_URL": chosen.hull_firehose_url,
         "HULL_ORGANIZATIONS": ",".join(chosen.hull_organizations),
         "HULL_KEY_HOSTS": ",".join(chosen.hull_key_hosts),
+        "HULL_KEY_PATH": chosen.hull_key_path,
         "HULL_EXPORT_HOSTS": ",".join(chosen.hull_export_hosts),
     }
     from_files = dict.fromkeys((f"{name}_FILE" for name in told), None)

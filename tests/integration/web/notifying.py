@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
 from tests.wsgi_adapter import WSGIAdapter, WSGIApp, session_for
 
-KEY_URL = "https://keys.hullapp.test/key"
+KEY_URL = "https://keys.hullapp.test/api/v1/public-key"
 NEXT = {"flow_control": {"type": "next"}}
 RETRY = {"type": "retry", "size": 10, "in": 1000, "in_time": 10}
 

@@ -215,7 +215,10 @@ def test_the_older_names_of_the_segment_lists_are_known_too(hull: Hull, house: H
     assert len(house.deliveries()) == 1
 
 
-def test_while_the_key_cannot_be_fetched_hull_is_asked_to_come_again(hull: Hull, keys: KeyServer) -> None:
+def test_while_the_key_cannot_be_fetched_hull_is_asked_to_come_again(
+    hull: Hull, keys: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.clients.hull_notifications.FAILED_S", 0.0)
     keys.status = "503 Service Unavailable"
 
     answer = hull.post(notification())

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from pipeline.clients.hull_notifications import KEY_TTL_S, NotificationRefused, NotificationVerifier
+from pipeline.clients.hull_notifications import (
+    FAILED_S,
+    KEY_TTL_S,
+    UNUSABLE_KEY,
+    NotificationRefused,
+    NotificationVerifier,
+)
+from pipeline.clients.ssrf import Guard
 from pipeline.errors import Retryable
 from tests.unit.clients.canned import LOST, Answer, CannedApp
+from tests.unit.clients.hostile_hosts import HOSTILE_URLS
 from tests.wsgi_adapter import session_for
 
-KEY_URL = "https://hull.example/api/v1/key"
+KEY_PATH = "/api/v1/key"
+KEY_URL = f"https://hull.example{KEY_PATH}"
+OURS = "https://pipeline.example"
 ID = "0b5f2c0e-77aa-4d0c-9f0a-1f2e3d4c5b6a"
 
 
@@ -25,6 +36,12 @@ def make_key() -> rsa.RSAPrivateKey:
 
 HULL = make_key()
 OTHER = make_key()
+SHORT = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - a key that is refused
+ELLIPTIC = (
+    ec.generate_private_key(ec.SECP256R1())
+    .public_key()
+    .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+)
 
 
 def pem(key: rsa.RSAPrivateKey) -> Answer:
@@ -33,7 +50,8 @@ def pem(key: rsa.RSAPrivateKey) -> Answer:
 
 
 def signed(claims: dict[str, Any] | None = None, key: Any = HULL, algorithm: str = "RS256") -> str:
-    return jwt.encode({"jti": ID} if claims is None else claims, key, algorithm=algorithm)
+    now = {"iat": int(time.time())}
+    return jwt.encode(now | ({"jti": ID} if claims is None else claims), key, algorithm=algorithm)
 
 
 def headers(signature: str | None = None, **changes: str | None) -> dict[str, str]:
@@ -56,8 +74,8 @@ class Clock:
 
 def verifier(app: CannedApp, clock: Callable[[], float] | None = None) -> NotificationVerifier:
     session = session_for({"https://hull.example": app, "http://127.0.0.1:9100": app})
-    hosts = ["hull.example", "127.0.0.1:9100", "plain.example"]
-    return NotificationVerifier(session, key_hosts=hosts, clock=clock or Clock())
+    guard = Guard.of(["hull.example", "127.0.0.1:9100", "plain.example"])
+    return NotificationVerifier(session, guard=guard, key_path=KEY_PATH, audiences=(OURS,), clock=clock or Clock())
 
 
 def refusal(app: CannedApp, given: dict[str, str]) -> str:
@@ -70,16 +88,15 @@ def test_a_signed_notification_passes_and_its_key_was_asked_for_by_post() -> Non
     app = CannedApp(pem(HULL))
     given = headers()
 
-    proven = verifier(app).proven_id({name.lower(): value for name, value in given.items()})
+    assert verifier(app).proven_id({name.lower(): value for name, value in given.items()}) == ID
 
-    assert proven == ID
-    assert (app.asked[0].method, app.asked[0].path) == ("POST", "/api/v1/key")
-    assert app.asked[0].body.decode() == given["X-Hull-Smart-Notifier-Signature"]
+    assert (app.asked[0].method, app.asked[0].path) == ("POST", KEY_PATH)
+    assert (app.asked[0].body, app.asked[0].query) == (b"", {}), "nothing of the token goes there"
 
 
 def test_a_key_of_this_machine_may_come_over_http() -> None:
     app = CannedApp(pem(HULL))
-    url = "http://127.0.0.1:9100/key"
+    url = f"http://127.0.0.1:9100{KEY_PATH}"
 
     verifier(app).proven_id(headers(**{"X-Hull-Smart-Notifier-Signature-Public-Key-Url": url}))
 
@@ -103,19 +120,32 @@ def test_missing_headers_are_named_as_hull_names_them(changes: dict[str, str | N
 @pytest.mark.parametrize(
     "url",
     [
-        "https://evil.test/key",
-        "http://hull.example/key",
-        "http://plain.example/key",
-        "https://hull.example@evil.test/key",
-        "https://169.254.169.254/key",
+        *HOSTILE_URLS,
+        *(f"{url.rstrip('/')}{KEY_PATH}" for url in HOSTILE_URLS),
+        f"https://evil.test{KEY_PATH}",
+        f"http://hull.example{KEY_PATH}",
+        f"http://plain.example{KEY_PATH}",
+        f"https://hull.example:8443{KEY_PATH}",
+        f"https://hull.example@evil.test{KEY_PATH}",
+        f"https://user@hull.example{KEY_PATH}",
+        f"https://hull.example.{KEY_PATH}",
+        f"https://169.254.169.254{KEY_PATH}",
+        "https://hull.example/",
+        "https://hull.example/api/v1/users/delete",
+        f"https://hull.example{KEY_PATH}/",
+        f"https://hull.example{KEY_PATH}/../users",
+        f"https://hull.example{KEY_PATH}?a=b",
+        f"https://hull.example{KEY_PATH}#a",
+        f"https://hull.example/{KEY_PATH}",
     ],
 )
 def test_a_key_from_anywhere_else_is_never_asked_for(url: str) -> None:
     app = CannedApp(pem(HULL))
 
-    code = refusal(app, headers(**{"X-Hull-Smart-Notifier-Signature-Public-Key-Url": url}))
+    with pytest.raises(NotificationRefused) as caught:
+        verifier(app).proven_id(headers(**{"X-Hull-Smart-Notifier-Signature-Public-Key-Url": url}))
 
-    assert code == "INVALID_CERTIFICATE"
+    assert (caught.value.code, str(caught.value)) == ("INVALID_CERTIFICATE", UNUSABLE_KEY)
     assert app.asked == []
 
 
@@ -126,8 +156,10 @@ def test_a_key_from_anywhere_else_is_never_asked_for(url: str) -> None:
         Answer(body=b"-----BEGIN PUBLIC KEY-----" + b"x" * 20_000),
         Answer(status=404),
         Answer(status=302, headers={"Location": "https://evil.test/key"}),
+        pem(SHORT),
+        Answer(body=ELLIPTIC),
     ],
-    ids=["no key", "too large", "not found", "redirect"],
+    ids=["no key", "too large", "not found", "redirect", "1024 bits", "another kind"],
 )
 def test_what_is_no_key_verifies_nothing(answer: Answer) -> None:
     session_answers = CannedApp(answer)
@@ -136,26 +168,71 @@ def test_what_is_no_key_verifies_nothing(answer: Answer) -> None:
         verifier(session_answers).proven_id(headers())
 
     if isinstance(caught.value, NotificationRefused):
-        assert caught.value.code == "INVALID_CERTIFICATE"
+        assert (caught.value.code, str(caught.value)) == ("INVALID_CERTIFICATE", UNUSABLE_KEY)
     assert len(session_answers.asked) == 1, "a redirect is not followed"
+
+
+def test_a_token_of_another_key_is_refused() -> None:
+    assert refusal(CannedApp(pem(HULL)), headers(signed(key=OTHER))) == "INVALID_SIGNATURE"
 
 
 @pytest.mark.parametrize(
     "signature",
     [
-        signed(key=OTHER),
         signed({}),
+        signed({"jti": ""}),
+        signed({"jti": "x" * 300}),
         signed({"jti": ID, "exp": 1}),
-        signed({"jti": ID, "nbf": 99_999_999_999}),
+        signed({"jti": ID, "iat": None}),
+        signed({"jti": ID, "iat": 1}),
+        signed({"jti": ID, "iat": 99_999_999_999}),
+        signed({"jti": ID, "exp": "tomorrow"}),
+        jwt.encode({"jti": ID, "iat": int(time.time())}, HULL, algorithm="RS256", headers={"kid": "../../etc"}),
+        jwt.encode({"jti": ID, "iat": int(time.time())}, HULL, algorithm="RS256", headers={"kid": "x" * 200}),
+        jwt.encode({"jti": ID, "iat": int(time.time())}, HULL, algorithm="RS256", headers={"jku": "https://evil.test"}),
+        f"{signed().rpartition('.')[0]}.{'A' * 171}",
         "not.a.token",
         "x",
+        "a" * 1_000_000,
+        ".".join(["e30"] * 3),
+        signed() + "=",
+        signed().replace(".", ".."),
+        signed() + "\r\nX: 1",
         jwt.encode({"jti": ID}, "0" * 32, algorithm="HS256"),
         jwt.encode({"jti": ID}, None, algorithm="none"),
     ],
-    ids=["other key", "no id", "expired", "not yet", "garbage", "short", "HS256", "none"],
+    ids=lambda token: token[:20] + str(len(token)),
 )
-def test_a_token_that_proves_something_else_is_refused(signature: str) -> None:
-    assert refusal(CannedApp(pem(HULL)), headers(signature)) == "INVALID_SIGNATURE"
+def test_for_what_is_no_current_token_no_key_is_asked_for(signature: str) -> None:
+    app = CannedApp(pem(HULL))
+
+    assert refusal(app, headers(signature)) == "INVALID_SIGNATURE"
+    assert app.asked == []
+
+
+def test_a_token_that_begins_in_the_future_is_refused() -> None:
+    assert refusal(CannedApp(pem(HULL)), headers(signed({"jti": ID, "nbf": 99_999_999_999}))) == "INVALID_SIGNATURE"
+
+
+@pytest.mark.parametrize(
+    "claims", [{"exp": 4_000_000_000, "iat": None}, {"iat": int(time.time()) - 3_600}, {"aud": OURS}]
+)
+def test_a_current_token_passes(claims: dict[str, Any]) -> None:
+    given = {name: value for name, value in {"jti": ID, **claims}.items() if value is not None}
+    token = jwt.encode({"iat": int(time.time())} | given, HULL, algorithm="RS256", headers={"kid": "hull-2026.1"})
+
+    assert verifier(CannedApp(pem(HULL))).proven_id(headers(token)) == ID
+
+
+@pytest.mark.parametrize(
+    ("audience", "is_ours"), [(OURS, True), (["x", OURS], True), ("https://x", False), ([], False), (7, False)]
+)
+def test_an_audience_must_be_ours(audience: object, is_ours: bool) -> None:
+    token = jwt.encode({"iat": int(time.time()), "jti": ID, "aud": audience}, HULL, algorithm="RS256")
+    if is_ours:
+        assert verifier(CannedApp(pem(HULL))).proven_id(headers(token)) == ID
+    else:
+        assert refusal(CannedApp(pem(HULL)), headers(token)) == "INVALID_SIGNATURE"
 
 
 def test_the_public_key_is_no_secret_to_sign_with() -> None:
@@ -204,11 +281,21 @@ def test_a_key_that_cannot_be_fetched_now_is_no_forgery() -> None:
         verifier(CannedApp(Answer(status=503))).proven_id(headers())
 
 
-def test_addresses_on_an_allowed_host_cannot_fill_the_memory() -> None:
-    app = CannedApp(pem(HULL))
-    checks = verifier(app)
+def test_a_key_that_could_not_be_fetched_is_not_asked_for_again_at_the_same_moment() -> None:
+    app, clock = CannedApp(Answer(status=503), pem(HULL)), Clock()
+    checks = verifier(app, clock)
+    for _ in range(5):
+        with pytest.raises(Retryable):
+            checks.proven_id(headers())
+    assert len(app.asked) == 1
 
-    for n in range(100):
-        checks.proven_id(headers(**{"X-Hull-Smart-Notifier-Signature-Public-Key-Url": f"{KEY_URL}/{n}"}))
+    clock.now += FAILED_S + 1
+    assert checks.proven_id(headers()) == ID
 
-    assert len(checks._keys) == 32
+
+def test_one_request_fetches_a_key_and_the_others_do_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.clients.hull_notifications.FETCH_WAIT_S", 0.01)
+    checks = verifier(CannedApp(pem(HULL)))
+    checks.proven_id(headers())
+    with checks._keys[KEY_URL].fetching, pytest.raises(Retryable):
+        checks.proven_id(headers())

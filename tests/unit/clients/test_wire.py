@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from pipeline.clients.wire import Exchange, Request, Wire
+from pipeline.clients.wire import MAX_ERROR_BYTES, Exchange, Request, Wire
 from pipeline.errors import Rejected, Retryable
 from tests.unit.clients.canned import LOST, Answer, CannedApp, said
 from tests.wsgi_adapter import session_for
@@ -129,6 +129,20 @@ def test_a_body_larger_than_its_cap_is_not_read_to_the_end() -> None:
     assert caught.value.reason == "body_too_large"
     assert len(list(pieces)) == 998
     assert [call.status for call in calls] == [0]
+
+
+def test_an_error_is_read_up_to_its_cap_alone() -> None:
+    given: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(1_000):
+            given.append(number)
+            yield b"x" * 10_000
+
+    response = wire(Answer(status=500, body=pieces())).call(get())
+
+    assert len(response.body) == MAX_ERROR_BYTES
+    assert len(given) < 10
 
 
 def test_a_body_that_drips_meets_the_deadline() -> None:
