@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import Integer, func, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import bigints, byteas, texts
@@ -174,7 +176,7 @@ def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join
         "hids": texts(each.hull_id for each in joins),
         "hows": texts(each.matched_by for each in joins),
     }
-    done = set(session.scalars(_JOIN, scope))
+    done = _join(session, connector_key, entity, ids, scope)
     became = {each.hull_id: each.pipedrive_id for each in joins if each.pipedrive_id in done}
     left = {became[row.hull_id]: orjson.loads(row.delivered) for row in heirlooms if row.hull_id in became}
     if left:
@@ -182,16 +184,33 @@ def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join
     return [each for each in joins if each.pipedrive_id not in done]
 
 
+TRIES: Final = 5
+"""Each try meets another intent that was committed in the moment between giving up and joining: more than one is rare already."""
+
+
+def _join(session: Session, connector_key: int, entity: str, ids: Sequence[str], scope: dict[str, Any]) -> set[int]:
+    """Join, and give up what another worker intended for the same Hull id in the same moment: it is in the way of the insert."""
+    for left in reversed(range(TRIES)):
+        try:
+            with session.begin_nested():
+                return set(session.scalars(_JOIN, scope))
+        except IntegrityError:
+            if not left:
+                raise
+        give_up(session, connector_key, entity, ids)
+    raise AssertionError("the last try returns or raises")
+
+
 _PART = text("""
     WITH parted AS (UPDATE id_mappings SET hull_id = NULL, resolve_at = NULL, updated_at = now()
                      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))
-                       AND state IN ('gone', 'deleted') RETURNING id)
+                       AND state IN ('gone', 'deleted', 'merged') RETURNING id)
     SELECT m.hull_id, m.delivered FROM id_mappings m JOIN parted USING (id)""")
 """The outer query sees the rows as they were before."""
 
 
 def part_from_departed(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, bytes]:
-    """Their records departed and are to be made anew: the old ones let go of them.
+    """Their records departed, or were merged into one that departed, and are to be made anew: the old ones let go of them.
 
     Returns Hull id → the attributes that Hull holds of the old one, as JSON, for those that have any.
     """

@@ -637,3 +637,30 @@ def test_a_fetch_that_lists_nothing_at_all_is_no_proof(world: World, told: list[
     world.work()
 
     assert (once, set(states(world).values()), settled(world)) == ({"full"}, {"full"}, True)
+
+
+def test_a_user_whose_merged_person_is_gone_too_gets_a_new_one(world: World, told: list[Any]) -> None:
+    hull_id = user(world, 3)["id"]
+    world.room("control").resolve(world.connector_key)
+    merge(world, 3, 4)
+    deliver(world, *told)
+    world.work()
+    told.clear()
+    world.company.delete_person(4)
+    deliver(world, *told)
+    world.work()
+    world.change_settings(
+        outgoing_user_attributes=[{"hull": "nickname", "service": "name"}], ignore_deleted_users=False
+    )
+    world.pipedrive.ledger.mutations.clear()
+
+    notify(
+        world,
+        {"user": {"id": hull_id, "nickname": "Ann"}, "segments": [], "changes": {}},
+        channel="user:update",
+        key="n",
+    )
+    world.work()
+
+    assert [each.method for each in world.pipedrive.ledger.mutations] == ["POST"]
+    assert world.rows("SELECT 1 FROM changes") == []
