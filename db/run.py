@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
+from typing import Final
 
 from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, Integer, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -262,13 +264,32 @@ def last_started(session: Session, connector_key: int, kind: str) -> datetime | 
     return session.scalar(mine.order_by(Run.id.desc()).limit(1))
 
 
-def ended_early(session: Session, connector_key: int, entity: str, *, within_s: float) -> Run | None:
-    """The newest full fetch of an entity, if it was stopped or cancelled so shortly ago."""
-    newest = latest_full_run(session, connector_key, entity)
-    if newest is None or newest.state not in ("stopped", "cancelled") or newest.finished_at is None:
+LOOKED_BACK: Final = 10
+"""Full fetches that are looked at to tell how many ended early in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedEarly:
+    """The newest full fetch of an entity, which was stopped or cancelled.
+
+    in_a_row  how many of the newest full fetches ended so, this one among them
+    ago_s     seconds since it ended
+    """
+
+    run: Run
+    in_a_row: int
+    ago_s: float
+
+
+def ended_early(session: Session, connector_key: int, entity: str) -> EndedEarly | None:
+    """Return how the newest full fetch ended, if it was stopped or cancelled."""
+    query = select(Run).filter_by(connector_key=connector_key, entity=entity, kind="full")
+    newest = list(session.scalars(query.order_by(Run.id.desc()).limit(LOOKED_BACK)))
+    early = list(takewhile(lambda run: run.state in ("stopped", "cancelled"), newest))
+    if not early or early[0].finished_at is None:
         return None
     now: datetime = session.scalars(select(func.now())).one()
-    return newest if (now - newest.finished_at).total_seconds() < within_s else None
+    return EndedEarly(early[0], len(early), (now - early[0].finished_at).total_seconds())
 
 
 def running_runs(session: Session, connector_key: int) -> list[Run]:

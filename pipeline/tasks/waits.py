@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from db import run as run_rows
 from db.change import Waiting
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
+from pipeline.tasks.sending.listing import rest_of
 
 WAITS: Final = (MIRROR_INCOMPLETE, INDEX_BEHIND)
 
@@ -52,8 +54,25 @@ def _wait(session: Session, connector_key: int, waiting: Waiting) -> FetchWait:
         return FetchWait(
             entity=entity, sentence=f"{begin} Run {running.id} is at work on it.", run_id=running.id, is_held=False
         )
-    last = run_rows.latest_full_run(session, connector_key, entity)
-    if kind == "full" and last is not None and last.state in ("stopped", "cancelled"):
-        text = f"{begin} Run {last.id} was {last.state}: replay its failure, or fetch all {plural} again."
-        return FetchWait(entity=entity, sentence=text, run_id=last.id, is_held=True)
+    reindexing = run_rows.find_reindexing(session, connector_key, entity) if kind == "full" else None
+    if reindexing is not None:
+        state = "waits for approval" if reindexing.state == "held" else "is at work on it"
+        text = f"{who} until stored {plural} are read by their new identifiers. Run {reindexing.id} {state}."
+        return FetchWait(entity=entity, sentence=text, run_id=reindexing.id, is_held=reindexing.state == "held")
+    early = run_rows.ended_early(session, connector_key, entity) if kind == "full" else None
+    if early is not None:
+        times = f", the {early.in_a_row} newest in a row" if early.in_a_row > 1 else ""
+        text = (
+            f"{begin} Run {early.run.id} was {early.run.state}{times}: replay its failure, or fetch all {plural} again. "
+            f"{_next(rest_of(early))}"
+        )
+        return FetchWait(entity=entity, sentence=text, run_id=early.run.id, is_held=True)
     return FetchWait(entity=entity, sentence=f"{begin} It is started at the next attempt.", run_id=None, is_held=False)
+
+
+def _next(rest_s: float) -> str:
+    minutes = ceil(rest_s / 60)
+    if not minutes:
+        return "It is started again at the next attempt."
+    time = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
+    return f"It is started again by itself in {time}."

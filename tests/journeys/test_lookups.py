@@ -322,6 +322,28 @@ class TestAnAccountKnownByItsDomain:
         assert [method for method, _, _ in writes(world)] == ["POST"]
         assert failures(world) == []
 
+    @pytest.mark.parametrize(
+        ("ended", "hours_ago", "starts"), [(1, 0.9, False), (1, 1.1, True), (3, 3.9, False), (3, 4.1, True)]
+    )
+    def test_starts_a_fetch_that_always_stops_ever_more_rarely(
+        self, world: World, ended: int, hours_ago: float, starts: bool
+    ) -> None:
+        for _ in range(ended):
+            world.change_rows(
+                "INSERT INTO runs (connector_key, entity, kind, cause, settings_version, state, finished_at)"
+                " VALUES (:key, 'organization', 'full', 'look_up', 1, 'stopped', now() - make_interval(secs => :ago))",
+                key=world.connector_key,
+                ago=hours_ago * 3600,
+            )
+
+        say(world, account(ACME, name="Acme", domain="acme.test"))
+
+        assert len(runs(world)) == ended + starts
+        if not starts:
+            said = next(each for each in status(world) if "wait" in each)
+            assert said.endswith("It is started again by itself in 6 min.")
+            assert ("the 3 newest in a row" in said) is (ended == 3)
+
 
 class TestALongList:
     """More changed since the last look-up than one may list."""
