@@ -111,8 +111,9 @@ class FieldDefinitions(Base):
 
 
 def find_connector(session: Session, id_or_name: str) -> Connector | None:
-    """The connector of that id or name."""
-    return session.scalar(select(Connector).where(or_(Connector.id == id_or_name, Connector.name == id_or_name)))
+    """The connector of that id or name; of two, the one whose id it is."""
+    query = select(Connector).where(or_(Connector.id == id_or_name, Connector.name == id_or_name))
+    return session.scalar(query.order_by(Connector.id != id_or_name))
 
 
 @dataclass(frozen=True, slots=True)

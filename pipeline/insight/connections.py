@@ -19,13 +19,14 @@ from db.authorisation import Connection, connection_of
 from db.connector import Connector
 from db.session import after_commit, transaction
 from pipeline import wiring
+from pipeline.domain.names import InvalidName, connector_name
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError
 from pipeline.settings import settings
 from pipeline.tasks import authorisation, control
 from pipeline.tasks.company import read_company
 from pipeline.tasks.hearing import Hearing, hearing
-from pipeline.tasks.setup import NAME_RULE, SetupRefused
+from pipeline.tasks.setup import SetupRefused
 from pipeline.tasks.webhooks import remove_webhooks
 
 BY_HAND: Final = "connector_paused"
@@ -113,13 +114,14 @@ def rename(connector_key: int, name: str, *, by: str) -> str:
 
     Raises: SetupRefused.
     """
-    if not NAME_RULE.fullmatch(name):
-        raise SetupRefused(f"{name[:80]!r} is no name: use letters, digits, dot, dash and underscore")
     try:
+        connector_name(name)
         with transaction() as session:
             row = connectors.lock_connector(session, connector_key)
             before, row.name = row.name, name
             _note(session, connector_key, by, "connector.rename", f"was {before}")
+    except InvalidName as invalid:
+        raise SetupRefused(str(invalid)) from None
     except IntegrityError:
         raise SetupRefused(f"there is a connector named {name} already") from None
     return name

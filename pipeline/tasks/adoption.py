@@ -9,7 +9,6 @@ one of HULL_ORGANIZATIONS, whether id and secret are right. Meanwhile nothing is
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from db.errand import ClaimedErrand
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.names import is_connector_name, is_hull_id
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.settings import settings
@@ -31,19 +31,18 @@ from pipeline.tasks.control import wake_control
 from pipeline.tasks.errands import ADOPTION, secret_of
 from pipeline.tasks.errands import ask as ask_errand
 from pipeline.tasks.settings_change import known_settings, put_in_force
-from pipeline.tasks.setup import NAME_RULE, keep_secrets
+from pipeline.tasks.setup import keep_secrets
 from pipeline.telemetry import logger
 
 MOST_AT_ONCE: Final = 20
 """Whoever can sign one notification could name any number of connectors: no more than these are looked into at a time."""
 REFUSED_S: Final = 600.0
 """For so long credentials that Hull refused are not tried again."""
-_ID: Final = re.compile(r"[0-9a-fA-F]{24}")
 
 
 def is_possible(connector_id: str, organization: str) -> bool:
     """Whether a notification of an unknown connector may make one."""
-    return _ID.fullmatch(connector_id) is not None and organization.lower() in settings().hull_organizations
+    return is_hull_id(connector_id) and organization.lower() in settings().hull_organizations
 
 
 def ask(connector_id: str, organization: str, secret: str) -> bool:
@@ -110,7 +109,7 @@ def _begin_with_defaults(session: Session, connector: Connector) -> None:
 def _names(connector_id: str, organization: str) -> Iterator[str]:
     """What people will call it: as its organization is called, as long as no other connector is."""
     label = organization.partition(".")[0].partition(":")[0]
-    if NAME_RULE.fullmatch(label) and not label.isdigit():
+    if is_connector_name(label):
         yield label
         yield f"{label[:50]}-{connector_id[-6:]}"
     yield f"hull-{connector_id}"

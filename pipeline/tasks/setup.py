@@ -5,7 +5,6 @@ Both remote systems are asked first, outside of any transaction; what follows fr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from db import failure as failures
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
 from db.session import transaction
 from pipeline import wiring
+from pipeline.domain import names
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.errors import PipelineError
@@ -31,8 +31,6 @@ from pipeline.tasks.settings_change import known_settings, put_in_force
 from pipeline.vault import Vault
 
 T = TypeVar("T")
-
-NAME_RULE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 HEALED: Final[Mapping[str, frozenset[str]]] = {
     "hull": frozenset({"hull_refused", "credential_missing", "secret_unreadable"}),
@@ -73,8 +71,8 @@ def add_connector(
     settings         the first version; None takes over what Hull holds for this connector, else the defaults
     Raises: SetupRefused, SettingsRefused.
     """
-    if not NAME_RULE.fullmatch(name):
-        raise SetupRefused(f"{name!r} is no name for a connector: use letters, digits, dot, dash and underscore")
+    name, hull_id = _valid(names.connector_name, name), _valid(names.hull_id, hull_id)
+    _check_secrets(hull_secret, pipedrive_token)
     secrets = {"hull_secret": hull_secret} | ({API_TOKEN: pipedrive_token} if pipedrive_token else {})
     with transaction() as session:
         if connectors.find_connector(session, name) or connectors.find_connector(session, hull_id):
@@ -108,6 +106,7 @@ def change_credentials(
 
     Raises: SetupRefused, also when the token belongs to another company: ids of one mean nothing in the other.
     """
+    _check_secrets(hull_secret, pipedrive_token)
     given = {"hull_secret": hull_secret, API_TOKEN: pipedrive_token}
     with transaction() as session:
         known = connectors.get_connector(session, connector.key)
@@ -196,6 +195,23 @@ def keep_secrets(session: Session, connector_key: int, secrets: Mapping[str, str
     vault = Vault(environment().secret_keys)
     for name, secret in secrets.items():
         connectors.keep_credential(session, connector_key, name, vault.seal(connector_key, name, secret))
+
+
+def _valid(check: Callable[[str], str], given: str) -> str:
+    try:
+        return check(given)
+    except names.InvalidName as invalid:
+        raise SetupRefused(str(invalid)) from None
+
+
+def _check_secrets(hull_secret: str | None, pipedrive_token: str | None) -> None:
+    """Both stand in headers. Raises: SetupRefused."""
+    for what, given in (
+        ("the connector's secret in Hull", hull_secret),
+        ("the API token of Pipedrive", pipedrive_token),
+    ):
+        if given:
+            _valid(partial(names.secret, what=what), given)
 
 
 NO_ANSWER: Final = (

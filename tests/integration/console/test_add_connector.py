@@ -101,8 +101,8 @@ def test_a_newcomer_comes_to_the_first_record_by_oauth(admin: Visitor, empty: Wo
     [
         ({"secret": "canary-wrong"}, "Hull:"),
         ({"secret": ""}, "Fill in"),
-        ({"name": "a b"}, "is no name for a connector"),
-        ({"name": "<script>{{7*7}}"}, "is no name for a connector"),
+        ({"name": "a b"}, "is not a valid connector name"),
+        ({"name": "<script>{{7*7}}"}, "is not a valid connector name"),
         ({"hull_id": "0" * 24}, "Hull:"),
     ],
 )

@@ -1,0 +1,53 @@
+"""Checks the names, ids and secrets that a person gives for a connector: each rule once, for pages, commands, API and Hull.
+
+They stand in addresses, headers, log lines and file names, so nothing but plain characters passes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+LONGEST_SECRET: Final = 1_000
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HULL_ID: Final = re.compile(r"[0-9a-f]{24}")
+_SECRET: Final = re.compile(r"[!-~]{1,1000}")
+
+
+class InvalidName(ValueError):
+    """What was given is not valid; the text says what is, and does not repeat a secret."""
+
+
+def is_connector_name(text: str) -> bool:
+    """Whether a connector may be called so: letters, digits, dot, dash, underscore; neither a number nor the id of a connector."""
+    return bool(_NAME.fullmatch(text)) and not text.isdigit() and not is_hull_id(text)
+
+
+def is_hull_id(text: str) -> bool:
+    """Whether it is the id of a connector in Hull: 24 hex digits, in either case."""
+    return bool(_HULL_ID.fullmatch(text.lower()))
+
+
+def connector_name(text: str) -> str:
+    """Return the name. Raises: InvalidName."""
+    if is_connector_name(text):
+        return text
+    raise InvalidName(
+        f"{text[:80]!r} is not a valid connector name: use letters, digits, dot, dash and underscore, at most 63, "
+        "but no number and no id of a connector"
+    )
+
+
+def hull_id(text: str) -> str:
+    """Return a connector's id as Hull writes it. Raises: InvalidName."""
+    if is_hull_id(text):
+        return text.lower()
+    raise InvalidName(f"{text[:80]!r} is not the id of a connector in Hull: it has 24 hex digits")
+
+
+def secret(text: str, what: str) -> str:
+    """Return a secret; `what` says whose. Raises: InvalidName, which does not repeat it."""
+    if _SECRET.fullmatch(text):
+        return text
+    raise InvalidName(f"{what} is not valid: it has 1 to {LONGEST_SECRET} visible characters of ASCII, without spaces")
