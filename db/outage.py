@@ -21,7 +21,7 @@ LONGEST_PAUSE_S: Final = 120.0
 
 
 class Outage(Base):
-    """remote     `pipedrive`, `pipedrive search`, `pipedrive sign-in`, `hull`, `firehose`; with ` limit`: it answers 429 only
+    """remote     a name of `REMOTES`; with ` limit`: it answers 429 only
     subject    the work whose call failed last
     is_shared  calls of more than one piece of work have failed
     failures   calls that failed since it last answered
@@ -50,6 +50,7 @@ REMOTES: Final = {
     "pipedrive sign-in": "Pipedrive's sign-in",
     "hull": "Hull",
     "firehose": "Hull's firehose",
+    "files": "Hull's file storage",
 }
 """What people call them."""
 

@@ -375,12 +375,16 @@ def hull_client(organization: str, connector_id: str, secret: str) -> HullClient
     )
 
 
-def export_downloads() -> Downloads:
-    """Reads the files that Hull names when a person sends a selection; sessions made by `use_http` lead where they lead."""
+def export_downloads(connector_key: int | None = None) -> Downloads:
+    """Return what downloads the files that Hull names when a person sends a selection; outages are noted for the connector.
+
+    Sessions made by `use_http` lead where they lead.
+    """
     make = _make_session
     return Downloads(
         Guard.of(settings().hull_export_hosts, is_http=settings().hull_protocol == "http"),
         make_session=guarded_session if make is None else lambda _guard: make(),
+        gate=None if connector_key is None else Gate(connector_key),
     )
 
 

@@ -1,10 +1,17 @@
-"""Files that a remote system names by address: read piece by piece, from allowed hosts alone, and never beyond their limits."""
+"""Download files that a remote system names by address: piece by piece, from allowed hosts only, and never beyond a limit.
+
+A download goes on in the middle by a range request (RFC 9110, section 14). It is conditional: a server whose file has changed sends
+the new one whole. Some servers ignore the condition, or the range; so the answer is checked as well.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
 
 import requests
 
@@ -12,31 +19,48 @@ from pipeline.clients.http import error_for
 from pipeline.clients.ssrf import REFUSED as REFUSED_WORDS
 from pipeline.clients.ssrf import Guard
 from pipeline.clients.streaming import Streamed, StreamingWire
-from pipeline.clients.wire import OnCall, Request, Response
-from pipeline.errors import ConfigurationError, Rejected
+from pipeline.clients.wire import Gate, OnCall, Request, Response
+from pipeline.errors import ConfigurationError, Rejected, Retryable
 
-REFUSED = "export_host_refused"
-DEADLINE_S = 200.0
-"""Less than what a task may take; whoever reads longer leaves the rest to another one."""
+REFUSED: Final = "export_host_refused"
+REMOTE: Final = "files"
+DEADLINE_S: Final = 200.0
+"""Less than the time limit of a task."""
+ENCODINGS: Final = frozenset({"", "identity", "gzip", "x-gzip"})
+"""Content encodings of which the bytes can be kept: gzip is recognised by its first bytes."""
+_RANGE: Final = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """mark  tells whether a later reading is of the same file: what the server calls its version and length."""
+    """A file, or the rest of it, as the server sends it: compressed if it is compressed there.
 
-    mark: str
+    start        how many bytes come before the first piece
+    total_bytes  size of the whole file, where the server says so
+    validator    what a later range request is made with: a strong ETag, or Last-Modified; empty if there is neither
+    """
+
+    start: int
+    total_bytes: int | None
+    validator: str
     pieces: Iterator[bytes] = field(repr=False)
 
 
 class Downloads:
-    """Reads files for one installation, from the addresses that a guard allows."""
+    """Downloads files for one installation, from the addresses that a guard allows."""
 
     def __init__(
-        self, guard: Guard, *, make_session: Callable[[Guard], requests.Session], on_call: OnCall | None = None
+        self,
+        guard: Guard,
+        *,
+        make_session: Callable[[Guard], requests.Session],
+        on_call: OnCall | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._guard = guard
         self._make_session = make_session
         self._on_call = on_call
+        self._gate = gate
 
     def check(self, url: str) -> None:
         """Raises: Rejected("export_host_refused") for an address that is refused by its text; nothing is looked up."""
@@ -46,30 +70,75 @@ class Downloads:
             raise Rejected(REFUSED, refused.detail) from None
 
     @contextmanager
-    def open(self, url: str, *, max_bytes: int) -> Iterator[File]:
-        """The file, to be read once.
+    def open(
+        self, url: str, *, max_bytes: int, start: int = 0, validator: str = "", total_bytes: int | None = None
+    ) -> Iterator[File]:
+        """Open a file from byte `start` on if it is still the one of `validator` and `total_bytes`, else from its beginning.
 
-        Raises: Rejected("export_host_refused", "export_gone", "export_too_large"), Retryable; the pieces raise the same.
+        Raises: Rejected("export_host_refused", "export_gone", "export_too_large", "export_malformed"), Retryable; the pieces
+        raise the same.
         """
+        if not validator:
+            start = 0
         self.check(url)
-        request = Request(
-            method="GET",
-            url=url,
-            headers={"Accept-Encoding": "gzip", "User-Agent": "hull-pipedrive"},
-            max_bytes=max_bytes,
-            deadline_s=DEADLINE_S,
-        )
-        with (
-            self._make_session(self._guard) as session,
-            StreamingWire(session, on_call=self._on_call).stream(request) as streamed,
-        ):
-            _require_file(streamed)
-            yield File(mark=_mark(streamed), pieces=_within(streamed))
+        with self._make_session(self._guard) as session, ExitStack() as answers:
+            wire = StreamingWire(session, on_call=self._on_call, gate=self._gate)
+            streamed = answers.enter_context(wire.stream(_request(url, max_bytes, start, validator)))
+            begins = _begins(streamed, start, validator, total_bytes)
+            if begins is None:
+                answers.close()
+                streamed = answers.enter_context(wire.stream(_request(url, max_bytes, 0, "")))
+                begins = _begins(streamed, 0, "", None)
+            if begins is None:
+                raise Retryable("remote_unavailable", f"HTTP {streamed.status} without a range that was asked for")
+            yield _file(streamed, begins, max_bytes, validator)
+
+
+def _request(url: str, max_bytes: int, start: int, validator: str) -> Request:
+    headers = {"Accept-Encoding": "identity", "User-Agent": "hull-pipedrive"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+    return Request(
+        method="GET",
+        url=url,
+        headers=headers,
+        max_bytes=max(0, max_bytes - start),
+        deadline_s=DEADLINE_S,
+        remote=REMOTE,
+        decodes=False,
+    )
+
+
+def _begins(streamed: Streamed, start: int, validator: str, total_bytes: int | None) -> int | None:
+    """Return at which byte of the file the answer begins; None if it cannot be used, so that the whole file is to be requested."""
+    if streamed.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+        return start if _range(streamed) == (None, start) else None
+    if streamed.status != HTTPStatus.PARTIAL_CONTENT:
+        return 0
+    first, total = _range(streamed)
+    is_same = _validator(streamed) in ("", validator) and (None in (total, total_bytes) or total == total_bytes)
+    return start if start and is_same and first == start else None
+
+
+def _file(streamed: Streamed, start: int, max_bytes: int, validator: str) -> File:
+    if streamed.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+        return File(start=start, total_bytes=start, validator=validator, pieces=iter(()))
+    _require_file(streamed)
+    if start:
+        total = _range(streamed)[1]
+    else:
+        validator, length = _validator(streamed), streamed.headers.get("content-length", "")
+        total = int(length) if length.isascii() and length.isdigit() else None
+    if total is not None and total > max_bytes:
+        raise Rejected("export_too_large", f"{total} bytes, more than {max_bytes}")
+    return File(start=start, total_bytes=total, validator=validator, pieces=_within(streamed))
 
 
 def _require_file(streamed: Streamed) -> None:
-    status = streamed.status
+    status, encoding = streamed.status, streamed.headers.get("content-encoding", "").strip().lower()
     if 200 <= status < 300:
+        if encoding not in ENCODINGS:
+            raise Rejected("export_malformed", f"its content encoding {encoding[:20]!r} is not known")
         return
     if 300 <= status < 400:
         raise Rejected(REFUSED, REFUSED_WORDS)
@@ -87,6 +156,18 @@ def _within(streamed: Streamed) -> Iterator[bytes]:
         ) from None
 
 
-def _mark(streamed: Streamed) -> str:
-    names = ("etag", "last-modified", "content-length")
-    return "|".join(streamed.headers.get(name, "") for name in names)
+def _range(streamed: Streamed) -> tuple[int | None, int | None]:
+    """Return (first byte, size of the whole file) of Content-Range; None for what it does not say."""
+    found = _RANGE.fullmatch(streamed.headers.get("content-range", "").strip())
+    if found is None:
+        return None, None
+    first, total = found.groups()
+    return (int(first) if first else None), (int(total) if total != "*" else None)
+
+
+def _validator(streamed: Streamed) -> str:
+    """Return what identifies this very file, byte by byte: a weak ETag does not (RFC 9110, section 13.1.5)."""
+    etag = streamed.headers.get("etag", "").strip()
+    if etag:
+        return "" if etag.startswith("W/") else etag
+    return streamed.headers.get("last-modified", "").strip()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.clients.wire import NETWORK, Request, Wire, describe
+from pipeline.errors import Retryable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class StreamingWire(Wire):
 
         Raises: as `call`.
         """
+        is_known = self._gate.enter(request.remote) if self._gate is not None and request.remote else False
         started, failure = self._clock(), None
         try:
             answer = self._send(request)
@@ -35,9 +37,12 @@ class StreamingWire(Wire):
             failure = describe(error, request)
         if failure is not None:
             self._tell(request, 0, started, 0)
+            self._note(request, failure, is_known=is_known)
             raise failure  # outside the except block: the cause's text holds the whole URL
         headers = {name.lower(): value for name, value in answer.headers.items()}
+        trouble = Retryable("remote_unavailable", f"HTTP {answer.status}") if answer.status >= 500 else None
         try:
+            self._note(request, trouble, is_known=is_known)
             pieces = self._guarded(answer.raw, request, started)
             yield Streamed(status=answer.status, headers=headers, pieces=pieces)
         finally:
@@ -51,4 +56,5 @@ class StreamingWire(Wire):
             failure = describe(error, request)
         else:
             return
+        self._note(request, failure, is_known=False)
         raise failure

@@ -56,6 +56,7 @@ class Request:
     only_asks        a POST that changes nothing
     resend_if_stale  send once more when a kept connection turns out closed before any answer; for repeatable calls only
     error_of         what an answer that is not 2xx means; outages are judged by it, so that both say the same
+    decodes          undo the content encoding of the answer; else its bytes are read as they are sent
     """
 
     method: str
@@ -70,6 +71,7 @@ class Request:
     only_asks: bool = False
     resend_if_stale: bool = False
     error_of: Callable[[Response], PipelineError | None] | None = field(default=None, repr=False)
+    decodes: bool = True
 
     @property
     def is_write(self) -> bool:
@@ -290,7 +292,7 @@ class Wire:
     def _pieces(self, raw: Any, request: Request, started: float) -> Iterator[bytes]:
         """The body within its limits."""
         size_bytes = 0
-        while chunk := raw.read1(CHUNK_BYTES, decode_content=True):
+        while chunk := raw.read1(CHUNK_BYTES, decode_content=request.decodes):
             size_bytes += len(chunk)
             if size_bytes > request.max_bytes:
                 raise Rejected("body_too_large", f"{request.path} answered more than {request.max_bytes} bytes")

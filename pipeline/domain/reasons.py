@@ -301,7 +301,11 @@ REASONS: dict[str, Reason] = {
     ),
     "export_too_large": Reason(
         "The file of a selection that was sent from Hull is larger than what is read at once.",
-        "Send smaller selections; the records before the limit were taken in.",
+        "Send smaller selections: a file may hold 1 GiB.",
+    ),
+    "export_too_slow": Reason(
+        "The file of a selection downloads too slowly: its server sends it from the beginning only, and not within three minutes.",
+        "Tried again by itself. If it stays, send smaller selections, or look at the network between this host and the server.",
     ),
     "export_line_broken": Reason(
         "A line of the file that was sent from Hull is no User or Account.",

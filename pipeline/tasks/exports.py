@@ -1,7 +1,7 @@
-"""Fetches a file of Users or Accounts that a person chose in Hull, and folds its records into changes, 100 at a time.
+"""Fetches a file of Users or Accounts that a person chose in Hull, and coalesces its records into changes, 100 at a time.
 
-Whoever asks hears "ok" once the errand stands in the database. A worker then reads the file; killed midway, or after some
-minutes by its own choice, it goes on behind the lines that are folded already. Folding twice changes nothing.
+The request is answered "ok" once the job is stored. A worker then downloads the file (`export_download`) and reads its records;
+killed, or after some minutes by itself, it goes on behind the last record that was committed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.orm import Session
 
 from db import errand as errands
+from db import export_file as files
 from db import failure as failures
 from db import sync_event as events
 from db.errand import ClaimedErrand
@@ -27,18 +28,15 @@ from pipeline.errors import Rejected
 from pipeline.tasks import control
 from pipeline.tasks.errands import EXPORT, secret_of
 from pipeline.tasks.errands import ask as ask_errand
+from pipeline.tasks.export_download import MAX_BYTES, SLICE_S, download
 from pipeline.tasks.outgoing_changes import fold_messages_of
 from pipeline.telemetry import logger
-from pipeline.transform.exports import FORMATS, Record, message_of, read_records
+from pipeline.transform.exports import FORMATS, Record, message_of, read_records, unpack
 from pipeline.transform.hull_reports import hull_id_of
 
 CHUNK: Final = 100
-SLICE_S: Final = 120.0
-"""A task may take four minutes: after this the rest of the file is left to the next one."""
 AT_LEAST_S: Final = 60.0
-"""For so long each task folds once it has come to where the one before it ended, however long that took."""
-LONGEST_S: Final = 6 * 3600.0
-MAX_BYTES: Final = 1024**3
+"""For so long each task writes once it has come to where the one before it ended, however long that took."""
 NAMED: Final = 100
 """Broken lines of one file that get an event each; what is more is counted."""
 
@@ -83,27 +81,43 @@ def ask(connector_key: int, order: Order) -> None:
 
 
 def carry_out(errand: ClaimedErrand) -> None:
-    """Fetch the file and fold it, or as much of it as this task has time for.
+    """Download the file and write its changes, or as much of both as this task has time for.
 
     Raises: Rejected, Retryable.
     """
-    order = _order(errand)
-    if time.time() - errand.created_at.timestamp() > LONGEST_S:
-        raise Rejected("export_gone", "it was not read to its end within hours")
-    began, tally = time.monotonic(), _Tally()
-    ends_at: float | None = None
-    with wiring.export_downloads().open(order.url, max_bytes=MAX_BYTES) as file:
-        position = errand.progress if file.mark == errand.mark else 0
-        for chunk in _chunks(read_records(file.pieces, order.form, skip=position)):
-            ends_at = ends_at or max(began + SLICE_S, time.monotonic() + AT_LEAST_S)
-            position += len(chunk)
-            _fold(errand, order, chunk, tally, progress=(position, file.mark))
-            if time.monotonic() > ends_at:
-                with transaction() as session:
-                    errands.put_off(session, errand, 0.0, counted=False)
-                    after_commit(session, lambda: control.wake_control("dispatch"))
-                return
+    order, began, tally = _order(errand), time.monotonic(), _Tally()
+    is_whole = download(errand, order.url, began)
+    if not is_whole or time.monotonic() - began > SLICE_S / 2:
+        _go_on_later(errand)
+        return
+    with transaction() as session:
+        mark = files.find_file(session, errand.id).mark
+    position, ends_at = errand.progress if mark == errand.mark else 0, 0.0
+    text = unpack(_pieces(errand), max_bytes=MAX_BYTES)
+    for chunk in _chunks(read_records(text, order.form, skip=position)):
+        ends_at = ends_at or max(began + SLICE_S, time.monotonic() + AT_LEAST_S)
+        position += len(chunk)
+        _fold(errand, order, chunk, tally, progress=(position, mark))
+        if time.monotonic() > ends_at:
+            _go_on_later(errand)
+            return
     _finish(errand, order, position, tally)
+
+
+def _go_on_later(errand: ClaimedErrand) -> None:
+    with transaction() as session:
+        errands.put_off(session, errand, 0.0, counted=False)
+        after_commit(session, lambda: control.wake_control("dispatch"))
+
+
+def _pieces(errand: ClaimedErrand) -> Iterator[bytes]:
+    """The kept file, a piece to a transaction."""
+    for number in count():
+        with transaction() as session:
+            piece = files.find_piece(session, errand.id, number)
+        if piece is None:
+            return
+        yield piece
 
 
 def _order(errand: ClaimedErrand) -> Order:
@@ -149,6 +163,7 @@ def _finish(errand: ClaimedErrand, order: Order, lines: int, tally: _Tally) -> N
     connector_key = errand.connector_key or 0
     with transaction() as session:
         errands.end(session, errand)
+        files.drop_file(session, errand.id)
         failures.close_subject(session, connector_key, failures.control_subject(f"{EXPORT}:{errand.id}"))
         if more := tally.broken - NAMED:
             rest = Rejected("export_line_broken", f"and {more} more lines") if more > 0 else None

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import alert as alerts
-from db import authorisation, event_count, hourly, newest_webhook, verified
+from db import authorisation, event_count, export_file, hourly, newest_webhook, verified
 from db import batch as batches
 from db import delivery as deliveries
 from db import errand as errands
@@ -99,6 +99,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "deliveries": _in_slices(deliveries.drop_old_deliveries),
     "batches": _in_slices(batches.drop_old_batches),
     "errands": _at_once(errands.drop_old_errands),
+    "export_files": _at_once(export_file.drop_old_files),
     "plan_items": _at_once(plans.drop_old_items),
     "alerts": _at_once(alerts.drop_old_alerts),
     "hours": _at_once(hourly.drop_old_hours),

@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Any, Final
 
 from pipeline.domain.kinds import Entity
@@ -22,6 +23,10 @@ from pipeline.transform.texts import list_readings, same_text
 FORMATS: Final = ("json", "csv")
 MAX_LINE_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
+PIECE_BYTES: Final = 1024 * 1024
+_GZIP: Final = b"\x1f\x8b"
+_GZIP_FORMAT: Final = 31
+"""`wbits` of zlib for gzip with its header and checksum."""
 _ID: Final = re.compile(r"(?=.*\d)\S+")
 _LISTS: Final = frozenset({"segment_ids", "anonymous_ids"})
 
@@ -35,6 +40,45 @@ def read_records(pieces: Iterable[bytes], form: str, skip: int = 0) -> Iterator[
     """
     lines = split_lines(pieces)
     return _read_rows(lines, skip) if form == "csv" else _read_json_lines(lines, skip)
+
+
+def unpack(pieces: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
+    """Yield the text of a file that may be compressed by gzip, at most `PIECE_BYTES` at a time.
+
+    Raises: Rejected("export_malformed") for a damaged one, Rejected("export_too_large") beyond `max_bytes` of text.
+    """
+    size = 0
+    for piece in _unpack(iter(pieces)):
+        size += len(piece)
+        if size > max_bytes:
+            raise Rejected("export_too_large", f"more than {max_bytes} bytes")
+        yield piece
+
+
+def _unpack(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    head = b""
+    while len(head) < len(_GZIP) and (piece := next(pieces, None)) is not None:
+        head += piece
+    if head[: len(_GZIP)] != _GZIP:  # neither JSON nor CSV begins with these bytes
+        yield from chain([head], pieces)
+        return
+    decoder = zlib.decompressobj(_GZIP_FORMAT)
+    try:
+        for piece in chain([head], pieces):
+            left = piece
+            while left:
+                if decoder.eof:  # a file may hold several compressed parts, and zeros behind them
+                    left = left.lstrip(b"\0")
+                    if not left:
+                        break
+                    decoder = zlib.decompressobj(_GZIP_FORMAT)
+                yield decoder.decompress(left, PIECE_BYTES)
+                left = decoder.unconsumed_tail or decoder.unused_data
+        yield decoder.flush()
+    except zlib.error:
+        raise Rejected("export_malformed", "the compressed file is damaged") from None
+    if not decoder.eof:
+        raise Rejected("export_malformed", "the compressed file ends in its middle")
 
 
 def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ from sandbox.hull.state import HullState, iso
 from sandbox.hull.web.api import api, firehose
 from sandbox.hull.web.control import control
 from sandbox.hull.web.faults import Faults, install
+from sandbox.hull.web.files import files
 from sandbox.hull.web.orders import orders
 from sandbox.hull.web.token import TokenVerifier
 
@@ -76,6 +77,7 @@ def create_app(
     app.register_blueprint(api)
     app.register_blueprint(control)
     app.register_blueprint(orders)
+    app.register_blueprint(files)
     if not _compiled:
         app.url_map.redirect_defaults = False  # two paths may mean one kind; neither redirects to the other
         _compiled.append(app.url_map)

@@ -98,6 +98,9 @@ STEPS: Final = (
     " END, now() - make_interval(secs => {n} - n) FROM generate_series(1, {n}) n",
     "INSERT INTO errands (connector_key, kind, key, state, ended_at) SELECT 1, 'status', n,"
     " CASE WHEN n % 10 = 0 THEN 'due' ELSE 'done' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) n",
+    "INSERT INTO export_files (errand_id, validator, size_bytes, pieces) SELECT id, 'one', 200, 20 FROM errands WHERE id <= 5000",
+    "INSERT INTO export_pieces (errand_id, number, content) SELECT 1 + n / 20, n % 20, '{record}'"
+    " FROM generate_series(0, {n} - 1) n",
     "INSERT INTO failures (connector_key, kind, subject, direction, entity, record_id, batch_id, run_id, stage, reason, detail,"
     " fingerprint, state)"
     " SELECT 1, 'record', 'incoming:person:' || n, 'incoming', 'person', n, n, CASE WHEN n % 100 = 0 THEN 100001 END, 'transform',"

@@ -17,7 +17,7 @@ from db.session import transaction
 from pipeline import settings, wiring
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.settings import Settings
-from pipeline.tasks import exports
+from pipeline.tasks import export_download, exports
 from pipeline.tasks.folding import fold_deliveries
 from pipeline.tasks.replay import replay
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
@@ -294,67 +294,6 @@ def due_again(house: House) -> None:
     house.change_rows("UPDATE errands SET due_at = now()")
 
 
-def test_killed_midway_it_goes_on_behind_what_is_folded(house: House, storage: Storage) -> None:
-    storage.after = 230
-    send(house)
-    with pytest.raises(Killed):
-        house.run_errands()
-    folded = len(changes(house))
-    assert house.run_errands() == []  # the lease is still the dead one's
-    due_again(house)
-
-    assert house.run_errands() == []
-
-    assert folded == 200
-    assert len(changes(house)) == 250
-    assert {revision for _, _, revision in changes(house).values()} == {1}
-    assert len(storage.asked) == 2
-
-
-def test_another_file_under_the_same_address_is_read_from_its_beginning(house: House, storage: Storage) -> None:
-    storage.after = 230
-    send(house)
-    with pytest.raises(Killed):
-        house.run_errands()
-    storage.headers, storage.lines = [("ETag", "two")], list(reversed(storage.lines))
-    due_again(house)
-
-    house.run_errands()
-
-    assert len(changes(house)) == 250
-
-
-def test_a_long_file_is_left_to_the_next_task_in_time(
-    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exports, "SLICE_S", -1.0)
-    monkeypatch.setattr(exports, "AT_LEAST_S", -1.0)
-    send(house)
-
-    rounds = 0
-    while house.rows("SELECT 1 FROM errands WHERE state = 'due'"):
-        house.run_errands()
-        rounds += 1
-
-    assert rounds == 4
-    assert {revision for _, _, revision in changes(house).values()} == {1}
-    assert len(changes(house)) == 250
-
-
-def test_a_task_that_was_long_in_coming_to_its_place_still_gets_on(
-    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The later the place in a long file, the longer it takes to come there: a task must not end where it began."""
-    moments = iter([0.0])
-    monkeypatch.setattr(exports.time, "monotonic", lambda: next(moments, 1.2 * exports.SLICE_S))
-    send(house)
-
-    house.run_errands()
-
-    assert len(changes(house)) == 250
-    assert house.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
-
-
 def test_a_broken_connection_is_tried_again(house: House, storage: Storage) -> None:
     storage.after, storage.trouble = 120, ConnectionResetError()
     send(house)
@@ -382,15 +321,17 @@ def test_a_file_that_is_gone_is_a_failure_that_can_be_replayed(house: House, sto
         assert find_failures(session) == []
 
 
-def test_a_file_beyond_the_limit_keeps_what_came_before_it(
-    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("length", [[], [("Content-Length", "28000")]])
+def test_nothing_of_a_file_beyond_the_limit_is_sent(
+    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch, length: list[tuple[str, str]]
 ) -> None:
-    monkeypatch.setattr(exports, "MAX_BYTES", 15_000)
+    monkeypatch.setattr(export_download, "MAX_BYTES", 15_000)
+    storage.headers += length
     send(house)
 
     assert house.run_errands() == ["export_too_large"]
 
-    assert 0 < len(changes(house)) < 250
+    assert changes(house) == {}
 
 
 def test_it_is_given_up_after_hours(house: House, storage: Storage) -> None:
@@ -423,4 +364,4 @@ def test_neither_the_address_nor_values_stand_anywhere_in_the_clear(
         house.rows("SELECT * FROM sync_events"),
     ]
     assert "canary" not in repr(places)
-    assert len(lines) == 2
+    assert [line["event"] for line in lines] == ["remote.silent", "errand.retry", "errand.retry"]
