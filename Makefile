@@ -17,7 +17,7 @@ DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
 
-.PHONY: help install demo up test test-all browser check lint types format lock bench bench-console pictures hour guide defects clean
+.PHONY: help install demo up test test-all browser check lint types audit format lock bench bench-console pictures hour guide defects clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
@@ -50,6 +50,9 @@ lint: $(DEV) ## Look for mistakes of style
 
 types: $(DEV) ## Check the types
 	@$(BIN)/mypy
+
+audit: $(DEV) ## Ask whether a pinned package has a known vulnerability; ends with 3 where that could not be checked
+	@$(BIN)/python deploy/audit.py
 
 format: $(DEV) ## Format the code, and mend what can be mended by itself
 	@$(BIN)/ruff check --fix --quiet .
