@@ -10,7 +10,7 @@ not both be sent under it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -116,14 +116,31 @@ def plan_page(
     fresh_from  versions from here on are so young that their record may have changed again in the same second
     """
     plan = PagePlan(entity=entity, shared=shared)
+    for pipedrive_id, record in newest_of(records).items():
+        _decide(plan, record, known.get(pipedrive_id), resend=resend, relink=relink, fresh_from=fresh_from)
+    return plan
+
+
+def newest_of(records: Iterable[Record]) -> dict[int, Record]:
+    """Return Pipedrive id → the record; of several states of one record the newest, and of equally new ones the last."""
     newest: dict[int, Record] = {}
     for record in records:
         earlier = newest.get(record["pipedrive_id"])
         if earlier is None or earlier["version"] <= record["version"]:
             newest[record["pipedrive_id"]] = record
-    for pipedrive_id, record in newest.items():
-        _decide(plan, record, known.get(pipedrive_id), resend=resend, relink=relink, fresh_from=fresh_from)
-    return plan
+    return newest
+
+
+def unchanged_states(records: Iterable[Record], fresh_from: float) -> list[tuple[str, int]]:
+    """Return the (digest, version) at which `plan_page` needs nothing of what was delivered: `db.id_mapping.known` leaves it out.
+
+    A record as young as `fresh_from` is written again although it is the same, with what Hull holds of it.
+    """
+    return [
+        (record["digest"], record["version"])
+        for record in newest_of(records).values()
+        if record["version"] < fresh_from
+    ]
 
 
 def _decide(

@@ -49,14 +49,17 @@ def load_batch(batch: ClaimedBatch) -> None:
             _transform_again(session, batch)
             return
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
-        known = id_mapping.known(session, wired.key, entity, [record["pipedrive_id"] for record in staged.records])
+        fresh_from = second_look.fresh_from()
+        ids = [record["pipedrive_id"] for record in staged.records]
+        unchanged = load_incoming.unchanged_states(staged.records, fresh_from)
+        known = id_mapping.known(session, wired.key, entity, ids, unchanged=unchanged)
         plan = load_incoming.plan_page(
             entity,
             staged.records,
             known,
             resend=batch.resends and not batch.is_stored,
             relink=batch.resends and batch.is_stored,
-            fresh_from=second_look.fresh_from(),
+            fresh_from=fresh_from,
             shared=in_force.shared,
         )
         if batch.run_id is None and entity is Entity.PERSON:
@@ -66,7 +69,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         named = load_incoming.organizations_of(plan)
         read = departed_rows.read_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
         bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings or plan.silent else {}
-        compress = snapshots.compressor(session, wired.key, entity, bodies.values())
+        compress = snapshots.compressor(session, wired.key, entity, bodies.values()) if bodies else bytes
         sent = _hull_ids(session, batch, known)
     messages, rows = load_incoming.compose(
         plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from db import id_mapping
 from db.page import Overtaken, PageContext, PageRow, write_page
 from db.session import transaction
 from pipeline.domain.kinds import Entity
@@ -74,3 +75,19 @@ def test_what_somebody_else_told_in_the_same_state_is_logged_once(world: World, 
 
     assert overtaken == Overtaken(told_before=frozenset({2}))
     assert written(world) == [(1, 10, "full", 10, 1), (2, 10, "full", 10, 1)]
+
+
+@pytest.mark.parametrize(
+    ("read", "is_left_out"), [(("d10", 10), True), (("d10", 11), False), (("d9", 10), False), (("d1", 10), False)]
+)
+def test_what_was_delivered_is_left_out_only_of_a_record_that_is_stored_as_it_was_read(
+    world: World, read: tuple[str, int], is_left_out: bool
+) -> None:
+    with transaction() as session:
+        write_page(session, context(world), [row(1)], set())
+        known = id_mapping.known(session, world.connector_key, Entity.PERSON, [1, 2], unchanged=[read, ("d5", 5)])
+
+    assert list(known) == [1]
+    assert (known[1].version, known[1].digest) == (10, "d10")
+    delivered = known[1].delivered
+    assert (delivered and bytes(delivered)) == (None if is_left_out else b'{"version":10}')

@@ -13,7 +13,7 @@ from db.id_mapping import Known
 from db.page import PageRow
 from pipeline.clients.hull_messages import MessageWriter
 from pipeline.domain.kinds import Entity
-from pipeline.load.incoming import PagePlan, compose, organizations_of, plan_page
+from pipeline.load.incoming import PagePlan, compose, organizations_of, plan_page, unchanged_states
 
 SECRET = "a secret of some length, for tests only"
 
@@ -86,6 +86,13 @@ def test_of_two_states_in_one_page_the_newer_goes() -> None:
 
     for order in ([old, new], [new, old]):
         assert [sending.record["digest"] for sending in planned(order, {}).sendings] == ["new"]
+
+
+def test_only_a_record_that_will_not_be_written_again_needs_nothing_of_what_was_delivered() -> None:
+    stored_before, newest, young = record(digest="old"), record(version=101, digest="new"), record(2, version=500)
+
+    assert unchanged_states([stored_before, newest, young], fresh_from=500) == [("new", 101)]
+    assert unchanged_states([newest, stored_before, young], fresh_from=501) == [("new", 101), ("d1", 500)]
 
 
 def test_a_record_always_has_its_anonymous_id() -> None:
