@@ -187,13 +187,14 @@ def told_in_run(
     """(subject, reason) of what this run has kept already: a page may be read twice, by a walk and by the catch-up."""
     if run_id is None or not subjects:
         return set()
-    query = select(Failure.subject, Failure.reason).where(
-        Failure.connector_key == connector_key,
-        Failure.run_id == run_id,
-        _IS_OPEN,
-        Failure.subject.in_(subjects),
-    )
-    return {(subject, reason) for subject, reason in session.execute(query)}
+    scope = {"c": connector_key, "run_id": run_id, "subjects": texts(subjects)}
+    return {(subject, reason) for subject, reason in _TOLD_IN_RUN.rows(session, scope)}
+
+
+_TOLD_IN_RUN = Statement("""
+    SELECT subject, reason FROM failures
+     WHERE connector_key = :c AND run_id = :run_id AND state || '' = 'open' AND subject = ANY(CAST(:subjects AS text[]))""")
+"""The state as an expression for the same reason as `_IS_OPEN`."""
 
 
 def _columns(failure: NewFailure) -> dict[str, Any]:
@@ -278,14 +279,23 @@ def close_failure(session: Session, failure_id: int, state: str, *, by: str, why
 _NOTHING: Final[Mapping[str, str]] = {}
 
 _OF_RECORDS: Final = """
-    WITH wanted AS MATERIALIZED (SELECT DISTINCT id FROM unnest(CAST(:ids AS text[])) AS t(id)),
+    WITH waiting AS MATERIALIZED (
+           SELECT record_id FROM failures
+            WHERE connector_key = :c AND direction = :d AND entity = :e AND record_id IS NOT NULL AND state = 'open'
+            ORDER BY record_id LIMIT :few),
+         wanted AS MATERIALIZED (
+           SELECT DISTINCT id FROM unnest(CAST(:ids AS text[])) AS t(id)
+            WHERE id IN (SELECT record_id FROM waiting) OR (SELECT count(*) FROM waiting) = :few),
          mine AS MATERIALIZED (
            SELECT f.id, f.record_id, f.reason, f.field FROM wanted w
             CROSS JOIN LATERAL (SELECT id, record_id, reason, field, kind FROM failures
                                  WHERE connector_key = :c AND direction = :d AND entity = :e AND record_id = w.id
                                    AND state = 'open' OFFSET 0) f
             WHERE f.kind {kind})"""
-"""By the index of records, id by id, whatever is known of the table: it may hold as many open failures as there are records."""
+"""By the index of records, id by id, whatever is known of the table: it may hold as many open failures as there are records.
+Where it holds fewer than `:few`, which is the rule, only the ids among them are looked up: of a page of 500 mostly none."""
+
+_FEW: Final = 100
 
 _CLOSE: Final = """
     UPDATE failures f SET state = 'replayed', closed_by = 'pipeline', closed_why = 'came through later', updated_at = now()
@@ -311,7 +321,7 @@ def close_healed(
     unless  record → the reason of a failure of which that tells nothing
     """
     if record_ids:
-        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)}
+        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids), "few": _FEW}
         _CLOSE_HEALED.run(session, {**scope, "unhealed": texts(unless.keys()), "reasons": texts(unless.values())})
 
 
@@ -331,7 +341,7 @@ def close_fields(
 ) -> None:
     """Close the rejected fields of records that were carried over, but for the (record, field) that were refused again."""
     if record_ids:
-        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids)}
+        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids), "few": _FEW}
         again = {"refused": texts(each for each, _ in refused), "fields": texts(each for _, each in refused)}
         _CLOSE_FIELDS.run(session, {**scope, **again})
 

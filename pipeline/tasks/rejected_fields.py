@@ -21,7 +21,7 @@ def outdated(session: Session, batch: ClaimedBatch, staged: Transformed) -> list
     unknown = [
         record["pipedrive_id"]
         for record in staged.records
-        if any(problem["reason"] in definitions.OUTDATED for problem in record["problems"])
+        if record["problems"] and any(problem["reason"] in definitions.OUTDATED for problem in record["problems"])
     ]
     entity = Entity(batch.entity)
     if unknown and definitions.moved_on(session, batch.connector_key, entity, staged.fields_read_at):

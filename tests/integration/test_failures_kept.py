@@ -71,3 +71,22 @@ def test_a_run_is_looked_up_within_its_connector(world: World) -> None:
         ]
 
     assert told == [{(mine.subject, "option_unknown")}, set()]
+
+
+@pytest.mark.parametrize("others", [0, 2, 99, 100, 250], ids="{} others are open".format)
+def test_rejected_fields_of_records_that_came_through_are_closed(world: World, others: int) -> None:
+    def field_of(record_id: int, field: str, **more: Any) -> failures.NewFailure:
+        subject = failures.field_subject("incoming", "person", str(record_id), field)
+        return failure(world, subject, kind="field", field=field, record_id=str(record_id), **more)
+
+    refused, healed = field_of(7, "label"), [field_of(7, "size"), field_of(900_008, "size")]
+    untouched = [field_of(1_000 + number, "size") for number in range(others)]
+    record = failure(world, "incoming:person:7", record_id="7")
+    with transaction() as session:
+        failures.keep_failures(session, [refused, *healed, *untouched, record])
+        ids = [str(number) for number in [*range(1, 500), 900_008]]
+        where = (world.connector_key, "incoming", "person")
+        failures.close_fields(session, *where, ids, refused=[("7", "label")])
+
+    rows = world.rows("SELECT subject FROM failures WHERE state = 'replayed'")
+    assert {row.subject for row in rows} == {each.subject for each in healed}
