@@ -158,11 +158,8 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
        AND NOT ({_NO_SLOT})
     RETURNING b.id, b.connector_key, c.id, b.direction, b.entity, b.queue, b.run_id, b.slice_id, b.read_back_id, b.stage,
               b.attempts, b.lease_token,
-              coalesce((SELECT NOT r.changed_only AND s.walk <> 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
-                         WHERE r.id = b.run_id AND s.id = b.slice_id), false),
-              coalesce((SELECT s.walk = 'stored' FROM slices s WHERE s.id = b.slice_id), false),
-              coalesce((SELECT r.kind = 'full' AND s.walk = 'catch_up' FROM runs r JOIN slices s ON s.run_id = r.id
-                         WHERE r.id = b.run_id AND s.id = b.slice_id), false),
+              (SELECT ARRAY[NOT r.changed_only AND s.walk <> 'catch_up', s.walk = 'stored', r.kind = 'full' AND s.walk = 'catch_up']
+                 FROM runs r JOIN slices s ON s.run_id = r.id WHERE r.id = b.run_id AND s.id = b.slice_id),
               EXISTS (SELECT FROM outages o WHERE o.connector_key = b.connector_key),
               b.due_at < now() - make_interval(secs => :late_s),
               b.extracted, b.transformed, v.id, v.version,
@@ -271,7 +268,8 @@ def claim(
     if row is None:
         _WAIT_FOR_SLOT.run(session, where | {"wait_s": SLOT_PAUSE_S})
         return None
-    *columns, settings_id, settings_version, fields_read_at = row
+    *columns, of_run, has_outage, is_late, extracted, transformed, settings_id, settings_version, fields_read_at = row
+    columns += [*(of_run or (False, False, False)), has_outage, is_late, extracted, transformed]
     return ClaimedBatch(Marks(settings_id, settings_version, fields_read_at), *columns)
 
 
