@@ -22,6 +22,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from db import session as sessions
 from db.base import Base
 from db.company import COMPANY
+from db.statement import Statement
 
 
 class TokenSpending(Base):
@@ -71,7 +72,7 @@ _owed: deque[Owed] = deque()
 """Threads append and pop without a lock: both are atomic."""
 os.register_at_fork(after_in_child=_owed.clear)
 
-_WRITE = text("""
+_WRITE = Statement("""
     INSERT INTO token_ledger AS kept (connector_key, day, lane, operation, calls, tokens)
     SELECT c.key, (now() AT TIME ZONE 'UTC')::date, new.lane, new.operation, new.calls, new.tokens
       FROM unnest(CAST(:keys AS int[]), CAST(:lanes AS text[]), CAST(:operations AS text[]), CAST(:calls AS int[]),
@@ -104,7 +105,7 @@ def settle(session: Session) -> None:
     if not taken:
         return
     event.listen(session, "after_rollback", lambda _session: _owed.extend(taken), once=True)
-    session.execute(_WRITE, _columns(taken))
+    _WRITE.run(session, _columns(taken))
 
 
 def settle_rest() -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db import company as companies
 from db import connector as connectors
+from db import statement as statement_module
 from db import token_ledger
 from db.session import engine, transaction
 from db.token_ledger import Spent
@@ -110,9 +111,13 @@ def test_nothing_owed_is_nothing_written(world: World, statements: list[str]) ->
 
 
 @pytest.fixture
-def statements(database: str) -> Iterator[list[str]]:
-    """Every statement that is executed from here on."""
+def statements(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every statement that is executed from here on, by SQLAlchemy or as a `Statement`."""
     seen: list[str] = []
+    execute = statement_module._execute
+    monkeypatch.setattr(
+        statement_module, "_execute", lambda session, sql, values: (seen.append(sql), execute(session, sql, values))[1]
+    )
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         seen.append(statement)
