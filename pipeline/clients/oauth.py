@@ -101,20 +101,31 @@ class OAuthClient:
         """Fresh tokens. The refresh token comes back, the same or another one: keep what comes.
 
         Raises: ConfigurationError("unauthorized") when the authorisation is over, which `invalid_grant` alone says;
-            ConfigurationError("app_refused"); Retryable.
+            Retryable, "app_refused" among them: a mistake of the installation, which ends no authorisation.
         """
         body = self._app.prepare_refresh_body(refresh_token=refresh_token)
         over = ConfigurationError("unauthorized", "refresh refused: invalid_grant")
-        return self._token(body, hidden=(refresh_token,), refusals=_REFRESH_REFUSED, refused=over)
+        return self._token(
+            body, hidden=(refresh_token,), refusals=_REFRESH_REFUSED, refused=over, app_refused=Retryable
+        )
 
-    def _token(self, body: str, *, hidden: tuple[str, ...], refusals: frozenset[str], refused: PipelineError) -> Grant:
-        """`refused` is what one of the error codes `refusals` means; without a code that is known, every status passes."""
+    def _token(
+        self,
+        body: str,
+        *,
+        hidden: tuple[str, ...],
+        refusals: frozenset[str],
+        refused: PipelineError,
+        app_refused: type[Retryable | ConfigurationError] = ConfigurationError,
+    ) -> Grant:
+        """`refused` is what one of the error codes `refusals` means, `app_refused` what `invalid_client` does; without a code that
+        is known, every status passes."""
         secrets = (*self._hidden, *hidden)
 
         def error_of(response: Response) -> PipelineError:
             code = _error_code(response)
             if code in _APP_REFUSED:
-                return ConfigurationError("app_refused", f"HTTP {response.status}")
+                return app_refused("app_refused", f"HTTP {response.status}")
             if code in refusals:
                 return refused
             return error_for(response, hidden=secrets, statuses=TOKEN_STATUSES)

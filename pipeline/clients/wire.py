@@ -203,8 +203,7 @@ class Wire:
                 self._note(request, failure, is_known=is_known)
             raise
         if response.status != 429:  # its pauses are the limiter's business
-            trouble = Retryable("remote_unavailable", f"HTTP {response.status}") if _is_out(request, response) else None
-            self._note(request, trouble, is_known=is_known)
+            self._note(request, _trouble(request, response), is_known=is_known)
         return response
 
     def _note(self, request: Request, trouble: Retryable | None, *, is_known: bool) -> None:
@@ -318,12 +317,15 @@ class Wire:
             )
 
 
-def _is_out(request: Request, response: Response) -> bool:
-    """Whether the answer says that the system serves nobody now."""
+def _trouble(request: Request, response: Response) -> Retryable | None:
+    """What the answer says of the system as a whole: that it serves nobody now, or nobody of this installation."""
+    unavailable = Retryable("remote_unavailable", f"HTTP {response.status}")
     if 200 <= response.status < 300 or request.error_of is None:
-        return response.status >= 500 or response.is_html
+        return unavailable if response.status >= 500 or response.is_html else None
     error = request.error_of(response)
-    return error is not None and error.reason in _SERVES_NOBODY
+    if isinstance(error, Retryable) and error.reason == "app_refused":
+        return error
+    return unavailable if error is not None and error.reason in _SERVES_NOBODY else None
 
 
 def _send_by_pool(request: Request, pool: HTTPConnectionPool, path: str) -> _Answer:

@@ -433,7 +433,7 @@ REASONS: dict[str, Reason] = {
     ),
     "app_refused": Reason(
         "Pipedrive refused the client id and secret of the app.",
-        "Correct PIPEDRIVE_CLIENT_ID and PIPEDRIVE_CLIENT_SECRET and restart; then resume the connector.",
+        "Correct PIPEDRIVE_CLIENT_ID and PIPEDRIVE_CLIENT_SECRET and restart; what waits goes on by itself.",
     ),
     # The engine
     "worker_lost": Reason(

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from db import outage as outages
 from db.outage import REMOTES, Outage, Waiting
 from pipeline.domain.reasons import describe
+from pipeline.tasks.patience import INSTALLATION
 
 NOTHING = "Nothing waits for it now."
 KINDS = {"batches": ("batch", "batches"), "changes": ("change", "changes"), "jobs": ("job", "jobs")}
@@ -27,6 +28,9 @@ def _sentence(outage: Outage, waiting: dict[str, Waiting]) -> str:
     if base != outage.remote:
         waits = _waits(waiting.get("rate limit", Waiting()))
         return f"{name} has answered only HTTP 429 since {since} ({calls}). {waits} {describe('rate_limited')}"
+    if outage.reason in INSTALLATION:
+        waits = _waits(waiting.get(outage.remote, Waiting()))
+        return f"{name} refuses this installation's app since {since} ({calls}). {waits} {describe(outage.reason)}"
     words = f"{outage.reason}: {outage.detail}" if outage.detail else outage.reason
     waits = _waits(waiting.get(outage.remote, Waiting()))
     if waits == NOTHING:

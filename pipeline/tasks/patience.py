@@ -34,6 +34,8 @@ OUR_SYSTEMS: Final = {
 """Reason → which of our own systems it waits for."""
 OUT: Final = frozenset({"remote_unavailable", "remote_unreachable", "html_answer"})
 """Reasons by which a remote system as a whole may be out, not only this piece of work."""
+INSTALLATION: Final = frozenset({"app_refused"})
+"""Reasons that lie in the configuration of this installation: every connector waits until it is corrected."""
 TURNS: Final = {"rate_limited": "rate limit", "daily_budget_spent": "daily budget", "time_is_up": "turn"}
 """Reason → what is waited for: one's turn."""
 CHECKS: Final[Mapping[str, Callable[[Wired], object]]] = {
@@ -69,7 +71,7 @@ def check_alone(cause: PipelineError, work: Work | None) -> None:
     work.is_first = True
 
 
-def patience(cause: Retryable, work: Work | None, attempts: int) -> Pause:
+def patience(cause: Retryable, work: Work | None, attempts: int) -> Pause:  # noqa: PLR0911 - one for each kind of wait
     """Return how a piece of work goes on after an error: only what fails while others are answered has made an attempt."""
     if cause.reason in TURNS:
         wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts)
@@ -80,6 +82,9 @@ def patience(cause: Retryable, work: Work | None, attempts: int) -> Pause:
     if cause.reason in OUR_SYSTEMS:
         wait_s = random.uniform(*HERE_PAUSE_S)
         return Pause(wait_s=wait_s, counted=False, waits_for=OUR_SYSTEMS[cause.reason])
+    if cause.reason in INSTALLATION:
+        wait_s = max(ASK_AGAIN_S, work.wait_s if work else 0.0)
+        return Pause(wait_s=wait_s, counted=False, waits_for=work.remote if work else None)
     if cause.reason in OUT and work is not None and work.remote:
         if not work.is_first:
             return Pause(wait_s=max(work.wait_s, cause.retry_after_s or 0.0), counted=False, waits_for=work.remote)

@@ -15,6 +15,7 @@ from db.connector import get_connector
 from db.session import transaction
 from pipeline import settings as settings_room
 from pipeline import wiring
+from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.wiring import Wired
 from tests.authorising import Person, installed_app
@@ -213,22 +214,42 @@ def test_a_foreign_host_in_a_renewal_is_refused_and_nothing_kept(joined: World) 
     assert joined.rows("SELECT name, ciphertext, expires_at FROM credentials ORDER BY name") == before
 
 
-@pytest.mark.parametrize(
-    ("secret", "reason"), [(None, "app_missing"), ("wrong", "app_refused")], ids=["no app", "wrong secret"]
-)
-def test_an_app_that_is_not_set_up_any_more_is_told_as_such(joined: World, secret: str | None, reason: str) -> None:
+def test_an_app_that_is_not_set_up_any_more_is_told_as_such(joined: World) -> None:
     joined.pipedrive.grants.expire_access_tokens()
 
-    with installed_app(joined, pipedrive_client_secret=secret), pytest.raises(ConfigurationError) as caught:
+    with installed_app(joined, pipedrive_client_secret=None), pytest.raises(ConfigurationError) as caught:
         opened(joined).pipedrive.me()
 
-    assert caught.value.reason == reason
-    assert state(joined) == ("paused", reason)
+    assert caught.value.reason == "app_missing"
+    assert state(joined) == ("paused", "app_missing")
+
+
+def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corrected(joined: World) -> None:
+    joined.company.create_person(name="Ann", emails=[{"value": "ann@example.com", "primary": True}])
+    joined.pipedrive.grants.expire_access_tokens()
+    with installed_app(joined, pipedrive_client_secret="wrong"):
+        run_id = joined.start(Entity.PERSON)
+        for _ in range(10):  # more than any attempts
+            joined.work()
+            joined.later()
+
+    assert state(joined) == ("active", None)
+    assert joined.run(run_id).state == "running"
+    assert joined.rows("SELECT 1 FROM failures") == []
+    with transaction() as session:
+        (said,) = joined.room("outage_words").sentences(session, joined.connector_key)
+    assert said.startswith("Pipedrive's sign-in refuses this installation's app since ")
+
+    joined.later()
+    joined.work()
+    assert joined.run(run_id).state == "done"
+    with transaction() as session:
+        assert joined.room("outage_words").sentences(session, joined.connector_key) == []
 
 
 def test_a_resumed_connector_asks_again(joined: World) -> None:
     joined.pipedrive.grants.expire_access_tokens()
-    with installed_app(joined, pipedrive_client_secret="wrong"), pytest.raises(ConfigurationError):
+    with installed_app(joined, pipedrive_client_secret=None), pytest.raises(ConfigurationError):
         opened(joined).pipedrive.me()
 
     joined.change_rows("UPDATE connectors SET state = 'active', pause_reason = NULL")

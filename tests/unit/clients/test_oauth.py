@@ -147,8 +147,8 @@ UNAVAILABLE = ("remote_unavailable", "remote_unavailable")
         ],
         (said([], 403), Retryable, *UNAVAILABLE),
         (Answer(status=401, body=b""), Retryable, *UNAVAILABLE),
-        (said(CLIENT, 400), ConfigurationError, "app_refused", "app_refused"),
-        (said(CLIENT, 401), ConfigurationError, "app_refused", "app_refused"),
+        (said(CLIENT, 400), PipelineError, "app_refused", "app_refused"),
+        (said(CLIENT, 401), PipelineError, "app_refused", "app_refused"),
         (said(CLIENT, 500), Retryable, "remote_unavailable", "remote_unavailable"),
         (said({}, 503), Retryable, "remote_unavailable", "remote_unavailable"),
         (said({}, 429), Retryable, "rate_limited", "rate_limited"),
@@ -170,6 +170,11 @@ def test_an_answer_that_holds_no_tokens_ends_in_an_error(
     assert [error.reason for error in errors] == [on_refresh, on_exchange]
     assert all(isinstance(error, family) for error in errors)
     assert "canary" not in str([vars(error) for error in errors])
+
+
+def test_a_refused_app_ends_no_authorisation() -> None:
+    assert isinstance(refused(CannedApp(said(CLIENT, 401))), Retryable)
+    assert isinstance(refused(CannedApp(said(CLIENT, 401)), "exchange"), ConfigurationError)
 
 
 def test_an_authorisation_without_a_refresh_token_is_of_no_use() -> None:
