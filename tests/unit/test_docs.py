@@ -89,7 +89,7 @@ def is_command(line: str) -> bool:
 
     found: click.Command = program
     words = line.split()[1:]
-    while words and isinstance(found, click.Group):
+    while words and isinstance(found, click.Group) and not words[0].startswith("-"):
         if words[0] not in found.commands:
             return False
         found = found.commands[words.pop(0)]

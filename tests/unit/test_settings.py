@@ -162,6 +162,16 @@ def test_a_database_url_names_the_driver_we_ship(scheme: str) -> None:
         ),
         ({"REDIS_URL": "unix:///run/r.sock"}, "unix:///run/r.sock", "redis+socket:///run/r.sock"),
         ({"BROKER_URL": "redis://redis.example/1"}, "redis://redis.example/1", "redis://redis.example/1"),
+        (
+            {"BROKER_URL": "redis+socket:///run/r.sock?virtual_host=1"},
+            "unix:///run/r.sock?db=1",
+            "redis+socket:///run/r.sock?virtual_host=1",
+        ),
+        (
+            {"BROKER_URL": "unix:///run/r.sock?db=1"},
+            "unix:///run/r.sock?db=1",
+            "redis+socket:///run/r.sock?virtual_host=1",
+        ),
         ({"BROKER_URL": "amqp://rabbit.example"}, None, "amqp://rabbit.example"),
         (
             {"REDIS_URL": "redis://a.example/0", "BROKER_URL": "redis://b.example/1"},

