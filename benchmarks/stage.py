@@ -74,7 +74,7 @@ class Stage:
 
 
 @contextmanager
-def stage(
+def stage(  # noqa: PLR0913 - everything that a drill may choose
     *,
     persons: int,
     organizations: int,
@@ -83,17 +83,19 @@ def stage(
     worker_processes: int = 2,
     seed: int = 7,
     burst_limit: int = 0,
+    pipedrive_threads: int = serve.THREADS,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Stage]:
     """Start everything, and end it; `environment` is added to what the pipeline's processes see.
 
     burst_limit  calls in two seconds that Pipedrive allows, and that the pipeline believes it allows; 0 is without
+    pipedrive_threads  calls that Pipedrive answers side by side
     """
     os.environ |= {**(environment or {}), "PIPEDRIVE_BURST_LIMIT": str(burst_limit)}
     credentials = Credentials.from_seed(seed)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        _remotes(persons, organizations, seed, hull, pipedrive, burst_limit) as remotes,
+        _remotes(persons, organizations, seed, hull, pipedrive, burst_limit, pipedrive_threads) as remotes,
     ):
         _face(remotes, Path(folder))
         connector_key = _add_connector(remotes[0].url, remotes[1].url, credentials)
@@ -112,7 +114,7 @@ def stage(
 
 @contextmanager
 def _remotes(
-    persons: int, organizations: int, seed: int, hull: str, pipedrive: str, burst_limit: int
+    persons: int, organizations: int, seed: int, hull: str, pipedrive: str, burst_limit: int, threads: int
 ) -> Iterator[tuple[serve.Running, serve.Running]]:
     credentials = Credentials.from_seed(seed)
     company = {
@@ -123,7 +125,7 @@ def _remotes(
         "ready_made": True,  # what Pipedrive has to do of its own is not what is measured
         "burst_limit": burst_limit or None,
     }
-    first = serve.start(pipedrive, company)
+    first = serve.start(pipedrive, company, threads=threads)
     port = serve.free_port()
     names = {"connector_id": credentials.hull_connector_id, "secret": credentials.hull_secret}
     other = serve.start(hull, names | {"organization": f"127.0.0.1:{port}"}, port=port)

@@ -51,10 +51,10 @@ def main() -> None:
     own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
     with (
         stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, environment=own) as running,
-        _house(running),
+        house(running),
     ):
         door = _door(running)
-        _fetch(running)
+        fetch(running)
         company = Company(seed=SEED, **sizes)
         first = int(STEADY_PER_S * chosen.seconds) + 1
         steady = _bodies(company, "steady", range(1, first))
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 @contextmanager
-def _house(running: Stage) -> Iterator[None]:
+def house(running: Stage) -> Iterator[None]:
     """The processes of `make up` instead of the stage's worker."""
     from pipeline.settings import settings
     from pipeline.up import places
@@ -208,7 +208,7 @@ def _fetcher(running: Stage) -> Callable[[], object]:
     return keep_fetching
 
 
-def _fetch(running: Stage) -> None:
+def fetch(running: Stage) -> None:
     """Everything once, so that webhooks meet records that are known."""
     from pipeline.domain.kinds import Entity
     from pipeline.tasks.runs import start_run

@@ -85,6 +85,9 @@ class Batch(Base):
     enqueued_at: Mapped[datetime | None]
     lease_token: Mapped[UUID | None] = mapped_column(Uuid)
     lease_until: Mapped[datetime | None]
+    slot: Mapped[str | None]
+    """The remote system that a live batch calls, while it runs: `pipedrive` or `hull`. See `db.slot`."""
+    slot_at: Mapped[datetime | None]
     task_id: Mapped[str | None]
     extracted: Mapped[bytes | None] = mapped_column(LargeBinary)
     transformed: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -139,23 +142,14 @@ _NOT_DURABLE = "SET LOCAL synchronous_commit = off;"
 """Said by transactions whose loss in a crash of PostgreSQL costs work and nothing else: a claim, a page read or transformed
 is then claimed, read or transformed once more. It spares five of the seven times a batch would wait for the disk."""
 
-_NO_SLOT = """
-    b.queue = 'live' AND (b.stage = 'extract' OR b.attempts > 0)
-    AND :at_once <= (SELECT count(*) FROM (SELECT 1 FROM batches o
-                                            WHERE o.state = 'running' AND o.lease_until > now() AND o.queue = 'live'
-                                              AND o.connector_key = b.connector_key AND o.id <> b.id LIMIT :at_once) busy)"""
-"""Whether a live batch that would begin, or try again, must wait: its connector has as many at work as it may. What is under way
-goes through its next stage, or beginners would hold it up."""
-
 _CLAIM = Statement(f"""{_NOT_DURABLE}
     UPDATE batches b SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
-           waits_for = NULL, lease_until = now() + make_interval(secs => :lease_s)
+           waits_for = NULL, slot = NULL, slot_at = NULL, lease_until = now() + make_interval(secs => :lease_s)
       FROM connectors c
       LEFT JOIN LATERAL (SELECT id, version FROM settings_versions WHERE connector_key = c.key
                           ORDER BY version DESC LIMIT 1) v ON true
      WHERE b.id = :id AND b.stage = :stage AND c.key = b.connector_key AND c.state = 'active'
        AND (b.state = 'ready' AND b.due_at <= now() OR b.state = 'running' AND b.lease_until < now())
-       AND NOT ({_NO_SLOT})
     RETURNING b.id, b.connector_key, c.id, b.direction, b.entity, b.queue, b.run_id, b.slice_id, b.read_back_id, b.stage,
               b.attempts, b.lease_token,
               (SELECT ARRAY[NOT r.changed_only AND s.walk <> 'catch_up', s.walk = 'stored', r.kind = 'full' AND s.walk = 'catch_up']
@@ -164,10 +158,6 @@ _CLAIM = Statement(f"""{_NOT_DURABLE}
               b.due_at < now() - make_interval(secs => :late_s),
               b.extracted, b.transformed, v.id, v.version,
               (SELECT f.fetched_at FROM field_definitions f WHERE f.connector_key = b.connector_key AND f.entity = b.entity)""")  # noqa: S608 - a constant of ours
-
-_WAIT_FOR_SLOT = Statement(f"""
-    UPDATE batches b SET due_at = now() + make_interval(secs => :wait_s), enqueued_at = NULL
-     WHERE b.id = :id AND b.stage = :stage AND b.state = 'ready' AND b.due_at <= now() AND {_NO_SLOT}""")  # noqa: S608 - as above
 
 _EXTEND = Statement("""
     UPDATE batches SET lease_until = now() + make_interval(secs => :lease_s)
@@ -252,21 +242,11 @@ class Wakeup:
     """What is to be run after it, and not before it has ended."""
 
 
-SLOT_PAUSE_S = 1.0
-"""A live batch that found its connector's slots taken is handed over again after this time, by the sweep."""
-
-
-def claim(
-    session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None, at_once: int = 1_000
-) -> ClaimedBatch | None:
-    """Take the batch for one stage; None when it is elsewhere, or its connector is paused. Attempts count from here on.
-
-    at_once  live batches of one connector that may be at work; one more is put off for a moment, and None
-    """
-    where = {"id": batch_id, "stage": stage, "at_once": at_once}
-    row = _CLAIM.row(session, where | {"lease_s": lease_s, "task_id": task_id, "late_s": LATE_S})
+def claim(session: Session, batch_id: int, stage: str, *, lease_s: float, task_id: str | None) -> ClaimedBatch | None:
+    """Take the batch for one stage; None when it is elsewhere, or its connector is paused. Attempts count from here on."""
+    scope = {"id": batch_id, "stage": stage, "lease_s": lease_s, "task_id": task_id, "late_s": LATE_S}
+    row = _CLAIM.row(session, scope)
     if row is None:
-        _WAIT_FOR_SLOT.run(session, where | {"wait_s": SLOT_PAUSE_S})
         return None
     *columns, of_run, has_outage, is_late, extracted, transformed, settings_id, settings_version, fields_read_at = row
     columns += [*(of_run or (False, False, False)), has_outage, is_late, extracted, transformed]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any, cast
 
-from sqlalchemy import func, select, text
+from sqlalchemy import CursorResult, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.arrays import texts
 from db.base import Base
 
+LIVE_PROCESS = "live process "
+"""With it begin the names of processes that carry out live batches; the rest of the name is the node's and its number there."""
+ALIVE_S = 20
+"""A process without a heartbeat for so long has ended; it gives one every `EVERY_S` seconds."""
 EVERY_S = 5
 """A younger heartbeat is left as it is: a sign of life is worth no write to the disk every two seconds."""
 
 
 class Heartbeat(Base):
-    """name  `sweep`, `beat` (a tick that came from beat, and not from a starting worker), `alerts`."""
+    """name  `sweep`, `beat` (a tick that came from beat, and not from a starting worker), `alerts`, `live process NODE NUMBER`."""
 
     __tablename__ = "heartbeats"
 
@@ -32,6 +37,16 @@ _NOTE = text("""
 
 def note_heartbeats(session: Session, names: Iterable[str]) -> None:
     session.execute(_NOTE, {"names": texts(names), "every_s": EVERY_S})
+
+
+_FORGET_ENDED = text("""
+    DELETE FROM heartbeats WHERE starts_with(name, :live_process) AND at < now() - make_interval(secs => 10 * :alive_s)""")
+
+
+def forget_ended_processes(session: Session) -> int:
+    """Delete the heartbeats of processes that ended without a word; returns how many."""
+    found = session.execute(_FORGET_ENDED, {"live_process": LIVE_PROCESS, "alive_s": ALIVE_S})
+    return cast("CursorResult[Any]", found).rowcount
 
 
 def heartbeats(session: Session) -> dict[str, datetime]:

@@ -20,6 +20,7 @@ NOTHING_SENT: Final = frozenset(
     {
         "remote_unreachable",
         "remote_waits",
+        "slots_taken",
         "rate_limited",
         "daily_budget_spent",
         "redis_unavailable",

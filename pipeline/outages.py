@@ -1,6 +1,7 @@
 """Calls to remote systems that do not answer: one piece of work asks, everything else waits for it.
 
-    Gate.enter    before a call: while the system is out, lets one probe through and raises Retryable("remote_waits") for the rest
+    Gate.enter    before a call: while the system is out, lets one probe through and raises Retryable("remote_waits") for the rest;
+                  a live batch takes a slot of the system, or raises Retryable("slots_taken")
     Gate.ended    after it: a failure begins or lengthens the outage, an answer ends it and wakes what waits
 
 A healthy connector costs nothing: a process asks the database only while it knows of an outage, by a failure of its own or by
@@ -9,16 +10,18 @@ what a claim says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import outage as outages
 from db.session import transaction
+from db.slot import SYSTEMS
 from pipeline.errors import Retryable
 from pipeline.telemetry import logger
 
@@ -34,6 +37,8 @@ class Work:
     remote    the system that did not answer, or that it waits for
     is_first  the failure began the outage: the system had answered somebody until then
     only_checks  the calls are made to learn whether the system answers at all; an answer does not mean that others can go on
+    take_slot  takes a slot of a remote system, or raises; None where the calls need none
+    slot       the system that it holds a slot of
     """
 
     connector_key: int
@@ -43,6 +48,19 @@ class Work:
     is_shared: bool = False
     wait_s: float = 0.0
     only_checks: bool = False
+    take_slot: Callable[[str], None] | None = None
+    slot: str = ""
+    lock: Lock = field(default_factory=Lock, repr=False)
+
+    def enter(self, remote: str) -> None:
+        """Hold a slot of the system before it is called; threads that write side by side take one together."""
+        system = SYSTEMS.get(remote)
+        if self.take_slot is None or self.only_checks or system is None:
+            return
+        with self.lock:
+            if self.slot != system:
+                self.take_slot(system)
+                self.slot = system
 
 
 _work: ContextVar[Work | None] = ContextVar("work", default=None)
@@ -56,10 +74,12 @@ def current_work() -> Work | None:
 
 
 @contextmanager
-def working(connector_key: int, subject: str, *, has_outage: bool) -> Iterator[Work]:
+def working(
+    connector_key: int, subject: str, *, has_outage: bool, take_slot: Callable[[str], None] | None = None
+) -> Iterator[Work]:
     """Name the work that makes the calls inside. `has_outage` is what the database says of its connector."""
     (_known.add if has_outage else _known.discard)(connector_key)
-    work = Work(connector_key, subject)
+    work = Work(connector_key, subject, take_slot=take_slot)
     token = _work.set(work)
     try:
         yield work
@@ -76,10 +96,14 @@ class Gate:
     def enter(self, remote: str) -> bool:
         """Return whether the system is known to be out, so that an answer is news.
 
-        Raises: Retryable("remote_waits") when another call is asking already.
+        Raises: Retryable("remote_waits") when another call is asking already, Retryable("slots_taken"), LostLease.
         """
-        if self._key not in _known:
-            return False
+        work = _work.get()
+        if work is not None:
+            work.enter(remote)
+        return self._key in _known and self._is_open(remote)
+
+    def _is_open(self, remote: str) -> bool:
         work = _work.get()
         waits = work is not None and not work.only_checks
         asked = self._ask(remote, probe_s=PROBE_S if waits else 0.0)

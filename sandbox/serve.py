@@ -53,15 +53,18 @@ class Running:
         self.reservation.close()
 
 
-def start(factory: str, options: Mapping[str, object], *, host: str = "127.0.0.1", port: int = 0) -> Running:
+def start(
+    factory: str, options: Mapping[str, object], *, host: str = "127.0.0.1", port: int = 0, threads: int = THREADS
+) -> Running:
     """Start `factory(**options)` in a process of its own and return at once; `wait_until_ready` then waits.
 
-    Shape:  `options` must survive JSON. `port` 0 takes a free one.
+    Shape:  `options` must survive JSON. `port` 0 takes a free one. `threads` answer side by side; a slow answer holds one.
     Raises: OSError when the port is taken.
     """
     reservation = _reserve(host, port)
     port = reservation.getsockname()[1]
     command = [sys.executable, "-m", "sandbox.serve", factory, json.dumps(options), "--host", host, "--port", str(port)]
+    command += ["--threads", str(threads)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603 (our own code)
     return Running(url=f"http://{host}:{port}", process=process, reservation=reservation)
 
@@ -88,7 +91,7 @@ def wait_until_ready(running: Running, *, timeout_s: float = 60.0, path: str = "
     raise TimeoutError(f"{running.url} did not answer within {timeout_s:.0f} s")
 
 
-def serve(factory: str, options: Mapping[str, object], *, host: str, port: int) -> None:
+def serve(factory: str, options: Mapping[str, object], *, host: str, port: int, threads: int = THREADS) -> None:
     """Serve `factory(**options)` from this process until SIGTERM or SIGINT; prints nothing."""
     _die_with_parent()
     server = Granian(
@@ -98,7 +101,7 @@ def serve(factory: str, options: Mapping[str, object], *, host: str, port: int) 
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
         workers=1,
-        blocking_threads=THREADS,
+        blocking_threads=threads,
         workers_kill_timeout=1,
         log_enabled=False,
     )
@@ -152,8 +155,9 @@ def main() -> None:
     parser.add_argument("options", type=json.loads)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=THREADS)
     arguments = parser.parse_args()
-    serve(arguments.factory, arguments.options, host=arguments.host, port=arguments.port)
+    serve(arguments.factory, arguments.options, host=arguments.host, port=arguments.port, threads=arguments.threads)
 
 
 if __name__ == "__main__":

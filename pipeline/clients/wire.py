@@ -126,7 +126,7 @@ class Gate(Protocol):
     """What stands before the calls of a connector while a remote system does not answer; see `pipeline.outages`."""
 
     def enter(self, remote: str) -> bool:
-        """Raises: Retryable("remote_waits"). Returns whether an answer is news."""
+        """Raises: Retryable("remote_waits") or Retryable("slots_taken"). Returns whether an answer is news."""
 
     def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:
         """Note what became of a call: no answer, or one, whatever it says."""

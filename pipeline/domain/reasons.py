@@ -480,6 +480,10 @@ REASONS: dict[str, Reason] = {
         "The worker could not extend its lease in time, so it stopped writing to the remote system before the lease ended.",
         "Goes on by itself; if it happens often, check the connection between the workers and PostgreSQL.",
     ),
+    "slots_taken": Reason(
+        "As many live batches as may call this remote system do so already, and it is slow to answer; nothing was sent.",
+        "Goes on by itself in a second or so. If it lasts, check the remote system's status page, or start more live processes.",
+    ),
     "time_is_up": Reason(
         "A batch had more to write than one task has time for.", "Nothing to do: the rest goes on in another task."
     ),

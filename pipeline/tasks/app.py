@@ -14,13 +14,14 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from db import token_ledger
 from pipeline import library_log, telemetry
 from pipeline.settings import settings
-from pipeline.tasks import broker
+from pipeline.tasks import broker, live_processes
 from pipeline.transform.domains import registrable_domain
 
 broker.keep_clients()
 
 app = Celery("pipeline")
 app.config_from_object("celeryconfig")
+live_processes.register(app)
 
 
 @setup_logging.connect

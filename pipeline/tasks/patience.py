@@ -36,7 +36,12 @@ OUT: Final = frozenset({"remote_unavailable", "remote_unreachable", "html_answer
 """Reasons by which a remote system as a whole may be out, not only this piece of work."""
 INSTALLATION: Final = frozenset({"app_refused"})
 """Reasons that lie in the configuration of this installation: every connector waits until it is corrected."""
-TURNS: Final = {"rate_limited": "rate limit", "daily_budget_spent": "daily budget", "time_is_up": "turn"}
+TURNS: Final = {
+    "rate_limited": "rate limit",
+    "daily_budget_spent": "daily budget",
+    "time_is_up": "turn",
+    "slots_taken": "turn",
+}
 """Reason → what is waited for: one's turn."""
 CHECKS: Final[Mapping[str, Callable[[Wired], object]]] = {
     "pipedrive": lambda wired: wired.pipedrive.me(),

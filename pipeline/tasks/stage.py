@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy.orm import Session
 from structlog.contextvars import bind_contextvars
@@ -20,6 +21,7 @@ from db import failure as failures
 from db.batch import ClaimedBatch, Wakeup
 from db.outage import REMOTES
 from db.session import after_commit, transaction
+from db.slot import STALLED_S
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.outages import Work, working
@@ -28,6 +30,7 @@ from pipeline.tasks import canvases, runs
 from pipeline.tasks.errors import classify
 from pipeline.tasks.lease import lease_kept
 from pipeline.tasks.patience import MAX_ATTEMPTS, Pause, check_alone, patience
+from pipeline.tasks.slots import free_slot, take_slot
 from pipeline.telemetry import logger
 
 WAKE_WITHIN_S = 60.0
@@ -49,13 +52,12 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
     """
     began = time.monotonic()
     with transaction() as session:
-        batch = batches.claim(
-            session, batch_id, stage, lease_s=settings().lease_s, task_id=task_id, at_once=settings().live_at_once
-        )
+        batch = batches.claim(session, batch_id, stage, lease_s=settings().lease_s, task_id=task_id)
     if batch is None:
         return
     bind_contextvars(connector_id=batch.connector_id, batch_id=batch.id, run_id=batch.run_id, attempt=batch.attempts)
-    with working(batch.connector_key, f"batch {batch.id}", has_outage=batch.has_outage) as work:
+    take = partial(take_slot, batch) if batch.queue == "live" else None
+    with working(batch.connector_key, f"batch {batch.id}", has_outage=batch.has_outage, take_slot=take) as work:
         try:
             if batch.attempts > MAX_ATTEMPTS:
                 raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")
@@ -63,6 +65,9 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
                 do(batch)
         except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
             raise StageFailed(f"{_end_of(batch, error, work)}: batch {batch_id}, {stage}") from None
+        finally:
+            if work.slot and time.monotonic() - began > STALLED_S:
+                free_slot(batch, work.slot)
 
 
 def _end_of(batch: ClaimedBatch, error: Exception, work: Work) -> str:
@@ -98,7 +103,8 @@ def _settle(batch: ClaimedBatch, error: Exception, work: Work) -> str:
 def _put_off(session: Session, batch: ClaimedBatch, cause: PipelineError, wait: Pause) -> None:
     wait_s = wait.wait_s
     batches.put_off(session, batch, wait_s, counted=wait.counted, waits_for=wait.waits_for)
-    logger().warning(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))
+    log = logger().debug if cause.reason == "slots_taken" else logger().warning  # many wait for the same one
+    log(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))
     if wait_s <= WAKE_WITHIN_S and wait.waits_for not in REMOTES:  # whoever ends the outage wakes those who wait for it
         wakeup = Wakeup(
             batch_id=batch.id,

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import alert as alerts
-from db import authorisation, event_count, export_file, hourly, newest_webhook, verified
+from db import authorisation, event_count, export_file, heartbeat, hourly, newest_webhook, verified
 from db import batch as batches
 from db import delivery as deliveries
 from db import errand as errands
@@ -108,6 +108,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "newest_webhooks": _in_slices(newest_webhook.drop_old),
     "replays": _at_once(replays.drop_old_replays),
     "oauth_states": _at_once(authorisation.drop_old_states),
+    "processes": _at_once(heartbeat.forget_ended_processes),
     "released": claim_release.release_overdue,
 }
 """Name in the log → the step; what it returns is what it made or deleted."""

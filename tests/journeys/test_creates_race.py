@@ -37,8 +37,8 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that were killed take no slots from the others, or all kills would hit the same few batches."""
-    stage = world.room("stage")
-    monkeypatch.setattr(stage, "settings", lambda: replace(settings(), live_at_once=TASKS))
+    slots = world.room("slots")
+    monkeypatch.setattr(slots, "settings", lambda: replace(settings(), live_at_once=TASKS))
     world.change_settings(
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
     )

@@ -73,6 +73,7 @@ def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
             before_task_publish.disconnect(office.note)
             task_failure.disconnect(office.note_failure)
             task_postrun.disconnect(office.ring)
+            world.room("live_processes").end()
             app.conf.update(before)
             app._after_fork()
             telemetry.configure("error")
@@ -146,3 +147,12 @@ def test_messages_carry_ids_and_nothing_else(office: Office) -> None:
     arguments = [body[0] for name, (body, _) in office.published if not name.startswith("control.")]
     assert all(len(args) == 1 and isinstance(args[0], int) for args in arguments)
     assert all(body[1] == {} for _, (body, _) in office.published)
+
+
+def test_a_process_that_carries_out_live_batches_gives_heartbeats(office: Office) -> None:
+    noted = "SELECT 1 FROM heartbeats WHERE name LIKE 'live process %' AND at > now() - interval '20 s'"
+    turns = iter(range(round(PATIENCE_S / 0.05)))
+
+    while not office.world.rows(noted):
+        assert next(turns, None) is not None, "no heartbeat"
+        Event().wait(0.05)

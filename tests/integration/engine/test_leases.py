@@ -47,58 +47,6 @@ def test_a_batch_is_claimed_by_one(world: World, batch: int) -> None:
     assert first.attempts == 1
 
 
-def _live_batches(world: World, count: int, connector_key: int | None = None) -> list[int]:
-    with transaction() as session:
-        rows = [
-            batches.Batch(
-                connector_key=connector_key or world.connector_key,
-                direction="incoming",
-                entity="person",
-                queue="live",
-                state="ready",
-            )
-            for _ in range(count)
-        ]
-        session.add_all(rows)
-        session.flush()
-        return [row.id for row in rows]
-
-
-def test_a_connector_has_no_more_live_batches_at_work_than_it_may(world: World) -> None:
-    first, second, third = _live_batches(world, 3)
-
-    def begin(batch_id: int, stage: str = "extract") -> batches.ClaimedBatch | None:
-        with transaction() as session:
-            return batches.claim(session, batch_id, stage, lease_s=30.0, task_id="t", at_once=2)
-
-    assert begin(first)
-    assert begin(second)
-    assert begin(third) is None
-    (waiting,) = world.rows(
-        "SELECT due_at > now() AS is_later, attempts, enqueued_at FROM batches WHERE state = 'ready'"
-    )
-    assert (waiting.is_later, waiting.attempts, waiting.enqueued_at) == (True, 0, None)
-
-    with transaction() as session:
-        batches.pass_to_transform(session, first, b"[]", records=0)
-    world.later()
-    assert begin(third)
-    assert begin(first, "transform"), "what is under way goes through its stages"
-
-    world.change_rows("UPDATE batches SET state = 'ready', attempts = 1 WHERE stage = 'transform'")
-    assert begin(first, "transform") is None, "what is tried again waits like what begins"
-    world.later()
-    world.lose_workers()
-    assert begin(first, "transform"), "a lost worker holds no slot"
-
-
-def test_a_batch_of_a_fetch_needs_no_slot(world: World, batch: int) -> None:
-    for live in _live_batches(world, 2):
-        assert claim(live, "extract")
-    with transaction() as session:
-        assert batches.claim(session, batch, "extract", lease_s=30.0, task_id="t", at_once=1)
-
-
 def test_a_batch_at_another_stage_is_not_there(world: World, batch: int) -> None:
     assert claim(batch, "transform") is None
     assert claim(batch, "load") is None

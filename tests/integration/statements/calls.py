@@ -363,6 +363,8 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "run.count": {"deltas": {"read": 1}},
     "run.find_runs": {"exact": {"state": "done"}},
     "schedule.set_schedule": {"next_run_at": DAY_AGO},
+    "slot.next_in_turn": {"system": "pipedrive"},
+    "slot.take": {"system": "pipedrive", "at_once": 3},
     "skip.note_skips": {"reasons": dict.fromkeys(HULL_IDS, "filtered")},
     "snapshot.compressor": {"sample": []},
     "sync_event.old_partitions": {"today": date(2026, 1, 1)},

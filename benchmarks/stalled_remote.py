@@ -1,0 +1,314 @@
+"""Pipedrive stalls the reads of some records: how soon do the edits of others reach Hull, and do the ticks go on?
+
+    python -m benchmarks.stalled_remote [--processes 4] [--stalled 12] [--edits 10] [--limit-s 2] [--json]
+
+The processes are those of `make up`, Flower left out. Two connectors are joined to the company whose reads stall, a third
+one to another company. Measured without a stall and in one: from an edit in Pipedrive to Hull (its webhook is whole, so it needs
+no read), and from a change that has to be read for the third connector to Hull. Exit 1 when one takes longer than it may in the
+stall, when ticks pause, or when what stalled is not carried over after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from typing import Any
+
+import requests
+from sqlalchemy import text
+
+from benchmarks import arrivals
+from benchmarks.load import Outcome
+from benchmarks.stage import Stage, settings_document, stage
+from benchmarks.webhook_intake import fetch, house
+from sandbox import serve
+
+THREADS = 256
+"""Calls that the sandbox answers side by side: those that stall must not keep it from answering others."""
+STALL_S = 3_600.0
+NO_FETCHES = {"incremental_minutes": 0, "full_fetch_cron": ""}
+TICK_S = 12.0
+"""A sweep is noted every five seconds and takes place every two; a longer pause means that ticks do not go on."""
+PACE_S = 0.7
+PATIENCE_S = 180.0
+POLL_S = 0.05
+
+
+@dataclass(slots=True)
+class Ticks:
+    """Looks when the last sweep took place. longest_s  the longest time without one, by the database's clock"""
+
+    longest_s: float = 0.0
+    _ended: Event = field(default_factory=Event)
+
+    def run(self) -> None:
+        while not self._ended.wait(0.5):
+            age_s = _scalar("SELECT extract(epoch FROM now() - at) FROM heartbeats WHERE name = 'sweep'")
+            self.longest_s = max(self.longest_s, float(age_s))
+
+    def end(self) -> None:
+        self._ended.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connectors:
+    """first, second  of the company whose reads stall; the first has webhooks
+    other  of another company
+    """
+
+    first: int
+    second: int
+    other: int
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=4, help="that carry out live batches")
+    parser.add_argument("--stalled", type=int, default=12, help="records whose reads stall, each in a batch of its own")
+    parser.add_argument("--edits", type=int, default=10, help="of other records, for each kind of edit")
+    parser.add_argument("--limit-s", type=float, default=2.0)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    from pipeline.up import places
+
+    places.LIVE_PROCESSES = chosen.processes
+    port = serve.free_port()
+    persons = 2 * (chosen.stalled + 4 * chosen.edits)
+    own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
+    with (
+        stage(
+            persons=persons,
+            organizations=0,
+            hull=arrivals.FACTORY,
+            worker_processes=1,
+            pipedrive_threads=THREADS,
+            environment=own,
+        ) as running,
+        house(running),
+    ):
+        drill = _begin(running, chosen.stalled, chosen.edits)
+        phases = {"without a stall": drill.measure("calm", drill.ids[chosen.stalled :])}
+        drill.stall()
+        phases["during a stall"] = drill.measure("stalled", drill.ids[chosen.stalled + 2 * chosen.edits :])
+        after = drill.end_stall()
+    during = phases["during a stall"]
+    slowest_s = max(during["webhook_max_s"], during["other_company_max_s"])
+    holds = (
+        slowest_s <= chosen.limit_s and during["ticks_longest_s"] <= TICK_S and after["left"] == 0 == after["failures"]
+    )
+    if chosen.json:
+        print(json.dumps({"processes": chosen.processes, "phases": phases, "after": after, "holds": holds}))
+    else:
+        for name, figures in {**phases, "after the stall": after}.items():
+            print(f"\n{name}", *(f"  {figure:24} {value}" for figure, value in figures.items()), sep="\n")
+        print("others are carried over meanwhile" if holds else "OTHERS ARE HELD UP")
+    return 0 if holds else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    running: Stage
+    connectors: Connectors
+    ids: list[int]
+    stalled: int
+    edits: int
+
+    def measure(self, name: str, ids: list[int]) -> dict[str, float]:
+        """Edits one after the other, each of a Person of its own; seconds until each was in Hull."""
+        ticks = Ticks()
+        thread = Thread(target=ticks.run, daemon=True)
+        thread.start()
+        began: dict[str, dict[str, float]] = {"webhook": {}, "other": {}}
+        for number in range(self.edits):
+            edited, read = ids[2 * number : 2 * number + 2]
+            mark = f"mark-{name}-{edited}"
+            began["webhook"][mark] = time.time()
+            _edit(self.running, edited, name=mark)
+            time.sleep(PACE_S / 2)
+            began["other"][_mark_of(read)] = time.time()
+            _read(self.connectors.other, read)
+            time.sleep(PACE_S / 2)
+        arrived = self._wait({mark for marks in began.values() for mark in marks})
+        ticks.end()
+        thread.join(5)
+        took = {
+            kind: Outcome(waits_s=[arrived.get(mark, float("inf")) - at for mark, at in marks.items()])
+            for kind, marks in began.items()
+        }
+        return {
+            "webhook_p50_s": round(took["webhook"].quantile_ms(0.5) / 1000, 2),
+            "webhook_max_s": round(took["webhook"].quantile_ms(1.0) / 1000, 2),
+            "other_company_p50_s": round(took["other"].quantile_ms(0.5) / 1000, 2),
+            "other_company_max_s": round(took["other"].quantile_ms(1.0) / 1000, 2),
+            "ticks_longest_s": round(ticks.longest_s, 1),
+        }
+
+    def stall(self) -> None:
+        """Have Pipedrive stall the reads of the first Persons, and both connectors of the company read them, batch by batch."""
+        ids = "|".join(map(str, self.ids[: self.stalled]))
+        fault = {"path": "/api/v2/persons", "query": rf"ids=(\d+%2C)*({ids})(%2C|&|$)", "kind": "slow", "count": None}
+        _order(self.running, [fault | {"seconds": STALL_S}])
+        for number, person_id in enumerate(self.ids[: self.stalled]):
+            _read((self.connectors.first, self.connectors.second)[number % 2], person_id)
+            time.sleep(0.1)
+        time.sleep(1.0)
+
+    def end_stall(self) -> dict[str, float]:
+        """Let Pipedrive answer again, and wait until everything is carried over."""
+        slots = _scalar("SELECT count(*) FROM batches WHERE state = 'running' AND slot IS NOT NULL")
+        _order(self.running, [])
+        ended = time.monotonic()
+        while (left := _left()) and time.monotonic() - ended < PATIENCE_S:
+            time.sleep(0.5)
+        failures = "SELECT count(*) FROM failures WHERE state = 'open' AND kind <> 'field'"
+        done_s = round(time.monotonic() - ended, 1)
+        return {"slots_at_its_end": slots, "done_after_s": done_s, "left": left, "failures": _scalar(failures)}
+
+    def _wait(self, marks: set[str]) -> dict[str, float]:
+        ends_at, arrived = time.monotonic() + PATIENCE_S, dict[str, float]()
+        while time.monotonic() < ends_at and not marks <= arrived.keys():
+            time.sleep(POLL_S)
+            arrived = requests.get(f"{self.running.hull_url}/__sandbox__/arrivals", timeout=30).json()
+        return {mark: arrived[mark] for mark in marks & arrived.keys()}
+
+
+def _begin(running: Stage, stalled: int, edits: int) -> Drill:
+    """Fetch everything for the first connector; then mark what the third one will read, in a field that it alone maps."""
+    from pipeline.tasks.webhooks import ensure_webhooks
+
+    _wait_for_web()
+    code = _text_field(running)
+    _prepare(running.connector_key, code)
+    fetch(running)
+    with requests.get(f"{running.pipedrive_url}/__sandbox__/export?entity=person", timeout=60) as answer:
+        people = [json.loads(line) for line in answer.iter_lines() if line]
+    ids = [person["id"] for person in people if not person.get("is_deleted")]
+    for person_id in ids[stalled : stalled + 4 * edits]:
+        _edit(running, person_id, custom_fields={code: _mark_of(person_id)})
+    ensure_webhooks(running.connector_key)
+    connectors = Connectors(
+        first=running.connector_key,
+        second=_join(running, "second", company_of=running.connector_key),
+        other=_join(running, "other", company_of=None, incoming_user_attributes=[{"hull": "mark", "service": code}]),
+    )
+    return Drill(running, connectors, ids, stalled, edits)
+
+
+def _wait_for_web() -> None:
+    """Pipedrive would stop sending webhooks to a process that does not answer yet."""
+    from pipeline.settings import settings
+
+    ends_at = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            requests.get(f"{settings().public_url}/healthz", timeout=5).raise_for_status()
+        except requests.RequestException:
+            if time.monotonic() > ends_at:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _prepare(connector_key: int, unmapped: str) -> None:
+    """What is measured comes by webhooks and changes alone, and that field by the third connector alone."""
+    from db import connector as connectors
+    from db.session import transaction
+
+    with transaction() as session:
+        now = connectors.settings_in_force(session, connector_key).document
+        rows = [row for row in now["incoming_user_attributes"] if row["service"] != unmapped]
+        changed = now | NO_FETCHES | {"incoming_user_attributes": rows}
+        connectors.add_settings(session, connector_key, changed, author="benchmark")
+
+
+def _mark_of(person_id: int) -> str:
+    return f"mark-other-{person_id}"
+
+
+def _text_field(running: Stage) -> str:
+    """Code of a custom text field of Persons."""
+    answer = requests.get(
+        f"{running.pipedrive_url}/api/v2/personFields?limit=500",
+        headers={"x-api-token": running.credentials.api_token},
+        timeout=30,
+    )
+    fields = answer.json()["data"]
+    return str(
+        next(each["field_code"] for each in fields if each["is_custom_field"] and each["field_type"] == "varchar")
+    )
+
+
+def _join(running: Stage, name: str, *, company_of: int | None, **mapped: Any) -> int:
+    """Add a connector that calls the same sandbox: for the company of another one, or as one of a company of its own.
+
+    Raises: LookupError when the stage's connector is gone.
+    """
+    from db import connector as connectors
+    from db.session import transaction
+    from pipeline.settings import settings
+    from pipeline.vault import Vault
+
+    credentials, vault = running.credentials, Vault(settings().secret_keys)
+    with transaction() as session:
+        origin = f"https://{name if company_of is None else 'first'}.pipedrive.com"
+        if company_of is not None:
+            connectors.get_connector(session, company_of).pipedrive_company = origin
+        added = connectors.Connector(
+            id=f"{len(name):024x}",
+            name=name,
+            hull_organization=running.hull_url.removeprefix("http://").replace("127.0.0.1", f"{name}.localhost"),
+            pipedrive_company=origin,
+        )
+        session.add(added)
+        session.flush()
+        secrets = {"hull_secret": credentials.hull_secret, "pipedrive_api_token": credentials.api_token}
+        for secret, value in secrets.items():
+            connectors.keep_credential(session, added.key, secret, vault.seal(added.key, secret, value))
+        document = settings_document(running.pipedrive_url, credentials.api_token) | NO_FETCHES | mapped
+        connectors.add_settings(session, added.key, document, author="benchmark")
+        return added.key
+
+
+def _edit(running: Stage, number: int, **fields: Any) -> None:
+    body = {"entity": "person", "id": number, "fields": fields}
+    requests.post(f"{running.pipedrive_url}/__sandbox__/edit", json=body, timeout=30).raise_for_status()
+
+
+def _read(connector_key: int, number: int) -> None:
+    """Have a Person read, as after a webhook that only hints at a change."""
+    from db import change as changes
+    from db.session import after_commit, transaction
+    from pipeline.tasks import control
+
+    with transaction() as session:
+        changes.fold(session, connector_key, "incoming", "person", str(number), cause="drill")
+        after_commit(session, lambda: control.wake_control("dispatch"))
+
+
+def _order(running: Stage, faults: list[dict[str, Any]]) -> None:
+    requests.post(f"{running.pipedrive_url}/__sandbox__/faults", json=faults, timeout=30).raise_for_status()
+
+
+def _left() -> int:
+    return int(
+        _scalar(
+            "SELECT (SELECT count(*) FROM deliveries WHERE state = 'new') + (SELECT count(*) FROM changes)"
+            " + (SELECT count(*) FROM batches WHERE state IN ('ready', 'running'))"
+        )
+    )
+
+
+def _scalar(query: str) -> Any:
+    from db.session import transaction
+
+    with transaction() as session:
+        return session.execute(text(query)).scalar_one()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
