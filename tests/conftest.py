@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -50,6 +51,15 @@ COUNT_FROM_ONE = """
       FROM pg_sequences WHERE last_value IS NOT NULL"""
 CHEAP_HASH = {"time_cost": 1, "memory_cost": 8, "parallelism": 1}
 """Argon2 as operators use it costs a tenth of a second of a processor; `test_door` checks that they do."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in a random order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (seed := config.getoption("shuffle")) is not None:
+        Random(seed).shuffle(items)
 
 
 def pytest_sessionfinish() -> None:

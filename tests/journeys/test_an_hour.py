@@ -90,6 +90,7 @@ def plant(hour: Hour) -> list[tuple[str, int]]:
     return sorted([("person", number) for number in linked] + [("organization", number) for number in organizations])
 
 
+@pytest.mark.slow
 def test_an_hour_of_a_company_s_life(hour: Hour) -> None:
     hour.live(minutes=20)
     hour.door.is_open = False

@@ -62,7 +62,7 @@ def retries(logs: list[Any]) -> list[Any]:
     return [line for line in logs if line["event"] == "incoming.job.retry"]
 
 
-@pytest.mark.parametrize("skip", [0, 2])
+@pytest.mark.parametrize("skip", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "options", "reason"), PASSING)
 def test_trouble_that_passes_is_waited_out(
     world: World, kind: Any, options: dict[str, Any], reason: str, skip: int, monkeypatch: pytest.MonkeyPatch

@@ -74,7 +74,7 @@ POINTS: list[tuple[Any, str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize("turn", [0, 2])
+@pytest.mark.parametrize("turn", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("owner", "name", "after"), POINTS)
 def test_a_fetch_resumes_from_every_point(
     world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool, turn: int

@@ -40,6 +40,7 @@ class _Exchange:
     def __init__(self, *pieces: bytes | None) -> None:
         self._pieces = pieces
         self.taken = 0
+        self.is_stuck = False
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -47,6 +48,7 @@ class _Exchange:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
             if piece is None:
+                self.is_stuck = True
                 await asyncio.Event().wait()
             else:
                 self.taken += len(piece)
@@ -159,11 +161,12 @@ def test_a_hundred_unfinished_bodies_take_no_turn(monkeypatch: pytest.MonkeyPatc
 
     async def run() -> tuple[int, bytes]:
         serving = Server(_app().wsgi_app, lambda _environ: FIRST_BYTES)
+        exchanges = [_Exchange(b"half", None) for _ in range(100)]
         unfinished = [
-            asyncio.create_task(serving.__rsgi__(_Scope("POST", "/echo", _length(100)), _Exchange(b"half", None)))
-            for _ in range(100)
+            asyncio.create_task(serving.__rsgi__(_Scope("POST", "/echo", _length(100)), each)) for each in exchanges
         ]
-        await asyncio.sleep(0.1)
+        while not all(each.is_stuck for each in exchanges):
+            await asyncio.sleep(0)
         whole = _Exchange(b"whole")
         async with asyncio.timeout(2):
             await serving.__rsgi__(_Scope("POST", "/echo", _length(5)), whole)
@@ -185,7 +188,8 @@ def test_of_too_many_unfinished_bodies_the_oldest_is_given_up(monkeypatch: pytes
         tasks = []
         for each in exchanges:
             tasks.append(asyncio.create_task(serving.__rsgi__(_Scope("POST", "/echo", _length(100)), each)))
-            await asyncio.sleep(0.05)
+            while not each.is_stuck:
+                await asyncio.sleep(0)
         await asyncio.wait_for(tasks[0], 5)
         for task in tasks[1:]:
             task.cancel()
