@@ -188,7 +188,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 def _visitor() -> FlaskClient:
     from db.operator import Operator
     from db.session import transaction
-    from pipeline import operators
+    from pipeline.accounts import operators
     from pipeline.web.app import create_app
 
     with transaction() as session:

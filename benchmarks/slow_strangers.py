@@ -300,7 +300,7 @@ def _stored(name: str) -> int:
 def _session_of_viewer() -> str:
     from db.operator import find_operator
     from db.session import transaction
-    from pipeline import operators
+    from pipeline.accounts import operators
     from pipeline.domain.roles import Role
 
     with transaction() as session:

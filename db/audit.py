@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Index, Integer, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
+
+ORIGIN: Final[ContextVar[str | None]] = ContextVar("audit_origin", default=None)
+"""Where the present request or command comes from: an address, an address and a key, or a command line's host."""
 
 
 class AuditEntry(Base):
@@ -16,6 +20,7 @@ class AuditEntry(Base):
 
     action   what was done, as `failures.replay` or `operator.add`
     subject  what it was done to: an id, a name, the words of a filter; never values of records
+    origin   where it was done from: an address and how the person was known, or a command line's user and host
     """
 
     __tablename__ = "audit_log"
@@ -29,6 +34,7 @@ class AuditEntry(Base):
     subject: Mapped[str]
     why: Mapped[str | None]
     detail: Mapped[dict[str, Any] | None]
+    origin: Mapped[str | None]
 
 
 def note(
@@ -41,10 +47,16 @@ def note(
     why: str | None = None,
     detail: dict[str, Any] | None = None,
 ) -> None:
-    """Write down what somebody did, in the transaction in which it is done."""
+    """Write down what an operator did, and from where (`ORIGIN`), in the transaction in which it is done."""
     session.add(
         AuditEntry(
-            operator=operator, action=action, subject=subject, connector_key=connector_key, why=why, detail=detail
+            operator=operator,
+            action=action,
+            subject=subject,
+            connector_key=connector_key,
+            why=why,
+            detail=detail,
+            origin=ORIGIN.get(),
         )
     )
 

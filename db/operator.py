@@ -1,20 +1,21 @@
-"""Operators: the people who may look and act, their sessions, their keys for scripts, and what guards the door.
+"""Operators: the people who may use the console, and the sessions they are logged in by.
 
-Passwords are kept as Argon2id hashes, session tokens and keys as digests: whoever reads these tables gets in nowhere.
+Passwords are stored as Argon2id hashes, session tokens as digests, TOTP secrets encrypted: reading these tables lets nobody in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, cast
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    CursorResult,
     ForeignKey,
+    Identity,
     LargeBinary,
-    SmallInteger,
     delete,
     func,
     or_,
@@ -22,16 +23,17 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created, RowId
 
 IDLE_S: Final = 12 * 3600
-"""A session that nobody used for so long is over."""
+"""A session ends after so long without a request that a person made."""
 LONGEST_S: Final = 7 * 24 * 3600
 SEEN_EVERY_S: Final = 60
-"""How often a session in use is written down as such."""
+"""How often the use of a session is written down."""
+LONGEST_AGENT: Final = 200
 
 
 class Operator(Base):
@@ -41,89 +43,103 @@ class Operator(Base):
 
     id: Mapped[RowId]
     name: Mapped[str] = mapped_column(unique=True)
-    """In lower case: an e-mail address, or whatever the person goes by."""
+    """In lower case: an e-mail address, or another name."""
     password_hash: Mapped[str]
+    """Empty for an operator who logs in through single sign-on only."""
     role: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="active")
     """`active` or `disabled`: one who has left stays in the audit log by name."""
+    totp_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Secret of the second factor, encrypted with SECRET_KEYS."""
+    totp_confirmed_at: Mapped[datetime | None]
+    """When the first code was entered; before that no login needs a code."""
+    totp_step: Mapped[int | None] = mapped_column(BigInteger)
+    """Time step of the last accepted code: no code is accepted twice."""
+    recovery_digests: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary), server_default="{}")
     created_at: Mapped[Created]
+
+    @property
+    def has_second_factor(self) -> bool:
+        """Whether a login needs a code."""
+        return self.totp_confirmed_at is not None
 
 
 class OperatorSession(Base):
-    """Somebody who is logged in."""
+    """One browser in which an operator is logged in."""
 
     __tablename__ = "operator_sessions"
 
     digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
+    """Names the session on pages, where its digest must not appear."""
     operator_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("operators.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[Created]
     seen_at: Mapped[Created]
-
-
-class ApiKey(Base):
-    """What a script shows instead of a password; it may do what its owner may."""
-
-    __tablename__ = "api_keys"
-
-    id: Mapped[RowId]
-    operator_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("operators.id", ondelete="CASCADE"), index=True)
-    name: Mapped[str]
-    digest: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
-    created_at: Mapped[Created]
-    used_at: Mapped[datetime | None]
-
-
-class LoginAttempt(Base):
-    """Logins that went wrong in a row, by account and by address: `subject` is `name:<digest>` or `address:<digest>`."""
-
-    __tablename__ = "login_attempts"
-
-    subject: Mapped[str] = mapped_column(primary_key=True)
-    failures: Mapped[int] = mapped_column(SmallInteger)
-    locked_until: Mapped[datetime | None]
-    last_at: Mapped[Created]
+    address: Mapped[str] = mapped_column(server_default="")
+    agent: Mapped[str] = mapped_column(server_default="")
+    """The browser's `User-Agent`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """Who asks."""
+    """The operator who makes a request, with the role that this request has."""
 
     id: int
     name: str
     role: str
+    key: str = ""
+    """Name of the API key that makes the request; empty for a browser."""
 
 
 def any_operator(session: Session) -> bool:
-    """Whether somebody was ever let in."""
+    """Return whether there is an operator."""
     return session.scalar(select(Operator.id).limit(1)) is not None
 
 
 def lock_operators(session: Session) -> None:
-    """One at a time changes who there is, until the transaction ends."""
+    """Let one transaction at a time change who there is."""
     session.execute(text("SELECT pg_advisory_xact_lock(hashtext('operators'))"))
 
 
 def all_operators(session: Session) -> list[Operator]:
+    """List operators by name."""
     return list(session.scalars(select(Operator).order_by(Operator.name)))
 
 
 def find_operator(session: Session, name: str) -> Operator | None:
+    """Find an operator by name."""
     return session.scalar(select(Operator).filter_by(name=name.lower()))
 
 
 def count_admins(session: Session) -> int:
-    """Active ones."""
+    """Count the active ones."""
     return session.scalar(select(func.count()).select_from(Operator).filter_by(role="admin", state="active")) or 0
 
 
-def open_session(session: Session, operator_id: int, digest: bytes) -> None:
-    """Somebody has logged in; what is over by now is forgotten."""
-    session.execute(delete(OperatorSession).where(_is_over()))
-    session.add(OperatorSession(digest=digest, operator_id=operator_id))
+def put_operator(session: Session, name: str, password_hash: str, role: str) -> int:
+    """Add an operator. Raises: ValueError if the name is taken."""
+    row = insert(Operator).values(name=name.lower(), password_hash=password_hash, role=role)
+    operator_id: int | None = session.scalar(row.on_conflict_do_nothing().returning(Operator.id))
+    if operator_id is None:
+        raise ValueError(f"there is an operator {name.lower()!r} already")
+    return operator_id
 
 
-def find_session(session: Session, digest: bytes) -> Present | None:
-    """Who is logged in under this digest; None when nobody is, or is no longer."""
+def lock_sealed_secrets(session: Session) -> list[Operator]:
+    """Lock the operators who have a second factor, to encrypt its secret again."""
+    return list(session.scalars(select(Operator).where(Operator.totp_sealed.is_not(None)).with_for_update()))
+
+
+def open_session(session: Session, operator_id: int, digest: bytes, *, address: str = "", agent: str = "") -> None:
+    """Store a new session."""
+    session.add(OperatorSession(digest=digest, operator_id=operator_id, address=address, agent=agent[:LONGEST_AGENT]))
+
+
+def find_session(session: Session, digest: bytes, *, renews: bool = True) -> Present | None:
+    """Find who is logged in under this digest.
+
+    renews  False for a request that no person made, such as the update of an open page: it does not prolong the session
+    """
     query = (
         select(Operator.id, Operator.name, Operator.role, OperatorSession.seen_at < _ago(SEEN_EVERY_S))
         .join(OperatorSession, OperatorSession.operator_id == Operator.id)
@@ -132,88 +148,48 @@ def find_session(session: Session, digest: bytes) -> Present | None:
     row = session.execute(query).one_or_none()
     if row is None:
         return None
-    if row[3]:
+    if row[3] and renews:
         session.execute(update(OperatorSession).filter_by(digest=digest).values(seen_at=func.now()))
     return Present(id=row[0], name=row[1], role=row[2])
 
 
+def sessions_of(session: Session, operator_id: int) -> list[OperatorSession]:
+    """List the sessions that are not over, the last used first."""
+    query = select(OperatorSession).where(OperatorSession.operator_id == operator_id, ~_is_over())
+    return list(session.scalars(query.order_by(OperatorSession.seen_at.desc(), OperatorSession.id)))
+
+
+def session_age_s(session: Session, digest: bytes) -> float | None:
+    """Return the seconds since the login; None if there is no such session."""
+    age = func.extract("epoch", func.now() - OperatorSession.created_at)
+    found = session.scalar(select(age).where(OperatorSession.digest == digest, ~_is_over()))
+    return None if found is None else float(found)
+
+
 def close_session(session: Session, digest: bytes) -> None:
+    """Delete a session."""
     session.execute(delete(OperatorSession).filter_by(digest=digest))
 
 
-def close_sessions_of(session: Session, operator_id: int, *, but: bytes = b"") -> None:
-    """Somebody's password or role has changed: whoever is logged in as them logs in again."""
-    session.execute(
-        delete(OperatorSession).where(OperatorSession.operator_id == operator_id, OperatorSession.digest != but)
-    )
+def close_session_by_id(session: Session, operator_id: int, session_id: int) -> bool:
+    """Delete a session of this operator; returns whether there was one."""
+    gone = delete(OperatorSession).filter_by(operator_id=operator_id, id=session_id)
+    return session.scalar(gone.returning(OperatorSession.id)) is not None
 
 
-def find_key(session: Session, digest: bytes) -> Present | None:
-    """Whose key this is."""
-    query = (
-        select(Operator.id, Operator.name, Operator.role, ApiKey.id, _was_unused())
-        .join(ApiKey, ApiKey.operator_id == Operator.id)
-        .where(ApiKey.digest == digest, Operator.state == "active")
-    )
-    row = session.execute(query).one_or_none()
-    if row is None:
-        return None
-    if row[4]:
-        session.execute(update(ApiKey).filter_by(id=row[3]).values(used_at=func.now()))
-    return Present(id=row[0], name=row[1], role=row[2])
+def close_sessions_of(session: Session, operator_id: int, *, but: bytes = b"") -> int:
+    """Delete an operator's sessions, except the one with the digest `but`; returns how many."""
+    gone = delete(OperatorSession).where(OperatorSession.operator_id == operator_id, OperatorSession.digest != but)
+    return cast("CursorResult[Any]", session.execute(gone)).rowcount
 
 
-def keys_of(session: Session, operator_id: int) -> list[ApiKey]:
-    return list(session.scalars(select(ApiKey).filter_by(operator_id=operator_id).order_by(ApiKey.id)))
-
-
-def drop_key(session: Session, operator_id: int, key_id: int) -> bool:
-    """Whether there was such a key of theirs."""
-    gone = session.scalar(delete(ApiKey).filter_by(id=key_id, operator_id=operator_id).returning(ApiKey.id))
-    return gone is not None
-
-
-def locked_s(session: Session, subjects: list[str]) -> float:
-    """Seconds until the next login is heard."""
-    left = func.max(func.extract("epoch", LoginAttempt.locked_until - func.now()))
-    return max(0.0, float(session.scalar(select(left).where(LoginAttempt.subject.in_(subjects))) or 0))
-
-
-_FAILED = text("""
-    INSERT INTO login_attempts AS a (subject, failures, locked_until, last_at)
-    SELECT s, 1, NULL, now() FROM unnest(CAST(:subjects AS text[])) AS s ORDER BY s
-    ON CONFLICT (subject) DO UPDATE
-       SET failures = CASE WHEN a.last_at < now() - interval '1 day' THEN 1 ELSE least(a.failures + 1, 30) END,
-           locked_until = CASE WHEN a.last_at >= now() - interval '1 day' AND a.failures + 1 >= :free
-                               THEN now() + make_interval(secs => least(:longest, power(2, a.failures + 1 - :free) * :first))
-                          END,
-           last_at = now()""")
-
-
-def note_failed_login(session: Session, subjects: list[str], *, free: int, first_s: float, longest_s: float) -> None:
-    """From the `free`th failure in a row on, the door stays shut: `first_s` seconds, then twice as long each time."""
-    session.execute(_FAILED, {"subjects": subjects, "free": free, "first": first_s, "longest": longest_s})
-
-
-def forget_failed_logins(session: Session, subject: str) -> None:
-    session.execute(delete(LoginAttempt).filter_by(subject=subject))
-
-
-def put_operator(session: Session, name: str, password_hash: str, role: str) -> int:
-    """Add somebody. Raises: ValueError when the name is taken."""
-    row = insert(Operator).values(name=name.lower(), password_hash=password_hash, role=role)
-    operator_id: int | None = session.scalar(row.on_conflict_do_nothing().returning(Operator.id))
-    if operator_id is None:
-        raise ValueError(f"there is an operator {name.lower()!r} already")
-    return operator_id
+def delete_ended_sessions(session: Session) -> int:
+    """Delete sessions that are over; returns how many."""
+    return cast("CursorResult[Any]", session.execute(delete(OperatorSession).where(_is_over()))).rowcount
 
 
 def _is_over() -> ColumnElement[bool]:
     return or_(OperatorSession.seen_at < _ago(IDLE_S), OperatorSession.created_at < _ago(LONGEST_S))
-
-
-def _was_unused() -> ColumnElement[bool]:
-    return or_(ApiKey.used_at.is_(None), ApiKey.used_at < _ago(SEEN_EVERY_S))
 
 
 def _ago(seconds: float) -> ColumnElement[datetime]:

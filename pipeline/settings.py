@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -65,6 +66,10 @@ class Settings:
 
     public_url: str = "http://localhost:8080"
     trusted_proxies: int = 0
+    #: Header in which a proxy names the operator it has authenticated; None: no single sign-on.
+    sso_header: str | None = None
+    #: Networks that such a proxy calls from; the header is ignored from everywhere else.
+    sso_proxies: tuple[str, ...] = ()
     port: int = 8080
     #: None: webhooks and notifications arrive at `public_url`.
     intake_url: str | None = None
@@ -131,6 +136,8 @@ class Settings:
             secret_keys=env.read("SECRET_KEYS", _secret_keys, ()),
             public_url=env.read("PUBLIC_URL", _http_url, f"http://localhost:{port}"),
             trusted_proxies=env.read("TRUSTED_PROXIES", _number(0, 5), 0),
+            sso_header=env.read("SSO_HEADER", _header_name, None),
+            sso_proxies=env.read("SSO_PROXIES", _networks, ()),
             port=port,
             intake_url=env.read("INTAKE_URL", _http_url, None),
             intake_port=env.read("INTAKE_PORT", _number(1, 65535), 8081),
@@ -313,6 +320,9 @@ def _missing(found: Settings, malformed: set[str]) -> list[str]:
             for name, value in pair.items()
             if value is None and name not in malformed
         ]
+    sso = {"SSO_HEADER": found.sso_header, "SSO_PROXIES": found.sso_proxies}
+    if any(sso.values()) and not malformed & set(sso):
+        problems += [f"{name} is missing: single sign-on needs {' and '.join(sso)}" for name in sso if not sso[name]]
     return [*problems, *_missing_of_mail(found, malformed)]
 
 
@@ -381,6 +391,20 @@ def _path(text: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]{1,100}){1,10}", text):
         raise ValueError("must be a path such as /api/v1/public-key")
     return text
+
+
+def _header_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
+        raise ValueError("must be the name of a header, such as X-Forwarded-User")
+    return text
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tuple(str(ip_network(part)) for part in parts)
+    except ValueError as error:
+        raise ValueError(f"must be addresses or networks separated by commas, such as 10.0.0.0/8: {error}") from None
 
 
 def _secret_keys(text: str) -> tuple[str, ...]:

@@ -148,11 +148,11 @@ def database_url(new_database: Callable[..., str], template: str) -> Iterator[st
 def _cheap_hashes() -> None:
     from argon2 import PasswordHasher  # noqa: PLC0415
 
-    from pipeline import operators  # noqa: PLC0415
+    from pipeline.accounts import passwords  # noqa: PLC0415
 
-    operators.PasswordHasher = partial(PasswordHasher, **CHEAP_HASH)  # type: ignore[misc,assignment]
-    operators._hasher.cache_clear()
-    operators._nobodys_hash.cache_clear()
+    passwords.PasswordHasher = partial(PasswordHasher, **CHEAP_HASH)  # type: ignore[misc,assignment]
+    passwords._hasher.cache_clear()
+    passwords._hash_of_nobody.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from db import api_key
 from db import operator as rows
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import api_keys, logins, operators, second_factor
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, columns_of, json_option, say, show, table
 from pipeline.domain.roles import Role
@@ -59,12 +60,15 @@ def list_operators() -> None:
     """
     open_database()
     with transaction() as session:
-        found = [columns_of(each, "name", "role", "state", "created_at") for each in rows.all_operators(session)]
+        found = [
+            columns_of(each, "name", "role", "state", "has_second_factor", "created_at")
+            for each in rows.all_operators(session)
+        ]
     show(
         found,
         lambda: table(
             "",
-            ("name", "role", "state", "since (UTC)"),
+            ("name", "role", "state", "second factor", "since (UTC)"),
             [tuple(each.values()) for each in found],
             empty="No operator yet. The first one comes in by: pipeline operators first",
         ),
@@ -77,9 +81,10 @@ def list_operators() -> None:
     "--role", type=ROLE, required=True, help="viewer looks, operator acts, admin changes settings and people."
 )
 @click.option("--password-file", type=PASSWORD_FILE, help="File that holds the password; without it you are asked.")
+@click.option("--no-password", is_flag=True, help="They log in by single sign-on only (SSO_HEADER).")
 @json_option
-def add(name: str, role: str, password_file: Path | None) -> None:
-    """Let somebody in.
+def add(name: str, role: str, password_file: Path | None, no_password: bool) -> None:
+    """Add an operator.
 
     \b
     Example:
@@ -87,21 +92,24 @@ def add(name: str, role: str, password_file: Path | None) -> None:
     """
     open_database()
     try:
-        added = operators.add(name, _password(password_file), Role(role), by=_me())
+        password = None if no_password else _password(password_file)
+        added = operators.add(name, password, Role(role), by=_me())
     except operators.OperatorRefused as refused:
         raise Failed(str(refused)) from None
-    show({"name": added.name, "role": added.role}, lambda: say(f"{added.name} may come in as {added.role}."))
+    show({"name": added.name, "role": added.role}, lambda: say(f"{added.name} can log in as {added.role}."))
 
 
 @group.command()
 @click.argument("name")
 @click.option("--role", type=ROLE, help="Their new role.")
 @click.option("--password-file", type=PASSWORD_FILE, help="File that holds their new password.")
-@click.option("--disable", "state", flag_value="disabled", help="They do not come in any more.")
-@click.option("--enable", "state", flag_value="active", help="They come in again.")
+@click.option("--disable", "state", flag_value="disabled", help="They cannot log in any more.")
+@click.option("--enable", "state", flag_value="active", help="They can log in again.")
 @json_option
 def change(name: str, role: str | None, password_file: Path | None, state: str | None) -> None:
-    """Change somebody's role, password or state; they have to log in again.
+    """Change an operator's role, password or state; they have to log in again.
+
+    A new password and --disable revoke the operator's keys.
 
     \b
     Example:
@@ -118,7 +126,104 @@ def change(name: str, role: str | None, password_file: Path | None, state: str |
     show({"name": name}, lambda: say(f"{name} is changed, and has to log in again."))
 
 
+@group.command()
+@click.argument("name")
+@json_option
+def unlock(name: str) -> None:
+    """Forget an operator's failed logins, so that the next login does not have to wait.
+
+    \b
+    Example:
+      pipeline operators unlock ana@acme.example
+    """
+    open_database()
+    _require(name)
+    logins.unlock(name, by=_me())
+    show({"name": name}, lambda: say(f"The next login of {name} does not have to wait."))
+
+
+@group.command(name="log-out")
+@click.argument("name")
+@json_option
+def log_out(name: str) -> None:
+    """End all sessions of an operator.
+
+    \b
+    Example:
+      pipeline operators log-out ana@acme.example
+    """
+    open_database()
+    _require(name)
+    ended = operators.log_out_everywhere(name, by=_me())
+    show({"name": name, "ended": ended}, lambda: say(f"{ended} sessions of {name} have ended."))
+
+
+@group.command(name="turn-off-second-factor")
+@click.argument("name")
+@json_option
+def turn_off_second_factor(name: str) -> None:
+    """Let an operator log in without a code, for a lost phone without recovery codes.
+
+    \b
+    Example:
+      pipeline operators turn-off-second-factor ana@acme.example
+    """
+    open_database()
+    _require(name)
+    was_on = second_factor.turn_off(name, by=_me())
+    show(
+        {"name": name, "was_on": was_on},
+        lambda: say(f"{name} logs in without a code." if was_on else f"{name} had no second factor."),
+    )
+
+
+@group.command()
+@json_option
+def keys() -> None:
+    """List the keys of all operators: who has which, until when.
+
+    \b
+    Example:
+      pipeline operators keys
+    """
+    open_database()
+    columns = ("id", "name", "role", "created_at", "expires_at", "used_at")
+    with transaction() as session:
+        found = [{"owner": owner.name} | columns_of(key, *columns) for owner, key in api_key.all_keys(session)]
+    show(
+        found,
+        lambda: table(
+            "",
+            ("owner", "id", "name", "role", "made (UTC)", "expires", "last used"),
+            [tuple(each.values()) for each in found],
+            empty="No operator has a key. Owners make them in the console, under their account.",
+        ),
+    )
+
+
+@group.command(name="revoke-key")
+@click.argument("key_id", type=click.IntRange(min=1))
+@json_option
+def revoke_key(key_id: int) -> None:
+    """Revoke a key by its id, as `pipeline operators keys` lists it.
+
+    \b
+    Example:
+      pipeline operators revoke-key 3
+    """
+    open_database()
+    if not api_keys.revoke_any_key(key_id, by=_me()):
+        raise Failed(f"there is no key {key_id}", "list them: pipeline operators keys")
+    show({"revoked": key_id}, lambda: say(f"The key {key_id} is revoked."))
+
+
 COMMANDS: tuple[click.Command, ...] = (group,)
+
+
+def _require(name: str) -> None:
+    with transaction() as session:
+        if rows.find_operator(session, name) is None:
+            raise Failed(f"there is no operator {name!r}", "list them: pipeline operators list")
 
 
 def _password(file: Path | None) -> str:

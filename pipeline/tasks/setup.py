@@ -18,6 +18,7 @@ from db import failure as failures
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
 from db.session import transaction
 from pipeline import wiring
+from pipeline.accounts import second_factor
 from pipeline.domain import names
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
@@ -172,6 +173,7 @@ def renew_secrets() -> int:
             for credential in connectors.lock_credentials(session, connector.key):
                 credential.ciphertext = vault.renew(credential.ciphertext)
                 count += 1
+        count += second_factor.renew_secrets(session)
     return count
 
 

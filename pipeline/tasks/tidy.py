@@ -12,7 +12,18 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import alert as alerts
-from db import authorisation, event_count, export_file, heartbeat, hourly, newest_webhook, verified
+from db import (
+    api_key,
+    authorisation,
+    event_count,
+    export_file,
+    heartbeat,
+    hourly,
+    login_attempt,
+    newest_webhook,
+    operator,
+    verified,
+)
 from db import batch as batches
 from db import delivery as deliveries
 from db import errand as errands
@@ -107,6 +118,9 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "verifications": _at_once(verified.drop_old_verifications),
     "newest_webhooks": _in_slices(newest_webhook.drop_old),
     "replays": _at_once(replays.drop_old_replays),
+    "login_attempts": _in_slices(login_attempt.delete_old_attempts),
+    "sessions": _at_once(operator.delete_ended_sessions),
+    "keys": _at_once(api_key.delete_expired_keys),
     "oauth_states": _at_once(authorisation.drop_old_states),
     "processes": _at_once(heartbeat.forget_ended_processes),
     "released": claim_release.release_overdue,

@@ -13,7 +13,7 @@ from db import operator as operators
 from db.migrate import migrate
 from db.session import engine, transaction
 from pipeline import settings as settings_room
-from pipeline.operators import first_code
+from pipeline.accounts.operators import first_code
 from pipeline.settings import Settings, unwritable
 from pipeline.up import example, places, remotes
 from pipeline.up.children import SUPERVISOR, Children, Tell

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import HTTPException
 
+from db.audit import ORIGIN
 from pipeline.slow_work import Overloaded
 from pipeline.telemetry import logger
 
@@ -51,6 +52,7 @@ def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, 
 def _begin() -> None:
     g.request_id = secrets.token_hex(8)
     bind_contextvars(request_id=g.request_id)
+    ORIGIN.set(request.remote_addr)
 
 
 def _dress(answer: Response) -> Response:
@@ -61,6 +63,7 @@ def _dress(answer: Response) -> Response:
 
 def _end(_error: BaseException | None) -> None:
     clear_contextvars()
+    ORIGIN.set(None)
 
 
 def _say_no(refused: HTTPException) -> tuple[Response, int] | HTTPException:

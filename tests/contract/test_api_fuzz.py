@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from db.failure_filter import FailureFilter
-from db.operator import Operator
+from db.operator import Operator, Present
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import api_keys
 from tests.journeys.test_replays import broken
 from tests.journeys.told_by_hull import know_everything
 from tests.world import World, default_settings
@@ -56,8 +56,9 @@ def key(world: World) -> str:
         session.add(operator)
         session.flush()
         operator_id = operator.id
-    operators.make_key(operator_id, "one to be dropped", by="test")
-    return operators.make_key(operator_id, "fuzz", by="test")
+    me = Present(id=operator_id, name="fuzz", role="admin")
+    api_keys.make_key(me, "one to be revoked")
+    return api_keys.make_key(me, "fuzz")
 
 
 def operations(app: Flask) -> Iterator[Any]:
@@ -109,7 +110,7 @@ def _set_right(world: World, key: str) -> None:
     """What was tried before may have renamed or paused the connector, and disabled or demoted whoever tries."""
     world.change_rows("UPDATE connectors SET name = 'acme', state = 'active', pause_reason = NULL")
     world.change_rows("UPDATE operators SET role = 'admin', state = 'active' WHERE name = 'fuzz'")
-    assert operators.who_holds(key)
+    assert api_keys.holder_of(key)
 
 
 def _try(operation: Any, mode: Any, key: str, examples: int, **fixed: Any) -> None:

@@ -16,8 +16,9 @@ from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict, SecuritySchemesDict
 from pydantic import BaseModel, ValidationError
 
+from db.audit import ORIGIN
 from db.operator import Present
-from pipeline import operators
+from pipeline.accounts import api_keys
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
@@ -107,6 +108,8 @@ class Operations:
             message = "No key, or one that opens nothing."
             raise Nay(HTTPStatus.UNAUTHORIZED, "unauthorized", message, "Make a key under your account in the console.")
         g.operator = present
+        if present.key:
+            ORIGIN.set(f"{request.remote_addr}, key {present.key}")
         needed = self._needs[request.endpoint or ""]
         if not Role(present.role).may(needed):
             logger().warning("api.refused", why="role", path=request.path, operator_id=present.id)
@@ -148,11 +151,11 @@ def _present() -> Present | None:
     """A key goes before a session; a session's changes carry the token that its pages know."""
     given = request.authorization
     if given is not None and given.type == "bearer":
-        return operators.who_holds(given.token or "")
+        return api_keys.holder_of(given.token or "")
     token = guard.token()
     if not token:
         return None
-    present = operators.who_is(token)
+    present = guard.present()
     if present is not None and request.method in CHANGING:
         guard.require_own_form()
     return present
@@ -162,7 +165,7 @@ def allowance() -> int:
     """Return how many bytes the sender of a request may send, by key or session."""
     given = request.authorization
     if given is not None and given.type == "bearer":
-        return guard.MAX_FORM_BYTES if operators.who_holds(given.token or "") is not None else 0
+        return guard.MAX_FORM_BYTES if api_keys.holder_of(given.token or "") is not None else 0
     return guard.allowance()
 
 

@@ -1,4 +1,4 @@
-"""Operators: who may come in, as what. Passwords are taken and never told; keys are made in the console, by their owner."""
+"""Operators: who can log in, as what; their sessions and keys. Passwords are never returned; owners make keys in the console."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from typing import Annotated, Literal
 from flask import Response
 from pydantic import BaseModel, Field
 
+from db import api_key
 from db import operator as rows
+from db.operator import Operator
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import api_keys, logins, operators, passwords, second_factor
+from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
-from pipeline.operators import OperatorRefused
 from pipeline.web.api.door import Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Done, Shape
-from pipeline.web.api.values import RowId
+from pipeline.web.api.values import RowId, Text
 from pipeline.web.console.guard import who
 
 RoleName = Literal["viewer", "operator", "admin"]
 Password = Annotated[
     str,
-    Field(min_length=operators.SHORTEST_PASSWORD, max_length=operators.LONGEST_PASSWORD, description="Never shown."),
+    Field(min_length=passwords.SHORTEST_PASSWORD, max_length=passwords.LONGEST_PASSWORD, description="Never shown."),
 ]
 
 
 class OfOperator(BaseModel):
+    id: RowId
+
+
+class OfAnyKey(BaseModel):
     id: RowId
 
 
@@ -34,6 +40,7 @@ class OperatorShape(Shape):
     name: str
     role: str
     state: str
+    has_second_factor: bool
     created_at: datetime
 
 
@@ -41,10 +48,28 @@ class OperatorsAnswer(BaseModel):
     operators: list[OperatorShape]
 
 
+class OwnedKeyShape(BaseModel):
+    """A key of an operator; the key itself is never shown again."""
+
+    id: int
+    owner: str
+    name: Text
+    role: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+
+
+class OwnedKeysAnswer(BaseModel):
+    keys: list[OwnedKeyShape]
+
+
 class NewOperator(Asked):
+    """Without a password, the operator logs in by single sign-on only."""
+
     name: Annotated[str, Field(min_length=1, max_length=operators.LONGEST_NAME)]
     role: RoleName
-    password: Password
+    password: Password | None = None
 
 
 class ChangedOperator(Asked):
@@ -57,31 +82,86 @@ class ChangedOperator(Asked):
 
 def add(operations: Operations) -> None:
     operations.get("/operators", list_operators, OperatorsAnswer, needs=Role.ADMIN)
+    operations.get("/operators/keys", list_all_keys, OwnedKeysAnswer, needs=Role.ADMIN)
+    operations.post("/operators/keys/<id>/revoke", revoke_any_key, Done, needs=Role.ADMIN)
     operations.post("/operators", add_operator, OperatorShape, needs=Role.ADMIN)
     operations.post("/operators/<id>", change_operator, Done, needs=Role.ADMIN)
+    operations.post("/operators/<id>/log-out", log_operator_out, Done, needs=Role.ADMIN)
+    operations.post("/operators/<id>/unlock", unlock_operator, Done, needs=Role.ADMIN)
+    operations.post("/operators/<id>/second-factor/off", turn_off_second_factor, Done, needs=Role.ADMIN)
 
 
 def list_operators() -> Response:
-    """List who may come in."""
+    """List operators."""
     with transaction() as session:
         found = rows.all_operators(session)
     return answer(OperatorsAnswer(operators=[OperatorShape.model_validate(each) for each in found]))
 
 
+def list_all_keys() -> Response:
+    """List the keys of all operators."""
+    with transaction() as session:
+        found = api_key.all_keys(session)
+    shapes = [
+        OwnedKeyShape(
+            id=key.id,
+            owner=owner.name,
+            name=key.name,
+            role=key.role,
+            created_at=key.created_at,
+            expires_at=key.expires_at,
+            used_at=key.used_at,
+        )
+        for owner, key in found
+    ]
+    return answer(OwnedKeysAnswer(keys=shapes))
+
+
+def revoke_any_key(path: OfAnyKey) -> Response:
+    """Revoke a key of any operator."""
+    if not api_keys.revoke_any_key(path.id, by=who().name):
+        raise missing("There is no such key.")
+    return answer(Done(done="revoked"))
+
+
 def add_operator(body: NewOperator) -> Response:
-    """Let somebody in."""
+    """Add an operator."""
     added = operators.add(body.name, body.password, Role(body.role), by=who().name)
     return answer(OperatorShape.model_validate(added))
 
 
 def change_operator(path: OfOperator, body: ChangedOperator) -> Response:
-    """Change somebody's role, password or state; they have to log in again. The last admin stays one."""
-    with transaction() as session:
-        found = session.get(rows.Operator, path.id)
-    if found is None:
-        raise missing("There is no such operator.")
+    """Change an operator's role, password or state; they have to log in again. A new password and disabling revoke their keys.
+    One admin always remains."""
     role = Role(body.role) if body.role else None
+    name = _get(path.id).name
     if not (role or body.state or body.password):
         raise OperatorRefused("say what is to change: role, state or password")
-    operators.change(found.name, by=who().name, role=role, state=body.state, password=body.password)
+    operators.change(name, by=who().name, role=role, state=body.state, password=body.password)
     return answer(Done(done="changed"))
+
+
+def log_operator_out(path: OfOperator) -> Response:
+    """End all sessions of an operator."""
+    operators.log_out_everywhere(_get(path.id).name, by=who().name)
+    return answer(Done(done="logged out"))
+
+
+def unlock_operator(path: OfOperator) -> Response:
+    """Forget an operator's failed logins, so that the next login does not have to wait."""
+    logins.unlock(_get(path.id).name, by=who().name)
+    return answer(Done(done="unlocked"))
+
+
+def turn_off_second_factor(path: OfOperator) -> Response:
+    """Turn off an operator's second factor, for a lost phone without recovery codes."""
+    second_factor.turn_off(_get(path.id).name, by=who().name)
+    return answer(Done(done="turned off"))
+
+
+def _get(operator_id: int) -> Operator:
+    with transaction() as session:
+        found = session.get(Operator, operator_id)
+    if found is None:
+        raise missing("There is no such operator.")
+    return found

@@ -8,11 +8,11 @@ from typing import Any
 from flask import Response
 from pydantic import BaseModel
 
-from db import audit
+from db import api_key, audit
 from db import connector as connectors
-from db import operator as rows
 from db.audit import AuditEntry
 from db.session import transaction
+from pipeline.accounts import api_keys
 from pipeline.domain.roles import Role
 from pipeline.web.api.door import Operations, answer, missing
 from pipeline.web.api.shapes import Done, Listed, Shape
@@ -32,7 +32,9 @@ class KeyShape(Shape):
 
     id: int
     name: Text
+    role: str
     created_at: datetime
+    expires_at: datetime
     used_at: datetime | None
 
 
@@ -54,6 +56,8 @@ class EntryShape(Shape):
     action: str
     subject: str
     why: str | None
+    origin: str | None
+    """The address and key, or the command line's host."""
     detail: dict[str, Any] | None
 
 
@@ -64,7 +68,7 @@ class AuditAnswer(BaseModel):
 def add(operations: Operations) -> None:
     operations.get("/me", show_me, MeShape)
     operations.get("/me/keys", list_keys, KeysAnswer)
-    operations.post("/me/keys/<id>/drop", drop_key, Done, needs=Role.VIEWER)
+    operations.post("/me/keys/<id>/revoke", revoke_key, Done, needs=Role.VIEWER)
     operations.get("/audit", list_audit, AuditAnswer, needs=Role.ADMIN)
 
 
@@ -76,16 +80,14 @@ def show_me() -> Response:
 def list_keys() -> Response:
     """List your keys."""
     with transaction() as session:
-        return answer(KeysAnswer(keys=[KeyShape.model_validate(each) for each in rows.keys_of(session, who().id)]))
+        return answer(KeysAnswer(keys=[KeyShape.model_validate(each) for each in api_key.keys_of(session, who().id)]))
 
 
-def drop_key(path: OfKey) -> Response:
-    """Let one of your keys open nothing any more, be it this one."""
-    with transaction() as session:
-        if not rows.drop_key(session, who().id, path.id):
-            raise missing("There is no such key of yours.")
-        audit.note(session, who().name, "key.drop", str(path.id))
-    return answer(Done(done="dropped"))
+def revoke_key(path: OfKey) -> Response:
+    """Revoke one of your keys, this one too."""
+    if not api_keys.revoke_own_key(who(), path.id):
+        raise missing("You have no such key.")
+    return answer(Done(done="revoked"))
 
 
 def list_audit(query: Listed) -> Response:

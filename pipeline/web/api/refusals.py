@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.settings import SettingsRefused
 from pipeline.insight.acts import Impossible
 from pipeline.insight.log import TooMuch
 from pipeline.insight.payloads import PayloadMistake
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
-from pipeline.operators import OperatorRefused
 from pipeline.tasks.breaker import AskFirst
 from pipeline.tasks.planning.applying import PlanRefused
 from pipeline.tasks.replay import NotReplayable

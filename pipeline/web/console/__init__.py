@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 
 from pipeline.web.answers import error
 from pipeline.web.console import (
+    account,
     actions,
     add_connector,
     alerts,
@@ -39,7 +40,21 @@ from pipeline.web.console.guard import Pages, Refused, RowNumber, present
 
 ROOMS = (
     *(login, home, overview, settings, settings_history, plans, credentials, add_connector),
-    *(runs, actions, logs, failures, failure_acts, replays, records, webhooks, workers, people, alerts, flower),
+    *(
+        runs,
+        actions,
+        logs,
+        failures,
+        failure_acts,
+        replays,
+        records,
+        webhooks,
+        workers,
+        account,
+        people,
+        alerts,
+        flower,
+    ),
 )
 
 

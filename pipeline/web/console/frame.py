@@ -18,7 +18,7 @@ from werkzeug.wrappers import Response
 from db import failure as failures
 from db.connector import Connector
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import operators
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
 from pipeline.web.console.shared import Shared

@@ -22,17 +22,21 @@ from db import connector as connectors
 from db.connector import Connector
 from db.operator import Present
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import operators
+from pipeline.accounts.logins import Caller
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
 from pipeline.web.allowances import ANYBODY_BYTES
+from pipeline.web.console import sso
 
 View = Callable[..., Any]
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
+LIVE_HEADER: Final = "X-Live-Update"
+"""Sent by pages that update themselves (static/pipeline.js)."""
 LARGEST_ID: Final = 2**63 - 1
-UNKEPT: Final = frozenset({CSRF_FIELD, "password", "old", "new", "secret", "token"})
+UNKEPT: Final = frozenset({CSRF_FIELD, "password", "old", "new", "secret", "token", "code", "ticket"})
 """Fields of a form that never wait in a page for a login."""
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Of whoever is logged in; the app takes less from anybody else."""
@@ -214,8 +218,25 @@ def allowance() -> int:
 
 
 def present() -> Present | None:
+    """Return who is logged in; None also where the single sign-on names another operator than the session's.
+
+    The update of an open page does not prolong the session: a person who has left is logged out in the end.
+    """
     given = token()
-    return operators.who_is(given) if given else None
+    found = operators.who_is(given, renews=LIVE_HEADER not in request.headers) if given else None
+    named = sso.named_operator()
+    return None if found is not None and named is not None and named != found.name else found
+
+
+def caller() -> Caller:
+    """Return where this request comes from, for a login."""
+    agent = request.headers.get("User-Agent", "")
+    return Caller(address=request.remote_addr or "", agent=agent, device=request.cookies.get(device_cookie_name(), ""))
+
+
+def device_cookie_name() -> str:
+    """Return the name of the cookie of a browser in which somebody once logged in."""
+    return "__Host-device" if is_secure() else "device"
 
 
 def _to_login(*, saves: bool) -> Response:

@@ -1,4 +1,4 @@
-"""Coming and going: `/setup` for the first person, `/login`, `/logout`, `/theme`."""
+"""Log in and out: `/setup` for the first operator, `/login`, `/login/code`, `/logout`, `/theme`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from werkzeug.wrappers import Response
 
 from db import operator as rows
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import logins, operators
+from pipeline.accounts.logins import LoggedIn, LoginRefused
+from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
-from pipeline.operators import LoginRefused, OperatorRefused
-from pipeline.web.console import guard
+from pipeline.web.console import guard, sso
 from pipeline.web.console.frame import THEME, THEMES, done, page
 from pipeline.web.console.guard import Pages
 
@@ -27,49 +28,62 @@ def add(pages: Pages) -> None:
 
 
 def open_routes() -> tuple[tuple[str, Callable[[], Response], list[str]], ...]:
-    """(rule, view, methods) of what anybody may ask for."""
+    """(rule, view, methods) of what needs no login."""
     return (
         ("/login", show_login, ["GET"]),
         ("/login", log_in, ["POST"]),
+        ("/login/code", log_in_with_code, ["POST"]),
         ("/setup", show_setup, ["GET"]),
         ("/setup", set_up, ["POST"]),
     )
 
 
 def show_login() -> Response:
+    """The login page; with single sign-on, log in whom the proxy names."""
+    wanted = guard.safe_path(request.args.get("next"))
+    named = sso.named_operator()
+    if named is not None:
+        try:
+            found = logins.log_in_by_proxy(named, guard.caller(), earlier=guard.token())
+        except LoginRefused:
+            mistake = f"Single sign-on names {named}, and there is no such active operator. Ask an admin to add you."
+            return page("login.html", status=HTTPStatus.FORBIDDEN, wanted=wanted, mistake=mistake)
+        return _with_session(done(wanted), found)
     with transaction() as session:
         is_empty = not rows.any_operator(session)
-    return page("login.html", is_empty=is_empty, wanted=guard.safe_path(request.args.get("next")))
+    return page("login.html", is_empty=is_empty, wanted=wanted)
 
 
 def log_in() -> Response:
-    guard.require_same_origin()
-    request.max_content_length = request.max_form_memory_size = guard.MAX_PENDING_BYTES
-    wanted = guard.safe_path(request.form.get("next"))
-    guard.require_storable(request.form.values())
-    pending = request.form.get("pending", "")
+    """Read name and password; whoever has a second factor is asked for a code next."""
+    wanted, pending = _read_form()
     name, password = request.form.get("name", ""), request.form.get("password", "")
     try:
-        token, _ = operators.log_in(name, password, request.remote_addr or "")
+        found = logins.log_in(name, password, guard.caller(), earlier=guard.token())
     except LoginRefused as refused:
-        wait_s = round(refused.wait_s)
-        sentence = f"Too many tries. Wait {wait_s} seconds, then try again." if wait_s else "Name or password is wrong."
-        status = HTTPStatus.TOO_MANY_REQUESTS if wait_s else HTTPStatus.UNAUTHORIZED
-        answer = guard.login_page(wanted, pending, status=status, mistake=sentence, name=name[:100])
-        if wait_s:
-            answer.headers["Retry-After"] = str(wait_s)
-        return answer
-    form = guard.read_pending(pending)
-    return _welcome(token, wanted) if form is None else _show_pending(token, wanted, *form)
+        mistake, status = _refusal(refused, "Name or password is wrong.")
+        answer = guard.login_page(wanted, pending, status=status, mistake=mistake, name=name[:100])
+        return _with_wait(answer, refused)
+    if isinstance(found, str):
+        return page("login_code.html", ticket=found, wanted=wanted, pending=pending)
+    return _welcome(found, wanted, pending)
 
 
-def _show_pending(token: str, wanted: str, path: str, fields: list[tuple[str, str]]) -> Response:
-    """Show what waited for the login, with a button that sends it; nothing is sent before."""
-    answer = page("pending.html", path=path, fields=fields, wanted=wanted, csrf=operators.csrf_of(token))
-    return _with_session(answer, token)
+def log_in_with_code() -> Response:
+    """Read the code of the second factor."""
+    wanted, pending = _read_form()
+    ticket = request.form.get("ticket", "")
+    try:
+        found = logins.log_in_with_code(ticket, request.form.get("code", ""), guard.caller(), earlier=guard.token())
+    except LoginRefused as refused:
+        mistake, status = _refusal(refused, "The code is wrong or used, or this page is older than five minutes.")
+        answer = page("login_code.html", status=status, ticket=ticket, wanted=wanted, pending=pending, mistake=mistake)
+        return _with_wait(answer, refused)
+    return _welcome(found, wanted, pending)
 
 
 def log_out() -> Response:
+    """End this session."""
     operators.log_out(guard.token())
     answer = redirect("/login", HTTPStatus.SEE_OTHER)
     answer.delete_cookie(guard.cookie_name(), secure=guard.is_secure(), httponly=True, samesite="Lax")
@@ -88,23 +102,46 @@ def choose_theme() -> Response:
 
 
 def show_setup() -> Response:
-    """The page that `pipeline up` names while nobody has been let in yet."""
+    """The page that `pipeline up` names while there is no operator."""
     code = request.args.get("code", "")
     _require_first(code)
     return page("setup.html", code=code)
 
 
 def set_up() -> Response:
+    """Add the first operator and log them in."""
     guard.require_same_origin()
-    code, name = request.form.get("code", ""), request.form.get("name", "")
+    code, name, password = (request.form.get(each, "") for each in ("code", "name", "password"))
     _require_first(code)
     try:
-        operator = operators.add_first(name, request.form.get("password", ""))
+        operators.add_first(name, password)
+        found = logins.log_in(name.strip(), password, guard.caller())
     except OperatorRefused as refused:
         return page("setup.html", status=HTTPStatus.BAD_REQUEST, code=code, name=name[:100], mistake=str(refused))
-    with transaction() as session:
-        token = operators.open_session(session, operator)
-    return _welcome(token, "/")
+    except LoginRefused:
+        return done("/login", "You are an operator now. Log in.")
+    assert isinstance(found, LoggedIn)  # noqa: S101  # a new operator has no second factor
+    return _welcome(found, "/", "")
+
+
+def _read_form() -> tuple[str, str]:
+    """Return the page that was wanted, and a form that waits for the login."""
+    guard.require_same_origin()
+    request.max_content_length = request.max_form_memory_size = guard.MAX_PENDING_BYTES
+    guard.require_storable(request.form.values())
+    return guard.safe_path(request.form.get("next")), request.form.get("pending", "")
+
+
+def _refusal(refused: LoginRefused, wrong: str) -> tuple[str, HTTPStatus]:
+    if refused.wait_s:
+        return f"Too many tries. Wait {round(refused.wait_s)} seconds, then try again.", HTTPStatus.TOO_MANY_REQUESTS
+    return wrong, HTTPStatus.UNAUTHORIZED
+
+
+def _with_wait(answer: Response, refused: LoginRefused) -> Response:
+    if refused.wait_s:
+        answer.headers["Retry-After"] = str(round(refused.wait_s))
+    return answer
 
 
 def _require_first(code: str) -> None:
@@ -113,16 +150,25 @@ def _require_first(code: str) -> None:
     if is_taken or not operators.is_first_code(code):
         raise guard.refusal(
             "first_code",
-            "This link does not let anybody in: it is wrong, or the first operator exists already.",
+            "This link is wrong, or the first operator exists already.",
             "`pipeline operators first` prints the link while there is no operator.",
         )
 
 
-def _welcome(token: str, wanted: str) -> Response:
-    """A new session has a new token: whoever planted one before the login has nothing of it."""
-    return _with_session(done(wanted), token)
+def _welcome(found: LoggedIn, wanted: str, pending: str) -> Response:
+    """Go on to the page that was wanted, or show the form that waited, with a button that sends it; nothing is sent before."""
+    form = guard.read_pending(pending)
+    if form is None:
+        return _with_session(done(wanted), found)
+    path, fields = form
+    csrf = operators.csrf_of(found.token)
+    return _with_session(page("pending.html", path=path, fields=fields, wanted=wanted, csrf=csrf), found)
 
 
-def _with_session(answer: Response, token: str) -> Response:
-    answer.set_cookie(guard.cookie_name(), token, httponly=True, samesite="Lax", secure=guard.is_secure(), path="/")
+def _with_session(answer: Response, found: LoggedIn) -> Response:
+    """Set the new session's token, so that a token planted before the login is worth nothing, and the device cookie."""
+    secure = guard.is_secure()
+    answer.set_cookie(guard.cookie_name(), found.token, httponly=True, samesite="Lax", secure=secure, path="/")
+    device, name = found.device, guard.device_cookie_name()
+    answer.set_cookie(name, device, max_age=YEAR_S, httponly=True, samesite="Strict", secure=secure, path="/")
     return answer

@@ -1,17 +1,18 @@
-"""Operators, one's own account, and the audit log."""
+"""Operators, their keys, and the audit log: pages of admins."""
 
 from __future__ import annotations
 
 from flask import request
 from werkzeug.wrappers import Response
 
-from db import audit
+from db import api_key, audit
 from db import connector as connectors
 from db import operator as rows
+from db.operator import Operator
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import api_keys, logins, operators, second_factor
+from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
-from pipeline.operators import OperatorRefused
 from pipeline.web.console import guard
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
@@ -23,36 +24,33 @@ def add(pages: Pages) -> None:
     pages.page("/operators", show_operators, needs=Role.ADMIN)
     pages.action("/operators", add_operator, needs=Role.ADMIN)
     pages.action("/operators/<int:operator_id>", change_operator, needs=Role.ADMIN)
-    pages.page("/account", show_account)
-    pages.action("/account/password", change_password, needs=Role.VIEWER)
-    pages.action("/account/keys", add_key, needs=Role.VIEWER)
-    pages.action("/account/keys/<int:key_id>/drop", drop_key, needs=Role.VIEWER)
+    pages.action("/operators/<int:operator_id>/log-out", log_out_everywhere, needs=Role.ADMIN)
+    pages.action("/operators/<int:operator_id>/unlock", unlock, needs=Role.ADMIN)
+    pages.action("/operators/<int:operator_id>/second-factor/off", turn_off_second_factor, needs=Role.ADMIN)
+    pages.action("/operators/keys/<int:key_id>/revoke", revoke_key, needs=Role.ADMIN)
     pages.page("/audit", show_audit, needs=Role.ADMIN)
 
 
 def show_operators(mistake: str = "", status: int = 200) -> Response:
     with transaction() as session:
         people = rows.all_operators(session)
-    return page("operators.html", status=status, people=people, roles=list(Role), mistake=mistake)
+        keys = api_key.all_keys(session)
+    return page("operators.html", status=status, people=people, keys=keys, roles=list(Role), mistake=mistake)
 
 
 def add_operator() -> Response:
     form = request.form
     try:
         role = _role(form.get("role", ""))
-        added = operators.add(form.get("name", ""), form.get("password", ""), role, by=guard.who().name)
+        added = operators.add(form.get("name", ""), form.get("password") or None, role, by=guard.who().name)
     except OperatorRefused as refused:
         return show_operators(str(refused), 400)
-    return done(
-        "/operators", f"{added.name} may come in as {added.role}. Tell them their first password by a safe way."
-    )
+    how = "Send them their first password by a safe way." if added.password_hash else "They log in by single sign-on."
+    return done("/operators", f"{added.name} is an operator with the role {added.role}. {how}")
 
 
 def change_operator(operator_id: int) -> Response:
-    with transaction() as session:
-        found = session.get(rows.Operator, operator_id)
-    if found is None:
-        raise guard.missing("There is no such operator.")
+    found = _get(operator_id)
     form = request.form
     state = form.get("state") or None
     try:
@@ -60,42 +58,35 @@ def change_operator(operator_id: int) -> Response:
             raise OperatorRefused("an operator is active or disabled")
         role = _role(form["role"]) if form.get("role") else None
         password = form.get("password") or None
-        operators.change(found.name, by=guard.who().name, role=role, password=password, state=state)
+        revoked = operators.change(found.name, by=guard.who().name, role=role, password=password, state=state)
     except OperatorRefused as refused:
         return show_operators(str(refused), 400)
-    return done("/operators", f"{found.name} is changed, and has to log in again.")
+    keys = f" Keys revoked: {revoked}." if revoked else ""
+    return done("/operators", f"{found.name} is changed, and has to log in again.{keys}")
 
 
-def show_account(mistake: str = "", key: str = "", status: int = 200) -> Response:
-    with transaction() as session:
-        keys = rows.keys_of(session, guard.who().id)
-    return page("account.html", status=status, keys=keys, new_key=key, mistake=mistake)
+def log_out_everywhere(operator_id: int) -> Response:
+    name = _get(operator_id).name
+    ended = operators.log_out_everywhere(name, by=guard.who().name)
+    return done("/operators", f"{ended} sessions of {name} have ended.")
 
 
-def change_password() -> Response:
-    form, me = request.form, guard.who()
-    try:
-        operators.prove(me.name, form.get("old", ""), request.remote_addr or "")
-        operators.change(me.name, by=me.name, password=form.get("new", ""))
-    except operators.LoginRefused:
-        return show_account("The present password is wrong.", status=400)
-    except OperatorRefused as refused:
-        return show_account(str(refused), status=400)
-    return done("/login", "The password is changed. Log in with the new one.")
+def unlock(operator_id: int) -> Response:
+    name = _get(operator_id).name
+    logins.unlock(name, by=guard.who().name)
+    return done("/operators", f"The next login of {name} does not have to wait.")
 
 
-def add_key() -> Response:
-    """The key stands on the answer itself, once: it is in no address and no cookie."""
-    name = request.form.get("name", "").strip()[:100] or "script"
-    return show_account(key=operators.make_key(guard.who().id, name, by=guard.who().name))
+def turn_off_second_factor(operator_id: int) -> Response:
+    name = _get(operator_id).name
+    second_factor.turn_off(name, by=guard.who().name)
+    return done("/operators", f"{name} logs in without a code until they set a second factor up again.")
 
 
-def drop_key(key_id: int) -> Response:
-    with transaction() as session:
-        if not rows.drop_key(session, guard.who().id, key_id):
-            raise guard.missing("There is no such key of yours.")
-        audit.note(session, guard.who().name, "key.drop", str(key_id))
-    return done("/account", "The key opens nothing any more.")
+def revoke_key(key_id: int) -> Response:
+    if not api_keys.revoke_any_key(key_id, by=guard.who().name):
+        raise guard.missing("There is no such key.")
+    return done("/operators", "The key is revoked.")
 
 
 def show_audit() -> Response:
@@ -105,6 +96,14 @@ def show_audit() -> Response:
         names = {each.key: each.name for each in connectors.all_connectors(session)}
     more = entries[ENTRIES - 1].id if len(entries) > ENTRIES else None
     return page("audit.html", entries=entries[:ENTRIES], names=names, more=more)
+
+
+def _get(operator_id: int) -> Operator:
+    with transaction() as session:
+        found = session.get(Operator, operator_id)
+    if found is None:
+        raise guard.missing("There is no such operator.")
+    return found
 
 
 def _role(given: str) -> Role:

@@ -67,6 +67,10 @@
     banner().textContent = "▲ The server has not answered since " + clock + ". What you see is from before; it is asked again.";
   }
 
+  /* A page that updates itself does not keep a session alive: only a person does. */
+  document.addEventListener("htmx:configRequest", function (event) {
+    if (isLive(event.detail.elt)) event.detail.headers["X-Live-Update"] = "1";
+  });
   document.addEventListener("htmx:sendError", lost);
   document.addEventListener("htmx:timeout", lost);
   document.addEventListener("htmx:responseError", lost);

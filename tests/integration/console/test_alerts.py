@@ -13,8 +13,9 @@ import requests
 from structlog.testing import capture_logs
 
 from db.session import transaction
-from pipeline import operators, wiring
 from pipeline import settings as settings_room
+from pipeline import wiring
+from pipeline.accounts import operators
 from pipeline.domain.alerts import RULES
 from pipeline.settings import settings
 from tests.integration.console.conftest import Visitor

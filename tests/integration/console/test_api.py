@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity
 from pipeline.domain.roles import Role
 from tests.integration.console.conftest import Visitor

@@ -277,12 +277,12 @@ def test_operators_are_added_and_changed_and_the_last_admin_stays(world: World, 
     ],
 )
 def test_what_cannot_be_kept_is_refused_before_anything_is_done(world: World, admin: Any, body: str) -> None:
-    from pipeline import operators  # noqa: PLC0415 - as in the fixtures
+    from pipeline.accounts import api_keys, operators  # noqa: PLC0415 - as in the fixtures
 
     assert world
     present = operators.who_is(admin.token)
     assert present
-    headers = {"Authorization": f"Bearer {operators.make_key(present.id, 'test', by='test')}"}
+    headers = {"Authorization": f"Bearer {api_keys.make_key(present, 'test')}"}
     answer = admin.client.post(f"{BASE}/plans", data=body, headers=headers, content_type="application/json")
 
     assert answer.status_code in (400, 422), answer.text[:300]

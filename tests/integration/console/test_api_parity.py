@@ -213,12 +213,12 @@ def test_ones_own_keys_are_listed_and_dropped(world: World, looker: Call, script
     (mine,) = looker("GET", "/api/v1/me/keys")[1]["keys"]
     (other,) = script("GET", "/api/v1/me/keys")[1]["keys"]
 
-    assert set(mine) == {"id", "name", "created_at", "used_at"}
-    assert looker("POST", f"/api/v1/me/keys/{other['id']}/drop")[0] == 404, "somebody else's"
-    assert looker("POST", f"/api/v1/me/keys/{mine['id']}/drop") == (200, {"done": "dropped"})
+    assert set(mine) == {"id", "name", "role", "created_at", "expires_at", "used_at"}
+    assert looker("POST", f"/api/v1/me/keys/{other['id']}/revoke")[0] == 404, "somebody else's"
+    assert looker("POST", f"/api/v1/me/keys/{mine['id']}/revoke") == (200, {"done": "revoked"})
     assert looker("GET", "/api/v1/me")[0] == 401
     assert script("GET", "/api/v1/me")[0] == 200
-    assert [each.operator for each in done(world, "key.drop")] == ["viewer@acme.test"]
+    assert [each.operator for each in done(world, "key.revoke")] == ["viewer@acme.test"]
 
 
 def test_why_a_connector_was_paused_is_kept(world: World, script: Call) -> None:

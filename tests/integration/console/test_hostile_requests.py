@@ -13,7 +13,7 @@ from werkzeug.routing import Rule
 
 from db.connector import Connector
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import operators
 from pipeline.web.console import shared
 from tests.integration.console.conftest import Visitor
 from tests.journeys.people import fill
@@ -26,15 +26,20 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-OPEN: Final = {"/login", "/setup", "/api/openapi.json"}
+OPEN: Final = {"/login", "/login/code", "/setup", "/api/openapi.json"}
 """What anybody may ask for."""
 VIEWERS_MAY_POST: Final = {
     "/logout",
     "/theme",
     "/account/password",
+    "/account/second-factor",
+    "/account/second-factor/confirm",
+    "/account/second-factor/off",
+    "/account/sessions/others/end",
+    "/account/sessions/<int:session_id>/end",
     "/account/keys",
-    "/account/keys/<int:key_id>/drop",
-    "/api/v1/me/keys/<id>/drop",
+    "/account/keys/<int:key_id>/revoke",
+    "/api/v1/me/keys/<id>/revoke",
     "/flower/<path:wanted>",
 }
 """What is a viewer's own, and Flower, which has a list and a test of its own."""

@@ -22,7 +22,7 @@ from db import connector as connectors
 from db import failure as failures
 from db.failure import NewFailure
 from db.session import transaction
-from pipeline import operators
+from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity
 from pipeline.web.console import shared
 from tests.integration.console.conftest import Visitor

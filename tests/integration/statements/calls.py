@@ -29,6 +29,7 @@ from db import (
     failure,
     failure_filter,
     joining,
+    login_attempt,
     newest_webhook,
     outage,
     outgoing_change,
@@ -236,6 +237,9 @@ NEWEST: Final = [
 ]
 
 
+LIMIT: Final = login_attempt.Limit(free=5, decay_s=60, first_s=10, longest_s=60)
+
+
 def _remote_that_is_out(session: Session) -> str:
     outage.note_failure(session, CONNECTOR, "pipedrive", subject="batch 1", reason="remote_unavailable", detail="")
     return "pipedrive"
@@ -331,7 +335,11 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "missing.fold_missing": {},
     "newest_webhook.bodies_of": {"newest": NEWEST},
     "newest_webhook.note_webhooks": {"received": NEWEST},
-    "operator.locked_s": {"subjects": ["o1"]},
+    "login_attempt.reserve_attempt": {"limits": [((b"n", b"p"), LIMIT), ((b"", b"p"), LIMIT)]},
+    "login_attempt.forgive": {"own": (b"n", b"p"), "others": [(b"", b"p")]},
+    "login_attempt.unlock": {"name_digest": b"n"},
+    "login_attempt.delete_old_attempts": {"at_most": 5_000},
+    "operator.close_session_by_id": {"session_id": 1},
     "operator.put_operator": {"name": "new"},
     "outgoing_change.add_or_hold": {
         "said": [

@@ -137,7 +137,10 @@ STEPS: Final = (
     " SELECT 1, 'a', 0, 0, 0, '{}', '{}' FROM generate_series(1, 2000) n",
     "INSERT INTO operators (id, name, password_hash, role) SELECT n, 'o' || n, '', 'admin' FROM generate_series(1, 50) n",
     "INSERT INTO operator_sessions (digest, operator_id) SELECT sha256(n::text::bytea), 1 + n % 50 FROM generate_series(1, 2000) n",
-    "INSERT INTO api_keys (operator_id, name, digest) SELECT 1 + n % 50, n, sha256(n::text::bytea) FROM generate_series(1, 200) n",
+    "INSERT INTO api_keys (operator_id, name, digest, role, expires_at)"
+    " SELECT 1 + n % 50, n, sha256(n::text::bytea), 'admin', now() FROM generate_series(1, 200) n",
+    "INSERT INTO login_attempts (name_digest, place_digest, failures, last_at)"
+    " SELECT sha256(n::text::bytea), 'p', 1, now() - make_interval(secs => n * 8) FROM generate_series(1, 20000) n",
 )
 
 _NO_AUTOVACUUM = text("""

@@ -1,0 +1,79 @@
+"""Make, check and revoke the keys by which scripts use `/api/v1`.
+
+A key ends with what it was made from: a new password, a reset or a disabled operator revokes it. It expires, and its role is
+never above its owner's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from db import api_key as rows
+from db import audit
+from db.operator import Present
+from db.session import transaction
+from pipeline.accounts.operators import OperatorRefused, digest_of
+from pipeline.domain.roles import Role
+
+PREFIX: Final = "hpk_"
+"""People and scanners of repositories recognise a leaked key by it."""
+USUAL_DAYS: Final = 90
+MOST_DAYS: Final = 366
+LONGEST_NAME: Final = 100
+
+
+def make_key(owner: Present, name: str, *, role: Role | None = None, days: int = USUAL_DAYS) -> str:
+    """Return a new key, which is shown only now.
+
+    role  what the key may do; the owner's own role by default
+    days  until it expires
+
+    Raises: OperatorRefused.
+    """
+    role = role or Role(owner.role)
+    if not Role(owner.role).may(role):
+        raise OperatorRefused(f"a key's role cannot be above yours: {owner.role}")
+    if not 1 <= days <= MOST_DAYS:
+        raise OperatorRefused(f"a key expires after 1 to {MOST_DAYS} days")
+    key = PREFIX + secrets.token_urlsafe(32)
+    expires_at = datetime.now(UTC) + timedelta(days=days)
+    name = name.strip()[:LONGEST_NAME] or "script"
+    with transaction() as session:
+        row = rows.ApiKey(operator_id=owner.id, name=name, digest=digest_of(key), role=role, expires_at=expires_at)
+        session.add(row)
+        detail = {"role": str(role), "expires": expires_at.date().isoformat()}
+        audit.note(session, owner.name, "key.add", name, detail=detail)
+    return key
+
+
+def holder_of(key: str) -> Present | None:
+    """Return who holds this key, with the key's role; None for a key that is unknown, revoked or expired."""
+    if not key.startswith(PREFIX):
+        return None
+    with transaction() as session:
+        found = rows.find_key(session, digest_of(key))
+        if found is None:
+            return None
+        owner, row = found
+        role = row.role if Role(owner.role).may(Role(row.role)) else owner.role
+        return Present(id=owner.id, name=owner.name, role=role, key=row.name)
+
+
+def revoke_own_key(owner: Present, key_id: int) -> bool:
+    """Revoke one of the owner's keys; returns whether there was such a key."""
+    return _revoke(key_id, by=owner.name, operator_id=owner.id)
+
+
+def revoke_any_key(key_id: int, *, by: str) -> bool:
+    """Revoke a key of any operator; returns whether there was such a key."""
+    return _revoke(key_id, by=by, operator_id=None)
+
+
+def _revoke(key_id: int, *, by: str, operator_id: int | None) -> bool:
+    with transaction() as session:
+        name = rows.revoke_key(session, key_id, operator_id=operator_id)
+        if name is not None:
+            audit.note(session, by, "key.revoke", name, detail={"key": key_id})
+    return name is not None

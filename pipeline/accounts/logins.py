@@ -1,0 +1,231 @@
+"""Prove who logs in, and slow down guessing without locking operators out.
+
+Failures are counted for a name at one place, for a place, and for a name at places where it never logged in. Each count has
+free attempts and makes the next attempt wait longer and longer; a success forgets its own failures. A browser in which an
+operator once logged in has a device cookie (OWASP, "Slow Down Online Guessing Attacks with Device Cookies"): it is a place of
+its own, so strangers who guess a name elsewhere do not make it wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+import orjson
+
+from db import audit, login_attempt
+from db import operator as rows
+from db.login_attempt import Key, Limit
+from db.operator import Operator
+from db.session import transaction
+from pipeline.accounts import operators, passwords, second_factor
+from pipeline.settings import settings
+from pipeline.telemetry import logger
+
+NAME_AT_PLACE: Final = Limit(free=5, decay_s=86_400, first_s=10, longest_s=900)
+PLACE: Final = Limit(free=30, decay_s=120, first_s=10, longest_s=300)
+"""An office shares an address: thirty typos, and one more every two minutes, are free."""
+NAME_ELSEWHERE: Final = Limit(free=20, decay_s=60, first_s=5, longest_s=60)
+"""A guess from many addresses waits; the operator in a known browser does not."""
+TICKET_S: Final = 300
+"""How long the page that asks for the second factor is good for."""
+IPV6_NETWORK: Final = 64
+"""One customer has at least so much of IPv6, so single addresses say nothing."""
+_ANY: Final = b""
+
+
+class LoginRefused(Exception):
+    """The login failed. `wait_s`: seconds until the next attempt is read, 0 if it is read immediately."""
+
+    def __init__(self, wait_s: float = 0) -> None:
+        super().__init__("too many tries" if wait_s else "wrong name, password or code")
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Where a login comes from.
+
+    device  the device cookie as the browser sent it, or an empty text
+    """
+
+    address: str
+    agent: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedIn:
+    """A login that succeeded; `device` is the cookie that makes this browser a known one."""
+
+    token: str
+    device: str
+
+
+def log_in(name: str, password: str, caller: Caller, *, earlier: str = "") -> LoggedIn | str:
+    """Log in by name and password.
+
+    earlier  the token of a session that this browser had; it ends
+
+    Returns the new session, or a ticket for `log_in_with_code` where the operator has a second factor. Raises: LoginRefused.
+    """
+    own, others = _reserve(name, caller)
+    operator = _check_password(name, password)
+    if operator.has_second_factor:
+        return _ticket(operator)  # the attempt stays counted until the code is right
+    return _succeed(operator, caller, own, others, earlier=earlier, how="password")
+
+
+def log_in_with_code(ticket: str, code: str, caller: Caller, *, earlier: str = "") -> LoggedIn:
+    """Finish a login by a code of the second factor. Raises: LoginRefused, also for an old ticket."""
+    operator = _operator_of(ticket)
+    if operator is None:
+        raise LoginRefused
+    own, others = _reserve(operator.name, caller)
+    with transaction() as session:
+        is_right = second_factor.accept(session, operator.id, code)
+        if not is_right:
+            audit.note(session, operator.name, "operator.login_failed", operator.name, detail={"why": "code"})
+    if not is_right:
+        logger().warning("operator.login.refused", why="code", operator_id=operator.id)
+        raise LoginRefused
+    return _succeed(operator, caller, own, others, earlier=earlier, how="password and code")
+
+
+def log_in_by_proxy(name: str, caller: Caller, *, earlier: str = "") -> LoggedIn:
+    """Log in an operator whom the trusted proxy has authenticated. Raises: LoginRefused for who is no active operator."""
+    with transaction() as session:
+        operator = rows.find_operator(session, name)
+        if operator is None or operator.state != "active":
+            audit.note(session, "unknown", "operator.login_failed", "single sign-on", detail={"why": "no operator"})
+    if operator is None or operator.state != "active":
+        logger().warning("operator.login.refused", why="no operator")
+        raise LoginRefused
+    return _succeed(operator, caller, None, [], earlier=earlier, how="single sign-on")
+
+
+def prove(name: str, password: str, caller: Caller) -> Operator:
+    """Return the operator of this name and password, as before a change of importance. Raises: LoginRefused."""
+    own, others = _reserve(name, caller)
+    operator = _check_password(name, password)
+    with transaction() as session:
+        login_attempt.forgive(session, own, others)
+    return operator
+
+
+def unlock(name: str, *, by: str) -> int:
+    """Forget the failed logins of a name, so that its next login does not wait; returns how many counts there were."""
+    with transaction() as session:
+        forgotten = login_attempt.unlock(session, _digest("name", name.lower()))
+        audit.note(session, by, "operator.unlock", name.lower()[: operators.LONGEST_NAME])
+    return forgotten
+
+
+def _check_password(name: str, password: str) -> Operator:
+    """No transaction stays open while Argon2 works."""
+    with transaction() as session:
+        operator = rows.find_operator(session, name)
+    is_right = passwords.verify(operator.password_hash if operator else passwords.NO_PASSWORD, password)
+    if operator is not None and is_right and operator.state == "active":
+        return operator
+    known = operator.name if operator else "unknown"  # what is no name may be a password typed into the wrong field
+    with transaction() as session:
+        audit.note(session, known, "operator.login_failed", known, detail={"why": "password"})
+    logger().warning("operator.login.refused", why="wrong")
+    raise LoginRefused
+
+
+def _reserve(name: str, caller: Caller) -> tuple[Key, list[Key]]:
+    """Count the attempt. Returns the key of the name at its place, and the keys of the wider counts. Raises: LoginRefused."""
+    name_digest = _digest("name", name.lower())
+    if _is_known_device(name, caller.device):
+        own: Key = (name_digest, _digest("device", caller.device))
+        limits = [(own, NAME_AT_PLACE)]
+    else:
+        place = _digest("address", _network(caller.address))
+        own = (name_digest, place)
+        limits = [(own, NAME_AT_PLACE), ((_ANY, place), PLACE), ((name_digest, _ANY), NAME_ELSEWHERE)]
+    with transaction() as session:
+        wait_s = login_attempt.reserve_attempt(session, limits)
+    if wait_s:
+        logger().warning("operator.login.refused", why="throttled", wait_s=round(wait_s))
+        raise LoginRefused(wait_s)
+    return own, [key for key, _ in limits if key != own]
+
+
+def _succeed(
+    operator: Operator, caller: Caller, own: Key | None, others: list[Key], *, earlier: str, how: str
+) -> LoggedIn:
+    with transaction() as session:
+        if own is not None:
+            login_attempt.forgive(session, own, others)
+        if earlier:
+            rows.close_session(session, operators.digest_of(earlier))
+        token = operators.open_session(session, operator, address=caller.address, agent=caller.agent, how=how)
+    device = caller.device if _is_known_device(operator.name, caller.device) else _new_device(operator.name)
+    return LoggedIn(token=token, device=device)
+
+
+def _new_device(name: str) -> str:
+    nonce = secrets.token_urlsafe(16)
+    return f"{nonce}.{_device_mac(name, nonce)}"
+
+
+def _is_known_device(name: str, cookie: str) -> bool:
+    nonce, dot, mac = cookie.partition(".")
+    return bool(dot) and hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), _device_mac(name, nonce).encode())
+
+
+def _device_mac(name: str, nonce: str) -> str:
+    return _mac("device", name.lower(), nonce).hex()
+
+
+def _ticket(operator: Operator) -> str:
+    """Who has passed the first step, until when; bound to the password, so that a change makes it void."""
+    body = orjson.dumps([operator.id, int(time.time()) + TICKET_S])
+    mac = _mac("second factor", body.decode(), operator.password_hash)
+    return f"{urlsafe_b64encode(body).decode()}.{mac.hex()}"
+
+
+def _operator_of(ticket: str) -> Operator | None:
+    coded, _, mac = ticket.partition(".")
+    try:
+        body = urlsafe_b64decode(coded)
+        operator_id, until = orjson.loads(body)
+        with transaction() as session:
+            operator = session.get(Operator, int(operator_id)) if 0 < int(operator_id) < 2**63 else None
+    except (ValueError, TypeError):
+        return None
+    if operator is None or operator.state != "active":
+        return None
+    expected = _mac("second factor", body.decode(), operator.password_hash).hex()
+    is_right = hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), expected.encode())
+    return operator if is_right and time.time() < until else None
+
+
+def _mac(*parts: str) -> bytes:
+    """Keyed by the newest of SECRET_KEYS; each part with its length before it."""
+    message = b"".join(
+        len(octets).to_bytes(4, "big") + octets for octets in (p.encode("utf-8", "surrogatepass") for p in parts)
+    )
+    return hmac.digest(settings().secret_keys[0].encode(), message, "sha256")
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return str(int(parsed) >> (128 - IPV6_NETWORK))
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+def _digest(kind: str, value: str) -> bytes:
+    return hashlib.sha256(f"{kind}:{value}".encode("utf-8", "surrogatepass")).digest()[:16]

@@ -1,0 +1,181 @@
+"""Operators and their sessions: the first one, adding, changing, logging out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from base64 import b32encode
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import api_key, audit
+from db import operator as rows
+from db.operator import Operator, Present
+from db.session import transaction
+from pipeline.accounts import passwords
+from pipeline.accounts.passwords import WeakPassword
+from pipeline.domain.roles import Role
+from pipeline.settings import settings
+
+LONGEST_NAME: Final = 100
+
+
+class OperatorRefused(Exception):
+    """It was not done; the text says why and what to do."""
+
+
+def first_code() -> str:
+    """Return the code that opens `/setup` while there is no operator: known to who can read the key, the same in every process."""
+    key = settings().secret_keys[0].encode()
+    return b32encode(hmac.digest(key, b"the first operator", "sha256")[:15]).decode().lower()
+
+
+def is_first_code(given: str) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), first_code().encode())
+
+
+def add_first(name: str, password: str) -> Operator:
+    """Add the first operator, as an admin. Raises: OperatorRefused if there is one already."""
+    hashed = _hash(password, name)
+    with transaction() as session:
+        rows.lock_operators(session)
+        if rows.any_operator(session):
+            raise OperatorRefused("there is an operator already: log in, or ask an admin to add you")
+        return _add(session, name, hashed, Role.ADMIN, by="first run")
+
+
+def add(name: str, password: str | None, role: Role, *, by: str) -> Operator:
+    """Add an operator; without a password it can log in through single sign-on only. Raises: OperatorRefused."""
+    hashed = passwords.NO_PASSWORD if password is None else _hash(password, name)
+    with transaction() as session:
+        return _add(session, name, hashed, role, by=by)
+
+
+def change(
+    name: str,
+    *,
+    by: str,
+    role: Role | None = None,
+    password: str | None = None,
+    state: str | None = None,
+    but: bytes = b"",
+) -> int:
+    """Change an operator's role, password or state, and end their sessions.
+
+    A new password and disabling revoke the operator's keys too: they were made with what no longer holds.
+
+    but  digest of a session that goes on
+
+    Returns how many keys were revoked. Raises: OperatorRefused, also if no active admin would be left.
+    """
+    hashed = None if password is None else _hash(password, name)
+    with transaction() as session:
+        rows.lock_operators(session)
+        operator = _get(session, name)
+        was_admin = (operator.role, operator.state) == (Role.ADMIN, "active")
+        operator.password_hash = hashed or operator.password_hash
+        operator.role, operator.state = role or operator.role, state or operator.state
+        session.flush()
+        if was_admin and rows.count_admins(session) == 0:
+            raise OperatorRefused(f"{name} is the last admin: make another operator admin first")
+        rows.close_sessions_of(session, operator.id, but=but)
+        revoked = api_key.revoke_keys_of(session, operator.id) if hashed or state == "disabled" else 0
+        changed = {"role": role, "state": state, "password": "changed" if password else None}
+        detail = {what: str(value) for what, value in changed.items() if value is not None}
+        audit.note(
+            session, by, "operator.change", operator.name, detail=detail | ({"keys": revoked} if revoked else {})
+        )
+    return revoked
+
+
+def open_session(
+    session: Session, operator: Operator, *, address: str = "", agent: str = "", how: str = "password"
+) -> str:
+    """Return the token of a new session: 256 bits that only the browser keeps.
+
+    how  the way of the login, for the audit log
+    """
+    token = secrets.token_urlsafe(32)
+    rows.open_session(session, operator.id, digest_of(token), address=address, agent=agent)
+    audit.note(session, operator.name, "operator.login", operator.name, detail={"how": how})
+    return token
+
+
+def who_is(token: str, *, renews: bool = True) -> Present | None:
+    """Return who is logged in by this token; see `db.operator.find_session` for `renews`."""
+    with transaction() as session:
+        return rows.find_session(session, digest_of(token), renews=renews)
+
+
+def log_out(token: str) -> None:
+    """End the session of this token."""
+    with transaction() as session:
+        present = rows.find_session(session, digest_of(token), renews=False)
+        rows.close_session(session, digest_of(token))
+        if present is not None:
+            audit.note(session, present.name, "operator.logout", present.name)
+
+
+def log_out_elsewhere(me: Present, token: str) -> int:
+    """End every session of mine but this one; returns how many."""
+    with transaction() as session:
+        ended = rows.close_sessions_of(session, me.id, but=digest_of(token))
+        audit.note(session, me.name, "operator.logout", me.name, detail={"sessions": ended})
+    return ended
+
+
+def end_session(me: Present, session_id: int) -> bool:
+    """End one of my sessions; returns whether there was one."""
+    with transaction() as session:
+        is_ended = rows.close_session_by_id(session, me.id, session_id)
+        if is_ended:
+            audit.note(session, me.name, "operator.logout", me.name, detail={"sessions": 1})
+    return is_ended
+
+
+def log_out_everywhere(name: str, *, by: str) -> int:
+    """End every session of an operator; returns how many. Raises: OperatorRefused for an unknown name."""
+    with transaction() as session:
+        operator = _get(session, name)
+        ended = rows.close_sessions_of(session, operator.id)
+        audit.note(session, by, "operator.logout", operator.name, detail={"sessions": ended})
+    return ended
+
+
+def csrf_of(token: str) -> str:
+    """Return what every form of this session carries; only a page of the session contains it."""
+    return hmac.digest(token.encode(), b"forms", "sha256").hex()
+
+
+def digest_of(token: str) -> bytes:
+    """Return what is stored of a token or key."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _get(session: Session, name: str) -> Operator:
+    operator = rows.find_operator(session, name)
+    if operator is None:
+        raise OperatorRefused(f"there is no operator {name!r}")
+    return operator
+
+
+def _add(session: Session, name: str, hashed: str, role: Role, *, by: str) -> Operator:
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise OperatorRefused(f"a name has 1 to {LONGEST_NAME} visible characters")
+    try:
+        operator_id = rows.put_operator(session, name.strip(), hashed, role)
+    except ValueError as taken:
+        raise OperatorRefused(str(taken)) from None
+    audit.note(session, by, "operator.add", name.strip().lower(), detail={"role": str(role)})
+    return session.get_one(Operator, operator_id)
+
+
+def _hash(password: str, name: str) -> str:
+    """Hashing takes a tenth of a second, so it happens before the transaction."""
+    try:
+        return passwords.hash_new(password, own_words=(name[:LONGEST_NAME],))
+    except WeakPassword as weak:
+        raise OperatorRefused(str(weak)) from None

@@ -1,0 +1,139 @@
+"""The optional second factor: one-time codes by time (RFC 6238, 30 s, six digits) and recovery codes for a lost phone."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import pyotp
+import segno
+from sqlalchemy.orm import Session
+
+from db import audit
+from db import operator as rows
+from db.operator import Operator, Present
+from db.session import transaction
+from pipeline.accounts.operators import OperatorRefused
+from pipeline.settings import settings
+from pipeline.vault import Vault
+
+ISSUER: Final = "Hull-Pipedrive"
+RECOVERY_CODES: Final = 10
+STEP_S: Final = 30
+_LABEL: Final = "totp"
+_NO_CONNECTOR: Final = 0
+"""Connectors have keys from 1: a secret of an operator can never be opened as one of a connector."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """What a person puts into an authenticator app.
+
+    secret  base32, for typing
+    svg     the same as a QR code, an inline SVG element
+    """
+
+    secret: str
+    svg: str
+
+
+def begin(me: Present) -> Enrolment:
+    """Make a new secret; it counts once `confirm` has seen a code. Raises: OperatorRefused if a second factor is on."""
+    secret = pyotp.random_base32()
+    with transaction() as session:
+        operator = _lock(session, me.id)
+        if operator.has_second_factor:
+            raise OperatorRefused("the second factor is on: turn it off first")
+        operator.totp_sealed = _vault().seal(_NO_CONNECTOR, _label(operator.id), secret)
+        operator.totp_step = None
+    uri = pyotp.TOTP(secret).provisioning_uri(name=me.name, issuer_name=ISSUER)
+    return Enrolment(secret=secret, svg=segno.make(uri, error="m").svg_inline(scale=5, omitsize=True, light="#fff"))
+
+
+def confirm(me: Present, code: str) -> list[str]:
+    """Turn the second factor on; returns the recovery codes, which are shown only now. Raises: OperatorRefused."""
+    with transaction() as session:
+        operator = _lock(session, me.id)
+        if operator.has_second_factor:
+            raise OperatorRefused("the second factor is on already")
+        if operator.totp_sealed is None or not _accept_totp(operator, code):
+            raise OperatorRefused("the code is wrong: check the clock of the device, and enter the code it shows now")
+        operator.totp_confirmed_at = datetime.now(UTC)
+        codes = [f"{secrets.token_hex(5)}-{secrets.token_hex(5)}" for _ in range(RECOVERY_CODES)]
+        operator.recovery_digests = [_digest(each) for each in codes]
+        audit.note(session, me.name, "second_factor.on", me.name)
+    return codes
+
+
+def turn_off(name: str, *, by: str) -> bool:
+    """Remove an operator's second factor; returns whether there was one. Raises: OperatorRefused for an unknown name."""
+    with transaction() as session:
+        operator = rows.find_operator(session, name)
+        if operator is None:
+            raise OperatorRefused(f"there is no operator {name!r}")
+        had = operator.has_second_factor
+        operator.totp_sealed = operator.totp_confirmed_at = operator.totp_step = None
+        operator.recovery_digests = []
+        if had:
+            audit.note(session, by, "second_factor.off", operator.name)
+    return had
+
+
+def accept(session: Session, operator_id: int, code: str) -> bool:
+    """Return whether a code of the app or a recovery code is right; it is used up then."""
+    operator = _lock(session, operator_id)
+    if _accept_totp(operator, code):
+        return True
+    given = _digest(code.strip().lower())
+    known = next((each for each in operator.recovery_digests if hmac.compare_digest(bytes(each), given)), None)
+    if known is None:
+        return False
+    operator.recovery_digests = [each for each in operator.recovery_digests if each != known]
+    left = len(operator.recovery_digests)
+    audit.note(session, operator.name, "second_factor.recovery_code", operator.name, detail={"left": left})
+    return True
+
+
+def renew_secrets(session: Session) -> int:
+    """Encrypt every secret again with the newest of SECRET_KEYS; returns how many there are."""
+    operators = rows.lock_sealed_secrets(session)
+    for operator in operators:
+        assert operator.totp_sealed is not None  # noqa: S101  # the query asks for those alone
+        operator.totp_sealed = _vault().renew(operator.totp_sealed)
+    return len(operators)
+
+
+def _accept_totp(operator: Operator, code: str) -> bool:
+    """The step before and the step after are accepted too: clocks differ. Each step is accepted once."""
+    digits = "".join(code.split())
+    if operator.totp_sealed is None or not (digits.isascii() and digits.isdigit()):
+        return False
+    totp = pyotp.TOTP(_vault().open(_NO_CONNECTOR, _label(operator.id), operator.totp_sealed))
+    now = int(time.time()) // STEP_S
+    for step in (now, now - 1, now + 1):
+        if step > (operator.totp_step or 0) and hmac.compare_digest(totp.generate_otp(step), digits):
+            operator.totp_step = step
+            return True
+    return False
+
+
+def _lock(session: Session, operator_id: int) -> Operator:
+    return session.get_one(Operator, operator_id, with_for_update=True)
+
+
+def _label(operator_id: int) -> str:
+    return f"{_LABEL}:{operator_id}"
+
+
+def _digest(code: str) -> bytes:
+    """Recovery codes have 80 random bits, so a fast hash keeps them."""
+    return hashlib.sha256(code.encode("utf-8", "surrogatepass")).digest()
+
+
+def _vault() -> Vault:
+    return Vault(settings().secret_keys)

@@ -1,0 +1,150 @@
+"""An operator's own account: password, second factor, sessions, keys for scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import request
+from markupsafe import Markup
+from werkzeug.wrappers import Response
+
+from db import api_key
+from db import operator as rows
+from db.operator import Operator
+from db.session import transaction
+from pipeline.accounts import api_keys, logins, operators, second_factor
+from pipeline.accounts.logins import LoginRefused
+from pipeline.accounts.operators import OperatorRefused
+from pipeline.domain.roles import Role
+from pipeline.web.console import guard
+from pipeline.web.console.frame import done, page
+from pipeline.web.console.guard import Pages
+
+FRESH_LOGIN_S = 600
+"""For operators without a password of ours, a login that is not older proves who sits there."""
+
+
+def add(pages: Pages) -> None:
+    pages.page("/account", show_account)
+    pages.action("/account/password", change_password, needs=Role.VIEWER)
+    pages.action("/account/second-factor", begin_second_factor, needs=Role.VIEWER)
+    pages.action("/account/second-factor/confirm", confirm_second_factor, needs=Role.VIEWER)
+    pages.action("/account/second-factor/off", turn_off_second_factor, needs=Role.VIEWER)
+    pages.action("/account/sessions/others/end", end_other_sessions, needs=Role.VIEWER)
+    pages.action("/account/sessions/<int:session_id>/end", end_session, needs=Role.VIEWER)
+    pages.action("/account/keys", add_key, needs=Role.VIEWER)
+    pages.action("/account/keys/<int:key_id>/revoke", revoke_key, needs=Role.VIEWER)
+
+
+def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response:
+    """The page. `shown` is what appears only now: a new key, a new second factor, recovery codes."""
+    me = guard.who()
+    with transaction() as session:
+        account = session.get_one(Operator, me.id)
+        values: dict[str, Any] = {
+            "keys": api_key.keys_of(session, me.id),
+            "sessions": rows.sessions_of(session, me.id),
+            "has_password": bool(account.password_hash),
+            "has_second_factor": account.has_second_factor,
+            "recovery_codes_left": len(account.recovery_digests),
+        }
+    values |= {"usual_days": api_keys.USUAL_DAYS, "most_days": api_keys.MOST_DAYS}
+    values |= {"own_digest": operators.digest_of(guard.token()), "mistake": mistake}
+    values["roles"] = [each for each in Role if Role(me.role).may(each)]
+    return page("account.html", status=status, **values, **shown)
+
+
+def change_password() -> Response:
+    """Every other session ends, and so do the keys; this session goes on."""
+    me = guard.who()
+    try:
+        _prove("old")
+        revoked = operators.change(
+            me.name, by=me.name, password=request.form.get("new", ""), but=operators.digest_of(guard.token())
+        )
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    keys = f" Keys revoked: {revoked}; make new ones." if revoked else ""
+    return done("/account", f"The password is changed, and every other session has ended.{keys}")
+
+
+def begin_second_factor() -> Response:
+    """Show the QR code, on this answer only."""
+    try:
+        _prove("password")
+        enrolment = second_factor.begin(guard.who())
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    return show_account(secret=enrolment.secret, qr_code=Markup(enrolment.svg))  # noqa: S704  # drawn by segno
+
+
+def confirm_second_factor() -> Response:
+    """Turn it on once a code is right; the recovery codes are on this answer only."""
+    try:
+        codes = second_factor.confirm(guard.who(), request.form.get("code", ""))
+    except OperatorRefused as refused:
+        return show_account(f"{refused}. Set the second factor up again.", status=400)
+    return show_account(recovery_codes=codes)
+
+
+def turn_off_second_factor() -> Response:
+    """Turn it off."""
+    me = guard.who()
+    try:
+        _prove("password")
+        second_factor.turn_off(me.name, by=me.name)
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    return done("/account", "The second factor is off.")
+
+
+def end_other_sessions() -> Response:
+    """Log out everywhere else."""
+    ended = operators.log_out_elsewhere(guard.who(), guard.token())
+    return done("/account", f"{ended} other sessions have ended.")
+
+
+def end_session(session_id: int) -> Response:
+    """End one session."""
+    if not operators.end_session(guard.who(), session_id):
+        raise guard.missing("You have no such session.")
+    return done("/account", "The session has ended.")
+
+
+def add_key() -> Response:
+    """Make a key. It is on this answer only: in no address and no cookie."""
+    form = request.form
+    try:
+        _prove("password")
+        role = Role(form["role"]) if form.get("role") in list(Role) else None
+        days = form.get("days", "")
+        if not (days.isascii() and days.isdigit() and len(days) <= len(str(api_keys.MOST_DAYS))):
+            raise OperatorRefused(f"a key expires after 1 to {api_keys.MOST_DAYS} days")
+        key = api_keys.make_key(guard.who(), form.get("name", ""), role=role, days=int(days))
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    return show_account(new_key=key)
+
+
+def revoke_key(key_id: int) -> Response:
+    """Revoke one of the operator's keys."""
+    if not api_keys.revoke_own_key(guard.who(), key_id):
+        raise guard.missing("You have no such key.")
+    return done("/account", "The key is revoked.")
+
+
+def _prove(field: str) -> None:
+    """Have the person prove who they are: a stolen session alone must not outlive itself. Raises: OperatorRefused."""
+    me = guard.who()
+    with transaction() as session:
+        has_password = bool(session.get_one(Operator, me.id).password_hash)
+        age_s = rows.session_age_s(session, operators.digest_of(guard.token()))
+    if not has_password:
+        if age_s is None or age_s > FRESH_LOGIN_S:
+            raise OperatorRefused("your login is older than ten minutes: log out and in again, then repeat this")
+        return
+    try:
+        logins.prove(me.name, request.form.get(field, ""), guard.caller())
+    except LoginRefused as refused:
+        wait = f" Wait {round(refused.wait_s)} seconds, then try again." if refused.wait_s else ""
+        raise OperatorRefused(f"the present password is wrong.{wait}") from None

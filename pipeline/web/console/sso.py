@@ -1,0 +1,33 @@
+"""Single sign-on by a header: a proxy in front of the console authenticates people and names them (`SSO_HEADER`, `SSO_PROXIES`).
+
+The header is believed only if the connection itself comes from such a proxy; what `X-Forwarded-For` says does not count.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from flask import request
+
+from pipeline.settings import settings
+
+
+def named_operator() -> str | None:
+    """Return the operator's name as the proxy gave it, in lower case; None without single sign-on or from elsewhere."""
+    header = settings().sso_header
+    if header is None or not _is_from_proxy():
+        return None
+    name = request.headers.get(header, "").strip().lower()
+    return name if name and name.isprintable() else None
+
+
+def _is_from_proxy() -> bool:
+    """ProxyFix replaces the address by the forwarded one and keeps the connection's own."""
+    original = request.environ.get("werkzeug.proxy_fix.orig") or {}
+    peer = original.get("REMOTE_ADDR") or request.environ.get("REMOTE_ADDR") or ""
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in ip_network(each) for each in settings().sso_proxies)
