@@ -432,13 +432,3 @@ def count_open_up_to(session: Session, connector_key: int, most: int) -> int:
     """How many are open, counted no further than `most`: what every page shows must not read 200,000 rows."""
     some = select(Failure.id).filter_by(connector_key=connector_key, state="open").limit(most).subquery()
     return session.scalar(select(func.count()).select_from(some)) or 0
-
-
-def count_open(session: Session, connector_key: int) -> dict[tuple[str, str], int]:
-    """(entity, reason) → open failures."""
-    query = (
-        select(Failure.entity, Failure.reason, func.count())
-        .filter_by(connector_key=connector_key, state="open")
-        .group_by(Failure.entity, Failure.reason)
-    )
-    return {(entity, reason): count for entity, reason, count in session.execute(query)}

@@ -41,12 +41,12 @@ _FIGURES = text(f"""
                 FROM runs r CROSS JOIN LATERAL (SELECT count(*) AS n FROM batches b
                                                  WHERE b.run_id = r.id AND b.state = 'waiting' OFFSET 0) w
                WHERE r.state = 'running' GROUP BY 2 HAVING sum(w.n) > 0
-    UNION ALL SELECT 'batches', connector_key, direction, 'failed', count(*) FROM failures
-               WHERE state = 'open' AND kind = 'batch' GROUP BY 2, 3
+    UNION ALL SELECT 'batches', connector_key, direction, 'failed', sum(n) FROM failure_counts
+               WHERE kind = 'batch' GROUP BY 2, 3 HAVING sum(n) > 0
     UNION ALL SELECT 'runs', connector_key, entity, state, count(*) FROM runs
                WHERE state IN ('running', 'held', 'stopped') GROUP BY 2, 3, 4
-    UNION ALL SELECT 'failures', connector_key, entity, reason, count(*) FROM failures
-               WHERE state = 'open' GROUP BY 2, 3, 4
+    UNION ALL SELECT 'failures', connector_key, entity, reason, sum(n) FROM failure_counts
+               GROUP BY 2, 3, 4 HAVING sum(n) > 0
     UNION ALL SELECT 'tokens', c.key, NULL, t.lane, t.tokens
                 FROM connectors c CROSS JOIN LATERAL (
                      SELECT lane, sum(tokens) AS tokens FROM token_ledger

@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from db import connector as rows
-from db import failure as failures
-from db import schedule
+from db import failure_count, schedule
 from db.authorisation import connection_of
 from db.connector import Connector
 from db.id_mapping import mapping_counts
@@ -341,6 +340,6 @@ def _facts(id_or_name: str) -> tuple[dict[str, Any], str]:
                 for entity in Entity
             },
             "webhooks": hearing(session, found.key).sentence,
-            "open_failures": sum(failures.count_open(session, found.key).values()),
+            "open_failures": sum(failure_count.count_open(session, found.key).values()),
             "mappings": [asdict(each) for each in counts],
         }, authorising.as_line(connection)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import delivery, failure, id_mapping
+from db import delivery, failure_count, id_mapping
 from db import run as run_rows
 from db import sync_event as events
 from db.connector import Connector
@@ -182,7 +182,7 @@ def _left_out(case: Case, events_of: str) -> Iterator[Finding]:
 
 def _gave_up(case: Case) -> Iterator[Finding]:
     counts: dict[str, int] = {}
-    for (_, reason), count in failure.count_open(case.session, case.key).items():
+    for (_, reason), count in failure_count.count_open(case.session, case.key).items():
         counts[reason] = counts.get(reason, 0) + count
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
         known = REASONS.get(reason)

@@ -9,9 +9,8 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import failure as failures
+from db import failure_count, schedule, shell
 from db import run as run_rows
-from db import schedule, shell
 from db.connector import Connector
 from db.token_ledger import moment
 from pipeline.domain.kinds import Entity
@@ -164,7 +163,7 @@ def overview(session: Session, connector: Connector, unit: str = "hour") -> Over
         webhooks=Webhooks(is_well=heard.is_well, sentence=heard.sentence),
         planned=planned(session, connector.key),
         last_runs=fetches.latest(session, connector.key, now, LAST_RUNS),
-        open_failures=sum(failures.count_open(session, connector.key).values()),
+        open_failures=sum(failure_count.count_open(session, connector.key).values()),
     )
 
 

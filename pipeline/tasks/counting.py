@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from db import event_count
+from db import event_count, failure_count
 from db.session import transaction
 from pipeline.tasks.app import app
 
@@ -16,6 +16,8 @@ SLICE_S: Final = 5.0
 @app.task(name="control.count_events")
 def count_events() -> None:
     """Count what has happened since the last tick. A second tick at the same time does nothing."""
+    with transaction() as session:
+        failure_count.merge(session)
     ends_at = time.monotonic() + SLICE_S
     while time.monotonic() < ends_at:
         with transaction() as session:

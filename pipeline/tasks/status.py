@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db import failure as failures
+from db import failure_count, schedule, watermark
 from db import run as runs
-from db import schedule, watermark
 from db.authorisation import connection_of
 from db.connector import Connector
 from pipeline.domain.kinds import Claim, Entity
@@ -157,6 +157,8 @@ SETTINGS_REFUSED: Final = "settings_refused"
 
 def _settings(session: Session, connector: Connector) -> list[Finding]:
     """Whoever saved settings that make no sense looks here, not into a log."""
+    if not any(reason == SETTINGS_REFUSED for _, reason in failure_count.count_open(session, connector.key)):
+        return []  # to look for one that is not there would read every open failure
     refused = failures.find_failures(session, connector_key=connector.key, reason=SETTINGS_REFUSED)
     return [
         Finding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}", topic="settings")
@@ -196,7 +198,7 @@ def _waits(session: Session, connector: Connector) -> list[Finding]:
 
 
 def _failures(session: Session, connector: Connector) -> list[Finding]:
-    counts = failures.count_open(session, connector.key)
+    counts = failure_count.count_open(session, connector.key)
     reasons: dict[str, int] = {}
     for (_, reason), count in counts.items():
         if reason != SETTINGS_REFUSED:

@@ -10,7 +10,7 @@ from flask import Response
 from pydantic import BaseModel, Field
 
 from db import connector as rows
-from db import failure as failures
+from db import failure_count
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
@@ -145,7 +145,7 @@ def remove_connector(path: OfConnector, body: Removal) -> Response:
 def _described(connector: Connector) -> ConnectorAnswer:
     with transaction() as session:
         judged = condition(session, connector)
-        count = sum(failures.count_open(session, connector.key).values())
+        count = sum(failure_count.count_open(session, connector.key).values())
     return ConnectorAnswer(
         connector=ConnectorShape.model_validate(connector),
         status=StatusShape(status=judged.level, messages=list(judged.messages), open_failures=count),

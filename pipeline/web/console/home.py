@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from werkzeug.wrappers import Response
 
 from db import connector as connectors
-from db import failure as failures
+from db import failure_count
 from db.session import transaction
 from pipeline.insight.alerts import Told, open_alerts
 from pipeline.insight.overview import Condition, condition
@@ -50,7 +50,7 @@ def _read(_key: str) -> list[Row]:
                 company=urlsplit(each.pipedrive_company or "").netloc or "not known yet",
                 state=each.state,
                 condition=condition(session, each),
-                failures=sum(failures.count_open(session, each.key).values()),
+                failures=sum(failure_count.count_open(session, each.key).values()),
             )
             for each in connectors.all_connectors(session)
         ]

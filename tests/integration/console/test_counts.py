@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from db import event_count
+from db import event_count, failure, failure_count
+from db.connector import remove_rows_of
 from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
 from pipeline.tasks import counting, tidy
@@ -145,3 +148,95 @@ def test_prometheus_is_told_of_every_event_and_of_what_runs(world: World, viewer
     labels = f'connector="{CONNECTOR_ID}",direction="incoming",event="{SUCCESS}",outcome="success"'
     assert f"pipeline_events_total{{{labels}}} 4.0" in told
     assert f'pipeline_run_records{{connector="{CONNECTOR_ID}",entity="person",kind="full"}} 12.0' in told
+
+
+KINDS = "connector_key, kind, direction, entity, reason"
+
+
+def recounted(world: World) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Open failures by kind, as they are kept and as they are counted."""
+    kept = "SELECT KINDS, sum(n) FROM failure_counts GROUP BY KINDS HAVING sum(n) <> 0 ORDER BY KINDS"
+    counted = "SELECT KINDS, count(*) FROM failures WHERE state = 'open' GROUP BY KINDS ORDER BY KINDS"
+    found = [world.rows(query.replace("KINDS", KINDS)) for query in (kept, counted)]
+    return [tuple(row) for row in found[0]], [tuple(row) for row in found[1]]
+
+
+def failed(world: World, number: int, reason: str = "option_unknown") -> failure.NewFailure:
+    return failure.NewFailure(
+        connector_key=world.connector_key,
+        kind="record",
+        subject=f"incoming:person:{number}",
+        direction="incoming",
+        entity="person",
+        record_id=str(number),
+        stage="load",
+        reason=reason,
+        detail="",
+    )
+
+
+def test_the_number_of_open_failures_is_that_of_a_recount(world: World) -> None:
+    """Whether they are opened, renewed under another reason, closed, discarded, deleted or rolled back; merged or not."""
+    with transaction() as session:
+        failure.keep_failures(session, [failed(world, number) for number in range(40)])
+    with transaction() as session:
+        failure.keep_failures(session, [failed(world, number, "wrong_type") for number in range(10, 50)])
+    counting.count_events()
+    with transaction() as session:
+        failure.close_healed(session, world.connector_key, "incoming", "person", [str(number) for number in range(5)])
+        failure.close_subject(session, world.connector_key, "incoming:person:20")
+        (open_one,) = failure.find_failures(session, limit=1)
+        failure.close_failure(session, open_one.id, "discarded", by="a", why="b")
+    world.change_rows("DELETE FROM failures WHERE record_id = '30'")
+    with transaction() as session, session.begin_nested() as undone:
+        failure.keep_failures(session, [failed(world, 99)])
+        undone.rollback()
+
+    kept, counted = recounted(world)
+    counting.count_events()
+
+    assert [row[-1] for row in kept] == [5, 37]
+    assert kept == counted == recounted(world)[0]
+    with transaction() as session:
+        assert failure_count.count_open(session, world.connector_key) == {
+            ("person", "option_unknown"): 5,
+            ("person", "wrong_type"): 37,
+        }
+
+
+def test_writers_side_by_side_and_a_tick_between_lose_no_failure(world: World) -> None:
+    def write(worker: int) -> None:
+        for step in range(15):
+            with transaction() as session:
+                failure.keep_failures(session, [failed(world, 1_000 * worker + step), failed(world, step)])
+            with transaction() as session:
+                failure.close_subject(session, world.connector_key, f"incoming:person:{1_000 * worker + step - 1}")
+            counting.count_events()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(1, 5)))
+
+    kept, counted = recounted(world)
+    assert kept == counted
+    assert [row[-1] for row in kept] == [15 + 4]
+
+
+def test_totals_are_those_of_a_recount(world: World) -> None:
+    add(world, SUCCESS, NOW - timedelta(days=2), 4)
+    add(world, SKIP, NOW - timedelta(minutes=9), 3, reason="not_in_segment")
+    for _ in range(2):
+        counting.count_events()
+        tidy.tidy()
+
+    kept = world.rows("SELECT event, n FROM event_totals ORDER BY event")
+    counted = world.rows("SELECT event, count(*) AS n FROM sync_events GROUP BY event ORDER BY event")
+    assert [tuple(row) for row in kept] == [tuple(row) for row in counted] == [(SUCCESS, 4), (SKIP, 3)]
+
+
+def test_a_connector_that_is_removed_leaves_no_number(world: World) -> None:
+    with transaction() as session:
+        failure.keep_failures(session, [failed(world, 1)])
+    with transaction() as session:
+        remove_rows_of(session, world.connector_key)
+
+    assert world.rows("SELECT 1 FROM failure_counts") == []

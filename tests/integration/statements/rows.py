@@ -88,6 +88,7 @@ STEPS: Final = (
     "INSERT INTO event_count_mark VALUES (1, now() - interval '2 minutes', 1, now() - interval '1 minute', 1)",
     "INSERT INTO event_counts (connector_key, at, event, reason, n) SELECT 1 + n % 3, now() - make_interval(mins => n),"
     " 'incoming.user.success', '', 1 FROM generate_series(1, 50000) n",
+    "INSERT INTO event_totals (connector_key, event, n) SELECT connector_key, event, sum(n) FROM event_counts GROUP BY 1, 2",
     "INSERT INTO changes (connector_key, direction, entity, record_id, cause, batch_id, claimed_revision)"
     " SELECT 1, CASE n % 2 WHEN 0 THEN 'incoming' ELSE 'outgoing' END, 'person', CASE n % 2 WHEN 0 THEN n::text ELSE 'h' || n END,"
     " 'webhook', CASE WHEN n % 4 = 0 THEN n END, CASE WHEN n % 4 = 0 THEN 1 END FROM generate_series(1, {n}) n",

@@ -134,6 +134,25 @@ def test_a_claim_of_due_changes_reads_only_what_it_claims(both: tuple[Found, Fou
     assert [(seen.rows, seen.blocks) for seen in claims if seen.rows > 600 or seen.blocks > 2_000] == []
 
 
+def test_a_scrape_counts_neither_failures_nor_events(both: tuple[Found, Found, dict[str, str]]) -> None:
+    """20,000 failures are open, and 50,000 rows of counts are kept: a scrape reads sums."""
+    plans = [
+        seen.plan
+        for found in both[:2]
+        for (name, _), seen in found.items()
+        if name in ("figures.all_figures", "event_count.totals", "failure_count.count_open")
+    ]
+    assert len(plans) >= 6
+    assert {table for plan in plans for table in _tables(plan)} & {"failures", "event_counts"} == set()
+
+
+def _tables(node: dict[str, Any]) -> Iterator[str]:
+    if "Relation Name" in node:
+        yield node["Relation Name"]
+    for child in node.get("Plans", ()):
+        yield from _tables(child)
+
+
 def _read_whole(node: dict[str, Any]) -> Iterator[str]:
     if node["Node Type"] == "Seq Scan":
         yield node["Relation Name"]
