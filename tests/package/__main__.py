@@ -113,8 +113,8 @@ def _run_processes(story: Story, place: Installed, given: Mapping[str, str]) -> 
     ports = {name: free_port() for name in ("web", "intake", "flower")}
     web, intake, flower = (f"http://127.0.0.1:{port}" for port in ports.values())
     for name, command in readme_commands().items():
-        # beat, Flower and what is served have no place to write in; the others have one that must stay empty.
-        cwd = NOWHERE if name in ports or name == "beat" else place.empty
+        # All but one have no place to write in; the last has a folder, which must stay empty.
+        cwd = place.empty if name == "bulk" else NOWHERE
         place.start(name, f"{command} --port={ports[name]}" if name in ports else command, given, cwd=cwd)
     session = _patient_session()
     _ask_web(story, session, web)

@@ -77,6 +77,14 @@ def test_the_wheel_holds_nothing_else(in_wheel: set[str]) -> None:
     assert {name.split("/")[0] for name in packages} == {*PACKAGES, "celeryconfig.py"}
 
 
+def test_the_license_goes_along(built: tuple[Path, Path], in_wheel: set[str]) -> None:
+    with tarfile.open(built[1]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+
+    assert "LICENSE" in names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in in_wheel)
+
+
 def test_the_guide_is_the_one_of_docs(built: tuple[Path, Path]) -> None:
     guide = (PROJECT / "docs" / "guide.md").read_bytes()
 
