@@ -1,11 +1,29 @@
-"""What `celery -A pipeline …` finds: the app, in a process that has been made ready for work."""
+"""What `celery -A pipeline …` finds: the app, in a process that has been made ready for what it does."""
 
 from __future__ import annotations
 
-from pipeline.environment import begin_or_exit
+import sys
 
-begin_or_exit()
+from pipeline.environment import begin_or_exit, begin_watching
+
+WATCHING = frozenset({"beat", "flower"})
+"""Commands that need the broker alone: neither the database nor a key is opened to them."""
+
+
+def _command() -> str:
+    """The first of Celery's commands among the arguments."""
+    return next((each for each in sys.argv[1:] if each in WATCHING | {"worker"}), "")
+
+
+command = _command()
+if command not in WATCHING or not begin_watching():
+    begin_or_exit()
 
 from pipeline.tasks.app import app  # noqa: E402 - the settings must be in force before Celery reads its own
+
+if command == "flower":
+    from pipeline.tasks import flower_access
+
+    flower_access.close()
 
 __all__ = ["app"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from db.session import use_database
 from pipeline import embedded, telemetry
 from pipeline.embedded import EmbeddedError
-from pipeline.settings import Settings, SettingsError, settings, use
+from pipeline.settings import Settings, SettingsError, settings, settings_to_watch, use
 
 
 def begin() -> Settings:
@@ -26,3 +26,19 @@ def begin_or_exit() -> Settings:
         return begin()
     except (SettingsError, EmbeddedError) as error:
         raise SystemExit(str(error)) from None
+
+
+def begin_watching() -> bool:
+    """Make a process ready that speaks to the broker alone, without database and keys; False if no broker is named.
+
+    Raises: SystemExit with a message for people.
+    """
+    try:
+        chosen = settings_to_watch()
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
+    if chosen.broker_url is None:
+        return False
+    use(chosen)
+    telemetry.configure(chosen.log_level, chosen.log_format)
+    return True

@@ -120,9 +120,10 @@ class Settings:
     firehose_batch: int = 50
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+    def from_env(cls, environ: Mapping[str, str], *, needs_keys: bool = True) -> Settings:
         """Read and check every name.
 
+        needs_keys  whether a database of one's own calls for SECRET_KEYS
         Raises: SettingsError naming all that is wrong at once.
         """
         env = _Environment(environ)
@@ -175,7 +176,7 @@ class Settings:
             live_at_once=env.read("LIVE_AT_ONCE", _number(1, 1000), 3),
             firehose_batch=env.read("FIREHOSE_BATCH", _number(1, 1000), 50),
         )
-        problems = [*env.problems, *_missing(found, env.malformed)]
+        problems = [*env.problems, *_missing(found, env.malformed if needs_keys else {*env.malformed, "SECRET_KEYS"})]
         if problems:
             raise SettingsError(problems)
         return found
@@ -200,6 +201,11 @@ def settings() -> Settings:
         use(with_local_key(Settings.from_env(os.environ)))
     assert _in_force is not None  # noqa: S101  # for the type checker: `use` has just set it
     return _in_force
+
+
+def settings_to_watch() -> Settings:
+    """Return what the environment says to a process that opens neither the database nor a secret. Raises: SettingsError."""
+    return replace(Settings.from_env(os.environ, needs_keys=False), database_url=None, secret_keys=())
 
 
 def use(chosen: Settings | None) -> None:

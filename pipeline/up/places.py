@@ -12,10 +12,11 @@ import random
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.settings import SANDBOX_FILE, Settings, make_data_dir, unwritable
@@ -34,6 +35,23 @@ LIVE_NICENESS, BULK_NICENESS = 5, 15
 then a fetch goes on."""
 ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
 """Only json is accepted from the broker, which is what Celery's warning to root is about."""
+SECRETS: Final = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "BROKER_URL",
+    "SECRET_KEYS",
+    "PIPEDRIVE_CLIENT_SECRET",
+    "ALERT_WEBHOOK_URL",
+    "SMTP_PASSWORD",
+    "FLOWER_BASIC_AUTH",
+)
+"""Names of the environment whose values let their holder in somewhere."""
+WORK: Final = frozenset({"DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEYS", "PIPEDRIVE_CLIENT_SECRET"})
+"""What intake and workers need."""
+ALERTS: Final = WORK | {"ALERT_WEBHOOK_URL", "SMTP_PASSWORD"}
+"""What the web process and the control worker need, which send alerts."""
+BROKER: Final = frozenset({"BROKER_URL"})
+"""What beat and Flower need."""
 SANDBOX_KEY_PATH = "/__sandbox__/public-key"
 SIZES = ("persons", "organizations", "users", "accounts")
 
@@ -103,7 +121,7 @@ def sandbox_program(chosen: Settings, sandbox: SandboxPlace) -> Program:
     sizes = [part for name in SIZES if name in sandbox.sizes for part in (f"--{name}", str(sandbox.sizes[name]))]
     ports = ["--pipedrive-port", str(sandbox.pipedrive_port), "--hull-port", str(sandbox.hull_port)]
     command = [sys.executable, "-m", "sandbox", "--json", *ports, *sizes]
-    return Program(name="sandbox", command=command, environment=environment(chosen))
+    return Program(name="sandbox", command=command, environment=environment(chosen, secrets=()))
 
 
 def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]:
@@ -112,7 +130,7 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     quiet = ["--without-mingle", "--without-gossip"]
     flower_url = f"http://{LOOPBACK}:{chosen.flower_port}"
     given = {"FLOWER_BASIC_AUTH": flower_login, "FLOWER_URL": flower_url}
-    with_flower = environment(chosen, **given, **dict.fromkeys((f"{name}_FILE" for name in given), None))
+    with_flower = {**given, **dict.fromkeys((f"{name}_FILE" for name in given), None)}
     flower = [
         *celery,
         "flower",
@@ -123,12 +141,26 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
     ]
     return [
         Program(name="intake", command=served("intake", host, chosen.intake_port), environment=environment(chosen)),
-        Program(name="web", command=served("app", host, chosen.port), environment=with_flower),
+        Program(
+            name="web",
+            command=served("app", host, chosen.port),
+            environment={**environment(chosen, secrets=ALERTS), **with_flower},
+        ),
         _worker("live", LIVE_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
-        _worker("control", CONTROL_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
+        _worker(
+            "control",
+            CONTROL_PROCESSES,
+            [*celery, "worker", *quiet],
+            environment(chosen, secrets=ALERTS),
+            niceness=LIVE_NICENESS,
+        ),
         _worker("bulk", BULK_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=BULK_NICENESS),
-        Program(name="beat", command=[*celery, "beat", "--loglevel", "warning"], environment=environment(chosen)),
-        Program(name="flower", command=flower, environment=with_flower),
+        Program(
+            name="beat",
+            command=[*celery, "beat", "--loglevel", "warning"],
+            environment=environment(chosen, secrets=BROKER),
+        ),
+        Program(name="flower", command=flower, environment={**environment(chosen, secrets=BROKER), **with_flower}),
     ]
 
 
@@ -141,8 +173,11 @@ def served(module: str, host: str, port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
-    """The chosen settings as names of the environment, so that every process has the same ones."""
+def environment(chosen: Settings, *, secrets: Collection[str] = WORK) -> dict[str, str | None]:
+    """Return the chosen settings as names of the environment, so that every process has the same ones.
+
+    secrets  those of SECRETS that the process is given; of the others it has neither the value nor the file
+    """
     told = {
         "DATA_DIR": str(chosen.data_dir),
         "DATABASE_URL": chosen.database_url,
@@ -166,13 +201,15 @@ def environment(chosen: Settings, **more: str | None) -> dict[str, str | None]:
         "HULL_EXPORT_HOSTS": ",".join(chosen.hull_export_hosts),
     }
     from_files = dict.fromkeys((f"{name}_FILE" for name in told), None)
+    kept_back = [name for name in SECRETS if name not in secrets]
     return {
         **told,
         **from_files,
+        **dict.fromkeys(kept_back, None),
+        **dict.fromkeys((f"{name}_FILE" for name in kept_back), None),
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",
         "PYTHONWARNINGS": ROOT_IS_FINE,
-        **more,
     }
 
 

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from kombu import Connection
 
 from db import connector as connectors
 from db.session import transaction
@@ -66,7 +68,10 @@ def flower(database: str, refusing_url: str) -> Iterator[str]:
         "PIPEDRIVE_API_URL": refusing_url,
         "FLOWER_UNAUTHENTICATED_API": "",
     }
-    watching = _celery(environment, "flower", "--address=127.0.0.1", f"--port={port}", "--basic-auth=ana:secret")
+    without = {
+        name: value for name, value in environment.items() if name not in {"DATABASE_URL", "REDIS_URL", "SECRET_KEYS"}
+    }
+    watching = _celery(without, "flower", f"--port={port}", "--basic-auth=ana:secret")
     worker = _celery(environment, "worker", "-Q", "live,bulk,control", "-c", "1", "--without-mingle")
     try:
         url = f"http://127.0.0.1:{port}"
@@ -99,6 +104,43 @@ def _failed_pages(flower: str) -> list[dict[str, Any]]:
 def test_is_closed_to_whoever_has_no_password(flower: str) -> None:
     assert requests.get(f"{flower}/api/tasks", timeout=10).status_code == 401
     assert requests.get(flower, timeout=10).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/workers", "/api/task/types", "/workers", "/tasks", "/broker"])
+def test_nothing_is_told_without_the_password(flower: str, path: str) -> None:
+    assert requests.get(f"{flower}{path}", timeout=10).status_code == 401
+    assert requests.get(f"{flower}{path}", auth=("ana", "wrong"), timeout=10).status_code == 401
+    assert requests.get(f"{flower}{path}", auth=("ana", "secret"), timeout=10).status_code == 200
+
+
+def test_listens_to_its_own_machine_unless_told_otherwise(flower: str) -> None:
+    port = int(flower.rpartition(":")[2])
+    listening = {
+        line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"
+    }
+
+    assert f"0100007F:{port:04X}" in listening
+    assert f"00000000:{port:04X}" not in listening
+
+
+def test_beat_ticks_with_the_broker_alone(database: str) -> None:
+    """Neither the database nor a key is opened to it."""
+    broker = settings().broker_url or ""
+    kept_back = ("DATABASE_URL", "REDIS_URL", "SECRET_KEYS")
+    environment = {name: value for name, value in os.environ.items() if name not in kept_back} | {"BROKER_URL": broker}
+    beat = _celery(environment, "beat")
+    try:
+        with Connection(broker, transport_options={"global_keyprefix": "p2h:"}) as connection:
+            queue = connection.SimpleQueue("control")
+            message = queue.get(timeout=PATIENCE_S)
+            message.ack()
+            queue.clear()
+            queue.close()
+    finally:
+        beat.terminate()
+        beat.wait(30)
+
+    assert message.headers["task"].startswith("control.")
 
 
 def _celery(environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:

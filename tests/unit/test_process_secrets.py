@@ -1,0 +1,56 @@
+"""Each process of `pipeline up` is given the secrets that it needs, and no other one that its parent has."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.settings import Settings
+from pipeline.up.places import SECRETS, SandboxPlace, programs, sandbox_program
+
+KEY = "cGlwZWxpbmUtdGVzdHMtb25seS0wMTIzNDU2Nzg5QUI="
+GIVEN = {
+    "DATA_DIR": "/srv/pipeline",
+    "DATABASE_URL": "postgresql://ada:canary@db.example/pipeline",
+    "REDIS_URL": "redis://:canary@redis.example/0",
+    "BROKER_URL": "redis://:canary@redis.example/1",
+    "SECRET_KEYS": KEY,
+    "PIPEDRIVE_CLIENT_ID": "id",
+    "PIPEDRIVE_CLIENT_SECRET": "canary",
+    "ALERT_WEBHOOK_URL": "https://hooks.example/canary",
+    "ALERT_EMAIL_TO": "ana@acme.example",
+    "SMTP_URL": "smtps://pipeline@mail.example",
+    "SMTP_PASSWORD": "canary",
+    "FLOWER_BASIC_AUTH": "ada:canary",
+}
+WORK = {"DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEYS", "PIPEDRIVE_CLIENT_SECRET"}
+NEEDED = {
+    "sandbox": set[str](),
+    "beat": {"BROKER_URL"},
+    "flower": {"BROKER_URL", "FLOWER_BASIC_AUTH"},
+    "intake": WORK,
+    "live": WORK,
+    "bulk": WORK,
+    "control": WORK | {"ALERT_WEBHOOK_URL", "SMTP_PASSWORD"},
+    "web": WORK | {"ALERT_WEBHOOK_URL", "SMTP_PASSWORD", "FLOWER_BASIC_AUTH"},
+}
+
+
+@pytest.mark.parametrize("inherited", [GIVEN, {f"{name}_FILE": f"/run/secrets/{name}" for name in GIVEN}])
+def test_each_process_has_what_it_needs(inherited: dict[str, str]) -> None:
+    """Of a value that stands in a file as well: a process that does not need it does not know the file."""
+    chosen = Settings.from_env(GIVEN)
+    place = SandboxPlace(pipedrive_port=1, hull_port=2, sizes={})
+    started = [sandbox_program(chosen, place), *programs(chosen, host="127.0.0.1", flower_login="ada:canary")]
+    found = {}
+    for program in started:
+        environment = {name: value for name, value in {**inherited, **program.environment}.items() if value is not None}
+        found[program.name] = {name for name in SECRETS if name in environment or f"{name}_FILE" in environment}
+
+    assert found == NEEDED
+
+
+def test_every_secret_of_the_environment_is_known() -> None:
+    """What Settings keeps out of its repr is a secret, and stands in the list."""
+    hidden = {name.upper() for name, field in Settings.__dataclass_fields__.items() if not field.repr}
+
+    assert hidden == set(SECRETS)
