@@ -18,6 +18,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from db.server_log import QUIET_FOR_ANYBODY, keep_values_out
 from db.statement import READ_ONLY
 from db.watchdog import Probe, WatchedConnection, probe_with, watched
 
@@ -79,7 +80,8 @@ def make_engine(url: str) -> Engine:
             "connection_factory": WatchedConnection,
             **TCP,
             "options": f"{SERVER_TCP} -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c jit=off -c timezone=UTC",
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c jit=off -c timezone=UTC"
+            + "".join(f" -c {name}={value}" for name, value in QUIET_FOR_ANYBODY.items()),
         },
     )
 
@@ -90,8 +92,10 @@ def make_engine(url: str) -> Engine:
 
     @event.listens_for(made, "connect")
     def _quiet(connection: WatchedConnection, _record: object) -> None:
-        connection.set_session(autocommit=False)
         connection.probe = opener.probe
+        connection.set_session(autocommit=True)
+        keep_values_out(connection)
+        connection.set_session(autocommit=False)
 
     return made
 

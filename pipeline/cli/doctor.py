@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.figures import oldest_due_s
+from db.server_log import loud_settings
 from db.session import is_read_only, transaction
 from pipeline.cli.findings import BAD, NOTE, OK, Answer, Finding, as_json
 from pipeline.cli.opening import open_database
@@ -56,10 +57,17 @@ COMMANDS: tuple[click.Command, ...] = (doctor,)
 
 
 def _database(session: Session) -> list[Finding]:
-    if not is_read_only(session):
-        return []
-    step = "promote it, or point DATABASE_URL at the primary; work goes on by itself then"
-    return [Finding(level=BAD, text="the database answers but takes no writes: nothing can be done", next_step=step)]
+    if is_read_only(session):
+        step = "promote it, or point DATABASE_URL at the primary; work goes on by itself then"
+        return [
+            Finding(level=BAD, text="the database answers but takes no writes: nothing can be done", next_step=step)
+        ]
+    loud = ", ".join(loud_settings(session))
+    if loud:
+        text = f"PostgreSQL may write values of records into its own log: {loud}"
+        step = f"as a superuser: GRANT SET ON PARAMETER {loud} TO our role (PostgreSQL 15 and later), then restart our processes"
+        return [Finding(level=NOTE, text=text, next_step=step)]
+    return []
 
 
 def _machine(found: Machinery, due_s: float, has_connectors: bool) -> list[Finding]:

@@ -36,6 +36,12 @@ _OPTIONS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
+    # Statements and the details of errors hold values of records: the log keeps to starts, stops and crashes, whoever connects.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
 }
 # Sort by code point, yet know the upper and lower case of every script (PostgreSQL 17 and later:
 # https://www.postgresql.org/docs/18/locale.html#LOCALE-PROVIDERS).

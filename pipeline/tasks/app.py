@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
+from celery.exceptions import CeleryError, SoftTimeLimitExceeded
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_init, worker_process_init, worker_ready
 from celery.utils.log import get_multiprocessing_logger
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,11 +16,36 @@ from db import token_ledger
 from pipeline import library_log, telemetry
 from pipeline.settings import settings
 from pipeline.tasks import broker, live_processes
+from pipeline.tasks.errors import classify
 from pipeline.transform.domains import registrable_domain
 
 broker.keep_clients()
 
-app = Celery("pipeline")
+
+class TaskFailed(Exception):
+    """What Celery, the broker and Flower are given of an exception: its class and place. Its words may hold values of records."""
+
+    is_logged = True
+
+
+class QuietTask(Task):  # type: ignore[misc]  # a class of a library without types
+    """A task whose failure says nothing but a reason, whatever was raised."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return super().__call__(*arguments, **named)
+        except (CeleryError, SoftTimeLimitExceeded):
+            raise
+        except Exception as error:
+            if getattr(error, "is_logged", False):
+                raise
+            cause = classify(error)
+            telemetry.logger().error("task.error", task=self.name, reason=cause.reason, detail=cause.detail)
+            failed = TaskFailed(f"{cause.reason}: {cause.detail}")
+        raise failed  # outside of the except block: the cause's words would be part of the traceback
+
+
+app = Celery("pipeline", task_cls=QuietTask)
 app.config_from_object("celeryconfig")
 live_processes.register(app)
 
