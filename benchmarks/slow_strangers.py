@@ -10,7 +10,8 @@ PostgreSQL, the broker, `pipeline.web.intake` and `pipeline.web.app` run as `pip
     notifications       20 MB of JSON, four at a time, from a sender whose signature is not Hull's
 
 Of every scene: how long webhooks took, how many are stored, the slowest /healthz of both processes, and how far the memory
-of the larger process grew. Exit 1 when a webhook is lost or takes a second, /healthz takes 0.1 s, or memory grows by 64 MB.
+of the larger process grew. Exit 1 when a webhook is lost or takes a second, /healthz takes 0.1 s, or memory grows by 96 MB
+(one password takes 64 MiB while it is hashed).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ SECRET_KEY = "cGlwZWxpbmUtYmVuY2htYXJrcy1vbmx5LTAxMjM0NTY="
 CONNECTOR_ID = "5f00000000000000000000ac"
 SECRETS = {"webhook_path": "path", "webhook_user": "user", "webhook_password": "password", "hull_secret": "hull"}
 PASSWORD = "a password of the drill"
-WEBHOOK_S, HEALTH_S, GROWTH_MB = 1.0, 0.1, 64.0
+WEBHOOK_S, HEALTH_S, GROWTH_MB = 1.0, 0.1, 96.0
 """What is not good enough any more."""
 UNFINISHED = ("/login", "/auth", "/status", "/batch", "/smart-notifier")
 INTAKE = ("/batch", "/smart-notifier")
@@ -116,7 +117,7 @@ def is_good_enough(scene: dict[str, Any]) -> bool:
 def measure(here: Place, *, seconds: float, per_second: float) -> list[dict[str, Any]]:
     """The figures of every scene, one after the other."""
     token = _session_of_viewer()
-    path = "/c/acme/logs.csv"
+    path = _exported(here)
     scenes: dict[str, Callable[[], dict[str, Any]]] = {
         "quiet": partial(_nothing, seconds),
         "unfinished 8": partial(_unfinished, here, 8, seconds),
@@ -308,6 +309,28 @@ def _session_of_viewer() -> str:
     viewer = known or operators.add("viewer", PASSWORD, Role.VIEWER, by="drill")
     with transaction() as session:
         return operators.open_session(session, viewer)
+
+
+def _exported(here: Place) -> str:
+    """Where a file of the whole log is, once a worker has written it."""
+    from db.connector import Connector
+    from db.event_log import EventFilter
+    from db.log_export import find_export
+    from db.session import transaction
+    from pipeline.tasks import log_exports
+    from pipeline.tasks.errand_runs import run_errand
+    from pipeline.tasks.log_lines import CSV
+
+    with transaction() as session:
+        connector = session.get_one(Connector, here.connector_key)
+        export = log_exports.ask(session, connector, CSV, EventFilter(), None, by="drill")
+        errand_id = session.execute(text("SELECT id FROM errands WHERE kind = 'log'")).scalar_one()
+    while True:
+        run_errand(errand_id, None)
+        with transaction() as session:
+            found = find_export(session, here.connector_key, export.id)
+        if found is not None and found.is_ready:
+            return f"/c/acme/exports/{export.id}/file"
 
 
 class _Peak:

@@ -19,7 +19,7 @@ RETENTION_DAYS = 30
 class Errand(Base):
     """kind      `settings`: read them anew from Hull; `export`: fetch a file of Users or Accounts; `adoption`: a new connector;
               `status`: tell Hull how it is; `send`: Users or Accounts to Pipedrive; `verify`: compare a sample;
-              `plan`: compute what new settings would do; `replay`: send the items of a replay
+              `plan`: compute what new settings would do; `replay`: send the items of a replay; `log`: write the log to a file
     key       what makes a repeated request the same one, for as long as it is due
     sealed    what it takes, credentials or an address, sealed as secrets are; gone when it has ended well
     asked     how often it was asked for; what was asked meanwhile is done once more

@@ -22,12 +22,14 @@ from db import (
     delivery,
     errand,
     event_count,
+    export_file,
     failure,
     heartbeat,
     hourly,
     id_mapping,
     joining,
     known_as,
+    log_export,
     mirror,
     newest_webhook,
     operator,
@@ -51,7 +53,7 @@ LOCK_TIMEOUT_MS = 5_000
 SUBJECTS = (
     (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
     (joining, known_as, mirror, newest_webhook, skip, subscription, sync_event, token_ledger, watermark),
-    (alert, audit, event_count, heartbeat, hourly, operator, outage, plan, replay, verified),
+    (alert, audit, event_count, heartbeat, export_file, hourly, log_export, operator, outage, plan, replay, verified),
 )
 """Imported so that their tables stand in the metadata."""
 

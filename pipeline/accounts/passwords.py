@@ -54,9 +54,9 @@ def verify(known: str, password: str) -> bool:
     Raises: Overloaded in a web request while many others wait.
     """
     is_possible = bool(known) and len(password) <= LONGEST_PASSWORD
-    compared = known if is_possible else _hash_of_nobody()
     try:
         with PASSWORDS.entered():
+            compared = known if is_possible else _hash_of_nobody()
             return _hasher().verify(compared, password[:LONGEST_PASSWORD]) and is_possible
     except (Argon2Error, InvalidHashError):
         return False

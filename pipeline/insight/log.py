@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -22,21 +19,15 @@ from pipeline.domain.kinds import Entity
 from pipeline.insight.events import Event, described
 from pipeline.insight.mapped import labels_of
 from pipeline.insight.search import search
+from pipeline.tasks.log_exports import EXPORTED, SLOWEST_MS
+from pipeline.tasks.log_exports import PAGE as FILE_PAGE
+from pipeline.tasks.log_lines import CSV, FORMS
+from pipeline.tasks.log_lines import facts as facts  # noqa: PLC0414 - for those who ask
 from pipeline.tasks.plans import plan_for
 
 PAGE: Final = 100
 LOOKED_BACK: Final = timedelta(days=1)
 """How far back is looked for what no index finds, unless the filter itself says how far."""
-EXPORTED: Final = 100_000
-"""Events that one export takes along at most; the next begins where it ended, by `before`."""
-_AT_ONCE: Final = 1_000
-EXPORT_SLOWEST_MS: Final = 10_000
-COLUMNS: Final = (
-    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "field", "detail", "cause", "run_id", "batch_id",
-    "settings_version", "delivery_id", "exchange", "before", "after",
-)  # fmt: skip
-FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What makes a spreadsheet calculate instead of show; those for East Asia take the wide characters for the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,60 +92,19 @@ def about(session: Session, connector_key: int, wanted: EventFilter, record: str
 
 def export_csv(connector_key: int, wanted: EventFilter, before_id: int | None = None) -> Iterator[str]:
     """Lines of CSV, newest first, that no spreadsheet takes for formulas."""
-    yield _line(COLUMNS)
+    yield FORMS[CSV].head
     for row in _stream(connector_key, wanted, before_id):
-        yield _line([_safe(value) for value in facts(row).values()])
-
-
-def export_json(connector_key: int, wanted: EventFilter, before_id: int | None = None) -> Iterator[str]:
-    """One JSON object a line, newest first."""
-    for row in _stream(connector_key, wanted, before_id):
-        known = facts(row)
-        whole = {
-            name: _parsed(value) if name in ("exchange", "before", "after") else value for name, value in known.items()
-        }
-        yield json.dumps(whole, ensure_ascii=False) + "\n"
-
-
-def facts(row: SyncEvent) -> dict[str, Any]:
-    """An event as it leaves the house: column → value, JSON as text."""
-    values = {name: getattr(row, name) for name in COLUMNS}
-    values["at"] = row.at.astimezone(UTC).isoformat()
-    for name in ("before", "after"):
-        body = values[name]
-        values[name] = bytes(body).decode("utf-8", "replace") if body is not None else None
-    return values
+        yield FORMS[CSV].line(row)
 
 
 def _stream(connector_key: int, wanted: EventFilter, before_id: int | None) -> Iterator[SyncEvent]:
     """By a page and a transaction at a time: whoever reads slowly holds nothing up."""
     left = EXPORTED
     while left > 0:
-        with event_log.bounded(EXPORT_SLOWEST_MS) as session:
-            limit = min(_AT_ONCE, left)
+        with event_log.bounded(SLOWEST_MS) as session:
+            limit = min(FILE_PAGE, left)
             rows = event_log.page_of_events(session, connector_key, wanted, before_id=before_id, limit=limit)
         yield from rows
         if len(rows) < limit:
             return
         left, before_id = left - len(rows), rows[-1].id
-
-
-def _line(cells: Any) -> str:
-    written = io.StringIO()
-    csv.writer(written, lineterminator="\r\n").writerow(cells)
-    return written.getvalue()
-
-
-def _safe(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULAS):
-        return f"'{value}"
-    return "" if value is None else value
-
-
-def _parsed(value: str | None) -> Any:
-    if value is None:
-        return None
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value

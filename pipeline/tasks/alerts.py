@@ -23,6 +23,7 @@ from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.alerts import RULES, judge, judge_house, unknown_rules
 from pipeline.settings import settings
+from pipeline.slow_work import REMOTE
 from pipeline.tasks.alert_facts import bounds, facts_of
 from pipeline.tasks.app import app
 from pipeline.tasks.errors import classify
@@ -97,7 +98,8 @@ def try_sinks(by: str) -> dict[str, str]:
     found = {LOG: "ok"}
     for name, sink in wiring.alert_sinks().items():
         try:
-            sink(notice)
+            with REMOTE.entered():
+                sink(notice)
             found[name] = "ok"
         except NotTold as error:
             found[name] = str(error)

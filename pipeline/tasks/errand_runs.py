@@ -21,9 +21,9 @@ from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.outages import Work, working
 from pipeline.settings import settings
-from pipeline.tasks import adoption, exports, hull_settings, sends, status_report, verify_kept
+from pipeline.tasks import adoption, exports, hull_settings, log_exports, sends, status_report, verify_kept
 from pipeline.tasks.app import app
-from pipeline.tasks.errands import ADOPTION, EXPORT, PLAN, REPLAY, SEND, SETTINGS, STATUS, TASK, VERIFY
+from pipeline.tasks.errands import ADOPTION, EXPORT, LOG, PLAN, REPLAY, SEND, SETTINGS, STATUS, TASK, VERIFY
 from pipeline.tasks.errors import classify
 from pipeline.tasks.lease import lease_kept
 from pipeline.tasks.patience import MAX_ATTEMPTS, check_alone, patience
@@ -41,6 +41,7 @@ HANDLERS: Final[Mapping[str, Callable[[ClaimedErrand], None]]] = {
     VERIFY: verify_kept.carry_out,
     PLAN: walking.carry_out,
     REPLAY: advancing.advance,
+    LOG: log_exports.carry_out,
 }
 EVENTS: Final = {
     SETTINGS: "connector.settings.error",
@@ -51,6 +52,7 @@ EVENTS: Final = {
     VERIFY: "connector.verify.error",
     PLAN: "connector.plan.error",
     REPLAY: "connector.replay.error",
+    LOG: "connector.log_export.error",
 }
 
 
@@ -115,6 +117,8 @@ def _give_up(
     errands.end(session, errand, "failed", cause.reason)
     if errand.kind == PLAN:
         walking.stop(session, int(errand.key), cause)
+    if errand.kind == LOG:
+        log_exports.stop(session, int(errand.key))
     failures.keep_failures(session, [_failure(errand, errand.connector_key, cause, error, task_id)])
     event = events.NewEvent(
         connector_key=errand.connector_key,

@@ -23,6 +23,7 @@ SEND: Final = "send"
 VERIFY: Final = "verify"
 PLAN: Final = "plan"
 REPLAY: Final = "replay"
+LOG: Final = "log"
 QUEUES: Final = {
     SETTINGS: "control",
     EXPORT: "live",
@@ -32,6 +33,7 @@ QUEUES: Final = {
     VERIFY: "bulk",
     PLAN: "bulk",
     REPLAY: "control",
+    LOG: "bulk",
 }
 PATIENCE_S: Final = 30.0
 """After so long without a sign a message is taken for lost; until then a full queue is not filled further."""

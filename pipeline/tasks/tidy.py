@@ -27,6 +27,7 @@ from db import (
 from db import batch as batches
 from db import delivery as deliveries
 from db import errand as errands
+from db import log_export as log_exports
 from db import plan as plans
 from db import replay as replays
 from db import sync_event as events
@@ -112,6 +113,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "errands": _at_once(errands.drop_old_errands),
     "export_files": _at_once(export_file.drop_old_files),
     "plan_items": _at_once(plans.drop_old_items),
+    "log_exports": _at_once(log_exports.drop_old_exports),
     "alerts": _at_once(alerts.drop_old_alerts),
     "hours": _at_once(hourly.drop_old_hours),
     "event_counts": _at_once(event_count.fold_old_counts),

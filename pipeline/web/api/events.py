@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Literal
 
 from flask import Response
@@ -11,10 +12,13 @@ from werkzeug.wrappers import Response as WholeResponse
 
 from db import event_log
 from db.event_log import EventFilter
+from db.log_export import RETENTION_HOURS, LogExport
 from db.session import transaction
+from pipeline.domain.roles import Role
 from pipeline.insight import log
 from pipeline.insight.events import described
-from pipeline.web.api.door import Operations, answer, missing
+from pipeline.tasks.log_lines import CSV, NDJSON
+from pipeline.web.api.door import Nay, Operations, answer, missing
 from pipeline.web.api.event_shapes import EventShape
 from pipeline.web.api.shapes import Asked, DirectionName, EntityName, ListedWhole, OfConnector, OfRow, Shape, find
 from pipeline.web.api.values import Moment, RowId, Short
@@ -42,7 +46,10 @@ class EventsAsked(EventsChosen, ListedWhole):
     """A page of them."""
 
 
-class EventsTaken(EventsChosen):
+class NewExport(EventsChosen):
+    """Which events, and as what."""
+
+    format: Literal["csv", "jsonl"]
     before: Annotated[RowId | None, Field(description="Only what is older than this id.")] = None
 
 
@@ -54,6 +61,22 @@ class EventsAnswer(Shape):
     since: datetime | None
 
 
+class ExportShape(Shape):
+    """A file of events; the next one begins before the event `before_id`."""
+
+    id: int
+    state: Literal["writing", "done", "cut", "failed"]
+    file_name: str
+    events: int
+    before_id: int | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class ExportAnswer(BaseModel):
+    export: ExportShape
+
+
 class EventAnswer(BaseModel):
     """`beside` is what happened to the same record in the same batch."""
 
@@ -63,8 +86,10 @@ class EventAnswer(BaseModel):
 
 def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/events", list_events, EventsAnswer)
-    operations.file("/connectors/<connector>/events.csv", export_csv, log_export.CSV)
-    operations.file("/connectors/<connector>/events.jsonl", export_jsonl, log_export.NDJSON)
+    exports = "/connectors/<connector>/events/exports"
+    operations.post(exports, begin_export, ExportAnswer, needs=Role.VIEWER)
+    operations.get(f"{exports}/<id>", show_export, ExportAnswer)
+    operations.file(f"{exports}/<id>/file", download_export, "application/octet-stream")
     operations.get("/connectors/<connector>/events/<id>", show_event, EventAnswer)
 
 
@@ -76,14 +101,27 @@ def list_events(path: OfConnector, query: EventsAsked) -> Response:
     return answer(EventsAnswer.model_validate(found))
 
 
-def export_csv(path: OfConnector, query: EventsTaken) -> WholeResponse:
-    """Take sync events away as CSV, newest first, 100,000 at most; no spreadsheet takes a value for a formula."""
-    return _export(path, query, log_export.CSV)
+def begin_export(path: OfConnector, body: NewExport) -> Response:
+    """Have a worker write sync events to a file, newest first, 100,000 at most; no spreadsheet takes a value for a formula."""
+    connector = find(path)
+    chosen = [name for name in EventsChosen.model_fields if getattr(body, name) is not None]
+    kind = {"csv": CSV, "jsonl": NDJSON}[body.format]
+    return _shown(log_export.order(connector, kind, _filter(connector.key, body), body.before, chosen=chosen))
 
 
-def export_jsonl(path: OfConnector, query: EventsTaken) -> WholeResponse:
-    """Take sync events away as JSON, one to a line, newest first, 100,000 at most."""
-    return _export(path, query, log_export.NDJSON)
+def show_export(path: OfRow) -> Response:
+    """Show whether a file is written: `done` and `cut` may be downloaded, `cut` ends before its filter does."""
+    return _shown(_export(path))
+
+
+def download_export(path: OfRow) -> WholeResponse:
+    """Download a file that is written."""
+    export = _export(path)
+    if not export.is_ready:
+        raise Nay(
+            HTTPStatus.CONFLICT, "not_ready", "The file is not written yet.", "Ask for its state until it is done."
+        )
+    return log_export.download(export)
 
 
 def show_event(path: OfRow) -> Response:
@@ -103,10 +141,15 @@ def show_event(path: OfRow) -> Response:
     )
 
 
-def _export(path: OfConnector, query: EventsTaken, kind: str) -> WholeResponse:
-    connector = find(path)
-    chosen = [name for name in EventsChosen.model_fields if getattr(query, name) is not None]
-    return log_export.streamed(connector, kind, _filter(connector.key, query), query.before, chosen=chosen)
+def _export(path: OfRow) -> LogExport:
+    export = log_export.find(find(path), path.id)
+    if export is None:
+        raise missing("There is no such export of this connector.", f"Files are kept for {RETENTION_HOURS} hours.")
+    return export
+
+
+def _shown(export: LogExport) -> Response:
+    return answer(ExportAnswer(export=ExportShape.model_validate(export)))
 
 
 def _filter(connector_key: int, query: EventsChosen) -> EventFilter:

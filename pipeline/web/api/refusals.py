@@ -13,6 +13,7 @@ from pipeline.insight.log import TooMuch
 from pipeline.insight.payloads import PayloadMistake
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
 from pipeline.tasks.breaker import AskFirst
+from pipeline.tasks.log_exports import TooMany
 from pipeline.tasks.planning.applying import PlanRefused
 from pipeline.tasks.replay import NotReplayable
 from pipeline.tasks.replaying.beginning import MoreThanExpected, NothingToReplay
@@ -75,6 +76,11 @@ def _too_much(_no: TooMuch) -> Nay:
     return Nay(BAD, "too_much", sentence, "Narrow it by a time range, a record or a run.")
 
 
+def _too_many(_no: TooMany) -> Nay:
+    sentence = "Several files of this connector are being written already."
+    return Nay(HTTPStatus.TOO_MANY_REQUESTS, "too_many", sentence, "Wait until one of them is written.")
+
+
 def _plainly(error: str, status: HTTPStatus = BAD) -> Callable[[Any], Nay]:
     return lambda no: Nay(status, error, f"{no}".strip())
 
@@ -93,5 +99,6 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Nay]]] = {
     SettingsMoved: _moved,
     SettingsRefused: _settings,
     SetupRefused: _plainly("refused"),
+    TooMany: _too_many,
     TooMuch: _too_much,
 }

@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from flask import Blueprint, g, redirect, request
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import IntegerConverter, Map
 from werkzeug.wrappers import Response
 
@@ -22,7 +23,7 @@ from db import connector as connectors
 from db.connector import Connector
 from db.operator import Present
 from db.session import transaction
-from pipeline.accounts import operators
+from pipeline.accounts import browser_mark, operators
 from pipeline.accounts.logins import Caller
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
@@ -41,7 +42,7 @@ UNKEPT: Final = frozenset({CSRF_FIELD, "password", "old", "new", "secret", "toke
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
 """Of whoever is logged in; the app takes less from anybody else."""
 MAX_PENDING_BYTES: Final = 3 * MAX_FORM_BYTES
-"""The same form once more, as JSON in a field of the login. Another site cannot send it, see `require_same_origin`."""
+"""The same form once more, as JSON in a field of the login, from a browser that was logged in; any other sends ANYBODY_BYTES."""
 
 
 class Refused(Exception):
@@ -136,6 +137,10 @@ def cookie_name() -> str:
     return "__Host-session" if is_secure() else "session"
 
 
+def mark_name() -> str:
+    return "__Host-browser" if is_secure() else "browser"
+
+
 def is_secure() -> bool:
     return urlsplit(settings().public_url).scheme == "https"
 
@@ -212,8 +217,15 @@ def _foreign() -> Refused:
     return refusal("foreign_origin", "This form came from another site, so nothing was done.", "Open the page here.")
 
 
+def was_logged_in() -> bool:
+    """Whether this browser was logged in not long ago: what it sends may wait for the next login."""
+    return browser_mark.is_mark(request.cookies.get(mark_name(), ""))
+
+
 def allowance() -> int:
-    """Return how many bytes the sender of a form may send, by session."""
+    """Return how many bytes the sender of a form may send, by session, or by a login of before."""
+    if was_logged_in():
+        return MAX_PENDING_BYTES
     return MAX_FORM_BYTES if present() is not None else ANYBODY_BYTES
 
 
@@ -255,11 +267,23 @@ def _to_login(*, saves: bool) -> Response:
     if not token():
         return redirect(_login_url("/"), HTTPStatus.SEE_OTHER)  # nobody who had a session sent this
     require_same_origin()
-    request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
-    kept = [(name, value) for name, value in request.form.items(multi=True) if name not in UNKEPT]
+    if was_logged_in():
+        request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
+    try:
+        kept = [(name, value) for name, value in request.form.items(multi=True) if name not in UNKEPT]
+    except RequestEntityTooLarge:
+        raise _too_long_to_wait() from None
     if not kept:
         return redirect(_login_url(_page_before()), HTTPStatus.SEE_OTHER)
     return login_page(_page_before(), json.dumps({"path": request.path, "fields": kept}))
+
+
+def _too_long_to_wait() -> Refused:
+    return Refused(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "Your session has ended, and this form is too long to wait for a login, so nothing was done.",
+        "Log in in another tab, go back to this form, and send it again.",
+    )
 
 
 def read_pending(given: str) -> tuple[str, list[tuple[str, str]]] | None:

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 
 from db import operator as rows
 from db.session import transaction
-from pipeline.accounts import logins, operators
+from pipeline.accounts import browser_mark, logins, operators
 from pipeline.accounts.logins import LoggedIn, LoginRefused
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
@@ -127,7 +127,8 @@ def set_up() -> Response:
 def _read_form() -> tuple[str, str]:
     """Return the page that was wanted, and a form that waits for the login."""
     guard.require_same_origin()
-    request.max_content_length = request.max_form_memory_size = guard.MAX_PENDING_BYTES
+    if guard.was_logged_in():
+        request.max_content_length = request.max_form_memory_size = guard.MAX_PENDING_BYTES
     guard.require_storable(request.form.values())
     return guard.safe_path(request.form.get("next")), request.form.get("pending", "")
 
@@ -171,4 +172,8 @@ def _with_session(answer: Response, found: LoggedIn) -> Response:
     answer.set_cookie(guard.cookie_name(), found.token, httponly=True, samesite="Lax", secure=secure, path="/")
     device, name = found.device, guard.device_cookie_name()
     answer.set_cookie(name, device, max_age=YEAR_S, httponly=True, samesite="Strict", secure=secure, path="/")
+    mark, days = browser_mark.new_mark(), browser_mark.DAYS
+    answer.set_cookie(
+        guard.mark_name(), mark, max_age=days * 86_400, httponly=True, samesite="Lax", secure=secure, path="/"
+    )
     return answer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flask import request
 from werkzeug.wrappers import Response
@@ -15,15 +15,19 @@ from werkzeug.wrappers import Response
 from db import event_log
 from db.connector import Connector
 from db.event_log import EventFilter
+from db.log_export import RETENTION_HOURS, LogExport
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.domain.reasons import REASONS
+from pipeline.domain.roles import Role
 from pipeline.insight import log
 from pipeline.insight.events import described
 from pipeline.insight.log import LogPage, TooMuch
 from pipeline.insight.moments import read_moment
+from pipeline.tasks.log_exports import EXPORTED, TooMany
+from pipeline.tasks.log_lines import FORMS
 from pipeline.web.console import guard, log_export
-from pipeline.web.console.frame import before_id, page
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
 
@@ -42,6 +46,8 @@ SAVED: Final[tuple[tuple[str, dict[str, str]], ...]] = (
 """Filters that are asked for most, as links."""
 TOO_MUCH: Final = "This filter would look through too many events. Narrow it by a time range, a record or a run."
 
+TOO_MANY: Final = "Several files of this connector are being written already."
+
 Given = tuple[tuple[str, str], ...]
 
 
@@ -57,8 +63,9 @@ class Asked:
 def add(pages: Pages) -> None:
     pages.page("/c/<name>/logs", show)
     pages.page("/c/<name>/logs/<int:event_id>", show_event)
-    pages.page("/c/<name>/logs.csv", export_csv)
-    pages.page("/c/<name>/logs.jsonl", export_json)
+    pages.action("/c/<name>/logs/export", begin_export, needs=Role.VIEWER)
+    pages.page("/c/<name>/exports/<int:export_id>", show_export)
+    pages.page("/c/<name>/exports/<int:export_id>/file", download_export)
 
 
 def show(connector: Connector) -> Response:
@@ -81,7 +88,8 @@ def show(connector: Connector) -> Response:
         chosen=dict(asked.given),
         more_chosen=bool(MORE.intersection(name for name, _ in asked.given)),
         saved=[(words, f"?{urlencode(each)}" if each else "?") for words, each in SAVED],
-        exports=urlencode([*asked.given, *([("before", str(asked.before_id))] if asked.before_id else [])]),
+        exported=[*asked.given, *([("before", str(asked.before_id))] if asked.before_id else [])],
+        forms=FORMS,
         is_live=asked.before_id is None and found is not None,
         choices={
             "direction": list(Direction),
@@ -106,26 +114,64 @@ def show_event(connector: Connector, event_id: int) -> Response:
     )
 
 
-def export_csv(connector: Connector) -> Response:
-    return _export(connector, log_export.CSV)
-
-
-def export_json(connector: Connector) -> Response:
-    return _export(connector, log_export.NDJSON)
-
-
-def _export(connector: Connector, kind: str) -> Response:
-    given = dict(_given())
+def begin_export(connector: Connector) -> Response:
+    """Have a worker write the events of the filter to a file, and show how far it is."""
+    given, kind, before = dict(_given(request.form)), request.form.get("kind", ""), request.form.get("before")
+    if kind not in FORMS:
+        raise guard.Refused(HTTPStatus.BAD_REQUEST, f"A file is one of {', '.join(FORMS)}.")
     try:
-        return log_export.streamed(connector, kind, filter_of(connector.key, given), before_id(), chosen=list(given))
+        wanted = filter_of(connector.key, given)
+        before_id = _number("before", {"before": before}) if before else None
+        export = log_export.order(connector, kind, wanted, before_id, chosen=list(given))
     except ValueError as wrong:
         raise guard.Refused(HTTPStatus.BAD_REQUEST, str(wrong)) from None
     except TooMuch:
         raise guard.Refused(HTTPStatus.BAD_REQUEST, TOO_MUCH) from None
+    except TooMany:
+        raise guard.Refused(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY, "Wait until one of them is written.") from None
+    return done(f"/c/{quote(connector.name, safe='')}/exports/{export.id}")
 
 
-def _given() -> Given:
-    return tuple((name, value) for name in NAMES if (value := request.args.get(name, "").strip()[:300]))
+def show_export(connector: Connector, export_id: int) -> Response:
+    """Whether a file is written, and where it is."""
+    export = _found(connector, export_id)
+    mood, sentence = {
+        "writing": ("running", f"The file is being written: {export.events:,} events so far."),
+        "done": ("done", f"The file is written: {export.events:,} events."),
+        "cut": ("warning", f"The file ends after {export.events:,} events: reading on would take too long."),
+    }.get(export.state, ("failed", "The file could not be written. See Failures."))
+    return page(
+        "log_export.html",
+        connector=connector,
+        tab=TAB[0],
+        export=export,
+        mood=mood,
+        sentence=sentence,
+        most=EXPORTED,
+        hours=RETENTION_HOURS,
+    )
+
+
+def download_export(connector: Connector, export_id: int) -> Response:
+    export = _found(connector, export_id)
+    if not export.is_ready:
+        raise guard.Refused(HTTPStatus.CONFLICT, "The file is not written yet.", "Look at its page.")
+    return log_export.download(export)
+
+
+def _found(connector: Connector, export_id: int) -> LogExport:
+    export = log_export.find(connector, export_id)
+    if export is None:
+        raise guard.missing(
+            f"There is no export {export_id} of {connector.name}.", f"Files are kept for {RETENTION_HOURS} hours."
+        )
+    return export
+
+
+def _given(fields: Mapping[str, str] | None = None) -> Given:
+    """The filter as it was written, in the address or in these fields."""
+    given = request.args if fields is None else fields
+    return tuple((name, value) for name in NAMES if (value := given.get(name, "").strip()[:300]))
 
 
 def _read(asked: Asked) -> LogPage:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from pipeline.slow_work import REMOTE
 from pipeline.telemetry import logger
 
 T = TypeVar("T")
@@ -39,7 +40,8 @@ class Patient(Generic[T]):
         asked = self._begin_asking()
         known = self._known(self._stale_s)
         if known is None:
-            asked.wait(self._patience_s)
+            with REMOTE.entered():
+                asked.wait(self._patience_s)
             known = self._known(self._stale_s)
         return known[1] if known is not None else None
 

@@ -10,10 +10,12 @@ from typing import Final
 
 import urllib3
 
+from pipeline.slow_work import REMOTE
+
 CONNECT_S: Final = 1.0
 DEADLINE_S: Final = 8.0
 REST_S: Final = 3.0
-"""After nobody answered, for so long nobody is kept waiting: the threads are the same that take in webhooks."""
+"""After nobody answered, for so long nobody is kept waiting."""
 MAX_BYTES: Final = 16 * 1024 * 1024
 AT_ONCE: Final = 2
 TURN_S: Final = 2.0
@@ -43,10 +45,14 @@ class Upstream:
 
     def ask(self, url: str, *, method: str, query: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         """Raises: UpstreamAway."""
+        with REMOTE.entered():
+            return self._ask_in_turn(f"{url}?{query}" if query else url, method, headers, body)
+
+    def _ask_in_turn(self, url: str, method: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         if self._clock() < self._away_until or not self._turns.acquire(timeout=TURN_S):
             raise UpstreamAway("It did not answer a moment ago.")
         try:
-            return self._ask(f"{url}?{query}" if query else url, method, headers, body)
+            return self._ask(url, method, headers, body)
         except urllib3.exceptions.HTTPError as error:
             self._away_until = self._clock() + REST_S
             raise UpstreamAway(f"Nothing answers there ({type(error).__name__}).") from None

@@ -5,13 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Any
 
-import pytest
-
-from db.event_log import TooMuch
 from pipeline.domain.kinds import Entity
 from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.exporting import CSV, NDJSON, exported, exported_by_script
 from tests.integration.console.test_api_acting import done
 from tests.integration.console.test_api_looking import ada, foreign
 from tests.world import World
@@ -21,33 +18,28 @@ __all__ = ["ada"]
 BASE = "/api/v1/connectors/acme"
 
 
-def lines(browser: Visitor, path: str) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines."""
-    return [json.loads(line) for line in browser.text(path).splitlines()]
-
-
 # --- the log as a file ------------------------------------------------------------------------------------------------
 
 
-def test_the_log_is_taken_away_as_the_console_has_it(ada: World, viewer: Visitor) -> None:
-    for ending in ("csv", "jsonl"):
-        mine = viewer.get(f"{BASE}/events.{ending}?direction=incoming")
-        theirs = viewer.get(f"/c/acme/logs.{ending}?direction=incoming")
+def test_the_log_is_taken_away_as_the_console_has_it(ada: World, viewer: Visitor, looker: Call) -> None:
+    for form, kind in (("csv", CSV), ("jsonl", NDJSON)):
+        mine = exported_by_script(ada, viewer, looker, form, direction="incoming")
+        theirs = exported(ada, viewer, kind, "direction=incoming")
 
-        assert (mine.status_code, mine.content_type) == (200, theirs.content_type)
-        assert mine.text == theirs.text
-        assert mine.text.count("\n") > 1
-        assert mine.headers["Content-Disposition"].endswith(f'.{ending}"')
+        assert mine == theirs.text
+        assert mine.count("\n") > 1
+        assert theirs.content_type.startswith(kind)
+        assert theirs.headers["Content-Disposition"].endswith(f'.{form}"')
     assert [each.subject for each in done(ada, "logs.export")] == [
         *["csv: direction"] * 2,
         *["jsonl: direction"] * 2,
     ]
 
 
-def test_no_spreadsheet_takes_an_export_for_formulas(ada: World, viewer: Visitor) -> None:
+def test_no_spreadsheet_takes_an_export_for_formulas(ada: World, viewer: Visitor, looker: Call) -> None:
     ada.change_rows("UPDATE sync_events SET detail = '=1+1', cause = '@SUM(A1)'")
 
-    rows = list(csv.DictReader(io.StringIO(viewer.text(f"{BASE}/events.csv"))))
+    rows = list(csv.DictReader(io.StringIO(exported_by_script(ada, viewer, looker, "csv"))))
 
     assert {(row["detail"], row["cause"]) for row in rows} == {("'=1+1", "'@SUM(A1)")}
 
@@ -55,34 +47,40 @@ def test_no_spreadsheet_takes_an_export_for_formulas(ada: World, viewer: Visitor
 def test_an_export_goes_by_the_filter_of_the_list_and_on_with_before(ada: World, viewer: Visitor, looker: Call) -> None:
     listed = [each["id"] for each in looker("GET", f"{BASE}/events?record=ada@acme.com")[1]["events"]]
 
-    exported = [each["id"] for each in lines(viewer, f"{BASE}/events.jsonl?record=ada@acme.com")]
-    rest = [each["id"] for each in lines(viewer, f"{BASE}/events.jsonl?record=ada@acme.com&before={listed[0]}")]
+    files = [
+        exported_by_script(ada, viewer, looker, "jsonl", record="ada@acme.com", **more)
+        for more in ({}, {"before": listed[0]})
+    ]
 
-    assert exported == listed
-    assert rest == listed[1:]
+    found = [[json.loads(line)["id"] for line in file.splitlines()] for file in files]
+    assert found == [listed, listed[1:]]
     assert len(listed) > 1
 
 
-def test_an_export_of_what_is_not_there(ada: World, looker: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_of_what_is_not_there(ada: World, looker: Call) -> None:
+    foreign()
+    exports = f"{BASE}/events/exports"
+
+    assert looker("POST", exports, format="csv", nobody=1)[0] == 422
+    assert looker("POST", exports, format="csv", limit=1)[0] == 422, "a file has no pages"
+    assert looker("POST", exports, format="xlsx")[0] == 422
+    assert looker("POST", "/api/v1/connectors/nobody/events/exports", format="csv")[0] == 404
+    assert [looker("GET", f"{exports}/{path}")[0] for path in ("99", "99/file")] == [404, 404]
+    assert done(ada, "logs.export") == [], "nothing was begun"
+
+
+def test_a_file_that_is_not_written_yet_says_so(ada: World, looker: Call) -> None:
+    _, begun = looker("POST", f"{BASE}/events/exports", format="csv")
+
+    status, problem = looker("GET", f"{BASE}/events/exports/{begun['export']['id']}/file")
+
+    assert (status, problem["error"]) == (409, "not_ready")
+
+
+def test_another_connectors_export_is_its_own(ada: World, viewer: Visitor, looker: Call) -> None:
     foreign()
 
-    def slow(*_: Any, **__: Any) -> None:
-        raise TooMuch
-
-    assert looker("GET", f"{BASE}/events.csv?nobody=1")[0] == 422
-    assert looker("GET", f"{BASE}/events.csv?limit=1")[0] == 422, "a file has no pages"
-    assert looker("GET", "/api/v1/connectors/nobody/events.csv")[0] == 404
-    monkeypatch.setattr("db.event_log.page_of_events", slow)
-    status, problem = looker("GET", f"{BASE}/events.jsonl?reason=unchanged")
-    assert (status, problem["error"]) == (400, "too_much")
-    assert done(ada, "logs.export") == [], "nothing went out"
-
-
-def test_another_connectors_export_is_its_own(ada: World, viewer: Visitor) -> None:
-    assert ada
-    foreign()
-
-    assert viewer.text("/api/v1/connectors/globex/events.jsonl") == ""
+    assert exported_by_script(ada, viewer, looker, "jsonl", connector="globex") == ""
 
 
 # --- settings before they are saved -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from werkzeug.datastructures import MultiDict
 from db.audit import latest_entries
 from db.operator import OperatorSession
 from db.session import engine, transaction, use_database
-from pipeline.accounts import operators, passwords
+from pipeline.accounts import browser_mark, operators, passwords
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
 from tests.integration.console.conftest import PASSWORD, Visitor
@@ -95,6 +95,7 @@ def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
     """A payload that is being corrected is longer than what anybody else may send."""
     ana()
     operators.log_out(admin.token)
+    admin.client.set_cookie(guard.mark_name(), browser_mark.new_mark())
     text = '"name": "Ada",\n' * 12_000
 
     asked = admin.client.post(
@@ -107,6 +108,20 @@ def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
 
     ((_, kept),) = re.findall('<input type="hidden" name="(document)" value="([^"]*)">', entered.text)
     assert html.unescape(kept) == text
+
+
+@pytest.mark.parametrize("mark", ["", "1", "1.x", "99999999999.0123", "\ud800"])
+def test_of_a_browser_that_was_never_logged_in_no_long_form_waits(admin: Visitor, mark: str) -> None:
+    operators.log_out(admin.token)
+    admin.client.set_cookie(guard.mark_name(), mark.encode("utf-8", "replace").decode())
+
+    asked = admin.client.post(
+        "/c/acme/settings/json", data={"document": "x" * 70_000}, headers={"Sec-Fetch-Site": "same-origin"}
+    )
+    entered = admin.client.post("/login", data={"name": "ana@acme.test", "pending": "x" * 70_000})
+
+    assert (asked.status_code, entered.status_code) == (413, 413)
+    assert "too long to wait for a login" in asked.text
 
 
 @pytest.mark.parametrize(

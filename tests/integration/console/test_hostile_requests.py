@@ -252,7 +252,7 @@ def ask_with(visitor: Visitor, rule: Rule, path: str, names: list[str], value: s
 SEARCHED: Final = {
     f"console.{each}"
     for each in words(
-        "logs_show logs_export_csv logs_export_json records_find failures_show_groups runs_list_runs records_explain "
+        "logs_show records_find failures_show_groups runs_list_runs records_explain "
         "failure_acts_confirm_replay failures_show_group plans_show_items people_show_audit settings_history_show_version "
         "replays_show_replay actions_show_send webhooks_show"
     )

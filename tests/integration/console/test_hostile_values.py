@@ -26,6 +26,7 @@ from pipeline.accounts import operators
 from pipeline.domain.kinds import Entity
 from pipeline.web.console import shared
 from tests.integration.console.conftest import Visitor
+from tests.integration.console.exporting import CSV, NDJSON, exported
 from tests.integration.console.test_hostile_requests import address, is_flower_away, rules
 from tests.journeys.test_replays import advance
 from tests.journeys.told_by_hull import know_everything, say, user
@@ -312,14 +313,15 @@ def ids(world: World, table: str) -> int:
 
 
 def test_no_cell_of_an_export_is_a_formula(evil: World, admin: Visitor) -> None:
-    text = admin.text(f"/c/{quote(NAME, safe='')}/logs.csv?since=1d")
+    where = quote(NAME, safe="")
+    text = exported(evil, admin, CSV, "since=1d", connector=where).get_data(as_text=True)
     csv.field_size_limit(len(text))
     rows = list(csv.reader(io.StringIO(text)))
     assert any("cmd()" in cell for row in rows for cell in row)
     for row in rows:
         assert len(row) == len(rows[0])
         assert not any(re.match(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]", cell) for cell in row), row[:5]
-    for line in admin.text(f"/c/{quote(NAME, safe='')}/logs.jsonl?since=1d").splitlines():
+    for line in exported(evil, admin, NDJSON, "since=1d", connector=where).get_data(as_text=True).splitlines():
         assert isinstance(json.loads(line), dict)
 
 

@@ -12,10 +12,13 @@ import pytest
 
 from db import event_log
 from db.audit import latest_entries
+from db.log_export import drop_old_exports
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.tasks import log_exports
 from pipeline.web.console import logs
 from tests.integration.console.conftest import Visitor
+from tests.integration.console.exporting import CSV, NDJSON, begin, exported
 from tests.world import CONNECTOR_ID, World
 
 LOGS = "/c/acme/logs"
@@ -108,7 +111,7 @@ def namesakes(world: World) -> World:
 )
 def test_a_filter_by_record_shows_that_record_alone(namesakes: World, viewer: Visitor, record: str, where: str) -> None:
     assert shown(viewer, f"?record={record}") == ids(namesakes, where)
-    lines = viewer.get(f"{LOGS}.jsonl?record={record}").text.splitlines()
+    lines = exported(namesakes, viewer, NDJSON, f"record={record}").text.splitlines()
     assert [json.loads(line)["id"] for line in lines] == ids(namesakes, where)
 
 
@@ -151,7 +154,7 @@ def test_a_filter_that_makes_no_sense_says_how_it_is_written(busy: World, viewer
 
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
-    assert viewer.get(f"{LOGS.replace('logs', 'logs.csv')}{query}").status_code == 400
+    assert begin(viewer, CSV, query[1:]).status_code == 400
 
 
 def test_a_filter_that_would_read_too_much_says_so(
@@ -184,7 +187,7 @@ def test_an_error_says_what_to_do(busy: World, viewer: Visitor) -> None:
 
 
 def test_csv_cannot_calculate(busy: World, viewer: Visitor) -> None:
-    answer = viewer.get("/c/acme/logs.csv")
+    answer = exported(busy, viewer, CSV)
     rows = list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
 
     assert answer.headers["Content-Disposition"].startswith("attachment")
@@ -194,17 +197,79 @@ def test_csv_cannot_calculate(busy: World, viewer: Visitor) -> None:
 
 
 def test_json_lines_hold_what_changed(busy: World, viewer: Visitor) -> None:
-    lines = viewer.get("/c/acme/logs.jsonl?record=1&direction=incoming").get_data(as_text=True).splitlines()
+    lines = exported(busy, viewer, NDJSON, "record=1&direction=incoming").get_data(as_text=True).splitlines()
 
     assert [json.loads(line)["after"]["pipedrive/name"] for line in lines] == ["Ada"]
 
 
 def test_an_export_is_audited_without_values(busy: World, viewer: Visitor) -> None:
-    viewer.get("/c/acme/logs.csv?record=ada@acme.com")
+    begin(viewer, CSV, "record=ada@acme.com")
     with transaction() as session:
         (entry,) = [each for each in latest_entries(session) if each.action == "logs.export"]
 
     assert entry.subject == "csv: record"
+
+
+def test_a_file_says_how_far_it_is_before_it_can_be_downloaded(busy: World, viewer: Visitor) -> None:
+    begun = begin(viewer, CSV)
+    where = begun.headers["Location"]
+
+    assert "is being written" in viewer.text(where)
+    assert viewer.get(f"{where}/file").status_code == 409
+    assert begin(viewer, "text/html").status_code == 400
+
+
+def test_a_worker_that_is_killed_goes_on_behind_the_last_part(
+    busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_exports, "PAGE", 2)
+    monkeypatch.setattr(log_exports, "SLICE_S", -1.0)
+    where = begin(viewer, CSV).headers["Location"]
+    busy.run_errands()
+    assert "is being written: 2 events" in viewer.text(where)
+
+    monkeypatch.setattr(log_exports, "SLICE_S", 60.0)
+    busy.run_errands()
+
+    rows = list(csv.DictReader(io.StringIO(viewer.get(f"{where}/file").get_data(as_text=True))))
+    assert [int(row["id"]) for row in rows] == ids(busy)
+
+
+def test_a_filter_that_takes_too_long_ends_the_file_where_it_stands(
+    busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_exports, "PAGE", 2)
+    real, asked = event_log.page_of_events, list[int]()
+
+    def slow(*args: Any, **options: Any) -> Any:
+        asked.append(1)
+        if len(asked) > 1:
+            raise event_log.TooMuch
+        return real(*args, **options)
+
+    monkeypatch.setattr(event_log, "page_of_events", slow)
+    where = begin(viewer, NDJSON).headers["Location"]
+    busy.run_errands()
+
+    assert "ends after 2 events" in viewer.text(where)
+    assert len(viewer.get(f"{where}/file").get_data(as_text=True).splitlines()) == 2
+
+
+def test_no_more_files_are_written_at_once_than_somebody_needs(busy: World, viewer: Visitor) -> None:
+    assert [begin(viewer, CSV).status_code for _ in range(6)] == [303] * 5 + [429]
+
+
+def test_a_file_is_deleted_after_a_day(busy: World, viewer: Visitor) -> None:
+    old = begin(viewer, CSV).headers["Location"]
+    busy.change_rows("UPDATE log_exports SET created_at = now() - interval '25 hours'")
+    kept = exported(busy, viewer, CSV)
+
+    with transaction() as session:
+        assert drop_old_exports(session) == 1
+    busy.run_errands()
+
+    assert (viewer.get(old).status_code, kept.status_code) == (404, 200)
+    assert busy.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
 
 
 def test_an_empty_log_teaches(world: World, viewer: Visitor) -> None:
@@ -224,9 +289,10 @@ def test_events_of_another_connector_are_not_there(busy: World, viewer: Visitor)
 
     assert "Nothing has happened yet." in viewer.text("/c/globex/logs")
     assert viewer.get(f"/c/globex/logs/{ids(busy)[0]}").status_code == 404
-    assert viewer.get("/c/globex/logs.csv").get_data(as_text=True).count("\n") == 1
+    assert exported(busy, viewer, CSV, connector="globex").get_data(as_text=True).count("\n") == 1
+    assert viewer.get("/c/acme/exports/1").status_code == 404, "it belongs to the other connector"
 
 
 def test_whoever_is_not_logged_in_sees_nothing(busy: World, anybody: Visitor) -> None:
-    for path in (LOGS, f"{LOGS}/1", "/c/acme/logs.csv", "/c/acme/logs.jsonl"):
+    for path in (LOGS, f"{LOGS}/1", "/c/acme/exports/1", "/c/acme/exports/1/file"):
         assert anybody.get(path).status_code == 303

@@ -102,6 +102,11 @@ STEPS: Final = (
     "INSERT INTO export_files (errand_id, validator, size_bytes, pieces) SELECT id, 'one', 200, 20 FROM errands WHERE id <= 5000",
     "INSERT INTO export_pieces (errand_id, number, content) SELECT 1 + n / 20, n % 20, '{record}'"
     " FROM generate_series(0, {n} - 1) n",
+    "INSERT INTO log_exports (id, connector_key, kind, file_name, asked_by, state, parts, created_at)"
+    " SELECT n, 1 + n % 2, 'text/csv', 'f', 'a', CASE n % 50 WHEN 0 THEN 'writing' ELSE 'done' END, 100,"
+    " now() - make_interval(hours => n) FROM generate_series(1, 1000) n",
+    "INSERT INTO log_export_parts (export_id, n, body)"
+    " SELECT e, n, 'lines' FROM generate_series(1, 1000) e, generate_series(0, 99) n",
     "INSERT INTO failures (connector_key, kind, subject, direction, entity, record_id, batch_id, run_id, stage, reason, detail,"
     " fingerprint, state)"
     " SELECT 1, 'record', 'incoming:person:' || n, 'incoming', 'person', n, n, CASE WHEN n % 100 = 0 THEN 100001 END, 'transform',"

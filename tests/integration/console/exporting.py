@@ -1,0 +1,41 @@
+"""Takes the log away as a person does: the form, a worker, the file."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+from werkzeug.test import TestResponse
+
+from tests.integration.console.conftest import Call, Visitor
+from tests.world import World
+
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+
+
+def begin(browser: Visitor, kind: str, query: str = "", connector: str = "acme") -> TestResponse:
+    """Send the form of the page Logs under this filter."""
+    return browser.post(f"/c/{connector}/logs/export", kind=kind, **dict(parse_qsl(query)))
+
+
+def exported(world: World, browser: Visitor, kind: str, query: str = "", connector: str = "acme") -> TestResponse:
+    """The file."""
+    begun = begin(browser, kind, query, connector)
+    assert begun.status_code == 303, begun.text
+    world.run_errands()
+    page = browser.text(begun.headers["Location"])
+    assert "Download" in page
+    return browser.get(f"{begun.headers['Location']}/file")
+
+
+def exported_by_script(
+    world: World, browser: Visitor, call: Call, form: str, connector: str = "acme", **wanted: Any
+) -> str:
+    """The same by the API."""
+    path = f"/api/v1/connectors/{connector}/events/exports"
+    status, begun = call("POST", path, format=form, **wanted)
+    assert (status, begun["export"]["state"]) == (200, "writing"), begun
+    world.run_errands()
+    status, ended = call("GET", f"{path}/{begun['export']['id']}")
+    assert (status, ended["export"]["state"]) == (200, "done")
+    return browser.text(f"{path}/{begun['export']['id']}/file")
