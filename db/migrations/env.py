@@ -5,57 +5,21 @@ Run through `pipeline migrate`, which hands the connection over in `config.attri
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from alembic import context
 from sqlalchemy import text
 
-from db import (
-    alert,
-    audit,
-    authorisation,
-    base,
-    batch,
-    change,
-    claim,
-    connector,
-    delivery,
-    errand,
-    event_count,
-    export_file,
-    failure,
-    heartbeat,
-    hourly,
-    id_mapping,
-    joining,
-    known_as,
-    log_export,
-    mirror,
-    newest_webhook,
-    operator,
-    outage,
-    plan,
-    replay,
-    run,
-    schedule,
-    skip,
-    snapshot,
-    subscription,
-    sync_event,
-    token_ledger,
-    verified,
-    watermark,
-)
+import db
+from db import base
 
 MIGRATION_LOCK = 0x68756C6C
 LOCK_TIMEOUT_MS = 5_000
 
-SUBJECTS = (
-    (authorisation, batch, change, claim, connector, delivery, errand, failure, id_mapping, run, schedule, snapshot),
-    (joining, known_as, mirror, newest_webhook, skip, subscription, sync_event, token_ledger, watermark),
-    (alert, audit, event_count, heartbeat, export_file, hourly, log_export, operator, outage, plan, replay, verified),
-)
-"""Imported so that their tables stand in the metadata."""
+for _module in iter_modules(db.__path__):
+    import_module(f"db.{_module.name}")  # its tables then stand in the metadata
 
 
 def is_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
