@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import asdict
 
 import click
 
 from db import audit
 from db.session import transaction
+from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, json_option, show, table
 from pipeline.insight.alerts import open_alerts, past_alerts, told_where
@@ -54,6 +54,7 @@ def list_alerts(past_too: bool, limit: int) -> None:
 
 @group.command(name="test")
 @json_option
+@audited("alerts.test")
 def test_alerts() -> None:
     """Tell everybody who is told of alerts that this is a test. Exit code 1 when somebody cannot be told.
 
@@ -62,7 +63,7 @@ def test_alerts() -> None:
       ALERT_WEBHOOK_URL_FILE=/run/secrets/hook pipeline alerts test
     """
     open_database()
-    by = f"{getpass.getuser()} (command line)"
+    by = operator_name()
     with transaction() as session:
         audit.note(session, by, "alerts.test", ", ".join(told_where()))
     found = try_sinks(by)

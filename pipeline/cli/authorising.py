@@ -8,6 +8,7 @@ import click
 
 from db.authorisation import Connection
 from db.session import transaction
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import connector_argument, find_connector, json_option, moment, say, show
 from pipeline.settings import settings
@@ -17,6 +18,7 @@ from pipeline.tasks import authorisation
 @click.command()
 @connector_argument
 @json_option
+@audited("connector.invite")
 def authorize(connector: str) -> None:
     """Print a link, good for ten minutes, to connect a connector to Pipedrive by OAuth.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from db.id_mapping import mapping_counts
 from db.session import transaction
 from db.watermark import find_watermark
 from pipeline.cli import authorising, webhooks
+from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.opening import open_database
 from pipeline.cli.settings import read_document, refused
 from pipeline.cli.showing import (
@@ -61,6 +61,7 @@ def group() -> None:
 @click.option("--pipedrive-token-file", type=SECRET_FILE, help="File that holds the API token; leave it out for OAuth.")
 @click.option("--settings", "settings_file", metavar="FILE", help="First settings (JSON); by default those Hull holds.")
 @json_option
+@audited("connector.add")
 def add(
     name: str,
     hull_organization: str,
@@ -174,6 +175,7 @@ def show_one(connector: str) -> None:
 @group.command()
 @connector_argument
 @json_option
+@audited("connector.pause")
 def pause(connector: str) -> None:
     """Pause a connector: its work is kept and waits.
 
@@ -184,13 +186,14 @@ def pause(connector: str) -> None:
     open_database()
     with transaction() as session:
         found = find_connector(session, connector)
-    connections.pause(found.key, by=_who())
+    connections.pause(found.key, by=operator_name())
     _show_state(found.key, "is paused; its work waits")
 
 
 @group.command()
 @connector_argument
 @json_option
+@audited("connector.resume")
 def resume(connector: str) -> None:
     """Let a paused connector go on with the work that waits.
 
@@ -203,7 +206,7 @@ def resume(connector: str) -> None:
         found = find_connector(session, connector)
         if connection_of(session, found).how is None:
             raise Failed(f"{found.name} is not connected to Pipedrive", f"pipeline connectors authorize {found.name}")
-    connections.resume(found.key, by=_who())
+    connections.resume(found.key, by=operator_name())
     _show_state(found.key, "is active")
 
 
@@ -211,6 +214,7 @@ def resume(connector: str) -> None:
 @connector_argument
 @click.argument("name")
 @json_option
+@audited("connector.rename")
 def rename(connector: str, name: str) -> None:
     """Give a connector another name; its id, its history and both systems stay as they are.
 
@@ -222,7 +226,7 @@ def rename(connector: str, name: str) -> None:
     with transaction() as session:
         found = find_connector(session, connector)
     try:
-        connections.rename(found.key, name, by=_who())
+        connections.rename(found.key, name, by=operator_name())
     except setup.SetupRefused as error:
         raise Failed(str(error)) from None
     show({"id": found.id, "name": name, "was": found.name}, lambda: say(f"{found.name} is named {name} from now on."))
@@ -232,6 +236,7 @@ def rename(connector: str, name: str) -> None:
 @connector_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
+@audited("connector.remove")
 def remove(connector: str, yes: bool) -> None:
     """Remove a connector with everything kept of it: id map, events, failures, credentials; and its webhooks in Pipedrive.
 
@@ -246,7 +251,7 @@ def remove(connector: str, yes: bool) -> None:
         found = find_connector(session, connector)
     if not yes:
         click.confirm(f"Forget {found.name} ({found.hull_organization}), its id map and its history?", abort=True)
-    left = connections.remove(found, by=_who())
+    left = connections.remove(found, by=operator_name())
 
     def human() -> None:
         say(f"Connector {found.name} is removed.")
@@ -262,6 +267,7 @@ def remove(connector: str, yes: bool) -> None:
 @click.option("--hull-secret-file", type=SECRET_FILE, help="File that holds the new secret of the Hull connector.")
 @click.option("--pipedrive-token-file", type=SECRET_FILE, help="File that holds the new API token.")
 @json_option
+@audited("connector.credentials")
 def credentials(connector: str, hull_secret_file: Path | None, pipedrive_token_file: Path | None) -> None:
     """Replace credentials, of the same Pipedrive company; a connector that paused because of them goes on.
 
@@ -296,10 +302,6 @@ def _secret(path: Path) -> str:
     if not text:
         raise click.UsageError(f"{path} is empty")
     return text
-
-
-def _who() -> str:
-    return f"{getpass.getuser()} (command line)"
 
 
 def _show_state(key: int, words: str) -> None:

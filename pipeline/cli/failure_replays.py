@@ -14,8 +14,9 @@ from db import failure_filter
 from db import replay as rows
 from db.failure_filter import FailureFilter
 from db.session import transaction
+from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.failure_filters import by_connector, filter_options, get_failure, read_filter
-from pipeline.cli.failures import announce, described, group, in_words, require_choice, verdict_option, who
+from pipeline.cli.failures import announce, described, group, in_words, require_choice, verdict_option
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
     Failed,
@@ -66,6 +67,7 @@ COLUMNS = (
 )
 @click.option("--wait", is_flag=True, help="Follow it to its end, and say what became of each.")
 @json_option
+@audited("replay.start")
 def replay_failures(
     edit: Path | None, why: str, dry_run: bool, with_verdict: bool, throttle: float, wait: bool, **given: Any
 ) -> None:
@@ -175,11 +177,12 @@ def _act(name: str, said: str, example: str) -> click.Command:
 
     @click.argument("replay_id", metavar="REPLAY", type=int)
     @json_option
+    @audited("replay.act")
     def command(replay_id: int) -> None:
         open_database()
         _progress(replay_id)
         with transaction() as session:
-            if not getattr(beginning, name)(session, replay_id, by=who()):
+            if not getattr(beginning, name)(session, replay_id, by=operator_name()):
                 raise Failed(
                     f"replay {replay_id} is in no state for that", f"see: pipeline failures replays show {replay_id}"
                 )
@@ -246,7 +249,9 @@ def _begin(chosen: FailureFilter, why: str, throttle: float, sent: dict[int, byt
         for one in by_connector(session, chosen):
             try:
                 with session.begin_nested():
-                    replay = beginning.begin(session, one, by=who(), why=why, per_second=throttle, payloads=sent)
+                    replay = beginning.begin(
+                        session, one, by=operator_name(), why=why, per_second=throttle, payloads=sent
+                    )
                 begun.append(replay.id)
             except NothingToReplay:
                 continue

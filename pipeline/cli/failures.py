@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +12,7 @@ from db import audit, failure_filter
 from db import failure as rows
 from db.failure import Failure
 from db.session import transaction
+from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.failure_filters import by_connector, filter_options, get_failure, is_empty, read_filter
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, columns_of, json_option, moment, say, show, table
@@ -144,6 +144,7 @@ def show_failure(failure_id: int, with_verdict: bool) -> None:
 @click.option("--why", required=True, help="Kept with the failure.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be discarded.")
 @json_option
+@audited("failures.discard")
 def discard(why: str, dry_run: bool, **given: Any) -> None:
     """Close failures without replaying them.
 
@@ -161,13 +162,13 @@ def discard(why: str, dry_run: bool, **given: Any) -> None:
         if not dry_run:
             for one in by_connector(session, chosen):
                 mine = failure_filter.close_all(
-                    session, failure_filter.open_ids(session, one), "discarded", by=who(), why=why
+                    session, failure_filter.open_ids(session, one), "discarded", by=operator_name(), why=why
                 )
                 closed += mine
                 if mine:
                     told = ", ".join(f"{name} {value}" for name, value in one.words.items()) or "all that are open"
                     audit.note(
-                        session, who(), "failures.discard", told, connector_key=one.connector_key, why=why,
+                        session, operator_name(), "failures.discard", told, connector_key=one.connector_key, why=why,
                         detail={"failures": len(mine)},
                     )  # fmt: skip
     if dry_run:
@@ -226,10 +227,6 @@ def no_failure(given: dict[str, Any]) -> str:
         if is_whole
         else "No failure is like that; without a filter, all are listed."
     )
-
-
-def who() -> str:
-    return f"{getpass.getuser()} (command line)"
 
 
 def _print_list(

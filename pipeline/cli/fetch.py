@@ -11,6 +11,7 @@ import click
 from db import failure as failures
 from db.session import transaction
 from pipeline.cli import watching
+from pipeline.cli.audited import audited
 from pipeline.cli.budget import expected_fetch, say_expected
 from pipeline.cli.opening import open_database
 from pipeline.cli.runs import print_run, read_run
@@ -53,6 +54,7 @@ def _fetch_command(name: str, entities: tuple[Entity, ...], what: str) -> click.
     @click.option("--changed-only", is_flag=True, help="Do not send again what Hull has already.")
     @click.option("--wait", is_flag=True, help="Show the progress until it is done; Ctrl-C leaves the fetch going.")
     @json_option
+    @audited("fetch.start")
     def command(connector: str, since: datetime | None, changed_only: bool, wait: bool) -> None:
         run_fetch(connector, entities, since=since, changed_only=changed_only, wait=wait)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import json_option, say, show
 from pipeline.settings import settings
@@ -12,6 +13,7 @@ from pipeline.tasks.setup import renew_secrets
 
 @click.command(name="rotate-keys")
 @json_option
+@audited("secrets.renew")
 def rotate_keys() -> None:
     """Encrypt every stored secret again with the first of SECRET_KEYS.
 

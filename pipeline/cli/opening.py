@@ -6,7 +6,7 @@ import socket
 
 from alembic.script import ScriptDirectory
 
-from db.audit import ORIGIN
+from db import audit
 from db.migrate import MIGRATIONS, current_revision, migrate
 from db.session import engine
 from pipeline import environment, telemetry
@@ -29,7 +29,7 @@ def open_database() -> Settings:
     Beside a `pipeline up` with its sandbox, a command speaks to the same sandbox as the workers do.
     Raises: Failed when `pipeline migrate` must be run first.
     """
-    ORIGIN.set(f"command line on {socket.gethostname()}")
+    audit.begin(f"command line on {socket.gethostname()}")
     is_embedded = settings().database_url is None
     chosen = _beside_the_workers(begin())
     at, newest = current_revision(engine()), newest_revision()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from db import api_key
 from db import operator as rows
 from db.session import transaction
 from pipeline.accounts import api_keys, logins, operators, second_factor
+from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, columns_of, json_option, say, show, table
 from pipeline.domain.roles import Role
@@ -83,6 +83,7 @@ def list_operators() -> None:
 @click.option("--password-file", type=PASSWORD_FILE, help="File that holds the password; without it you are asked.")
 @click.option("--no-password", is_flag=True, help="They log in by single sign-on only (SSO_HEADER).")
 @json_option
+@audited("operator.add")
 def add(name: str, role: str, password_file: Path | None, no_password: bool) -> None:
     """Add an operator.
 
@@ -93,7 +94,7 @@ def add(name: str, role: str, password_file: Path | None, no_password: bool) -> 
     open_database()
     try:
         password = None if no_password else _password(password_file)
-        added = operators.add(name, password, Role(role), by=_me())
+        added = operators.add(name, password, Role(role), by=operator_name())
     except operators.OperatorRefused as refused:
         raise Failed(str(refused)) from None
     show({"name": added.name, "role": added.role}, lambda: say(f"{added.name} can log in as {added.role}."))
@@ -106,6 +107,7 @@ def add(name: str, role: str, password_file: Path | None, no_password: bool) -> 
 @click.option("--disable", "state", flag_value="disabled", help="They cannot log in any more.")
 @click.option("--enable", "state", flag_value="active", help="They can log in again.")
 @json_option
+@audited("operator.change")
 def change(name: str, role: str | None, password_file: Path | None, state: str | None) -> None:
     """Change an operator's role, password or state; they have to log in again.
 
@@ -120,7 +122,7 @@ def change(name: str, role: str | None, password_file: Path | None, state: str |
     open_database()
     password = _password(password_file) if password_file else None
     try:
-        operators.change(name, by=_me(), role=Role(role) if role else None, password=password, state=state)
+        operators.change(name, by=operator_name(), role=Role(role) if role else None, password=password, state=state)
     except operators.OperatorRefused as refused:
         raise Failed(str(refused)) from None
     show({"name": name}, lambda: say(f"{name} is changed, and has to log in again."))
@@ -129,6 +131,7 @@ def change(name: str, role: str | None, password_file: Path | None, state: str |
 @group.command()
 @click.argument("name")
 @json_option
+@audited("operator.unlock")
 def unlock(name: str) -> None:
     """Forget an operator's failed logins, so that the next login does not have to wait.
 
@@ -138,13 +141,14 @@ def unlock(name: str) -> None:
     """
     open_database()
     _require(name)
-    logins.unlock(name, by=_me())
+    logins.unlock(name, by=operator_name())
     show({"name": name}, lambda: say(f"The next login of {name} does not have to wait."))
 
 
 @group.command(name="log-out")
 @click.argument("name")
 @json_option
+@audited("operator.logout")
 def log_out(name: str) -> None:
     """End all sessions of an operator.
 
@@ -154,13 +158,14 @@ def log_out(name: str) -> None:
     """
     open_database()
     _require(name)
-    ended = operators.log_out_everywhere(name, by=_me())
+    ended = operators.log_out_everywhere(name, by=operator_name())
     show({"name": name, "ended": ended}, lambda: say(f"{ended} sessions of {name} have ended."))
 
 
 @group.command(name="turn-off-second-factor")
 @click.argument("name")
 @json_option
+@audited("second_factor.off")
 def turn_off_second_factor(name: str) -> None:
     """Let an operator log in without a code, for a lost phone without recovery codes.
 
@@ -170,7 +175,7 @@ def turn_off_second_factor(name: str) -> None:
     """
     open_database()
     _require(name)
-    was_on = second_factor.turn_off(name, by=_me())
+    was_on = second_factor.turn_off(name, by=operator_name())
     show(
         {"name": name, "was_on": was_on},
         lambda: say(f"{name} logs in without a code." if was_on else f"{name} had no second factor."),
@@ -204,6 +209,7 @@ def keys() -> None:
 @group.command(name="revoke-key")
 @click.argument("key_id", type=click.IntRange(min=1))
 @json_option
+@audited("key.revoke")
 def revoke_key(key_id: int) -> None:
     """Revoke a key by its id, as `pipeline operators keys` lists it.
 
@@ -212,7 +218,7 @@ def revoke_key(key_id: int) -> None:
       pipeline operators revoke-key 3
     """
     open_database()
-    if not api_keys.revoke_any_key(key_id, by=_me()):
+    if not api_keys.revoke_any_key(key_id, by=operator_name()):
         raise Failed(f"there is no key {key_id}", "list them: pipeline operators keys")
     show({"revoked": key_id}, lambda: say(f"The key {key_id} is revoked."))
 
@@ -230,7 +236,3 @@ def _password(file: Path | None) -> str:
     if file is not None:
         return file.read_text(encoding="utf-8").rstrip("\r\n")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
-
-
-def _me() -> str:
-    return f"{getpass.getuser()} (command line)"

@@ -13,6 +13,7 @@ from db import id_mapping
 from db.id_mapping import IdMapping, MappingCount, mapping_counts
 from db.session import transaction
 from db.shell import shell_ages
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
     Failed,
@@ -125,6 +126,7 @@ def _print_mappings(found: list[dict[str, Any]]) -> None:
 @click.argument("entity", type=click.Choice([each.value for each in Entity]))
 @click.argument("pipedrive_id", type=int)
 @json_option
+@audited("mapping.release")
 def release(connector: str, entity: str, pipedrive_id: int) -> None:
     """Let go of the e-mail, domain and external id that a deleted record still holds, before Pipedrive has purged it.
 

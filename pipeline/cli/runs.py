@@ -13,6 +13,7 @@ from db import connector as connectors
 from db import run as run_rows
 from db.run import COUNTERS, Run
 from db.session import transaction
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
     Failed,
@@ -137,6 +138,7 @@ def show_batch(connector: str, batch_id: int) -> None:
 @group.command()
 @click.argument("run_id", metavar="RUN", type=int)
 @json_option
+@audited("run.cancel")
 def cancel(run_id: int) -> None:
     """Stop a run; what it has carried over stays.
 
@@ -155,6 +157,7 @@ def cancel(run_id: int) -> None:
 @click.argument("run_id", metavar="RUN", type=int)
 @click.option("--yes", is_flag=True, help="Do not ask, however many records it touches.")
 @json_option
+@audited("runs.confirm")
 def confirm(run_id: int, yes: bool) -> None:
     """Let a run begin that was held, because it would touch more than `change_stop_share` of the known records.
 

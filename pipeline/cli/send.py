@@ -6,6 +6,7 @@ import click
 from rich.progress import Progress
 
 from db.session import transaction
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, connector_argument, find_connector, json_option, say, show, wants_json
 from pipeline.domain.kinds import Entity
@@ -37,6 +38,7 @@ def _command(name: str, entity: Entity, noun: str) -> click.Command:
     )
     @click.option("--segment", metavar="SEGMENT_ID", help=f"Every {noun} of this segment.")
     @json_option
+    @audited("send")
     def command(connector: str, ids: tuple[str, ...], segment: str | None) -> None:
         _send(connector, entity, noun, ids, segment)
 

@@ -20,6 +20,7 @@ from db import id_mapping
 from db import run as run_rows
 from db.connector import SettingsVersion
 from db.session import transaction
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
     Failed,
@@ -76,6 +77,7 @@ def show_settings(connector: str, version: int | None) -> None:
 @click.option("--force", is_flag=True, help="Take over field codes that Pipedrive does not know (yet).")
 @click.option("--yes", is_flag=True, help="Carry them over at once, however many records that touches.")
 @json_option
+@audited("settings.save")
 def set_settings(connector: str, file: str, force: bool, yes: bool) -> None:
     """Put the settings of FILE (JSON; - is standard input) in force, whole.
 

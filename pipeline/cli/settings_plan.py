@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from db.session import transaction
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.settings import group, read_document, refused
 from pipeline.cli.showing import (
@@ -41,6 +42,7 @@ CUT = 60
 @click.option("--show", "shown", default=0, metavar="N", help="Also show the first N records of each side.")
 @click.option("--force", is_flag=True, help="Take over field codes that Pipedrive does not know (yet).")
 @json_option
+@audited("settings.plan")
 def plan(connector: str, file: str | None, again: int | None, wait: bool, shown: int, force: bool) -> None:
     """Say what the settings of FILE (JSON; - is standard input) would do to every known record. Costs no token.
 
@@ -96,6 +98,7 @@ def list_plans(connector: str, plan_id: int | None, shown: int, act: str | None,
 @click.argument("plan_id", metavar="PLAN", type=int)
 @click.option("--yes", is_flag=True, help="Do not ask, however many records it touches.")
 @json_option
+@audited("settings.apply")
 def apply(connector: str, plan_id: int, yes: bool) -> None:
     """Put the settings of a plan in force and do just what it says.
 
@@ -127,6 +130,7 @@ def apply(connector: str, plan_id: int, yes: bool) -> None:
 @connector_argument
 @click.argument("plan_id", metavar="PLAN", type=int)
 @json_option
+@audited("settings.discard")
 def discard(connector: str, plan_id: int) -> None:
     """Forget a plan that nobody is going to apply.
 

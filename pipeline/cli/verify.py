@@ -12,6 +12,7 @@ from db import connector as connectors
 from db.connector import Connector
 from db.id_mapping import any_read
 from db.session import transaction
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
     Failed,
@@ -46,6 +47,7 @@ ASK_ABOVE = 0.1
 )
 @click.option("--yes", is_flag=True, help="Do not ask, whatever it costs.")
 @json_option
+@audited("verify.start")
 def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
     """Compare Pipedrive, Hull and the id map, record by record, and name every difference.
 

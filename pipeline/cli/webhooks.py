@@ -7,6 +7,7 @@ import click
 from db.connector import Connector
 from db.session import transaction
 from db.subscription import subscriptions_of
+from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, columns_of, connector_argument, find_connector, json_option, say, show, table
 from pipeline.errors import PipelineError
@@ -18,6 +19,7 @@ COLUMNS = ("entity", "state", "webhook_id", "last_status", "healed", "sound_at",
 @click.command()
 @connector_argument
 @json_option
+@audited("webhooks.check")
 def webhooks(connector: str) -> None:
     """See that Pipedrive sends its changes to PUBLIC_URL, and show how its webhooks stand; safe to run again.
 

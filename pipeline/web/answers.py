@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import HTTPException
 
-from db.audit import ORIGIN
+from db import audit
 from pipeline.slow_work import Overloaded
 from pipeline.telemetry import logger
 
@@ -52,7 +52,7 @@ def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, 
 def _begin() -> None:
     g.request_id = secrets.token_hex(8)
     bind_contextvars(request_id=g.request_id)
-    ORIGIN.set(request.remote_addr)
+    audit.begin(request.remote_addr)
 
 
 def _dress(answer: Response) -> Response:
@@ -63,7 +63,7 @@ def _dress(answer: Response) -> Response:
 
 def _end(_error: BaseException | None) -> None:
     clear_contextvars()
-    ORIGIN.set(None)
+    audit.begin(None)
 
 
 def _say_no(refused: HTTPException) -> tuple[Response, int] | HTTPException:

@@ -65,7 +65,7 @@ class InvitationAnswer(BaseModel):
 def add(operations: Operations) -> None:
     base = "/connectors/<connector>/credentials"
     operations.get(base, show_credentials, CredentialsAnswer)
-    operations.post(f"{base}/check", check_credentials, ChecksAnswer, needs=Role.ADMIN)
+    operations.post(f"{base}/check", check_credentials, ChecksAnswer, needs=Role.ADMIN, changes=False)
     operations.put(f"{base}/hull", put_hull_secret, Done)
     operations.put(f"{base}/pipedrive", put_api_token, Done)
     operations.post(f"{base}/invite", invite, InvitationAnswer, needs=Role.ADMIN)

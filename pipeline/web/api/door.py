@@ -16,7 +16,7 @@ from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict, SecuritySchemesDict
 from pydantic import BaseModel, ValidationError
 
-from db.audit import ORIGIN
+from db import audit
 from db.operator import Present
 from pipeline.accounts import api_keys
 from pipeline.domain.reasons import REASONS
@@ -62,7 +62,9 @@ class Operations:
     def __init__(self, routes: APIBlueprint, refusals: Mapping[type[Exception], Callable[[Any], Nay]]) -> None:
         self._routes = routes
         self._needs: dict[str, Role] = {}
+        self._changing: set[str] = set()
         routes.before_request(self._let_in)
+        routes.after_request(self._audit)
         routes.register_error_handler(Nay, _no)
         routes.register_error_handler(Refused, _refused)
         routes.register_error_handler(PipelineError, _failed)
@@ -78,13 +80,27 @@ class Operations:
         """Something to take away, of this content type."""
         self._add("get", rule, view, {"content": {kind: {"schema": {"type": "string"}}}}, needs)
 
-    def post(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.OPERATOR) -> None:
-        """Something that is done."""
+    def post(
+        self,
+        rule: str,
+        view: Callable[..., Any],
+        shape: type[BaseModel],
+        *,
+        needs: Role = Role.OPERATOR,
+        changes: bool = True,
+    ) -> None:
+        """Something that is done: it leaves an entry in the audit log.
+
+        changes  False for one that only computes or shows what would be
+        """
         self._add("post", rule, view, shape, needs)
+        if changes:
+            self._changing.add(f"api.{view.__name__}")
 
     def put(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.ADMIN) -> None:
-        """Something that takes the place of what was there."""
+        """Something that takes the place of what was there; it leaves an entry in the audit log."""
         self._add("put", rule, view, shape, needs)
+        self._changing.add(f"api.{view.__name__}")
 
     def _add(
         self, verb: str, rule: str, view: Callable[..., Any], shape: type[BaseModel] | dict[str, Any], needs: Role
@@ -102,6 +118,11 @@ class Operations:
         )
         register(view)
 
+    def _audit(self, answered: Response) -> Response:
+        if request.endpoint in self._changing and "operator" in g:
+            guard.note_act(answered)
+        return answered
+
     def _let_in(self) -> None:
         present = _present()
         if present is None:
@@ -109,7 +130,7 @@ class Operations:
             raise Nay(HTTPStatus.UNAUTHORIZED, "unauthorized", message, "Make a key under your account in the console.")
         g.operator = present
         if present.key:
-            ORIGIN.set(f"{request.remote_addr}, key {present.key}")
+            audit.begin(f"{request.remote_addr}, key {present.key}")
         needed = self._needs[request.endpoint or ""]
         if not Role(present.role).may(needed):
             logger().warning("api.refused", why="role", path=request.path, operator_id=present.id)

@@ -68,7 +68,7 @@ def add(operations: Operations) -> None:
     base = "/connectors/<connector>"
     operations.post(f"{base}/replays", begin_replay, ReplayShape)
     operations.post(f"{base}/failures/discard", discard_failures, Counted)
-    operations.post(f"{base}/failures/<id>/try-payload", try_payload, EditAnswer, needs=Role.OPERATOR)
+    operations.post(f"{base}/failures/<id>/try-payload", try_payload, EditAnswer, needs=Role.OPERATOR, changes=False)
     operations.post(f"{base}/failures/<id>/replay-edited", replay_edited, ReplayShape)
 
 

@@ -61,7 +61,7 @@ class SendsAnswer(BaseModel):
 
 def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/sends", list_sends, SendsAnswer)
-    operations.post("/connectors/<connector>/sends/count", count_send, SizeAnswer)
+    operations.post("/connectors/<connector>/sends/count", count_send, SizeAnswer, changes=False)
     operations.post("/connectors/<connector>/sends", order_send, Counted)
 
 

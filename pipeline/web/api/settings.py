@@ -118,9 +118,9 @@ def add(operations: Operations) -> None:
     operations.get(base, show_settings, SettingsShape)
     operations.get(f"{base}/history", list_settings, VersionsAnswer)
     operations.get(f"{base}/difference", compare_settings, DifferenceAnswer)
-    operations.post(f"{base}/review", review_settings, ReviewAnswer, needs=Role.ADMIN)
+    operations.post(f"{base}/review", review_settings, ReviewAnswer, needs=Role.ADMIN, changes=False)
     operations.put(base, put_settings, SettingsShape)
-    operations.post(f"{base}/rebase", rebase_settings, RebasedAnswer, needs=Role.ADMIN)
+    operations.post(f"{base}/rebase", rebase_settings, RebasedAnswer, needs=Role.ADMIN, changes=False)
     operations.post(f"{base}/roll-back", roll_back_settings, SettingsShape, needs=Role.ADMIN)
 
 

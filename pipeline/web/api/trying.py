@@ -103,7 +103,9 @@ class ScheduleTriedAnswer(BaseModel):
 
 def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/settings/try", show_mapping, MappingTriedAnswer)
-    operations.post("/connectors/<connector>/settings/try", try_mapping, MappingTriedAnswer, needs=Role.ADMIN)
+    operations.post(
+        "/connectors/<connector>/settings/try", try_mapping, MappingTriedAnswer, needs=Role.ADMIN, changes=False
+    )
     operations.get("/connectors/<connector>/schedules/try", try_schedule, ScheduleTriedAnswer)
 
 

@@ -35,7 +35,7 @@ def add(pages: Pages) -> None:
     pages.action("/c/<name>/actions/resume", resume)
     pages.action("/c/<name>/actions/verify", verify)
     pages.page("/c/<name>/actions/send", show_send, needs=Role.OPERATOR)
-    pages.action("/c/<name>/actions/send/count", count_send)
+    pages.action("/c/<name>/actions/send/count", count_send, changes=False)
     pages.action("/c/<name>/actions/send", send)
 
 

@@ -19,6 +19,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import IntegerConverter, Map
 from werkzeug.wrappers import Response
 
+from db import audit
 from db import connector as connectors
 from db.connector import Connector
 from db.operator import Present
@@ -70,9 +71,12 @@ class Pages:
         """A page to look at. A rule that begins with `/c/<name>` has its view given that Connector first."""
         self._add(rule, view, needs, ["GET"])
 
-    def action(self, rule: str, view: View, *, needs: Role = Role.OPERATOR) -> None:
-        """A form that changes something."""
-        self._add(rule, view, needs, ["POST"])
+    def action(self, rule: str, view: View, *, needs: Role = Role.OPERATOR, changes: bool = True) -> None:
+        """A form that changes something: it leaves an entry in the audit log.
+
+        changes  False for one that only computes or shows what would be
+        """
+        self._add(rule, _audited(view) if changes else view, needs, ["POST"])
 
     def passage(self, rule: str, view: View, *, needs_to_post: Callable[..., Role]) -> None:
         """Pages of another program, behind the same door. Its forms know nothing of our token, so whoever posts must show
@@ -112,6 +116,29 @@ class Pages:
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
         self._routes.add_url_rule(rule, name, guarded, methods=methods)
+
+
+def _audited(view: View) -> View:
+    """Write what was done into the audit log, unless the view has written an entry of its own."""
+
+    @wraps(view)
+    def done(*given: Any, **named: Any) -> Any:
+        answer = view(*given, **named)
+        note_act(answer)
+        return answer
+
+    return done
+
+
+def note_act(answer: Any) -> None:
+    """Write the present request into the audit log if it was done and nothing of it is written yet."""
+    status = answer.status_code if isinstance(answer, Response) else HTTPStatus.OK
+    if status >= HTTPStatus.BAD_REQUEST or audit.is_noted():
+        return
+    connector = g.get("connector")
+    with transaction() as session:
+        key = connector.key if connector else None
+        audit.note(session, who().name, "request", f"{request.method} {request.path}"[:200], connector_key=key)
 
 
 def who() -> Present:

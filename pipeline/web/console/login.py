@@ -24,7 +24,7 @@ YEAR_S = 365 * 86_400
 def add(pages: Pages) -> None:
     """The routes that need nobody to be logged in are the blueprint's own; see `open_routes`."""
     pages.action("/logout", log_out, needs=Role.VIEWER)
-    pages.action("/theme", choose_theme, needs=Role.VIEWER)
+    pages.action("/theme", choose_theme, needs=Role.VIEWER, changes=False)
 
 
 def open_routes() -> tuple[tuple[str, Callable[[], Response], list[str]], ...]:

@@ -1,0 +1,51 @@
+"""Commands that change something leave an entry in the audit log, like the pages of the console."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from db import audit
+from db import connector as connectors
+from db.session import transaction
+
+F = TypeVar("F", bound=Callable[..., Any])
+ACTION: Final = "audited_action"
+
+
+def operator_name() -> str:
+    """Return how the audit log names who uses the command line."""
+    return f"{getpass.getuser()} (command line)"
+
+
+def audited(action: str) -> Callable[[F], F]:
+    """Have a command write `action` into the audit log when it is done, unless what it called has written an entry.
+
+    The subject is the command's own arguments that name things; files and secrets are not among them.
+    """
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def run(*given: Any, **named: Any) -> Any:
+            audit.begin(f"command line on {socket.gethostname()}")
+            done = command(*given, **named)
+            if not audit.is_noted():
+                _note(action, named)
+            return done
+
+        setattr(run, ACTION, action)
+        return run  # type: ignore[return-value]  # the same signature
+
+    return decorate
+
+
+def _note(action: str, named: dict[str, Any]) -> None:
+    name = named.get("connector")
+    things = [str(value) for value in named.values() if isinstance(value, str | int) and not isinstance(value, bool)]
+    with transaction() as session:
+        found = connectors.find_connector(session, name) if isinstance(name, str) else None
+        key = found.key if found else None
+        audit.note(session, operator_name(), action, " ".join(things)[:200], connector_key=key)

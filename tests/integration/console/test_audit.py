@@ -1,0 +1,120 @@
+"""Every act is in the audit log, with who did it and from where: pages, `/api/v1` and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from flask import Flask
+
+from db import audit
+from db.session import transaction
+from pipeline.accounts import operators
+from pipeline.cli.audited import ACTION
+from pipeline.cli.program import program
+from pipeline.domain.roles import Role
+from pipeline.web.console import guard
+from tests.integration.console.conftest import Call, Visitor
+from tests.world import World
+
+READS = {
+    *("alerts list", "budget", "connectors list", "connectors show", "doctor", "events", "explain"),
+    *("failures list", "failures groups", "failures show", "mappings show", "mappings list", "operators first"),
+    *(
+        "operators list",
+        "operators keys",
+        "failures replays list",
+        "failures replays show",
+        "runs batch",
+        "runs list",
+        "runs show",
+    ),
+    *("settings diff", "settings history", "settings plans", "settings show", "settings suggest"),
+}
+"""Commands that change nothing."""
+WITHOUT_A_CONNECTOR = {"demo", "up", "migrate", "sandbox"}
+"""Commands that start something on this machine; whoever may run them may read the database."""
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from leaves(below, (*path, name))
+    else:
+        yield " ".join(path), command
+
+
+def entries() -> list[tuple[str, str, str | None]]:
+    with transaction() as session:
+        return [(each.action, each.subject, each.origin) for each in audit.latest_entries(session)]
+
+
+def test_every_command_that_changes_something_is_audited() -> None:
+    found = {name for name, command in leaves(program) if not hasattr(command.callback, ACTION)}
+
+    assert found - WITHOUT_A_CONNECTOR - READS == set()
+
+
+def test_a_command_writes_one_entry_of_its_own_or_the_general_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world
+    for command in (["connectors", "pause", "acme"], ["connectors", "authorize", "acme"]):
+        done = CliRunner().invoke(program, command)
+        assert done.exit_code in (0, 1), done.output
+
+    assert [action for action, *_ in entries()].count("connector.pause") == 1
+    assert all((origin or "").startswith("command line on ") for *_, origin in entries())
+
+
+def test_an_act_without_an_entry_of_its_own_gets_one(app: Flask, world: World, admin: Visitor) -> None:
+    """Reading the fields again writes none by itself."""
+    assert admin.post("/c/acme/settings/read-fields", section="").status_code == 303
+
+    assert entries()[0] == ("request", "POST /c/acme/settings/read-fields", "127.0.0.1")
+
+
+def test_an_act_with_an_entry_of_its_own_gets_no_second(world: World, operator: Visitor) -> None:
+    before = len(entries())
+
+    assert operator.post("/c/acme/actions/pause", why="").status_code == 303
+
+    assert [action for action, *_ in entries()[: len(entries()) - before]] == ["connector.pause"]
+
+
+def test_what_was_refused_and_what_only_computes_is_no_act(world: World, operator: Visitor, boss: Call) -> None:
+    before = entries()
+
+    operator.post("/operators", name="eve", password="", role="admin")
+    boss("POST", "/api/v1/connectors/acme/sends/count", entity="person", ids=["nobody"])
+
+    assert [each for each in entries() if each not in before and each[0] == "request"] == []
+
+
+def test_the_api_gets_the_general_entry_with_the_key(world: World, boss: Call) -> None:
+    status, _ = boss("POST", "/api/v1/connectors/acme/fields/read")
+
+    assert status == 200
+    assert entries()[0] == ("request", "POST /api/v1/connectors/acme/fields/read", "127.0.0.1, key test")
+
+
+def test_a_request_that_writes_nothing_leaves_nothing(viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[Any] = []
+    monkeypatch.setattr(guard, "note_act", noted.append)
+
+    viewer.post("/theme", theme="dark", next="/")
+
+    assert noted == []
+
+
+def test_a_logout_of_a_session_that_is_over_is_no_act(database: str) -> None:
+    assert database
+    operators.add("bo", None, Role.VIEWER, by="test")
+    before = entries()
+
+    operators.log_out("nobody's token")
+
+    assert entries() == before
