@@ -78,6 +78,16 @@ def refusals_in_pipedrives_words(world: World) -> None:
     fault.count = 0
 
 
+def refusals_without_quotes(world: World) -> None:
+    body = {
+        "success": False,
+        "error": f"Person {NAME} ({NAME.upper()}) is not allowed",
+        "errors": {NAME: [f"is {NAME.lower()}, {PHONE}"]},
+    }
+    world.pipedrive.faults.add("/api/v2/persons$", "status", status=400, body=body, count=2)
+    world.fetch(Entity.PERSON)
+
+
 def broken_pages(world: World) -> None:
     for kind, options in (
         ("truncated", {}),
@@ -155,6 +165,7 @@ TROUBLE: list[Callable[[World], None]] = [
     all_fetched,
     bad_records,
     refusals_in_pipedrives_words,
+    refusals_without_quotes,
     broken_pages,
     hull_refusing,
     defects,
