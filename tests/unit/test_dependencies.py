@@ -16,8 +16,6 @@ from tests.package.build import PROJECT, tracked_files
 
 INSTALLED = ("pipeline", "db", "sandbox", "celeryconfig.py")
 OURS = {"pipeline", "db", "sandbox", "celeryconfig"}
-RUN_NOT_IMPORTED = {"flower"}
-"""`celery -A pipeline flower`"""
 NO_PACKAGE = {"_typeshed"}
 """Known to type checkers only."""
 
@@ -58,8 +56,7 @@ def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None
     by_module = packages_distributions()
     imported = {normal(distribution) for name in names for distribution in by_module[name]}
 
-    assert imported == declared() - RUN_NOT_IMPORTED
-    assert declared() >= RUN_NOT_IMPORTED
+    assert imported == declared()
 
 
 def test_the_extra_for_embedded_servers_is_what_they_are_looked_up_by() -> None:
