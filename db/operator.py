@@ -15,6 +15,7 @@ from sqlalchemy import (
     CursorResult,
     ForeignKey,
     Identity,
+    Integer,
     LargeBinary,
     delete,
     func,
@@ -49,6 +50,8 @@ class Operator(Base):
     role: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="active")
     """`active` or `disabled`: one who has left stays in the audit log by name."""
+    connector_keys: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
+    """The connectors this operator may see and act on; NULL is all of them, as for every admin."""
     totp_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
     """Secret of the second factor, encrypted with SECRET_KEYS."""
     totp_confirmed_at: Mapped[datetime | None]
@@ -89,6 +92,19 @@ class Present:
     role: str
     key: str = ""
     """Name of the API key that makes the request; empty for a browser."""
+    connector_keys: frozenset[int] | None = None
+    """None is every connector."""
+
+    def may_see(self, connector_key: int | None) -> bool:
+        """Return whether this operator may see a connector; None is the installation itself, which everybody may see."""
+        return connector_key is None or self.connector_keys is None or connector_key in self.connector_keys
+
+
+def present(operator: Operator, *, role: str | None = None, key: str = "") -> Present:
+    """Return an operator as they make a request, in their own role or in a key's."""
+    allowed = operator.connector_keys
+    limit = None if allowed is None or operator.role == "admin" else frozenset(allowed)
+    return Present(id=operator.id, name=operator.name, role=role or operator.role, key=key, connector_keys=limit)
 
 
 def any_operator(session: Session) -> bool:
@@ -141,16 +157,16 @@ def find_session(session: Session, digest: bytes, *, renews: bool = True) -> Pre
     renews  False for a request that no person made, such as the update of an open page: it does not prolong the session
     """
     query = (
-        select(Operator.id, Operator.name, Operator.role, OperatorSession.seen_at < _ago(SEEN_EVERY_S))
+        select(Operator, OperatorSession.seen_at < _ago(SEEN_EVERY_S))
         .join(OperatorSession, OperatorSession.operator_id == Operator.id)
         .where(OperatorSession.digest == digest, ~_is_over(), Operator.state == "active")
     )
     row = session.execute(query).one_or_none()
     if row is None:
         return None
-    if row[3] and renews:
+    if row[1] and renews:
         session.execute(update(OperatorSession).filter_by(digest=digest).values(seen_at=func.now()))
-    return Present(id=row[0], name=row[1], role=row[2])
+    return present(row[0])
 
 
 def sessions_of(session: Session, operator_id: int) -> list[OperatorSession]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from db import api_key as rows
 from db import audit
-from db.operator import Present
+from db.operator import Present, present
 from db.session import transaction
 from pipeline.accounts.operators import OperatorRefused, digest_of
 from pipeline.domain.roles import Role
@@ -58,7 +58,7 @@ def holder_of(key: str) -> Present | None:
             return None
         owner, row = found
         role = row.role if Role(owner.role).may(Role(row.role)) else owner.role
-        return Present(id=owner.id, name=owner.name, role=role, key=row.name)
+        return present(owner, role=role, key=row.name)
 
 
 def revoke_own_key(owner: Present, key_id: int) -> bool:

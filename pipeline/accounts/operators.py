@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from base64 import b32encode
+from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -47,11 +48,28 @@ def add_first(name: str, password: str) -> Operator:
         return _add(session, name, hashed, Role.ADMIN, by="first run")
 
 
-def add(name: str, password: str | None, role: Role, *, by: str) -> Operator:
-    """Add an operator; without a password it can log in through single sign-on only. Raises: OperatorRefused."""
+def add(
+    name: str, password: str | None, role: Role, *, by: str, connector_keys: Collection[int] | None = None
+) -> Operator:
+    """Add an operator; without a password it can log in through single sign-on only.
+
+    connector_keys  the connectors it may see and act on; None is all
+
+    Raises: OperatorRefused.
+    """
     hashed = passwords.NO_PASSWORD if password is None else _hash(password, name)
     with transaction() as session:
-        return _add(session, name, hashed, role, by=by)
+        operator = _add(session, name, hashed, role, by=by)
+        if connector_keys is not None:
+            _limit(session, operator, connector_keys, by=by)
+        return operator
+
+
+def limit(name: str, connector_keys: Collection[int] | None, *, by: str) -> None:
+    """Limit an operator, and their keys, to some connectors; None is all. Raises: OperatorRefused, for an admin too."""
+    with transaction() as session:
+        rows.lock_operators(session)
+        _limit(session, _get(session, name), connector_keys, by=by)
 
 
 def change(
@@ -78,6 +96,8 @@ def change(
         was_admin = (operator.role, operator.state) == (Role.ADMIN, "active")
         operator.password_hash = hashed or operator.password_hash
         operator.role, operator.state = role or operator.role, state or operator.state
+        if operator.role == Role.ADMIN:
+            operator.connector_keys = None
         session.flush()
         if was_admin and rows.count_admins(session) == 0:
             raise OperatorRefused(f"{name} is the last admin: make another operator admin first")
@@ -153,6 +173,14 @@ def csrf_of(token: str) -> str:
 def digest_of(token: str) -> bytes:
     """Return what is stored of a token or key."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _limit(session: Session, operator: Operator, connector_keys: Collection[int] | None, *, by: str) -> None:
+    if connector_keys is not None and operator.role == Role.ADMIN:
+        raise OperatorRefused("an admin may see every connector: give another role first")
+    operator.connector_keys = None if connector_keys is None else sorted(set(connector_keys))
+    shown = "all" if connector_keys is None else operator.connector_keys
+    audit.note(session, by, "operator.limit", operator.name, detail={"connectors": shown})
 
 
 def _get(session: Session, name: str) -> Operator:

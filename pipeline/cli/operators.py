@@ -12,7 +12,7 @@ from db.session import transaction
 from pipeline.accounts import api_keys, logins, operators, second_factor
 from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.opening import open_database
-from pipeline.cli.showing import Failed, columns_of, json_option, say, show, table
+from pipeline.cli.showing import Failed, columns_of, find_connector, json_option, say, show, table
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
 
@@ -82,9 +82,12 @@ def list_operators() -> None:
 )
 @click.option("--password-file", type=PASSWORD_FILE, help="File that holds the password; without it you are asked.")
 @click.option("--no-password", is_flag=True, help="They log in by single sign-on only (SSO_HEADER).")
+@click.option(
+    "--connector", "connectors", multiple=True, help="They see and act on this connector only; may be repeated."
+)
 @json_option
 @audited("operator.add")
-def add(name: str, role: str, password_file: Path | None, no_password: bool) -> None:
+def add(name: str, role: str, password_file: Path | None, no_password: bool, connectors: tuple[str, ...]) -> None:
     """Add an operator.
 
     \b
@@ -94,7 +97,8 @@ def add(name: str, role: str, password_file: Path | None, no_password: bool) -> 
     open_database()
     try:
         password = None if no_password else _password(password_file)
-        added = operators.add(name, password, Role(role), by=operator_name())
+        keys = _keys(connectors) if connectors else None
+        added = operators.add(name, password, Role(role), by=operator_name(), connector_keys=keys)
     except operators.OperatorRefused as refused:
         raise Failed(str(refused)) from None
     show({"name": added.name, "role": added.role}, lambda: say(f"{added.name} can log in as {added.role}."))
@@ -223,7 +227,37 @@ def revoke_key(key_id: int) -> None:
     show({"revoked": key_id}, lambda: say(f"The key {key_id} is revoked."))
 
 
+@group.command()
+@click.argument("name")
+@click.argument("connectors", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="They see and act on every connector again.")
+@json_option
+@audited("operator.limit")
+def limit(name: str, connectors: tuple[str, ...], every: bool) -> None:
+    """Limit an operator, and their keys, to some connectors.
+
+    \b
+    Example:
+      pipeline operators limit ana@acme.example acme acme-emea
+      pipeline operators limit ana@acme.example --all
+    """
+    if bool(connectors) == every:
+        raise click.UsageError("name connectors, or give --all")
+    open_database()
+    try:
+        operators.limit(name, None if every else _keys(connectors), by=operator_name())
+    except operators.OperatorRefused as refused:
+        raise Failed(str(refused)) from None
+    seen = "every connector" if every else ", ".join(connectors)
+    show({"name": name, "connectors": list(connectors) or "all"}, lambda: say(f"{name} sees {seen}."))
+
+
 COMMANDS: tuple[click.Command, ...] = (group,)
+
+
+def _keys(connectors: tuple[str, ...]) -> list[int]:
+    with transaction() as session:
+        return [find_connector(session, each).key for each in connectors]
 
 
 def _require(name: str) -> None:

@@ -28,6 +28,7 @@ class Told:
     """
 
     id: int
+    connector_key: int | None
     connector: str | None
     rule: str
     title: str
@@ -79,6 +80,7 @@ def _one(alert: Alert, connector: str | None) -> Told:
     rule = RULES.get(alert.rule, UNKNOWN)
     return Told(
         id=alert.id,
+        connector_key=alert.connector_key,
         connector=connector,
         rule=alert.rule,
         title=rule.title,

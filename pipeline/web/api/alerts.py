@@ -12,7 +12,7 @@ from db import audit
 from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
-from pipeline.insight.alerts import open_alerts, past_alerts, told_where
+from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
 from pipeline.tasks.alerts import try_sinks
 from pipeline.web.api.door import Operations, answer
 from pipeline.web.api.shapes import Listed, Shape
@@ -75,14 +75,13 @@ def add(operations: Operations) -> None:
 def list_open() -> Response:
     """List open alerts, newest first."""
     with transaction() as session:
-        return answer(AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in open_alerts(session)]))
+        return answer(_shown(open_alerts(session)))
 
 
 def list_past(query: Listed) -> Response:
     """List resolved alerts, newest first."""
     with transaction() as session:
-        found = past_alerts(session, before_id=query.before, limit=query.limit)
-    return answer(AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in found]))
+        return answer(_shown(past_alerts(session, before_id=query.before, limit=query.limit)))
 
 
 def list_rules() -> Response:
@@ -96,3 +95,9 @@ def try_telling() -> Response:
     with transaction() as session:
         audit.note(session, who().name, "alerts.test", ", ".join(told_where()))
     return answer(TriedAnswer(sinks=try_sinks(who().name)))
+
+
+def _shown(found: list[Told]) -> AlertsAnswer:
+    """Those of the installation, and of connectors that may be seen."""
+    mine = [each for each in found if who().may_see(each.connector_key)]
+    return AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in mine])

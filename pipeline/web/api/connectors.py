@@ -95,10 +95,10 @@ def add(operations: Operations) -> None:
 
 
 def list_connectors() -> Response:
-    """List all connectors, and how each is doing."""
+    """List the connectors you may see, and how each is doing."""
     with transaction() as session:
         found = rows.all_connectors(session)
-    return answer(ConnectorsAnswer(connectors=[_described(each) for each in found]))
+    return answer(ConnectorsAnswer(connectors=[_described(each) for each in found if who().may_see(each.key)]))
 
 
 def add_connector(body: NewConnector) -> Response:

@@ -114,7 +114,7 @@ class AttemptShape(Shape):
 
 
 class WholeAnswer(Shape):
-    """One failure whole. `payload` is the record as it came; `is_cut` when it is longer than what is shown."""
+    """One failure whole. `payload` is the record as it came, null for viewers; `is_cut` when it is longer than what is shown."""
 
     failure: FailureShape
     title: str

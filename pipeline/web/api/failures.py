@@ -12,6 +12,7 @@ from db import failure_filter
 from db.connector import Connector
 from db.failure import Failure
 from db.session import transaction
+from pipeline.domain.roles import Role
 from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
 from pipeline.web.api.door import Operations, answer, missing
@@ -24,6 +25,7 @@ from pipeline.web.api.failure_shapes import (
 )
 from pipeline.web.api.shapes import OfConnector, OfRow, Shape, find
 from pipeline.web.api.values import RowId
+from pipeline.web.console.guard import who
 
 
 class FailuresAsked(FailuresChosen):
@@ -111,12 +113,15 @@ def foresee_replay(path: OfConnector, query: FailuresChosen) -> Response:
 
 
 def show_failure(path: OfRow) -> Response:
-    """Show one failure whole, with its payload and its verdict of this moment."""
+    """Show one failure whole, with its verdict of this moment; its payload and HTTP exchange for operators and admins only."""
     connector = find(path)
     with transaction() as session:
         whole = insight.whole(session, get_failure(session, connector, path.id))
+        reads = Role(who().role).may(Role.OPERATOR)
         told = {name: getattr(whole, name) for name in WholeAnswer.model_fields if hasattr(whole, name)}
-        more = {"traceback": whole.failure.traceback, "exchange": whole.failure.exchange}
+        more = {"traceback": whole.failure.traceback, "exchange": whole.failure.exchange if reads else None}
+        if not reads:
+            told["payload"] = None
         return answer(WholeAnswer.model_validate(told | more, from_attributes=True))
 
 

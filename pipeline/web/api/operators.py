@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from db import api_key
 from db import operator as rows
+from db.connector import find_connector
 from db.operator import Operator
 from db.session import transaction
 from pipeline.accounts import api_keys, logins, operators, passwords, second_factor
@@ -27,6 +28,12 @@ Password = Annotated[
 ]
 
 
+Connectors = Annotated[
+    list[str] | Literal["all"] | None,
+    Field(description="Ids or names of the connectors they may see and act on, or `all`; admins may see all."),
+]
+
+
 class OfOperator(BaseModel):
     id: RowId
 
@@ -41,6 +48,8 @@ class OperatorShape(Shape):
     role: str
     state: str
     has_second_factor: bool
+    connector_keys: list[int] | None
+    """The connectors they may see, by number; null is all."""
     created_at: datetime
 
 
@@ -70,6 +79,7 @@ class NewOperator(Asked):
     name: Annotated[str, Field(min_length=1, max_length=operators.LONGEST_NAME)]
     role: RoleName
     password: Password | None = None
+    connectors: Connectors = None
 
 
 class ChangedOperator(Asked):
@@ -78,6 +88,7 @@ class ChangedOperator(Asked):
     role: RoleName | None = None
     state: Literal["active", "disabled"] | None = None
     password: Password | None = None
+    connectors: Connectors = None
 
 
 def add(operations: Operations) -> None:
@@ -126,18 +137,23 @@ def revoke_any_key(path: OfAnyKey) -> Response:
 
 def add_operator(body: NewOperator) -> Response:
     """Add an operator."""
-    added = operators.add(body.name, body.password, Role(body.role), by=who().name)
+    keys = _keys(body.connectors) if body.connectors else None
+    added = operators.add(body.name, body.password, Role(body.role), by=who().name, connector_keys=keys)
     return answer(OperatorShape.model_validate(added))
 
 
 def change_operator(path: OfOperator, body: ChangedOperator) -> Response:
-    """Change an operator's role, password or state; they have to log in again. A new password and disabling revoke their keys.
-    One admin always remains."""
+    """Change an operator's role, password, state or connectors; they have to log in again. A new password and disabling
+    revoke their keys. One admin always remains."""
     role = Role(body.role) if body.role else None
     name = _get(path.id).name
-    if not (role or body.state or body.password):
-        raise OperatorRefused("say what is to change: role, state or password")
-    operators.change(name, by=who().name, role=role, state=body.state, password=body.password)
+    if not (role or body.state or body.password or body.connectors is not None):
+        raise OperatorRefused("say what is to change: role, state, password or connectors")
+    keys = _keys(body.connectors) if body.connectors is not None else None
+    if role or body.state or body.password:
+        operators.change(name, by=who().name, role=role, state=body.state, password=body.password)
+    if body.connectors is not None:
+        operators.limit(name, keys, by=who().name)
     return answer(Done(done="changed"))
 
 
@@ -157,6 +173,18 @@ def turn_off_second_factor(path: OfOperator) -> Response:
     """Turn off an operator's second factor, for a lost phone without recovery codes."""
     second_factor.turn_off(_get(path.id).name, by=who().name)
     return answer(Done(done="turned off"))
+
+
+def _keys(chosen: list[str] | str) -> list[int] | None:
+    """None is all. Raises: OperatorRefused for a connector that is not there."""
+    if isinstance(chosen, str):
+        return None
+    with transaction() as session:
+        found = {each: find_connector(session, each) for each in chosen}
+    unknown = [each for each, connector in found.items() if connector is None]
+    if unknown:
+        raise OperatorRefused(f"there is no connector {unknown[0]!r}")
+    return [connector.key for connector in found.values() if connector is not None]
 
 
 def _get(operator_id: int) -> Operator:

@@ -12,6 +12,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.web.api.door import missing
 from pipeline.web.api.values import LARGEST_ID, RowId, find_unusable
+from pipeline.web.console.guard import who
 
 EntityName = Literal["person", "organization"]
 DirectionName = Literal["incoming", "outgoing"]
@@ -89,6 +90,6 @@ def find(path: OfConnector) -> Connector:
         raise missing("There is no such connector.", "GET /api/v1/connectors lists them.")
     with transaction() as session:
         found = connectors.find_connector(session, path.connector)
-    if found is None:
+    if found is None or not who().may_see(found.key):
         raise missing("There is no such connector.", "GET /api/v1/connectors lists them.")
     return found

@@ -9,6 +9,7 @@ from flask import Response
 from pipeline.web.api.batches import BatchShape
 from pipeline.web.api.door import Operations, answer
 from pipeline.web.api.shapes import OfConnector, Shape, find
+from pipeline.web.console import guard
 from pipeline.web.console.workers import work_seen
 
 
@@ -48,6 +49,7 @@ def add(operations: Operations) -> None:
 
 def show_work() -> Response:
     """Say whether work is being done, for all connectors."""
+    guard.require_unlimited()
     return answer(WorkAnswer.model_validate(work_seen(None)))
 
 

@@ -25,14 +25,14 @@ def add(pages: Pages) -> None:
 def show() -> Response:
     before = before_id()
     with transaction() as session:
-        now = open_alerts(session)
+        now = [each for each in open_alerts(session) if guard.who().may_see(each.connector_key)]
         past = past_alerts(session, before_id=before, limit=ENTRIES + 1)
     more = past[ENTRIES - 1].id if len(past) > ENTRIES else None
     return page(
         "alerts.html",
         sentence=_sentence(now),
         alerts=now,
-        past=past[:ENTRIES],
+        past=[each for each in past[:ENTRIES] if guard.who().may_see(each.connector_key)],
         more=more,
         rules=RULES,
         sinks=told_where(),

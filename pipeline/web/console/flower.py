@@ -56,8 +56,8 @@ _flower = Upstream()
 
 
 def add(pages: Pages) -> None:
-    pages.page("/flower", go_in)
-    pages.page("/flower/", show_first)
+    pages.page("/flower", go_in, shows_all=True)
+    pages.page("/flower/", show_first, shows_all=True)
     pages.passage("/flower/<path:wanted>", show, needs_to_post=role_to_post)
 
 

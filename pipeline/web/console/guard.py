@@ -67,9 +67,12 @@ class Pages:
     def __init__(self, routes: Blueprint) -> None:
         self._routes = routes
 
-    def page(self, rule: str, view: View, *, needs: Role = Role.VIEWER) -> None:
-        """A page to look at. A rule that begins with `/c/<name>` has its view given that Connector first."""
-        self._add(rule, view, needs, ["GET"])
+    def page(self, rule: str, view: View, *, needs: Role = Role.VIEWER, shows_all: bool = False) -> None:
+        """A page to look at. A rule that begins with `/c/<name>` has its view given that Connector first.
+
+        shows_all  it shows something of every connector, so operators who are limited to some do not see it
+        """
+        self._add(rule, _for_unlimited(view) if shows_all else view, needs, ["GET"])
 
     def action(self, rule: str, view: View, *, needs: Role = Role.OPERATOR, changes: bool = True) -> None:
         """A form that changes something: it leaves an entry in the audit log.
@@ -79,8 +82,8 @@ class Pages:
         self._add(rule, _audited(view) if changes else view, needs, ["POST"])
 
     def passage(self, rule: str, view: View, *, needs_to_post: Callable[..., Role]) -> None:
-        """Pages of another program, behind the same door. Its forms know nothing of our token, so whoever posts must show
-        that the page was ours.
+        """Pages of another program, for operators who may see every connector. Its forms know nothing of our token, so a POST
+        must prove that the page was ours.
 
         needs_to_post  what the view is given → the role that may send it
         """
@@ -92,7 +95,7 @@ class Pages:
             return view(**given)
 
         guarded_by_method.__module__, guarded_by_method.__name__ = view.__module__, view.__name__
-        self._add(rule, guarded_by_method, Role.VIEWER, ["GET", "POST"])
+        self._add(rule, _for_unlimited(guarded_by_method), Role.VIEWER, ["GET", "POST"])
 
     def _add(self, rule: str, view: View, needs: Role, methods: list[str]) -> None:
         @wraps(view)
@@ -116,6 +119,21 @@ class Pages:
 
         name = f"{view.__module__.rsplit('.', 1)[-1]}.{view.__name__}".replace(".", "_")
         self._routes.add_url_rule(rule, name, guarded, methods=methods)
+
+
+def _for_unlimited(view: View) -> View:
+    @wraps(view)
+    def shown(*given: Any, **named: Any) -> Any:
+        require_unlimited()
+        return view(*given, **named)
+
+    return shown
+
+
+def require_unlimited() -> None:
+    """Raises: Refused for an operator who is limited to some connectors."""
+    if who().connector_keys is not None:
+        raise refusal("limited", "This shows every connector, and you may see some of them only.", "Ask an admin.")
 
 
 def _audited(view: View) -> View:
@@ -183,7 +201,7 @@ def find_connector(name: str) -> Connector:
     """Raises: Refused, 404."""
     with transaction() as session:
         found = connectors.find_connector(session, name)
-    if found is None:
+    if found is None or not who().may_see(found.key):
         raise missing(f"There is no connector {name!r}.", "Choose one from the list of connectors.")
     return found
 

@@ -13,7 +13,7 @@ from db.session import transaction
 from pipeline.insight.alerts import Told, open_alerts
 from pipeline.insight.overview import Condition, condition
 from pipeline.web.console.frame import page
-from pipeline.web.console.guard import Pages
+from pipeline.web.console.guard import Pages, who
 from pipeline.web.console.shared import Shared
 
 
@@ -21,6 +21,7 @@ from pipeline.web.console.shared import Shared
 class Row:
     """A connector as the list shows it."""
 
+    key: int
     name: str
     id: str
     organization: str
@@ -36,14 +37,16 @@ def add(pages: Pages) -> None:
 
 def show() -> Response:
     """Answer first: one sentence, then each connector."""
-    rows = _rows("all")
-    return page("home.html", rows=rows, sentence=_sentence(rows), alerts=_open_alerts("all"))
+    rows = [row for row in _rows("all") if who().may_see(row.key)]
+    alerts = [alert for alert in _open_alerts("all") if who().may_see(alert.connector_key)]
+    return page("home.html", rows=rows, sentence=_sentence(rows), alerts=alerts)
 
 
 def _read(_key: str) -> list[Row]:
     with transaction() as session:
         return [
             Row(
+                key=each.key,
                 name=each.name,
                 id=each.id,
                 organization=each.hull_organization,

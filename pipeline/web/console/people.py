@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import request
 from werkzeug.wrappers import Response
 
@@ -24,6 +26,7 @@ def add(pages: Pages) -> None:
     pages.page("/operators", show_operators, needs=Role.ADMIN)
     pages.action("/operators", add_operator, needs=Role.ADMIN)
     pages.action("/operators/<int:operator_id>", change_operator, needs=Role.ADMIN)
+    pages.action("/operators/<int:operator_id>/limit", limit, needs=Role.ADMIN)
     pages.action("/operators/<int:operator_id>/log-out", log_out_everywhere, needs=Role.ADMIN)
     pages.action("/operators/<int:operator_id>/unlock", unlock, needs=Role.ADMIN)
     pages.action("/operators/<int:operator_id>/second-factor/off", turn_off_second_factor, needs=Role.ADMIN)
@@ -35,7 +38,9 @@ def show_operators(mistake: str = "", status: int = 200) -> Response:
     with transaction() as session:
         people = rows.all_operators(session)
         keys = api_key.all_keys(session)
-    return page("operators.html", status=status, people=people, keys=keys, roles=list(Role), mistake=mistake)
+        names = {each.key: each.name for each in connectors.all_connectors(session)}
+    shown: dict[str, Any] = {"people": people, "keys": keys, "names": names, "roles": list(Role), "mistake": mistake}
+    return page("operators.html", status=status, **shown)
 
 
 def add_operator() -> Response:
@@ -63,6 +68,19 @@ def change_operator(operator_id: int) -> Response:
         return show_operators(str(refused), 400)
     keys = f" Keys revoked: {revoked}." if revoked else ""
     return done("/operators", f"{found.name} is changed, and has to log in again.{keys}")
+
+
+def limit(operator_id: int) -> Response:
+    """`connector` names each connector by its number; `all` is every one."""
+    found, form = _get(operator_id), request.form
+    keys = [int(each) for each in form.getlist("connector") if each.isascii() and each.isdigit() and len(each) < 10]
+    try:
+        operators.limit(found.name, None if form.get("all") else keys, by=guard.who().name)
+    except OperatorRefused as refused:
+        return show_operators(str(refused), 400)
+    return done(
+        "/operators", f"{found.name} sees {'every connector' if form.get('all') else f'{len(keys)} connectors'}."
+    )
 
 
 def log_out_everywhere(operator_id: int) -> Response:

@@ -21,7 +21,7 @@ FRESH_S, STALE_S, PATIENCE_S = 8.0, 30.0, 0.1
 
 
 def add(pages: Pages) -> None:
-    pages.page("/workers", show)
+    pages.page("/workers", show, shows_all=True)
     pages.page("/c/<name>/workers", show_of)
 
 

@@ -113,11 +113,11 @@ def test_what_belongs_to_another_connector_is_not_there(world: World, script: Ca
     assert script("GET", f"{BASE}/failures/{failure}")[0] == 200
 
 
-def test_failures_by_cause_one_by_one_and_whole(world: World, looker: Call) -> None:
+def test_failures_by_cause_one_by_one_and_whole(world: World, looker: Call, script: Call) -> None:
     broken(world, 10, 11)
     (group,) = looker("GET", f"{BASE}/failures/groups")[1]["groups"]
     found = looker("GET", f"{BASE}/failures?reason=no_update_time&limit=1")[1]["failures"]
-    whole = looker("GET", f"{BASE}/failures/{found[0]['failure']['id']}")[1]
+    whole = script("GET", f"{BASE}/failures/{found[0]['failure']['id']}")[1]
     total = looker("GET", f"{BASE}/failures/verdict?fingerprint={group['fingerprint']}")[1]
 
     assert (group["reason"], group["count"], len(group["daily"])) == ("no_update_time", 2, 14)
@@ -183,7 +183,7 @@ def test_the_body_of_a_delivery_is_for_operators(ada: World, looker: Call, scrip
     assert told["document"]
 
 
-def test_half_a_character_and_endless_nesting_are_told_all_the_same(world: World, looker: Call) -> None:
+def test_half_a_character_and_endless_nesting_are_told_all_the_same(world: World, script: Call) -> None:
     hostile: dict[str, Any] = {"id": 7, "name": "<script>\ud800{{7*7}}\u202e"}
     deep: Any = 1
     for _ in range(500):
@@ -201,8 +201,8 @@ def test_half_a_character_and_endless_nesting_are_told_all_the_same(world: World
             failures.keep_failures(session, [new])
     (first, second) = world.rows("SELECT id FROM failures ORDER BY id")
 
-    assert looker("GET", f"{BASE}/failures/{first.id}")[1]["payload"]["name"] == "<script>\\ud800{{7*7}}\u202e"
-    assert "nested" in looker("GET", f"{BASE}/failures/{second.id}")[1]["payload"]
+    assert script("GET", f"{BASE}/failures/{first.id}")[1]["payload"]["name"] == "<script>\\ud800{{7*7}}\u202e"
+    assert "nested" in script("GET", f"{BASE}/failures/{second.id}")[1]["payload"]
 
 
 def test_a_filter_that_finds_nothing_soon_is_refused_in_time(

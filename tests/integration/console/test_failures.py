@@ -222,7 +222,7 @@ def test_a_cause_is_paged_by_key(world: World, viewer: Visitor) -> None:
     assert ("User h54" in first, "User h00" in first, "User h00" in second) == (True, False, True)
 
 
-def test_one_failure_is_shown_whole(world: World, viewer: Visitor) -> None:
+def test_one_failure_is_shown_whole(world: World, operator: Visitor) -> None:
     failure_id = keep(
         world,
         record_id="h1",
@@ -233,7 +233,7 @@ def test_one_failure_is_shown_whole(world: World, viewer: Visitor) -> None:
         attempts=3,
     )
 
-    page = viewer.text(f"/c/acme/failures/{failure_id}")
+    page = operator.text(f"/c/acme/failures/{failure_id}")
 
     for said in (
         "platinum",

@@ -1,0 +1,119 @@
+"""An operator who is limited to some connectors sees and does nothing of the others; viewers read no payloads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from db.session import transaction
+from pipeline.accounts import operators
+from pipeline.accounts.operators import OperatorRefused
+from pipeline.cli.program import program
+from pipeline.domain.roles import Role
+from tests.integration.console.conftest import Call, Visitor
+from tests.integration.console.test_api_looking import foreign
+from tests.journeys.test_replays import broken
+from tests.world import World
+
+NAME = "operator@acme.test"
+
+
+@pytest.fixture
+def limited(world: World, operator: Visitor) -> Visitor:
+    """An operator who may see `acme` alone; there is `globex` too."""
+    foreign()
+    operators.limit(NAME, [world.connector_key], by="test")
+    return operator
+
+
+def test_other_connectors_are_not_there(limited: Visitor) -> None:
+    assert limited.get("/c/acme/").status_code == 200
+    for path in ("/c/globex/", "/c/globex/logs", "/c/globex/settings", "/c/nobody/"):
+        assert limited.get(path).status_code == 404, path
+    assert limited.post("/c/globex/actions/pause", why="").status_code == 404
+    home = limited.text("/")
+    assert "acme" in home
+    assert "globex" not in home
+
+
+def test_pages_of_all_connectors_are_refused(limited: Visitor) -> None:
+    assert [limited.get(path).status_code for path in ("/workers", "/flower/", "/flower/tasks")] == [403] * 3
+
+
+def test_the_api_and_keys_are_limited_too(limited: Visitor, script: Call) -> None:
+    assert [each["connector"]["name"] for each in script("GET", "/api/v1/connectors")[1]["connectors"]] == ["acme"]
+    assert script("GET", "/api/v1/connectors/acme")[0] == 200
+    assert script("GET", "/api/v1/connectors/globex")[0] == 404
+    assert script("POST", "/api/v1/connectors/globex/pause")[0] == 404
+    assert script("GET", "/api/v1/workers")[0] == 403
+
+
+def test_alerts_of_others_are_not_shown(world: World, limited: Visitor, script: Call) -> None:
+    world.change_rows(
+        "INSERT INTO alerts (connector_key, rule, state, sentence, told)"
+        " SELECT key, 'auth_lost', 'open', name || ' lost', '{}' FROM connectors"
+    )
+
+    page, told = limited.text("/alerts"), script("GET", "/api/v1/alerts")[1]["alerts"]
+
+    assert "acme lost" in page
+    assert "globex lost" not in page
+    assert [each["connector"] for each in told] == ["acme"]
+
+
+def test_an_admin_is_never_limited(database: str) -> None:
+    assert database
+    operators.add("boss", None, Role.ADMIN, by="test")
+    operators.add("bo", None, Role.VIEWER, by="test", connector_keys=[1])
+
+    with pytest.raises(OperatorRefused, match="every connector"):
+        operators.limit("boss", [1], by="test")
+    operators.change("bo", by="test", role=Role.ADMIN)
+
+    with transaction() as session:
+        found = operators.rows.find_operator(session, "bo")
+        assert found is not None
+        assert found.connector_keys is None
+
+
+@pytest.mark.parametrize("way", ["console", "api", "command"])
+def test_a_limit_is_set_and_lifted(world: World, limited: Visitor, admin: Visitor, boss: Call, way: str) -> None:
+    (theirs,) = [each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
+    assert theirs["connector_keys"] == [world.connector_key]
+
+    def change(*names: str) -> Any:
+        if way == "api":
+            return boss("POST", f"/api/v1/operators/{theirs['id']}", connectors=list(names) or "all")[0] == 200
+        if way == "command":
+            done = CliRunner().invoke(program, ["operators", "limit", NAME, *(names or ("--all",))])
+            return done.exit_code == 0
+        keys = {row.name: row.key for row in world.rows("SELECT name, key FROM connectors")}
+        form = {"connector": [str(keys[each]) for each in names]} if names else {"all": "1"}
+        return admin.post(f"/operators/{theirs['id']}/limit", **form).status_code == 303
+
+    assert change("globex")
+    assert [limited.get(path).status_code for path in ("/c/acme/", "/c/globex/")] == [404, 200]
+    assert change()
+    assert [limited.get(path).status_code for path in ("/c/acme/", "/c/globex/", "/workers")] == [200] * 3
+
+
+def test_an_unknown_connector_is_named(boss: Call) -> None:
+    status, problem = boss("POST", "/api/v1/operators", name="bo", role="viewer", connectors=["nobody"])
+
+    assert status == 400
+    assert "'nobody'" in problem["message"]
+
+
+def test_viewers_read_no_payload(world: World, viewer: Visitor, operator: Visitor, looker: Call, script: Call) -> None:
+    broken(world, 10)
+    (row,) = world.rows("SELECT id FROM failures WHERE payload IS NOT NULL LIMIT 1")
+    path = f"/api/v1/connectors/acme/failures/{row.id}"
+
+    assert "As it came," in operator.text(f"/c/acme/failures/{row.id}")
+    assert "As it came," not in viewer.text(f"/c/acme/failures/{row.id}")
+    assert script("GET", path)[1]["payload"] is not None
+    seen = looker("GET", path)[1]
+    assert (seen["payload"], seen["exchange"]) == (None, None)
+    assert seen["payload_bytes"] > 0
