@@ -30,7 +30,7 @@ class OperatorRefused(Exception):
 def first_code() -> str:
     """Return the code that opens `/setup` while there is no operator: known to who can read the key, the same in every process."""
     key = settings().secret_keys[0].encode()
-    return b32encode(hmac.digest(key, b"the first operator", "sha256")[:15]).decode().lower()
+    return b32encode(hmac.digest(key, b"the first operator", "sha256")[:20]).decode().lower()
 
 
 def is_first_code(given: str) -> bool:

@@ -64,7 +64,7 @@ def confirm(me: Present, code: str) -> list[str]:
         if operator.totp_sealed is None or not _accept_totp(operator, code):
             raise OperatorRefused("the code is wrong: check the clock of the device, and enter the code it shows now")
         operator.totp_confirmed_at = datetime.now(UTC)
-        codes = [f"{secrets.token_hex(5)}-{secrets.token_hex(5)}" for _ in range(RECOVERY_CODES)]
+        codes = ["-".join(secrets.token_hex(4) for _ in range(4)) for _ in range(RECOVERY_CODES)]
         operator.recovery_digests = [_digest(each) for each in codes]
         audit.note(session, me.name, "second_factor.on", me.name)
     return codes
@@ -131,7 +131,7 @@ def _label(operator_id: int) -> str:
 
 
 def _digest(code: str) -> bytes:
-    """Recovery codes have 80 random bits, so a fast hash keeps them."""
+    """Recovery codes have 128 random bits, so a fast hash is enough (those made before have 80 until they are made again)."""
     return hashlib.sha256(code.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -126,6 +126,8 @@ class Operations:
     def _let_in(self) -> None:
         present = _present()
         if present is None:
+            if request.authorization is not None:
+                logger().warning("api.refused", why="credentials", operation=request.endpoint)
             message = "No key, or one that opens nothing."
             raise Nay(HTTPStatus.UNAUTHORIZED, "unauthorized", message, "Make a key under your account in the console.")
         g.operator = present

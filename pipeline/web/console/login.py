@@ -87,6 +87,7 @@ def log_out() -> Response:
     operators.log_out(guard.token())
     answer = redirect("/login", HTTPStatus.SEE_OTHER)
     answer.delete_cookie(guard.cookie_name(), secure=guard.is_secure(), httponly=True, samesite="Lax")
+    answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
 
 

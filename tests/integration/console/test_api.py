@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from db.session import transaction
 from pipeline.accounts import operators
@@ -23,9 +24,14 @@ PROJECT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("key", ["", "hpk_wrong", "Bearer", "\x80"])
 def test_without_a_key_that_opens_there_is_nothing(anybody: Visitor, key: str) -> None:
-    answer = anybody.client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"})
+    with capture_logs() as lines:
+        answer = anybody.client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"})
 
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert [(line["why"], line["operation"]) for line in lines if line["event"] == "api.refused"] == [
+        ("credentials", "api.show_me")
+    ]
+    assert "hpk_" not in str(lines)
     assert answer.json
     assert answer.json["error"] == "unauthorized"
 

@@ -255,7 +255,10 @@ def test_too_many_that_wait_for_slow_work_are_answered_503(monkeypatch: pytest.M
 
     found = asyncio.run(run())
     assert sorted(each.status for each in found) == [200] * 2 + [503] * 8
-    assert all(each.headers["retry-after"] == "5" for each in found if each.status == 503)
+    refused = [each.headers for each in found if each.status == 503]
+    assert all(headers["retry-after"] == "5" for headers in refused)
+    assert all(headers["x-content-type-options"] == "nosniff" for headers in refused)
+    assert all("frame-ancestors 'none'" in headers["content-security-policy"] for headers in refused)
 
 
 def test_a_long_answer_goes_by_a_file() -> None:
