@@ -1,4 +1,7 @@
-"""Authorisations: the `state` a person takes along to Pipedrive and brings back, once and within minutes, and what came of it."""
+"""Authorisations: the `state` a person takes to Pipedrive and brings back, in the same browser and within minutes.
+
+An invitation is used by one browser: its row here is the only one that names it, so the database decides which browser was first.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, ForeignKey, Integer, LargeBinary, delete, func, or_, select, update
+from sqlalchemy import CursorResult, ForeignKey, Integer, LargeBinary, and_, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base, Created
@@ -15,10 +19,16 @@ from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector, Cred
 LIFETIME_S = 600
 CLAIM_S = 60
 """Longer than finishing takes: an exchange and a question, of which each ends after some seconds."""
+KEPT_S = 2 * LIFETIME_S
+"""Rows are kept longer than they are good for, so that clocks that differ do not make a used invitation good again."""
+REFUSED = "refused"
+"""In `callback`: no digest, so no callback fits."""
 
 
 class OAuthState(Base):
-    """digest       of the state, so that whoever reads this table cannot finish what somebody else began
+    """digest       of the state, so that a reader of this table cannot finish what another person began
+    browser      digest of the cookie of the browser it was begun in; None in rows of an older version, which no browser finishes
+    invitation   digest of the invitation it was begun by, in one row only; None for a person whom Hull vouches for
     callback     digest of what the person came back with, once they have: with nothing else does it go on
     claimed_at   since when somebody finishes it; it goes on after CLAIM_S, should that process have died
     sealed_grant what the code was exchanged for, encrypted, until it is kept: a code is good once
@@ -30,6 +40,8 @@ class OAuthState(Base):
     digest: Mapped[str] = mapped_column(primary_key=True)
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
     created_at: Mapped[Created]
+    browser: Mapped[str | None]
+    invitation: Mapped[str | None] = mapped_column(unique=True)
     callback: Mapped[str | None]
     claimed_at: Mapped[datetime | None]
     sealed_grant: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -38,36 +50,80 @@ class OAuthState(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """An authorisation that a person came back from. `is_mine`: nobody else finishes it, and it is not finished."""
+    """An authorisation that a person came back from.
+
+    is_same_browser  False: it was begun in another browser, and nothing was claimed
+    is_mine          no other process finishes it, and it is not finished
+    """
 
     connector_key: int
+    is_same_browser: bool
     is_mine: bool
     is_finished: bool
     sealed_grant: bytes | None
 
 
-def keep_state(session: Session, connector_key: int, digest: str) -> None:
-    """Remember that an authorisation of this connector was begun; what is past its time is forgotten."""
+def keep_state(
+    session: Session, connector_key: int, digest: str, *, browser: str, invitation: str | None = None
+) -> bool:
+    """Write that this browser began an authorisation; return False when its invitation is used up.
+
+    The browser that used an invitation first may begin again, in place of what it began before, until it is finished. This is
+    one statement: of two browsers that open an invitation at the same moment the database takes one.
+    """
     drop_old_states(session)
-    session.add(OAuthState(digest=digest, connector_key=connector_key))
-    session.flush()
+    row = {"digest": digest, "connector_key": connector_key, "browser": browser, "invitation": invitation}
+    begun = insert(OAuthState).values(row)
+    claim_ended = OAuthState.claimed_at < func.now() - _seconds(CLAIM_S)
+    again = begun.on_conflict_do_update(
+        index_elements=[OAuthState.invitation],
+        set_={
+            "digest": begun.excluded.digest,
+            "created_at": func.now(),
+            "callback": None,
+            "claimed_at": None,
+            "sealed_grant": None,
+        },
+        where=and_(
+            OAuthState.browser == begun.excluded.browser,
+            OAuthState.finished_at.is_(None),
+            or_(OAuthState.claimed_at.is_(None), claim_ended),
+        ),
+    )
+    return session.scalar(again.returning(OAuthState.digest)) is not None
+
+
+def is_used(session: Session, invitation: str, browser: str) -> bool:
+    """Return whether an invitation is used up for this browser: another browser began by it, or it led to a connection."""
+    mine = select(OAuthState.browser, OAuthState.finished_at).where(OAuthState.invitation == invitation)
+    row = session.execute(mine).one_or_none()
+    return row is not None and (row.browser != browser or row.finished_at is not None)
 
 
 def drop_old_states(session: Session) -> int:
-    """Delete what is past its time; return how many."""
-    old = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, LIFETIME_S)
-    gone = session.execute(delete(OAuthState).where(OAuthState.created_at < old))
+    """Delete what is past KEPT_S; return how many rows."""
+    gone = session.execute(delete(OAuthState).where(OAuthState.created_at < func.now() - _seconds(KEPT_S)))
     return cast("CursorResult[Any]", gone).rowcount
 
 
-def claim_state(session: Session, digest: str, callback: str) -> Begun | None:
+def claim_state(session: Session, digest: str, callback: str, browser: str) -> Begun | None:
     """Claim what was begun under this state for the callback of this digest; None for a state that is not ours, too old, or
-    was brought back with something else before."""
+    was brought back with another callback before. Another browser than the one that began claims nothing."""
     now = func.now()
-    fresh = OAuthState.created_at >= now - func.make_interval(0, 0, 0, 0, 0, 0, LIFETIME_S)
+    fresh = OAuthState.created_at >= now - _seconds(LIFETIME_S)
     mine = select(OAuthState).where(OAuthState.digest == digest, fresh).with_for_update()
     row = session.scalar(mine.execution_options(populate_existing=True))
-    if row is None or (row.callback is not None and row.callback != callback):
+    if row is None:
+        return None
+    if row.browser != browser:
+        return Begun(
+            connector_key=row.connector_key,
+            is_same_browser=False,
+            is_mine=False,
+            is_finished=False,
+            sealed_grant=None,
+        )
+    if row.callback is not None and row.callback != callback:
         return None
     claimed_until = None if row.claimed_at is None else row.claimed_at + timedelta(seconds=CLAIM_S)
     is_free = claimed_until is None or claimed_until < session.execute(select(now)).scalar_one()
@@ -76,6 +132,7 @@ def claim_state(session: Session, digest: str, callback: str) -> Begun | None:
         row.callback, row.claimed_at = callback, now
     return Begun(
         connector_key=row.connector_key,
+        is_same_browser=True,
         is_mine=is_mine,
         is_finished=row.finished_at is not None,
         sealed_grant=row.sealed_grant,
@@ -91,15 +148,22 @@ def release_state(session: Session, digest: str) -> None:
     session.execute(update(OAuthState).where(OAuthState.digest == digest).values(claimed_at=None))
 
 
-def finish_state(session: Session, digest: str) -> None:
-    """The connector is connected by it."""
+def finish_state(session: Session, digest: str) -> bool:
+    """Write that the connector is connected by it; return False when the state is gone, so that nothing may be connected."""
     mine = update(OAuthState).where(OAuthState.digest == digest)
-    session.execute(mine.values(finished_at=func.now(), claimed_at=None, sealed_grant=None))
+    done = session.execute(mine.values(finished_at=func.now(), claimed_at=None, sealed_grant=None))
+    return cast("CursorResult[Any]", done).rowcount == 1
 
 
 def drop_state(session: Session, digest: str) -> None:
-    """It was refused for good."""
-    session.execute(delete(OAuthState).where(OAuthState.digest == digest))
+    """It was refused for good. An invitation stays with the browser that used it, which may begin again."""
+    mine = OAuthState.digest == digest
+    session.execute(delete(OAuthState).where(mine, OAuthState.invitation.is_(None)))
+    session.execute(update(OAuthState).where(mine).values(callback=REFUSED, claimed_at=None, sealed_grant=None))
+
+
+def _seconds(seconds: int) -> Any:
+    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

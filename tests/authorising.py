@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import structlog
+from flask.testing import FlaskClient
 from werkzeug.test import Client, TestResponse
 
 from pipeline import settings as settings_room
@@ -35,8 +37,15 @@ def installed_app(world: World, **changes: Any) -> Iterator[None]:
         settings_room.use(before)
 
 
+class Browser(FlaskClient):
+    """A browser that opens paths of PUBLIC_URL, and keeps its cookies."""
+
+    def open(self, *args: Any, **options: Any) -> TestResponse:
+        return super().open(*args, **{"base_url": PUBLIC_URL} | options)
+
+
 class Person:
-    """Somebody who clicks. Neither browser nor Pipedrive keeps anything between two trips."""
+    """Somebody who clicks in one browser."""
 
     def __init__(self, world: World) -> None:
         from pipeline.web.app import create_app  # noqa: PLC0415 - Celery reads its settings when it is imported
@@ -45,6 +54,7 @@ class Person:
         logging = structlog.get_config()  # an app sets up its own; a test that reads the lines keeps on reading
         self.web = create_app(wake=lambda: None, has_console=False)
         structlog.configure(**logging)
+        self.web.test_client_class = Browser
         self.door = self.web.test_client()
         self.pipedrive = Client(world.pipedrive)
 
@@ -52,10 +62,21 @@ class Person:
         """Click on the button in Hull, or open another link of this kind."""
         return self.door.get("/auth/pipedrive", query_string=query or VOUCHED)
 
+    def press(self, link: str, browser: FlaskClient | None = None) -> TestResponse:
+        """Open an invitation and press its button."""
+        door = browser or self.door
+        page = door.get(link)
+        assert page.status_code == 200, page.text
+        assert "Sign in to Pipedrive" in page.text
+        return press_button(door, link)
+
     def decide(self, begun: TestResponse, decision: str = "allow") -> str:
         """Answer Pipedrive's question; returns where the browser is sent then, without the origin."""
-        assert begun.status_code == 302, begun.text
-        location = begun.headers["Location"]
+        if begun.status_code == 200:
+            location = begun.headers["Refresh"].removeprefix("0; url=")
+        else:
+            assert begun.status_code == 302, begun.text
+            location = begun.headers["Location"]
         assert location.startswith("http://pipedrive.test/oauth/authorize?")
         back = self.pipedrive.get(f"{location}&decision={decision}").headers["Location"]
         assert back.startswith(f"{PUBLIC_URL}/auth/callback?")
@@ -64,3 +85,8 @@ class Person:
     def authorise(self, decision: str = "allow") -> TestResponse:
         """The whole trip; returns the page in the end."""
         return self.door.get(self.decide(self.begin(), decision))
+
+
+def press_button(browser: FlaskClient, link: str, **headers: str) -> TestResponse:
+    """Send the form that the page of this invitation holds."""
+    return browser.post("/auth/pipedrive", data=dict(parse_qsl(link.partition("?")[2])), headers=headers)

@@ -20,10 +20,11 @@ from pipeline.tasks import authorisation
 @json_option
 @audited("connector.invite")
 def authorize(connector: str) -> None:
-    """Print a link, good for ten minutes, to connect a connector to Pipedrive by OAuth.
+    """Print a link to connect a connector to Pipedrive by OAuth: good for ten minutes, in one browser.
 
-    Whoever opens it signs in to Pipedrive as an administrator and agrees. Connecting again, to the same company,
-    resets no settings and ends a pause that lost access had caused. Hull's dashboard does the same under Credentials.
+    The person who opens it presses a button, signs in to Pipedrive as an administrator and agrees. Connecting again,
+    to the same company, resets no settings and ends a pause that lost access had caused. Hull's dashboard does the
+    same under Credentials.
 
     \b
     Example:
@@ -46,6 +47,7 @@ def authorize(connector: str) -> None:
         say(link)
         say()
         say(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {found.name}.")
+        say("It works in one browser: the first in which its button is pressed.")
         say(f"The app's settings at Pipedrive must name the callback URL {facts['callback_url']}")
         say(f"and the scopes {', '.join(authorisation.SCOPES)}.")
 

@@ -400,6 +400,17 @@ REASONS: dict[str, Reason] = {
         "This authorisation was not begun here, took longer than ten minutes, or was finished already.",
         "Open Credentials: it says whether Pipedrive is connected. If it is not, start over there.",
     ),
+    "other_browser": Reason(
+        "This authorisation was started in another browser, or this browser did not keep its cookie.",
+        "Open this page's address in the browser in which you started; what was started there is kept for ten minutes. Or "
+        "start over here: open Credentials in Hull, or ask for a new link, and stay in one browser to the end. If it is the "
+        "same browser, allow cookies for this address.",
+    ),
+    "invitation_used": Reason(
+        "This link was used already: it works in one browser, and until the connector is connected.",
+        "If you used it, go on in that browser. If you did not, tell the person who sent it, who looks in the console under "
+        "Credentials and makes a new link.",
+    ),
     "authorisation_in_progress": Reason(
         "This authorisation is being finished at this moment, by the same answer of Pipedrive.",
         "Nothing to do: this page looks again by itself.",

@@ -1,6 +1,10 @@
 """Authorising a connector in Pipedrive: a person is sent there, comes back, and the connector goes on.
 
-    begin → the person at Pipedrive → finish          withdraw: the app was uninstalled there
+    begin or begin_invited → the person at Pipedrive → finish          withdraw: the app was uninstalled there
+
+The person comes back in the browser that began: a callback in another browser connects nothing, so that a person cannot be made
+to finish what another one began. An invitation is used up by the button on its page, not by opening it: previews of links open
+it too. From then on only that browser may go on, and begin again until the connector is connected.
 
 Nothing of the connector is changed before it is known whose access it is. What is refused was not changed, and the access
 Pipedrive gave is left to it: taking it back would also end that of another connector of the same user. A callback may be
@@ -59,30 +63,63 @@ class Authorised:
     waits_for: str | None
 
 
-def begin(connector_key: int) -> str:
-    """Where to send the person: Pipedrive's page, with a state that is good once and for ten minutes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """A link that is good. `digest` names it in the database."""
 
+    connector_key: int
+    connector: str
+    digest: str
+
+
+def begin(connector_key: int, browser: str) -> str:
+    """Return where to send a person whom Hull vouches for: Pipedrive's page, with a state that is good once and for ten minutes.
+
+    browser  the secret in the cookie of their browser
     Raises: ConfigurationError("app_missing").
     """
+    return _begin(connector_key, browser)
+
+
+def begin_invited(invitation: Invitation, browser: str) -> str:
+    """Return the same for a person who was invited, and use the invitation up.
+
+    Raises: ConfigurationError("app_missing"); ConfigurationError("invitation_used") when another browser was first, or the
+        connector is connected by it.
+    """
+    return _begin(invitation.connector_key, browser, invitation.digest)
+
+
+def _begin(connector_key: int, browser: str, invitation: str | None = None) -> str:
     client = wiring.oauth_client(connector_key)
     state = secrets.token_urlsafe(STATE_BYTES)
     with transaction() as session:
-        authorisation.keep_state(session, connector_key, _digest(state))
+        is_kept = authorisation.keep_state(
+            session, connector_key, _digest(state), browser=_digest(browser), invitation=invitation
+        )
+    if not is_kept:
+        raise ConfigurationError("invitation_used")
     return client.authorize_url(state)
 
 
+def new_browser() -> str:
+    """Return a secret for the cookie of a browser that has none."""
+    return secrets.token_urlsafe(STATE_BYTES)
+
+
 def invite(connector: Connector) -> str:
-    """A link to `begin` for a person whom Hull does not vouch for; good for ten minutes, by anybody who has it.
+    """Return a link for a person whom Hull does not vouch for: good for ten minutes, for the first browser that uses it.
 
     Raises: ConfigurationError("app_missing").
     """
     wiring.oauth_client(connector.key)
-    sealed = Vault(settings().secret_keys).seal(connector.key, INVITATION, connector.id)
+    secret = f"{connector.id} {secrets.token_urlsafe(STATE_BYTES)}"
+    sealed = Vault(settings().secret_keys).seal(connector.key, INVITATION, secret)
     return f"{settings().public_url}/auth/pipedrive?connector={connector.id}&invitation={sealed.decode()}"
 
 
-def invited(connector_id: str, invitation: str) -> int | None:
-    """The key of the connector that somebody was invited to authorise; None when the invitation is not ours, or too old."""
+def find_invitation(connector_id: str, invitation: str) -> Invitation | None:
+    """Return the invitation of this link; None when it is not ours, or too old. It may be used up."""
     if not (connector_id.isprintable() and invitation.isascii()):
         return None
     with transaction() as session:
@@ -91,15 +128,27 @@ def invited(connector_id: str, invitation: str) -> int | None:
         return None
     vault = Vault(settings().secret_keys)
     try:
-        named = vault.open(connector.key, INVITATION, invitation.encode(), max_age_s=INVITATION_S)
+        secret = vault.open(connector.key, INVITATION, invitation.encode(), max_age_s=INVITATION_S)
     except ConfigurationError:
         return None
-    return connector.key if named == connector.id else None
+    if secret.partition(" ")[0] != connector.id:
+        return None
+    # What was sealed names it: the same ciphertext may be written in several ways.
+    return Invitation(connector_key=connector.key, connector=connector.name, digest=_digest(secret))
 
 
-def finish(query: str) -> Authorised:
-    """Take up what a person came back from Pipedrive with: the query of the callback URL.
+def require_unused(invitation: Invitation, browser: str) -> None:
+    """Raises: ConfigurationError("invitation_used") when this browser cannot begin by it."""
+    with transaction() as session:
+        if authorisation.is_used(session, invitation.digest, _digest(browser)):
+            raise ConfigurationError("invitation_used")
 
+
+def finish(query: str, browser: str) -> Authorised:
+    """Take up what a person came back from Pipedrive with.
+
+    query    of the callback URL
+    browser  the secret in the cookie of their browser; empty without one
     The settings stay as they are. Waiting work goes on, webhooks are looked at and a fetch begins at once.
     Raises: ConfigurationError, Rejected or Retryable, whose reasons say what the person can do; SQLAlchemyError. After
     Retryable and SQLAlchemyError the same query may be given again, and goes on from where it stopped.
@@ -107,9 +156,13 @@ def finish(query: str) -> Authorised:
     given = parse_qs(query).get("state", [""])
     digest = _digest(given[0])
     with transaction() as session:
-        begun = authorisation.claim_state(session, digest, _digest(query)) if len(given) == 1 else None
+        begun = (
+            authorisation.claim_state(session, digest, _digest(query), _digest(browser)) if len(given) == 1 else None
+        )
     if begun is None:
         raise ConfigurationError("authorisation_expired")
+    if not begun.is_same_browser:
+        raise ConfigurationError("other_browser")
     if begun.is_finished:
         with transaction() as session:
             return _told(connectors.get_connector(session, begun.connector_key))
@@ -174,7 +227,8 @@ def _keep_for_sure(connector_key: int, digest: str, grant: Grant, company: Compa
                 connector = _keep(session, connector_key, grant, company)
                 heal(session, connector, "pipedrive")
                 request_catch_up(session, connector_key)  # so that it shows within minutes that data flows again
-                authorisation.finish_state(session, digest)
+                if not authorisation.finish_state(session, digest):
+                    raise ConfigurationError("authorisation_expired")
                 return connector
         except OperationalError as failed:
             logger().warning("connector.authorisation.again", error=type(failed.orig).__name__)

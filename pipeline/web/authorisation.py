@@ -1,6 +1,6 @@
-"""The doors of OAuth: `/auth` sends a person to Pipedrive, `/auth/callback` takes them back, Pipedrive tells there of an uninstall.
+"""OAuth: `/auth` sends a person to Pipedrive, `/auth/callback` takes them back, Pipedrive reports an uninstall there.
 
-`GET|POST /auth`, `/auth/pipedrive`  for whom Hull vouches (`ship` or `id`, `organization`, `secret`), or who was invited
+`GET|POST /auth`, `/auth/pipedrive`  for a person whom Hull vouches for (`ship` or `id`, `organization`, `secret`) or an invited one
 `GET /auth/status`                   whether the connector is connected, as JSON
 `GET /auth/callback`                 the page a person sees in the end
 `DELETE /auth/callback`              https://pipedrive.readme.io/docs/app-uninstallation
@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from http import HTTPStatus
+from typing import Final
 
-from flask import Blueprint, Response, jsonify, redirect, render_template, request
+from flask import Blueprint, Response, jsonify, make_response, redirect, render_template, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -22,12 +24,16 @@ from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError, Retryable
 from pipeline.tasks import authorisation
 from pipeline.telemetry import logger
+from pipeline.web import public_address
 from pipeline.web.bodies import BodyRefused, read_object
 from pipeline.web.doors import Doors
 from pipeline.web.vouched import vouched_for
 
 MAX_BYTES = 16 * 1024
 LOOK_AGAIN_S = 2
+BROWSER: Final = "authorisation"
+"""The cookie of a browser that began, for as long as what it began is good."""
+BROWSER_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 Page = tuple[str, int]
 
 
@@ -43,32 +49,94 @@ def room(doors: Doors) -> Blueprint:
 
 
 def begin(doors: Doors) -> AnyResponse | Page:
-    """Send the person to Pipedrive."""
-    connector_key = vouched_for(doors) or authorisation.invited(
-        request.values.get("connector", ""), request.values.get("invitation", "")
-    )
+    """Send a person whom Hull vouches for to Pipedrive; show an invited one a page with a button.
+
+    A HEAD begins nothing.
+    """
+    connector_key = vouched_for(doors)
+    invitation = None
     if connector_key is None:
-        logger().warning("connector.authorisation.refused", reason="authorisation_expired")
-        return _page("authorisation_expired", HTTPStatus.UNAUTHORIZED)
+        invitation = authorisation.find_invitation(
+            request.values.get("connector", ""), request.values.get("invitation", "")
+        )
     try:
-        return redirect(authorisation.begin(connector_key), HTTPStatus.FOUND)
+        if connector_key is not None:
+            return _begin_vouched(connector_key)
+        if invitation is not None:
+            return _begin_invited(invitation)
     except PipelineError as refused:
         return _refusal(refused)
+    logger().warning("connector.authorisation.refused", reason="authorisation_expired")
+    return _page("authorisation_expired", HTTPStatus.UNAUTHORIZED)
+
+
+def _begin_vouched(connector_key: int) -> AnyResponse:
+    """The browser keeps our cookie for this host only, and Pipedrive sends it to PUBLIC_URL: where Hull knows us by another
+    host, the person goes on there by an invitation."""
+    if request.method == "HEAD":
+        return Response()
+    if not public_address.is_public_host():
+        with transaction() as session:
+            connector = connectors.get_connector(session, connector_key)
+        return redirect(authorisation.invite(connector), HTTPStatus.SEE_OTHER)
+    browser = _browser() or authorisation.new_browser()
+    return _with_browser(redirect(authorisation.begin(connector_key, browser), HTTPStatus.FOUND), browser)
+
+
+def _begin_invited(invitation: authorisation.Invitation) -> AnyResponse:
+    """A GET changes nothing, because previews of links and scanners of mail send one. A form of another site is no click.
+
+    The answer to the button is a page that leads on by itself: our content policy would stop a form that redirects to Pipedrive.
+    """
+    browser = _browser() or authorisation.new_browser()
+    is_click = request.headers.get("Sec-Fetch-Site") in (None, "same-origin", "none")
+    if request.method != "POST" or not is_click:
+        authorisation.require_unused(invitation, browser)
+        return make_response(
+            render_template(
+                "authorisation_start.html",
+                connector=invitation.connector,
+                given={name: request.values[name] for name in ("connector", "invitation")},
+            )
+        )
+    link = authorisation.begin_invited(invitation, browser)
+    answer = make_response(render_template("authorisation_start.html", connector=invitation.connector, link=link))
+    answer.headers["Refresh"] = f"0; url={link}"
+    return _with_browser(answer, browser)
 
 
 def finish() -> AnyResponse | Page:
-    """Take the person back. Whoever only looks whether the address answers (HEAD) does not use the state up, and a browser that
-    comes twice is told the same twice."""
+    """Take the person back. A HEAD does not use the state up, and a browser that comes twice gets the same page twice."""
     if request.method == "HEAD":
         return Response()
     try:
-        done = authorisation.finish(request.query_string.decode("latin-1"))
+        done = authorisation.finish(request.query_string.decode("latin-1"), _browser())
     except PipelineError as refused:
         return _refusal(refused)
     except SQLAlchemyError as failed:
         return _refusal(Retryable("database_unavailable", type(failed).__name__))
     waits_for = REASONS.get(done.waits_for or "")
     return render_template("authorisation.html", done=done, waits_for=waits_for), HTTPStatus.OK
+
+
+def _browser() -> str:
+    """Return the secret of this browser's cookie, else nothing."""
+    given = request.cookies.get(public_address.cookie_named(BROWSER), "")
+    return given if BROWSER_SECRET.fullmatch(given) else ""
+
+
+def _with_browser(answer: AnyResponse, browser: str) -> AnyResponse:
+    """Keep the secret in the browser. `Lax`: Pipedrive sends the person back by a link, which carries the cookie."""
+    answer.set_cookie(
+        public_address.cookie_named(BROWSER),
+        browser,
+        max_age=authorisation.INVITATION_S,
+        httponly=True,
+        samesite="Lax",
+        secure=public_address.is_secure(),
+        path="/",
+    )
+    return answer
 
 
 def withdraw() -> Response | tuple[Response, int]:

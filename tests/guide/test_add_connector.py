@@ -94,14 +94,15 @@ def test_without_authorisation_nothing_is_done_and_nothing_lost(fresh: Person) -
 
 @pytest.mark.guide(
     "Add a new Pipedrive Connector",
-    "A link from pipeline connectors authorize leads through the same steps, for ten minutes.",
+    "A link from pipeline connectors authorize leads through the same steps, for ten minutes and in one browser.",
 )
 def test_a_link_does_the_same(fresh: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     room = fresh.world.room("authorisation")
     with transaction() as session:
         link = room.invite(get_connector(session, fresh.world.connector_key)).removeprefix(PUBLIC_URL)
 
-    assert fresh.door.get(fresh.decide(fresh.door.get(link))).status_code == 200
+    assert fresh.door.get(fresh.decide(fresh.press(link))).status_code == 200
+    assert fresh.web.test_client().get(link).status_code == 400
     assert room.INVITATION_S == 600
     monkeypatch.setattr(room, "INVITATION_S", -1)
     assert fresh.door.get(link).status_code == 401

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from flask.testing import FlaskClient
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
@@ -15,9 +19,9 @@ from db.connector import get_connector
 from db.session import transaction
 from pipeline import wiring
 from pipeline.errors import ConfigurationError
-from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app
+from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app, press_button
 from tests.logs import written
-from tests.world import API_TOKEN, CONNECTOR_ID, World
+from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
 from tests.wsgi_adapter import session_for
 
 
@@ -131,14 +135,23 @@ def test_hulls_button_leads_here_too(person: Person, method: str, path: str) -> 
     assert person.door.get(person.decide(begun)).status_code == 200
 
 
-def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = person.world
-    room = world.room("authorisation")
-    link = room.invite(connector(world)).removeprefix(PUBLIC_URL)
+def invitation(person: Person) -> str:
+    """A link, without the origin."""
+    return str(person.world.room("authorisation").invite(connector(person.world)).removeprefix(PUBLIC_URL))
 
-    assert person.door.get(person.decide(person.door.get(link))).status_code == 200
-    monkeypatch.setattr(room, "INVITATION_S", -1)
+
+def another_browser(person: Person) -> FlaskClient:
+    return person.web.test_client()
+
+
+def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = invitation(person)
+
+    assert person.door.get(person.decide(person.press(link))).status_code == 200
+    link = invitation(person)
+    monkeypatch.setattr(person.world.room("authorisation"), "INVITATION_S", -1)
     assert person.door.get(link).status_code == 401
+    assert press_button(person.door, link).status_code == 401
 
 
 def test_an_invitation_is_for_one_connector(person: Person) -> None:
@@ -149,7 +162,167 @@ def test_an_invitation_is_for_one_connector(person: Person) -> None:
     link = world.room("authorisation").invite(other).removeprefix(PUBLIC_URL)
 
     assert person.door.get(link.replace(other.id, CONNECTOR_ID)).status_code == 401
-    assert person.door.get(link).status_code == 302
+    assert "Connect globex" in person.door.get(link).text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_preview_of_the_link_uses_nothing_up(person: Person, method: str) -> None:
+    link = invitation(person)
+    for _ in range(3):
+        opened = another_browser(person).open(link, method=method)
+        assert (opened.status_code, "Set-Cookie" in opened.headers) == (200, False)
+
+    assert person.world.rows("SELECT 1 FROM oauth_states") == []
+    assert person.door.get(person.decide(person.press(link))).status_code == 200
+
+
+def test_a_look_at_the_address_of_hulls_button_begins_nothing(person: Person) -> None:
+    answer = person.door.head("/auth", query_string=VOUCHED)
+
+    assert (answer.status_code, "Location" in answer.headers) == (200, False)
+    assert person.world.rows("SELECT 1 FROM oauth_states") == []
+
+
+def test_a_form_of_another_site_presses_no_button(person: Person) -> None:
+    link = invitation(person)
+    answer = press_button(person.door, link, **{"Sec-Fetch-Site": "cross-site"})
+
+    assert ("Refresh" in answer.headers, "Sign in to Pipedrive" in answer.text) == (False, True)
+    assert person.world.rows("SELECT 1 FROM oauth_states") == []
+
+
+@pytest.mark.parametrize("spelling", ["", "!", "%0A", "=="])
+def test_an_invitation_works_in_one_browser(person: Person, spelling: str) -> None:
+    """The same ciphertext may be spelt in several ways: base64 is read leniently."""
+    link = invitation(person)
+    back = person.decide(person.press(link))
+    other = another_browser(person)
+
+    for answer in (other.get(link + spelling), press_button(other, unquote(link + spelling))):
+        assert answer.status_code in (400, 401), answer.text
+        assert "Location" not in answer.headers
+    assert "used already" in other.get(link).text
+    assert person.door.get(back).status_code == 200
+
+
+def test_an_invitation_is_over_when_the_connector_is_connected(person: Person) -> None:
+    link = invitation(person)
+    assert person.door.get(person.decide(person.press(link))).status_code == 200
+
+    assert "used already" in person.door.get(link).text
+    assert press_button(person.door, link).status_code == 400
+    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+
+
+def test_the_browser_that_used_an_invitation_may_begin_again(person: Person) -> None:
+    link = invitation(person)
+    earlier = person.decide(person.press(link))
+    back = person.decide(person.press(link))
+
+    assert person.door.get(earlier).status_code == 400
+    assert person.door.get(back).status_code == 200
+    assert person.world.pipedrive.grants.counts["exchanges"] == 1
+
+
+def test_a_refusal_leaves_the_invitation_with_its_browser(person: Person) -> None:
+    link = invitation(person)
+    denied = person.decide(person.press(link), "deny")
+    assert "choose to allow" in person.door.get(denied).text
+    assert person.door.get(denied).status_code == 400
+
+    assert press_button(another_browser(person), link).status_code == 400
+    assert person.door.get(person.decide(person.press(link))).status_code == 200
+
+
+def test_of_two_browsers_at_the_same_moment_one_uses_the_invitation(person: Person) -> None:
+    link = invitation(person)
+    browsers = [another_browser(person) for _ in range(4)]
+    barrier = threading.Barrier(len(browsers))
+
+    def press(browser: FlaskClient) -> int:
+        barrier.wait(10)
+        return press_button(browser, link).status_code
+
+    with ThreadPoolExecutor(len(browsers)) as threads:
+        statuses = list(threads.map(press, browsers))
+
+    assert sorted(statuses) == [200, 400, 400, 400]
+    assert len(person.world.rows("SELECT 1 FROM oauth_states")) == 1
+
+
+def test_a_state_that_went_while_it_was_finished_connects_nothing(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = person.decide(person.begin())
+    room = person.world.room("authorisation")
+    real = room.read_company
+
+    def read_company(me: Any) -> Any:
+        person.world.change_rows("DELETE FROM oauth_states")
+        return real(me)
+
+    monkeypatch.setattr(room, "read_company", read_company)
+
+    assert "not begun here" in refused(person.door.get(back), person.world)
+
+
+def test_another_browser_finishes_nothing_and_says_what_to_do(person: Person) -> None:
+    back = person.decide(person.begin())
+    other = another_browser(person)
+    begun = other.get("/auth", query_string=VOUCHED)
+    assert begun.status_code == 302
+
+    for browser in (other, another_browser(person)):
+        page = refused(browser.get(back), person.world)
+        assert "started in another browser" in page
+        assert "browser in which you started" in page
+        assert "start over" in page
+    assert person.world.pipedrive.grants.counts["exchanges"] == 0
+    assert person.door.get(back).status_code == 200
+
+
+def test_what_another_browser_reads_of_a_finished_one_is_nothing(person: Person) -> None:
+    back = person.decide(person.begin())
+    assert person.door.get(back).status_code == 200
+
+    page = another_browser(person).get(back)
+    assert (page.status_code, "acme" in page.text) == (400, False)
+
+
+def test_two_connectors_may_be_begun_in_one_browser(person: Person) -> None:
+    first, second = person.decide(person.begin()), person.decide(person.begin())
+
+    assert person.door.get(first).status_code == 200
+    assert person.door.get(second).status_code == 200
+
+
+@pytest.mark.parametrize("public_url", [PUBLIC_URL, PUBLIC_URL.replace("http:", "https:")])
+def test_the_cookie_is_short_lived_and_for_this_host(person: Person, public_url: str) -> None:
+    with installed_app(person.world, public_url=public_url):
+        begun = person.door.get("/auth", query_string=VOUCHED, base_url=public_url)
+
+    is_secure = public_url.startswith("https")
+    (cookie,) = begun.headers.getlist("Set-Cookie")
+    assert cookie.startswith("__Host-authorisation=" if is_secure else "authorisation=")
+    parts = {part.strip() for part in cookie.split(";")[1:]}
+    assert {"Max-Age=600", "HttpOnly", "SameSite=Lax", "Path=/"} <= parts
+    assert ("Secure" in parts) is is_secure
+
+
+def test_a_cookie_of_another_form_is_replaced(person: Person) -> None:
+    person.door.set_cookie("authorisation", "x", domain="connector.test")
+
+    assert person.authorise().status_code == 200
+
+
+def test_begun_at_another_host_it_goes_on_at_the_public_one(person: Person) -> None:
+    """The cookie of the other host would not come back from Pipedrive."""
+    begun = person.door.get("/auth", query_string=VOUCHED, base_url="http://10.0.0.7:8080")
+    link = begun.headers["Location"]
+
+    assert (begun.status_code, HULL_SECRET in link) == (303, False)
+    assert link.startswith(f"{PUBLIC_URL}/auth/pipedrive?")
+    assert person.door.get(person.decide(person.press(link.removeprefix(PUBLIC_URL)))).status_code == 200
 
 
 def test_a_callback_that_is_delivered_twice_says_the_same_twice(person: Person, woken: list[str]) -> None:
@@ -171,6 +344,14 @@ def test_a_state_is_good_for_one_code(person: Person) -> None:
     assert person.world.pipedrive.grants.counts["exchanges"] == 1
 
 
+def same_browser(person: Person) -> FlaskClient:
+    """Another tab of it."""
+    tab, cookie = person.web.test_client(), person.door.get_cookie("authorisation", domain="connector.test")
+    assert cookie
+    tab.set_cookie("authorisation", cookie.value, domain="connector.test")
+    return tab
+
+
 def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     back = person.decide(person.begin())
     within: list[TestResponse] = []
@@ -179,7 +360,7 @@ def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkey
 
     def read_company(me: Any) -> Any:
         if not within:
-            within.append(person.web.test_client().get(back))
+            within.append(same_browser(person).get(back))
         return real(me)
 
     monkeypatch.setattr(room, "read_company", read_company)

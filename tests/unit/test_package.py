@@ -48,7 +48,7 @@ def opened() -> set[str]:
         for package, name in re.findall(r'files\("([\w.]+)"\)\.joinpath\("([\w./]+)"\)', text):
             found.add(f"{package.replace('.', '/')}/{name}")
         for name in re.findall(r'"(?:console/)?(\w+\.html)"', text):
-            folder = "templates" if name == "authorisation.html" else "templates/console"
+            folder = "templates" if name.startswith("authorisation") else "templates/console"
             found.add(f"pipeline/web/{folder}/{name}")
         for name in re.findall(r"""(?:filename=|send_static_file\()["']([\w.]+)["']""", text):
             found.add(f"pipeline/web/static/{name}")

@@ -57,7 +57,7 @@ class NewSecret(Asked):
 
 
 class InvitationAnswer(BaseModel):
-    """A link for an administrator of Pipedrive; it is good for ten minutes, for whoever has it."""
+    """A link for an administrator of Pipedrive; good for ten minutes, in the first browser that uses it."""
 
     link: str
 

@@ -22,6 +22,7 @@ from pipeline.accounts import operators
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
 from pipeline.web.console.shared import Shared
+from pipeline.web.public_address import is_secure
 
 NOTICE: Final = "notice"
 THEME: Final = "theme"
@@ -109,7 +110,7 @@ def done(where: str, notice: str = "") -> Response:
     """After a form: go on to a page, which begins with what was done."""
     answer = redirect(where, HTTPStatus.SEE_OTHER)
     if notice:
-        answer.set_cookie(NOTICE, _short(notice), max_age=60, httponly=True, samesite="Lax", secure=guard.is_secure())
+        answer.set_cookie(NOTICE, _short(notice), max_age=60, httponly=True, samesite="Lax", secure=is_secure())
     return answer
 
 

@@ -31,6 +31,7 @@ from pipeline.settings import settings
 from pipeline.telemetry import logger
 from pipeline.web.allowances import ANYBODY_BYTES
 from pipeline.web.console import sso
+from pipeline.web.public_address import cookie_named
 
 View = Callable[..., Any]
 CSRF_FIELD: Final = "csrf"
@@ -178,16 +179,12 @@ def token() -> str:
 
 
 def cookie_name() -> str:
-    """With `__Host-`, browsers take it from this very host and over TLS alone; without TLS they would not take it at all."""
-    return "__Host-session" if is_secure() else "session"
+    """Return the name of the session's cookie."""
+    return cookie_named("session")
 
 
 def mark_name() -> str:
-    return "__Host-browser" if is_secure() else "browser"
-
-
-def is_secure() -> bool:
-    return urlsplit(settings().public_url).scheme == "https"
+    return cookie_named("browser")
 
 
 def refusal(reason: str, sentence: str, next_step: str = "", status: HTTPStatus = HTTPStatus.FORBIDDEN) -> Refused:
@@ -293,7 +290,7 @@ def caller() -> Caller:
 
 def device_cookie_name() -> str:
     """Return the name of the cookie of a browser in which somebody once logged in."""
-    return "__Host-device" if is_secure() else "device"
+    return cookie_named("device")
 
 
 def _to_login(*, saves: bool) -> Response:

@@ -17,6 +17,7 @@ from pipeline.domain.roles import Role
 from pipeline.web.console import guard, sso
 from pipeline.web.console.frame import THEME, THEMES, done, page
 from pipeline.web.console.guard import Pages
+from pipeline.web.public_address import is_secure
 
 YEAR_S = 365 * 86_400
 
@@ -86,7 +87,7 @@ def log_out() -> Response:
     """End this session."""
     operators.log_out(guard.token())
     answer = redirect("/login", HTTPStatus.SEE_OTHER)
-    answer.delete_cookie(guard.cookie_name(), secure=guard.is_secure(), httponly=True, samesite="Lax")
+    answer.delete_cookie(guard.cookie_name(), secure=is_secure(), httponly=True, samesite="Lax")
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
 
@@ -96,7 +97,7 @@ def choose_theme() -> Response:
     theme = request.form.get("theme", "")
     answer = done(guard.safe_path(request.form.get("next")))
     if theme in THEMES:
-        answer.set_cookie(THEME, theme, max_age=YEAR_S, httponly=True, samesite="Lax", secure=guard.is_secure())
+        answer.set_cookie(THEME, theme, max_age=YEAR_S, httponly=True, samesite="Lax", secure=is_secure())
     else:
         answer.delete_cookie(THEME)
     return answer
@@ -169,7 +170,7 @@ def _welcome(found: LoggedIn, wanted: str, pending: str) -> Response:
 
 def _with_session(answer: Response, found: LoggedIn) -> Response:
     """Set the new session's token, so that a token planted before the login is worth nothing, and the device cookie."""
-    secure = guard.is_secure()
+    secure = is_secure()
     answer.set_cookie(guard.cookie_name(), found.token, httponly=True, samesite="Lax", secure=secure, path="/")
     device, name = found.device, guard.device_cookie_name()
     answer.set_cookie(name, device, max_age=YEAR_S, httponly=True, samesite="Strict", secure=secure, path="/")

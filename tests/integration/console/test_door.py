@@ -201,18 +201,6 @@ def test_a_session_ends_by_itself(viewer: Visitor, column: str, age: timedelta) 
     assert viewer.get("/").status_code == 303
 
 
-def test_over_tls_the_cookie_belongs_to_this_host_alone(monkeypatch: pytest.MonkeyPatch, anybody: Visitor) -> None:
-    ana()
-    monkeypatch.setattr(guard, "is_secure", lambda: True)
-    answer = anybody.client.post("/login", data={"name": "ana@acme.test", "password": PASSWORD})
-
-    (cookie,) = [each for each in answer.headers.getlist("Set-Cookie") if "session" in each]
-    assert cookie.startswith("__Host-session=")
-    assert "Secure" in cookie
-    assert "Path=/" in cookie
-    assert "Domain" not in cookie
-
-
 def test_nobody_reads_a_password_or_a_token_out_of_the_database(anybody: Visitor) -> None:
     ana()
     log_in(anybody)

@@ -1,0 +1,29 @@
+"""What follows from PUBLIC_URL: whether browsers reach us over https, and how cookies are named and protected then."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from flask import request
+
+from pipeline.settings import settings
+
+HSTS: Final = "max-age=31536000"
+"""A year. Other hosts below the same domain belong to somebody else, so `includeSubDomains` is not ours to say."""
+
+
+def is_secure() -> bool:
+    """Return whether browsers reach us over https. A proxy ends TLS, so the request itself does not say."""
+    return urlsplit(settings().public_url).scheme == "https"
+
+
+def cookie_named(name: str) -> str:
+    """Return the name of a cookie. With `__Host-`, browsers take it from this very host and over TLS only; over http they
+    would not take it at all."""
+    return f"__Host-{name}" if is_secure() else name
+
+
+def is_public_host() -> bool:
+    """Return whether this request names the host of PUBLIC_URL, where the browser sends our cookie. Cookies know no ports."""
+    return urlsplit(f"//{request.host}").hostname == urlsplit(settings().public_url).hostname
