@@ -21,7 +21,8 @@ EVERY_S = 5
 
 
 class Heartbeat(Base):
-    """name  `sweep`, `beat` (a tick that came from beat, and not from a starting worker), `alerts`, `live process NODE NUMBER`."""
+    """name  `sweep`, `beat` (a tick that came from beat, and not from a starting worker), `alerts`, `live process NODE NUMBER`,
+    `unknown ids of CONNECTOR_KEY` (until when its share is spent, see `take_share`)."""
 
     __tablename__ = "heartbeats"
 
@@ -37,6 +38,24 @@ _NOTE = text("""
 
 def note_heartbeats(session: Session, names: Iterable[str]) -> None:
     session.execute(_NOTE, {"names": texts(names), "every_s": EVERY_S})
+
+
+_SPENT_UNTIL = text("""
+    INSERT INTO heartbeats (name, at) VALUES (:name, now())
+        ON CONFLICT (name) DO UPDATE SET at = greatest(heartbeats.at, now())
+ RETURNING extract(epoch FROM at - now())""")
+_SPEND = text("UPDATE heartbeats SET at = at + make_interval(secs => :spent_s) WHERE name = :name")
+
+
+def take_share(session: Session, name: str, wanted: int, *, most: int, every_s: float) -> int:
+    """Return how many of `wanted` may happen now, of `most` in `every_s` seconds.
+
+    What is kept is the moment at which all that happened so far is made up for (a leaky bucket).
+    """
+    spent_s = float(session.execute(_SPENT_UNTIL, {"name": name}).scalar_one())
+    taken = max(0, min(wanted, int((every_s - spent_s) * most / every_s)))
+    session.execute(_SPEND, {"name": name, "spent_s": taken * every_s / most})
+    return taken
 
 
 _FORGET_ENDED = text("""

@@ -46,11 +46,17 @@ def set_schedule(
     session.execute(row.on_conflict_do_update(index_elements=["connector_key", "kind"], set_=planned))
 
 
-def make_due(session: Session, connector_key: int, kind: str) -> None:
-    """Let the next tick find it due; what is not planned at all stays so."""
+def make_due(session: Session, connector_key: int, kind: str, *, rested_s: float = 0.0) -> None:
+    """Let the next tick find it due; what is not planned at all stays so, and so does what ran less than `rested_s` ago."""
+    has_rested = func.coalesce(Schedule.last_run_at, Schedule.next_run_at - func.make_interval(1000))
     session.execute(
         update(Schedule)
-        .where(Schedule.connector_key == connector_key, Schedule.kind == kind)
+        .where(
+            Schedule.connector_key == connector_key,
+            Schedule.kind == kind,
+            Schedule.next_run_at > func.now(),
+            has_rested <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, rested_s),
+        )
         .values(next_run_at=func.now())
     )
 

@@ -178,6 +178,10 @@ REASONS: dict[str, Reason] = {
         "The body is not what Pipedrive's webhooks of version 2.0 look like.",
         "The event names the delivery, which keeps the body for 30 days; see that nothing rewrites webhooks on the way.",
     ),
+    "webhook_nameless": Reason(
+        "The body is longer than a megabyte, or no JSON, and no record's id was found in it.",
+        "Nothing is lost: the fetch of changes is started and brings what changed. The event names the delivery.",
+    ),
     "webhook_unreadable": Reason(
         "The body is longer than a megabyte, nests too deep or is no JSON; only the record's id was found in it.",
         "Nothing is lost: its record is read again. The event names the delivery, which keeps what came for 30 days.",

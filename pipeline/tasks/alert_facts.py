@@ -17,7 +17,7 @@ from db.connector import Connector
 from pipeline.domain.alerts import Bounds, Budget, Facts
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
-from pipeline.tasks import schedules, spending
+from pipeline.tasks import catch_up, spending
 from pipeline.transform.subscriptions import ACTIVE
 
 
@@ -58,9 +58,9 @@ def _watermark(session: Session, connector: Connector) -> tuple[datetime | None,
     plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
     marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
     claimed = [mark.claimed for mark in marks if mark is not None and mark.claimed is not None]
-    if schedules.INCREMENTAL not in plans or not claimed:
+    if catch_up.INCREMENTAL not in plans or not claimed:
         return None, 0.0
-    interval_s = spending.interval_s(session, connector.key, plans[schedules.INCREMENTAL].interval_s or 0)
+    interval_s = spending.interval_s(session, connector.key, plans[catch_up.INCREMENTAL].interval_s or 0)
     return min(claimed), 3 * interval_s
 
 

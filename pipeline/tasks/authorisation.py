@@ -34,8 +34,8 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.settings import settings
+from pipeline.tasks.catch_up import request_catch_up
 from pipeline.tasks.company import Company, join, read_company
-from pipeline.tasks.schedules import request_catch_up
 from pipeline.tasks.setup import go_on, heal
 from pipeline.tasks.stage import pause_connector
 from pipeline.telemetry import logger

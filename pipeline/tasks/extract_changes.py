@@ -28,7 +28,7 @@ from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.members import read_members
 from pipeline.extract.pages import id_of, ids_of, read_by_ids
-from pipeline.tasks import definitions, departures
+from pipeline.tasks import definitions, departures, unknown_ids
 from pipeline.tasks.lagging import ask_again, find_lagging, is_outdated, is_shown_deleted
 from pipeline.tasks.plans import Plan, plan_for
 from pipeline.tasks.staging import pack_changes
@@ -46,8 +46,12 @@ def extract_changes(batch: ClaimedBatch) -> None:
     with transaction() as session:
         mine = changes.changes_of(session, batch.id)
         told = _told(session, batch, plan, mine)
-    to_read = [int(change.record_id) for change in mine if int(change.record_id) not in told]
-    read = read_by_ids(wired.pipedrive, entity, to_read, plan.incoming.include_fields)
+        ids = [int(change.record_id) for change in mine if int(change.record_id) not in told]
+        found = unknown_ids.sort_ids(session, batch, mine, ids)
+    read = read_by_ids(wired.pipedrive, entity, found.known, plan.incoming.include_fields)
+    strange = unknown_ids.read_unknown(batch, plan, found.unknown) if found.unknown else []
+    to_read = found.known if strange is None else [*found.known, *found.unknown]
+    read = [*read, *(strange or [])]
     with transaction() as session:
         lagging = find_lagging(session, batch, plan, mine, read) if read else set()
     read = [record for record in read if id_of(record) not in lagging]

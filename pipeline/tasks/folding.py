@@ -25,6 +25,7 @@ from pipeline.domain.lenient_json import is_nested_deeper, read_lenient
 from pipeline.domain.reasons import describe
 from pipeline.domain.webhooks import WebhookAction, WebhookHead
 from pipeline.errors import PipelineError, Rejected, Skip
+from pipeline.tasks.catch_up import catch_up_soon
 from pipeline.tasks.errors import classify, may_come_back
 from pipeline.tasks.messages import LEVELS, HullMessage
 from pipeline.tasks.outgoing_changes import fold_all, take_messages
@@ -50,6 +51,7 @@ class _Round:
     messages: dict[int, list[HullMessage]] = field(default_factory=dict)
     marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     events: list[events.NewEvent] = field(default_factory=list)
+    to_catch_up: set[int] = field(default_factory=set)
 
 
 def fold_deliveries(session: Session) -> bool:
@@ -70,6 +72,8 @@ def fold_deliveries(session: Session) -> bool:
     _fold_messages(session, waiting, now)
     deliveries.mark_deliveries(session, now.marks)
     events.log_events(session, now.events)
+    for connector_key in sorted(now.to_catch_up):
+        catch_up_soon(session, connector_key)
     return len(waiting) == DELIVERIES_AT_ONCE or sum(len(each.body) for each in waiting) >= BYTES_AT_ONCE
 
 
@@ -94,6 +98,8 @@ def _fold_messages(session: Session, waiting: list[Delivery], now: _Round) -> No
 
 def _refuse(now: _Round, delivery: Delivery, error: Exception) -> None:
     cause = classify(error)
+    if delivery.source == _PIPEDRIVE and cause.reason == "webhook_nameless":
+        now.to_catch_up.add(delivery.connector_key)
     now.marks[delivery.id] = "refused", cause.reason
     _note(now, delivery, _refusal(delivery, cause), cause)
 
@@ -160,7 +166,7 @@ def _head(delivery: Delivery) -> tuple[WebhookHead, PipelineError | None]:
     except ValueError:
         head = find_head(body)
         if head is None:
-            raise Rejected("webhook_malformed", "the body is no JSON, and names no record") from None
+            raise Rejected("webhook_nameless", "the body cannot be read, and names no record") from None
         return head, Rejected("webhook_unreadable", "cut off, too deep, or no JSON")
     head = decode_head(payload)
     return head, Rejected("webhook_unreadable", "nested too deeply") if is_nested_deeper(payload, LEVELS) else None

@@ -26,11 +26,11 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings
 from pipeline.tasks import runs, spending
 from pipeline.tasks.app import app
+from pipeline.tasks.catch_up import INCREMENTAL
 from pipeline.tasks.each_connector import for_each_connector
 from pipeline.telemetry import logger
 
 FULL_FETCH: Final = "full_fetch"
-INCREMENTAL: Final = "incremental"
 
 NIGHT_HOURS: Final = 5
 """Nightly fetches are spread over the hours from midnight to five, UTC, so that connectors do not march in step."""
@@ -98,11 +98,6 @@ def start_due(connector_key: int) -> None:
                 _start(session, row, connector)
             row.last_run_at = datetime.now(UTC)
             row.next_run_at = _after(session, row)
-
-
-def request_catch_up(session: Session, connector_key: int) -> None:
-    """Fetch at the next tick what changed since the watermark: somebody has reason to think that webhooks were missed."""
-    schedule.make_due(session, connector_key, INCREMENTAL)
 
 
 def _start(session: Session, row: Schedule, connector: Connector) -> None:

@@ -17,7 +17,7 @@ from db.connector import Connector
 from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
-from pipeline.tasks import schedules, spending
+from pipeline.tasks import catch_up, spending
 from pipeline.tasks.hearing import hearing
 from pipeline.tasks.outage_words import sentences
 from pipeline.tasks.waits import waits_of
@@ -139,9 +139,9 @@ def _watermark(session: Session, connector: Connector) -> list[Finding]:
     plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
     marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
     claimed = [mark.claimed for mark in marks if mark is not None and mark.claimed is not None]
-    if schedules.INCREMENTAL not in plans or connector.state != "active" or not claimed:
+    if catch_up.INCREMENTAL not in plans or connector.state != "active" or not claimed:
         return []
-    interval = timedelta(seconds=plans[schedules.INCREMENTAL].interval_s or 0)
+    interval = timedelta(seconds=plans[catch_up.INCREMENTAL].interval_s or 0)
     oldest = min(claimed)
     if datetime.now(UTC) - oldest <= max(BEHIND, 3 * interval):
         return []

@@ -26,7 +26,7 @@ from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, Rejected, Skip
 from pipeline.settings import settings
-from pipeline.tasks.schedules import request_catch_up
+from pipeline.tasks.catch_up import request_catch_up
 from pipeline.telemetry import logger
 from pipeline.transform.subscriptions import ACTIVE, Address, Finding, find_subscription, is_ours, strays, subscription
 from pipeline.transform.webhook_heads import decode_head

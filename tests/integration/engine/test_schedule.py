@@ -192,7 +192,7 @@ def test_a_catch_up_that_is_asked_for_comes_with_the_next_tick(world: World) -> 
     world.work()
 
     with transaction() as session:
-        world.room("schedules").request_catch_up(session, world.connector_key)
+        world.room("catch_up").request_catch_up(session, world.connector_key)
     tick(world)
 
     assert len(runs(world)) == 4

@@ -372,6 +372,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "record_search.find_by_claims": {"wanted": [("email", email) for email in EMAILS]},
     "replay.told_incoming": {"after": 1},
     "replay.told_outgoing": {"after": 1},
+    "heartbeat.take_share": {"wanted": 3, "most": 10, "every_s": 60.0},
     "run.count": {"deltas": {"read": 1}},
     "run.find_runs": {"exact": {"state": "done"}},
     "schedule.set_schedule": {"next_run_at": DAY_AGO},
