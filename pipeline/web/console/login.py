@@ -15,7 +15,7 @@ from pipeline.accounts.logins import LoggedIn, LoginRefused
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard, sso
-from pipeline.web.console.frame import THEME, THEMES, done, page
+from pipeline.web.console.frame import THEME, THEMES, done, forget_cookie, keep_cookie, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.public_address import is_secure
 
@@ -97,9 +97,9 @@ def choose_theme() -> Response:
     theme = request.form.get("theme", "")
     answer = done(guard.safe_path(request.form.get("next")))
     if theme in THEMES:
-        answer.set_cookie(THEME, theme, max_age=YEAR_S, httponly=True, samesite="Lax", secure=is_secure())
+        keep_cookie(answer, THEME, theme, seconds=YEAR_S)
     else:
-        answer.delete_cookie(THEME)
+        forget_cookie(answer, THEME)
     return answer
 
 

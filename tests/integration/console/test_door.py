@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -16,6 +18,7 @@ from werkzeug.datastructures import MultiDict
 from db.audit import latest_entries
 from db.operator import OperatorSession
 from db.session import engine, transaction, use_database
+from pipeline import settings as settings_room
 from pipeline.accounts import browser_mark, operators, passwords
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
@@ -199,6 +202,42 @@ def test_a_session_ends_by_itself(viewer: Visitor, column: str, age: timedelta) 
             setattr(each, column, datetime.now(UTC) - age)
 
     assert viewer.get("/").status_code == 303
+
+
+@pytest.fixture
+def https(database: str) -> Iterator[str]:
+    """PUBLIC_URL is https, and the browser speaks it."""
+    assert database
+    before = settings_room.settings()
+    settings_room.use(replace(before, public_url="https://pipeline.test"))
+    yield "https://pipeline.test"
+    settings_room.use(before)
+
+
+def test_over_https_every_cookie_is_for_this_host_only(https: str, anybody: Visitor) -> None:
+    ana()
+    form = {"name": "ana@acme.test", "password": PASSWORD}
+    answers = [anybody.client.post("/login", data=form, base_url=https)]
+    cookie = anybody.client.get_cookie("__Host-session", domain="pipeline.test")
+    assert cookie
+    csrf = operators.csrf_of(cookie.value)
+    forms = [
+        ("/theme", {"theme": "dark"}),
+        ("/theme", {"theme": "system"}),
+        ("/account/sessions/others/end", {}),
+        ("/logout", {}),
+    ]
+    for path, values in forms:
+        answers.append(anybody.client.post(path, data={"csrf": csrf} | values, base_url=https))
+        answers.append(anybody.client.get("/account", base_url=https))
+
+    cookies = [each for answer in answers for each in answer.headers.getlist("Set-Cookie")]
+    names = {"session", "browser", "device", "theme", "notice"}
+    assert {each.partition("=")[0] for each in cookies} == {f"__Host-{name}" for name in names}
+    for each in cookies:
+        parts = {part.strip() for part in each.split(";")[1:]}
+        assert {"Secure", "HttpOnly", "Path=/"} <= parts, each
+        assert not any(part.startswith("Domain") for part in parts), each
 
 
 def test_nobody_reads_a_password_or_a_token_out_of_the_database(anybody: Visitor) -> None:

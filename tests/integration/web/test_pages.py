@@ -80,6 +80,14 @@ def test_every_answer_keeps_browsers_strict(house: House, path: str) -> None:
     assert len(answer.headers["X-Request-Id"]) == 16
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/status", "/login"])
+def test_a_request_is_never_sent_back(house: House, path: str) -> None:
+    answer = house.client.open(path, method="TRACE", headers={"Cookie": "session=canary"})
+
+    assert answer.status_code == 405
+    assert "canary" not in answer.text
+
+
 def test_the_process_is_healthy_without_a_database(house: House, database_url: str) -> None:
     use_database("postgresql+psycopg2://postgres@127.0.0.1:1/nowhere")
 
