@@ -27,6 +27,7 @@ from benchmarks.stage import Stage, settings_document, stage
 from benchmarks.webhook_intake import fetch, house
 from sandbox import serve
 
+OTHER_COMPANY = 2
 THREADS = 256
 """Calls that the sandbox answers side by side: those that stall must not keep it from answering others."""
 STALL_S = 3_600.0
@@ -255,14 +256,14 @@ def _join(running: Stage, name: str, *, company_of: int | None, **mapped: Any) -
 
     credentials, vault = running.credentials, Vault(settings().secret_keys)
     with transaction() as session:
-        origin = f"https://{name if company_of is None else 'first'}.pipedrive.com"
+        company_id = OTHER_COMPANY if company_of is None else _company_id(running)
         if company_of is not None:
-            connectors.get_connector(session, company_of).pipedrive_company = origin
+            connectors.get_connector(session, company_of).company_id = company_id
         added = connectors.Connector(
             id=f"{len(name):024x}",
             name=name,
-            hull_organization=running.hull_url.removeprefix("http://").replace("127.0.0.1", f"{name}.localhost"),
-            pipedrive_company=origin,
+            hull_organization=running.hull_url.removeprefix("http://"),
+            company_id=company_id,
         )
         session.add(added)
         session.flush()
@@ -272,6 +273,13 @@ def _join(running: Stage, name: str, *, company_of: int | None, **mapped: Any) -
         document = settings_document(running.pipedrive_url, credentials.api_token) | NO_FETCHES | mapped
         connectors.add_settings(session, added.key, document, author="benchmark")
         return added.key
+
+
+def _company_id(running: Stage) -> int:
+    """The sandbox's own number of its company, which its webhooks carry."""
+    headers = {"x-api-token": running.credentials.api_token}
+    answer = requests.get(f"{running.pipedrive_url}/api/v1/users/me", headers=headers, timeout=30)
+    return int(answer.json()["data"]["company_id"])
 
 
 def _edit(running: Stage, number: int, **fields: Any) -> None:

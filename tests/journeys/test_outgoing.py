@@ -125,7 +125,7 @@ def test_a_user_known_by_its_report_alone_is_found(world: World) -> None:
 
 def test_a_refused_record_is_kept_with_pipedrives_words_and_its_neighbours_go(world: World) -> None:
     world.pipedrive.faults.add(
-        "/persons/2$", "status", method="PATCH", status=400, body={"success": False, "error": "Bad luck"}
+        "/persons/2$", "status", method="PATCH", status=400, body={"success": False, "error": "The value is not valid"}
     )
     notify(world, *[message(world, number, nickname=f"New {number}") for number in (1, 2, 3)])
     world.work()
@@ -139,7 +139,7 @@ def test_a_refused_record_is_kept_with_pipedrives_words_and_its_neighbours_go(wo
     with transaction() as session:
         (failure,) = find_failures(session)
     assert (failure.kind, failure.reason, failure.stage) == ("record", "refused_by_pipedrive", "load")
-    assert "Bad luck" in failure.detail
+    assert "The value is not valid" in failure.detail
     assert json.loads(payload_of(failure) or b"")["user"]["nickname"] == "New 2"
 
 
