@@ -123,7 +123,7 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str], *, needs_keys: bool = True) -> Settings:
         """Read and check every name.
 
-        needs_keys  whether a database of one's own calls for SECRET_KEYS
+        needs_keys  whether what is given calls for SECRET_KEYS and PIPEDRIVE_CLIENT_SECRET; beat and Flower are not given them
         Raises: SettingsError naming all that is wrong at once.
         """
         env = _Environment(environ)
@@ -176,7 +176,8 @@ class Settings:
             live_at_once=env.read("LIVE_AT_ONCE", _number(1, 1000), 3),
             firehose_batch=env.read("FIREHOSE_BATCH", _number(1, 1000), 50),
         )
-        problems = [*env.problems, *_missing(found, env.malformed if needs_keys else {*env.malformed, "SECRET_KEYS"})]
+        not_needed = set() if needs_keys else {"SECRET_KEYS", "PIPEDRIVE_CLIENT_SECRET"}
+        problems = [*env.problems, *_missing(found, env.malformed | not_needed)]
         if problems:
             raise SettingsError(problems)
         return found

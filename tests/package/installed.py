@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import venv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -114,17 +115,25 @@ class Installed:
         return self.programs[-1]
 
     def start_until(self, name: str, words: str, given: Mapping[str, str], last: str) -> tuple[Program, str]:
-        """Start a process that goes on, and return with what it wrote as soon as it has written the line `last`."""
+        """Start a process that goes on, and return with what it wrote as soon as it has written the line `last`.
+
+        Raises Broken if it ends before, or writes no such line in COMMAND_S.
+        """
         log = self.folder / f"{name}.log"
         with log.open("w") as file:
             process = self._popen(words, given, self.empty, subprocess.PIPE, stderr=file)
         program = Program(name=name, process=process, log=log)
         self.programs.append(program)
+        patience = threading.Timer(COMMAND_S, process.kill)
+        patience.start()
         said = ""
-        for line in process.stdout or ():
-            said += line
-            if line.startswith(last):
-                return program, said
+        try:
+            for line in process.stdout or ():
+                said += line
+                if line.startswith(last):
+                    return program, said
+        finally:
+            patience.cancel()
         raise Broken(f"{words} ended with {process.wait()}\n{said[-4000:]}{tail(log)}")
 
     def stop(self) -> None:

@@ -49,6 +49,15 @@ def test_each_process_has_what_it_needs(inherited: dict[str, str]) -> None:
     assert found == NEEDED
 
 
+def test_each_process_can_start_with_what_it_has() -> None:
+    """The app's id without its secret once ended beat and Flower at every start."""
+    for program in programs(Settings.from_env(GIVEN), host="127.0.0.1", flower_login="ada:canary"):
+        environment = {name: value for name, value in program.environment.items() if value is not None}
+        found = Settings.from_env(environment, needs_keys=program.name not in {"beat", "flower"})
+
+        assert found.pipedrive_client_id == "id", program.name
+
+
 def test_every_secret_of_the_environment_is_known() -> None:
     """What Settings keeps out of its repr is a secret, and stands in the list."""
     hidden = {name.upper() for name, field in Settings.__dataclass_fields__.items() if not field.repr}
