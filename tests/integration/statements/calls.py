@@ -430,6 +430,7 @@ NOT_EXPLAINED: Final = {
     "page._TABLE": "makes a table",
     "page._BEGIN_FRESH": "a savepoint",
     "page._UNDO_FRESH": "a savepoint",
+    "server_log._LOUD": "reads no table",
     "token_ledger._WRITE": "inserts a handful of values by their key",
 }
 
