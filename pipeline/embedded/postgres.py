@@ -36,10 +36,9 @@ _OPTIONS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
-    # Statements and the details of errors hold values of records: the log keeps to starts, stops and crashes, whoever connects.
+    # Statements and errors of sessions hold values of records: the log keeps to starts, stops and crashes, whoever connects.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
-    "log_error_verbosity": "terse",
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
 }
