@@ -9,6 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
@@ -19,9 +20,13 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Upgrade, and see that the coming days have their partitions. Safe to run by several at once."""
-    with engine.connect() as connection:
-        command.upgrade(_config(connection), revision)
+    """Upgrade, and see that the coming days have their partitions. Safe to run by several at once.
+
+    The schema of a later version is left as it is: the version before it runs on it, so that an upgrade can be rolled back.
+    """
+    if not is_newer(current_revision(engine)):
+        with engine.connect() as connection:
+            command.upgrade(_config(connection), revision)
     with Session(engine) as session, session.begin():
         make_partitions(session, datetime.now(UTC).date())
 
@@ -35,6 +40,12 @@ def unmigrate(engine: Engine, revision: str = "base") -> None:
 def current_revision(engine: Engine) -> str | None:
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_newer(revision: str | None) -> bool:
+    """Return whether a database at this revision belongs to a later version than this one. Revisions are numbers of four digits."""
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    return revision is not None and revision > (scripts.get_current_head() or "")
 
 
 def drift(engine: Engine) -> list[object]:

@@ -7,7 +7,7 @@ import socket
 from alembic.script import ScriptDirectory
 
 from db import audit
-from db.migrate import MIGRATIONS, current_revision, migrate
+from db.migrate import MIGRATIONS, current_revision, is_newer, migrate
 from db.session import engine
 from pipeline import environment, telemetry
 from pipeline.cli.showing import Failed
@@ -26,6 +26,7 @@ def begin() -> Settings:
 def open_database() -> Settings:
     """Like `begin`, and see that the schema is there: an embedded database is migrated, one of your own is not touched.
 
+    The schema of a later version is good enough: an upgrade was rolled back.
     Beside a `pipeline up` with its sandbox, a command speaks to the same sandbox as the workers do.
     Raises: Failed when `pipeline migrate` must be run first.
     """
@@ -33,7 +34,7 @@ def open_database() -> Settings:
     is_embedded = settings().database_url is None
     chosen = _beside_the_workers(begin())
     at, newest = current_revision(engine()), newest_revision()
-    if at == newest:
+    if at == newest or is_newer(at):
         return chosen
     if is_embedded:
         migrate(engine())

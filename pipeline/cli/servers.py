@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from db.migrate import current_revision
+from db.migrate import current_revision, is_newer
 from db.migrate import migrate as upgrade
 from db.session import engine
 from pipeline import embedded
@@ -73,6 +73,8 @@ def migrate() -> None:
     upgrade(engine())
     after = current_revision(engine())
     words = f"The schema is at revision {after}, as before." if before == after else f"Schema: {before} → {after}."
+    if is_newer(after):
+        words = f"The schema is at revision {after}, of a later version than this one, and stays as it is."
     show({"before": before, "after": after, "newest": newest_revision()}, lambda: say(words))
 
 

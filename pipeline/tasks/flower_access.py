@@ -7,15 +7,22 @@ from typing import Any
 from flower.options import options
 from flower.views.monitor import Metrics
 
+from pipeline.settings import settings
+
 ADDRESS = "127.0.0.1"
 
 
 def close() -> None:
     """Have Flower listen to this machine, unless FLOWER_ADDRESS or --address say otherwise, and ask for its login everywhere.
 
+    Flower reads FLOWER_BASIC_AUTH by itself, but not FLOWER_BASIC_AUTH_FILE: without this, it would ask nobody for a password.
+
     `/healthcheck` alone answers anybody: it says OK.
     """
     options.address = ADDRESS
+    login = settings().flower_basic_auth
+    if login is not None:
+        options.basic_auth = [login]
     show = Metrics.get
 
     async def get(handler: Any) -> None:

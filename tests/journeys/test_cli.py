@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from urllib3.util import Retry
 
+from db.session import make_engine
 from pipeline import embedded
 from pipeline.settings import Settings
 from tests.conftest import WORKER
@@ -65,7 +66,15 @@ def test_a_database_of_ones_own_is_migrated_by_command_only(
     before = pipeline("connectors", "list", cwd=tmp_path, **own)
     migrated = pipeline("migrate", "--json", cwd=tmp_path, **own)
     after = pipeline("connectors", "list", "--json", cwd=tmp_path, **own)
+    engine = make_engine(fresh_database)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    rolled_back = pipeline("migrate", cwd=tmp_path, **own)
+    on_newer = pipeline("connectors", "list", "--json", cwd=tmp_path, **own)
 
+    assert (rolled_back.returncode, "stays as it is" in rolled_back.stdout) == (0, True)
+    assert (on_newer.returncode, json.loads(on_newer.stdout)) == (0, [])
     assert (before.returncode, "run: pipeline migrate" in before.stderr) == (1, True)
     assert json.loads(migrated.stdout)["before"] is None
     assert (after.returncode, json.loads(after.stdout)) == (0, [])

@@ -56,9 +56,10 @@ def refusing_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def flower(database: str, refusing_url: str) -> Iterator[str]:
-    """A worker and Flower as `pipeline up` starts them; yields Flower's address."""
-    port = free_port()
+def flower(database: str, refusing_url: str, tmp_path: Path) -> Iterator[str]:
+    """A worker and Flower, whose login stands in a file as in a container; yields Flower's address."""
+    port, login = free_port(), tmp_path / "login"
+    login.write_text("ana:secret\n")
     chosen = settings()
     environment = os.environ | {
         "DATABASE_URL": database,
@@ -71,7 +72,7 @@ def flower(database: str, refusing_url: str) -> Iterator[str]:
     without = {
         name: value for name, value in environment.items() if name not in {"DATABASE_URL", "REDIS_URL", "SECRET_KEYS"}
     }
-    watching = _celery(without, "flower", f"--port={port}", "--basic-auth=ana:secret")
+    watching = _celery(without | {"FLOWER_BASIC_AUTH_FILE": str(login)}, "flower", f"--port={port}")
     worker = _celery(environment, "worker", "-Q", "live,bulk,control", "-c", "1", "--without-mingle")
     try:
         url = f"http://127.0.0.1:{port}"
@@ -121,6 +122,23 @@ def test_listens_to_its_own_machine_unless_told_otherwise(flower: str) -> None:
 
     assert f"0100007F:{port:04X}" in listening
     assert f"00000000:{port:04X}" not in listening
+
+
+@pytest.mark.usefixtures("flower")
+def test_a_ping_needs_the_broker_alone(tmp_path: Path) -> None:
+    """The health check of beat's container has nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "celery", "-A", "pipeline", "inspect", "ping"],
+        cwd=tmp_path,
+        env={"PATH": os.defpath, "BROKER_URL": settings().broker_url or ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pong" in done.stdout
 
 
 def test_beat_ticks_with_the_broker_alone(database: str) -> None:
