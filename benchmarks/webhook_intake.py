@@ -46,9 +46,12 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=5_000)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    port = serve.free_port()
+    port, intake_port = serve.free_port(), serve.free_port()
     sizes = {"persons": chosen.persons, "organizations": chosen.persons // 10}
-    own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
+    own = {
+        "PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port),
+        "INTAKE_URL": f"http://127.0.0.1:{intake_port}", "INTAKE_PORT": str(intake_port),
+    }  # fmt: skip
     with (
         stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, environment=own) as running,
         house(running),

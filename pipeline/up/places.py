@@ -30,6 +30,8 @@ WORKER_GRACE_S = 5.0
 idle worker takes 12 s.) A stage that is cut off is taken up again when its lease has run out."""
 LIVE_PROCESSES, CONTROL_PROCESSES, BULK_PROCESSES = 4, 1, 2
 """More `live` than one connector may have at work (LIVE_AT_ONCE): reads that stall hold up no other connector."""
+CONNECTIONS = 16_384
+"""That granian serves at a time; it accepts no more, and an idle one is closed after 30 s."""
 LIVE_NICENESS, BULK_NICENESS = 5, 15
 """On one machine all want the same processors: whoever has asked at the door is answered first, then a change is carried over,
 then a fetch goes on."""
@@ -169,7 +171,8 @@ def served(module: str, host: str, port: int) -> list[str]:
     return [
         sys.executable, "-m", "granian", "--interface", "rsgi", "--http", "1", "--no-ws",
         "--factory", f"pipeline.web.{module}:create_server", "--host", host, "--port", str(port),
-        "--log-level", "warning", "--workers-kill-timeout", "3", "--respawn-failed-workers",
+        "--backpressure", str(CONNECTIONS), "--log-level", "warning", "--workers-kill-timeout", "3",
+        "--respawn-failed-workers",
     ]  # fmt: skip
 
 

@@ -20,11 +20,12 @@ from pipeline.web.allowances import Allowances
 from pipeline.web.api import door
 from pipeline.web.console import guard
 from pipeline.web.doors import Doors
-from pipeline.web.server import Server
+from pipeline.web.server import Server, allow_connections
 
 
 def create_server() -> Server:
     """Return what granian serves; it also has alerts judged when no worker does."""
+    allow_connections()
     app, allowances = _make(None, has_console=True)
     watchman.start()
     return Server(app, allowances)

@@ -22,7 +22,7 @@ from pipeline.tasks.control import wake_control
 from pipeline.web import answers, batches, notifications, operations, webhooks
 from pipeline.web.allowances import ANYBODY_BYTES, Allowances
 from pipeline.web.doors import Doors
-from pipeline.web.server import Server
+from pipeline.web.server import Server, allow_connections
 from pipeline.web.waker import Waker
 
 PATHS: Final = ("/webhooks/", "/smart-notifier", "/batch", "/batch-accounts")
@@ -31,6 +31,7 @@ PATHS: Final = ("/webhooks/", "/smart-notifier", "/batch", "/batch-accounts")
 
 def create_server() -> Server:
     """Return what granian serves."""
+    allow_connections()
     app, allowances = create_app()
     return Server(app, allowances)
 

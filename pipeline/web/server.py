@@ -11,6 +11,7 @@ docs/decisions/0018-bodies-are-read-before-a-thread-is-taken.md says why this is
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 import tempfile
 from collections import OrderedDict
@@ -288,6 +289,12 @@ def _declared(environ: WSGIEnvironment) -> int | None:
 def _known_path(environ: WSGIEnvironment) -> str:
     """The first part of the path: the path of a webhook holds a secret."""
     return "/" + str(environ["PATH_INFO"]).lstrip("/").partition("/")[0][:40]
+
+
+def allow_connections() -> None:
+    """Let this process open as many files as the system lets it: each connection is one, and the usual limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Empty:

@@ -21,6 +21,7 @@ from benchmarks import processes
 from db.session import transaction
 from pipeline.settings import Settings
 from pipeline.up import places
+from pipeline.web.server import allow_connections
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, add_connector, basic, webhook
 
 PATH = f"/webhooks/pipedrive/{ACME}/{SECRETS['webhook_path']}"
@@ -94,6 +95,21 @@ def test_who_has_no_credentials_is_refused_before_the_body_is_there(house: House
             answers.append(opened.recv(12).split()[1])
 
     assert answers == [b"401", b"400", b"413"]
+
+
+def test_more_idle_connections_than_the_server_takes_by_default_hold_nothing_up(
+    house: House, intake: tuple[int, int]
+) -> None:
+    port, _ = intake
+    allow_connections()
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(1_100)]
+
+    began = time.monotonic()
+    assert status(port, "POST", PATH, json.dumps(webhook()).encode(), **basic()) == 200
+
+    assert time.monotonic() - began < 10, "an idle connection is closed after 30 s"
+    for each in idle:
+        each.close()
 
 
 def test_large_bodies_of_strangers_take_no_memory(house: House, intake: tuple[int, int]) -> None:
