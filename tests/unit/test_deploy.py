@@ -393,6 +393,15 @@ def test_the_proxy_refuses_no_body_that_the_pipeline_takes() -> None:
     assert body_limit("/") > MAX_PENDING_BYTES
 
 
+def test_the_proxy_leads_pages_to_https_and_refuses_programs() -> None:
+    (pattern,) = re.findall(
+        r'listen 80;.*?if \(\$uri ~ "(.+)"\) \{ return 403; \}\n    return 301 https:', NGINX, re.DOTALL
+    )
+
+    assert all(re.search(pattern, path) for path in (*intake.PATHS, "/api/v1/me"))
+    assert not any(re.search(pattern, path) for path in ("/", "/login", "/c/acme/batches/7", "/auth/callback"))
+
+
 def test_the_proxy_keeps_addresses_honest_and_secrets_out_of_its_log() -> None:
     (form,) = re.findall(r"^log_format hull_pipedrive '(.+)';$", NGINX, re.MULTILINE)
 
