@@ -52,41 +52,80 @@ class Limit:
         return 0.0 if over < 0 else min(self.longest_s, self.first_s * 2.0 ** min(over, 30))
 
 
-def reserve_attempt(session: Session, limits: Sequence[tuple[Key, Limit]]) -> float:
+Limits = Sequence[tuple[Key, Limit]]
+"""The counts of one attempt; the first is of the name at its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """An attempt that was counted at `at`, unless it has to wait."""
+
+    limits: Limits
+    at: datetime
+    wait_s: float = 0.0
+
+
+def reserve_attempt(session: Session, limits: Limits) -> Reserved:
     """Count one attempt as failed before it is tried, so that parallel attempts cannot exceed a limit.
 
-    Returns the seconds to wait; 0 means that the attempt may be tried. An attempt that has to wait is not counted.
+    An attempt that has to wait is not counted, and stores nothing: a flood of them fills no table.
     """
-    by_key = dict(sorted(limits, key=lambda each: each[0]))
-    rows = [{"name_digest": name, "place_digest": place, "failures": 0} for name, place in by_key]
+    blocked_until = session.scalar(select(func.max(LoginAttempt.blocked_until)).where(_is_one_of(limits)))
+    if (wait_s := _wait_s(blocked_until, now := _now(session))) > 0:
+        return Reserved(limits=limits, at=now, wait_s=wait_s)
+    by_key = dict(limits)
+    rows = [{"name_digest": name, "place_digest": place, "failures": 0} for name, place in sorted(by_key)]
     session.execute(insert(LoginAttempt).values(rows).on_conflict_do_nothing())
-    query = select(LoginAttempt).where(_is_one_of(by_key)).order_by(LoginAttempt.name_digest, LoginAttempt.place_digest)
-    found = session.scalars(query.with_for_update()).all()
-    now: datetime = session.scalar(select(func.clock_timestamp()))  # type: ignore[assignment]  # never NULL
-    waits = [(each.blocked_until - now).total_seconds() for each in found if each.blocked_until is not None]
-    if waits and max(waits) > 0:
-        return max(waits)
+    found = _lock(session, limits)
+    now = _now(session)
+    if (wait_s := max((_wait_s(each.blocked_until, now) for each in found), default=0.0)) > 0:
+        return Reserved(limits=limits, at=now, wait_s=wait_s)
     for each in found:
         limit = by_key[each.name_digest, each.place_digest]
         each.failures = max(0.0, each.failures - (now - each.last_at).total_seconds() / limit.decay_s) + 1
         wait_s = limit.wait_s(each.failures)
         each.blocked_until = now + timedelta(seconds=wait_s) if wait_s else None
         each.last_at = now
-    return 0.0
+    return Reserved(limits=limits, at=now)
 
 
-def forgive(session: Session, own: Key, others: Iterable[Key]) -> None:
+def forgive(session: Session, reserved: Reserved) -> None:
     """Forget the failures of one name at one place after a successful login, and take them off the counts they are part of."""
-    name, place = own
-    failures = session.scalar(
-        delete(LoginAttempt).filter_by(name_digest=name, place_digest=place).returning(LoginAttempt.failures)
-    )
-    if failures is None:
-        return
-    query = select(LoginAttempt).where(_is_one_of(others)).order_by(LoginAttempt.name_digest, LoginAttempt.place_digest)
-    for each in session.scalars(query.with_for_update()):
+    (own, _), *_others = reserved.limits
+    found = {(each.name_digest, each.place_digest): each for each in _lock(session, reserved.limits)}
+    mine = found.pop(own, None)
+    if mine is not None:
+        session.delete(mine)
+        _take_off(found.values(), reserved, mine.failures)
+
+
+def give_back(session: Session, reserved: Reserved) -> None:
+    """Take an attempt that was never tried off the counts."""
+    _take_off(_lock(session, reserved.limits), reserved, 1.0)
+
+
+def _take_off(found: Iterable[LoginAttempt], reserved: Reserved, failures: float) -> None:
+    """End the wait that the attempt itself began; one that a later attempt began goes on while the count is above its limit."""
+    by_key = dict(reserved.limits)
+    for each in found:
         each.failures = max(0.0, each.failures - failures)
-        each.blocked_until = None
+        if each.last_at == reserved.at or not by_key[each.name_digest, each.place_digest].wait_s(each.failures):
+            each.blocked_until = None
+
+
+def _lock(session: Session, limits: Limits) -> Sequence[LoginAttempt]:
+    """Lock counts, always in the same order: two logins of one name from one place do not block each other for good."""
+    query = select(LoginAttempt).where(_is_one_of(limits)).order_by(LoginAttempt.name_digest, LoginAttempt.place_digest)
+    return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()
+
+
+def _now(session: Session) -> datetime:
+    now: datetime = session.scalar(select(func.clock_timestamp()))  # type: ignore[assignment]  # never NULL
+    return now
+
+
+def _wait_s(blocked_until: datetime | None, now: datetime) -> float:
+    return 0.0 if blocked_until is None else max(0.0, (blocked_until - now).total_seconds())
 
 
 def unlock(session: Session, name_digest: bytes) -> int:
@@ -107,5 +146,5 @@ def delete_old_attempts(session: Session, at_most: int) -> int:
     return cast("CursorResult[Any]", session.execute(_DELETE_OLD, {"at_most": at_most})).rowcount
 
 
-def _is_one_of(keys: Iterable[Key]) -> ColumnElement[bool]:
-    return tuple_(LoginAttempt.name_digest, LoginAttempt.place_digest).in_(list(keys))
+def _is_one_of(limits: Limits) -> ColumnElement[bool]:
+    return tuple_(LoginAttempt.name_digest, LoginAttempt.place_digest).in_([key for key, _ in limits])

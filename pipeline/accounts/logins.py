@@ -21,11 +21,12 @@ import orjson
 
 from db import audit, login_attempt
 from db import operator as rows
-from db.login_attempt import Key, Limit
+from db.login_attempt import Key, Limit, Reserved
 from db.operator import Operator
 from db.session import transaction
 from pipeline.accounts import operators, passwords, second_factor
 from pipeline.settings import settings
+from pipeline.slow_work import Overloaded
 from pipeline.telemetry import logger
 
 NAME_AT_PLACE: Final = Limit(free=5, decay_s=86_400, first_s=10, longest_s=900)
@@ -75,11 +76,11 @@ def log_in(name: str, password: str, caller: Caller, *, earlier: str = "") -> Lo
 
     Returns the new session, or a ticket for `log_in_with_code` where the operator has a second factor. Raises: LoginRefused.
     """
-    own, others = _reserve(name, caller)
-    operator = _check_password(name, password)
+    reserved = _reserve(name, caller)
+    operator = _check_password(name, password, reserved)
     if operator.has_second_factor:
         return _ticket(operator)  # the attempt stays counted until the code is right
-    return _succeed(operator, caller, own, others, earlier=earlier, how="password")
+    return _succeed(operator, caller, reserved, earlier=earlier, how="password")
 
 
 def log_in_with_code(ticket: str, code: str, caller: Caller, *, earlier: str = "") -> LoggedIn:
@@ -87,7 +88,7 @@ def log_in_with_code(ticket: str, code: str, caller: Caller, *, earlier: str = "
     operator = _operator_of(ticket)
     if operator is None:
         raise LoginRefused
-    own, others = _reserve(operator.name, caller)
+    reserved = _reserve(operator.name, caller)
     with transaction() as session:
         is_right = second_factor.accept(session, operator.id, code)
         if not is_right:
@@ -95,7 +96,7 @@ def log_in_with_code(ticket: str, code: str, caller: Caller, *, earlier: str = "
     if not is_right:
         logger().warning("operator.login.refused", why="code", operator_id=operator.id)
         raise LoginRefused
-    return _succeed(operator, caller, own, others, earlier=earlier, how="password and code")
+    return _succeed(operator, caller, reserved, earlier=earlier, how="password and code")
 
 
 def log_in_by_proxy(name: str, caller: Caller, *, earlier: str = "") -> LoggedIn:
@@ -107,15 +108,15 @@ def log_in_by_proxy(name: str, caller: Caller, *, earlier: str = "") -> LoggedIn
     if operator is None or operator.state != "active":
         logger().warning("operator.login.refused", why="no operator")
         raise LoginRefused
-    return _succeed(operator, caller, None, [], earlier=earlier, how="single sign-on")
+    return _succeed(operator, caller, None, earlier=earlier, how="single sign-on")
 
 
 def prove(name: str, password: str, caller: Caller) -> Operator:
     """Return the operator of this name and password, as before a change of importance. Raises: LoginRefused."""
-    own, others = _reserve(name, caller)
-    operator = _check_password(name, password)
+    reserved = _reserve(name, caller)
+    operator = _check_password(name, password, reserved)
     with transaction() as session:
-        login_attempt.forgive(session, own, others)
+        login_attempt.forgive(session, reserved)
     return operator
 
 
@@ -127,11 +128,19 @@ def unlock(name: str, *, by: str) -> int:
     return forgotten
 
 
-def _check_password(name: str, password: str) -> Operator:
-    """No transaction stays open while Argon2 works."""
+def _check_password(name: str, password: str, reserved: Reserved) -> Operator:
+    """Return the operator of this name and password. No transaction stays open while Argon2 works.
+
+    Raises: LoginRefused; Overloaded, and then the attempt does not count.
+    """
     with transaction() as session:
         operator = rows.find_operator(session, name)
-    is_right = passwords.verify(operator.password_hash if operator else passwords.NO_PASSWORD, password)
+    try:
+        is_right = passwords.verify(operator.password_hash if operator else passwords.NO_PASSWORD, password)
+    except Overloaded:
+        with transaction() as session:
+            login_attempt.give_back(session, reserved)
+        raise
     if operator is not None and is_right and operator.state == "active":
         return operator
     known = operator.name if operator else "unknown"  # what is no name may be a password typed into the wrong field
@@ -141,8 +150,8 @@ def _check_password(name: str, password: str) -> Operator:
     raise LoginRefused
 
 
-def _reserve(name: str, caller: Caller) -> tuple[Key, list[Key]]:
-    """Count the attempt. Returns the key of the name at its place, and the keys of the wider counts. Raises: LoginRefused."""
+def _reserve(name: str, caller: Caller) -> Reserved:
+    """Count the attempt. Raises: LoginRefused if it has to wait."""
     name_digest = _digest("name", name.lower())
     if _is_known_device(name, caller.device):
         own: Key = (name_digest, _digest("device", caller.device))
@@ -152,19 +161,17 @@ def _reserve(name: str, caller: Caller) -> tuple[Key, list[Key]]:
         own = (name_digest, place)
         limits = [(own, NAME_AT_PLACE), ((_ANY, place), PLACE), ((name_digest, _ANY), NAME_ELSEWHERE)]
     with transaction() as session:
-        wait_s = login_attempt.reserve_attempt(session, limits)
-    if wait_s:
-        logger().warning("operator.login.refused", why="throttled", wait_s=round(wait_s))
-        raise LoginRefused(wait_s)
-    return own, [key for key, _ in limits if key != own]
+        reserved = login_attempt.reserve_attempt(session, limits)
+    if reserved.wait_s:
+        logger().warning("operator.login.refused", why="throttled", wait_s=round(reserved.wait_s))
+        raise LoginRefused(reserved.wait_s)
+    return reserved
 
 
-def _succeed(
-    operator: Operator, caller: Caller, own: Key | None, others: list[Key], *, earlier: str, how: str
-) -> LoggedIn:
+def _succeed(operator: Operator, caller: Caller, reserved: Reserved | None, *, earlier: str, how: str) -> LoggedIn:
     with transaction() as session:
-        if own is not None:
-            login_attempt.forgive(session, own, others)
+        if reserved is not None:
+            login_attempt.forgive(session, reserved)
         if earlier:
             rows.close_session(session, operators.digest_of(earlier))
         token = operators.open_session(session, operator, address=caller.address, agent=caller.agent, how=how)

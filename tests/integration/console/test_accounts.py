@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from flask import Flask
 from freezegun import freeze_time
 from sqlalchemy import text
 
-from db import api_key, audit
+from db import api_key, audit, login_attempt
 from db import operator as rows
 from db.session import transaction
 from pipeline import settings as environment
@@ -22,6 +23,7 @@ from pipeline.accounts import api_keys, logins, operators, second_factor
 from pipeline.accounts.logins import Caller, LoginRefused
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
+from pipeline.slow_work import Overloaded
 from pipeline.tasks import setup, tidy
 from tests.integration.console.conftest import PASSWORD, Call, Visitor
 
@@ -184,6 +186,77 @@ def test_parallel_guesses_are_counted_before_they_are_tried(ana: int, monkeypatc
         each.join()
 
     assert len(tried) == logins.NAME_AT_PLACE.free
+
+
+def test_what_waits_stores_nothing(ana: int) -> None:
+    for number in range(30):
+        fails(name=f"somebody{number}")
+
+    def stored() -> int:
+        with transaction() as session:
+            return session.scalar(text("SELECT count(*) FROM login_attempts")) or 0
+
+    before = stored()
+    assert fails(name="a name never seen") > 0
+    assert stored() == before
+
+
+def test_an_attempt_that_was_never_tried_does_not_count(ana: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than its five free ones find the lane of passwords full; then the password is read."""
+
+    def full(_known: str, _given: str) -> bool:
+        raise Overloaded("passwords")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logins.passwords, "verify", full)
+        for _ in range(7):
+            with pytest.raises(Overloaded):
+                logins.log_in(NAME, PASSWORD, OFFICE)
+
+    assert [fails() for _ in range(5)] == [0] * 5
+
+
+def test_a_login_does_not_end_the_wait_that_another_name_began_at_its_place(ana: int) -> None:
+    """Who has an account and logs in while guessing other names gains nothing by it."""
+    own = logins._reserve(NAME, OFFICE)
+    for number in range(29):
+        fails(name=f"somebody{number}")
+    change("UPDATE login_attempts SET blocked_until = NULL")
+    fails(name="one more")
+
+    with transaction() as session:
+        login_attempt.forgive(session, own)
+
+    assert fails(name="and one more") > 0
+
+
+def test_an_attempt_and_a_success_of_one_name_lock_the_counts_in_one_order(ana: int) -> None:
+    """The success waits for the count of the place before it holds the count of the name."""
+    reserved = logins._reserve(NAME, OFFICE)
+    (name, place), _ = reserved.limits[0]
+    taken = "SELECT 1 FROM login_attempts WHERE (name_digest, place_digest) = (:name, :place) FOR UPDATE"
+    forgiving = threading.Thread(target=_forgive, args=(reserved,))
+    with transaction() as session:
+        session.execute(text(taken), {"name": b"", "place": place})
+        forgiving.start()
+        _until_somebody_waits()
+        session.execute(text(f"{taken} NOWAIT"), {"name": name, "place": place})
+    forgiving.join()
+
+
+def _forgive(reserved: login_attempt.Reserved) -> None:
+    with transaction() as session:
+        login_attempt.forgive(session, reserved)
+
+
+def _until_somebody_waits() -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with transaction() as session:
+            if session.scalar(text(waiting)):
+                return
+    pytest.fail("nobody waits for a lock")
 
 
 def test_failures_decay(ana: int) -> None:

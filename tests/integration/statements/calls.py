@@ -242,6 +242,8 @@ NEWEST: Final = [
 
 
 LIMIT: Final = login_attempt.Limit(free=5, decay_s=60, first_s=10, longest_s=60)
+LIMITS: Final = [((b"n", b"p"), LIMIT), ((b"", b"p"), LIMIT)]
+RESERVED: Final = login_attempt.Reserved(limits=LIMITS, at=datetime(2026, 11, 30, tzinfo=UTC))
 
 
 def _remote_that_is_out(session: Session) -> str:
@@ -339,8 +341,9 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "missing.fold_missing": {},
     "newest_webhook.bodies_of": {"newest": NEWEST},
     "newest_webhook.note_webhooks": {"received": NEWEST},
-    "login_attempt.reserve_attempt": {"limits": [((b"n", b"p"), LIMIT), ((b"", b"p"), LIMIT)]},
-    "login_attempt.forgive": {"own": (b"n", b"p"), "others": [(b"", b"p")]},
+    "login_attempt.reserve_attempt": {"limits": LIMITS},
+    "login_attempt.forgive": {"reserved": RESERVED},
+    "login_attempt.give_back": {"reserved": RESERVED},
     "login_attempt.unlock": {"name_digest": b"n"},
     "login_attempt.delete_old_attempts": {"at_most": 5_000},
     "operator.close_session_by_id": {"session_id": 1},
