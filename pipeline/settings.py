@@ -70,6 +70,10 @@ class Settings:
     sso_header: str | None = None
     #: Networks that such a proxy calls from; the header is ignored from everywhere else.
     sso_proxies: tuple[str, ...] = ()
+    #: Lets machines from anywhere read what is internal.
+    metrics_token: str | None = field(default=None, repr=False)
+    #: None: see `internal`.
+    internal_networks: tuple[str, ...] | None = None
     port: int = 8080
     #: None: webhooks and notifications arrive at `public_url`.
     intake_url: str | None = None
@@ -139,6 +143,8 @@ class Settings:
             trusted_proxies=env.read("TRUSTED_PROXIES", _number(0, 5), 0),
             sso_header=env.read("SSO_HEADER", _header_name, None),
             sso_proxies=env.read("SSO_PROXIES", _networks, ()),
+            metrics_token=env.read("METRICS_TOKEN", _token, None),
+            internal_networks=env.read("INTERNAL_NETWORKS", _networks, None),
             port=port,
             intake_url=env.read("INTAKE_URL", _http_url, None),
             intake_port=env.read("INTAKE_PORT", _number(1, 65535), 8081),
@@ -186,6 +192,17 @@ class Settings:
     def arrival_url(self) -> str:
         """Below which address Pipedrive and Hull are to send what they have to tell."""
         return self.intake_url or self.public_url
+
+    @property
+    def internal(self) -> tuple[str, ...]:
+        """Return the networks whose requests are internal: by default this machine, unless a proxy may be hidden behind it.
+
+        With a public address and no known proxy, whatever a proxy of this machine passes on would come from this machine.
+        """
+        if self.internal_networks is not None:
+            return self.internal_networks
+        is_local = urlsplit(self.public_url).hostname in LOOPBACK_HOSTS
+        return LOOPBACK_NETWORKS if is_local or self.trusted_proxies else ()
 
     @property
     def faces_sandbox(self) -> bool:
@@ -414,6 +431,13 @@ def _networks(text: str) -> tuple[str, ...]:
         raise ValueError(f"must be addresses or networks separated by commas, such as 10.0.0.0/8: {error}") from None
 
 
+def _token(text: str) -> str:
+    """The words of a problem do not repeat the value."""
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,200}", text):
+        raise ValueError("must be 16 to 200 letters, digits and . _ ~ + / = -")
+    return text
+
+
 def _secret_keys(text: str) -> tuple[str, ...]:
     keys = tuple(part.strip() for part in text.split(",") if part.strip())
     for position, key in enumerate(keys, 1):
@@ -445,6 +469,7 @@ def _origin(text: str) -> str:
 
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK_NETWORKS = ("127.0.0.0/8", "::1/128")
 _MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64}@[A-Za-z0-9.-]{1,190}")
 
 

@@ -46,10 +46,13 @@ SECRETS: Final = (
     "ALERT_WEBHOOK_URL",
     "SMTP_PASSWORD",
     "FLOWER_BASIC_AUTH",
+    "METRICS_TOKEN",
 )
 """Names of the environment whose values let their holder in somewhere."""
 WORK: Final = frozenset({"DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEYS", "PIPEDRIVE_CLIENT_SECRET"})
-"""What intake and workers need."""
+"""What workers need."""
+METRICS: Final = frozenset({"METRICS_TOKEN"})
+"""What intake and the web process need besides, which serve metrics."""
 ALERTS: Final = WORK | {"ALERT_WEBHOOK_URL", "SMTP_PASSWORD"}
 """What the web process and the control worker need, which send alerts."""
 BROKER: Final = frozenset({"BROKER_URL"})
@@ -142,11 +145,15 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
         "--logging=error",
     ]
     return [
-        Program(name="intake", command=served("intake", host, chosen.intake_port), environment=environment(chosen)),
+        Program(
+            name="intake",
+            command=served("intake", host, chosen.intake_port),
+            environment=environment(chosen, secrets=WORK | METRICS),
+        ),
         Program(
             name="web",
             command=served("app", host, chosen.port),
-            environment={**environment(chosen, secrets=ALERTS), **with_flower},
+            environment={**environment(chosen, secrets=ALERTS | METRICS), **with_flower},
         ),
         _worker("live", LIVE_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=LIVE_NICENESS),
         _worker(

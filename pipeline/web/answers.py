@@ -5,15 +5,18 @@ from __future__ import annotations
 import secrets
 import traceback
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, current_app, g, jsonify, redirect, request
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
 
 from db import audit
 from pipeline.slow_work import Overloaded
 from pipeline.telemetry import logger
+from pipeline.web.public_address import HSTS, is_secure
 
 RETRY_AFTER_S = 5
 HEADERS = {
@@ -49,6 +52,11 @@ def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, 
     return jsonify(error=code, message=sentence or status.phrase, request_id=g.request_id), status
 
 
+def common_headers() -> dict[str, str]:
+    """Return the headers of every answer."""
+    return HEADERS | ({"Strict-Transport-Security": HSTS} if is_secure() else {})
+
+
 def _begin() -> None:
     g.request_id = secrets.token_hex(8)
     bind_contextvars(request_id=g.request_id)
@@ -56,7 +64,9 @@ def _begin() -> None:
 
 
 def _dress(answer: Response) -> Response:
-    answer.headers.update(HEADERS | g.get("own_headers", {}))
+    if isinstance(request.routing_exception, RequestRedirect):
+        answer = _within_host(request.routing_exception)
+    answer.headers.update(common_headers() | g.get("own_headers", {}))
     answer.headers["X-Request-Id"] = g.request_id
     return answer
 
@@ -74,6 +84,16 @@ def _say_no(refused: HTTPException) -> tuple[Response, int] | HTTPException:
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         answer.headers["Allow"] = ", ".join(getattr(refused, "valid_methods", None) or ())
     return answer, status
+
+
+def _within_host(redirected: RequestRedirect) -> Response:
+    """To the path alone: the router names scheme and host as the proxy called us, which browsers cannot always reach."""
+    parts = urlsplit(redirected.new_url)
+    path = "/" + parts.path.lstrip("/\\")
+    answer: Response = current_app.make_response(
+        redirect(f"{path}?{parts.query}" if parts.query else path, redirected.code)
+    )
+    return answer
 
 
 def _database_is_away(failure: SQLAlchemyError) -> tuple[Response, int]:

@@ -127,15 +127,7 @@ def _browser() -> str:
 
 def _with_browser(answer: AnyResponse, browser: str) -> AnyResponse:
     """Keep the secret in the browser. `Lax`: Pipedrive sends the person back by a link, which carries the cookie."""
-    answer.set_cookie(
-        public_address.cookie_named(BROWSER),
-        browser,
-        max_age=authorisation.INVITATION_S,
-        httponly=True,
-        samesite="Lax",
-        secure=public_address.is_secure(),
-        path="/",
-    )
+    public_address.set_cookie(answer, BROWSER, browser, max_age=authorisation.INVITATION_S)
     return answer
 
 

@@ -1,4 +1,4 @@
-"""For machines that watch: `/healthz`, `/readyz`, `/metrics`.
+"""For machines that watch: `/healthz` for anybody; `/readyz` and `/metrics` for internal requests only.
 
 `/healthz` asks nothing of anything else, so it always answers. `/readyz` is for alerts: its checks run in threads of their own,
 and one that has not answered within READY_WITHIN_S is reported as such. A balancer should go by `/healthz`: webhooks are taken in
@@ -23,6 +23,7 @@ from db.session import is_read_only, transaction
 from pipeline.settings import settings
 from pipeline.tasks.app import app as tasks_app
 from pipeline.telemetry import logger
+from pipeline.web.internal import internal_only
 
 PROGRESS_BOUND_S = 120.0
 """Due work is handed over again after 20 s: what is older has no worker."""
@@ -57,8 +58,8 @@ def room() -> Blueprint:
     """The routes."""
     routes = Blueprint("operations", __name__)
     routes.add_url_rule("/healthz", view_func=healthz)
-    routes.add_url_rule("/readyz", view_func=readyz)
-    routes.add_url_rule("/metrics", view_func=metrics)
+    routes.add_url_rule("/readyz", view_func=internal_only(readyz))
+    routes.add_url_rule("/metrics", view_func=internal_only(metrics))
     return routes
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from flask import request
+from werkzeug.wrappers import Response
 
 from pipeline.settings import settings
 
@@ -22,6 +23,20 @@ def cookie_named(name: str) -> str:
     """Return the name of a cookie. With `__Host-`, browsers take it from this very host and over TLS only; over http they
     would not take it at all."""
     return f"__Host-{name}" if is_secure() else name
+
+
+def set_cookie(
+    answer: Response, name: str, value: str, *, max_age: int | None = None, samesite: Literal["Lax", "Strict"] = "Lax"
+) -> None:
+    """Have the browser keep a cookie that scripts cannot read; until it is closed where there is no `max_age` in seconds."""
+    answer.set_cookie(
+        cookie_named(name), value, max_age=max_age, path="/", secure=is_secure(), httponly=True, samesite=samesite
+    )
+
+
+def delete_cookie(answer: Response, name: str) -> None:
+    """Have the browser delete a cookie."""
+    answer.delete_cookie(cookie_named(name), path="/", secure=is_secure(), httponly=True, samesite="Lax")
 
 
 def is_public_host() -> bool:

@@ -26,7 +26,7 @@ import orjson
 
 from pipeline.slow_work import LANES, Overloaded, web_request
 from pipeline.telemetry import logger
-from pipeline.web.answers import HEADERS
+from pipeline.web.answers import common_headers
 from pipeline.web.request_body import Body, Reading
 from pipeline.web.turns import AT_ONCE, Turn, Turns
 
@@ -222,7 +222,7 @@ def overload_answer() -> _Answer:
     """What is said when the app itself could not be asked."""
     problem = {"error": "overloaded", "message": "Too many requests wait. Try again in some seconds."}
     headers = [
-        *HEADERS.items(),
+        *common_headers().items(),
         ("Content-Type", "application/json"),
         ("Retry-After", str(RETRY_AFTER_S)),
         ("Connection", "close"),

@@ -21,17 +21,18 @@ GIVEN = {
     "SMTP_URL": "smtps://pipeline@mail.example",
     "SMTP_PASSWORD": "canary",
     "FLOWER_BASIC_AUTH": "ada:canary",
+    "METRICS_TOKEN": "canary-canary-canary",
 }
 WORK = {"DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEYS", "PIPEDRIVE_CLIENT_SECRET"}
 NEEDED = {
     "sandbox": set[str](),
     "beat": {"BROKER_URL"},
     "flower": {"BROKER_URL", "FLOWER_BASIC_AUTH"},
-    "intake": WORK,
+    "intake": WORK | {"METRICS_TOKEN"},
     "live": WORK,
     "bulk": WORK,
     "control": WORK | {"ALERT_WEBHOOK_URL", "SMTP_PASSWORD"},
-    "web": WORK | {"ALERT_WEBHOOK_URL", "SMTP_PASSWORD", "FLOWER_BASIC_AUTH"},
+    "web": WORK | {"ALERT_WEBHOOK_URL", "SMTP_PASSWORD", "FLOWER_BASIC_AUTH", "METRICS_TOKEN"},
 }
 
 

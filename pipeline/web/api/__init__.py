@@ -1,4 +1,5 @@
-"""`/api/v1`: what the console does, as JSON for scripts, described by `/api/openapi.json`.
+"""`/api/v1`: what the console does, as JSON for scripts, described by `/api/openapi.json` (for a key, a session, or an
+internal request).
 
 A room is a module with `add(operations)`; this list is all there is.
 """
@@ -36,10 +37,11 @@ from pipeline.web.api import (
     webhooks,
     workers,
 )
-from pipeline.web.api.door import SCHEMES, Operations, describe_errors
+from pipeline.web.api.door import SCHEMES, Operations, describe_errors, is_authenticated
 from pipeline.web.api.door import Problem as Problem  # what the app answers with
 from pipeline.web.api.door import malformed as malformed
 from pipeline.web.api.refusals import REFUSALS
+from pipeline.web.internal import internal_only
 
 DESCRIPTION = (
     "What the console does, for scripts. Make a key under your account in the console, and send it as "
@@ -77,7 +79,7 @@ def add_to(app: OpenAPI) -> None:
     """Give an app the interface for scripts."""
     app.security_schemes = SCHEMES
     app.register_api(_routes())
-    app.add_url_rule("/api/openapi.json", "openapi", lambda: app.api_doc)
+    app.add_url_rule("/api/openapi.json", "openapi", internal_only(lambda: app.api_doc, or_else=is_authenticated))
 
 
 @cache

@@ -184,6 +184,11 @@ def _present() -> Present | None:
     return present
 
 
+def is_authenticated() -> bool:
+    """Return whether the request brings a key or a session."""
+    return _present() is not None
+
+
 def allowance() -> int:
     """Return how many bytes the sender of a request may send, by key or session."""
     given = request.authorization

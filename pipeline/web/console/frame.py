@@ -22,7 +22,7 @@ from pipeline.accounts import operators
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
 from pipeline.web.console.shared import Shared
-from pipeline.web.public_address import cookie_named, is_secure
+from pipeline.web.public_address import cookie_named, delete_cookie, set_cookie
 
 NOTICE: Final = "notice"
 THEME: Final = "theme"
@@ -89,7 +89,7 @@ def page(
     text = _with_hidden_shown(render_template(f"console/{template}", **frame, **values))
     answer = make_response(text.encode("utf-8", "backslashreplace"), status)
     if notice:
-        forget_cookie(answer, NOTICE)
+        delete_cookie(answer, NOTICE)
     return answer
 
 
@@ -110,20 +110,8 @@ def done(where: str, notice: str = "") -> Response:
     """After a form: go on to a page, which begins with what was done."""
     answer = redirect(where, HTTPStatus.SEE_OTHER)
     if notice:
-        keep_cookie(answer, NOTICE, _short(notice), seconds=60)
+        set_cookie(answer, NOTICE, _short(notice), max_age=60)
     return answer
-
-
-def keep_cookie(answer: Response, name: str, value: str, *, seconds: int) -> None:
-    """Have the browser keep a cookie that is no secret, for this host only."""
-    answer.set_cookie(
-        cookie_named(name), value, max_age=seconds, httponly=True, samesite="Lax", secure=is_secure(), path="/"
-    )
-
-
-def forget_cookie(answer: Response, name: str) -> None:
-    """Delete a cookie of `keep_cookie`. Browsers ignore a deletion of `__Host-…` that is not `Secure`."""
-    answer.delete_cookie(cookie_named(name), httponly=True, samesite="Lax", secure=is_secure(), path="/")
 
 
 def _short(notice: str) -> str:

@@ -34,6 +34,11 @@ from pipeline.web.console import sso
 from pipeline.web.public_address import cookie_named
 
 View = Callable[..., Any]
+SESSION: Final = "session"
+MARK: Final = "browser"
+"""The cookie of a browser in which somebody logged in not long ago: what it sends may wait for a login."""
+DEVICE: Final = "device"
+"""The cookie of a browser in which somebody once logged in."""
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
 LIVE_HEADER: Final = "X-Live-Update"
@@ -175,16 +180,7 @@ def require_role(needs: Role) -> None:
 
 def token() -> str:
     """The session's token as the browser sent it, else nothing."""
-    return request.cookies.get(cookie_name(), "")
-
-
-def cookie_name() -> str:
-    """Return the name of the session's cookie."""
-    return cookie_named("session")
-
-
-def mark_name() -> str:
-    return cookie_named("browser")
+    return request.cookies.get(cookie_named(SESSION), "")
 
 
 def refusal(reason: str, sentence: str, next_step: str = "", status: HTTPStatus = HTTPStatus.FORBIDDEN) -> Refused:
@@ -261,7 +257,7 @@ def _foreign() -> Refused:
 
 def was_logged_in() -> bool:
     """Whether this browser was logged in not long ago: what it sends may wait for the next login."""
-    return browser_mark.is_mark(request.cookies.get(mark_name(), ""))
+    return browser_mark.is_mark(request.cookies.get(cookie_named(MARK), ""))
 
 
 def allowance() -> int:
@@ -285,12 +281,7 @@ def present() -> Present | None:
 def caller() -> Caller:
     """Return where this request comes from, for a login."""
     agent = request.headers.get("User-Agent", "")
-    return Caller(address=request.remote_addr or "", agent=agent, device=request.cookies.get(device_cookie_name(), ""))
-
-
-def device_cookie_name() -> str:
-    """Return the name of the cookie of a browser in which somebody once logged in."""
-    return cookie_named("device")
+    return Caller(address=request.remote_addr or "", agent=agent, device=request.cookies.get(cookie_named(DEVICE), ""))
 
 
 def _to_login(*, saves: bool) -> Response:

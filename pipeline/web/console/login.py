@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode
 
 from flask import redirect, request
 from werkzeug.wrappers import Response
@@ -14,12 +16,16 @@ from pipeline.accounts import browser_mark, logins, operators
 from pipeline.accounts.logins import LoggedIn, LoginRefused
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
+from pipeline.settings import settings
+from pipeline.telemetry import logger
 from pipeline.web.console import guard, sso
-from pipeline.web.console.frame import THEME, THEMES, done, forget_cookie, keep_cookie, page
+from pipeline.web.console.frame import THEME, THEMES, done, page
 from pipeline.web.console.guard import Pages
-from pipeline.web.public_address import is_secure
+from pipeline.web.public_address import cookie_named, delete_cookie, is_secure, set_cookie
 
 YEAR_S = 365 * 86_400
+PROBE: Final = "probe"
+"""A cookie that shows that the browser keeps cookies, and the parameter of the request that looks for it."""
 
 
 def add(pages: Pages) -> None:
@@ -41,6 +47,8 @@ def open_routes() -> tuple[tuple[str, Callable[[], Response], list[str]], ...]:
 
 def show_login() -> Response:
     """The login page; with single sign-on, log in whom the proxy names."""
+    if (elsewhere := _require_cookies()) is not None:
+        return elsewhere
     wanted = guard.safe_path(request.args.get("next"))
     named = sso.named_operator()
     if named is not None:
@@ -87,7 +95,7 @@ def log_out() -> Response:
     """End this session."""
     operators.log_out(guard.token())
     answer = redirect("/login", HTTPStatus.SEE_OTHER)
-    answer.delete_cookie(guard.cookie_name(), secure=is_secure(), httponly=True, samesite="Lax")
+    delete_cookie(answer, guard.SESSION)
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
 
@@ -97,14 +105,16 @@ def choose_theme() -> Response:
     theme = request.form.get("theme", "")
     answer = done(guard.safe_path(request.form.get("next")))
     if theme in THEMES:
-        keep_cookie(answer, THEME, theme, seconds=YEAR_S)
+        set_cookie(answer, THEME, theme, max_age=YEAR_S)
     else:
-        forget_cookie(answer, THEME)
+        delete_cookie(answer, THEME)
     return answer
 
 
 def show_setup() -> Response:
     """The page that `pipeline up` names while there is no operator."""
+    if (elsewhere := _require_cookies()) is not None:
+        return elsewhere
     code = request.args.get("code", "")
     _require_first(code)
     return page("setup.html", code=code)
@@ -124,6 +134,25 @@ def set_up() -> Response:
         return done("/login", "You are an operator now. Log in.")
     assert isinstance(found, LoggedIn)  # noqa: S101  # a new operator has no second factor
     return _welcome(found, "/", "")
+
+
+def _require_cookies() -> Response | None:
+    """Return None where the browser keeps our cookies; else a page that says where it does.
+
+    With an https PUBLIC_URL browsers refuse them over plain http, so a login there would only lead back to the login. Nothing in
+    a request says for certain how the browser reached us, so a cookie is set, and looked for in a second request.
+    """
+    names = (guard.SESSION, guard.MARK, guard.DEVICE, PROBE)
+    if not is_secure() or any(cookie_named(name) in request.cookies for name in names):
+        return None
+    if PROBE in request.args:
+        logger().warning("console.refused", reason="cookie_not_kept", path=request.path)
+        answer = page("wrong_address.html", status=HTTPStatus.FORBIDDEN, public_url=settings().public_url)
+    else:
+        query = urlencode([*request.args.items(multi=True), (PROBE, "1")])
+        answer = redirect(f"{request.path}?{query}", HTTPStatus.SEE_OTHER)
+    set_cookie(answer, PROBE, "1")
+    return answer
 
 
 def _read_form() -> tuple[str, str]:
@@ -170,12 +199,7 @@ def _welcome(found: LoggedIn, wanted: str, pending: str) -> Response:
 
 def _with_session(answer: Response, found: LoggedIn) -> Response:
     """Set the new session's token, so that a token planted before the login is worth nothing, and the device cookie."""
-    secure = is_secure()
-    answer.set_cookie(guard.cookie_name(), found.token, httponly=True, samesite="Lax", secure=secure, path="/")
-    device, name = found.device, guard.device_cookie_name()
-    answer.set_cookie(name, device, max_age=YEAR_S, httponly=True, samesite="Strict", secure=secure, path="/")
-    mark, days = browser_mark.new_mark(), browser_mark.DAYS
-    answer.set_cookie(
-        guard.mark_name(), mark, max_age=days * 86_400, httponly=True, samesite="Lax", secure=secure, path="/"
-    )
+    set_cookie(answer, guard.SESSION, found.token)
+    set_cookie(answer, guard.DEVICE, found.device, max_age=YEAR_S, samesite="Strict")
+    set_cookie(answer, guard.MARK, browser_mark.new_mark(), max_age=browser_mark.DAYS * 86_400)
     return answer

@@ -5,11 +5,10 @@ The header is believed only if the connection itself comes from such a proxy; wh
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
-
 from flask import request
 
 from pipeline.settings import settings
+from pipeline.web.internal import is_within
 
 
 def named_operator() -> str | None:
@@ -24,10 +23,4 @@ def named_operator() -> str | None:
 def _is_from_proxy() -> bool:
     """ProxyFix replaces the address by the forwarded one and keeps the connection's own."""
     original = request.environ.get("werkzeug.proxy_fix.orig") or {}
-    peer = original.get("REMOTE_ADDR") or request.environ.get("REMOTE_ADDR") or ""
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return False
-    address = getattr(address, "ipv4_mapped", None) or address
-    return any(address in ip_network(each) for each in settings().sso_proxies)
+    return is_within(original.get("REMOTE_ADDR") or request.environ.get("REMOTE_ADDR"), settings().sso_proxies)

@@ -50,7 +50,14 @@ def nothing_is_remembered() -> None:
 @pytest.fixture
 def hook(world: World) -> Iterator[Hook]:
     hook = Hook()
-    settings_room.use(replace(settings(), alert_webhook_url=HOOK, public_url="http://pipeline.test"))
+    settings_room.use(
+        replace(
+            settings(),
+            alert_webhook_url=HOOK,
+            public_url="http://pipeline.test",
+            internal_networks=("127.0.0.0/8",),
+        )
+    )
     wiring.use_http(lambda: session_for({"https://hooks.test": hook}))
     return hook
 

@@ -98,7 +98,7 @@ def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
     """A payload that is being corrected is longer than what anybody else may send."""
     ana()
     operators.log_out(admin.token)
-    admin.client.set_cookie(guard.mark_name(), browser_mark.new_mark())
+    admin.client.set_cookie(guard.MARK, browser_mark.new_mark())
     text = '"name": "Ada",\n' * 12_000
 
     asked = admin.client.post(
@@ -116,7 +116,7 @@ def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
 @pytest.mark.parametrize("mark", ["", "1", "1.x", "99999999999.0123", "\ud800"])
 def test_of_a_browser_that_was_never_logged_in_no_long_form_waits(admin: Visitor, mark: str) -> None:
     operators.log_out(admin.token)
-    admin.client.set_cookie(guard.mark_name(), mark.encode("utf-8", "replace").decode())
+    admin.client.set_cookie(guard.MARK, mark.encode("utf-8", "replace").decode())
 
     asked = admin.client.post(
         "/c/acme/settings/json", data={"document": "x" * 70_000}, headers={"Sec-Fetch-Site": "same-origin"}

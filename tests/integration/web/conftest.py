@@ -86,6 +86,7 @@ def environment(database_url: str, tmp_path: Path) -> Iterator[Settings]:
         broker_url="redis://127.0.0.1:1/0",  # nobody listens on port 1
         secret_keys=(Fernet.generate_key().decode(),),
         public_url="http://connector.test",
+        internal_networks=("127.0.0.0/8",),
         pipedrive_api_url="https://acme.pipedrive.test",
         pipedrive_burst_limit=0,
         hull_key_hosts=("keys.hullapp.test",),
