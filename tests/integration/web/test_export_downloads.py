@@ -201,7 +201,7 @@ class Clock:
     """The time of one module: each look at it is later than the one before. The rest of the process keeps the real one."""
 
     def __init__(self, step_s: float) -> None:
-        self.now, self.step_s = 0.0, step_s
+        self.now, self.step_s = time.monotonic(), step_s
 
     def monotonic(self) -> float:
         self.now += self.step_s

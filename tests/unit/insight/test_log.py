@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from db.event_log import SUCCESSES, EventFilter
-from pipeline.insight.log import FORMULAS, _safe
 from pipeline.insight.moments import read_moment
+from pipeline.tasks.log_lines import FORMULAS, _safe
 
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
 
