@@ -127,6 +127,11 @@ def find_operator(session: Session, name: str) -> Operator | None:
     return session.scalar(select(Operator).filter_by(name=name.lower()))
 
 
+def lock_operator(session: Session, operator_id: int) -> Operator:
+    """Return an operator as stored now, whom no other transaction changes until this one ends."""
+    return session.get_one(Operator, operator_id, with_for_update={"read": True}, populate_existing=True)
+
+
 def count_admins(session: Session) -> int:
     """Count the active ones."""
     return session.scalar(select(func.count()).select_from(Operator).filter_by(role="admin", state="active")) or 0
@@ -180,6 +185,11 @@ def session_age_s(session: Session, digest: bytes) -> float | None:
     age = func.extract("epoch", func.now() - OperatorSession.created_at)
     found = session.scalar(select(age).where(OperatorSession.digest == digest, ~_is_over()))
     return None if found is None else float(found)
+
+
+def renew_session(session: Session, old: bytes, new: bytes) -> None:
+    """Have a session go on under another digest, so that a copy of its token ends."""
+    session.execute(update(OperatorSession).filter_by(digest=old).values(digest=new))
 
 
 def close_session(session: Session, digest: bytes) -> None:

@@ -12,9 +12,9 @@ from typing import Final
 
 from db import api_key as rows
 from db import audit
-from db.operator import Present, present
+from db.operator import Operator, Present, lock_operator, present
 from db.session import transaction
-from pipeline.accounts.operators import OperatorRefused, digest_of
+from pipeline.accounts.operators import OperatorRefused, digest_of, require_unchanged
 from pipeline.domain.roles import Role
 
 PREFIX: Final = "hpk_"
@@ -24,11 +24,19 @@ MOST_DAYS: Final = 366
 LONGEST_NAME: Final = 100
 
 
-def make_key(owner: Present, name: str, *, role: Role | None = None, days: int = USUAL_DAYS) -> str:
+def make_key(
+    owner: Present,
+    name: str,
+    *,
+    role: Role | None = None,
+    days: int = USUAL_DAYS,
+    proved: Operator | None = None,
+) -> str:
     """Return a new key, which is shown only now.
 
-    role  what the key may do; the owner's own role by default
-    days  until it expires
+    role    what the key may do; the owner's own role by default
+    days    until it expires
+    proved  the owner as their password was proved a moment ago; no key is made if it changed since
 
     Raises: OperatorRefused.
     """
@@ -41,6 +49,7 @@ def make_key(owner: Present, name: str, *, role: Role | None = None, days: int =
     expires_at = datetime.now(UTC) + timedelta(days=days)
     name = name.strip()[:LONGEST_NAME] or "script"
     with transaction() as session:
+        require_unchanged(lock_operator(session, owner.id), proved)
         row = rows.ApiKey(operator_id=owner.id, name=name, digest=digest_of(key), role=role, expires_at=expires_at)
         session.add(row)
         detail = {"role": str(role), "expires": expires_at.date().isoformat()}

@@ -170,6 +170,7 @@ def _reserve(name: str, caller: Caller) -> Reserved:
 
 def _succeed(operator: Operator, caller: Caller, reserved: Reserved | None, *, earlier: str, how: str) -> LoggedIn:
     with transaction() as session:
+        _require_unchanged(operator, rows.lock_operator(session, operator.id))
         if reserved is not None:
             login_attempt.forgive(session, reserved)
         if earlier:
@@ -177,6 +178,13 @@ def _succeed(operator: Operator, caller: Caller, reserved: Reserved | None, *, e
         token = operators.open_session(session, operator, address=caller.address, agent=caller.agent, how=how)
     device = caller.device if _is_known_device(operator.name, caller.device) else _new_device(operator.name)
     return LoggedIn(token=token, device=device)
+
+
+def _require_unchanged(proved: Operator, operator: Operator) -> None:
+    """A login that began before a new password, a second factor or disabling opens no session after it. Raises: LoginRefused."""
+    for what in ("password_hash", "state", "totp_confirmed_at"):
+        if getattr(proved, what) != getattr(operator, what):
+            raise LoginRefused
 
 
 def _new_device(name: str) -> str:

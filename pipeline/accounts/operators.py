@@ -7,6 +7,7 @@ import hmac
 import secrets
 from base64 import b32encode
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -25,6 +26,19 @@ LONGEST_NAME: Final = 100
 
 class OperatorRefused(Exception):
     """It was not done; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """The token of a session, and the one under which it goes on: a stolen copy of the old one ends."""
+
+    old: str
+    new: str
+
+
+def renewal_of(token: str) -> Renewal:
+    """Return a new token for a session."""
+    return Renewal(old=token, new=_new_token())
 
 
 def first_code() -> str:
@@ -79,13 +93,15 @@ def change(
     role: Role | None = None,
     password: str | None = None,
     state: str | None = None,
-    but: bytes = b"",
+    proved: Operator | None = None,
+    renewal: Renewal | None = None,
 ) -> int:
     """Change an operator's role, password or state, and end their sessions.
 
     A new password and disabling revoke the operator's keys too: they were made with what no longer holds.
 
-    but  digest of a session that goes on
+    proved   the operator as their password was proved a moment ago; nothing is changed if it changed since
+    renewal  of the session that goes on
 
     Returns how many keys were revoked. Raises: OperatorRefused, also if no active admin would be left.
     """
@@ -93,6 +109,7 @@ def change(
     with transaction() as session:
         rows.lock_operators(session)
         operator = _get(session, name)
+        require_unchanged(operator, proved)
         was_admin = (operator.role, operator.state) == (Role.ADMIN, "active")
         operator.password_hash = hashed or operator.password_hash
         operator.role, operator.state = role or operator.role, state or operator.state
@@ -101,7 +118,7 @@ def change(
         session.flush()
         if was_admin and rows.count_admins(session) == 0:
             raise OperatorRefused(f"{name} is the last admin: make another operator admin first")
-        rows.close_sessions_of(session, operator.id, but=but)
+        end_other_sessions(session, operator.id, renewal)
         revoked = api_key.revoke_keys_of(session, operator.id) if hashed or state == "disabled" else 0
         changed = {"role": role, "state": state, "password": "changed" if password else None}
         detail = {what: str(value) for what, value in changed.items() if value is not None}
@@ -118,7 +135,7 @@ def open_session(
 
     how  the way of the login, for the audit log
     """
-    token = secrets.token_urlsafe(32)
+    token = _new_token()
     rows.open_session(session, operator.id, digest_of(token), address=address, agent=agent)
     audit.note(session, operator.name, "operator.login", operator.name, detail={"how": how})
     return token
@@ -139,10 +156,10 @@ def log_out(token: str) -> None:
             audit.note(session, present.name, "operator.logout", present.name)
 
 
-def log_out_elsewhere(me: Present, token: str) -> int:
-    """End every session of mine but this one; returns how many."""
+def log_out_elsewhere(me: Present, renewal: Renewal) -> int:
+    """End every session of mine but this one, also in a browser that has a copy of its token; returns how many."""
     with transaction() as session:
-        ended = rows.close_sessions_of(session, me.id, but=digest_of(token))
+        ended = end_other_sessions(session, me.id, renewal)
         audit.note(session, me.name, "operator.logout", me.name, detail={"sessions": ended})
     return ended
 
@@ -165,6 +182,30 @@ def log_out_everywhere(name: str, *, by: str) -> int:
     return ended
 
 
+def end_other_sessions(session: Session, operator_id: int, renewal: Renewal | None) -> int:
+    """End an operator's sessions but the one that is renewed; returns how many."""
+    if renewal is None:
+        return rows.close_sessions_of(session, operator_id)
+    old, new = digest_of(renewal.old), digest_of(renewal.new)
+    ended = rows.close_sessions_of(session, operator_id, but=old)
+    rows.renew_session(session, old, new)
+    return ended
+
+
+def require_another(operator_id: int, me: Present) -> None:
+    """Raises: OperatorRefused where an admin would change their own account without its password: a session may be stolen."""
+    if operator_id == me.id:
+        raise OperatorRefused(
+            "change your own password and second factor under your account, with the present password"
+        )
+
+
+def require_unchanged(operator: Operator, proved: Operator | None) -> None:
+    """Raises: OperatorRefused if the operator's password or state has changed since it was proved."""
+    if proved is not None and (operator.password_hash, operator.state) != (proved.password_hash, proved.state):
+        raise OperatorRefused("your password was changed a moment ago: log in again")
+
+
 def csrf_of(token: str) -> str:
     """Return what every form of this session carries; only a page of the session contains it."""
     return hmac.digest(token.encode(), b"forms", "sha256").hex()
@@ -173,6 +214,10 @@ def csrf_of(token: str) -> str:
 def digest_of(token: str) -> bytes:
     """Return what is stored of a token or key."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _new_token() -> str:
+    return secrets.token_urlsafe(32)
 
 
 def _limit(session: Session, operator: Operator, connector_keys: Collection[int] | None, *, by: str) -> None:

@@ -18,7 +18,7 @@ from db import audit
 from db import operator as rows
 from db.operator import Operator, Present
 from db.session import transaction
-from pipeline.accounts.operators import OperatorRefused
+from pipeline.accounts.operators import OperatorRefused, Renewal, end_other_sessions
 from pipeline.settings import settings
 from pipeline.vault import Vault
 
@@ -55,14 +55,28 @@ def begin(me: Present) -> Enrolment:
     return Enrolment(secret=secret, svg=segno.make(uri, error="m").svg_inline(scale=5, omitsize=True, light="#fff"))
 
 
-def confirm(me: Present, code: str) -> list[str]:
-    """Turn the second factor on; returns the recovery codes, which are shown only now. Raises: OperatorRefused."""
+def confirm(me: Present, code: str, renewal: Renewal) -> list[str]:
+    """Turn the second factor on and end the operator's other sessions; keys go on.
+
+    Returns the recovery codes, which are shown only now. Raises: OperatorRefused; after a wrong code the secret is forgotten,
+    so codes cannot be guessed.
+    """
+    codes = _confirm(me, code, renewal)
+    if not codes:
+        raise OperatorRefused("the code is wrong: check the clock of the device, and enter the code it shows now")
+    return codes
+
+
+def _confirm(me: Present, code: str, renewal: Renewal) -> list[str]:
+    """Return the recovery codes; none after a wrong code."""
     with transaction() as session:
         operator = _lock(session, me.id)
         if operator.has_second_factor:
             raise OperatorRefused("the second factor is on already")
         if operator.totp_sealed is None or not _accept_totp(operator, code):
-            raise OperatorRefused("the code is wrong: check the clock of the device, and enter the code it shows now")
+            operator.totp_sealed = None
+            return []
+        end_other_sessions(session, operator.id, renewal)
         operator.totp_confirmed_at = datetime.now(UTC)
         codes = ["-".join(secrets.token_hex(4) for _ in range(4)) for _ in range(RECOVERY_CODES)]
         operator.recovery_digests = [_digest(each) for each in codes]

@@ -149,6 +149,8 @@ def change_operator(path: OfOperator, body: ChangedOperator) -> Response:
     name = _get(path.id).name
     if not (role or body.state or body.password or body.connectors is not None):
         raise OperatorRefused("say what is to change: role, state, password or connectors")
+    if body.password:
+        operators.require_another(path.id, who())
     keys = _keys(body.connectors) if body.connectors is not None else None
     if role or body.state or body.password:
         operators.change(name, by=who().name, role=role, state=body.state, password=body.password)
@@ -171,6 +173,7 @@ def unlock_operator(path: OfOperator) -> Response:
 
 def turn_off_second_factor(path: OfOperator) -> Response:
     """Turn off an operator's second factor, for a lost phone without recovery codes."""
+    operators.require_another(path.id, who())
     second_factor.turn_off(_get(path.id).name, by=who().name)
     return answer(Done(done="turned off"))
 

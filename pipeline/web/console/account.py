@@ -55,17 +55,18 @@ def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response
 
 
 def change_password() -> Response:
-    """Every other session ends, and so do the keys; this session goes on."""
-    me = guard.who()
+    """Every other session ends, and so do the keys; this session goes on with a new token."""
+    me, renewal = guard.who(), operators.renewal_of(guard.token())
     try:
-        _prove("old")
+        proved = _prove("old")
         revoked = operators.change(
-            me.name, by=me.name, password=request.form.get("new", ""), but=operators.digest_of(guard.token())
+            me.name, by=me.name, password=request.form.get("new", ""), proved=proved, renewal=renewal
         )
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
     keys = f" Keys revoked: {revoked}; make new ones." if revoked else ""
-    return done("/account", f"The password is changed, and every other session has ended.{keys}")
+    answer = done("/account", f"The password is changed, and every other session has ended.{keys}")
+    return guard.keep_token(answer, renewal.new)
 
 
 def begin_second_factor() -> Response:
@@ -79,12 +80,14 @@ def begin_second_factor() -> Response:
 
 
 def confirm_second_factor() -> Response:
-    """Turn it on once a code is right; the recovery codes are on this answer only."""
+    """Turn it on once a code is right, and end every other session; the recovery codes are on this answer only."""
+    renewal = operators.renewal_of(guard.token())
     try:
-        codes = second_factor.confirm(guard.who(), request.form.get("code", ""))
+        codes = second_factor.confirm(guard.who(), request.form.get("code", ""), renewal)
     except OperatorRefused as refused:
         return show_account(f"{refused}. Set the second factor up again.", status=400)
-    return show_account(recovery_codes=codes)
+    guard.renew(renewal)
+    return guard.keep_token(show_account(recovery_codes=codes), renewal.new)
 
 
 def turn_off_second_factor() -> Response:
@@ -100,8 +103,9 @@ def turn_off_second_factor() -> Response:
 
 def end_other_sessions() -> Response:
     """Log out everywhere else."""
-    ended = operators.log_out_elsewhere(guard.who(), guard.token())
-    return done("/account", f"{ended} other sessions have ended.")
+    renewal = operators.renewal_of(guard.token())
+    ended = operators.log_out_elsewhere(guard.who(), renewal)
+    return guard.keep_token(done("/account", f"{ended} other sessions have ended."), renewal.new)
 
 
 def end_session(session_id: int) -> Response:
@@ -115,12 +119,12 @@ def add_key() -> Response:
     """Make a key. It is on this answer only: in no address and no cookie."""
     form = request.form
     try:
-        _prove("password")
+        proved = _prove("password")
         role = Role(form["role"]) if form.get("role") in list(Role) else None
         days = form.get("days", "")
         if not (days.isascii() and days.isdigit() and len(days) <= len(str(api_keys.MOST_DAYS))):
             raise OperatorRefused(f"a key expires after 1 to {api_keys.MOST_DAYS} days")
-        key = api_keys.make_key(guard.who(), form.get("name", ""), role=role, days=int(days))
+        key = api_keys.make_key(guard.who(), form.get("name", ""), role=role, days=int(days), proved=proved)
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
     return show_account(new_key=key)
@@ -133,18 +137,21 @@ def revoke_key(key_id: int) -> Response:
     return done("/account", "The key is revoked.")
 
 
-def _prove(field: str) -> None:
-    """Have the person prove who they are: a stolen session alone must not outlive itself. Raises: OperatorRefused."""
+def _prove(field: str) -> Operator:
+    """Have the person prove who they are: a stolen session alone must not outlive itself.
+
+    Returns the operator as they were proved. Raises: OperatorRefused.
+    """
     me = guard.who()
     with transaction() as session:
-        has_password = bool(session.get_one(Operator, me.id).password_hash)
+        account = session.get_one(Operator, me.id)
         age_s = rows.session_age_s(session, operators.digest_of(guard.token()))
-    if not has_password:
+    if not account.password_hash:
         if age_s is None or age_s > FRESH_LOGIN_S:
             raise OperatorRefused("your login is older than ten minutes: log out and in again, then repeat this")
-        return
+        return account
     try:
-        logins.prove(me.name, request.form.get(field, ""), guard.caller())
+        return logins.prove(me.name, request.form.get(field, ""), guard.caller())
     except LoginRefused as refused:
         wait = f" Wait {round(refused.wait_s)} seconds, then try again." if refused.wait_s else ""
         raise OperatorRefused(f"the present password is wrong.{wait}") from None

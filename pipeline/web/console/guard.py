@@ -26,12 +26,13 @@ from db.operator import Present
 from db.session import transaction
 from pipeline.accounts import browser_mark, operators
 from pipeline.accounts.logins import Caller
+from pipeline.accounts.operators import Renewal
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
 from pipeline.web.allowances import ANYBODY_BYTES
 from pipeline.web.console import sso
-from pipeline.web.public_address import cookie_named
+from pipeline.web.public_address import cookie_named, set_cookie
 
 View = Callable[..., Any]
 SESSION: Final = "session"
@@ -179,8 +180,20 @@ def require_role(needs: Role) -> None:
 
 
 def token() -> str:
-    """The session's token as the browser sent it, else nothing."""
-    return request.cookies.get(cookie_named(SESSION), "")
+    """Return the session's token: as the browser sent it, or as it was renewed by this request."""
+    renewed: str | None = g.get("renewed_token")
+    return request.cookies.get(cookie_named(SESSION), "") if renewed is None else renewed
+
+
+def renew(renewal: Renewal) -> None:
+    """Have the forms of this answer belong to the renewed session; `keep_token` gives the browser its token."""
+    g.renewed_token = renewal.new
+
+
+def keep_token(answer: Response, token: str) -> Response:
+    """Have the browser keep the token of a session, until it is closed."""
+    set_cookie(answer, SESSION, token)
+    return answer
 
 
 def refusal(reason: str, sentence: str, next_step: str = "", status: HTTPStatus = HTTPStatus.FORBIDDEN) -> Refused:

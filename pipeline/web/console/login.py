@@ -46,12 +46,14 @@ def open_routes() -> tuple[tuple[str, Callable[[], Response], list[str]], ...]:
 
 
 def show_login() -> Response:
-    """The login page; with single sign-on, log in whom the proxy names."""
+    """The login page; with single sign-on, log in whom the proxy names, unless another page only embeds this one."""
     if (elsewhere := _require_cookies()) is not None:
         return elsewhere
     wanted = guard.safe_path(request.args.get("next"))
     named = sso.named_operator()
-    if named is not None:
+    if named is not None and guard.present() is not None:
+        return done(wanted)
+    if named is not None and request.headers.get("Sec-Fetch-Dest", "document") == "document":
         try:
             found = logins.log_in_by_proxy(named, guard.caller(), earlier=guard.token())
         except LoginRefused:
@@ -199,7 +201,7 @@ def _welcome(found: LoggedIn, wanted: str, pending: str) -> Response:
 
 def _with_session(answer: Response, found: LoggedIn) -> Response:
     """Set the new session's token, so that a token planted before the login is worth nothing, and the device cookie."""
-    set_cookie(answer, guard.SESSION, found.token)
+    guard.keep_token(answer, found.token)
     set_cookie(answer, guard.DEVICE, found.device, max_age=YEAR_S, samesite="Strict")
     set_cookie(answer, guard.MARK, browser_mark.new_mark(), max_age=browser_mark.DAYS * 86_400)
     return answer

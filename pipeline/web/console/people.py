@@ -63,6 +63,8 @@ def change_operator(operator_id: int) -> Response:
             raise OperatorRefused("an operator is active or disabled")
         role = _role(form["role"]) if form.get("role") else None
         password = form.get("password") or None
+        if password is not None:
+            operators.require_another(operator_id, guard.who())
         revoked = operators.change(found.name, by=guard.who().name, role=role, password=password, state=state)
     except OperatorRefused as refused:
         return show_operators(str(refused), 400)
@@ -97,6 +99,10 @@ def unlock(operator_id: int) -> Response:
 
 def turn_off_second_factor(operator_id: int) -> Response:
     name = _get(operator_id).name
+    try:
+        operators.require_another(operator_id, guard.who())
+    except OperatorRefused as refused:
+        return show_operators(str(refused), 400)
     second_factor.turn_off(name, by=guard.who().name)
     return done("/operators", f"{name} logs in without a code until they set a second factor up again.")
 

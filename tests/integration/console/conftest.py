@@ -35,6 +35,9 @@ class Visitor:
 
     def post(self, path: str, **form: Any) -> TestResponse:
         """A form of the console, as its pages send it."""
+        cookie = self.client.get_cookie("session")
+        if self.token and cookie:
+            self.token = cookie.value  # renewed with a new password or second factor
         own = {"csrf": operators.csrf_of(self.token)} if self.token else {}
         return self.client.post(path, data=own | form)
 

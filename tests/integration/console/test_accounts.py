@@ -360,6 +360,91 @@ def test_a_new_password_ends_other_sessions_and_revokes_keys(browser: Visitor, a
     enter(other, "another long one")
 
 
+def copy_of(visitor: Visitor, app: Flask) -> Visitor:
+    """A thief's browser, with a copy of the session's token."""
+    cookie = visitor.client.get_cookie("session")
+    assert cookie
+    thief = Visitor(app.test_client(), cookie.value)
+    thief.client.set_cookie("session", cookie.value)
+    assert thief.get("/").status_code == 200
+    return thief
+
+
+@pytest.mark.parametrize("way", ["password", "second factor", "log out"])
+def test_a_copy_of_the_token_ends_and_the_session_goes_on(browser: Visitor, app: Flask, way: str) -> None:
+    other, thief = enter(Visitor(app.test_client())), copy_of(browser, app)
+
+    if way == "password":
+        browser.post("/account/password", old=PASSWORD, new="another long one")
+    elif way == "second factor":
+        set_up(browser)
+    else:
+        browser.post("/account/sessions/others/end")
+
+    assert [each.get("/").status_code for each in (browser, thief, other)] == [200, 303, 303]
+    assert browser.post("/account/sessions/others/end").status_code == 303, "its forms belong to the new token"
+
+
+@pytest.mark.parametrize("what", ["password", "disabled", "second factor"])
+def test_a_login_that_began_before_a_change_opens_no_session_after_it(
+    ana: int, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The old password is being compared while the change is made."""
+    operators.add("boss", None, Role.ADMIN, by="test")
+    verify = logins.passwords.verify
+
+    def slow(known: str, given: str) -> bool:
+        monkeypatch.setattr(logins.passwords, "verify", verify)
+        if what == "password":
+            operators.change(NAME, by="test", password="another long one")
+        elif what == "disabled":
+            operators.change(NAME, by="test", state="disabled")
+        else:
+            change("UPDATE operators SET totp_confirmed_at = now() WHERE name = :name", name=NAME)
+        return verify(known, given)
+
+    monkeypatch.setattr(logins.passwords, "verify", slow)
+    with pytest.raises(LoginRefused):
+        logins.log_in(NAME, PASSWORD, OFFICE)
+
+    with transaction() as session:
+        assert rows.sessions_of(session, ana) == []
+
+
+@pytest.mark.parametrize("path", ["/account/keys", "/account/password"])
+def test_what_was_proved_by_the_old_password_is_refused_after_a_new_one(
+    browser: Visitor, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    prove = logins.prove
+
+    def slow(*given: Any) -> Any:
+        proved = prove(*given)
+        change("UPDATE operators SET password_hash = 'another' WHERE name = :name", name=NAME)
+        return proved
+
+    monkeypatch.setattr(logins, "prove", slow)
+    form = {"name": "nightly", "days": "30", "password": PASSWORD, "old": PASSWORD, "new": "another long one"}
+
+    assert browser.post(path, **form).status_code == 400
+    with transaction() as session:
+        assert api_key.all_keys(session) == []
+
+
+@pytest.mark.parametrize("way", ["console", "api"])
+def test_an_admin_changes_their_own_account_by_its_password_alone(admin: Visitor, boss: Call, way: str) -> None:
+    (me,) = [each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == "admin@acme.test"]
+    if way == "api":
+        base = f"/api/v1/operators/{me['id']}"
+        tried = [boss("POST", base, password="another long one")[0], boss("POST", f"{base}/second-factor/off")[0]]
+    else:
+        base = f"/operators/{me['id']}"
+        answers = [admin.post(base, password="another long one"), admin.post(f"{base}/second-factor/off")]
+        tried = [each.status_code for each in answers]
+
+    assert tried == [400, 400]
+    assert audited("operator.change") == audited("second_factor.off") == []
+
+
 # --- keys for scripts ----------------------------------------------------------------------------------------------
 
 
@@ -560,6 +645,18 @@ def test_with_a_second_factor_a_login_needs_a_code_and_each_code_works_once(brow
     assert visitor.get("/").status_code == 200
 
 
+def test_the_first_code_is_entered_once(browser: Visitor) -> None:
+    """A stolen session cannot guess the code of a set-up that was left half done."""
+    page = browser.post("/account/second-factor", password=PASSWORD).text
+    (secret,) = re.findall(r"type the key <code>([A-Z2-7]+)</code>", page)
+
+    wrong = browser.post("/account/second-factor/confirm", code="nothing")
+    right = browser.post("/account/second-factor/confirm", code=pyotp.TOTP(secret).now())
+
+    assert (wrong.status_code, right.status_code) == (400, 400)
+    assert audited("second_factor.on") == []
+
+
 def test_a_recovery_code_works_once(browser: Visitor, app: Flask) -> None:
     _, codes = set_up(browser)
     visitor = Visitor(app.test_client())
@@ -650,6 +747,18 @@ def test_a_session_ends_when_the_proxy_names_another_operator(sso: None, ana: in
     anybody.get("/login", **{"X-Forwarded-User": NAME})
 
     assert anybody.get("/", **{"X-Forwarded-User": "bo"}).status_code == 303
+
+
+def test_single_sign_on_opens_one_session_for_a_browser_and_none_for_an_embedded_page(
+    sso: None, ana: int, anybody: Visitor, app: Flask
+) -> None:
+    for _ in range(3):
+        assert anybody.get("/login", **{"X-Forwarded-User": NAME}).status_code == 303
+    embedded = Visitor(app.test_client()).get("/login", **{"X-Forwarded-User": NAME, "Sec-Fetch-Dest": "image"})
+
+    assert embedded.status_code == 200
+    with transaction() as session:
+        assert len(rows.sessions_of(session, ana)) == 1
 
 
 def test_the_header_counts_from_the_proxy_alone(sso: None, ana: int, anybody: Visitor) -> None:

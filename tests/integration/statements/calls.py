@@ -346,6 +346,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "login_attempt.give_back": {"reserved": RESERVED},
     "login_attempt.unlock": {"name_digest": b"n"},
     "login_attempt.delete_old_attempts": {"at_most": 5_000},
+    "operator.renew_session": {"old": b"old", "new": b"new"},
     "operator.close_session_by_id": {"session_id": 1},
     "operator.put_operator": {"name": "new"},
     "outgoing_change.add_or_hold": {
