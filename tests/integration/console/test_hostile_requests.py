@@ -31,6 +31,8 @@ OPEN: Final = {"/login", "/login/code", "/setup", "/api/openapi.json"}
 VIEWERS_MAY_POST: Final = {
     "/logout",
     "/theme",
+    "/c/<name>/logs/export",
+    "/api/v1/connectors/<connector>/events/exports",
     "/account/password",
     "/account/second-factor",
     "/account/second-factor/confirm",
