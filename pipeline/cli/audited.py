@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final, TypeVar
 
+import click
+
 from db import audit
 from db import connector as connectors
 from db.session import transaction
@@ -24,16 +26,20 @@ def operator_name() -> str:
 def audited(action: str) -> Callable[[F], F]:
     """Have a command write `action` into the audit log when it is done, unless what it called has written an entry.
 
-    The subject is the command's own arguments that name things; files and secrets are not among them.
+    A command that ends by an exit code of its own has done its work; one with `--dry-run` has done nothing. The subject is
+    the command's own arguments that name things; files and secrets are not among them.
     """
 
     def decorate(command: F) -> F:
         @wraps(command)
         def run(*given: Any, **named: Any) -> Any:
             audit.begin(f"command line on {socket.gethostname()}")
-            done = command(*given, **named)
-            if not audit.is_noted():
+            try:
+                done = command(*given, **named)
+            except click.exceptions.Exit:
                 _note(action, named)
+                raise
+            _note(action, named)
             return done
 
         setattr(run, ACTION, action)
@@ -43,6 +49,8 @@ def audited(action: str) -> Callable[[F], F]:
 
 
 def _note(action: str, named: dict[str, Any]) -> None:
+    if audit.is_noted() or named.get("dry_run"):
+        return
     name = named.get("connector")
     things = [str(value) for value in named.values() if isinstance(value, str | int) and not isinstance(value, bool)]
     with transaction() as session:

@@ -13,7 +13,7 @@ from flask import Flask
 from db import audit
 from db.session import transaction
 from pipeline.accounts import operators
-from pipeline.cli.audited import ACTION
+from pipeline.cli.audited import ACTION, audited
 from pipeline.cli.program import program
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
@@ -68,6 +68,22 @@ def test_a_command_writes_one_entry_of_its_own_or_the_general_one(
 
     assert [action for action, *_ in entries()].count("connector.pause") == 1
     assert all((origin or "").startswith("command line on ") for *_, origin in entries())
+
+
+def test_a_command_that_ends_by_an_exit_code_is_audited_and_a_dry_run_is_not(database: str) -> None:
+    assert database
+
+    @click.command()
+    @click.argument("code", type=int)
+    @click.option("--dry-run", is_flag=True)
+    @audited("verify.start")
+    def command(code: int, dry_run: bool) -> None:
+        click.get_current_context().exit(code)
+
+    assert CliRunner().invoke(command, ["1"]).exit_code == 1
+    assert CliRunner().invoke(command, ["0", "--dry-run"]).exit_code == 0
+
+    assert [(action, subject) for action, subject, _ in entries()] == [("verify.start", "1")]
 
 
 def test_an_act_without_an_entry_of_its_own_gets_one(app: Flask, world: World, admin: Visitor) -> None:
