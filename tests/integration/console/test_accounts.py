@@ -445,6 +445,16 @@ def test_an_admin_changes_their_own_account_by_its_password_alone(admin: Visitor
     assert audited("operator.change") == audited("second_factor.off") == []
 
 
+def test_every_field_of_the_account_has_an_id_and_a_label_of_its_own(browser: Visitor) -> None:
+    page = browser.text("/account")
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    fields = re.findall(r'<(?:input|select) id="([^"]+)"', page)
+
+    assert len(ids) == len(set(ids))
+    assert {"f-factor-proof", "f-key-proof"} < set(fields)
+    assert set(fields) <= set(re.findall(r'<label for="([^"]+)"', page))
+
+
 # --- keys for scripts ----------------------------------------------------------------------------------------------
 
 
