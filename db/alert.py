@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Index, Integer, delete, func, select, text, update
+from sqlalchemy import CursorResult, Index, Integer, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -133,9 +133,20 @@ def open_alerts(session: Session) -> list[Alert]:
     return list(session.scalars(select(Alert).filter_by(state="open").order_by(Alert.id.desc())))
 
 
-def past_alerts(session: Session, *, before_id: int | None = None, limit: int = 50) -> list[Alert]:
-    """Resolved ones, newest first."""
+def past_alerts(
+    session: Session,
+    *,
+    connector_keys: Collection[int] | None = None,
+    before_id: int | None = None,
+    limit: int = 50,
+) -> list[Alert]:
+    """List resolved alerts, newest first.
+
+    connector_keys  only those of these connectors and of the installation itself; None is all
+    """
     query = select(Alert).filter_by(state="resolved").order_by(Alert.id.desc()).limit(limit)
+    if connector_keys is not None:
+        query = query.where(or_(Alert.connector_key.is_(None), Alert.connector_key.in_(connector_keys)))
     return list(session.scalars(query if before_id is None else query.where(Alert.id < before_id)))
 
 

@@ -8,7 +8,7 @@ import secrets
 from base64 import b32encode
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy.orm import Session
 
@@ -93,6 +93,7 @@ def change(
     role: Role | None = None,
     password: str | None = None,
     state: str | None = None,
+    connectors: Collection[int] | Literal["all"] | None = None,
     proved: Operator | None = None,
     renewal: Renewal | None = None,
 ) -> int:
@@ -100,8 +101,9 @@ def change(
 
     A new password and disabling revoke the operator's keys too: they were made with what no longer holds.
 
-    proved   the operator as their password was proved a moment ago; nothing is changed if it changed since
-    renewal  of the session that goes on
+    connectors  the connectors it may see and act on; None changes nothing
+    proved      the operator as their password was proved a moment ago; nothing is changed if it changed since
+    renewal     of the session that goes on
 
     Returns how many keys were revoked. Raises: OperatorRefused, also if no active admin would be left.
     """
@@ -115,6 +117,8 @@ def change(
         operator.role, operator.state = role or operator.role, state or operator.state
         if operator.role == Role.ADMIN:
             operator.connector_keys = None
+        if connectors is not None:
+            _limit(session, operator, None if connectors == "all" else connectors, by=by)
         session.flush()
         if was_admin and rows.count_admins(session) == 0:
             raise OperatorRefused(f"{name} is the last admin: make another operator admin first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -55,9 +56,16 @@ def open_alerts(session: Session) -> list[Told]:
     return _shown(session, rows.open_alerts(session))
 
 
-def past_alerts(session: Session, *, before_id: int | None = None, limit: int = 50) -> list[Told]:
-    """What was, the newest first."""
-    return _shown(session, rows.past_alerts(session, before_id=before_id, limit=limit))
+def past_alerts(
+    session: Session,
+    *,
+    connector_keys: Collection[int] | None = None,
+    before_id: int | None = None,
+    limit: int = 50,
+) -> list[Told]:
+    """List what was, newest first; see `db.alert.past_alerts` for `connector_keys`."""
+    found = rows.past_alerts(session, connector_keys=connector_keys, before_id=before_id, limit=limit)
+    return _shown(session, found)
 
 
 def told_where() -> dict[str, str]:

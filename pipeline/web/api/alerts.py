@@ -81,7 +81,8 @@ def list_open() -> Response:
 def list_past(query: Listed) -> Response:
     """List resolved alerts, newest first."""
     with transaction() as session:
-        return answer(_shown(past_alerts(session, before_id=query.before, limit=query.limit)))
+        keys = who().connector_keys
+        return answer(_shown(past_alerts(session, connector_keys=keys, before_id=query.before, limit=query.limit)))
 
 
 def list_rules() -> Response:

@@ -137,7 +137,7 @@ def revoke_any_key(path: OfAnyKey) -> Response:
 
 def add_operator(body: NewOperator) -> Response:
     """Add an operator."""
-    keys = _keys(body.connectors) if body.connectors else None
+    keys = None if body.connectors is None else _keys(body.connectors)
     added = operators.add(body.name, body.password, Role(body.role), by=who().name, connector_keys=keys)
     return answer(OperatorShape.model_validate(added))
 
@@ -151,10 +151,13 @@ def change_operator(path: OfOperator, body: ChangedOperator) -> Response:
         raise OperatorRefused("say what is to change: role, state, password or connectors")
     if body.password:
         operators.require_another(path.id, who())
-    keys = _keys(body.connectors) if body.connectors is not None else None
+    keys = None if body.connectors is None else _keys(body.connectors)
     if role or body.state or body.password:
-        operators.change(name, by=who().name, role=role, state=body.state, password=body.password)
-    if body.connectors is not None:
+        limits: list[int] | Literal["all"] | None = keys
+        if body.connectors is not None and keys is None:
+            limits = "all"
+        operators.change(name, by=who().name, role=role, state=body.state, password=body.password, connectors=limits)
+    else:
         operators.limit(name, keys, by=who().name)
     return answer(Done(done="changed"))
 

@@ -23,16 +23,16 @@ def add(pages: Pages) -> None:
 
 
 def show() -> Response:
-    before = before_id()
+    before, keys = before_id(), guard.who().connector_keys
     with transaction() as session:
         now = [each for each in open_alerts(session) if guard.who().may_see(each.connector_key)]
-        past = past_alerts(session, before_id=before, limit=ENTRIES + 1)
+        past = past_alerts(session, connector_keys=keys, before_id=before, limit=ENTRIES + 1)
     more = past[ENTRIES - 1].id if len(past) > ENTRIES else None
     return page(
         "alerts.html",
         sentence=_sentence(now),
         alerts=now,
-        past=[each for each in past[:ENTRIES] if guard.who().may_see(each.connector_key)],
+        past=past[:ENTRIES],
         more=more,
         rules=RULES,
         sinks=told_where(),

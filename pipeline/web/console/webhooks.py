@@ -8,6 +8,7 @@ from flask import request
 from werkzeug.wrappers import Response
 
 from db import audit, delivery
+from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
@@ -39,7 +40,7 @@ def show(connector: Connector) -> Response:
         "webhooks.html",
         connector=connector,
         tab="webhooks",
-        listening=_standing((connector.name, source)),
+        listening=_standing((connector.key, source)),
         source=source,
         deliveries=found[:ENTRIES],
         more=more,
@@ -74,11 +75,10 @@ def _address(connector: Connector) -> str:
     return f"/c/{quote(connector.name, safe='')}/webhooks"
 
 
-def _read(asked: tuple[str, str]) -> Listening:
-    name, source = asked
-    connector = guard.find_connector(name)
+def _read(asked: tuple[int, str]) -> Listening:
+    connector_key, source = asked
     with transaction() as session:
-        return listening(session, connector, source)
+        return listening(session, connectors.get_connector(session, connector_key), source)
 
 
 _standing = Shared(_read, fresh_s=5.0)

@@ -63,6 +63,39 @@ def test_alerts_of_others_are_not_shown(world: World, limited: Visitor, script: 
     assert [each["connector"] for each in told] == ["acme"]
 
 
+def test_lists_of_past_alerts_are_as_long_as_for_others(world: World, limited: Visitor, script: Call) -> None:
+    """What is left out does not end the list: its next page begins after the last alert that was shown."""
+    world.change_rows(
+        "INSERT INTO alerts (connector_key, rule, state, sentence, told, resolved_at)"
+        " SELECT key, 'auth_lost', 'resolved', name || ' lost', '{}', now() FROM connectors, generate_series(1, 60)"
+        "  ORDER BY name"
+    )
+
+    told = script("GET", "/api/v1/alerts/past?limit=20")[1]["alerts"]
+
+    assert [each["connector"] for each in told] == ["acme"] * 20
+    assert limited.text("/alerts").count("acme lost") == 50
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_no_connector_at_all_is_a_limit_too(boss: Call, role: str) -> None:
+    status, added = boss("POST", "/api/v1/operators", name="bo", role=role, connectors=[])
+
+    assert (status, added["connector_keys"]) == (200, [])
+
+
+def test_a_change_that_is_refused_in_part_changes_nothing(world: World, limited: Visitor, boss: Call) -> None:
+    (theirs,) = [each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
+
+    status, _ = boss("POST", f"/api/v1/operators/{theirs['id']}", role="admin", connectors=["acme"])
+
+    assert status == 400
+    assert theirs in boss("GET", "/api/v1/operators")[1]["operators"]
+    assert boss("POST", f"/api/v1/operators/{theirs['id']}", role="viewer", connectors=["globex"])[0] == 200
+    (now,) = [each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
+    assert (now["role"], now["connector_keys"] != [world.connector_key]) == ("viewer", True)
+
+
 def test_an_admin_is_never_limited(database: str) -> None:
     assert database
     operators.add("boss", None, Role.ADMIN, by="test")

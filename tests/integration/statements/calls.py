@@ -252,6 +252,7 @@ def _remote_that_is_out(session: Session) -> str:
 
 
 OWN: Final[dict[str, dict[str, Any]]] = {
+    "alert.past_alerts": {"connector_keys": [1, 2]},
     "alert.note_told": {"told": {}, "error": None, "again_in_s": 60.0},
     "audit.note": {"operator": "a"},
     "authorisation.drop_state": {"digest": "digest"},
