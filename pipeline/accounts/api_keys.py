@@ -48,6 +48,8 @@ def make_key(
     key = PREFIX + secrets.token_urlsafe(32)
     expires_at = datetime.now(UTC) + timedelta(days=days)
     name = name.strip()[:LONGEST_NAME] or "script"
+    if not name.isprintable():
+        raise OperatorRefused("a key's name has visible characters only")  # admins list it in a terminal
     with transaction() as session:
         require_unchanged(lock_operator(session, owner.id), proved)
         row = rows.ApiKey(operator_id=owner.id, name=name, digest=digest_of(key), role=role, expires_at=expires_at)

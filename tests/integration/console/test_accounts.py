@@ -479,7 +479,17 @@ def test_a_key_needs_the_password_is_shown_once_and_can_be_revoked(browser: Visi
     assert [action for action, *_ in (audited("key.add") + audited("key.revoke"))] == [NAME, NAME]
 
 
-@pytest.mark.parametrize("form", [{"role": "admin"}, {"days": "0"}, {"days": "367"}, {"days": "soon"}, {"days": ""}])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"role": "admin"},
+        {"days": "0"},
+        {"days": "367"},
+        {"days": "soon"},
+        {"days": ""},
+        {"name": "night\x1b]0;ly"},
+    ],
+)
 def test_a_key_is_never_above_its_owner_and_always_expires(browser: Visitor, form: dict[str, str]) -> None:
     assert make_key(browser, **form).status_code == 400
 
