@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.routing import Rule
 
-from db.connector import Connector
+from db.connector import Connector, find_connector
 from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.web.console import shared
@@ -159,6 +159,26 @@ def test_whoever_is_not_logged_in_gets_nowhere(app: Flask, anybody: Visitor, wor
                 assert (answer.status_code, answer.headers["Location"][:6]) == (303, "/login"), rule
             if rule.endpoint.startswith("api."):
                 assert anybody.client.open(address(rule), method=method, json={}).status_code == 401, rule
+
+
+def test_a_limited_operator_reaches_nothing_of_another_connector(app: Flask, operator: Visitor, other: World) -> None:
+    """Every page, form and operation, with numbers that are there; PUT is for admins."""
+    with transaction() as session:
+        globex = find_connector(session, "globex")
+    assert globex
+    operators.limit("operator@acme.test", [globex.key], by="test")
+    before, headers = audited(other), {"X-CSRF-Token": operators.csrf_of(operator.token)}
+    for method in ("GET", "POST"):
+        for rule in rules(app, method):
+            if rule.rule.startswith(("/logout", "/account/sessions/")):
+                continue  # the session must go on
+            is_json = rule.endpoint.startswith("api.") and method != "GET"
+            answer = operator.client.open(address(rule), method=method, headers=headers, json={} if is_json else None)
+            if {"name", "connector"} & rule.arguments:
+                assert answer.status_code in (403, 404, 422), rule
+            else:
+                assert "acme" not in answer.text.replace("operator@acme.test", ""), rule
+    assert audited(other) == before
 
 
 def test_a_form_without_the_sessions_token_does_nothing(app: Flask, admin: Visitor, world: World) -> None:

@@ -40,6 +40,7 @@ def test_other_connectors_are_not_there(limited: Visitor) -> None:
 
 def test_pages_of_all_connectors_are_refused(limited: Visitor) -> None:
     assert [limited.get(path).status_code for path in ("/workers", "/flower/", "/flower/tasks")] == [403] * 3
+    assert 'href="/workers"' not in limited.text("/"), "what they may not see is not offered"
 
 
 def test_the_api_and_keys_are_limited_too(limited: Visitor, script: Call) -> None:
