@@ -167,7 +167,8 @@ def test_a_limited_operator_reaches_nothing_of_another_connector(app: Flask, ope
         globex = find_connector(session, "globex")
     assert globex
     operators.limit("operator@acme.test", [globex.key], by="test")
-    before, headers = audited(other), {"X-CSRF-Token": operators.csrf_of(operator.token)}
+    count = "SELECT count(*) AS n FROM audit_log WHERE connector_key IS NOT NULL"
+    before, headers = other.rows(count)[0].n, {"X-CSRF-Token": operators.csrf_of(operator.token)}
     for method in ("GET", "POST"):
         for rule in rules(app, method):
             if rule.rule.startswith(("/logout", "/account/sessions/")):
@@ -178,7 +179,7 @@ def test_a_limited_operator_reaches_nothing_of_another_connector(app: Flask, ope
                 assert answer.status_code in (403, 404, 422), rule
             else:
                 assert "acme" not in answer.text.replace("operator@acme.test", ""), rule
-    assert audited(other) == before
+    assert other.rows(count)[0].n == before
 
 
 def test_a_form_without_the_sessions_token_does_nothing(app: Flask, admin: Visitor, world: World) -> None:
