@@ -56,12 +56,12 @@ def main() -> None:
         stage(**sizes, hull=arrivals.FACTORY, worker_processes=1, seed=SEED, environment=own) as running,
         house(running),
     ):
-        door = _door(running)
+        door = subscribe(running)
         fetch(running)
         company = Company(seed=SEED, **sizes)
         first = int(STEADY_PER_S * chosen.seconds) + 1
-        steady = _bodies(company, "steady", range(1, first))
-        burst = _bodies(company, "burst", range(first, first + chosen.burst))
+        steady = webhook_bodies(company, "steady", range(1, first))
+        burst = webhook_bodies(company, "burst", range(first, first + chosen.burst))
         flows: dict[str, Callable[[], dict[str, Any]]] = {
             "200/s": lambda: _take_in(running, door, steady, per_second=STEADY_PER_S),
             "burst": lambda: _take_in(running, door, burst, per_second=None),
@@ -101,7 +101,7 @@ def _wait_for_workers(nodes: int) -> None:
     raise TimeoutError("the workers did not answer")
 
 
-def _door(running: Stage) -> dict[str, str]:
+def subscribe(running: Stage) -> dict[str, str]:
     """Subscribe, and give the address and the credentials that Pipedrive was given."""
     from pipeline.tasks.webhooks import ensure_webhooks
 
@@ -113,7 +113,7 @@ def _door(running: Stage) -> dict[str, str]:
     return {"url": listed["subscription_url"], "Authorization": f"Basic {basic}", "Content-Type": "application/json"}
 
 
-def _bodies(company: Company, load_name: str, person_ids: range) -> list[bytes]:
+def webhook_bodies(company: Company, load_name: str, person_ids: range) -> list[bytes]:
     """A webhook about each of these Persons, in whose name stands a mark."""
     said: list[bytes] = []
     subscription = {"id": 1, "type": "general", "version": "2.0", "owner_id": 1}

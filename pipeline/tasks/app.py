@@ -19,7 +19,7 @@ from pipeline.tasks import broker, live_processes
 from pipeline.tasks.errors import classify
 from pipeline.transform.domains import registrable_domain
 
-broker.keep_clients()
+broker.extend_transports()
 
 
 class TaskFailed(Exception):

@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu import Connection
 
-from pipeline.tasks.broker import KeptClientChannel, keep_clients
+from pipeline.tasks.broker import KeptClientChannel, extend_transports
 
 
 class Pool:
@@ -21,7 +21,7 @@ class Client:
 
 
 def test_connections_use_such_channels() -> None:
-    keep_clients()
+    extend_transports()
 
     assert Connection("redis://127.0.0.1/0").create_transport().Channel is KeptClientChannel
 
