@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+from sqlalchemy.orm import Session
 
+from db import audit
 from db import failure as failures
+from db.run import Run
 from db.session import transaction
 from pipeline.cli import watching
-from pipeline.cli.audited import audited
+from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.budget import expected_fetch, say_expected
 from pipeline.cli.opening import open_database
 from pipeline.cli.runs import print_run, read_run
@@ -111,8 +114,11 @@ def _open_failures(connector_key: int, run_id: int) -> int:
 
 
 def _start(connector_key: int, entity: Entity, since: datetime | None, changed_only: bool) -> int:
+    def note(session: Session, run: Run) -> None:
+        audit.note(session, operator_name(), "fetch.start", f"run {run.id}", connector_key=connector_key)
+
     try:
-        return start_run(connector_key, entity, cause="command line", changed_only=changed_only, since=since)
+        return start_run(connector_key, entity, cause="command line", changed_only=changed_only, since=since, also=note)
     except RunInProgress as under_way:
         raise Failed(
             f"a fetch of {entity.plural} is under way already: run {under_way.run_id}",

@@ -70,6 +70,15 @@ def test_a_command_writes_one_entry_of_its_own_or_the_general_one(
     assert all((origin or "").startswith("command line on ") for *_, origin in entries())
 
 
+def test_a_fetch_that_began_is_audited_even_if_the_command_fails_after_it(world: World) -> None:
+    """The second fetch begins with Organizations, and finds that Persons are being fetched."""
+    assert world
+    codes = [CliRunner().invoke(program, ["fetch", which, "acme"]).exit_code for which in ("persons", "all")]
+
+    assert codes == [0, 1]
+    assert [each for each, *_ in entries() if each == "fetch.start"] == ["fetch.start"] * 2
+
+
 def test_a_command_that_ends_by_an_exit_code_is_audited_and_a_dry_run_is_not(database: str) -> None:
     assert database
 
