@@ -78,6 +78,8 @@ class OperatorSession(Base):
     operator_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("operators.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[Created]
     seen_at: Mapped[Created]
+    proved_at: Mapped[Created]
+    """When the person last proved who they are: at the login, or by the password since."""
     address: Mapped[str] = mapped_column(server_default="")
     agent: Mapped[str] = mapped_column(server_default="")
     """The browser's `User-Agent`."""
@@ -180,9 +182,14 @@ def sessions_of(session: Session, operator_id: int) -> list[OperatorSession]:
     return list(session.scalars(query.order_by(OperatorSession.seen_at.desc(), OperatorSession.id)))
 
 
-def session_age_s(session: Session, digest: bytes) -> float | None:
-    """Return the seconds since the login; None if there is no such session."""
-    age = func.extract("epoch", func.now() - OperatorSession.created_at)
+def note_proof(session: Session, digest: bytes) -> None:
+    """The person of this session has just proved who they are."""
+    session.execute(update(OperatorSession).filter_by(digest=digest).values(proved_at=func.now()))
+
+
+def proof_age_s(session: Session, digest: bytes) -> float | None:
+    """Return the seconds since the person of this session last proved who they are; None if there is no such session."""
+    age = func.extract("epoch", func.now() - OperatorSession.proved_at)
     found = session.scalar(select(age).where(OperatorSession.digest == digest, ~_is_over()))
     return None if found is None else float(found)
 

@@ -19,7 +19,7 @@ from pipeline.domain.roles import Role
 from pipeline.web.api.door import Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Done, Shape
 from pipeline.web.api.values import RowId, Text
-from pipeline.web.console.guard import who
+from pipeline.web.console.guard import require_proof, who
 
 RoleName = Literal["viewer", "operator", "admin"]
 Password = Annotated[
@@ -136,7 +136,8 @@ def revoke_any_key(path: OfAnyKey) -> Response:
 
 
 def add_operator(body: NewOperator) -> Response:
-    """Add an operator."""
+    """Add an operator; by a session whose password was entered within ten minutes, not by a key."""
+    require_proof()
     keys = None if body.connectors is None else _keys(body.connectors)
     added = operators.add(body.name, body.password, Role(body.role), by=who().name, connector_keys=keys)
     return answer(OperatorShape.model_validate(added))
@@ -144,7 +145,9 @@ def add_operator(body: NewOperator) -> Response:
 
 def change_operator(path: OfOperator, body: ChangedOperator) -> Response:
     """Change an operator's role, password, state or connectors; they have to log in again. A new password and disabling
-    revoke their keys. One admin always remains."""
+    revoke their keys. One admin always remains. A key may only disable and limit."""
+    if body.role or body.password or body.state == "active" or body.connectors == "all":
+        require_proof()
     role = Role(body.role) if body.role else None
     name = _get(path.id).name
     if not (role or body.state or body.password or body.connectors is not None):
@@ -175,7 +178,8 @@ def unlock_operator(path: OfOperator) -> Response:
 
 
 def turn_off_second_factor(path: OfOperator) -> Response:
-    """Turn off an operator's second factor, for a lost phone without recovery codes."""
+    """Turn off an operator's second factor, for a lost phone without recovery codes; not by a key."""
+    require_proof()
     operators.require_another(path.id, who())
     second_factor.turn_off(_get(path.id).name, by=who().name)
     return answer(Done(done="turned off"))

@@ -20,12 +20,10 @@ from pipeline.web.console import guard
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
 
-FRESH_LOGIN_S = 600
-"""For operators without a password of ours, a login that is not older proves who sits there."""
-
 
 def add(pages: Pages) -> None:
     pages.page("/account", show_account)
+    pages.action("/account/confirm", confirm, needs=Role.VIEWER)
     pages.action("/account/password", change_password, needs=Role.VIEWER)
     pages.action("/account/second-factor", begin_second_factor, needs=Role.VIEWER)
     pages.action("/account/second-factor/confirm", confirm_second_factor, needs=Role.VIEWER)
@@ -52,6 +50,15 @@ def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response
     values |= {"own_digest": operators.digest_of(guard.token()), "mistake": mistake}
     values["roles"] = [each for each in Role if Role(me.role).may(each)]
     return page("account.html", status=status, **values, **shown)
+
+
+def confirm() -> Response:
+    """Prove again who one is, so that the next ten minutes may change who can log in."""
+    try:
+        _prove("password")
+    except OperatorRefused as refused:
+        return show_account(str(refused), status=400)
+    return done(guard.safe_path(request.form.get("next")), "Confirmed. Now repeat what you wanted to do.")
 
 
 def change_password() -> Response:
@@ -145,13 +152,16 @@ def _prove(field: str) -> Operator:
     me = guard.who()
     with transaction() as session:
         account = session.get_one(Operator, me.id)
-        age_s = rows.session_age_s(session, operators.digest_of(guard.token()))
+        age_s = rows.proof_age_s(session, operators.digest_of(guard.token()))
     if not account.password_hash:
-        if age_s is None or age_s > FRESH_LOGIN_S:
+        if age_s is None or age_s > guard.FRESH_PROOF_S:
             raise OperatorRefused("your login is older than ten minutes: log out and in again, then repeat this")
         return account
     try:
-        return logins.prove(me.name, request.form.get(field, ""), guard.caller())
+        proved = logins.prove(me.name, request.form.get(field, ""), guard.caller())
     except LoginRefused as refused:
         wait = f" Wait {round(refused.wait_s)} seconds, then try again." if refused.wait_s else ""
         raise OperatorRefused(f"the present password is wrong.{wait}") from None
+    with transaction() as session:
+        rows.note_proof(session, operators.digest_of(guard.token()))
+    return proved

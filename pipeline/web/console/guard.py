@@ -21,6 +21,7 @@ from werkzeug.wrappers import Response
 
 from db import audit
 from db import connector as connectors
+from db import operator as rows
 from db.connector import Connector
 from db.operator import Present
 from db.session import transaction
@@ -44,6 +45,8 @@ CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
 LIVE_HEADER: Final = "X-Live-Update"
 """Sent by pages that update themselves (static/pipeline.js)."""
+FRESH_PROOF_S: Final = 600
+"""So long the password, or a login by single sign-on, counts as proof of who sits there."""
 LARGEST_ID: Final = 2**63 - 1
 UNKEPT: Final = frozenset({CSRF_FIELD, "password", "old", "new", "secret", "token", "code", "ticket"})
 """Fields of a form that never wait in a page for a login."""
@@ -135,6 +138,22 @@ def _for_unlimited(view: View) -> View:
         return view(*given, **named)
 
     return shown
+
+
+def require_proof() -> None:
+    """Have the person prove again who they are before they change who can log in: what a thief of a session or a key does must
+    not outlive it.
+
+    Raises: Refused for a key, and for a session whose password was last entered more than ten minutes ago.
+    """
+    if who().key:
+        sentence = "A key cannot change who can log in."
+        raise refusal("proof", sentence, "Do it in the console, or by `pipeline operators`.")
+    with transaction() as session:
+        age_s = rows.proof_age_s(session, operators.digest_of(token()))
+    if age_s is None or age_s > FRESH_PROOF_S:
+        sentence = "This changes who can log in, and you last entered your password more than ten minutes ago."
+        raise refusal("proof", sentence, "Confirm your password under your account, then repeat this.")
 
 
 def require_unlimited() -> None:

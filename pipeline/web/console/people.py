@@ -44,6 +44,7 @@ def show_operators(mistake: str = "", status: int = 200) -> Response:
 
 
 def add_operator() -> Response:
+    guard.require_proof()
     form = request.form
     try:
         role = _role(form.get("role", ""))
@@ -63,6 +64,8 @@ def change_operator(operator_id: int) -> Response:
             raise OperatorRefused("an operator is active or disabled")
         role = _role(form["role"]) if form.get("role") else None
         password = form.get("password") or None
+        if state != "disabled":
+            guard.require_proof()
         if password is not None:
             operators.require_another(operator_id, guard.who())
         revoked = operators.change(found.name, by=guard.who().name, role=role, password=password, state=state)
@@ -75,6 +78,8 @@ def change_operator(operator_id: int) -> Response:
 def limit(operator_id: int) -> Response:
     """`connector` names each connector by its number; `all` is every one."""
     found, form = _get(operator_id), request.form
+    if form.get("all"):
+        guard.require_proof()
     keys = [int(each) for each in form.getlist("connector") if each.isascii() and each.isdigit() and len(each) < 10]
     try:
         operators.limit(found.name, None if form.get("all") else keys, by=guard.who().name)
@@ -98,6 +103,7 @@ def unlock(operator_id: int) -> Response:
 
 
 def turn_off_second_factor(operator_id: int) -> Response:
+    guard.require_proof()
     name = _get(operator_id).name
     try:
         operators.require_another(operator_id, guard.who())

@@ -114,6 +114,18 @@ def boss(admin: Visitor, anybody: Visitor) -> Call:
 
 
 @pytest.fixture
+def by_session(admin: Visitor) -> Call:
+    """An admin's browser: what a key may not do."""
+
+    def call(method: str, path: str, **body: Any) -> tuple[int, Any]:
+        headers = {"X-CSRF-Token": operators.csrf_of(admin.token)}
+        answer = admin.client.open(path, method=method, json=body or None, headers=headers)
+        return answer.status_code, answer.json
+
+    return call
+
+
+@pytest.fixture
 def looker(viewer: Visitor, anybody: Visitor) -> Call:
     """The same with a viewer's."""
     return caller(viewer, anybody)

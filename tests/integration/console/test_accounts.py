@@ -431,11 +431,16 @@ def test_what_was_proved_by_the_old_password_is_refused_after_a_new_one(
 
 
 @pytest.mark.parametrize("way", ["console", "api"])
-def test_an_admin_changes_their_own_account_by_its_password_alone(admin: Visitor, boss: Call, way: str) -> None:
-    (me,) = [each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == "admin@acme.test"]
+def test_an_admin_changes_their_own_account_by_its_password_alone(admin: Visitor, by_session: Call, way: str) -> None:
+    (me,) = [
+        each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == "admin@acme.test"
+    ]
     if way == "api":
         base = f"/api/v1/operators/{me['id']}"
-        tried = [boss("POST", base, password="another long one")[0], boss("POST", f"{base}/second-factor/off")[0]]
+        tried = [
+            by_session("POST", base, password="another long one")[0],
+            by_session("POST", f"{base}/second-factor/off")[0],
+        ]
     else:
         base = f"/operators/{me['id']}"
         answers = [admin.post(base, password="another long one"), admin.post(f"{base}/second-factor/off")]
@@ -538,11 +543,54 @@ def test_an_admin_sees_and_revokes_every_key(browser: Visitor, admin: Visitor, b
     assert audited("key.revoke") == [("admin@acme.test", "nightly", {"key": theirs["id"]})]
 
 
-def test_acts_of_a_key_name_it_and_the_address(boss: Call) -> None:
-    boss("POST", "/api/v1/operators", name="bo", role="viewer")
+def test_acts_of_a_key_name_it_and_the_address(ana: int, boss: Call) -> None:
+    boss("POST", f"/api/v1/operators/{ana}/unlock")
 
     entries = boss("GET", "/api/v1/audit")[1]["entries"]
-    assert [each["origin"] for each in entries if each["action"] == "operator.add"] == ["127.0.0.1, key test"]
+    assert [each["origin"] for each in entries if each["action"] == "operator.unlock"] == ["127.0.0.1, key test"]
+
+
+# --- who may change who can log in ------------------------------------------------------------------------------------
+
+
+def test_a_key_cannot_change_who_can_log_in(ana: int, boss: Call) -> None:
+    theirs = f"/api/v1/operators/{ana}"
+    tried = [
+        boss("POST", "/api/v1/operators", name="eve", role="admin", password="another long one"),
+        *(
+            boss("POST", theirs, **each)
+            for each in ({"role": "admin"}, {"password": "another long one"}, {"state": "active"})
+        ),
+        boss("POST", theirs, connectors="all"),
+        boss("POST", f"{theirs}/second-factor/off"),
+    ]
+
+    assert [status for status, _ in tried] == [403] * 6
+    assert "pipeline operators" in tried[0][1]["next_step"]
+    assert boss("POST", theirs, state="disabled") == (200, {"done": "changed"}), "an emergency waits for no password"
+
+
+def test_a_session_of_long_ago_confirms_the_password_first(browser: Visitor, ana: int) -> None:
+    change("UPDATE operators SET role = 'admin' WHERE id = :id", id=ana)
+    other = operators.add("bo", None, Role.VIEWER, by="test").id
+    change("UPDATE operator_sessions SET proved_at = now() - interval '11 minutes'")
+    acts: list[tuple[str, dict[str, str]]] = [
+        ("/operators", {"name": "eve", "password": "another long one", "role": "admin"}),
+        (f"/operators/{other}", {"role": "admin"}),
+        (f"/operators/{other}", {"state": "active"}),
+        (f"/operators/{other}/limit", {"all": "1"}),
+        (f"/operators/{other}/second-factor/off", {}),
+    ]
+
+    refused = [browser.post(path, **form) for path, form in acts]
+    wrong = browser.post("/account/confirm", password="wrong password").status_code
+    confirmed = browser.post("/account/confirm", password=PASSWORD, next="/operators")
+    done = [browser.post(path, **form).status_code for path, form in acts]
+
+    assert [each.status_code for each in refused] == [403] * 5
+    assert "Confirm your password" in refused[0].text
+    assert (wrong, confirmed.status_code, confirmed.headers["Location"]) == (400, 303, "/operators")
+    assert done == [303] * 5
 
 
 def test_nobody_revokes_the_key_of_another(browser: Visitor, viewer: Visitor) -> None:
@@ -826,5 +874,5 @@ def test_an_operator_without_a_password_makes_keys_after_a_fresh_login(
     anybody.token = cookie.value
 
     assert make_key(anybody, password="").status_code == 200
-    change("UPDATE operator_sessions SET created_at = now() - interval '11 minutes'")
+    change("UPDATE operator_sessions SET proved_at = now() - interval '11 minutes'")
     assert make_key(anybody, password="").status_code == 400

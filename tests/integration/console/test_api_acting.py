@@ -249,17 +249,19 @@ def test_a_connector_is_added_once_hull_accepts_its_secret(world: World, boss: C
     assert done(world, "connector.add")[0].subject == "fresh"
 
 
-def test_operators_are_added_and_changed_and_the_last_admin_stays(world: World, boss: Call) -> None:
-    added = boss("POST", "/api/v1/operators", name="Bo@acme.test", role="viewer", password="long enough it is")[1]
-    me = next(each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == "admin@acme.test")
+def test_operators_are_added_and_changed_and_the_last_admin_stays(world: World, by_session: Call) -> None:
+    added = by_session("POST", "/api/v1/operators", name="Bo@acme.test", role="viewer", password="long enough it is")[1]
+    me = next(
+        each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == "admin@acme.test"
+    )
 
     assert (added["name"], added["role"]) == ("bo@acme.test", "viewer")
     assert "password" not in f"{added}"
-    assert boss("POST", f"/api/v1/operators/{added['id']}", role="operator") == (200, {"done": "changed"})
-    assert boss("POST", f"/api/v1/operators/{added['id']}", state="disabled") == (200, {"done": "changed"})
-    assert boss("POST", f"/api/v1/operators/{me['id']}", role="viewer")[0] == 400
-    assert boss("POST", f"/api/v1/operators/{me['id']}")[0] == 422
-    assert boss("POST", "/api/v1/operators/999999", role="viewer")[0] == 404
+    assert by_session("POST", f"/api/v1/operators/{added['id']}", role="operator") == (200, {"done": "changed"})
+    assert by_session("POST", f"/api/v1/operators/{added['id']}", state="disabled") == (200, {"done": "changed"})
+    assert by_session("POST", f"/api/v1/operators/{me['id']}", role="viewer")[0] == 400
+    assert by_session("POST", f"/api/v1/operators/{me['id']}")[0] == 422
+    assert by_session("POST", "/api/v1/operators/999999", role="viewer")[0] == 404
     assert len(done(world, "operator.change")) == 2
 
 

@@ -33,6 +33,7 @@ VIEWERS_MAY_POST: Final = {
     "/theme",
     "/c/<name>/logs/export",
     "/api/v1/connectors/<connector>/events/exports",
+    "/account/confirm",
     "/account/password",
     "/account/second-factor",
     "/account/second-factor/confirm",

@@ -79,21 +79,21 @@ def test_lists_of_past_alerts_are_as_long_as_for_others(world: World, limited: V
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_no_connector_at_all_is_a_limit_too(boss: Call, role: str) -> None:
-    status, added = boss("POST", "/api/v1/operators", name="bo", role=role, connectors=[])
+def test_no_connector_at_all_is_a_limit_too(by_session: Call, role: str) -> None:
+    status, added = by_session("POST", "/api/v1/operators", name="bo", role=role, connectors=[])
 
     assert (status, added["connector_keys"]) == (200, [])
 
 
-def test_a_change_that_is_refused_in_part_changes_nothing(world: World, limited: Visitor, boss: Call) -> None:
-    (theirs,) = [each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
+def test_a_change_that_is_refused_in_part_changes_nothing(world: World, limited: Visitor, by_session: Call) -> None:
+    (theirs,) = [each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
 
-    status, _ = boss("POST", f"/api/v1/operators/{theirs['id']}", role="admin", connectors=["acme"])
+    status, _ = by_session("POST", f"/api/v1/operators/{theirs['id']}", role="admin", connectors=["acme"])
 
     assert status == 400
-    assert theirs in boss("GET", "/api/v1/operators")[1]["operators"]
-    assert boss("POST", f"/api/v1/operators/{theirs['id']}", role="viewer", connectors=["globex"])[0] == 200
-    (now,) = [each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
+    assert theirs in by_session("GET", "/api/v1/operators")[1]["operators"]
+    assert by_session("POST", f"/api/v1/operators/{theirs['id']}", role="viewer", connectors=["globex"])[0] == 200
+    (now,) = [each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
     assert (now["role"], now["connector_keys"] != [world.connector_key]) == ("viewer", True)
 
 
@@ -113,13 +113,13 @@ def test_an_admin_is_never_limited(database: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["console", "api", "command"])
-def test_a_limit_is_set_and_lifted(world: World, limited: Visitor, admin: Visitor, boss: Call, way: str) -> None:
-    (theirs,) = [each for each in boss("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
+def test_a_limit_is_set_and_lifted(world: World, limited: Visitor, admin: Visitor, by_session: Call, way: str) -> None:
+    (theirs,) = [each for each in by_session("GET", "/api/v1/operators")[1]["operators"] if each["name"] == NAME]
     assert theirs["connector_keys"] == [world.connector_key]
 
     def change(*names: str) -> Any:
         if way == "api":
-            return boss("POST", f"/api/v1/operators/{theirs['id']}", connectors=list(names) or "all")[0] == 200
+            return by_session("POST", f"/api/v1/operators/{theirs['id']}", connectors=list(names) or "all")[0] == 200
         if way == "command":
             done = CliRunner().invoke(program, ["operators", "limit", NAME, *(names or ("--all",))])
             return done.exit_code == 0
@@ -133,8 +133,8 @@ def test_a_limit_is_set_and_lifted(world: World, limited: Visitor, admin: Visito
     assert [limited.get(path).status_code for path in ("/c/acme/", "/c/globex/", "/workers")] == [200] * 3
 
 
-def test_an_unknown_connector_is_named(boss: Call) -> None:
-    status, problem = boss("POST", "/api/v1/operators", name="bo", role="viewer", connectors=["nobody"])
+def test_an_unknown_connector_is_named(by_session: Call) -> None:
+    status, problem = by_session("POST", "/api/v1/operators", name="bo", role="viewer", connectors=["nobody"])
 
     assert status == 400
     assert "'nobody'" in problem["message"]
