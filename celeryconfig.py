@@ -28,7 +28,8 @@ worker_prefetch_multiplier = 1
 worker_max_tasks_per_child = 20_000
 worker_max_memory_per_child = 240_000  # KiB
 worker_eta_task_limit = 1000
-worker_cancel_long_running_tasks_on_connection_loss = True
+# Rows and leases say whose work it is: a task that goes on while the broker is away does no harm, and killing it costs a lease.
+worker_cancel_long_running_tasks_on_connection_loss = False
 worker_soft_shutdown_timeout = 10
 worker_enable_soft_shutdown_on_idle = True
 worker_hijack_root_logger = False

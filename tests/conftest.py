@@ -78,9 +78,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def fail_if_skipped(report: pytest.TestReport) -> None:
-    """Turn a skipped test into a failed one, unless it lacks only root's rights or a base image, or fails as expected."""
+    """Turn a skipped test into a failed one, unless it lacks only root's rights, a base image or RabbitMQ, or fails as expected."""
     reason = str(report.longrepr)
-    is_excused = "needs root" in reason or "needs a base image" in reason
+    is_excused = "needs root" in reason or "needs a base image" in reason or "needs RabbitMQ" in reason
     if report.skipped and not is_excused and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped although REQUIRE_ALL=1: {reason}"

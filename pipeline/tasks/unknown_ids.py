@@ -32,6 +32,7 @@ CALLS: Final = 10
 """Each reads CHUNK_OF_IDS, for 10 tokens."""
 EVERY_S: Final = 60
 MOST_WAITS: Final = 3
+WEBHOOK: Final = "webhook"
 
 
 @dataclass(slots=True)
@@ -49,10 +50,14 @@ class Sorted:
 
 
 def sort_ids(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Sequence[int]) -> Sorted:
-    """Say which ids of a batch may be read now, and put back or leave out the others."""
+    """Say which ids of a batch may be read now, and put back or leave out the others.
+
+    Only webhooks are bounded: an id of a replay, a repair or a recheck is one that we chose ourselves.
+    """
     known = id_mapping.known(session, batch.connector_key, Entity(batch.entity), list(ids))
-    found = Sorted(known=[each for each in ids if each in known])
-    strange = [each for each in ids if each not in known]
+    named = {int(change.record_id) for change in mine if change.cause == WEBHOOK}
+    found = Sorted(known=[each for each in ids if each in known or each not in named])
+    strange = [each for each in ids if each not in known and each in named]
     if not strange:
         return found
     calls = heartbeat.take_share(

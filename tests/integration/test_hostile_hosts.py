@@ -101,10 +101,8 @@ def test_a_resolver_that_changes_its_mind_is_asked_once(outside: Outside) -> Non
     assert (outside.asked, outside.called) == (1, [PUBLIC])
 
 
-@pytest.mark.parametrize("host", HOSTILE_HOSTS)
+@pytest.mark.parametrize("host", [each for each in HOSTILE_HOSTS if "\0" not in each])
 def test_an_organization_that_is_stored_is_checked_as_well(outside: Outside, world: World, host: str) -> None:
-    if "\x00" in host:
-        pytest.skip("no text of PostgreSQL holds it")
     with transaction() as session:
         connectors.get_connector(session, world.connector_key).hull_organization = host
     with transaction() as session, pytest.raises(ConfigurationError, match="host_refused"):

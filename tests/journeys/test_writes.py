@@ -393,7 +393,7 @@ def test_a_field_that_pipedrive_refuses_stays_behind_and_the_rest_is_written(wor
     assert field_failures(world) == []
 
 
-TAIL = "ERR_SCHEMA_VALIDATION_FAILED; Please check developers.pipedrive.com"
+TAIL = "ERR_SCHEMA_VALIDATION_FAILED; Please check …"
 
 
 def test_every_field_that_is_refused_in_turn_stays_behind(world: World) -> None:

@@ -109,7 +109,7 @@ def test_a_console_reached_by_internal_http_says_where_to_go(ana: str, browser: 
         in page.text
     )
     assert "password" not in page.text
-    assert [line["reason"] for line in lines if line["event"] == "console.refused"] == ["cookie_not_kept"]
+    assert [line["why"] for line in lines if line["event"] == "console.refused"] == ["cookie_not_kept"]
 
 
 def test_a_login_by_internal_http_ends_at_the_same_page(ana: str, browser: Browser) -> None:
