@@ -44,6 +44,7 @@ from sqlalchemy import text
 
 from benchmarks import load, processes
 
+WARM_UP_S = 3.0
 SECRET_KEY = "cGlwZWxpbmUtYmVuY2htYXJrcy1vbmx5LTAxMjM0NTY="
 CONNECTOR_ID = "5f00000000000000000000ac"
 SECRETS = {"webhook_path": "path", "webhook_user": "user", "webhook_password": "password", "hull_secret": "hull"}
@@ -126,6 +127,9 @@ def measure(here: Place, *, seconds: float, per_second: float) -> list[dict[str,
         "downloads": partial(_downloads, here, seconds, path, token),
         "notifications": partial(_notifications, here),
     }
+    scene(
+        here, "warm-up", partial(_nothing, WARM_UP_S), seconds=WARM_UP_S, per_second=per_second
+    )  # first requests import
     return [scene(here, name, strangers, seconds=seconds, per_second=per_second) for name, strangers in scenes.items()]
 
 

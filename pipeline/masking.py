@@ -19,31 +19,31 @@ MASK: Final = "…"
 _ERROR_WORDS: Final = """
 a able accept accepted accepts access account accounts action actions active add added additional address addresses admin
 administrator after again all allowed already also an and another any api app application archived are argument array as
-assigned at attribute attributes auth authentication authorization authorized available bad banned be because been before
-belong belongs between blocked body boolean both but by call calls can cannot case change changed character characters check
-client code codes combination company conflict connection contact contacts contain contains content could couldn country
-create created creating creation currency current cursor custom data database date day days deal deals decimal deleted denied
-deprecated details did didn disabled do documentation does doesn domain don duplicate duplicated duplicates duration during
-each edit either element elements email emails empty enabled end endpoint entity enum err error errors exceed exceeded exceeds
-exist existing exists expected expired extra failed failure false field fields file filter find firehose first float followed
-for forbidden format formatted found from full function get given greater group has hasn have header headers here host http
-https id identifier ids if in inactive incorrect info information input insufficient integer internal invalid is isn issue it
-item items its json key keys label labels last least length less like limit limited limits link list locked login long longer
-lookup lower made maintenance malformed many match maximum media merge merged message method middle minimum minute minutes
-missing more most must name names needs negative new no non none not now null number numbers numeric object objects occurred
-of off on once one only operation option optional options or order organization organizations other out owner page pagination
-parameter parameters params parse part pass password path pattern payload pending per permission permissions permitted person
-persons phone phones pipeline plan please policy positive possible private problem processed processing product products
-property provide provided public query quota range rate reach reachable reached read reading reason received record records
-reference refused rejected related release removed request requested requests require required requires requiring reserved
-resource response retry role rule same schema scope scopes search second seconds secret segment segments sent server service
-set setting settings ship short should shouldn size small smart some something sorry special stage start started state status
-still string strings subscription such support supported sync system t taken temporarily term test text than that the their
-them then there these they this those time timeout timestamp to today token tokens too traits true try type unable
-unauthorized unavailable undefined unexpected unhandled unique unknown unprocessable unreachable unrecognized unsupported
-until up update updated updating upper url use used user users using valid validate validation value values version view
-visible wait was wasn webhook webhooks website were when where which while window with within without word words write writing
-wrong www year yes you your zero
+assigned at attribute attributes auth authentication authorization authorized automation automations available bad banned be
+because been before belong belongs between blocked body boolean both but by call calls can cannot case change changed character
+characters check client code codes combination company conflict connection contact contacts contain contains content could
+couldn country create created creating creation currency current cursor custom data database date day days deal deals decimal
+deleted denied deprecated details did didn disabled do documentation does doesn domain don duplicate duplicated duplicates
+duration during each edit either element elements email emails empty enabled end endpoint entity enum err error errors exceed
+exceeded exceeds exist existing exists expected expired extra failed failure false field fields file filter find firehose first
+float followed for forbidden format formatted found from full function get given greater group has hasn have header headers here
+host http https id identifier ids if in inactive incorrect info information input insufficient integer internal invalid is isn
+issue it item items its json key keys label labels last least length less let lets like limit limited limits link list locked
+login long longer lookup lower made maintenance malformed many match maximum media merge merged message method middle minimum
+minute minutes missing more most must name names needs negative new no non none not now null number numbers numeric object
+objects occurred of off on once one only operation option optional options or order organization organizations other out owner
+page pagination parameter parameters params parse part pass password path pattern payload pending per permission permissions
+permitted person persons phone phones pipeline plan please policy positive possible private problem processed processing product
+products property provide provided public query quota range rate reach reachable reached read reading reason received record
+records reference refused rejected related release removed request requested requests require required requires requiring
+reserved resource response retry role rule same schema scope scopes search second seconds secret segment segments sent server
+service set setting settings ship short should shouldn size small smart some something sorry special stage start started state
+status still string strings subscription such support supported sync system t taken temporarily term test text than that the
+their them then there these they this those time timeout timestamp to today token tokens too traits true try type unable
+unauthorized unavailable undefined unexpected unhandled unique unknown unprocessable unreachable unrecognized unsupported until
+up update updated updating upper url use used user users using valid validate validation value values version view visible wait
+was wasn webhook webhooks website were when where which while window with within without word words workflow workflows write
+writing wrong www year yes you your zero
 """
 ERROR_WORDS: Final = frozenset(_ERROR_WORDS.split())
 """What error messages of web APIs are made of, without words that are first names too: `will`, `mark`, `may`, `grant`, `bill`."""
