@@ -77,11 +77,18 @@ def flower(database: str, refusing_url: str, tmp_path: Path) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{port}"
         _until(lambda: requests.get(f"{url}/api/workers?refresh=1", auth=("ana", "secret"), timeout=10).json())
+        _until(lambda: _hears_events(url))
         yield url
     finally:
         for process in (worker, watching):
             process.terminate()
             process.wait(30)
+
+
+def _hears_events(url: str) -> bool:
+    """Events are not kept for who subscribes later: Flower must have received a worker's heartbeat first."""
+    found = requests.get(f"{url}/workers?json=1", auth=("ana", "secret"), timeout=10).json()["data"]
+    return any(worker.get("status") for worker in found)
 
 
 def test_shows_the_failing_stage_with_its_reason_and_nothing_of_the_record(flower: str) -> None:
