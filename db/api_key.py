@@ -1,4 +1,4 @@
-"""Keys by which scripts use `/api/v1` for an operator. Only their digests are stored."""
+"""API keys: scripts use `/api/v1` with them for an operator. Only their digests are stored."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _MERGE = text("""
              RETURNING f.*)
     INSERT INTO failure_counts (connector_key, kind, direction, entity, reason, n)
     SELECT connector_key, kind, direction, entity, reason, sum(n) FROM gone GROUP BY 1, 2, 3, 4, 5 HAVING sum(n) <> 0""")
-"""Of two that merge at once, each moves the rows that it deletes itself."""
+"""Of two concurrent merges, each moves the rows that it deletes itself."""
 
 
 def merge(session: Session) -> None:

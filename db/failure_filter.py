@@ -70,15 +70,6 @@ def count_failures(session: Session, chosen: FailureFilter) -> int:
     return session.scalar(select(func.count()).select_from(Failure).where(*chosen.conditions)) or 0
 
 
-def count_by(session: Session, chosen: FailureFilter) -> dict[tuple[str, str], int]:
-    """(kind, direction) → how many: what a replay costs depends on these alone."""
-    query = select(Failure.kind, Failure.direction, func.count()).where(*chosen.conditions)
-    return {
-        (kind, direction): count
-        for kind, direction, count in session.execute(query.group_by(Failure.kind, Failure.direction))
-    }
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRow:
     """Failures with the same cause. `sample` is the newest of them."""

@@ -1,4 +1,4 @@
-"""The log as files that people take away: a job writes one part after the other, and a finished file is downloaded part by part."""
+"""The log as files to download: a job writes one part after the other, and a finished file is downloaded part by part."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ _DELETE_OLD = text("""
 
 
 def delete_old_attempts(session: Session, at_most: int) -> int:
-    """Delete counts of which the last failure is a day ago; returns how many."""
+    """Delete counts whose last failure is a day old; returns how many."""
     return cast("CursorResult[Any]", session.execute(_DELETE_OLD, {"at_most": at_most})).rowcount
 
 

@@ -1,6 +1,7 @@
 """Operators: the people who may use the console, and the sessions they are logged in by.
 
-Passwords are stored as Argon2id hashes, session tokens as digests, TOTP secrets encrypted: reading these tables lets nobody in.
+Passwords are stored as Argon2id hashes, session tokens as digests, TOTP secrets encrypted:
+reading these tables is not enough to log in.
 """
 
 from __future__ import annotations

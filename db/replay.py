@@ -144,10 +144,6 @@ def item_counts(session: Session, replay_ids: Sequence[int]) -> dict[int, dict[s
     return counts
 
 
-def count_in(session: Session, replay_id: int, state: str) -> int:
-    return session.scalar(select(func.count(ReplayItem.id)).filter_by(replay_id=replay_id, state=state)) or 0
-
-
 def abort_waiting(session: Session, replay_id: int) -> None:
     """What has not been sent yet stays where it is, open."""
     mine = update(ReplayItem).filter_by(replay_id=replay_id, state=WAITING)

@@ -50,5 +50,5 @@ def keep_values_out(connection: Any) -> None:
 
 
 def loud_settings(session: Session) -> list[str]:
-    """List the settings by which values of records may reach the server's log; empty if none can."""
+    """List the settings that let values of records reach the server's log; empty if there are none."""
     return list(session.scalars(_LOUD, {"names": list(QUIET), "values": list(QUIET.values())}))

@@ -19,7 +19,7 @@ from db.statement import Statement
 from pipeline.errors import LostLease
 
 SYSTEMS: Final = {"pipedrive": "pipedrive", "pipedrive search": "pipedrive", "hull": "hull", "firehose": "hull"}
-"""Remote, as outages name it → the system whose slots its calls take. Renewing tokens takes none: a lock is held meanwhile."""
+"""Remote, as outages name it → the system whose slots its calls take. Renewing tokens takes none, because it holds a lock."""
 STALLED_S: Final = 1.0
 """A slot that is held for longer is not worth waiting for."""
 HELD_SHARE: Final = 0.5

@@ -1,4 +1,4 @@
-"""Make, check and revoke the keys by which scripts use `/api/v1`.
+"""Make, check and revoke the API keys of scripts.
 
 A key ends with what it was made from: a new password, a reset or a disabled operator revokes it. It expires, and its role is
 never above its owner's.

@@ -1,4 +1,4 @@
-"""A cookie that says that somebody logged in with this browser, which may then send long forms before the next login."""
+"""A cookie of browsers in which an operator logged in: they may send long forms before the next login."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def new_mark() -> str:
 
 
 def is_mark(given: str) -> bool:
-    """Return whether somebody logged in with this browser in the last DAYS."""
+    """Return whether an operator logged in with this browser in the last DAYS."""
     made, _, mac = given.partition(".")
     if not (made.isascii() and made.isdigit() and len(made) <= 12) or time.time() - int(made) > DAYS * 86_400:
         return False

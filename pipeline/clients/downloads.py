@@ -27,7 +27,7 @@ REMOTE: Final = "files"
 DEADLINE_S: Final = 200.0
 """Less than the time limit of a task."""
 ENCODINGS: Final = frozenset({"", "identity", "gzip", "x-gzip"})
-"""Content encodings of which the bytes can be kept: gzip is recognised by its first bytes."""
+"""Content encodings that can be stored as they are: gzip is recognised by its first bytes."""
 _RANGE: Final = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 

@@ -203,7 +203,7 @@ def _forged() -> NotificationRefused:
 
 
 def _is_well_formed(token: str) -> bool:
-    """Whether it is an RS256 token with an id that is not out of date, whoever signed it."""
+    """Return whether it is an RS256 token with an id that has not expired. The signature is not checked."""
     if not _TOKEN.fullmatch(token):
         return False
     try:

@@ -2,7 +2,7 @@
 
 An address is checked twice. By its text: a plain host name over https at port 443, or a place that the environment names together
 with its port. And when a connection is opened: the name is looked up once, all its addresses must lie in the open internet, and
-that very address is called. A name that leads inside fails exactly as one that nobody has, so that what is inside shows nowhere.
+that very address is called. A name that leads inside fails exactly like one that does not exist.
 Source: https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html
 """
 
@@ -248,7 +248,7 @@ def _pools(guard: Guard) -> dict[str, type[HTTPConnectionPool]]:
 
 
 def _place(parts: SplitResult) -> str:
-    """`host:port` of an address. Raises: ValueError for a port that is none."""
+    """`host:port` of an address. Raises: ValueError for an invalid port."""
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
     return f"{_bracketed((parts.hostname or '').lower())}:{port}"
 

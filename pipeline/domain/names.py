@@ -47,7 +47,7 @@ def hull_id(text: str) -> str:
 
 
 def secret(text: str, what: str) -> str:
-    """Return a secret; `what` says whose. Raises: InvalidName, which does not repeat it."""
+    """Return a secret; `what` names its owner. Raises: InvalidName, which does not repeat it."""
     if _SECRET.fullmatch(text):
         return text
     raise InvalidName(f"{what} is not valid: it has 1 to {LONGEST_SECRET} visible characters of ASCII, without spaces")

@@ -22,7 +22,6 @@ from pipeline.insight.search import search
 from pipeline.tasks.log_exports import EXPORTED, SLOWEST_MS
 from pipeline.tasks.log_exports import PAGE as FILE_PAGE
 from pipeline.tasks.log_lines import CSV, FORMS
-from pipeline.tasks.log_lines import facts as facts  # noqa: PLC0414 - for those who ask
 from pipeline.tasks.plans import plan_for
 
 PAGE: Final = 100

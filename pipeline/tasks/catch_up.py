@@ -13,7 +13,7 @@ REST_S: Final = 120.0
 
 
 def request_catch_up(session: Session, connector_key: int) -> None:
-    """Fetch at the next tick what changed since the watermark: somebody has reason to think that webhooks were missed."""
+    """Fetch at the next tick what changed since the watermark, because webhooks may have been missed."""
     schedule.make_due(session, connector_key, INCREMENTAL)
 
 

@@ -72,7 +72,7 @@ def download(errand: ClaimedErrand, url: str, began: float) -> bool:
 
 
 class _Writer:
-    """Gathers what is read into pieces. A piece that is kept is progress: attempts are counted anew from there."""
+    """Gathers what is read into pieces. A stored piece is progress: attempts are counted from zero again."""
 
     def __init__(self, errand: ClaimedErrand, size_bytes: int, *, resets_attempts: bool) -> None:
         self.size_bytes = size_bytes

@@ -15,7 +15,7 @@ ADDRESS = "127.0.0.1"
 def close() -> None:
     """Have Flower listen to this machine, unless FLOWER_ADDRESS or --address say otherwise, and ask for its login everywhere.
 
-    Flower reads FLOWER_BASIC_AUTH by itself, but not FLOWER_BASIC_AUTH_FILE: without this, it would ask nobody for a password.
+    Flower reads FLOWER_BASIC_AUTH by itself, but not FLOWER_BASIC_AUTH_FILE: without this, it would need no password.
 
     `/healthcheck` alone answers anybody: it says OK.
     """

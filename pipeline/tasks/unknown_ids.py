@@ -1,4 +1,4 @@
-"""Bound what webhooks can spend on ids that are not known: whoever may send webhooks may name any number of them.
+"""Bound what webhooks can spend on unknown ids: a sender of webhooks can name any number of them.
 
 A webhook whose own body is whole needs no reading. Other ids without an id mapping are read with CALLS in EVERY_S, for tokens
 that fetches may spend. The rest waits, and webhooks about the same record are one change; what has waited MOST_WAITS times is

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 ANYBODY_BYTES: Final = 64 * 1024
-"""Of a body whose sender is not known. `pipeline.web.server` reads as much before it asks."""
+"""Of a body from an unknown sender. `pipeline.web.server` reads as much before it asks."""
 
 
 class Allowances:

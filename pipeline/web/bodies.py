@@ -34,11 +34,11 @@ TOO_DEEP: Final = "too_deep"
 ENDS_BYTES: Final = 32 * 1024
 PIECE_BYTES: Final = 64 * 1024
 STATEMENT_TIMEOUT_MS = 5_000
-"""Pipedrive gives up after 10 s: an honest 503 before that brings the delivery again."""
+"""Pipedrive stops waiting after 10 s: an honest 503 before that brings the delivery again."""
 
 
 class BodyRefused(Exception):
-    """The body is no delivery, whoever sent it; `code` says why: `not_json`, `not_an_object`, `too_deep`."""
+    """The body is not a delivery; `code` says why: `not_json`, `not_an_object`, `too_deep`."""
 
     def __init__(self, code: str) -> None:
         self.code = code

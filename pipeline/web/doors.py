@@ -1,7 +1,7 @@
 """Check who asks: what a caller presents is compared, in constant time, with keyed digests of one connector's secrets.
 
 The connector is looked up by its id, an index, and only the secrets that the question is about are decrypted. A digest is
-kept for RENEW_S under a salt of this process. Nobody is refused by a kept digest: the connector is read again first, because
+kept for RENEW_S under a salt of this process. A kept digest never refuses a sender: the connector is read again first, because
 its row or its secrets may be new, and ten refusals ban a webhook. An unknown connector is looked up and compared like a known
 one, so the answer does not tell which ids exist.
 """

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from pipeline.settings import settings
 
 HSTS: Final = "max-age=31536000"
-"""A year. Other hosts below the same domain belong to somebody else, so `includeSubDomains` is not ours to say."""
+"""A year. Other hosts below the same domain may belong to others, so `includeSubDomains` is left out."""
 
 
 def is_secure() -> bool:

@@ -127,7 +127,7 @@ class Server:
             asyncio.get_running_loop().call_later(FILE_S, partial(Path(answer.file).unlink, missing_ok=True))
 
     async def _answer(self, environ: WSGIEnvironment, body: Body | None) -> _Answer | None:
-        """What the app answers; None when nobody is there any more."""
+        """Return the app's answer; None if the sender hung up."""
         if environ["PATH_INFO"] in WATCHED:
             return await self._answer_watched(environ)
         if body is not None:

@@ -85,7 +85,7 @@ class Turns:
             self._free += 1
 
     def _forget(self, given: asyncio.Future[None]) -> None:
-        """Somebody stopped waiting; a turn that was given in the same moment goes to the next one."""
+        """Stop waiting; a turn that was given in the same moment goes to the next request."""
         if given.done():
             self._leave()
         else:

@@ -10,7 +10,7 @@ from pipeline.web.doors import Doors
 
 
 def proven_by_query(doors: Doors) -> int | None:
-    """Return the key of the connector whose credentials stand in the query; no body is read."""
+    """Return the key of the connector whose credentials are in the query; no body is read."""
     return _proven(doors, request.args)
 
 

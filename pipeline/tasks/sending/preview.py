@@ -207,7 +207,7 @@ def _preview(decision: Decision) -> Preview:  # noqa: PLR0911 - one line for eac
 
 
 def _asked_first(preview: Preview, stands: Found, gathered: Gathered, *, is_named: bool, blind: str | None) -> Preview:
-    """The same, or what has to be asked for before anything is decided."""
+    """Return the preview, or what has to be read before anything is decided."""
     decision = preview.decision
     if is_named:
         return replace(preview, effect=Effect.LOOK_UP, reason=NAMED_BY_HULL, detail=None)
@@ -222,7 +222,7 @@ def _asked_first(preview: Preview, stands: Found, gathered: Gathered, *, is_name
 
 
 def _by_turns(preview: Preview, stands: Found, reserved: Reserved, entity: Entity) -> Preview:
-    """Of several with one claim, or with one record, the first has it; the others are a person's to look at."""
+    """Of several with one claim or one record, the first has it; the others fail and an operator decides."""
     decision = preview.decision
     other = reserved.take(_reserves(decision, stands), decision.hull_id)
     if other is None:
@@ -232,7 +232,7 @@ def _by_turns(preview: Preview, stands: Found, reserved: Reserved, entity: Entit
 
 
 def _reserves(decision: Decision, stands: Found) -> list[Pair]:
-    """Under what nobody else may come: the claims of a record to be created, or the record that it is joined to just now."""
+    """Return what no other record may use: the claims of a record to be created, or the record that it has just been joined to."""
     if decision.act is Act.CREATE:
         return list(decision.claims)
     if stands.standing is Standing.KNOWN and stands.matched_by is not None:

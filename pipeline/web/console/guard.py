@@ -38,9 +38,9 @@ from pipeline.web.public_address import cookie_named, set_cookie
 View = Callable[..., Any]
 SESSION: Final = "session"
 MARK: Final = "browser"
-"""The cookie of a browser in which somebody logged in not long ago: what it sends may wait for a login."""
+"""The cookie of a browser in which an operator logged in recently: what it sends may wait for a login."""
 DEVICE: Final = "device"
-"""The cookie of a browser in which somebody once logged in."""
+"""The cookie of a browser in which an operator has logged in before."""
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
 LIVE_HEADER: Final = "X-Live-Update"

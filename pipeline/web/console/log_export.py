@@ -18,7 +18,7 @@ from pipeline.web.console.guard import who
 def order(
     connector: Connector, kind: str, wanted: EventFilter, before_id: int | None, *, chosen: Sequence[str]
 ) -> LogExport:
-    """Have a file written; `chosen` are the parts of the filter, by which the audit log names it. Raises: log_exports.TooMany."""
+    """Have a file written; `chosen` are the parts of the filter, for the audit log. Raises: log_exports.TooMany."""
     with transaction() as session:
         export = log_exports.ask(session, connector, kind, wanted, before_id, by=who().name)
         subject = f"{export.file_name.rpartition('.')[2]}: {', '.join(chosen) or 'everything'}"

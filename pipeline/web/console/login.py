@@ -66,7 +66,7 @@ def show_login() -> Response:
 
 
 def log_in() -> Response:
-    """Read name and password; whoever has a second factor is asked for a code next."""
+    """Read name and password; an operator with a second factor is asked for a code next."""
     wanted, pending = _read_form()
     name, password = request.form.get("name", ""), request.form.get("password", "")
     try:

@@ -25,7 +25,7 @@ from pipeline.insight.events import described
 from pipeline.insight.log import LogPage, TooMuch
 from pipeline.insight.moments import read_moment
 from pipeline.tasks.log_exports import EXPORTED, TooMany
-from pipeline.tasks.log_lines import FORMS
+from pipeline.tasks.log_lines import FORMS, facts
 from pipeline.web.console import guard, log_export
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
@@ -110,7 +110,7 @@ def show_event(connector: Connector, event_id: int) -> Response:
         labels = log.all_labels(session, connector.key)
         beside = [described(each, labels) for each in event_log.neighbours(session, row)]
     return page(
-        "event.html", connector=connector, tab=TAB[0], event=described(row, labels), beside=beside, facts=log.facts(row)
+        "event.html", connector=connector, tab=TAB[0], event=described(row, labels), beside=beside, facts=facts(row)
     )
 
 

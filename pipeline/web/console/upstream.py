@@ -15,7 +15,7 @@ from pipeline.slow_work import REMOTE
 CONNECT_S: Final = 1.0
 DEADLINE_S: Final = 8.0
 REST_S: Final = 3.0
-"""After nobody answered, for so long nobody is kept waiting."""
+"""After a request without an answer, further requests fail immediately for so long."""
 MAX_BYTES: Final = 16 * 1024 * 1024
 AT_ONCE: Final = 2
 TURN_S: Final = 2.0
