@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 import zstandard
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, tuple_, update
 from sqlalchemy.orm import Mapped, Session, defer, mapped_column
 
-from db.arrays import texts
+from db.arrays import bigints, texts
 from db.base import Base, Created, RowId
 from db.statement import Statement
 
@@ -278,33 +278,54 @@ def close_failure(session: Session, failure_id: int, state: str, *, by: str, why
 
 _NOTHING: Final[Mapping[str, str]] = {}
 
-_OF_RECORDS: Final = """
-    WITH waiting AS MATERIALIZED (
-           SELECT record_id FROM failures
-            WHERE connector_key = :c AND direction = :d AND entity = :e AND record_id IS NOT NULL AND state = 'open'
-            ORDER BY record_id LIMIT :few),
-         wanted AS MATERIALIZED (
-           SELECT DISTINCT id FROM unnest(CAST(:ids AS text[])) AS t(id)
-            WHERE id IN (SELECT record_id FROM waiting) OR (SELECT count(*) FROM waiting) = :few),
-         mine AS MATERIALIZED (
-           SELECT f.id, f.record_id, f.reason, f.field FROM wanted w
-            CROSS JOIN LATERAL (SELECT id, record_id, reason, field, kind FROM failures
-                                 WHERE connector_key = :c AND direction = :d AND entity = :e AND record_id = w.id
-                                   AND state = 'open' OFFSET 0) f
-            WHERE f.kind {kind})"""
-"""By the index of records, id by id, whatever is known of the table: it may hold as many open failures as there are records.
-Where it holds fewer than `:few`, which is the rule, only the ids among them are looked up: of a page of 500 mostly none."""
-
 _FEW: Final = 100
 
-_CLOSE: Final = """
-    UPDATE failures f SET state = 'replayed', closed_by = 'pipeline', closed_why = 'came through later', updated_at = now()
-      FROM mine WHERE f.id = mine.id AND f.state = 'open'
-       AND (mine.record_id, mine.{known}) NOT IN (SELECT * FROM unnest(CAST({refused} AS text[]), CAST({why} AS text[])))"""
+_FIRST_OPEN = Statement("""
+    SELECT id, record_id, kind, reason, field FROM failures
+     WHERE connector_key = :c AND direction = :d AND entity = :e AND record_id IS NOT NULL AND state = 'open'
+     ORDER BY record_id LIMIT :few""")
 
-_CLOSE_HEALED = Statement(
-    _OF_RECORDS.format(kind="<> 'field'") + _CLOSE.format(known="reason", refused=":unhealed", why=":reasons")
-)
+_OPEN_OF_RECORDS = Statement("""
+    WITH wanted AS MATERIALIZED (SELECT DISTINCT id FROM unnest(CAST(:ids AS text[])) AS t(id))
+    SELECT f.* FROM wanted w
+     CROSS JOIN LATERAL (SELECT id, record_id, kind, reason, field FROM failures
+                          WHERE connector_key = :c AND direction = :d AND entity = :e AND record_id = w.id
+                            AND state = 'open' OFFSET 0) f""")
+"""By the index of records, id by id, whatever is known of the table: it may hold as many open failures as there are records."""
+
+
+class _Open(NamedTuple):
+    id: int
+    record_id: str
+    kind: str
+    reason: str
+    field: str | None
+
+
+def _open_of_records(
+    session: Session, connector_key: int, direction: str, entity: str, record_ids: Collection[str]
+) -> list[_Open]:
+    """Return the open failures of these records and of their fields.
+
+    Mostly the entity has none, or fewer than `_FEW`: a short statement says so. Only where it has more, the ids are looked up.
+    """
+    scope = {"c": connector_key, "d": direction, "e": entity}
+    found = _FIRST_OPEN.rows(session, {**scope, "few": _FEW})
+    if len(found) == _FEW:
+        found = _OPEN_OF_RECORDS.rows(session, {**scope, "ids": texts(record_ids)})
+    wanted = set(record_ids) if found else ()
+    return [each for each in map(_Open._make, found) if each.record_id in wanted]
+
+
+_CLOSE = Statement("""
+    UPDATE failures SET state = 'replayed', closed_by = 'pipeline', closed_why = 'came through later', updated_at = now()
+     WHERE id = ANY(CAST(:ids AS bigint[])) AND state || '' = 'open'""")
+"""The state as an expression for the same reason as `_IS_OPEN`."""
+
+
+def _close(session: Session, ids: list[int]) -> None:
+    if ids:
+        _CLOSE.run(session, {"ids": bigints(sorted(ids))})
 
 
 def close_healed(
@@ -318,16 +339,13 @@ def close_healed(
 ) -> None:
     """Close the open failures of records that have come through since; those of their fields are left to `close_fields`.
 
-    unless  record → the reason of a failure of which that tells nothing
+    unless  record → the reason of a failure that stays open
     """
     if record_ids:
-        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids), "few": _FEW}
-        _CLOSE_HEALED.run(session, {**scope, "unhealed": texts(unless.keys()), "reasons": texts(unless.values())})
-
-
-_CLOSE_FIELDS = Statement(
-    _OF_RECORDS.format(kind="= 'field'") + _CLOSE.format(known="field", refused=":refused", why=":fields")
-)
+        found = _open_of_records(session, connector_key, direction, entity, record_ids)
+        _close(
+            session, [each.id for each in found if each.kind != "field" and unless.get(each.record_id) != each.reason]
+        )
 
 
 def close_fields(
@@ -337,13 +355,15 @@ def close_fields(
     entity: str,
     record_ids: Sequence[str],
     *,
-    refused: Sequence[tuple[str, str]],
+    refused: Collection[tuple[str, str]],
 ) -> None:
     """Close the rejected fields of records that were carried over, but for the (record, field) that were refused again."""
     if record_ids:
-        scope = {"c": connector_key, "d": direction, "e": entity, "ids": texts(record_ids), "few": _FEW}
-        again = {"refused": texts(each for each, _ in refused), "fields": texts(each for _, each in refused)}
-        _CLOSE_FIELDS.run(session, {**scope, **again})
+        found = _open_of_records(session, connector_key, direction, entity, record_ids)
+        again = set(refused)
+        _close(
+            session, [each.id for each in found if each.kind == "field" and (each.record_id, each.field) not in again]
+        )
 
 
 _COUNT_FIELDS = Statement("""
