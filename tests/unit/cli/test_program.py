@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import click
 import pytest
 
-from db.session import use_database
 from pipeline import embedded
-from pipeline import settings as settings_room
 from pipeline.cli.program import program
 from pipeline.errors import ConfigurationError
 from pipeline.settings import SettingsError
-
-from .conftest import Run
+from tests.command_line import Run
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -81,20 +76,3 @@ def test_an_anticipated_error_is_explained(
     assert said.code == 1
     assert words in said.err
     assert "Traceback" not in said.err
-
-
-@pytest.fixture
-def away(database: str) -> Iterator[None]:
-    """Settings in force that name a database which does not answer."""
-    here = settings_room.settings()
-    settings_room.use(replace(here, database_url="postgresql+psycopg2://nobody@127.0.0.1:1/nowhere"))
-    yield
-    settings_room.use(here)
-    use_database(database)
-
-
-def test_a_database_that_is_away_is_explained(away: None, run: Run) -> None:
-    said = run("connectors", "list", "--json")
-
-    assert said.code == 1
-    assert json.loads(said.err)["next"] == "check DATABASE_URL, then try again"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import Rejected
+from tests.command_line import Run
 from tests.journeys.test_replays import advance, broken, give_up, mended
-from tests.unit.cli.conftest import Run
 from tests.world import World
 
 

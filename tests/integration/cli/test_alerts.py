@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from pipeline import settings as settings_room
 from pipeline.settings import settings
+from tests.command_line import Run
 from tests.world import World
-
-from .conftest import Run
 
 
 def test_nothing_is_wrong(world: World, run: Run) -> None:

@@ -11,10 +11,9 @@ import pytest
 from pipeline.cli.troubleshooting import HEADINGS
 from pipeline.insight import machinery
 from pipeline.insight.machinery import Machinery
+from tests.command_line import Run
 from tests.read_only import demoted_database
 from tests.world import World
-
-from .conftest import Run
 
 WORKING = Machinery(
     broker="ok",

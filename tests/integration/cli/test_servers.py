@@ -14,8 +14,7 @@ import pytest
 
 from pipeline.settings import Settings, settings
 from pipeline.up import places
-
-from .conftest import Run
+from tests.command_line import Run
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.command_line import Run
 from tests.world import World
-
-from .conftest import Run
 
 
 @pytest.fixture

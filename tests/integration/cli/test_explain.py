@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.domain.kinds import Entity
+from tests.command_line import Run
 from tests.journeys.told_by_hull import ANN, BEN, say, user
 from tests.world import World
-
-from .conftest import Run
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.authorising import PUBLIC_URL, Person, installed_app
+from tests.command_line import Run
 from tests.world import CONNECTOR_ID, HULL_SECRET, World
-
-from .conftest import Run
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import Run, Said
 from tests.world import World
-
-from .conftest import Run, Said
 
 
 @pytest.fixture

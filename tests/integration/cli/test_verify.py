@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import Retryable
+from tests.command_line import Run
 from tests.world import World
-
-from .conftest import Run
 
 
 @pytest.fixture

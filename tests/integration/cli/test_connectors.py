@@ -8,9 +8,8 @@ import pytest
 from werkzeug.test import Client
 
 from pipeline.errors import Rejected
+from tests.command_line import Run, Said
 from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
-
-from .conftest import Run, Said
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import Run
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, with_more
 from tests.journeys.told_by_hull import know_everything
-from tests.unit.cli.conftest import Run
 from tests.world import World
 
 

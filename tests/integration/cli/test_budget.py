@@ -13,10 +13,9 @@ from db.session import engine, transaction
 from pipeline import wiring
 from pipeline.cli import budget
 from pipeline.domain.kinds import Entity
+from tests.command_line import Run
 from tests.journeys.people import age, fill
 from tests.world import World
-
-from .conftest import Run
 
 
 def spend(world: World, tokens: int, *, lane: str = "bulk", operation: str = "list", days_ago: int = 0) -> None:

@@ -12,9 +12,8 @@ from freezegun import freeze_time
 
 from pipeline.cli import watching
 from pipeline.cli.fetch import Moment
+from tests.command_line import Run
 from tests.world import World
-
-from .conftest import Run
 
 
 class Clock:

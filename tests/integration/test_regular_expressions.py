@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 
-from tests.unit.regular_expressions import Found, as_line, compiled, written
+from tests.integration.regular_expressions import Found, as_line, compiled, written
 
 ESCAPED = "pipeline/load/writers.py: the name of a field"
 COMPOSED: dict[str, str | None] = {
@@ -40,7 +40,7 @@ def verdicts() -> dict[str, str]:
     """What is wrong with each pattern; all in one process of their own."""
     listed = list(patterns().values())
     done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.regular_expressions"],
+        [sys.executable, "-m", "tests.integration.regular_expressions"],
         input="\n".join(map(as_line, listed)),
         capture_output=True,
         text=True,
@@ -83,7 +83,7 @@ def test_a_quadratic_pattern_would_be_noticed(pattern: str, uses: tuple[str, ...
     """The negative control: the patterns that stood here, and the textbook's."""
     found = Found("here", pattern, 0, uses)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.regular_expressions"],
+        [sys.executable, "-m", "tests.integration.regular_expressions"],
         input=as_line(found),
         capture_output=True,
         text=True,

@@ -1,0 +1,51 @@
+"""Commands of `pipeline`, run in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    result: Result
+
+    @property
+    def code(self) -> int:
+        return self.result.exit_code
+
+    @property
+    def out(self) -> str:
+        return self.result.stdout
+
+    @property
+    def err(self) -> str:
+        return self.result.stderr
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.result.stdout)
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run() -> Run:
+    """`run("runs", "list")`: one command; an error that nobody explains is raised here."""
+    from pipeline.cli.program import program  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    def invoke(*arguments: str, text: str | None = None) -> Said:
+        result = CliRunner().invoke(program, list(arguments), input=text, prog_name="pipeline")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Said(result)
+
+    return invoke
