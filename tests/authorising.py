@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -30,7 +29,7 @@ def installed_app(world: World, **changes: Any) -> Iterator[None]:
         "pipedrive_oauth_url": "http://pipedrive.test",
         "public_url": PUBLIC_URL,
     }
-    settings_room.use(replace(before, **(app | changes)))
+    settings_room.use(before.replace(**(app | changes)))
     try:
         yield
     finally:

@@ -11,7 +11,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -178,8 +177,7 @@ def database(database_url: str, servers: embedded.Servers, _cheap_hashes: None) 
     number = 1 + int(WORKER.removeprefix("gw"))
     redis_url = _numbered(servers.redis_url, number)
     settings_room.use(
-        replace(
-            _embedded_settings(),
+        _embedded_settings().replace(
             database_url=database_url,
             redis_url=redis_url,
             broker_url=_numbered_broker(servers.broker_url, 8 + int(WORKER.removeprefix("gw"))),

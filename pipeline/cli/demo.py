@@ -19,7 +19,8 @@ from db.session import transaction
 from pipeline.cli import story as stories
 from pipeline.cli.opening import begin
 from pipeline.cli.showing import Failed, duration, json_option, own_name, say, show
-from pipeline.settings import Settings, make_data_dir
+from pipeline.data_dir import make_data_dir
+from pipeline.settings import Settings
 from pipeline.up import example
 from pipeline.up.children import SUPERVISOR
 from pipeline.up.house import House, NotUp, open_house

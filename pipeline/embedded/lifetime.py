@@ -14,14 +14,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data_dir import make_data_dir
 from pipeline.embedded import binaries, locks, postgres, valkey
 from pipeline.embedded import folders as folders_module
 from pipeline.embedded.errors import EmbeddedError, failed
 from pipeline.embedded.folders import Folders
-from pipeline.settings import Settings, make_data_dir
+from pipeline.settings import Settings
 
 WAIT_S = 400.0  # longer than a keeper may take to start a server, or one to stop and the next to start
 _IS_READY: dict[str, Callable[[Folders], bool]] = {postgres.NAME: postgres.is_ready, valkey.NAME: valkey.is_ready}
@@ -72,8 +73,7 @@ def ensure(settings: Settings) -> Servers:
 def complete(settings: Settings) -> Settings:
     """Return the settings with every server URL filled in, once all of them answer (see `ensure`)."""
     servers = ensure(settings)
-    return replace(
-        settings,
+    return settings.replace(
         database_url=servers.database_url,
         redis_url=servers.redis_url,
         broker_url=servers.broker_url,

@@ -16,6 +16,7 @@ from db.authorisation import connection_of
 from db.connector import Connector
 from db.run import Run
 from db.session import transaction
+from pipeline.data_dir import SANDBOX_FILE
 from pipeline.domain.forecast import LIST_TOKENS
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
@@ -23,7 +24,7 @@ from pipeline.insight import settings_editing as editing
 from pipeline.insight.fields import Fields, fields_of
 from pipeline.insight.settings_text import effective
 from pipeline.insight.suggestions import Suggestion, suggest
-from pipeline.settings import SANDBOX_FILE, settings
+from pipeline.settings import settings
 from pipeline.tasks import runs, spending
 
 STEPS: Final = ("hull", "pipedrive", "identity", "mappings", "segments", "first-fetch")

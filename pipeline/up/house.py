@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from db import operator as operators
@@ -14,7 +14,8 @@ from db.migrate import migrate
 from db.session import engine, transaction
 from pipeline import settings as settings_room
 from pipeline.accounts.operators import first_code
-from pipeline.settings import Settings, unwritable
+from pipeline.data_dir import unwritable
+from pipeline.settings import Settings
 from pipeline.up import example, places, remotes
 from pipeline.up.children import SUPERVISOR, Children, Tell
 
@@ -129,10 +130,10 @@ def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:
     port, about_web = places.choose_port("PORT", chosen.port, places.USUAL_PORT)
     intake_port, about_intake = places.choose_port("INTAKE_PORT", chosen.intake_port, places.USUAL_INTAKE_PORT)
     flower_port, about_flower = places.choose_port("FLOWER_PORT", chosen.flower_port, places.USUAL_FLOWER_PORT)
-    moved = replace(chosen, port=port, intake_port=intake_port, flower_port=flower_port)
+    moved = chosen.replace(port=port, intake_port=intake_port, flower_port=flower_port)
     if chosen.public_url == f"http://localhost:{chosen.port}":  # no reverse proxy stands before it
         intake_url = chosen.intake_url or f"http://localhost:{intake_port}"
-        moved = replace(moved, public_url=f"http://localhost:{port}", intake_url=intake_url)
+        moved = moved.replace(public_url=f"http://localhost:{port}", intake_url=intake_url)
     return moved, [note for note in (about_web, about_intake, about_flower) if note]
 
 

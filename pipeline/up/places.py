@@ -14,12 +14,13 @@ import socket
 import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pipeline.settings import SANDBOX_FILE, Settings, make_data_dir, unwritable
+from pipeline.data_dir import SANDBOX_FILE, make_data_dir, unwritable
+from pipeline.settings import Settings
 from pipeline.up.children import Program
 
 LOOPBACK = "127.0.0.1"
@@ -107,8 +108,7 @@ def facing_sandbox(chosen: Settings, announced: Mapping[str, str]) -> Settings:
     announced  what the sandbox said of itself
     """
     organization = announced["hull_organization"]
-    return replace(
-        chosen,
+    return chosen.replace(
         pipedrive_client_id=announced["oauth_client_id"],
         pipedrive_client_secret=announced["oauth_client_secret"],
         pipedrive_oauth_url=announced["pipedrive_url"],

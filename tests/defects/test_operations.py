@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -227,7 +226,7 @@ def hull_knocks(world: World) -> Iterator[Callable[[], list[Any]]]:
     session = session_for(apps | {"https://hull.test": world.hull_app})
     wiring.use_http(lambda: session)
     settings_room.use(
-        replace(settings_room.settings(), hull_key_hosts=("hull.test",), hull_key_path="/__sandbox__/public-key")
+        settings_room.settings().replace(hull_key_hosts=("hull.test",), hull_key_path="/__sandbox__/public-key")
     )
     client = create_app(wake=lambda: None).test_client()
     notifier = world.hull_app.extensions["hull_notifier"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -206,7 +205,7 @@ def test_a_person_that_is_gone_is_tried_no_more_and_no_longer_joined(world: Worl
 )
 def test_who_is_refused_for_the_rate_asks_no_more_before_the_time_given(world: World) -> None:
     report = known(world, "person")
-    settings_room.use(replace(settings_room.settings(), pipedrive_burst_limit=20))
+    settings_room.use(settings_room.settings().replace(pipedrive_burst_limit=20))
     world.pipedrive.faults.add("/persons", "429_burst", method="PATCH", headers={"retry-after": "60"})
 
     for number in ("1", "2"):
@@ -224,7 +223,7 @@ def test_calls_take_their_turns(world: World, monkeypatch: pytest.MonkeyPatch) -
     know_everything(world)
     waits: list[float] = []
     monkeypatch.setitem(BurstLimiter.__init__.__kwdefaults__, "sleep", waits.append)
-    settings_room.use(replace(settings_room.settings(), pipedrive_burst_limit=2))
+    settings_room.use(settings_room.settings().replace(pipedrive_burst_limit=2))
     world.pipedrive.limiter = PipedrivesLimit(2, lambda: time.monotonic() + sum(waits))
 
     say(world, *[user(each * 24, email=f"{each}@new.test", label=each) for each in "ab"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -124,7 +123,7 @@ def reached_at(world: World, host: str) -> Iterator[None]:
     before = settings_room.settings()
     session = wiring.http_session()
     session.mount(f"http://{host}", WSGIAdapter(world.hull_app.wsgi_app))
-    settings_room.use(replace(before, hull_export_hosts=(host,)))
+    settings_room.use(before.replace(hull_export_hosts=(host,)))
     wiring.use_http(lambda: session)
     try:
         yield

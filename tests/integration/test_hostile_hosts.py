@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,8 +53,7 @@ def outside(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     wiring.use_http(None)
     chosen = settings()
     settings_room.use(
-        replace(
-            chosen,
+        chosen.replace(
             pipedrive_api_url=None,
             hull_protocol="https",
             hull_firehose_url=None,

@@ -63,7 +63,7 @@ def _answers(connection: redis.Redis) -> bool:
 
 
 def _embedded(folder: Path) -> Iterator[redis.Redis]:
-    settings = Settings(data_dir=folder, database_url="unused", broker_url="unused")
+    settings = Settings(data_dir=folder, database_url="postgresql://unused", broker_url="amqp://unused")
     servers = embedded.ensure(settings)
     yield redis.Redis.from_url(servers.redis_url)
     embedded.remove(settings)

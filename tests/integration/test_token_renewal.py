@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from threading import Barrier
 from typing import Any
 
@@ -276,9 +275,9 @@ def test_new_keys_leave_tokens_and_their_times_as_they_are(joined: World) -> Non
     before, environment = joined.rows(times), settings_room.settings()
     new, old = Fernet.generate_key().decode(), environment.secret_keys
 
-    settings_room.use(replace(environment, secret_keys=(new, *old)))
+    settings_room.use(environment.replace(secret_keys=(new, *old)))
     assert joined.room("setup").renew_secrets() == len(before)
-    settings_room.use(replace(environment, secret_keys=(new,)))
+    settings_room.use(environment.replace(secret_keys=(new,)))
 
     assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
     assert joined.rows(times) == before

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -38,7 +37,7 @@ class Killed(BaseException):
 def ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that were killed take no slots from the others, or all kills would hit the same few batches."""
     slots = world.room("slots")
-    monkeypatch.setattr(slots, "settings", lambda: replace(settings(), live_at_once=TASKS))
+    monkeypatch.setattr(slots, "settings", lambda: settings().replace(live_at_once=TASKS))
     world.change_settings(
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +19,7 @@ from tests.world import World
 
 def test_every_real_organization_becomes_an_account_known_by_its_own_name_and_domain(world: World) -> None:
     given = [json.loads(line) for line in ORGANIZATIONS.read_text(encoding="utf-8").splitlines()]
-    settings_room.use(replace(settings_room.settings(), page_limit=500))
+    settings_room.use(settings_room.settings().replace(page_limit=500))
     load_jsonl(world.company, ORGANIZATIONS)
 
     run = world.fetch(Entity.ORGANIZATION)

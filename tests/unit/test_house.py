@@ -13,14 +13,27 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 OURS = ("pipeline", "db", "sandbox", "tests", "benchmarks")
-GROUND = {"errors", "fencing", "library_log", "masking", "settings", "slow_work", "telemetry", "vault"}
+GROUND = {
+    "data_dir",
+    "environment_values",
+    "errors",
+    "fencing",
+    "library_log",
+    "masking",
+    "settings",
+    "slow_work",
+    "telemetry",
+    "vault",
+}
 """What every room may stand on, and what stands on nothing of ours but `errors`."""
 
 MAY_IMPORT: dict[str, set[str]] = {
     "domain": set(),
     "errors": set(),
     "fencing": {"errors"},
-    "settings": set(),
+    "data_dir": set(),
+    "environment_values": set(),
+    "settings": {"data_dir", "environment_values"},
     "library_log": {"masking"},
     "masking": set(),
     "telemetry": {"library_log"},
@@ -51,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *GROUND,
     },
     "up": {"accounts", "tasks", "db", "wiring", "domain", "environment", "embedded", "sandbox", *GROUND},
-    "embedded": {"settings", "telemetry"},
+    "embedded": {"data_dir", "settings", "telemetry"},
     "environment": {"embedded", "db", "settings", "telemetry"},
     "celery": {"environment", "tasks"},
     "celeryconfig": {"settings"},

@@ -61,6 +61,6 @@ def test_each_process_can_start_with_what_it_has() -> None:
 
 def test_every_secret_of_the_environment_is_known() -> None:
     """What Settings keeps out of its repr is a secret, and stands in the list."""
-    hidden = {name.upper() for name, field in Settings.__dataclass_fields__.items() if not field.repr}
+    hidden = {name.upper() for name, field in Settings.model_fields.items() if not field.repr}
 
     assert hidden == set(SECRETS)

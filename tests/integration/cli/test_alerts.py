@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pipeline import settings as settings_room
 from pipeline.settings import settings
 from tests.command_line import Run
@@ -36,7 +34,7 @@ def test_lists_what_was_when_asked(world: World, run: Run) -> None:
 def test_a_test_that_fails_is_told_by_the_exit_code_and_without_the_address(world: World, run: Run) -> None:
     assert run("alerts", "test").code == 0
 
-    settings_room.use(replace(settings(), alert_webhook_url="https://hooks.test/canary-hook"))
+    settings_room.use(settings().replace(alert_webhook_url="https://hooks.test/canary-hook"))
     failing = run("alerts", "test", "--json")
 
     assert (failing.code, failing.json["log"]) == (1, "ok")

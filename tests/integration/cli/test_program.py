@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -17,7 +16,7 @@ from tests.command_line import Run
 def away(database: str) -> Iterator[None]:
     """Settings in force that name a database which does not answer."""
     here = settings_room.settings()
-    settings_room.use(replace(here, database_url="postgresql+psycopg2://nobody@127.0.0.1:1/nowhere"))
+    settings_room.use(here.replace(database_url="postgresql+psycopg2://nobody@127.0.0.1:1/nowhere"))
     yield
     settings_room.use(here)
     use_database(database)

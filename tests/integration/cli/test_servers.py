@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def test_a_script_can_stop_what_it_started(
         heard.append(signal.getsignal(signal.SIGTERM))
         raise module.NotUp("the house stays shut")
 
-    monkeypatch.setattr(module, "begin", lambda: replace(settings(), pipedrive_api_url=None))
+    monkeypatch.setattr(module, "begin", lambda: settings().replace(pipedrive_api_url=None))
     monkeypatch.setattr(module, "open_house", refuse)
 
     assert run(command).code == 1

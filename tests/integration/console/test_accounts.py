@@ -798,7 +798,7 @@ def test_the_secret_is_encrypted_and_follows_new_keys(browser: Visitor, ana: int
 def sso(database: str) -> Iterator[None]:
     assert database
     before = settings()
-    environment.use(replace(before, sso_header="X-Forwarded-User", sso_proxies=("127.0.0.0/8",)))
+    environment.use(before.replace(sso_header="X-Forwarded-User", sso_proxies=("127.0.0.0/8",)))
     yield
     environment.use(before)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import smtplib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -51,8 +51,7 @@ def nothing_is_remembered() -> None:
 def hook(world: World) -> Iterator[Hook]:
     hook = Hook()
     settings_room.use(
-        replace(
-            settings(),
+        settings().replace(
             alert_webhook_url=HOOK,
             public_url="http://pipeline.test",
             internal_networks=("127.0.0.0/8",),
@@ -240,7 +239,7 @@ def test_work_that_nobody_takes_is_of_no_connector(world: World, hook: Hook) -> 
 
 
 def test_many_failures_are_told_as_a_number(world: World, hook: Hook) -> None:
-    settings_room.use(replace(settings(), alert_failures_per_hour=2))
+    settings_room.use(settings().replace(alert_failures_per_hour=2))
     for position in range(2):
         world.change_rows(
             "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint)"
@@ -320,7 +319,7 @@ def test_mail_goes_over_tls_with_its_password_and_one_line_of_subject(
         "smtp_url": "smtps://bot@mail.test",
         "smtp_password": "canary",
     }
-    settings_room.use(replace(settings(), **mail_settings))
+    settings_room.use(settings().replace(**mail_settings))
     world.change_rows("UPDATE connectors SET name = :name", name="acme\nBcc: eve@evil.test")
     pause(world)
     watch(world)
@@ -332,7 +331,7 @@ def test_mail_goes_over_tls_with_its_password_and_one_line_of_subject(
 
 
 def test_a_mail_server_that_is_away_is_tried_again(world: World) -> None:
-    settings_room.use(replace(settings(), alert_email_to=("ana@acme.test",), smtp_url="smtp+plain://127.0.0.1:1"))
+    settings_room.use(settings().replace(alert_email_to=("ana@acme.test",), smtp_url="smtp+plain://127.0.0.1:1"))
     pause(world)
     watch(world)
 
@@ -341,7 +340,7 @@ def test_a_mail_server_that_is_away_is_tried_again(world: World) -> None:
 
 def test_a_hook_that_is_away_is_tried_again(world: World, hook: Hook) -> None:
     wiring.use_http(requests.Session)
-    settings_room.use(replace(settings(), alert_webhook_url="http://127.0.0.1:1/canary-hook"))
+    settings_room.use(settings().replace(alert_webhook_url="http://127.0.0.1:1/canary-hook"))
     pause(world)
     watch(world)
 
@@ -424,7 +423,7 @@ def test_a_spent_day_is_not_over_because_nobody_can_be_asked(world: World, hook:
     watch(world)
     world.change_rows("UPDATE alerts SET seen_at = seen_at - interval '5 minutes'")
     as_they_are = settings()
-    settings_room.use(replace(as_they_are, redis_url="redis://127.0.0.1:1/0"))
+    settings_room.use(as_they_are.replace(redis_url="redis://127.0.0.1:1/0"))
 
     watch(world)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -209,7 +208,7 @@ def https(database: str) -> Iterator[str]:
     """PUBLIC_URL is https, and the browser speaks it."""
     assert database
     before = settings_room.settings()
-    settings_room.use(replace(before, public_url="https://pipeline.test"))
+    settings_room.use(before.replace(public_url="https://pipeline.test"))
     yield "https://pipeline.test"
     settings_room.use(before)
 

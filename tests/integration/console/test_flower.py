@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -60,7 +60,7 @@ def fake(world: World) -> Iterator[Fake]:
     thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True)
     thread.start()
     fake.port = server.server_port
-    settings_room.use(replace(settings(), flower_port=fake.port, flower_basic_auth="operator:canary-flower"))
+    settings_room.use(settings().replace(flower_port=fake.port, flower_basic_auth="operator:canary-flower"))
     room._flower = Upstream()
     yield fake
     server.shutdown()
@@ -237,7 +237,7 @@ def test_an_answer_without_end_is_cut_off(fake: Fake, viewer: Visitor, monkeypat
 
 
 def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(world: World, viewer: Visitor) -> None:
-    settings_room.use(replace(settings(), flower_url="http://127.0.0.1:1"))
+    settings_room.use(settings().replace(flower_url="http://127.0.0.1:1"))
     room._flower = Upstream()
 
     first, second = viewer.get("/flower/"), viewer.get("/flower/")

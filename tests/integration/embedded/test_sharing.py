@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline import embedded
 from pipeline.embedded import Servers, folders
-from pipeline.settings import PROJECT_DIR, Settings
+from pipeline.settings import Settings
 from tests.integration.embedded.users import BOTH, PATIENCE_S, kill, query, told_by, user_of, wait_stopped
 
 
@@ -100,7 +97,7 @@ def test_servers_of_ones_own_start_none_and_make_no_folder(tmp_path: Path) -> No
 
 
 def test_only_the_missing_server_is_embedded(fresh: Settings) -> None:
-    own = replace(fresh, database_url="postgresql+psycopg2://db.example/pipeline")
+    own = fresh.replace(database_url="postgresql+psycopg2://db.example/pipeline")
 
     found = embedded.ensure(own)
 
@@ -153,9 +150,3 @@ def test_a_keeper_holds_on_to_nothing_of_its_starter(shared: Settings) -> None:
             opened = [os.readlink(link) for link in Path(f"/proc/{state.keeper_pid}/fd").iterdir()]
             assert not [name for name in opened if name.startswith("pipe:")]
             assert os.getsid(state.keeper_pid) not in (os.getsid(0), os.getsid(user.pid))
-
-
-def test_the_keeper_needs_nothing_but_the_standard_library() -> None:
-    program = [sys.executable, "-S", "-c", "import pipeline.embedded.keeper"]  # -S: no site-packages
-
-    assert subprocess.run(program, cwd=PROJECT_DIR, check=True).returncode == 0  # this very Python

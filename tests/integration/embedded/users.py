@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 import redis
 import sqlalchemy as sa
 
+from pipeline.data_dir import PROJECT_DIR
 from pipeline.embedded import Servers, locks
-from pipeline.settings import PROJECT_DIR, Settings
+from pipeline.settings import Settings
 
 PATIENCE_S = 60.0
 BOTH = {"postgres", "valkey"}

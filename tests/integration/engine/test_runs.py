@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from tests.world import World
 @pytest.fixture(params=[1, 2, 3])
 def in_flight(world: World, request: pytest.FixtureRequest) -> Iterator[int]:
     before = settings_room.settings()
-    settings_room.use(replace(before, batches_in_flight=request.param))
+    settings_room.use(before.replace(batches_in_flight=request.param))
     yield request.param
     settings_room.use(before)
 
@@ -47,7 +46,7 @@ def test_no_more_batches_move_than_may(world: World, in_flight: int) -> None:
 
 def test_a_batch_that_waits_for_a_retry_takes_up_its_place(world: World) -> None:
     before = settings_room.settings()
-    settings_room.use(replace(before, batches_in_flight=1))
+    settings_room.use(before.replace(batches_in_flight=1))
     fill(world, persons=3 * PAGE, organizations=0)
     world.start(Entity.PERSON)
     world.pipedrive.faults.add("/api/v2/persons$", "status", status=503)
@@ -61,7 +60,7 @@ def test_a_batch_that_waits_for_a_retry_takes_up_its_place(world: World) -> None
 
 def test_a_batch_that_failed_gives_its_place_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     before = settings_room.settings()
-    settings_room.use(replace(before, batches_in_flight=1))
+    settings_room.use(before.replace(batches_in_flight=1))
     fill(world, persons=3 * PAGE, organizations=0)
     age(world)
     run_id = world.start(Entity.PERSON)

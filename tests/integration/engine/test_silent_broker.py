@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -35,7 +34,7 @@ CONFIG = Path(__file__).parents[3] / "celeryconfig.py"
 def options_of(broker_url: str) -> dict[str, Any]:
     """celeryconfig's values for this broker."""
     before = pipeline.settings.settings()
-    pipeline.settings.use(replace(before, broker_url=broker_url))
+    pipeline.settings.use(before.replace(broker_url=broker_url))
     try:
         return runpy.run_path(str(CONFIG))
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ MINE = {"id": GLOBEX, "organization": OURS, "secret": SECRET}
 @pytest.fixture(autouse=True)
 def listed(keys: KeyServer, house: House, environment: Settings) -> Iterator[None]:
     """An organization of ours."""
-    settings.use(replace(environment, hull_organizations=(OURS,)))
+    settings.use(environment.replace(hull_organizations=(OURS,)))
     yield
     settings.use(environment)
 
@@ -143,7 +142,7 @@ def test_credentials_that_hull_refuses_make_nothing_and_are_not_tried_again_at_o
 
 
 def test_a_connector_that_is_here_is_never_given_another_secret(hull: Hull, house: House, platform: Flask) -> None:
-    settings.use(replace(settings.settings(), hull_organizations=(OURS, ORGANIZATION)))
+    settings.use(settings.settings().replace(hull_organizations=(OURS, ORGANIZATION)))
 
     assert is_refused(knock(hull, id=ACME, organization=ORGANIZATION, secret="wrong"))
     assert is_refused(knock(hull, id=ACME))
@@ -166,7 +165,7 @@ def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, house: House, pl
 
 def test_an_organization_taken_off_the_list_meanwhile_is_not_asked(hull: Hull, house: House, platform: Flask) -> None:
     knock(hull)
-    settings.use(replace(settings.settings(), hull_organizations=()))
+    settings.use(settings.settings().replace(hull_organizations=()))
 
     assert house.run_errands() == ["host_refused"]
     assert connectors(house) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,7 +66,7 @@ def storage() -> Iterator[Storage]:
 
 @pytest.fixture(autouse=True)
 def listed(house: House, environment: Settings) -> Iterator[None]:
-    settings.use(replace(environment, hull_export_hosts=("127.0.0.1:9199", "files.hullapp.test")))
+    settings.use(environment.replace(hull_export_hosts=("127.0.0.1:9199", "files.hullapp.test")))
     yield
     settings.use(environment)
 

@@ -6,7 +6,7 @@ import gzip as gzip_format
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -80,7 +80,7 @@ def hull() -> Any:
 def storage(hull: Any, house: House, environment: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     made = Storage(hull)
     wiring.use_http(lambda: session_for({STORE: made}))
-    settings.use(replace(environment, hull_export_hosts=("127.0.0.1:9199",)))
+    settings.use(environment.replace(hull_export_hosts=("127.0.0.1:9199",)))
     monkeypatch.setattr(export_download, "PIECE_BYTES", 4_000)
     yield made
     wiring.use_http(None)
