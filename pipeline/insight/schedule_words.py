@@ -1,23 +1,22 @@
-"""When schedules come due, in words and as the next times. Pure, but for Celery's reading of cron."""
+"""When schedules are due, in words and as the next times."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from pipeline.domain.settings import NIGHTLY
-from pipeline.tasks import schedules
+from pipeline.domain.cron import cron_of, next_time
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
 
 def next_times(cron: str, connector_id: str, now: datetime, count: int = 3) -> list[datetime]:
-    """The next times, in UTC; none for an empty cron, or for one that is none."""
-    fields = schedules.nightly(connector_id) if cron == NIGHTLY else cron
+    """Return the next times, in UTC; none for an empty or invalid cron expression."""
+    fields = cron_of(cron, connector_id)
     found: list[datetime] = []
     try:
         while fields and len(found) < count:
-            found.append(schedules.next_time(fields, found[-1] if found else now))
-    except Exception:  # noqa: BLE001 - what is wrong with it is said when it is to be saved
+            found.append(next_time(fields, found[-1] if found else now))
+    except ValueError:  # its mistake is named when it is to be saved
         return []
     return found
 
@@ -26,7 +25,7 @@ def cron_words(cron: str, connector_id: str) -> str:
     """`every night at 02:15`, `Mondays at 06:00`; a cron without plain words as it is."""
     if not cron:
         return "never"
-    minute, hour, *days = (schedules.nightly(connector_id) if cron == NIGHTLY else cron).split()
+    minute, hour, *days = cron_of(cron, connector_id).split()
     if len(days) != 3 or not (minute.isdigit() and hour.isdigit()) or days[:2] != ["*", "*"]:
         return f"by {cron}"
     at = f"{int(hour):02d}:{int(minute):02d} UTC"

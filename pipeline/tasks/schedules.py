@@ -9,12 +9,10 @@ missed are caught up once.
 
 from __future__ import annotations
 
-import zlib
 from datetime import UTC, datetime, timedelta
-from typing import Final, cast
+from typing import Final
 
 from celery import Task
-from celery.schedules import crontab
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
@@ -22,8 +20,9 @@ from db import schedule, watermark
 from db.connector import Connector
 from db.schedule import Schedule
 from db.session import transaction
+from pipeline.domain.cron import cron_of, next_time
 from pipeline.domain.kinds import Entity
-from pipeline.domain.settings import NIGHTLY, ConnectorSettings
+from pipeline.domain.settings import ConnectorSettings
 from pipeline.tasks import runs, spending
 from pipeline.tasks.app import app
 from pipeline.tasks.catch_up import INCREMENTAL
@@ -32,15 +31,13 @@ from pipeline.telemetry import logger
 
 FULL_FETCH: Final = "full_fetch"
 
-NIGHT_HOURS: Final = 5
-"""Nightly fetches are spread over the hours from midnight to five, UTC, so that connectors do not march in step."""
 OVERLAP: Final = timedelta(seconds=60)
 """How far before the watermark an incremental fetch begins: clocks differ, and times are whole seconds."""
 
 
 def plan(session: Session, connector: Connector, chosen: ConnectorSettings) -> None:
-    """Take the schedules of the settings over. Raises: ValueError for a cron that is none."""
-    cron = nightly(connector.id) if chosen.full_fetch_cron == NIGHTLY else chosen.full_fetch_cron
+    """Store the schedules of these settings. Raises: ValueError for an invalid cron expression."""
+    cron = cron_of(chosen.full_fetch_cron, connector.id)
     if cron:
         schedule.set_schedule(
             session, connector.key, FULL_FETCH, cron=cron, next_run_at=next_time(cron, datetime.now(UTC))
@@ -53,29 +50,6 @@ def plan(session: Session, connector: Connector, chosen: ConnectorSettings) -> N
         schedule.set_schedule(session, connector.key, INCREMENTAL, interval_s=interval_s, next_run_at=first)
     else:
         schedule.drop_schedule(session, connector.key, INCREMENTAL)
-
-
-def nightly(connector_id: str) -> str:
-    """Five cron fields for every night, at a minute that only depends on the connector."""
-    hour, minute = divmod(zlib.crc32(connector_id.encode()) % (NIGHT_HOURS * 60), 60)
-    return f"{minute} {hour} * * *"
-
-
-def next_time(cron: str, after: datetime) -> datetime:
-    """When five cron fields, in UTC, come due next.
-
-    Raises: ValueError for fields that are none.
-    """
-    minute, hour, day_of_month, month_of_year, day_of_week = cron.split()
-    times = crontab(
-        minute=minute,
-        hour=hour,
-        day_of_month=day_of_month,
-        month_of_year=month_of_year,
-        day_of_week=day_of_week,
-        nowfun=lambda: after,
-    )
-    return after + cast("timedelta", times.remaining_estimate(after))
 
 
 @app.task(name="control.start_scheduled", bind=True)

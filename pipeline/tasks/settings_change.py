@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, Final
 
-from celery.schedules import ParseException
 from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import connector as connectors
 from db.connector import Connector, SettingsVersion
 from db.session import transaction
+from pipeline.domain.cron import next_time
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
@@ -133,8 +133,8 @@ def find_mistakes(session: Session, connector_key: int, chosen: ConnectorSetting
     mistakes = []
     try:
         if chosen.full_fetch_cron not in ("", NIGHTLY):
-            schedules.next_time(chosen.full_fetch_cron, datetime.now(UTC))
-    except (ValueError, ParseException, RuntimeError):
+            next_time(chosen.full_fetch_cron, datetime.now(UTC))
+    except ValueError:
         mistakes.append(
             f"full_fetch_cron: {chosen.full_fetch_cron!r} is not five cron fields (minute hour day month weekday, in "
             "UTC) that ever come due, as 15 2 * * * does, nor `nightly`, nor empty for never"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from freezegun import freeze_time
 from sqlalchemy import text
 
 from db import connector as connectors
 from db import schedule
 from db.session import transaction
+from pipeline.domain.cron import nightly
 from pipeline.domain.settings import ConnectorSettings
 from tests.world import CONNECTOR_ID, World
 
@@ -34,32 +34,6 @@ def tick(world: World) -> None:
 
 def runs(world: World) -> list[tuple[str, str, bool]]:
     return [tuple(row) for row in world.rows("SELECT entity, cause, changed_only FROM runs ORDER BY id")]
-
-
-@pytest.mark.parametrize(
-    ("cron", "after", "expected"),
-    [
-        (NIGHTLY, "2026-03-01T00:00:00", "2026-03-01T02:15:00"),
-        (NIGHTLY, "2026-03-01T02:14:59", "2026-03-01T02:15:00"),
-        (NIGHTLY, "2026-03-01T02:15:00", "2026-03-02T02:15:00"),
-        (NIGHTLY, "2026-03-01T02:15:30", "2026-03-02T02:15:00"),
-        (NIGHTLY, "2026-03-29T00:30:00", "2026-03-29T02:15:00"),  # the clocks change in Europe: UTC does not
-        ("*/20 * * * *", "2026-03-01T23:59:59", "2026-03-02T00:00:00"),
-        ("0 0 1 * *", "2026-12-15T00:00:00", "2027-01-01T00:00:00"),
-        ("0 0 29 2 *", "2026-03-01T00:00:00", "2028-02-29T00:00:00"),
-        ("30 4 * * 1", "2026-03-01T00:00:00", "2026-03-02T04:30:00"),
-    ],
-)
-def test_the_next_time_follows_the_five_fields(world: World, cron: str, after: str, expected: str) -> None:
-    found = world.room("schedules").next_time(cron, datetime.fromisoformat(after).replace(tzinfo=UTC))
-
-    assert found.replace(microsecond=0) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
-
-
-@pytest.mark.parametrize("cron", ["", "never", "* * * *", "61 * * * *", "* * * * * *"])
-def test_fields_that_are_none_are_refused(world: World, cron: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - Celery's own words
-        world.room("schedules").next_time(cron, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_a_plan_is_kept_replaced_and_dropped(world: World) -> None:
@@ -153,13 +127,6 @@ def test_a_paused_connector_starts_nothing_and_keeps_its_plan(world: World) -> N
     assert world.rows("SELECT 1 FROM schedules") != []
 
 
-def test_every_night_has_a_minute_of_its_own_for_each_connector(world: World) -> None:
-    nights = {world.room("schedules").nightly(f"{number:024x}") for number in range(50)}
-
-    assert len(nights) > 40
-    assert all(0 <= int(night.split()[1]) < 5 for night in nights)
-
-
 def test_without_a_word_in_the_settings_everything_is_fetched_nightly_and_changes_every_five_minutes(
     world: World,
 ) -> None:
@@ -168,7 +135,7 @@ def test_without_a_word_in_the_settings_everything_is_fetched_nightly_and_change
     planned = {
         row.kind: (row.cron, row.interval_s) for row in world.rows("SELECT kind, cron, interval_s FROM schedules")
     }
-    assert planned == {"full_fetch": (world.room("schedules").nightly(CONNECTOR_ID), None), "incremental": (None, 300)}
+    assert planned == {"full_fetch": (nightly(CONNECTOR_ID), None), "incremental": (None, 300)}
 
 
 def test_changes_are_fetched_at_once_and_again_after_the_interval(world: World) -> None:
