@@ -1,13 +1,13 @@
 """What Hull's firehose reads: messages with an entity token each, and the envelope of a batch.
 
-Hot: every delivered record passes here, so a message is joined from bytes and a token signed by two SHA-256 contexts
-prepared once per batch. Tested against PyJWT, which takes ten times as long.
+Hot: every delivered record passes here, so a message is joined from bytes and a token signed by an HMAC prepared once per
+batch. Tested against PyJWT, which takes ten times as long.
 Source: packages/hull-client/src/lib/{crypto,filter-claims,firehose}.js of https://github.com/hull/hull-connectors
 """
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 from base64 import urlsafe_b64encode
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,6 @@ USER_CLAIMS = ("id", "email", "external_id", "anonymous_id")
 ACCOUNT_CLAIMS = ("id", "external_id", "domain", "anonymous_id")
 
 _HEADER = urlsafe_b64encode(b'{"typ":"JWT","alg":"HS256"}').rstrip(b"=") + b"."
-_SHA256_BLOCK_BYTES = 64
 
 Claims = Mapping[str, str] | bytes
 """Claims by name, or their JSON where the caller has written it already."""
@@ -87,24 +86,14 @@ def envelope(messages: Sequence[bytes], now: datetime) -> bytes:
 
 
 def signer(secret: str) -> Callable[[bytes], bytes]:
-    """A function from the JSON of a JWT's claims to the JWT, HS256 under `secret`.
-
-    HMAC is SHA-256 over the key's outer pad and the digest over its inner pad (RFC 2104); both pads are hashed here, once.
-    """
-    key = secret.encode()
-    if len(key) > _SHA256_BLOCK_BYTES:
-        key = hashlib.sha256(key).digest()
-    key = key.ljust(_SHA256_BLOCK_BYTES, b"\0")
-    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
-    inner.update(_HEADER)
-    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+    """Return a function from the JSON of a JWT's claims to the JWT, HS256 under `secret`; the key is hashed here, once."""
+    prepared = hmac.new(secret.encode(), _HEADER, "sha256")
 
     def sign(claims: bytes) -> bytes:
         payload = b2a_base64(claims, newline=False).translate(_URL_SAFE).rstrip(b"=")
-        inside, outside = inner.copy(), outer.copy()
-        inside.update(payload)
-        outside.update(inside.digest())
-        signature = b2a_base64(outside.digest(), newline=False).translate(_URL_SAFE).rstrip(b"=")
+        signed = prepared.copy()
+        signed.update(payload)
+        signature = b2a_base64(signed.digest(), newline=False).translate(_URL_SAFE).rstrip(b"=")
         return b"%b%b.%b" % (_HEADER, payload, signature)
 
     return sign
