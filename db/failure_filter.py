@@ -114,8 +114,9 @@ def group_failures(session: Session, chosen: FailureFilter, *, limit: int = 100)
 
 def failed_by_day(session: Session, chosen: FailureFilter, days: int) -> dict[str, list[int]]:
     """Fingerprint → how many began to fail on each of the last days, today last."""
-    ago = func.current_date() - func.date(Failure.created_at)
-    since = Failure.created_at >= func.current_date() - text(f"{int(days) - 1}")
+    today = func.date(func.now())
+    ago = today - func.date(Failure.created_at)
+    since = Failure.created_at >= today - text(f"{int(days) - 1}")
     days_ago = cast(ago, Integer).label("ago")
     query = select(Failure.fingerprint, days_ago, func.count()).where(*chosen.conditions, since)
     found: dict[str, list[int]] = {}

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from tests import outside_reads  # noqa: E402
 from tests.open_transactions import none_during_http  # noqa: E402
 
 if TYPE_CHECKING:
+    from tests.manual_clock import Clock
     from tests.world import World
 
 outside_reads.watch()
@@ -185,7 +187,7 @@ def database(database_url: str, servers: embedded.Servers, _cheap_hashes: None) 
             hull_protocol="http",
             hull_firehose_url="http://hull.test/api/v1/firehose",
             pipedrive_burst_limit=0,
-            lease_s=2.0,
+            lease_s=30.0,
             page_limit=50,
             writes_at_once=1,
         )
@@ -225,9 +227,18 @@ def _numbered_broker(broker_url: str, number: int) -> str:
 
 
 @pytest.fixture
-def world(database: str) -> Iterator[World]:
+def noon(database: str) -> Iterator[Clock]:
+    """Time stands still at a noon: what is of today stays so until the test moves the clock."""
+    from tests.manual_clock import NOON, manual_clock  # noqa: PLC0415
+
+    with manual_clock(NOON) as clock:
+        yield clock
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, database: str) -> Iterator[World]:
     """A small Pipedrive company, a Hull organization and a connector between them, all in this process."""
     from tests.world import make_world  # noqa: PLC0415
 
-    with make_world() as made:
+    with make_world(clock=request.getfixturevalue("noon") if "noon" in request.fixturenames else time.time) as made:
         yield made

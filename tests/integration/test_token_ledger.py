@@ -152,6 +152,7 @@ def test_connectors_of_one_company_are_known_by_its_number_or_its_origin(world: 
     assert len({company_of(numbered), company_of(other), company_of(world.connector_key)}) == 3
 
 
+@pytest.mark.usefixtures("noon")
 def test_what_one_connector_spends_the_other_has_no_more(world: World) -> None:
     world.change_rows("UPDATE connectors SET company_id = 77")
     ask(world)
@@ -163,6 +164,7 @@ def test_what_one_connector_spends_the_other_has_no_more(world: World) -> None:
         assert token_ledger.spent_by_lane(session, company) == [Spent("control", "me", 1, 2)]
 
 
+@pytest.mark.usefixtures("noon")
 def test_yesterday_is_not_today(world: World) -> None:
     ask(world)
     token_ledger.settle_rest()

@@ -22,8 +22,8 @@ from sandbox.company import Event
 from sandbox.pipedrive.sending.trouble import Trouble
 from sandbox.pipedrive.team import SalesTeam
 from tests.authorising import PUBLIC_URL, Person, installed_app
-from tests.clock_by_hand import Clock, clock_by_hand
 from tests.journeys.people import fill
+from tests.manual_clock import Clock, manual_clock
 from tests.truth import Journal, joined
 from tests.world import ACCOUNT_FIELDS, USER_FIELDS, World, default_settings, make_world
 from tests.wsgi_adapter import session_for
@@ -156,7 +156,7 @@ def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
     """A company that was authorised, fetched whole, and that webhooks and schedules keep in step from now on."""
     door = Door()
     with (
-        clock_by_hand(BEGIN) as clock,
+        manual_clock(BEGIN) as clock,
         make_world(clock=clock, webhook_session=session_for({PUBLIC_URL: door})) as world,
         installed_app(world),
     ):

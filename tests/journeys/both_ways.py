@@ -25,10 +25,10 @@ from pipeline.domain.settings import Owner
 from sandbox.company import Event
 from sandbox.company.acting import acting
 from sandbox.pipedrive.payload import payload
-from tests.clock_by_hand import Clock, clock_by_hand
 from tests.deliveries import SUBSCRIPTION, HullsVoice, deliver, receive
 from tests.journeys.people import fill
 from tests.journeys.told_by_hull import code, know_everything
+from tests.manual_clock import Clock, manual_clock
 from tests.world import World, make_world
 
 BEGIN = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -343,7 +343,7 @@ def _is_about(body: Mapping[str, Any], entity: str, number: int, hull_id: str) -
 @contextmanager
 def both_ways(*, owner: Owner, seed: int, persons: int = 60, organizations: int = 15) -> Iterator[BothWays]:
     """A company that was fetched whole, whose Users and Accounts are synchronised both ways, and that has come to rest."""
-    with clock_by_hand(BEGIN) as clock, make_world(clock=clock) as world:
+    with manual_clock(BEGIN) as clock, make_world(clock=clock) as world:
         draw = random.Random(f"{owner}:{seed}")
         fields = _fields(world)
         _map_both_ways(world, fields, owner)

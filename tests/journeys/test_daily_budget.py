@@ -10,10 +10,12 @@ from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import Retryable
-from pipeline.wiring import shared_redis
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill, in_pipedrive, names
+from tests.manual_clock import Clock
 from tests.world import World
+
+pytestmark = pytest.mark.usefixtures("noon")
 
 DAY = 100
 """Tokens: too few for the 110 that the fetch of 400 Persons takes."""
@@ -39,12 +41,9 @@ def edit_unseen(world: World, person: int, name: str) -> None:
     world.work()
 
 
-def tomorrow(world: World) -> None:
+def tomorrow(clock: Clock) -> None:
     """Midnight passes: for Pipedrive, for the ledger, for the counter in Redis, and for whatever waits."""
-    world.pipedrive.budget.spent = 0
-    world.change_rows("UPDATE token_ledger SET day = day - 1")
-    shared_redis().flushdb()
-    world.later()
+    clock.move(13 * 3_600)
 
 
 def refusals(world: World) -> int:
@@ -86,9 +85,9 @@ def test_webhooks_still_arrive_when_the_fetch_has_taken_its_share(world: World) 
     assert refusals(world) == 0
 
 
-def test_on_the_next_day_the_fetch_ends_by_itself(world: World) -> None:
+def test_on_the_next_day_the_fetch_ends_by_itself(world: World, noon: Clock) -> None:
     run_id = begin(world)
-    tomorrow(world)
+    tomorrow(noon)
     world.work()
 
     assert world.run(run_id).state == "done"
@@ -96,7 +95,7 @@ def test_on_the_next_day_the_fetch_ends_by_itself(world: World) -> None:
     assert refusals(world) == 0
 
 
-def test_without_a_reserve_live_work_would_have_been_refused(world: World) -> None:
+def test_without_a_reserve_live_work_would_have_been_refused(world: World, noon: Clock) -> None:
     """The negative control: the same day, with nothing kept."""
     begin(world, reserve=0.0)
     edit_unseen(world, 8, "Read again")
@@ -105,12 +104,12 @@ def test_without_a_reserve_live_work_would_have_been_refused(world: World) -> No
     assert refusals(world) == 1
     assert len(world.rows("SELECT 1 FROM changes WHERE record_id = '8'")) == 1
 
-    tomorrow(world)
+    tomorrow(noon)
     world.work()
     assert names(world)[8] == "Read again"
 
 
-def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(world: World) -> None:
+def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(world: World, noon: Clock) -> None:
     """Our own count says that there is plenty left; Pipedrive knows better."""
     world.pipedrive.budget.limit, world.pipedrive.budget.spent = DAY, DAY
     begin(world, ours=30_000)
@@ -121,7 +120,7 @@ def test_a_day_that_others_have_spent_is_asked_for_once_and_then_left_alone(worl
     assert {queue for queue, *_ in waits(world)} == {"bulk", "live"}
     assert world.rows("SELECT 1 FROM failures") == []
 
-    tomorrow(world)
+    tomorrow(noon)
     world.pipedrive.budget.limit = None
     world.work()
     assert names(world) == in_pipedrive(world)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline.domain.settings import Owner
-from tests.clock_by_hand import Clock, clock_by_hand
 from tests.deliveries import HullsVoice, deliver, listen, receive
 from tests.journeys.people import fill
 from tests.journeys.told_by_hull import details, failures, know_everything, person, told, writes
+from tests.manual_clock import Clock, manual_clock
 from tests.world import World, make_world
 
 PAIRS = {"nickname": "name", "tel": "phone"}
@@ -79,7 +79,7 @@ class Desk:
 @pytest.fixture
 def desk(database: str) -> Iterator[Desk]:
     """Four Persons that are Users and agree; everything that led there has been said and heard."""
-    with clock_by_hand(datetime(2026, 3, 2, 9, tzinfo=UTC)) as clock, make_world(clock=clock) as world:
+    with manual_clock(datetime(2026, 3, 2, 9, tzinfo=UTC)) as clock, make_world(clock=clock) as world:
         own_the_fields(world, "hull")
         fill(world, persons=4, organizations=0)
         desk = Desk(world, clock)

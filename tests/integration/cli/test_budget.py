@@ -15,7 +15,10 @@ from pipeline.cli import budget
 from pipeline.domain.kinds import Entity
 from tests.command_line import Run
 from tests.journeys.people import age, fill
+from tests.manual_clock import Clock
 from tests.world import World
+
+pytestmark = pytest.mark.usefixtures("noon")
 
 
 def spend(world: World, tokens: int, *, lane: str = "bulk", operation: str = "list", days_ago: int = 0) -> None:
@@ -138,12 +141,13 @@ def test_a_first_fetch_says_that_nobody_knows_how_large_it_is(world: World, run:
     assert "not known before a first full fetch" in run("fetch", "persons", "acme").out
 
 
-def test_a_fetch_says_what_it_will_take_and_takes_it(world: World, run: Run) -> None:
+def test_a_fetch_says_what_it_will_take_and_takes_it(world: World, run: Run, noon: Clock) -> None:
     fill(world, persons=320, organizations=60)
     age(world, Entity.PERSON)
     age(world, Entity.ORGANIZATION)
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
         world.fetch(entity)
+    noon.move(3_600)
     before = world.pipedrive.ledger.stats()["tokens_total"]
     said = run("fetch", "all", "acme").out
     world.work()

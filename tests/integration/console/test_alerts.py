@@ -19,6 +19,7 @@ from pipeline.accounts import operators
 from pipeline.domain.alerts import RULES
 from pipeline.settings import settings
 from tests.integration.console.conftest import Visitor
+from tests.manual_clock import Clock
 from tests.world import World
 from tests.wsgi_adapter import session_for
 
@@ -253,6 +254,7 @@ def test_many_failures_are_told_as_a_number(world: World, hook: Hook) -> None:
     assert "canary value" not in json.dumps(hook.told)
 
 
+@pytest.mark.usefixtures("noon")
 def test_each_hour_is_counted_once_and_without_full_fetches(world: World) -> None:
     from pipeline.domain.kinds import Entity  # noqa: PLC0415 - beside what it proves
 
@@ -271,7 +273,8 @@ def test_each_hour_is_counted_once_and_without_full_fetches(world: World) -> Non
     assert [row.events for row in world.rows("SELECT events FROM hourly_counts ORDER BY hour DESC")] == [2, 0]
 
 
-def test_an_hour_that_brings_nothing_is_told(world: World, hook: Hook) -> None:
+def quiet_hour_after_two_weeks(world: World) -> None:
+    """Two weeks with 200 events an hour, and an hour without any."""
     world.change_rows("UPDATE connectors SET created_at = now() - interval '30 days'")
     world.change_rows(
         "INSERT INTO hourly_counts (connector_key, hour, events)"
@@ -279,16 +282,26 @@ def test_an_hour_that_brings_nothing_is_told(world: World, hook: Hook) -> None:
         "        CASE WHEN h = 0 THEN 0 ELSE 200 END FROM generate_series(0, 335) h",
         key=world.connector_key,
     )
+
+
+def volumes(world: World) -> list[str]:
+    return [row.sentence for row in world.rows("SELECT rule, sentence FROM alerts") if row.rule == "volume_unusual"]
+
+
+@pytest.mark.usefixtures("noon")
+def test_an_hour_that_brings_nothing_is_told(world: World, hook: Hook) -> None:
+    quiet_hour_after_two_weeks(world)
     watch(world)
 
-    volumes = [row for row in world.rows("SELECT rule, sentence FROM alerts") if row.rule == "volume_unusual"]
-    weekday = world.rows("SELECT extract(isodow FROM date_trunc('hour', now()) - interval '1 hour') AS d")[0].d
-    if weekday <= 5:
-        assert [row.sentence for row in volumes] == [
-            "0 events in the last full hour; usually about 200 in the same hour."
-        ]
-    else:
-        assert volumes == []  # two weekends are too few days
+    assert volumes(world) == ["0 events in the last full hour; usually about 200 in the same hour."]
+
+
+def test_two_weekends_are_too_few_to_judge_an_hour(world: World, hook: Hook, noon: Clock) -> None:
+    noon.move(3 * 86_400)  # from a Wednesday to a Saturday
+    quiet_hour_after_two_weeks(world)
+    watch(world)
+
+    assert volumes(world) == []
 
 
 def test_mail_goes_over_tls_with_its_password_and_one_line_of_subject(
@@ -416,6 +429,7 @@ def test_open_alerts_are_counted_for_prometheus(world: World, hook: Hook, anybod
     assert 'pipeline_alerts{connector="5f0c0ffee5f0c0ffee5f0c0f",rule="auth_lost"} 1.0' in anybody.text("/metrics")
 
 
+@pytest.mark.usefixtures("noon")
 def test_a_spent_day_is_not_over_because_nobody_can_be_asked(world: World, hook: Hook) -> None:
     """Redis alone knows that Pipedrive has called the day spent."""
     with transaction() as session:

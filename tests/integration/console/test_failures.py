@@ -101,6 +101,7 @@ def test_nothing_failed_is_said_and_teaches(world: World, viewer: Visitor) -> No
     assert "Nothing has failed yet." in page
 
 
+@pytest.mark.usefixtures("noon")
 def test_failures_stand_by_cause_with_what_to_do(world: World, viewer: Visitor) -> None:
     broken(world, 10, 11)
     keep(world, record_id="h1")

@@ -136,6 +136,7 @@ def test_only_the_first_page_renews_itself(busy: World, viewer: Visitor) -> None
 
 def test_all_who_look_cost_one_question(busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
+    monkeypatch.setattr(logs._pages, "_fresh_s", 60.0)
     real = event_log.page_of_events
 
     def counted(*args: Any, **options: Any) -> Any:

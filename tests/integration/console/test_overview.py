@@ -49,6 +49,7 @@ def test_before_the_first_fetch_the_page_says_what_to_do(world: World, viewer: V
     assert "Nothing went through in the last 24 hours." in page
 
 
+@pytest.mark.usefixtures("noon")
 def test_after_the_fetches_it_says_up_to_when_hull_holds_everything(world: World, viewer: Visitor) -> None:
     world.company.create_organization(name="Analytical Engines")
     world.company.create_person(name="Ada")
@@ -147,6 +148,7 @@ def test_figures_that_stand_still_say_since_when(world: World, viewer: Visitor) 
 def test_many_viewers_ask_the_database_once(world: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.web.console import overview as room  # noqa: PLC0415
 
+    monkeypatch.setattr(room._seen, "_fresh_s", 60.0)
     asked: list[object] = []
     real = room.overview
     monkeypatch.setattr(room, "overview", lambda *given: (asked.append(given), real(*given))[1])

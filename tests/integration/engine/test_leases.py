@@ -115,7 +115,7 @@ def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
 ) -> None:
     lease, beats = world.room("lease"), Beats()
     monkeypatch.setattr(lease, "Event", lambda: beats)
-    claimed = claim(batch, "extract", lease_s=2.0)
+    claimed = claim(batch, "extract", lease_s=30.0)
     assert claimed is not None
     world.lose_workers()
 
@@ -128,7 +128,7 @@ def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
         keeper.join(10)
 
     assert row.kept
-    assert beats.turns == [pytest.approx(2 / 3)] * 2
+    assert beats.turns == [10.0] * 2
 
 
 # --- every stage, of every kind of batch -----------------------------------------------------------------------------
@@ -316,8 +316,8 @@ def test_no_error_ends_the_keeper(world: World, monkeypatch: pytest.MonkeyPatch,
 
     turns, lease = keep_for(world, monkeypatch, 2, extend)
 
-    assert turns.waited == [pytest.approx(2 / 3), pytest.approx(2 / 30), pytest.approx(2 / 3)]
-    assert lease.write_deadline_s(60.0) == pytest.approx(2.0, abs=0.5)
+    assert turns.waited == [10.0, 1.0, 10.0]
+    assert lease.write_deadline_s(60.0) == pytest.approx(30.0, abs=5.0)
 
 
 def test_a_worker_whose_batch_went_to_another_writes_nothing_more(

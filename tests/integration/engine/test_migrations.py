@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from freezegun import freeze_time
 from sqlalchemy import Engine, event, inspect, text
 from sqlalchemy.orm import Session
 
@@ -18,7 +19,24 @@ from db.session import make_engine
 from db.sync_event import NewEvent, detach_partition, drop_partition, log_events, make_partitions, old_partitions
 
 PROJECT = Path(__file__).parents[3]
-TODAY = datetime.now(UTC).date()
+TODAY = date(2026, 3, 4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _today() -> Iterator[None]:
+    """Let migrations and tests run on one day, so that both make the same partitions."""
+    with freeze_time(TODAY, real_asyncio=True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def migrated_today(new_database: Callable[..., str]) -> str:
+    """The name of a migrated, empty database with the partitions of that day."""
+    engine = make_engine(new_database("migrated_today"))
+    migrate(engine)
+    engine.dispose()
+    assert engine.url.database
+    return engine.url.database
 
 
 @pytest.fixture
@@ -30,9 +48,9 @@ def empty(new_database: Callable[..., str]) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def migrated(new_database: Callable[..., str], template: str) -> Iterator[Engine]:
+def migrated(new_database: Callable[..., str], migrated_today: str) -> Iterator[Engine]:
     """A database of this test's own with every table."""
-    engine = make_engine(new_database("migrations", template))
+    engine = make_engine(new_database("migrations", migrated_today))
     yield engine
     engine.dispose()
 

@@ -1,10 +1,11 @@
-"""One clock for the whole world, which stands still until a test moves it.
+"""One clock for the whole system, which stands still until a test moves it.
 
-    with clock_by_hand(moment) as clock:
-        clock.move(30)          this process, PostgreSQL's now() and whoever was given `clock` are half a minute later
+    with manual_clock(moment) as clock:
+        clock.move(30)          this process, PostgreSQL's now() and the callers of `clock` are half a minute later
 
-PostgreSQL finds a `now()` of ours before its own, and the defaults of columns ask ours too; what is not looked up by name,
-such as CURRENT_TIMESTAMP, keeps the time of the wall. Redis does as well: nothing shorter than a day depends on it.
+PostgreSQL finds a `now()` of ours before its own, and the defaults of columns use ours too; what is not looked up by name,
+such as CURRENT_TIMESTAMP, keeps the real time. The script of the daily budget gets this time too; the rest of Redis keeps
+the real one, and nothing there depends on the time of day.
 """
 
 from __future__ import annotations
@@ -12,19 +13,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import import_module
 from typing import Any
 
+import pytest
 from freezegun import freeze_time
 from sqlalchemy import text
 
 from db.session import engine
+from pipeline import wiring
+from pipeline.clients.budget import Budget
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+"""A moment far from the ends of an hour, a day, a week and a month."""
 
 SET_UP = """
-    CREATE SCHEMA by_hand;
-    CREATE TABLE by_hand.clock (moment timestamptz NOT NULL);
-    CREATE FUNCTION by_hand.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT moment FROM by_hand.clock';
-    CREATE FUNCTION by_hand.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT moment FROM by_hand.clock'"""
+    CREATE SCHEMA manual;
+    CREATE TABLE manual.clock (moment timestamptz NOT NULL);
+    CREATE FUNCTION manual.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT moment FROM manual.clock';
+    CREATE FUNCTION manual.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT moment FROM manual.clock'"""
 
 COLUMNS = """
     SELECT format('%I.%I', table_schema, table_name) AS place, column_name AS name FROM information_schema.columns
@@ -54,26 +62,31 @@ class Clock:
         self._frozen.move_to(self._moment)
         with engine().begin() as connection:
             connection.execute(
-                text("DELETE FROM by_hand.clock; INSERT INTO by_hand.clock VALUES (:now)"), {"now": self._moment}
+                text("DELETE FROM manual.clock; INSERT INTO manual.clock VALUES (:now)"), {"now": self._moment}
             )
 
 
 @contextmanager
-def clock_by_hand(moment: datetime) -> Iterator[Clock]:
+def manual_clock(moment: datetime) -> Iterator[Clock]:
     """Stop time at a moment, given in UTC; the database of the test must be in force."""
     import_module("pipeline.web.app")  # and all that it needs: C modules do not take a stopped clock for a clock
     with engine().begin() as connection:
         connection.execute(text(SET_UP))
-        _point_defaults(connection, "now()", "by_hand.now()")
-    _look_first_in("by_hand, pg_catalog, public")
+        _point_defaults(connection, "now()", "manual.now()")
+    _look_first_in("manual, pg_catalog, public")
     try:
-        with freeze_time(moment, real_asyncio=True) as frozen:
-            yield Clock(moment.astimezone(UTC), frozen)
+        with (
+            freeze_time(moment, real_asyncio=True) as frozen,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            clock = Clock(moment.astimezone(UTC), frozen)
+            patch.setattr(wiring, "Budget", partial(Budget, redis_time=clock))
+            yield clock
     finally:
         _look_first_in("DEFAULT")
         with engine().begin() as connection:
-            _point_defaults(connection, "by_hand.now()", "now()")
-            connection.execute(text("DROP SCHEMA by_hand CASCADE"))
+            _point_defaults(connection, "manual.now()", "now()")
+            connection.execute(text("DROP SCHEMA manual CASCADE"))
 
 
 def _point_defaults(connection: Any, spelling: str, other: str) -> None:
