@@ -46,6 +46,7 @@ check: lint types test-all ## Everything CI checks: lint, types, all tests
 
 lint: $(DEV) ## Look for mistakes of style
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
 	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted; make format mends it."; exit 1; }
 
 types: $(DEV) ## Check the types
@@ -88,7 +89,7 @@ defects: $(DEV) ## Show that what was wrong with the connector before is right, 
 
 clean: ## Remove what was made here: .venv, caches, and the data of the embedded servers
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.embedded remove 2>/dev/null || true; fi
-	@rm -rf $(VENV) .data build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) .data build .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: \

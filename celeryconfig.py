@@ -71,18 +71,7 @@ task_default_queue = "control"
 task_default_exchange = "control"
 task_default_routing_key = "control"
 task_create_missing_queues = False
-imports = (
-    "pipeline.tasks.incoming",
-    "pipeline.tasks.outgoing",
-    "pipeline.tasks.control",
-    "pipeline.tasks.counting",
-    "pipeline.tasks.schedules",
-    "pipeline.tasks.shells",
-    "pipeline.tasks.twins",
-    "pipeline.tasks.tidy",
-    "pipeline.tasks.errand_runs",
-    "pipeline.tasks.alerts",
-)
+imports = ("pipeline.tasks.incoming", "pipeline.tasks.outgoing", "pipeline.tasks.control")
 
 # Beat only ticks. What is due is decided and claimed in SQL, so two beats, or a late one, change nothing.
 beat_schedule = {

@@ -47,7 +47,7 @@ def fetch(running: Stage, name: str, *, changed_only: bool) -> dict[str, Any]:
     from db.run import Run
     from db.session import transaction
     from pipeline.domain.kinds import Entity
-    from pipeline.tasks.runs import start_run
+    from pipeline.sync.runs.runs import start_run
 
     sent_before, cpu_before, started = _messages(running), running.cpu_s(), time.monotonic()
     ids = [start_run(running.connector_key, entity, cause="benchmark", changed_only=changed_only) for entity in Entity]

@@ -77,7 +77,7 @@ class House:
     def fetch_all(self) -> None:
         """What comes every night, to its end."""
         from pipeline.domain.kinds import Entity
-        from pipeline.tasks.runs import RunInProgress, start_run
+        from pipeline.sync.runs.runs import RunInProgress, start_run
 
         for entity in Entity:
             try:

@@ -58,7 +58,7 @@ def _fetch_under_fire(running: Stage, kills: int, dice: random.Random) -> tuple[
 
     from db.session import transaction
     from pipeline.domain.kinds import Entity
-    from pipeline.tasks.runs import start_run
+    from pipeline.sync.runs.runs import start_run
 
     worker = start_worker(2)
     started = time.monotonic()

@@ -77,7 +77,7 @@ def _went_on(result: dict[str, Any]) -> bool:
 
 def _out(running: Stage, remote: str, url: str, fault: dict[str, Any], seconds: float, *, users: int) -> dict[str, Any]:
     from pipeline.domain.kinds import Entity
-    from pipeline.tasks.runs import start_run
+    from pipeline.sync.runs.runs import start_run
 
     _order(url, [fault])
     ids = [start_run(running.connector_key, entity, cause="drill") for entity in Entity]
@@ -123,7 +123,7 @@ def _order(url: str, faults: list[dict[str, Any]]) -> None:
 def _deliver(running: Stage, users: int) -> None:
     from db import delivery as deliveries
     from db.session import transaction
-    from pipeline.tasks import control
+    from pipeline.tasks import wakeups
 
     messages = [
         {
@@ -141,7 +141,7 @@ def _deliver(running: Stage, users: int) -> None:
     with transaction() as session:
         body = orjson.dumps({"notification_id": "outage", "channel": "user:update", "messages": messages})
         deliveries.keep_delivery(session, running.connector_key, "hull", "outage", body)
-    control.wake_control("dispatch")
+    wakeups.wake_control("dispatch")
 
 
 _LEFT = text("""

@@ -321,9 +321,9 @@ def _exported(here: Place) -> str:
     from db.event_log import EventFilter
     from db.log_export import find_export
     from db.session import transaction
-    from pipeline.tasks import log_exports
-    from pipeline.tasks.errand_runs import run_errand
-    from pipeline.tasks.log_lines import CSV
+    from pipeline.jobs import log_exports
+    from pipeline.jobs.log_lines import CSV
+    from pipeline.jobs.runtime import run_errand
 
     with transaction() as session:
         connector = session.get_one(Connector, here.connector_key)

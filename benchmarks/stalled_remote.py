@@ -179,7 +179,7 @@ class Drill:
 
 def _begin(running: Stage, stalled: int, edits: int) -> Drill:
     """Fetch everything for the first connector; then mark what the third one will read, in a field that it alone maps."""
-    from pipeline.tasks.webhooks import ensure_webhooks
+    from pipeline.sync.connectors.webhooks import ensure_webhooks
 
     _wait_for_web()
     code = _text_field(running)
@@ -291,11 +291,11 @@ def _read(connector_key: int, number: int) -> None:
     """Have a Person read, as after a webhook that only hints at a change."""
     from db import change as changes
     from db.session import after_commit, transaction
-    from pipeline.tasks import control
+    from pipeline.tasks import wakeups
 
     with transaction() as session:
         changes.fold(session, connector_key, "incoming", "person", str(number), cause="drill")
-        after_commit(session, lambda: control.wake_control("dispatch"))
+        after_commit(session, lambda: wakeups.wake_control("dispatch"))
 
 
 def _order(running: Stage, faults: list[dict[str, Any]]) -> None:

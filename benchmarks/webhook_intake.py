@@ -103,7 +103,7 @@ def _wait_for_workers(nodes: int) -> None:
 
 def subscribe(running: Stage) -> dict[str, str]:
     """Subscribe, and give the address and the credentials that Pipedrive was given."""
-    from pipeline.tasks.webhooks import ensure_webhooks
+    from pipeline.sync.connectors.webhooks import ensure_webhooks
 
     ensure_webhooks(running.connector_key)
     listed = requests.get(
@@ -200,7 +200,7 @@ def _edit(running: Stage, name: str, count: int, meanwhile: Callable[[], object]
 def _fetcher(running: Stage) -> Callable[[], object]:
     """Called again and again, keeps a full fetch of Persons under way."""
     from pipeline.domain.kinds import Entity
-    from pipeline.tasks.runs import RunInProgress, start_run
+    from pipeline.sync.runs.runs import RunInProgress, start_run
 
     def keep_fetching() -> None:
         try:
@@ -214,7 +214,7 @@ def _fetcher(running: Stage) -> Callable[[], object]:
 def fetch(running: Stage) -> None:
     """Everything once, so that webhooks meet records that are known."""
     from pipeline.domain.kinds import Entity
-    from pipeline.tasks.runs import start_run
+    from pipeline.sync.runs.runs import start_run
 
     _without_limits(running.connector_key)
     for entity in Entity:

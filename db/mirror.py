@@ -52,7 +52,7 @@ _FRESHNESS = text("""
              ON r.state <> 'done' AND (w.fully_read_at IS NULL OR w.fully_read_at < r.started_at)
      WHERE c.key = :c""")
 
-# The newest backfill of its kind decides: one that takes its place is begun as one of its kind too (`pipeline.tasks.backfill`).
+# The newest backfill of its kind decides: one that takes its place is begun as one of its kind too (`pipeline.sync.runs.backfill`).
 _LISTED = text("""
     INSERT INTO mirrors AS m (connector_key, entity, listed_at) VALUES (:c, :e, :at)
     ON CONFLICT (connector_key, entity) DO UPDATE SET listed_at = greatest(m.listed_at, excluded.listed_at)""")

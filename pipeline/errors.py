@@ -9,7 +9,7 @@
 
 Every error carries a reason code of `pipeline.domain.reasons`, which holds the sentence an operator reads and the next
 step. Anything that is not a PipelineError is a bug of ours: it is recorded whole and never retried blindly.
-HTTP answers become these errors in `pipeline.clients.http` only; they become outcomes in `pipeline.tasks.stage`.
+HTTP answers become these errors in `pipeline.clients.http` only; they become outcomes in `pipeline.sync.stage`.
 """
 
 from __future__ import annotations

@@ -78,13 +78,13 @@ class World:
             now = connectors.settings_in_force(session, self.connector_key).document
             connectors.add_settings(session, self.connector_key, now | changes, author="test")
 
-    def room(self, name: str) -> Any:
-        """A room of `pipeline.tasks`: Celery reads its settings when it is imported, so not before they are in force."""
-        return import_module(f"pipeline.tasks.{name}")
+    def module(self, name: str) -> Any:
+        """Return a module of `pipeline`, imported late: Celery reads its settings when it is imported."""
+        return import_module(f"pipeline.{name}")
 
     def start(self, entity: Entity, **options: Any) -> int:
         """Begin a fetch; `work` carries it out."""
-        run_id: int = self.room("runs").start_run(self.connector_key, entity, cause="test", **options)
+        run_id: int = self.module("sync.runs.runs").start_run(self.connector_key, entity, cause="test", **options)
         return run_id
 
     def fetch(self, entity: Entity, **options: Any) -> Run:
@@ -99,12 +99,12 @@ class World:
 
     def work(self) -> int:
         """Run what is due until nothing is; returns the number of stages that ran."""
-        from pipeline.tasks import live  # noqa: PLC0415 - as above
+        from pipeline.sync.changes import dispatch  # noqa: PLC0415 - as above
 
         for done in range(PATIENCE):
             due = self.due()
             if due is None:
-                if not live.dispatch_changes():
+                if not dispatch.dispatch_changes():
                     return done
                 continue
             self.step(*due)
@@ -112,8 +112,8 @@ class World:
 
     def run_errands(self) -> None:
         """Carry out what Hull asked for, as workers do; how it fails is written down."""
-        from pipeline.tasks.errand_runs import run_errand  # noqa: PLC0415 - as above
-        from pipeline.tasks.stage import StageFailed  # noqa: PLC0415
+        from pipeline.jobs.runtime import run_errand  # noqa: PLC0415 - as above
+        from pipeline.sync.stage import StageFailed  # noqa: PLC0415
 
         for row in self.rows("SELECT id FROM errands WHERE state = 'due' AND due_at <= now() ORDER BY id"):
             with suppress(StageFailed):
@@ -142,8 +142,8 @@ class World:
 
     def step(self, batch_id: int, direction: str, stage: str) -> None:
         """Run one stage as its task would; how it fails is written down, as in a worker."""
+        from pipeline.sync.stage import StageFailed, run_stage  # noqa: PLC0415
         from pipeline.tasks import incoming, outgoing  # noqa: PLC0415 - as above
-        from pipeline.tasks.stage import StageFailed, run_stage  # noqa: PLC0415
 
         room = incoming if direction == "incoming" else outgoing
         try:
@@ -180,9 +180,10 @@ def make_world(
     clock            of the company
     webhook_session  by which Pipedrive sends its webhooks
     """
-    from pipeline.tasks import canvases, control, plans  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.sync import compiled  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.tasks import canvases, wakeups  # noqa: PLC0415 - as above
 
-    plans._compiled.clear()  # each world counts its settings from 1 again
+    compiled._compiled.clear()  # each world counts its settings from 1 again
     company = Company(seed=11, persons=persons, organizations=organizations, clock=clock)
     pipedrive = create_pipedrive(company, api_token=API_TOKEN, webhook_session=webhook_session)
     hull = create_hull(connector_id=CONNECTOR_ID, secret=HULL_SECRET, organization="hull.test")
@@ -190,7 +191,7 @@ def make_world(
     with pytest.MonkeyPatch.context() as patch:
         if not with_broker:
             patch.setattr(canvases, "wake", lambda _wakeups, countdown_s=None: None)
-            patch.setattr(control, "wake_control", lambda _name, countdown_s=None: None)
+            patch.setattr(wakeups, "wake_control", lambda _name, countdown_s=None: None)
         wiring.use_http(lambda: session_for(apps))
         try:
             yield World(company, pipedrive, hull, _add_connector())

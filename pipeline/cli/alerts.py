@@ -12,7 +12,7 @@ from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, json_option, show, table
 from pipeline.insight.alerts import open_alerts, past_alerts, told_where
-from pipeline.tasks.alerts import try_sinks
+from pipeline.sync.alerts import try_sinks
 
 
 @click.group(name="alerts")

@@ -12,7 +12,7 @@ from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import connector_argument, find_connector, json_option, moment, say, show
 from pipeline.settings import settings
-from pipeline.tasks import authorisation
+from pipeline.sync.connectors import authorisation
 
 
 @click.command()

@@ -17,7 +17,7 @@ from db.session import transaction
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import console, duration, find_connector, json_option, moment, say, show, table
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import spending
+from pipeline.sync.runs import spending
 
 BAR_WIDTH = 40
 

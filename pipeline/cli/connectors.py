@@ -35,8 +35,8 @@ from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
 from pipeline.insight import connections
 from pipeline.insight.overview import overview
-from pipeline.tasks import setup
-from pipeline.tasks.hearing import hearing
+from pipeline.sync.connectors import setup
+from pipeline.sync.connectors.webhook_health import hearing
 
 COLUMNS = ("id", "name", "hull_organization", "pipedrive_company", "state", "pause_reason", "created_at")
 SECRET_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

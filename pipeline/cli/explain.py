@@ -28,7 +28,7 @@ from pipeline.insight.links import Step
 from pipeline.insight.mapped import mapped_fields
 from pipeline.insight.record import Record
 from pipeline.insight.search import SEARCHED, search
-from pipeline.tasks.plans import plan_for
+from pipeline.sync.compiled import plan_for
 
 
 @click.command()

@@ -31,12 +31,12 @@ from pipeline.cli.showing import (
 )
 from pipeline.insight import payloads, replays, verdicts
 from pipeline.insight.replays import Progress
-from pipeline.tasks.errand_runs import run_errand
-from pipeline.tasks.errands import REPLAY
-from pipeline.tasks.replay import NotReplayable
-from pipeline.tasks.replaying import beginning
-from pipeline.tasks.replaying.beginning import NothingToReplay
-from pipeline.tasks.stage import StageFailed
+from pipeline.jobs.replays import start
+from pipeline.jobs.replays.requeue import NotReplayable
+from pipeline.jobs.replays.start import NothingToReplay
+from pipeline.jobs.runtime import run_errand
+from pipeline.sync.job_queue import REPLAY
+from pipeline.sync.stage import StageFailed
 
 LOOK_S = 1.0
 NAMED = 1_000
@@ -59,8 +59,8 @@ COLUMNS = (
 @verdict_option
 @click.option(
     "--throttle",
-    type=click.FloatRange(beginning.SLOWEST, beginning.FASTEST),
-    default=beginning.PER_SECOND,
+    type=click.FloatRange(start.SLOWEST, start.FASTEST),
+    default=start.PER_SECOND,
     show_default=True,
     metavar="N",
     help="How many a second, at most.",
@@ -182,7 +182,7 @@ def _act(name: str, said: str, example: str) -> click.Command:
         open_database()
         _progress(replay_id)
         with transaction() as session:
-            if not getattr(beginning, name)(session, replay_id, by=operator_name()):
+            if not getattr(start, name)(session, replay_id, by=operator_name()):
                 raise Failed(
                     f"replay {replay_id} is in no state for that", f"see: pipeline failures replays show {replay_id}"
                 )
@@ -249,9 +249,7 @@ def _begin(chosen: FailureFilter, why: str, throttle: float, sent: dict[int, byt
         for one in by_connector(session, chosen):
             try:
                 with session.begin_nested():
-                    replay = beginning.begin(
-                        session, one, by=operator_name(), why=why, per_second=throttle, payloads=sent
-                    )
+                    replay = start.begin(session, one, by=operator_name(), why=why, per_second=throttle, payloads=sent)
                 begun.append(replay.id)
             except NothingToReplay:
                 continue

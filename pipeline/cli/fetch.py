@@ -21,7 +21,7 @@ from pipeline.cli.runs import print_run, read_run
 from pipeline.cli.showing import Failed, connector_argument, find_connector, json_option, say, show, wants_json
 from pipeline.domain.kinds import Entity
 from pipeline.insight.moments import read_moment
-from pipeline.tasks.runs import RunInProgress, start_run
+from pipeline.sync.runs.runs import RunInProgress, start_run
 
 
 class Moment(click.ParamType[datetime]):

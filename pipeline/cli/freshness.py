@@ -13,9 +13,9 @@ from db.watermark import Watermark
 from pipeline.cli.findings import BAD, LATELY_H, NOTE, OK, Case, Finding, ago
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from pipeline.tasks import spending
-from pipeline.tasks.outage_words import sentences
-from pipeline.tasks.spending import WARN_SHARE
+from pipeline.sync.connectors.outage_text import sentences
+from pipeline.sync.runs import spending
+from pipeline.sync.runs.spending import WARN_SHARE
 
 BEHIND = timedelta(hours=1)
 """A watermark that has stood still for so long is not waiting for the next incremental fetch any more."""

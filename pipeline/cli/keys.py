@@ -8,7 +8,7 @@ from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import json_option, say, show
 from pipeline.settings import settings
-from pipeline.tasks.setup import renew_secrets
+from pipeline.sync.connectors.setup import renew_secrets
 
 
 @click.command(name="rotate-keys")

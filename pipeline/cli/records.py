@@ -27,8 +27,8 @@ from pipeline.cli.showing import (
     table,
 )
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import claim_release
-from pipeline.tasks.control import wake_control
+from pipeline.sync.incoming import claim_release
+from pipeline.tasks.wakeups import wake_control
 
 MAPPING = (
     "entity", "pipedrive_id", "hull_id", "state", "version", "matched_by", "merged_into", "first_seen_at", "updated_at",

@@ -32,8 +32,8 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.insight import plan as plans
 from pipeline.insight.run_story import BatchStory, FailureLine, batch_story, run_story
-from pipeline.tasks.breaker import AskFirst
-from pipeline.tasks.runs import RunInProgress, cancel_run
+from pipeline.sync.runs.approval import AskFirst
+from pipeline.sync.runs.runs import RunInProgress, cancel_run
 
 KINDS = ("full", "incremental", "backfill")
 STATES = ("running", "held", "done", "stopped", "cancelled")

@@ -12,7 +12,7 @@ from pipeline.cli.showing import Failed, connector_argument, find_connector, jso
 from pipeline.domain.kinds import Entity
 from pipeline.insight import sending
 from pipeline.insight.acts import Impossible
-from pipeline.tasks.send import Chosen, send_by_id, send_segment
+from pipeline.jobs.send_records import Chosen, send_by_id, send_segment
 
 
 @click.group(name="send")

@@ -37,7 +37,8 @@ from pipeline.domain.settings import SettingsRefused, read_settings
 from pipeline.insight.first_steps import suggested
 from pipeline.insight.settings_editing import between
 from pipeline.insight.settings_text import effective, pretty
-from pipeline.tasks import backfill, setup, spending
+from pipeline.sync.connectors import setup
+from pipeline.sync.runs import backfill, spending
 
 STDIN = "-"
 

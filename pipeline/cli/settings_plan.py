@@ -26,8 +26,8 @@ from pipeline.cli.showing import (
 from pipeline.domain.settings import SettingsRefused
 from pipeline.insight import plan as plans
 from pipeline.insight.plan_views import WORDS, ItemView, PlanView
-from pipeline.tasks.breaker import AskFirst
-from pipeline.tasks.planning.applying import Applied, PlanRefused
+from pipeline.jobs.plans.apply import Applied, PlanRefused
+from pipeline.sync.runs.approval import AskFirst
 
 WHO = "command line"
 CUT = 60

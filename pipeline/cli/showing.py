@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.connector import Connector
-from pipeline.tasks.breaker import AskFirst
+from pipeline.sync.runs.approval import AskFirst
 
 F = TypeVar("F", bound=Callable[..., Any])
 JSON = "pipeline.json"

@@ -21,10 +21,10 @@ from pipeline.cli.runs import read_run
 from pipeline.cli.showing import duration, say
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from pipeline.tasks.control import wake_control
-from pipeline.tasks.replay import replay
-from pipeline.tasks.runs import RunInProgress, start_run
-from pipeline.tasks.verify import verify
+from pipeline.jobs.replays.requeue import replay
+from pipeline.jobs.verify.verify import verify
+from pipeline.sync.runs.runs import RunInProgress, start_run
+from pipeline.tasks.wakeups import wake_control
 from pipeline.up.example import codes_of
 from pipeline.up.remotes import Record, Remotes
 

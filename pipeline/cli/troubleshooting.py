@@ -20,8 +20,8 @@ from pipeline.cli.findings import BAD, LATELY_H, NOTE, OK, Answer, Case, Finding
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import read_settings
-from pipeline.tasks import setup
-from pipeline.tasks.waits import waits_of
+from pipeline.sync.connectors import setup
+from pipeline.sync.connectors.waits import waits_of
 
 OLD_SHELL = timedelta(hours=1)
 """An empty Account may wait for the fetch of Organizations this long before something is wrong."""

@@ -29,11 +29,11 @@ from pipeline.cli.verify_report import as_json, print_report
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import read_settings
 from pipeline.errors import Retryable
-from pipeline.tasks import verify_kept
-from pipeline.tasks.verify import Report, expected_tokens
-from pipeline.tasks.verify import verify as compare
-from pipeline.tasks.verify_comparison import Progress as Step
-from pipeline.tasks.verify_repair import repair as fold_repairs
+from pipeline.jobs.verify import sample as verify_sample
+from pipeline.jobs.verify.comparison import Progress as Step
+from pipeline.jobs.verify.repair import repair as fold_repairs
+from pipeline.jobs.verify.verify import Report, expected_tokens
+from pipeline.jobs.verify.verify import verify as compare
 
 ASK_ABOVE = 0.1
 """The share of the day's budget beyond which a person is asked first."""
@@ -69,7 +69,7 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
         raise Failed("nothing was compared", "a part of it costs less: --sample N")
     report = _watched(found, sample)
     with transaction() as session:
-        verify_kept.keep(session, found.key, report, sample=sample, by="command line")
+        verify_sample.keep(session, found.key, report, sample=sample, by="command line")
     repaired = fold_repairs(found.key, report) if repair else None
     show(as_json(found, report, repaired), lambda: print_report(found, report, repaired))
     if report.drift:

@@ -10,8 +10,8 @@ from db.connector import Connector
 from pipeline.cli.showing import duration, say, table
 from pipeline.domain.drift import DEPARTED, Drift, Finding
 from pipeline.domain.kinds import Entity
-from pipeline.tasks.verify import Report
-from pipeline.tasks.verify_comparison import EntityReport
+from pipeline.jobs.verify.comparison import EntityReport
+from pipeline.jobs.verify.verify import Report
 
 EXAMPLES = 20
 LONGEST_VALUE = 60

@@ -11,7 +11,7 @@ from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import Failed, columns_of, connector_argument, find_connector, json_option, say, show, table
 from pipeline.errors import PipelineError
-from pipeline.tasks.webhooks import ensure_webhooks
+from pipeline.sync.connectors.webhooks import ensure_webhooks
 
 COLUMNS = ("entity", "state", "webhook_id", "last_status", "healed", "sound_at", "checked_at")
 

@@ -16,9 +16,9 @@ from db.session import transaction
 from pipeline.domain import forecast
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
-from pipeline.tasks import runs, spending
-from pipeline.tasks.schedules import OVERLAP
-from pipeline.tasks.spending import Standing
+from pipeline.sync.runs import runs, spending
+from pipeline.sync.runs.schedules import OVERLAP
+from pipeline.sync.runs.spending import Standing
 
 LARGE: Final = 0.5
 """The share of what fetches may still spend today from which on a fetch is called a large one."""

@@ -14,7 +14,7 @@ from db import connector as connectors
 from db.alert import Alert
 from pipeline.domain.alerts import RULES, Rule
 from pipeline.settings import settings
-from pipeline.tasks.alerts import LOG, page_of
+from pipeline.sync.alerts import LOG, page_of
 
 UNKNOWN = Rule("A rule that is not judged any more", "A later version knows it, or an earlier one did.", "", "overview")
 

@@ -23,11 +23,12 @@ from pipeline.domain.names import InvalidName, connector_name
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError
 from pipeline.settings import settings
-from pipeline.tasks import authorisation, control
-from pipeline.tasks.company import read_company
-from pipeline.tasks.hearing import Hearing, hearing
-from pipeline.tasks.setup import SetupRefused
-from pipeline.tasks.webhooks import remove_webhooks
+from pipeline.sync.connectors import authorisation
+from pipeline.sync.connectors.company import read_company
+from pipeline.sync.connectors.setup import SetupRefused
+from pipeline.sync.connectors.webhook_health import Hearing, hearing
+from pipeline.sync.connectors.webhooks import remove_webhooks
+from pipeline.tasks import wakeups
 
 BY_HAND: Final = "connector_paused"
 DEADLINE_S: Final = 10.0
@@ -106,7 +107,7 @@ def resume(connector_key: int, *, by: str) -> None:
             raise SetupRefused(f"{row.name} is not connected to Pipedrive: connect it under Credentials")
         row.state, row.pause_reason = "active", None
         _note(session, connector_key, by, "connector.resume")
-        after_commit(session, lambda: control.wake_control("sweep"))
+        after_commit(session, lambda: wakeups.wake_control("sweep"))
 
 
 def rename(connector_key: int, name: str, *, by: str) -> str:

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from db import audit, failure_filter
 from db.failure_filter import FailureFilter
-from pipeline.tasks.replaying.beginning import MoreThanExpected, NothingToReplay
+from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay
 
 
 def discard(session: Session, chosen: FailureFilter, *, by: str, why: str, at_most: int, subject: str) -> int:

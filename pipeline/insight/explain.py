@@ -27,7 +27,7 @@ from pipeline.insight.events import ValueChange, values_of
 from pipeline.insight.links import Step
 from pipeline.insight.mapped import ABSENT, MappedField, find_field, mapped_fields, said_in, value_in
 from pipeline.insight.record import Sides, read_sides
-from pipeline.tasks.plans import plan_for
+from pipeline.sync.compiled import plan_for
 
 LOOKED_AT = 20
 """Events that may touch the field by their text: whether they do, their values say."""

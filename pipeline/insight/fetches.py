@@ -12,8 +12,8 @@ from db import run as rows
 from db.run import COUNTERS, Run, Slice
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
-from pipeline.tasks import spending
-from pipeline.tasks.spending import Standing
+from pipeline.sync.runs import spending
+from pipeline.sync.runs.spending import Standing
 
 WORDS = {"full": "Full fetch", "incremental": "Fetch of changes", "backfill": "Backfill"}
 

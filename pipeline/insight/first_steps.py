@@ -25,7 +25,7 @@ from pipeline.insight.fields import Fields, fields_of
 from pipeline.insight.settings_text import effective
 from pipeline.insight.suggestions import Suggestion, suggest
 from pipeline.settings import settings
-from pipeline.tasks import runs, spending
+from pipeline.sync.runs import runs, spending
 
 STEPS: Final = ("hull", "pipedrive", "identity", "mappings", "segments", "first-fetch")
 """In the order in which they are walked."""

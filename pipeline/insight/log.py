@@ -19,10 +19,10 @@ from pipeline.domain.kinds import Entity
 from pipeline.insight.events import Event, described
 from pipeline.insight.mapped import labels_of
 from pipeline.insight.search import search
-from pipeline.tasks.log_exports import EXPORTED, SLOWEST_MS
-from pipeline.tasks.log_exports import PAGE as FILE_PAGE
-from pipeline.tasks.log_lines import CSV, FORMS
-from pipeline.tasks.plans import plan_for
+from pipeline.jobs.log_exports import EXPORTED, SLOWEST_MS
+from pipeline.jobs.log_exports import PAGE as FILE_PAGE
+from pipeline.jobs.log_lines import CSV, FORMS
+from pipeline.sync.compiled import plan_for
 
 PAGE: Final = 100
 LOOKED_BACK: Final = timedelta(days=1)

@@ -13,7 +13,7 @@ from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction
 from pipeline.errors import Rejected
 from pipeline.insight.events import values_of
-from pipeline.tasks.plans import Plan
+from pipeline.sync.compiled import Plan
 from pipeline.transform.field_sources import FieldSource, find_source
 from pipeline.transform.hull_reports import ABSENT as ABSENT  # noqa: PLC0414 - for those who ask
 from pipeline.transform.hull_reports import attribute_name, find_attribute

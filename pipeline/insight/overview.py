@@ -18,10 +18,10 @@ from pipeline.insight import fetches
 from pipeline.insight.fetches import Fetch
 from pipeline.insight.in_step import InStep, Reached, in_step, reached
 from pipeline.insight.traffic import Traffic, traffic
-from pipeline.tasks import spending
-from pipeline.tasks.hearing import hearing
-from pipeline.tasks.spending import Standing
-from pipeline.tasks.status import Status, status_of
+from pipeline.sync.connectors.status import Status, status_of
+from pipeline.sync.connectors.webhook_health import hearing
+from pipeline.sync.runs import spending
+from pipeline.sync.runs.spending import Standing
 
 LAST_RUNS: Final = 8
 RUN_KINDS: Final = {"full_fetch": "full"}
@@ -30,8 +30,10 @@ RUN_KINDS: Final = {"full_fetch": "full"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One thing that is not as it should be; `topic` and `subject` tell where its next step is: those of `pipeline.tasks.status`,
-    and `first_fetch` of an entity that was never fetched whole.
+    """One problem of a connector.
+
+    topic, subject  where its next step is: those of `pipeline.sync.connectors.status`, and `first_fetch` of an entity that
+                    was never fetched whole
     """
 
     level: str

@@ -13,7 +13,7 @@ from db.failure import Failure
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import find_unusable, is_nested_deeper, members_of, write_lenient
 from pipeline.insight.failures import is_editable
-from pipeline.tasks.messages import LEVELS
+from pipeline.sync.changes.hull_messages import LEVELS
 
 LARGEST: Final = 1024 * 1024
 """Bytes of an edited payload: what a form carries."""

@@ -4,7 +4,7 @@ make, again     a plan is asked for
 read, latest    one plan as a whole; the last ones
 items           what it says of single records
 apply, discard  what becomes of it
-held, confirm   runs that wait for a yes, see `pipeline.tasks.breaker`
+held, confirm   runs that wait for a yes, see `pipeline.sync.runs.approval`
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from db.plan import SettingsPlan
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight.plan_views import ItemPage, PlanView, item_of, view_of
-from pipeline.tasks import breaker, runs
-from pipeline.tasks.breaker import AskFirst
-from pipeline.tasks.planning import applying, making, walking
-from pipeline.tasks.planning.applying import Applied, PlanRefused
-from pipeline.tasks.settings_change import read_unknown_fields
+from pipeline.jobs.plans import apply as plan_apply
+from pipeline.jobs.plans import compute, create
+from pipeline.jobs.plans.apply import Applied, PlanRefused
+from pipeline.sync.connectors.settings_change import read_unknown_fields
+from pipeline.sync.runs import approval, runs
+from pipeline.sync.runs.approval import AskFirst
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,9 @@ def make(connector_key: int, document: Any, *, who: str, force: bool = False) ->
     """
     read_unknown_fields(connector_key, document)
     with transaction() as session:
-        plan = making.make_plan(session, connector_key, document, author=who, force=force)
+        plan = create.make_plan(session, connector_key, document, author=who, force=force)
         audit.note(session, who, "settings.plan", f"plan {plan.id}", connector_key=connector_key)
-    walking.go_on(plan.id)
+    compute.go_on(plan.id)
     return plan.id
 
 
@@ -61,7 +62,7 @@ def again(connector_key: int, plan_id: int, *, who: str) -> int | None:
 
 def finish(plan_id: int) -> None:
     """Compute the plan to its end, in turns with whatever worker is at it."""
-    walking.go_on(plan_id, float("inf"))
+    compute.go_on(plan_id, float("inf"))
 
 
 def read(connector_key: int, plan_id: int) -> PlanView | None:
@@ -106,22 +107,22 @@ def apply(connector_key: int, plan_id: int, *, who: str, confirmed: int | None =
         with transaction() as session:
             if _mine(session, connector_key, plan_id) is None:
                 raise PlanRefused("plan_not_ready", f"there is no plan {plan_id}", is_over=False)
-            applied = applying.apply(session, plan_id, author=who, confirmed=confirmed)
+            applied = plan_apply.apply(session, plan_id, author=who, confirmed=confirmed)
             detail = {"settings_version": applied.settings_version, "left_out": applied.left_out}
             audit.note(session, who, "settings.apply", f"plan {plan_id}", connector_key=connector_key, detail=detail)
     except PlanRefused as refused:
         with transaction() as session:
-            applying.refuse(session, plan_id, refused, author=who)
+            plan_apply.refuse(session, plan_id, refused, author=who)
         raise
     if applied.follow_up is not None:
-        walking.go_on(applied.follow_up)
+        compute.go_on(applied.follow_up)
     return applied
 
 
 def discard(connector_key: int, plan_id: int, *, who: str) -> bool:
     """Forget it. False when it has ended already."""
     with transaction() as session:
-        if _mine(session, connector_key, plan_id) is None or not applying.discard(session, plan_id, author=who):
+        if _mine(session, connector_key, plan_id) is None or not plan_apply.discard(session, plan_id, author=who):
             return False
         audit.note(session, who, "settings.discard", f"plan {plan_id}", connector_key=connector_key)
     return True
@@ -135,8 +136,8 @@ def held(connector_key: int) -> list[HeldRun]:
                 run_id=run.id,
                 entity=run.entity,
                 kind=run.kind,
-                touched=(touched := breaker.reach(session, connector_key, Entity(run.entity)).touched),
-                sentence=breaker.held_sentence(run, touched),
+                touched=(touched := approval.reach(session, connector_key, Entity(run.entity)).touched),
+                sentence=approval.held_sentence(run, touched),
                 started_at=run.started_at,
             )
             for run in run_rows.held_runs(session, connector_key)
@@ -152,7 +153,7 @@ def confirm(connector_key: int, run_id: int, *, who: str, number: int | None) ->
         mine = {run.id: run for run in run_rows.held_runs(session, connector_key)}
         if run_id not in mine:
             return False
-        reach = breaker.reach(session, connector_key, Entity(mine[run_id].entity))
+        reach = approval.reach(session, connector_key, Entity(mine[run_id].entity))
         if number not in (-1, reach.touched):
             raise AskFirst([reach])
         audit.note(session, who, "runs.confirm", f"run {run_id}", connector_key=connector_key)

@@ -16,7 +16,7 @@ from db.plan import PlanItem, SettingsPlan
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import read_settings
-from pipeline.tasks.planning import applying
+from pipeline.jobs.plans import apply
 from pipeline.transform.field_definitions import read_field_definitions
 
 ACTS: Final = ("update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same")
@@ -184,14 +184,14 @@ class ItemPage:
 
 
 def view_of(session: Session, plan: SettingsPlan) -> PlanView:
-    asked = applying.to_confirm(session, plan) if plan.state == "ready" else []
+    asked = apply.to_confirm(session, plan) if plan.state == "ready" else []
     same = {
         name: getattr(plan, name) for name in PlanView.__dataclass_fields__ if name in SettingsPlan.__table__.columns
     }
     return PlanView(
         **same,
         changed=_changed(connectors.get_settings(session, plan.connector_key, plan.base_version), plan.document),
-        touched=sum(each.number for each in applying.reaches(plan)),
+        touched=sum(each.number for each in apply.reaches(plan)),
         asks=bool(asked),
         sides=_sides(Counter(plan.counts), {each: _labels(session, plan.connector_key, each) for each in Entity}),
     )

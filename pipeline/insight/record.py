@@ -26,7 +26,7 @@ from pipeline.domain.lenient_json import read_lenient
 from pipeline.insight.events import Event, described
 from pipeline.insight.links import matched_words
 from pipeline.insight.mapped import ABSENT, MappedField, labels_of, mapped_fields, value_in
-from pipeline.tasks.plans import Plan, plan_for
+from pipeline.sync.compiled import Plan, plan_for
 
 HISTORY: Final = 50
 """Events on one page of a record's history."""

@@ -18,7 +18,7 @@ from db.run import Run
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.insight import fetches
 from pipeline.insight.fetches import Fetch
-from pipeline.tasks import spending
+from pipeline.sync.runs import spending
 
 PAGE: Final = 50
 WALKS: Final = {

@@ -19,9 +19,9 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.spelling import email_spelling, plain
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.insight.acts import Impossible, require_active
-from pipeline.tasks import sends
-from pipeline.tasks.errands import SEND
-from pipeline.tasks.send import PER_PAGE
+from pipeline.jobs import sends
+from pipeline.jobs.send_records import PER_PAGE
+from pipeline.sync.job_queue import SEND
 from pipeline.transform.domains import registrable_domain
 
 WRITE_TOKENS: Final = 5

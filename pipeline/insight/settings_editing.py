@@ -24,10 +24,16 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import AttributeMapping, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.insight.fields import fields_of
 from pipeline.insight.settings_words import Catalogs, SettingChange, difference
+from pipeline.jobs.settings_sync import merged
 from pipeline.settings import settings
-from pipeline.tasks import backfill
-from pipeline.tasks.hull_settings import merged
-from pipeline.tasks.settings_change import find_mistakes, find_unknown, put_in_force, read_unknown_fields, tell_hull
+from pipeline.sync.connectors.settings_change import (
+    find_mistakes,
+    find_unknown,
+    put_in_force,
+    read_unknown_fields,
+    tell_hull,
+)
+from pipeline.sync.runs import backfill
 
 Document = dict[str, Any]
 

@@ -13,8 +13,8 @@ from db import failure_filter
 from db.failure import OF_RECORDS, Failure
 from db.failure_filter import FailureFilter
 from pipeline.domain.kinds import Direction
-from pipeline.tasks.replaying.foreseeing import foresee
-from pipeline.tasks.replaying.verdict import FieldChange, Kind, Verdict
+from pipeline.jobs.replays.preview import foresee
+from pipeline.jobs.replays.verdict import FieldChange, Kind, Verdict
 
 SAMPLE = 300
 """Failures of a selection that are looked at one by one: a page must answer at once, however many there are."""

@@ -19,8 +19,8 @@ from db.subscription import Subscription
 from db.sync_event import SyncEvent, events_about_webhooks
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import Rejected, Skip
-from pipeline.tasks.hearing import hearing
-from pipeline.tasks.webhooks import SUBJECT
+from pipeline.sync.connectors.webhook_health import hearing
+from pipeline.sync.connectors.webhooks import SUBJECT
 from pipeline.transform.webhook_heads import decode_head
 
 HOURS: Final = 6

@@ -1,1 +1,1 @@
-"""Journeys: the only room that knows Celery. Each task claims a batch, enters the other rooms, and writes the result down."""
+"""Celery: the app, the canvases and the tasks. Each task calls a function of `pipeline.sync` or `pipeline.jobs`."""

@@ -14,9 +14,9 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from db import token_ledger
 from pipeline import library_log, telemetry
+from pipeline.error_kinds import classify
 from pipeline.settings import settings
 from pipeline.tasks import broker, live_processes
-from pipeline.tasks.errors import classify
 from pipeline.transform.domains import registrable_domain
 
 broker.extend_transports()

@@ -6,14 +6,19 @@ from celery import Task
 
 from db import batch as batches
 from db import connector as connectors
-from db import heartbeat, id_mapping, subscription
+from db import heartbeat, id_mapping, schedule, shell, subscription
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import canvases, errands, live, webhooks
+from pipeline.jobs import runtime
+from pipeline.sync import alerts, counting, duplicates, job_queue, retention
+from pipeline.sync.changes import dispatch as change_dispatch
+from pipeline.sync.changes.hull_ids import CHUNK, ask_hull, learn
+from pipeline.sync.connectors import webhooks
+from pipeline.sync.each_connector import for_each_connector
+from pipeline.sync.runs import schedules, shells
+from pipeline.tasks import canvases
 from pipeline.tasks.app import app
-from pipeline.tasks.each_connector import for_each_connector
-from pipeline.tasks.hull_ids import CHUNK, ask_hull, learn
 from pipeline.telemetry import logger
 
 RESOLVE_ROUND = 20
@@ -31,15 +36,15 @@ def sweep(self: Task) -> None:
     lost = sum(1 for _, why in found if why == "lost")
     if lost:
         logger().warning("sweep.recovered", swept_total=lost, batches=[wakeup.batch_id for wakeup, _ in found])
-    errands.dispatch()
-    live.dispatch_changes()
+    job_queue.dispatch()
+    change_dispatch.dispatch_changes()
 
 
 @app.task(name="control.dispatch")
 def dispatch() -> None:
     """A delivery, a change or an errand has just been stored: do not wait for the next sweep."""
-    errands.dispatch()
-    live.dispatch_changes()
+    job_queue.dispatch()
+    change_dispatch.dispatch_changes()
 
 
 @app.task(name="control.resolve_hull_ids", bind=True)
@@ -82,19 +87,49 @@ def ensure_webhooks(self: Task, connector_key: int | None = None) -> None:
     for_each_connector(webhooks.TASK, keys, self.request.id, webhooks.ensure_webhooks)
 
 
-def wake_control(name: str, countdown_s: float | None = None) -> None:
-    """Ask for a control task now; if the broker is away, its tick comes soon enough."""
-    try:
-        app.send_task(f"control.{name}", countdown=countdown_s)
-    except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises, the tick will come
-        logger().warning("broker.unreachable", error=type(unreachable).__name__)
+@app.task(name="control.watch")
+def watch() -> None:
+    """Judge the alert rules and send what changed."""
+    alerts.watch()
 
 
-def request_webhook_check(connector_key: int) -> bool:
-    """Have a worker look at the webhooks of a connector now, whenever that was last done; False when the broker is away."""
-    try:
-        app.send_task("control.ensure_webhooks", kwargs={"connector_key": connector_key})
-    except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises
-        logger().warning("broker.unreachable", error=type(unreachable).__name__)
-        return False
-    return True
+@app.task(name="control.count_events")
+def count_events() -> None:
+    """Count what happened since the last tick."""
+    counting.count_events()
+
+
+@app.task(name="control.find_twins", bind=True)
+def find_twins(self: Task) -> None:
+    """Look for records that were created twice, for every connector."""
+    with transaction() as session:
+        keys = [connector.key for connector in connectors.all_connectors(session)]
+    for_each_connector("find_twins", keys, self.request.id, duplicates.find)
+
+
+@app.task(name="control.tidy")
+def tidy() -> None:
+    """Create the partitions of the coming days and delete what is past its retention."""
+    retention.tidy()
+
+
+@app.task(name="control.start_scheduled", bind=True)
+def start_scheduled(self: Task) -> None:
+    """Start the fetches that are due."""
+    with transaction() as session:
+        due = schedule.connectors_with_due(session)
+    for_each_connector("start_scheduled", due, self.request.id, schedules.start_due)
+
+
+@app.task(name="control.fill_shells", bind=True)
+def fill_shells(self: Task) -> None:
+    """Read the Organizations that only a Person has named, for every connector that has some."""
+    with transaction() as session:
+        keys = shell.with_shells(session)
+    for_each_connector("fill_shells", keys, self.request.id, shells.fill)
+
+
+@app.task(name=job_queue.TASK, bind=True)
+def errand(self: Task, errand_id: int) -> None:
+    """Run one job."""
+    runtime.run_errand(errand_id, self.request.id)

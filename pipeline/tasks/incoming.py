@@ -5,13 +5,13 @@ from __future__ import annotations
 from celery import Task
 
 from db.batch import ClaimedBatch
-from pipeline.tasks import load_page
+from pipeline.sync.incoming import load as incoming_load
+from pipeline.sync.incoming.deletions import load_departures
+from pipeline.sync.incoming.extract_changes import extract_changes
+from pipeline.sync.incoming.extract_page import extract_page
+from pipeline.sync.incoming.transform import transform_batch
+from pipeline.sync.stage import run_stage
 from pipeline.tasks.app import app
-from pipeline.tasks.departures import load_departures
-from pipeline.tasks.extract_changes import extract_changes
-from pipeline.tasks.extract_page import extract_page
-from pipeline.tasks.stage import run_stage
-from pipeline.tasks.transform_page import transform_batch
 
 
 @app.task(name="incoming.extract", bind=True)
@@ -41,4 +41,4 @@ def load_batch(batch: ClaimedBatch) -> None:
     """Bring to Hull what departed, then the records; what the former held is free for the latter."""
     if batch.slice_id is None:
         load_departures(batch)
-    load_page.load_batch(batch)
+    incoming_load.load_batch(batch)

@@ -1,4 +1,4 @@
-"""The three tasks of an outgoing batch, from Hull to Pipedrive; the steps themselves stand in `pipeline.tasks.sending`.
+"""The three tasks of an outgoing batch, from Hull to Pipedrive; the steps themselves stand in `pipeline.sync.outgoing`.
 
 What Pipedrive answers goes back to Hull as the read-back batch, through the same transform and load as any page.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from celery import Task
 
+from pipeline.sync.outgoing.extract import extract_batch
+from pipeline.sync.outgoing.load import load_batch
+from pipeline.sync.outgoing.transform import transform_batch
+from pipeline.sync.stage import run_stage
 from pipeline.tasks.app import app
-from pipeline.tasks.sending.aftermath import load_batch
-from pipeline.tasks.sending.decisions import transform_batch
-from pipeline.tasks.sending.extracting import extract_batch
-from pipeline.tasks.stage import run_stage
 
 
 @app.task(name="outgoing.extract", bind=True)

@@ -14,8 +14,8 @@ from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import setup
-from pipeline.tasks.webhooks import ensure_webhooks
+from pipeline.sync.connectors import setup
+from pipeline.sync.connectors.webhooks import ensure_webhooks
 from pipeline.up.remotes import Remotes
 
 NAME = "demo"

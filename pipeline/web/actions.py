@@ -19,7 +19,8 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
-from pipeline.tasks import field_lists, runs
+from pipeline.sync.connectors import field_lists
+from pipeline.sync.runs import runs
 from pipeline.telemetry import logger
 from pipeline.web.doors import Doors
 from pipeline.web.vouched import vouched_for

@@ -22,7 +22,7 @@ from db.authorisation import connection_of
 from db.session import transaction
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError, Retryable
-from pipeline.tasks import authorisation
+from pipeline.sync.connectors import authorisation
 from pipeline.telemetry import logger
 from pipeline.web import public_address
 from pipeline.web.bodies import BodyRefused, read_object

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify, request
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import describe
 from pipeline.errors import Rejected
-from pipeline.tasks import exports
+from pipeline.jobs import exports
 from pipeline.telemetry import logger
 from pipeline.web.allowances import ANYBODY_BYTES
 from pipeline.web.bodies import BodyRefused, read_object, room_for_body

@@ -22,7 +22,7 @@ from pipeline.slow_work import Lane
 
 MAX_DEPTH = 32
 CUT_DEPTH: Final = 150
-"""More than a message may nest (`pipeline.tasks.messages.LEVELS`), less than what cannot be written as JSON again."""
+"""More than a message may nest (`pipeline.sync.changes.hull_messages.LEVELS`), less than what cannot be written as JSON again."""
 LARGEST_BYTES: Final = 64 * 1024 * 1024
 """Of a body that is kept whatever it is: no more is read, and it counts as too large."""
 MOST_VALUES: Final = 1_000_000

@@ -10,8 +10,8 @@ from flask import Blueprint, Response, current_app, jsonify
 
 from db import connector as connectors
 from db.session import transaction
-from pipeline.tasks import status_report
-from pipeline.tasks.status import status_of
+from pipeline.jobs import status_report
+from pipeline.sync.connectors.status import status_of
 from pipeline.web import answers
 from pipeline.web.doors import Doors
 from pipeline.web.manifest import manifest

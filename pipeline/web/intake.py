@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from pipeline import wiring
 from pipeline.environment import begin_or_exit
 from pipeline.settings import settings
-from pipeline.tasks.control import wake_control
+from pipeline.tasks.wakeups import wake_control
 from pipeline.web import answers, batches, notifications, operations, webhooks
 from pipeline.web.allowances import ANYBODY_BYTES, Allowances
 from pipeline.web.doors import Doors

@@ -22,9 +22,9 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from db.session import transaction
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Retryable
+from pipeline.jobs import connector_creation, settings_sync
 from pipeline.slow_work import Overloaded
-from pipeline.tasks import adoption, hull_settings
-from pipeline.tasks.webhooks import clean_key
+from pipeline.sync.connectors.webhooks import clean_key
 from pipeline.telemetry import logger
 from pipeline.web.answers import RETRY_AFTER_S
 from pipeline.web.bodies import BodyRefused, read_object, room_for_body, store
@@ -94,7 +94,7 @@ def _receive_body(doors: Doors, waker: Waker, proven_id: str) -> Response:
         raise NotificationRefused("INVALID_SIGNATURE", "the signature proves another notification")
     given = _configuration(body)
     connector_key = doors.admit_hull(*given)
-    if connector_key is None and not adoption.is_possible(*given[:2]):
+    if connector_key is None and not connector_creation.is_possible(*given[:2]):
         raise _unknown_connector()
     _check_shape(body)
     if connector_key is None:
@@ -110,7 +110,7 @@ def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str
         is_new = store(connector_key, "hull", clean_key(notification_id), write_lenient(_kept(body)))
     elif channel == SETTINGS_CHANNEL:
         with transaction() as session:
-            hull_settings.ask(session, connector_key)
+            settings_sync.ask(session, connector_key)
         is_new = True
     elif channel not in KEPT_CHANNELS and SEGMENT_CHANNEL.fullmatch(channel) is None:
         return _no_handler(channel)
@@ -121,7 +121,7 @@ def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str
 
 def _adopt(waker: Waker, given: tuple[str, str, str]) -> Response:
     """Ask nobody here: a worker does, and until it has, Hull comes again."""
-    if not adoption.ask(*given):
+    if not connector_creation.ask(*given):
         raise _unknown_connector()
     waker.wake()
     raise NotYet

@@ -8,7 +8,7 @@ from typing import Final
 
 from db.heartbeat import heartbeats
 from db.session import transaction
-from pipeline.tasks.alerts import HEARTBEAT, watch
+from pipeline.sync.alerts import HEARTBEAT, watch
 from pipeline.telemetry import logger
 
 EVERY_S: Final = 60.0

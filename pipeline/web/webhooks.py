@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 from flask import Blueprint, Response, jsonify, request
 
-from pipeline.tasks.webhooks import delivery_key
+from pipeline.sync.connectors.webhooks import delivery_key
 from pipeline.telemetry import logger
 from pipeline.web.bodies import LARGEST_BYTES, read_any, store
 from pipeline.web.doors import Doors

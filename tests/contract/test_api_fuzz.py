@@ -77,7 +77,7 @@ def known(world: World, key: str) -> dict[str, int]:
     broken(world, 10)
     with transaction() as session:
         chosen = FailureFilter(connector_key=world.connector_key)
-        import_module("pipeline.tasks.replaying.beginning").begin(session, chosen, by="test", why="test")
+        import_module("pipeline.jobs.replays.start").begin(session, chosen, by="test", why="test")
     import_module("pipeline.insight.plan").make(world.connector_key, default_settings(), who="test")
     tables = ("runs", "batches", "sync_events", "failures", "replays", "plans", "deliveries", "api_keys")
     found = {table: world.rows(f"SELECT min(id) AS id FROM {table}")[0].id for table in tables}  # noqa: S608 - named above

@@ -147,7 +147,7 @@ def test_a_change_without_a_webhook_comes_by_schedule(world: World) -> None:
         set_schedule(session, world.connector_key, "incremental", interval_s=300, next_run_at=datetime.now(UTC))
     world.company.edit_person(2, name="Edited in silence")
 
-    world.room("schedules").start_scheduled()
+    world.module("tasks.control").start_scheduled()
     world.work()
 
     assert world.users()[2]["pipedrive/name"] == "Edited in silence"

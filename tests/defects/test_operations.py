@@ -41,7 +41,7 @@ def webhooks(world: World) -> dict[int, dict[str, Any]]:
 
 
 def check_webhooks(world: World) -> None:
-    world.room("webhooks").ensure_webhooks(world.connector_key)
+    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
 
 
 @pytest.mark.defect(17, "Webhooks were of the old version, and carried Hull's secret in their address.")
@@ -82,8 +82,8 @@ def test_a_webhook_that_is_gone_is_made_again(world: World) -> None:
 def test_work_goes_on_without_webhooks(world: World, door: FlaskClient) -> None:
     world.pipedrive.faults.add("/webhooks", "status", status=403, count=None)
     world.change_settings(outgoing_user_attributes=TO_NAME)
-    with pytest.raises(world.room("stage").StageFailed, match="webhooks_forbidden"):
-        world.room("control").ensure_webhooks()
+    with pytest.raises(world.module("sync.stage").StageFailed, match="webhooks_forbidden"):
+        world.module("tasks.control").ensure_webhooks()
 
     ada = add_ada(world)
     know_everything(world)
@@ -159,7 +159,7 @@ def test_renewal_webhooks_and_a_person_do_not_undo_one_another(authorised: World
     hull_said = authorised.hull.connector
     hull_said["private_settings"] = dict(chosen)
     with transaction() as session:
-        authorised.room("hull_settings").ask(session, authorised.connector_key)
+        authorised.module("jobs.settings_sync").ask(session, authorised.connector_key)
 
     authorised.pipedrive.grants.expire_access_tokens()
     call(authorised)

@@ -24,7 +24,7 @@ GIVEN = {"hull_organization": "hull.test", "hull_id": CONNECTOR_ID}
 def fresh(world: World) -> Iterator[Person]:
     """Somebody in front of a connector that was added and not authorised yet."""
     without_connector(world)
-    made = world.room("setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
+    made = world.module("sync.connectors.setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
     world.connector_key = made.key
     with installed_app(world):
         yield Person(world)
@@ -54,7 +54,7 @@ def test_the_manifest_offers_every_setting(door: FlaskClient) -> None:
 def test_hulls_credentials_make_a_connector(world: World) -> None:
     without_connector(world)
 
-    made = world.room("setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
+    made = world.module("sync.connectors.setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET)
 
     assert (made.name, made.id, made.pipedrive_company) == ("acme", CONNECTOR_ID, None)
 
@@ -97,7 +97,7 @@ def test_without_authorisation_nothing_is_done_and_nothing_lost(fresh: Person) -
     "A link from pipeline connectors authorize leads through the same steps, for ten minutes and in one browser.",
 )
 def test_a_link_does_the_same(fresh: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = fresh.world.room("authorisation")
+    room = fresh.world.module("sync.connectors.authorisation")
     with transaction() as session:
         link = room.invite(get_connector(session, fresh.world.connector_key)).removeprefix(PUBLIC_URL)
 
@@ -115,7 +115,9 @@ def test_a_link_does_the_same(fresh: Person, monkeypatch: pytest.MonkeyPatch) ->
 def test_right_credentials_make_a_connector(world: World) -> None:
     without_connector(world)
 
-    made = world.room("setup").add_connector("acme", **GIVEN, hull_secret=HULL_SECRET, pipedrive_token=API_TOKEN)
+    made = world.module("sync.connectors.setup").add_connector(
+        "acme", **GIVEN, hull_secret=HULL_SECRET, pipedrive_token=API_TOKEN
+    )
 
     assert (made.name, made.id, made.pipedrive_company) == (
         "acme",
@@ -132,7 +134,7 @@ def test_right_credentials_make_a_connector(world: World) -> None:
 @pytest.mark.parametrize(("secret", "token"), [("wrong", API_TOKEN), (HULL_SECRET, "wrong")])
 def test_wrong_credentials_leave_nothing_behind(world: World, secret: str, token: str) -> None:
     without_connector(world)
-    setup = world.room("setup")
+    setup = world.module("sync.connectors.setup")
 
     with pytest.raises(setup.SetupRefused, match="Hull" if secret == "wrong" else "Pipedrive"):
         setup.add_connector("acme", **GIVEN, hull_secret=secret, pipedrive_token=token)

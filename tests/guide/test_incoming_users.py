@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
-from pipeline.tasks.webhooks import ensure_webhooks
+from pipeline.sync.connectors.webhooks import ensure_webhooks
 from tests.deliveries import deliver, listen
 from tests.guide.people import add_acme, add_ada, in_hull, press, told
 from tests.journeys.people import fill
@@ -83,7 +83,7 @@ def test_a_shell_fills_itself(world: World) -> None:
     world.company.create_person(name="Ada", org_id=(acme := add_acme(world)))
     world.fetch(Entity.PERSON)
 
-    world.room("shells").fill_shells()
+    world.module("tasks.control").fill_shells()
     world.work()
 
     assert world.accounts()[acme]["pipedrive/name"]
@@ -106,12 +106,12 @@ def test_a_fetch_by_hand(world: World) -> None:
 )
 def test_a_fetch_by_schedule(world: World) -> None:
     ada, acme = add_ada(world), add_acme(world)
-    world.room("setup").change_settings(connector_of(world), {"incremental_minutes": 0}, "test")
-    world.room("schedules").start_scheduled()
+    world.module("sync.connectors.setup").change_settings(connector_of(world), {"incremental_minutes": 0}, "test")
+    world.module("tasks.control").start_scheduled()
     early = world.rows("SELECT 1 FROM runs")
     world.change_rows("UPDATE schedules SET next_run_at = now()")
 
-    world.room("schedules").start_scheduled()
+    world.module("tasks.control").start_scheduled()
     world.work()
 
     assert early == []
@@ -123,10 +123,10 @@ def test_a_fetch_by_schedule(world: World) -> None:
     "Every few minutes what has changed in Pipedrive is fetched, so that a webhook that was lost costs minutes and nothing else.",
 )
 def test_changes_without_a_webhook(world: World) -> None:
-    world.room("setup").change_settings(connector_of(world), {"full_fetch_cron": ""}, "test")
+    world.module("sync.connectors.setup").change_settings(connector_of(world), {"full_fetch_cron": ""}, "test")
     ada = add_ada(world)
 
-    world.room("schedules").start_scheduled()
+    world.module("tasks.control").start_scheduled()
     world.work()
 
     assert list(world.users()) == [ada]
@@ -162,7 +162,7 @@ def test_webhooks_bring_new_and_changed_persons(world: World) -> None:
 @pytest.mark.guide("Incoming Users", "Webhooks are not filtered either.")
 def test_every_event_is_subscribed_to(world: World) -> None:
     world.change_settings(synchronized_user_segments=["vip"])
-    world.room("webhooks").ensure_webhooks(world.connector_key)
+    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
     said = listen(world)
     ada = add_ada(world)
 
@@ -294,7 +294,7 @@ def test_webhooks_are_made_again(world: World, trouble: dict[str, int] | None) -
     from celeryconfig import beat_schedule  # noqa: PLC0415 - it reads the settings of this test
 
     ensure_webhooks(world.connector_key)
-    world.room("setup").change_settings(connector_of(world), {"incremental_minutes": 5}, "test")
+    world.module("sync.connectors.setup").change_settings(connector_of(world), {"incremental_minutes": 5}, "test")
     subscribed = world.pipedrive.subscriptions.by_id
     ill = next(iter(subscribed))
     if trouble is None:
@@ -303,9 +303,9 @@ def test_webhooks_are_made_again(world: World, trouble: dict[str, int] | None) -
         subscribed[ill] |= trouble
     world.change_rows("UPDATE schedules SET next_run_at = now() + interval '1 hour'")
 
-    world.room("control").ensure_webhooks()
+    world.module("tasks.control").ensure_webhooks()
     ada = add_ada(world)
-    world.room("schedules").start_scheduled()
+    world.module("tasks.control").start_scheduled()
     world.work()
 
     assert ill not in subscribed

@@ -135,7 +135,7 @@ def test_a_value_that_does_not_fit_is_named(world: World, log: list[Any]) -> Non
 
 def send_as_file(world: World, url: str) -> None:
     """Hull hands a file over; what that asks for is done."""
-    exports = world.room("exports")
+    exports = world.module("jobs.exports")
     with reached_at(world, "127.0.0.1:9101"):
         exports.ask(world.connector_key, exports.Order(url=url, form="json", entity="person"))
         world.run_errands()

@@ -43,7 +43,7 @@ def person(bare: World) -> Person:
 def woken(bare: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The control tasks that were asked for."""
     names: list[str] = []
-    monkeypatch.setattr(bare.room("control"), "wake_control", lambda name, countdown_s=None: names.append(name))
+    monkeypatch.setattr(bare.module("tasks.wakeups"), "wake_control", lambda name, countdown_s=None: names.append(name))
     return names
 
 
@@ -96,13 +96,13 @@ def test_connecting_changes_no_setting_and_has_changes_fetched_at_once(person: P
 
 def test_the_api_token_of_before_is_forgotten(person: Person) -> None:
     world = person.world
-    world.room("setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    world.module("sync.connectors.setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
     assert stored(world) == ["hull_secret", "pipedrive_api_token"]
 
     person.authorise()
     assert stored(world) == CONNECTED
 
-    world.room("setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    world.module("sync.connectors.setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
     assert stored(world) == ["hull_secret", "pipedrive_api_token"]
 
 
@@ -137,7 +137,9 @@ def test_hulls_button_leads_here_too(person: Person, method: str, path: str) -> 
 
 def invitation(person: Person) -> str:
     """A link, without the origin."""
-    return str(person.world.room("authorisation").invite(connector(person.world)).removeprefix(PUBLIC_URL))
+    return str(
+        person.world.module("sync.connectors.authorisation").invite(connector(person.world)).removeprefix(PUBLIC_URL)
+    )
 
 
 def another_browser(person: Person) -> FlaskClient:
@@ -149,7 +151,7 @@ def test_who_was_invited_may_begin_for_ten_minutes(person: Person, monkeypatch: 
 
     assert person.door.get(person.decide(person.press(link))).status_code == 200
     link = invitation(person)
-    monkeypatch.setattr(person.world.room("authorisation"), "INVITATION_S", -1)
+    monkeypatch.setattr(person.world.module("sync.connectors.authorisation"), "INVITATION_S", -1)
     assert person.door.get(link).status_code == 401
     assert press_button(person.door, link).status_code == 401
 
@@ -159,7 +161,7 @@ def test_an_invitation_is_for_one_connector(person: Person) -> None:
     with transaction() as session:
         other = type(connector(world))(id="5f00000000000000000000b0", name="globex", hull_organization="hull.test")
         session.add(other)
-    link = world.room("authorisation").invite(other).removeprefix(PUBLIC_URL)
+    link = world.module("sync.connectors.authorisation").invite(other).removeprefix(PUBLIC_URL)
 
     assert person.door.get(link.replace(other.id, CONNECTOR_ID)).status_code == 401
     assert "Connect globex" in person.door.get(link).text
@@ -254,7 +256,7 @@ def test_a_state_that_went_while_it_was_finished_connects_nothing(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = person.decide(person.begin())
-    room = person.world.room("authorisation")
+    room = person.world.module("sync.connectors.authorisation")
     real = room.read_company
 
     def read_company(me: Any) -> Any:
@@ -355,7 +357,7 @@ def same_browser(person: Person) -> FlaskClient:
 def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     back = person.decide(person.begin())
     within: list[TestResponse] = []
-    room = person.world.room("authorisation")
+    room = person.world.module("sync.connectors.authorisation")
     real = room.read_company
 
     def read_company(me: Any) -> Any:
@@ -390,7 +392,7 @@ def test_a_callback_goes_on_after_trouble_that_passes(person: Person, path: str)
 
 @pytest.mark.parametrize("times", [1, 2, 9])
 def test_a_deadlock_does_not_use_the_code_up(person: Person, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    room, left = person.world.room("authorisation"), [None] * times
+    room, left = person.world.module("sync.connectors.authorisation"), [None] * times
     real = room.request_catch_up
 
     def request_catch_up(session: Any, connector_key: int) -> None:
@@ -598,9 +600,9 @@ def test_a_pause_that_lost_access_caused_ends(person: Person, reason: str) -> No
 def test_webhooks_that_were_refused_are_asked_for_again_at_once(person: Person, answer: int) -> None:
     world = person.world
     person.authorise()
-    control = world.room("control")
+    control = world.module("tasks.control")
     world.pipedrive.faults.add("/api/v1/webhooks", "status", status=answer, count=2)  # a 401 is tried twice
-    with pytest.raises(world.room("stage").StageFailed):
+    with pytest.raises(world.module("sync.stage").StageFailed):
         control.ensure_webhooks()
     world.pipedrive.faults.rules.clear()
 
@@ -733,7 +735,7 @@ def test_ids_of_a_notice_may_be_texts_and_the_user_unknown(person: Person, chang
 
 def test_a_connector_with_an_api_token_does_not_mind_an_uninstall(person: Person) -> None:
     world = person.world
-    world.room("setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    world.module("sync.connectors.setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
     uninstall(person)
 
     assert connector(world).state == "active"
@@ -751,7 +753,7 @@ def test_a_connector_that_is_not_connected_makes_no_noise(bare: World) -> None:
         "INSERT INTO schedules (connector_key, kind, interval_s, next_run_at) VALUES (:key, 'incremental', 300, now())",
         key=bare.connector_key,
     )
-    control = bare.room("control")
+    control = bare.module("tasks.control")
     with written("info") as lines:
         control.sweep()
         control.app.tasks["control.start_scheduled"]()

@@ -15,9 +15,10 @@ from pipeline import wiring
 from pipeline.clients.alert_sinks import Notice, NotTold
 from pipeline.clients.oauth import Grant
 from pipeline.errors import ConfigurationError, PipelineError, Rejected
+from pipeline.jobs import exports
 from pipeline.settings import settings
-from pipeline.tasks import exports, setup
-from pipeline.tasks.setup import NO_ANSWER, SetupRefused
+from pipeline.sync.connectors import setup
+from pipeline.sync.connectors.setup import NO_ANSWER, SetupRefused
 from tests.unit.clients.hostile_hosts import HOSTILE_HOSTS, PRIVATE
 from tests.world import World
 

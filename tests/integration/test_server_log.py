@@ -20,7 +20,7 @@ from db.server_log import QUIET, QUIET_FOR_ANYBODY, loud_settings
 from db.session import make_engine, transaction
 from db.statement import Statement
 from pipeline import embedded
-from pipeline.tasks.errors import classify
+from pipeline.error_kinds import classify
 from tests.logs import written
 
 MARKER = "canary.lovelace@example.com"

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from db.session import transaction
 from db.statement import Statement
-from pipeline.tasks.errors import classify
+from pipeline.error_kinds import classify
 from tests.world import World
 
 

@@ -236,14 +236,14 @@ def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corre
     assert joined.run(run_id).state == "running"
     assert joined.rows("SELECT 1 FROM failures") == []
     with transaction() as session:
-        (said,) = joined.room("outage_words").sentences(session, joined.connector_key)
+        (said,) = joined.module("sync.connectors.outage_text").sentences(session, joined.connector_key)
     assert said.startswith("Pipedrive's sign-in refuses this installation's app since ")
 
     joined.later()
     joined.work()
     assert joined.run(run_id).state == "done"
     with transaction() as session:
-        assert joined.room("outage_words").sentences(session, joined.connector_key) == []
+        assert joined.module("sync.connectors.outage_text").sentences(session, joined.connector_key) == []
 
 
 def test_a_resumed_connector_asks_again(joined: World) -> None:
@@ -261,7 +261,7 @@ def test_who_took_the_tokens_away_meanwhile_is_no_reason_to_pause(joined: World)
     joined.pipedrive.grants.expire_access_tokens()
     with transaction() as session:
         row = get_connector(session, joined.connector_key)
-    joined.room("setup").change_credentials(row, pipedrive_token=API_TOKEN)
+    joined.module("sync.connectors.setup").change_credentials(row, pipedrive_token=API_TOKEN)
 
     with pytest.raises(Retryable) as caught:
         worker.pipedrive.me()
@@ -276,7 +276,7 @@ def test_new_keys_leave_tokens_and_their_times_as_they_are(joined: World) -> Non
     new, old = Fernet.generate_key().decode(), environment.secret_keys
 
     settings_room.use(environment.replace(secret_keys=(new, *old)))
-    assert joined.room("setup").renew_secrets() == len(before)
+    assert joined.module("sync.connectors.setup").renew_secrets() == len(before)
     settings_room.use(environment.replace(secret_keys=(new,)))
 
     assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
@@ -287,13 +287,13 @@ def test_a_control_task_that_finds_the_authorisation_over_pauses_and_says_unauth
     joined: World,
 ) -> None:
     joined.pipedrive.grants.revoke_all()
-    each_connector = joined.room("each_connector")
+    each_connector = joined.module("sync.each_connector")
 
     def ask() -> bool:
         opened(joined).pipedrive.me()
         return False
 
-    with written("error") as log, pytest.raises(joined.room("stage").StageFailed):
+    with written("error") as log, pytest.raises(joined.module("sync.stage").StageFailed):
         each_connector.guarded("look", joined.connector_key, "task-1", ask)
 
     assert state(joined) == ("paused", "unauthorized")

@@ -115,7 +115,7 @@ class Hour:
 
     def work(self) -> None:
         """Run what is due, and look at the watermarks after every stage."""
-        live = self.world.room("live")
+        live = self.world.module("sync.changes.dispatch")
         while True:
             due = self.world.due()
             if due is not None:
@@ -142,13 +142,13 @@ class Hour:
     def _tick(self) -> None:
         """What beat wakes within a minute, and now and then."""
         self.world.pipedrive.delivery.run_due()
-        self.world.room("schedules").start_scheduled()
-        self.world.room("shells").fill(self.world.connector_key)
-        self.world.room("control").resolve(self.world.connector_key)
+        self.world.module("tasks.control").start_scheduled()
+        self.world.module("sync.runs.shells").fill(self.world.connector_key)
+        self.world.module("tasks.control").resolve(self.world.connector_key)
         self.work()
         self.steps += 1
         if self.steps % CHECKED_EVERY == 0:
-            self.world.room("control").ensure_webhooks()
+            self.world.module("tasks.control").ensure_webhooks()
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def an_hour(*, persons: int, organizations: int, seed: int) -> Iterator[Hour]:
         )
         clock.move(3600)
         hour.fetch_all()
-        world.room("control").ensure_webhooks(world.connector_key)
+        world.module("tasks.control").ensure_webhooks(world.connector_key)
         world.pipedrive.delivery.trouble = Trouble(seed=seed, lost=0.1, duplicated=0.1, delayed=1.0, delay_s=60)
         yield hour
 

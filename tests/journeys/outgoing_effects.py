@@ -76,7 +76,7 @@ def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 50
     """Plan these settings, apply the plan, and let everything be done."""
     from pipeline.insight import plan as plans_of_people  # noqa: PLC0415 - Celery reads its settings when it is imported
 
-    walking = world.room("planning.walking")
+    walking = world.module("jobs.plans.compute")
     before, walking.SLICE = walking.SLICE, slice_of
     try:
         plan_id = plans_of_people.make(world.connector_key, document, who="ana")
@@ -89,7 +89,7 @@ def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 50
     assert plan.state == "ready", (plan.state, plan.reason, plan.detail)
     found = all_items(plan)
     since = moment_of(world)
-    touched = sum(each.number for each in world.room("planning.applying").reaches(plan))
+    touched = sum(each.number for each in world.module("jobs.plans.apply").reaches(plan))
     applied = apply(world, plan, confirmed=-1)
     world.work()
     patiently(world)

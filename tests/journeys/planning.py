@@ -20,7 +20,7 @@ NICKNAME = {"hull": "nickname", "service": "name"}
 
 
 def planned(world: World, document: Any) -> SettingsPlan:
-    making, walking = world.room("planning.making"), world.room("planning.walking")
+    making, walking = world.module("jobs.plans.create"), world.module("jobs.plans.compute")
     with transaction() as session:
         plan_id = making.make_plan(session, world.connector_key, document, author="ana").id
     walking.go_on(plan_id, 60)
@@ -46,4 +46,4 @@ def changes_of(item: PlanItem) -> dict[str, tuple[Any, Any]]:
 
 def apply(world: World, plan: SettingsPlan, **more: Any) -> Any:
     with transaction() as session:
-        return world.room("planning.applying").apply(session, plan.id, author="ana", **more)
+        return world.module("jobs.plans.apply").apply(session, plan.id, author="ana", **more)

@@ -123,7 +123,7 @@ def test_an_hour_of_a_company_s_life(hour: Hour) -> None:
     planted = plant(hour)
     report = compare(hour.world)
     assert sorted((entity, number) for _, entity, number in seen(report)) == planted
-    hour.world.room("verify_repair").repair(hour.world.connector_key, report)
+    hour.world.module("jobs.verify.repair").repair(hour.world.connector_key, report)
     hour.rest(minutes=3)
     assert seen(compare(hour.world)) == []
 

@@ -35,7 +35,7 @@ def known_on_both_sides(world: World, persons: int) -> None:
     fill(world, persons=persons, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
 
 
 def renamed(world: World, number: int, name: str) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def test_an_uninstall_keeps_every_change_until_the_app_is_back(person: Person) -
     world = person.world
     known_on_both_sides(world, persons=2)
     world.pipedrive.grants.uninstall()
-    world.room("authorisation").withdraw(world.company.id, world.company.users[0].id)
+    world.module("sync.connectors.authorisation").withdraw(world.company.id, world.company.users[0].id)
     notify(world, renamed(world, 1, "One"))
     world.work()
 

@@ -67,8 +67,8 @@ def retries(logs: list[Any]) -> list[Any]:
 def test_trouble_that_passes_is_waited_out(
     world: World, kind: Any, options: dict[str, Any], reason: str, skip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.tasks.patience.backoff_s", lambda _attempt: 30.0)  # longer than a slow machine takes
-    monkeypatch.setattr("pipeline.tasks.patience.alone_s", lambda _attempt: 30.0)
+    monkeypatch.setattr("pipeline.sync.retries.backoff_s", lambda _attempt: 30.0)  # longer than a slow machine takes
+    monkeypatch.setattr("pipeline.sync.retries.alone_s", lambda _attempt: 30.0)
     crowd(world)
     world.pipedrive.faults.add(LIST, kind, **options, skip=skip)
 
@@ -182,7 +182,7 @@ def test_a_list_that_is_not_found_for_a_moment_is_asked_for_again(world: World, 
 def replay_all(world: World) -> None:
     with transaction() as session:
         for failure in find_failures(session):
-            world.room("replay").replay(session, failure, by="ada", why="it is back")
+            world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="it is back")
 
 
 def open_failures(world: World) -> list[Any]:

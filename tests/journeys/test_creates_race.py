@@ -36,7 +36,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that were killed take no slots from the others, or all kills would hit the same few batches."""
-    slots = world.room("slots")
+    slots = world.module("sync.slots")
     monkeypatch.setattr(slots, "settings", lambda: settings().replace(live_at_once=TASKS))
     world.change_settings(
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
@@ -69,11 +69,11 @@ class Fate:
 
 
 STEPS = {
-    "the intent": ("sending.matching", "_intend"),
-    "the look-up": ("sending.matching", "look_up"),
-    "what was found": ("sending.matching", "_decide"),
-    "the write": ("sending.aftermath", "load_outgoing.send"),
-    "what became of it": ("sending.aftermath", "_write_down"),
+    "the intent": ("sync.outgoing.matching", "_intend"),
+    "the look-up": ("sync.outgoing.matching", "look_up"),
+    "what was found": ("sync.outgoing.matching", "_decide"),
+    "the write": ("sync.outgoing.load", "load_outgoing.send"),
+    "what became of it": ("sync.outgoing.load", "_write_down"),
 }
 """Step → the seam at which it can be cut."""
 
@@ -83,7 +83,7 @@ def deadly(world: World, fate: Fate) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for step, (place, name) in STEPS.items():
             *inside, seam = name.split(".")
-            target = reduce(getattr, inside, world.room(place))
+            target = reduce(getattr, inside, world.module(place))
             patch.setattr(target, seam, fate.around(step, getattr(target, seam)))
         yield
 
@@ -103,7 +103,7 @@ def batch_of(world: World, message: dict[str, Any], number: int) -> int | None:
     """A batch for one message alone, as when fifty are told at the same moment; None while its User is in another one."""
     hull_id = message["user"]["id"]
     with transaction() as session:
-        world.room("outgoing_changes").fold_messages_of(
+        world.module("sync.changes.outgoing_changes").fold_messages_of(
             session, world.connector_key, Entity.PERSON, [message], cause="test", is_export=False, rank=number
         )
         free = text("SELECT id FROM changes WHERE record_id = :id AND batch_id IS NULL FOR UPDATE SKIP LOCKED")
@@ -159,7 +159,7 @@ def patiently_killed(world: World) -> None:
     for _ in range(200):
         due = world.due()
         if due is None:
-            if not world.room("live").dispatch_changes():
+            if not world.module("sync.changes.dispatch").dispatch_changes():
                 return
             continue
         try:

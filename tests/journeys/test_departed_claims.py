@@ -71,7 +71,7 @@ def apart(world: World, kind: str) -> bool:
 
 
 def release(world: World, kind: str) -> Any:
-    return world.room("claim_release").release(world.connector_key, Entity(kind), 1)
+    return world.module("sync.incoming.claim_release").release(world.connector_key, Entity(kind), 1)
 
 
 def test_a_newcomer_does_not_become_one_with_who_was_deleted(world: World, kind: str, told: list[Any]) -> None:
@@ -177,7 +177,7 @@ def test_what_cannot_be_restored_any_more_lets_go_by_itself(
         "UPDATE id_mappings SET deleted_at = now() - make_interval(days => :days) WHERE state = 'deleted'", days=days
     )
 
-    world.room("tidy").tidy()
+    world.module("sync.retention").tidy()
     world.work()
 
     assert holders(world, VALUE[kind]) == [held_by]

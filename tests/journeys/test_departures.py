@@ -73,7 +73,7 @@ def wait_for_lists(world: World) -> None:
 def resolve(world: World) -> None:
     """Learn the ids that Hull gave, as beat would."""
     world.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE resolve_at IS NOT NULL")
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     world.work()
 
 
@@ -204,7 +204,7 @@ def test_a_person_made_anew_with_the_old_email_is_not_marked_as_deleted(world: W
     world.company.create_person(name="Again", emails=[{"value": "p3@example.com", "primary": True}])
     deliver(world, told[-1])
     world.work()
-    world.room("claim_release").release(world.connector_key, Entity.PERSON, 3)
+    world.module("sync.incoming.claim_release").release(world.connector_key, Entity.PERSON, 3)
     world.work()
 
     resolve(world)
@@ -265,12 +265,12 @@ def test_a_fetch_that_shows_a_record_as_deleted_marks_it(world: World, told: lis
 
 
 def test_hull_is_told_before_anything_is_written_down(world: World, told: list[Any], monkeypatch: Any) -> None:
-    from pipeline.tasks import departures  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.sync.incoming import deletions  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     world.company.delete_person(3)
     deliver(world, *told)
     with monkeypatch.context() as patch:
-        patch.setattr(departures, "_write_down", lambda *_: 1 / 0)
+        patch.setattr(deletions, "_write_down", lambda *_: 1 / 0)
         world.work()
     marked, state = user(world, 3).get("pipedrive/id"), mapping(world, 3).state
 
@@ -366,7 +366,7 @@ def test_a_page_that_reaches_hull_after_the_deletion_is_taken_back(
 
 def work_live(world: World) -> None:
     """Carry over what webhooks told, and nothing of the fetch that is under way."""
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
     for stage in ("extract", "transform", "load"):
         (batch,) = world.rows("SELECT id FROM batches WHERE queue = 'live' AND state = 'ready'")
         world.step(batch.id, "incoming", stage)
@@ -641,7 +641,7 @@ def test_a_fetch_that_lists_nothing_at_all_is_no_proof(world: World, told: list[
 
 def test_a_user_whose_merged_person_is_gone_too_gets_a_new_one(world: World, told: list[Any]) -> None:
     hull_id = user(world, 3)["id"]
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     merge(world, 3, 4)
     deliver(world, *told)
     world.work()

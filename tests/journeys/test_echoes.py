@@ -122,7 +122,7 @@ def test_our_write_coming_back_before_we_have_written_it_down_sends_nothing(desk
         if due is not None:
             desk.world.step(*due)
         else:
-            desk.world.room("live").dispatch_changes()
+            desk.world.module("sync.changes.dispatch").dispatch_changes()
     deliver(desk.world, *desk.webhooks)
     desk.webhooks.clear()
     desk.world.work()

@@ -33,7 +33,7 @@ def the_failure(world: World) -> Failure:
 
 def replay(world: World, failure: Failure, **more: Any) -> None:
     with transaction() as session:
-        world.room("replay").replay(session, failure, by="ada", why="mended", **more)
+        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="mended", **more)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_failure_is_replayed_once(world: World, broken: Failure) -> None:
     replay(world, broken)
     before = everything()
 
-    with pytest.raises(world.room("replay").NotReplayable, match="closed already"):
+    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="closed already"):
         replay(world, broken)
 
     assert differences(before, everything()) == {}
@@ -136,7 +136,7 @@ def test_a_record_without_an_id_cannot_be_replayed_and_stays_open(world: World) 
     world.company.put_raw("person", {"name": "Nobody"})
     world.fetch(Entity.PERSON)
 
-    with pytest.raises(world.room("replay").NotReplayable, match="no id"):
+    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="no id"):
         replay(world, the_failure(world))
 
     assert len(opened(world)) == 1
@@ -151,7 +151,7 @@ def test_a_discarded_failure_is_gone_for_good(world: World, broken: Failure) -> 
     assert (first, second, opened(world)) == (True, False, [])
     (closed,) = world.rows("SELECT state, closed_by FROM failures")
     assert tuple(closed) == ("discarded", "ada")
-    with pytest.raises(world.room("replay").NotReplayable):
+    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable):
         replay(world, broken)
 
 
@@ -161,13 +161,13 @@ def test_a_discarded_failure_is_gone_for_good(world: World, broken: Failure) -> 
 def break_stage(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
-    room: str,
+    direction: str,
     stage: str,
     when: Callable[[Any], bool] = lambda _: True,
     error: Exception | None = None,
 ) -> Callable[[], None]:
     """Let a stage fail with `error`, by default for a defect; call the answer to repair it."""
-    module = world.room(room)
+    module = world.module(f"tasks.{direction}")
     real, mended = getattr(module, f"{stage}_batch"), []
 
     def broken_stage(batch: Any) -> None:
@@ -297,7 +297,7 @@ def outgoing(world: World) -> None:
     fill(world, persons=2, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
 
 
 @pytest.mark.usefixtures("outgoing")
@@ -315,7 +315,7 @@ def test_a_replayed_outgoing_batch_never_writes_older_values(
     world.work()
     sent = in_pipedrive(world)[1]
 
-    with suppress(world.room("replay").NotReplayable):
+    with suppress(world.module("jobs.replays.requeue").NotReplayable):
         replay(world, failure)
     world.work()
 
@@ -404,12 +404,14 @@ def test_a_control_task_that_gives_up_is_kept_and_can_be_asked_for_again(
 ) -> None:
     fill(world, persons=2, organizations=0)
     world.fetch(Entity.PERSON)
-    control = world.room("control")
+    control = world.module("tasks.control")
     asked: list[str] = []
-    monkeypatch.setattr(control, "wake_control", lambda name, countdown_s=None: asked.append(name))
+    monkeypatch.setattr(
+        world.module("tasks.wakeups"), "wake_control", lambda name, countdown_s=None: asked.append(name)
+    )
     with monkeypatch.context() as patch:
         patch.setattr(control, "resolve", lambda _key: 1 / 0)
-        with pytest.raises(world.room("stage").StageFailed):
+        with pytest.raises(world.module("sync.stage").StageFailed):
             control.resolve_hull_ids()
     failure = the_failure(world)
 
@@ -428,7 +430,7 @@ def test_a_control_task_that_may_succeed_later_is_no_failure(world: World) -> No
         [{"path": "search", "kind": "status", "status": 503, "count": None}]
     )
 
-    world.room("control").resolve_hull_ids()
+    world.module("tasks.control").resolve_hull_ids()
 
     assert opened(world) == []
     assert world.rows("SELECT state FROM connectors")[0].state == "active"
@@ -441,8 +443,8 @@ def test_a_control_task_that_is_refused_pauses_the_connector(world: World) -> No
         [{"path": "search", "kind": "status", "status": 401, "count": None}]
     )
 
-    with pytest.raises(world.room("stage").StageFailed, match="hull_refused"):
-        world.room("control").resolve_hull_ids()
+    with pytest.raises(world.module("sync.stage").StageFailed, match="hull_refused"):
+        world.module("tasks.control").resolve_hull_ids()
 
     assert the_failure(world).reason == "hull_refused"
     assert world.rows("SELECT state FROM connectors")[0].state == "paused"

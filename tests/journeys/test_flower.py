@@ -92,7 +92,7 @@ def _hears_events(url: str) -> bool:
 
 
 def test_shows_the_failing_stage_with_its_reason_and_nothing_of_the_record(flower: str) -> None:
-    from pipeline.tasks import runs  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.sync.runs import runs  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     runs.start_run(_add_connector(), Entity.PERSON, cause="test")
 

@@ -237,7 +237,7 @@ def test_delivers_only_the_id_where_nothing_is_mapped(world: World) -> None:
 
 def test_refuses_a_second_run_of_its_kind(world: World) -> None:
     first = world.start(Entity.PERSON)
-    with pytest.raises(world.room("runs").RunInProgress) as refused:
+    with pytest.raises(world.module("sync.runs.runs").RunInProgress) as refused:
         world.start(Entity.PERSON)
     world.start(Entity.ORGANIZATION)
 
@@ -258,7 +258,7 @@ def test_a_record_is_counted_once_however_often_a_fetch_reads_it(world: World) -
 
 def test_a_fetch_lasts_until_its_comparison_has_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(world, persons=2, organizations=0)
-    missing = world.room("missing")
+    missing = world.module("sync.runs.missing_records")
     real, ended = missing.compare, []
 
     def compare(session: Any, run: Any) -> None:

@@ -11,7 +11,7 @@ from db import subscription as subscriptions
 from db.schedule import set_schedule
 from db.session import transaction
 from pipeline.errors import Rejected
-from pipeline.tasks.hearing import UNHEARD, hearing
+from pipeline.sync.connectors.webhook_health import UNHEARD, hearing
 from tests.logs import written
 from tests.world import World
 
@@ -31,7 +31,7 @@ def heard(world: World) -> World:
 
 
 def check(world: World) -> list[str]:
-    made: list[str] = world.room("webhooks").ensure_webhooks(world.connector_key)
+    made: list[str] = world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
     return made
 
 
@@ -152,7 +152,7 @@ def test_webhooks_of_others_are_never_touched(heard: World) -> None:
     for harm, _ in ILLS:
         harm(heard)
         check(heard)
-    heard.room("webhooks").remove_webhooks(heard.connector_key)
+    heard.module("sync.connectors.webhooks").remove_webhooks(heard.connector_key)
 
     assert heard.pipedrive.subscriptions.by_id == {foreign_id: copy}
 
@@ -187,7 +187,7 @@ def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
     heard: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose(heard)
-    webhooks = heard.room("webhooks")
+    webhooks = heard.module("sync.connectors.webhooks")
     real = webhooks.subscriptions.hold_subscription
 
     def die_after_making(*args: Any) -> Any:
@@ -208,8 +208,8 @@ def test_a_check_that_died_before_it_could_say_so_is_finished_by_the_next(
 def test_a_user_who_may_not_manage_webhooks_does_not_stop_the_rest(world: World) -> None:
     world.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
 
-    with pytest.raises(world.room("stage").StageFailed, match="webhooks_forbidden"):
-        world.room("control").ensure_webhooks()
+    with pytest.raises(world.module("sync.stage").StageFailed, match="webhooks_forbidden"):
+        world.module("tasks.control").ensure_webhooks()
 
     assert [row.state for row in world.rows("SELECT state FROM connectors")] == ["active"]
     assert [row.reason for row in world.rows("SELECT reason FROM failures WHERE state = 'open'")] == [
@@ -219,8 +219,8 @@ def test_a_user_who_may_not_manage_webhooks_does_not_stop_the_rest(world: World)
 
 def test_the_tick_rests_after_a_refusal_and_closes_the_failure_once_it_is_through(world: World) -> None:
     world.pipedrive.faults.add("/api/v1/webhooks", "status", status=403, count=None)
-    control = world.room("control")
-    with pytest.raises(world.room("stage").StageFailed):
+    control = world.module("tasks.control")
+    with pytest.raises(world.module("sync.stage").StageFailed):
         control.ensure_webhooks()
     world.pipedrive.faults.rules.clear()
 
@@ -236,17 +236,17 @@ def test_the_tick_rests_after_a_refusal_and_closes_the_failure_once_it_is_throug
 
 def test_the_tick_leaves_out_who_is_paused_or_has_no_credentials(world: World) -> None:
     world.change_rows("UPDATE connectors SET state = 'paused'")
-    world.room("control").ensure_webhooks()
+    world.module("tasks.control").ensure_webhooks()
     world.change_rows("UPDATE connectors SET state = 'active'")
     world.change_rows("DELETE FROM credentials WHERE name LIKE 'pipedrive%'")
-    world.room("control").ensure_webhooks()
+    world.module("tasks.control").ensure_webhooks()
 
     assert kept(world) == {}
     assert world.rows("SELECT 1 FROM failures") == []
 
 
 def test_a_connector_may_be_checked_by_itself(world: World) -> None:
-    world.room("control").ensure_webhooks(world.connector_key)
+    world.module("tasks.control").ensure_webhooks(world.connector_key)
 
     assert sorted(kept(world)) == ["organization", "person"]
 

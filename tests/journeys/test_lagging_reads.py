@@ -64,7 +64,9 @@ def of_one_second(world: World, told: list[dict[str, Any]]) -> tuple[dict[str, A
 def test_two_edits_of_one_second_end_in_the_later_one_though_a_read_lags(
     world: World, told: list[Any], order: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.room("lagging"), "SETTLED_S", 10**10)  # the edits are of some time ago
+    monkeypatch.setattr(
+        world.module("sync.incoming.stale_reads"), "SETTLED_S", 10**10
+    )  # the edits are of some time ago
     pair = of_one_second(world, told)
     lag(world, '"Newer"', '"Older"', reads=2)
 

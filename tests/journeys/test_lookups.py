@@ -112,7 +112,7 @@ class TestTheMark:
         hull_is_down(world)
         with transaction() as session:
             for failure in find_failures(session):
-                world.room("replay").replay(session, failure, by="ada", why="Hull accepts it now")
+                world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="Hull accepts it now")
         world.work()
         listed_long_ago(world)
         world.change_rows("UPDATE watermarks SET reached_at = now(), complete_since = now(), fully_read_at = now()")
@@ -186,7 +186,7 @@ def kill_after_the_write(world: World, patch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any) -> None:
         raise Killed
 
-    patch.setattr(world.room("sending.aftermath"), "_write_down", killed)
+    patch.setattr(world.module("sync.outgoing.load"), "_write_down", killed)
 
 
 class TestBeforeTheFirstFullFetch:
@@ -257,7 +257,7 @@ def runs(world: World) -> list[tuple[str, str, str, str]]:
 def status(world: World) -> list[str]:
     with transaction() as session:
         connector = connectors.get_connector(session, world.connector_key)
-        found: list[str] = world.room("status").status_of(session, connector).messages
+        found: list[str] = world.module("sync.connectors.status").status_of(session, connector).messages
     return found
 
 
@@ -310,7 +310,7 @@ class TestAnAccountKnownByItsDomain:
 
     def test_does_not_start_a_fetch_again_that_somebody_cancelled(self, world: World) -> None:
         run_id = world.start(Entity.ORGANIZATION)
-        world.room("runs").cancel_run(run_id)
+        world.module("sync.runs.runs").cancel_run(run_id)
         self.acme(world, "new.test")
 
         assert [state for *_, state in runs(world)] == ["cancelled"]

@@ -182,7 +182,7 @@ def test_users_of_a_segment_are_sent_by_hand(world: World) -> None:
     world.change_settings(synchronized_user_segments=[])
     hull_user = _user_in_hull(world, email="fay@hand.test")
 
-    chosen = world.room("send").send_by_id(world.connector_key, Entity.PERSON, [hull_user, "f" * 24])
+    chosen = world.module("jobs.send_records").send_by_id(world.connector_key, Entity.PERSON, [hull_user, "f" * 24])
     world.work()
 
     assert (chosen.found, chosen.missing) == (1, ("f" * 24,))
@@ -197,8 +197,8 @@ def test_a_record_made_twice_is_told_once(world: World) -> None:
     twin = world.company.create_person(name="Cyd", emails=[{"value": "cyd@new.test", "primary": True}])
     world.fetch(Entity.PERSON, changed_only=True)
 
-    assert world.room("twins").find(world.connector_key)
-    assert not world.room("twins").find(world.connector_key)
+    assert world.module("sync.duplicates").find(world.connector_key)
+    assert not world.module("sync.duplicates").find(world.connector_key)
     with transaction() as session:
         (failure,) = [each for each in find_failures(session) if each.reason == "created_twice"]
     assert failure.detail == f"persons {made} and {twin['id']} by email"

@@ -36,7 +36,9 @@ def open_failures(world: World) -> list[failures.Failure]:
 
 def replay(world: World) -> None:
     with transaction() as session:
-        world.room("replay").replay(session, open_failures(world)[0], by="test", why="they were deleted")
+        world.module("jobs.replays.requeue").replay(
+            session, open_failures(world)[0], by="test", why="they were deleted"
+        )
     world.work()
 
 
@@ -95,7 +97,7 @@ def test_a_fetch_that_is_not_complete_proves_nothing(known: World) -> None:
     known.company.delete_person(60)
     run_id = known.start(Entity.PERSON)
     known.step(*(known.due() or pytest.fail("nothing is due")))
-    known.room("runs").cancel_run(run_id)
+    known.module("sync.runs.runs").cancel_run(run_id)
     known.work()
 
     assert (mapping(known, 60).state, verified_at(known)) == ("full", verified)

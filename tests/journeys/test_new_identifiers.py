@@ -34,7 +34,7 @@ def change(world: World, **changes: Any) -> None:
     with transaction() as session:
         connector = connectors.get_connector(session, world.connector_key)
         document = connectors.settings_in_force(session, world.connector_key).document | changes
-    world.room("settings_change").change_settings(connector, document, "ana")
+    world.module("sync.connectors.settings_change").change_settings(connector, document, "ana")
     world.change_rows(
         "UPDATE batches SET due_at = now() + interval '1 hour' WHERE direction = 'incoming' AND state = 'ready'"
     )

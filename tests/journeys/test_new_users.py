@@ -40,7 +40,7 @@ def tell(world: World, users: list[dict[str, Any]], key: str = "n1") -> None:
 
 
 def resolve(world: World) -> None:
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
 
 
 def states(world: World) -> set[tuple[str, bool]]:
@@ -56,7 +56,7 @@ def open_failures() -> list[str]:
 @pytest.fixture
 def hurried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Webhooks arrive, are carried over and resolved after Pipedrive has made the records and before that is written down."""
-    aftermath = world.room("sending.aftermath")
+    aftermath = world.module("sync.outgoing.load")
     said, real = listen(world), aftermath.load_outgoing.send
 
     def send(*args: Any, **more: Any) -> Any:
@@ -91,7 +91,7 @@ def test_a_record_that_is_being_made_is_no_rival(world: World) -> None:
 
 def test_a_worker_that_was_killed_leaves_no_conflict(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after Pipedrive had made the records: they come back by webhooks, and Hull names them, before anybody goes on."""
-    aftermath = world.room("sending.aftermath")
+    aftermath = world.module("sync.outgoing.load")
     said, real = listen(world), aftermath.load_outgoing.send
 
     class Killed(BaseException):

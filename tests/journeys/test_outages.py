@@ -141,11 +141,13 @@ def test_the_status_says_what_waits_for_which_system_and_since_when(world: World
     with pipedrive_out(world):
         world.fetch(Entity.PERSON)
         with transaction() as session:
-            found = world.room("status").status_of(session, connectors.get_connector(session, world.connector_key))
+            found = world.module("sync.connectors.status").status_of(
+                session, connectors.get_connector(session, world.connector_key)
+            )
 
     world.change_rows("UPDATE batches SET state = 'cancelled'")
     with transaction() as session:
-        (idle,) = world.room("outage_words").sentences(session, world.connector_key)
+        (idle,) = world.module("sync.connectors.outage_text").sentences(session, world.connector_key)
 
     (finding,) = [each for each in found.findings if each.topic == "outage"]
     assert "Pipedrive has not answered since" in finding.message
@@ -170,14 +172,14 @@ def test_what_lay_in_a_queue_is_decided_again(world: World) -> None:
     know_everything(world)
     say(world, user(ANN, email="ann@outage.test", nickname="First"))
     notify(world, user(ANN, email="ann@outage.test", nickname="Old"), key="old")
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
     for _ in ("extract", "transform"):
         due = world.due()
         assert due is not None
         world.step(*due)
     notify(world, user(ANN, email="ann@outage.test", nickname="New"), key="newer")
     with transaction() as session:
-        world.room("folding").fold_deliveries(session)
+        world.module("sync.changes.coalesce").fold_deliveries(session)
     world.change_rows("UPDATE batches SET due_at = now() - interval '1 hour' WHERE state = 'ready'")
     world.work()
 

@@ -28,7 +28,7 @@ def joined(world: World) -> None:
     fill(world, persons=4, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
 
 
 def message(world: World, number: int, **attributes: Any) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_a_refused_record_may_be_corrected_and_replayed(world: World) -> None:
 
     with transaction() as session:
         (failure,) = find_failures(session)
-        world.room("replay").replay(session, failure, by="ada", why="corrected", payload=corrected)
+        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="corrected", payload=corrected)
     world.work()
 
     assert writes(world) == [("PATCH", 2, {"name": "Right"})]
@@ -167,8 +167,11 @@ def test_a_correction_that_is_no_longer_that_record_is_refused(world: World, pay
 
     with transaction() as session:
         (failure,) = find_failures(session)
-    with pytest.raises(world.room("replay").NotReplayable, match="not a message about"), transaction() as session:
-        world.room("replay").replay(session, failure, by="ada", why="corrected", payload=payload)
+    with (
+        pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="not a message about"),
+        transaction() as session,
+    ):
+        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="corrected", payload=payload)
 
     with transaction() as session:
         assert len(find_failures(session)) == 1
@@ -221,7 +224,7 @@ def test_trouble_that_stays_is_given_up_after_some_attempts(world: World) -> Non
     with transaction() as session:
         (failure,) = find_failures(session)
         fault.count = 0
-        world.room("replay").replay(session, failure, by="ada", why="it is back")
+        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="it is back")
     world.work()
 
     assert failure.reason == "remote_unavailable"
@@ -230,7 +233,7 @@ def test_trouble_that_stays_is_given_up_after_some_attempts(world: World) -> Non
 
 def test_pauses_between_attempts_grow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(world.room("patience"), "alone_s", lambda attempt: asked.append(attempt) or 1.0)
+    monkeypatch.setattr(world.module("sync.retries"), "alone_s", lambda attempt: asked.append(attempt) or 1.0)
     world.pipedrive.faults.add("/persons/", "status", method="PATCH", status=503, count=None)
     notify(world, message(world, 1, nickname="Anna"))
     for _ in range(4):
@@ -327,7 +330,7 @@ def test_an_account_is_sent_as_well(world: World) -> None:
     world.change_settings(outgoing_account_attributes=[{"hull": "label", "service": "name"}])
     world.company.create_organization(name="Acme")
     world.fetch(Entity.ORGANIZATION)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
 
     account = {**world.accounts()[1], "label": "Acme Ltd"}
     notify(world, {"account": account, "account_segments": []}, channel="account:update")

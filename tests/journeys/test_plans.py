@@ -113,7 +113,7 @@ def test_creates_need_a_look_up_while_the_index_is_old(known: World) -> None:
 
     assert plan.counts["outgoing.person.reason.lookup.mirror_stale"] == 2
     assert "outgoing.person.act.create" not in plan.counts
-    assert [(each.touched, each.number) for each in known.room("planning.applying").reaches(plan)] == [(0, 2)]
+    assert [(each.touched, each.number) for each in known.module("jobs.plans.apply").reaches(plan)] == [(0, 2)]
     made = known.company.create_person(name="Fay", emails=[{"value": "fay@acme.test", "primary": True}])
     assert apply(known, plan).sent == 2
     known.work()
@@ -164,7 +164,7 @@ def test_plan_confirmation_run_and_events_agree_to_the_record(known: World, unse
 
     (run,) = known.rows("SELECT * FROM runs WHERE kind = 'backfill' AND entity = 'person'")
     acts = {act: plan.counts.get(f"incoming.person.act.{act}", 0) for act in ("update", "resend", "same")}
-    touched = sum(each.touched for each in known.room("planning.applying").reaches(plan))
+    touched = sum(each.touched for each in known.module("jobs.plans.apply").reaches(plan))
     assert acts == {"update": 6 - unset, "resend": unset, "same": 0}
     assert (touched, run.changed, run.new, carried_over(known, since)) == (6, 6, 0, 6)
 
@@ -181,7 +181,7 @@ def test_new_links_are_counted_alike_by_plan_run_and_events(known: World) -> Non
     (run,) = known.rows("SELECT * FROM runs WHERE kind = 'backfill' AND entity = 'person'")
     assert 0 < links < 6
     assert (run.changed, run.links, run.same, carried_over(known, since)) == (links, links, 6 - links, links)
-    assert sum(each.touched for each in known.room("planning.applying").reaches(plan)) == links
+    assert sum(each.touched for each in known.module("jobs.plans.apply").reaches(plan)) == links
 
 
 def test_links_are_planned(known: World) -> None:
@@ -233,7 +233,7 @@ def test_a_record_that_moved_is_left_out_and_planned_anew(known: World) -> None:
     assert applied.left_out == 1
     assert "pipedrive/given" not in users[3]
     assert users[4]["pipedrive/given"] == "Person"
-    walk = known.room("planning.walking")
+    walk = known.module("jobs.plans.compute")
     walk.go_on(applied.follow_up, 60)
     with transaction() as session:
         follow_up = session.get_one(SettingsPlan, applied.follow_up)
@@ -282,11 +282,11 @@ def test_whoever_is_killed_in_the_middle_goes_on_where_the_last_slice_ended(
     known: World, reported: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert reported
-    walk = known.room("planning.walking")
+    walk = known.module("jobs.plans.compute")
     monkeypatch.setattr(walk, "SLICE", 2)
     whole = planned(known, WITH_NAMES)
     with transaction() as session:
-        plan_id = known.room("planning.making").make_plan(session, known.connector_key, WITH_NAMES, author="ana").id
+        plan_id = known.module("jobs.plans.create").make_plan(session, known.connector_key, WITH_NAMES, author="ana").id
     real, calls = walk._slice, []
 
     def dies_after_its_work(*args: Any) -> None:
@@ -310,7 +310,7 @@ def test_whoever_is_killed_in_the_middle_goes_on_where_the_last_slice_ended(
 
 def test_an_errand_computes_what_the_request_left(known: World) -> None:
     with transaction() as session:
-        made = known.room("planning.making").make_plan(session, known.connector_key, WITH_NAMES, author="ana")
+        made = known.module("jobs.plans.create").make_plan(session, known.connector_key, WITH_NAMES, author="ana")
     known.run_errands()
 
     with transaction() as session:
@@ -325,7 +325,7 @@ def hundred(world: World) -> World:
 
 
 def test_more_than_the_set_share_is_asked_for_by_its_number(hundred: World) -> None:
-    ask_first = hundred.room("breaker").AskFirst
+    ask_first = hundred.module("sync.runs.approval").AskFirst
     plan = planned(hundred, with_more("incoming_user_attributes", FIRST_NAME))
 
     with pytest.raises(ask_first) as asked:
@@ -346,9 +346,9 @@ def test_nobody_is_asked_before_the_first_full_fetch_is_done(hundred: World) -> 
 
 def test_what_old_plans_say_of_records_is_forgotten(known: World) -> None:
     planned(known, with_more("incoming_user_attributes", FIRST_NAME))
-    known.room("tidy").tidy()
+    known.module("sync.retention").tidy()
     assert known.rows("SELECT 1 FROM plan_items") != []
 
     known.change_rows("UPDATE plans SET ready_at = now() - interval '31 days'")
-    known.room("tidy").tidy()
+    known.module("sync.retention").tidy()
     assert known.rows("SELECT 1 FROM plan_items") == []

@@ -11,7 +11,7 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight import failures as insight
 from pipeline.insight import log, verdicts
-from pipeline.tasks.replaying.verdict import Kind
+from pipeline.jobs.replays.verdict import Kind
 from tests.journeys.people import PAGE, age, fill, raw
 from tests.journeys.told_by_hull import ANN, code, know_everything, person, say, user, writes
 from tests.world import World
@@ -28,11 +28,11 @@ def rows(world: World, state: str = "open") -> list[tuple[Any, ...]]:
 
 
 def replay(world: World, **chosen: Any) -> Any:
-    from pipeline.tasks.replaying import beginning  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.jobs.replays import start  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     with transaction() as session:
         wanted = FailureFilter(connector_key=world.connector_key, **chosen)
-        made = beginning.begin(session, wanted, by="test", why="the option is there now")
+        made = start.begin(session, wanted, by="test", why="the option is there now")
     for _ in range(3):
         world.run_errands()
         world.work()

@@ -72,7 +72,7 @@ def break_all(world: World) -> dict[int, Record]:
 def foreseen(world: World, ids: list[int]) -> dict[int, Any]:
     with transaction() as session:
         found = failures.find_failures(session, ids=ids, state=None, limit=None)
-        return dict(world.room("replaying.foreseeing").foresee(session, found))
+        return dict(world.module("jobs.replays.preview").foresee(session, found))
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.__name__)
@@ -80,7 +80,7 @@ def test_every_record_goes_as_forecast(known: World, situation: Callable[[World]
     document = situation(known)
     with transaction() as session:
         connector = connectors.get_connector(session, known.connector_key)
-    known.room("settings_change").change_settings(connector, document, "ana", confirmed=True)
+    known.module("sync.connectors.settings_change").change_settings(connector, document, "ana", confirmed=True)
     known.work()
     broken = break_all(known)
     verdicts = {broken[key]: verdict for key, verdict in foreseen(known, sorted(broken)).items()}

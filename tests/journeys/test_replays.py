@@ -29,7 +29,7 @@ ATTEMPTS = 8
 
 
 def begin(world: World, per_second: float = FAST, **chosen: Any) -> int:
-    beginning = world.room("replaying.beginning")
+    beginning = world.module("jobs.replays.start")
     with transaction() as session:
         which = FailureFilter(connector_key=world.connector_key, **chosen)
         return int(beginning.begin(session, which, by="ada", why="mended", per_second=per_second).id)
@@ -121,7 +121,7 @@ def test_a_pace_is_kept(world: World) -> None:
 
 
 def test_a_replay_can_be_paused_and_goes_on(world: World) -> None:
-    beginning = world.room("replaying.beginning")
+    beginning = world.module("jobs.replays.start")
     broken(world, 10, 11)
     mended(world, 10, 11)
     replay_id = begin(world)
@@ -142,7 +142,7 @@ def test_a_replay_can_be_paused_and_goes_on(world: World) -> None:
 
 
 def test_what_was_not_sent_stays_open_when_a_replay_is_aborted(world: World) -> None:
-    beginning = world.room("replaying.beginning")
+    beginning = world.module("jobs.replays.start")
     broken(world, *range(10, 14))
     mended(world, *range(10, 14))
     replay_id = begin(world, per_second=1.0)
@@ -171,7 +171,7 @@ def test_of_two_who_replay_the_same_one_does_it(world: World) -> None:
 
 
 def test_a_replay_killed_anywhere_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    advancing = world.room("replaying.advancing")
+    advancing = world.module("jobs.replays.advance")
     broken(world, 10, 11, 12)
     mended(world, 10, 11, 12)
     replay_id = begin(world)
@@ -201,7 +201,7 @@ def test_a_replay_killed_anywhere_goes_on(world: World, monkeypatch: pytest.Monk
 def test_wherever_a_worker_is_killed_the_lease_brings_the_replay_to_its_end(
     world: World, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
 ) -> None:
-    advancing = world.room("replaying.advancing")
+    advancing = world.module("jobs.replays.advance")
     monkeypatch.setattr(advancing, "SLICE", 1)
     monkeypatch.setattr(advancing, "TASK_S", -1.0)
     broken(world, 10, 11)
@@ -241,14 +241,14 @@ def test_a_worker_that_lost_its_errand_changes_nothing(world: World) -> None:
     assert old is not None
 
     with pytest.raises(Exception, match="lease_lost"):
-        world.room("replaying.advancing").advance(old)
+        world.module("jobs.replays.advance").advance(old)
 
     assert (outcomes(replay_id), len(opened(world))) == ({"waiting": 1}, 1)
 
 
 def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Callable[[], None]:
     """Let the replay's errand end for good by this error; what is returned mends it."""
-    advancing = world.room("replaying.advancing")
+    advancing = world.module("jobs.replays.advance")
     real = advancing.foresee
 
     def fail(*_given: Any, **_named: Any) -> None:
@@ -274,7 +274,7 @@ def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
 def test_a_replay_whose_errand_gives_up_says_so_and_goes_on_when_told(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, way: str
 ) -> None:
-    beginning, replaying = world.room("replaying.beginning"), world.room("replay")
+    beginning, replaying = world.module("jobs.replays.start"), world.module("jobs.replays.requeue")
     broken(world, 10, 11)
     mended(world, 10, 11)
     replay_id = begin(world)
@@ -313,7 +313,7 @@ def test_a_replay_whose_workers_all_die_says_so(world: World) -> None:
 
 
 def test_a_replay_that_stopped_can_be_aborted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    beginning = world.room("replaying.beginning")
+    beginning = world.module("jobs.replays.start")
     broken(world, 10)
     replay_id = begin(world)
     give_up(world, monkeypatch, Rejected("refused_by_pipedrive", ""))()
@@ -328,7 +328,7 @@ def test_a_replay_that_stopped_can_be_aborted(world: World, monkeypatch: pytest.
 
 
 def test_what_a_person_paused_is_not_taken_for_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    beginning = world.room("replaying.beginning")
+    beginning = world.module("jobs.replays.start")
     broken(world, 10, 11)
     mended(world, 10, 11)
     replay_id = begin(world, per_second=1.0)
@@ -348,7 +348,7 @@ def test_what_a_person_paused_is_not_taken_for_stopped(world: World, monkeypatch
 
 
 def test_a_long_replay_is_handed_on_and_never_taken_for_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    advancing = world.room("replaying.advancing")
+    advancing = world.module("jobs.replays.advance")
     monkeypatch.setattr(advancing, "SLICE", 1)
     monkeypatch.setattr(advancing, "TASK_S", -1.0)
     people = range(10, 10 + ATTEMPTS + 4)
@@ -370,7 +370,7 @@ def test_a_record_about_which_no_verdict_can_be_reached_stops_nobody(
 ) -> None:
     broken(world, 10, 11, 12)
     mended(world, 10, 11, 12)
-    looking = world.room("replaying.foreseen_incoming")
+    looking = world.module("jobs.replays.preview_incoming")
     real = looking._foresee
 
     def defeated(failure: Any, *more: Any) -> Any:
@@ -419,13 +419,15 @@ def test_a_batch_that_fails_again_is_told(world: World, monkeypatch: pytest.Monk
 def test_a_control_task_is_replayed_as_records_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(world, persons=2, organizations=0)
     world.fetch(Entity.PERSON)
-    control = world.room("control")
+    control = world.module("tasks.control")
     with monkeypatch.context() as patch:
         patch.setattr(control, "resolve", lambda _key: 1 / 0)
-        with pytest.raises(world.room("stage").StageFailed):
+        with pytest.raises(world.module("sync.stage").StageFailed):
             control.resolve_hull_ids()
     asked: list[str] = []
-    monkeypatch.setattr(control, "wake_control", lambda name, countdown_s=None: asked.append(name))
+    monkeypatch.setattr(
+        world.module("tasks.wakeups"), "wake_control", lambda name, countdown_s=None: asked.append(name)
+    )
 
     replay_id = begin(world)
     advance(world)
@@ -444,7 +446,7 @@ def test_a_replay_is_forgotten_long_after_its_end(world: World) -> None:
     running = begin(world)
     world.change_rows("UPDATE replays SET ended_at = ended_at - interval '91 d'")
 
-    world.room("tidy").tidy()
+    world.module("sync.retention").tidy()
 
     assert [row.id for row in world.rows("SELECT id FROM replays")] == [running]
     assert {row.replay_id for row in world.rows("SELECT replay_id FROM replay_items")} == {running}
@@ -501,7 +503,7 @@ def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_sam
         second[0] += 1
         report = {**world.users()[number], "nickname": name, "indexed_at": f"2026-09-01T10:00:{second[0]:02}Z"}
         message = {"user": report, "segments": [], "changes": {}, "is_export": is_export}
-        folding = world.room("outgoing_changes")
+        folding = world.module("sync.changes.outgoing_changes")
         with transaction() as session:
             folding.fold_messages_of(
                 session,

@@ -29,7 +29,7 @@ WORDS: list[str] = []
 @pytest.fixture
 def watched(world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> World:
     """A world with a canary in it, where every StageFailed is written down."""
-    stage = world.room("stage")
+    stage = world.module("sync.stage")
     WORDS.clear()
 
     class Overheard(stage.StageFailed):  # type: ignore[misc]
@@ -110,7 +110,7 @@ def hull_refusing(world: World) -> None:
 
 
 def defects(world: World) -> None:
-    incoming = world.room("incoming")
+    incoming = world.module("tasks.incoming")
     real = incoming.transform_batch
 
     def break_down(_batch: Any) -> None:
@@ -144,7 +144,7 @@ def outgoing(world: World) -> None:
         outgoing_user_attributes=[{"hull": "nickname", "service": "name"}, {"hull": "tel", "service": "phone"}]
     )
     world.fetch(Entity.PERSON)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     body = {"success": False, "error": f"name '{NAME} III' is taken by {EMAIL}"}
     world.pipedrive.faults.add("/persons/1$", "status", method="PATCH", status=400, body=body)
     world.pipedrive.faults.add("/persons/2$", "status", method="PATCH", status=503, body=body)

@@ -82,7 +82,7 @@ def test_a_shell_without_an_account_is_not_looked_for_in_hull(world: World) -> N
     fill(world, persons=4, organizations=4)
     world.fetch(Entity.PERSON)
 
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
 
     waiting = world.rows(
         "SELECT pipedrive_id FROM id_mappings WHERE entity = 'organization' AND resolve_at IS NOT NULL"
@@ -117,7 +117,7 @@ def test_a_person_who_changes_organization_is_linked_to_the_new_one(world: World
 
 def fill_shells(world: World) -> None:
     """The tick, and what it sets going."""
-    world.room("shells").fill_shells()
+    world.module("tasks.control").fill_shells()
     world.work()
 
 
@@ -167,7 +167,7 @@ def test_while_organizations_are_fetched_shells_wait_for_it(world: World) -> Non
     hire(world, world.company.create_organization(name="Brand new")["id"])
     world.start(Entity.ORGANIZATION)
 
-    world.room("shells").fill_shells()
+    world.module("tasks.control").fill_shells()
 
     assert world.rows("SELECT 1 FROM changes") == []
     assert causes(world) == ["test", "test"]

@@ -138,7 +138,7 @@ def test_a_whole_webhook_of_another_record_passes_reads_that_stall(world: World,
         assert _until(lambda: world.rows("SELECT 1 FROM batches WHERE state = 'running' OFFSET 2") != [])
         world.company.edit_person(FINE, name="Edited meanwhile")
         deliver(world, *said)
-        world.room("live").dispatch_changes()
+        world.module("sync.changes.dispatch").dispatch_changes()
 
         assert _until(lambda: world.users()[FINE]["pipedrive/name"] == "Edited meanwhile")
         assert not stall.over.is_set()

@@ -51,7 +51,7 @@ def some_minutes_ago(world: World, minutes: float = 10) -> None:
 def tick(world: World) -> None:
     """The next incremental fetch comes due, and is carried out."""
     world.change_rows("UPDATE schedules SET next_run_at = now() WHERE kind = 'incremental'")
-    world.room("schedules").start_scheduled()
+    world.module("tasks.control").start_scheduled()
     world.work()
 
 
@@ -172,9 +172,9 @@ def test_a_webhook_never_moves_the_watermark(settled: World) -> None:
 def test_a_fetch_that_was_cancelled_proves_nothing(settled: World) -> None:
     before = claimed(settled)
     settled.change_rows("UPDATE schedules SET next_run_at = now()")
-    settled.room("schedules").start_scheduled()
+    settled.module("tasks.control").start_scheduled()
 
-    settled.room("runs").cancel_run(newest_run(settled).id)
+    settled.module("sync.runs.runs").cancel_run(newest_run(settled).id)
     settled.work()
 
     assert claimed(settled) == before

@@ -34,12 +34,12 @@ def go_on(world: World) -> None:
     world.later()
     world.work()
     world.change_rows("UPDATE id_mappings SET resolve_at = now() WHERE resolve_at IS NOT NULL")
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
 
 
 def compare(world: World, **options: Any) -> Any:
-    return world.room("verify").verify(world.connector_key, **options)
+    return world.module("jobs.verify.verify").verify(world.connector_key, **options)
 
 
 def seen(report: Any) -> list[Seen]:
@@ -159,7 +159,7 @@ def test_a_repair_leaves_nothing_to_find(peace: World) -> None:
     planted = plant(peace)
     report = compare(peace)
 
-    repaired = peace.room("verify_repair").repair(peace.connector_key, report)
+    repaired = peace.module("jobs.verify.repair").repair(peace.connector_key, report)
     waiting = compare(peace)
     go_on(peace)
     after = compare(peace)
@@ -177,7 +177,7 @@ def test_a_repair_leaves_nothing_to_find(peace: World) -> None:
 def test_what_pipedrive_does_not_have_is_handed_over_as_missing(peace: World) -> None:
     peace.company.delete_person(46)
 
-    peace.room("verify_repair").repair(peace.connector_key, compare(peace))
+    peace.module("jobs.verify.repair").repair(peace.connector_key, compare(peace))
 
     assert [tuple(row) for row in peace.rows("SELECT entity, record_id, cause FROM changes")] == [
         ("person", "46", "missing")
@@ -250,7 +250,7 @@ def test_a_departed_one_that_hull_still_shows_is_found_and_marked(peace: World, 
     write(peace, held, pipedrive__id=3, pipedrive__deleted_at=None)
 
     report = compare(peace)
-    peace.room("verify_repair").repair(peace.connector_key, report)
+    peace.module("jobs.verify.repair").repair(peace.connector_key, report)
     go_on(peace)
 
     assert marked == (None, [])
@@ -267,13 +267,13 @@ def test_a_merged_one_that_hull_did_not_join_is_found_and_joined(peace: World, m
     said = listen(peace)
     peace.company.merge("person", 3, 4)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.tasks.departures.compose", lambda *_: [])
+        patch.setattr("pipeline.sync.incoming.deletions.compose", lambda *_: [])
         deliver(peace, *said)
         peace.work()
     go_on(peace)
 
     report = compare(peace)
-    peace.room("verify_repair").repair(peace.connector_key, report)
+    peace.module("jobs.verify.repair").repair(peace.connector_key, report)
     go_on(peace)
 
     assert ("unmarked", "person", 3) in seen(report)
@@ -377,8 +377,8 @@ def test_a_conflict_that_is_over_is_told_and_repaired(peace: World) -> None:
     )
 
     report = compare(peace)
-    peace.room("verify_repair").repair(peace.connector_key, report)
-    peace.room("control").resolve(peace.connector_key)
+    peace.module("jobs.verify.repair").repair(peace.connector_key, report)
+    peace.module("tasks.control").resolve(peace.connector_key)
 
     assert seen(report) == [("unmapped", "person", 6)]
     (row,) = peace.rows("SELECT state, hull_id FROM id_mappings WHERE entity = 'person' AND pipedrive_id = 6")
@@ -413,7 +413,7 @@ def test_strangers_in_hull_are_found_by_counting_and_left_alone(peace: World) ->
     assert sorted(each.pipedrive_id for each in person.findings) == sorted([7, *numbers])
     assert {each.hull_id for each in person.findings if each.pipedrive_id == 7} == {double.id}
     assert person.hull == 120 + len(numbers) + 1
-    repaired = peace.room("verify_repair").repair(peace.connector_key, report)
+    repaired = peace.module("jobs.verify.repair").repair(peace.connector_key, report)
     assert repaired == {"left": len(numbers) + 1}
     assert peace.rows("SELECT 1 FROM changes") == []
 
@@ -457,7 +457,7 @@ def test_a_sample_looks_at_no_more_than_was_asked(peace: World) -> None:
 
 def test_a_passing_trouble_is_waited_out(peace: World, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    reading = peace.room("verify_reading")
+    reading = peace.module("jobs.verify.reading")
     monkeypatch.setattr(reading.time, "sleep", waits.append)
     answers = iter([Retryable("rate_limited", retry_after_s=2.0), Retryable("remote_unavailable"), None])
 
@@ -476,4 +476,4 @@ def test_a_spent_budget_is_not_waited_for(peace: World) -> None:
         raise Retryable("daily_budget_spent", retry_after_s=3600.0)
 
     with pytest.raises(Retryable, match="daily_budget_spent"):
-        peace.room("verify_reading").patiently(call)
+        peace.module("jobs.verify.reading").patiently(call)

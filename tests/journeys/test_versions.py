@@ -55,7 +55,7 @@ def test_a_webhook_that_overtakes_a_page_wins(world: World) -> None:
 
     world.company.edit_person(1, name="Newer")
     deliver(world, *said)
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
     for batch in world.rows("SELECT id FROM batches WHERE queue = 'live'"):
         for stage in ("extract", "transform", "load"):
             world.step(batch.id, "incoming", stage)
@@ -110,7 +110,7 @@ def test_a_record_that_moved_on_between_post_and_write_is_sent_again(
     def overtake() -> None:
         world.company.edit_person(1, name="Newer", phones=[])
         deliver(world, *said)
-        world.room("live").dispatch_changes()
+        world.module("sync.changes.dispatch").dispatch_changes()
         (batch,) = world.rows("SELECT id FROM batches WHERE queue = 'live'")
         for stage in ("extract", "transform", "load"):
             world.step(batch.id, "incoming", stage)
@@ -147,7 +147,7 @@ def test_what_a_record_is_known_by_is_not_forgotten_for_an_older_page_of_it(
     def overtake() -> None:
         world.company.edit_person(1, emails=[first, {"value": "b@two.test", "primary": False}])
         deliver(world, *said)
-        world.room("live").dispatch_changes()
+        world.module("sync.changes.dispatch").dispatch_changes()
         (batch,) = world.rows("SELECT id FROM batches WHERE queue = 'live'")
         for stage in ("extract", "transform", "load"):
             world.step(batch.id, "incoming", stage)

@@ -326,7 +326,7 @@ def test_a_newer_delivery_while_the_batch_is_at_work_is_not_lost(
             world.company.edit_person(3, name="Second")
             told[1]["data"]["update_time"] = soon()
             deliver(world, told[1])
-            world.room("live").dispatch_changes()
+            world.module("sync.changes.dispatch").dispatch_changes()
         return real(self, *args, **options)
 
     monkeypatch.setattr(HullClient, "post_batches", tell_more)
@@ -340,11 +340,11 @@ def test_a_newer_delivery_while_the_batch_is_at_work_is_not_lost(
 def test_one_record_is_never_in_two_batches_at_once(world: World, told: list[Any]) -> None:
     world.company.edit_person(3, name="First")
     deliver(world, told[0])
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
     world.company.edit_person(3, name="Second")
     deliver(world, told[1])
 
-    made = world.room("live").dispatch_changes()
+    made = world.module("sync.changes.dispatch").dispatch_changes()
 
     assert made == 0
     assert [tuple(row) for row in world.rows("SELECT revision, claimed_revision FROM changes")] == [(2, 1)]
@@ -356,7 +356,7 @@ def test_a_failed_batch_does_not_block_a_later_delivery(
     world.company.edit_person(3, name="First")
     deliver(world, told[0])
     with monkeypatch.context() as patch:
-        patch.setattr(world.room("incoming"), "transform_batch", lambda _batch: 1 / 0)
+        patch.setattr(world.module("tasks.incoming"), "transform_batch", lambda _batch: 1 / 0)
         world.work()
     world.company.edit_person(3, name="Second")
 
@@ -427,7 +427,7 @@ def test_organizations_are_carried_over_before_persons(world: World) -> None:
     world.company.create_organization(name="Acme")
 
     deliver(world, *said)
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
 
     assert [row.entity for row in world.rows("SELECT entity FROM batches ORDER BY id")] == ["organization", "person"]
 

@@ -93,7 +93,7 @@ def test_while_hull_shows_nothing_yet_it_waits(
 ) -> None:
     other = two_mails["ada@home.test"]
     with monkeypatch.context() as patch:
-        patch.setattr(world.room("sending.asking"), "ask_hull", lambda *_: {})
+        patch.setattr(world.module("sync.outgoing.hull_owner"), "ask_hull", lambda *_: {})
         notify(world, user(other, email="ada@home.test", nickname="Somebody else"))
         world.work()
         world.later()
@@ -112,7 +112,7 @@ def test_what_hull_would_show_by_now_and_does_not_is_free(
 ) -> None:
     other = two_mails["ada@home.test"]
     world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '11 minutes'")
-    monkeypatch.setattr(world.room("sending.asking"), "ask_hull", lambda *_: {})
+    monkeypatch.setattr(world.module("sync.outgoing.hull_owner"), "ask_hull", lambda *_: {})
     notify(world, user(other, email="ada@home.test", nickname="Ada H."))
     world.work()
 
@@ -125,7 +125,7 @@ def test_two_of_one_batch_that_come_to_one_record_are_parted(
     world: World, is_known: bool, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody in Hull has the record: as when it was only referenced, or was made by hand a moment ago."""
-    monkeypatch.setattr(world.room("sending.asking"), "ask_hull", lambda *_: {})
+    monkeypatch.setattr(world.module("sync.outgoing.hull_owner"), "ask_hull", lambda *_: {})
     for entity in Entity:
         world.fetch(entity)
     emails = [{"value": f"{name}@two.test", "primary": name == "a"} for name in "ab"]
@@ -185,7 +185,7 @@ def test_whom_another_worker_joined_meanwhile_is_not_written_over(
         world.fetch(entity)
     made = world.company.create_person(name="Both", emails=[{"value": "a@two.test", "primary": True}])["id"]
     mine, theirs = "1" * 24, "2" * 24
-    matching = world.room("sending.matching")
+    matching = world.module("sync.outgoing.matching")
     real = matching.join_found
 
     def late(*args: Any, **more: Any) -> Any:

@@ -57,7 +57,7 @@ def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     """A worker in a thread. The sweeper finds nothing, so that only messages move work."""
     monkeypatch.setattr(batches, "sweep", lambda _session, **_options: [])
     with make_world(with_broker=True) as world:
-        app, office = world.room("app").app, Office(world)
+        app, office = world.module("tasks.app").app, Office(world)
         before = {name: app.conf[name] for name in ("broker_url", "broker_transport_options")}
         apart = {**app.conf.broker_transport_options, "global_keyprefix": PREFIX}
         app.conf.update(broker_url=settings().broker_url, broker_transport_options=apart)
@@ -73,7 +73,7 @@ def office(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
             before_task_publish.disconnect(office.note)
             task_failure.disconnect(office.note_failure)
             task_postrun.disconnect(office.ring)
-            world.room("live_processes").end()
+            world.module("tasks.live_processes").end()
             app.conf.update(before)
             app._after_fork()
             telemetry.configure("error")
@@ -104,13 +104,13 @@ def test_a_webhook_and_a_notification_travel_by_messages(office: Office) -> None
     fill(world, persons=3, organizations=0)
     age(world)
     office.wait_until(ended(world, world.start(Entity.PERSON)))
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     said = listen(world)
     world.company.edit_person(1, name="By webhook")
     deliver(world, *said)
     notify(world, {"user": {**world.users()[2], "nickname": "By notification"}, "segments": []})
 
-    world.room("control").wake_control("dispatch")
+    world.module("tasks.wakeups").wake_control("dispatch")
     office.wait_until(lambda: names(world) == {1: "By webhook", 2: "By notification", 3: "Person 3"})
     office.wait_until(office.is_idle)
 

@@ -60,7 +60,7 @@ def know_everything(world: World) -> None:
     for entity in Entity:
         age(world, entity)
         world.fetch(entity)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     world.pipedrive.ledger.mutations.clear()
 
 

@@ -11,7 +11,7 @@ import pytest
 from celery.utils.log import get_multiprocessing_logger
 
 from pipeline import library_log
-from pipeline.tasks.stage import StageFailed
+from pipeline.sync.stage import StageFailed
 from tests.logs import written
 
 

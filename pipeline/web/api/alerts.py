@@ -13,7 +13,7 @@ from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
 from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
-from pipeline.tasks.alerts import try_sinks
+from pipeline.sync.alerts import try_sinks
 from pipeline.web.api.door import Operations, answer
 from pipeline.web.api.shapes import Listed, Shape
 from pipeline.web.console.guard import who

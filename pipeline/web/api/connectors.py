@@ -16,7 +16,7 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import connections
 from pipeline.insight.overview import condition
-from pipeline.tasks import setup
+from pipeline.sync.connectors import setup
 from pipeline.web.api.door import Nay, Operations, answer
 from pipeline.web.api.shapes import Asked, Done, OfConnector, Shape, find
 from pipeline.web.api.values import Why

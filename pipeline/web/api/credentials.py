@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import connections
-from pipeline.tasks import authorisation, field_lists, setup
+from pipeline.sync.connectors import authorisation, field_lists, setup
 from pipeline.web.api.door import Operations, answer
 from pipeline.web.api.shapes import Asked, Done, OfConnector, Shape, find
 from pipeline.web.console.guard import who

@@ -17,7 +17,7 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import log
 from pipeline.insight.events import described
-from pipeline.tasks.log_lines import CSV, NDJSON
+from pipeline.jobs.log_lines import CSV, NDJSON
 from pipeline.web.api.door import Nay, Operations, answer, missing
 from pipeline.web.api.event_shapes import EventShape
 from pipeline.web.api.shapes import Asked, DirectionName, EntityName, ListedWhole, OfConnector, OfRow, Shape, find

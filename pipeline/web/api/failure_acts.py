@@ -14,7 +14,7 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import discarding, payloads, verdicts
 from pipeline.insight.replays import progress_of
-from pipeline.tasks.replaying import beginning
+from pipeline.jobs.replays import start
 from pipeline.web.api.door import Operations, answer
 from pipeline.web.api.failure_shapes import FailuresChosen, VerdictShape
 from pipeline.web.api.failures import get_failure
@@ -30,7 +30,7 @@ class NewReplay(Asked):
     failures: FailuresChosen
     count: Expected
     why: Why
-    per_second: Annotated[float, Field(ge=beginning.SLOWEST, le=beginning.FASTEST)] = beginning.PER_SECOND
+    per_second: Annotated[float, Field(ge=start.SLOWEST, le=start.FASTEST)] = start.PER_SECOND
 
 
 class Discarding(Asked):
@@ -76,7 +76,7 @@ def begin_replay(path: OfConnector, body: NewReplay) -> Response:
     """Begin to replay the open failures of a filter, unless there are more by now than were counted."""
     chosen = body.failures.filter(find(path).key)
     with transaction() as session:
-        begun = beginning.begin(
+        begun = start.begin(
             session, chosen, by=who().name, why=body.why, per_second=body.per_second, at_most=body.count
         )
         return _told(session, begun)
@@ -85,7 +85,7 @@ def begin_replay(path: OfConnector, body: NewReplay) -> Response:
 def discard_failures(path: OfConnector, body: Discarding) -> Response:
     """Take open failures off the list, unless there are more by now than were counted."""
     chosen = body.failures.filter(find(path).key)
-    subject = beginning.words_of(chosen)
+    subject = start.words_of(chosen)
     with transaction() as session:
         closed = discarding.discard(session, chosen, by=who().name, why=body.why, at_most=body.count, subject=subject)
     return answer(Counted(done="discarded", count=closed))
@@ -109,7 +109,7 @@ def replay_edited(path: OfRow, body: EditedReplay) -> Response:
     with transaction() as session:
         edited = payloads.read_edited(_text(body), get_failure(session, connector, path.id))
         one = FailureFilter(connector_key=connector.key, ids=(path.id,))
-        begun = beginning.begin(session, one, by=who().name, why=body.why, payloads={path.id: edited})
+        begun = start.begin(session, one, by=who().name, why=body.why, payloads={path.id: edited})
         return _told(session, begun)
 
 

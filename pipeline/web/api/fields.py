@@ -12,7 +12,7 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight.fields import fields_of
 from pipeline.insight.hull_segments import ask_segments
-from pipeline.tasks import field_lists
+from pipeline.sync.connectors import field_lists
 from pipeline.web.api.door import Operations, answer
 from pipeline.web.api.shapes import Done, OfConnector, OfEntity, Shape, find
 from pipeline.web.api.values import Text

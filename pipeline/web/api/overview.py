@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from db.session import transaction
 from pipeline.insight import overview as insight
-from pipeline.tasks import spending
+from pipeline.sync.runs import spending
 from pipeline.web.api.door import Operations, answer
 from pipeline.web.api.fetches import FetchShape
 from pipeline.web.api.shapes import Asked, OfConnector, Shape, find

@@ -12,13 +12,13 @@ from pipeline.insight.acts import Impossible
 from pipeline.insight.log import TooMuch
 from pipeline.insight.payloads import PayloadMistake
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
-from pipeline.tasks.breaker import AskFirst
-from pipeline.tasks.log_exports import TooMany
-from pipeline.tasks.planning.applying import PlanRefused
-from pipeline.tasks.replay import NotReplayable
-from pipeline.tasks.replaying.beginning import MoreThanExpected, NothingToReplay
-from pipeline.tasks.runs import RunInProgress
-from pipeline.tasks.setup import SetupRefused
+from pipeline.jobs.log_exports import TooMany
+from pipeline.jobs.plans.apply import PlanRefused
+from pipeline.jobs.replays.requeue import NotReplayable
+from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay
+from pipeline.sync.connectors.setup import SetupRefused
+from pipeline.sync.runs.approval import AskFirst
+from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.api.door import Nay
 
 BAD, CONFLICT = HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT

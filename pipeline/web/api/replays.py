@@ -14,7 +14,7 @@ from db import replay as rows
 from db.connector import Connector
 from db.session import transaction
 from pipeline.insight import replays as insight
-from pipeline.tasks.replaying import beginning
+from pipeline.jobs.replays import start
 from pipeline.web.api.door import Nay, Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, Shape, find
 from pipeline.web.api.values import RowId, Text
@@ -132,7 +132,7 @@ def abort_replay(path: OfRow) -> Response:
     return _act(path, "aborted")
 
 
-_ACTS: Final = {"paused": beginning.pause, "resumed": beginning.resume, "aborted": beginning.abort}
+_ACTS: Final = {"paused": start.pause, "resumed": start.resume, "aborted": start.abort}
 
 
 def _act(path: OfRow, done: str) -> Response:

@@ -14,7 +14,7 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import settings_editing as editing
 from pipeline.insight.settings_text import effective
-from pipeline.tasks.settings_change import read_unknown_fields
+from pipeline.sync.connectors.settings_change import read_unknown_fields
 from pipeline.web.api.door import Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Listed, OfConnector, Shape, find
 from pipeline.web.api.values import Number, Why

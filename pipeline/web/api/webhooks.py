@@ -13,7 +13,7 @@ from db import audit, delivery
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight.webhooks import listening, open_delivery
-from pipeline.tasks.control import request_webhook_check
+from pipeline.tasks.wakeups import request_webhook_check
 from pipeline.web.api.door import Nay, Operations, answer, missing
 from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, Shape, find
 from pipeline.web.api.values import Text, Value

@@ -16,8 +16,8 @@ from pipeline.domain.roles import Role
 from pipeline.insight import acts, comparing, connections, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
-from pipeline.tasks.runs import RunInProgress
-from pipeline.tasks.setup import SetupRefused
+from pipeline.sync.connectors.setup import SetupRefused
+from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard, overview
 from pipeline.web.console.frame import done, page, plural
 from pipeline.web.console.guard import Pages, who

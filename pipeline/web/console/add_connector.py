@@ -26,8 +26,8 @@ from pipeline.insight import connections, first_steps
 from pipeline.insight.fields import fields_of
 from pipeline.insight.settings_editing import SettingsMistaken, SettingsMoved
 from pipeline.insight.suggestions import Suggestion
-from pipeline.tasks import authorisation, field_lists, setup
-from pipeline.tasks.setup import SetupRefused
+from pipeline.sync.connectors import authorisation, field_lists, setup
+from pipeline.sync.connectors.setup import SetupRefused
 from pipeline.web.console import guard
 from pipeline.web.console.credentials import attempt, given_secret, sentence_of
 from pipeline.web.console.frame import done, page

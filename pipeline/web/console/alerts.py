@@ -9,7 +9,7 @@ from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
 from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
-from pipeline.tasks.alerts import try_sinks
+from pipeline.sync.alerts import try_sinks
 from pipeline.web.console import guard
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages

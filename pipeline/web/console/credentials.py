@@ -18,8 +18,8 @@ from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
 from pipeline.insight import connections
 from pipeline.insight.connections import Checked
-from pipeline.tasks import authorisation, field_lists, setup
-from pipeline.tasks.setup import SetupRefused
+from pipeline.sync.connectors import authorisation, field_lists, setup
+from pipeline.sync.connectors.setup import SetupRefused
 from pipeline.web.console import guard
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages

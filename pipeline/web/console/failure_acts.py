@@ -18,9 +18,9 @@ from pipeline.domain.roles import Role
 from pipeline.insight import discarding, payloads, verdicts
 from pipeline.insight import failures as insight
 from pipeline.insight.payloads import PayloadMistake
-from pipeline.tasks.replay import NotReplayable
-from pipeline.tasks.replaying import beginning
-from pipeline.tasks.replaying.beginning import MoreThanExpected, NothingToReplay
+from pipeline.jobs.replays import start
+from pipeline.jobs.replays.requeue import NotReplayable
+from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import Choice, NotAFilter, read_choice
 from pipeline.web.console.failures import forget_lists, get_failure
@@ -70,7 +70,7 @@ def start_replay(connector: Connector) -> Response:
         with transaction() as session:
             count = request.form.get("count", 0, type=int)
             me = guard.who().name
-            replay = beginning.begin(session, choice.filter, by=me, why=why, per_second=pace, at_most=count)
+            replay = start.begin(session, choice.filter, by=me, why=why, per_second=pace, at_most=count)
     except NothingToReplay:
         return confirm_replay(connector, "Nothing that fits is open any more.", 400)
     except MoreThanExpected:
@@ -137,7 +137,7 @@ def send_edited(connector: Connector, failure_id: int) -> Response:
         with transaction() as session:
             one = FailureFilter(connector_key=connector.key, ids=(failure_id,))
             sent = {failure_id: payload}
-            replay = beginning.begin(session, one, by=guard.who().name, why=why or "payload corrected", payloads=sent)
+            replay = start.begin(session, one, by=guard.who().name, why=why or "payload corrected", payloads=sent)
     except (NothingToReplay, NotReplayable) as refused:
         return _edit_page(connector, failure, text, status=400, mistake=str(refused))
     return done(f"{_base(connector)}/replays/{replay.id}", f"Replay {replay.id} sends the corrected payload.")
@@ -182,9 +182,9 @@ def _pace(given: str) -> float:
     try:
         pace = float(given)
     except ValueError:
-        return beginning.PER_SECOND
-    is_usable = beginning.SLOWEST <= pace <= beginning.FASTEST
-    return pace if is_usable else beginning.PER_SECOND
+        return start.PER_SECOND
+    is_usable = start.SLOWEST <= pace <= start.FASTEST
+    return pace if is_usable else start.PER_SECOND
 
 
 def _base(connector: Connector) -> str:

@@ -11,7 +11,7 @@ from db.connector import Connector
 from db.event_log import EventFilter
 from db.log_export import LogExport, find_export
 from db.session import transaction
-from pipeline.tasks import log_exports
+from pipeline.jobs import log_exports
 from pipeline.web.console.guard import who
 
 

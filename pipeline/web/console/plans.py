@@ -18,10 +18,10 @@ from pipeline.domain.settings import SettingsRefused
 from pipeline.insight import plan as plans
 from pipeline.insight.plan_views import ACTS, WORDS, PlanView, Side
 from pipeline.insight.settings_words import TITLES
-from pipeline.tasks.breaker import AskFirst
-from pipeline.tasks.planning.applying import PlanRefused
-from pipeline.tasks.runs import RunInProgress
-from pipeline.tasks.sending.story import HARMLESS
+from pipeline.jobs.plans.apply import PlanRefused
+from pipeline.sync.outgoing.event_log import HARMLESS
+from pipeline.sync.runs.approval import AskFirst
+from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages

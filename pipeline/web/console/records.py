@@ -20,7 +20,7 @@ from pipeline.insight import search, standing
 from pipeline.insight.explain import explain_field
 from pipeline.insight.mapped import find_field, mapped_fields
 from pipeline.insight.moments import read_moment
-from pipeline.tasks.plans import plan_for
+from pipeline.sync.compiled import plan_for
 from pipeline.web.console import guard
 from pipeline.web.console.frame import before_id, page
 from pipeline.web.console.guard import Pages

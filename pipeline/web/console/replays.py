@@ -15,7 +15,7 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.insight import replays as insight
 from pipeline.insight.replays import Progress
-from pipeline.tasks.replaying import beginning
+from pipeline.jobs.replays import start
 from pipeline.web.console import guard
 from pipeline.web.console.flower import task_url
 from pipeline.web.console.frame import before_id, done, page, took
@@ -47,9 +47,9 @@ class Act:
 
 def _acts() -> dict[str, Act]:
     return {
-        "pause": Act(do=beginning.pause, said="It pauses: what was sent goes on, nothing more is sent."),
-        "resume": Act(do=beginning.resume, said="It goes on."),
-        "abort": Act(do=beginning.abort, said="It is aborted: what was not sent stays open."),
+        "pause": Act(do=start.pause, said="It pauses: what was sent goes on, nothing more is sent."),
+        "resume": Act(do=start.resume, said="It goes on."),
+        "abort": Act(do=start.abort, said="It is aborted: what was not sent stays open."),
     }
 
 

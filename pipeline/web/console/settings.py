@@ -24,8 +24,8 @@ from pipeline.insight import settings_text
 from pipeline.insight.hull_segments import ask_segments
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
 from pipeline.insight.settings_words import TITLES
-from pipeline.tasks import field_lists
-from pipeline.tasks.settings_change import read_unknown_fields
+from pipeline.sync.connectors import field_lists
+from pipeline.sync.connectors.settings_change import read_unknown_fields
 from pipeline.web.console import guard, settings_pages
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages

@@ -13,7 +13,7 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight.webhooks import HOURS, MOST, SOURCES, Listening, listening, open_delivery
-from pipeline.tasks.control import request_webhook_check
+from pipeline.tasks.wakeups import request_webhook_check
 from pipeline.web.console import guard
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages

@@ -15,7 +15,7 @@ def test_nothing_is_wrong(world: World, run: Run) -> None:
 
 def test_lists_what_is_wrong_and_what_to_do(world: World, run: Run) -> None:
     world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
-    world.room("alerts").judge_all()
+    world.module("sync.alerts").judge_all()
 
     (alert,) = run("alerts", "list", "--json").json
     assert (alert["connector"], alert["rule"], alert["state"]) == ("acme", "auth_lost", "open")

@@ -24,7 +24,8 @@ from pipeline.accounts.logins import Caller, LoginRefused
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
 from pipeline.slow_work import Overloaded
-from pipeline.tasks import setup, tidy
+from pipeline.sync import retention
+from pipeline.sync.connectors import setup
 from tests.integration.console.conftest import PASSWORD, Call, Visitor
 
 NAME = "ana@acme.test"
@@ -305,7 +306,7 @@ def test_old_attempts_ended_sessions_and_long_expired_keys_are_deleted(browser: 
     change("UPDATE operator_sessions SET created_at = now() - interval '8 days'")
     change("UPDATE api_keys SET expires_at = now() - interval '31 days'")
 
-    tidy.tidy()
+    retention.tidy()
 
     with transaction() as session:
         left = [

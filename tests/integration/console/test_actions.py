@@ -12,7 +12,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.insight import comparing, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import as_hull_ids, read_ids
-from pipeline.tasks import sends
+from pipeline.jobs import sends
 from pipeline.web.console.shared import forget_all
 from tests.integration.console.conftest import Visitor
 from tests.world import World
@@ -41,7 +41,7 @@ def put_users(world: World, count: int) -> tuple[list[str], str]:
     for number in range(count):
         world.company.create_person(name=f"P{number}", emails=[{"value": f"p{number}@example.com", "primary": True}])
     world.fetch(Entity.PERSON)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     ids = sorted(user["id"] for user in world.users().values())
     return ids, world.hull.define_segment("user", "VIPs", ids).id
 

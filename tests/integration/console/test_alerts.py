@@ -63,7 +63,7 @@ def hook(world: World) -> Iterator[Hook]:
 
 
 def watch(world: World) -> None:
-    world.room("alerts").watch()
+    world.module("sync.alerts").watch()
 
 
 def pause(world: World, reason: str = "unauthorized") -> None:
@@ -148,7 +148,7 @@ def test_whoever_is_killed_while_telling_has_it_told_again(
 
     pause(world)
     with monkeypatch.context() as patch:
-        patch.setattr(world.room("alerts").alerts, "note_told", die)
+        patch.setattr(world.module("sync.alerts").alerts, "note_told", die)
         with pytest.raises(Killed):
             watch(world)
     watch(world)

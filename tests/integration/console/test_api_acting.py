@@ -176,7 +176,7 @@ def test_a_plan_is_made_looked_at_and_applied(world: World, boss: Call) -> None:
 
 
 def test_settings_are_reviewed_compared_and_rolled_back(world: World, boss: Call) -> None:
-    world.room("runs")
+    world.module("sync.runs.runs")
     now = boss("GET", f"{BASE}/settings")[1]
     changed = now["document"] | {"link_users_in_hull": not now["document"].get("link_users_in_hull", True)}
 

@@ -151,7 +151,7 @@ def test_a_schedule_is_tried(world: World, looker: Call) -> None:
 
 
 def test_settings_with_their_defaults_and_on_top_of_what_was_saved_meanwhile(world: World, boss: Call) -> None:
-    world.room("runs")
+    world.module("sync.runs.runs")
     now = boss("GET", f"{BASE}/settings")[1]
     whole = boss("GET", f"{BASE}/settings?defaults=true")[1]
     base = now["version"]

@@ -13,7 +13,7 @@ from db import event_count, failure, failure_count
 from db.connector import remove_rows_of
 from db.session import engine, transaction
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import counting, tidy
+from pipeline.sync import counting, retention
 from tests.integration.console.conftest import Visitor
 from tests.world import CONNECTOR_ID, World
 
@@ -107,7 +107,7 @@ def test_minutes_become_hours_and_hours_a_sum_and_no_total_shrinks(world: World)
         )  # fmt: skip
 
     for _ in range(2):
-        tidy.tidy()
+        retention.tidy()
 
     ages = [row.at for row in world.rows("SELECT at FROM event_counts ORDER BY at")]
     assert ages[0] == datetime(1970, 1, 1, tzinfo=UTC)
@@ -226,7 +226,7 @@ def test_totals_are_those_of_a_recount(world: World) -> None:
     add(world, SKIP, NOW - timedelta(minutes=9), 3, reason="not_in_segment")
     for _ in range(2):
         counting.count_events()
-        tidy.tidy()
+        retention.tidy()
 
     kept = world.rows("SELECT event, n FROM event_totals ORDER BY event")
     counted = world.rows("SELECT event, count(*) AS n FROM sync_events GROUP BY event ORDER BY event")

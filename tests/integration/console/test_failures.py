@@ -300,7 +300,7 @@ def test_values_that_pipedrive_refused_are_foreseen_to_fail_again(
     world: World, viewer: Visitor, value: str | None, kind: str
 ) -> None:
     """The same values under the same settings fail again; corrected ones may come through."""
-    from pipeline.tasks.replaying.foreseeing import foresee  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.jobs.replays.preview import foresee  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     world.company.create_person(name="Ada Lovelace")

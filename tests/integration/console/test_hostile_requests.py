@@ -123,7 +123,7 @@ def busy(world: World, operator: Visitor, admin: Visitor) -> World:
     """A connector with something in every list."""
     fill(world, persons=3, organizations=1)
     broken(world, 10, 11)
-    world.room("webhooks").ensure_webhooks(world.connector_key)
+    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
     world.change_rows(
         "INSERT INTO deliveries (connector_key, source, key, body, state) VALUES (:c, 'pipedrive', 'k', '{}', 'folded')",
         c=world.connector_key,

@@ -15,7 +15,7 @@ from db.audit import latest_entries
 from db.log_export import drop_old_exports
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.tasks import log_exports
+from pipeline.jobs import log_exports
 from pipeline.web.console import logs
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.exporting import CSV, NDJSON, begin, exported

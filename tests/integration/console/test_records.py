@@ -25,7 +25,7 @@ def ada(world: World) -> dict[str, Any]:
     )
     for entity in (Entity.PERSON, Entity.ORGANIZATION):
         world.fetch(entity)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     return dict(person)
 
 

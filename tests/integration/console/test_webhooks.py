@@ -51,7 +51,7 @@ def test_before_pipedrive_was_asked_the_page_says_so(viewer: Visitor) -> None:
 
 
 def test_sound_webhooks_are_told_with_what_came(world: World, viewer: Visitor) -> None:
-    world.room("webhooks").ensure_webhooks(world.connector_key)
+    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
     deliver(world, "1")
     deliver(world, "2", state="refused", reason="webhook_malformed")
     deliver(world, "3", state="new")
@@ -65,7 +65,7 @@ def test_sound_webhooks_are_told_with_what_came(world: World, viewer: Visitor) -
 
 
 def test_an_ill_webhook_and_what_became_of_it(world: World, viewer: Visitor) -> None:
-    webhooks = world.room("webhooks")
+    webhooks = world.module("sync.connectors.webhooks")
     webhooks.ensure_webhooks(world.connector_key)
     world.change_rows("UPDATE webhook_subscriptions SET state = 'paused' WHERE entity = 'person'")
     page = viewer.text("/c/acme/webhooks")
@@ -118,7 +118,9 @@ def test_a_check_is_handed_to_a_worker_by_operators_alone(
     world: World, operator: Visitor, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Any] = []
-    monkeypatch.setattr(world.room("control").app, "send_task", lambda name, **options: sent.append((name, options)))
+    monkeypatch.setattr(
+        world.module("tasks.control").app, "send_task", lambda name, **options: sent.append((name, options))
+    )
 
     assert viewer.post("/c/acme/webhooks/check").status_code == 403
     assert "webhooks/check" not in viewer.text("/c/acme/webhooks")
@@ -135,7 +137,7 @@ def test_a_broker_that_is_away_is_said(world: World, operator: Visitor, monkeypa
     def away(*_arguments: Any, **_options: Any) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(world.room("control").app, "send_task", away)
+    monkeypatch.setattr(world.module("tasks.control").app, "send_task", away)
     operator.post("/c/acme/webhooks/check")
 
     assert "The broker does not answer" in operator.text("/c/acme/webhooks")
@@ -190,7 +192,7 @@ def test_a_delivery_of_another_connector_is_not_there(world: World, operator: Vi
 
 
 def test_scripts_read_how_webhooks_stand_and_what_came(world: World, viewer: Visitor) -> None:
-    world.room("webhooks").ensure_webhooks(world.connector_key)
+    world.module("sync.connectors.webhooks").ensure_webhooks(world.connector_key)
     deliver(world, "1", body=b'{"canary": 1}')
 
     standing = viewer.get("/api/v1/connectors/acme/webhooks").get_json()

@@ -130,7 +130,7 @@ def test_the_batches_of_another_connector_do_not_show(world: World, broker: Brok
 
 
 def test_a_sweep_leaves_a_sign_of_life_and_tells_beats_from_others(world: World) -> None:
-    control = world.room("control")
+    control = world.module("tasks.control")
     control.sweep()
     assert [row.name for row in world.rows("SELECT name FROM heartbeats")] == ["sweep"]
 

@@ -17,13 +17,13 @@ from tests.integration.engine.test_schedule import come_due, plan
 from tests.logs import written
 from tests.world import CONNECTOR_ID, World
 
-TASKS = Path(__file__).parents[3] / "pipeline" / "tasks"
+ENGINE = [Path(__file__).parents[3] / "pipeline" / each for each in ("tasks", "sync", "jobs")]
 ROUNDS = {
-    "resolve_hull_ids": ("control", "control", "resolve"),
-    "ensure_webhooks": ("control", "webhooks", "ensure_webhooks"),
-    "fill_shells": ("shells", "shells", "fill"),
-    "find_twins": ("twins", "twins", "find"),
-    "start_scheduled": ("schedules", "schedules", "start_due"),
+    "resolve_hull_ids": ("tasks.control", "resolve"),
+    "ensure_webhooks": ("sync.connectors.webhooks", "ensure_webhooks"),
+    "fill_shells": ("sync.runs.shells", "fill"),
+    "find_twins": ("sync.duplicates", "find"),
+    "start_scheduled": ("sync.runs.schedules", "start_due"),
 }
 """Task → the module it is in, and the function that does the work for one connector."""
 
@@ -53,7 +53,7 @@ def failing_first(
 ) -> tuple[Callable[[], Any], list[tuple[int, Any]]]:
     """The task, whose work fails for the first connector, and (connector, the id that log lines name) of each turn."""
     clear_contextvars()
-    module, place, name = ROUNDS[task]
+    place, name = ROUNDS[task]
     turns: list[tuple[int, Any]] = []
 
     def work(connector_key: int) -> bool:
@@ -62,8 +62,8 @@ def failing_first(
             raise error
         return False
 
-    monkeypatch.setattr(world.room(place), name, work)
-    return getattr(world.room(module), task), turns
+    monkeypatch.setattr(world.module(place), name, work)
+    return getattr(world.module("tasks.control"), task), turns
 
 
 @pytest.mark.parametrize("task", ROUNDS)
@@ -87,7 +87,7 @@ def test_an_error_of_one_connector_keeps_no_other_from_its_turn(
         )
     run, turns = failing_first(monkeypatch, world, task, PipelineError("internal_error", "broken"))
 
-    with written("error", with_bound=True) as log, pytest.raises(world.room("stage").StageFailed):
+    with written("error", with_bound=True) as log, pytest.raises(world.module("sync.stage").StageFailed):
         run()
 
     assert turns == [(world.connector_key, CONNECTOR_ID), (other, "other")]
@@ -112,7 +112,7 @@ def test_passing_trouble_is_left_to_the_next_tick(world: World, other: int, monk
 def test_the_line_about_a_pause_names_the_connector(world: World, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = failing_first(monkeypatch, world, "fill_shells", ConfigurationError("unauthorized", "401"))
 
-    with written("error", with_bound=True) as log, pytest.raises(world.room("stage").StageFailed):
+    with written("error", with_bound=True) as log, pytest.raises(world.module("sync.stage").StageFailed):
         run()
 
     [line] = [line for line in log if line["event"] == "incoming.job.error"]
@@ -127,9 +127,9 @@ def test_an_error_that_cannot_be_written_down_keeps_no_other_from_its_turn(
     def refuse(*_given: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(world.room("each_connector").failures, "keep_failures", refuse)
+    monkeypatch.setattr(world.module("sync.each_connector").failures, "keep_failures", refuse)
 
-    with pytest.raises(world.room("stage").StageFailed):
+    with pytest.raises(world.module("sync.stage").StageFailed):
         run()
 
     assert [key for key, _ in turns] == [world.connector_key, other]
@@ -142,7 +142,7 @@ TAKES_TOO_LONG = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; 
 def test_one_connector_that_cannot_be_judged_keeps_its_alerts_and_no_other_from_its_own(
     world: World, other: int, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    alerts = world.room("alerts")
+    alerts = world.module("sync.alerts")
     good = alerts.facts_of
     world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
     alerts.judge_all()
@@ -172,8 +172,8 @@ def test_one_schedule_that_cannot_be_started_keeps_no_other_from_its_time(
         " VALUES (99, 'full_fetch', 'no cron', now() - interval '1 d')"
     )
 
-    with pytest.raises(world.room("stage").StageFailed):
-        world.room("schedules").start_scheduled()
+    with pytest.raises(world.module("sync.stage").StageFailed):
+        world.module("tasks.control").start_scheduled()
 
     assert {row.connector_key for row in world.rows("SELECT connector_key FROM runs")} >= {world.connector_key}
 
@@ -184,11 +184,12 @@ def test_control_tasks_walk_over_connectors_by_one_helper() -> None:
     """`alerts` isolates each in its one transaction; `setup` encrypts every secret again, all or none."""
     loops = {
         path.name
-        for path in sorted(TASKS.rglob("*.py"))
+        for package in ENGINE
+        for path in sorted(package.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.For)
         and any(word in ast.unparse(node.iter) for word in ("all_connectors", "keys", "due"))
         if any(word in ast.unparse(node.target) for word in ("connector", "key"))
         if "connector" in ast.unparse(node)
     }
-    assert loops - judged <= {"each_connector.py", "live.py"}
+    assert loops - judged <= {"each_connector.py", "dispatch.py"}

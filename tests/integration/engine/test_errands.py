@@ -20,14 +20,14 @@ ERRANDS = "SELECT state, reason, attempts, sealed IS NULL AS is_empty FROM erran
 def sent(world: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What is handed to Celery: (name, arguments, queue)."""
     seen: list[tuple[Any, ...]] = []
-    app = world.room("app").app
+    app = world.module("tasks.app").app
     monkeypatch.setattr(app, "send_task", lambda name, args, queue: seen.append((name, args, queue)))
     return seen
 
 
 def ask(world: World, kind: str = "settings", key: str = "1", secret: str | None = None) -> None:
     with transaction() as session:
-        world.room("errands").ask(session, kind, key, connector_key=world.connector_key, secret=secret)
+        world.module("sync.job_queue").ask(session, kind, key, connector_key=world.connector_key, secret=secret)
 
 
 def claim(lease_s: float = 30) -> errands.ClaimedErrand | None:
@@ -40,7 +40,7 @@ def test_a_worker_is_woken_once_for_each_on_the_queue_of_its_kind(world: World, 
         ask(world, kind)
 
     for _ in range(3):
-        world.room("errands").dispatch()
+        world.module("sync.job_queue").dispatch()
 
     assert sorted(sent) == [
         ("control.errand", (1,), "control"),
@@ -50,7 +50,7 @@ def test_a_worker_is_woken_once_for_each_on_the_queue_of_its_kind(world: World, 
 
 
 def test_workers_know_the_task(world: World) -> None:
-    app = world.room("app").app
+    app = world.module("tasks.app").app
     app.loader.import_default_modules()
 
     assert "control.errand" in app.tasks
@@ -58,23 +58,23 @@ def test_workers_know_the_task(world: World) -> None:
 
 def test_of_a_lost_message_another_one_goes(world: World, sent: list[Any]) -> None:
     ask(world)
-    world.room("errands").dispatch()
+    world.module("sync.job_queue").dispatch()
     world.change_rows("UPDATE errands SET due_at = now() - interval '1 h', woken_at = now() - interval '31 s'")
 
-    world.room("errands").dispatch()
+    world.module("sync.job_queue").dispatch()
 
     assert len(sent) == 2
 
 
 def test_one_that_lost_its_worker_or_was_put_off_is_woken_when_it_is_due(world: World, sent: list[Any]) -> None:
     ask(world)
-    world.room("errands").dispatch()
+    world.module("sync.job_queue").dispatch()
     assert claim() is not None
-    world.room("errands").dispatch()
+    world.module("sync.job_queue").dispatch()
     at_work = len(sent)
     world.change_rows("UPDATE errands SET due_at = now(), woken_at = now() - interval '1 s'")
 
-    world.room("errands").dispatch()
+    world.module("sync.job_queue").dispatch()
 
     assert (at_work, len(sent)) == (1, 2)
 
@@ -83,10 +83,10 @@ def test_without_a_broker_it_stays_due(world: World, monkeypatch: pytest.MonkeyP
     def away(*_args: Any, **_options: Any) -> None:
         raise OSError("nobody there")
 
-    monkeypatch.setattr(world.room("app").app, "send_task", away)
+    monkeypatch.setattr(world.module("tasks.app").app, "send_task", away)
     ask(world)
     with written() as lines:
-        world.room("errands").dispatch()
+        world.module("sync.job_queue").dispatch()
 
     assert [line["event"] for line in lines] == ["broker.unreachable"]
     assert [row.state for row in world.rows(ERRANDS)] == ["due"]
@@ -127,7 +127,7 @@ def test_a_defect_is_kept_with_its_place_and_never_repeated_blindly(
     def break_down(_errand: Any) -> None:
         raise ValueError("canary")
 
-    monkeypatch.setitem(world.room("errand_runs").HANDLERS, "settings", break_down)
+    monkeypatch.setitem(world.module("jobs.runtime").HANDLERS, "settings", break_down)
     ask(world)
 
     world.run_errands()
@@ -150,7 +150,7 @@ def test_what_has_ended_is_forgotten_after_its_time_and_what_failed_is_kept(worl
     ask(world, key="new")
     world.change_rows("UPDATE errands SET state = 'done', ended_at = now() WHERE key = 'new'")
 
-    world.room("tidy").tidy()
+    world.module("sync.retention").tidy()
 
     assert [row.state for row in world.rows(ERRANDS)] == ["failed", "due", "done"]
 

@@ -60,7 +60,7 @@ def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(world: 
     with transaction() as session:
         changes.fold_webhooks(session, [two])
         changes.fold_webhooks(session, [one])
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
     (batch,) = world.rows("SELECT id FROM batches")
 
     def clear() -> None:

@@ -30,7 +30,7 @@ def waiting(world: World) -> int:
 def test_changes_gather_behind_a_batch_that_nobody_has_begun(world: World, edited: list[bytes]) -> None:
     for body in edited:
         deliver(world, body)
-        world.room("live").dispatch_changes()
+        world.module("sync.changes.dispatch").dispatch_changes()
 
     assert live_batches(world) == [("extract", "ready")]
     assert waiting(world) == 5
@@ -38,13 +38,13 @@ def test_changes_gather_behind_a_batch_that_nobody_has_begun(world: World, edite
 
 def test_once_it_is_begun_the_next_may_go(world: World, edited: list[bytes]) -> None:
     deliver(world, edited[0])
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
     due = world.due()
     assert due is not None
     world.step(*due)
     for body in edited[1:]:
         deliver(world, body)
-        world.room("live").dispatch_changes()
+        world.module("sync.changes.dispatch").dispatch_changes()
 
     assert live_batches(world) == [("transform", "ready"), ("extract", "ready")]
     assert waiting(world) == 4
@@ -53,7 +53,7 @@ def test_once_it_is_begun_the_next_may_go(world: World, edited: list[bytes]) -> 
 def test_a_batch_that_ends_takes_along_what_gathered_behind_it(world: World, edited: list[bytes]) -> None:
     for body in edited:
         deliver(world, body)
-        world.room("live").dispatch_changes()
+        world.module("sync.changes.dispatch").dispatch_changes()
     for _ in range(3):
         due = world.due()
         assert due is not None
@@ -80,11 +80,11 @@ def test_what_will_not_begin_soon_or_is_of_another_kind_holds_up_nothing(
     world: World, edited: list[bytes], change: str
 ) -> None:
     deliver(world, edited[0])
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
     world.change_rows(change)
 
     deliver(world, edited[1])
-    made = world.room("live").dispatch_changes()
+    made = world.module("sync.changes.dispatch").dispatch_changes()
 
     assert made == 1
     assert waiting(world) == 0

@@ -113,7 +113,7 @@ class Beats(Event):
 def test_a_lease_is_extended_while_a_stage_works_and_no_longer(
     world: World, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease, beats = world.room("lease"), Beats()
+    lease, beats = world.module("sync.lease"), Beats()
     monkeypatch.setattr(lease, "Event", lambda: beats)
     claimed = claim(batch, "extract", lease_s=30.0)
     assert claimed is not None
@@ -148,7 +148,7 @@ def a_live_batch(world: World) -> None:
     for number in (1, 2):
         world.company.edit_person(number, name=f"Edited {number}")
     deliver(world, *said)
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
 
 
 def an_outgoing_batch(world: World) -> None:
@@ -156,10 +156,10 @@ def an_outgoing_batch(world: World) -> None:
     fill(world, persons=3, organizations=0)
     age(world)
     world.fetch(Entity.PERSON)
-    world.room("control").resolve(world.connector_key)
+    world.module("tasks.control").resolve(world.connector_key)
     users = world.users()
     notify(world, *[{"user": {**users[number], "nickname": f"New {number}"}, "segments": []} for number in (1, 2, 3)])
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
 
 
 KINDS = [
@@ -232,7 +232,7 @@ def test_a_zombie_that_fails_leaves_the_new_owner_alone(world: World, monkeypatc
     """It lost its lease, and then its work went wrong too: neither a retry nor a failure may be written."""
     a_page(world)
     due = bring_to(world, "transform")
-    incoming = world.room("incoming")
+    incoming = world.module("tasks.incoming")
 
     def break_down(*_args: Any) -> Any:
         world.lose_workers()
@@ -261,8 +261,8 @@ def test_an_error_that_cannot_be_settled_is_left_to_the_lease(world: World, monk
         raise OperationalError("SELECT 1", {}, Exception("gone away"))
 
     with monkeypatch.context() as patch, written() as lines:
-        patch.setattr(world.room("incoming"), "transform_batch", break_down)
-        patch.setattr(world.room("stage").failures, "keep_failures", away)
+        patch.setattr(world.module("tasks.incoming"), "transform_batch", break_down)
+        patch.setattr(world.module("sync.stage").failures, "keep_failures", away)
         world.step(*due)
     (row,) = world.rows("SELECT state FROM batches WHERE id = :id", id=due[0])
     world.lose_workers()
@@ -297,7 +297,7 @@ def keep_for(
     world: World, monkeypatch: pytest.MonkeyPatch, turns: int, extend: Callable[..., bool]
 ) -> tuple[Turns, Any]:
     """Let the keeper have its turns, then end the work; returns the turns and the lease."""
-    room, given = world.room("lease"), Turns(turns)
+    room, given = world.module("sync.lease"), Turns(turns)
     monkeypatch.setattr(room, "Event", lambda: given)
     with room.lease_kept(extend, began=time.monotonic() - 25) as lease:
         while len(given.waited) <= turns and any(each.name == "lease" for each in enumerate_threads()):

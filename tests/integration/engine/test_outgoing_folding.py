@@ -30,7 +30,7 @@ def message(name: str, second: int = 0, *, of: str = "u1", **changes: Any) -> di
 
 def fold(world: World, *, expected: bool = False) -> None:
     with transaction() as session:
-        assert world.room("folding").fold_deliveries(session) is expected
+        assert world.module("sync.changes.coalesce").fold_deliveries(session) is expected
 
 
 def waiting(world: World) -> dict[tuple[str, str], tuple[int, str, Any]]:
@@ -103,7 +103,7 @@ def test_a_payload_that_waits_and_is_no_message_gives_way(world: World) -> None:
 
 def test_a_change_that_a_batch_holds_moves_on_and_stays_with_it(world: World) -> None:
     notify(world, message("Old"), key="n1")
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
     notify(world, message("New", 1), key="n2")
     fold(world)
 
@@ -175,7 +175,7 @@ def test_what_nests_too_deeply_stays_behind_alone(world: World) -> None:
 
 
 def test_a_defect_of_ours_stops_no_more_than_one_delivery(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = world.room("messages")
+    room = world.module("sync.changes.hull_messages")
     real = room.fold_messages
 
     def stumble(earlier: Any, later: Any) -> Any:
@@ -195,14 +195,14 @@ def test_a_defect_of_ours_stops_no_more_than_one_delivery(world: World, monkeypa
 
 
 def test_large_deliveries_are_taken_a_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.room("folding"), "BYTES_AT_ONCE", 5_000)
-    monkeypatch.setattr(world.room("outgoing_changes"), "BYTES_AT_ONCE", 300)
+    monkeypatch.setattr(world.module("sync.changes.coalesce"), "BYTES_AT_ONCE", 5_000)
+    monkeypatch.setattr(world.module("sync.changes.outgoing_changes"), "BYTES_AT_ONCE", 300)
     for n in range(4):
         notify(world, *[message("x" * 1_000, of=f"u{n}{each}") for each in range(3)], key=f"n{n}")
 
     fold(world, expected=True)
     first = len(waiting(world))
-    world.room("live").dispatch_changes()
+    world.module("sync.changes.dispatch").dispatch_changes()
 
     assert first == 6
     assert len(waiting(world)) == 12
@@ -214,9 +214,9 @@ def test_two_who_are_the_first_to_tell_of_a_record_lose_nothing(world: World) ->
 
     def fold_the_other() -> None:
         with transaction() as session:
-            world.room("folding").fold_deliveries(session)
+            world.module("sync.changes.coalesce").fold_deliveries(session)
 
-    folding = world.room("folding")
+    folding = world.module("sync.changes.coalesce")
     other = Thread(target=fold_the_other)
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
@@ -242,7 +242,7 @@ def test_an_export_from_elsewhere_folds_its_messages_the_same_way(world: World) 
     fold(world)
     said = [{"user": {"id": "u1", "name": "Sent"}}, {"user": {}}, {"user": {"id": "u2"}, "is_export": False}]
     with transaction() as session:
-        folded = world.room("outgoing_changes").fold_messages_of(
+        folded = world.module("sync.changes.outgoing_changes").fold_messages_of(
             session, world.connector_key, Entity.PERSON, iter(said), cause="batch", is_export=True, rank=2**45
         )
 
@@ -354,13 +354,13 @@ class TestAccountsOfUsers:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         woken: list[Any] = []
-        monkeypatch.setattr(world.room("canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
+        monkeypatch.setattr(world.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
         notify(world, {**message("Ada"), "account": {"id": "a1"}, "account_segments": [{"id": "big"}]})
 
-        assert world.room("live").dispatch_changes() == 2
+        assert world.module("sync.changes.dispatch").dispatch_changes() == 2
 
         (accounts,) = woken
-        canvas = world.room("canvases").accounts_then_users(accounts, accounts.then)
+        canvas = world.module("tasks.canvases").accounts_then_users(accounts, accounts.then)
         rows = world.rows("SELECT id, entity, read_back_id FROM batches WHERE direction = 'outgoing' ORDER BY id")
         assert [row.entity for row in rows] == ["organization", "person"]
         assert [(task["task"], task["args"][0]) for task in canvas.tasks] == [
@@ -377,19 +377,19 @@ class TestAccountsOfUsers:
 
     def test_users_alone_go_alone(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         woken: list[Any] = []
-        monkeypatch.setattr(world.room("canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
+        monkeypatch.setattr(world.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
         notify(world, message("Ada"))
 
-        assert world.room("live").dispatch_changes() == 1
+        assert world.module("sync.changes.dispatch").dispatch_changes() == 1
         assert [wakeup.then for wakeup in woken] == [None]
 
     def test_users_wait_for_accounts_that_nobody_has_begun(self, world: World) -> None:
         self.tell(world, account={"id": "a1"})
         world.change_rows("UPDATE changes SET due_at = now() + interval '1 hour' WHERE entity = 'person'")
-        made = [world.room("live").dispatch_changes()]
+        made = [world.module("sync.changes.dispatch").dispatch_changes()]
         world.change_rows("UPDATE changes SET due_at = now()")
-        made.append(world.room("live").dispatch_changes())
+        made.append(world.module("sync.changes.dispatch").dispatch_changes())
         world.change_rows("UPDATE batches SET enqueued_at = now() - interval '10 s'")
-        made.append(world.room("live").dispatch_changes())
+        made.append(world.module("sync.changes.dispatch").dispatch_changes())
 
         assert made == [1, 0, 1]

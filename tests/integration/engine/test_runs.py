@@ -64,7 +64,7 @@ def test_a_batch_that_failed_gives_its_place_away(world: World, monkeypatch: pyt
     fill(world, persons=3 * PAGE, organizations=0)
     age(world)
     run_id = world.start(Entity.PERSON)
-    incoming = world.room("incoming")
+    incoming = world.module("tasks.incoming")
     real, broken = incoming.transform_batch, []
 
     def break_once(batch: Any) -> None:
@@ -111,7 +111,7 @@ def test_two_who_begin_in_the_same_moment_are_told_apart(world: World, monkeypat
 
     blind.insert(0, False)
     monkeypatch.setattr(run_rows, "running_run", look)
-    with pytest.raises(world.room("runs").RunInProgress) as refused:
+    with pytest.raises(world.module("sync.runs.runs").RunInProgress) as refused:
         world.start(Entity.PERSON)
 
     assert refused.value.run_id == first
@@ -138,7 +138,7 @@ def test_a_cancelled_run_stops_where_it_stands(world: World, stages: int) -> Non
     arrived = len(world.users())
 
     with written() as lines:
-        cancelled = world.room("runs").cancel_run(run_id)
+        cancelled = world.module("sync.runs.runs").cancel_run(run_id)
     world.work()
 
     run = world.run(run_id)
@@ -147,7 +147,7 @@ def test_a_cancelled_run_stops_where_it_stands(world: World, stages: int) -> Non
     assert world.rows("SELECT 1 FROM batches WHERE state IN ('waiting', 'ready', 'running')") == []
     assert world.rows("SELECT 1 FROM batches WHERE extracted IS NOT NULL OR transformed IS NOT NULL") == []
     assert [line["state"] for line in lines if line["event"] == "incoming.job.error"] == ["cancelled"]
-    assert not world.room("runs").cancel_run(run_id)
+    assert not world.module("sync.runs.runs").cancel_run(run_id)
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
@@ -160,11 +160,11 @@ def test_a_stage_at_work_stops_when_its_run_is_cancelled(
     while (due := world.due()) is not None and due[2] != stage:
         world.step(*due)
     assert due is not None
-    incoming = world.room("incoming")
+    incoming = world.module("tasks.incoming")
     real, left = getattr(incoming, f"{stage}_batch"), []
 
     def cancel_meanwhile(batch: Any) -> None:
-        world.room("runs").cancel_run(run_id)
+        world.module("sync.runs.runs").cancel_run(run_id)
         left.append(everything())
         real(batch)
 
@@ -181,7 +181,7 @@ def test_a_stage_at_work_stops_when_its_run_is_cancelled(
 
 def test_a_new_run_may_follow_a_cancelled_one(world: World) -> None:
     fill(world, persons=2 * PAGE, organizations=0)
-    world.room("runs").cancel_run(world.start(Entity.PERSON))
+    world.module("sync.runs.runs").cancel_run(world.start(Entity.PERSON))
 
     run = world.fetch(Entity.PERSON)
 
@@ -198,8 +198,8 @@ def test_a_stopped_run_is_not_reopened_while_another_is_under_way(world: World) 
 
     with transaction() as session:
         failure = find_failures(session)[0]
-    with pytest.raises(world.room("replay").NotReplayable, match="under way"), transaction() as session:
-        world.room("replay").replay(session, failure, by="ada", why="again")
+    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="under way"), transaction() as session:
+        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="again")
 
     with transaction() as session:
         assert find_failures(session)[0].state == "open"
@@ -230,7 +230,7 @@ def test_a_stopped_run_stands_still_with_both_its_walks(world: World) -> None:
     world.work()
     with transaction() as session:
         for failure in find_failures(session):
-            world.room("replay").replay(session, failure, by="ada", why="mended")
+            world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="mended")
     world.work()
 
     assert fault.done == 1

@@ -21,7 +21,7 @@ def plan(world: World, cron: str = NIGHTLY, minutes: int = 0) -> None:
     chosen = ConnectorSettings(full_fetch_cron=cron, incremental_minutes=minutes)
     with transaction() as session:
         connector = connectors.get_connector(session, world.connector_key)
-        world.room("schedules").plan(session, connector, chosen)
+        world.module("sync.runs.schedules").plan(session, connector, chosen)
 
 
 def come_due(world: World, ago: str = "1 s") -> None:
@@ -29,7 +29,7 @@ def come_due(world: World, ago: str = "1 s") -> None:
 
 
 def tick(world: World) -> None:
-    world.room("schedules").start_scheduled()
+    world.module("tasks.control").start_scheduled()
 
 
 def runs(world: World) -> list[tuple[str, str, bool]]:
@@ -159,7 +159,7 @@ def test_a_catch_up_that_is_asked_for_comes_with_the_next_tick(world: World) -> 
     world.work()
 
     with transaction() as session:
-        world.room("catch_up").request_catch_up(session, world.connector_key)
+        world.module("sync.runs.catch_up").request_catch_up(session, world.connector_key)
     tick(world)
 
     assert len(runs(world)) == 4

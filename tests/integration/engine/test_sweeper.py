@@ -111,11 +111,11 @@ def test_what_has_ended_or_waits_its_turn_is_left_alone(started: World, state: s
 
 def test_it_tells_the_broker_and_says_how_many_were_lost(started: World, monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[Any] = []
-    monkeypatch.setattr(started.room("canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
+    monkeypatch.setattr(started.module("tasks.canvases"), "wake", lambda wakeups, **_options: woken.extend(wakeups))
     started.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min'")
 
     with written() as lines:
-        started.room("control").sweep()
+        started.module("tasks.control").sweep()
 
     assert sorted((wakeup.batch_id, wakeup.queue, wakeup.stage) for wakeup in woken) == [
         (1, "bulk", "extract"),
@@ -131,7 +131,7 @@ def test_it_brings_forgotten_deliveries_on_their_way(world: World) -> None:
     world.company.create_person(name="Ada")
     deliver(world, *said)
 
-    world.room("control").sweep()
+    world.module("tasks.control").sweep()
     while (due := world.due()) is not None:
         world.step(*due)
 
@@ -144,7 +144,7 @@ class TestUsersBehindAccounts:
         world.change_settings(link_users_in_service=True)
         user = {"user": {"id": "u1"}, "account": {"id": "a1"}, "segments": [], "account_segments": []}
         notify(world, user)
-        assert world.room("live").dispatch_changes() == 2
+        assert world.module("sync.changes.dispatch").dispatch_changes() == 2
         world.change_rows("UPDATE batches SET enqueued_at = now() - interval '1 min' WHERE state = 'ready'")
         return world
 

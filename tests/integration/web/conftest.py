@@ -65,8 +65,8 @@ class House:
 
     def run_errands(self) -> list[str]:
         """Carry out what is due, as workers do; what Celery is told of those that did not go well."""
-        from pipeline.tasks.errand_runs import run_errand  # noqa: PLC0415 - Celery reads its settings when imported
-        from pipeline.tasks.stage import StageFailed  # noqa: PLC0415
+        from pipeline.jobs.runtime import run_errand  # noqa: PLC0415 - Celery reads its settings when imported
+        from pipeline.sync.stage import StageFailed  # noqa: PLC0415
 
         told = []
         for row in self.rows("SELECT id FROM errands WHERE state = 'due' AND due_at <= now() ORDER BY id"):

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from pipeline import settings
+from pipeline.jobs import connector_creation
 from pipeline.settings import Settings
-from pipeline.tasks import adoption
 from sandbox.hull.app import create_app
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, House
 from tests.integration.web.notifying import NEXT, RETRY, Hull, KeyServer, notification
@@ -183,7 +183,7 @@ def test_another_connectors_answer_proves_nothing(hull: Hull, house: House, plat
 def test_no_more_than_a_few_are_looked_into_at_a_time(
     hull: Hull, house: House, platform: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adoption, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(connector_creation, "MOST_AT_ONCE", 2)
 
     answers = [knock(hull, key=f"n-{number}", id=f"{number:024x}") for number in range(3)]
 

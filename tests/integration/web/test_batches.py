@@ -15,10 +15,10 @@ from db.failure import find_failures
 from db.session import transaction
 from pipeline import settings, wiring
 from pipeline.domain.lenient_json import read_lenient
+from pipeline.jobs import export_download, exports
+from pipeline.jobs.replays.requeue import replay
 from pipeline.settings import Settings
-from pipeline.tasks import export_download, exports
-from pipeline.tasks.folding import fold_deliveries
-from pipeline.tasks.replay import replay
+from pipeline.sync.changes.coalesce import fold_deliveries
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
 from tests.wsgi_adapter import session_for
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline import settings, wiring
+from pipeline.jobs import export_download, exports
 from pipeline.settings import Settings
-from pipeline.tasks import export_download, exports
 from pipeline.transform.exports import PIECE_BYTES, unpack
 from sandbox.hull.app import create_app
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from db.session import transaction, use_database
 from pipeline.domain.lenient_json import is_nested_deeper
-from pipeline.tasks.folding import fold_deliveries
-from pipeline.tasks.messages import LEVELS
+from pipeline.sync.changes.coalesce import fold_deliveries
+from pipeline.sync.changes.hull_messages import LEVELS
 from pipeline.web import bodies
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, House
 from tests.integration.web.notifying import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification

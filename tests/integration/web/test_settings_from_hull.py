@@ -12,9 +12,9 @@ from db import errand as errands
 from db.connector import add_settings, get_connector, keep_fields, settings_history
 from db.failure import find_failures
 from db.session import transaction
-from pipeline.tasks import hull_settings
-from pipeline.tasks.replay import replay
-from pipeline.tasks.settings_change import change_settings
+from pipeline.jobs import settings_sync
+from pipeline.jobs.replays.requeue import replay
+from pipeline.sync.connectors.settings_change import change_settings
 from sandbox.company import Company
 from sandbox.hull.app import create_app
 from sandbox.pipedrive.app import create_app as create_pipedrive
@@ -282,12 +282,12 @@ def test_what_is_saved_while_hull_is_being_asked_is_asked_for_once_more(
     hull: Hull, house: House, platform: Flask
 ) -> None:
     with transaction() as session:
-        hull_settings.ask(session, house.acme)
+        settings_sync.ask(session, house.acme)
         [(errand_id, _)] = errands.take_due(session, patience_s=30)
         at_work = errands.claim(session, errand_id, lease_s=30)
-        hull_settings.ask(session, house.acme)
+        settings_sync.ask(session, house.acme)
     assert at_work is not None
-    hull_settings.take_over(at_work)
+    settings_sync.take_over(at_work)
     save(platform, incoming_user_attributes=MAPPED)
 
     house.run_errands()
@@ -301,7 +301,7 @@ def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED)
     with transaction() as session:
-        hull_settings.ask(session, house.acme)
+        settings_sync.ask(session, house.acme)
         [(errand_id, _)] = errands.take_due(session, patience_s=30)
         lost = errands.claim(session, errand_id, lease_s=30)
     assert lost is not None
@@ -319,7 +319,7 @@ def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
 def test_a_connector_whose_secret_hull_refuses_pauses(hull: Hull, house: House, platform: Flask) -> None:
     platform.extensions["hull"].connector["secret"] = "another"
     with transaction() as session:
-        hull_settings.ask(session, house.acme)
+        settings_sync.ask(session, house.acme)
 
     assert house.run_errands() == ["hull_refused"]
 
@@ -337,7 +337,7 @@ def test_an_answer_without_settings_takes_none_away(hull: Hull, house: House, pl
 
 
 def test_merging_takes_over_what_hull_changed_alone() -> None:
-    merged = hull_settings.merged
+    merged = settings_sync.merged
     assert merged({"a": 1}, None, {"b": 2}) == {"a": 1, "b": 2}
     assert merged({"a": 1, "b": 9}, {"a": 1, "b": 2}, {"a": 1, "b": 2}) == {"a": 1, "b": 9}
     assert merged({"a": 1, "b": 9}, {"a": 1, "b": 2}, {"a": 5}) == {"a": 5}

@@ -13,7 +13,7 @@ from db.session import transaction
 from pipeline import wiring
 from pipeline.errors import Rejected
 from pipeline.settings import Settings
-from pipeline.tasks.webhooks import SECRET_NAMES, ensure_webhooks
+from pipeline.sync.connectors.webhooks import SECRET_NAMES, ensure_webhooks
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from tests.integration.web.conftest import ACME, SECRETS, House

@@ -8,7 +8,7 @@ import pytest
 
 from db.connector import Connector
 from pipeline.errors import ConfigurationError, Retryable
-from pipeline.tasks.company import Company, join, read_company
+from pipeline.sync.connectors.company import Company, join, read_company
 
 ADMIN = [{"app": "sales", "admin": True}]
 ACME = "https://acme.pipedrive.com"

@@ -15,8 +15,8 @@ from psycopg2 import errors as postgres
 from redis import exceptions as redis
 
 from pipeline.domain.reasons import REASONS
+from pipeline.error_kinds import BY_CLASS, BY_SQLSTATE, DEFECT, classify
 from pipeline.errors import Retryable
-from pipeline.tasks.errors import BY_CLASS, BY_SQLSTATE, DEFECT, classify
 
 LIBRARIES = (sqlalchemy.exc, sqlalchemy.orm.exc, psycopg2, postgres, redis, kombu, billiard)
 AWAY = {"database_unavailable", "redis_unavailable", "broker_unavailable"}

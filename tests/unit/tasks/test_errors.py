@@ -8,8 +8,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pipeline.domain.reasons import REASONS
+from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Rejected, Retryable, Skip
-from pipeline.tasks.errors import classify
 
 CANARY = "canary-value"
 

@@ -10,14 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pipeline.domain.incoming import FieldProblem, IncomingRecord
-from pipeline.tasks.staging import (
-    Trouble,
-    pack_page,
-    pack_transformed,
-    unpack_bodies,
-    unpack_page,
-    unpack_transformed,
-)
+from pipeline.sync.staging import Trouble, pack_page, pack_transformed, unpack_bodies, unpack_page, unpack_transformed
 
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers(-(2**53), 2**53) | some.text(),

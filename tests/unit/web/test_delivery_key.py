@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.tasks.webhooks import clean_key, delivery_key
+from pipeline.sync.connectors.webhooks import clean_key, delivery_key
 
 META = {"action": "change", "entity": "person", "entity_id": "8", "timestamp": "2026-02-01T09:30:00.616Z"}
 

@@ -1,0 +1,1 @@
+"""Jobs: long work that a person or a remote system requested. `runtime` runs them, a handler each."""

@@ -1,0 +1,115 @@
+"""A connector that a person installed in Hull comes to be here by its first notification, if its organization is one of ours.
+
+    is_possible → the signature is verified → ask → Hull is told to come again → adopt: Hull's own answer is the proof
+
+The body of a notification is not signed, so nothing it says is believed: a worker asks the organization's host, which must be
+one of HULL_ORGANIZATIONS, whether id and secret are right. Meanwhile nothing is stored of it but the credentials, sealed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import errand as errands
+from db.connector import Connector
+from db.errand import ClaimedErrand
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.names import is_connector_name, is_hull_id
+from pipeline.domain.settings import SettingsRefused
+from pipeline.errors import ConfigurationError, Retryable
+from pipeline.jobs import settings_sync
+from pipeline.settings import settings
+from pipeline.sync.connectors.settings_change import known_settings, put_in_force
+from pipeline.sync.connectors.setup import keep_secrets
+from pipeline.sync.job_queue import ADOPTION, secret_of
+from pipeline.sync.job_queue import ask as ask_errand
+from pipeline.tasks.wakeups import wake_control
+from pipeline.telemetry import logger
+
+MOST_AT_ONCE: Final = 20
+"""Whoever can sign one notification could name any number of connectors: no more than these are looked into at a time."""
+REFUSED_S: Final = 600.0
+"""For so long credentials that Hull refused are not tried again."""
+
+
+def is_possible(connector_id: str, organization: str) -> bool:
+    """Whether a notification of an unknown connector may make one."""
+    return is_hull_id(connector_id) and organization.lower() in settings().hull_organizations
+
+
+def ask(connector_id: str, organization: str, secret: str) -> bool:
+    """Write down that this connector wants to be made; False when it is refused instead. Asks nobody."""
+    parts = [connector_id, organization.lower(), secret]
+    text = write_lenient(parts)
+    key = hashlib.blake2b(text, digest_size=16).hexdigest()
+    with transaction() as session:
+        if (
+            connectors.find_connector(session, connector_id) is not None
+            or errands.was_refused(session, ADOPTION, key, within_s=REFUSED_S)
+            or errands.count_due(session, ADOPTION) >= MOST_AT_ONCE
+        ):
+            return False
+        ask_errand(session, ADOPTION, key, secret=text.decode())
+    return True
+
+
+def adopt(errand: ClaimedErrand) -> None:
+    """Ask Hull, and make the connector: without access to Pipedrive it is paused, and its status asks for setting up.
+
+    Raises: ConfigurationError("hull_refused").
+    """
+    connector_id, organization, secret = read_lenient(secret_of(errand).encode())
+    if not is_possible(connector_id, organization):  # the list may have been changed since
+        raise ConfigurationError("host_refused", "the organization is not in HULL_ORGANIZATIONS")
+    found = wiring.hull_client(organization, connector_id, secret).app()
+    if str(found.get("id", "")).lower() != connector_id.lower():
+        raise ConfigurationError("hull_refused", "Hull knows another connector by these credentials")
+    try:
+        with transaction() as session:
+            errands.hold(session, errand)
+            if connectors.find_connector(session, connector_id) is None:
+                _make(session, connector_id, organization, secret, found.get("private_settings"))
+            errands.end(session, errand)
+    except IntegrityError:
+        raise Retryable("database_unavailable", "a connector of this id or name was added in the same moment") from None
+
+
+def _make(session: Session, connector_id: str, organization: str, secret: str, private_settings: Any) -> None:
+    name = next(name for name in _names(connector_id, organization) if connectors.find_connector(session, name) is None)
+    connector = Connector(
+        id=connector_id, name=name, hull_organization=organization, state="paused", pause_reason="not_connected"
+    )
+    session.add(connector)
+    session.flush()
+    keep_secrets(session, connector.key, {"hull_secret": secret})
+    connector.hull_settings = known_settings(private_settings)
+    try:
+        put_in_force(session, connector.key, connector.hull_settings, author="hull", force=True)
+    except SettingsRefused:
+        _begin_with_defaults(session, connector)
+    after_commit(session, lambda: logger().info("connector.adopted", connector_id=connector_id, name=name))
+
+
+def _begin_with_defaults(session: Session, connector: Connector) -> None:
+    """Settings that make no sense do not keep a connector from being made: asked for once more, they are refused by name."""
+    connector.hull_settings = None
+    put_in_force(session, connector.key, known_settings({}), author="hull")
+    settings_sync.ask(session, connector.key)
+    after_commit(session, lambda: wake_control("dispatch"))
+
+
+def _names(connector_id: str, organization: str) -> Iterator[str]:
+    """What people will call it: as its organization is called, as long as no other connector is."""
+    label = organization.partition(".")[0].partition(":")[0]
+    if is_connector_name(label):
+        yield label
+        yield f"{label[:50]}-{connector_id[-6:]}"
+    yield f"hull-{connector_id}"

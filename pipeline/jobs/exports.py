@@ -1,0 +1,192 @@
+"""Fetches a file of Users or Accounts that a person chose in Hull, and coalesces its records into changes, 100 at a time.
+
+The request is answered "ok" once the job is stored. A worker then downloads the file (`export_download`) and reads its records;
+killed, or after some minutes by itself, it goes on behind the last record that was committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.orm import Session
+
+from db import errand as errands
+from db import export_file as files
+from db import failure as failures
+from db import sync_event as events
+from db.errand import ClaimedErrand
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.errors import Rejected
+from pipeline.jobs.export_download import MAX_BYTES, SLICE_S, download
+from pipeline.sync.changes.outgoing_changes import fold_messages_of
+from pipeline.sync.job_queue import EXPORT, secret_of
+from pipeline.sync.job_queue import ask as ask_errand
+from pipeline.tasks import wakeups
+from pipeline.telemetry import logger
+from pipeline.transform.exports import FORMATS, Record, message_of, read_records, unpack
+from pipeline.transform.hull_reports import hull_id_of
+
+CHUNK: Final = 100
+AT_LEAST_S: Final = 60.0
+"""For so long each task writes once it has come to where the one before it ended, however long that took."""
+NAMED: Final = 100
+"""Broken lines of one file that get an event each; what is more is counted."""
+
+
+class Order(BaseModel):
+    """What is to be fetched. segments: id → segment, as Hull told them along."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str = Field(repr=False)
+    form: str
+    entity: Entity
+    segments: dict[str, dict[str, Any]] = {}
+    segment_id: str | None = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What this worker has seen of the file."""
+
+    folded: int = 0
+    broken: int = 0
+
+
+def ask(connector_key: int, order: Order) -> None:
+    """Write an export down; the same file is not fetched twice at once.
+
+    Raises: Rejected("export_malformed"), Rejected("export_host_refused"); the connector's events tell of both.
+    """
+    try:
+        if order.form not in FORMATS:
+            raise Rejected("export_malformed", "its format is neither json nor csv")
+        wiring.export_downloads().check(order.url)
+    except Rejected as refused:
+        with transaction() as session:
+            _tell(session, connector_key, "outgoing.job.error", [refused])
+        raise
+    text = order.model_dump_json()
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    with transaction() as session:
+        ask_errand(session, EXPORT, f"{connector_key}:{digest}", connector_key=connector_key, secret=text)
+
+
+def carry_out(errand: ClaimedErrand) -> None:
+    """Download the file and write its changes, or as much of both as this task has time for.
+
+    Raises: Rejected, Retryable.
+    """
+    order, began, tally = _order(errand), time.monotonic(), _Tally()
+    is_whole = download(errand, order.url, began)
+    if not is_whole or time.monotonic() - began > SLICE_S / 2:
+        _go_on_later(errand)
+        return
+    with transaction() as session:
+        mark = files.find_file(session, errand.id).mark
+    position, ends_at = errand.progress if mark == errand.mark else 0, 0.0
+    text = unpack(_pieces(errand), max_bytes=MAX_BYTES)
+    for chunk in _chunks(read_records(text, order.form, skip=position)):
+        ends_at = ends_at or max(began + SLICE_S, time.monotonic() + AT_LEAST_S)
+        position += len(chunk)
+        _fold(errand, order, chunk, tally, progress=(position, mark))
+        if time.monotonic() > ends_at:
+            _go_on_later(errand)
+            return
+    _finish(errand, order, position, tally)
+
+
+def _go_on_later(errand: ClaimedErrand) -> None:
+    with transaction() as session:
+        errands.put_off(session, errand, 0.0, counted=False)
+        after_commit(session, lambda: wakeups.wake_control("dispatch"))
+
+
+def _pieces(errand: ClaimedErrand) -> Iterator[bytes]:
+    """The kept file, a piece to a transaction."""
+    for number in count():
+        with transaction() as session:
+            piece = files.find_piece(session, errand.id, number)
+        if piece is None:
+            return
+        yield piece
+
+
+def _order(errand: ClaimedErrand) -> Order:
+    try:
+        return Order.model_validate_json(secret_of(errand))
+    except ValidationError:
+        raise Rejected("export_malformed", "what was kept of it cannot be read") from None
+
+
+def _chunks(items: Iterator[Record | Rejected]) -> Iterable[list[Record | Rejected]]:
+    while chunk := list(islice(items, CHUNK)):
+        yield chunk
+
+
+def _fold(
+    errand: ClaimedErrand, order: Order, chunk: list[Record | Rejected], tally: _Tally, *, progress: tuple[int, str]
+) -> None:
+    """Changes, events and how far it is, in one transaction under the token."""
+    messages, broken = {}, []
+    for item in chunk:
+        try:
+            if isinstance(item, Rejected):
+                raise item
+            messages[hull_id_of(item)] = message_of(item, order.entity, order.segments, order.segment_id)
+        except Rejected as refused:
+            broken.append(refused)
+    connector_key = errand.connector_key or 0
+    with transaction() as session:
+        row = errands.hold(session, errand)
+        rank = int(errand.created_at.timestamp() * 1000)  # what Hull told later is newer
+        fold_messages_of(
+            session, connector_key, order.entity, messages.values(), cause="export", is_export=True, rank=rank
+        )
+        name = event_name(Direction.OUTGOING, order.entity, Outcome.ERROR)
+        _tell(session, connector_key, name, broken[: max(0, NAMED - tally.broken)], order.entity)
+        row.progress, row.mark = progress
+        row.attempts = 0
+    tally.folded += len(messages)
+    tally.broken += len(broken)
+
+
+def _finish(errand: ClaimedErrand, order: Order, lines: int, tally: _Tally) -> None:
+    connector_key = errand.connector_key or 0
+    with transaction() as session:
+        errands.end(session, errand)
+        files.drop_file(session, errand.id)
+        failures.close_subject(session, connector_key, failures.control_subject(f"{EXPORT}:{errand.id}"))
+        if more := tally.broken - NAMED:
+            rest = Rejected("export_line_broken", f"and {more} more lines") if more > 0 else None
+            _tell(session, connector_key, "outgoing.job.error", [rest] if rest else [], order.entity)
+        after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    logger().info(
+        "outgoing.job.success",
+        type=order.entity.hull,
+        job="export",
+        lines=lines,
+        records=tally.folded,
+        broken=tally.broken,
+    )
+
+
+def _tell(session: Session, connector_key: int, name: str, refused: list[Rejected], entity: str = "") -> None:
+    """An event and a log line each."""
+    for each in refused:
+        logger().warning(name, reason=each.reason, detail=each.detail)
+    told = [
+        events.NewEvent(
+            connector_key=connector_key, event=name, entity=entity, cause=EXPORT, reason=each.reason, detail=each.detail
+        )
+        for each in refused
+    ]
+    events.log_events(session, told)

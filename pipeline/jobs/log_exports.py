@@ -1,0 +1,123 @@
+"""Write the log of a connector to a file: an errand, a page of events at a time.
+
+    ask → the row is stored → carry_out, by a worker: a part of the file in each transaction → lines_of, when it is downloaded
+
+The file lies in PostgreSQL, compressed, for RETENTION_HOURS. Killed midway, a worker goes on behind the last part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import TypeAdapter
+from sqlalchemy.orm import Session
+
+from db import errand as errands
+from db import event_log
+from db import log_export as exports
+from db.connector import Connector
+from db.errand import ClaimedErrand
+from db.event_log import EventFilter, TooMuch
+from db.log_export import LogExport
+from db.session import after_commit, transaction
+from pipeline.jobs.log_lines import FORMS
+from pipeline.slow_work import Lane
+from pipeline.sync.job_queue import LOG, secret_of
+from pipeline.sync.job_queue import ask as ask_errand
+from pipeline.tasks import wakeups
+
+EXPORTED: Final = 100_000
+"""Events of one file at most; the next file begins where it ended, by `before`."""
+MOST_AT_ONCE: Final = 5
+"""Files of one connector that are being written."""
+SLICE_S: Final = 20.0
+PAGE: Final = 1_000
+SLOWEST_MS: Final = 10_000
+DOWNLOADS: Final = Lane("downloads", at_once=2, waiting=6, patience_s=20.0)
+_FILTER: Final = TypeAdapter(EventFilter)
+
+
+class TooMany(Exception):
+    """So many files of this connector are being written already that one more has to wait."""
+
+
+def ask(
+    session: Session, connector: Connector, kind: str, wanted: EventFilter, before_id: int | None, *, by: str
+) -> LogExport:
+    """Have a file written. A worker is woken when the session commits. Raises: TooMany."""
+    if exports.count_unfinished(session, connector.key) >= MOST_AT_ONCE:
+        raise TooMany
+    now = datetime.now(UTC)
+    export = LogExport(
+        connector_key=connector.key,
+        kind=kind,
+        file_name=f"{connector.id}-events-{now:%Y%m%dT%H%M%S}.{FORMS[kind].ending}",
+        asked_by=by,
+        before_id=before_id,
+    )
+    session.add(export)
+    session.flush()
+    session.refresh(export)
+    sealed = _FILTER.dump_json(wanted).decode()  # it may hold an e-mail
+    ask_errand(session, LOG, str(export.id), connector_key=connector.key, secret=sealed)
+    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    return export
+
+
+def carry_out(errand: ClaimedErrand) -> None:
+    """Write as many parts as this task has time for. Raises: LostLease."""
+    wanted, export_id, ends_at = _FILTER.validate_json(secret_of(errand)), int(errand.key), time.monotonic() + SLICE_S
+    state = None
+    while state is None:
+        state = _write_part(errand, export_id, wanted)
+        if state is None and time.monotonic() > ends_at:
+            with transaction() as session:
+                errands.put_off(session, errand, 0.0, counted=False)
+                after_commit(session, lambda: wakeups.wake_control("dispatch"))
+            return
+
+
+def stop(session: Session, export_id: int) -> None:
+    """Note that its errand has failed."""
+    exports.end_export(session, export_id, "failed")
+
+
+def lines_of(export: LogExport) -> Iterator[bytes]:
+    """Return the file, part by part, each read in a transaction of its own."""
+    with DOWNLOADS.entered():
+        for n in range(export.parts):
+            with transaction() as session:
+                lines = exports.part_of(session, export.id, n)
+            if lines is None:
+                return
+            yield lines
+
+
+def _write_part(errand: ClaimedErrand, export_id: int, wanted: EventFilter) -> str | None:
+    """Write the next part; returns how the file ended, None when it goes on."""
+    with transaction() as session:
+        export = session.get(LogExport, export_id)
+        if export is None:  # past its retention
+            errands.end(session, errand)
+            return "gone"
+        key, form, written, before_id = export.connector_key, FORMS[export.kind], export.events, export.before_id
+        head = form.head if export.parts == 0 else ""
+    limit = min(PAGE, EXPORTED - written)
+    try:
+        with event_log.bounded(SLOWEST_MS) as session:
+            rows = event_log.page_of_events(session, key, wanted, before_id=before_id, limit=limit)
+            lines = head + "".join(map(form.line, rows))
+        state = "done" if len(rows) < limit or written + len(rows) >= EXPORTED else None
+    except TooMuch:
+        rows, lines, state = [], head, "cut"
+    with transaction() as session:
+        errands.hold(session, errand)
+        last_id = rows[-1].id if rows else before_id
+        exports.add_part(session, export_id, lines.encode("utf-8", "backslashreplace"), len(rows), last_id)
+        if state is not None:
+            exports.end_export(session, export_id, state)
+            errands.end(session, errand)
+    return state

@@ -1,0 +1,201 @@
+"""A plan is applied: its settings come in force and what it says is done, all begun in one transaction; or it is refused whole.
+
+What it says of Hull is done by a backfill that leaves alone whatever is not as the plan saw it; what it says of Pipedrive by
+outgoing changes, each with the report that Hull gave last. Both decide anew, by the same rules and from the same state: so they do
+what was planned. Records that moved meanwhile are left out and planned anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import func
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import plan as plans
+from db.plan import SettingsPlan
+from db.session import after_commit
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.settings import read_settings
+from pipeline.jobs.plans import create
+from pipeline.jobs.plans.scope import PHASES, Scope, scope_of
+from pipeline.sync.changes.hull_messages import read_message
+from pipeline.sync.changes.outgoing_changes import fold_all
+from pipeline.sync.connectors.settings_change import put_in_force, tell_hull
+from pipeline.sync.outgoing.preview import NO_SNAPSHOT
+from pipeline.sync.runs import approval, backfill
+from pipeline.sync.runs.approval import Reach
+from pipeline.tasks import wakeups
+
+MOVED_SHARE: Final = 0.05
+"""A plan of which more has moved is a plan of something else."""
+CAUSE: Final = "plan"
+CHANGING: Final = ("update", "link", "resend")
+"""Acts that change a record which exists already."""
+FOUND_OUT: Final = (NO_SNAPSHOT, "hull_id_unknown")
+"""Reasons of unknown Users and Accounts whose record is found, and perhaps changed, when the plan is applied."""
+
+
+class PlanRefused(Exception):
+    """The plan was not applied; nothing was done. The text says which of its grounds is gone, and what to do.
+
+    is_over  it can never be applied any more, and says so itself
+    """
+
+    def __init__(self, reason: str, words: str, *, is_over: bool = True) -> None:
+        self.reason, self.is_over = reason, is_over
+        super().__init__(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """settings_version  in force now
+    sent              Users and Accounts on their way to Pipedrive; those that fail are not counted
+    left_out          records that had moved since they were looked at
+    follow_up         the plan that sees to these, and to those nobody had looked at; None where there are none
+    """
+
+    settings_version: int
+    sent: int
+    left_out: int
+    follow_up: int | None
+
+
+def reaches(plan: SettingsPlan) -> list[Reach]:
+    """How many known records of each entity would be changed, on either side."""
+    counts = Counter(plan.counts)
+    found = [
+        Reach(
+            entity=entity,
+            touched=sum(counts[f"{direction}.{entity}.act.{act}"] for direction in Direction for act in CHANGING),
+            perhaps=counts[f"outgoing.{entity}.act.lookup"]
+            + sum(counts[f"outgoing.{entity}.reason.unknown.{reason}"] for reason in FOUND_OUT),
+            known=counts[f"known.{entity}"],
+        )
+        for entity in Entity
+    ]
+    return [each for each in found if each.number]
+
+
+def to_confirm(session: Session, plan: SettingsPlan) -> list[Reach]:
+    """What a person has to say yes to by its number; empty where the plan may be applied without."""
+    share = read_settings(connectors.get_settings(session, plan.connector_key, plan.base_version)).change_stop_share
+    found = reaches(plan)
+    return found if any(approval.must_ask(session, plan.connector_key, each, share) for each in found) else []
+
+
+def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None = None) -> Applied:
+    """Put the plan's settings in force and begin what it says.
+
+    confirmed  the number of records a person said yes to; -1 is to whatever it is
+    Raises: PlanRefused; AskFirst when it touches so many records that a person must say yes.
+    """
+    plan = plans.lock_plan(session, plan_id)
+    if plan is None or plan.state != "ready":
+        state = plan.state if plan else "gone"
+        raise PlanRefused(
+            "plan_not_ready", f"a plan is applied once, when it is ready; this one is {state}", is_over=False
+        )
+    connectors.lock_connector(session, plan.connector_key)
+    _require_same_grounds(session, plan)
+    asked = to_confirm(session, plan)
+    if asked and confirmed not in (-1, sum(each.number for each in asked)):
+        raise approval.AskFirst(asked)
+    moved = plans.mark_moved(session, plan)
+    _require_few_moved(session, plan, moved)
+    scope = scope_of(session, plan)
+    version = put_in_force(session, plan.connector_key, plan.document, author=author, force=True, plan_id=plan.id)
+    tell_hull(session, plan.connector_key)
+    if plan.parent_id is not None:  # its settings are in force already, so nothing began by itself
+        _carry_over_left_out(session, scope)
+    sent = _send(session, plan)
+    plan.state, plan.settings_version, plan.ended_by, plan.ended_at = "applied", version.version, author, func.now()
+    session.flush()
+    follow_up = create.plan_anew(session, plan, author=author) if _leaves_any_out(session, scope) else None
+    return Applied(
+        settings_version=version.version, sent=sent, left_out=moved, follow_up=follow_up.id if follow_up else None
+    )
+
+
+def refuse(session: Session, plan_id: int, refused: PlanRefused, *, author: str) -> None:
+    """Write down why the plan can never be applied any more."""
+    plan = plans.lock_plan(session, plan_id)
+    if plan is not None and plan.state == "ready" and refused.is_over:
+        plan.state, plan.reason, plan.detail = "refused", refused.reason, str(refused)
+        plan.ended_by, plan.ended_at = author, func.now()
+
+
+def discard(session: Session, plan_id: int, *, author: str) -> bool:
+    """Forget what the plan says of single records. False when it has ended already."""
+    plan = plans.lock_plan(session, plan_id)
+    if plan is None or plan.state not in ("computing", "ready", "stopped"):
+        return False
+    plan.state, plan.ended_by, plan.ended_at = "discarded", author, func.now()
+    plans.drop_items(session, plan.id)
+    return True
+
+
+def _require_same_grounds(session: Session, plan: SettingsPlan) -> None:
+    version = connectors.settings_in_force(session, plan.connector_key)
+    if version.version != plan.base_version:
+        raise PlanRefused(
+            "settings_moved",
+            f"version {version.version} of the settings, by {version.author}, came in force since version "
+            f"{plan.base_version}, on which this plan is based; plan again",
+        )
+    now = create.digests_of_fields(session, plan.connector_key)
+    changed = [Entity(each).value.capitalize() for each in Entity if now.get(each) != plan.definitions.get(each)]
+    if changed:
+        raise PlanRefused(
+            "fields_moved",
+            f"Pipedrive's {' and '.join(changed)} fields are not those of which this plan was made; plan again",
+        )
+
+
+def _require_few_moved(session: Session, plan: SettingsPlan, moved: int) -> None:
+    looked_at = plans.count_items(session, plan.id)
+    if moved > MOVED_SHARE * looked_at:
+        raise PlanRefused(
+            "records_moved",
+            f"{moved:,} of the {looked_at:,} records it looked at have moved since, more than {MOVED_SHARE:.0%}; plan again",
+        )
+
+
+def _carry_over_left_out(session: Session, scope: Scope) -> None:
+    for entity in scope.runs:
+        backfill.begin(
+            session,
+            scope.plan.connector_key,
+            entity,
+            "backfill",
+            resend=scope.links_anew,
+            reindexes=scope.identifies_anew(entity),
+            plan_id=scope.plan.id,
+        )
+
+
+def _send(session: Session, plan: SettingsPlan) -> int:
+    """Have all that the plan decides about carried over; Accounts that only their Users speak of with what these say."""
+    rank = int(time.time() * 1000)
+    bodies: list[tuple[str, str, dict[str, Any]]] = plans.messages_to_send(session, plan.id)
+    fold_all(
+        session,
+        [read_message(plan.connector_key, Entity(entity), body, cause=CAUSE, rank=rank) for entity, _, body in bodies],
+    )
+    sent = plans.send_items(session, plan) + sum(1 for _, act, _ in bodies if act in plans.CARRIED)
+    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    return sent
+
+
+def _leaves_any_out(session: Session, scope: Scope) -> bool:
+    """Of what is fetched again nothing is left out."""
+    looked_at = {
+        direction: [entity.value for way, entity in PHASES if way is direction and scope.looks_at(way, entity)]
+        for direction in Direction
+    }
+    incoming = [name for name in looked_at[Direction.INCOMING] if scope.runs.get(Entity(name)) == "backfill"]
+    return plans.leaves_any_out(session, scope.plan, incoming, looked_at[Direction.OUTGOING])

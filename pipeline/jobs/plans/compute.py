@@ -1,0 +1,178 @@
+"""A plan is computed slice by slice. A slice, and how far the plan came with it, are one transaction under the plan's row: whoever
+is killed has lost a slice, and two who work on one plan take turns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from sqlalchemy import func
+from sqlalchemy.orm import Session
+
+from db import errand as errand_rows
+from db import plan as plans
+from db import snapshot
+from db.errand import ClaimedErrand
+from db.plan import NewItem
+from db.session import transaction
+from pipeline.domain.forecast import plan_cost
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.errors import PipelineError
+from pipeline.jobs.plans.create import lock_open_plan
+from pipeline.jobs.plans.incoming import look_at_records
+from pipeline.jobs.plans.outgoing import look_at_reports
+from pipeline.jobs.plans.scope import PHASES, Scope, scope_of
+from pipeline.settings import settings
+from pipeline.sync.outgoing.event_log import HARMLESS
+from pipeline.sync.runs import approval
+from pipeline.telemetry import logger
+
+SLICE: Final = 500
+LEFT: Final = frozenset({"left", *HARMLESS})
+"""What may stand beside a field without anything being wrong."""
+NEVER_SEEN: Final = "never_seen"
+AT_ONCE_S: Final = 1.0
+"""So long a request may compute by itself before it leaves the plan to a worker."""
+
+
+def carry_out(errand: ClaimedErrand) -> None:
+    """The errand of one plan."""
+    plan_id = int(errand.key)
+    while step(plan_id):
+        pass
+    with transaction() as session:
+        errand_rows.end(session, errand)
+        plan = plans.get_plan(session, plan_id)
+    if plan is not None:
+        logger().info("connector.plan.ready", plan_id=plan_id, records=plan.examined, state=plan.state)
+
+
+def go_on(plan_id: int, for_s: float = AT_ONCE_S) -> None:
+    """Compute at once what can be done in so short a while: a small plan is ready before anybody has looked."""
+    until = time.monotonic() + for_s
+    while step(plan_id) and time.monotonic() < until:
+        pass
+
+
+def stop(session: Session, plan_id: int, cause: PipelineError) -> None:
+    """Nobody computes it any more: it says why."""
+    plan = lock_open_plan(session, plan_id)
+    if plan is not None:
+        plan.state, plan.reason, plan.detail, plan.ended_at = "stopped", cause.reason, cause.detail, func.now()
+
+
+def step(plan_id: int) -> bool:
+    """Compute the next slice; whether there may be more to do."""
+    with transaction() as session:
+        plan = lock_open_plan(session, plan_id)
+        if plan is None:
+            return False
+        scope = scope_of(session, plan)
+        while plan.phase < len(PHASES) and not scope.looks_at(*PHASES[plan.phase]):
+            plan.phase, plan.cursor = plan.phase + 1, ""
+        if plan.phase == len(PHASES):
+            _finish(session, scope)
+            return False
+        _slice(session, scope, *PHASES[plan.phase])
+        return True
+
+
+def _slice(session: Session, scope: Scope, direction: Direction, entity: Entity) -> None:
+    """Look at the next records, write down what was found, and move on."""
+    plan = scope.plan
+    where = (session, plan.connector_key, entity)
+    others = plans.line_of(session, plan)[1:]
+    if direction is Direction.INCOMING:
+        bodies = snapshot.page_of_snapshots(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
+        ids, items = list(bodies), look_at_records(session, scope, entity, bodies) if bodies else []
+        items = plans.add_items(session, plan.id, items)
+    else:
+        reports = snapshot.page_of_reports(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
+        ids, items = list(reports), look_at_reports(session, scope, entity, reports) if reports else []
+    plan.counts = dict(Counter(plan.counts) + counted(items))
+    plan.examined += len(ids)
+    if len(ids) < SLICE:
+        plan.phase, plan.cursor = plan.phase + 1, ""
+    else:
+        plan.cursor = ids[-1]
+
+
+def counted(items: Iterable[NewItem]) -> Counter[str]:
+    """What is told of a plan without looking at its items."""
+    counts: Counter[str] = Counter()
+    for item in items:
+        of = f"{item.direction}.{item.entity}"
+        counts[f"{of}.act.{item.act}"] += 1
+        if item.act not in ("same", *plans.WRITTEN) and item.reason:
+            counts[f"{of}.reason.{item.act}.{item.reason}"] += 1
+        for change in item.fields:
+            counts[f"{of}.{'problem' if 'problem' in change else 'field'}.{change['field']}"] += 1
+        if item.act in plans.CARRIED and any(change.get("problem", "left") not in LEFT for change in item.fields):
+            counts[f"{of}.flawed"] += 1
+    return counts
+
+
+def _finish(session: Session, scope: Scope) -> None:
+    """Say what nobody can know, what it costs, and that it is ready."""
+    plan = scope.plan
+    counts = Counter(plan.counts)
+    known = {each: approval.reach(session, plan.connector_key, each).known for each in Entity}
+    counts |= Counter({f"known.{entity}": records for entity, records in known.items()})
+    if plan.parent_id is None:
+        for entity in Entity:
+            counts += _unknowable(session, scope, entity, known[entity])
+    plan.counts = dict(counts)
+    cost = plan_cost(
+        updates=_total(counts, "outgoing", "update") + _total(counts, "outgoing", "link"),
+        creates=_total(counts, "outgoing", "create") + _total(counts, "outgoing", "lookup"),
+        read_before=_read_before(session, scope, counts),
+        fetched=_fetched(scope, counts),
+        told=sum(_total(counts, "incoming", act) for act in (*plans.WRITTEN, "same")),
+        page_limit=settings().page_limit,
+    )
+    plan.tokens, plan.takes_s = cost.tokens, cost.takes_s
+    plan.state, plan.ready_at = "ready", func.now()
+
+
+def _unknowable(session: Session, scope: Scope, entity: Entity, known: int) -> Counter[str]:
+    """Records without a snapshot on the side that would have to tell: their number, and never zero."""
+    plan, found = scope.plan, Counter[str]()
+    if entity in scope.runs:
+        seen = sum(n for name, n in plan.counts.items() if name.startswith(f"incoming.{entity}.act."))
+        _note(found, f"incoming.{entity}", "no_snapshot", known - seen)
+    if entity in scope.sends:
+        never = snapshot.count_unreported(session, plan.connector_key, entity)
+        _note(found, f"outgoing.{entity}", NEVER_SEEN, never)
+    return found
+
+
+def _note(found: Counter[str], of: str, reason: str, records: int) -> None:
+    if records > 0:
+        found[f"{of}.act.unknown"] += records
+        found[f"{of}.reason.unknown.{reason}"] += records
+
+
+def _total(counts: Counter[str], direction: str, act: str) -> int:
+    return sum(counts[f"{direction}.{entity}.act.{act}"] for entity in Entity)
+
+
+def _fetched(scope: Scope, counts: Counter[str]) -> tuple[int, ...]:
+    """Records of each entity that the settings would have fetched again."""
+    return tuple(
+        sum(n for name, n in counts.items() if name.startswith(f"incoming.{entity}.act."))
+        for entity, kind in scope.runs.items()
+        if kind == "full"
+    )
+
+
+def _read_before(session: Session, scope: Scope, counts: Counter[str]) -> int:
+    """Records that are read once more before they are written, because Pipedrive has a say about some field."""
+    has_a_say = [
+        entity
+        for entity in scope.sends
+        if any(owner != "hull" for owner in scope.compiled(session, entity).outgoing.owners.values())
+    ]
+    return sum(counts[f"outgoing.{entity}.act.update"] for entity in has_a_say)

@@ -1,0 +1,191 @@
+"""The errand that carries a replay on: it learns what became of what was sent, sends as much as the pace allows, and comes back.
+
+A slice is one transaction that closes failures, folds their changes and marks the items, so that a worker killed anywhere has
+either done a slice or not begun it.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import func
+from sqlalchemy.orm import Session
+
+from db import errand as errands
+from db import failure as failures
+from db import replay as rows
+from db.errand import ClaimedErrand
+from db.failure import Failure
+from db.replay import Replay, ReplayItem
+from db.session import after_commit, transaction
+from pipeline.domain.kinds import Direction
+from pipeline.errors import PipelineError
+from pipeline.jobs.replays.outcomes import settle
+from pipeline.jobs.replays.preview import foresee
+from pipeline.jobs.replays.requeue import NotReplayable, replay
+from pipeline.jobs.replays.verdict import Kind, Verdict
+from pipeline.tasks import wakeups
+from pipeline.telemetry import logger
+
+SLICE: Final = 100
+"""Items to a transaction."""
+TASK_S: Final = 60.0
+"""A task may take four minutes: after this the rest is left to the next one."""
+LOOK_S: Final = 1.0
+LONGEST_LOOK_S: Final = 10.0
+"""How often it looks for outcomes while nothing is left to send: less often the longer they take, as of a paused connector."""
+SETTLED: Final = {Kind.NOTHING: "already_applied", Kind.SUPERSEDED: "superseded", Kind.SKIPPED: "skipped"}
+
+
+def advance(errand: ClaimedErrand) -> None:
+    """Carry a replay on until its pace, its end or a person says otherwise."""
+    until = time.monotonic() + TASK_S
+    while True:
+        with transaction() as session:
+            wait_s = _slice(session, errand)
+        if wait_s is None or wait_s > 0:
+            break
+        if time.monotonic() > until:
+            _leave_to_the_next(errand)
+            break
+    if wait_s is not None:
+        wakeups.wake_control("dispatch", countdown_s=wait_s or None)
+
+
+def stop(session: Session, replay_id: int, cause: PipelineError) -> None:
+    """Nobody carries it on any more: it says why. What waits keeps waiting; one that a person paused only rests."""
+    row = rows.lock_replay(session, replay_id)
+    if row is None or row.state == "paused" or row.ended_at is not None:
+        return
+    row.state = "stopped" if row.state == "running" else row.state
+    row.reason, row.detail, row.ended_at = cause.reason, cause.detail, func.now()
+
+
+def _leave_to_the_next(errand: ClaimedErrand) -> None:
+    """It came on, so it was no attempt; and nobody has to wait until the lease runs out. Raises: LostLease."""
+    with transaction() as session:
+        errands.put_off(session, errand, 0.0, counted=False)
+
+
+def _slice(session: Session, errand: ClaimedErrand) -> float | None:
+    """One transaction's worth. Returns in how many seconds to go on, 0 for at once, None when there is nothing more to do.
+
+    Raises: LostLease, and nothing was done.
+    """
+    row = rows.lock_replay(session, int(errand.key))
+    if row is None:
+        errands.end(session, errand, "refused")
+        return None
+    _go_on(row)
+    settle(session, row)
+    wait_s = _send(session, row) if row.state == "running" else None
+    session.flush()
+    if wait_s is None:
+        wait_s = _look_again_s(session, row)
+    if wait_s is None:
+        _end(session, row)
+        errands.end(session, errand)
+    elif wait_s > 0:
+        errands.put_off(session, errand, wait_s, counted=False)
+    else:
+        errands.hold(session, errand)
+    return wait_s
+
+
+def _go_on(row: Replay) -> None:
+    """Somebody has set going again the errand that gave up."""
+    if row.state != "stopped" and row.reason is None:
+        return
+    row.state = "running" if row.state == "stopped" else row.state
+    row.reason = row.detail = row.ended_at = row.sent_until = None
+
+
+def _send(session: Session, row: Replay) -> float | None:
+    """Send what the pace allows now; None when nothing waits any more."""
+    now = rows.moment(session)
+    begun, allowed = _allowance(row, now)
+    items = rows.take_waiting(session, row.id, allowed) if allowed else []
+    _send_items(session, row, items)
+    row.sent_until = begun + timedelta(seconds=len(items) / row.per_second)
+    if len(items) < allowed:
+        return None
+    if allowed == SLICE:
+        return 0.0
+    return max(LOOK_S, 1 / row.per_second)
+
+
+def _allowance(row: Replay, now: datetime) -> tuple[datetime, int]:
+    """(from when on the pace is counted, how many items it allows by now): a second's worth at most is made up for."""
+    earliest = now - timedelta(seconds=max(1.0, 1 / row.per_second))
+    begun = earliest if row.sent_until is None else max(earliest, row.sent_until)
+    return begun, min(SLICE, round((now - begun).total_seconds() * row.per_second + 0.001))
+
+
+def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
+    ids = [item.failure_id for item in items]
+    found = {each.id: each for each in failures.find_failures(session, ids=ids, state=None, limit=None)} if ids else {}
+    corrected = {item.failure_id: item.payload for item in items if item.payload is not None}
+    verdicts = foresee(session, list(found.values()), corrected)
+    after_event = rows.last_event_id(session) if items else 0
+    for item in items:
+        failure = found.get(item.failure_id)
+        if failure is None:
+            _settled(item, "refused", "The failure is not kept any more.")
+        else:
+            item.after_event = after_event
+            _send_one(session, row, item, failure, verdicts[failure.id])
+
+
+def _send_one(session: Session, row: Replay, item: ReplayItem, failure: Failure, verdict: Verdict) -> None:
+    if verdict.kind is Kind.CLOSED:
+        _settled(item, "skipped", verdict.detail)
+    elif _needs_nothing(failure, verdict):
+        failures.close_failure(
+            session, failure.id, "replayed", by=row.asked_by, why=f"replay {row.id}: {verdict.detail}"
+        )
+        _settled(item, SETTLED[verdict.kind], verdict.detail)
+    else:
+        _set_going(session, row, item, failure)
+
+
+def _needs_nothing(failure: Failure, verdict: Verdict) -> bool:
+    """Whether what it says is there, or newer: sending it would be for nothing. Only Pipedrive itself can say that a record
+    is to be left out of Hull."""
+    if failure.direction == Direction.INCOMING and verdict.kind is Kind.SKIPPED:
+        return False
+    return verdict.kind.is_harmless
+
+
+def _set_going(session: Session, row: Replay, item: ReplayItem, failure: Failure) -> None:
+    try:
+        with session.begin_nested():
+            replay(session, failure, by=row.asked_by, why=f"{row.why} (replay {row.id})", payload=item.payload)
+    except NotReplayable as refused:
+        _settled(item, "refused", str(refused))
+        return
+    item.state, item.sent_at, item.payload = rows.SENT, func.now(), None
+
+
+def _settled(item: ReplayItem, state: str, detail: str) -> None:
+    item.state, item.detail, item.settled_at, item.payload = state, detail, func.now(), None
+
+
+def _look_again_s(session: Session, row: Replay) -> float | None:
+    """In how many seconds to look for outcomes; None when there are none to be had."""
+    if not rows.items_sent(session, row.id, 1):
+        return None
+    since = row.sent_until or row.created_at
+    waited_s = (rows.moment(session) - since).total_seconds()
+    return min(LONGEST_LOOK_S, max(LOOK_S, waited_s / 10))
+
+
+def _end(session: Session, row: Replay) -> None:
+    """Nothing is under way any more; one that is paused only rests."""
+    if row.state == "paused" or row.ended_at is not None:
+        return
+    row.state = "done" if row.state == "running" else row.state
+    row.ended_at = func.now()
+    counts = rows.item_counts(session, [row.id])[row.id]
+    after_commit(session, lambda: logger().info("failures.replayed", replay_id=row.id, state=row.state, **counts))

@@ -1,0 +1,143 @@
+"""How a replay begins, pauses, goes on and ends. What is asked here is done by the errand in `advancing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import audit, failure_filter
+from db import errand as errand_rows
+from db import failure as failures
+from db import replay as rows
+from db.failure import Failure
+from db.failure_filter import FailureFilter
+from db.replay import Replay, ReplayItem
+from db.session import after_commit
+from pipeline.jobs.replays.requeue import check_payload
+from pipeline.jobs.replays.requeue import replay as replay_failure
+from pipeline.sync import job_queue
+from pipeline.tasks import wakeups
+
+PER_SECOND: Final = 10.0
+"""Fast enough for a person who waits, slow enough for Pipedrive's burst limit."""
+FASTEST: Final = 500.0
+SLOWEST: Final = 0.1
+
+
+class NothingToReplay(Exception):
+    """No open failure fits."""
+
+
+class MoreThanExpected(Exception):
+    """More failures fit than whoever asked for it has seen."""
+
+
+def begin(
+    session: Session,
+    chosen: FailureFilter,
+    *,
+    by: str,
+    why: str,
+    per_second: float = PER_SECOND,
+    payloads: Mapping[int, bytes] | None = None,
+    at_most: int | None = None,
+) -> Replay:
+    """Put every open failure that is meant on the list of a new replay, and have it sent.
+
+    payloads  failure → a corrected payload, for outgoing records
+    at_most   how many whoever asks for it has seen
+    Raises: NothingToReplay; MoreThanExpected; NotReplayable for a payload that will not do.
+    """
+    if chosen.connector_key is None:
+        raise ValueError("a replay is one connector's")
+    pace = min(max(per_second, SLOWEST), FASTEST)
+    replay = Replay(
+        connector_key=chosen.connector_key, asked_by=by, why=why, chosen=chosen.words, per_second=pace, state="running"
+    )
+    session.add(replay)
+    session.flush()
+    replay.total = failure_filter.freeze_items(session, replay.id, replace(chosen, state="open"))
+    if not replay.total:
+        raise NothingToReplay("no open failure fits")
+    if at_most is not None and replay.total > at_most:
+        raise MoreThanExpected(f"{replay.total} instead of {at_most}")
+    for failure_id, payload in (payloads or {}).items():
+        _correct(session, replay, failure_id, payload)
+    note = {"replay": replay.id, "failures": replay.total, "corrected": sorted(payloads or ())}
+    audit.note(
+        session, by, "failures.replay", words_of(chosen), connector_key=replay.connector_key, why=why, detail=note
+    )
+    _have_it_sent(session, replay, by)
+    return replay
+
+
+def pause(session: Session, replay_id: int, *, by: str) -> bool:
+    """Send nothing more for now; False when it is not running."""
+    return _move(session, replay_id, by, "pause", {"running"}, "paused") is not None
+
+
+def resume(session: Session, replay_id: int, *, by: str) -> bool:
+    """Go on, also with one whose errand gave up; False when it is neither paused nor stopped."""
+    replay = _move(session, replay_id, by, "resume", {"paused", "stopped"}, "running")
+    if replay is None:
+        return False
+    replay.sent_until = None
+    _have_it_sent(session, replay, by)
+    return True
+
+
+def abort(session: Session, replay_id: int, *, by: str) -> bool:
+    """Send nothing more; what was not sent stays open. False when it has ended already."""
+    replay = _move(session, replay_id, by, "abort", {"running", "paused", "stopped"}, "aborted")
+    if replay is None:
+        return False
+    rows.abort_waiting(session, replay_id)
+    _have_it_sent(session, replay, by)
+    return True
+
+
+def _move(session: Session, replay_id: int, by: str, what: str, states: set[str], state: str) -> Replay | None:
+    replay = rows.lock_replay(session, replay_id)
+    if replay is None or replay.state not in states:
+        return None
+    replay.state = state
+    replay.reason = replay.detail = replay.ended_at = None
+    audit.note(session, by, f"replay.{what}", str(replay_id), connector_key=replay.connector_key)
+    return replay
+
+
+def _have_it_sent(session: Session, replay: Replay, by: str) -> None:
+    """By a new errand, or by the one that gave up: its failure is closed by that."""
+    failure = _failure_of(session, replay)
+    if failure is not None:
+        replay_failure(session, failure, by=by, why=f"replay {replay.id} goes on")
+    else:
+        job_queue.ask(session, job_queue.REPLAY, str(replay.id), connector_key=replay.connector_key)
+    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+
+
+def _failure_of(session: Session, replay: Replay) -> Failure | None:
+    """The open failure of its errand that gave up and can be set going again."""
+    errand_id = errand_rows.last_failed(session, job_queue.REPLAY, str(replay.id))
+    if errand_id is None or not errand_rows.is_revivable(session, errand_id):
+        return None
+    subject = failures.control_subject(f"{job_queue.REPLAY}:{errand_id}")
+    return failures.find_open(session, replay.connector_key, subject)
+
+
+def _correct(session: Session, replay: Replay, failure_id: int, payload: bytes) -> None:
+    failure = session.get_one(Failure, failure_id)
+    check_payload(failure, payload)
+    session.query(ReplayItem).filter_by(replay_id=replay.id, failure_id=failure_id).update({"payload": payload})
+
+
+def words_of(chosen: FailureFilter) -> str:
+    """The filter as the audit log names it."""
+    words = {name: value for name, value in chosen.words.items() if name != "ids"}
+    if chosen.ids:
+        some = ", ".join(map(str, chosen.ids[:10]))
+        words["failures" if len(chosen.ids) > 1 else "failure"] = some + (" …" if len(chosen.ids) > 10 else "")
+    return ", ".join(f"{name} {value}" for name, value in words.items()) or "all that are open"

@@ -1,0 +1,139 @@
+"""Sends chosen Users or Accounts to Pipedrive while whoever asked goes on: an errand, fifty records at a time.
+
+Killed midway it goes on behind the page that was folded last; folding one twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy.orm import Session
+
+from db import errand as errands
+from db import failure as failures
+from db import sync_event as events
+from db.errand import ClaimedErrand
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.errors import Rejected
+from pipeline.jobs import send_records
+from pipeline.sync.job_queue import SEND, secret_of
+from pipeline.sync.job_queue import ask as ask_errand
+from pipeline.tasks import wakeups
+from pipeline.telemetry import logger
+
+SLICE_S: Final = 120.0
+MOST_IDS: Final = 5_000
+COUNTED_AT_ONCE: Final = 1_000
+"""Ids to one search that only counts."""
+
+
+class Order(BaseModel):
+    """Whom to send: these Hull ids, or everybody in a segment. rank: when it was asked for, in ms since the epoch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    entity: Entity
+    ids: tuple[str, ...] = ()
+    segment: str | None = None
+    rank: int
+
+    def clause(self, page: int) -> dict[str, Any] | None:
+        """What Hull's search is asked for that page; None behind the last of the ids."""
+        if self.segment is not None:
+            return {"term": {"segment_ids": self.segment}}
+        ids = self.ids[page * send_records.PER_PAGE : (page + 1) * send_records.PER_PAGE]
+        return {"terms": {"id": list(ids)}} if ids else None
+
+
+def ask(session: Session, connector_key: int, order: Order) -> None:
+    """Write it down; the same order is not carried out twice at once. A worker is woken when the session commits."""
+    chosen = order.model_dump_json(exclude={"rank"})
+    digest = hashlib.blake2b(chosen.encode(), digest_size=16).hexdigest()
+    ask_errand(session, SEND, f"{connector_key}:{digest}", connector_key=connector_key, secret=order.model_dump_json())
+    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+
+
+def count(connector_key: int, entity: Entity, segment: str | None, ids: Sequence[str] = ()) -> int:
+    """Return how many Hull has in a segment now, or of these ids. Raises: what Hull's client raises."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key)
+    clauses: list[dict[str, Any]] = (
+        [{"term": {"segment_ids": segment}}]
+        if segment is not None
+        else [{"terms": {"id": list(ids[at : at + COUNTED_AT_ONCE])}} for at in range(0, len(ids), COUNTED_AT_ONCE)]
+    )
+    queries = [{"bool": {"filter": [clause]}} for clause in clauses]
+    return sum(int(wired.hull.find_reports(entity, query, per_page=1).total) for query in queries)
+
+
+def read_mark(mark: str | None) -> tuple[int | None, int]:
+    """Return (of how many, how many of them Hull does not have) of an order's mark; None before its first page."""
+    of, _, missing = (mark or "").partition(" ")
+    return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)
+
+
+def carry_out(errand: ClaimedErrand) -> None:
+    """Send as many as this task has time for; the rest is left to the next one.
+
+    Raises: Rejected, Retryable, LostLease.
+    """
+    order, key, page = _order(errand), errand.connector_key or 0, errand.progress
+    ends_at = time.monotonic() + SLICE_S
+    while (clause := order.clause(page)) is not None:
+        answer = send_records.find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
+        page += 1
+        with transaction() as session:
+            row = errands.hold(session, errand)
+            send_records.fold(session, key, order.entity, answer.reports, rank=order.rank)
+            missing = _log_missing(session, key, order, page - 1, {str(each.get("id")) for each in answer.reports})
+            row.progress, row.attempts = page, 0
+            of = answer.total if order.segment is not None else len(order.ids)
+            row.mark = f"{of} {read_mark(row.mark)[1] + missing}"
+        if order.segment is not None and (not answer.reports or page >= answer.pages):
+            break
+        if time.monotonic() > ends_at:
+            with transaction() as session:
+                errands.put_off(session, errand, 0.0, counted=False)
+                after_commit(session, lambda: wakeups.wake_control("dispatch"))
+            return
+    with transaction() as session:
+        errands.end(session, errand)
+        failures.close_subject(session, key, failures.control_subject(f"{SEND}:{errand.id}"))
+    logger().info("outgoing.job.success", type=order.entity.hull, job=SEND, pages=page)
+
+
+def _log_missing(session: Session, connector_key: int, order: Order, page: int, found: set[str]) -> int:
+    """Log the ids of a page that Hull does not have, and return how many they are."""
+    asked = (
+        order.ids[page * send_records.PER_PAGE : (page + 1) * send_records.PER_PAGE] if order.segment is None else ()
+    )
+    missing = [each for each in asked if each not in found]
+    name = event_name(Direction.OUTGOING, order.entity, Outcome.SKIP)
+    events.log_events(
+        session,
+        [
+            events.NewEvent(
+                connector_key=connector_key,
+                event=name,
+                entity=order.entity,
+                cause=SEND,
+                reason="not_in_hull",
+                hull_id=each,
+            )
+            for each in missing
+        ],
+    )
+    return len(missing)
+
+
+def _order(errand: ClaimedErrand) -> Order:
+    try:
+        return Order.model_validate_json(secret_of(errand))
+    except ValidationError:
+        raise Rejected("export_malformed", "what was kept of it cannot be read") from None

@@ -1,0 +1,124 @@
+"""Keeps the settings the same here and in Hull: takes over what a person saved there, and pushes what was edited here.
+
+A notification only says that they may have changed: Hull is asked. What is compared is Hull's settings of now and of when they were
+last seen, so an edit made here meanwhile stays, unless the same setting was changed in Hull as well. Settings that make no sense
+are refused whole; those of before stay in force, and nothing is pushed over what a person has still to correct there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import errand as errands
+from db import failure as failures
+from db.connector import SettingsVersion
+from db.errand import ClaimedErrand
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
+from pipeline.errors import Rejected, Retryable
+from pipeline.sync.connectors.settings_change import find_unknown, known_settings, put_in_force, read_unknown_fields
+from pipeline.sync.job_queue import SETTINGS
+from pipeline.sync.job_queue import ask as ask_errand
+from pipeline.telemetry import logger
+from pipeline.wiring import Wired
+
+AUTHOR = "hull"
+Document = dict[str, Any]
+
+
+def ask(session: Session, connector_key: int) -> None:
+    """Have Hull asked for the settings, once however often it is said."""
+    ask_errand(session, SETTINGS, str(connector_key), connector_key=connector_key)
+
+
+def take_over(errand: ClaimedErrand) -> None:
+    """Ask Hull, and put in force what was changed there.
+
+    Raises: Rejected("settings_refused") that names every mistake.
+    """
+    connector_key = errand.connector_key or 0
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key)
+    given = wired.hull.app().get("private_settings")
+    if not isinstance(given, dict):
+        raise Retryable("page_malformed", "Hull's answer holds no settings")
+    in_hull = known_settings(given)
+    read_unknown_fields(connector_key, in_hull)
+    in_force, refused = {}, None
+    with transaction() as session:
+        errands.hold(session, errand)
+        try:
+            in_force = _take(session, errand, in_hull)
+        except SettingsRefused as mistakes:
+            refused = mistakes.mistakes
+    if refused is not None:
+        raise Rejected("settings_refused", "; ".join(refused))
+    if known_settings(in_force) != in_hull:
+        in_hull = _push(wired, given, in_force)
+    with transaction() as session:
+        errands.hold(session, errand)
+        connectors.lock_connector(session, connector_key).hull_settings = in_hull
+        errands.end(session, errand)
+
+
+def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Document:
+    """The settings in force with what was changed in Hull since it was last seen: set there, or taken away."""
+    before = seen or {}
+    changed = {name: value for name, value in in_hull.items() if name not in before or before[name] != value}
+    gone = before.keys() - in_hull.keys()
+    return {name: value for name, value in in_force.items() if name not in gone} | changed
+
+
+def with_rules(document: Document, in_force: Document) -> Document:
+    """The rows of a document with the rules that Hull's tables have no column for, as they are in force for the same pair."""
+    return {name: _rows_with_rules(value, in_force.get(name)) for name, value in document.items()}
+
+
+def _rows_with_rules(rows: Any, in_force: Any) -> Any:
+    if not (isinstance(rows, list) and isinstance(in_force, list)):
+        return rows
+    known = {(row.get("hull"), row.get("service")): row for row in in_force if isinstance(row, dict)}
+    return [known.get((row.get("hull"), row.get("service")), row) if isinstance(row, dict) else row for row in rows]
+
+
+def _push(wired: Wired, given: Document, in_force: Document) -> Document:
+    """Replace in Hull what we have a name for and leave the rest; returns what Hull holds of ours then."""
+    others = {name: value for name, value in given.items() if name not in ConnectorSettings.model_fields}
+    answer = wired.hull.put_settings(others | in_force).get("private_settings")
+    logger().info("connector.settings.pushed", connector_id=wired.id)
+    return known_settings(answer)
+
+
+def _take(session: Session, errand: ClaimedErrand, in_hull: Document) -> Document:
+    """Put in force what was changed in Hull; returns the document in force then."""
+    connector = connectors.lock_connector(session, errand.connector_key or 0)
+    before = version = connectors.settings_in_force(session, connector.key)
+    if connector.hull_settings != in_hull:
+        told = with_rules(merged(before.document, connector.hull_settings, in_hull), before.document)
+        version = _change(session, before, told)
+        connector.hull_settings = in_hull
+        if version.version != before.version:
+            after_commit(
+                session, lambda: logger().info("connector.settings.changed", version=version.version, by=AUTHOR)
+            )
+    failures.close_subject(session, connector.key, failures.control_subject(SETTINGS))
+    return version.document
+
+
+def _change(session: Session, before: SettingsVersion, document: Document) -> SettingsVersion:
+    """A field that went since it was mapped must not stand in the way of a change elsewhere; a new one that is none does.
+
+    Raises: SettingsRefused.
+    """
+    known = {
+        (setting, code)
+        for setting, code, _ in find_unknown(session, before.connector_key, read_settings(before.document))
+    }
+    unknown = find_unknown(session, before.connector_key, read_settings(document))
+    if new := [words for setting, code, words in unknown if (setting, code) not in known]:
+        raise SettingsRefused(new)
+    return put_in_force(session, before.connector_key, document, author=AUTHOR, force=True)

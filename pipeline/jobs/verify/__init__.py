@@ -1,0 +1,1 @@
+"""Verify: compare Pipedrive, Hull and the id map, and repair what drifted."""

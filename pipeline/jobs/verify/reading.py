@@ -1,0 +1,224 @@
+"""Reads the three sides of `pipeline verify`: Pipedrive by pages or ids, Hull by search, the id map by ids."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+from db import verification
+from db.session import transaction
+from pipeline.domain.drift import Held, Mapped
+from pipeline.domain.incoming import IncomingRecord
+from pipeline.domain.kinds import Entity, anonymous_id
+from pipeline.domain.paging import Cursors
+from pipeline.errors import Rejected, Retryable, Skip
+from pipeline.extract.pages import id_of, ids_of, read_by_ids
+from pipeline.settings import settings
+from pipeline.sync.compiled import Plan
+from pipeline.transform.comparison import holders, read_held
+from pipeline.transform.hull_reports import read_id
+from pipeline.transform.incoming import ID_ATTRIBUTE
+from pipeline.wiring import Wired
+
+ASKED_AT_ONCE = 50
+"""Ids to one search: what Hull returns on a page."""
+PATIENCE = 6
+"""Times one call is made before its trouble ends the comparison: nothing is kept that a later one could go on from."""
+LONGEST_PAUSE_S = 60.0
+HIGHEST_ID = 2**53
+"""Beyond this a number of JSON is no exact id any more."""
+WINDOW = 4 * ASKED_AT_ONCE
+"""Records of Hull that are read page by page; a window of ids that holds more is halved first."""
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """What the three sides say of the same ids.
+
+    refused  id → reason code, for records that nobody can read
+    doubles  (id, User or Account) that carries the id of a record that another one is
+    """
+
+    ids: Sequence[int]
+    records: Mapping[int, IncomingRecord]
+    refused: Mapping[int, str]
+    held: Mapping[int, Held]
+    doubles: Sequence[tuple[int, Held]]
+    mapped: Mapping[int, Mapped]
+
+    def of(self, pipedrive_id: int) -> tuple[IncomingRecord | None, Held | None, Mapped | None]:
+        """The three sides of one id."""
+        return self.records.get(pipedrive_id), self.held.get(pipedrive_id), self.mapped.get(pipedrive_id)
+
+    def is_outdated(self, pipedrive_id: int) -> bool:
+        """Whether something else is remembered as delivered than Pipedrive has."""
+        record, _, mapped = self.of(pipedrive_id)
+        return record is not None and mapped is not None and mapped.digest != record.digest
+
+    @property
+    def attributed(self) -> list[int]:
+        """The `pipedrive/id` of every record of Hull that has one of these ids there: each is met in one bucket only."""
+        found = {each.hull_id: each for each in (*self.held.values(), *(double for _, double in self.doubles))}
+        ids = (read_id(held.attributes.get(ID_ATTRIBUTE)) for held in found.values())
+        wanted = set(self.ids)
+        return [pipedrive_id for pipedrive_id in ids if pipedrive_id is not None and pipedrive_id in wanted]
+
+
+@dataclass(slots=True, kw_only=True)
+class Reader:
+    """One entity of one connector.
+
+    nameless  records of Pipedrive without an id, by reason code; nothing can be compared with them
+    """
+
+    wired: Wired
+    entity: Entity
+    plan: Plan
+    nameless: list[str] = field(default_factory=list)
+
+    @property
+    def marks(self) -> bool:
+        """Whether Hull is to show that a record is deleted."""
+        return self.plan.settings.supports_deletion(self.entity)
+
+    def pages(self) -> Iterator[tuple[list[Any], bool]]:
+        """Every page of Pipedrive by ascending id, and whether it is the last. 10 tokens each.
+
+        Raises: Rejected("page_repeats") when the walk does not advance.
+        """
+        cursor, highest, cursors = None, 0, Cursors()
+        while True:
+            page = patiently(self._page, cursor)
+            ids = ids_of(page.records)
+            if page.next_cursor is not None:
+                trouble = cursors.trouble_with(page.next_cursor, len(page.ids))
+                if trouble or (ids and max(ids) <= highest):
+                    detail = trouble or f"no id beyond {highest}"
+                    raise Rejected("page_repeats", f"{self.entity.plural}: {detail}")
+            yield page.records, page.next_cursor is None
+            if page.next_cursor is None:
+                return
+            cursor, highest = page.next_cursor, max([highest, *ids])
+
+    def _page(self, cursor: str | None) -> Any:
+        include = self.plan.incoming.include_fields
+        return self.wired.pipedrive.list_page(
+            self.entity, cursor=cursor, limit=settings().page_limit, sort_by="id", include_fields=include
+        )
+
+    def sides_of_page(self, records: list[Any]) -> Sides:
+        """What the other two say of the records of a page."""
+        return self._sides(sorted(set(ids_of(records))), records)
+
+    def sides_of_ids(self, ids: Collection[int]) -> Sides:
+        """All three sides, read afresh. 10 tokens for 100 ids."""
+        wanted = sorted(ids)
+        include = self.plan.incoming.include_fields
+        return self._sides(wanted, patiently(read_by_ids, self.wired.pipedrive, self.entity, wanted, include))
+
+    def _sides(self, ids: list[int], raw: list[Any]) -> Sides:
+        records, refused = self._say(raw)
+        found = self._held(ids)
+        held, doubles = holders(found, set(ids))
+        with transaction() as session:
+            mapped = verification.mapped_ids(session, self.wired.key, self.entity, ids)
+        return Sides(ids=ids, records=records, refused=refused, held=held, doubles=doubles, mapped=mapped)
+
+    def _say(self, raw: list[Any]) -> tuple[dict[int, IncomingRecord], dict[int, str]]:
+        """The records in Hull's words; one that is marked deleted is as good as absent."""
+        records: dict[int, IncomingRecord] = {}
+        refused: dict[int, str] = {}
+        for each in raw:
+            try:
+                record = self.plan.incoming.read(each)
+                records[record.pipedrive_id] = record
+            except Skip:
+                continue
+            except Rejected as rejected:
+                pipedrive_id = id_of(each)
+                if pipedrive_id is None:
+                    self.nameless.append(rejected.reason)
+                else:
+                    refused[pipedrive_id] = rejected.reason
+        return records, refused
+
+    def _held(self, ids: list[int]) -> list[Held]:
+        found: dict[str, Held] = {}
+        for at in range(0, len(ids), ASKED_AT_ONCE):
+            chunk = ids[at : at + ASKED_AT_ONCE]
+            names = [anonymous_id(pipedrive_id) for pipedrive_id in chunk]
+            either = [{"terms": {"anonymous_ids.raw": names}}, {"terms": {ID_ATTRIBUTE: chunk}}]
+            query = {"bool": {"filter": [{"bool": {"should": either}}]}}
+            found |= {held.hull_id: held for held in self._search(query)}
+        return list(found.values())
+
+    def _search(self, query: Mapping[str, Any]) -> Iterator[Held]:
+        page, pages = 1, 1
+        while page <= pages:
+            answer = patiently(self.wired.hull.find_reports, self.entity, query, page=page)
+            pages = answer.pages if answer.reports else 0
+            for report in answer.reports:
+                yield read_held(report, self.plan.incoming.attributes)
+            page += 1
+
+    def count_held(self, low: int = 1, high: int = HIGHEST_ID) -> int:
+        """How many records of Hull have a `pipedrive/id` from `low` up to, and without, `high`."""
+        return patiently(self.wired.hull.find_reports, self.entity, _between(low, high), per_page=1).total
+
+    def strangers(self, seen: array[int]) -> Iterator[int]:
+        """The `pipedrive/id`s in Hull that are not among those `seen`, sorted, once for each record that was found with one.
+
+        Hull is not read again: where a window of ids holds as many records as were seen there, it is left; another is
+        halved until it is small.
+        """
+        windows = [(1, HIGHEST_ID)]
+        while windows:
+            low, high = windows.pop()
+            known = seen[bisect_left(seen, low) : bisect_left(seen, high)]
+            count = self.count_held(low, high)
+            if count <= len(known):
+                continue
+            if count > WINDOW and high - low > 1:
+                middle = known[len(known) // 2] if known and known[len(known) // 2] > low else (low + high) // 2
+                windows += [(low, middle), (middle, high)]
+                continue
+            there = {
+                pipedrive_id for held in self._search(_between(low, high)) for pipedrive_id in held.pipedrive_ids[:1]
+            }
+            yield from sorted(there.difference(known))
+
+    def highest_id(self) -> int:
+        """The greatest id Pipedrive lists; 0 when there is none. 10 tokens."""
+        page = patiently(self.wired.pipedrive.list_page, self.entity, limit=1, sort_by="id", sort_direction="desc")
+        return max([0, *ids_of(page.records)])
+
+    def some_held(self, page: int) -> list[int]:
+        """The Pipedrive ids of one page of Hull, in whatever order Hull keeps."""
+        answer = patiently(self.wired.hull.find_reports, self.entity, _between(1, HIGHEST_ID), page=page)
+        return [each for report in answer.reports for each in read_held(report, ()).pipedrive_ids[:1]]
+
+
+def _between(low: int, high: int) -> dict[str, Any]:
+    return {"bool": {"filter": [{"range": {ID_ATTRIBUTE: {"gte": low, "lt": high}}}]}}
+
+
+def patiently(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Make a read that may fail for a while; a day's budget that is spent is not waited for.
+
+    Raises: Retryable when it fails for good; whatever else the call raises.
+    """
+    for attempt in range(1, PATIENCE):
+        try:
+            return call(*args, **options)
+        except Retryable as trouble:
+            if trouble.reason == "daily_budget_spent":
+                raise
+            time.sleep(min(trouble.retry_after_s or 2.0**attempt, LONGEST_PAUSE_S))
+    return call(*args, **options)

@@ -1,0 +1,175 @@
+"""Alerts: every minute the rules are judged, and whoever is to be told of a change is told, once.
+
+A change is written down before anybody is told, and that they were told afterwards: whoever is killed in between has it told
+again. What cannot be told is tried again with growing pauses, for a day.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from db import alert as alerts
+from db import connector as connectors
+from db import heartbeat, hourly
+from db.alert import Alert
+from db.connector import Connector
+from db.figures import oldest_due_s
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.alerts import RULES, judge, judge_house, unknown_rules
+from pipeline.error_kinds import classify
+from pipeline.settings import settings
+from pipeline.slow_work import REMOTE
+from pipeline.sync.alert_facts import bounds, facts_of
+from pipeline.telemetry import logger
+from pipeline.wiring import Notice, NotTold
+
+HEARTBEAT: Final = "alerts"
+CALM_S: Final = 120.0
+"""A rule that does not hold for so long is over: two rounds, so that what comes and goes is told once."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S, GIVE_UP_S = 60.0, 1_800.0, 86_400.0
+AT_ONCE: Final = 5
+LOG: Final = "log"
+
+
+def watch() -> None:
+    """Judge the rules, and tell of what changed."""
+    with transaction() as session:
+        hourly.count_an_hour(session)
+    judge_all()
+    tell()
+
+
+def judge_all() -> None:
+    """Bring the open alerts up to date. Somebody else may be doing it just now."""
+    with transaction() as session:
+        if not alerts.only_one_judges(session):
+            return
+        heartbeat.note_heartbeats(session, [HEARTBEAT])
+        known = connectors.all_connectors(session)
+        for connector in known:
+            _judge_connector(session, connector)
+        _judge_house(session, min((row.created_at for row in known), default=None))
+        alerts.resolve_calm(session, CALM_S)
+
+
+def _judge_connector(session: Session, connector: Connector) -> None:
+    """An error of one connector keeps no other from being judged; what is open of the one stays open."""
+    try:
+        with session.begin_nested():
+            facts = facts_of(session, connector)
+            for trouble in judge(facts, bounds()):
+                alerts.raise_alert(session, connector.key, trouble.rule, trouble.sentence)
+            alerts.keep_open(session, connector.key, unknown_rules(facts))
+    except Exception as error:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise  # the database is away: the next round judges
+        cause = classify(error)
+        logger().error("alerts.not_judged", connector_id=connector.id, reason=cause.reason, detail=cause.detail)
+        alerts.keep_open(session, connector.key, RULES)
+
+
+def tell() -> None:
+    """Tell everybody who has not been told yet, of one alert after the other: each is claimed while it is told."""
+    for _ in range(AT_ONCE):
+        with transaction() as session:
+            names = {row.key: row.name for row in connectors.all_connectors(session)}
+            taken = alerts.take_untold(session, 1)
+        if not taken:
+            return
+        _tell_of(taken[0], notice_of(taken[0], names.get(taken[0].connector_key or 0)))
+
+
+def try_sinks(by: str) -> dict[str, str]:
+    """Tell every sink that this is a test; sink → `ok`, or what went wrong."""
+    notice = Notice(
+        subject="Test: alerts of the pipeline arrive here",
+        body=f"{by} asked for this test. Nothing is wrong.\n{settings().public_url}/alerts",
+        document={"event": "alert.test", "by": by, "url": f"{settings().public_url}/alerts"},
+    )
+    logger().info("alert.test")
+    found = {LOG: "ok"}
+    for name, sink in wiring.alert_sinks().items():
+        try:
+            with REMOTE.entered():
+                sink(notice)
+            found[name] = "ok"
+        except NotTold as error:
+            found[name] = str(error)
+    return found
+
+
+def notice_of(alert: Alert, connector: str | None) -> Notice:
+    """What is said of an alert: ids, counts, moments, addresses."""
+    rule, is_over = RULES[alert.rule], alert.state == "resolved"
+    where = f"{settings().public_url}{page_of(alert.rule, connector)}"
+    subject = f"{'Resolved: ' if is_over else ''}{connector or 'Pipeline'}: {rule.title}"
+    since = f"Since {alert.raised_at:%Y-%m-%d %H:%M} UTC"
+    until = f", until {alert.resolved_at:%Y-%m-%d %H:%M} UTC" if alert.resolved_at else ""
+    words = [alert.sentence, f"{since}{until}."] + ([] if is_over else [rule.meaning, f"Do: {rule.advice}"]) + [where]
+    return Notice(subject=subject, body="\n".join(words), document=_document(alert, connector, where))
+
+
+def page_of(rule: str, connector: str | None) -> str:
+    """The page of the console that shows what a rule is about."""
+    page = RULES[rule].page if rule in RULES else ""
+    return f"/c/{quote(connector, safe='')}/{page}" if connector else "/workers"
+
+
+def _document(alert: Alert, connector: str | None, where: str) -> dict[str, Any]:
+    return {
+        "event": _event(alert),
+        "id": alert.id,
+        "rule": alert.rule,
+        "connector": connector,
+        "sentence": alert.sentence,
+        "raised_at": alert.raised_at.isoformat(),
+        "resolved_at": alert.resolved_at.isoformat() if alert.resolved_at else None,
+        "url": where,
+    }
+
+
+def _event(alert: Alert) -> str:
+    return "alert.resolved" if alert.state == "resolved" else "alert.raised"
+
+
+def _judge_house(session: Session, in_use_since: datetime | None) -> None:
+    tick = heartbeat.heartbeats(session).get("beat")
+    since = tick or in_use_since
+    tick_age_s = (datetime.now(UTC) - since).total_seconds() if since else None
+    for trouble in judge_house(oldest_due_s(session), tick_age_s, bounds(), ever_ticked=tick is not None):
+        alerts.raise_alert(session, None, trouble.rule, trouble.sentence)
+
+
+def _tell_of(alert: Alert, notice: Notice) -> None:
+    sinks = {LOG: lambda _notice: _log(alert), **wiring.alert_sinks()}
+    told, errors = dict(alert.told), []
+    for name, sink in sinks.items():
+        if told.get(name) == alert.state:
+            continue
+        try:
+            sink(notice)
+            told[name] = alert.state
+        except NotTold as error:
+            errors.append(f"{name}: {error}")
+            logger().warning("alert.not_told", alert_id=alert.id, sink=name, error=str(error))
+    with transaction() as session:
+        error_words = "; ".join(errors) or None
+        alerts.note_told(session, alert, told, error=error_words, again_in_s=_pause_s(alert) if errors else None)
+
+
+def _pause_s(alert: Alert) -> float | None:
+    changed_at = alert.resolved_at or alert.raised_at
+    if (datetime.now(UTC) - changed_at).total_seconds() > GIVE_UP_S:
+        return None
+    return min(FIRST_PAUSE_S * 2.0 ** min(alert.attempts - 1, 10), LONGEST_PAUSE_S)
+
+
+def _log(alert: Alert) -> None:
+    say = logger().info if alert.state == "resolved" else logger().error
+    say(_event(alert), alert_id=alert.id, connector_key=alert.connector_key, rule=alert.rule, sentence=alert.sentence)

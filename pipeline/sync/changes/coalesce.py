@@ -1,0 +1,262 @@
+"""Deliveries become changes: many tell of one record, and leave one change of it behind.
+
+Whatever is wrong with one delivery is noted under a reason, and the others go on. A webhook whose head can be read and whose
+body cannot be believed is a hint: its record is read again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import connector as connectors
+from db import delivery as deliveries
+from db import newest_webhook
+from db import sync_event as events
+from db.change import Told
+from db.connector import Names
+from db.delivery import Delivery
+from db.newest_webhook import Newest
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.lenient_json import is_nested_deeper, read_lenient
+from pipeline.domain.reasons import describe
+from pipeline.domain.webhooks import WebhookAction, WebhookHead
+from pipeline.error_kinds import classify, may_come_back
+from pipeline.errors import PipelineError, Rejected, Skip
+from pipeline.sync.changes.hull_messages import LEVELS, HullMessage
+from pipeline.sync.changes.outgoing_changes import fold_all, take_messages
+from pipeline.sync.runs.catch_up import catch_up_soon
+from pipeline.telemetry import logger
+from pipeline.transform.webhook_heads import decode_head, find_head
+
+DELIVERIES_AT_ONCE = 500
+BYTES_AT_ONCE: Final = 16 * 1024 * 1024
+"""Bodies of one round: what is read of them takes several times as much memory. A larger one makes a round of its own."""
+AHEAD_MS: Final = 5 * 60 * 1000
+"""By how much a webhook may be ahead of the database's clock before it is not believed to be the newest."""
+
+_PIPEDRIVE: Final = "pipedrive"
+
+
+@dataclass(slots=True)
+class _Round:
+    """What comes of some deliveries, to be written down together."""
+
+    connectors: dict[int, Names]
+    told: dict[tuple[int, Entity, int], Told] = field(default_factory=dict)
+    newest: dict[tuple[int, Entity, int], Newest] = field(default_factory=dict)
+    messages: dict[int, list[HullMessage]] = field(default_factory=dict)
+    marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
+    events: list[events.NewEvent] = field(default_factory=list)
+    to_catch_up: set[int] = field(default_factory=set)
+
+
+def fold_deliveries(session: Session) -> bool:
+    """Turn deliveries that nobody has looked at into changes; tells whether there may be more of them."""
+    waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE, BYTES_AT_ONCE)
+    if not waiting:
+        return False
+    now = _Round(connectors=connectors.names_of_all(session))
+    for delivery in waiting:
+        try:
+            _fold(delivery, now)
+        except Exception as error:
+            if may_come_back(error):
+                raise
+            _refuse(now, delivery, error)
+    changes.fold_webhooks(session, list(now.told.values()))
+    newest_webhook.note_webhooks(session, now.newest.values())
+    _fold_messages(session, waiting, now)
+    deliveries.mark_deliveries(session, now.marks)
+    events.log_events(session, now.events)
+    for connector_key in sorted(now.to_catch_up):
+        catch_up_soon(session, connector_key)
+    return len(waiting) == DELIVERIES_AT_ONCE or sum(len(each.body) for each in waiting) >= BYTES_AT_ONCE
+
+
+def _fold_messages(session: Session, waiting: list[Delivery], now: _Round) -> None:
+    """All messages at once; should that meet a defect of ours, delivery by delivery, so that it stops no more than one."""
+    try:
+        with session.begin_nested():
+            fold_all(session, [message for messages in now.messages.values() for message in messages])
+    except Exception as error:
+        if may_come_back(error):
+            raise  # the database is away: all of them stay as they are
+        logger().error("deliveries.not_folded_together", detail=classify(error).detail)
+        for delivery in waiting:
+            try:
+                with session.begin_nested():
+                    fold_all(session, now.messages.get(delivery.id, ()))
+            except Exception as alone:
+                if may_come_back(alone):
+                    raise
+                _refuse(now, delivery, alone)
+
+
+def _refuse(now: _Round, delivery: Delivery, error: Exception) -> None:
+    cause = classify(error)
+    if delivery.source == _PIPEDRIVE and cause.reason == "webhook_nameless":
+        now.to_catch_up.add(delivery.connector_key)
+    now.marks[delivery.id] = "refused", cause.reason
+    _note(now, delivery, _refusal(delivery, cause), cause)
+
+
+def _fold(delivery: Delivery, now: _Round) -> None:
+    if delivery.source == _PIPEDRIVE:
+        now.marks[delivery.id] = "folded", _fold_webhook(delivery, now)
+        return
+    now.marks[delivery.id] = "folded", _fold_notification(delivery, now)
+
+
+def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
+    """Returns why the payload is only a hint, if it is."""
+    head, unreadable = _head(delivery)
+    company_id = now.connectors[delivery.connector_key].company_id
+    if company_id is not None and head.company_id is not None and head.company_id != company_id:
+        raise Rejected("webhook_other_company", f"of company {head.company_id}")
+    doubt = unreadable or _doubt(delivery, head)
+    key = (delivery.connector_key, head.entity, head.pipedrive_id)
+    rank = head.sent_at_ms if doubt is None else _received_ms(delivery)
+    told = Told(
+        delivery_id=delivery.id,
+        entity=head.entity,
+        record_id=str(head.pipedrive_id),
+        rank=rank,
+        is_usable=doubt is None,
+        is_created=head.action is WebhookAction.CREATE,
+        is_deleted=head.action is WebhookAction.DELETE,
+    )
+    _add(now, key, told, head)
+    if head.merged_from_id is not None:  # tells as well what became of the other one
+        other = replace(told, record_id=str(head.merged_from_id), is_created=False, is_deleted=True)
+        _add(now, (delivery.connector_key, head.entity, head.merged_from_id), other, head)
+    if doubt is None:
+        return None
+    name = event_name(Direction.INCOMING, head.entity, Outcome.RETRY)
+    _note(now, delivery, name, doubt, entity=head.entity, pipedrive_id=head.pipedrive_id)
+    return doubt.reason
+
+
+def _add(now: _Round, key: tuple[int, Entity, int], told: Told, head: WebhookHead) -> None:
+    earlier = now.told.get(key)
+    now.told[key] = told if earlier is None else _both(earlier, told)
+    if not told.is_usable:
+        return
+    received = Newest(
+        connector_key=key[0],
+        entity=key[1],
+        pipedrive_id=key[2],
+        sent_at_ms=head.sent_at_ms,
+        version=None if told.is_deleted or head.updated_ms is None else head.updated_ms // 1000,
+        is_deleted=told.is_deleted,
+        delivery_id=told.delivery_id,
+    )
+    before = now.newest.get(key)
+    now.newest[key] = received if before is None else newest_webhook.newer_of(before, received)
+
+
+def _head(delivery: Delivery) -> tuple[WebhookHead, PipelineError | None]:
+    """Whom a webhook is about, and why nothing else of it could be read."""
+    body = bytes(delivery.body)
+    try:
+        payload = read_lenient(body)
+    except ValueError:
+        head = find_head(body)
+        if head is None:
+            raise Rejected("webhook_nameless", "the body cannot be read, and names no record") from None
+        return head, Rejected("webhook_unreadable", "cut off, too deep, or no JSON")
+    head = decode_head(payload)
+    return head, Rejected("webhook_unreadable", "nested too deeply") if is_nested_deeper(payload, LEVELS) else None
+
+
+def _doubt(delivery: Delivery, head: WebhookHead) -> PipelineError | None:
+    """Why this body is not believed, though its head names a record."""
+    if head.is_old_format:
+        return Rejected("webhook_old_format", "of version 1.0")
+    ahead_ms = head.latest_ms - _received_ms(delivery)
+    if ahead_ms > AHEAD_MS:
+        return Rejected("webhook_future_dated", f"{ahead_ms // 1000} s ahead of this clock")
+    return None
+
+
+def _received_ms(delivery: Delivery) -> int:
+    return int(delivery.received_at.timestamp() * 1000)
+
+
+def _both(earlier: Told, later: Told) -> Told:
+    """Two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint.
+
+    Of two of one millisecond nobody knows which was later, so the record is read; a deletion is kept, to be asked about.
+    """
+    newest = earlier if earlier.rank > later.rank or (earlier.rank == later.rank and earlier.is_deleted) else later
+    is_clear = earlier.rank != later.rank
+    return replace(
+        newest,
+        is_usable=newest.is_usable if newest.is_deleted else earlier.is_usable and later.is_usable and is_clear,
+        is_created=earlier.is_created or later.is_created,
+    )
+
+
+def _fold_notification(delivery: Delivery, now: _Round) -> str | None:
+    """A notification tells of many Users or of many Accounts, each with a report of its own.
+
+    A message that names nobody is left out, and its reason returned; the others are folded.
+    """
+    body = read_lenient(bytes(delivery.body))
+    entity = Entity.PERSON if body["channel"] == "user:update" else Entity.ORGANIZATION
+    taken, refused = take_messages(
+        delivery.connector_key,
+        entity,
+        body["messages"],
+        cause="notification",
+        is_export=body.get("is_export") is True,
+        rank=_received_ms(delivery),
+        delivery_id=delivery.id,
+    )
+    now.messages[delivery.id] = taken
+    for each in refused:
+        _note(now, delivery, event_name(Direction.OUTGOING, entity, Outcome.ERROR), each, entity=entity)
+    return refused[-1].reason if refused else None
+
+
+def _refusal(delivery: Delivery, cause: PipelineError) -> str:
+    """The event under which a delivery that led to nothing is found."""
+    direction = Direction.INCOMING if delivery.source == _PIPEDRIVE else Direction.OUTGOING
+    return f"{direction}.job.{Outcome.SKIP if isinstance(cause, Skip) else Outcome.ERROR}"
+
+
+def _note(
+    now: _Round,
+    delivery: Delivery,
+    name: str,
+    cause: PipelineError,
+    *,
+    entity: str = "",
+    pipedrive_id: int | None = None,
+) -> None:
+    """An event and a log line of one name; the delivery they point at holds the body."""
+    tell = logger().info if isinstance(cause, Skip) else logger().warning
+    tell(
+        name,
+        connector_id=now.connectors[delivery.connector_key].connector_id,
+        pipedrive_id=pipedrive_id,
+        delivery_id=delivery.id,
+        reason=cause.reason,
+        detail=cause.detail,
+        advice=describe(cause.reason),
+    )
+    now.events.append(
+        events.NewEvent(
+            connector_key=delivery.connector_key,
+            event=name,
+            entity=entity,
+            cause="webhook" if delivery.source == _PIPEDRIVE else "notification",
+            reason=cause.reason,
+            detail=f"delivery {delivery.id}: {cause.detail}",
+            pipedrive_id=pipedrive_id,
+            delivery_id=delivery.id,
+        )
+    )

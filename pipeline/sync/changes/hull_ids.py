@@ -1,0 +1,79 @@
+"""Asks Hull whose a record is, by its anonymous id, and learns what it says.
+
+The firehose answers nothing, so Hull's search is asked afterwards: in rounds (`control.resolve_hull_ids`), and before a User is
+matched with a record of which that is not known yet (`sending.asking`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import hull_ids
+from db import sync_event as events
+from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
+from pipeline.sync.changes import waiting_links
+from pipeline.sync.incoming import deletions
+from pipeline.telemetry import logger
+from pipeline.transform.hull_reports import anonymous_pipedrive_ids
+from pipeline.wiring import Wired
+
+CHUNK = 50
+"""Anonymous ids to one search: what Hull returns on a page."""
+
+
+def ask_hull(wired: Wired, entity: Entity, pipedrive_ids: Sequence[int]) -> dict[int, str]:
+    """Pipedrive id → the Hull id that carries it, for those that Hull shows.
+
+    Raises: what the client raises.
+    """
+    found: dict[int, str] = {}
+    for at in range(0, len(pipedrive_ids), CHUNK):
+        chunk = pipedrive_ids[at : at + CHUNK]
+        reports = wired.hull.search_reports(entity, [anonymous_id(pipedrive_id) for pipedrive_id in chunk])
+        found |= {
+            pipedrive_id: str(report["id"])
+            for report in reports
+            for pipedrive_id in anonymous_pipedrive_ids(report)
+            if pipedrive_id in set(chunk)
+        }
+    return found
+
+
+def learn(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> None:
+    """Write down what Hull said (Pipedrive id → Hull id), and what follows from it."""
+    found = deletions.give_way(session, connector_key, entity, found)
+    learnt = hull_ids.learn_hull_ids(session, connector_key, entity, found)
+    _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
+    _send_settled(session, connector_key, entity, learnt.settled.values())
+    if entity is Entity.ORGANIZATION:
+        waiting_links.organization_found(session, connector_key, found.values())
+
+
+def _send_settled(session: Session, connector_key: int, entity: Entity, settled: Iterable[str]) -> None:
+    """These Users or Accounts could not be sent while two records shared them: they are sent again, as last reported."""
+    changes.fold_all(session, connector_key, Direction.OUTGOING, entity, sorted(settled), cause="conflict_settled")
+
+
+def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflicts: dict[int, str]) -> None:
+    """One User that carries two Pipedrive ids: Hull has merged what is still two in Pipedrive."""
+    name = event_name(Direction.INCOMING, entity, Outcome.ERROR)
+    for pipedrive_id, hull_id in conflicts.items():
+        logger().error(name, pipedrive_id=pipedrive_id, hull_id=hull_id, reason="two_records_one_hull_id")
+    events.log_events(
+        session,
+        [
+            events.NewEvent(
+                connector_key=connector_key,
+                event=name,
+                entity=entity,
+                cause="resolve",
+                reason="two_records_one_hull_id",
+                pipedrive_id=pipedrive_id,
+                hull_id=hull_id,
+            )
+            for pipedrive_id, hull_id in conflicts.items()
+        ],
+    )

@@ -1,0 +1,1 @@
+"""One connector: its setup, credentials, settings, webhooks and status."""

@@ -1,0 +1,283 @@
+"""Authorising a connector in Pipedrive: a person is sent there, comes back, and the connector goes on.
+
+    begin or begin_invited → the person at Pipedrive → finish          withdraw: the app was uninstalled there
+
+The person comes back in the browser that began: a callback in another browser connects nothing, so that a person cannot be made
+to finish what another one began. An invitation is used up by the button on its page, not by opening it: previews of links open
+it too. From then on only that browser may go on, and begin again until the connector is connected.
+
+Nothing of the connector is changed before it is known whose access it is. What is refused was not changed, and the access
+Pipedrive gave is left to it: taking it back would also end that of another connector of the same user. A callback may be
+delivered twice, and be tried again after trouble that passes: what its code was exchanged for is kept, encrypted, until then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Final
+from urllib.parse import parse_qs
+
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+from structlog.contextvars import bound_contextvars
+
+from db import authorisation
+from db import connector as connectors
+from db.authorisation import Begun
+from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction
+from pipeline.errors import ConfigurationError, PipelineError, Retryable
+from pipeline.settings import settings
+from pipeline.sync.connectors.company import Company, join, read_company
+from pipeline.sync.connectors.setup import go_on, heal
+from pipeline.sync.runs.catch_up import request_catch_up
+from pipeline.sync.stage import pause_connector
+from pipeline.telemetry import logger
+from pipeline.vault import Vault
+from pipeline.wiring import Grant
+
+STATE_BYTES = 32
+SCOPES: Final = ("base", "contacts:full", "admin")
+"""What the app must ask for: who is connected; Persons and Organizations with their fields; webhooks.
+Source: https://pipedrive.readme.io/docs/marketplace-scopes-and-permissions-explanations"""
+ALWAYS_GRANTED: Final = "base"
+"""Not every answer lists it; that we may ask who is connected proves it."""
+SEALED_GRANT: Final = "oauth_grant"
+INVITATION: Final = "authorise"
+INVITATION_S = authorisation.LIFETIME_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authorised:
+    """What came of it. `waits_for` is the reason of a pause that credentials do not end."""
+
+    connector: str
+    company: str
+    user_id: int | None
+    waits_for: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """A link that is good. `digest` names it in the database."""
+
+    connector_key: int
+    connector: str
+    digest: str
+
+
+def begin(connector_key: int, browser: str) -> str:
+    """Return where to send a person whom Hull vouches for: Pipedrive's page, with a state that is good once and for ten minutes.
+
+    browser  the secret in the cookie of their browser
+    Raises: ConfigurationError("app_missing").
+    """
+    return _begin(connector_key, browser)
+
+
+def begin_invited(invitation: Invitation, browser: str) -> str:
+    """Return the same for a person who was invited, and use the invitation up.
+
+    Raises: ConfigurationError("app_missing"); ConfigurationError("invitation_used") when another browser was first, or the
+        connector is connected by it.
+    """
+    return _begin(invitation.connector_key, browser, invitation.digest)
+
+
+def _begin(connector_key: int, browser: str, invitation: str | None = None) -> str:
+    client = wiring.oauth_client(connector_key)
+    state = secrets.token_urlsafe(STATE_BYTES)
+    with transaction() as session:
+        is_kept = authorisation.keep_state(
+            session, connector_key, _digest(state), browser=_digest(browser), invitation=invitation
+        )
+    if not is_kept:
+        raise ConfigurationError("invitation_used")
+    return client.authorize_url(state)
+
+
+def new_browser() -> str:
+    """Return a secret for the cookie of a browser that has none."""
+    return secrets.token_urlsafe(STATE_BYTES)
+
+
+def invite(connector: Connector) -> str:
+    """Return a link for a person whom Hull does not vouch for: good for ten minutes, for the first browser that uses it.
+
+    Raises: ConfigurationError("app_missing").
+    """
+    wiring.oauth_client(connector.key)
+    secret = f"{connector.id} {secrets.token_urlsafe(STATE_BYTES)}"
+    sealed = Vault(settings().secret_keys).seal(connector.key, INVITATION, secret)
+    return f"{settings().public_url}/auth/pipedrive?connector={connector.id}&invitation={sealed.decode()}"
+
+
+def find_invitation(connector_id: str, invitation: str) -> Invitation | None:
+    """Return the invitation of this link; None when it is not ours, or too old. It may be used up."""
+    if not (connector_id.isprintable() and invitation.isascii()):
+        return None
+    with transaction() as session:
+        connector = connectors.find_connector(session, connector_id)
+    if connector is None:
+        return None
+    vault = Vault(settings().secret_keys)
+    try:
+        secret = vault.open(connector.key, INVITATION, invitation.encode(), max_age_s=INVITATION_S)
+    except ConfigurationError:
+        return None
+    if secret.partition(" ")[0] != connector.id:
+        return None
+    # What was sealed names it: the same ciphertext may be written in several ways.
+    return Invitation(connector_key=connector.key, connector=connector.name, digest=_digest(secret))
+
+
+def require_unused(invitation: Invitation, browser: str) -> None:
+    """Raises: ConfigurationError("invitation_used") when this browser cannot begin by it."""
+    with transaction() as session:
+        if authorisation.is_used(session, invitation.digest, _digest(browser)):
+            raise ConfigurationError("invitation_used")
+
+
+def finish(query: str, browser: str) -> Authorised:
+    """Take up what a person came back from Pipedrive with.
+
+    query    of the callback URL
+    browser  the secret in the cookie of their browser; empty without one
+    The settings stay as they are. Waiting work goes on, webhooks are looked at and a fetch begins at once.
+    Raises: ConfigurationError, Rejected or Retryable, whose reasons say what the person can do; SQLAlchemyError. After
+    Retryable and SQLAlchemyError the same query may be given again, and goes on from where it stopped.
+    """
+    given = parse_qs(query).get("state", [""])
+    digest = _digest(given[0])
+    with transaction() as session:
+        begun = (
+            authorisation.claim_state(session, digest, _digest(query), _digest(browser)) if len(given) == 1 else None
+        )
+    if begun is None:
+        raise ConfigurationError("authorisation_expired")
+    if not begun.is_same_browser:
+        raise ConfigurationError("other_browser")
+    if begun.is_finished:
+        with transaction() as session:
+            return _told(connectors.get_connector(session, begun.connector_key))
+    if not begun.is_mine:
+        raise Retryable("authorisation_in_progress")
+    try:
+        return _finish(begun, digest, query)
+    except (Retryable, SQLAlchemyError):
+        with suppress(SQLAlchemyError), transaction() as session:  # else it is free again after a minute
+            authorisation.release_state(session, digest)
+        raise
+    except PipelineError:
+        with transaction() as session:
+            authorisation.drop_state(session, digest)
+        raise
+
+
+def _finish(begun: Begun, digest: str, query: str) -> Authorised:
+    connector_key = begun.connector_key
+    grant = _grant(begun, digest, query)
+    _require_scopes(grant)
+    company = read_company(wiring.try_grant(connector_key, grant).me())
+    if not company.is_administrator:
+        raise ConfigurationError("not_administrator")
+    connector = _keep_for_sure(connector_key, digest, grant, company)
+    logger().info(
+        "connector.authorised", connector_id=connector.id, company_id=company.id, pipedrive_user_id=company.user_id
+    )
+    go_on()
+    return _told(connector)
+
+
+def _told(connector: Connector) -> Authorised:
+    return Authorised(
+        connector=connector.name,
+        company=str(connector.pipedrive_company),
+        user_id=connector.authorised_by,
+        waits_for=connector.pause_reason if connector.state == "paused" else None,
+    )
+
+
+def _grant(begun: Begun, digest: str, query: str) -> Grant:
+    """What the code was exchanged for: now, or by whoever began to finish this. It is kept at once, for the code is used up."""
+    vault = Vault(settings().secret_keys)
+    if begun.sealed_grant is not None:
+        held = json.loads(vault.open(begun.connector_key, SEALED_GRANT, begun.sealed_grant))
+        return Grant(**held | {"scopes": None if held["scopes"] is None else frozenset(held["scopes"])})
+    grant = wiring.oauth_client(begun.connector_key).exchange(query)
+    held = asdict(grant) | {"scopes": None if grant.scopes is None else sorted(grant.scopes)}
+    with transaction() as session:
+        authorisation.keep_sealed_grant(
+            session, digest, vault.seal(begun.connector_key, SEALED_GRANT, json.dumps(held))
+        )
+    return grant
+
+
+def _keep_for_sure(connector_key: int, digest: str, grant: Grant, company: Company) -> Connector:
+    """Tried again at once where another transaction was in the way, as after a deadlock."""
+    for is_last in (False, False, True):
+        try:
+            with transaction() as session:
+                connector = _keep(session, connector_key, grant, company)
+                heal(session, connector, "pipedrive")
+                request_catch_up(session, connector_key)  # so that it shows within minutes that data flows again
+                if not authorisation.finish_state(session, digest):
+                    raise ConfigurationError("authorisation_expired")
+                return connector
+        except OperationalError as failed:
+            logger().warning("connector.authorisation.again", error=type(failed.orig).__name__)
+            if is_last:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def withdraw(company_id: int, user_id: int | None) -> list[str]:
+    """The app was uninstalled: pause what this user had connected in this company; returns the connectors' ids.
+
+    The tokens are kept: they open nothing any more, unless the message is older than a new authorisation.
+    """
+    with transaction() as session:
+        found = authorisation.authorised_connectors(session, company_id, user_id)
+        for connector in found:
+            with bound_contextvars(connector_id=connector.id):
+                pause_connector(session, connector.key, Direction.INCOMING, ConfigurationError("uninstalled"))
+    return [connector.id for connector in found]
+
+
+def is_known_app(client_id: str, client_secret: str) -> bool:
+    """Whether these are the credentials of this installation's app; compared in constant time."""
+    chosen = settings()
+    if not (chosen.pipedrive_client_id and chosen.pipedrive_client_secret):
+        return False
+    ours = f"{chosen.pipedrive_client_id}:{chosen.pipedrive_client_secret}".encode()
+    return secrets.compare_digest(ours, f"{client_id}:{client_secret}".encode("utf-8", "surrogatepass"))
+
+
+def _require_scopes(grant: Grant) -> None:
+    """An answer that does not tell scopes is believed: a call that needs a missing one is answered with 403."""
+    if grant.scopes is None:
+        return
+    if missing := [scope for scope in SCOPES if scope not in grant.scopes | {ALWAYS_GRANTED}]:
+        raise ConfigurationError("scope_missing", ", ".join(missing))
+
+
+def _keep(session: Session, connector_key: int, grant: Grant, company: Company) -> Connector:
+    """Nobody renews the tokens of before meanwhile."""
+    connectors.lock_credentials(session, connector_key, ACCESS_TOKEN, REFRESH_TOKEN)
+    connector = connectors.lock_connector(session, connector_key)
+    join(connector, company)
+    connector.pipedrive_company = wiring.granted_origin(grant) or company.origin
+    connector.authorised_by = company.user_id
+    wiring.keep_grant(session, connector_key, grant)
+    connectors.drop_credentials(session, connector_key, API_TOKEN)
+    return connector
+
+
+def _digest(state: str) -> str:
+    return hashlib.sha256(state.encode("utf-8", "surrogatepass")).hexdigest()

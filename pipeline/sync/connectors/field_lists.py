@@ -1,0 +1,91 @@
+"""Which fields of Pipedrive the dashboard offers: all that can be read, or only those that take a value."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from db import connector as connectors
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.kinds import Entity
+from pipeline.errors import PipelineError
+from pipeline.sync import definitions
+from pipeline.sync.connectors.company import read_currency
+from pipeline.telemetry import logger
+from pipeline.transform.field_definitions import read_field_definitions
+from pipeline.transform.field_sources import find_source, is_listed, is_writable
+
+FRESH: Final = timedelta(minutes=1)
+"""A field that was made in Pipedrive a moment ago is looked for here next; 10 tokens each time."""
+DEADLINE_S: Final = 8.0
+"""Somebody has a list open and waits."""
+
+
+def offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[str, str]]:
+    """Value and label of each field, in Pipedrive's order; those that were read last, where Pipedrive cannot be asked.
+
+    Raises: PipelineError when no fields are known and Pipedrive does not tell.
+    """
+    catalog = FieldCatalog.of(entity, read_field_definitions(_rows(connector_key, entity)))
+    return [
+        {"value": definition.code, "label": definition.name}
+        for definition in catalog.by_code.values()
+        if (source := find_source(definition.code, catalog)) is not None
+        and is_listed(source, catalog)
+        and (not writable or is_writable(source, entity))
+    ]
+
+
+def read_anew(connector_key: int) -> None:
+    """Ask Pipedrive for the fields of both entities, 10 tokens each. Raises: PipelineError."""
+    for entity in Entity:
+        _read(connector_key, entity)
+
+
+def read_default_currency(connector_key: int) -> None:
+    """Ask Pipedrive for the account's default currency. Raises: PipelineError."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
+    currency = read_currency(wired.pipedrive.me())
+    if currency is not None:
+        with transaction() as session:
+            connectors.keep_default_currency(session, connector_key, currency)
+
+
+def see_that_known(connector_key: int) -> str:
+    """Read fields that were never read; returns why Pipedrive did not tell, or nothing."""
+    with transaction() as session:
+        unknown = [entity for entity in Entity if connectors.find_fields(session, connector_key, entity) is None]
+    try:
+        for entity in unknown:
+            _read(connector_key, entity)
+    except PipelineError as unwell:
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail)
+        return str(unwell)
+    return ""
+
+
+def _rows(connector_key: int, entity: Entity) -> list[Any]:
+    with transaction() as session:
+        known = connectors.find_fields(session, connector_key, entity)
+    if known is not None and datetime.now(UTC) - known.fetched_at < FRESH:
+        return known.rows
+    try:
+        return _read(connector_key, entity)
+    except PipelineError as unwell:
+        if known is None:
+            raise
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail, type=entity.hull)
+        return known.rows
+
+
+def _read(connector_key: int, entity: Entity) -> list[Any]:
+    """Pipedrive is asked outside of any transaction: nobody else waits for a slow answer."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
+    rows = wired.pipedrive.fields(entity)
+    with transaction() as session:
+        definitions.keep(session, connector_key, entity, rows)
+    return rows

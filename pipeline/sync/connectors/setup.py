@@ -1,0 +1,242 @@
+"""Sets a connector up, and changes what was set: credentials that work, settings that mean something.
+
+Both remote systems are asked first, outside of any transaction; what follows from their answers is stored in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import failure as failures
+from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
+from db.session import transaction
+from pipeline import wiring
+from pipeline.accounts import second_factor
+from pipeline.domain import names
+from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS, describe
+from pipeline.errors import PipelineError
+from pipeline.settings import settings as environment
+from pipeline.sync import definitions, job_queue
+from pipeline.sync.connectors.company import Company, join, read_company
+from pipeline.sync.connectors.settings_change import change_settings as change_settings  # noqa: PLC0414 - part of setting up
+from pipeline.sync.connectors.settings_change import find_mistakes as find_mistakes  # noqa: PLC0414 - the same
+from pipeline.sync.connectors.settings_change import known_settings, put_in_force
+from pipeline.tasks import wakeups
+from pipeline.vault import Vault
+
+T = TypeVar("T")
+
+HEALED: Final[Mapping[str, frozenset[str]]] = {
+    "hull": frozenset({"hull_refused", "credential_missing", "secret_unreadable"}),
+    "pipedrive": frozenset(
+        {
+            "unauthorized",
+            "forbidden",
+            "webhooks_forbidden",
+            "credential_missing",
+            "secret_unreadable",
+            "not_connected",
+            "uninstalled",
+            "host_refused",
+            "app_missing",
+            "app_refused",
+        }
+    ),
+}
+"""System → the reasons, of a pause or of a control task that gave up, that new credentials for it put right."""
+
+
+class SetupRefused(Exception):
+    """The connector was not set up, or not changed; the text says why and what to do."""
+
+
+def add_connector(
+    name: str,
+    *,
+    hull_organization: str,
+    hull_id: str,
+    hull_secret: str,
+    pipedrive_token: str | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Connector:
+    """Join a Hull organization to a Pipedrive company, once both have accepted the credentials.
+
+    pipedrive_token  None leaves the connector paused, and its work waiting, until somebody authorises it
+    settings         the first version; None takes over what Hull holds for this connector, else the defaults
+    Raises: SetupRefused, SettingsRefused.
+    """
+    name, hull_id = _valid(names.connector_name, name), _valid(names.hull_id, hull_id)
+    _check_secrets(hull_secret, pipedrive_token)
+    secrets = {"hull_secret": hull_secret} | ({API_TOKEN: pipedrive_token} if pipedrive_token else {})
+    with transaction() as session:
+        if connectors.find_connector(session, name) or connectors.find_connector(session, hull_id):
+            raise _taken(name, hull_id)
+    app = _ask_hull(hull_organization, hull_id, hull_secret)
+    from_hull = known_settings(app.get("private_settings"))
+    calls = wiring.CallsToCount()
+    found = _try_token(pipedrive_token, calls) if pipedrive_token else None
+    with transaction() as session:
+        connector = _new_row(session, Connector(id=hull_id, name=name, hull_organization=hull_organization))
+        calls.count_for(connector.key)
+        keep_secrets(session, connector.key, secrets)
+        connector.hull_settings = from_hull
+        if found is None:
+            connector.state, connector.pause_reason = "paused", "not_connected"
+        else:
+            join(connector, found.company)
+            for entity, rows in found.fields.items():
+                definitions.keep(session, connector.key, entity, rows)
+        if settings is None:  # a field that went since is reported by the transform; it stops only itself
+            put_in_force(session, connector.key, from_hull, author="hull", force=True)
+        else:
+            put_in_force(session, connector.key, settings, author="setup")
+    return connector
+
+
+def change_credentials(
+    connector: Connector, *, hull_secret: str | None = None, pipedrive_token: str | None = None
+) -> None:
+    """Replace secrets once they are proven; a pause that their predecessors caused ends.
+
+    Raises: SetupRefused, also when the token belongs to another company: ids of one mean nothing in the other.
+    """
+    _check_secrets(hull_secret, pipedrive_token)
+    given = {"hull_secret": hull_secret, API_TOKEN: pipedrive_token}
+    with transaction() as session:
+        known = connectors.get_connector(session, connector.key)
+    if hull_secret:
+        _ask_hull(known.hull_organization, known.id, hull_secret)
+    company = _read_company(connector.key, pipedrive_token, known.pipedrive_company) if pipedrive_token else None
+    with transaction() as session:
+        row = connectors.get_connector(session, connector.key)
+        keep_secrets(session, row.key, {name: secret for name, secret in given.items() if secret})
+        if hull_secret:
+            heal(session, row, "hull")
+            job_queue.ask(session, job_queue.SETTINGS, str(row.key), connector_key=row.key)
+        if company is not None:
+            connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
+            _ask("Pipedrive", partial(join, row, company))
+            heal(session, row, "pipedrive")
+    go_on()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an API token opens: whose company, and the field definitions of both entities."""
+
+    company: Company
+    fields: dict[Entity, list[dict[str, Any]]]
+
+
+def _try_token(token: str, calls: wiring.CallsToCount) -> _Found:
+    client = wiring.try_token(token, calls.note)
+    company = _ask("Pipedrive", lambda: read_company(client.me()))
+    return _Found(company, {entity: _ask("Pipedrive", partial(client.fields, entity)) for entity in Entity})
+
+
+def _read_company(connector_key: int, token: str, origin: str | None) -> Company:
+    calls = wiring.CallsToCount()
+    try:
+        return _ask("Pipedrive", lambda: read_company(wiring.try_token(token, calls.note, origin).me()))
+    finally:
+        calls.count_for(connector_key)
+
+
+def heal(session: Session, connector: Connector, system: str) -> None:
+    """End a pause that new credentials for this system put right, any other stays; what they kept from ticks is closed."""
+    if connector.state == "paused" and connector.pause_reason in HEALED[system]:
+        connector.state, connector.pause_reason = "active", None
+    failures.close_control(session, connector.key, HEALED[system])
+
+
+def go_on() -> None:
+    """After credentials have come: look at what waits, at the webhooks, and at what is to be fetched."""
+    for name in ("sweep", "ensure_webhooks", "start_scheduled"):
+        wakeups.wake_control(name)
+
+
+def renew_secrets() -> int:
+    """Encrypt every stored secret again with the newest of SECRET_KEYS; returns how many there are.
+
+    When a secret expires, and when it was given, stays as it is.
+    """
+    vault, count = Vault(environment().secret_keys), 0
+    with transaction() as session:
+        for connector in connectors.all_connectors(session):
+            for credential in connectors.lock_credentials(session, connector.key):
+                credential.ciphertext = vault.renew(credential.ciphertext)
+                count += 1
+        count += second_factor.renew_secrets(session)
+    return count
+
+
+def _new_row(session: Session, connector: Connector) -> Connector:
+    session.add(connector)
+    try:
+        session.flush()
+    except IntegrityError:
+        raise _taken(connector.name, connector.id) from None
+    return connector
+
+
+def _taken(name: str, hull_id: str) -> SetupRefused:
+    return SetupRefused(
+        f"there is a connector named {name} or with the id {hull_id} already; see `pipeline connectors list`"
+    )
+
+
+def keep_secrets(session: Session, connector_key: int, secrets: Mapping[str, str]) -> None:
+    """Seal and store secrets by name."""
+    vault = Vault(environment().secret_keys)
+    for name, secret in secrets.items():
+        connectors.keep_credential(session, connector_key, name, vault.seal(connector_key, name, secret))
+
+
+def _valid(check: Callable[[str], str], given: str) -> str:
+    try:
+        return check(given)
+    except names.InvalidName as invalid:
+        raise SetupRefused(str(invalid)) from None
+
+
+def _check_secrets(hull_secret: str | None, pipedrive_token: str | None) -> None:
+    """Both stand in headers. Raises: SetupRefused."""
+    for what, given in (
+        ("the connector's secret in Hull", hull_secret),
+        ("the API token of Pipedrive", pipedrive_token),
+    ):
+        if given:
+            _valid(partial(names.secret, what=what), given)
+
+
+NO_ANSWER: Final = (
+    "Hull: no usable answer for this organization. Check its name: a public host name, called at port 443; "
+    "another place must stand with its port in HULL_ORGANIZATIONS."
+)
+"""Of every host that is refused, leads inside, is not there, or is no Hull: what a person types in finds out nothing about them."""
+
+
+def _ask_hull(organization: str, hull_id: str, secret: str) -> dict[str, Any]:
+    """The connector as Hull knows it. Raises: SetupRefused."""
+    try:
+        return wiring.hull_client(organization, hull_id, secret).app()
+    except PipelineError as error:
+        if error.reason != "hull_refused":
+            raise SetupRefused(NO_ANSWER) from None
+    raise SetupRefused(f"Hull: hull_refused. {describe('hull_refused')}")
+
+
+def _ask(system: str, question: Callable[[], T]) -> T:
+    try:
+        return question()
+    except PipelineError as error:
+        advice = describe(error.reason) if error.reason in REASONS else ""
+        raise SetupRefused(f"{system}: {error}. {advice}".strip()) from None

@@ -1,0 +1,229 @@
+"""Pipedrive's webhooks: that it sends them to us, that they are healed when it does not, and what makes a repeated one the same.
+
+A subscription that is not sound any more is noted first, then made again, then told as healed, each in a transaction of its
+own: whoever dies in between leaves a state from which the next check goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import func
+from sqlalchemy.orm import Session
+
+from db import failure as failures
+from db import subscription as subscriptions
+from db import sync_event as events
+from db.connector import credentials_of, keep_credential, lock_connector
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity, Outcome
+from pipeline.domain.reasons import describe
+from pipeline.errors import ConfigurationError, Rejected, Skip
+from pipeline.settings import settings
+from pipeline.sync.runs.catch_up import request_catch_up
+from pipeline.telemetry import logger
+from pipeline.transform.subscriptions import ACTIVE, Address, Finding, find_subscription, is_ours, strays, subscription
+from pipeline.transform.webhook_heads import decode_head
+from pipeline.vault import Vault
+from pipeline.wiring import Wired
+
+TOKEN_BYTES = 24
+"""192 bits each: nobody guesses the path, the user or the password."""
+SECRET_NAMES = ("webhook_path", "webhook_user", "webhook_password")
+TASK: Final = "ensure_webhooks"
+SUBJECT: Final = failures.control_subject(TASK)
+REST_S = 3600.0
+"""After Pipedrive refused a subscription it is asked again this much later: nothing but a person changes its mind."""
+MARGIN = timedelta(minutes=5)
+"""A delivery is tried for three minutes; one that began to fail before a check may have ended after it."""
+
+REASONS: Final = {
+    "missing": "webhook_missing",
+    "paused": "webhook_paused",
+    "failing": "webhook_failing",
+    "moved": "webhook_moved",
+}
+
+
+def delivery_key(payload: object, body: bytes) -> str:
+    """What all deliveries of one event share: the event's id, or a digest of a body that names none."""
+    try:
+        event_id = decode_head(payload).event_id
+    except (Rejected, Skip):
+        return hashlib.blake2b(body, digest_size=16).hexdigest()
+    return clean_key(event_id)
+
+
+def clean_key(given: str) -> str:
+    """The key itself when a database and a log line can hold it, else a digest of it."""
+    if given.isascii() and given.isprintable() and 0 < len(given) <= 255:
+        return given
+    return hashlib.blake2b(given.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ill:
+    """A subscription that must be made again, and since when nobody knows whether it told us everything."""
+
+    entity: Entity
+    finding: Finding
+    state: str
+    since: datetime | None
+
+    @property
+    def is_silent(self) -> bool:
+        """It looks sound, and yet it did not tell."""
+        return self.state == "silent" and self.finding.state == ACTIVE
+
+    @property
+    def must_be_made(self) -> bool:
+        """False for one that was made again by a check which died before it could say so."""
+        return self.is_silent or self.finding.state != ACTIVE
+
+
+def ensure_webhooks(connector_key: int) -> list[str]:
+    """See that Pipedrive tells us of Persons and Organizations; returns the entities it was newly asked for.
+
+    Costs 10 tokens, and 10 for each subscription made. Safe to call again at any time; two at once may make one too many,
+    which the next check takes away.
+    Raises: Rejected when Pipedrive cannot reach PUBLIC_URL, holds 40 subscriptions already or forbids them to this user;
+    ConfigurationError; Retryable.
+    """
+    wired, address = _open(connector_key)
+    try:
+        present = wired.pipedrive.webhooks()
+        found = {entity: find_subscription(present, entity, address) for entity in Entity}
+        ill = _note_findings(connector_key, found)
+        _drop(wired, strays(present, address))
+        for entity in Entity:
+            _drop(wired, found[entity].stale)
+        for each in ill:
+            _heal(wired, address, each)
+    except ConfigurationError as error:
+        if error.reason == "forbidden":  # nothing but webhooks needs an administrator
+            raise Rejected("webhooks_forbidden", error.detail) from None
+        raise
+    with transaction() as session:
+        failures.close_subject(session, connector_key, SUBJECT)
+    return [str(each.entity) for each in ill if each.must_be_made]
+
+
+def remove_webhooks(connector_key: int) -> int:
+    """Take our subscriptions in Pipedrive away; returns how many there were. A connector that never had any asks nobody.
+
+    Raises: whatever Pipedrive answers; what is left fails, and Pipedrive deletes it after three days.
+    """
+    with transaction() as session:
+        if not credentials_of(session, connector_key).keys() >= set(SECRET_NAMES):
+            return 0
+    wired, address = _open(connector_key)
+    ours = [int(row["id"]) for row in wired.pipedrive.webhooks() if is_ours(row, address)]
+    _drop(wired, ours)
+    return len(ours)
+
+
+def _open(connector_key: int) -> tuple[Wired, Address]:
+    with transaction() as session:
+        keys = _keys(session, connector_key)
+        wired = wiring.open_connector(session, connector_key)
+    return wired, Address(
+        connector_id=wired.id,
+        base=f"{settings().arrival_url}/webhooks/pipedrive/{wired.id}/",
+        path_token=keys["webhook_path"],
+        user=keys["webhook_user"],
+        password=keys["webhook_password"],
+    )
+
+
+def _keys(session: Session, connector_key: int) -> dict[str, str]:
+    """The connector's webhook secrets, made and sealed now where they are missing: all three, or none is of use."""
+    lock_connector(session, connector_key)
+    known = wiring.open_secrets(session, connector_key, settings())
+    if not all(name in known for name in SECRET_NAMES):
+        vault = Vault(settings().secret_keys)
+        known = {name: secrets.token_urlsafe(TOKEN_BYTES) for name in SECRET_NAMES}
+        for name, secret in known.items():
+            keep_credential(session, connector_key, name, vault.seal(connector_key, name, secret))
+    return {name: known[name] for name in SECRET_NAMES}
+
+
+def _note_findings(connector_key: int, found: dict[Entity, Finding]) -> list[Ill]:
+    """Write down how each subscription stands; returns those that are to be healed, or were and were never told as healed."""
+    ill = []
+    with transaction() as session:
+        for entity, finding in found.items():
+            row = subscriptions.hold_subscription(session, connector_key, entity)
+            row.webhook_id, row.last_status, row.checked_at = finding.webhook_id, finding.last_status, func.now()
+            was_sound = row.state == ACTIVE
+            if finding.state != ACTIVE:
+                row.state = finding.state
+                if was_sound:
+                    _tell(
+                        session, row, Outcome.ERROR, REASONS[finding.state], f"webhook {finding.webhook_id or 'gone'}"
+                    )
+            if row.state == ACTIVE or (finding.state == ACTIVE and row.sound_at is None):
+                row.state, row.sound_at = ACTIVE, func.now()
+            else:
+                ill.append(Ill(entity=entity, finding=finding, state=row.state, since=row.sound_at))
+    return ill
+
+
+def _heal(wired: Wired, address: Address, ill: Ill) -> None:
+    """Make one subscription again, then tell of it and have fetched what it may have missed."""
+    made_id = ill.finding.webhook_id
+    if ill.must_be_made:
+        if ill.is_silent and made_id is not None:
+            _drop(wired, [made_id])
+        made_id = int(wired.pipedrive.create_webhook(subscription(ill.entity, address))["id"])
+    with transaction() as session:
+        row = subscriptions.hold_subscription(session, wired.key, ill.entity)
+        if ill.is_silent:
+            _tell(session, row, Outcome.ERROR, "webhook_silent", f"webhook {ill.finding.webhook_id}")
+        row.webhook_id, row.state, row.last_status, row.sound_at = made_id, ACTIVE, None, func.now()
+        if ill.since is None:
+            logger().info("pipedrive.webhooks.registered", connector_id=wired.id, type=ill.entity.hull)
+            return
+        row.healed += 1
+        since = ill.since - MARGIN
+        _tell(
+            session,
+            row,
+            Outcome.SUCCESS,
+            "webhook_healed",
+            f"webhook {made_id}; in doubt since {since:%Y-%m-%d %H:%M:%S} UTC",
+        )
+        request_catch_up(session, wired.key)
+
+
+def _drop(wired: Wired, webhook_ids: Iterable[int]) -> None:
+    """Take ours away; one that is gone already is what was wanted."""
+    for webhook_id in webhook_ids:
+        try:
+            wired.pipedrive.delete_webhook(webhook_id)
+        except Rejected as refused:
+            logger().warning("pipedrive.webhooks.stale", connector_id=wired.id, reason=refused.reason)
+
+
+def _tell(session: Session, row: subscriptions.Subscription, outcome: Outcome, reason: str, detail: str) -> None:
+    name = f"{Direction.INCOMING}.job.{outcome}"
+    tell = logger().error if outcome is Outcome.ERROR else logger().info
+    tell(name, type=Entity(row.entity).hull, reason=reason, detail=detail, advice=describe(reason))
+    events.log_events(
+        session,
+        [
+            events.NewEvent(
+                connector_key=row.connector_key,
+                event=name,
+                entity=row.entity,
+                cause="webhook",
+                reason=reason,
+                detail=detail,
+            )
+        ],
+    )

@@ -1,0 +1,272 @@
+"""The life of Pipedrive's field definitions: when they are read again, and what follows when they have changed.
+
+Read again: before anything is carried over if they were never read; after an hour; at the start of a full fetch; and when a
+record names a field, an option or a label that they do not know, once for however many records do so in one burst. Where
+Pipedrive cannot be asked the work goes on with the definitions of before: what they do not know stays behind as a rejected field.
+
+When they have changed, rejected fields of what is known now are carried over again, and a renamed option reaches Hull.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import connector as connectors
+from db import failure as failures
+from db import id_mapping
+from db import run as run_rows
+from db.batch import ClaimedBatch
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.incoming import IncomingRecord
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.settings import ConnectorSettings, read_settings
+from pipeline.errors import PipelineError, Retryable
+from pipeline.extract.pages import id_of
+from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.connectors.company import read_currency
+from pipeline.sync.runs import backfill
+from pipeline.telemetry import logger
+from pipeline.transform.field_definitions import read_field_definitions
+from pipeline.transform.field_sources import FieldSource, find_source, is_listed, value_at
+from pipeline.wiring import Wired
+
+OUTDATED: Final = frozenset({"option_unknown", "field_missing", "currency_unknown"})
+"""Reasons that may mean no more than that the field definitions are old, or the currency read with them is not there yet."""
+LIFE: Final = timedelta(hours=1)
+"""What was renamed is noticed after so long, where a record is carried over at all; 10 tokens each time."""
+BURST_S: Final = 10.0
+"""Pause between two readings for the sake of codes and ids that were not asked about before."""
+AGAIN_S: Final = 300.0
+"""Longest pause before the same unknown ones are asked about again: it begins at BURST_S and doubles while nothing changes."""
+RETRY_S: Final = 60.0
+"""Pause before definitions past their life are asked for again, when Pipedrive did not answer."""
+CAUSE: Final = "definitions"
+READ_AGAIN_AT_MOST: Final = 1_000
+"""So many Persons or Organizations are read again by their ids, 100 to a request; more are taken from what is stored."""
+
+
+def refresh(wired: Wired, entity: Entity) -> Plan:
+    """Read the definitions of one entity again and return the plan they make. Raises: what the client raises."""
+    rows = wired.pipedrive.fields(entity)
+    currency = _currency(wired, entity, rows)
+    with transaction() as session:
+        if currency is not None:
+            connectors.keep_default_currency(session, wired.key, currency)
+        keep(session, wired.key, entity, rows)
+    with transaction() as session:
+        return plan_for(session, wired.key, entity)
+
+
+def _currency(wired: Wired, entity: Entity, rows: list[Any]) -> str | None:
+    """The account's default currency, read once and where an amount is written; None where it is known or nobody needs it."""
+    catalog = FieldCatalog.of(entity, read_field_definitions(rows))
+    with transaction() as session:
+        chosen = read_settings(connectors.settings_in_force(session, wired.key).document)
+        if not lacks_currency(session, wired.key, catalog, chosen):
+            return None
+    try:
+        return read_currency(wired.pipedrive.me())
+    except PipelineError as unwell:
+        logger().warning("company.not_read", reason=unwell.reason, detail=unwell.detail)
+        return None
+
+
+def lacks_currency(session: Session, connector_key: int, catalog: FieldCatalog, chosen: ConnectorSettings) -> bool:
+    """Whether these settings write an amount, and the account's default currency was never read."""
+    sources = [find_source(row.service, catalog) for row in chosen.outgoing(catalog.entity)]
+    is_needed = any(source is not None and source.type == "monetary" for source in sources)
+    return is_needed and connectors.default_currency(session, connector_key) is None
+
+
+def current(wired: Wired, entity: Entity, plan: Plan, *, not_before: datetime | None = None) -> Plan:
+    """Return a plan whose definitions are not past their life, nor older than `not_before`.
+
+    Raises: what the client raises, only where the definitions were never read.
+    """
+    if plan.fields_read_at is None:
+        return refresh(wired, entity)
+    if not_before is not None and plan.fields_read_at < not_before:
+        return _renewed(wired, entity, plan, (), burst_s=BURST_S, again_s=BURST_S) or plan
+    if plan.fields_read_at < datetime.now(UTC) - LIFE:
+        return _renewed(wired, entity, plan, (), burst_s=RETRY_S, again_s=RETRY_S) or plan
+    return plan
+
+
+def up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
+    """The same, for a stage that has no need of Pipedrive otherwise."""
+    if plan.fields_read_at is not None and plan.fields_read_at >= datetime.now(UTC) - LIFE:
+        return plan
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+    return current(wired, Entity(batch.entity), plan)
+
+
+def for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan | None:
+    """Return the plan of newer definitions, because records name what those of `plan` do not know; None where there are none.
+
+    unknown  from `key_of`
+    Raises: what the client raises, only where the definitions were never read.
+    """
+    entity = Entity(batch.entity)
+    with transaction() as session:
+        now = plan_for(session, batch.connector_key, entity)
+        if _is_newer(now, plan):
+            return now
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+    if plan.fields_read_at is None:
+        return refresh(wired, entity)
+    return _renewed(wired, entity, plan, sorted(set(unknown)), burst_s=BURST_S, again_s=AGAIN_S)
+
+
+def moved_on(session: Session, connector_key: int, entity: Entity, read_at: datetime | None) -> bool:
+    """Whether newer definitions than those of `read_at` were kept meanwhile; nobody replaces them before the transaction ends.
+
+    What is rejected for want of definitions must ask this in the transaction that writes it down, and before it locks anything
+    else: whoever keeps newer ones then either is seen here, or sees what was rejected.
+    """
+    now = connectors.hold_fields(session, connector_key, entity)
+    return now is not None and read_at is not None and now > read_at
+
+
+def unknown_in(records: list[Any], done: list[IncomingRecord], plan: Plan) -> set[str]:
+    """Return the keys of the fields and options that these records name and the definitions do not know."""
+    found = [
+        (each.pipedrive_id, problem.field) for each in done for problem in each.problems if problem.reason in OUTDATED
+    ]
+    if not found:
+        return set()
+    by_id = {id_of(record): record for record in records}
+    return {key_of(field, value_at(by_id.get(pipedrive_id), field, plan.catalog)) for pipedrive_id, field in found}
+
+
+def key_of(field: str, value: Any) -> str:
+    """Name one unknown code or id, so that it is known whether it was asked about before; no value can be read off it."""
+    return hashlib.blake2b(f"{field}={value!r}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _is_newer(now: Plan, plan: Plan) -> bool:
+    if now.fields_read_at is None:
+        return False
+    return plan.fields_read_at is None or now.fields_read_at > plan.fields_read_at
+
+
+def _renewed(
+    wired: Wired, entity: Entity, plan: Plan, unknown: Collection[str], *, burst_s: float, again_s: float
+) -> Plan | None:
+    with transaction() as session:
+        mine = connectors.claim_reading(session, wired.key, entity, list(unknown), burst_s=burst_s, again_s=again_s)
+    if not mine:  # somebody else reads them, or has just done so
+        with transaction() as session:
+            now = plan_for(session, wired.key, entity)
+        return now if _is_newer(now, plan) else None
+    try:
+        return refresh(wired, entity)
+    except PipelineError as unwell:
+        logger().warning("fields.not_refreshed", reason=unwell.reason, detail=unwell.detail, type=entity.hull)
+        return None
+
+
+def keep(session: Session, connector_key: int, entity: Entity, rows: list[Any]) -> None:
+    """Store definitions that were just read, and begin what their change calls for.
+
+    Raises: Retryable("page_malformed") for an answer without a single field, which no company can have.
+    """
+    if not read_field_definitions(rows):
+        raise Retryable("page_malformed", f"no fields of {entity.plural}")
+    before = connectors.keep_fields(session, connector_key, entity, rows)
+    if before is None or before == rows:
+        return
+    changed = _changed(session, connector_key, entity, before, rows)
+    if changed is None:
+        return
+    connectors.forget_unknown(session, connector_key, entity)
+    logger().info(
+        "fields.changed", type=entity.hull, incoming=sorted(changed.incoming), outgoing=sorted(changed.outgoing)
+    )
+    _carry_over(session, connector_key, entity, changed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Changed:
+    """Codes of the settings that lead to something else than before.
+
+    renamed  whether values that were carried over already mean something else: an option has another label, a field another type
+    """
+
+    incoming: frozenset[str]
+    outgoing: frozenset[str]
+    renamed: bool
+
+
+def _changed(
+    session: Session, connector_key: int, entity: Entity, before: list[Any], after: list[Any]
+) -> _Changed | None:
+    """What is different for the settings in force; None where the definitions mean the same."""
+    old, new = (FieldCatalog.of(entity, read_field_definitions(each)) for each in (before, after))
+    if {code: _meaning(each) for code, each in old.by_code.items()} == {
+        code: _meaning(each) for code, each in new.by_code.items()
+    }:
+        return None
+    chosen = read_settings(connectors.settings_in_force(session, connector_key).document)
+    incoming = {row.service for row in chosen.incoming(entity)} | {rule.service for rule in chosen.claims(entity)}
+    outgoing = {row.service for row in chosen.outgoing(entity)} | {rule.service for rule in chosen.claims(entity)}
+    places = {code: (_place(code, old), _place(code, new)) for code in incoming | outgoing}
+    moved = {code for code, (was, now) in places.items() if was != now}
+    return _Changed(
+        incoming=frozenset(moved & incoming),
+        outgoing=frozenset(moved & outgoing),
+        renamed=any(_is_renamed(*places[code]) for code in moved & incoming),
+    )
+
+
+def _meaning(definition: Any) -> tuple[Any, ...]:
+    return definition.type, definition.is_custom, dict(definition.options)
+
+
+def _place(code: str, catalog: FieldCatalog) -> FieldSource | None:
+    source = find_source(code, catalog)
+    return source if source is not None and is_listed(source, catalog) else None
+
+
+def _is_renamed(was: FieldSource | None, now: FieldSource | None) -> bool:
+    """A value that was read by `was` reads otherwise by `now`. A field or an option that is gone has no value to read."""
+    if now is None:
+        return False
+    if was is None or was.type != now.type:
+        return True
+    return any(now.options.get(option, label) != label for option, label in was.options.items())
+
+
+def _carry_over(session: Session, connector_key: int, entity: Entity, changed: _Changed) -> None:
+    """What was left behind for want of these definitions, or was carried over by those of before, is carried over again."""
+    scope = (session, connector_key)
+    changes.fold_rejected_fields(*scope, Direction.OUTGOING, entity, changed.outgoing, cause=CAUSE)
+    refused = failures.count_fields(*scope, Direction.INCOMING, entity, changed.incoming)
+    if (changed.renamed and id_mapping.any_read(*scope, entity)) or refused > READ_AGAIN_AT_MOST:
+        _from_what_is_stored(session, connector_key, entity)
+    elif refused:
+        changes.fold_rejected_fields(*scope, Direction.INCOMING, entity, changed.incoming, cause=CAUSE)
+
+
+def _from_what_is_stored(session: Session, connector_key: int, entity: Entity) -> None:
+    """Nothing waits for approval here: this is what a full fetch would bring as well.
+
+    A backfill that waits for approval, or carries out a plan, is left alone: it must not reach further than was approved.
+    """
+    runs = [run for run in run_rows.held_runs(session, connector_key) if (run.entity, run.kind) == (entity, "backfill")]
+    under_way = run_rows.running_run(session, connector_key, entity, "backfill")
+    if under_way is not None and under_way.plan_id is not None:
+        runs.append(under_way)
+    if runs:
+        logger().warning("fields.not_carried_over", type=entity.hull, run_id=runs[0].id)
+        return
+    backfill.begin(session, connector_key, entity, "backfill", resend=False, cause=CAUSE)

@@ -1,0 +1,58 @@
+"""The one way in which a record can be made twice is found afterwards, and told: Pipedrive has no key that would rule it out.
+
+An answer is lost, the look-up that follows sees nothing yet, and the record is made again. What such a pair looks like: a record
+made here, and another one with the same claim that came up within the hour.
+"""
+
+from __future__ import annotations
+
+from db import failure as failures
+from db import known_as
+from db import sync_event as events
+from db.known_as import Twins
+from db.session import transaction
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.reasons import describe
+from pipeline.telemetry import logger
+
+
+def find(connector_key: int) -> bool:
+    """Keep what was perhaps made twice as failures, for a person to merge; whether there was any."""
+    with transaction() as session:
+        found = [(entity, twins) for entity in Entity for twins in known_as.take_twins(session, connector_key, entity)]
+        failures.keep_failures(session, [_failure(connector_key, entity, twins) for entity, twins in found])
+        events.log_events(session, [_event(connector_key, entity, twins) for entity, twins in found])
+    return bool(found)
+
+
+def _event(connector_key: int, entity: Entity, twins: Twins) -> events.NewEvent:
+    name = event_name(Direction.OUTGOING, entity, Outcome.ERROR)
+    logger().error(name, pipedrive_id=twins.pipedrive_id, reason="created_twice", advice=describe("created_twice"))
+    return events.NewEvent(
+        connector_key=connector_key,
+        event=name,
+        entity=entity,
+        cause="find_twins",
+        reason="created_twice",
+        detail=_who(entity, twins),
+        pipedrive_id=twins.pipedrive_id,
+        hull_id=twins.hull_id,
+    )
+
+
+def _failure(connector_key: int, entity: Entity, twins: Twins) -> failures.NewFailure:
+    return failures.NewFailure(
+        connector_key=connector_key,
+        kind="control",
+        subject=failures.control_subject(f"twins:{entity}:{twins.pipedrive_id}"),
+        direction=Direction.OUTGOING,
+        entity=entity,
+        record_id=twins.hull_id,
+        stage="find_twins",
+        reason="created_twice",
+        detail=_who(entity, twins),
+    )
+
+
+def _who(entity: Entity, twins: Twins) -> str:
+    return f"{entity.plural} {twins.pipedrive_id} and {twins.other} by {twins.claim}"

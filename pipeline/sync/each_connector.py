@@ -1,0 +1,109 @@
+"""Run control work for each connector: an error of one connector keeps no other from its turn.
+
+Every log line of the work carries the connector's id. An error that only a person can end becomes a Failure of its connector.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from structlog.contextvars import bound_contextvars
+
+from db import connector as connectors
+from db import failure as failures
+from db.outage import outages_of
+from db.session import transaction
+from pipeline.domain.kinds import Direction
+from pipeline.domain.reasons import describe
+from pipeline.error_kinds import classify
+from pipeline.errors import ConfigurationError, PipelineError, Retryable
+from pipeline.outages import working
+from pipeline.sync.stage import StageFailed, pause_connector
+from pipeline.telemetry import logger
+
+
+def for_each_connector(
+    task: str, connector_keys: Iterable[int], task_id: str | None, work: Callable[[int], object]
+) -> None:
+    """Do the work for each connector, whatever happens to the others.
+
+    Raises: StageFailed, the first of them, once every connector had its turn.
+    """
+    failed: list[StageFailed] = []
+    for connector_key in connector_keys:
+        try:
+            guarded(task, connector_key, task_id, partial(work, connector_key))
+        except StageFailed as one:
+            failed.append(one)
+    if failed:
+        raise failed[0]
+
+
+def guarded(task: str, connector_key: int, task_id: str | None, work: Callable[[], object]) -> None:
+    """Do the work of a control task for one connector; what a retry does not end is kept as a Failure.
+
+    A Retryable error is left to the next tick. Raises: StageFailed.
+    """
+    try:
+        with about_connector(connector_key):
+            _run(task, connector_key, task_id, work)
+    except StageFailed:
+        raise
+    except Exception as error:  # noqa: BLE001 - the error could not be written down; the next tick meets it again
+        cause = classify(error)
+        logger().error("control.not_settled", control=task, reason=cause.reason, detail=cause.detail)
+        raise StageFailed(f"{cause.reason}: {task}") from None
+
+
+@contextmanager
+def about_connector(connector_key: int) -> Iterator[None]:
+    """Let every log line of this block name the connector."""
+    with transaction() as session:
+        connector_id = connectors.id_of(session, connector_key)
+    with bound_contextvars(connector_id=connector_id):
+        yield
+
+
+@contextmanager
+def _calling(task: str, connector_key: int) -> Iterator[None]:
+    """Let the calls of this block wait while a remote system does not answer."""
+    with transaction() as session:
+        has_outage = bool(outages_of(session, connector_key))
+    with working(connector_key, task, has_outage=has_outage):
+        yield
+
+
+def _run(task: str, connector_key: int, task_id: str | None, work: Callable[[], object]) -> None:
+    try:
+        with _calling(task, connector_key):
+            work()
+    except Exception as error:  # noqa: BLE001 - this is where errors become failures
+        cause = classify(error)
+        if isinstance(cause, Retryable):
+            logger().warning("control.retry", control=task, reason=cause.reason, detail=cause.detail)
+            return
+        _keep(task, connector_key, task_id, cause, error)
+        raise StageFailed(f"{cause.reason}: {task}") from None
+
+
+def _keep(task: str, connector_key: int, task_id: str | None, cause: PipelineError, error: Exception) -> None:
+    failure = failures.NewFailure(
+        connector_key=connector_key,
+        kind="control",
+        subject=failures.control_subject(task),
+        direction=Direction.INCOMING,
+        entity="",
+        stage=task,
+        reason=cause.reason,
+        detail=cause.detail,
+        traceback="".join(traceback.format_exception(error)) if cause.reason == "internal_error" else None,
+        task_id=task_id,
+    )
+    with transaction() as session:
+        failures.keep_failures(session, [failure])
+        if isinstance(cause, ConfigurationError):
+            pause_connector(session, connector_key, Direction.INCOMING, cause)
+    logger().error("control.error", control=task, reason=cause.reason, advice=describe(cause.reason))

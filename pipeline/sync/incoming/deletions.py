@@ -1,0 +1,287 @@
+"""Deletes and merges in Pipedrive: what a reading that lacks a record means, what Hull is told, and what is written down.
+
+No webhook is believed alone: extract has asked Pipedrive for the record by its id, and the answer lacks it. Load tells Hull,
+then writes, in the stage's first half. What Hull knows a departed record by stays that record's, see `claim_release`; of one
+that was merged it becomes the survivor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import claim as claims
+from db import departure as departed_rows
+from db import failure as failures
+from db import hull_ids, id_mapping, newest_webhook
+from db import sync_event as events
+from db.batch import ClaimedBatch
+from db.change import Change, Source
+from db.departure import Standing
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.departures import DELETED, DEPARTED, GONE, MERGED, MISSING, Departure, Farewell, Told
+from pipeline.domain.kinds import Claim, Direction, Entity, Outcome, event_name
+from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.reasons import describe
+from pipeline.load.departures import compose
+from pipeline.settings import settings
+from pipeline.sync.compiled import plan_for
+from pipeline.sync.incoming.claim_release import let_go
+from pipeline.sync.incoming.stale_reads import ask_again, expects_living, is_outdated, may_ask_again
+from pipeline.sync.staging import unpack_departures
+from pipeline.telemetry import logger
+from pipeline.transform.departures import read_told, say_farewell
+
+ASK_AGAIN_S = 60.0
+ABSENCES = 2
+"""Answers in a row without a record, after which it is gone although nobody told. One that a webhook has just shown, though we
+never saw it or took it for gone, is asked for as long as a reading that lags: see `pipeline.sync.incoming.stale_reads`."""
+
+
+def told_of(mine: Sequence[Change]) -> dict[int, Told]:
+    """Pipedrive id → how it went, for those changes of which the webhook that waits says so."""
+    read = {
+        int(change.record_id): read_told(read_lenient(bytes(change.payload)), int(change.record_id))
+        for change in mine
+        if change.payload is not None
+    }
+    return {pipedrive_id: told for pipedrive_id, told in read.items() if told is not None}
+
+
+def judge(
+    session: Session,
+    batch: ClaimedBatch,
+    mine: Sequence[Change],
+    absent: Collection[int],
+    shown_deleted: Collection[int],
+) -> list[Departure]:
+    """Which of the records that were looked for in vain have departed. Those in doubt leave the batch and are read again.
+
+    shown_deleted  those that Pipedrive does show, as deleted
+    """
+    by_id = {int(change.record_id): change for change in mine if int(change.record_id) in absent}
+    known = departed_rows.standings(session, batch.connector_key, batch.entity, by_id)
+    newest = newest_webhook.find_newest(session, batch.connector_key, batch.entity, by_id) if by_id else {}
+    awaited = {
+        each
+        for each, change in by_id.items()
+        if expects_living(newest.get(each), change)
+        and (each not in known or known[each].state in DEPARTED)
+        and may_ask_again(change.attempts)
+    }
+    told = {each: end for each, end in told_of(list(by_id.values())).items() if not is_outdated(newest, by_id[each])}
+    now_ms = int(session.execute(text("SELECT extract(epoch FROM now()) * 1000")).scalar_one())
+    departed, doubtful = [], []
+    for pipedrive_id, change in by_id.items():
+        is_sure = pipedrive_id in told or pipedrive_id in shown_deleted or change.cause == MISSING
+        standing = known.get(pipedrive_id)
+        if standing is not None and (is_sure or (standing.state in DEPARTED and pipedrive_id not in awaited)):
+            departed.append(_departure(pipedrive_id, standing, told.get(pipedrive_id), now_ms))
+        elif not is_sure:
+            doubtful.append(pipedrive_id)
+    ask_again(session, batch, list(by_id.values()), awaited.intersection(doubtful))
+    gone = _given_up(session, batch, by_id, known, [each for each in doubtful if each not in awaited])
+    return departed + [Departure(pipedrive_id=each, state=GONE, at_ms=now_ms) for each in gone]
+
+
+def _departure(pipedrive_id: int, standing: Standing, told: Told | None, now_ms: int) -> Departure:
+    """What it is now; what was known of it before stands, unless a merge is told of what was taken for a deletion."""
+    merged_into = told.merged_into if told is not None and told.merged_into is not None else standing.merged_into
+    at_ms = max(0, min(told.at_ms, now_ms)) if told is not None else now_ms
+    if standing.deleted_at is not None:
+        at_ms = int(standing.deleted_at.timestamp() * 1000)
+    state = MERGED if merged_into is not None else standing.state if standing.state in DEPARTED else DELETED
+    return Departure(pipedrive_id=pipedrive_id, state=state, at_ms=at_ms, merged_into=merged_into)
+
+
+def _given_up(
+    session: Session, batch: ClaimedBatch, by_id: dict[int, Change], known: Mapping[int, Standing], doubtful: list[int]
+) -> list[int]:
+    """Nobody told that these went, so a single answer without them is not believed; returns those that are gone after all.
+
+    One that was never known leaves no trace but an event.
+    """
+    counts = departed_rows.count_absent(
+        session, batch.connector_key, batch.entity, [each for each in doubtful if each in known]
+    )
+    answers = {each: counts.get(each, by_id[each].attempts) for each in doubtful}
+    again = [by_id[each] for each in doubtful if answers[each] < ABSENCES]
+    unmoved = [
+        change.record_id for change in again if change.revision == change.claimed_revision
+    ]  # others are due at once
+    if unmoved:
+        changes.put_back(session, batch.id, unmoved, ASK_AGAIN_S, counted=unmoved)
+    gone = [each for each in doubtful if answers[each] >= ABSENCES]
+    name = event_name(Direction.INCOMING, Entity(batch.entity), Outcome.SKIP)
+    _log(session, [_event(batch, name, GONE, each, by_id[each].cause) for each in gone if each not in known])
+    return [each for each in gone if each in known]
+
+
+def load_departures(batch: ClaimedBatch) -> None:
+    """Tell Hull of the batch's departures, then write them down. Done twice, it tells Hull the same twice."""
+    departures = unpack_departures(bytes(batch.extracted or b""))
+    if not departures:
+        return
+    entity, key = Entity(batch.entity), batch.connector_key
+    with transaction() as session:
+        wired = wiring.open_connector(session, key, lane=batch.queue)
+        supported = plan_for(session, key, entity).settings.supports_deletion(entity)
+        seen = departed_rows.standings(session, key, entity, [each.pipedrive_id for each in departures])
+        apart = _kept_apart(session, batch, departures)
+        batches.hold(session, batch)
+    farewells = [
+        say_farewell(
+            departure,
+            state=seen[departure.pipedrive_id].state,
+            held=seen[departure.pipedrive_id].delivered,
+            in_hull=seen[departure.pipedrive_id].in_hull,
+            supported=supported,
+            joinable=departure.pipedrive_id not in apart,
+        )
+        for departure in departures
+        if departure.pipedrive_id in seen
+    ]
+    farewells = [each for each in farewells if each.outcome is not None or each.joins or each.attributes]
+    wired.hull.post_batches(compose(entity, farewells, wired.hull.writer()), size=settings().firehose_batch)
+    with transaction() as session:
+        batches.hold(session, batch)
+        _write_down(session, batch, farewells, seen)
+
+
+def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Departure]) -> set[int]:
+    """The merged ones that Hull keeps apart from what they became: both have an external id, and it is not the same."""
+    pairs = {each.pipedrive_id: each.merged_into for each in departures if each.merged_into is not None}
+    if not pairs:
+        return set()
+    ids = {*pairs, *pairs.values()}
+    held = claims.held_values(session, batch.connector_key, batch.entity, Claim.EXTERNAL_ID, ids)
+    return {
+        loser
+        for loser, survivor in pairs.items()
+        if loser in held and survivor in held and held[loser] != held[survivor]
+    }
+
+
+def _write_down(
+    session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell], seen: dict[int, Standing]
+) -> None:
+    """A record that somebody else wrote meanwhile is looked for once more, instead."""
+    scope = (batch.connector_key, batch.entity)
+    moved_on = departed_rows.depart(session, *scope, farewells, seen)
+    for pipedrive_id in sorted(moved_on):
+        changes.fold(session, scope[0], Direction.INCOMING, scope[1], str(pipedrive_id), cause=MISSING)
+    done = [each for each in farewells if each.departure.pipedrive_id not in moved_on]
+    ids = [each.departure.pipedrive_id for each in done]
+    let_go(session, *scope, [each for each in ids if not seen[each].in_hull])
+    names = [str(each) for each in ids]
+    failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], names)
+    failures.close_fields(session, scope[0], Direction.INCOMING, scope[1], names, refused=())
+    hull_ids.ask_for_conflicts(session, *scope)
+    _hand_on(session, batch, done)
+    sources = changes.sources_of(session, batch.id)
+    _log(session, [_told(batch, each, sources) for each in done if each.outcome is not None])
+
+
+def _hand_on(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell]) -> None:
+    """What a merged record leaves behind is now that of the one it became, which is read and delivered again."""
+    merged = [(each, each.departure.merged_into) for each in farewells if each.departure.merged_into is not None]
+    if not merged:
+        return
+    scope = (batch.connector_key, batch.entity)
+    id_mapping.add_shells(session, *scope, [into for each, into in merged if each.joins], in_hull=True)
+    became = id_mapping.follow_merges(session, *scope, [into for _, into in merged])
+    claims.hand_on(session, *scope, {each.departure.pipedrive_id: became[into] for each, into in merged if each.joins})
+    left: dict[int, dict[str, Any]] = {}
+    for each, into in merged:
+        left[became[into]] = left.get(became[into], {}) | (each.before if each.joins else {})
+    departed_rows.inherit(session, *scope, left)
+    for survivor in sorted(left):
+        changes.fold(session, scope[0], Direction.INCOMING, scope[1], str(survivor), cause=MERGED)
+
+
+def _told(batch: ClaimedBatch, farewell: Farewell, sources: Mapping[int, Source]) -> events.NewEvent:
+    departure = farewell.departure
+    name = event_name(Direction.INCOMING, Entity(batch.entity), farewell.outcome or Outcome.SKIP)
+    into = f"merged into {batch.entity} {departure.merged_into}" if departure.merged_into is not None else None
+    source = sources.get(departure.pipedrive_id, Source(MERGED, None))
+    told = _event(batch, name, farewell.reason, departure.pipedrive_id, source.cause, into or departure.state, farewell)
+    return replace(told, delivery_id=source.delivery_id)
+
+
+def _event(
+    batch: ClaimedBatch,
+    name: str,
+    reason: str,
+    pipedrive_id: int,
+    cause: str,
+    detail: str | None = None,
+    farewell: Farewell | None = None,
+) -> events.NewEvent:
+    told = farewell.attributes if farewell is not None else {}
+    return events.NewEvent(
+        connector_key=batch.connector_key,
+        event=name,
+        entity=batch.entity,
+        cause=cause,
+        reason=reason,
+        detail=detail,
+        pipedrive_id=pipedrive_id,
+        batch_id=batch.id,
+        before=write_lenient({each: farewell.before.get(each) for each in told}) if farewell and told else None,
+        after=write_lenient(told) if told else None,
+    )
+
+
+def _log(session: Session, logged: Sequence[events.NewEvent]) -> None:
+    """One event and one line for each."""
+    events.log_events(session, logged)
+    for event in logged:
+        advice = describe(event.reason or "")
+        logger().info(event.event, pipedrive_id=event.pipedrive_id, reason=event.reason, advice=advice)
+
+
+def look_again(
+    session: Session, connector_key: int, entity: str, *, shown: Sequence[int], hidden: Sequence[int]
+) -> None:
+    """A page shows records that had departed, or shows as deleted what lived: only a reading by their ids settles that."""
+    known = departed_rows.standings(session, connector_key, entity, [*shown, *hidden]) if shown or hidden else {}
+    doubtful = [each for each in shown if each in known and known[each].state in DEPARTED]
+    doubtful += [each for each in hidden if each in known and known[each].state not in DEPARTED]
+    for pipedrive_id in sorted(doubtful):
+        changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause=MISSING)
+
+
+def give_way(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> dict[int, str]:
+    """Hull knows a departed record and a living one as one, as when a claim was released: the User or Account is the living
+    one's, without the mark, and so are the claims.
+
+    found    Pipedrive id → Hull id, as Hull told; returned without the departed that gave way
+    """
+    found, heirs = departed_rows.give_way(session, connector_key, entity, found)
+    claims.hand_on(session, connector_key, entity, heirs)
+    for pipedrive_id in sorted(set(heirs.values())):
+        changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause="made_anew")
+    name = event_name(Direction.INCOMING, entity, Outcome.SKIP)
+    _log(
+        session,
+        [
+            events.NewEvent(
+                connector_key=connector_key,
+                event=name,
+                entity=entity,
+                cause="resolve",
+                reason="gave_way",
+                detail=f"to {entity} {heir}",
+                pipedrive_id=departed,
+            )
+            for departed, heir in sorted(heirs.items())
+        ],
+    )
+    return found

@@ -1,0 +1,159 @@
+"""Load of an incoming batch: what is new or changed goes to Hull, then the page is written down, in one transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import claim as claims
+from db import departure as departed_rows
+from db import failure as failures
+from db import id_mapping, known_as
+from db import run as run_rows
+from db import snapshot as snapshots
+from db import sync_event as events
+from db.batch import ClaimedBatch
+from db.claim import Taken
+from db.id_mapping import Known
+from db.page import PageContext, write_page
+from db.session import after_commit, transaction
+from pipeline import wiring
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.errors import LostLease
+from pipeline.load import incoming as load_incoming
+from pipeline.load import silent
+from pipeline.load.incoming import NEW, SAME, PagePlan
+from pipeline.load.overtaken import count_anew
+from pipeline.settings import settings
+from pipeline.sync.changes import dispatch
+from pipeline.sync.compiled import plan_of
+from pipeline.sync.incoming import field_failures, recheck
+from pipeline.sync.incoming.claim_release import call_waiting
+from pipeline.sync.incoming.page_log import log_problems, log_troubles, page_context, page_event
+from pipeline.sync.runs import runs
+from pipeline.sync.staging import unpack_bodies, unpack_transformed
+from pipeline.tasks import canvases
+from pipeline.telemetry import logger
+from pipeline.wiring import Wired
+
+SHOWN_AFTER_S = 60.0
+"""So long after a delivery Hull's search shows what became of it."""
+
+
+def load_batch(batch: ClaimedBatch) -> None:
+    """Deliver what is new or changed to Hull, then write the page down."""
+    entity = Entity(batch.entity)
+    in_force = plan_of(batch)
+    link = in_force.settings.link_users_in_hull
+    staged = unpack_transformed(bytes(batch.transformed or b""))
+    with transaction() as session:
+        if staged.settings_version != in_force.settings_version:
+            _transform_again(session, batch)
+            return
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+        fresh_from = recheck.fresh_from()
+        ids = [record["pipedrive_id"] for record in staged.records]
+        unchanged = load_incoming.unchanged_states(staged.records, fresh_from)
+        known = id_mapping.known(session, wired.key, entity, ids, unchanged=unchanged)
+        plan = load_incoming.plan_page(
+            entity,
+            staged.records,
+            known,
+            resend=batch.resends and not batch.is_stored,
+            relink=batch.resends and batch.is_stored,
+            fresh_from=fresh_from,
+            shared=in_force.shared,
+        )
+        if batch.run_id is None and entity is Entity.PERSON:
+            plan.mark_created(changes.created_ids(session, batch.id))
+        batches.hold(session, batch)
+        taken = claims.take_claims(session, wired.key, entity, plan.wanted_claims)
+        named = load_incoming.organizations_of(plan)
+        read = departed_rows.read_among(session, wired.key, Entity.ORGANIZATION, named) if link and named else ()
+        bodies = unpack_bodies(bytes(batch.extracted or b"")) if plan.sendings or plan.silent else {}
+        compress = snapshots.compressor(session, wired.key, entity, bodies.values()) if bodies else bytes
+        sent = _hull_ids(session, batch, known)
+    messages, rows = load_incoming.compose(
+        plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent
+    )
+    unsaid = silent.rows_of(plan, bodies, compress)
+    wired.hull.post_batches(messages, size=settings().firehose_batch)
+    try:
+        with transaction() as session:
+            outdated = field_failures.outdated(session, batch, staged)
+            batches.hold(session, batch)
+            context = page_context(session, batch, staged)
+            overtaken = write_page(session, context, [*rows, *unsaid], known)
+            count_anew(plan, overtaken)
+            _keep_identity(session, batch, plan, taken, overtaken.moved_on)
+            recheck.send_newest(session, batch, [row for row in rows if row.pipedrive_id in overtaken.moved_on])
+            _add_shells(session, batch, plan, context, in_hull=link)
+            log_troubles(session, batch, plan, staged, context)
+            log_problems(session, plan, taken.held, context)
+            field_failures.keep(session, batch, plan, staged, {*plan.stale, *overtaken.moved_on}, outdated)
+            _end(session, batch, plan, wired)
+            recheck.read_again_later(session, batch, plan, known)
+    except LostLease:
+        recheck.said_too_late(batch, rows)
+        raise
+
+
+def _keep_identity(
+    session: Session, batch: ClaimedBatch, plan: PagePlan, taken: Taken, moved_on: frozenset[int]
+) -> None:
+    """By what the records are known now. Those that moved on meanwhile are left as whoever was faster has noted them."""
+    scope = (session, batch.connector_key, plan.entity)
+    current = [each for each in plan.changed_ids if each not in moved_on]
+    unsaid = [each for each in silent.ids_of(plan) if each not in moved_on]
+    freed = claims.release_claims(*scope, plan.wanted_claims, changed=current)
+    known_as.note_values(*scope, plan.known_as(taken.held), changed=[*current, *unsaid], true=silent.claims_of(plan))
+    call_waiting(*scope, freed)
+    id_mapping.ask_anew(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
+
+
+def _transform_again(session: Session, batch: ClaimedBatch) -> None:
+    """Settings changed between the stages: records in the words of before would undo what the new ones carried over."""
+    batches.hold(session, batch)
+    wakeup = batches.transform_again(session, batch)
+    after_commit(session, lambda: canvases.wake([wakeup]))
+
+
+def _hull_ids(session: Session, batch: ClaimedBatch, known: dict[int, Known]) -> dict[int, str]:
+    """Whose records they are, where they are the answers to what was sent: claims might lead to somebody else."""
+    if batch.run_id is not None or dispatch.cause_of(session, batch) != dispatch.READ_BACK:
+        return {}
+    return {pipedrive_id: each.hull_id for pipedrive_id, each in known.items() if each.hull_id is not None}
+
+
+def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: PageContext, *, in_hull: bool) -> None:
+    """Organizations that Persons belong to and that nobody has seen yet are noted, once."""
+    if batch.entity != Entity.PERSON:
+        return
+    organizations = load_incoming.organizations_of(plan)
+    fresh = id_mapping.add_shells(session, context.connector_key, Entity.ORGANIZATION, organizations, in_hull=in_hull)
+    plan.counters["shells"] += len(fresh)
+    name = event_name(Direction.INCOMING, Entity.ORGANIZATION, Outcome.SUCCESS)
+    events.log_events(
+        session,
+        [
+            page_event(context, name, Entity.ORGANIZATION, pipedrive_id, reason="shell_created")
+            for pipedrive_id in fresh
+        ],
+    )
+
+
+def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) -> None:
+    """The page is written: heal what had failed before, count, and let the run or the changes go on."""
+    sent = [str(sending.record["pipedrive_id"]) for sending in plan.sendings]
+    failures.close_healed(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
+    batches.end(session, batch.id, told=wired.calls.last_as_json)
+    if batch.run_id is None:
+        dispatch.finish(session, batch, plan)
+        return
+    counters = {name: count for name, count in plan.counters.items() if name in run_rows.COUNTERS}
+    if batch.revisits:  # the walks have read and counted the others
+        counters |= {"read": counters.get(NEW, 0), SAME: 0}
+    if run_rows.count(session, batch.run_id, requests=wired.calls.requests, **counters) == "running":
+        runs.advance(session, batch.run_id)
+    logger().info("incoming.job.progress", type=Entity(batch.entity).hull, **counters)

@@ -1,0 +1,213 @@
+"""What is told of a page beside its successes: records that left it, fields and claims that stayed behind."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import failure as failures
+from db import sync_event as events
+from db.batch import ClaimedBatch
+from db.change import Source
+from db.claim import NOBODY
+from db.claim_release import Held, departed_holders
+from db.page import PageContext
+from pipeline.domain.departures import RESTORABLE_DAYS
+from pipeline.domain.incoming import UNIDENTIFYING, FieldProblem
+from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
+from pipeline.domain.reasons import describe
+from pipeline.load import incoming as load_incoming
+from pipeline.load.incoming import PagePlan
+from pipeline.sync.changes import dispatch
+from pipeline.sync.incoming import deletions
+from pipeline.sync.staging import Transformed, Trouble
+from pipeline.telemetry import logger
+
+
+def page_context(session: Session, batch: ClaimedBatch, staged: Transformed) -> PageContext:
+    entity = Entity(batch.entity)
+    sources = {} if batch.run_id is not None else changes.sources_of(session, batch.id)
+    return PageContext(
+        connector_key=batch.connector_key,
+        entity=entity,
+        event=event_name(Direction.INCOMING, entity, Outcome.SUCCESS),
+        cause=_cause(session, batch, sources),
+        matched_by="fetched" if batch.run_id is not None else "webhook",
+        run_id=batch.run_id,
+        batch_id=batch.id,
+        settings_version=staged.settings_version,
+        sources=sources,
+    )
+
+
+def _cause(session: Session, batch: ClaimedBatch, sources: Mapping[int, Source]) -> str:
+    """Why the batch's records are carried over, where they do not say so themselves."""
+    if batch.run_id is not None:
+        return "fetch"
+    return next(iter(sources.values())).cause if sources else dispatch.cause_of(session, batch)
+
+
+def page_event(
+    context: PageContext,
+    name: str,
+    entity: Entity,
+    pipedrive_id: int | None,
+    *,
+    reason: str,
+    detail: str | None = None,
+    field: str | None = None,
+) -> events.NewEvent:
+    source = context.sources.get(pipedrive_id or 0) if entity == context.entity else None
+    return events.NewEvent(
+        connector_key=context.connector_key,
+        event=name,
+        entity=entity,
+        cause=source.cause if source else context.cause,
+        delivery_id=source.delivery_id if source else None,
+        reason=reason,
+        detail=detail,
+        pipedrive_id=pipedrive_id,
+        run_id=context.run_id,
+        batch_id=context.batch_id,
+        settings_version=context.settings_version,
+        field=field,
+    )
+
+
+def log_troubles(
+    session: Session, batch: ClaimedBatch, plan: PagePlan, staged: Transformed, context: PageContext
+) -> None:
+    """Records that left the batch: an event each, and a Failure for those a person must look at; once per run."""
+    entity = Entity(batch.entity)
+    troubles = [Trouble(**trouble) for trouble in staged.troubles]
+    kept = [_failure(batch, trouble, staged.settings_version) for trouble in troubles]
+    told = failures.told_in_run(session, batch.connector_key, batch.run_id, [failure.subject for failure in kept])
+    logged, refused = [], []
+    for trouble, failure in zip(troubles, kept, strict=True):
+        if (failure.subject, failure.reason) in told:
+            continue
+        name = event_name(Direction.INCOMING, entity, Outcome(trouble.outcome))
+        logged.append(
+            page_event(context, name, entity, trouble.pipedrive_id, reason=trouble.reason, detail=trouble.detail)
+        )
+        _say(name, trouble.pipedrive_id, trouble.reason, trouble.field)
+        if trouble.outcome == Outcome.ERROR:
+            refused.append(failure)
+    events.log_events(session, logged)
+    failures.keep_failures(session, refused)
+    plan.counters["failed"] += len(refused)
+    plan.counters["skipped"] += len(logged) - len(refused)
+    hidden = [each.pipedrive_id for each in troubles if each.reason == "deleted_in_pipedrive" and each.pipedrive_id]
+    deletions.look_again(session, batch.connector_key, entity, shown=plan.stale, hidden=hidden)
+
+
+def _say(name: str, pipedrive_id: int | None, reason: str, field: str | None) -> None:
+    say = logger().warning if name.endswith(".error") else logger().info
+    say(name, pipedrive_id=pipedrive_id, reason=reason, field=field, advice=describe(reason))
+
+
+def _failure(batch: ClaimedBatch, trouble: Trouble, settings_version: int) -> failures.NewFailure:
+    payload = trouble.payload.encode()
+    record_id = str(trouble.pipedrive_id) if trouble.pipedrive_id is not None else None
+    name = record_id or hashlib.blake2b(payload, digest_size=8).hexdigest()
+    return failures.NewFailure(
+        connector_key=batch.connector_key,
+        kind="record",
+        subject=failures.record_subject(Direction.INCOMING, batch.entity, name),
+        direction=Direction.INCOMING,
+        entity=batch.entity,
+        record_id=record_id,
+        batch_id=batch.id,
+        run_id=batch.run_id,
+        stage="transform",
+        reason=trouble.reason,
+        detail=trouble.detail,
+        field=trouble.field,
+        payload=payload,
+        settings_version=settings_version,
+    )
+
+
+def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], int], context: PageContext) -> None:
+    """Fields and claims that stayed behind while their record went: told when the record is new or changed."""
+    error = event_name(Direction.INCOMING, plan.entity, Outcome.ERROR)
+    skip = event_name(Direction.INCOMING, plan.entity, Outcome.SKIP)
+    logged = []
+    departed = departed_holders(session, context.connector_key, plan.entity, held.values()) if held else {}
+    for sending in plan.sendings:
+        if sending.effect == load_incoming.SAME:
+            continue
+        pipedrive_id = sending.record["pipedrive_id"]
+        for reason, fields, words in _by_cause(sending.record["problems"]):
+            name = skip if reason in UNIDENTIFYING else error
+            logged.append(
+                page_event(
+                    context,
+                    name,
+                    plan.entity,
+                    pipedrive_id,
+                    reason=reason,
+                    detail=f"{fields}: {words}",
+                    field=fields,
+                )
+            )
+            _say(name, pipedrive_id, reason, fields)
+        for claim in sending.record["claims"]:
+            if (holder := held.get((claim, pipedrive_id))) is not None:
+                reason, detail = _held(claim, plan.entity, holder, departed)
+                logged.append(page_event(context, skip, plan.entity, pipedrive_id, reason=reason, detail=detail))
+                _say(skip, pipedrive_id, reason, claim)
+    events.log_events(session, logged)
+
+
+def _by_cause(problems: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str]]:
+    """(reason, the fields it is about, detail): what one cause does to several fields of a record is one problem."""
+    fields: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        fields.setdefault((problem["reason"], problem["detail"]), []).append(problem["field"])
+    return [(reason, ", ".join(dict.fromkeys(named)), detail) for (reason, detail), named in fields.items()]
+
+
+def _held(claim: str, entity: Entity, holder: int, departed: Mapping[int, Held]) -> tuple[str, str]:
+    """(reason, detail) of a claim under which a record cannot travel."""
+    if holder == NOBODY:
+        return "shared_domain", f"{claim}: several {entity.plural} give it, so it identifies none of them"
+    return "duplicate_claim", f"{claim}: held by {entity} {holder}{_until(departed.get(holder))}"
+
+
+def _until(held: Held | None) -> str:
+    """Of a holder that departed: since when, and when it lets go by itself."""
+    if held is None:
+        return ""
+    free = held.since + timedelta(days=RESTORABLE_DAYS)
+    return f", {held.state} since {held.since:%Y-%m-%d}, until {free:%Y-%m-%d} or until it is released"
+
+
+def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence[FieldProblem], version: int) -> None:
+    """Mapped fields that the company does not have: told once for a run, because every record lacks them."""
+    entity = Entity(batch.entity)
+    name = event_name(Direction.INCOMING, entity, Outcome.ERROR)
+    for problem in problems:
+        _say(name, None, problem.reason, problem.field)
+    events.log_events(
+        session,
+        [
+            events.NewEvent(
+                connector_key=batch.connector_key,
+                event=name,
+                entity=entity,
+                cause="fetch" if batch.run_id is not None else "webhook",
+                reason=problem.reason,
+                detail=f"{problem.field}: {problem.detail}",
+                field=problem.field,
+                run_id=batch.run_id,
+                batch_id=batch.id,
+                settings_version=version,
+            )
+            for problem in problems
+        ],
+    )

@@ -1,0 +1,119 @@
+"""Readings that are older than what a webhook has said: Pipedrive's lists may lag behind its webhooks.
+
+Such a reading is no news. Its record leaves the batch and is read again, with growing pauses and not for ever: what the last
+attempt reads is taken as it is. Two edits of one second have the same `update_time`, so within that second a reading is
+compared with the webhook itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import newest_webhook
+from db.batch import ClaimedBatch
+from db.change import Change
+from db.newest_webhook import Newest
+from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.times import version_of
+from pipeline.errors import Rejected, Skip
+from pipeline.extract.pages import id_of
+from pipeline.sync.compiled import Plan
+from pipeline.telemetry import logger
+from pipeline.transform.webhooks import complete_record, decode_webhook
+
+PAUSES_S: Final = (2.0, 5.0, 15.0, 60.0, 300.0)
+"""Before a record is read again, by the attempts it has had: six minutes in all."""
+SETTLED_S: Final = 120
+"""What is read so long after a webhook is newer than it, though its `update_time` does not say so: that has whole seconds, and
+whether it moves when a deleted record is restored is not documented."""
+
+
+def find_lagging(
+    session: Session, batch: ClaimedBatch, plan: Plan, mine: Sequence[Change], read: Sequence[Any]
+) -> set[int]:
+    """Pipedrive ids of the records in `read` that are older than the newest webhook, and may be asked for again."""
+    tries = {int(change.record_id): change.attempts for change in mine}
+    records = {record_id: record for record in read if (record_id := id_of(record)) is not None}
+    newest = newest_webhook.find_newest(session, batch.connector_key, batch.entity, records)
+    lagging = {each for each in newest if _is_older(records[each], newest[each])}
+    doubtful = {each for each in newest if _is_of_one_second(records[each], newest[each])}
+    if doubtful:
+        settled_ms = 1000 * (_now_s(session) - SETTLED_S)
+        doubtful = {each for each in doubtful if newest[each].sent_at_ms > settled_ms}
+        bodies = newest_webhook.bodies_of(session, [newest[each] for each in doubtful])
+        lagging |= {
+            each
+            for each in doubtful
+            if newest[each].is_deleted or (each in bodies and _says_more(bodies[each], records[each], plan))
+        }
+    exhausted = {each for each in lagging if not may_ask_again(tries[each])}
+    for each in sorted(exhausted):
+        logger().warning("incoming.reading.older_than_webhook", pipedrive_id=each, attempts=tries[each])
+    return lagging - exhausted
+
+
+def may_ask_again(attempts: int) -> bool:
+    return attempts <= len(PAUSES_S)
+
+
+def ask_again(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Collection[int]) -> None:
+    """Have these records read again after a pause; one that a newer webhook told of since is due when the batch ends."""
+    waits: dict[float, list[str]] = {}
+    for change in mine:
+        if int(change.record_id) in ids and change.revision == change.claimed_revision:
+            waits.setdefault(PAUSES_S[min(change.attempts, len(PAUSES_S)) - 1], []).append(change.record_id)
+    for wait_s, record_ids in waits.items():
+        changes.put_back(session, batch.id, record_ids, wait_s, counted=record_ids)
+        logger().info("incoming.reading.lags", records=len(record_ids), wait_s=wait_s)
+
+
+def expects_living(newest: Newest | None, change: Change) -> bool:
+    """Whether the newest word about a record is a webhook that shows it: then an answer without it may be older."""
+    return newest is not None and not newest.is_deleted and newest.sent_at_ms <= change.rank
+
+
+def is_outdated(newest: Mapping[int, Newest], change: Change) -> bool:
+    """Whether a newer webhook about the record was received than the one whose body waits in this change."""
+    known = newest.get(int(change.record_id))
+    return known is not None and (known.sent_at_ms > change.rank or (known.is_deleted and not change.is_deleted))
+
+
+def _is_older(record: Mapping[str, Any], newest: Newest) -> bool:
+    version = version_of(record)
+    return version is not None and newest.version is not None and version < newest.version
+
+
+def _is_of_one_second(record: Mapping[str, Any], newest: Newest) -> bool:
+    """Also a record that is shown although it was deleted, when nothing says that it was restored since."""
+    version = version_of(record)
+    if newest.is_deleted:
+        return version is not None and version <= newest.sent_at_ms // 1000 and not is_shown_deleted(record)
+    return version is not None and version == newest.version
+
+
+def _says_more(body: bytes, record: dict[str, Any], plan: Plan) -> bool:
+    """Whether the webhook says anything that the reading does not, of what is mapped."""
+    if is_shown_deleted(record):
+        return True
+    try:
+        webhook = decode_webhook(read_lenient(body), plan.catalog)
+        if webhook.record is None:
+            return False
+        completed, _ = complete_record(webhook, record, plan.incoming.custom_fields)
+        return plan.incoming.read(completed).digest != plan.incoming.read(record).digest
+    except (Rejected, Skip, ValueError, RecursionError):
+        return False
+
+
+def is_shown_deleted(record: Any) -> bool:
+    """Whether Pipedrive shows a record as one that is deleted."""
+    return isinstance(record, dict) and (record.get("is_deleted") is True or record.get("active_flag") is False)
+
+
+def _now_s(session: Session) -> float:
+    return float(session.execute(text("SELECT extract(epoch FROM now())")).scalar_one())

@@ -1,0 +1,171 @@
+"""What differs between a report and its record, field by field, and what is done about each of the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from pipeline.domain.kinds import Entity
+from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingWrite
+from pipeline.domain.reasons import describe
+from pipeline.domain.times import version_of
+from pipeline.sync.compiled import Plan
+from pipeline.transform.agreement import Settled, settle
+from pipeline.transform.comparison import canonical
+from pipeline.transform.echoes import LATE_S, Edit, edits_told_over, hear, held_by_hull, is_overtaken
+from pipeline.transform.hull_changes import values_before
+from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
+from pipeline.transform.message_folding import SAID
+from pipeline.transform.outgoing_filter import Verdict, no_change_reason
+from pipeline.transform.writing.targets import Target
+
+QUARREL: Final = "rules_fight"
+
+
+def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *, now_s: int) -> Decision:
+    """Decide about a record that is known: what is written, what is left to Pipedrive, and what two rules fight over.
+
+    Raises: Rejected("name_missing").
+    """
+    report = candidate.message[entity.hull]
+    if is_overtaken(report, candidate.memory) and not is_export(candidate):
+        return Decision(candidate=candidate, act=Act.SKIP, reason="older_report", detail=describe("older_report"))
+    heard = hear(plan.outgoing.targets, candidate.message, report, candidate.memory, candidate.told)
+    repeated = {key for key, (_, is_last) in heard.items() if is_last}
+    edits = {} if is_export(candidate) else _edits_that_win(candidate, plan, repeated)
+    candidate = _with_edits(candidate, entity, edits.values())
+    write = write_for(candidate, plan, entity, candidate.snapshot)
+    settled = settle(
+        write,
+        Memory(recent=candidate.memory.recent) if is_export(candidate) else candidate.memory,
+        {} if is_export(candidate) else plan.outgoing.owners,
+        hull_is_newer=_hull_is_newer(candidate, entity),
+        now_s=now_s,
+        echoes=() if is_export(candidate) else repeated - edits.keys(),
+    )
+    decision = Decision(
+        candidate=candidate,
+        act=Act.UPDATE,
+        trigger=verdict.trigger,
+        write=settled.write,
+        left=settled.left,
+        overruled=_overruled(candidate, plan, entity, settled),
+        held={} if is_export(candidate) else _held(candidate, plan, entity, settled, repeated),
+        heard=heard,
+        problems=write.problems,
+        quarrel=_quarrel(settled.fights, plan, entity) if settled.fights else "",
+    )
+    if settled.fights and settled.write.is_empty:
+        return replace(decision, act=Act.HOLD, reason=QUARREL, detail=decision.quarrel)
+    if settled.write.is_empty:
+        reason, detail = no_change_reason(candidate.message, plan.settings, entity)
+        if settled.left:
+            reason, detail = settled.left[0].reason, f"{settled.left[0].field}: {settled.left[0].detail}"
+        return replace(decision, act=Act.SKIP, reason=reason, detail=detail)
+    return decision
+
+
+def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
+    """Key of a field of which the report repeats our words → the edit over which we told them, where it has the last word."""
+    told_over = edits_told_over(plan.outgoing.targets, candidate.message, candidate.told, candidate.memory)
+    changed_s = _changed_s(candidate)
+    return {
+        key: edit
+        for key, edit in told_over.items()
+        if key in repeated
+        and ((owner := plan.outgoing.owners.get(key)) == "hull" or (owner == "latest" and edit.at // 1000 >= changed_s))
+    }
+
+
+def _with_edits(candidate: Candidate, entity: Entity, edits: Iterable[Edit]) -> Candidate:
+    """The candidate, as if Hull had reported these values."""
+    message = {name: value for name, value in candidate.message.items() if name != SAID}
+    said = {edit.attribute: edit.value for edit in edits}
+    report = {name: value for name, value in message[entity.hull].items() if attribute_name(name) not in said}
+    return replace(candidate, message={**message, entity.hull: report | said})
+
+
+def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[str, object] | None) -> OutgoingWrite:
+    """The write that makes the record of `snapshot`, or a new one, agree with what Hull says.
+
+    Raises: Rejected("name_missing").
+    """
+    report = {**candidate.message[entity.hull], "account": candidate.message.get("account") or {}}
+    return plan.outgoing.write(
+        report,
+        snapshot,
+        organization_id=candidate.organization_id,
+        delivered=_delivered(candidate, plan, entity) if snapshot is not None else (),
+    )
+
+
+def _delivered(candidate: Candidate, plan: Plan, entity: Entity) -> set[str]:
+    """Codes of the fields that may be emptied: those last seen with a value in Hull, by a report or by what we told it.
+
+    What is remembered of a record that is met only now is about another User or Account.
+    """
+    remembered = set(candidate.memory.present or ()) if candidate.matched_by in (None, "report") else set()
+    told = {target.source.code for target in plan.outgoing.targets if _was_emptied_in_hull(candidate, target, entity)}
+    return remembered | told
+
+
+def _was_emptied_in_hull(candidate: Candidate, target: Target, entity: Entity) -> bool:
+    """Whether the report takes away a value that Hull was told: it says null, and what it says is younger than ours.
+
+    A report of before that says null as well, and must not empty the field from which Hull was told the value.
+    """
+    if target.attribute is None or target.attribute.startswith("account."):
+        return False
+    name, report = attribute_name(target.attribute), candidate.message[entity.hull]
+    value = candidate.delivered.get(name)
+    if value is None or find_attribute(report, name) is ABSENT:
+        return False
+    if any(canonical(name, each) == canonical(name, value) for each in values_before(candidate.message, entity, name)):
+        return True
+    moment, told = reported_at(report), [each.at for each in candidate.told if each.values.get(name) is not None]
+    return moment is not None and bool(told) and moment / 1000 - LATE_S > told[-1]
+
+
+def is_export(candidate: Candidate) -> bool:
+    """Sent by hand: every mapped field that differs is written, whatever was agreed before."""
+    return candidate.message.get("is_export") is True
+
+
+def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
+    told = reported_at(candidate.message[entity.hull])
+    return told is not None and told // 1000 >= _changed_s(candidate)
+
+
+def _changed_s(candidate: Candidate) -> float:
+    """When Pipedrive last changed the record, as far as it says; else nothing of Hull's is newer."""
+    changed = version_of(candidate.snapshot or {})
+    return float("inf") if changed is None else changed
+
+
+def _held(
+    candidate: Candidate, plan: Plan, entity: Entity, settled: Settled, repeated: Collection[str]
+) -> dict[str, Any]:
+    """What is written because Hull says so, and what Hull therefore holds; not of a User or Account that is met only now."""
+    if candidate.matched_by is not None:
+        return {}
+    written = settled.write.kinds.keys() - set(repeated)
+    targets = [target for target in plan.outgoing.targets if target.source.key in written]
+    held = held_by_hull(targets, candidate.message[entity.hull], candidate.told, candidate.memory)
+    return {name: value for name, value in held.items() if name in plan.shared}
+
+
+def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:
+    """What Hull says of the fields about which Pipedrive had the last word, and is to be told otherwise."""
+    keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
+    report = candidate.message[entity.hull]
+    names = [target.attribute for target in plan.outgoing.targets if target.source.key in keys and target.attribute]
+    said = {attribute_name(name): find_attribute(report, name) for name in names}
+    return {name: None if value is ABSENT else value for name, value in said.items() if name in plan.shared}
+
+
+def _quarrel(keys: tuple[str, ...], plan: Plan, entity: Entity) -> str:
+    """Name the fields and the rows of the settings that write them."""
+    rows = {target.source.key: target for target in plan.outgoing.targets}
+    named = [f"{rows[key].attribute} → {rows[key].source.code}" if key in rows else key for key in keys]
+    return f"values go back and forth: {', '.join(named)} of the outgoing {entity.hull} attributes"

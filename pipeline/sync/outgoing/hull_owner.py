@@ -1,0 +1,55 @@
+"""Asks Hull whose a record is, before a User or Account is joined with one of which our id map does not know it.
+
+Unresolved is not free: the record was brought to Hull under claims of its own, and what names it together with another User would
+make the two one, which nothing can undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from db import batch as batches
+from db.batch import ClaimedBatch
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.outgoing import Standing
+from pipeline.sync.changes.hull_ids import ask_hull, learn
+from pipeline.sync.outgoing.resolve import Found, part_rivals
+from pipeline.wiring import Wired
+
+
+def in_doubt(found: Mapping[str, Found]) -> list[int]:
+    """Records of which only Hull can say whose they are: unresolved ones, and those that two of Hull's are said to be."""
+    doubted = (each for each in found.values() if _is_asked(each))
+    return sorted({pipedrive_id for each in doubted for pipedrive_id in each.others})
+
+
+def settle_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Found]) -> None:
+    """Ask, learn, and settle those in doubt; of whom Hull shows nothing yet stays unresolved.
+
+    Raises: what the client raises.
+    """
+    asked, entity = in_doubt(found), Entity(batch.entity)
+    if not asked:
+        return
+    answers = ask_hull(wired, entity, asked)
+    with transaction() as session:
+        batches.hold(session, batch)
+        learn(session, batch.connector_key, entity, answers)
+    for hull_id, each in found.items():
+        if _is_asked(each):
+            _settle(hull_id, each, answers)
+    part_rivals(found)
+
+
+def _is_asked(each: Found) -> bool:
+    return each.standing is Standing.UNRESOLVED or (each.standing is Standing.TAKEN and each.matched_by == "report")
+
+
+def _settle(hull_id: str, each: Found, answers: Mapping[int, str]) -> None:
+    (pipedrive_id,) = each.others
+    holder = answers.get(pipedrive_id)
+    if holder == hull_id or (holder is None and each.standing is Standing.UNRESOLVED and each.is_old):
+        each.standing, each.pipedrive_id, each.others = Standing.KNOWN, pipedrive_id, ()
+    elif holder is not None:
+        each.standing, each.pipedrive_id = Standing.TAKEN, None

@@ -1,0 +1,328 @@
+"""Load of an outgoing batch: look before creating, write to Pipedrive, and write down what became of it, in one transaction.
+
+Pipedrive's answers are staged as the read-back batch. Whatever could not be sent goes on as a change of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import claim, failure, id_mapping, joining, snapshot
+from db.batch import ClaimedBatch
+from db.joining import Join
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.lenient_json import write_lenient
+from pipeline.domain.outgoing import Act, Decision, Memory
+from pipeline.error_kinds import classify
+from pipeline.load import outgoing as load_outgoing
+from pipeline.load.outgoing import Sending, answers
+from pipeline.load.writers import Sent, Wanted
+from pipeline.outages import current_work
+from pipeline.settings import settings
+from pipeline.sync import definitions
+from pipeline.sync.changes import dispatch, waiting_links
+from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.outgoing import matching
+from pipeline.sync.outgoing.diff import QUARREL
+from pipeline.sync.outgoing.event_log import Story
+from pipeline.sync.outgoing.matching import Postponement
+from pipeline.sync.outgoing.refresh import decide_by_what_is
+from pipeline.sync.outgoing.requeue import Later
+from pipeline.sync.outgoing.transform import decide, decisions_of
+from pipeline.sync.outgoing.unique_values import leave_what_others_hold
+from pipeline.sync.retries import check_alone
+from pipeline.sync.staging import pack_page
+from pipeline.transform.agreement import is_quarrel, remember
+from pipeline.transform.claims import SYNC_KEY
+from pipeline.transform.echoes import with_report
+from pipeline.transform.message_folding import SAID
+
+WRITING_S = 150.0
+"""So long after a stage began it starts no further write: the last ones end, and are written down, before the task's soft limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What is to be written down.
+
+    unusable   mapped fields that cannot be written at all
+    try_again  what was refused may be taken now: the field definitions were old, and a mapped field is gone
+    """
+
+    decisions: Mapping[str, Decision]
+    sending: Sending
+    waiting: Mapping[str, Postponement]
+    settings_version: int
+    unusable: Sequence[FieldProblem]
+    try_again: bool
+    now_s: int
+
+
+def load_batch(batch: ClaimedBatch) -> None:
+    """Carry out the decisions of transform."""
+    entity, ends_at = Entity(batch.entity), time.monotonic() + WRITING_S
+    decisions = {each.hull_id: each for each in decisions_of(batch)}
+    with transaction() as session:
+        wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
+        plan = plan_for(session, batch.connector_key, entity)
+    now_s = int(time.time())
+    decisions |= {each.hull_id: each for each in _by_newer_definitions(decisions.values(), plan, entity, now_s=now_s)}
+    settlement = matching.look_before_creating(batch, wired, plan, decisions.values(), now_s=now_s)
+    decisions |= {each.hull_id: each for each in settlement.decided}
+    waiting = matching.until_hull_takes(batch, settlement.waiting | matching.unresolved_ones(decisions.values()))
+    anew = decide_by_what_is(wired, plan, entity, decisions.values(), now_s=now_s)
+    decisions |= {each.hull_id: each for each in anew}
+    going = [each for each in decisions.values() if each.hull_id not in waiting]
+    taken = matching.join_found(batch, plan, going, now_s=now_s)
+    decisions |= {each.hull_id: each for each in taken}
+    less = leave_what_others_hold(batch, plan, list(decisions.values()), settlement.by_claim)
+    decisions |= {each.hull_id: each for each in less}
+    wanted = [_wanted(each) for each in decisions.values() if _is_sent(each) and each.hull_id not in waiting]
+    sending = load_outgoing.send(
+        wired.pipedrive,
+        entity,
+        wanted,
+        at_once=settings().writes_at_once,
+        check=lambda: _still_ours(batch),
+        last_call=lambda: wired.calls.last_here,
+        ends_at=ends_at,
+    )
+    if sending.stop is not None:
+        check_alone(sending.stop, current_work())
+    fresh = _of_newer_definitions(batch, plan, sending)
+    unusable = (fresh or plan).outgoing.problems
+    decisions |= {each.hull_id: each for each in _without_refused_fields(decisions, sending, plan, unusable)}
+    sending.sent = [each for each in sending.sent if decisions[each.wanted.hull_id].act is not Act.SKIP]
+    outcome = Outcome(
+        decisions=decisions,
+        sending=sending,
+        waiting=waiting,
+        settings_version=plan.settings_version,
+        unusable=unusable,
+        try_again=fresh is not None,
+        now_s=now_s,
+    )
+    with transaction() as session:
+        outdated = _outdated(session, batch, decisions.values(), plan)
+        batches.hold(session, batch)
+        _write_down(session, batch, outcome)
+        scope = (batch.connector_key, Direction.OUTGOING, batch.entity)
+        changes.fold_all(session, *scope, outdated, cause=definitions.CAUSE)
+
+
+def _by_newer_definitions(
+    decisions: Iterable[Decision], plan: Plan, entity: Entity, *, now_s: int
+) -> Iterator[Decision]:
+    """Decide again what transform could not for want of definitions: somebody may have read them since."""
+    for each in decisions:
+        if any(problem.reason in definitions.OUTDATED for problem in each.problems):
+            yield decide(each.candidate, plan, entity, now_s=now_s)
+
+
+def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decision], plan: Plan) -> list[str]:
+    """Records of which a field stayed behind for want of definitions that somebody else has read since."""
+    unknown = [
+        each.hull_id for each in decisions if any(problem.reason in definitions.OUTDATED for problem in each.problems)
+    ]
+    entity = Entity(batch.entity)
+    if unknown and definitions.moved_on(session, batch.connector_key, entity, plan.fields_read_at):
+        return unknown
+    return []
+
+
+def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: Sending) -> Plan | None:
+    """The plan by which what Pipedrive refused is written otherwise: a mapped field is gone, for one; None if there is none."""
+    if all(each.refused is None and not each.left_out for each in sending.sent):
+        return None
+    fresh = definitions.for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
+    return fresh if fresh is not None and fresh.outgoing.problems != plan.outgoing.problems else None
+
+
+def _without_refused_fields(
+    decisions: Mapping[str, Decision], sending: Sending, plan: Plan, unusable: Sequence[FieldProblem]
+) -> Iterator[Decision]:
+    """Decisions as they were carried out: fields that Pipedrive refused by name stayed behind, and are named.
+
+    unusable  fields that are told of once for the batch: the company does not have them any more
+    """
+    codes = {target.source.key: target.source.code for target in plan.outgoing.targets}
+    codes |= {source.key: source.code for _, source in plan.outgoing.claims}
+    gone = {problem.field for problem in unusable}
+    for sent in sending.sent:
+        decision = decisions[sent.wanted.hull_id]
+        if not sent.left_out or decision.write is None:
+            continue
+        keys = {problem.field for problem in sent.left_out}
+        refused = [replace(each, field=codes.get(each.field, each.field)) for each in sent.left_out]
+        never_there = {each.field for each in refused}.difference(decision.candidate.memory.present or ())
+        write = decision.write.without(keys)
+        decision = replace(
+            decision,
+            write=replace(write, present=write.present - never_there),
+            problems=(*decision.problems, *(each for each in refused if each.field not in gone)),
+        )
+        if sent.answer is None and sent.refused is None:
+            first = refused[0]
+            decision = replace(decision, act=Act.SKIP, reason=first.reason, detail=f"{first.field}: {first.detail}")
+        yield decision
+
+
+def _is_sent(decision: Decision) -> bool:
+    return decision.act in (Act.UPDATE, Act.CREATE)
+
+
+def _wanted(decision: Decision) -> Wanted:
+    pipedrive_id = decision.candidate.pipedrive_id if decision.act is Act.UPDATE else None
+    fields = decision.write.fields if decision.write else {}
+    return Wanted(hull_id=decision.hull_id, pipedrive_id=pipedrive_id, fields=fields)
+
+
+def _still_ours(batch: ClaimedBatch) -> None:
+    """Stop a worker that slept past its lease: another one has taken the batch over.
+
+    Raises: LostLease; Retryable when the database does not say.
+    """
+    try:
+        with transaction() as session:
+            batches.hold(session, batch)
+    except Exception as error:  # noqa: BLE001 - what was written so far is to be kept
+        raise classify(error) from None
+
+
+def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
+    mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
+    story = Story(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
+    done = [each for each in outcome.sending.sent if each.unsure is None]
+    _join(session, batch, outcome, done, story)
+    for each in outcome.decisions.values():
+        if each.hull_id in outcome.waiting:
+            story.waits(each, outcome.waiting[each.hull_id].reason)
+        elif each.act is Act.SKIP:
+            story.skipped(each)
+        elif each.act is Act.HOLD:
+            story.gave_up(each.hull_id, each.reason or "", each.detail)
+    for sent in done:
+        if sent.answer is not None:
+            decision = outcome.decisions[sent.wanted.hull_id]
+            story.sent(decision, sent)
+            if decision.quarrel:
+                story.gave_up(decision.hull_id, QUARREL, decision.quarrel)
+    _keep(session, batch, outcome, done)
+    later = Later(session, batch, mine, story)
+    later.wait_for_turns(outcome.waiting)
+    later.look_again(outcome.sending, refused_too=outcome.try_again)
+    later.send_rest(outcome.sending)
+    story.tell(session)
+    changes.clear_changes(session, batch.id)
+    failure.close_emptied(session, batch.connector_key, batch.entity)
+    dispatch.go_on(session)
+    found = list(answers(outcome.sending))
+    if batch.read_back_id is not None:
+        batches.fill_read_back(session, batch.read_back_id, pack_page(write_lenient({"data": found})), len(found))
+    batches.end(session, batch.id)
+
+
+def _join(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequence[Sent], story: Story) -> None:
+    """The id map learns who was made; intents that led to nothing are given up. Those that were found were joined before."""
+    scope = (batch.connector_key, batch.entity)
+    made = {each.wanted.hull_id: _id_of(each) for each in done if each.wanted.pipedrive_id is None}
+    joins = [
+        Join(hull_id=hull_id, pipedrive_id=pipedrive_id, matched_by="created")
+        for hull_id, pipedrive_id in made.items()
+        if pipedrive_id is not None
+    ]
+    lost = joining.join(session, *scope, joins)
+    for each in lost:
+        story.gave_up(each.hull_id, "already_joined", f"{batch.entity} {each.pipedrive_id} by {each.matched_by}")
+    claims = [
+        (name, value, each.pipedrive_id)
+        for each in joins
+        for name, value in outcome.decisions[each.hull_id].claims
+        if name != SYNC_KEY
+    ]
+    claim.take_claims(session, *scope, claims)
+    joining.give_up(session, *scope, [each.wanted.hull_id for each in done if each.refused is not None])
+    held = [each.hull_id for each in outcome.decisions.values() if each.act is Act.HOLD]
+    joining.give_up(session, *scope, held)
+    unsure = [each.wanted.hull_id for each in outcome.sending.sent if each.unsure is not None]
+    joining.mark_unknown(session, *scope, unsure)
+    if batch.entity == Entity.ORGANIZATION:
+        found = [each.hull_id for each in outcome.decisions.values() if matching.is_met(each)]
+        waiting_links.organization_found(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
+
+
+def _id_of(sent: Sent) -> int | None:
+    found = (sent.answer or {}).get("id")
+    return found if isinstance(found, int) else None
+
+
+def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequence[Sent]) -> None:
+    """What is remembered of the writes, and the reports as they were sent."""
+    by_answer = {each.wanted.hull_id: each.answer for each in done if each.answer is not None}
+    memories: dict[int, tuple[bytes, str | None]] = {}
+    reports: dict[str, tuple[int, bytes]] = {}
+    left: dict[str, tuple[int, bytes]] = {}
+    """Of those that were not sent, too: other settings may send them, and a plan must be able to tell."""
+    fighting: dict[str, str] = {}
+    for each in outcome.decisions.values():
+        answer = by_answer.get(each.hull_id)
+        record = answer if answer is not None else _unchanged(each)
+        if record is None or each.write is None or not isinstance(record.get("id"), int):
+            if each.act in (Act.SKIP, Act.HOLD) and each.reason != "older_report":
+                left[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
+            continue
+        memory = remember(each.write, _earlier(each, Entity(batch.entity)), record, outcome.now_s)
+        memories[record["id"]] = (write_lenient(memory), each.candidate.awaits)
+        reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
+        if is_quarrel(memory, outcome.now_s):  # that its other fields came through says nothing of those it is about
+            fighting[each.hull_id] = QUARREL
+    joining.remember(session, batch.connector_key, batch.entity, memories)
+    held = {
+        each.candidate.pipedrive_id: (each.candidate.delivered, each.held)
+        for each in outcome.decisions.values()
+        if each.held and each.candidate.pipedrive_id is not None and each.hull_id in by_answer
+    }
+    id_mapping.note_held(session, batch.connector_key, batch.entity, held)
+    snapshot.keep_reports(session, batch.connector_key, batch.entity, reports | left)
+    _say_again(session, batch, outcome)
+    healed = sorted({*by_answer, *reports})
+    failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting)
+
+
+def _say_again(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
+    """Pipedrive had the last word about a field: Hull is told its value once more, a null where the field is empty."""
+    overruled = {
+        each.candidate.pipedrive_id: write_lenient(dict(each.overruled))
+        for each in outcome.decisions.values()
+        if each.candidate.pipedrive_id is not None
+        and any(problem.reason == "owned_by_pipedrive" for problem in each.left)
+    }
+    id_mapping.doubt(session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED)
+    ids = [str(each) for each in overruled]
+    changes.fold_all(session, batch.connector_key, Direction.INCOMING, batch.entity, ids, cause="owned_by_pipedrive")
+
+
+def _unchanged(decision: Decision) -> dict[str, Any] | None:
+    """The record as last read, of one that needs no write."""
+    return decision.candidate.snapshot if decision.act is Act.SKIP and decision.write is not None else None
+
+
+def _earlier(decision: Decision, entity: Entity) -> Memory:
+    """What was remembered before, and what the report itself tells."""
+    memory = decision.candidate.memory if decision.act is not Act.CREATE else Memory()
+    return with_report(memory, decision.candidate.message[entity.hull], decision.heard)
+
+
+def _without_flags(message: dict[str, Any]) -> dict[str, Any]:
+    """A report that is sent again by itself was not sent by hand, and changed nothing."""
+    return {name: value for name, value in message.items() if name not in ("is_export", "changes", "events", SAID)}

@@ -1,0 +1,365 @@
+"""Before anything is created: is there really no such record?
+
+    intend   write down what is about to be made, and reserve its claims; whoever is second waits
+    look up  see `pipeline.sync.outgoing.lookup`; where nothing can tell yet, the fetch that will is started, and they wait for it
+    decide   one answer is a match, several are a person's to choose from, none means absent
+
+The same look-up is made for those that our tables know by a claim that counts less than another one: that one may name a record
+which our tables do not know yet.
+
+The intents are committed before the look-up: two workers that would make the same record cannot both miss one another. An intent
+that is older than this batch may have made its record already, so the list begins before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import change as changes
+from db import joining, mirror, outage
+from db.batch import ClaimedBatch
+from db.joining import Holder, Intent, Join
+from db.mirror import Freshness
+from db.session import transaction
+from db.snapshot import read_snapshots
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE, Act, Candidate, Decision, Standing
+from pipeline.domain.times import epoch_seconds
+from pipeline.extract.pages import id_of, read_by_ids
+from pipeline.sync.compiled import Plan
+from pipeline.sync.outgoing import index_fetch
+from pipeline.sync.outgoing import transform as deciding
+from pipeline.sync.outgoing.hull_owner import settle_with_hull
+from pipeline.sync.outgoing.known_by import Pair, agrees
+from pipeline.sync.outgoing.lookup import OVERLAP, Answers, LookupQuery, look_up
+from pipeline.sync.outgoing.resolve import Found, match, part_rivals, unresolved
+from pipeline.transform.agreement import value_of
+from pipeline.transform.identity import claims_of
+from pipeline.transform.writing.differences import differs
+from pipeline.wiring import Wired
+
+SPOKEN_FOR_S: Final = 2.0
+UNRESOLVED_S: Final = 15.0
+LISTING_S: Final = 600.0
+"""Whoever waits for a fetch is woken when it ends; this is for the fetch that does not."""
+OUTAGE_S: Final = 240.0
+HULL: Final = ("firehose", "hull")
+"""Remote systems of Hull, as `db.outage` names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postponement:
+    """Tried again later: why, in how many seconds, whether that counts as an attempt, whether the pauses grow, and under which name
+    whoever ends the wait finds it.
+
+    for_hull  Hull has to take or to show something first; see `until_hull_takes`
+    """
+
+    reason: str
+    wait_s: float
+    counted: bool = True
+    grows: bool = False
+    waits_for: str | None = None
+    for_hull: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Settlement:
+    """decided  what each record is now: still CREATE, or UPDATE, SKIP or HOLD because its record was found
+    waiting  Hull id → why it has to wait
+    by_claim (claim, value) → Pipedrive ids, as far as the look-up saw
+    beside   those of the batch that were not looked up, and how they stand
+    """
+
+    decided: list[Decision] = field(default_factory=list)
+    waiting: dict[str, Postponement] = field(default_factory=dict)
+    by_claim: dict[Pair, list[int]] = field(default_factory=dict)
+    beside: dict[str, Found] = field(default_factory=dict)
+
+
+def look_before_creating(
+    batch: ClaimedBatch, wired: Wired, plan: Plan, decisions: Iterable[Decision], *, now_s: int
+) -> Settlement:
+    """Settle every record that is to be made: found after all, somebody else's turn, or really to be made.
+
+    decisions  those of the whole batch: what is to be made must not be a record that another one of the batch is already
+
+    Raises: what the client raises; the intents stand then, and the next attempt begins with them.
+    """
+    settlement, entity = Settlement(), Entity(batch.entity)
+    decided = list(decisions)
+    creates = [each for each in decided if each.act is Act.CREATE]
+    doubtful = [_with_claims(each, plan, entity) for each in decided if _is_doubtful(each)]
+    if not creates and not doubtful:
+        return settlement
+    with transaction() as session:
+        batches.hold(session, batch)
+        intents = _intend(session, batch, creates, settlement)
+        index = mirror.freshness(session, batch.connector_key, batch.entity)
+    mine = [each for each in creates if each.hull_id in intents] + doubtful
+    intents |= {each.hull_id: _nothing_intended(each) for each in doubtful}
+    if not mine:
+        return settlement
+    older = [
+        made_at for each in mine if (made_at := intents[each.hull_id].made_at) and not intents[each.hull_id].is_new
+    ]
+    wanted = LookupQuery(claims={each.hull_id: each.claims for each in mine}, older=min(older, default=None))
+    answers = look_up(batch, wired, plan, wanted, index)
+    if answers.blind:
+        _wait_for_listing(batch, mine, intents, answers, index, settlement)
+    settlement.by_claim = answers.by_claim
+    mine = [each for each in mine if each.hull_id not in settlement.waiting]
+    asked = {each.hull_id for each in mine}
+    settlement.beside = {
+        each.hull_id: found for each in decided if each.hull_id not in asked and (found := _is_known(each))
+    }
+    _decide(batch, wired, plan, mine, intents, answers, settlement, now_s=now_s)
+    return settlement
+
+
+def _is_doubtful(decision: Decision) -> bool:
+    """It is matched by a claim that counts less than one of which our tables know nothing, and something would follow from that."""
+    is_left_alone = decision.act is Act.SKIP and decision.write is None
+    return decision.candidate.by_lower_claim and decision.act is not Act.CREATE and not is_left_alone
+
+
+def _with_claims(decision: Decision, plan: Plan, entity: Entity) -> Decision:
+    return replace(decision, claims=claims_of(decision.candidate.message[entity.hull], plan.settings, entity))
+
+
+def _nothing_intended(decision: Decision) -> Intent:
+    return Intent(decision.hull_id, "", None, None, is_new=True)
+
+
+def _is_known(decision: Decision) -> Found | None:
+    """How a record of the batch stands that is not looked up."""
+    candidate = decision.candidate
+    if candidate.standing is not Standing.KNOWN:
+        return None
+    return Found(standing=Standing.KNOWN, pipedrive_id=candidate.pipedrive_id, matched_by=candidate.matched_by)
+
+
+def _intend(
+    session: Session, batch: ClaimedBatch, creates: Sequence[Decision], settlement: Settlement
+) -> dict[str, Intent]:
+    """Hull id → the intent under which it goes on; the others are noted as waiting."""
+    scope = (batch.connector_key, batch.entity)
+    departed = [each.hull_id for each in creates if each.candidate.standing is Standing.DEPARTED]
+    held = joining.part_from_departed(session, *scope, departed)
+    intents = joining.intend(session, *scope, [each.hull_id for each in creates])
+    joining.bequeath(session, *scope, held)
+    for each in creates:
+        intent = intents.get(each.hull_id)
+        if intent is None or intent.pipedrive_id is not None:  # somebody joined it a moment ago
+            settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", 0.5)
+    spoken = [
+        (claim, value, each.hull_id)
+        for each in creates
+        if each.hull_id not in settlement.waiting
+        for claim, value in each.claims
+    ]
+    second = joining.speak_for(session, *scope, spoken)
+    # The first is on its way, however long that takes: it ends the wait. One that is not any more is a person's to look at.
+    alive = changes.under_way(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
+    settlement.waiting |= {
+        hull_id: Postponement("spoken_for", SPOKEN_FOR_S, counted=first not in alive)
+        for hull_id, first in second.items()
+    }
+    # Nothing was asked of Pipedrive for those who wait: they let go, so that no two wait for one another.
+    joining.give_up(session, *scope, [hull_id for hull_id in second if intents[hull_id].is_new])
+    return {hull_id: intent for hull_id, intent in intents.items() if hull_id not in settlement.waiting}
+
+
+def _wait_for_listing(
+    batch: ClaimedBatch,
+    mine: Sequence[Decision],
+    intents: Mapping[str, Intent],
+    answers: Answers,
+    index: Freshness,
+    settlement: Settlement,
+) -> None:
+    """Start the fetch that will tell, and let those wait for it of which nothing tells yet. Whoever ends it wakes them."""
+    whole = not (index.is_complete and answers.added_is_whole)
+    index_fetch.start(batch.connector_key, Entity(batch.entity), whole=whole)
+    reason = INDEX_BEHIND if index.is_complete else MIRROR_INCOMPLETE
+    settlement.waiting |= {
+        hull_id: Postponement(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind
+    }
+    # Nothing was asked of Pipedrive for those: what comes up meanwhile is not theirs. What a departed record left stays with them.
+    unasked = [
+        each.hull_id
+        for each in mine
+        if each.hull_id in answers.blind
+        and intents[each.hull_id].is_new
+        and each.candidate.standing is not Standing.DEPARTED
+    ]
+    with transaction() as session:
+        batches.hold(session, batch)
+        joining.give_up(session, batch.connector_key, batch.entity, unasked)
+
+
+def _decide(
+    batch: ClaimedBatch,
+    wired: Wired,
+    plan: Plan,
+    mine: Sequence[Decision],
+    intents: Mapping[str, Intent],
+    answers: Answers,
+    settlement: Settlement,
+    *,
+    now_s: int,
+) -> None:
+    entity = Entity(batch.entity)
+    ids = {each for found in answers.by_claim.values() for each in found} | set(answers.records)
+    with transaction() as session:
+        holders = joining.find_holders(session, batch.connector_key, entity, ids)
+    met: dict[str, Found] = {}
+    for each in mine:
+        found = match(each.hull_id, each.claims, answers.by_claim, holders)
+        intent = intents[each.hull_id]
+        if found is None and not intent.is_new:
+            found = _made_before(each, intent, answers, holders)
+        if found is not None:
+            met[each.hull_id] = _doubt_undelivered(each, found, answers, holders, plan)
+        elif each.act is Act.CREATE:
+            settlement.decided.append(each)
+        else:  # whom our tables knew by a claim has let go of it a moment ago; they learn that when its page is loaded
+            settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", SPOKEN_FOR_S, grows=True, for_hull=True)
+    settle_with_hull(batch, wired, met)
+    rivals = settlement.beside | met
+    part_rivals(rivals)
+    met = {hull_id: rivals[hull_id] for hull_id in met}
+    snapshots = _records_of(batch, wired, plan, met, answers)
+    settlement.decided += [
+        _found(each, met[each.hull_id], snapshots, plan, entity, now_s=now_s) for each in mine if each.hull_id in met
+    ]
+    unresolved = [hull_id for hull_id, found in met.items() if found.standing is Standing.UNRESOLVED]
+    if let_go := [hull_id for hull_id in unresolved if intents[hull_id].is_new]:
+        with transaction() as session:
+            batches.hold(session, batch)
+            joining.give_up(session, batch.connector_key, entity, let_go)
+
+
+def _doubt_undelivered(
+    each: Decision, found: Found, answers: Answers, holders: Mapping[int, Holder], plan: Plan
+) -> Found:
+    """A record that our tables do not know goes to Hull under claims of its own: where these are another's, that one gets it."""
+    record = answers.records.get(found.pipedrive_id or 0)
+    if found.standing is not Standing.KNOWN or record is None or found.pipedrive_id in holders:
+        return found
+    return found if agrees(record, each.claims, plan) else unresolved(found.pipedrive_id or 0, found.matched_by)
+
+
+def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapping[int, Holder]) -> Found | None:
+    """An earlier attempt may have made the record, which no claim tells apart: one that came up since and says just what was
+    to be written is taken for it."""
+    if intent.made_at is None or each.write is None:
+        return None
+    earliest = int((intent.made_at.astimezone(UTC) - OVERLAP).timestamp())
+    alike = [
+        pipedrive_id
+        for pipedrive_id, record in answers.records.items()
+        if (pipedrive_id not in holders or holders[pipedrive_id].hull_id is None)
+        and (epoch_seconds(record.get("add_time")) or 0) >= earliest
+        and _says(record, each)
+    ]
+    if len(alike) > 1:
+        return Found(standing=Standing.AMBIGUOUS, others=tuple(alike), matched_by="created")
+    return Found(standing=Standing.KNOWN, pipedrive_id=alike[0], matched_by="created") if alike else None
+
+
+def _says(record: dict[str, Any], each: Decision) -> bool:
+    write = each.write
+    if write is None:
+        return False
+    flat = {**write.fields, **write.fields.get("custom_fields", {})}
+    return all(not differs(kind, flat[key], value_of(record, key)) for key, kind in write.kinds.items())
+
+
+def _records_of(
+    batch: ClaimedBatch, wired: Wired, plan: Plan, met: Mapping[str, Found], answers: Answers
+) -> dict[int, dict[str, Any]]:
+    """The records that were found: as just read, else as last kept, else read now."""
+    ids = {each.pipedrive_id for each in met.values() if each.pipedrive_id is not None}
+    missing = sorted(ids - answers.records.keys())
+    with transaction() as session:
+        kept = read_snapshots(session, batch.connector_key, batch.entity, "pipedrive", [str(each) for each in missing])
+    records = answers.records | {int(record_id): read_lenient(body) for record_id, body in kept.items()}
+    unread = [each for each in missing if each not in records]
+    read = read_by_ids(wired.pipedrive, Entity(batch.entity), unread, plan.incoming.include_fields) if unread else []
+    return records | {record_id: record for record in read if (record_id := id_of(record)) is not None}
+
+
+def _found(
+    each: Decision, found: Found, snapshots: Mapping[int, dict[str, Any]], plan: Plan, entity: Entity, *, now_s: int
+) -> Decision:
+    """Decide anew, now that it is known whom the report is about."""
+    candidate: Candidate = replace(
+        each.candidate,
+        standing=found.standing,
+        pipedrive_id=found.pipedrive_id,
+        matched_by=found.matched_by,
+        by_lower_claim=False,
+        others=found.others,
+        snapshot=snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None,
+    )
+    decision = deciding.decide(candidate, plan, entity, now_s=now_s)
+    return replace(decision, trigger=each.trigger) if decision.act is Act.UPDATE else decision
+
+
+def unresolved_ones(decisions: Iterable[Decision]) -> dict[str, Postponement]:
+    """Those that wait until Hull shows whose their record is."""
+    wait = Postponement("hull_id_unknown", UNRESOLVED_S, grows=True, for_hull=True)
+    return {each.hull_id: wait for each in decisions if each.act is Act.WAIT}
+
+
+def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Postponement]) -> dict[str, Postponement]:
+    """Let those that wait for Hull wait for its outage to end, where there is one: that is no attempt, and its end wakes them."""
+    if not (batch.has_outage and any(each.for_hull for each in waiting.values())):
+        return dict(waiting)
+    with transaction() as session:
+        out = {each.remote for each in outage.outages_of(session, batch.connector_key)}
+    remote = next((each for each in HULL if each in out), None)
+    if remote is None:
+        return dict(waiting)
+    return {
+        hull_id: Postponement(each.reason, OUTAGE_S, counted=False, waits_for=remote) if each.for_hull else each
+        for hull_id, each in waiting.items()
+    }
+
+
+def is_met(decision: Decision) -> bool:
+    """Whether it was matched just now, with nothing left to look up."""
+    candidate = decision.candidate
+    return candidate.standing is Standing.KNOWN and candidate.matched_by is not None and not candidate.by_lower_claim
+
+
+def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *, now_s: int) -> list[Decision]:
+    """Join those that were matched, before anything is sent. Returns what becomes of those with whose record another worker was
+    faster."""
+    matched = {each.candidate.pipedrive_id: each for each in decisions if is_met(each)}
+    joins = [
+        Join(hull_id=each.hull_id, pipedrive_id=pipedrive_id, matched_by=each.candidate.matched_by or "")
+        for pipedrive_id, each in matched.items()
+        if pipedrive_id is not None
+    ]
+    if not joins:
+        return []
+    with transaction() as session:
+        batches.hold(session, batch)
+        lost = joining.join(session, batch.connector_key, batch.entity, joins)
+    return [_taken(matched[each.pipedrive_id], plan, Entity(batch.entity), now_s=now_s) for each in lost]
+
+
+def _taken(decision: Decision, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
+    candidate = decision.candidate
+    others = (candidate.pipedrive_id,) if candidate.pipedrive_id is not None else ()
+    taken = replace(candidate, standing=Standing.TAKEN, pipedrive_id=None, others=others, snapshot=None)
+    return deciding.decide(taken, plan, entity, now_s=now_s)

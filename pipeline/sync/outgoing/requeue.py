@@ -1,0 +1,103 @@
+"""What could not be sent is tried again; what was sent stays sent.
+
+Each record waits by itself, as a change with attempts and a due time; the last attempt makes it a Failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import change as changes
+from db import joining
+from db.batch import ClaimedBatch
+from db.change import Change
+from pipeline.domain.departures import MISSING
+from pipeline.domain.kinds import Direction
+from pipeline.errors import ConfigurationError
+from pipeline.load.outgoing import Sending
+from pipeline.outages import current_work
+from pipeline.sync import retries
+from pipeline.sync.outgoing import matching
+from pipeline.sync.outgoing.event_log import Story
+from pipeline.sync.retries import MAX_ATTEMPTS, Pause
+from pipeline.sync.stage import pause_connector
+from pipeline.telemetry import logger
+
+LONGEST_WAIT_S: Final = 240.0
+LOOK_AGAIN: Final = Pause(wait_s=3.0, counted=True)
+"""After a record was not there, or an answer was lost: by then the other side has made up its mind."""
+OTHERS_S: Final = 1.0
+"""How long those wait that only came after one that fails alone."""
+
+
+class Later:
+    """Puts the changes of one batch back."""
+
+    def __init__(self, session: Session, batch: ClaimedBatch, mine: Mapping[str, Change], story: Story) -> None:
+        self._session = session
+        self._batch = batch
+        self._mine = mine
+        self._story = story
+
+    def wait_for_turns(self, waiting: Mapping[str, matching.Postponement]) -> None:
+        for hull_id, wait in waiting.items():
+            tried = self._mine[hull_id].attempts if wait.grows and hull_id in self._mine else 1
+            wait_s = min(wait.wait_s * 2.0 ** (tried - 1), LONGEST_WAIT_S) if wait.grows else wait.wait_s
+            self._again([hull_id], Pause(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
+
+    def look_again(self, sending: Sending, *, refused_too: bool) -> None:
+        """Refusals are a person's to look at, but for these: a record that is not there may have been merged or deleted, and
+        a lost answer may have been a yes. `refused_too`: what is written will not be the same the next time."""
+        for sent in sending.sent:
+            hull_id, pipedrive_id = sent.wanted.hull_id, sent.wanted.pipedrive_id
+            if sent.unsure is not None:
+                wait = retries.patience(sent.unsure, current_work(), self._attempts_of([hull_id]))
+                wait = replace(wait, wait_s=max(wait.wait_s, LOOK_AGAIN.wait_s))
+                self._again([hull_id], wait, sent.unsure.reason, detail=sent.unsure.detail)
+            elif sent.refused is not None and sent.refused.reason == "gone" and pipedrive_id is not None:
+                scope = (self._batch.connector_key, Direction.INCOMING, self._batch.entity, str(pipedrive_id))
+                changes.fold(self._session, *scope, cause=MISSING)
+                self._again([hull_id], LOOK_AGAIN, "gone", detail=sent.refused.detail)
+            elif sent.refused is not None and refused_too:
+                self._again([hull_id], LOOK_AGAIN, "refused_by_pipedrive", detail=sent.refused.detail)
+            elif sent.refused is not None:
+                self._story.gave_up(hull_id, "refused_by_pipedrive", sent.refused.detail, sent.exchange)
+
+    def send_rest(self, sending: Sending) -> None:
+        """The first of the rest is the one that was tried. An attempt counts for it alone, so that it does not hold up those
+        behind it for ever."""
+        stop, rest = sending.stop, [each.hull_id for each in sending.rest]
+        unmade = [each.hull_id for each in sending.rest if each.pipedrive_id is None]
+        joining.give_up(self._session, self._batch.connector_key, self._batch.entity, unmade)
+        if stop is None:
+            return
+        if isinstance(stop, ConfigurationError):
+            changes.put_back(self._session, self._batch.id, rest, 0.0, counted=[])
+            pause_connector(self._session, self._batch.connector_key, self._batch.direction, stop)
+            return
+        wait = retries.patience(stop, current_work(), self._attempts_of(rest[:1]))
+        tried = rest[:1] if wait.counted else []
+        self._again(tried, wait, stop.reason, detail=stop.detail)
+        wait_s = min(wait.wait_s, OTHERS_S) if wait.counted else wait.wait_s
+        changes.put_back(
+            self._session, self._batch.id, rest[len(tried) :], wait_s, counted=[], waits_for=wait.waits_for
+        )
+        logger().warning("outgoing.job.retry", reason=stop.reason, records=len(rest), wait_s=round(wait.wait_s, 1))
+
+    def _attempts_of(self, hull_ids: Iterable[str]) -> int:
+        return max((self._mine[each].attempts for each in hull_ids if each in self._mine), default=1)
+
+    def _again(self, hull_ids: Iterable[str], wait: Pause, reason: str, *, detail: str = "") -> None:
+        """Put these back, or keep them as Failures when that was their last attempt."""
+        back = []
+        for hull_id in hull_ids:
+            if wait.counted and hull_id in self._mine and self._mine[hull_id].attempts >= MAX_ATTEMPTS:
+                self._story.gave_up(hull_id, reason, detail)
+            else:
+                back.append(hull_id)
+        counted = back if wait.counted else []
+        changes.put_back(self._session, self._batch.id, back, wait.wait_s, counted=counted, waits_for=wait.waits_for)

@@ -1,0 +1,103 @@
+"""A value that identifies a record is written to one record only: what another one holds is left out, and named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from db import known_as
+from db.batch import ClaimedBatch
+from db.session import transaction
+from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.kinds import Entity
+from pipeline.domain.outgoing import Act, Decision, OutgoingWrite
+from pipeline.sync.compiled import Plan
+from pipeline.sync.outgoing.known_by import Pair, claims_in
+
+HELD_BY_ANOTHER = "held_by_another"
+
+
+def leave_what_others_hold(
+    batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], listed: Mapping[Pair, Iterable[int]]
+) -> list[Decision]:
+    """Take out of the writes what another record holds. Returns the decisions that are not what they were.
+
+    listed  (claim, value) → Pipedrive ids, as a look-up has just shown them; our tables may not know them yet
+    """
+    decided = list(decisions)
+    fresh = new_pairs(decided, plan)
+    if not fresh:
+        return []
+    with transaction() as session:
+        wanted = [pair for pairs in fresh.values() for pair in pairs]
+        held = known_as.find_records(session, batch.connector_key, batch.entity, wanted)
+    together = {pair: {*held.get(pair, ()), *listed.get(pair, ())} for pair in (*held, *listed)}
+    return without_held(decided, fresh, together, plan)
+
+
+def new_pairs(decisions: Iterable[Decision], plan: Plan) -> dict[str, list[Pair]]:
+    """Return Hull id → the (claim, value) by which its record would be known after the write, and is not now."""
+    fields = _claim_fields(plan)
+    return {each.hull_id: pairs for each in decisions if (pairs := _new_pairs(each, plan, fields))}
+
+
+def without_held(
+    decisions: Iterable[Decision],
+    fresh: Mapping[str, list[Pair]],
+    held: Mapping[Pair, Iterable[int]],
+    plan: Plan,
+) -> list[Decision]:
+    """Return the decisions that write less, because another record holds a value.
+
+    fresh  see `new_pairs`
+    held   (claim, value) → Pipedrive ids of the records of which it is true
+    """
+    fields, entity = _claim_fields(plan), plan.catalog.entity
+    changed = []
+    for each in decisions:
+        problems = {}
+        for pair in fresh.get(each.hull_id, ()):
+            others = sorted({*held.get(pair, ())} - {each.candidate.pipedrive_id})
+            if others:
+                problems[fields[pair[0]]] = _problem(fields[pair[0]], others, entity)
+        if problems and each.write is not None:
+            changed.append(_without(each, each.write, problems))
+    return changed
+
+
+def _claim_fields(plan: Plan) -> dict[str, str]:
+    """Claim → key of the field that feeds it."""
+    claims = {str(rule.hull) for rule in plan.settings.claims(plan.catalog.entity)}
+    found = {claim: plan.claim_field(claim) for claim in claims}
+    return {claim: field[0] for claim, field in found.items() if field is not None}
+
+
+def _new_pairs(decision: Decision, plan: Plan, fields: Mapping[str, str]) -> list[Pair]:
+    """What the record would be known by after the write, and is not now."""
+    write = decision.write
+    if decision.act is not Act.UPDATE or write is None or write.kinds.keys().isdisjoint(fields.values()):
+        return []
+    before = decision.candidate.snapshot or {}
+    known = set(claims_in(before, plan))
+    return [pair for pair in claims_in(_after(before, write), plan) if pair not in known and pair[0] in fields]
+
+
+def _after(record: Mapping[str, Any], write: OutgoingWrite) -> dict[str, Any]:
+    custom = {**(record.get("custom_fields") or {}), **write.fields.get("custom_fields", {})}
+    return {**record, **write.fields, "custom_fields": custom}
+
+
+def _problem(key: str, others: list[int], entity: Entity) -> FieldProblem:
+    name = entity.plural if len(others) > 1 else entity.value
+    return FieldProblem(field=key, reason=HELD_BY_ANOTHER, detail=f"held by {name} {', '.join(map(str, others))}")
+
+
+def _without(decision: Decision, write: OutgoingWrite, problems: Mapping[str, FieldProblem]) -> Decision:
+    rest = write.without(set(problems))
+    told = (*decision.problems, *problems.values())
+    if not rest.is_empty:
+        return replace(decision, write=rest, problems=told)
+    first = next(iter(problems.values()))
+    detail = f"{first.field}: {first.detail}"
+    return replace(decision, act=Act.SKIP, write=rest, problems=told, reason=HELD_BY_ANOTHER, detail=detail)

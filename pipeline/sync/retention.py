@@ -1,0 +1,128 @@
+"""Tidy up every hour: make the partitions of the coming days, delete what is past its retention, release claims.
+
+Each step is a transaction of its own, or several: one that fails keeps no other from its turn, and is met again an hour later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db import alert as alerts
+from db import (
+    api_key,
+    authorisation,
+    event_count,
+    export_file,
+    heartbeat,
+    hourly,
+    login_attempt,
+    newest_webhook,
+    operator,
+    verified,
+)
+from db import batch as batches
+from db import delivery as deliveries
+from db import errand as errands
+from db import log_export as log_exports
+from db import plan as plans
+from db import replay as replays
+from db import sync_event as events
+from db.session import transaction
+from pipeline.error_kinds import classify
+from pipeline.sync.incoming import claim_release
+from pipeline.sync.stage import StageFailed
+from pipeline.telemetry import logger
+
+AT_ONCE: Final = 5_000
+"""Rows of one transaction: a table nobody has tidied for long would else need one that outlives the statement time-out."""
+
+Found = int | list[str] | None
+
+
+def tidy() -> None:
+    """Do every step. Raises: StageFailed, once all had their turn."""
+    done: dict[str, Found] = {}
+    failed: list[str] = []
+    for name, step in STEPS.items():
+        try:
+            done[name] = step()
+        except Exception as error:  # noqa: BLE001 - one step must not keep the others from theirs
+            cause = classify(error)
+            failed.append(name)
+            logger().error("tidy.step_failed", step=name, reason=cause.reason, detail=cause.detail)
+    if any(done.values()):
+        logger().info("tidy", **{name: found for name, found in done.items() if found})
+    if failed:
+        raise StageFailed(f"tidy: {', '.join(failed)}")
+
+
+def _make_partitions() -> list[str]:
+    with transaction() as session:
+        events.be_quick(session)
+        return events.make_partitions(session, _today())
+
+
+def _drop_partitions() -> list[str]:
+    with transaction() as session:
+        old = events.old_partitions(session, _today())
+    for name, is_attached in old.items():
+        if is_attached:
+            with transaction() as session:
+                events.detach_partition(session, name)
+        with transaction() as session:
+            events.drop_partition(session, name)
+    return list(old)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _in_slices(drop: Callable[[Session, int], int]) -> Callable[[], int]:
+    def all_of_it() -> int:
+        total = 0
+        while True:
+            with transaction() as session:
+                gone = drop(session, AT_ONCE)
+            total += gone
+            if gone < AT_ONCE:
+                return total
+
+    return all_of_it
+
+
+def _at_once(drop: Callable[[Session], Found]) -> Callable[[], Found]:
+    def in_one_transaction() -> Found:
+        with transaction() as session:
+            return drop(session)
+
+    return in_one_transaction
+
+
+STEPS: Final[Mapping[str, Callable[[], Found]]] = {
+    "made": _make_partitions,
+    "dropped": _drop_partitions,
+    "deliveries": _in_slices(deliveries.drop_old_deliveries),
+    "batches": _in_slices(batches.drop_old_batches),
+    "errands": _at_once(errands.drop_old_errands),
+    "export_files": _at_once(export_file.drop_old_files),
+    "plan_items": _at_once(plans.drop_old_items),
+    "log_exports": _at_once(log_exports.drop_old_exports),
+    "alerts": _at_once(alerts.drop_old_alerts),
+    "hours": _at_once(hourly.drop_old_hours),
+    "event_counts": _at_once(event_count.fold_old_counts),
+    "verifications": _at_once(verified.drop_old_verifications),
+    "newest_webhooks": _in_slices(newest_webhook.drop_old),
+    "replays": _at_once(replays.drop_old_replays),
+    "login_attempts": _in_slices(login_attempt.delete_old_attempts),
+    "sessions": _at_once(operator.delete_ended_sessions),
+    "keys": _at_once(api_key.delete_expired_keys),
+    "oauth_states": _at_once(authorisation.drop_old_states),
+    "processes": _at_once(heartbeat.forget_ended_processes),
+    "released": claim_release.release_overdue,
+}
+"""Name in the log → the step; what it returns is what it made or deleted."""

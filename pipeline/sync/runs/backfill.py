@@ -1,0 +1,154 @@
+"""New settings reach the records that were carried over before: the mapping of an attribute is not only for what comes next.
+
+What is stored of a record is whole, so most new mappings need nothing from Pipedrive: a backfill carries what is stored over
+once more. A field that Pipedrive gives on request only was not asked for before; then everything is fetched again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import id_mapping
+from db import run as run_rows
+from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.kinds import Entity
+from pipeline.domain.settings import ConnectorSettings
+from pipeline.sync.runs import approval, runs
+from pipeline.transform.field_definitions import read_field_definitions
+from pipeline.transform.incoming import compile_incoming
+
+CAUSE = "settings"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """A run that a change of settings calls for: `backfill` from what is stored, or a `full` fetch; `resend` tells Hull all.
+
+    reindexes  it reads by other identifiers than before
+    tells_hull records may mean something else to Hull than before; else only the index changes
+    """
+
+    entity: Entity
+    kind: str
+    resend: bool
+    reindexes: bool
+    tells_hull: bool
+
+
+def carry_over(
+    session: Session,
+    connector_key: int,
+    before: ConnectorSettings,
+    after: ConnectorSettings,
+    *,
+    plan_id: int | None = None,
+    confirmed: bool = False,
+) -> None:
+    """Begin what the change of settings calls for, in the transaction that puts them in force.
+
+    plan_id    the plan that is being applied: what it does not speak of is left alone
+    confirmed  a person knows that every record will be touched; else more than `change_stop_share` of them wait for a yes
+    """
+    may_begin = confirmed or plan_id is not None
+    for called in called_for(session, connector_key, before, after):
+        everything = approval.reach(session, connector_key, called.entity)
+        begin(
+            session,
+            connector_key,
+            called.entity,
+            called.kind,
+            resend=called.resend,
+            plan_id=plan_id if called.kind == "backfill" else None,
+            reindexes=called.reindexes,
+            held=called.tells_hull
+            and not may_begin
+            and approval.must_ask(session, connector_key, everything, before.change_stop_share),
+        )
+
+
+def called_for(
+    session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
+) -> list[Called]:
+    """By which runs the records of before would get what is new."""
+    kinds = {entity: kind_for(session, connector_key, entity, before, after) for entity in Entity}
+    resend = links_anew(before, after)
+    return [
+        Called(
+            entity=entity,
+            kind=kind,
+            resend=resend,
+            reindexes=identifies_anew(entity, before, after),
+            tells_hull=not _says_the_same(entity, before, after),
+        )
+        for entity, kind in kinds.items()
+        if kind is not None
+    ]
+
+
+def kind_for(
+    session: Session, connector_key: int, entity: Entity, before: ConnectorSettings, after: ConnectorSettings
+) -> str | None:
+    """Which run the change calls for; None where a record means the same to Hull and is identified as before, or none was read."""
+    is_same = _says_the_same(entity, before, after) and not identifies_anew(entity, before, after)
+    if is_same or not id_mapping.any_read(session, connector_key, entity):
+        return None
+    fields = connectors.find_fields(session, connector_key, entity)
+    catalog = FieldCatalog.of(entity, read_field_definitions(fields.rows if fields else []))
+    known = set(compile_incoming(entity, before, catalog).include_fields)
+    wanted = set(compile_incoming(entity, after, catalog).include_fields)
+    return "backfill" if wanted <= known else "full"
+
+
+def _says_the_same(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
+    """Whether a record of this entity means the same to Hull as it did."""
+    relinks = entity is Entity.PERSON and links_anew(before, after)
+    return (before.incoming(entity), before.claims(entity)) == (
+        after.incoming(entity),
+        after.claims(entity),
+    ) and not relinks
+
+
+def identifies_anew(entity: Entity, before: ConnectorSettings, after: ConnectorSettings) -> bool:
+    """Whether records are looked up by other identifiers than before: the index does not know them by these yet."""
+    return (before.claims(entity), before.sync_key(entity)) != (after.claims(entity), after.sync_key(entity))
+
+
+def links_anew(before: ConnectorSettings, after: ConnectorSettings) -> bool:
+    """Links are said along with a record, and no digest tells whether they were."""
+    return after.link_users_in_hull and not before.link_users_in_hull
+
+
+def begin(  # noqa: PLR0913 - a run is these facts
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    kind: str,
+    *,
+    resend: bool,
+    plan_id: int | None = None,
+    held: bool = False,
+    reindexes: bool = False,
+    cause: str = CAUSE,
+) -> None:
+    """Begin a run. One of its kind that is running or waits for approval belongs to superseded settings and is cancelled; if that
+    one was to build the index again, the new one does."""
+    waiting = [run for run in run_rows.held_runs(session, connector_key) if (run.entity, run.kind) == (entity, kind)]
+    under_way = run_rows.running_run(session, connector_key, entity, kind)
+    for run in [*waiting, *([under_way] if under_way else [])]:
+        reindexes = reindexes or run.reindexes
+        runs.cancel(session, run.id)
+        session.flush()
+    runs.begin(
+        session,
+        connector_key,
+        entity,
+        kind,
+        cause=cause,
+        changed_only=not resend,
+        plan_id=plan_id,
+        held=held,
+        reindexes=reindexes,
+    )

@@ -1,0 +1,92 @@
+"""Deletions that nobody told: a complete full fetch lists every record there is, so what it did not list may be gone.
+
+Each of these is looked for by its id before anything is marked. Should a large share be missing, something else is likelier
+than a deletion (a permission, a filter, another company): nothing is looked for until a person has said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from db import failure as failures
+from db import missing as missing_rows
+from db import watermark
+from db.failure import Failure
+from db.run import Run
+from pipeline.domain.departures import DOUBTED, MISSING
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.reasons import describe
+from pipeline.sync.compiled import plan_for
+from pipeline.telemetry import logger
+
+STAGE = "confirm_missing"
+REASON = "too_many_missing"
+ALWAYS_ALLOWED = 20
+"""Fewer missing records than this are never too many, whatever their share."""
+
+
+def compare(session: Session, run: Run) -> None:
+    """A run has come to its end: look for what a full fetch did not list. The run must be locked."""
+    if run.kind != "full":
+        missing_rows.drop_page_ids(session, run, itself=True)
+        return
+    if not missing_rows.is_covered(session, run):
+        logger().warning("deletes.not_compared", run_id=run.id, type=Entity(run.entity).hull)
+        return
+    missing = missing_rows.find_missing(session, run)
+    if len(missing) >= ALWAYS_ALLOWED:
+        known = missing_rows.count_known(session, run)
+        if len(missing) > known * plan_for(session, run.connector_key, Entity(run.entity)).settings.deletion_stop_share:
+            _stop(session, run, known, len(missing))
+            return
+    _look_for(session, run, missing)
+    _close_earlier(session, run)
+    logger().info("deletes.compared", run_id=run.id, type=Entity(run.entity).hull, missing=len(missing))
+
+
+def confirm(session: Session, failure: Failure) -> bool:
+    """A person says that they may well be gone: look for them. False when the run's ids are not kept any more."""
+    run = session.get(Run, failure.run_id) if failure.run_id is not None else None
+    if run is None or not missing_rows.has_page_ids(session, run.id):
+        return False
+    _look_for(session, run, missing_rows.find_missing(session, run))
+    return True
+
+
+def _look_for(session: Session, run: Run, missing: Sequence[int]) -> None:
+    if missing:
+        missing_rows.fold_missing(session, run, missing, MISSING if run.read else DOUBTED)
+    missing_rows.drop_page_ids(session, run, itself=True)
+    watermark.note_deletes_verified(session, run.connector_key, run.entity, run.started_at)
+
+
+def _stop(session: Session, run: Run, known: int, missing: int) -> None:
+    """Keep a Failure; what the run listed stays until a person has decided, or a later run has looked."""
+    entity = Entity(run.entity)
+    detail = f"run {run.id}: {missing:,} of {known:,} known {entity.plural} were not listed ({missing / known:.0%})"
+    failures.keep_failures(
+        session,
+        [
+            failures.NewFailure(
+                connector_key=run.connector_key,
+                kind="control",
+                subject=f"control:{STAGE}:{entity}",
+                direction=Direction.INCOMING,
+                entity=entity,
+                run_id=run.id,
+                stage=STAGE,
+                reason=REASON,
+                detail=detail,
+            )
+        ],
+    )
+    missing_rows.drop_page_ids(session, run, itself=False)
+    logger().error("incoming.job.error", run_id=run.id, reason=REASON, detail=detail, advice=describe(REASON))
+
+
+def _close_earlier(session: Session, run: Run) -> None:
+    """An earlier run had stopped here: this one has seen what that one missed, or has looked for it."""
+    for failure in failures.find_failures(session, connector_key=run.connector_key, reason=REASON, entity=run.entity):
+        failures.close_failure(session, failure.id, "replayed", by="pipeline", why=f"run {run.id} compared again")

@@ -1,0 +1,224 @@
+"""How a run begins, goes on and ends. Every step happens under the run's row lock, in the transaction that caused it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from db import batch as batches
+from db import connector as connectors
+from db import run as run_rows
+from db.batch import Batch, ClaimedBatch
+from db.run import Run, Slice
+from db.session import after_commit, transaction
+from pipeline.domain.kinds import Entity
+from pipeline.settings import settings
+from pipeline.sync.runs import completion, missing_records
+from pipeline.tasks import canvases
+from pipeline.telemetry import logger
+
+CATCH_UP_OVERLAP = timedelta(seconds=60)
+"""How far before its own start a full fetch looks for what changed meanwhile: clocks differ, and times are whole seconds."""
+
+
+class RunInProgress(Exception):
+    """A fetch of this kind is under way already; `run_id` names it."""
+
+    def __init__(self, run_id: int) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id} is under way; wait for it, or cancel it with `pipeline runs cancel {run_id}`")
+
+
+def start_run(
+    connector_key: int,
+    entity: Entity,
+    *,
+    cause: str,
+    changed_only: bool = False,
+    since: datetime | None = None,
+    also: Callable[[Session, Run], None] = lambda _session, _run: None,
+) -> int:
+    """Begin a full fetch, or an incremental one with `since`; returns the run's id.
+
+    also  what is written in the same transaction
+
+    Raises: RunInProgress.
+    """
+    kind = "incremental" if since else "full"
+    try:
+        with transaction() as session:
+            if under_way := run_rows.running_run(session, connector_key, entity, kind):
+                raise RunInProgress(under_way.id)
+            run = begin(session, connector_key, entity, kind, cause=cause, changed_only=changed_only, since=since)
+            also(session, run)
+    except IntegrityError:  # somebody began the same in the same moment
+        with transaction() as session:
+            under_way = run_rows.running_run(session, connector_key, entity, kind)
+        if under_way is None:
+            raise
+        raise RunInProgress(under_way.id) from None
+    return run.id
+
+
+WALKS: Final = {"full": ("ascending", "descending"), "incremental": ("catch_up",), "backfill": ("stored",)}
+"""Kind of run → the walks it begins with. Only a full fetch has another after them: it catches up with what changed meanwhile."""
+
+
+def begin(  # noqa: PLR0913 - a run is these facts
+    session: Session,
+    connector_key: int,
+    entity: Entity,
+    kind: str,
+    *,
+    cause: str,
+    changed_only: bool,
+    since: datetime | None = None,
+    plan_id: int | None = None,
+    held: bool = False,
+    reindexes: bool = False,
+) -> Run:
+    """Write down a run with its first pages; they are handed over when the session commits. One that is `held` has none yet."""
+    run = Run(
+        connector_key=connector_key,
+        entity=entity,
+        kind=kind,
+        cause=cause,
+        changed_only=changed_only or since is not None,
+        since=since,
+        settings_version=connectors.settings_in_force(session, connector_key).version,
+        phase="walk" if kind == "full" else "catch_up",
+        plan_id=plan_id,
+        reindexes=reindexes,
+        state="held" if held else "running",
+        reason="needs_a_yes" if held else None,
+    )
+    session.add(run)
+    session.flush()
+    if not held:
+        _set_off(session, run)
+    return run
+
+
+def _set_off(session: Session, run: Run) -> None:
+    for walk in WALKS[run.kind]:
+        _open_slice(session, run, walk)
+    release(session, run.id)
+    facts = {
+        "connector_id": connectors.get_connector(session, run.connector_key).id,
+        "run_id": run.id,
+        "type": Entity(run.entity).hull,
+        "kind": run.kind,
+        "cause": run.cause,
+    }
+    after_commit(session, lambda: logger().info("incoming.job.start", **facts))
+
+
+def confirm(session: Session, run_id: int) -> bool:
+    """A person said yes to a run that was held before it began. False when it is not held (any more).
+
+    Raises: RunInProgress when another run of the kind is under way.
+    """
+    run = run_rows.lock_run(session, run_id)
+    if run.state != "held":
+        return False
+    if under_way := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
+        raise RunInProgress(under_way.id)
+    run.state, run.reason, run.started_at = "running", None, datetime.now(UTC)
+    session.flush()
+    _set_off(session, run)
+    return True
+
+
+def _open_slice(session: Session, run: Run, walk: str) -> None:
+    part = Slice(run_id=run.id, walk=walk)
+    session.add(part)
+    session.flush()
+    batches.add_page(session, run.connector_key, run.entity, run.id, part.id)
+
+
+def release(session: Session, run_id: int) -> None:
+    """Hand over as many waiting pages of a running run as may move at once, so that a fast remote does not fill the database."""
+    wakeups = batches.release_waiting(session, run_id, settings().batches_in_flight)
+    if wakeups:
+        after_commit(session, lambda: canvases.wake(wakeups))
+
+
+def advance(session: Session, run_id: int) -> None:
+    """After a batch of a running run has ended: go on, catch up, or be done. The run must be locked."""
+    release(session, run_id)
+    if batches.run_has_work(session, run_id):
+        return
+    run = run_rows.lock_run(session, run_id)
+    if run.phase == "walk":
+        run.phase = "catch_up"
+        _open_slice(session, run, "catch_up")
+        release(session, run.id)
+    else:
+        run_rows.close_run(session, run, "done")
+        completion.note_end(session, run)
+        missing_records.compare(session, run)
+        run_rows.note_finished(session, run)
+        after_commit(session, lambda: log_end(run_id))
+
+
+def after_failed_stage(session: Session, batch: ClaimedBatch, reason: str) -> None:
+    """A page that cannot be read stops its run where it stands; any other failed stage leaves the run going."""
+    run = run_rows.lock_run(session, batch.run_id or 0)
+    if run.state != "running":
+        return
+    if batch.stage == "extract":
+        run_rows.close_run(session, run, "stopped", reason)
+        after_commit(session, lambda: log_end(run.id))
+    else:
+        run_rows.count(session, run.id, failed=session.get_one(Batch, batch.id).records)
+        advance(session, run.id)
+
+
+def reopen(session: Session, run_id: int) -> None:
+    """A failed page is replayed: its run goes on.
+
+    Raises: RunInProgress when another run of the kind is under way.
+    """
+    run = run_rows.lock_run(session, run_id)
+    if run.state != "stopped":
+        return
+    if under_way := run_rows.running_run(session, run.connector_key, run.entity, run.kind):
+        raise RunInProgress(under_way.id)
+    run.state, run.reason, run.finished_at = "running", None, None
+    for each in run_rows.slices_of(session, run_id):
+        each.anchor, each.empty_pages = None, 0  # what is read from here on is judged by itself
+    session.flush()
+
+
+def cancel_run(run_id: int) -> bool:
+    """Stop a run; stages at work lose their lease. False when it had ended already."""
+    with transaction() as session:
+        return cancel(session, run_id)
+
+
+def cancel(session: Session, run_id: int) -> bool:
+    """The same as part of a transaction."""
+    run = run_rows.lock_run(session, run_id)
+    if run.state not in ("running", "held"):
+        return False
+    batches.cancel_open(session, run_id)
+    run_rows.close_run(session, run, "cancelled", "cancelled")
+    after_commit(session, lambda: log_end(run_id))
+    return True
+
+
+def log_end(run_id: int) -> None:
+    """One line with what the run did."""
+    with transaction() as session:
+        run = session.get_one(Run, run_id)
+        connector_id = connectors.id_of(session, run.connector_key)
+    counts = {name: getattr(run, name) for name in run_rows.COUNTERS}
+    took_s = ((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds()
+    say = {"done": logger().info, "cancelled": logger().warning}.get(run.state, logger().error)
+    name = "incoming.job.success" if run.state == "done" else "incoming.job.error"
+    about = {"connector_id": connector_id, "run_id": run.id, "type": Entity(run.entity).hull}
+    say(name, **about, state=run.state, reason=run.reason, took_s=took_s, **counts)

@@ -1,0 +1,164 @@
+"""How any stage of any batch runs: claim, work, and one place where an error becomes an outcome.
+
+A stage's own code raises the errors of `pipeline.errors` and knows nothing of attempts, backoff or Celery. Here they turn
+into: put off and tried again, kept as a Failure, or a paused connector. What Celery and Flower see is a short text with the
+reason code and the batch id; everything else stays in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy.orm import Session
+from structlog.contextvars import bind_contextvars
+
+from db import batch as batches
+from db import connector as connectors
+from db import failure as failures
+from db.batch import ClaimedBatch, Wakeup
+from db.outage import REMOTES
+from db.session import after_commit, transaction
+from db.slot import STALLED_S
+from pipeline.domain.reasons import describe
+from pipeline.error_kinds import classify
+from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
+from pipeline.outages import Work, working
+from pipeline.settings import settings
+from pipeline.sync.lease import lease_kept
+from pipeline.sync.retries import MAX_ATTEMPTS, Pause, check_alone, patience
+from pipeline.sync.runs import runs
+from pipeline.sync.slots import free_slot, take_slot
+from pipeline.tasks import canvases
+from pipeline.telemetry import logger
+
+WAKE_WITHIN_S = 60.0
+"""A retry due sooner gets a wake-up of its own; a later one is found by the sweeper."""
+Do = Callable[[ClaimedBatch], None]
+
+
+class StageFailed(Exception):
+    """What Celery and Flower are told: a reason code and a batch id. It ends the chain."""
+
+    is_logged = True
+    """Our own line, with connector and batch, was written where it was raised."""
+
+
+def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
+    """Run one stage of one batch; a batch that is elsewhere, or whose connector is paused, is left alone.
+
+    Raises: StageFailed, so that the chain stops and Flower shows why.
+    """
+    began = time.monotonic()
+    with transaction() as session:
+        batch = batches.claim(session, batch_id, stage, lease_s=settings().lease_s, task_id=task_id)
+    if batch is None:
+        return
+    bind_contextvars(connector_id=batch.connector_id, batch_id=batch.id, run_id=batch.run_id, attempt=batch.attempts)
+    take = partial(take_slot, batch) if batch.queue == "live" else None
+    with working(batch.connector_key, f"batch {batch.id}", has_outage=batch.has_outage, take_slot=take) as work:
+        try:
+            if batch.attempts > MAX_ATTEMPTS:
+                raise PipelineError("worker_lost", f"started {batch.attempts - 1} times and never ended")
+            with lease_kept(lambda session, lease_s: batches.extend_lease(session, batch, lease_s), began=began):
+                do(batch)
+        except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
+            raise StageFailed(f"{_end_of(batch, error, work)}: batch {batch_id}, {stage}") from None
+        finally:
+            if work.slot and time.monotonic() - began > STALLED_S:
+                free_slot(batch, work.slot)
+
+
+def _end_of(batch: ClaimedBatch, error: Exception, work: Work) -> str:
+    """The reason code under which the stage ends, once that is written down."""
+    try:
+        return _settle(batch, error, work)
+    except LostLease as lost:
+        logger().warning("batch.lease_lost", stage=batch.stage)
+        return lost.reason
+    except Exception as worse:  # noqa: BLE001 - the lease runs out, and the sweeper brings the batch back
+        cause = classify(worse)
+        logger().error("batch.not_settled", stage=batch.stage, reason=cause.reason, detail=cause.detail)
+        return cause.reason
+
+
+def _settle(batch: ClaimedBatch, error: Exception, work: Work) -> str:
+    """Decide what becomes of the batch, and write it down."""
+    cause = classify(error)
+    check_alone(cause, work)
+    wait = patience(cause, work, batch.attempts) if isinstance(cause, Retryable) else None
+    with transaction() as session:
+        batches.hold(session, batch)
+        if isinstance(cause, ConfigurationError):
+            batches.put_off(session, batch, 0, counted=False)
+            pause_connector(session, batch.connector_key, batch.direction, cause)
+        elif wait is not None and (batch.attempts < MAX_ATTEMPTS or not wait.counted):
+            _put_off(session, batch, cause, wait)
+        else:
+            _give_up(session, batch, cause, error)
+    return cause.reason
+
+
+def _put_off(session: Session, batch: ClaimedBatch, cause: PipelineError, wait: Pause) -> None:
+    wait_s = wait.wait_s
+    batches.put_off(session, batch, wait_s, counted=wait.counted, waits_for=wait.waits_for)
+    log = logger().debug if cause.reason == "slots_taken" else logger().warning  # many wait for the same one
+    log(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))
+    if wait_s <= WAKE_WITHIN_S and wait.waits_for not in REMOTES:  # whoever ends the outage wakes those who wait for it
+        wakeup = Wakeup(
+            batch_id=batch.id,
+            direction=batch.direction,
+            queue=batch.queue,
+            stage=batch.stage,
+            read_back_id=batch.read_back_id,
+        )
+        after_commit(session, lambda: canvases.wake([wakeup], countdown_s=wait_s))
+
+
+def pause_connector(session: Session, connector_key: int, direction: str, cause: ConfigurationError) -> None:
+    """Nothing of this connector can succeed before a person acts: its work waits, whole."""
+    connectors.pause(session, connector_key, cause.reason)
+    word = "Unauthorized" if cause.reason == "unauthorized" else cause.reason
+    logger().error(f"{direction}.job.error", error=word, reason=cause.reason, advice=describe(cause.reason))
+
+
+def _give_up(session: Session, batch: ClaimedBatch, cause: PipelineError, error: Exception) -> None:
+    batches.fail(session, batch)
+    ours = cause.reason == "internal_error"
+    failures.keep_failures(
+        session,
+        [
+            failures.NewFailure(
+                connector_key=batch.connector_key,
+                kind="batch",
+                subject=failures.batch_subject(batch.id),
+                direction=batch.direction,
+                entity=batch.entity,
+                batch_id=batch.id,
+                run_id=batch.run_id,
+                stage=batch.stage,
+                reason=cause.reason,
+                detail=cause.detail,
+                field=cause.field,
+                traceback="".join(traceback.format_exception(error)) if ours else None,
+                attempts=batch.attempts,
+                task_id=_task_id(session, batch),
+                settings_version=batch.marks.settings_version,
+            )
+        ],
+    )
+    logger().error(
+        f"{batch.direction}.job.error",
+        stage=batch.stage,
+        reason=cause.reason,
+        detail=cause.detail,
+        advice=describe(cause.reason),
+    )
+    if batch.run_id is not None:
+        runs.after_failed_stage(session, batch, cause.reason)
+
+
+def _task_id(session: Session, batch: ClaimedBatch) -> str | None:
+    return session.get_one(batches.Batch, batch.id).task_id
