@@ -17,7 +17,7 @@ DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
 
-.PHONY: help install demo up test test-all browser check lint types audit format lock package bench bench-console pictures hour guide defects clean
+.PHONY: help install demo up test test-all browser check lint types audit format lock package bench bench-console pictures hour openapi guide defects clean
 
 help: ## Print this menu
 	@awk 'BEGIN {FS = ":.*## "; print "make TARGET"; print ""} \
@@ -80,6 +80,9 @@ lock: ## Pin every dependency anew, with hashes (needs uv)
 	@python3 deploy/requirements.py embedded | $(UV_COMPILE) -c requirements.lock -o requirements-embedded.lock -
 	@python3 deploy/requirements.py embedded dev | $(UV_COMPILE) -c requirements-embedded.lock -o requirements-dev.lock -
 	@echo "requirements.lock, requirements-embedded.lock and requirements-dev.lock are new; now: make check"
+
+openapi: $(DEV) ## Write docs/openapi.json again: the public contract of /api/v1, whose changes are reviewed
+	@$(BIN)/python -m tests.unit.test_operations
 
 guide: $(DEV) ## Check what the customer's guide promises, sentence by sentence
 	@$(BIN)/python -m tests.guide

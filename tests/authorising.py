@@ -11,8 +11,10 @@ import structlog
 from flask.testing import FlaskClient
 from werkzeug.test import Client, TestResponse
 
+from db.connector import Connector
+from db.session import transaction
 from pipeline import settings as settings_room
-from tests.world import CONNECTOR_ID, HULL_SECRET, World
+from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
 
 PUBLIC_URL = "http://connector.test"
 VOUCHED = {"ship": CONNECTOR_ID, "organization": "hull.test", "secret": HULL_SECRET}
@@ -34,6 +36,14 @@ def installed_app(world: World, **changes: Any) -> Iterator[None]:
         yield
     finally:
         settings_room.use(before)
+
+
+def replace_api_token(world: World, connector: Connector) -> None:
+    """Have the connector connected by the sandbox's API token."""
+    setup = world.module("sync.connectors.setup")
+    proven = setup.prove_credentials(connector, pipedrive_token=API_TOKEN)
+    with transaction() as session:
+        setup.store_credentials(session, connector.key, proven)
 
 
 class Browser(FlaskClient):

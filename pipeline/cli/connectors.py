@@ -1,4 +1,4 @@
-"""`pipeline connectors`: add, list, show, pause, resume, remove, credentials, authorize."""
+"""`pipeline connectors`: add, list, show, pause, resume, remove."""
 
 from __future__ import annotations
 
@@ -262,37 +262,7 @@ def remove(connector: str, yes: bool) -> None:
     show({"removed": found.id, "name": found.name, "webhooks": left or "removed"}, human)
 
 
-@group.command()
-@connector_argument
-@click.option("--hull-secret-file", type=SECRET_FILE, help="File that holds the new secret of the Hull connector.")
-@click.option("--pipedrive-token-file", type=SECRET_FILE, help="File that holds the new API token.")
-@json_option
-@audited("connector.credentials")
-def credentials(connector: str, hull_secret_file: Path | None, pipedrive_token_file: Path | None) -> None:
-    """Replace credentials, of the same Pipedrive company; a connector that paused because of them goes on.
-
-    \b
-    Example:
-      pipeline connectors credentials acme --pipedrive-token-file new.token
-    """
-    if not (hull_secret_file or pipedrive_token_file):
-        raise click.UsageError("give --hull-secret-file, --pipedrive-token-file or both")
-    open_database()
-    with transaction() as session:
-        found = find_connector(session, connector)
-    try:
-        setup.change_credentials(
-            found,
-            hull_secret=_secret(hull_secret_file) if hull_secret_file else None,
-            pipedrive_token=_secret(pipedrive_token_file) if pipedrive_token_file else None,
-        )
-    except setup.SetupRefused as error:
-        raise Failed(str(error)) from None
-    show({"changed": found.id, "name": found.name}, lambda: say(f"The credentials of {found.name} are replaced."))
-
-
 group.add_command(webhooks.webhooks)
-group.add_command(authorising.authorize)
 
 COMMANDS: tuple[click.Command, ...] = (group,)
 

@@ -19,6 +19,7 @@ from pipeline.cli import (
     explain,
     failure_replays,
     fetch,
+    generated,
     keys,
     operators,
     records,
@@ -88,3 +89,4 @@ for module in (
 ):
     for command in module.COMMANDS:
         program.add_command(command)
+generated.add_to(program)

@@ -13,7 +13,6 @@ from db import id_mapping
 from db.id_mapping import IdMapping, MappingCount, mapping_counts
 from db.session import transaction
 from db.shell import shell_ages
-from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
     Failed,
@@ -26,9 +25,6 @@ from pipeline.cli.showing import (
     show,
     table,
 )
-from pipeline.domain.kinds import Entity
-from pipeline.sync.incoming import claim_release
-from pipeline.tasks.wakeups import wake_control
 
 MAPPING = (
     "entity", "pipedrive_id", "hull_id", "state", "version", "matched_by", "merged_into", "first_seen_at", "updated_at",
@@ -119,43 +115,6 @@ def _print_mappings(found: list[dict[str, Any]]) -> None:
         say(f"  state {each['state']}, matched by {each['matched_by']}, first seen {moment(each['first_seen_at'])} UTC")
         for name, value in each["delivered"].items():
             say(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
-
-
-@mappings.command(name="release")
-@connector_argument
-@click.argument("entity", type=click.Choice([each.value for each in Entity]))
-@click.argument("pipedrive_id", type=int)
-@json_option
-@audited("mapping.release")
-def release(connector: str, entity: str, pipedrive_id: int) -> None:
-    """Let go of the e-mail, domain and external id that a deleted record still holds, before Pipedrive has purged it.
-
-    The record that waits for one takes it, and with it the User or Account in Hull: that cannot be undone, not even by
-    restoring the deleted one.
-
-    \b
-    Example:
-      pipeline mappings release acme organization 414
-    """
-    open_database()
-    with transaction() as session:
-        key = find_connector(session, connector).key
-    released = claim_release.release(key, Entity(entity), pipedrive_id)
-    if released is None:
-        raise Failed(
-            f"{entity} {pipedrive_id} has not departed, so it holds what it holds by right",
-            f"see what is known of it: pipeline mappings show {connector} {pipedrive_id}",
-        )
-    wake_control("dispatch")
-    show(
-        [asdict(each) for each in released],
-        lambda: table(
-            "Released",
-            ("claim", "waited for by"),
-            [(each.claim, each.wanted_by or "nobody") for each in released],
-            empty=f"{entity} {pipedrive_id} holds nothing.",
-        ),
-    )
 
 
 COMMANDS: tuple[click.Command, ...] = (mappings,)

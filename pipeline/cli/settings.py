@@ -22,16 +22,7 @@ from db.connector import SettingsVersion
 from db.session import transaction
 from pipeline.cli.audited import audited
 from pipeline.cli.opening import open_database
-from pipeline.cli.showing import (
-    Failed,
-    columns_of,
-    connector_argument,
-    find_connector,
-    json_option,
-    say,
-    show,
-    table,
-)
+from pipeline.cli.showing import Failed, columns_of, connector_argument, find_connector, json_option, say, show, table
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import SettingsRefused, read_settings
 from pipeline.insight.first_steps import suggested

@@ -17,7 +17,7 @@ from flask_openapi3.openapi import OpenAPI
 from pipeline.environment import begin_or_exit
 from pipeline.web import actions, api, authorisation, console, hull_pages, intake, watchman
 from pipeline.web.allowances import Allowances
-from pipeline.web.api import door
+from pipeline.web.api import auth
 from pipeline.web.console import guard
 from pipeline.web.doors import Doors
 from pipeline.web.server import Server, allow_connections
@@ -59,5 +59,5 @@ def _make(wake: Callable[[], None] | None, *, has_console: bool) -> tuple[Flask,
     if has_console:
         console.add_to(app)
         api.add_to(app)
-        allowances.add({"console": guard.allowance, "api": door.allowance})
+        allowances.add({"console": guard.allowance, "api": auth.allowance})
     return app, allowances

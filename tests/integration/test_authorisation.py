@@ -19,9 +19,9 @@ from db.connector import get_connector
 from db.session import transaction
 from pipeline import wiring
 from pipeline.errors import ConfigurationError
-from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app, press_button
+from tests.authorising import PUBLIC_URL, VOUCHED, Person, installed_app, press_button, replace_api_token
 from tests.logs import written
-from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World
+from tests.world import CONNECTOR_ID, HULL_SECRET, World
 from tests.wsgi_adapter import session_for
 
 
@@ -96,13 +96,13 @@ def test_connecting_changes_no_setting_and_has_changes_fetched_at_once(person: P
 
 def test_the_api_token_of_before_is_forgotten(person: Person) -> None:
     world = person.world
-    world.module("sync.connectors.setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    replace_api_token(world, connector(world))
     assert stored(world) == ["hull_secret", "pipedrive_api_token"]
 
     person.authorise()
     assert stored(world) == CONNECTED
 
-    world.module("sync.connectors.setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    replace_api_token(world, connector(world))
     assert stored(world) == ["hull_secret", "pipedrive_api_token"]
 
 
@@ -735,7 +735,7 @@ def test_ids_of_a_notice_may_be_texts_and_the_user_unknown(person: Person, chang
 
 def test_a_connector_with_an_api_token_does_not_mind_an_uninstall(person: Person) -> None:
     world = person.world
-    world.module("sync.connectors.setup").change_credentials(connector(world), pipedrive_token=API_TOKEN)
+    replace_api_token(world, connector(world))
     uninstall(person)
 
     assert connector(world).state == "active"

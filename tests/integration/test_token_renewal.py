@@ -17,9 +17,9 @@ from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.wiring import Wired
-from tests.authorising import Person, installed_app
+from tests.authorising import Person, installed_app, replace_api_token
 from tests.logs import written
-from tests.world import API_TOKEN, World
+from tests.world import World
 
 WORKERS = 20
 
@@ -261,7 +261,7 @@ def test_who_took_the_tokens_away_meanwhile_is_no_reason_to_pause(joined: World)
     joined.pipedrive.grants.expire_access_tokens()
     with transaction() as session:
         row = get_connector(session, joined.connector_key)
-    joined.module("sync.connectors.setup").change_credentials(row, pipedrive_token=API_TOKEN)
+    replace_api_token(joined, row)
 
     with pytest.raises(Retryable) as caught:
         worker.pipedrive.me()

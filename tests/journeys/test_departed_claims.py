@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.test_departures import holders, mapping, merge, resolve, settled, since_then, user
@@ -71,7 +72,8 @@ def apart(world: World, kind: str) -> bool:
 
 
 def release(world: World, kind: str) -> Any:
-    return world.module("sync.incoming.claim_release").release(world.connector_key, Entity(kind), 1)
+    with transaction() as session:
+        return world.module("sync.incoming.claim_release").release(session, world.connector_key, Entity(kind), 1)
 
 
 def test_a_newcomer_does_not_become_one_with_who_was_deleted(world: World, kind: str, told: list[Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.insight.moments import read_moment
-from pipeline.web.api.values import Moment, Value, find_unusable
+from pipeline.operations.values import Moment, Value, find_unusable
 
 NOW = datetime(2026, 11, 3, 14, tzinfo=UTC)
 

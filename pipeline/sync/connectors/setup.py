@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db import failure as failures
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
-from db.session import transaction
+from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.accounts import second_factor
 from pipeline.domain import names
@@ -34,6 +34,8 @@ from pipeline.vault import Vault
 
 T = TypeVar("T")
 
+HULL_SECRET: Final = "hull_secret"  # noqa: S105 - a name
+"""Name of the credential."""
 HEALED: Final[Mapping[str, frozenset[str]]] = {
     "hull": frozenset({"hull_refused", "credential_missing", "secret_unreadable"}),
     "pipedrive": frozenset(
@@ -75,7 +77,7 @@ def add_connector(
     """
     name, hull_id = _valid(names.connector_name, name), _valid(names.hull_id, hull_id)
     _check_secrets(hull_secret, pipedrive_token)
-    secrets = {"hull_secret": hull_secret} | ({API_TOKEN: pipedrive_token} if pipedrive_token else {})
+    secrets = {HULL_SECRET: hull_secret} | ({API_TOKEN: pipedrive_token} if pipedrive_token else {})
     with transaction() as session:
         if connectors.find_connector(session, name) or connectors.find_connector(session, hull_id):
             raise _taken(name, hull_id)
@@ -101,31 +103,46 @@ def add_connector(
     return connector
 
 
-def change_credentials(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenCredentials:
+    """New secrets by their names, which Hull or Pipedrive has accepted. `company` is whose the API token is."""
+
+    secrets: Mapping[str, str]
+    company: Company | None
+
+
+def prove_credentials(
     connector: Connector, *, hull_secret: str | None = None, pipedrive_token: str | None = None
-) -> None:
-    """Replace secrets once they are proven; a pause that their predecessors caused ends.
+) -> ProvenCredentials:
+    """Try new secrets at Hull and Pipedrive, in no transaction.
 
     Raises: SetupRefused, also when the token belongs to another company: ids of one mean nothing in the other.
     """
     _check_secrets(hull_secret, pipedrive_token)
-    given = {"hull_secret": hull_secret, API_TOKEN: pipedrive_token}
+    given = {HULL_SECRET: hull_secret, API_TOKEN: pipedrive_token}
     with transaction() as session:
         known = connectors.get_connector(session, connector.key)
     if hull_secret:
         _ask_hull(known.hull_organization, known.id, hull_secret)
     company = _read_company(connector.key, pipedrive_token, known.pipedrive_company) if pipedrive_token else None
-    with transaction() as session:
-        row = connectors.get_connector(session, connector.key)
-        keep_secrets(session, row.key, {name: secret for name, secret in given.items() if secret})
-        if hull_secret:
-            heal(session, row, "hull")
-            job_queue.ask(session, job_queue.SETTINGS, str(row.key), connector_key=row.key)
-        if company is not None:
-            connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
-            _ask("Pipedrive", partial(join, row, company))
-            heal(session, row, "pipedrive")
-    go_on()
+    return ProvenCredentials(secrets={name: secret for name, secret in given.items() if secret}, company=company)
+
+
+def store_credentials(session: Session, connector_key: int, proven: ProvenCredentials) -> None:
+    """Replace secrets by proven ones; a pause that their predecessors caused ends, and after the commit work goes on.
+
+    Raises: SetupRefused when the connector was joined to another company since they were tried.
+    """
+    row = connectors.get_connector(session, connector_key)
+    keep_secrets(session, row.key, proven.secrets)
+    if HULL_SECRET in proven.secrets:
+        heal(session, row, "hull")
+        job_queue.ask(session, job_queue.SETTINGS, str(row.key), connector_key=row.key)
+    if proven.company is not None:
+        connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
+        _ask("Pipedrive", partial(join, row, proven.company))
+        heal(session, row, "pipedrive")
+    after_commit(session, go_on)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,10 @@ def let_go(session: Session, connector_key: int, entity: str, pipedrive_ids: Seq
     return released
 
 
-def release(connector_key: int, entity: Entity, pipedrive_id: int) -> list[Released] | None:
-    """A person decides that a departed record will not come back; None when it has not departed."""
-    with transaction() as session:
-        held = claim_release.departed_holders(session, connector_key, entity, [pipedrive_id])
-        return _release(session, list(held.values()), "manual") if held else None
+def release(session: Session, connector_key: int, entity: Entity, pipedrive_id: int) -> list[Released] | None:
+    """Release the claims of a deleted record that a person does not expect back; None when it is not deleted."""
+    held = claim_release.departed_holders(session, connector_key, entity, [pipedrive_id])
+    return _release(session, list(held.values()), "manual") if held else None
 
 
 def release_overdue() -> int:

@@ -11,12 +11,12 @@ from functools import cache
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 
+from pipeline.operations.catalogue import all_operations
 from pipeline.web.api import (
     alerts,
     batches,
     comparing,
     connectors,
-    credentials,
     events,
     failure_acts,
     failures,
@@ -37,10 +37,11 @@ from pipeline.web.api import (
     webhooks,
     workers,
 )
-from pipeline.web.api.door import SCHEMES, Operations, describe_errors, is_authenticated
-from pipeline.web.api.door import Problem as Problem  # what the app answers with
-from pipeline.web.api.door import malformed as malformed
-from pipeline.web.api.refusals import REFUSALS
+from pipeline.web.api.auth import SCHEMES, is_authenticated
+from pipeline.web.api.problems import Problem as Problem  # what the app answers with
+from pipeline.web.api.problems import describe_errors
+from pipeline.web.api.problems import malformed as malformed
+from pipeline.web.api.routes import add_all
 from pipeline.web.internal import internal_only
 
 DESCRIPTION = (
@@ -50,7 +51,6 @@ DESCRIPTION = (
 ROOMS = (
     connectors,
     overview,
-    credentials,
     settings,
     trying,
     fields,
@@ -86,7 +86,7 @@ def add_to(app: OpenAPI) -> None:
 def _routes() -> APIBlueprint:
     """The same for every app of this process: the description of all operations takes a tenth of a second to make."""
     routes = APIBlueprint("api", __name__, url_prefix="/api/v1", abp_responses=describe_errors())
-    operations = Operations(routes, REFUSALS)
+    operations = add_all(routes, all_operations())
     for room in ROOMS:
         room.add(operations)
     return routes

@@ -13,9 +13,10 @@ from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
 from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
+from pipeline.operations.models import Listed, Shape
 from pipeline.sync.alerts import try_sinks
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import Listed, Shape
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
 from pipeline.web.console.guard import who
 
 

@@ -10,11 +10,14 @@ from pydantic import Field
 
 from db.session import transaction
 from pipeline.insight import run_story
-from pipeline.web.api.door import Operations, answer, missing
+from pipeline.operations.errors import not_found
+from pipeline.operations.models import Asked, OfRow, Shape
+from pipeline.operations.values import RowId
 from pipeline.web.api.fetches import FetchShape
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
 from pipeline.web.api.runs import run_of
-from pipeline.web.api.shapes import Asked, OfRow, Shape, find
-from pipeline.web.api.values import RowId
+from pipeline.web.api.shapes import find
 
 BatchState = Literal["waiting", "ready", "running", "done", "failed", "cancelled"]
 
@@ -107,5 +110,5 @@ def show_batch(path: OfRow) -> Response:
     with transaction() as session:
         story = run_story.batch_story(session, connector.key, path.id)
     if story is None:
-        raise missing("There is no such batch.", "Those that ended well are forgotten after a month.")
+        raise not_found("There is no such batch.", "Those that ended well are forgotten after a month.")
     return answer(BatchAnswer.model_validate(story))

@@ -9,8 +9,10 @@ from flask import Response
 
 from db.session import transaction
 from pipeline.insight import comparing as insight
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import Done, OfConnector, Shape, find
+from pipeline.operations.models import Done, OfConnector, Shape
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 

@@ -16,10 +16,13 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import connections
 from pipeline.insight.overview import condition
+from pipeline.operations.errors import OperationError
+from pipeline.operations.models import Asked, Done, OfConnector, Shape
+from pipeline.operations.values import Why
 from pipeline.sync.connectors import setup
-from pipeline.web.api.door import Nay, Operations, answer
-from pipeline.web.api.shapes import Asked, Done, OfConnector, Shape, find
-from pipeline.web.api.values import Why
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 
@@ -137,7 +140,7 @@ def remove_connector(path: OfConnector, body: Removal) -> Response:
     """Forget a connector with everything kept of it. Neither Hull nor Pipedrive loses a record."""
     connector = find(path)
     if body.name != connector.name:
-        raise Nay(HTTPStatus.BAD_REQUEST, "not_confirmed", f"Send the name {connector.name} to remove it.")
+        raise OperationError(HTTPStatus.BAD_REQUEST, "not_confirmed", f"Send the name {connector.name} to remove it.")
     left = connections.remove(connector, by=who().name, why=body.why)
     return answer(Removed(done="removed", left=left))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pipeline.web.api.shapes import Shape
-from pipeline.web.api.values import Text, Value
+from pipeline.operations.models import Shape
+from pipeline.operations.values import Text, Value
 
 
 class ChangeShape(Shape):

@@ -18,10 +18,13 @@ from pipeline.domain.roles import Role
 from pipeline.insight import log
 from pipeline.insight.events import described
 from pipeline.jobs.log_lines import CSV, NDJSON
-from pipeline.web.api.door import Nay, Operations, answer, missing
+from pipeline.operations.errors import OperationError, not_found
+from pipeline.operations.models import Asked, DirectionName, EntityName, ListedWhole, OfConnector, OfRow, Shape
+from pipeline.operations.values import Moment, RowId, Short
 from pipeline.web.api.event_shapes import EventShape
-from pipeline.web.api.shapes import Asked, DirectionName, EntityName, ListedWhole, OfConnector, OfRow, Shape, find
-from pipeline.web.api.values import Moment, RowId, Short
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console import log_export
 
 
@@ -118,7 +121,7 @@ def download_export(path: OfRow) -> WholeResponse:
     """Download a file that is written."""
     export = _export(path)
     if not export.is_ready:
-        raise Nay(
+        raise OperationError(
             HTTPStatus.CONFLICT, "not_ready", "The file is not written yet.", "Ask for its state until it is done."
         )
     return log_export.download(export)
@@ -130,7 +133,7 @@ def show_event(path: OfRow) -> Response:
     with transaction() as session:
         row = event_log.find_event(session, connector.key, path.id)
         if row is None:
-            raise missing("There is no such event of this connector.", "Events are kept for 90 days.")
+            raise not_found("There is no such event of this connector.", "Events are kept for 90 days.")
         labels = log.all_labels(session, connector.key)
         beside = [described(each, labels) for each in event_log.neighbours(session, row)]
     return answer(
@@ -144,7 +147,7 @@ def show_event(path: OfRow) -> Response:
 def _export(path: OfRow) -> LogExport:
     export = log_export.find(find(path), path.id)
     if export is None:
-        raise missing("There is no such export of this connector.", f"Files are kept for {RETENTION_HOURS} hours.")
+        raise not_found("There is no such export of this connector.", f"Files are kept for {RETENTION_HOURS} hours.")
     return export
 
 

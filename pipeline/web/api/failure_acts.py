@@ -15,12 +15,14 @@ from pipeline.domain.roles import Role
 from pipeline.insight import discarding, payloads, verdicts
 from pipeline.insight.replays import progress_of
 from pipeline.jobs.replays import start
-from pipeline.web.api.door import Operations, answer
+from pipeline.operations.models import Asked, Counted, OfConnector, OfRow, Shape
+from pipeline.operations.values import Text, Value, Why
 from pipeline.web.api.failure_shapes import FailuresChosen, VerdictShape
 from pipeline.web.api.failures import get_failure
+from pipeline.web.api.problems import answer
 from pipeline.web.api.replays import ReplayShape
-from pipeline.web.api.shapes import Asked, Counted, OfConnector, OfRow, Shape, find
-from pipeline.web.api.values import Text, Value, Why
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 Expected = Annotated[int, Field(ge=1, le=2**31 - 1, description="How many were counted: more are not touched.")]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from db.failure_filter import FailureFilter
-from pipeline.web.api.shapes import Asked, DirectionName, EntityName, Shape
-from pipeline.web.api.values import Moment, Number, RowId, Short, Text, Value
+from pipeline.operations.models import Asked, DirectionName, EntityName, Shape
+from pipeline.operations.values import Moment, Number, RowId, Short, Text, Value
 
 
 class FailuresChosen(Asked):

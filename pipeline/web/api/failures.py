@@ -15,16 +15,13 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
-from pipeline.web.api.door import Operations, answer, missing
-from pipeline.web.api.failure_shapes import (
-    FailuresChosen,
-    FailureShape,
-    GroupShape,
-    VerdictShape,
-    WholeAnswer,
-)
-from pipeline.web.api.shapes import OfConnector, OfRow, Shape, find
-from pipeline.web.api.values import RowId
+from pipeline.operations.errors import not_found
+from pipeline.operations.models import OfConnector, OfRow, Shape
+from pipeline.operations.values import RowId
+from pipeline.web.api.failure_shapes import FailuresChosen, FailureShape, GroupShape, VerdictShape, WholeAnswer
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 
@@ -126,8 +123,8 @@ def show_failure(path: OfRow) -> Response:
 
 
 def get_failure(session: Session, connector: Connector, failure_id: int) -> Failure:
-    """The connector's failure of that number. Raises: Nay."""
+    """The connector's failure of that number. Raises: OperationError."""
     found = insight.find_failure(session, connector.key, failure_id)
     if found is None:
-        raise missing("There is no such failure of this connector.")
+        raise not_found("There is no such failure of this connector.")
     return found

@@ -9,8 +9,10 @@ from pydantic import BaseModel
 
 from db.session import transaction
 from pipeline.insight import acts
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import OfConnector, OfEntity, Shape, find
+from pipeline.operations.models import OfConnector, OfEntity, Shape
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 

@@ -12,10 +12,12 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight.fields import fields_of
 from pipeline.insight.hull_segments import ask_segments
+from pipeline.operations.models import Done, OfConnector, OfEntity, Shape
+from pipeline.operations.values import Text
 from pipeline.sync.connectors import field_lists
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import Done, OfConnector, OfEntity, Shape, find
-from pipeline.web.api.values import Text
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.shared import Shared
 
 SEGMENTS_S: Final = 60.0

@@ -7,9 +7,11 @@ from pydantic import BaseModel
 
 from db.session import transaction
 from pipeline.insight import first_steps as insight
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import OfConnector, Shape, find
-from pipeline.web.api.values import Text
+from pipeline.operations.models import OfConnector, Shape
+from pipeline.operations.values import Text
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 
 
 class ExpectedShape(Shape):

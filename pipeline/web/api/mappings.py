@@ -10,8 +10,10 @@ from pydantic import BaseModel
 from db.id_mapping import mapping_counts
 from db.session import transaction
 from db.shell import shell_ages
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import OfConnector, Shape, find
+from pipeline.operations.models import OfConnector, Shape
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 
 
 class MappingCountShape(Shape):

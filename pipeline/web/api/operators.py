@@ -16,9 +16,11 @@ from db.session import transaction
 from pipeline.accounts import api_keys, logins, operators, passwords, second_factor
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
-from pipeline.web.api.door import Operations, answer, missing
-from pipeline.web.api.shapes import Asked, Done, Shape
-from pipeline.web.api.values import RowId, Text
+from pipeline.operations.errors import not_found
+from pipeline.operations.models import Asked, Done, Shape
+from pipeline.operations.values import RowId, Text
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
 from pipeline.web.console.guard import require_proof, who
 
 RoleName = Literal["viewer", "operator", "admin"]
@@ -131,7 +133,7 @@ def list_all_keys() -> Response:
 def revoke_any_key(path: OfAnyKey) -> Response:
     """Revoke a key of any operator."""
     if not api_keys.revoke_any_key(path.id, by=who().name):
-        raise missing("There is no such key.")
+        raise not_found("There is no such key.")
     return answer(Done(done="revoked"))
 
 
@@ -201,5 +203,5 @@ def _get(operator_id: int) -> Operator:
     with transaction() as session:
         found = session.get(Operator, operator_id)
     if found is None:
-        raise missing("There is no such operator.")
+        raise not_found("There is no such operator.")
     return found

@@ -14,9 +14,11 @@ from db.audit import AuditEntry
 from db.session import transaction
 from pipeline.accounts import api_keys
 from pipeline.domain.roles import Role
-from pipeline.web.api.door import Operations, answer, missing
-from pipeline.web.api.shapes import Done, Listed, Shape
-from pipeline.web.api.values import RowId, Text
+from pipeline.operations.errors import not_found
+from pipeline.operations.models import Done, Listed, Shape
+from pipeline.operations.values import RowId, Text
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
 from pipeline.web.console.guard import who
 
 
@@ -86,7 +88,7 @@ def list_keys() -> Response:
 def revoke_key(path: OfKey) -> Response:
     """Revoke one of your keys, this one too."""
     if not api_keys.revoke_own_key(who(), path.id):
-        raise missing("You have no such key.")
+        raise not_found("You have no such key.")
     return answer(Done(done="revoked"))
 
 

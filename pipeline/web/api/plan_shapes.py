@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from pipeline.web.api.shapes import Asked, DirectionName, EntityName, Shape
-from pipeline.web.api.values import Short, Text, Value
+from pipeline.operations.models import Asked, DirectionName, EntityName, Shape
+from pipeline.operations.values import Short, Text, Value
 
 Act = Literal["update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same"]
 

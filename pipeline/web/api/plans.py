@@ -12,7 +12,8 @@ from db.connector import Connector
 from pipeline.domain.roles import Role
 from pipeline.insight import plan as plans
 from pipeline.insight.plan_views import PlanView, Side
-from pipeline.web.api.door import Nay, Operations, answer, missing
+from pipeline.operations.errors import OperationError, not_found
+from pipeline.operations.models import Asked, Done, Listed, OfConnector, OfRow
 from pipeline.web.api.plan_shapes import (
     AppliedAnswer,
     CountShape,
@@ -26,7 +27,9 @@ from pipeline.web.api.plan_shapes import (
     ReasonShape,
     SideShape,
 )
-from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, find
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 
@@ -100,7 +103,7 @@ def discard_plan(path: OfRow) -> Response:
     """Forget a plan that was not applied."""
     plan = _plan(connector := find(path), path.id)
     if not plans.discard(connector.key, plan.id, who=who().name):
-        raise Nay(HTTPStatus.CONFLICT, "wrong_state", f"Plan {plan.id} is over already.")
+        raise OperationError(HTTPStatus.CONFLICT, "wrong_state", f"Plan {plan.id} is over already.")
     return answer(Done(done="discarded"))
 
 
@@ -120,14 +123,14 @@ def list_held_runs(path: OfConnector) -> Response:
 def confirm_run(path: OfRow, body: Yes) -> Response:
     """Let a run begin that waits for a yes, to the number of records that it would touch."""
     if not plans.confirm(find(path).key, path.id, who=who().name, number=body.number):
-        raise missing("There is no such run that waits for a yes.")
+        raise not_found("There is no such run that waits for a yes.")
     return answer(Done(done="confirmed"))
 
 
 def _plan(connector: Connector, plan_id: int) -> PlanView:
     found = plans.read(connector.key, plan_id)
     if found is None:
-        raise missing("There is no such plan of this connector.")
+        raise not_found("There is no such plan of this connector.")
     return found
 
 

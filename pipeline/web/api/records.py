@@ -15,11 +15,14 @@ from pipeline.domain.kinds import Entity
 from pipeline.insight import record as insight
 from pipeline.insight import search, standing
 from pipeline.insight.explain import explain
-from pipeline.web.api.door import Operations, answer, missing
+from pipeline.operations.errors import not_found
+from pipeline.operations.models import Asked, EntityName, OfConnector
+from pipeline.operations.values import LARGEST_ID, Moment, RowId
 from pipeline.web.api.event_shapes import EventShape
+from pipeline.web.api.problems import answer
 from pipeline.web.api.record_shapes import ExplanationAnswer, FoundShape, RecordAnswer
-from pipeline.web.api.shapes import Asked, EntityName, OfConnector, find
-from pipeline.web.api.values import LARGEST_ID, Moment, RowId
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 
 
 class OfRecord(OfConnector):
@@ -108,7 +111,7 @@ def _whose(session: Session, connector: Connector, path: OfRecord, query: Side) 
     elif name.isascii() and name.isdigit() and int(name) <= LARGEST_ID:
         found = insight.find_whose(session, connector.key, kind, pipedrive_id=int(name))
     if found is None:
-        raise missing("Nothing is known of this record.", "It comes with the next fetch if Pipedrive shows it.")
+        raise not_found("Nothing is known of this record.", "It comes with the next fetch if Pipedrive shows it.")
     return found
 
 

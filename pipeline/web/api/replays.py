@@ -15,9 +15,12 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.insight import replays as insight
 from pipeline.jobs.replays import start
-from pipeline.web.api.door import Nay, Operations, answer, missing
-from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, Shape, find
-from pipeline.web.api.values import RowId, Text
+from pipeline.operations.errors import OperationError, not_found
+from pipeline.operations.models import Asked, Done, Listed, OfConnector, OfRow, Shape
+from pipeline.operations.values import RowId, Text
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 ItemState = Literal[
@@ -141,12 +144,12 @@ def _act(path: OfRow, done: str) -> Response:
         replay = _replay(session, connector, path.id)
         if not _ACTS[done](session, replay.id, by=who().name):
             sentence = f"Replay {replay.id} is {replay.state}, so it cannot be {done}."
-            raise Nay(HTTPStatus.CONFLICT, "wrong_state", sentence)
+            raise OperationError(HTTPStatus.CONFLICT, "wrong_state", sentence)
     return answer(Done(done=done))
 
 
 def _replay(session: Session, connector: Connector, replay_id: int) -> rows.Replay:
     found = rows.find_replay(session, replay_id)
     if found is None or found.connector_key != connector.key:
-        raise missing("There is no such replay of this connector.")
+        raise not_found("There is no such replay of this connector.")
     return found

@@ -15,9 +15,12 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight import acts
 from pipeline.insight.run_story import find_run
-from pipeline.web.api.door import Nay, Operations, answer, missing
-from pipeline.web.api.shapes import Asked, Done, EntityName, Listed, OfConnector, OfRow, Shape, find
-from pipeline.web.api.values import Since
+from pipeline.operations.errors import OperationError, not_found
+from pipeline.operations.models import Asked, Done, EntityName, Listed, OfConnector, OfRow, Shape
+from pipeline.operations.values import Since
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 
@@ -104,15 +107,15 @@ def cancel_run(path: OfRow) -> Response:
     """Stop a run; what it has carried over stays."""
     run = run_of(path)
     if not acts.cancel_run(find(path), run.id, by=who().name):
-        raise Nay(HTTPStatus.CONFLICT, "run_ended", f"Run {run.id} had ended already: {run.state}.")
+        raise OperationError(HTTPStatus.CONFLICT, "run_ended", f"Run {run.id} had ended already: {run.state}.")
     return answer(Done(done="cancelled"))
 
 
 def run_of(path: OfRow) -> Run:
-    """The connector's run of that number. Raises: Nay."""
+    """The connector's run of that number. Raises: OperationError."""
     connector = find(path)
     with transaction() as session:
         run = find_run(session, connector.key, path.id)
     if run is None:
-        raise missing("There is no such run of this connector.")
+        raise not_found("There is no such run of this connector.")
     return run

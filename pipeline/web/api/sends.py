@@ -15,9 +15,12 @@ from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight import sending
 from pipeline.insight.sending import Choice
-from pipeline.web.api.door import Nay, Operations, answer
-from pipeline.web.api.shapes import Asked, Counted, EntityName, OfConnector, Shape, find
-from pipeline.web.api.values import HullId
+from pipeline.operations.errors import OperationError
+from pipeline.operations.models import Asked, Counted, EntityName, OfConnector, Shape
+from pipeline.operations.values import HullId
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 
@@ -29,9 +32,9 @@ class NewSend(Asked):
     segment: Annotated[str | None, Field(min_length=1, max_length=100)] = None
 
     def choice(self) -> Choice:
-        """The same as the rooms below have it. Raises: Nay."""
+        """The same as the rooms below have it. Raises: OperationError."""
         if bool(self.ids) == bool(self.segment):
-            raise Nay(HTTPStatus.BAD_REQUEST, "malformed", "Name either ids or one segment.")
+            raise OperationError(HTTPStatus.BAD_REQUEST, "malformed", "Name either ids or one segment.")
         return Choice(entity=Entity(self.entity), ids=self.ids, segment=self.segment)
 
 

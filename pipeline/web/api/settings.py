@@ -14,10 +14,13 @@ from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import settings_editing as editing
 from pipeline.insight.settings_text import effective
+from pipeline.operations.errors import not_found
+from pipeline.operations.models import Asked, Listed, OfConnector, Shape
+from pipeline.operations.values import Number, Why
 from pipeline.sync.connectors.settings_change import read_unknown_fields
-from pipeline.web.api.door import Operations, answer, missing
-from pipeline.web.api.shapes import Asked, Listed, OfConnector, Shape, find
-from pipeline.web.api.values import Number, Why
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 
@@ -194,5 +197,5 @@ def _version(connector: Connector, version: int) -> SettingsVersion:
     with transaction() as session:
         found = rows.find_settings(session, connector.key, version)
     if found is None:
-        raise missing(f"There is no version {version} of these settings.")
+        raise not_found(f"There is no version {version} of these settings.")
     return found

@@ -18,9 +18,11 @@ from pipeline.insight.fields import fields_of
 from pipeline.insight.samples import find_sample
 from pipeline.insight.settings_rows import OPPOSITE, attributes_seen, view_rows
 from pipeline.insight.settings_text import effective
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import Asked, OfConnector, Shape, find
-from pipeline.web.api.values import Short, Text, Value
+from pipeline.operations.models import Asked, OfConnector, Shape
+from pipeline.operations.values import Short, Text, Value
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 
 MappingName = Literal[
     "incoming_user_attributes", "incoming_account_attributes", "outgoing_user_attributes", "outgoing_account_attributes"

@@ -13,10 +13,13 @@ from db import audit, delivery
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight.webhooks import listening, open_delivery
+from pipeline.operations.errors import OperationError, not_found
+from pipeline.operations.models import Asked, Done, Listed, OfConnector, OfRow, Shape
+from pipeline.operations.values import Text, Value
 from pipeline.tasks.wakeups import request_webhook_check
-from pipeline.web.api.door import Nay, Operations, answer, missing
-from pipeline.web.api.shapes import Asked, Done, Listed, OfConnector, OfRow, Shape, find
-from pipeline.web.api.values import Text, Value
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console.guard import who
 
 Source = Literal["pipedrive", "hull"]
@@ -143,7 +146,7 @@ def check_webhooks(path: OfConnector) -> Response:
         audit.note(session, who().name, "webhooks.check", connector.name, connector_key=connector.key)
     if not request_webhook_check(connector.key):
         message = "The broker does not answer, so nobody could be asked."
-        raise Nay(HTTPStatus.SERVICE_UNAVAILABLE, "broker_unreachable", message, "Try again when it does.")
+        raise OperationError(HTTPStatus.SERVICE_UNAVAILABLE, "broker_unreachable", message, "Try again when it does.")
     return answer(Done(done="asked"))
 
 
@@ -163,7 +166,7 @@ def show_delivery(path: OfRow) -> Response:
     with transaction() as session:
         opened = open_delivery(session, connector.key, path.id)
     if opened is None:
-        raise missing("There is no such delivery of this connector.", "Deliveries are kept for 30 days.")
+        raise not_found("There is no such delivery of this connector.", "Deliveries are kept for 30 days.")
     row = opened.delivery
     plain = {name: getattr(row, name) for name in ("id", "source", "state", "reason", "received_at")}
     return answer(

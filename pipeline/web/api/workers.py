@@ -6,9 +6,11 @@ from datetime import datetime
 
 from flask import Response
 
+from pipeline.operations.models import OfConnector, Shape
 from pipeline.web.api.batches import BatchShape
-from pipeline.web.api.door import Operations, answer
-from pipeline.web.api.shapes import OfConnector, Shape, find
+from pipeline.web.api.problems import answer
+from pipeline.web.api.routes import Operations
+from pipeline.web.api.shapes import find
 from pipeline.web.console import guard
 from pipeline.web.console.workers import work_seen
 

@@ -16,20 +16,24 @@ from werkzeug.wrappers import Response
 
 from db import audit
 from db import connector as connectors
+from db.authorisation import connection_of
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.roles import Role
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import PipelineError
-from pipeline.insight import connections, first_steps
+from pipeline.insight import first_steps
 from pipeline.insight.fields import fields_of
 from pipeline.insight.settings_editing import SettingsMistaken, SettingsMoved
 from pipeline.insight.suggestions import Suggestion
-from pipeline.sync.connectors import authorisation, field_lists, setup
+from pipeline.operations import credentials
+from pipeline.operations.errors import OperationError
+from pipeline.sync.connectors import field_lists, setup
 from pipeline.sync.connectors.setup import SetupRefused
 from pipeline.web.console import guard
-from pipeline.web.console.credentials import attempt, given_secret, sentence_of
+from pipeline.web.console.calls import perform, refusal_of, sentence_of
+from pipeline.web.console.credentials import PASTE_TOKEN, given_secret
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.settings import segments_of
@@ -100,7 +104,7 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
         raise guard.missing("There is no such step.", "Go on with the next one.")
     with transaction() as session:
         progress = first_steps.progress_of(session, connector)
-        entered = connections.entrances(session, connector)
+    entered = perform(credentials.show_credentials)
     trouble = ""
     if step in ("identity", "mappings") and entered.connection.how:
         trouble = field_lists.see_that_known(connector.key)
@@ -118,23 +122,19 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
 
 
 def use_token(connector: Connector) -> Response:
-    token = given_secret("token")
-    if not token:
-        return show_step(connector, "pipedrive", "Paste the API token from Pipedrive.", 400)
-    if trouble := attempt(lambda: setup.change_credentials(connector, pipedrive_token=token)):
-        return show_step(connector, "pipedrive", trouble, 400)
-    connections.note(connector.key, guard.who().name, "credentials.pipedrive_token")
+    token = request.form.get("token", "").strip()
+    if refusal := refusal_of(credentials.put_api_token, secret=token, malformed=PASTE_TOKEN):
+        return show_step(connector, "pipedrive", refusal, 400)
     return done(_at(connector, "identity"), "Pipedrive accepts the token.")
 
 
 def connect(connector: Connector) -> Response:
     """A page with the link to Pipedrive, which leads back to the next step."""
     try:
-        link = authorisation.invite(connector)
-    except PipelineError as refused:
-        return show_step(connector, "pipedrive", sentence_of(refused), 400)
-    connections.note(connector.key, guard.who().name, "credentials.invite")
-    return page("connect.html", connector=connector, tab="", link=link, scopes=authorisation.SCOPES)
+        invitation = perform(credentials.invite)
+    except OperationError as error:
+        return show_step(connector, "pipedrive", sentence_of(error), 400)
+    return page("connect.html", connector=connector, tab="", invitation=invitation)
 
 
 def decide_identity(connector: Connector) -> Response:
@@ -183,7 +183,7 @@ def fetch(connector: Connector) -> Response:
     chosen = [entity for entity in Entity if entity.plural in request.form.getlist("what")]
     with transaction() as session:
         row = connectors.get_connector(session, connector.key)
-        how = connections.entrances(session, row).connection.how
+        how = connection_of(session, row).how
     if not chosen:
         return show_step(connector, "first-fetch", "Choose what to fetch.", 400)
     if how is None or row.state != "active":

@@ -6,8 +6,6 @@ its own site, also over redirects, by the content policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flask import request
 from werkzeug.wrappers import Response
 
@@ -15,18 +13,21 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.roles import Role
-from pipeline.errors import PipelineError
 from pipeline.insight import connections
-from pipeline.insight.connections import Checked
-from pipeline.sync.connectors import authorisation, field_lists, setup
+from pipeline.operations import credentials as operations
+from pipeline.operations.credentials import CheckedShape
+from pipeline.operations.errors import OperationError
 from pipeline.sync.connectors.setup import SetupRefused
+from pipeline.sync.connectors.webhook_health import hearing
 from pipeline.web.console import guard
+from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
 
 TAB = ("credentials", "Credentials")
 WHERE = "/c/<name>/credentials"
 LONGEST_SECRET = 1000
+PASTE_TOKEN = "Paste the API token from Pipedrive."  # noqa: S105 - words for a person
 
 
 def add(pages: Pages) -> None:
@@ -36,17 +37,19 @@ def add(pages: Pages) -> None:
 
 
 def show(
-    connector: Connector, mistake: str = "", status: int = 200, checked: list[Checked] | None = None, at: str = ""
+    connector: Connector, mistake: str = "", status: int = 200, checked: list[CheckedShape] | None = None, at: str = ""
 ) -> Response:
     """How it stands; `at` is the form that a mistake belongs to."""
+    entered = perform(operations.show_credentials)
     with transaction() as session:
-        entered = connections.entrances(session, connector)
+        heard = hearing(session, connector.key)
     return page(
         "credentials.html",
         status=status,
         connector=connector,
         tab="credentials",
         entered=entered,
+        hearing=heard,
         pause=REASONS.get(connector.pause_reason or ""),
         by_hand=connector.pause_reason == connections.BY_HAND,
         checked=checked,
@@ -56,39 +59,34 @@ def show(
 
 
 def replace_hull_secret(connector: Connector) -> Response:
-    secret = given_secret("secret")
-    if not secret:
-        return show(connector, "Paste the connector's secret from Hull.", 400, at="hull")
-    if trouble := attempt(lambda: setup.change_credentials(connector, hull_secret=secret)):
-        return show(connector, trouble, 400, at="hull")
-    connections.note(connector.key, guard.who().name, "credentials.hull")
+    secret = request.form.get("secret", "").strip()
+    if refusal := refusal_of(
+        operations.put_hull_secret, secret=secret, malformed="Paste the connector's secret from Hull."
+    ):
+        return show(connector, refusal, 400, at="hull")
     return done(_where(connector), "Hull accepts the new secret; the old one is forgotten.")
 
 
 def replace_api_token(connector: Connector) -> Response:
-    token = given_secret("token")
-    if not token:
-        return show(connector, "Paste the API token from Pipedrive.", 400, at="token")
-    if trouble := attempt(lambda: setup.change_credentials(connector, pipedrive_token=token)):
-        return show(connector, trouble, 400, at="token")
-    connections.note(connector.key, guard.who().name, "credentials.pipedrive_token")
-    trouble = field_lists.see_that_known(connector.key)
-    return done(_where(connector), f"Pipedrive accepts the token. {trouble}".strip())
+    try:
+        replaced = perform(operations.put_api_token, secret=request.form.get("token", "").strip())
+    except OperationError as error:
+        return show(connector, PASTE_TOKEN if error.code == "malformed" else sentence_of(error), 400, at="token")
+    return done(_where(connector), f"Pipedrive accepts the token. {replaced.warning}".strip())
 
 
 def connect(connector: Connector) -> Response:
     """The answer is a page with a link that is good for ten minutes."""
     try:
-        link = authorisation.invite(connector)
-    except PipelineError as refused:
-        return show(connector, sentence_of(refused), 400, at="connect")
-    connections.note(connector.key, guard.who().name, "credentials.invite")
-    return page("connect.html", connector=connector, tab="credentials", link=link, scopes=authorisation.SCOPES)
+        invitation = perform(operations.invite)
+    except OperationError as error:
+        return show(connector, sentence_of(error), 400, at="connect")
+    return page("connect.html", connector=connector, tab="credentials", invitation=invitation)
 
 
 def check(connector: Connector) -> Response:
     """Both systems are asked while the person waits."""
-    return show(connector, checked=connections.check_credentials(connector.key))
+    return show(connector, checked=perform(operations.check_credentials).checks)
 
 
 def pause(connector: Connector) -> Response:
@@ -122,23 +120,6 @@ def remove(connector: Connector) -> Response:
         f" Its webhooks could not be taken away in Pipedrive, which does so after three days: {left}" if left else ""
     )
     return done("/", f"{connector.name} is removed.{words}")
-
-
-def attempt(act: Callable[[], object]) -> str:
-    """Do it; returns why it was refused, and what to do, or nothing."""
-    try:
-        act()
-    except SetupRefused as refused:
-        return str(refused)
-    except PipelineError as refused:
-        return sentence_of(refused)
-    return ""
-
-
-def sentence_of(refused: PipelineError) -> str:
-    """What happened and what to do, for a person."""
-    reason = REASONS.get(refused.reason)
-    return f"{reason.meaning} {reason.advice}" if reason else str(refused)
 
 
 def given_secret(name: str) -> str:

@@ -14,15 +14,19 @@ from db.connector import Connector
 from db.record_events import Whose
 from db.record_search import Found
 from db.session import transaction
+from pipeline.domain.departures import DEPARTED
 from pipeline.domain.kinds import Entity
 from pipeline.insight import record as records
 from pipeline.insight import search, standing
 from pipeline.insight.explain import explain_field
 from pipeline.insight.mapped import find_field, mapped_fields
 from pipeline.insight.moments import read_moment
+from pipeline.operations import claims
+from pipeline.operations.errors import OperationError
 from pipeline.sync.compiled import plan_for
 from pipeline.web.console import guard
-from pipeline.web.console.frame import before_id, page
+from pipeline.web.console.calls import perform
+from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 
 ENTITY = "<any(person,organization):entity>"
@@ -34,6 +38,7 @@ def add(pages: Pages) -> None:
     pages.page("/c/<name>/records", find)
     for rule, last in (("", show), ("/explain", explain)):
         pages.page(f"/c/<name>/records/{ENTITY}/<int:pipedrive_id>{rule}", last)
+    pages.action(f"/c/<name>/records/{ENTITY}/<int:pipedrive_id>/release-claims", release_claims)
     pages.page(f"/c/<name>/records/{ENTITY}/hull/<hull_id>", show_of_hull)
     pages.page(f"/c/<name>/records/{ENTITY}/hull/<hull_id>/explain", explain_of_hull)
 
@@ -56,6 +61,17 @@ def find(connector: Connector) -> Response:
 def show(connector: Connector, entity: str, pipedrive_id: int) -> Response:
     with transaction() as session:
         return _show(session, connector, _whose(session, connector, entity, pipedrive_id=pipedrive_id))
+
+
+def release_claims(connector: Connector, entity: str, pipedrive_id: int) -> Response:
+    """A deleted record gives what it holds to the record that waits for it."""
+    where, why = path_of(connector, entity, pipedrive_id, None), request.form.get("why", "").strip() or None
+    try:
+        freed = perform(claims.release_claims, entity=entity, pipedrive_id=pipedrive_id, why=why).released
+    except OperationError as error:
+        raise guard.refusal("release", error.message, error.next_step, error.status) from None
+    names = ", ".join(each.claim.replace("_", " ") for each in freed)
+    return done(where, f"Released: {names}." if freed else "It held nothing.")
 
 
 def show_of_hull(connector: Connector, entity: str, hull_id: str) -> Response:
@@ -114,6 +130,7 @@ def _show(session: Session, connector: Connector, whose: Whose) -> Response:
         events=events,
         more=more,
         is_first="before" not in request.args,
+        holds=record.state in DEPARTED and any(each.holds for each in record.claims),
     )
 
 

@@ -63,7 +63,7 @@ def test_the_link_leads_a_person_through(added: Any, bare: World, run: Run) -> N
     given = run("connectors", "authorize", "acme", "--json").json
     person = Person(bare)
 
-    page = person.door.get(person.decide(person.press(given["url"].removeprefix(PUBLIC_URL))))
+    page = person.door.get(person.decide(person.press(given["link"].removeprefix(PUBLIC_URL))))
 
     assert page.status_code == 200
     assert given["callback_url"] == f"{PUBLIC_URL}/auth/callback"

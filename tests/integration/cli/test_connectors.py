@@ -176,7 +176,7 @@ def test_new_credentials_wake_a_connector_that_lost_its_old_ones(world: World, r
         url=company_url(world),
     )
     (tmp_path / "token").write_text(API_TOKEN)
-    said = run("connectors", "credentials", "acme", "--pipedrive-token-file", str(tmp_path / "token"))
+    said = run("credentials", "replace-api-token", "acme", "--secret-file", str(tmp_path / "token"))
 
     assert said.code == 0
     assert run("connectors", "show", "acme", "--json").json["state"] == "active"
@@ -185,7 +185,7 @@ def test_new_credentials_wake_a_connector_that_lost_its_old_ones(world: World, r
 def test_a_token_of_another_company_is_refused(world: World, run: Run, tmp_path: Path) -> None:
     world.rows("UPDATE connectors SET pipedrive_company = 'https://another.pipedrive.com' RETURNING id")
     (tmp_path / "token").write_text(API_TOKEN)
-    said = run("connectors", "credentials", "acme", "--pipedrive-token-file", str(tmp_path / "token"))
+    said = run("credentials", "replace-api-token", "acme", "--secret-file", str(tmp_path / "token"))
 
     assert said.code == 1
     assert "another.pipedrive.com" in said.err

@@ -177,7 +177,8 @@ def test_no_two_shapes_have_one_name() -> None:
     """The description names them: of two, one would be described as the other."""
     names = [
         name
-        for path in (PROJECT / "pipeline" / "web" / "api").glob("*.py")
+        for package in ("web/api", "operations")
+        for path in (PROJECT / "pipeline" / package).glob("*.py")
         for name in re.findall(r"^class (\w+)\(", path.read_text(), re.MULTILINE)
     ]
 
@@ -199,7 +200,7 @@ def test_the_document_lists_every_operation_with_its_role(anybody: Visitor) -> N
 
 
 def _plain(path: str) -> str:
-    named = {"{connector}": "NAME", "{entity}": "ENTITY", "{record}": "ID", "{id}": "ID"}
+    named = {"{connector}": "NAME", "{entity}": "ENTITY", "{record}": "ID", "{pipedrive_id}": "ID", "{id}": "ID"}
     return re.sub(r"\{\w+\}", lambda found: named[found[0]], path.removeprefix("/api/v1"))
 
 

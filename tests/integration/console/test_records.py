@@ -228,3 +228,22 @@ def test_an_address_that_no_room_knows_leads_back(viewer: Visitor, anybody: Visi
     assert 'href="/"' in answer.text
     assert anybody.get("/nonsense", Accept="text/html").mimetype == "text/plain"
     assert viewer.get("/nonsense").json["error"] == "not_found"
+
+
+def test_the_identifiers_of_a_deleted_record_are_released(world: World, operator: Visitor, viewer: Visitor) -> None:
+    world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    world.fetch(Entity.PERSON)
+    page = "/c/acme/records/person/1"
+
+    refused = operator.post(f"{page}/release-claims", why="")
+    world.change_rows("UPDATE id_mappings SET state = 'deleted', deleted_at = now()")
+    offered = ["Release identifiers" in each.text(page) for each in (operator, viewer)]
+    forbidden = viewer.post(f"{page}/release-claims", why="")
+    released = operator.post(f"{page}/release-claims", why="she is another now")
+
+    assert (refused.status_code, "keeps its identifiers" in refused.text) == (409, True)
+    assert (offered, forbidden.status_code) == ([True, False], 403)
+    assert released.headers["Location"] == page
+    assert "Release identifiers" not in operator.text(page)
+    (entry,) = world.rows("SELECT operator, subject, why FROM audit_log WHERE action = 'claims.release'")
+    assert tuple(entry) == ("operator@acme.test", "person 1", "she is another now")

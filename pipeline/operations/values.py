@@ -1,4 +1,4 @@
-"""What may be sent to us, and how values of records are said: plain kinds that several shapes share."""
+"""Kinds of fields that several request and answer models share, and how values of records are written into answers."""
 
 from __future__ import annotations
 
@@ -58,12 +58,19 @@ def _holds_unusable(value: Any) -> bool:
     return isinstance(value, list) and any(map(_holds_unusable, value))
 
 
+class FromFile:
+    """Marks a field whose value the command line reads from a file: a secret must not stand in a command."""
+
+
 RowId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Since = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_in_utc), Field(description=HOW.capitalize())]
 Short = Annotated[str, Field(min_length=1, max_length=300)]
 Why = Annotated[str, Field(min_length=1, max_length=500, description="Kept in the audit log.")]
+Secret = Annotated[
+    str, Field(min_length=1, max_length=1000, pattern=r"^[!-~]+$", description="Never shown again."), FromFile()
+]
 HullId = Annotated[str, Field(min_length=1, max_length=100)]
 Value = Annotated[Any, BeforeValidator(_said)]
 """Of a record: anything."""

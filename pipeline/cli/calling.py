@@ -1,0 +1,107 @@
+"""How a generated command reaches its operation: in this process, or in a running installation over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import quote
+
+import requests
+from pydantic import BaseModel, ValidationError
+
+from db.operator import Present
+from pipeline.cli.audited import operator_name
+from pipeline.cli.opening import open_database
+from pipeline.domain.roles import Role
+from pipeline.operations.call import Call
+from pipeline.operations.errors import OperationError
+from pipeline.operations.registry import CHANGING, Download, Operation
+
+A = TypeVar("A")
+TIMEOUT_S: Final = (10.0, 120.0)
+"""To connect, and for an answer: some operations ask remote systems while one waits."""
+CHUNK_BYTES: Final = 65_536
+
+
+class Caller(Protocol):
+    """Where operations are called."""
+
+    def call(self, declared: Operation[Any, A], request: BaseModel) -> A:
+        """Run an operation. Raises OperationError."""
+
+
+class LocalCaller:
+    """Calls operations in this process, as an admin: whoever runs the command line can read the database."""
+
+    def __init__(self) -> None:
+        open_database()
+        self._caller = Present(id=0, name=operator_name(), role=Role.ADMIN)
+
+    def call(self, declared: Operation[Any, A], request: BaseModel) -> A:
+        return declared(Call(caller=self._caller), request)
+
+
+class RemoteCaller:
+    """Calls operations by `/api/v1` of a running installation, with the rights of the key."""
+
+    def __init__(self, url: str, key_file: Path) -> None:
+        self._base = f"{url.rstrip('/')}/api/v1"
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {key_file.read_text(encoding='utf-8').strip()}"
+
+    def call(self, declared: Operation[Any, A], request: BaseModel) -> A:
+        given: dict[str, Any] = request.model_dump(mode="json", exclude_unset=True)
+        path = declared.path
+        for name in declared.path_fields:
+            path = path.replace(f"<{name}>", quote(str(given.pop(name)), safe=""))
+        is_in_body = declared.method in CHANGING
+        query = {name: given.pop(name) for name in list(given) if not is_in_body or name in declared.query}
+        has_body = is_in_body and bool(set(declared.request.model_fields) - declared.query - set(declared.path_fields))
+        try:
+            response = self._session.request(
+                declared.method,
+                f"{self._base}{path}",
+                params=query,
+                json=given if has_body else None,
+                timeout=TIMEOUT_S,
+                allow_redirects=False,
+                stream=declared.answer is Download,
+            )
+        except requests.RequestException as error:
+            message = f"{self._base} does not answer: {type(error).__name__}."
+            next_step = "Check --url, and that the installation runs."
+            raise OperationError(HTTPStatus.SERVICE_UNAVAILABLE, "unreachable", message, next_step) from None
+        if response.status_code != HTTPStatus.OK:
+            raise _problem(response)
+        if declared.answer is Download:
+            return _download(response)  # type: ignore[return-value]  # the answer of this operation
+        try:
+            answer: A = declared.answer.model_validate_json(response.content)  # type: ignore[attr-defined]  # a model
+        except ValidationError:
+            message = "The answer is not one that this version of the program knows."
+            raise OperationError(
+                HTTPStatus.BAD_GATEWAY, "unreadable", message, "Use the version of the installation."
+            ) from None
+        return answer
+
+
+def _problem(response: requests.Response) -> OperationError:
+    """The error that the installation answered, or what can be said of an answer that is none of its own."""
+    try:
+        problem = response.json()
+        status = HTTPStatus(response.status_code)
+        return OperationError(
+            status, problem["error"], problem["message"], problem["next_step"], list(problem["mistakes"])
+        )
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.url.partition('?')[0]} answered with status {response.status_code}."
+        return OperationError(HTTPStatus.BAD_GATEWAY, "unreadable", message, "Check --url.")
+
+
+def _download(response: requests.Response) -> Download:
+    disposition = response.headers.get("Content-Disposition", "")
+    name = Path(disposition.partition('filename="')[2].rstrip('"')).name or "download"
+    chunks: Iterator[bytes] = response.iter_content(CHUNK_BYTES)
+    return Download(name, response.headers.get("Content-Type", ""), chunks)

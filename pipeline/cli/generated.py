@@ -1,0 +1,254 @@
+"""The commands of operations, generated from their declarations.
+
+Words in capitals of `Operation.command` are arguments; every other field of the request is an option. `--json` prints the answer
+model. `--url URL --key-file FILE` runs the same command against a running installation over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from pipeline.cli.calling import Caller, LocalCaller, RemoteCaller
+from pipeline.cli.rendering import PLAIN, PRESENTATIONS
+from pipeline.cli.showing import Failed, json_option, wants_json
+from pipeline.operations.catalogue import all_operations
+from pipeline.operations.errors import OperationError
+from pipeline.operations.registry import Download, Operation
+from pipeline.operations.values import FromFile
+
+READABLE_FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+BAD_USAGE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""Statuses that end with exit code 2: what was named does not exist, or is not as it must be."""
+DECLARED: Final = "declared_operation"
+"""Attribute of a generated command's callback: its operation."""
+
+
+def add_to(program: click.Group) -> None:
+    """Add the command of every operation to the program, below the groups that its words name."""
+    for declared in all_operations():
+        if declared.command:
+            *groups, name = _words(declared)
+            _group(program, groups, declared).add_command(command_of(declared, name))
+
+
+def command_of(declared: Operation[Any, Any], name: str) -> click.Command:
+    """Return the command of an operation."""
+    presentation = PRESENTATIONS.get(declared, PLAIN)
+
+    def run(url: str | None = None, key_file: Path | None = None, output: Path | None = None, **given: Any) -> None:
+        fields = _fields(declared, given)
+        try:
+            caller = _caller(url, key_file)
+            presentation.ask(caller, fields)
+            request = declared.request.model_validate(fields)
+            answer = caller.call(declared, request)
+        except ValidationError as error:
+            raise click.UsageError("; ".join(_mistakes(error))) from None
+        except OperationError as error:
+            raise _failed(error) from None
+        if isinstance(answer, Download):
+            _save(answer, output)
+            return
+        if wants_json():
+            click.echo(json.dumps(answer.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        else:
+            presentation.show(request, answer)
+        presentation.check(answer)
+
+    setattr(run, DECLARED, declared)
+    words = " ".join(_words(declared))
+    example = f"pipeline {words} {declared.example or ('acme' if 'CONNECTOR' in declared.command else '')}".rstrip()
+    return click.Command(
+        name,
+        callback=json_option(run),
+        help=f"{declared.documentation}\n\n\b\nExample:\n  {example}",
+        params=[*_arguments(declared), *_options(declared), *_remote_options(declared), *_pop_params(run)],
+    )
+
+
+def _pop_params(run: Callable[..., Any]) -> list[click.Parameter]:
+    """The parameters that decorators have left on a function."""
+    params: list[click.Parameter] = getattr(run, "__click_params__", [])
+    return params
+
+
+def _words(declared: Operation[Any, Any]) -> list[str]:
+    """The words of a command before its arguments."""
+    return [word for word in declared.command.split() if not word.strip("[]").isupper()]
+
+
+def _group(program: click.Group, names: list[str], declared: Operation[Any, Any]) -> click.Group:
+    group = program
+    for name in names:
+        below = group.commands.get(name)
+        if not isinstance(below, click.Group):
+            subject = sys.modules[declared.run.__module__].__doc__ or ""
+            below = click.Group(name, help=subject.strip().partition("\n\n")[0])
+            group.add_command(below)
+        group = below
+    return group
+
+
+def _arguments(declared: Operation[Any, Any]) -> list[click.Parameter]:
+    words = [word for word in declared.command.split() if word.strip("[]").isupper()]
+    fields = declared.request.model_fields
+    return [
+        click.Argument(
+            [word.strip("[]").lower()],
+            metavar=word,
+            required=not word.startswith("["),
+            type=_type(fields[word.strip("[]").lower()]),
+        )
+        for word in words
+    ]
+
+
+def _options(declared: Operation[Any, Any]) -> list[click.Parameter]:
+    arguments = {word.strip("[]").lower() for word in declared.command.split()}
+    return [
+        option
+        for name, field in declared.request.model_fields.items()
+        if name not in arguments
+        for option in _options_of(name, field, is_required=field.is_required())
+    ]
+
+
+def _options_of(name: str, field: FieldInfo, *, is_required: bool) -> list[click.Parameter]:
+    """The option of a field, or those of the fields of a model that it holds."""
+    kind = _kind(field.annotation)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [
+            option
+            for inner, each in kind.model_fields.items()
+            for option in _options_of(inner, each, is_required=is_required and each.is_required())
+        ]
+    flag = f"--{name.replace('_', '-')}"
+    settings: dict[str, Any] = {"help": _description(field), "required": is_required}
+    if _is_from_file(field):
+        return [click.Option([f"{flag}-file", name], type=READABLE_FILE, metavar="FILE", **settings)]
+    if kind is bool:
+        both = f"{flag}/--no-{name.replace('_', '-')}" if field.default is True else flag
+        return [click.Option([both, name], is_flag=True, default=None, help=_description(field))]
+    is_list = get_origin(kind) is list
+    return [click.Option([flag, name], type=_type(field), multiple=is_list, **settings)]
+
+
+def _remote_options(declared: Operation[Any, Any]) -> list[click.Parameter]:
+    options: list[click.Parameter] = []
+    if declared.answer is Download:
+        help_text = "File to write; by default the name that it comes with."
+        options.append(click.Option(["--output"], type=click.Path(path_type=Path, allow_dash=True), help=help_text))
+    if declared.method:
+        options += [
+            click.Option(["--url"], metavar="URL", help="Run it in the installation at this address, over HTTP."),
+            click.Option(["--key-file"], type=READABLE_FILE, metavar="FILE", help="File with an API key, for --url."),
+        ]
+    return options
+
+
+def _fields(declared: Operation[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the request; an option that was not given leaves its field out, so that its default holds."""
+    fields: dict[str, Any] = {}
+    for name, field in declared.request.model_fields.items():
+        kind = _kind(field.annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            inner = {
+                each: _read(kind.model_fields[each], given[each]) for each in kind.model_fields if _has(given, each)
+            }
+            if inner or field.is_required():
+                fields[name] = inner
+        elif _has(given, name):
+            fields[name] = _read(field, given[name])
+    return fields
+
+
+def _has(given: Mapping[str, Any], name: str) -> bool:
+    return given.get(name) not in (None, ())
+
+
+def _read(field: FieldInfo, value: Any) -> Any:
+    """The value of an option: the content of a file for a field that is read from one."""
+    if not isinstance(value, Path):
+        return list(value) if isinstance(value, tuple) else value
+    try:
+        text = sys.stdin.read() if str(value) == "-" else value.read_text(encoding="utf-8")
+        if _kind(field.annotation) is str:
+            return text.strip()
+        return json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"{value} is not readable: {error}") from None
+
+
+def _caller(url: str | None, key_file: Path | None) -> Caller:
+    if url is None and key_file is None:
+        return LocalCaller()
+    if url is None or key_file is None:
+        raise click.UsageError("give --url and --key-file together")
+    return RemoteCaller(url, key_file)
+
+
+def _kind(annotation: Any) -> Any:
+    """The plain type of a field, without None and without what only restricts it."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return _kind(next(each for each in get_args(annotation) if each is not NoneType))
+    return annotation
+
+
+def _type(field: FieldInfo) -> Any:
+    """How click shows a value; whether it is right, the request model decides."""
+    kind = _kind(field.annotation)
+    if get_origin(kind) is list:
+        kind = _kind(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return click.Choice([str(each) for each in get_args(kind)])
+    return click.INT if kind is int else click.STRING
+
+
+def _description(field: FieldInfo) -> str | None:
+    """The description of a field, also where only its type without None has one."""
+    inner = [each for kind in get_args(field.annotation) for each in getattr(kind, "__metadata__", ())]
+    described = [each.description for each in inner if isinstance(each, FieldInfo) and each.description]
+    return field.description or next(iter(described), None)
+
+
+def _is_from_file(field: FieldInfo) -> bool:
+    kind = _kind(field.annotation)
+    return any(isinstance(each, FromFile) for each in field.metadata) or get_origin(kind) is dict or kind is dict
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    """Each with the name of its option in front; never the value, which may be a secret."""
+    return [
+        f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".strip(": ")
+        for each in error.errors(include_input=False)
+    ]
+
+
+def _failed(error: OperationError) -> Failed:
+    message = "\n".join([error.message, *(f"  {each}" for each in error.mistakes)])
+    return Failed(message, error.next_step, exit_code=2 if error.status in BAD_USAGE else 1)
+
+
+def _save(found: Download, output: Path | None) -> None:
+    """Write a file that was downloaded, and say where it is."""
+    if str(output) == "-":
+        for chunk in found.chunks:
+            click.echo(chunk, nl=False)
+        return
+    path = output or Path(found.name)
+    with path.open("wb") as file:
+        for chunk in found.chunks:
+            file.write(chunk.encode() if isinstance(chunk, str) else chunk)
+    click.echo(f"Written: {path}")

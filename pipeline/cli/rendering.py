@@ -1,0 +1,98 @@
+"""What a generated command prints for a person, and what it asks before; without an entry here an answer is a plain table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+from pydantic import BaseModel
+
+from pipeline.cli.calling import Caller
+from pipeline.cli.showing import cell, say, table
+from pipeline.operations import claims, credentials
+from pipeline.operations.claims import ReleaseClaims, ReleasedAnswer
+from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer
+from pipeline.operations.models import Done
+from pipeline.operations.registry import Operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """How one command looks.
+
+    show   prints the answer to this request
+    check  raises Failed where the answer means that the work failed; after `show`
+    ask    completes the fields of the request by asking the person; may call other operations before
+    """
+
+    show: Callable[[Any, Any], None]
+    check: Callable[[Any], None] = lambda _answer: None
+    ask: Callable[[Caller, dict[str, Any]], None] = lambda _caller, _fields: None
+
+
+def show_plainly(_request: BaseModel, answer: BaseModel) -> None:
+    """Print the values of an answer, one a line, and its lists as tables."""
+    for name in type(answer).model_fields:
+        value, title = getattr(answer, name), name.replace("_", " ").capitalize()
+        if isinstance(value, list) and value and isinstance(value[0], BaseModel):
+            columns = list(type(value[0]).model_fields)
+            table(
+                title,
+                [each.replace("_", " ") for each in columns],
+                [[getattr(row, each) for each in columns] for row in value],
+            )
+        elif isinstance(value, BaseModel):
+            say(title)
+            for each in type(value).model_fields:
+                say(f"  {each.replace('_', ' '):<20} {cell(getattr(value, each))}")
+        else:
+            shown = ", ".join(map(str, value)) or "-" if isinstance(value, list | dict) else cell(value)
+            say(f"{title:<22} {shown}")
+
+
+def _invitation(request: BaseModel, answer: InvitationAnswer) -> None:
+    say(answer.link)
+    say()
+    say(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {_connector(request)}.")
+    say("It works in one browser: the first in which its button is pressed.")
+    say(f"The app's settings at Pipedrive must name the callback URL {answer.callback_url}")
+    say(f"and the scopes {', '.join(answer.scopes)}.")
+
+
+def _checks(_request: BaseModel, answer: ChecksAnswer) -> None:
+    for each in answer.checks:
+        say(f"{each.system}: {each.sentence} {each.advice}".rstrip())
+
+
+def _fail_unless_accepted(answer: ChecksAnswer) -> None:
+    if any(each.trouble for each in answer.checks):
+        raise click.exceptions.Exit(1)
+
+
+def _replaced(request: BaseModel, answer: Done) -> None:
+    say(f"The credentials of {_connector(request)} are replaced. {getattr(answer, 'warning', '')}".rstrip())
+
+
+def _released(request: ReleaseClaims, answer: ReleasedAnswer) -> None:
+    table(
+        "Released",
+        ("claim", "waited for by"),
+        [(each.claim, each.wanted_by or "nobody") for each in answer.released],
+        empty=f"{request.entity} {request.pipedrive_id} holds nothing.",
+    )
+
+
+def _connector(request: BaseModel) -> str:
+    return str(getattr(request, "connector", ""))
+
+
+PLAIN: Final = Presentation(show=show_plainly)
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
+    claims.release_claims: Presentation(show=_released),
+    credentials.check_credentials: Presentation(show=_checks, check=_fail_unless_accepted),
+    credentials.invite: Presentation(show=_invitation),
+    credentials.put_api_token: Presentation(show=_replaced),
+    credentials.put_hull_secret: Presentation(show=_replaced),
+}

@@ -1,0 +1,113 @@
+"""One call of an operation: who calls, about which connector, and the transaction that carries the audit entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from db import audit
+from db import connector as connectors
+from db.connector import Connector
+from db.operator import Present
+from db.session import after_commit, transaction
+from pipeline.operations.errors import OperationError, forbidden, not_found
+
+AUDITED: Final = "audited"
+NAMED: Final = 20
+"""Connectors that a refusal names at most."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """Who calls, and what of the act is recorded.
+
+    caller        the operator; the command line's is an admin named after the system user
+    known         the connector that the call is about, if the surface has looked it up already
+    audit_action  of the operation; None for one that only reads or computes
+    """
+
+    caller: Present
+    known: Connector | None = None
+    audit_action: str | None = None
+    is_audited: bool = False
+
+    @property
+    def connector(self) -> Connector:
+        """The connector that the request names."""
+        if self.known is None:
+            raise LookupError("the request of this operation names no connector")
+        return self.known
+
+    def begin(self, connector: str | None, audit_action: str | None) -> Call:
+        """Return the call of one operation; `connector` is the id or name that the request has. Raises OperationError."""
+        known = self.known
+        if connector is not None and (known is None or connector not in (known.name, known.id)):
+            known = self.find_connector(connector)
+        return replace(self, known=known, audit_action=audit_action, is_audited=False)
+
+    def find_connector(self, id_or_name: str) -> Connector:
+        """Return a connector that the caller may see, by its id or name. Raises OperationError (404)."""
+        with transaction() as session:
+            found = None if "\0" in id_or_name else connectors.find_connector(session, id_or_name)
+            if found is not None and self.caller.may_see(found.key):
+                return found
+            seen = [each.name for each in connectors.all_connectors(session) if self.caller.may_see(each.key)]
+        raise _no_connector(id_or_name, seen)
+
+    def require_unlimited(self) -> None:
+        """Raise OperationError (403) for an operator who is limited to some connectors."""
+        if self.caller.connector_keys is not None:
+            raise forbidden(
+                "limited", "This shows every connector, and you may see only some of them.", "Ask an admin."
+            )
+
+    @contextmanager
+    def transaction(
+        self, subject: str = "", *, why: str | None = None, detail: dict[str, Any] | None = None
+    ) -> Iterator[Session]:
+        """The transaction of an act. It commits the audit entry with the act; an act that fails leaves neither.
+
+        No HTTP call belongs in it: ask remote systems before, in no transaction.
+        subject  what the act is done to; by default the connector's name
+        """
+        with transaction() as session:
+            yield session
+            if AUDITED not in session.info:
+                self.note(session, subject, why=why, detail=detail)
+
+    def note(
+        self, session: Session, subject: str = "", *, why: str | None = None, detail: dict[str, Any] | None = None
+    ) -> None:
+        """Write the audit entry into the transaction of a function that opens its own, or with a subject known late."""
+        if self.audit_action is None:
+            raise LookupError("an operation without an audit action changes nothing")
+        session.info[AUDITED] = True
+        after_commit(session, self._has_audited)
+        audit.note(
+            session,
+            self.caller.name,
+            self.audit_action,
+            subject or (self.known.name if self.known else ""),
+            connector_key=self.known.key if self.known else None,
+            why=why,
+            detail=detail,
+        )
+
+    def found_nothing_to_do(self) -> None:
+        """Have the act leave no entry: everything was as requested already."""
+        self.is_audited = True
+
+    def _has_audited(self) -> None:
+        self.is_audited = True
+
+
+def _no_connector(wanted: str, names: list[str]) -> OperationError:
+    sentence = f"There is no connector {wanted[:100]!r}."
+    if not names:
+        return not_found(sentence, "Add one first.")
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return not_found(sentence, f"Choose one of: {', '.join(names[:NAMED])}{more}.")

@@ -1,0 +1,16 @@
+"""All operations, in the order in which their subjects are read."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Final
+
+from pipeline.operations import claims, credentials
+from pipeline.operations.registry import Operation
+
+SUBJECTS: Final[tuple[ModuleType, ...]] = (credentials, claims)
+
+
+def all_operations() -> list[Operation[Any, Any]]:
+    """Return every declared operation, by subject and in the order of declaration."""
+    return [each for subject in SUBJECTS for each in vars(subject).values() if isinstance(each, Operation)]

@@ -1,0 +1,67 @@
+"""Claims: the e-mail, domain or external id that one record holds, and that no other may take."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from db import happening
+from db.session import after_commit
+from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from pipeline.operations.call import Call
+from pipeline.operations.errors import conflict, not_found
+from pipeline.operations.models import ConnectorRequest, EntityName, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.values import RowId, Why
+from pipeline.sync.incoming import claim_release
+from pipeline.tasks.wakeups import wake_control
+
+
+class ReleaseClaims(ConnectorRequest):
+    """A deleted record, by its Pipedrive id."""
+
+    entity: EntityName
+    pipedrive_id: RowId
+    why: Why | None = None
+
+
+class ReleasedShape(Shape):
+    """`claim` is `email`, `domain` or `external_id`; `wanted_by` the Pipedrive id of the record that waits for it."""
+
+    claim: str
+    holder: int
+    wanted_by: int | None
+
+
+class ReleasedAnswer(BaseModel):
+    released: list[ReleasedShape]
+
+
+@operation(
+    "POST /connectors/<connector>/records/<entity>/<pipedrive_id>/release-claims",
+    role=Role.OPERATOR,
+    audit_action="claims.release",
+    query=("why",),
+    command="mappings release CONNECTOR ENTITY PIPEDRIVE_ID",
+    example="acme organization 414",
+)
+def release_claims(call: Call, request: ReleaseClaims) -> ReleasedAnswer:
+    """Release the e-mail, domain and external id that a deleted record still holds, before Pipedrive has purged it.
+
+    The record that waits for one takes it, and with it the User or Account in Hull: that cannot be undone, not even by
+    restoring the deleted one.
+    """
+    named = f"{request.entity} {request.pipedrive_id}"
+    with call.transaction(named, why=request.why) as session:
+        entity = Entity(request.entity)
+        if happening.joined(session, call.connector.key, entity, request.pipedrive_id, None) is None:
+            raise not_found(f"Nothing is known of {named}.", "Search for the record by its e-mail or domain.")
+        released = claim_release.release(session, call.connector.key, entity, request.pipedrive_id)
+        if released is None:
+            raise conflict(
+                "not_deleted",
+                f"{named} is not deleted, so it keeps its identifiers.",
+                "Delete or merge it in Pipedrive.",
+            )
+        after_commit(session, lambda: wake_control("dispatch"))
+    return ReleasedAnswer(released=[ReleasedShape.model_validate(each) for each in released])

@@ -1,0 +1,204 @@
+"""Credentials of a connector: how it is connected on both sides, checks of that, replacements. No answer holds a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from db import connector as connectors
+from db.authorisation import connection_of
+from db.session import transaction
+from pipeline import wiring
+from pipeline.domain.reasons import REASONS
+from pipeline.domain.roles import Role
+from pipeline.errors import PipelineError
+from pipeline.operations.call import Call
+from pipeline.operations.models import ConnectorRequest, Done, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.values import Secret
+from pipeline.settings import settings
+from pipeline.sync.connectors import authorisation, field_lists, setup
+from pipeline.sync.connectors.company import read_company
+
+PATH: Final = "/connectors/<connector>/credentials"
+DEADLINE_S: Final = 10.0
+"""Of each call while a person waits for the answer."""
+
+
+class ConnectionShape(Shape):
+    """How Pipedrive lets us in: by `oauth`, by an `api_token`, or not."""
+
+    how: str | None
+    company_id: int | None
+    user_id: int | None
+    expires_at: datetime | None
+
+
+class CredentialsAnswer(Shape):
+    """`kept` tells when each secret was last given; `callback_url` and `scopes` are what the app at Pipedrive must name."""
+
+    connection: ConnectionShape
+    company: str
+    kept: dict[str, datetime]
+    has_app: bool
+    callback_url: str
+    scopes: list[str]
+
+
+class CheckedShape(Shape):
+    """What one system said; `trouble` is a reason code, and empty where all is well."""
+
+    system: str
+    sentence: str
+    trouble: str
+    advice: str
+
+
+class ChecksAnswer(BaseModel):
+    checks: list[CheckedShape]
+
+
+class NewSecret(ConnectorRequest):
+    secret: Secret
+
+
+class TokenReplaced(Done):
+    """`warning` says why Pipedrive's fields could not be read with the new token; empty when they are known."""
+
+    warning: str
+
+
+class InvitationAnswer(BaseModel):
+    """A link for an administrator of Pipedrive; good for ten minutes, in the first browser that uses it.
+
+    `callback_url` and `scopes` are what the app at Pipedrive must name.
+    """
+
+    link: str
+    expires_in_s: int
+    callback_url: str
+    scopes: list[str]
+
+
+@operation(f"GET {PATH}", role=Role.VIEWER, command="credentials show CONNECTOR")
+def show_credentials(call: Call, _request: ConnectorRequest) -> CredentialsAnswer:
+    """Show how a connector is connected on both sides; never a secret."""
+    with transaction() as session:
+        connection = connection_of(session, call.connector)
+        kept = connectors.credentials_given(session, call.connector.key)
+    chosen = settings()
+    return CredentialsAnswer(
+        connection=ConnectionShape.model_validate(connection),
+        company=urlsplit(call.connector.pipedrive_company or "").netloc,
+        kept=kept,
+        has_app=bool(chosen.pipedrive_client_id and chosen.pipedrive_client_secret),
+        callback_url=_callback_url(),
+        scopes=list(authorisation.SCOPES),
+    )
+
+
+@operation(f"POST {PATH}/check", role=Role.ADMIN, changes=False, command="credentials check CONNECTOR")
+def check_credentials(call: Call, _request: ConnectorRequest) -> ChecksAnswer:
+    """Ask both systems now whether they accept the credentials; 2 tokens of Pipedrive's day."""
+    try:
+        with transaction() as session:
+            wired = wiring.open_connector(session, call.connector.key, deadline_s=DEADLINE_S)
+    except PipelineError as error:
+        return ChecksAnswer(checks=[_trouble("Hull", error)])
+    return ChecksAnswer(
+        checks=[
+            _check("Hull", lambda: f"Hull accepts the secret of connector {_title(wired.hull.app())}."),
+            _check("Pipedrive", lambda: _user_and_company(wired.pipedrive.me())),
+        ]
+    )
+
+
+@operation(
+    f"PUT {PATH}/hull",
+    role=Role.ADMIN,
+    audit_action="credentials.hull",
+    command="credentials replace-hull-secret CONNECTOR",
+    example="acme --secret-file hull.secret",
+)
+def put_hull_secret(call: Call, request: NewSecret) -> Done:
+    """Replace the connector's secret of Hull, once Hull has accepted it."""
+    proven = setup.prove_credentials(call.connector, hull_secret=request.secret)
+    with call.transaction() as session:
+        setup.store_credentials(session, call.connector.key, proven)
+    return Done(done="replaced")
+
+
+@operation(
+    f"PUT {PATH}/pipedrive",
+    role=Role.ADMIN,
+    audit_action="credentials.pipedrive_token",
+    command="credentials replace-api-token CONNECTOR",
+    example="acme --secret-file pipedrive.token",
+)
+def put_api_token(call: Call, request: NewSecret) -> TokenReplaced:
+    """Connect to Pipedrive by an API token, once Pipedrive has accepted it."""
+    proven = setup.prove_credentials(call.connector, pipedrive_token=request.secret)
+    with call.transaction() as session:
+        setup.store_credentials(session, call.connector.key, proven)
+    return TokenReplaced(done="replaced", warning=field_lists.see_that_known(call.connector.key))
+
+
+@operation(
+    f"POST {PATH}/invite",
+    role=Role.ADMIN,
+    audit_action="credentials.invite",
+    command="connectors authorize CONNECTOR",
+)
+def invite(call: Call, _request: ConnectorRequest) -> InvitationAnswer:
+    """Make a link by which an administrator of Pipedrive authorises the connector.
+
+    The person who opens it presses a button, signs in to Pipedrive as an administrator and agrees. Connecting again,
+    to the same company, resets no settings and ends a pause that lost access had caused. Hull's dashboard does the
+    same under Credentials.
+    """
+    link = authorisation.invite(call.connector)
+    with call.transaction():
+        pass  # nothing but the audit entry: the link carries what it needs
+    return InvitationAnswer(
+        link=link,
+        expires_in_s=int(authorisation.INVITATION_S),
+        callback_url=_callback_url(),
+        scopes=list(authorisation.SCOPES),
+    )
+
+
+def _callback_url() -> str:
+    return f"{settings().public_url}/auth/callback"
+
+
+def _check(system: str, ask: Callable[[], str]) -> CheckedShape:
+    try:
+        return CheckedShape(system=system, sentence=ask(), trouble="", advice="")
+    except PipelineError as error:
+        return _trouble(system, error)
+
+
+def _trouble(system: str, error: PipelineError) -> CheckedShape:
+    reason = REASONS.get(error.reason)
+    return CheckedShape(
+        system=system,
+        sentence=reason.meaning if reason else str(error),
+        trouble=error.reason,
+        advice=reason.advice if reason else "",
+    )
+
+
+def _title(app: dict[str, Any]) -> str:
+    name = app.get("name")
+    return name if isinstance(name, str) else str(app.get("id"))
+
+
+def _user_and_company(me: dict[str, Any]) -> str:
+    company = read_company(me)
+    user = "an administrator" if company.is_administrator else "a user who is no administrator"
+    host = urlsplit(company.origin).netloc
+    return f"Pipedrive lets us in as user {company.user_id} of {host}, {user}."

@@ -1,0 +1,96 @@
+"""Request and answer models that several subjects share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.domain.kinds import Entity
+from pipeline.operations.values import LARGEST_ID, RowId, find_unusable
+
+EntityName = Literal["person", "organization"]
+DirectionName = Literal["incoming", "outgoing"]
+ConnectorName = Annotated[str, Field(min_length=1, max_length=100)]
+"""An id or a name."""
+
+
+class Shape(BaseModel):
+    """Read off a row, or off any object with attributes of these names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Asked(BaseModel):
+    """A request. A name that is not known is a mistake, not a wish to be ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_usable(cls, sent: Any) -> Any:
+        if trouble := find_unusable(sent):
+            raise ValueError(trouble)
+        return sent
+
+
+class OfConnector(BaseModel):
+    """A connector, by its id or its name."""
+
+    connector: ConnectorName
+
+
+class OfRow(OfConnector):
+    """Something of a connector, by its number."""
+
+    id: RowId
+
+
+class NoRequest(Asked):
+    """Nothing is needed."""
+
+
+class ConnectorRequest(Asked):
+    """Something about one connector."""
+
+    connector: ConnectorName
+
+
+class RowRequest(ConnectorRequest):
+    """Something about one row of a connector, by its number."""
+
+    id: RowId
+
+
+class Listed(Asked):
+    """A part of a list, newest first."""
+
+    before: Annotated[int | None, Field(ge=1, le=LARGEST_ID, description="Only what is older than this id.")] = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+
+
+class ListedWhole(Listed):
+    """The same of what may be large: records are shown with their values."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+class OfEntity(Asked):
+    entity: EntityName
+
+    @property
+    def kind(self) -> Entity:
+        return Entity(self.entity)
+
+
+class Done(BaseModel):
+    """It is done."""
+
+    done: str
+
+
+class Counted(BaseModel):
+    """To how many."""
+
+    done: str
+    count: int

@@ -1,0 +1,119 @@
+"""Errors of the modules below as every surface shows them: one `OperationError` for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from pipeline.accounts.operators import OperatorRefused
+from pipeline.domain.reasons import REASONS
+from pipeline.domain.settings import SettingsRefused
+from pipeline.errors import PipelineError
+from pipeline.insight.acts import Impossible
+from pipeline.insight.log import TooMuch
+from pipeline.insight.payloads import PayloadMistake
+from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
+from pipeline.jobs.log_exports import TooMany
+from pipeline.jobs.plans.apply import PlanRefused
+from pipeline.jobs.replays.requeue import NotReplayable
+from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay
+from pipeline.operations.errors import OperationError
+from pipeline.sync.connectors.setup import SetupRefused
+from pipeline.sync.runs.approval import AskFirst
+from pipeline.sync.runs.runs import RunInProgress
+
+BAD, CONFLICT = HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT
+
+
+def _impossible(no: Impossible) -> OperationError:
+    return OperationError(CONFLICT, "impossible", no.sentence, no.next_step)
+
+
+def _settings(no: SettingsRefused) -> OperationError:
+    return OperationError(BAD, "settings_refused", "These settings were refused.", mistakes=no.mistakes)
+
+
+def _mistaken(no: SettingsMistaken) -> OperationError:
+    return OperationError(
+        BAD, "settings_refused", "These settings were refused.", mistakes=[_placed(each) for each in no.mistakes]
+    )
+
+
+def _placed(mistake: Mistake) -> str:
+    place = mistake.setting if mistake.position is None else f"{mistake.setting}.{mistake.position}"
+    return f"{place}: {mistake.words}" if place else mistake.words
+
+
+def _moved(no: SettingsMoved) -> OperationError:
+    sentence = f"Version {no.version} is in force by now, saved by {no.author}."
+    changes = [each.sentence for each in no.changes]
+    return OperationError(CONFLICT, "settings_moved", sentence, "Read it, then put again.", mistakes=changes)
+
+
+def _under_way(no: RunInProgress) -> OperationError:
+    return OperationError(CONFLICT, "run_in_progress", f"Run {no.run_id} is under way.", "Wait for it, or cancel it.")
+
+
+def _ask_first(no: AskFirst) -> OperationError:
+    sentence = f"Nothing was done: {no}."
+    return OperationError(CONFLICT, "needs_a_yes", sentence, f"Send number {no.number} to say yes to that.")
+
+
+def _plan(no: PlanRefused) -> OperationError:
+    return OperationError(CONFLICT, no.reason, f"Not applied: {no}.", "" if no.is_over else "Look at the plan.")
+
+
+def _grown(no: MoreThanExpected) -> OperationError:
+    sentence = f"Meanwhile there are more of them: {no}."
+    return OperationError(CONFLICT, "more_than_expected", sentence, "Count again before you go on.")
+
+
+def _nothing(_no: NothingToReplay) -> OperationError:
+    return OperationError(CONFLICT, "nothing_fits", "No open failure fits.")
+
+
+def _too_much(_no: TooMuch) -> OperationError:
+    sentence = "This filter would look through too many events."
+    return OperationError(BAD, "too_much", sentence, "Narrow it by a time range, a record or a run.")
+
+
+def _too_many(_no: TooMany) -> OperationError:
+    sentence = "Several files of this connector are being written already."
+    return OperationError(HTTPStatus.TOO_MANY_REQUESTS, "too_many", sentence, "Wait until one of them is written.")
+
+
+def _plainly(error: str, status: HTTPStatus = BAD) -> Callable[[Any], OperationError]:
+    return lambda no: OperationError(status, error, f"{no}".strip())
+
+
+REFUSALS: Final[Mapping[type[Exception], Callable[[Any], OperationError]]] = {
+    AskFirst: _ask_first,
+    Impossible: _impossible,
+    MoreThanExpected: _grown,
+    NotReplayable: _plainly("not_replayable", CONFLICT),
+    NothingToReplay: _nothing,
+    OperatorRefused: _plainly("refused"),
+    PayloadMistake: _plainly("payload_refused"),
+    PlanRefused: _plan,
+    RunInProgress: _under_way,
+    SettingsMistaken: _mistaken,
+    SettingsMoved: _moved,
+    SettingsRefused: _settings,
+    SetupRefused: _plainly("refused"),
+    TooMany: _too_many,
+    TooMuch: _too_much,
+}
+
+
+def as_operation_error(error: Exception) -> OperationError | None:
+    """Return how an error is shown; None for a defect, which no surface explains."""
+    if isinstance(error, OperationError):
+        return error
+    shown = next((REFUSALS[kind] for kind in type(error).__mro__ if kind in REFUSALS), None)
+    if shown is not None:
+        return shown(error)
+    if isinstance(error, PipelineError):
+        reason = REASONS.get(error.reason)
+        return OperationError(CONFLICT, error.reason, str(error), reason.advice if reason else "")
+    return None

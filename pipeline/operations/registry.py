@@ -1,0 +1,151 @@
+"""The declaration of an operation: request, answer, role, audit action, REST route and command, each once.
+
+An operation is a function of a `Call` and a request model that returns an answer model. Its annotations are its models, its
+docstring is its documentation. Calling the declared operation checks the role, finds the connector, runs the function, and makes
+sure that an act was audited; every surface calls it in this way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, get_type_hints
+
+from pydantic import BaseModel
+
+from pipeline.domain.roles import Role
+from pipeline.operations.call import Call
+from pipeline.operations.errors import forbidden
+from pipeline.operations.refusals import as_operation_error
+
+R = TypeVar("R", bound=BaseModel)
+A = TypeVar("A")
+CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class DeclarationError(Exception):
+    """An operation is declared without something that it must have; found when its module is imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """The answer of an operation that returns a file. `chunks` is its content, read while it is sent."""
+
+    name: str
+    content_type: str
+    chunks: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Operation(Generic[R, A]):
+    """What a person or a script may do or ask.
+
+    method, path   of `/api/v1`; the names in `<…>` are fields of the request. Both empty: not over HTTP
+    query          fields of the request that stand in the address although the method has a body
+    audit_action   None for one that only reads or computes
+    command        words of the command line; those in capitals are arguments, named after fields. Empty: no command
+    example        the rest of the command's example after its words; by default the connector `acme`
+    content_type   of the file that it returns, for one that returns a `Download`
+    """
+
+    run: Callable[[Call, R], A]
+    request: type[R]
+    answer: type[A]
+    role: Role
+    method: str
+    path: str
+    query: frozenset[str]
+    audit_action: str | None
+    command: str
+    example: str
+    content_type: str
+
+    @property
+    def name(self) -> str:
+        """The operation's name, in the description and in logs."""
+        return self.run.__name__
+
+    @property
+    def subject(self) -> str:
+        """Name of the module that declares it."""
+        return self.run.__module__.rpartition(".")[2]
+
+    @property
+    def documentation(self) -> str:
+        return inspect.getdoc(self.run) or ""
+
+    @property
+    def path_fields(self) -> list[str]:
+        """Fields of the request that stand in the path, in their order."""
+        return [part.strip("<>") for part in self.path.split("/") if part.startswith("<")]
+
+    def __call__(self, call: Call, request: R) -> A:
+        """Run it. Raises OperationError."""
+        if not Role(call.caller.role).may(self.role):
+            raise forbidden("role", f"This needs the role {self.role}; you are {call.caller.role}.", "Ask an admin.")
+        begun = call.begin(getattr(request, "connector", None), self.audit_action)
+        try:
+            answer = self.run(begun, request)
+        except Exception as error:
+            shown = as_operation_error(error)
+            if shown is None or shown is error:
+                raise
+            raise shown from error
+        if self.audit_action is not None and not begun.is_audited:
+            raise LookupError(f"{self.name} has left no audit entry")
+        return answer
+
+
+def operation(
+    route: str,
+    *,
+    role: Role,
+    audit_action: str | None = None,
+    changes: bool = True,
+    query: tuple[str, ...] = (),
+    command: str = "",
+    example: str = "",
+    content_type: str = "",
+) -> Callable[[Callable[[Call, R], A]], Operation[R, A]]:
+    """Declare a function as an operation.
+
+    route    `POST /connectors/<connector>/pause`; empty for one that has no route
+    changes  False for a POST that only computes
+    Raises DeclarationError for one without a docstring, whose route or command names no field of its request, or that changes
+    something and has no audit action.
+    """
+
+    def declare(run: Callable[[Call, R], A]) -> Operation[R, A]:
+        hints = get_type_hints(run)
+        method, _, path = route.partition(" ")
+        request = next(hint for name, hint in hints.items() if name not in ("call", "return"))
+        declared = Operation(
+            run=run,
+            request=request,
+            answer=hints["return"],
+            role=role,
+            method=method,
+            path=path,
+            query=frozenset(query),
+            audit_action=audit_action,
+            command=command,
+            example=example,
+            content_type=content_type,
+        )
+        _require_whole(declared, changes=changes)
+        return declared
+
+    return declare
+
+
+def _require_whole(declared: Operation[Any, Any], *, changes: bool) -> None:
+    name, fields = declared.name, set(declared.request.model_fields)
+    if not declared.documentation:
+        raise DeclarationError(f"{name} has no docstring")
+    arguments = {word.strip("[]").lower() for word in declared.command.split() if word.strip("[]").isupper()}
+    if unknown := ({*declared.path_fields, *declared.query} | arguments) - fields:
+        raise DeclarationError(f"{name} names fields that its request does not have: {', '.join(sorted(unknown))}")
+    does_change = changes and declared.method in CHANGING
+    if does_change != (declared.audit_action is not None):
+        raise DeclarationError(f"{name}: an operation that changes something has an audit action, and no other has")

@@ -1,0 +1,185 @@
+"""The routes of `/api/v1`: one for each operation, generated from its declaration.
+
+A route is registered with its role or not at all, so no request can pass without one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
+from http import HTTPStatus
+from typing import Any, Final
+
+from flask import Response, g, request
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel, ValidationError, create_model
+
+from pipeline.domain.roles import Role
+from pipeline.errors import PipelineError
+from pipeline.operations.call import Call
+from pipeline.operations.errors import OperationError
+from pipeline.operations.models import Asked
+from pipeline.operations.refusals import REFUSALS, as_operation_error
+from pipeline.operations.registry import CHANGING, Download, Operation
+from pipeline.web.api.auth import SECURITY, authenticate
+from pipeline.web.api.problems import answer, malformed, problem_of, refused, too_deep
+from pipeline.web.console import guard
+from pipeline.web.console.guard import Refused
+
+PARTS: Final = ("path", "query", "body")
+
+
+class Operations:
+    """Registers operations on one blueprint."""
+
+    def __init__(self, routes: APIBlueprint) -> None:
+        self._routes = routes
+        self._needs: dict[str, Role] = {}
+        self._changing: set[str] = set()
+        routes.before_request(self._let_in)
+        routes.after_request(self._audit)
+        routes.register_error_handler(OperationError, problem_of)
+        routes.register_error_handler(ValidationError, malformed)
+        routes.register_error_handler(Refused, refused)
+        routes.register_error_handler(RecursionError, too_deep)
+        for refusal in (*REFUSALS, PipelineError):
+            routes.register_error_handler(refusal, _explain)
+
+    def add(self, declared: Operation[Any, Any]) -> None:
+        """Register a declared operation."""
+        shape: Any = declared.answer
+        if declared.answer is Download:
+            shape = {"content": {declared.content_type: {"schema": {"type": "string"}}}}
+        verb = declared.method.lower()
+        self._add(verb, declared.path, view_of(declared), shape, declared.role, declared.run.__module__)
+
+    def get(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.VIEWER) -> None:
+        """Something to look at."""
+        self._add("get", rule, view, shape, needs)
+
+    def file(self, rule: str, view: Callable[..., Any], kind: str, *, needs: Role = Role.VIEWER) -> None:
+        """Something to take away, of this content type."""
+        self._add("get", rule, view, {"content": {kind: {"schema": {"type": "string"}}}}, needs)
+
+    def post(
+        self,
+        rule: str,
+        view: Callable[..., Any],
+        shape: type[BaseModel],
+        *,
+        needs: Role = Role.OPERATOR,
+        changes: bool = True,
+    ) -> None:
+        """Something that is done: it leaves an entry in the audit log.
+
+        changes  False for one that only computes or shows what would be
+        """
+        self._add("post", rule, view, shape, needs)
+        if changes:
+            self._changing.add(f"api.{view.__name__}")
+
+    def put(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.ADMIN) -> None:
+        """Something that takes the place of what was there; it leaves an entry in the audit log."""
+        self._add("put", rule, view, shape, needs)
+        self._changing.add(f"api.{view.__name__}")
+
+    def _add(
+        self,
+        verb: str,
+        rule: str,
+        view: Callable[..., Any],
+        shape: type[BaseModel] | dict[str, Any],
+        needs: Role,
+        module: str = "",
+    ) -> None:
+        self._needs[f"api.{view.__name__}"] = needs
+        words = (view.__doc__ or "").strip()
+        register = getattr(self._routes, verb)(
+            rule,
+            summary=words.partition("\n")[0],
+            description=f"{words}\n\nNeeds the role {needs}.",
+            operation_id=view.__name__,
+            responses={"200": shape},
+            security=SECURITY,
+            tags=[_subject_of(module or view.__module__)],
+        )
+        register(view)
+
+    def _audit(self, answered: Response) -> Response:
+        if request.endpoint in self._changing and "operator" in g:
+            guard.note_act(answered)
+        return answered
+
+    def _let_in(self) -> None:
+        authenticate(self._needs[request.endpoint or ""])
+        _require_readable()
+
+
+def view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
+    """Return the view of an operation; its annotations tell which part of a request each field stands in."""
+
+    def view(**parts: BaseModel) -> Response:
+        given = {name: getattr(part, name) for part in parts.values() for name in part.model_fields_set}
+        found = declared(Call(caller=guard.who()), declared.request.model_validate(given))
+        return _file(found) if isinstance(found, Download) else answer(found)
+
+    view.__name__ = view.__qualname__ = declared.name
+    view.__doc__ = declared.documentation
+    view.__annotations__ = parts_of(declared)
+    return view
+
+
+def parts_of(declared: Operation[Any, Any]) -> dict[str, type[BaseModel]]:
+    """Return the model of each part of a request: `path`, `query`, `body`."""
+    names = list(declared.request.model_fields)
+    path = tuple(name for name in names if name in declared.path_fields)
+    rest = [name for name in names if name not in path]
+    in_query = tuple(name for name in rest if declared.method not in CHANGING or name in declared.query)
+    in_body = tuple(name for name in rest if name not in in_query)
+    chosen = zip(PARTS, (path, in_query, in_body), strict=True)
+    request: Any = declared.request
+    return {part: _part(request, fields, part == "path") for part, fields in chosen if fields}
+
+
+@cache
+def _part(whole: type[BaseModel], fields: tuple[str, ...], is_path: bool) -> type[BaseModel]:
+    """The model of some fields of a request. What the whole requires of several is checked with the whole."""
+    chosen: dict[str, Any] = {name: (whole.model_fields[name].annotation, whole.model_fields[name]) for name in fields}
+    return create_model(whole.__name__, __base__=BaseModel if is_path else Asked, __doc__=whole.__doc__, **chosen)
+
+
+def _file(found: Download) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{found.name}"', "X-Content-Type-Options": "nosniff"}
+    return Response(found.chunks, mimetype=found.content_type, headers=headers)
+
+
+def _explain(error: Exception) -> Response:
+    shown = as_operation_error(error)
+    if shown is None:
+        raise error
+    return problem_of(shown)
+
+
+def _require_readable() -> None:
+    """What is nested beyond measure breaks the parser itself, before any model is asked. Raises OperationError."""
+    try:
+        request.get_json(silent=True)
+    except RecursionError:
+        raise OperationError(HTTPStatus.BAD_REQUEST, "malformed", "The body is nested too deeply.") from None
+
+
+def _subject_of(module: str) -> Tag:
+    """What an operation is about, for those who read the description: the name of its module."""
+    words = (sys.modules[module].__doc__ or "").strip()
+    return Tag(name=module.rpartition(".")[2].replace("_", " "), description=words)
+
+
+def add_all(routes: APIBlueprint, declared: Iterable[Operation[Any, Any]]) -> Operations:
+    """Register operations on a blueprint, and return what registers more."""
+    operations = Operations(routes)
+    for each in declared:
+        if each.method:
+            operations.add(each)
+    return operations

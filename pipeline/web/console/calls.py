@@ -1,0 +1,51 @@
+"""Pages call operations: forms are validated by their request models, and what is refused is a sentence for the page."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from flask import g
+from pydantic import BaseModel, ValidationError
+
+from pipeline.domain.reasons import REASONS
+from pipeline.operations.call import Call
+from pipeline.operations.errors import OperationError, invalid
+from pipeline.operations.registry import Operation
+from pipeline.web.console.guard import who
+
+A = TypeVar("A")
+
+
+def perform(declared: Operation[Any, A], **fields: Any) -> A:
+    """Run an operation for the operator of this page, about the page's connector. Raises OperationError."""
+    connector = g.get("connector")
+    if connector is not None and "connector" in declared.request.model_fields:
+        fields["connector"] = connector.name
+    try:
+        request: BaseModel = declared.request.model_validate(fields)
+    except ValidationError as error:
+        raise invalid("malformed", "; ".join(_mistakes(error))) from None
+    return declared(Call(caller=who(), known=connector), request)
+
+
+def refusal_of(declared: Operation[Any, Any], *, malformed: str = "", **fields: Any) -> str:
+    """Run an operation; return why it was refused and what to do, or nothing.
+
+    malformed  what to say of a form that is not filled in as it should be
+    """
+    try:
+        perform(declared, **fields)
+    except OperationError as error:
+        return malformed if malformed and error.code == "malformed" else sentence_of(error)
+    return ""
+
+
+def sentence_of(error: OperationError) -> str:
+    """Return what happened and what to do, for a person."""
+    reason = REASONS.get(error.code)
+    return f"{reason.meaning} {reason.advice}" if reason else f"{error.message} {error.next_step}".rstrip()
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    """Each with the name of its field in front; never the value, which may be a secret."""
+    return [f"{' '.join(str(part) for part in each['loc'])}: {each['msg']}".strip(": ") for each in error.errors()]

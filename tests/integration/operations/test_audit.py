@@ -1,0 +1,106 @@
+"""Every operation that changes something writes its audit entry in its own transaction, on every surface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from db import audit
+from db.base import Base
+from db.operator import Present
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.operations.call import Call
+from pipeline.operations.catalogue import all_operations
+from pipeline.operations.registry import Operation
+from tests.command_line import Run
+from tests.integration.operations.arguments import arguments_of
+from tests.integration.operations.conftest import Installation
+from tests.integration.operations.examples import EXAMPLES
+from tests.world import World
+
+CHANGING = [each for each in all_operations() if each.audit_action is not None]
+APART = {"token_ledger", "token_ledger_sources"}
+"""Tables that count calls of Pipedrive: those were made, whatever came of the act."""
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(params=CHANGING, ids=lambda each: each.name)
+def declared(request: pytest.FixtureRequest) -> Operation[Any, Any]:
+    found: Operation[Any, Any] = request.param
+    return found
+
+
+@pytest.fixture
+def fields(declared: Operation[Any, Any], world: World, stack: ExitStack) -> dict[str, Any]:
+    """The example of the operation."""
+    example = EXAMPLES[declared.name](world, stack)
+    return ({"connector": "acme"} if "connector" in declared.request.model_fields else {}) | example
+
+
+def entries(action: str | None) -> list[tuple[str, str | None]]:
+    """(operator, origin) of the entries of one action."""
+    with transaction() as session:
+        return [(each.operator, each.origin) for each in audit.latest_entries(session) if each.action == action]
+
+
+def rows() -> dict[str, str]:
+    """Table → a digest of its rows."""
+    query = "SELECT coalesce(md5(string_agg(t::text, ',' ORDER BY t::text)), '') FROM \"{}\" t"
+    names = [table.name for table in Base.metadata.sorted_tables if table.name not in APART]
+    with transaction() as session:
+        return {name: session.scalar(text(query.format(name))) or "" for name in names}
+
+
+def test_every_operation_that_changes_something_has_an_example() -> None:
+    assert set(EXAMPLES) == {each.name for each in CHANGING}
+
+
+def test_an_act_without_its_entry_is_not_done(
+    declared: Operation[Any, Any], fields: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_given: Any, **_named: Any) -> None:
+        raise RuntimeError("the entry cannot be written")
+
+    before = rows()
+    monkeypatch.setattr(audit, "note", refuse)
+    call = Call(caller=Present(id=0, name="test", role=Role.ADMIN))
+
+    with pytest.raises(RuntimeError, match="the entry cannot be written"):
+        declared(call, declared.request.model_validate(fields))
+
+    assert {name for name, digest in rows().items() if digest != before[name]} == set()
+
+
+def test_a_command_leaves_one_entry(
+    declared: Operation[Any, Any], fields: Mapping[str, Any], run: Run, tmp_path: Path
+) -> None:
+    done = run(*arguments_of(declared, fields, tmp_path), "--json")
+
+    assert done.code == 0, done.err
+    assert declared.answer.model_validate(json.loads(done.out))
+    ((operator, origin),) = entries(declared.audit_action)
+    assert operator.endswith("(command line)")
+    assert (origin or "").startswith("command line on ")
+
+
+def test_a_command_over_http_leaves_one_entry(
+    declared: Operation[Any, Any], fields: Mapping[str, Any], run: Run, tmp_path: Path, installation: Installation
+) -> None:
+    there = ("--url", installation.url, "--key-file", str(installation.key_file))
+    done = run(*arguments_of(declared, fields, tmp_path), *there, "--json")
+
+    assert done.code == 0, done.err
+    assert declared.answer.model_validate(json.loads(done.out))
+    assert entries(declared.audit_action) == [("admin@acme.test", "127.0.0.1, key remote")]

@@ -1,0 +1,116 @@
+"""All operations: each has a role, documentation, a REST route and a command; the public contract changes only on purpose.
+
+`python -m tests.unit.test_operations` writes docs/openapi.json again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
+from pydantic import BaseModel
+
+from pipeline.domain.roles import Role
+from pipeline.operations.call import Call
+from pipeline.operations.catalogue import SUBJECTS, all_operations
+from pipeline.operations.models import ConnectorRequest, Done
+from pipeline.operations.registry import CHANGING, DeclarationError, Download, operation
+
+OPENAPI = Path(__file__).parents[2] / "docs" / "openapi.json"
+OPERATIONS = {each.name: each for each in all_operations()}
+WITHOUT_ROUTE: Mapping[str, str] = {}
+"""Operation → why it has no REST route."""
+WITHOUT_COMMAND: Mapping[str, str] = {}
+"""Operation → why it has no command."""
+
+
+def test_no_two_operations_share_a_name_a_route_or_a_command() -> None:
+    declared = all_operations()
+
+    assert len(OPERATIONS) == len(declared) > 5
+    for part in (
+        [(each.method, each.path) for each in declared if each.method],
+        [each.command.partition(" CONNECTOR")[0] for each in declared if each.command],
+    ):
+        assert len(set(part)) == len(part)
+
+
+def test_every_module_of_operations_is_in_the_catalogue() -> None:
+    import pipeline.operations as package  # noqa: PLC0415 - its path is looked at here alone
+
+    supporting = {"__init__", "call", "catalogue", "errors", "models", "refusals", "registry", "values"}
+    modules = {path.stem for path in Path(package.__path__[0]).glob("*.py")}
+
+    assert modules - supporting == {subject.__name__.rpartition(".")[2] for subject in SUBJECTS}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_is_whole(name: str) -> None:
+    declared = OPERATIONS[name]
+
+    assert declared.role in Role
+    assert declared.documentation.partition("\n")[0].endswith((".", ";"))
+    assert bool(declared.method) != (name in WITHOUT_ROUTE)
+    assert bool(declared.command) != (name in WITHOUT_COMMAND)
+    assert declared.answer is Download or issubclass(declared.answer, BaseModel)
+    if declared.audit_action is not None:
+        assert declared.method in {*CHANGING, ""}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, each in OPERATIONS.items() if "connector" in each.request.model_fields]
+)
+def test_the_connector_is_the_first_argument(name: str) -> None:
+    declared = OPERATIONS[name]
+    words = [word for word in declared.command.split() if word.strip("[]").isupper()]
+
+    assert declared.path_fields[:1] == ["connector"]
+    assert words[:1] == (["CONNECTOR"] if declared.command else [])
+
+
+def undocumented(call: Call, request: ConnectorRequest) -> Done:
+    raise NotImplementedError
+
+
+def documented(call: Call, request: ConnectorRequest) -> Done:
+    """Do something."""
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("run", "route", "more", "words"),
+    [
+        (undocumented, "GET /x", {}, "docstring"),
+        (documented, "POST /x", {}, "audit action"),
+        (documented, "GET /x", {"audit_action": "x"}, "audit action"),
+        (documented, "GET /x/<id>", {}, "id"),
+        (documented, "GET /x", {"command": "x NAME"}, "name"),
+    ],
+)
+def test_an_incomplete_declaration_is_refused(run: Any, route: str, more: dict[str, Any], words: str) -> None:
+    with pytest.raises(DeclarationError, match=words):
+        operation(route, role=Role.VIEWER, **more)(run)
+
+
+def described() -> str:
+    """The description of `/api/v1` as it is now."""
+    from pipeline.web import api  # noqa: PLC0415 - it brings the console along
+
+    app = OpenAPI(__name__, info=Info(title="Hull and Pipedrive", version="1"), doc_ui=False)
+    api.add_to(app)
+    return json.dumps({part: app.api_doc[part] for part in ("paths", "components")}, indent=1, sort_keys=True) + "\n"
+
+
+def test_the_public_contract_is_the_one_in_the_repository() -> None:
+    assert OPENAPI.read_text(encoding="utf-8") == described(), (
+        "if the change is meant, write it with: python -m tests.unit.test_operations"
+    )
+
+
+if __name__ == "__main__":
+    OPENAPI.write_text(described(), encoding="utf-8")
