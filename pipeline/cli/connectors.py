@@ -15,7 +15,7 @@ from db.connector import Connector
 from db.id_mapping import mapping_counts
 from db.session import transaction
 from db.watermark import find_watermark
-from pipeline.cli import authorising, webhooks
+from pipeline.cli import authorising
 from pipeline.cli.audited import audited, operator_name
 from pipeline.cli.opening import open_database
 from pipeline.cli.settings import read_document, refused
@@ -33,10 +33,12 @@ from pipeline.cli.showing import (
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
+from pipeline.errors import PipelineError
 from pipeline.insight import connections
 from pipeline.insight.overview import overview
 from pipeline.sync.connectors import setup
 from pipeline.sync.connectors.webhook_health import hearing
+from pipeline.sync.connectors.webhooks import ensure_webhooks
 
 COLUMNS = ("id", "name", "hull_organization", "pipedrive_company", "state", "pause_reason", "created_at")
 SECRET_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -97,7 +99,7 @@ def add(
         raise refused(error) from None
 
     connected = pipedrive_token_file is not None
-    unheard = webhooks.hear(added) if connected else "not_connected"
+    unheard = _hear(added) if connected else "not_connected"
 
     def human() -> None:
         if not connected:
@@ -262,8 +264,6 @@ def remove(connector: str, yes: bool) -> None:
     show({"removed": found.id, "name": found.name, "webhooks": left or "removed"}, human)
 
 
-group.add_command(webhooks.webhooks)
-
 COMMANDS: tuple[click.Command, ...] = (group,)
 
 
@@ -315,3 +315,12 @@ def _facts(id_or_name: str) -> tuple[dict[str, Any], str]:
             "open_failures": sum(failure_count.count_open(session, found.key).values()),
             "mappings": [asdict(each) for each in counts],
         }, authorising.as_line(connection)
+
+
+def _hear(connector: Connector) -> str:
+    """Subscribe to what is missing; returns why Pipedrive refused, or nothing. Without webhooks fetches still work."""
+    try:
+        ensure_webhooks(connector.key)
+    except PipelineError as error:
+        return str(error)
+    return ""

@@ -10,7 +10,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from db import token_ledger
 from pipeline.cli import (
-    alerts,
     budget,
     connectors,
     demo,
@@ -85,7 +84,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, settings, settings_plan, fetch, send, runs),
-    *(records, events, explain, failure_replays, doctor, verify, budget, alerts, operators, keys),
+    *(records, events, explain, failure_replays, doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

@@ -10,12 +10,14 @@ import click
 from pydantic import BaseModel
 
 from pipeline.cli.calling import Caller
-from pipeline.cli.showing import cell, say, table
-from pipeline.operations import claims, credentials
+from pipeline.cli.showing import Failed, cell, say, table
+from pipeline.operations import alerts, claims, credentials, webhooks
+from pipeline.operations.alerts import AlertsAnswer, TriedAnswer
 from pipeline.operations.claims import ReleaseClaims, ReleasedAnswer
 from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer
-from pipeline.operations.models import Done
+from pipeline.operations.models import Done, NoRequest
 from pipeline.operations.registry import Operation
+from pipeline.operations.webhooks import SubscriptionsAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,49 @@ def show_plainly(_request: BaseModel, answer: BaseModel) -> None:
         else:
             shown = ", ".join(map(str, value)) or "-" if isinstance(value, list | dict) else cell(value)
             say(f"{title:<22} {shown}")
+
+
+def _alerts(_request: BaseModel, answer: AlertsAnswer) -> None:
+    columns = ("id", "state", "since (UTC)", "about", "what", "do", "told")
+    rows = [
+        (
+            each.id,
+            each.state,
+            each.raised_at,
+            f"{each.connector or 'The whole pipeline'}: {each.title}",
+            each.sentence,
+            each.advice,
+            ", ".join(each.told),
+        )
+        for each in answer.alerts
+    ]
+    table(
+        "",
+        columns,
+        rows,
+        empty="No alert is open." if isinstance(_request, NoRequest) else "No alert was resolved yet.",
+    )
+
+
+def _tried(_request: BaseModel, answer: TriedAnswer) -> None:
+    table("", ("sink", "answer"), list(answer.sinks.items()))
+
+
+def _fail_unless_all_told(answer: TriedAnswer) -> None:
+    if any(each != "ok" for each in answer.sinks.values()):
+        raise Failed("somebody was not told", "correct the ALERT_ and SMTP_ names of the environment, then try again")
+
+
+def _subscriptions(request: BaseModel, answer: SubscriptionsAnswer) -> None:
+    say(f"Pipedrive sends the changes of {_connector(request)} here.")
+    columns = ("entity", "state", "webhook_id", "last_status", "healed", "sound_at", "checked_at")
+    table("", columns, [[getattr(each, name) for name in columns] for each in answer.subscriptions])
+
+
+def _asked(request: BaseModel, _answer: Done) -> None:
+    say(
+        f"A worker looks at the webhooks of {_connector(request)} now. See them: pipeline webhooks show {_connector(request)}"
+    )
 
 
 def _invitation(request: BaseModel, answer: InvitationAnswer) -> None:
@@ -90,9 +135,14 @@ def _connector(request: BaseModel) -> str:
 
 PLAIN: Final = Presentation(show=show_plainly)
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
+    alerts.list_open: Presentation(show=_alerts),
+    alerts.list_past: Presentation(show=_alerts),
+    alerts.try_telling: Presentation(show=_tried, check=_fail_unless_all_told),
     claims.release_claims: Presentation(show=_released),
     credentials.check_credentials: Presentation(show=_checks, check=_fail_unless_accepted),
     credentials.invite: Presentation(show=_invitation),
     credentials.put_api_token: Presentation(show=_replaced),
     credentials.put_hull_secret: Presentation(show=_replaced),
+    webhooks.check_webhooks: Presentation(show=_asked),
+    webhooks.ensure_webhooks: Presentation(show=_subscriptions),
 }

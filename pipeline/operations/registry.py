@@ -119,7 +119,7 @@ def operation(
     def declare(run: Callable[[Call, R], A]) -> Operation[R, A]:
         hints = get_type_hints(run)
         method, _, path = route.partition(" ")
-        request = next(hint for name, hint in hints.items() if name not in ("call", "return"))
+        request = next(hint for name, hint in hints.items() if hint is not Call and name != "return")
         declared = Operation(
             run=run,
             request=request,
@@ -147,5 +147,5 @@ def _require_whole(declared: Operation[Any, Any], *, changes: bool) -> None:
     if unknown := ({*declared.path_fields, *declared.query} | arguments) - fields:
         raise DeclarationError(f"{name} names fields that its request does not have: {', '.join(sorted(unknown))}")
     does_change = changes and declared.method in CHANGING
-    if does_change != (declared.audit_action is not None):
+    if declared.method and does_change != (declared.audit_action is not None):
         raise DeclarationError(f"{name}: an operation that changes something has an audit action, and no other has")

@@ -13,7 +13,6 @@ from flask_openapi3.openapi import OpenAPI
 
 from pipeline.operations.catalogue import all_operations
 from pipeline.web.api import (
-    alerts,
     batches,
     comparing,
     connectors,
@@ -34,7 +33,6 @@ from pipeline.web.api import (
     sends,
     settings,
     trying,
-    webhooks,
     workers,
 )
 from pipeline.web.api.auth import SCHEMES, is_authenticated
@@ -66,10 +64,8 @@ ROOMS = (
     failures,
     failure_acts,
     replays,
-    webhooks,
     comparing,
     workers,
-    alerts,
     people,
     operators,
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from werkzeug.wrappers import Response
 
-from db import audit
 from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
 from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
-from pipeline.sync.alerts import try_sinks
+from pipeline.operations import alerts
 from pipeline.web.console import guard
+from pipeline.web.console.calls import perform
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 
@@ -41,10 +41,7 @@ def show() -> Response:
 
 def test() -> Response:
     """Telling may take seconds where somebody is away; whoever presses the button wants to know just that."""
-    by = guard.who().name
-    with transaction() as session:
-        audit.note(session, by, "alerts.test", ", ".join(told_where()))
-    tried = try_sinks(by)
+    tried = perform(alerts.try_telling).sinks
     return done("/alerts", "Tried: " + "; ".join(f"{sink}: {answer}" for sink, answer in tried.items()) + ".")
 
 

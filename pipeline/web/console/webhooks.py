@@ -7,14 +7,15 @@ from urllib.parse import quote
 from flask import request
 from werkzeug.wrappers import Response
 
-from db import audit, delivery
 from db import connector as connectors
+from db import delivery
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight.webhooks import HOURS, MOST, SOURCES, Listening, listening, open_delivery
-from pipeline.tasks.wakeups import request_webhook_check
+from pipeline.operations import webhooks
 from pipeline.web.console import guard
+from pipeline.web.console.calls import refusal_of
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.shared import Shared
@@ -53,14 +54,11 @@ def show(connector: Connector) -> Response:
 
 def check(connector: Connector) -> Response:
     """Handed to a worker: Pipedrive may take its time, and a page must not."""
-    with transaction() as session:
-        audit.note(session, guard.who().name, "webhooks.check", connector.name, connector_key=connector.key)
     _standing.forget()
-    if request_webhook_check(connector.key):
-        return done(
-            _address(connector), "The webhooks are being looked at; this page shows in a moment how they stand."
-        )
-    return done(_address(connector), "The broker does not answer, so nobody could be asked; see Workers.")
+    refusal = refusal_of(webhooks.check_webhooks)
+    return done(
+        _address(connector), refusal or "The webhooks are being looked at; this page shows in a moment how they stand."
+    )
 
 
 def show_delivery(connector: Connector, delivery_id: int) -> Response:

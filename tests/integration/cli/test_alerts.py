@@ -10,14 +10,14 @@ from tests.world import World
 
 def test_nothing_is_wrong(world: World, run: Run) -> None:
     assert "No alert is open." in run("alerts", "list").out
-    assert run("alerts", "list", "--json").json == []
+    assert run("alerts", "list", "--json").json == {"alerts": []}
 
 
 def test_lists_what_is_wrong_and_what_to_do(world: World, run: Run) -> None:
     world.change_rows("UPDATE connectors SET state = 'paused', pause_reason = 'unauthorized'")
     world.module("sync.alerts").judge_all()
 
-    (alert,) = run("alerts", "list", "--json").json
+    (alert,) = run("alerts", "list", "--json").json["alerts"]
     assert (alert["connector"], alert["rule"], alert["state"]) == ("acme", "auth_lost", "open")
     assert "Paused by itself: unauthorized." in run("alerts", "list").out
 
@@ -27,8 +27,8 @@ def test_lists_what_was_when_asked(world: World, run: Run) -> None:
         "INSERT INTO alerts (rule, state, sentence, resolved_at) VALUES ('no_ticks', 'resolved', 'x', now())"
     )
 
-    assert run("alerts", "list", "--json").json == []
-    assert [each["rule"] for each in run("alerts", "list", "--all", "--json").json] == ["no_ticks"]
+    assert run("alerts", "list", "--json").json == {"alerts": []}
+    assert [each["rule"] for each in run("alerts", "past", "--json").json["alerts"]] == ["no_ticks"]
 
 
 def test_a_test_that_fails_is_told_by_the_exit_code_and_without_the_address(world: World, run: Run) -> None:
@@ -37,6 +37,6 @@ def test_a_test_that_fails_is_told_by_the_exit_code_and_without_the_address(worl
     settings_room.use(settings().replace(alert_webhook_url="https://hooks.test/canary-hook"))
     failing = run("alerts", "test", "--json")
 
-    assert (failing.code, failing.json["log"]) == (1, "ok")
-    assert failing.json["webhook"] != "ok"
+    assert (failing.code, failing.json["sinks"]["log"]) == (1, "ok")
+    assert failing.json["sinks"]["webhook"] != "ok"
     assert "canary" not in failing.out + failing.err

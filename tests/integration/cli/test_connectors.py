@@ -55,7 +55,8 @@ def test_a_pipedrive_that_cannot_reach_us_does_not_hinder(
         raise Rejected("bad_request", "invalid or non-reachable URL")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.cli.webhooks.ensure_webhooks", refuse)
+        patch.setattr("pipeline.cli.connectors.ensure_webhooks", refuse)
+        patch.setattr("pipeline.operations.webhooks.subscribe_to_what_is_missing", refuse)
         assert "non-reachable URL" in add(run, tmp_path).json["webhooks"]
         assert run("connectors", "webhooks", "globex").code == 1
     assert run("connectors", "webhooks", "globex").code == 0

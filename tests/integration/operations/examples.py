@@ -21,6 +21,10 @@ def deleted_person(world: World, _stack: ExitStack) -> Fields:
     return {"entity": "person", "pipedrive_id": 1}
 
 
+def nothing(_world: World, _stack: ExitStack) -> Fields:
+    return {}
+
+
 def with_an_app(world: World, stack: ExitStack) -> Fields:
     """An installation that has an app at Pipedrive."""
     stack.enter_context(installed_app(world))
@@ -28,9 +32,12 @@ def with_an_app(world: World, stack: ExitStack) -> Fields:
 
 
 EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
+    "check_webhooks": nothing,
+    "ensure_webhooks": nothing,
     "invite": with_an_app,
     "put_api_token": lambda _world, _stack: {"secret": API_TOKEN},
     "put_hull_secret": lambda _world, _stack: {"secret": HULL_SECRET},
     "release_claims": deleted_person,
+    "try_telling": nothing,
 }
 """Name of the operation → its example. The connector is added by the test."""

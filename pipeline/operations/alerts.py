@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 
-from flask import Response
 from pydantic import BaseModel
 
-from db import audit
 from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
 from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
-from pipeline.operations.models import Listed, Shape
+from pipeline.operations.call import Call
+from pipeline.operations.models import Listed, NoRequest, Shape
+from pipeline.operations.registry import operation
 from pipeline.sync.alerts import try_sinks
-from pipeline.web.api.problems import answer
-from pipeline.web.api.routes import Operations
-from pipeline.web.console.guard import who
 
 
 class AlertShape(Shape):
@@ -66,40 +63,38 @@ class TriedAnswer(BaseModel):
     sinks: dict[str, str]
 
 
-def add(operations: Operations) -> None:
-    operations.get("/alerts", list_open, AlertsAnswer)
-    operations.get("/alerts/past", list_past, AlertsAnswer)
-    operations.get("/alerts/rules", list_rules, RulesAnswer)
-    operations.post("/alerts/test", try_telling, TriedAnswer, needs=Role.ADMIN)
-
-
-def list_open() -> Response:
+@operation("GET /alerts", role=Role.VIEWER, command="alerts list")
+def list_open(call: Call, _request: NoRequest) -> AlertsAnswer:
     """List open alerts, newest first."""
     with transaction() as session:
-        return answer(_shown(open_alerts(session)))
+        return _visible(call, open_alerts(session))
 
 
-def list_past(query: Listed) -> Response:
+@operation("GET /alerts/past", role=Role.VIEWER, command="alerts past", example="--limit 20")
+def list_past(call: Call, request: Listed) -> AlertsAnswer:
     """List resolved alerts, newest first."""
+    keys = call.caller.connector_keys
     with transaction() as session:
-        keys = who().connector_keys
-        return answer(_shown(past_alerts(session, connector_keys=keys, before_id=query.before, limit=query.limit)))
+        found = past_alerts(session, connector_keys=keys, before_id=request.before, limit=request.limit)
+        return _visible(call, found)
 
 
-def list_rules() -> Response:
+@operation("GET /alerts/rules", role=Role.VIEWER, command="alerts rules")
+def list_rules(_call: Call, _request: NoRequest) -> RulesAnswer:
     """List what alerts there are, what each means and what to do; and who is told."""
     rules = [RuleShape(name=name, **asdict(rule)) for name, rule in RULES.items()]
-    return answer(RulesAnswer(rules=rules, sinks=told_where()))
+    return RulesAnswer(rules=rules, sinks=told_where())
 
 
-def try_telling() -> Response:
+@operation("POST /alerts/test", role=Role.ADMIN, audit_action="alerts.test", command="alerts test")
+def try_telling(call: Call, _request: NoRequest) -> TriedAnswer:
     """Tell everybody who is told of alerts that this is a test."""
-    with transaction() as session:
-        audit.note(session, who().name, "alerts.test", ", ".join(told_where()))
-    return answer(TriedAnswer(sinks=try_sinks(who().name)))
+    with call.transaction(", ".join(told_where())):
+        pass  # committed before anything is sent: what was sent cannot be taken back
+    return TriedAnswer(sinks=try_sinks(call.caller.name))
 
 
-def _shown(found: list[Told]) -> AlertsAnswer:
-    """Those of the installation, and of connectors that may be seen."""
-    mine = [each for each in found if who().may_see(each.connector_key)]
+def _visible(call: Call, found: list[Told]) -> AlertsAnswer:
+    """Those of the installation, and of connectors that the caller may see."""
+    mine = [each for each in found if call.caller.may_see(each.connector_key)]
     return AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in mine])
