@@ -186,13 +186,16 @@ _END = Statement("""
 
 _FAIL = Statement("UPDATE batches SET state = 'failed', lease_token = NULL, lease_until = NULL WHERE id = :id")
 
-_PUT_OFF = Statement("""
+_KEEPS_STAGED = """(direction <> 'outgoing'
+                OR :before_any_call AND created_at > now() - make_interval(secs => :late_s - :wait_s))"""
+_PUT_OFF = Statement(f"""
     UPDATE batches SET state = 'ready', lease_token = NULL, lease_until = NULL, enqueued_at = NULL,
            due_at = now() + make_interval(secs => :wait_s), attempts = attempts - :uncounted, waits_for = :waits_for,
-           extracted = CASE WHEN direction <> 'outgoing' THEN extracted END,
-           transformed = CASE WHEN direction <> 'outgoing' THEN transformed END
-     WHERE id = :id""")
-"""What was known and decided of outgoing records is dropped: whoever goes on decides again, by the newest report and record."""
+           extracted = CASE WHEN {_KEEPS_STAGED} THEN extracted END,
+           transformed = CASE WHEN {_KEEPS_STAGED} THEN transformed END
+     WHERE id = :id""")  # noqa: S608 - put together from constants
+"""What is staged of outgoing records is dropped, so that the next attempt decides again, by the newest report and record. A batch
+that only waited for its turn keeps it while all of it is younger than `LATE_S`."""
 
 _RELEASE = Statement("""
     WITH next AS MATERIALIZED (
@@ -307,11 +310,20 @@ def fail(session: Session, batch: ClaimedBatch) -> None:
 
 
 def put_off(
-    session: Session, batch: ClaimedBatch, wait_s: float, *, counted: bool, waits_for: str | None = None
+    session: Session,
+    batch: ClaimedBatch,
+    wait_s: float,
+    *,
+    counted: bool,
+    waits_for: str | None = None,
+    before_any_call: bool = False,
 ) -> None:
-    """Try this stage again in `wait_s` seconds; only with `counted` was it an attempt."""
+    """Try this stage again in `wait_s` seconds; only with `counted` was it an attempt.
+
+    before_any_call  the stage has called no remote system: what is staged stays usable for `LATE_S`
+    """
     scope = {"id": batch.id, "wait_s": wait_s, "uncounted": 0 if counted else 1, "waits_for": waits_for}
-    _PUT_OFF.run(session, scope)
+    _PUT_OFF.run(session, scope | {"before_any_call": before_any_call, "late_s": LATE_S})
 
 
 def try_now(session: Session, connector_key: int) -> None:

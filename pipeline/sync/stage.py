@@ -95,15 +95,18 @@ def _settle(batch: ClaimedBatch, error: Exception, work: Work) -> str:
             batches.put_off(session, batch, 0, counted=False)
             pause_connector(session, batch.connector_key, batch.direction, cause)
         elif wait is not None and (batch.attempts < MAX_ATTEMPTS or not wait.counted):
-            _put_off(session, batch, cause, wait)
+            _put_off(session, batch, cause, wait, before_any_call=cause.reason == "slots_taken" and not work.slot)
         else:
             _give_up(session, batch, cause, error)
     return cause.reason
 
 
-def _put_off(session: Session, batch: ClaimedBatch, cause: PipelineError, wait: Pause) -> None:
+def _put_off(
+    session: Session, batch: ClaimedBatch, cause: PipelineError, wait: Pause, *, before_any_call: bool
+) -> None:
     wait_s = wait.wait_s
-    batches.put_off(session, batch, wait_s, counted=wait.counted, waits_for=wait.waits_for)
+    terms = {"counted": wait.counted, "before_any_call": before_any_call}
+    batches.put_off(session, batch, wait_s, waits_for=wait.waits_for, **terms)
     log = logger().debug if cause.reason == "slots_taken" else logger().warning  # many wait for the same one
     log(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))
     if wait_s <= WAKE_WITHIN_S and wait.waits_for not in REMOTES:  # whoever ends the outage wakes those who wait for it

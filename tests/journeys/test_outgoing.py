@@ -338,3 +338,30 @@ def test_an_account_is_sent_as_well(world: World) -> None:
 
     assert writes(world)[-1] == ("PATCH", 1, {"name": "Acme Ltd"})
     assert world.accounts()[1]["pipedrive/name"] == "Acme Ltd"
+
+
+def test_writes_that_find_no_slot_wait_with_what_is_decided_and_ask_nothing(world: World) -> None:
+    world.change_rows(
+        "INSERT INTO heartbeats (name) SELECT 'live process live@host ' || n FROM generate_series(1, 2) AS n"
+    )
+    world.change_rows(
+        "INSERT INTO batches (connector_key, direction, entity, queue, state, lease_until, slot, slot_at)"
+        " VALUES (:c, 'incoming', 'person', 'live', 'running', now() + interval '30 s', 'pipedrive', now() - interval '5 s')",
+        c=world.connector_key,
+    )
+    asked = dict(world.pipedrive.ledger.requests)
+    new = {"id": "5f0000000000000000000001", "email": "new@fresh.example", "nickname": "New"}
+    notify(world, {"user": new, "segments": [], "changes": {}})
+    world.work()
+
+    (waiting,) = world.rows(
+        "SELECT state, stage, waits_for, attempts, transformed FROM batches WHERE direction = 'outgoing'"
+    )
+    assert (waiting.state, waiting.stage, waiting.waits_for, waiting.attempts) == ("ready", "load", "turn", 0)
+    assert waiting.transformed is not None
+    assert world.pipedrive.ledger.requests == asked, "neither the look-up nor the write was begun"
+
+    world.change_rows("DELETE FROM batches WHERE slot IS NOT NULL")
+    world.later()
+    world.work()
+    assert [method for method, _, _ in writes(world)] == ["POST"]

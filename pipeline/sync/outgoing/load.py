@@ -72,6 +72,8 @@ def load_batch(batch: ClaimedBatch) -> None:
     """Carry out the decisions of transform."""
     entity, ends_at = Entity(batch.entity), time.monotonic() + WRITING_S
     decisions = {each.hull_id: each for each in decisions_of(batch)}
+    if (work := current_work()) is not None and any(_is_sent(each) for each in decisions.values()):
+        work.enter("pipedrive")  # before anything is looked up: without a slot, the batch waits with what is decided
     with transaction() as session:
         wired = wiring.open_connector(session, batch.connector_key, lane=batch.queue)
         plan = plan_for(session, batch.connector_key, entity)

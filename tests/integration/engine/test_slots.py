@@ -166,3 +166,33 @@ def test_a_slot_that_is_free_again_goes_to_the_first_that_waits_for_that_system(
     assert [each.batch_id for each in woken] == [waiting[1].id]
     due = world.rows("SELECT id FROM batches WHERE state = 'ready' AND due_at <= now()")
     assert [row.id for row in due] == [waiting[1].id]
+
+
+@pytest.mark.parametrize(
+    ("before_any_call", "age_s", "is_kept"), [(True, 0, True), (True, 50, False), (False, 0, False)]
+)
+def test_an_outgoing_batch_that_only_waited_for_its_turn_keeps_what_is_staged(
+    world: World, before_any_call: bool, age_s: int, is_kept: bool
+) -> None:
+    with transaction() as session:
+        row = batches.Batch(
+            connector_key=world.connector_key,
+            direction="outgoing",
+            entity="person",
+            queue="live",
+            state="ready",
+            stage="load",
+            extracted=b"candidates",
+            transformed=b"decisions",
+        )
+        session.add(row)
+        session.flush()
+        batch = batches.claim(session, row.id, "load", lease_s=LEASE_S, task_id="t")
+    assert batch is not None
+    world.change_rows("UPDATE batches SET created_at = now() - make_interval(secs => :age_s)", age_s=age_s)
+
+    with transaction() as session:
+        batches.put_off(session, batch, 15.0, counted=False, waits_for="turn", before_any_call=before_any_call)
+
+    (staged,) = world.rows("SELECT extracted IS NOT NULL, transformed IS NOT NULL FROM batches")
+    assert tuple(staged) == (is_kept, is_kept)
