@@ -56,6 +56,8 @@ class OutgoingWrite:
 
     def without(self, keys: set[str]) -> OutgoingWrite:
         """The same write, with these fields left alone."""
+        if not keys:
+            return self
         return replace(
             self,
             fields=fields_without(self.fields, keys),
