@@ -323,14 +323,14 @@ def _exported(here: Place) -> str:
     from db.session import transaction
     from pipeline.jobs import log_exports
     from pipeline.jobs.log_lines import CSV
-    from pipeline.jobs.runtime import run_errand
+    from pipeline.jobs.runtime import run_job
 
     with transaction() as session:
         connector = session.get_one(Connector, here.connector_key)
-        export = log_exports.ask(session, connector, CSV, EventFilter(), None, by="drill")
-        errand_id = session.execute(text("SELECT id FROM errands WHERE kind = 'log'")).scalar_one()
+        export = log_exports.enqueue(session, connector, CSV, EventFilter(), None, by="drill")
+        job_id = session.execute(text("SELECT id FROM jobs WHERE kind = 'log_export'")).scalar_one()
     while True:
-        run_errand(errand_id, None)
+        run_job(job_id, None)
         with transaction() as session:
             found = find_export(session, here.connector_key, export.id)
         if found is not None and found.is_ready:

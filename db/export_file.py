@@ -20,7 +20,7 @@ KEEP_DAYS = 7
 
 
 class ExportFile(Base):
-    """errand_id    the job that downloads the file
+    """job_id    the job that downloads the file
     validator    the server's strong ETag, or its Last-Modified; empty when it sends neither
     size_bytes   bytes that are kept
     total_bytes  bytes of the whole file, where the server says so
@@ -29,8 +29,8 @@ class ExportFile(Base):
 
     __tablename__ = "export_files"
 
-    errand_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey("errands.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    job_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
     validator: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
@@ -44,8 +44,8 @@ class ExportPiece(Base):
 
     __tablename__ = "export_pieces"
 
-    errand_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey("export_files.errand_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    job_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("export_files.job_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     content: Mapped[bytes] = mapped_column(LargeBinary)
@@ -66,60 +66,60 @@ class Kept:
         return f"{self.validator}|{self.size_bytes}"
 
 
-def find_file(session: Session, errand_id: int) -> Kept:
+def find_file(session: Session, job_id: int) -> Kept:
     """Return what is kept of the file of a job; nothing of it when nothing is."""
-    row = session.get(ExportFile, errand_id, populate_existing=True)
+    row = session.get(ExportFile, job_id, populate_existing=True)
     if row is None:
         return Kept()
     return Kept(validator=row.validator, size_bytes=row.size_bytes, total_bytes=row.total_bytes, is_whole=row.is_whole)
 
 
-_DROP = text("DELETE FROM export_files WHERE errand_id = :errand_id")
+_DROP = text("DELETE FROM export_files WHERE job_id = :job_id")
 
 
-def begin_file(session: Session, errand_id: int, *, validator: str, total_bytes: int | None) -> None:
+def begin_file(session: Session, job_id: int, *, validator: str, total_bytes: int | None) -> None:
     """Start a file; what was kept of another one is dropped."""
-    drop_file(session, errand_id)
-    session.add(ExportFile(errand_id=errand_id, validator=validator, total_bytes=total_bytes))
+    drop_file(session, job_id)
+    session.add(ExportFile(job_id=job_id, validator=validator, total_bytes=total_bytes))
     session.flush()
 
 
 _GROW = text("""
     WITH grown AS (
         UPDATE export_files SET size_bytes = size_bytes + :size, pieces = pieces + 1
-         WHERE errand_id = :errand_id RETURNING pieces - 1 AS number)
-    INSERT INTO export_pieces (errand_id, number, content) SELECT :errand_id, number, :content FROM grown""")
+         WHERE job_id = :job_id RETURNING pieces - 1 AS number)
+    INSERT INTO export_pieces (job_id, number, content) SELECT :job_id, number, :content FROM grown""")
 
 
-def add_piece(session: Session, errand_id: int, content: bytes) -> None:
+def add_piece(session: Session, job_id: int, content: bytes) -> None:
     """Keep the next bytes of a file."""
     packed = zstandard.ZstdCompressor(level=1).compress(content)
-    session.execute(_GROW, {"errand_id": errand_id, "size": len(content), "content": packed})
+    session.execute(_GROW, {"job_id": job_id, "size": len(content), "content": packed})
 
 
-_END = text("UPDATE export_files SET is_whole = true, total_bytes = size_bytes WHERE errand_id = :errand_id")
+_END = text("UPDATE export_files SET is_whole = true, total_bytes = size_bytes WHERE job_id = :job_id")
 
 
-def end_file(session: Session, errand_id: int) -> None:
+def end_file(session: Session, job_id: int) -> None:
     """Note that the whole file is kept."""
-    session.execute(_END, {"errand_id": errand_id})
+    session.execute(_END, {"job_id": job_id})
 
 
-def find_piece(session: Session, errand_id: int, number: int) -> bytes | None:
+def find_piece(session: Session, job_id: int, number: int) -> bytes | None:
     """Return the bytes of a piece, counted from 0; None behind the last one."""
-    packed = session.scalar(select(ExportPiece.content).filter_by(errand_id=errand_id, number=number))
+    packed = session.scalar(select(ExportPiece.content).filter_by(job_id=job_id, number=number))
     return None if packed is None else zstandard.ZstdDecompressor().decompress(bytes(packed))
 
 
-def drop_file(session: Session, errand_id: int) -> None:
+def drop_file(session: Session, job_id: int) -> None:
     """Delete what is kept of a file."""
-    session.execute(_DROP, {"errand_id": errand_id})
+    session.execute(_DROP, {"job_id": job_id})
     session.expire_all()
 
 
 _DROP_OLD = text("""
-    DELETE FROM export_files f USING errands e
-     WHERE e.id = f.errand_id AND e.state <> 'due' AND e.ended_at < now() - make_interval(days => :days)""")
+    DELETE FROM export_files f USING jobs e
+     WHERE e.id = f.job_id AND e.state <> 'due' AND e.ended_at < now() - make_interval(days => :days)""")
 
 
 def drop_old_files(session: Session, keep_days: int = KEEP_DAYS) -> int:

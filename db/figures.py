@@ -26,11 +26,11 @@ _OLDEST_DUE = f"""
                 AND d.connector_key = ANY(ARRAY(SELECT c.key FROM connectors c WHERE c.state = 'active' {{of_one}}))
               ORDER BY d.id LIMIT 1)
             UNION ALL
-            (SELECT e.due_at FROM errands e WHERE e.state = 'due' AND e.due_at <= now() {{of_errand}} ORDER BY e.due_at LIMIT 1)
+            (SELECT j.due_at FROM jobs j WHERE j.state = 'due' AND j.due_at <= now() {{of_job}} ORDER BY j.due_at LIMIT 1)
            ) due"""  # noqa: S608 - put together from constants
 """The first of each by an index, however much is due."""
-_OLDEST_OF_ALL = _OLDEST_DUE.format(of_one="", of_errand="")
-_OLDEST_OF_ONE = _OLDEST_DUE.format(of_one="AND c.key = :key", of_errand="AND e.connector_key = :key")
+_OLDEST_OF_ALL = _OLDEST_DUE.format(of_one="", of_job="")
+_OLDEST_OF_ONE = _OLDEST_DUE.format(of_one="AND c.key = :key", of_job="AND j.connector_key = :key")
 
 _FIGURES = text(f"""
     SELECT 'oldest_due' AS subject, NULL::int AS connector_key, NULL AS kind, NULL AS state, ({_OLDEST_OF_ALL}) AS amount

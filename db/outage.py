@@ -130,7 +130,7 @@ _CHANGES = text("""
                    ORDER BY record_id COLLATE "C" FOR UPDATE SKIP LOCKED)
     UPDATE changes ch SET due_at = now() FROM mine WHERE ch.id = mine.id""")
 _JOBS = text("""
-    UPDATE errands SET due_at = now(), woken_at = NULL
+    UPDATE jobs SET due_at = now(), dispatched_at = NULL
      WHERE connector_key = :key AND state = 'due' AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()""")
 
 
@@ -169,7 +169,7 @@ _WAITING = text("""
      WHERE connector_key = :key AND state = 'ready' AND waits_for IS NOT NULL AND due_at > now() GROUP BY 2
     UNION ALL SELECT 'changes', waits_for, count(*) FROM changes
      WHERE connector_key = :key AND batch_id IS NULL AND waits_for IS NOT NULL AND due_at > now() GROUP BY 2
-    UNION ALL SELECT 'jobs', waits_for, count(*) FROM errands
+    UNION ALL SELECT 'jobs', waits_for, count(*) FROM jobs
      WHERE connector_key = :key AND state = 'due' AND waits_for IS NOT NULL AND due_at > now() GROUP BY 2""")
 
 

@@ -43,9 +43,9 @@ class Replay(Base):
     chosen: Mapped[dict[str, Any]]
     per_second: Mapped[float] = mapped_column(Float)
     state: Mapped[str] = mapped_column(server_default="running")
-    """`running`, `paused`, `aborted`, `done`, or `stopped`: its errand gave up, and what waited still waits."""
+    """`running`, `paused`, `aborted`, `done`, or `stopped`: its job gave up, and what waited still waits."""
     reason: Mapped[str | None]
-    """Why its errand gave up, until it goes on."""
+    """Why its job gave up, until it goes on."""
     detail: Mapped[str | None]
     total: Mapped[int] = mapped_column(Integer, server_default="0")
     sent_until: Mapped[datetime | None]

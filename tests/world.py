@@ -110,14 +110,14 @@ class World:
             self.step(*due)
         raise AssertionError(f"still at work after {PATIENCE} stages")
 
-    def run_errands(self) -> None:
+    def run_jobs(self) -> None:
         """Carry out what Hull asked for, as workers do; how it fails is written down."""
-        from pipeline.jobs.runtime import run_errand  # noqa: PLC0415 - as above
+        from pipeline.jobs.runtime import run_job  # noqa: PLC0415 - as above
         from pipeline.sync.stage import StageFailed  # noqa: PLC0415
 
-        for row in self.rows("SELECT id FROM errands WHERE state = 'due' AND due_at <= now() ORDER BY id"):
+        for row in self.rows("SELECT id FROM jobs WHERE state = 'due' AND due_at <= now() ORDER BY id"):
             with suppress(StageFailed):
-                run_errand(row.id, f"test-errand-{row.id}")
+                run_job(row.id, f"test-job-{row.id}")
 
     def due(self) -> tuple[int, str, str] | None:
         """(id, direction, stage) of the next batch that is due, or whose worker is gone."""

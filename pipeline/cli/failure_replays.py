@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from db import errand as errands
 from db import failure_filter
+from db import job as jobs
 from db import replay as rows
 from db.failure_filter import FailureFilter
 from db.session import transaction
@@ -34,7 +34,7 @@ from pipeline.insight.replays import Progress
 from pipeline.jobs.replays import start
 from pipeline.jobs.replays.requeue import NotReplayable
 from pipeline.jobs.replays.start import NothingToReplay
-from pipeline.jobs.runtime import run_errand
+from pipeline.jobs.runtime import run_job
 from pipeline.sync.job_queue import REPLAY
 from pipeline.sync.stage import StageFailed
 
@@ -263,10 +263,10 @@ def _begin(chosen: FailureFilter, why: str, throttle: float, sent: dict[int, byt
 def _carry_on(replay_id: int) -> None:
     """Do a worker's part, unless one is at it."""
     with transaction() as session:
-        errand_id = errands.find_due(session, REPLAY, str(replay_id))
-    if errand_id is not None:
+        job_id = jobs.find_due(session, REPLAY, str(replay_id))
+    if job_id is not None:
         with suppress(StageFailed):
-            run_errand(errand_id, None)
+            run_job(job_id, None)
 
 
 def _follow(begun: list[int]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import audit, errand
+from db import audit, job
 from db.connector import Connector
 from db.session import transaction
 from db.verified import last_verification
@@ -47,7 +47,7 @@ class Comparing:
 
 def comparing(session: Session, connector_key: int) -> Comparing:
     """How it stands."""
-    newest = errand.latest_errands(session, connector_key, [VERIFY], limit=1)
+    newest = job.latest_jobs(session, connector_key, [VERIFY], limit=1)
     return Comparing(
         sample=verify_sample.SAMPLE,
         tokens=expected_tokens(session, connector_key, verify_sample.SAMPLE),
@@ -78,5 +78,5 @@ def ask(connector: Connector, *, by: str) -> None:
     """Have a sample compared. Raises: Impossible."""
     require_active(connector)
     with transaction() as session:
-        verify_sample.ask(session, connector.key, by)
+        verify_sample.enqueue(session, connector.key, by)
         audit.note(session, by, "verify.start", f"sample of {verify_sample.SAMPLE}", connector_key=connector.key)

@@ -10,9 +10,9 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import audit, errand, known_as
+from db import audit, job, known_as
 from db.connector import Connector
-from db.errand import Errand
+from db.job import Job
 from db.known_as import Joined
 from db.session import transaction
 from pipeline.domain.kinds import Entity
@@ -107,7 +107,7 @@ def order(connector: Connector, choice: Choice, *, by: str, size: int) -> None:
     noun = choice.entity.hull.capitalize() + ("" if size == 1 else "s")
     whom = f"segment {choice.segment}, " if choice.segment else ""
     with transaction() as session:
-        sends.ask(session, connector.key, wanted)
+        sends.enqueue(session, connector.key, wanted)
         audit.note(session, by, "send", f"{whom}{size} {noun}", connector_key=connector.key)
 
 
@@ -121,11 +121,11 @@ def find(session: Session, connector_key: int, entity: Entity, said: str) -> lis
 
 def latest(session: Session, connector_key: int) -> list[Sending]:
     """What was lately asked for, newest first."""
-    return [_sending(row) for row in errand.latest_errands(session, connector_key, [SEND])]
+    return [_sending(row) for row in job.latest_jobs(session, connector_key, [SEND])]
 
 
-def _sending(row: Errand) -> Sending:
-    of, missing = sends.read_mark(row.mark)
+def _sending(row: Job) -> Sending:
+    of, missing = sends.read_checkpoint(row.checkpoint)
     seen = row.progress * PER_PAGE
     looked_at = seen if of is None else min(of, seen)
     return Sending(

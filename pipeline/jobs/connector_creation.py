@@ -16,9 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import errand as errands
+from db import job as jobs
 from db.connector import Connector
-from db.errand import ClaimedErrand
+from db.job import ClaimedJob
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.lenient_json import read_lenient, write_lenient
@@ -27,10 +27,10 @@ from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.jobs import settings_sync
 from pipeline.settings import settings
+from pipeline.sync import job_queue
 from pipeline.sync.connectors.settings_change import known_settings, put_in_force
 from pipeline.sync.connectors.setup import keep_secrets
-from pipeline.sync.job_queue import ADOPTION, secret_of
-from pipeline.sync.job_queue import ask as ask_errand
+from pipeline.sync.job_queue import CONNECTOR_CREATION, secret_of
 from pipeline.tasks.wakeups import wake_control
 from pipeline.telemetry import logger
 
@@ -45,7 +45,7 @@ def is_possible(connector_id: str, organization: str) -> bool:
     return is_hull_id(connector_id) and organization.lower() in settings().hull_organizations
 
 
-def ask(connector_id: str, organization: str, secret: str) -> bool:
+def enqueue(connector_id: str, organization: str, secret: str) -> bool:
     """Write down that this connector wants to be made; False when it is refused instead. Asks nobody."""
     parts = [connector_id, organization.lower(), secret]
     text = write_lenient(parts)
@@ -53,20 +53,20 @@ def ask(connector_id: str, organization: str, secret: str) -> bool:
     with transaction() as session:
         if (
             connectors.find_connector(session, connector_id) is not None
-            or errands.was_refused(session, ADOPTION, key, within_s=REFUSED_S)
-            or errands.count_due(session, ADOPTION) >= MOST_AT_ONCE
+            or jobs.was_refused(session, CONNECTOR_CREATION, key, within_s=REFUSED_S)
+            or jobs.count_due(session, CONNECTOR_CREATION) >= MOST_AT_ONCE
         ):
             return False
-        ask_errand(session, ADOPTION, key, secret=text.decode())
+        job_queue.enqueue(session, CONNECTOR_CREATION, key, secret=text.decode())
     return True
 
 
-def adopt(errand: ClaimedErrand) -> None:
+def run(job: ClaimedJob) -> None:
     """Ask Hull, and make the connector: without access to Pipedrive it is paused, and its status asks for setting up.
 
     Raises: ConfigurationError("hull_refused").
     """
-    connector_id, organization, secret = read_lenient(secret_of(errand).encode())
+    connector_id, organization, secret = read_lenient(secret_of(job).encode())
     if not is_possible(connector_id, organization):  # the list may have been changed since
         raise ConfigurationError("host_refused", "the organization is not in HULL_ORGANIZATIONS")
     found = wiring.hull_client(organization, connector_id, secret).app()
@@ -74,10 +74,10 @@ def adopt(errand: ClaimedErrand) -> None:
         raise ConfigurationError("hull_refused", "Hull knows another connector by these credentials")
     try:
         with transaction() as session:
-            errands.hold(session, errand)
+            jobs.hold(session, job)
             if connectors.find_connector(session, connector_id) is None:
                 _make(session, connector_id, organization, secret, found.get("private_settings"))
-            errands.end(session, errand)
+            jobs.end(session, job)
     except IntegrityError:
         raise Retryable("database_unavailable", "a connector of this id or name was added in the same moment") from None
 
@@ -95,14 +95,14 @@ def _make(session: Session, connector_id: str, organization: str, secret: str, p
         put_in_force(session, connector.key, connector.hull_settings, author="hull", force=True)
     except SettingsRefused:
         _begin_with_defaults(session, connector)
-    after_commit(session, lambda: logger().info("connector.adopted", connector_id=connector_id, name=name))
+    after_commit(session, lambda: logger().info("connector.created", connector_id=connector_id, name=name))
 
 
 def _begin_with_defaults(session: Session, connector: Connector) -> None:
     """Settings that make no sense do not keep a connector from being made: asked for once more, they are refused by name."""
     connector.hull_settings = None
     put_in_force(session, connector.key, known_settings({}), author="hull")
-    settings_sync.ask(session, connector.key)
+    settings_sync.enqueue(session, connector.key)
     after_commit(session, lambda: wake_control("dispatch"))
 
 

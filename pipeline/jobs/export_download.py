@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from db import errand as errands
 from db import export_file as files
-from db.errand import ClaimedErrand
+from db import job as jobs
+from db.job import ClaimedJob
 from db.session import transaction
 from pipeline import wiring
 from pipeline.errors import Rejected, Retryable
@@ -26,19 +26,19 @@ WHOLE_S: Final = 190.0
 """A server that cannot go on in the middle of a file has so long to send the whole."""
 
 
-def download(errand: ClaimedErrand, url: str, began: float) -> bool:
+def download(job: ClaimedJob, url: str, began: float) -> bool:
     """Keep the file of an export, or what there is time for; return whether it is kept whole.
 
     began  monotonic time at which the task began
     Raises: Rejected, Retryable; what was read until then is kept.
     """
     with transaction() as session:
-        kept = files.find_file(session, errand.id)
+        kept = files.find_file(session, job.id)
     if kept.is_whole:
         return True
-    if time.time() - errand.created_at.timestamp() > LONGEST_S:
+    if time.time() - job.created_at.timestamp() > LONGEST_S:
         raise Rejected("export_gone", "it was not downloaded within hours")
-    downloads = wiring.export_downloads(errand.connector_key)
+    downloads = wiring.export_downloads(job.connector_key)
     with downloads.open(
         url,
         max_bytes=MAX_BYTES,
@@ -50,9 +50,9 @@ def download(errand: ClaimedErrand, url: str, began: float) -> bool:
         is_again = kept.size_bytes > 0 and file.start == 0 and file.validator in ("", kept.validator)
         if file.start == 0:
             with transaction() as session:
-                errands.hold(session, errand)
-                files.begin_file(session, errand.id, validator=file.validator, total_bytes=file.total_bytes)
-        writer = _Writer(errand, file.start, resets_attempts=not is_again)
+                jobs.hold(session, job)
+                files.begin_file(session, job.id, validator=file.validator, total_bytes=file.total_bytes)
+        writer = _Writer(job, file.start, resets_attempts=not is_again)
         ends_at = began + (WHOLE_S if is_again else SLICE_S)
         try:
             for piece in file.pieces:
@@ -66,17 +66,17 @@ def download(errand: ClaimedErrand, url: str, began: float) -> bool:
     if file.total_bytes not in (None, writer.size_bytes):
         raise Retryable("remote_unavailable", f"{writer.size_bytes} of {file.total_bytes} bytes of the file came")
     with transaction() as session:
-        errands.hold(session, errand)
-        files.end_file(session, errand.id)
+        jobs.hold(session, job)
+        files.end_file(session, job.id)
     return True
 
 
 class _Writer:
     """Gathers what is read into pieces. A stored piece is progress: attempts are counted from zero again."""
 
-    def __init__(self, errand: ClaimedErrand, size_bytes: int, *, resets_attempts: bool) -> None:
+    def __init__(self, job: ClaimedJob, size_bytes: int, *, resets_attempts: bool) -> None:
         self.size_bytes = size_bytes
-        self._errand = errand
+        self._job = job
         self._resets_attempts = resets_attempts
         self._held = bytearray()
         self._flushed_at = time.monotonic()
@@ -92,8 +92,8 @@ class _Writer:
         if not self._held:
             return
         with transaction() as session:
-            row = errands.hold(session, self._errand)
-            files.add_piece(session, self._errand.id, bytes(self._held))
+            row = jobs.hold(session, self._job)
+            files.add_piece(session, self._job.id, bytes(self._held))
             row.attempts = 0 if self._resets_attempts else row.attempts
         self._held.clear()
         self._flushed_at = time.monotonic()

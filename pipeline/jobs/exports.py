@@ -16,19 +16,19 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.orm import Session
 
-from db import errand as errands
 from db import export_file as files
 from db import failure as failures
+from db import job as jobs
 from db import sync_event as events
-from db.errand import ClaimedErrand
+from db.job import ClaimedJob
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import Rejected
 from pipeline.jobs.export_download import MAX_BYTES, SLICE_S, download
+from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import fold_messages_of
 from pipeline.sync.job_queue import EXPORT, secret_of
-from pipeline.sync.job_queue import ask as ask_errand
 from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
 from pipeline.transform.exports import FORMATS, Record, message_of, read_records, unpack
@@ -61,7 +61,7 @@ class _Tally:
     broken: int = 0
 
 
-def ask(connector_key: int, order: Order) -> None:
+def enqueue(connector_key: int, order: Order) -> None:
     """Write an export down; the same file is not fetched twice at once.
 
     Raises: Rejected("export_malformed"), Rejected("export_host_refused"); the connector's events tell of both.
@@ -77,52 +77,52 @@ def ask(connector_key: int, order: Order) -> None:
     text = order.model_dump_json()
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     with transaction() as session:
-        ask_errand(session, EXPORT, f"{connector_key}:{digest}", connector_key=connector_key, secret=text)
+        job_queue.enqueue(session, EXPORT, f"{connector_key}:{digest}", connector_key=connector_key, secret=text)
 
 
-def carry_out(errand: ClaimedErrand) -> None:
+def run(job: ClaimedJob) -> None:
     """Download the file and write its changes, or as much of both as this task has time for.
 
     Raises: Rejected, Retryable.
     """
-    order, began, tally = _order(errand), time.monotonic(), _Tally()
-    is_whole = download(errand, order.url, began)
+    order, began, tally = _order(job), time.monotonic(), _Tally()
+    is_whole = download(job, order.url, began)
     if not is_whole or time.monotonic() - began > SLICE_S / 2:
-        _go_on_later(errand)
+        _go_on_later(job)
         return
     with transaction() as session:
-        mark = files.find_file(session, errand.id).mark
-    position, ends_at = errand.progress if mark == errand.mark else 0, 0.0
-    text = unpack(_pieces(errand), max_bytes=MAX_BYTES)
+        mark = files.find_file(session, job.id).mark
+    position, ends_at = job.progress if mark == job.checkpoint else 0, 0.0
+    text = unpack(_pieces(job), max_bytes=MAX_BYTES)
     for chunk in _chunks(read_records(text, order.form, skip=position)):
         ends_at = ends_at or max(began + SLICE_S, time.monotonic() + AT_LEAST_S)
         position += len(chunk)
-        _fold(errand, order, chunk, tally, progress=(position, mark))
+        _fold(job, order, chunk, tally, progress=(position, mark))
         if time.monotonic() > ends_at:
-            _go_on_later(errand)
+            _go_on_later(job)
             return
-    _finish(errand, order, position, tally)
+    _finish(job, order, position, tally)
 
 
-def _go_on_later(errand: ClaimedErrand) -> None:
+def _go_on_later(job: ClaimedJob) -> None:
     with transaction() as session:
-        errands.put_off(session, errand, 0.0, counted=False)
+        jobs.postpone(session, job, 0.0, counted=False)
         after_commit(session, lambda: wakeups.wake_control("dispatch"))
 
 
-def _pieces(errand: ClaimedErrand) -> Iterator[bytes]:
+def _pieces(job: ClaimedJob) -> Iterator[bytes]:
     """The kept file, a piece to a transaction."""
     for number in count():
         with transaction() as session:
-            piece = files.find_piece(session, errand.id, number)
+            piece = files.find_piece(session, job.id, number)
         if piece is None:
             return
         yield piece
 
 
-def _order(errand: ClaimedErrand) -> Order:
+def _order(job: ClaimedJob) -> Order:
     try:
-        return Order.model_validate_json(secret_of(errand))
+        return Order.model_validate_json(secret_of(job))
     except ValidationError:
         raise Rejected("export_malformed", "what was kept of it cannot be read") from None
 
@@ -133,7 +133,7 @@ def _chunks(items: Iterator[Record | Rejected]) -> Iterable[list[Record | Reject
 
 
 def _fold(
-    errand: ClaimedErrand, order: Order, chunk: list[Record | Rejected], tally: _Tally, *, progress: tuple[int, str]
+    job: ClaimedJob, order: Order, chunk: list[Record | Rejected], tally: _Tally, *, progress: tuple[int, str]
 ) -> None:
     """Changes, events and how far it is, in one transaction under the token."""
     messages, broken = {}, []
@@ -144,27 +144,27 @@ def _fold(
             messages[hull_id_of(item)] = message_of(item, order.entity, order.segments, order.segment_id)
         except Rejected as refused:
             broken.append(refused)
-    connector_key = errand.connector_key or 0
+    connector_key = job.connector_key or 0
     with transaction() as session:
-        row = errands.hold(session, errand)
-        rank = int(errand.created_at.timestamp() * 1000)  # what Hull told later is newer
+        row = jobs.hold(session, job)
+        rank = int(job.created_at.timestamp() * 1000)  # what Hull told later is newer
         fold_messages_of(
             session, connector_key, order.entity, messages.values(), cause="export", is_export=True, rank=rank
         )
         name = event_name(Direction.OUTGOING, order.entity, Outcome.ERROR)
         _tell(session, connector_key, name, broken[: max(0, NAMED - tally.broken)], order.entity)
-        row.progress, row.mark = progress
+        row.progress, row.checkpoint = progress
         row.attempts = 0
     tally.folded += len(messages)
     tally.broken += len(broken)
 
 
-def _finish(errand: ClaimedErrand, order: Order, lines: int, tally: _Tally) -> None:
-    connector_key = errand.connector_key or 0
+def _finish(job: ClaimedJob, order: Order, lines: int, tally: _Tally) -> None:
+    connector_key = job.connector_key or 0
     with transaction() as session:
-        errands.end(session, errand)
-        files.drop_file(session, errand.id)
-        failures.close_subject(session, connector_key, failures.control_subject(f"{EXPORT}:{errand.id}"))
+        jobs.end(session, job)
+        files.drop_file(session, job.id)
+        failures.close_subject(session, connector_key, failures.control_subject(f"{EXPORT}:{job.id}"))
         if more := tally.broken - NAMED:
             rest = Rejected("export_line_broken", f"and {more} more lines") if more > 0 else None
             _tell(session, connector_key, "outgoing.job.error", [rest] if rest else [], order.entity)

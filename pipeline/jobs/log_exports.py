@@ -1,6 +1,6 @@
-"""Write the log of a connector to a file: an errand, a page of events at a time.
+"""Write the log of a connector to a file: a job, a page of events at a time.
 
-    ask → the row is stored → carry_out, by a worker: a part of the file in each transaction → lines_of, when it is downloaded
+    ask → the row is stored → run, by a worker: a part of the file in each transaction → lines_of, when it is downloaded
 
 The file lies in PostgreSQL, compressed, for RETENTION_HOURS. Killed midway, a worker goes on behind the last part.
 """
@@ -15,18 +15,18 @@ from typing import Final
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from db import errand as errands
 from db import event_log
+from db import job as jobs
 from db import log_export as exports
 from db.connector import Connector
-from db.errand import ClaimedErrand
 from db.event_log import EventFilter, TooMuch
+from db.job import ClaimedJob
 from db.log_export import LogExport
 from db.session import after_commit, transaction
 from pipeline.jobs.log_lines import FORMS
 from pipeline.slow_work import Lane
-from pipeline.sync.job_queue import LOG, secret_of
-from pipeline.sync.job_queue import ask as ask_errand
+from pipeline.sync import job_queue
+from pipeline.sync.job_queue import LOG_EXPORT, secret_of
 from pipeline.tasks import wakeups
 
 EXPORTED: Final = 100_000
@@ -44,7 +44,7 @@ class TooMany(Exception):
     """So many files of this connector are being written already that one more has to wait."""
 
 
-def ask(
+def enqueue(
     session: Session, connector: Connector, kind: str, wanted: EventFilter, before_id: int | None, *, by: str
 ) -> LogExport:
     """Have a file written. A worker is woken when the session commits. Raises: TooMany."""
@@ -62,26 +62,26 @@ def ask(
     session.flush()
     session.refresh(export)
     sealed = _FILTER.dump_json(wanted).decode()  # it may hold an e-mail
-    ask_errand(session, LOG, str(export.id), connector_key=connector.key, secret=sealed)
+    job_queue.enqueue(session, LOG_EXPORT, str(export.id), connector_key=connector.key, secret=sealed)
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
     return export
 
 
-def carry_out(errand: ClaimedErrand) -> None:
+def run(job: ClaimedJob) -> None:
     """Write as many parts as this task has time for. Raises: LostLease."""
-    wanted, export_id, ends_at = _FILTER.validate_json(secret_of(errand)), int(errand.key), time.monotonic() + SLICE_S
+    wanted, export_id, ends_at = _FILTER.validate_json(secret_of(job)), int(job.dedupe_key), time.monotonic() + SLICE_S
     state = None
     while state is None:
-        state = _write_part(errand, export_id, wanted)
+        state = _write_part(job, export_id, wanted)
         if state is None and time.monotonic() > ends_at:
             with transaction() as session:
-                errands.put_off(session, errand, 0.0, counted=False)
+                jobs.postpone(session, job, 0.0, counted=False)
                 after_commit(session, lambda: wakeups.wake_control("dispatch"))
             return
 
 
 def stop(session: Session, export_id: int) -> None:
-    """Note that its errand has failed."""
+    """Note that its job has failed."""
     exports.end_export(session, export_id, "failed")
 
 
@@ -96,12 +96,12 @@ def lines_of(export: LogExport) -> Iterator[bytes]:
             yield lines
 
 
-def _write_part(errand: ClaimedErrand, export_id: int, wanted: EventFilter) -> str | None:
+def _write_part(job: ClaimedJob, export_id: int, wanted: EventFilter) -> str | None:
     """Write the next part; returns how the file ended, None when it goes on."""
     with transaction() as session:
         export = session.get(LogExport, export_id)
         if export is None:  # past its retention
-            errands.end(session, errand)
+            jobs.end(session, job)
             return "gone"
         key, form, written, before_id = export.connector_key, FORMS[export.kind], export.events, export.before_id
         head = form.head if export.parts == 0 else ""
@@ -114,10 +114,10 @@ def _write_part(errand: ClaimedErrand, export_id: int, wanted: EventFilter) -> s
     except TooMuch:
         rows, lines, state = [], head, "cut"
     with transaction() as session:
-        errands.hold(session, errand)
+        jobs.hold(session, job)
         last_id = rows[-1].id if rows else before_id
         exports.add_part(session, export_id, lines.encode("utf-8", "backslashreplace"), len(rows), last_id)
         if state is not None:
             exports.end_export(session, export_id, state)
-            errands.end(session, errand)
+            jobs.end(session, job)
     return state

@@ -1,4 +1,4 @@
-"""Sends chosen Users or Accounts to Pipedrive while whoever asked goes on: an errand, fifty records at a time.
+"""Sends chosen Users or Accounts to Pipedrive while whoever asked goes on: a job, fifty records at a time.
 
 Killed midway it goes on behind the page that was folded last; folding one twice changes nothing.
 """
@@ -13,17 +13,17 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy.orm import Session
 
-from db import errand as errands
 from db import failure as failures
+from db import job as jobs
 from db import sync_event as events
-from db.errand import ClaimedErrand
+from db.job import ClaimedJob
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import Rejected
 from pipeline.jobs import send_records
+from pipeline.sync import job_queue
 from pipeline.sync.job_queue import SEND, secret_of
-from pipeline.sync.job_queue import ask as ask_errand
 from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
 
@@ -51,11 +51,13 @@ class Order(BaseModel):
         return {"terms": {"id": list(ids)}} if ids else None
 
 
-def ask(session: Session, connector_key: int, order: Order) -> None:
+def enqueue(session: Session, connector_key: int, order: Order) -> None:
     """Write it down; the same order is not carried out twice at once. A worker is woken when the session commits."""
     chosen = order.model_dump_json(exclude={"rank"})
     digest = hashlib.blake2b(chosen.encode(), digest_size=16).hexdigest()
-    ask_errand(session, SEND, f"{connector_key}:{digest}", connector_key=connector_key, secret=order.model_dump_json())
+    job_queue.enqueue(
+        session, SEND, f"{connector_key}:{digest}", connector_key=connector_key, secret=order.model_dump_json()
+    )
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
 
 
@@ -72,39 +74,39 @@ def count(connector_key: int, entity: Entity, segment: str | None, ids: Sequence
     return sum(int(wired.hull.find_reports(entity, query, per_page=1).total) for query in queries)
 
 
-def read_mark(mark: str | None) -> tuple[int | None, int]:
+def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
     """Return (of how many, how many of them Hull does not have) of an order's mark; None before its first page."""
     of, _, missing = (mark or "").partition(" ")
     return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)
 
 
-def carry_out(errand: ClaimedErrand) -> None:
+def run(job: ClaimedJob) -> None:
     """Send as many as this task has time for; the rest is left to the next one.
 
     Raises: Rejected, Retryable, LostLease.
     """
-    order, key, page = _order(errand), errand.connector_key or 0, errand.progress
+    order, key, page = _order(job), job.connector_key or 0, job.progress
     ends_at = time.monotonic() + SLICE_S
     while (clause := order.clause(page)) is not None:
         answer = send_records.find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
         page += 1
         with transaction() as session:
-            row = errands.hold(session, errand)
+            row = jobs.hold(session, job)
             send_records.fold(session, key, order.entity, answer.reports, rank=order.rank)
             missing = _log_missing(session, key, order, page - 1, {str(each.get("id")) for each in answer.reports})
             row.progress, row.attempts = page, 0
             of = answer.total if order.segment is not None else len(order.ids)
-            row.mark = f"{of} {read_mark(row.mark)[1] + missing}"
+            row.checkpoint = f"{of} {read_checkpoint(row.checkpoint)[1] + missing}"
         if order.segment is not None and (not answer.reports or page >= answer.pages):
             break
         if time.monotonic() > ends_at:
             with transaction() as session:
-                errands.put_off(session, errand, 0.0, counted=False)
+                jobs.postpone(session, job, 0.0, counted=False)
                 after_commit(session, lambda: wakeups.wake_control("dispatch"))
             return
     with transaction() as session:
-        errands.end(session, errand)
-        failures.close_subject(session, key, failures.control_subject(f"{SEND}:{errand.id}"))
+        jobs.end(session, job)
+        failures.close_subject(session, key, failures.control_subject(f"{SEND}:{job.id}"))
     logger().info("outgoing.job.success", type=order.entity.hull, job=SEND, pages=page)
 
 
@@ -132,8 +134,8 @@ def _log_missing(session: Session, connector_key: int, order: Order, page: int, 
     return len(missing)
 
 
-def _order(errand: ClaimedErrand) -> Order:
+def _order(job: ClaimedJob) -> Order:
     try:
-        return Order.model_validate_json(secret_of(errand))
+        return Order.model_validate_json(secret_of(job))
     except ValidationError:
         raise Rejected("export_malformed", "what was kept of it cannot be read") from None

@@ -12,17 +12,17 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import errand as errands
 from db import failure as failures
+from db import job as jobs
 from db.connector import SettingsVersion
-from db.errand import ClaimedErrand
+from db.job import ClaimedJob
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import Rejected, Retryable
+from pipeline.sync import job_queue
 from pipeline.sync.connectors.settings_change import find_unknown, known_settings, put_in_force, read_unknown_fields
-from pipeline.sync.job_queue import SETTINGS
-from pipeline.sync.job_queue import ask as ask_errand
+from pipeline.sync.job_queue import SETTINGS_SYNC
 from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
@@ -30,17 +30,17 @@ AUTHOR = "hull"
 Document = dict[str, Any]
 
 
-def ask(session: Session, connector_key: int) -> None:
+def enqueue(session: Session, connector_key: int) -> None:
     """Have Hull asked for the settings, once however often it is said."""
-    ask_errand(session, SETTINGS, str(connector_key), connector_key=connector_key)
+    job_queue.enqueue(session, SETTINGS_SYNC, str(connector_key), connector_key=connector_key)
 
 
-def take_over(errand: ClaimedErrand) -> None:
+def run(job: ClaimedJob) -> None:
     """Ask Hull, and put in force what was changed there.
 
     Raises: Rejected("settings_refused") that names every mistake.
     """
-    connector_key = errand.connector_key or 0
+    connector_key = job.connector_key or 0
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key)
     given = wired.hull.app().get("private_settings")
@@ -50,9 +50,9 @@ def take_over(errand: ClaimedErrand) -> None:
     read_unknown_fields(connector_key, in_hull)
     in_force, refused = {}, None
     with transaction() as session:
-        errands.hold(session, errand)
+        jobs.hold(session, job)
         try:
-            in_force = _take(session, errand, in_hull)
+            in_force = _take(session, job, in_hull)
         except SettingsRefused as mistakes:
             refused = mistakes.mistakes
     if refused is not None:
@@ -60,9 +60,9 @@ def take_over(errand: ClaimedErrand) -> None:
     if known_settings(in_force) != in_hull:
         in_hull = _push(wired, given, in_force)
     with transaction() as session:
-        errands.hold(session, errand)
+        jobs.hold(session, job)
         connectors.lock_connector(session, connector_key).hull_settings = in_hull
-        errands.end(session, errand)
+        jobs.end(session, job)
 
 
 def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Document:
@@ -93,9 +93,9 @@ def _push(wired: Wired, given: Document, in_force: Document) -> Document:
     return known_settings(answer)
 
 
-def _take(session: Session, errand: ClaimedErrand, in_hull: Document) -> Document:
+def _take(session: Session, job: ClaimedJob, in_hull: Document) -> Document:
     """Put in force what was changed in Hull; returns the document in force then."""
-    connector = connectors.lock_connector(session, errand.connector_key or 0)
+    connector = connectors.lock_connector(session, job.connector_key or 0)
     before = version = connectors.settings_in_force(session, connector.key)
     if connector.hull_settings != in_hull:
         told = with_rules(merged(before.document, connector.hull_settings, in_hull), before.document)
@@ -105,7 +105,7 @@ def _take(session: Session, errand: ClaimedErrand, in_hull: Document) -> Documen
             after_commit(
                 session, lambda: logger().info("connector.settings.changed", version=version.version, by=AUTHOR)
             )
-    failures.close_subject(session, connector.key, failures.control_subject(SETTINGS))
+    failures.close_subject(session, connector.key, failures.control_subject(SETTINGS_SYNC))
     return version.document
 
 

@@ -9,28 +9,28 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import errand as errands
 from db import failure as failures
-from db.errand import ClaimedErrand
+from db import job as jobs
+from db.job import ClaimedJob
 from db.session import transaction
 from pipeline import wiring
+from pipeline.sync import job_queue
 from pipeline.sync.connectors.status import status_of
 from pipeline.sync.job_queue import STATUS
-from pipeline.sync.job_queue import ask as ask_errand
 
 
-def ask(session: Session, connector_key: int) -> None:
+def enqueue(session: Session, connector_key: int) -> None:
     """Have the status written, once however often it is asked for."""
-    ask_errand(session, STATUS, str(connector_key), connector_key=connector_key)
+    job_queue.enqueue(session, STATUS, str(connector_key), connector_key=connector_key)
 
 
-def write(errand: ClaimedErrand) -> None:
+def run(job: ClaimedJob) -> None:
     """Look anew, and tell Hull. Raises: ConfigurationError, Retryable."""
-    connector_key = errand.connector_key or 0
+    connector_key = job.connector_key or 0
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key)
         found = status_of(session, connectors.get_connector(session, connector_key))
     wired.hull.put_status(found.status, found.messages)
     with transaction() as session:
         failures.close_subject(session, connector_key, failures.control_subject(STATUS))
-        errands.end(session, errand)
+        jobs.end(session, job)

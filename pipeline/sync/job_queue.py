@@ -1,4 +1,4 @@
-"""Errands are handed to workers by id, as batches are; `pipeline.jobs.runtime` carries them out."""
+"""Jobs are handed to workers by id, as batches are; `pipeline.jobs.runtime` carries them out."""
 
 from __future__ import annotations
 
@@ -6,61 +6,63 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import errand as errands
-from db.errand import ClaimedErrand
+from db import job as jobs
+from db.job import ClaimedJob
 from db.session import after_commit, transaction
 from pipeline.settings import settings
 from pipeline.tasks.app import app
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
 
-TASK: Final = "control.errand"
-SETTINGS: Final = "settings"
+TASK: Final = "control.job"
+SETTINGS_SYNC: Final = "settings_sync"
 EXPORT: Final = "export"
-ADOPTION: Final = "adoption"
+CONNECTOR_CREATION: Final = "connector_creation"
 STATUS: Final = "status"
 SEND: Final = "send"
 VERIFY: Final = "verify"
 PLAN: Final = "plan"
 REPLAY: Final = "replay"
-LOG: Final = "log"
+LOG_EXPORT: Final = "log_export"
 QUEUES: Final = {
-    SETTINGS: "control",
+    SETTINGS_SYNC: "control",
     EXPORT: "live",
-    ADOPTION: "control",
+    CONNECTOR_CREATION: "control",
     STATUS: "control",
     SEND: "live",
     VERIFY: "bulk",
     PLAN: "bulk",
     REPLAY: "control",
-    LOG: "bulk",
+    LOG_EXPORT: "bulk",
 }
 PATIENCE_S: Final = 30.0
 """After so long without a sign a message is taken for lost; until then a full queue is not filled further."""
 
 
-def ask(session: Session, kind: str, key: str, *, connector_key: int | None = None, secret: str | None = None) -> None:
-    """Write an errand down. `secret` is what it takes, sealed: credentials, or an address that opens a file by itself."""
+def enqueue(
+    session: Session, kind: str, key: str, *, connector_key: int | None = None, secret: str | None = None
+) -> None:
+    """Write a job down. `secret` is what it takes, sealed: credentials, or an address that opens a file by itself."""
     sealed = None if secret is None else _vault().seal(connector_key or 0, _label(kind, key), secret)
-    errands.ask(session, kind, key, connector_key=connector_key, sealed=sealed)
+    jobs.enqueue(session, kind, key, connector_key=connector_key, secret=sealed)
 
 
-def secret_of(errand: ClaimedErrand) -> str:
+def secret_of(job: ClaimedJob) -> str:
     """What was sealed. Raises: ConfigurationError("secret_unreadable")."""
-    return _vault().open(errand.connector_key or 0, _label(errand.kind, errand.key), errand.sealed or b"")
+    return _vault().open(job.connector_key or 0, _label(job.kind, job.dedupe_key), job.secret or b"")
 
 
 def dispatch() -> None:
-    """Wake a worker for every errand that is due. Safe to run by several at once."""
+    """Wake a worker for every job that is due. Safe to run by several at once."""
     with transaction() as session:
-        found = errands.take_due(session, patience_s=PATIENCE_S)
+        found = jobs.take_due(session, patience_s=PATIENCE_S)
         after_commit(session, lambda: _wake(found))
 
 
 def _wake(found: list[tuple[int, str]]) -> None:
-    for errand_id, kind in found:
+    for job_id, kind in found:
         try:
-            app.send_task(TASK, args=(errand_id,), queue=QUEUES[kind])
+            app.send_task(TASK, args=(job_id,), queue=QUEUES[kind])
         except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises, the row says what is due
             logger().warning("broker.unreachable", error=type(unreachable).__name__)
             return
@@ -71,4 +73,4 @@ def _vault() -> Vault:
 
 
 def _label(kind: str, key: str) -> str:
-    return f"errand:{kind}:{key}"
+    return f"job:{kind}:{key}"

@@ -42,7 +42,7 @@ def sweep(self: Task) -> None:
 
 @app.task(name="control.dispatch")
 def dispatch() -> None:
-    """A delivery, a change or an errand has just been stored: do not wait for the next sweep."""
+    """A delivery, a change or a job has just been stored: do not wait for the next sweep."""
     job_queue.dispatch()
     change_dispatch.dispatch_changes()
 
@@ -130,6 +130,6 @@ def fill_shells(self: Task) -> None:
 
 
 @app.task(name=job_queue.TASK, bind=True)
-def errand(self: Task, errand_id: int) -> None:
+def job(self: Task, job_id: int) -> None:
     """Run one job."""
-    runtime.run_errand(errand_id, self.request.id)
+    runtime.run_job(job_id, self.request.id)

@@ -52,7 +52,7 @@ def receive(doors: Doors, waker: Waker, entity: Entity) -> Answer:
     try:
         with room_for_body():
             _, body = read_object(MAX_BYTES)
-            exports.ask(connector_key, _order(body, entity))
+            exports.enqueue(connector_key, _order(body, entity))
     except Rejected as refused:
         return _refusal(refused.reason, describe(refused.reason), HTTPStatus.BAD_REQUEST)
     waker.wake()

@@ -58,6 +58,6 @@ def show_status(doors: Doors, waker: Waker) -> Response | tuple[Response, int]:
         return answers.error(HTTPStatus.UNAUTHORIZED, "unauthorized", "Hull's credentials are missing or wrong")
     with transaction() as session:
         found = status_of(session, connectors.get_connector(session, connector_key))
-        status_report.ask(session, connector_key)
+        status_report.enqueue(session, connector_key)
     waker.wake()
     return jsonify(status=found.status, messages=found.messages)

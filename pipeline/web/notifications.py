@@ -110,7 +110,7 @@ def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str
         is_new = store(connector_key, "hull", clean_key(notification_id), write_lenient(_kept(body)))
     elif channel == SETTINGS_CHANNEL:
         with transaction() as session:
-            settings_sync.ask(session, connector_key)
+            settings_sync.enqueue(session, connector_key)
         is_new = True
     elif channel not in KEPT_CHANNELS and SEGMENT_CHANNEL.fullmatch(channel) is None:
         return _no_handler(channel)
@@ -121,7 +121,7 @@ def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str
 
 def _adopt(waker: Waker, given: tuple[str, str, str]) -> Response:
     """Ask nobody here: a worker does, and until it has, Hull comes again."""
-    if not connector_creation.ask(*given):
+    if not connector_creation.enqueue(*given):
         raise _unknown_connector()
     waker.wake()
     raise NotYet

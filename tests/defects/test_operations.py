@@ -164,7 +164,7 @@ def test_renewal_webhooks_and_a_person_do_not_undo_one_another(authorised: World
     authorised.pipedrive.grants.expire_access_tokens()
     call(authorised)
     check_webhooks(authorised)
-    authorised.run_errands()
+    authorised.run_jobs()
     call(authorised)
 
     with transaction() as session:
@@ -211,7 +211,7 @@ def test_the_status_is_written_once(world: World, door: FlaskClient) -> None:
 
     told = press(door, "/status")
     for _ in range(2):
-        world.run_errands()
+        world.run_jobs()
 
     assert (world.hull.counts["status_reports"], world.hull.connector["status"]) == (1, told)
     assert told == {"status": "ok", "messages": ["Everything is in order."]}
@@ -261,7 +261,7 @@ def test_saved_settings_are_in_force_at_once(world: World, hull_knocks: Callable
 
     world.hull.change_connector({"private_settings": {"incoming_user_attributes": mapping}})
     hull_knocks()
-    world.run_errands()
+    world.run_jobs()
     world.company.edit_person(ada, name="Ada L.")
     deliver(world, *said)
     world.work()

@@ -92,7 +92,7 @@ def save_in_hull(world: World, **settings: Any) -> None:
     world.hull.connector["private_settings"] = settings
     with transaction() as session:
         world.module("jobs.settings_sync").ask(session, world.connector_key)
-    world.run_errands()
+    world.run_jobs()
 
 
 def account_changed(world: World, organization_id: int, *, segments: tuple[str, ...] = ("vip",), **more: Any) -> None:

@@ -154,7 +154,7 @@ def test_hulls_first_notification_makes_the_connector(world: World, monkeypatch:
     with installed_app(world, hull_organizations=("hull.test",)):
         hull = Person(world)
         first = notify_of_installation(hull)
-        world.run_errands()
+        world.run_jobs()
         again = notify_of_installation(hull)
         status = hull.door.get("/status", query_string=VOUCHED).json
 

@@ -136,7 +136,7 @@ def test_a_file_of_an_export_is_refused_before_it_is_written_down(outside: Outsi
     order = exports.Order(url=f"https://{host}/a.json", form="json", entity="person")  # type: ignore[arg-type]
 
     with pytest.raises(Rejected, match="export_host_refused"):
-        exports.ask(world.connector_key, order)
+        exports.enqueue(world.connector_key, order)
     assert (outside.asked, outside.called) == (0, [])
 
 

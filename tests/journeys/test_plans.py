@@ -308,10 +308,10 @@ def test_whoever_is_killed_in_the_middle_goes_on_where_the_last_slice_ended(
     assert (broken.state, broken.counts, broken.examined) == ("ready", whole.counts, whole.examined)
 
 
-def test_an_errand_computes_what_the_request_left(known: World) -> None:
+def test_a_job_computes_what_the_request_left(known: World) -> None:
     with transaction() as session:
         made = known.module("jobs.plans.create").make_plan(session, known.connector_key, WITH_NAMES, author="ana")
-    known.run_errands()
+    known.run_jobs()
 
     with transaction() as session:
         assert session.get_one(SettingsPlan, made.id).state == "ready"

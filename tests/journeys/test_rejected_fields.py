@@ -34,9 +34,9 @@ def replay(world: World, **chosen: Any) -> Any:
         wanted = FailureFilter(connector_key=world.connector_key, **chosen)
         made = start.begin(session, wanted, by="test", why="the option is there now")
     for _ in range(3):
-        world.run_errands()
+        world.run_jobs()
         world.work()
-        world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
+        world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
     return world.rows("SELECT state FROM replay_items WHERE replay_id = :r ORDER BY id", r=made.id)
 
 

@@ -36,10 +36,10 @@ def begin(world: World, per_second: float = FAST, **chosen: Any) -> int:
 
 
 def advance(world: World) -> None:
-    """Let the replay's errand and everything it set going come to their ends."""
+    """Let the replay's job and everything it set going come to their ends."""
     for _ in range(4):
-        world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
-        world.run_errands()
+        world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+        world.run_jobs()
         world.work()
 
 
@@ -107,16 +107,16 @@ def test_a_pace_is_kept(world: World) -> None:
     mended(world, *range(10, 16))
     replay_id = begin(world, per_second=2.0)
 
-    world.run_errands()
+    world.run_jobs()
     first = outcomes(replay_id)
-    world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
-    world.run_errands()
+    world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+    world.run_jobs()
 
     assert first == {"waiting": 4, "sent": 2}
     assert outcomes(replay_id)["waiting"] >= 3
     world.change_rows("UPDATE replays SET sent_until = now() - interval '1 h'")
-    world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
-    world.run_errands()
+    world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+    world.run_jobs()
     assert outcomes(replay_id)["waiting"] >= 1, "an hour that was lost is not made up for at once"
 
 
@@ -130,7 +130,7 @@ def test_a_replay_can_be_paused_and_goes_on(world: World) -> None:
         assert beginning.pause(session, replay_id, by="bo")
         assert not beginning.pause(session, replay_id, by="bo")
     advance(world)
-    paused = (outcomes(replay_id), world.rows("SELECT 1 FROM errands WHERE state = 'due'"))
+    paused = (outcomes(replay_id), world.rows("SELECT 1 FROM jobs WHERE state = 'due'"))
     with transaction() as session:
         assert beginning.resume(session, replay_id, by="bo")
     advance(world)
@@ -146,7 +146,7 @@ def test_what_was_not_sent_stays_open_when_a_replay_is_aborted(world: World) -> 
     broken(world, *range(10, 14))
     mended(world, *range(10, 14))
     replay_id = begin(world, per_second=1.0)
-    world.run_errands()
+    world.run_jobs()
 
     with transaction() as session:
         assert beginning.abort(session, replay_id, by="bo")
@@ -156,7 +156,7 @@ def test_what_was_not_sent_stays_open_when_a_replay_is_aborted(world: World) -> 
     assert outcomes(replay_id) == {"came_through": 1, "aborted": 3}
     assert state(replay_id) == "aborted"
     assert len(opened(world)) == 3
-    assert world.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
+    assert world.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
 
 
 def test_of_two_who_replay_the_same_one_does_it(world: World) -> None:
@@ -185,10 +185,10 @@ def test_a_replay_killed_anywhere_goes_on(world: World, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(advancing, "_send_one", killed)
     with pytest.raises(SystemExit):
-        world.run_errands()
+        world.run_jobs()
     assert (outcomes(replay_id), len(opened(world))) == ({"waiting": 3}, 3)
 
-    world.change_rows("UPDATE errands SET due_at = now()")
+    world.change_rows("UPDATE jobs SET due_at = now()")
     advance(world)
 
     assert (outcomes(replay_id), opened(world)) == ({"came_through": 3}, [])
@@ -226,18 +226,18 @@ def test_wherever_a_worker_is_killed_the_lease_brings_the_replay_to_its_end(
     assert killed
     assert (state(replay_id), outcomes(replay_id), opened(world)) == ("done", {"came_through": 2}, [])
     assert len(world.rows("SELECT 1 FROM sync_events WHERE cause = 'replay' AND event LIKE '%.success'")) == 2
-    assert world.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
+    assert world.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
 
 
-def test_a_worker_that_lost_its_errand_changes_nothing(world: World) -> None:
-    from db import errand as errands  # noqa: PLC0415 - named beside what it proves
+def test_a_worker_that_lost_its_job_changes_nothing(world: World) -> None:
+    from db import job as jobs  # noqa: PLC0415 - named beside what it proves
 
     broken(world, 10)
     replay_id = begin(world)
     with transaction() as session:
-        old = errands.claim(session, 1, lease_s=0.0)
+        old = jobs.claim(session, 1, lease_s=0.0)
     with transaction() as session:
-        assert errands.claim(session, 1, lease_s=30) is not None
+        assert jobs.claim(session, 1, lease_s=30) is not None
     assert old is not None
 
     with pytest.raises(Exception, match="lease_lost"):
@@ -247,7 +247,7 @@ def test_a_worker_that_lost_its_errand_changes_nothing(world: World) -> None:
 
 
 def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Callable[[], None]:
-    """Let the replay's errand end for good by this error; what is returned mends it."""
+    """Let the replay's job end for good by this error; what is returned mends it."""
     advancing = world.module("jobs.replays.advance")
     real = advancing.foresee
 
@@ -256,8 +256,8 @@ def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
 
     monkeypatch.setattr(advancing, "foresee", fail)
     for _ in range(ATTEMPTS):
-        world.change_rows("UPDATE errands SET due_at = now() WHERE state = 'due'")
-        world.run_errands()
+        world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+        world.run_jobs()
     return lambda: monkeypatch.setattr(advancing, "foresee", real)
 
 
@@ -271,7 +271,7 @@ def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
     ids=lambda value: value if isinstance(value, str) else "",
 )
 @pytest.mark.parametrize("way", ["resumed", "by its failure", "after its failure was discarded"])
-def test_a_replay_whose_errand_gives_up_says_so_and_goes_on_when_told(
+def test_a_replay_whose_job_gives_up_says_so_and_goes_on_when_told(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, way: str
 ) -> None:
     beginning, replaying = world.module("jobs.replays.start"), world.module("jobs.replays.requeue")
@@ -298,15 +298,15 @@ def test_a_replay_whose_errand_gives_up_says_so_and_goes_on_when_told(
     assert stopped.ended_at is not None
     assert (state(replay_id), outcomes(replay_id), opened(world)) == ("done", {"came_through": 2}, [])
     assert world.rows("SELECT reason, detail FROM replays") == [(None, None)]
-    assert world.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
+    assert world.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
 
 
 def test_a_replay_whose_workers_all_die_says_so(world: World) -> None:
     broken(world, 10)
     replay_id = begin(world)
-    world.change_rows("UPDATE errands SET attempts = 8, token = 8, due_at = now() - interval '1 s'")
+    world.change_rows("UPDATE jobs SET attempts = 8, lease_token = 8, due_at = now() - interval '1 s'")
 
-    world.run_errands()
+    world.run_jobs()
 
     assert world.rows("SELECT state, reason FROM replays") == [("stopped", "worker_lost")]
     assert outcomes(replay_id) == {"waiting": 1}
@@ -332,12 +332,12 @@ def test_what_a_person_paused_is_not_taken_for_stopped(world: World, monkeypatch
     broken(world, 10, 11)
     mended(world, 10, 11)
     replay_id = begin(world, per_second=1.0)
-    world.run_errands()
+    world.run_jobs()
     with transaction() as session:
         assert beginning.pause(session, replay_id, by="bo")
-    world.change_rows("UPDATE errands SET attempts = 8, due_at = now()")
+    world.change_rows("UPDATE jobs SET attempts = 8, due_at = now()")
 
-    world.run_errands()
+    world.run_jobs()
     rested = state(replay_id)
     with transaction() as session:
         assert beginning.resume(session, replay_id, by="bo")
@@ -358,7 +358,7 @@ def test_a_long_replay_is_handed_on_and_never_taken_for_lost(world: World, monke
 
     for _ in people:
         world.change_rows("UPDATE replays SET sent_until = now() - interval '1 h'")
-        world.run_errands()
+        world.run_jobs()
         world.work()
     advance(world)
 

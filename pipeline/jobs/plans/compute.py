@@ -12,10 +12,10 @@ from typing import Final
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from db import errand as errand_rows
+from db import job as jobs
 from db import plan as plans
 from db import snapshot
-from db.errand import ClaimedErrand
+from db.job import ClaimedJob
 from db.plan import NewItem
 from db.session import transaction
 from pipeline.domain.forecast import plan_cost
@@ -38,13 +38,13 @@ AT_ONCE_S: Final = 1.0
 """So long a request may compute by itself before it leaves the plan to a worker."""
 
 
-def carry_out(errand: ClaimedErrand) -> None:
-    """The errand of one plan."""
-    plan_id = int(errand.key)
+def run(job: ClaimedJob) -> None:
+    """The job of one plan."""
+    plan_id = int(job.dedupe_key)
     while step(plan_id):
         pass
     with transaction() as session:
-        errand_rows.end(session, errand)
+        jobs.end(session, job)
         plan = plans.get_plan(session, plan_id)
     if plan is not None:
         logger().info("connector.plan.ready", plan_id=plan_id, records=plan.examined, state=plan.state)

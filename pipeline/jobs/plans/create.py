@@ -55,7 +55,7 @@ def _add(
         for direction, entity in PHASES
         if scope.looks_at(direction, entity)
     )
-    job_queue.ask(session, job_queue.PLAN, str(plan.id), connector_key=connector_key)
+    job_queue.enqueue(session, job_queue.PLAN, str(plan.id), connector_key=connector_key)
     return plan
 
 

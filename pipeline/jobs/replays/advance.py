@@ -1,4 +1,4 @@
-"""The errand that carries a replay on: it learns what became of what was sent, sends as much as the pace allows, and comes back.
+"""The job that carries a replay on: it learns what became of what was sent, sends as much as the pace allows, and comes back.
 
 A slice is one transaction that closes failures, folds their changes and marks the items, so that a worker killed anywhere has
 either done a slice or not begun it.
@@ -13,11 +13,11 @@ from typing import Final
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from db import errand as errands
 from db import failure as failures
+from db import job as jobs
 from db import replay as rows
-from db.errand import ClaimedErrand
 from db.failure import Failure
+from db.job import ClaimedJob
 from db.replay import Replay, ReplayItem
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
@@ -39,16 +39,16 @@ LONGEST_LOOK_S: Final = 10.0
 SETTLED: Final = {Kind.NOTHING: "already_applied", Kind.SUPERSEDED: "superseded", Kind.SKIPPED: "skipped"}
 
 
-def advance(errand: ClaimedErrand) -> None:
+def advance(job: ClaimedJob) -> None:
     """Carry a replay on until its pace, its end or a person says otherwise."""
     until = time.monotonic() + TASK_S
     while True:
         with transaction() as session:
-            wait_s = _slice(session, errand)
+            wait_s = _slice(session, job)
         if wait_s is None or wait_s > 0:
             break
         if time.monotonic() > until:
-            _leave_to_the_next(errand)
+            _leave_to_the_next(job)
             break
     if wait_s is not None:
         wakeups.wake_control("dispatch", countdown_s=wait_s or None)
@@ -63,20 +63,20 @@ def stop(session: Session, replay_id: int, cause: PipelineError) -> None:
     row.reason, row.detail, row.ended_at = cause.reason, cause.detail, func.now()
 
 
-def _leave_to_the_next(errand: ClaimedErrand) -> None:
+def _leave_to_the_next(job: ClaimedJob) -> None:
     """It came on, so it was no attempt; and nobody has to wait until the lease runs out. Raises: LostLease."""
     with transaction() as session:
-        errands.put_off(session, errand, 0.0, counted=False)
+        jobs.postpone(session, job, 0.0, counted=False)
 
 
-def _slice(session: Session, errand: ClaimedErrand) -> float | None:
+def _slice(session: Session, job: ClaimedJob) -> float | None:
     """One transaction's worth. Returns in how many seconds to go on, 0 for at once, None when there is nothing more to do.
 
     Raises: LostLease, and nothing was done.
     """
-    row = rows.lock_replay(session, int(errand.key))
+    row = rows.lock_replay(session, int(job.dedupe_key))
     if row is None:
-        errands.end(session, errand, "refused")
+        jobs.end(session, job, "refused")
         return None
     _go_on(row)
     settle(session, row)
@@ -86,16 +86,16 @@ def _slice(session: Session, errand: ClaimedErrand) -> float | None:
         wait_s = _look_again_s(session, row)
     if wait_s is None:
         _end(session, row)
-        errands.end(session, errand)
+        jobs.end(session, job)
     elif wait_s > 0:
-        errands.put_off(session, errand, wait_s, counted=False)
+        jobs.postpone(session, job, wait_s, counted=False)
     else:
-        errands.hold(session, errand)
+        jobs.hold(session, job)
     return wait_s
 
 
 def _go_on(row: Replay) -> None:
-    """Somebody has set going again the errand that gave up."""
+    """Somebody has set going again the job that gave up."""
     if row.state != "stopped" and row.reason is None:
         return
     row.state = "running" if row.state == "stopped" else row.state

@@ -14,14 +14,14 @@ from typing import Final
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from db import errand as errands
 from db import failure as failures
+from db import job as jobs
 from db import replay as rows
 from db.failure import Failure
 from db.replay import Replay, ReplayItem, Told, Trace
 from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import REASONS
-from pipeline.sync.job_queue import TASK as ERRAND
+from pipeline.sync.job_queue import TASK as JOB_TASK
 from pipeline.sync.runs import missing_records
 
 AT_ONCE: Final = 500
@@ -64,8 +64,8 @@ def _settle_work(session: Session, item: ReplayItem, failure: Failure, trace: Tr
             _note(item, "came_through", None)
         elif trace.batch_state == "cancelled":
             _note(item, "skipped", "Its run was cancelled.")
-    elif failure.stage == ERRAND:
-        if errands.state_of(session, int(failure.record_id or 0)) != "due":
+    elif failure.stage == JOB_TASK:
+        if jobs.state_of(session, int(failure.record_id or 0)) != "due":
             _note(item, "came_through", None)
     elif failure.stage == missing_records.STAGE:
         _note(item, "came_through", "The missing records are looked for by their ids.")

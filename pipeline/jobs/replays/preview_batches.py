@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import change as changes
-from db import errand as errands
+from db import job as jobs
 from db import missing as missing_rows
 from db import replay as rows
 from db import run as run_rows
@@ -17,7 +17,7 @@ from db.failure import OF_RECORDS, Failure
 from db.run import Run
 from pipeline.domain.kinds import Direction
 from pipeline.jobs.replays.verdict import Kind, Verdict
-from pipeline.sync.job_queue import TASK as ERRAND
+from pipeline.sync.job_queue import TASK as JOB_TASK
 from pipeline.sync.runs import missing_records
 
 SAFE: Final = "Nothing older overwrites what is newer: each record is compared again."
@@ -64,7 +64,7 @@ def foresee_control(session: Session, failure: Failure) -> Verdict:
             note="Discard it instead if they were only out of sight.",
             tokens=READ_TOKENS,
         )
-    if failure.stage == ERRAND and not errands.is_revivable(session, int(failure.record_id or 0)):
+    if failure.stage == JOB_TASK and not jobs.is_revivable(session, int(failure.record_id or 0)):
         return Verdict(kind=Kind.REFUSED, detail="It was asked for again, or too long ago; ask for it in Hull again.")
     return Verdict(kind=Kind.RUNS, detail=f"The control task {failure.stage} runs once more.")
 

@@ -7,14 +7,14 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import errand as errands
 from db import failure as failures
+from db import job as jobs
 from db.failure import Failure
 from db.session import after_commit
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected
-from pipeline.sync.job_queue import TASK as ERRAND
+from pipeline.sync.job_queue import TASK as JOB_TASK
 from pipeline.sync.runs import missing_records, runs
 from pipeline.tasks import canvases, wakeups
 from pipeline.transform.hull_reports import hull_id_of
@@ -41,8 +41,8 @@ def replay(session: Session, failure: Failure, *, by: str, why: str, payload: by
     elif failure.stage == missing_records.STAGE:
         if not missing_records.confirm(session, failure):
             raise NotReplayable(f"failure {failure.id}: what its run listed is not kept any more; fetch again")
-    elif failure.stage == ERRAND:
-        if not errands.revive(session, int(failure.record_id or 0)):
+    elif failure.stage == JOB_TASK:
+        if not jobs.revive(session, int(failure.record_id or 0)):
             raise NotReplayable(
                 f"failure {failure.id}: it was asked for again, or too long ago; ask for it in Hull again"
             )

@@ -1,4 +1,4 @@
-"""How a replay begins, pauses, goes on and ends. What is asked here is done by the errand in `advancing`."""
+"""How a replay begins, pauses, goes on and ends. What is asked here is done by the job in `advancing`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import audit, failure_filter
-from db import errand as errand_rows
 from db import failure as failures
+from db import job as jobs
 from db import replay as rows
 from db.failure import Failure
 from db.failure_filter import FailureFilter
@@ -80,7 +80,7 @@ def pause(session: Session, replay_id: int, *, by: str) -> bool:
 
 
 def resume(session: Session, replay_id: int, *, by: str) -> bool:
-    """Go on, also with one whose errand gave up; False when it is neither paused nor stopped."""
+    """Go on, also with one whose job gave up; False when it is neither paused nor stopped."""
     replay = _move(session, replay_id, by, "resume", {"paused", "stopped"}, "running")
     if replay is None:
         return False
@@ -110,21 +110,21 @@ def _move(session: Session, replay_id: int, by: str, what: str, states: set[str]
 
 
 def _have_it_sent(session: Session, replay: Replay, by: str) -> None:
-    """By a new errand, or by the one that gave up: its failure is closed by that."""
+    """By a new job, or by the one that gave up: its failure is closed by that."""
     failure = _failure_of(session, replay)
     if failure is not None:
         replay_failure(session, failure, by=by, why=f"replay {replay.id} goes on")
     else:
-        job_queue.ask(session, job_queue.REPLAY, str(replay.id), connector_key=replay.connector_key)
+        job_queue.enqueue(session, job_queue.REPLAY, str(replay.id), connector_key=replay.connector_key)
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
 
 
 def _failure_of(session: Session, replay: Replay) -> Failure | None:
-    """The open failure of its errand that gave up and can be set going again."""
-    errand_id = errand_rows.last_failed(session, job_queue.REPLAY, str(replay.id))
-    if errand_id is None or not errand_rows.is_revivable(session, errand_id):
+    """The open failure of its job that gave up and can be set going again."""
+    job_id = jobs.last_failed(session, job_queue.REPLAY, str(replay.id))
+    if job_id is None or not jobs.is_revivable(session, job_id):
         return None
-    subject = failures.control_subject(f"{job_queue.REPLAY}:{errand_id}")
+    subject = failures.control_subject(f"{job_queue.REPLAY}:{job_id}")
     return failures.find_open(session, replay.connector_key, subject)
 
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import errand as errands
 from db import failure as failures
+from db import job as jobs
 from db import verified
-from db.errand import ClaimedErrand
+from db.job import ClaimedJob
 from db.session import after_commit, transaction
 from pipeline.jobs.verify.comparison import EntityReport
 from pipeline.jobs.verify.verify import Report, verify
-from pipeline.sync import job_queue as errand_room
+from pipeline.sync import job_queue
 from pipeline.sync.job_queue import VERIFY, secret_of
 from pipeline.tasks import wakeups
 
@@ -24,20 +24,20 @@ NAMED: Final = 100
 """Records that are named; what is more is counted."""
 
 
-def ask(session: Session, connector_key: int, by: str) -> None:
+def enqueue(session: Session, connector_key: int, by: str) -> None:
     """Let a worker compare a sample."""
-    errand_room.ask(session, VERIFY, str(connector_key), connector_key=connector_key, secret=by)
+    job_queue.enqueue(session, VERIFY, str(connector_key), connector_key=connector_key, secret=by)
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
 
 
-def carry_out(errand: ClaimedErrand) -> None:
+def run(job: ClaimedJob) -> None:
     """Compare, and keep what came out. Raises: what `verify` raises."""
-    key, by = errand.connector_key or 0, secret_of(errand)
+    key, by = job.connector_key or 0, secret_of(job)
     report = verify(key, sample=SAMPLE)
     with transaction() as session:
-        errands.end(session, errand)
+        jobs.end(session, job)
         keep(session, key, report, sample=SAMPLE, by=by)
-        failures.close_subject(session, key, failures.control_subject(f"{VERIFY}:{errand.id}"))
+        failures.close_subject(session, key, failures.control_subject(f"{VERIFY}:{job.id}"))
 
 
 def keep(session: Session, connector_key: int, report: Report, *, sample: int | None, by: str) -> None:

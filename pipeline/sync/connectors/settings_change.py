@@ -82,7 +82,7 @@ def read_unknown_fields(connector_key: int, document: Any) -> None:
 
 def tell_hull(session: Session, connector_key: int) -> None:
     """Have an edit made here pushed to Hull, after what was changed there meanwhile was taken over; see `hull_settings`."""
-    job_queue.ask(session, job_queue.SETTINGS, str(connector_key), connector_key=connector_key)
+    job_queue.enqueue(session, job_queue.SETTINGS_SYNC, str(connector_key), connector_key=connector_key)
 
 
 def check(session: Session, connector_key: int, document: Any, *, force: bool = False) -> ConnectorSettings:

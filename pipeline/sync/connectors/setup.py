@@ -137,7 +137,7 @@ def store_credentials(session: Session, connector_key: int, proven: ProvenCreden
     keep_secrets(session, row.key, proven.secrets)
     if HULL_SECRET in proven.secrets:
         heal(session, row, "hull")
-        job_queue.ask(session, job_queue.SETTINGS, str(row.key), connector_key=row.key)
+        job_queue.enqueue(session, job_queue.SETTINGS_SYNC, str(row.key), connector_key=row.key)
     if proven.company is not None:
         connectors.drop_credentials(session, row.key, ACCESS_TOKEN, REFRESH_TOKEN)
         _ask("Pipedrive", partial(join, row, proven.company))

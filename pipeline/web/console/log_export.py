@@ -20,7 +20,7 @@ def order(
 ) -> LogExport:
     """Have a file written; `chosen` are the parts of the filter, for the audit log. Raises: log_exports.TooMany."""
     with transaction() as session:
-        export = log_exports.ask(session, connector, kind, wanted, before_id, by=who().name)
+        export = log_exports.enqueue(session, connector, kind, wanted, before_id, by=who().name)
         subject = f"{export.file_name.rpartition('.')[2]}: {', '.join(chosen) or 'everything'}"
         audit.note(session, who().name, "logs.export", subject, connector_key=connector.key)
     return export

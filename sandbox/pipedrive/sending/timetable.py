@@ -1,6 +1,6 @@
-"""What is to be done when: a heap of errands by the moment they fall due, and the threads that run them.
+"""What is to be done when: a heap of actions by the moment they fall due, and the threads that run them.
 
-In: errands, each with a moment of the company's clock and a lane. Out: the errands, run. No lane may occupy every thread, so
+In: actions, each with a moment of the company's clock and a lane. Out: the actions, run. No lane may occupy every thread, so
 that a receiver who keeps its senders waiting does not hold up the others. With no threads nothing runs until `run_due`.
 """
 
@@ -18,22 +18,22 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 1.0  # of the wall: then the clock is asked again, which somebody may have moved
 
-Errand = Callable[[], None]
+Action = Callable[[], None]
 #: (condition held, seconds of the wall or None for ever): sleep until notified or until the time is up
 Wait = Callable[[threading.Condition, float | None], object]
 
 
 class Entry(NamedTuple):
-    """An errand in the heap; `number` keeps errands of one moment in the order they came."""
+    """An action in the heap; `number` keeps actions of one moment in the order they came."""
 
     due: float
     number: int
     lane: int
-    run: Errand
+    run: Action
 
 
 class Timetable:
-    """Errands by time. Threads start with the first errand.
+    """Actions by time. Threads start with the first action.
 
     `threads` 0 leaves the work to `run_due`; `clock` gives epoch seconds and runs `clock_factor` times as fast as the wall;
     `wait` sleeps, and a test may put one there that moves the clock instead.
@@ -51,8 +51,8 @@ class Timetable:
         self._changed = threading.Condition()
         self._started = 0
 
-    def add(self, due: float, lane: int, run: Errand) -> None:
-        """Have an errand run at `due`, or right away if that has passed."""
+    def add(self, due: float, lane: int, run: Action) -> None:
+        """Have an action run at `due`, or right away if that has passed."""
         with self._changed:
             heapq.heappush(self._heap, Entry(due, next(self._numbers), lane, run))
             while self._started < self.threads:
@@ -61,7 +61,7 @@ class Timetable:
             self._changed.notify_all()  # one alone might wake who settles, and no sender
 
     def run_due(self) -> int:
-        """Run everything that is due by now, and what that adds, in this thread; tells how many errands."""
+        """Run everything that is due by now, and what that adds, in this thread; tells how many actions."""
         done = 0
         while (entry := self._take_due()) is not None:
             self._run(entry)
@@ -85,7 +85,7 @@ class Timetable:
             self._run(entry)
 
     def _take_due(self) -> Entry | None:
-        """Take the next errand that is due and whose lane has room; those without are set aside until it has."""
+        """Take the next action that is due and whose lane has room; those without are set aside until it has."""
         with self._changed:
             while self._heap and self._heap[0].due <= self._clock():
                 entry = heapq.heappop(self._heap)
@@ -99,7 +99,7 @@ class Timetable:
         try:
             entry.run()
         except Exception:
-            logger.exception("an errand for webhook %s failed", entry.lane)
+            logger.exception("an action for webhook %s failed", entry.lane)
         finally:
             self._finish(entry.lane)
 

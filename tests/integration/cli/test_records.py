@@ -162,8 +162,8 @@ def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: World, r
     (first,) = failures(run)
     run("failures", "replay", "--id", str(first["id"]))
     fetched.work()
-    fetched.change_rows("UPDATE errands SET due_at = now()")
-    fetched.run_errands()
+    fetched.change_rows("UPDATE jobs SET due_at = now()")
+    fetched.run_jobs()
     (again,) = failures(run)
 
     shown = run("failures", "show", str(first["id"]), "--json").json

@@ -22,7 +22,7 @@ def exported(world: World, browser: Visitor, kind: str, query: str = "", connect
     """The file."""
     begun = begin(browser, kind, query, connector)
     assert begun.status_code == 303, begun.text
-    world.run_errands()
+    world.run_jobs()
     page = browser.text(begun.headers["Location"])
     assert "Download" in page
     return browser.get(f"{begun.headers['Location']}/file")
@@ -35,7 +35,7 @@ def exported_by_script(
     path = f"/api/v1/connectors/{connector}/events/exports"
     status, begun = call("POST", path, format=form, **wanted)
     assert (status, begun["export"]["state"]) == (200, "writing"), begun
-    world.run_errands()
+    world.run_jobs()
     status, ended = call("GET", f"{path}/{begun['export']['id']}")
     assert (status, ended["export"]["state"]) == (200, "done")
     return browser.text(f"{path}/{begun['export']['id']}/file")

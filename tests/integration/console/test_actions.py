@@ -117,7 +117,7 @@ def test_viewers_look_and_do_nothing(world: World, viewer: Visitor) -> None:
     assert viewer.get(f"{HOME}/actions/fetch/person").status_code == 403
     for path in ("fetch/person", "changes", "pause", "resume", "verify", "send", "send/count"):
         assert viewer.post(f"{HOME}/actions/{path}").status_code == 403
-    assert world.rows("SELECT 1 FROM runs UNION ALL SELECT 1 FROM errands") == []
+    assert world.rows("SELECT 1 FROM runs UNION ALL SELECT 1 FROM jobs") == []
 
 
 def test_what_makes_no_sense_is_refused(world: World, operator: Visitor) -> None:
@@ -127,7 +127,7 @@ def test_what_makes_no_sense_is_refused(world: World, operator: Visitor) -> None
     assert "Choose either one segment or some ids." in both.text
     assert 'value="s1"' in both.text
     assert operator.post(f"{HOME}/actions/send", entity="deal", ids="a").status_code == 404
-    assert world.rows("SELECT 1 FROM errands") == []
+    assert world.rows("SELECT 1 FROM jobs") == []
 
 
 def test_users_of_a_segment_are_counted_and_then_sent(world: World, operator: Visitor) -> None:
@@ -135,10 +135,10 @@ def test_users_of_a_segment_are_counted_and_then_sent(world: World, operator: Vi
 
     counted = operator.post(f"{HOME}/actions/send/count", entity="person", segment=segment).text
     assert "3 Users would be sent" in counted
-    assert world.rows("SELECT 1 FROM errands") == []
+    assert world.rows("SELECT 1 FROM jobs") == []
     sent = operator.post(f"{HOME}/actions/send", entity="person", segment=segment, ids="")
     assert sent.headers["Location"] == f"{HOME}/actions#sent"
-    world.run_errands()
+    world.run_jobs()
 
     waiting = {row.record_id for row in world.rows("SELECT record_id FROM changes WHERE direction = 'outgoing'")}
     assert waiting == set(hull_ids)
@@ -151,11 +151,11 @@ def test_ids_are_sent_and_those_that_hull_lacks_are_told(world: World, operator:
     (known,), _ = put_users(world, 1)
 
     operator.post(f"{HOME}/actions/send", entity="person", ids=f"{known}, {known}\nnobody")
-    world.run_errands()
+    world.run_jobs()
 
     assert [row.record_id for row in world.rows("SELECT record_id FROM changes")] == [known]
     assert world.rows("SELECT hull_id FROM sync_events WHERE reason = 'not_in_hull'")[0].hull_id == "nobody"
-    assert [row.state for row in world.rows("SELECT state FROM errands")] == ["done"]
+    assert [row.state for row in world.rows("SELECT state FROM jobs")] == ["done"]
 
 
 def test_an_email_is_sent_as_the_user_it_belongs_to(world: World, operator: Visitor) -> None:
@@ -164,7 +164,7 @@ def test_an_email_is_sent_as_the_user_it_belongs_to(world: World, operator: Visi
     counted = operator.post(f"{HOME}/actions/send/count", entity="person", ids="P0@example.com")
     unknown = operator.post(f"{HOME}/actions/send/count", entity="person", ids="nobody@example.com")
     operator.post(f"{HOME}/actions/send", entity="person", ids="p0@example.com")
-    world.run_errands()
+    world.run_jobs()
     (sent,) = latest(world)
 
     assert "1 User would be sent" in counted.text
@@ -189,7 +189,7 @@ def test_many_emails_are_looked_up_in_one_statement(world: World) -> None:
 def test_ids_that_hull_does_not_have_are_not_counted_as_sent(world: World, operator: Visitor) -> None:
     counted = operator.post(f"{HOME}/actions/send/count", entity="person", ids="f" * 24)
     operator.post(f"{HOME}/actions/send", entity="person", ids="f" * 24)
-    world.run_errands()
+    world.run_jobs()
     (sent,) = latest(world)
 
     assert "Hull knows none of these ids" in counted.text
@@ -199,14 +199,14 @@ def test_ids_that_hull_does_not_have_are_not_counted_as_sent(world: World, opera
 def test_a_sending_that_was_killed_goes_on_behind_what_was_folded(
     world: World, operator: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sends.send, "PER_PAGE", 1)
+    monkeypatch.setattr(sends.send_records, "PER_PAGE", 1)
     hull_ids, _ = put_users(world, 3)
     operator.post(f"{HOME}/actions/send", entity="person", ids=" ".join(hull_ids))
     monkeypatch.setattr(sends, "SLICE_S", -1.0)  # each task does one page
     progress = []
     for _ in range(4):
-        world.run_errands()
-        progress.append(world.rows("SELECT progress, state FROM errands")[0])
+        world.run_jobs()
+        progress.append(world.rows("SELECT progress, state FROM jobs")[0])
 
     assert [row.progress for row in progress] == [1, 2, 3, 3]
     assert progress[-1].state == "done"
@@ -230,7 +230,7 @@ def test_a_sample_is_compared_and_what_came_out_is_kept(world: World, operator: 
 
     operator.post(f"{HOME}/actions/verify")
     assert "A sample is being compared" in operator.text(f"{HOME}/actions")
-    world.run_errands()
+    world.run_jobs()
 
     with transaction() as session:
         last = comparing.last_compared(session, world.connector_key)

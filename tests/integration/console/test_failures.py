@@ -389,7 +389,7 @@ def test_a_replay_that_grew_meanwhile_is_asked_about_again(world: World, operato
 def test_a_replay_is_paused_resumed_and_aborted(world: World, operator: Visitor) -> None:
     broken(world, 10, 11, 12)
     operator.post("/c/acme/failures/replay", count=3, per_second="1")
-    world.run_errands()
+    world.run_jobs()
 
     paused = follow(operator, operator.post("/c/acme/replays/1/pause"))
     again = follow(operator, operator.post("/c/acme/replays/1/pause"))
@@ -607,7 +607,7 @@ def test_nobody_without_an_id_is_replayed(world: World) -> None:
     [
         ({"kind": "batch", "subject": "batch:99", "batch_id": 99}, "refused"),
         ({"kind": "control", "subject": "control:resolve_hull_ids", "stage": "resolve_hull_ids"}, "runs"),
-        ({"kind": "control", "subject": "control:x", "stage": "control.errand", "record_id": "99"}, "refused"),
+        ({"kind": "control", "subject": "control:x", "stage": "control.job", "record_id": "99"}, "refused"),
         ({"kind": "control", "subject": "control:y", "stage": "confirm_missing", "run_id": 99}, "refused"),
         ({"record_id": "nobody"}, "unknown"),
     ],

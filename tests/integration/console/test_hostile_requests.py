@@ -419,7 +419,7 @@ def rows_of(world: World) -> list[Any]:
     """What nobody but the connector's own pages may change."""
     return [
         world.rows(f"SELECT count(*) AS n, min(state) AS a, max(state) AS z FROM {table}")  # noqa: S608
-        for table in ("runs", "failures", "replays", "plans", "errands", "connectors")
+        for table in ("runs", "failures", "replays", "plans", "jobs", "connectors")
     ]
 
 

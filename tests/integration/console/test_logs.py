@@ -226,11 +226,11 @@ def test_a_worker_that_is_killed_goes_on_behind_the_last_part(
     monkeypatch.setattr(log_exports, "PAGE", 2)
     monkeypatch.setattr(log_exports, "SLICE_S", -1.0)
     where = begin(viewer, CSV).headers["Location"]
-    busy.run_errands()
+    busy.run_jobs()
     assert "is being written: 2 events" in viewer.text(where)
 
     monkeypatch.setattr(log_exports, "SLICE_S", 60.0)
-    busy.run_errands()
+    busy.run_jobs()
 
     rows = list(csv.DictReader(io.StringIO(viewer.get(f"{where}/file").get_data(as_text=True))))
     assert [int(row["id"]) for row in rows] == ids(busy)
@@ -250,7 +250,7 @@ def test_a_filter_that_takes_too_long_ends_the_file_where_it_stands(
 
     monkeypatch.setattr(event_log, "page_of_events", slow)
     where = begin(viewer, NDJSON).headers["Location"]
-    busy.run_errands()
+    busy.run_jobs()
 
     assert "ends after 2 events" in viewer.text(where)
     assert len(viewer.get(f"{where}/file").get_data(as_text=True).splitlines()) == 2
@@ -267,10 +267,10 @@ def test_a_file_is_deleted_after_a_day(busy: World, viewer: Visitor) -> None:
 
     with transaction() as session:
         assert drop_old_exports(session) == 1
-    busy.run_errands()
+    busy.run_jobs()
 
     assert (viewer.get(old).status_code, kept.status_code) == (404, 200)
-    assert busy.rows("SELECT 1 FROM errands WHERE state = 'due'") == []
+    assert busy.rows("SELECT 1 FROM jobs WHERE state = 'due'") == []
 
 
 def test_an_empty_log_teaches(world: World, viewer: Visitor) -> None:

@@ -126,9 +126,9 @@ def test_what_is_reviewed_is_saved_as_a_version_with_its_author_and_told_to_hull
     with transaction() as session:
         newest = latest_entries(session)[0]
     assert (newest.action, newest.subject) == ("settings.save", "version 2")
-    fields.run_errands()
+    fields.run_jobs()
     assert fields.hull.connector["private_settings"][setting] == document[setting]
-    fields.run_errands()
+    fields.run_jobs()
     assert in_force(fields)[0] == 2
 
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import alert, batch, change, delivery, errand, id_mapping
+from db import alert, batch, change, delivery, id_mapping, job
 from db.session import transaction
 from tests.world import World
 
@@ -35,7 +35,7 @@ NESTED_LOOPS_ONLY = (
 
 FILL = {
     "alerts": "INSERT INTO alerts (connector_key, rule, sentence) SELECT :c, 'rule ' || n, '' FROM generate_series(1, :n) n",
-    "errands": "INSERT INTO errands (connector_key, kind, key) SELECT :c, 'status', n FROM generate_series(1, :n) n",
+    "jobs": "INSERT INTO jobs (connector_key, kind, dedupe_key) SELECT :c, 'status', n FROM generate_series(1, :n) n",
     "changes": "INSERT INTO changes (connector_key, direction, entity, record_id, cause)"
     " SELECT :c, 'incoming', 'person', n, 'test' FROM generate_series(1, :n) n",
     "id_mappings": "INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by)"
@@ -50,7 +50,7 @@ FILL = {
 
 CLAIMS: dict[str, tuple[str, Callable[[Session, int], int]]] = {
     "alert": ("alerts", lambda session, _: len(alert.take_untold(session, limit=LIMIT))),
-    "errand": ("errands", lambda session, _: len(errand.take_due(session, patience_s=60, limit=LIMIT))),
+    "job": ("jobs", lambda session, _: len(job.take_due(session, patience_s=60, limit=LIMIT))),
     "change": (
         "changes",
         lambda session, key: change.claim_changes(session, key, "incoming", "person", batch_id=1, limit=LIMIT),

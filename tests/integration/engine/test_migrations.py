@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from freezegun import freeze_time
 from sqlalchemy import Engine, event, inspect, text
 from sqlalchemy.orm import Session
@@ -17,6 +19,7 @@ from sqlalchemy.orm import Session
 from db.migrate import current_revision, drift, migrate, unmigrate
 from db.session import make_engine
 from db.sync_event import NewEvent, detach_partition, drop_partition, log_events, make_partitions, old_partitions
+from pipeline.vault import Vault
 
 PROJECT = Path(__file__).parents[3]
 TODAY = date(2026, 3, 4)
@@ -353,6 +356,68 @@ def test_users_that_lost_fields_before_the_field_list_was_read_are_sent_once_mor
     with migrated.connect() as connection:
         sent = connection.execute(text("SELECT direction, entity, record_id FROM changes")).all()
     assert [tuple(row) for row in sent] == [("outgoing", "person", "ann")]
+
+
+def test_jobs_keep_their_secrets_and_failures_when_errands_are_renamed(
+    migrated: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Fernet.generate_key().decode()
+    monkeypatch.setattr("pipeline.settings.settings", lambda: SimpleNamespace(secret_keys=(key,)))
+    old = [
+        ("settings", "1", None),
+        ("adoption", "abc", "credentials"),
+        ("log", "7", "filter"),
+        ("export", "1:x", "address"),
+    ]
+    unmigrate(migrated, "0036")
+    with migrated.begin() as connection:
+        for kind, name, secret in old:
+            sealed = Vault((key,)).seal(0, f"errand:{kind}:{name}", secret) if secret else None
+            connection.execute(
+                text("INSERT INTO errands (kind, key, sealed, asked, mark) VALUES (:kind, :key, :sealed, 2, 'm')"),
+                {"kind": kind, "key": name, "sealed": sealed},
+            )
+        connection.execute(text("INSERT INTO export_files (errand_id, validator) VALUES (4, 'tag')"))
+        for subject, stage in (
+            ("control:settings", "control.errand"),
+            ("control:log:3", "control.errand"),
+            ("control:export:4", "control.errand"),
+            ("control:logs:9", "control.sweep"),
+        ):
+            connection.execute(
+                text(
+                    "INSERT INTO failures (connector_key, kind, subject, direction, entity, stage, reason, detail, fingerprint)"
+                    " VALUES (1, 'control', :subject, 'outgoing', '', :stage, 'internal_error', '', 'f')"
+                ),
+                {"subject": subject, "stage": stage},
+            )
+
+    migrate(migrated)
+
+    with migrated.connect() as connection:
+        jobs = connection.execute(
+            text("SELECT kind, dedupe_key, secret, requested, checkpoint FROM jobs ORDER BY id")
+        ).all()
+        failures = connection.execute(text("SELECT subject, stage FROM failures ORDER BY id")).all()
+        assert connection.execute(text("SELECT job_id FROM export_files")).scalar_one() == 4
+    opened = [
+        Vault((key,)).open(0, f"job:{row.kind}:{row.dedupe_key}", bytes(row.secret)) if row.secret else None
+        for row in jobs
+    ]
+    assert [(row.kind, row.requested, row.checkpoint) for row in jobs] == [
+        ("settings_sync", 2, "m"),
+        ("connector_creation", 2, "m"),
+        ("log_export", 2, "m"),
+        ("export", 2, "m"),
+    ]
+    assert opened == [None, "credentials", "filter", "address"]
+    assert [tuple(row) for row in failures] == [
+        ("control:settings_sync", "control.job"),
+        ("control:log_export:3", "control.job"),
+        ("control:export:4", "control.job"),
+        ("control:logs:9", "control.sweep"),
+    ]
+    assert drift(migrated) == []
 
 
 def test_a_migration_takes_as_long_as_it_takes_and_leaves_the_limits_of_all_others(migrated: Engine) -> None:

@@ -24,10 +24,10 @@ from db import (
     change,
     connector,
     departure,
-    errand,
     event_log,
     failure,
     failure_filter,
+    job,
     joining,
     login_attempt,
     newest_webhook,
@@ -90,7 +90,7 @@ BY_NAME: Final[dict[str, Any]] = {
     "direction": "incoming",
     "done": False,
     "entity": "person",
-    "errand_id": 10,
+    "job_id": 10,
     "event": "outgoing.user.success",
     "event_id": 90_000,
     "events": 1_000,
@@ -195,8 +195,8 @@ def _batch(session: Session) -> batch.ClaimedBatch:
     return claimed
 
 
-def _errand(session: Session) -> errand.ClaimedErrand:
-    claimed = errand.claim(session, 10, lease_s=30.0)
+def _job(session: Session) -> job.ClaimedJob:
+    claimed = job.claim(session, 10, lease_s=30.0)
     assert claimed is not None
     return claimed
 
@@ -207,7 +207,7 @@ ROWS_BY_NAME: Final[dict[str, Call]] = {
     "alert": lambda session: session.get_one(alert.Alert, 50),
     "batch": _batch,
     "connector": lambda session: session.get_one(connector.Connector, CONNECTOR),
-    "errand": _errand,
+    "job": _job,
     "failure": lambda session: session.get_one(failure.Failure, 395),
     "plan": lambda session: session.get_one(plan.SettingsPlan, 1),
     "run": lambda session: session.get_one(run.Run, RUN),
@@ -294,9 +294,9 @@ OWN: Final[dict[str, dict[str, Any]]] = {
         "seen": lambda session: departure.standings(session, CONNECTOR, "person", IDS),
     },
     "departure.inherit": {"left": {number: {"name": "x"} for number in IDS}},
-    "errand.find_due": {"key": "10"},
-    "errand.last_failed": {"key": "10"},
-    "errand.was_refused": {"key": "10"},
+    "job.find_due": {"key": "10"},
+    "job.last_failed": {"key": "10"},
+    "job.was_refused": {"key": "10"},
     "export_file.add_piece": {"content": b"1"},
     "export_file.begin_file": {"validator": "two", "total_bytes": None},
     "export_file.find_piece": {"number": 3},

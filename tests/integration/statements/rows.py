@@ -97,10 +97,10 @@ STEPS: Final = (
     "INSERT INTO deliveries (connector_key, source, key, body, state, received_at)"
     " SELECT 1 + n % 2, CASE n % 2 WHEN 0 THEN 'hull' ELSE 'pipedrive' END, n, '{}', CASE WHEN n % 20 = 0 THEN 'new' ELSE 'folded'"
     " END, now() - make_interval(secs => {n} - n) FROM generate_series(1, {n}) n",
-    "INSERT INTO errands (connector_key, kind, key, state, ended_at) SELECT 1, 'status', n,"
+    "INSERT INTO jobs (connector_key, kind, dedupe_key, state, ended_at) SELECT 1, 'status', n,"
     " CASE WHEN n % 10 = 0 THEN 'due' ELSE 'done' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) n",
-    "INSERT INTO export_files (errand_id, validator, size_bytes, pieces) SELECT id, 'one', 200, 20 FROM errands WHERE id <= 5000",
-    "INSERT INTO export_pieces (errand_id, number, content) SELECT 1 + n / 20, n % 20, '{record}'"
+    "INSERT INTO export_files (job_id, validator, size_bytes, pieces) SELECT id, 'one', 200, 20 FROM jobs WHERE id <= 5000",
+    "INSERT INTO export_pieces (job_id, number, content) SELECT 1 + n / 20, n % 20, '{record}'"
     " FROM generate_series(0, {n} - 1) n",
     "INSERT INTO log_exports (id, connector_key, kind, file_name, asked_by, state, parts, created_at)"
     " SELECT n, 1 + n % 2, 'text/csv', 'f', 'a', CASE n % 50 WHEN 0 THEN 'writing' ELSE 'done' END, 100,"

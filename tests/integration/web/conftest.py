@@ -63,15 +63,15 @@ class House:
         with transaction() as session:
             session.execute(text(statement), values)
 
-    def run_errands(self) -> list[str]:
+    def run_jobs(self) -> list[str]:
         """Carry out what is due, as workers do; what Celery is told of those that did not go well."""
-        from pipeline.jobs.runtime import run_errand  # noqa: PLC0415 - Celery reads its settings when imported
+        from pipeline.jobs.runtime import run_job  # noqa: PLC0415 - Celery reads its settings when imported
         from pipeline.sync.stage import StageFailed  # noqa: PLC0415
 
         told = []
-        for row in self.rows("SELECT id FROM errands WHERE state = 'due' AND due_at <= now() ORDER BY id"):
+        for row in self.rows("SELECT id FROM jobs WHERE state = 'due' AND due_at <= now() ORDER BY id"):
             try:
-                run_errand(row.id, "test")
+                run_job(row.id, "test")
             except StageFailed as failed:
                 told.append(str(failed).partition(":")[0])
         return told

@@ -96,7 +96,7 @@ def events(house: House) -> list[tuple[str, str | None]]:
 def test_every_user_of_the_file_is_sent_by_hand(house: House, storage: Storage) -> None:
     answer = send(house, query={"segment_id": "s2", "source": "connector"})
     nobody_asked = list(storage.asked)
-    house.run_errands()
+    house.run_jobs()
 
     assert (answer.status_code, answer.text, nobody_asked, house.woken) == (200, "ok", [], ["dispatch"])
     found = changes(house)
@@ -111,7 +111,7 @@ def test_every_user_of_the_file_is_sent_by_hand(house: House, storage: Storage) 
         },
         1,
     )
-    assert [tuple(row) for row in house.rows("SELECT state, sealed FROM errands")] == [("done", None)]
+    assert [tuple(row) for row in house.rows("SELECT state, secret FROM jobs")] == [("done", None)]
 
 
 def test_accounts_have_a_route_of_their_own(house: House, storage: Storage) -> None:
@@ -119,7 +119,7 @@ def test_accounts_have_a_route_of_their_own(house: House, storage: Storage) -> N
     storage.lines = [json.dumps(account).encode()]
 
     send(house, "/batch-accounts", object_type=...)
-    house.run_errands()
+    house.run_jobs()
 
     segments = [{"id": "s1", "name": "Whales", "type": "accounts_segment"}]
     message = {"account": account, "account_segments": segments, "is_export": True}
@@ -130,7 +130,7 @@ def test_a_file_of_rows_is_read_as_well(house: House, storage: Storage) -> None:
     storage.lines = [b"id,email,account.id", b"u1,a@acme.test,a1", b"u2,,"]
 
     send(house, format="csv")
-    house.run_errands()
+    house.run_jobs()
 
     found = {name: message for name, (_, message, _) in changes(house).items()}
     assert (found["u1"]["user"], found["u1"]["account"]) == ({"id": "u1", "email": "a@acme.test"}, {"id": "a1"})
@@ -140,7 +140,7 @@ def test_a_file_of_rows_is_read_as_well(house: House, storage: Storage) -> None:
 def test_a_notification_that_came_later_is_newer_than_the_file(house: House, storage: Storage) -> None:
     send(house)
     later = {"channel": "user:update", "messages": [{"user": {**USERS[0], "email": "later@acme.test"}}]}
-    house.change_rows("UPDATE errands SET created_at = now() - interval '10 s'")
+    house.change_rows("UPDATE jobs SET created_at = now() - interval '10 s'")
     house.change_rows(
         "INSERT INTO deliveries (connector_key, source, key, body) VALUES (:key, 'hull', 'n', :body)",
         key=house.acme,
@@ -149,7 +149,7 @@ def test_a_notification_that_came_later_is_newer_than_the_file(house: House, sto
     with transaction() as session:
         fold_deliveries(session)
 
-    house.run_errands()
+    house.run_jobs()
 
     assert changes(house)[USERS[0]["id"]][1]["user"]["email"] == "later@acme.test"
 
@@ -157,10 +157,10 @@ def test_a_notification_that_came_later_is_newer_than_the_file(house: House, sto
 def test_the_same_file_asked_for_twice_is_fetched_once(house: House, storage: Storage) -> None:
     assert [send(house).text for _ in range(3)] == ["ok"] * 3
 
-    house.run_errands()
-    house.run_errands()
+    house.run_jobs()
+    house.run_jobs()
 
-    assert len(house.rows("SELECT 1 FROM errands")) == 1
+    assert len(house.rows("SELECT 1 FROM jobs")) == 1
     assert {row.revision for row in house.rows("SELECT revision FROM changes")} <= {1, 2}
 
 
@@ -169,7 +169,7 @@ def test_a_broken_line_is_named_and_the_others_go_on(house: House, storage: Stor
 
     send(house)
     with capture_logs() as lines:
-        assert house.run_errands() == []
+        assert house.run_jobs() == []
 
     assert len(changes(house)) == len(USERS)
     told = [("outgoing.user.error", "export_line_broken")] * 2 + [("outgoing.user.error", "no_hull_id")]
@@ -183,7 +183,7 @@ def test_a_file_of_rubbish_does_not_flood_the_events(house: House, storage: Stor
     storage.lines = [b"rubbish"] * 350
 
     send(house)
-    house.run_errands()
+    house.run_jobs()
 
     found = events(house)
     assert len(found) == exports.NAMED + 1
@@ -210,7 +210,7 @@ def test_an_address_that_is_not_listed_is_refused_at_the_door(house: House, stor
     assert answer.json is not None
     assert (answer.status_code, answer.json["error"]) == (400, "export_host_refused")
     assert events(house) == [("outgoing.job.error", "export_host_refused")]
-    assert (storage.asked, house.rows("SELECT 1 FROM errands")) == ([], [])
+    assert (storage.asked, house.rows("SELECT 1 FROM jobs")) == ([], [])
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "169.254.169.254", "127.0.0.1", "::1", "::ffff:10.0.0.7", None])
@@ -222,7 +222,7 @@ def test_a_listed_host_that_leads_inside_is_not_called(
     monkeypatch.setattr(socket, "create_connection", None)
     send(house, url="https://files.hullapp.test/extract.json")
 
-    assert house.run_errands() == ["remote_unreachable"]
+    assert house.run_jobs() == ["remote_unreachable"]
 
     assert changes(house) == {}
 
@@ -230,7 +230,7 @@ def test_a_listed_host_that_leads_inside_is_not_called(
 def test_a_listed_host_is_called(house: House, storage: Storage) -> None:
     send(house, url="https://files.hullapp.test/extract.json")
 
-    assert house.run_errands() == []
+    assert house.run_jobs() == []
 
     assert storage.asked == ["files.hullapp.test/extract.json"]
 
@@ -239,7 +239,7 @@ def test_a_redirect_is_not_followed(house: House, storage: Storage) -> None:
     storage.status, storage.headers = "302 Found", [("Location", "http://169.254.169.254/")]
     send(house)
 
-    assert house.run_errands() == ["export_host_refused"]
+    assert house.run_jobs() == ["export_host_refused"]
 
     assert len(storage.asked) == 1
 
@@ -263,7 +263,7 @@ def test_a_request_that_makes_no_sense_is_refused_by_name(house: House, changed:
     assert answer.status_code == 400
     assert answer.json["error"] in {"export_malformed", "export_host_refused"}
     assert len(events(house)) == 1
-    assert house.rows("SELECT 1 FROM errands") == []
+    assert house.rows("SELECT 1 FROM jobs") == []
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"url": NaN}', b'{"a":' * 60 + b"1" + b"}" * 60])
@@ -285,21 +285,21 @@ def test_nothing_is_done_for_whom_nobody_vouches(house: House, route: str, chang
     answer = send(house, route, query=changed)
 
     assert (answer.status_code, answer.json and answer.json["error"]) == (401, "unauthorized")
-    assert house.rows("SELECT 1 FROM errands") == []
+    assert house.rows("SELECT 1 FROM jobs") == []
 
 
 def due_again(house: House) -> None:
     """As when the lease of a killed worker has run out."""
-    house.change_rows("UPDATE errands SET due_at = now()")
+    house.change_rows("UPDATE jobs SET due_at = now()")
 
 
 def test_a_broken_connection_is_tried_again(house: House, storage: Storage) -> None:
     storage.after, storage.trouble = 120, ConnectionResetError()
     send(house)
 
-    assert house.run_errands() == ["remote_unavailable"]
+    assert house.run_jobs() == ["remote_unavailable"]
     due_again(house)
-    assert house.run_errands() == []
+    assert house.run_jobs() == []
 
     assert len(changes(house)) == 250
 
@@ -307,13 +307,13 @@ def test_a_broken_connection_is_tried_again(house: House, storage: Storage) -> N
 def test_a_file_that_is_gone_is_a_failure_that_can_be_replayed(house: House, storage: Storage) -> None:
     storage.status = "403 Forbidden"
     send(house)
-    assert house.run_errands() == ["export_gone"]
+    assert house.run_jobs() == ["export_gone"]
     with transaction() as session:
         [failure] = find_failures(session)
         replay(session, failure, by="ada", why="it is back")
     storage.status = "200 OK"
 
-    assert house.run_errands() == []
+    assert house.run_jobs() == []
 
     assert len(changes(house)) == 250
     with transaction() as session:
@@ -328,16 +328,16 @@ def test_nothing_of_a_file_beyond_the_limit_is_sent(
     storage.headers += length
     send(house)
 
-    assert house.run_errands() == ["export_too_large"]
+    assert house.run_jobs() == ["export_too_large"]
 
     assert changes(house) == {}
 
 
 def test_it_is_given_up_after_hours(house: House, storage: Storage) -> None:
     send(house)
-    house.change_rows("UPDATE errands SET created_at = now() - interval '1 day'")
+    house.change_rows("UPDATE jobs SET created_at = now() - interval '1 day'")
 
-    assert house.run_errands() == ["export_gone"]
+    assert house.run_jobs() == ["export_gone"]
     assert storage.asked == []
 
 
@@ -346,12 +346,12 @@ def test_neither_the_address_nor_values_stand_anywhere_in_the_clear(
 ) -> None:
     with capture_logs() as lines:
         send(house)
-        kept = house.rows("SELECT * FROM errands")
+        kept = house.rows("SELECT * FROM jobs")
         storage.after, storage.trouble = 120, ConnectionResetError(URL)
-        house.run_errands()
+        house.run_jobs()
         storage.status = "500 Oh"
         due_again(house)
-        house.run_errands()
+        house.run_jobs()
 
     said = capsys.readouterr()
     places = [
@@ -363,4 +363,4 @@ def test_neither_the_address_nor_values_stand_anywhere_in_the_clear(
         house.rows("SELECT * FROM sync_events"),
     ]
     assert "canary" not in repr(places)
-    assert [line["event"] for line in lines] == ["remote.silent", "errand.retry", "errand.retry"]
+    assert [line["event"] for line in lines] == ["remote.silent", "job.retry", "job.retry"]

@@ -93,7 +93,7 @@ def send(house: House, file: dict[str, Any], form: str = "json") -> None:
 
 
 def states(house: House) -> list[str]:
-    return [row.state for row in house.rows("SELECT state FROM errands ORDER BY id")]
+    return [row.state for row in house.rows("SELECT state FROM jobs ORDER BY id")]
 
 
 def finish(house: House, *, most: int = 400) -> int:
@@ -102,7 +102,7 @@ def finish(house: House, *, most: int = 400) -> int:
         if states(house) != ["due"]:
             return task
         due_again(house)
-        house.run_errands()
+        house.run_jobs()
     raise AssertionError(f"not ended after {most} tasks")
 
 
@@ -141,7 +141,7 @@ def test_a_download_that_breaks_again_and_again_goes_on_where_it_ended(
             break
         due_again(house)
         try:
-            house.run_errands()
+            house.run_jobs()
         except Killed:
             continue
 
@@ -168,7 +168,7 @@ def test_killed_between_records_it_goes_on_behind_the_last_one_committed(
     monkeypatch.setattr(exports, "fold_messages_of", write_and_die)
     for _ in range(3):
         with pytest.raises(Killed):
-            house.run_errands()
+            house.run_jobs()
         due_again(house)
     before = len(changes(house))
     finish(house)
@@ -216,7 +216,7 @@ def test_a_file_that_changed_is_read_from_its_beginning(house: House, storage: S
     file = storage.make(format="csv")
     send(house, file)
     storage.breaks_after, storage.trouble = 9_000, ConnectionResetError
-    house.run_errands()
+    house.run_jobs()
     storage.make(format="json", number=file["number"])
     storage.breaks_after, storage.ignores_condition, storage.drop = math.inf, bool(drop), drop
     finish(house)
@@ -229,7 +229,7 @@ def test_a_server_without_ranges_sends_the_whole_again(house: House, storage: St
     file = storage.make(ranges=False, gzip=gzip)
     send(house, file)
     storage.breaks_after, storage.trouble = 9_000, ConnectionResetError
-    assert house.run_errands() == ["remote_unavailable"]
+    assert house.run_jobs() == ["remote_unavailable"]
     storage.breaks_after = math.inf
 
     finish(house)
@@ -257,8 +257,8 @@ def test_a_storage_that_does_not_answer_is_waited_for(house: House, storage: Sto
     storage.app.test_client().post("/__sandbox__/faults", json=[{"path": "^/exports/", "kind": "status", "count": 12}])
     for _ in range(12):
         due_again(house)
-        assert house.run_errands() == ["remote_unavailable"]
-    waits = house.rows("SELECT waits_for FROM errands")
+        assert house.run_jobs() == ["remote_unavailable"]
+    waits = house.rows("SELECT waits_for FROM jobs")
     known = house.rows("SELECT remote FROM outages")
 
     finish(house)

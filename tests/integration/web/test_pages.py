@@ -18,8 +18,8 @@ from db.batch import Batch
 from db.change import Change
 from db.connector import Connector, Credential, add_settings, keep_fields
 from db.delivery import Delivery
-from db.errand import Errand
 from db.failure import NewFailure, keep_failures
+from db.job import Job
 from db.run import Run
 from db.schedule import set_schedule
 from db.session import transaction, use_database
@@ -62,10 +62,10 @@ def add_delivery(connector_key: int, age_s: float) -> None:
         session.execute(insert(Delivery).values(**values, received_at=received_at))
 
 
-def add_errand(connector_key: int, age_s: float) -> None:
+def add_job(connector_key: int, age_s: float) -> None:
     due_at = func.now() - timedelta(seconds=age_s)
     with transaction() as session:
-        session.execute(insert(Errand).values(connector_key=connector_key, kind="export", key="k", due_at=due_at))
+        session.execute(insert(Job).values(connector_key=connector_key, kind="export", dedupe_key="k", due_at=due_at))
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -120,7 +120,7 @@ def test_it_is_ready_when_everything_answers_and_nothing_is_overdue(house: House
 
 
 @pytest.mark.usefixtures("broker")
-@pytest.mark.parametrize("add", [add_change, add_batch, add_delivery, add_errand])
+@pytest.mark.parametrize("add", [add_change, add_batch, add_delivery, add_job])
 def test_it_is_not_ready_while_due_work_finds_no_worker(house: House, add: Callable[[int, float], None]) -> None:
     add(house.acme, 600)
 

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from structlog.testing import capture_logs
 
-from db import errand as errands
+from db import job as jobs
 from db.connector import add_settings, get_connector, keep_fields, settings_history
 from db.failure import find_failures
 from db.session import transaction
@@ -43,7 +43,7 @@ def save(platform: Flask, **settings: Any) -> None:
 def told(hull: Hull, house: House, key: str = "n-1") -> list[str]:
     """Hull notifies, and what that asks for is done."""
     assert hull.notify(notification_id=key, channel="ship:update", messages=[{"id": ACME}]).json == NEXT
-    return house.run_errands()
+    return house.run_jobs()
 
 
 def versions(house: House) -> list[tuple[str, dict[str, Any]]]:
@@ -70,14 +70,16 @@ def test_the_door_asks_nobody_and_leaves_it_to_a_worker(hull: Hull, house: House
     assert len(versions(house)) == 1
     assert house.woken == ["dispatch"]
     assert house.deliveries() == []
-    assert [tuple(row) for row in house.rows("SELECT kind, state, sealed FROM errands")] == [("settings", "due", None)]
+    assert [tuple(row) for row in house.rows("SELECT kind, state, secret FROM jobs")] == [
+        ("settings_sync", "due", None)
+    ]
 
 
 def test_the_body_of_a_notification_changes_nothing(hull: Hull, house: House, platform: Flask) -> None:
     forged = {"id": ACME, "private_settings": {"synchronized_user_segments": ["ALL"]}}
 
     hull.notify(channel="ship:update", messages=[forged], connector=forged)
-    house.run_errands()
+    house.run_jobs()
 
     assert "synchronized_user_segments" not in versions(house)[0][1]
 
@@ -112,7 +114,7 @@ def edit(house: House, **changes: Any) -> None:
     with transaction() as session:
         connector = get_connector(session, house.acme)
     change_settings(connector, versions(house)[0][1] | changes, "ana")
-    house.run_errands()
+    house.run_jobs()
 
 
 def test_an_edit_made_here_is_pushed_to_hull_and_comes_back_as_nothing_new(
@@ -195,7 +197,7 @@ def test_settings_that_make_no_sense_are_named_and_those_of_before_stay(
     with transaction() as session:
         [failure] = find_failures(session)
         assert get_connector(session, house.acme).state == "active"
-    assert (failure.reason, failure.subject) == ("settings_refused", "control:settings")
+    assert (failure.reason, failure.subject) == ("settings_refused", "control:settings_sync")
 
 
 def test_the_status_names_the_mistakes(hull: Hull, house: House, platform: Flask) -> None:
@@ -232,7 +234,7 @@ def test_a_refusal_can_be_replayed(hull: Hull, house: House, platform: Flask) ->
         [failure] = find_failures(session)
         replay(session, failure, by="ada", why="corrected")
 
-    assert house.run_errands() == []
+    assert house.run_jobs() == []
     assert versions(house)[0] == ("hull", {"link_users_in_hull": False})
 
 
@@ -271,9 +273,9 @@ def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, house: House, pl
     platform.extensions["hull_faults"].replace([{"path": "app", "kind": "status", "status": 503, "count": 1}])
 
     assert told(hull, house) == ["remote_unavailable"]
-    assert [tuple(row) for row in house.rows("SELECT state, attempts FROM errands")] == [("due", 1)]
-    house.change_rows("UPDATE errands SET due_at = now()")
-    assert house.run_errands() == []
+    assert [tuple(row) for row in house.rows("SELECT state, attempts FROM jobs")] == [("due", 1)]
+    house.change_rows("UPDATE jobs SET due_at = now()")
+    assert house.run_jobs() == []
 
     assert versions(house)[0][0] == "hull"
 
@@ -282,18 +284,18 @@ def test_what_is_saved_while_hull_is_being_asked_is_asked_for_once_more(
     hull: Hull, house: House, platform: Flask
 ) -> None:
     with transaction() as session:
-        settings_sync.ask(session, house.acme)
-        [(errand_id, _)] = errands.take_due(session, patience_s=30)
-        at_work = errands.claim(session, errand_id, lease_s=30)
-        settings_sync.ask(session, house.acme)
+        settings_sync.enqueue(session, house.acme)
+        [(job_id, _)] = jobs.take_due(session, patience_s=30)
+        at_work = jobs.claim(session, job_id, lease_s=30)
+        settings_sync.enqueue(session, house.acme)
     assert at_work is not None
-    settings_sync.take_over(at_work)
+    settings_sync.run(at_work)
     save(platform, incoming_user_attributes=MAPPED)
 
-    house.run_errands()
+    house.run_jobs()
 
     assert versions(house)[0][0] == "hull"
-    assert {row.state for row in house.rows("SELECT state FROM errands")} == {"done"}
+    assert {row.state for row in house.rows("SELECT state FROM jobs")} == {"done"}
 
 
 def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
@@ -301,27 +303,27 @@ def test_a_killed_worker_loses_nothing_and_its_late_words_count_no_more(
 ) -> None:
     save(platform, incoming_user_attributes=MAPPED)
     with transaction() as session:
-        settings_sync.ask(session, house.acme)
-        [(errand_id, _)] = errands.take_due(session, patience_s=30)
-        lost = errands.claim(session, errand_id, lease_s=30)
+        settings_sync.enqueue(session, house.acme)
+        [(job_id, _)] = jobs.take_due(session, patience_s=30)
+        lost = jobs.claim(session, job_id, lease_s=30)
     assert lost is not None
-    assert house.run_errands() == []
+    assert house.run_jobs() == []
     assert len(versions(house)) == 1
-    house.change_rows("UPDATE errands SET due_at = now()")
+    house.change_rows("UPDATE jobs SET due_at = now()")
 
-    house.run_errands()
+    house.run_jobs()
 
     assert len(versions(house)) == 2
-    with pytest.raises(errands.LostLease), transaction() as session:
-        errands.end(session, lost)
+    with pytest.raises(jobs.LostLease), transaction() as session:
+        jobs.end(session, lost)
 
 
 def test_a_connector_whose_secret_hull_refuses_pauses(hull: Hull, house: House, platform: Flask) -> None:
     platform.extensions["hull"].connector["secret"] = "another"
     with transaction() as session:
-        settings_sync.ask(session, house.acme)
+        settings_sync.enqueue(session, house.acme)
 
-    assert house.run_errands() == ["hull_refused"]
+    assert house.run_jobs() == ["hull_refused"]
 
     [row] = house.rows("SELECT state, pause_reason FROM connectors")
     assert tuple(row) == ("paused", "hull_refused")

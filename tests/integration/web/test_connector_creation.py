@@ -63,7 +63,7 @@ def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_
 
     assert is_pending(knock(hull))
     assert (connectors(house), house.deliveries(), house.woken) == ([], [], ["dispatch"])
-    assert house.run_errands() == []
+    assert house.run_jobs() == []
     again = knock(hull)
 
     assert again.json == NEXT
@@ -75,7 +75,7 @@ def test_the_first_notification_makes_the_connector_and_its_repetition_is_taken_
 
 def test_its_status_asks_for_setting_it_up(hull: Hull, house: House, platform: Flask) -> None:
     knock(hull)
-    house.run_errands()
+    house.run_jobs()
 
     answer = house.client.get("/status", query_string={"ship": GLOBEX, "organization": OURS, "secret": SECRET})
 
@@ -86,18 +86,18 @@ def test_its_status_asks_for_setting_it_up(hull: Hull, house: House, platform: F
 def test_its_secret_is_kept_sealed_and_nowhere_else(hull: Hull, house: House, platform: Flask) -> None:
     with capture_logs() as lines:
         knock(hull)
-        waiting = house.rows("SELECT * FROM errands")
-        house.run_errands()
+        waiting = house.rows("SELECT * FROM jobs")
+        house.run_jobs()
 
-    assert "canary" not in str(waiting) + str(house.rows("SELECT * FROM errands, credentials")) + str(lines)
-    assert [row.sealed for row in house.rows("SELECT sealed FROM errands")] == [None]
+    assert "canary" not in str(waiting) + str(house.rows("SELECT * FROM jobs, credentials")) + str(lines)
+    assert [row.secret for row in house.rows("SELECT secret FROM jobs")] == [None]
 
 
 def test_however_often_it_knocks_it_is_looked_into_once(hull: Hull, house: House, platform: Flask) -> None:
     assert all(is_pending(knock(hull, key=f"n-{number}")) for number in range(3))
 
-    assert len(house.rows("SELECT 1 FROM errands")) == 1
-    assert house.run_errands() == []
+    assert len(house.rows("SELECT 1 FROM jobs")) == 1
+    assert house.run_jobs() == []
     assert len(connectors(house)) == 1
 
 
@@ -116,14 +116,14 @@ def test_an_organization_that_is_not_listed_is_refused_and_nothing_is_stored(
     hull: Hull, house: House, changed: dict[str, str]
 ) -> None:
     assert is_refused(knock(hull, **changed))
-    assert house.rows("SELECT 1 FROM errands") == []
+    assert house.rows("SELECT 1 FROM jobs") == []
 
 
 def test_without_hulls_signature_nothing_is_written_down(hull: Hull, house: House, platform: Flask) -> None:
     answer = hull.post(notification(configuration=MINE), hull.headers(_Signature="a.b.c"))
 
     assert (answer.status_code, answer.json and answer.json["error"]["code"]) == (400, "INVALID_SIGNATURE")
-    assert house.rows("SELECT 1 FROM errands") == []
+    assert house.rows("SELECT 1 FROM jobs") == []
 
 
 def test_credentials_that_hull_refuses_make_nothing_and_are_not_tried_again_at_once(
@@ -131,12 +131,12 @@ def test_credentials_that_hull_refuses_make_nothing_and_are_not_tried_again_at_o
 ) -> None:
     with capture_logs() as lines:
         assert is_pending(knock(hull, secret="wrong"))
-        assert house.run_errands() == ["hull_refused"]
+        assert house.run_jobs() == ["hull_refused"]
         assert is_refused(knock(hull, secret="wrong"))
 
     assert connectors(house) == []
-    assert [line["reason"] for line in lines if line["event"] == "connector.adoption.error"] == ["hull_refused"]
-    [row] = house.rows("SELECT state, sealed FROM errands")
+    assert [line["reason"] for line in lines if line["event"] == "connector.creation.error"] == ["hull_refused"]
+    [row] = house.rows("SELECT state, secret FROM jobs")
     assert tuple(row) == ("refused", None)
     assert is_pending(knock(hull))
 
@@ -147,7 +147,7 @@ def test_a_connector_that_is_here_is_never_given_another_secret(hull: Hull, hous
     assert is_refused(knock(hull, id=ACME, organization=ORGANIZATION, secret="wrong"))
     assert is_refused(knock(hull, id=ACME))
 
-    assert house.rows("SELECT 1 FROM errands") == []
+    assert house.rows("SELECT 1 FROM jobs") == []
     assert hull.notify(notification_id="n-9").json == NEXT
 
 
@@ -155,10 +155,10 @@ def test_while_hull_is_away_it_is_asked_again_later(hull: Hull, house: House, pl
     platform.extensions["hull_faults"].replace([{"path": "app", "kind": "status", "status": 503, "count": 1}])
     knock(hull)
 
-    assert house.run_errands() == ["remote_unavailable"]
+    assert house.run_jobs() == ["remote_unavailable"]
     assert is_pending(knock(hull))
-    house.change_rows("UPDATE errands SET due_at = now()")
-    assert house.run_errands() == []
+    house.change_rows("UPDATE jobs SET due_at = now()")
+    assert house.run_jobs() == []
 
     assert len(connectors(house)) == 1
 
@@ -167,16 +167,16 @@ def test_an_organization_taken_off_the_list_meanwhile_is_not_asked(hull: Hull, h
     knock(hull)
     settings.use(settings.settings().replace(hull_organizations=()))
 
-    assert house.run_errands() == ["host_refused"]
+    assert house.run_jobs() == ["host_refused"]
     assert connectors(house) == []
 
 
 def test_another_connectors_answer_proves_nothing(hull: Hull, house: House, platform: Flask) -> None:
     platform.extensions["hull"].connector["id"] = ACME
     knock(hull)
-    house.change_rows("UPDATE errands SET due_at = now()")
+    house.change_rows("UPDATE jobs SET due_at = now()")
 
-    assert house.run_errands() == ["hull_refused"]
+    assert house.run_jobs() == ["hull_refused"]
     assert connectors(house) == []
 
 
@@ -194,7 +194,7 @@ def test_no_more_than_a_few_are_looked_into_at_a_time(
 def test_a_name_that_is_taken_gets_an_ending(hull: Hull, house: House, platform: Flask) -> None:
     house.change_rows("UPDATE connectors SET name = 'globex'")
     knock(hull)
-    house.run_errands()
+    house.run_jobs()
 
     assert [name for _, name, _, _ in connectors(house)] == [f"globex-{GLOBEX[-6:]}"]
 
@@ -203,9 +203,9 @@ def test_settings_that_make_no_sense_do_not_keep_it_from_being_made(hull: Hull, 
     platform.extensions["hull"].connector["private_settings"] = {"link_users_in_hull": "perhaps"}
     knock(hull)
 
-    assert house.run_errands() == []
+    assert house.run_jobs() == []
     assert len(connectors(house)) == 1
-    assert house.run_errands() == ["settings_refused"]
+    assert house.run_jobs() == ["settings_refused"]
 
     [event] = house.rows("SELECT event, reason, detail FROM sync_events")
     assert (event.event, event.reason) == ("connector.settings.error", "settings_refused")

@@ -1,4 +1,4 @@
-"""Errands are found again whatever becomes of their messages, and belong to one worker at a time."""
+"""Jobs are found again whatever becomes of their messages, and belong to one worker at a time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from db import errand as errands
+from db import job as jobs
 from db.connector import remove_rows_of
 from db.session import transaction
 from pipeline.errors import LostLease
 from tests.logs import written
 from tests.world import World
 
-ERRANDS = "SELECT state, reason, attempts, sealed IS NULL AS is_empty FROM errands ORDER BY id"
+JOBS = "SELECT state, reason, attempts, secret IS NULL AS is_empty FROM jobs ORDER BY id"
 
 
 @pytest.fixture
@@ -25,27 +25,27 @@ def sent(world: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]
     return seen
 
 
-def ask(world: World, kind: str = "settings", key: str = "1", secret: str | None = None) -> None:
+def enqueue(world: World, kind: str = "settings_sync", key: str = "1", secret: str | None = None) -> None:
     with transaction() as session:
-        world.module("sync.job_queue").ask(session, kind, key, connector_key=world.connector_key, secret=secret)
+        world.module("sync.job_queue").enqueue(session, kind, key, connector_key=world.connector_key, secret=secret)
 
 
-def claim(lease_s: float = 30) -> errands.ClaimedErrand | None:
+def claim(lease_s: float = 30) -> jobs.ClaimedJob | None:
     with transaction() as session:
-        return errands.claim(session, 1, lease_s=lease_s)
+        return jobs.claim(session, 1, lease_s=lease_s)
 
 
 def test_a_worker_is_woken_once_for_each_on_the_queue_of_its_kind(world: World, sent: list[Any]) -> None:
-    for kind in ("settings", "export", "adoption"):
-        ask(world, kind)
+    for kind in ("settings_sync", "export", "connector_creation"):
+        enqueue(world, kind)
 
     for _ in range(3):
         world.module("sync.job_queue").dispatch()
 
     assert sorted(sent) == [
-        ("control.errand", (1,), "control"),
-        ("control.errand", (2,), "live"),
-        ("control.errand", (3,), "control"),
+        ("control.job", (1,), "control"),
+        ("control.job", (2,), "live"),
+        ("control.job", (3,), "control"),
     ]
 
 
@@ -53,13 +53,13 @@ def test_workers_know_the_task(world: World) -> None:
     app = world.module("tasks.app").app
     app.loader.import_default_modules()
 
-    assert "control.errand" in app.tasks
+    assert "control.job" in app.tasks
 
 
 def test_of_a_lost_message_another_one_goes(world: World, sent: list[Any]) -> None:
-    ask(world)
+    enqueue(world)
     world.module("sync.job_queue").dispatch()
-    world.change_rows("UPDATE errands SET due_at = now() - interval '1 h', woken_at = now() - interval '31 s'")
+    world.change_rows("UPDATE jobs SET due_at = now() - interval '1 h', dispatched_at = now() - interval '31 s'")
 
     world.module("sync.job_queue").dispatch()
 
@@ -67,12 +67,12 @@ def test_of_a_lost_message_another_one_goes(world: World, sent: list[Any]) -> No
 
 
 def test_one_that_lost_its_worker_or_was_put_off_is_woken_when_it_is_due(world: World, sent: list[Any]) -> None:
-    ask(world)
+    enqueue(world)
     world.module("sync.job_queue").dispatch()
     assert claim() is not None
     world.module("sync.job_queue").dispatch()
     at_work = len(sent)
-    world.change_rows("UPDATE errands SET due_at = now(), woken_at = now() - interval '1 s'")
+    world.change_rows("UPDATE jobs SET due_at = now(), dispatched_at = now() - interval '1 s'")
 
     world.module("sync.job_queue").dispatch()
 
@@ -84,54 +84,54 @@ def test_without_a_broker_it_stays_due(world: World, monkeypatch: pytest.MonkeyP
         raise OSError("nobody there")
 
     monkeypatch.setattr(world.module("tasks.app").app, "send_task", away)
-    ask(world)
+    enqueue(world)
     with written() as lines:
         world.module("sync.job_queue").dispatch()
 
     assert [line["event"] for line in lines] == ["broker.unreachable"]
-    assert [row.state for row in world.rows(ERRANDS)] == ["due"]
+    assert [row.state for row in world.rows(JOBS)] == ["due"]
 
 
 def test_one_worker_at_a_time_and_the_late_one_cannot_write(world: World) -> None:
-    ask(world, secret="canary")
+    enqueue(world, secret="canary")
     first = claim()
     assert first is not None
     assert claim() is None
-    world.change_rows("UPDATE errands SET due_at = now()")
+    world.change_rows("UPDATE jobs SET due_at = now()")
     second = claim()
     assert second is not None
 
-    for write in (errands.hold, errands.end):
+    for write in (jobs.hold, jobs.end):
         with pytest.raises(LostLease), transaction() as session:
             write(session, first)  # type: ignore[operator]
     with transaction() as session:
-        errands.extend_lease(session, first, 1_000)
-        errands.end(session, second)
+        jobs.extend_lease(session, first, 1_000)
+        jobs.end(session, second)
 
-    assert [tuple(row) for row in world.rows(ERRANDS)] == [("done", None, 2, True)]
+    assert [tuple(row) for row in world.rows(JOBS)] == [("done", None, 2, True)]
 
 
 def test_what_no_worker_survives_is_given_up_by_name(world: World) -> None:
-    ask(world)
-    world.change_rows("UPDATE errands SET attempts = 8")
+    enqueue(world)
+    world.change_rows("UPDATE jobs SET attempts = 8")
 
-    world.run_errands()
+    world.run_jobs()
 
-    assert [(row.state, row.reason) for row in world.rows(ERRANDS)] == [("failed", "worker_lost")]
+    assert [(row.state, row.reason) for row in world.rows(JOBS)] == [("failed", "worker_lost")]
     assert [row.reason for row in world.rows("SELECT reason FROM failures")] == ["worker_lost"]
 
 
 def test_a_defect_is_kept_with_its_place_and_never_repeated_blindly(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(_errand: Any) -> None:
+    def break_down(_job: Any) -> None:
         raise ValueError("canary")
 
-    monkeypatch.setitem(world.module("jobs.runtime").HANDLERS, "settings", break_down)
-    ask(world)
+    monkeypatch.setitem(world.module("jobs.runtime").HANDLERS, "settings_sync", break_down)
+    enqueue(world)
 
-    world.run_errands()
-    world.run_errands()
+    world.run_jobs()
+    world.run_jobs()
 
     [failure] = world.rows("SELECT reason, detail, traceback, attempts FROM failures")
     assert (failure.reason, failure.attempts, "canary" in failure.detail) == ("internal_error", 1, False)
@@ -141,23 +141,23 @@ def test_a_defect_is_kept_with_its_place_and_never_repeated_blindly(
 def test_what_has_ended_is_forgotten_after_its_time_and_what_failed_is_kept(world: World) -> None:
     states = ("done", "refused", "failed", "due")
     for number, state in enumerate(states):
-        ask(world, key=str(number))
+        enqueue(world, key=str(number))
         world.change_rows(
-            "UPDATE errands SET state = :state, ended_at = now() - interval '31 d' WHERE key = :key",
+            "UPDATE jobs SET state = :state, ended_at = now() - interval '31 d' WHERE dedupe_key = :key",
             state=state,
             key=str(number),
         )
-    ask(world, key="new")
-    world.change_rows("UPDATE errands SET state = 'done', ended_at = now() WHERE key = 'new'")
+    enqueue(world, key="new")
+    world.change_rows("UPDATE jobs SET state = 'done', ended_at = now() WHERE dedupe_key = 'new'")
 
     world.module("sync.retention").tidy()
 
-    assert [row.state for row in world.rows(ERRANDS)] == ["failed", "due", "done"]
+    assert [row.state for row in world.rows(JOBS)] == ["failed", "due", "done"]
 
 
-def test_a_connector_that_is_removed_takes_its_errands_along(world: World) -> None:
-    ask(world)
+def test_a_connector_that_is_removed_takes_its_jobs_along(world: World) -> None:
+    enqueue(world)
     with transaction() as session:
         remove_rows_of(session, world.connector_key)
 
-    assert world.rows("SELECT 1 FROM errands") == []
+    assert world.rows("SELECT 1 FROM jobs") == []

@@ -1,0 +1,224 @@
+"""Jobs: work that is longer than a request, or needs a remote system. The row is written before the request is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, ForeignKey, Index, Integer, LargeBinary, SmallInteger, delete, func, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.base import Base, Created, RowId
+from pipeline.errors import LostLease
+
+RETENTION_DAYS = 30
+
+
+class Job(Base):
+    """kind         `settings_sync`: read the settings from Hull; `export`: download a file of Users or Accounts;
+                 `connector_creation`: create a connector; `status`: write our status to Hull; `send`: Users or Accounts to
+                 Pipedrive; `verify`: compare Pipedrive, Hull and the id map; `plan`: compute what new settings would do;
+                 `replay`: send the items of a replay; `log_export`: write the log to a file
+    dedupe_key   a request with the same kind and key joins the job that is due
+    secret       input of the job, encrypted: credentials or an address; deleted when the job is done
+    requested    how often it was requested; a request that arrives while the job runs makes it run once more
+    lease_token  grows with every claim; every later write must carry it
+    due_at       when it may start; while it runs, when its lease ends
+    progress     how far it is, in a unit of its kind: lines of an export, pages of a send
+    checkpoint   what else the next worker needs to continue
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("uq_jobs_due", "kind", "dedupe_key", unique=True, postgresql_where=text("state = 'due'")),
+        Index("ix_jobs_due", "due_at", postgresql_where=text("state = 'due'")),
+    )
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int | None] = mapped_column(Integer, ForeignKey("connectors.key"))
+    kind: Mapped[str]
+    dedupe_key: Mapped[str]
+    secret: Mapped[bytes | None] = mapped_column(LargeBinary)
+    state: Mapped[str] = mapped_column(server_default="due")
+    """`due`, `done`, `failed` (a Failure is open) or `refused`."""
+    reason: Mapped[str | None]
+    requested: Mapped[int] = mapped_column(Integer, server_default="1")
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    lease_token: Mapped[int] = mapped_column(Integer, server_default="0")
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    waits_for: Mapped[str | None]
+    """As of a batch."""
+    dispatched_at: Mapped[datetime | None]
+    progress: Mapped[int] = mapped_column(server_default="0")
+    checkpoint: Mapped[str | None]
+    created_at: Mapped[Created]
+    ended_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedJob:
+    """A job whose lease this worker holds; see `Job`."""
+
+    id: int
+    connector_key: int | None
+    connector_id: str | None
+    has_outage: bool
+    kind: str
+    dedupe_key: str
+    secret: bytes | None
+    requested: int
+    attempts: int
+    lease_token: int
+    progress: int
+    checkpoint: str | None
+    created_at: datetime
+
+
+_ENQUEUE = text("""
+    INSERT INTO jobs AS j (connector_key, kind, dedupe_key, secret) VALUES (:connector_key, :kind, :key, :secret)
+        ON CONFLICT (kind, dedupe_key) WHERE state = 'due' DO UPDATE SET requested = j.requested + 1""")
+
+
+def enqueue(
+    session: Session, kind: str, key: str, *, connector_key: int | None = None, secret: bytes | None = None
+) -> None:
+    """Write a job down; one of its kind and key that is due already runs once more instead."""
+    session.execute(_ENQUEUE, {"connector_key": connector_key, "kind": kind, "key": key, "secret": secret})
+
+
+_TAKE_DUE = text("""
+    WITH due AS MATERIALIZED (
+        SELECT id FROM jobs
+         WHERE state = 'due' AND due_at <= now()
+           AND (dispatched_at IS NULL OR dispatched_at < due_at OR dispatched_at < now() - make_interval(secs => :patience_s))
+         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    UPDATE jobs SET dispatched_at = now() WHERE id = ANY(ARRAY(SELECT id FROM due))
+ RETURNING id, kind""")
+
+
+def take_due(session: Session, *, patience_s: float, limit: int = 100) -> list[tuple[int, str]]:
+    """Return (id, kind) of jobs whose message must be sent; again after `patience_s` without a sign of it."""
+    return [(row.id, row.kind) for row in session.execute(_TAKE_DUE, {"patience_s": patience_s, "limit": limit})]
+
+
+_CLAIM = text("""
+    UPDATE jobs SET lease_token = lease_token + 1, attempts = attempts + 1, waits_for = NULL,
+           due_at = now() + make_interval(secs => :lease_s)
+     WHERE id = :id AND state = 'due' AND due_at <= now()
+ RETURNING id, connector_key, (SELECT c.id FROM connectors c WHERE c.key = connector_key) AS connector_id,
+           EXISTS (SELECT FROM outages o WHERE o.connector_key = jobs.connector_key) AS has_outage, kind, dedupe_key,
+           secret, requested, attempts, lease_token, progress, checkpoint, created_at""")
+
+
+def claim(session: Session, job_id: int, *, lease_s: float) -> ClaimedJob | None:
+    """Claim a job; None when it is not due, or another worker has it."""
+    row = session.execute(_CLAIM, {"id": job_id, "lease_s": lease_s}).one_or_none()
+    if row is None:
+        return None
+    return ClaimedJob(**{**row._asdict(), "secret": None if row.secret is None else bytes(row.secret)})
+
+
+def hold(session: Session, job: ClaimedJob) -> Job:
+    """Return the row, locked until the transaction ends. Raises: LostLease."""
+    mine = select(Job).filter_by(id=job.id, state="due", lease_token=job.lease_token).with_for_update()
+    row = session.scalar(mine.execution_options(populate_existing=True))
+    if row is None:
+        raise LostLease("lease_lost", f"job {job.id}")
+    return row
+
+
+_EXTEND = text("""
+    UPDATE jobs SET due_at = now() + make_interval(secs => :lease_s)
+     WHERE id = :id AND lease_token = :lease_token AND state = 'due' RETURNING id""")
+
+
+def extend_lease(session: Session, job: ClaimedJob, lease_s: float) -> bool:
+    """Extend the lease; False when it is lost."""
+    found = session.execute(_EXTEND, {"lease_s": lease_s, "id": job.id, "lease_token": job.lease_token})
+    return found.one_or_none() is not None
+
+
+def postpone(
+    session: Session, job: ClaimedJob, wait_s: float, *, counted: bool = True, waits_for: str | None = None
+) -> None:
+    """Continue in `wait_s` seconds; without `counted` this was no attempt. Raises: LostLease."""
+    row = hold(session, job)
+    row.waits_for = waits_for
+    row.due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, wait_s)
+    row.dispatched_at = None
+    row.attempts = row.attempts if counted else 0
+
+
+def end(session: Session, job: ClaimedJob, state: str = "done", reason: str | None = None) -> None:
+    """End the job; one that was requested again while it ran is due again. Raises: LostLease."""
+    row = hold(session, job)
+    if state == "done" and row.requested > job.requested:
+        row.due_at, row.dispatched_at, row.attempts = func.now(), None, 0
+        return
+    row.state, row.reason, row.ended_at = state, reason, func.now()
+    if state != "failed":
+        row.secret = None
+
+
+def revive(session: Session, job_id: int) -> bool:
+    """Make a failed job due again; False when it is deleted or was requested again since."""
+    row = session.scalar(select(Job).filter_by(id=job_id, state="failed").with_for_update())
+    if row is None or not is_revivable(session, job_id):
+        return False
+    row.state, row.reason, row.attempts, row.due_at, row.dispatched_at = "due", None, 0, func.now(), None
+    row.ended_at = None
+    return True
+
+
+def is_revivable(session: Session, job_id: int) -> bool:
+    """Return whether a failed job is still there and was not requested again since."""
+    row = session.scalar(select(Job).filter_by(id=job_id, state="failed"))
+    if row is None:
+        return False
+    return session.scalar(select(Job.id).filter_by(kind=row.kind, dedupe_key=row.dedupe_key, state="due")) is None
+
+
+def find_due(session: Session, kind: str, key: str) -> int | None:
+    """Return the id of the job that is due or running."""
+    return session.scalar(select(Job.id).filter_by(kind=kind, dedupe_key=key, state="due"))
+
+
+def last_failed(session: Session, kind: str, key: str) -> int | None:
+    """Return the id of the newest job that failed."""
+    mine = select(Job.id).filter_by(kind=kind, dedupe_key=key, state="failed")
+    return session.scalar(mine.order_by(Job.id.desc()).limit(1))
+
+
+def state_of(session: Session, job_id: int) -> str | None:
+    """Return the state of a job; None when it is deleted."""
+    return session.scalar(select(Job.state).filter_by(id=job_id))
+
+
+def count_due(session: Session, kind: str) -> int:
+    return session.scalar(select(func.count(Job.id)).filter_by(kind=kind, state="due")) or 0
+
+
+def latest_jobs(session: Session, connector_key: int, kinds: Sequence[str], limit: int = 10) -> list[Job]:
+    """Return jobs of some kinds in any state, newest first."""
+    mine = select(Job).where(Job.connector_key == connector_key, Job.kind.in_(kinds))
+    return list(session.scalars(mine.order_by(Job.id.desc()).limit(limit)))
+
+
+def was_refused(session: Session, kind: str, key: str, *, within_s: float) -> bool:
+    """Return whether the same job was refused in the last `within_s` seconds."""
+    recently = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, within_s)
+    found = select(Job.id).where(
+        Job.kind == kind, Job.dedupe_key == key, Job.state == "refused", Job.ended_at > recently
+    )
+    return session.scalar(found.limit(1)) is not None
+
+
+def drop_old_jobs(
+    session: Session, keep_days: int = RETENTION_DAYS, states: Sequence[str] = ("done", "refused")
+) -> int:
+    """Delete jobs past their retention; returns how many. Failed ones are kept with their Failure."""
+    old = func.now() - func.make_interval(0, 0, 0, keep_days)
+    gone = session.execute(delete(Job).where(Job.ended_at < old, Job.state.in_(states)))
+    return cast("CursorResult[Any]", gone).rowcount
