@@ -16,6 +16,8 @@ unexport PYTHONDONTWRITEBYTECODE
 DEV := $(VENV)/.dev
 # Which tests: make test T="tests/unit -k settings"
 T ?=
+# More than two cores: while one waits for PostgreSQL or a process it started, another works.
+WORKERS := -n 3
 
 .PHONY: help install demo up test test-all browser check lint types audit format lock package bench bench-console pictures hour openapi guide defects clean
 
@@ -33,10 +35,10 @@ up: $(RUNTIME) ## Run everything on this machine until Ctrl-C; with credentials 
 	@$(BIN)/pipeline up
 
 test: $(DEV) ## Run the tests, without the slow ones; T="tests/unit -k settings" runs some
-	@$(BIN)/python -m pytest -n 2 -m "not slow" $(T)
+	@$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(T)
 
 test-all: $(DEV) ## Run all tests, the slow ones too
-	@$(BIN)/python -m pytest -n 2 -m "not browser" $(T)
+	@$(BIN)/python -m pytest $(WORKERS) -m "not browser" $(T)
 	@$(if $(T),true,$(BIN)/python -m pytest -m browser tests/browser)
 
 browser: $(DEV) ## Drive the console in a real Chromium (three minutes); one journey after the other, they share a house
@@ -101,11 +103,12 @@ UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate
 $(VENV)/bin/python:
 	@deploy/make-venv $(VENV)
 
-# What pip says is kept, and shown when it failed.
+# What pip says is kept, and shown when it failed. All cores write the byte code; pip would use one.
 define INSTALL
 @echo "$(1) …"
-@{ $(PIP) install --require-hashes --only-binary :all: -r $(2) \
-   && $(PIP) install --no-deps --no-build-isolation -e .; } > $(VENV)/install.log 2>&1 \
+@{ $(PIP) install --no-compile --require-hashes --only-binary :all: -r $(2) \
+   && $(PIP) install --no-deps --no-build-isolation -e . \
+   && { $(BIN)/python -m compileall -q -j 0 $(VENV)/lib db pipeline sandbox || true; }; } > $(VENV)/install.log 2>&1 \
    || { cat $(VENV)/install.log; echo "The installation failed; the lines above say why."; exit 1; }
 endef
 

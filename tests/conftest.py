@@ -97,8 +97,21 @@ def _embedded_settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def servers() -> embedded.Servers:
-    """The servers of this test run."""
-    return embedded.ensure(_embedded_settings())
+    """The servers of this test run; an embedded PostgreSQL does not wait for the disk."""
+    found = embedded.ensure(_embedded_settings())
+    if "TEST_DATABASE_URL" not in os.environ:
+        _write_without_waiting(found.database_url)
+    return found
+
+
+def _write_without_waiting(database_url: str) -> None:
+    """Switch off what only a crash of the machine would need; the server reads it without a restart."""
+    admin = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(text(f"ALTER SYSTEM SET {name} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    admin.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,7 @@ def pipeline(*arguments: str, cwd: Path, timeout_s: float = 60, **environment: s
     )
 
 
+@pytest.mark.slow
 def test_a_database_of_ones_own_is_migrated_by_command_only(
     fresh_database: str, servers: embedded.Servers, tmp_path: Path
 ) -> None:

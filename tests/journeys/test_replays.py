@@ -486,7 +486,7 @@ def reopen(world: World) -> None:
     world.change_rows("UPDATE failures SET state = 'open' WHERE state = 'replayed'")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("is_export", [False, True])
 def test_replayed_three_times_in_any_order_with_edits_between_the_end_is_the_same(
     world: World, seed: int, is_export: bool
