@@ -1,282 +1,238 @@
-"""`pipeline failures`: list, group, show, replay, discard what gave up."""
+"""What the commands about failures and replays print, and how a replay is followed."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict
-from typing import Any
+import json
+import time
+from contextlib import suppress
+from typing import Any, Final
 
 import click
 
-from db import audit, failure_filter
-from db import failure as rows
-from db.failure import Failure
+from db import job as jobs
 from db.session import transaction
-from pipeline.cli.audited import audited, operator_name
-from pipeline.cli.failure_filters import by_connector, filter_options, get_failure, is_empty, read_filter
-from pipeline.cli.opening import open_database
-from pipeline.cli.showing import Failed, columns_of, json_option, moment, say, show, table
-from pipeline.domain.reasons import REASONS
-from pipeline.insight import failures as insight
-from pipeline.insight import verdicts
-from pipeline.insight.replays import WORDS
-from pipeline.insight.verdicts import Verdict
-
-COLUMNS = (
-    "id", "state", "kind", "direction", "entity", "record_id", "stage", "reason", "field", "detail", "attempts",
-    "fingerprint", "run_id", "batch_id", "task_id", "settings_version", "closed_by", "closed_why", "created_at", "updated_at",
-)  # fmt: skip
-verdict_option = click.option(
-    "--verdict", "with_verdict", is_flag=True, help="Say what replaying each now would come to, for no tokens."
+from pipeline.cli.calling import Caller, LocalCaller
+from pipeline.cli.showing import Failed, moment, say, table, wants_json
+from pipeline.insight.verdicts import Kind
+from pipeline.jobs.runtime import run_job
+from pipeline.operations.failures import (
+    Discarding,
+    EditAnswer,
+    FailuresAnswer,
+    FailuresChosen,
+    FailureShape,
+    GroupsAnswer,
+    ReplayForeseen,
+    SumAnswer,
+    VerdictShape,
+    WholeAnswer,
+    foresee_replay,
 )
+from pipeline.operations.models import ConnectorRequest, Counted, Done, RowRequest
+from pipeline.operations.replays import ReplayItemsAnswer, ReplaysAnswer, ReplayShape, show_replay
+from pipeline.sync.job_queue import REPLAY
+from pipeline.sync.stage import StageFailed
+
+LOOK_S: Final = 1.0
+"""Between two looks at a replay that is followed."""
+OF_RECORDS: Final = ("record", "field")
 
 
-@click.group(name="failures")
-def group() -> None:
-    """Failures: what gave up, kept whole until it is replayed or discarded.
-
-    \b
-    Example:
-      pipeline failures groups --connector acme
-      pipeline failures replay --connector acme --reason no_update_time --wait
-    """
-
-
-@group.command(name="list")
-@filter_options
-@click.option("--all", "closed_too", is_flag=True, help="Closed ones too.")
-@click.option("--limit", default=50, show_default=True, help="How many, newest first.")
-@verdict_option
-@json_option
-def list_failures(closed_too: bool, limit: int, with_verdict: bool, **given: Any) -> None:
-    """List failures, newest first, and count them by reason.
-
-    \b
-    Example:
-      pipeline failures list --connector acme --reason too_long
-      pipeline failures list --connector acme --verdict
-    """
-    open_database()
-    with transaction() as session:
-        chosen = read_filter(session, given, None if closed_too else "open")
-        found = failure_filter.page_of_failures(session, chosen, limit=limit)
-        total = failure_filter.count_failures(session, chosen)
-        groups = failure_filter.group_failures(session, chosen)
-        foreseen = verdicts.verdicts_of(session, found) if with_verdict else {}
-    shown = [described(each, foreseen.get(each.id)) for each in found]
-    counts: Counter[tuple[str, str | None]] = Counter()
-    for each in groups:
-        counts[each.sample.reason, each.sample.field] += each.count
-    show(shown, lambda: _print_list(shown, counts, total, given))
-
-
-@group.command(name="groups")
-@filter_options
-@click.option("--all", "closed_too", is_flag=True, help="Closed ones too.")
-@verdict_option
-@json_option
-def list_groups(closed_too: bool, with_verdict: bool, **given: Any) -> None:
-    """List failures by cause, those first that hold most, with what to do.
-
-    \b
-    Example:
-      pipeline failures groups --connector acme --verdict
-    """
-    open_database()
-    found = []
-    with transaction() as session:
-        chosen = read_filter(session, given, None if closed_too else "open")
-        for one in by_connector(session, chosen):
-            for each in insight.groups_of(session, one):
-                mine = {**given, "fingerprint": each.fingerprint}
-                total = verdicts.sum_of(session, read_filter(session, mine), sample=200) if with_verdict else None
-                found.append((each, total))
-    document = [
-        {**columns_of(each, *each.__slots__), **({"verdicts": dict(total.kinds)} if total else {})}
-        for each, total in found
+def show_failures(request: FailuresChosen, answer: FailuresAnswer) -> None:
+    """Print a list of failures with what a replay of each would come to."""
+    columns = ("id", "since (UTC)", "what", "stage", "reason", "field", "state", "if replayed now")
+    rows = [
+        (f.id, f.updated_at, _title(f), f.stage, f.reason, f.field, f.state, _verdict(each.verdict))
+        for each in answer.failures
+        for f in (each.failure,)
     ]
-
-    def human() -> None:
-        if not found:
-            say(no_failure(given))
-        for each, total in found:
-            about = f" on {each.field}" if each.field else ""
-            say(
-                f"{each.count:,} {each.direction} {each.entity or each.stage} {each.reason}{about}  (--group {each.fingerprint})"
-            )
-            say(f"  {each.meaning} {each.advice}".rstrip())
-            say(f"  first {moment(each.first_at)}, last {moment(each.last_at)} UTC")
-            if total:
-                say(f"  if replayed now: {in_words(total.kinds)}; about {total.tokens:,} tokens")
-
-    show(document, human)
+    table("", columns, rows, empty=_no_failure(request))
 
 
-@group.command(name="show")
-@click.argument("failure_id", metavar="FAILURE", type=int)
-@click.option("--verdict/--no-verdict", "with_verdict", default=True, help="What replaying it now would come to.")
-@json_option
-def show_failure(failure_id: int, with_verdict: bool) -> None:
-    """Show one failure whole: payload, HTTP exchange, traceback, what to do, and what replaying it would come to.
-
-    \b
-    Example:
-      pipeline failures show 17
-    """
-    open_database()
-    with transaction() as session:
-        row = get_failure(session, failure_id)
-        payload = rows.payload_of(row)
-        verdict = verdicts.verdict_of(session, row) if with_verdict else None
-        facts = {
-            **described(row, verdict),
-            "earlier": [each.id for each in failure_filter.same_subject(session, row) if each.id != row.id],
-            "replays": [asdict(each) for each in insight.attempts_of(session, row)],
-            "payload": payload.decode("utf-8", "replace") if payload is not None else None,
-            "exchange": row.exchange,
-            "traceback": row.traceback,
-        }
-    show(facts, lambda: _print_failure(facts, verdict))
+def show_groups(request: FailuresChosen, answer: GroupsAnswer) -> None:
+    """Print the causes with what to do."""
+    if not answer.groups:
+        say(_no_failure(request))
+    for each in answer.groups:
+        about = f" on {each.field}" if each.field else ""
+        what = f"{each.direction} {each.entity or each.stage} {each.reason}{about}"
+        say(f"{each.count:,} {what}  (--fingerprint {each.fingerprint})")
+        say(f"  {each.meaning} {each.advice}".rstrip())
+        say(f"  first {moment(each.first_at)}, last {moment(each.last_at)} UTC")
 
 
-@group.command()
-@filter_options
-@click.option("--why", required=True, help="Kept with the failure.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be discarded.")
-@json_option
-@audited("failures.discard")
-def discard(why: str, dry_run: bool, **given: Any) -> None:
-    """Close failures without replaying them.
-
-    \b
-    Example:
-      pipeline failures discard --id 17 --why "deleted by sales"
-    """
-    require_choice(given)
-    open_database()
-    closed: list[int] = []
-    with transaction() as session:
-        chosen = read_filter(session, given)
-        ids = failure_filter.open_ids(session, chosen)
-        announce(chosen, ids, "discard", dry_run=dry_run)
-        if not dry_run:
-            for one in by_connector(session, chosen):
-                mine = failure_filter.close_all(
-                    session, failure_filter.open_ids(session, one), "discarded", by=operator_name(), why=why
-                )
-                closed += mine
-                if mine:
-                    told = ", ".join(f"{name} {value}" for name, value in one.words.items()) or "all that are open"
-                    audit.note(
-                        session, operator_name(), "failures.discard", told, connector_key=one.connector_key, why=why,
-                        detail={"failures": len(mine)},
-                    )  # fmt: skip
-    if dry_run:
-        show({"would_discard": ids}, lambda: say(f"Would discard {len(ids)}."))
-        return
-    show({"discarded": sorted(closed), "refused": {}}, lambda: say(f"{len(closed)} discarded."))
+def show_sum(_request: ReplayForeseen, answer: SumAnswer) -> None:
+    """Print how many failures a filter chooses, and what a replay would come to."""
+    say(f"{answer.total:,} open. {_foreseen(answer)}".rstrip())
 
 
-def described(failure: Failure, verdict: Verdict | None = None) -> dict[str, Any]:
-    """A failure as programs read it; of a verdict the words and the names of fields, and no values."""
-    reason = REASONS.get(failure.reason)
-    facts = {
-        **columns_of(failure, *COLUMNS),
-        "meaning": reason.meaning if reason else "",
-        "advice": reason.advice if reason else "",
-    }
-    if verdict is not None:
-        facts["verdict"] = {
-            "kind": str(verdict.kind),
-            "detail": verdict.detail,
-            "note": verdict.note,
-            "fields": [each.field for each in verdict.changes],
-        }
-    return facts
-
-
-def require_choice(given: dict[str, Any]) -> None:
-    if is_empty(given):
-        raise click.UsageError("say which: --id, --connector, --reason, --entity, --group or --since")
-
-
-def announce(chosen: failure_filter.FailureFilter, ids: list[int], verb: str, *, dry_run: bool) -> None:
-    """Say how many before anything happens. Raises: Failed when there is none."""
-    if not ids:
-        raise Failed("no open failure fits", "see: pipeline failures list --all")
-    with transaction() as session:
-        counts: Counter[str] = Counter()
-        for each in failure_filter.group_failures(session, chosen):
-            counts[each.sample.reason] += each.count
-    if not dry_run:
-        click.echo(
-            f"{len(ids)} to {verb}: {', '.join(f'{n} {reason}' for reason, n in counts.most_common())}", err=True
-        )
-
-
-def in_words(kinds: dict[str, int] | Any) -> str:
-    """`11 would change, 1 superseded`."""
-    return ", ".join(f"{count:,} {verdicts.Kind(kind).words}" for kind, count in kinds.items())
-
-
-def no_failure(given: dict[str, Any]) -> str:
-    """What is said of an empty list; a filter may have left something out."""
-    is_whole = is_empty({**given, "connector": None})
-    return (
-        "No failure: everything was carried over."
-        if is_whole
-        else "No failure is like that; without a filter, all are listed."
+def show_whole(_request: RowRequest, answer: WholeAnswer) -> None:
+    """Print everything that is known of a failure."""
+    failure = answer.failure
+    say(f"Failure {failure.id}, {failure.state}: {_title(failure)}, {failure.direction}, stage {failure.stage}")
+    say(f"  {failure.reason}: {answer.meaning} {failure.detail}".rstrip())
+    say(f"  Next: {answer.advice}")
+    say(
+        f"  {failure.attempts} attempts, first {moment(failure.created_at)}, last {moment(failure.updated_at)} UTC",
     )
+    say(f"  Celery task {answer.task_id or '-'}, run {failure.run_id or '-'}, batch {failure.batch_id or '-'}")
+    if failure.closed_by:
+        say(f"  closed by {failure.closed_by}: {failure.closed_why}")
+    else:
+        say(f"  If replayed now, {_verdict(answer.verdict)}")
+        _say_changes(answer.verdict)
+    for attempt in answer.replays:
+        say(f"  replay {attempt.replay_id}: {attempt.state.replace('_', ' ')}. {attempt.detail or ''}".rstrip())
+    if answer.earlier:
+        say(f"  it failed before: {', '.join(str(each.id) for each in answer.earlier)}")
+    for name in ("exchange", "traceback", "payload"):
+        if value := getattr(answer, name):
+            say(f"\n{name}:\n{value if isinstance(value, str) else _json(value)}")
 
 
-def _print_list(
-    shown: list[dict[str, Any]], counts: Counter[tuple[str, str | None]], total: int, given: dict[str, Any]
-) -> None:
-    if not shown:
-        say(no_failure(given))
-        return
+def show_edit(_request: RowRequest, answer: EditAnswer) -> None:
+    """Print what an edited payload changes, and what a replay would come to."""
     table(
         "",
-        ("failures", "reason", "field", "what it means"),
-        [(n, *key, insight.meaning_of(key[0])) for key, n in counts.most_common()],
+        ("field", "as it came", "as you send it"),
+        [(each.path, _json(each.before), _json(each.after)) for each in answer.differences],
+        empty="It is as it came.",
     )
-    say()
-    columns = ["id", "since (UTC)", "what", "stage", "reason", "field", "state"]
-    cells = [[f["id"], f["updated_at"], _what(f), f["stage"], f["reason"], f["field"], f["state"]] for f in shown]
-    if "verdict" in shown[0]:
-        columns.append("if replayed now")
-        for facts, row in zip(shown, cells, strict=True):
-            row.append(f"{verdicts.Kind(facts['verdict']['kind']).words}: {facts['verdict']['detail']}")
-    table("", columns, cells)
-    if total > len(shown):
-        say(f"… and {total - len(shown):,} more; show them with --limit")
+    say(f"If sent now, {_verdict(answer.verdict)}")
+    _say_changes(answer.verdict)
 
 
-def _print_failure(facts: dict[str, Any], verdict: Verdict | None) -> None:
-    say(f"Failure {facts['id']}, {facts['state']}: {_what(facts)}, {facts['direction']}, stage {facts['stage']}")
-    say(f"  {facts['reason']}: {facts['meaning']} {facts['detail']}".rstrip())
-    say(f"  Next: {facts['advice']}")
-    say(f"  {facts['attempts']} attempts, first {moment(facts['created_at'])}, last {moment(facts['updated_at'])} UTC")
-    say(f"  Celery task {facts['task_id'] or '-'}, run {facts['run_id'] or '-'}, batch {facts['batch_id'] or '-'}")
-    if facts["closed_by"]:
-        say(f"  closed by {facts['closed_by']}: {facts['closed_why']}")
-    elif verdict is not None:
-        say(f"  If replayed now, {verdict.kind.words}: {verdict.detail} {verdict.note}".rstrip())
-        for each in verdict.changes:
-            say(f"    {each.name}: {each.before!r} → {each.after!r}")
-    for each in facts["replays"]:
-        say(f"  replay {each['replay_id']}: {WORDS[each['state']]}. {each['detail'] or ''}".rstrip())
-    if facts["earlier"]:
-        say(f"  it failed before: {', '.join(map(str, facts['earlier']))}")
-    for name in ("exchange", "traceback", "payload"):
-        if facts[name]:
-            say(f"\n{name}:\n{facts[name]}")
+def show_discarded(_request: Discarding, answer: Counted) -> None:
+    """Print how many failures were discarded."""
+    say(f"{answer.count:,} discarded.")
 
 
-def _what(facts: dict[str, Any]) -> str:
-    of = f"{facts['field']} of " if facts["kind"] == "field" else ""
-    return (
-        f"{of}{facts['entity']} {facts['record_id']}"
-        if facts["kind"] in rows.OF_RECORDS
-        else f"{facts['kind']} {facts['entity']}".strip()
+def count_failures(caller: Caller, fields: dict[str, Any]) -> None:
+    """Complete `count`, and say on stderr what is about to happen. Raises Failed where no failure fits."""
+    fields.setdefault("why", "command line")
+    if "count" in fields:
+        return
+    counted = caller.call(
+        foresee_replay, ReplayForeseen.model_validate({"connector": fields["connector"], **fields["failures"]})
     )
+    if not counted.total:
+        raise Failed("no open failure fits", f"see: pipeline failures list {fields['connector']} --state all")
+    click.echo(f"{counted.total:,} open. {_foreseen(counted)}", err=True)
+    fields["count"] = counted.total
+
+
+def follow(caller: Caller, request: ConnectorRequest, begun: ReplayShape, *, wait: bool) -> ReplayShape:
+    """Return a replay after its first items were sent, or once it is over.
+
+    In this process the command does a worker's part, so that a replay of a few failures needs no worker.
+    """
+    row = RowRequest(connector=request.connector, id=begun.id)
+    said = ""
+    while True:
+        if isinstance(caller, LocalCaller):
+            _carry_on(begun.id)
+        now = caller.call(show_replay, row)
+        if not wait or now.ended_at is not None or now.state == "paused":
+            return now
+        if now.summary != said and not wants_json():
+            click.echo(f"Replay {now.id}, {now.summary}", err=True)
+        said = now.summary
+        time.sleep(LOOK_S)
+
+
+def show_begun(request: ConnectorRequest, answer: ReplayShape) -> None:
+    """Print how far a replay is, and where to see more."""
+    say(f"Replay {answer.id}, {answer.summary}")
+    _say_why_stopped(request, answer)
+    if answer.ended_at is None:
+        say(f"  Follow it: pipeline failures replays show {request.connector} {answer.id}")
+    for state in ("failed_again", "refused"):
+        if answer.counts.get(state):
+            say(f"  See them: pipeline failures replays items {request.connector} {answer.id} --state {state}")
+
+
+def fail_unless_all_came_through(answer: ReplayShape) -> None:
+    """End with exit code 1 where a replay stopped, or some of its items failed again or were refused."""
+    if answer.reason or answer.counts.get("refused") or answer.counts.get("failed_again"):
+        raise click.exceptions.Exit(1)
+
+
+def show_replays(_request: ConnectorRequest, answer: ReplaysAnswer) -> None:
+    """Print a list of replays."""
+    table(
+        "",
+        ("id", "begun (UTC)", "state", "items", "by", "why"),
+        [(each.id, each.created_at, each.state, each.summary, each.asked_by, each.why) for each in answer.replays],
+        empty="Nothing has been replayed yet.",
+    )
+
+
+def show_progress(request: RowRequest, answer: ReplayShape) -> None:
+    """Print how far one replay is."""
+    say(f"Replay {answer.id}, {answer.state}, by {answer.asked_by}: {answer.why}")
+    say(f"  {answer.summary}")
+    _say_why_stopped(request, answer)
+    say(f"  See its items: pipeline failures replays items {request.connector} {answer.id}")
+
+
+def show_items(_request: RowRequest, answer: ReplayItemsAnswer) -> None:
+    """Print the items of a replay."""
+    columns = ("failure_id", "title", "reason", "state", "detail", "new_failure_id", "batch_id", "settled_at")
+    table("", columns, [[getattr(each, name) for name in columns] for each in answer.items], empty="No such item.")
+
+
+def show_moved(request: RowRequest, answer: Done) -> None:
+    """Print what was done to a replay."""
+    say(f"Replay {request.id} is {answer.done}.")
+
+
+def _carry_on(replay_id: int) -> None:
+    """Do a worker's part, unless a worker does it."""
+    with transaction() as session:
+        job_id = jobs.find_due(session, REPLAY, str(replay_id))
+    if job_id is not None:
+        with suppress(StageFailed):
+            run_job(job_id, None)
+
+
+def _say_why_stopped(request: ConnectorRequest, replay: ReplayShape) -> None:
+    if replay.reason is not None:
+        say(f"  {replay.reason}: {replay.meaning} {replay.detail or ''}".rstrip())
+        say(f"  {replay.advice}")
+        say(f"  pipeline failures replays resume {request.connector} {replay.id}")
+
+
+def _say_changes(verdict: VerdictShape) -> None:
+    for each in verdict.changes:
+        say(f"    {each.name}: {each.before!r} → {each.after!r}")
+
+
+def _verdict(verdict: VerdictShape) -> str:
+    return f"{verdict.words}: {verdict.detail} {verdict.note}".rstrip()
+
+
+def _foreseen(counted: SumAnswer) -> str:
+    """`11 would change, 1 superseded; about 60 tokens`."""
+    if not counted.total:
+        return ""
+    kinds = ", ".join(f"{count:,} {Kind(kind).words}" for kind, count in counted.kinds.items())
+    newest = f" (of the newest {counted.looked:,})" if counted.is_sample else ""
+    return f"If replayed now: {kinds}{newest}; about {counted.tokens:,} tokens"
+
+
+def _no_failure(request: FailuresChosen) -> str:
+    """A filter may have left something out."""
+    if any(getattr(request, name) for name in FailuresChosen.model_fields):
+        return "No failure is like that; without a filter, all are listed."
+    return "No failure: everything was carried over."
+
+
+def _title(failure: FailureShape) -> str:
+    if failure.kind not in OF_RECORDS:
+        return f"{failure.kind} {failure.entity}".strip()
+    of = f"{failure.field} of " if failure.kind == "field" else ""
+    return f"{of}{failure.entity} {failure.record_id}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2 if isinstance(value, dict | list) else None)

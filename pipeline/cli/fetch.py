@@ -134,6 +134,6 @@ def _summary(facts: list[dict[str, Any]], wait: bool) -> Callable[[], None]:
             else:
                 say(f"Run {run['id']} fetches {run['entity']}s. Look: pipeline runs show {run['id']}")
         if gave_up := sum(run["open_failures"] for run in facts):
-            say(f"{gave_up} records or pages gave up; see: pipeline failures list --connector {facts[0]['connector']}")
+            say(f"{gave_up} records or pages gave up; see: pipeline failures list {facts[0]['connector']}")
 
     return human

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.cli.calling import Caller, LocalCaller, RemoteCaller
-from pipeline.cli.rendering import PLAIN, PRESENTATIONS
+from pipeline.cli.rendering import PLAIN, PRESENTATIONS, Presentation
 from pipeline.cli.showing import Failed, json_option, wants_json
 from pipeline.operations.catalogue import all_operations
 from pipeline.operations.errors import OperationError
@@ -45,13 +45,21 @@ def command_of(declared: Operation[Any, Any], name: str) -> click.Command:
     """Return the command of an operation."""
     presentation = PRESENTATIONS.get(declared, PLAIN)
 
-    def run(url: str | None = None, key_file: Path | None = None, output: Path | None = None, **given: Any) -> None:
+    def run(
+        url: str | None = None,
+        key_file: Path | None = None,
+        output: Path | None = None,
+        wait: bool = False,
+        **given: Any,
+    ) -> None:
         fields = _fields(declared, given)
         try:
             caller = _caller(url, key_file)
             presentation.ask(caller, fields)
             request = declared.request.model_validate(fields)
             answer = caller.call(declared, request)
+            if presentation.follow is not None:
+                answer = presentation.follow(caller, request, answer, wait=wait)
         except ValidationError as error:
             raise click.UsageError("; ".join(_mistakes(error))) from None
         except OperationError as error:
@@ -72,7 +80,12 @@ def command_of(declared: Operation[Any, Any], name: str) -> click.Command:
         name,
         callback=json_option(run),
         help=f"{declared.documentation}\n\n\b\nExample:\n  {example}",
-        params=[*_arguments(declared), *_options(declared), *_remote_options(declared), *_pop_params(run)],
+        params=[
+            *_arguments(declared),
+            *_options(declared, presentation),
+            *_remote_options(declared),
+            *_pop_params(run),
+        ],
     )
 
 
@@ -113,14 +126,17 @@ def _arguments(declared: Operation[Any, Any]) -> list[click.Parameter]:
     ]
 
 
-def _options(declared: Operation[Any, Any]) -> list[click.Parameter]:
-    arguments = {word.strip("[]").lower() for word in declared.command.split()}
-    return [
+def _options(declared: Operation[Any, Any], presentation: Presentation) -> list[click.Parameter]:
+    arguments = {word.strip("[]").lower() for word in declared.command.split() if word.strip("[]").isupper()}
+    options = [
         option
         for name, field in declared.request.model_fields.items()
         if name not in arguments
-        for option in _options_of(name, field, is_required=field.is_required())
+        for option in _options_of(name, field, is_required=field.is_required() and name not in presentation.asks)
     ]
+    if presentation.follow is not None:
+        options.append(click.Option(["--wait"], is_flag=True, help="Follow it to its end."))
+    return options
 
 
 def _options_of(name: str, field: FieldInfo, *, is_required: bool) -> list[click.Parameter]:
@@ -184,9 +200,18 @@ def _read(field: FieldInfo, value: Any) -> Any:
         text = sys.stdin.read() if str(value) == "-" else value.read_text(encoding="utf-8")
         if _kind(field.annotation) is str:
             return text.strip()
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_require_unique)
     except ValueError as error:
         raise click.UsageError(f"{value} is not readable: {error}") from None
+
+
+def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A person who writes a field twice means one of them, and JSON would silently take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(each for each in names if names.count(each) > 1)!r} stands there twice")
+    return found
 
 
 def _caller(url: str | None, key_file: Path | None) -> Caller:

@@ -16,7 +16,6 @@ from pipeline.cli import (
     doctor,
     events,
     explain,
-    failure_replays,
     fetch,
     generated,
     keys,
@@ -84,7 +83,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, settings, settings_plan, fetch, send, runs),
-    *(records, events, explain, failure_replays, doctor, verify, budget, operators, keys),
+    *(records, events, explain, doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

@@ -9,9 +9,10 @@ from typing import Any, Final
 import click
 from pydantic import BaseModel
 
+from pipeline.cli import failures as failing
 from pipeline.cli.calling import Caller
 from pipeline.cli.showing import Failed, cell, say, table
-from pipeline.operations import alerts, claims, credentials, webhooks
+from pipeline.operations import alerts, claims, credentials, failures, replays, webhooks
 from pipeline.operations.alerts import AlertsAnswer, TriedAnswer
 from pipeline.operations.claims import ReleaseClaims, ReleasedAnswer
 from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer
@@ -27,11 +28,15 @@ class Presentation:
     show   prints the answer to this request
     check  raises Failed where the answer means that the work failed; after `show`
     ask    completes the fields of the request by asking the person; may call other operations before
+    asks   fields that `ask` completes, so that their options are not required
+    follow returns the answer after more was done, with `wait` once the work has ended; gives the command `--wait`
     """
 
     show: Callable[[Any, Any], None]
     check: Callable[[Any], None] = lambda _answer: None
     ask: Callable[[Caller, dict[str, Any]], None] = lambda _caller, _fields: None
+    asks: frozenset[str] = frozenset()
+    follow: Callable[..., Any] | None = None
 
 
 def show_plainly(_request: BaseModel, answer: BaseModel) -> None:
@@ -145,4 +150,28 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     credentials.put_hull_secret: Presentation(show=_replaced),
     webhooks.check_webhooks: Presentation(show=_asked),
     webhooks.ensure_webhooks: Presentation(show=_subscriptions),
+    failures.discard_failures: Presentation(
+        show=failing.show_discarded, ask=failing.count_failures, asks=frozenset({"count"})
+    ),
+    failures.foresee_replay: Presentation(show=failing.show_sum),
+    failures.list_failures: Presentation(show=failing.show_failures),
+    failures.list_groups: Presentation(show=failing.show_groups),
+    failures.show_failure: Presentation(show=failing.show_whole),
+    failures.try_payload: Presentation(show=failing.show_edit),
+    replays.abort_replay: Presentation(show=failing.show_moved),
+    replays.begin_replay: Presentation(
+        show=failing.show_begun,
+        check=failing.fail_unless_all_came_through,
+        ask=failing.count_failures,
+        asks=frozenset({"count", "why"}),
+        follow=failing.follow,
+    ),
+    replays.list_replay_items: Presentation(show=failing.show_items),
+    replays.list_replays: Presentation(show=failing.show_replays),
+    replays.pause_replay: Presentation(show=failing.show_moved),
+    replays.replay_edited: Presentation(
+        show=failing.show_begun, check=failing.fail_unless_all_came_through, follow=failing.follow
+    ),
+    replays.resume_replay: Presentation(show=failing.show_moved),
+    replays.show_replay: Presentation(show=failing.show_progress),
 }

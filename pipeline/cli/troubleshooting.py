@@ -186,7 +186,7 @@ def _gave_up(case: Case) -> Iterator[Finding]:
         counts[reason] = counts.get(reason, 0) + count
     for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
         known = REASONS.get(reason)
-        replay = f"pipeline failures replay --connector {case.name} --reason {reason}"
+        replay = f"pipeline failures replay {case.name} --reason {reason}"
         yield Finding(
             level=BAD,
             text=f"{count:,} failures are open, {reason}: {known.meaning if known else ''}",

@@ -48,14 +48,19 @@ def text_of(failure: Failure) -> str:
 
 
 def read_edited(text: str, failure: Failure) -> bytes:
-    """The payload that a text is, as it would be sent. Raises: PayloadMistake."""
+    """Return the payload that a text is, as it would be sent. Raises PayloadMistake."""
+    return write_lenient(parse_edited(text, failure))
+
+
+def parse_edited(text: str, failure: Failure) -> dict[str, Any]:
+    """Return the message that a text is. Raises PayloadMistake, with the line of a mistake."""
     if not is_editable(failure):
         raise PayloadMistake("Only open failures of records on their way to Pipedrive can be corrected here.")
     if len(text.encode("utf-8", "surrogatepass")) > LARGEST:
         raise PayloadMistake("It is longer than 1 MB.")
-    message = _parse(text)
+    message: dict[str, Any] = _parse(text)
     _check(message, failure)
-    return write_lenient(message)
+    return message
 
 
 def differences(failure: Failure, edited: bytes) -> list[Difference]:

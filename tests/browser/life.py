@@ -41,7 +41,7 @@ def live(house: House) -> None:
         house.remotes.delete_record(Entity.PERSON, number)
     leaver, corrected, *_ = wait_for(lambda: all_failures(house))
     refuse(house)
-    house.command("failures", "discard", "--id", str(leaver["id"]), "--why", "left the company")
+    house.command("failures", "discard", CONNECTOR, "--ids", str(leaver["id"]), "--why", "left the company")
     correct(house, corrected["id"])
     plan(house, outgoing_user_attributes={"plan": "Remarks"}, incoming_user_attributes={"pipedrive/remarks": "Remarks"})
 
@@ -85,11 +85,11 @@ def fail_on_the_way_in(house: House) -> None:
 
 def correct(house: House, failure_id: int) -> None:
     """Give the User another title, and replay it."""
-    payload = house.command("failures", "show", str(failure_id), "--no-verdict")["payload"]
+    payload = json.dumps(house.command("failures", "show", CONNECTOR, str(failure_id))["payload"])
     file = house.data_dir / "payload.json"
     file.write_text(payload.replace(WRONG_TITLE, "Account director"))
-    words = ("--id", str(failure_id), "--edit", str(file), "--why", "the title was wrong")
-    house.command("failures", "replay", *words, "--wait")
+    words = (CONNECTOR, str(failure_id), "--payload-file", str(file), "--why", "the title was wrong")
+    house.command("failures", "replay-edited", *words, "--wait")
 
 
 def put_in_force(house: House, **rows: dict[str, str]) -> None:
@@ -114,8 +114,8 @@ def known_users(house: House) -> dict[int, dict[str, Any]]:
 
 
 def open_failures(house: House, *filters: str) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = house.command("failures", "list", "--connector", CONNECTOR, *filters)
-    return listed
+    listed = house.command("failures", "list", CONNECTOR, *filters)["failures"]
+    return [each["failure"] for each in listed]
 
 
 def all_failures(house: House) -> list[dict[str, Any]]:

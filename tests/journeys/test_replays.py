@@ -127,8 +127,8 @@ def test_a_replay_can_be_paused_and_goes_on(world: World) -> None:
     replay_id = begin(world)
 
     with transaction() as session:
-        assert beginning.pause(session, replay_id, by="bo")
-        assert not beginning.pause(session, replay_id, by="bo")
+        assert beginning.pause(session, replay_id)
+        assert not beginning.pause(session, replay_id)
     advance(world)
     paused = (outcomes(replay_id), world.rows("SELECT 1 FROM jobs WHERE state = 'due'"))
     with transaction() as session:
@@ -137,8 +137,6 @@ def test_a_replay_can_be_paused_and_goes_on(world: World) -> None:
 
     assert paused == ({"waiting": 2}, [])
     assert (outcomes(replay_id), state(replay_id)) == ({"came_through": 2}, "done")
-    acts = [row.action for row in world.rows("SELECT action FROM audit_log ORDER BY id")]
-    assert acts == ["failures.replay", "replay.pause", "replay.resume"]
 
 
 def test_what_was_not_sent_stays_open_when_a_replay_is_aborted(world: World) -> None:
@@ -334,7 +332,7 @@ def test_what_a_person_paused_is_not_taken_for_stopped(world: World, monkeypatch
     replay_id = begin(world, per_second=1.0)
     world.run_jobs()
     with transaction() as session:
-        assert beginning.pause(session, replay_id, by="bo")
+        assert beginning.pause(session, replay_id)
     world.change_rows("UPDATE jobs SET attempts = 8, due_at = now()")
 
     world.run_jobs()

@@ -1,4 +1,4 @@
-"""How a replay begins, pauses, goes on and ends. What is asked here is done by the job in `advancing`."""
+"""Begin, pause, resume and abort a replay. The job in `advance` does the work; `pipeline.operations.replays` audits each act."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import audit, failure_filter
 from db import failure as failures
+from db import failure_filter
 from db import job as jobs
 from db import replay as rows
 from db.failure import Failure
@@ -66,22 +66,18 @@ def begin(
         raise MoreThanExpected(f"{replay.total} instead of {at_most}")
     for failure_id, payload in (payloads or {}).items():
         _correct(session, replay, failure_id, payload)
-    note = {"replay": replay.id, "failures": replay.total, "corrected": sorted(payloads or ())}
-    audit.note(
-        session, by, "failures.replay", words_of(chosen), connector_key=replay.connector_key, why=why, detail=note
-    )
     _have_it_sent(session, replay, by)
     return replay
 
 
-def pause(session: Session, replay_id: int, *, by: str) -> bool:
+def pause(session: Session, replay_id: int) -> bool:
     """Send nothing more for now; False when it is not running."""
-    return _move(session, replay_id, by, "pause", {"running"}, "paused") is not None
+    return _move(session, replay_id, {"running"}, "paused") is not None
 
 
 def resume(session: Session, replay_id: int, *, by: str) -> bool:
     """Go on, also with one whose job gave up; False when it is neither paused nor stopped."""
-    replay = _move(session, replay_id, by, "resume", {"paused", "stopped"}, "running")
+    replay = _move(session, replay_id, {"paused", "stopped"}, "running")
     if replay is None:
         return False
     replay.sent_until = None
@@ -91,7 +87,7 @@ def resume(session: Session, replay_id: int, *, by: str) -> bool:
 
 def abort(session: Session, replay_id: int, *, by: str) -> bool:
     """Send nothing more; what was not sent stays open. False when it has ended already."""
-    replay = _move(session, replay_id, by, "abort", {"running", "paused", "stopped"}, "aborted")
+    replay = _move(session, replay_id, {"running", "paused", "stopped"}, "aborted")
     if replay is None:
         return False
     rows.abort_waiting(session, replay_id)
@@ -99,13 +95,12 @@ def abort(session: Session, replay_id: int, *, by: str) -> bool:
     return True
 
 
-def _move(session: Session, replay_id: int, by: str, what: str, states: set[str], state: str) -> Replay | None:
+def _move(session: Session, replay_id: int, states: set[str], state: str) -> Replay | None:
     replay = rows.lock_replay(session, replay_id)
     if replay is None or replay.state not in states:
         return None
     replay.state = state
     replay.reason = replay.detail = replay.ended_at = None
-    audit.note(session, by, f"replay.{what}", str(replay_id), connector_key=replay.connector_key)
     return replay
 
 

@@ -89,3 +89,8 @@ class Verdict:
     changes: tuple[FieldChange, ...] = ()
     problems: tuple[FieldProblem, ...] = ()
     tokens: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """The kind as people read it."""
+        return self.kind.words

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
+from pipeline.operations.failures import FailureShape
 from pipeline.operations.models import Shape
 from pipeline.operations.values import Text, Value
 from pipeline.web.api.event_shapes import ChangeShape, EventShape
-from pipeline.web.api.failure_shapes import FailureShape
 
 
 class FoundShape(Shape):

@@ -24,7 +24,7 @@ def perform(declared: Operation[Any, A], **fields: Any) -> A:
     try:
         request: BaseModel = declared.request.model_validate(fields)
     except ValidationError as error:
-        raise invalid("malformed", "; ".join(_mistakes(error))) from None
+        raise invalid("malformed", "; ".join(mistakes_of(error))) from None
     return declared(Call(caller=who(), known=connector), request)
 
 
@@ -46,6 +46,6 @@ def sentence_of(error: OperationError) -> str:
     return f"{reason.meaning} {reason.advice}" if reason else f"{error.message} {error.next_step}".rstrip()
 
 
-def _mistakes(error: ValidationError) -> list[str]:
-    """Each with the name of its field in front; never the value, which may be a secret."""
+def mistakes_of(error: ValidationError) -> list[str]:
+    """Return each mistake with the name of its field in front; never the value, which may be a secret."""
     return [f"{' '.join(str(part) for part in each['loc'])}: {each['msg']}".strip(": ") for each in error.errors()]

@@ -1,4 +1,4 @@
-"""What people do about failures: replay them, one or many, correct a payload first, or discard them. Each begins with its size."""
+"""Forms that replay failures, correct a payload first, or discard them. Each first shows how many failures it is about."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from werkzeug.wrappers import Response
 from db import failure_filter
 from db.connector import Connector
 from db.failure import OF_RECORDS, Failure
-from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.domain.roles import Role
-from pipeline.insight import discarding, payloads, verdicts
 from pipeline.insight import failures as insight
+from pipeline.insight import payloads, verdicts
 from pipeline.insight.payloads import PayloadMistake
 from pipeline.jobs.replays import start
-from pipeline.jobs.replays.requeue import NotReplayable
-from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay
+from pipeline.operations.errors import OperationError
+from pipeline.operations.failures import discard_failures, try_payload
+from pipeline.operations.replays import begin_replay, replay_edited
 from pipeline.web.console import guard
+from pipeline.web.console.calls import perform, sentence_of
 from pipeline.web.console.failure_choice import Choice, NotAFilter, read_choice
 from pipeline.web.console.failures import forget_lists, get_failure
 from pipeline.web.console.frame import done, page
@@ -62,20 +63,14 @@ def confirm_replay(connector: Connector, mistake: str = "", status: int = 200) -
 
 
 def start_replay(connector: Connector) -> Response:
-    """Begin the replay that was confirmed, unless it has grown meanwhile: then the page says so again."""
-    choice = _choice(connector)
-    why = request.form.get("why", "").strip()[:LONGEST_WHY] or "console"
-    pace = _pace(request.form.get("per_second", ""))
+    """Begin the replay that was confirmed, unless there are more by now: then the page says so again."""
+    choice, form = _choice(connector), request.form
+    why, pace = _why() or "console", _pace(form.get("per_second", ""))
     try:
-        with transaction() as session:
-            count = request.form.get("count", 0, type=int)
-            me = guard.who().name
-            replay = start.begin(session, choice.filter, by=me, why=why, per_second=pace, at_most=count)
-    except NothingToReplay:
-        return confirm_replay(connector, "Nothing that fits is open any more.", 400)
-    except MoreThanExpected:
-        return confirm_replay(connector, "Meanwhile there are more of them: look again before you replay.", 400)
-    return done(f"{_base(connector)}/replays/{replay.id}", f"Replay {replay.id} has begun.")
+        begun = perform(begin_replay, failures=choice.chosen, count=form.get("count"), why=why, per_second=pace)
+    except OperationError as error:
+        return confirm_replay(connector, sentence_of(error), 400)
+    return done(f"{_base(connector)}/replays/{begun.id}", f"Replay {begun.id} has begun.")
 
 
 def confirm_discard(connector: Connector, mistake: str = "", status: int = 200) -> Response:
@@ -97,18 +92,14 @@ def confirm_discard(connector: Connector, mistake: str = "", status: int = 200) 
 
 
 def discard(connector: Connector) -> Response:
-    """Close what was chosen, unless it is more than the page said: then the page says so again."""
-    choice = _choice(connector)
-    why = request.form.get("why", "").strip()[:LONGEST_WHY]
+    """Discard what was chosen, unless it is more than the page said: then the page says so again."""
+    choice, why = _choice(connector), _why()
     if not why:
-        return confirm_discard(connector, "Say why: whoever looks later wants to know.", 400)
-    count, subject = request.form.get("count", 0, type=int), choice.words or "all that are open"
-    me = guard.who().name
+        return confirm_discard(connector, "Say why: people who look later want to know.", 400)
     try:
-        with transaction() as session:
-            closed = discarding.discard(session, choice.filter, by=me, why=why, at_most=count, subject=subject)
-    except (NothingToReplay, MoreThanExpected):
-        return confirm_discard(connector, "Meanwhile it is another number: look again before you discard.", 400)
+        closed = perform(discard_failures, failures=choice.chosen, count=request.form.get("count"), why=why).count
+    except OperationError as error:
+        return confirm_discard(connector, sentence_of(error), 400)
     forget_lists()
     return done(f"{_base(connector)}/failures", f"{closed:,} discarded: {why}")
 
@@ -120,27 +111,21 @@ def show_edit(connector: Connector, failure_id: int) -> Response:
 
 
 def send_edited(connector: Connector, failure_id: int) -> Response:
-    """First the difference and the verdict, then, by the second button, the replay."""
-    text = request.form.get("payload", "").replace("\r\n", "\n")
+    """First show the difference and the verdict; then, by the second button, replay."""
+    text, why = request.form.get("payload", "").replace("\r\n", "\n"), _why()
     with transaction() as session:
         failure = _editable(session, connector, failure_id)
-        try:
-            payload = payloads.read_edited(text, failure)
-            changed = payloads.differences(failure, payload)
-            verdict = verdicts.verdict_of(session, failure, payload)
-        except PayloadMistake as wrong:
-            return _edit_page(connector, failure, text, status=400, mistake=str(wrong))
-    why = request.form.get("why", "").strip()[:LONGEST_WHY]
-    if request.form.get("step") != "send":
-        return _edit_page(connector, failure, text, changed=changed, verdict=verdict, why=why)
     try:
-        with transaction() as session:
-            one = FailureFilter(connector_key=connector.key, ids=(failure_id,))
-            sent = {failure_id: payload}
-            replay = start.begin(session, one, by=guard.who().name, why=why or "payload corrected", payloads=sent)
-    except (NothingToReplay, NotReplayable) as refused:
-        return _edit_page(connector, failure, text, status=400, mistake=str(refused))
-    return done(f"{_base(connector)}/replays/{replay.id}", f"Replay {replay.id} sends the corrected payload.")
+        payload = payloads.parse_edited(text, failure)
+        if request.form.get("step") != "send":
+            tried = perform(try_payload, id=failure_id, payload=payload)
+            return _edit_page(connector, failure, text, changed=tried.differences, verdict=tried.verdict, why=why)
+        begun = perform(replay_edited, id=failure_id, payload=payload, why=why or "payload corrected")
+    except PayloadMistake as wrong:
+        return _edit_page(connector, failure, text, status=400, mistake=str(wrong))
+    except OperationError as error:
+        return _edit_page(connector, failure, text, status=400, mistake=sentence_of(error))
+    return done(f"{_base(connector)}/replays/{begun.id}", f"Replay {begun.id} sends the corrected payload.")
 
 
 def _edit_page(connector: Connector, failure: Failure, text: str, *, status: int = 200, **more: Any) -> Response:
@@ -175,7 +160,11 @@ def _choice(connector: Connector) -> Choice:
         choice = read_choice(connector, request.values)
     except NotAFilter as wrong:
         raise guard.missing(str(wrong), "Go back to the list of failures.") from None
-    return replace(choice, filter=replace(choice.filter, state="open"))
+    return replace(choice, filter=choice.chosen.filter(connector.key))
+
+
+def _why() -> str:
+    return request.form.get("why", "").strip()[:LONGEST_WHY]
 
 
 def _pace(given: str) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
 from urllib.parse import quote
 
 from flask import request
@@ -15,8 +15,10 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.insight import replays as insight
 from pipeline.insight.replays import Progress
-from pipeline.jobs.replays import start
+from pipeline.operations.errors import OperationError
+from pipeline.operations.replays import abort_replay, pause_replay, resume_replay
 from pipeline.web.console import guard
+from pipeline.web.console.calls import perform
 from pipeline.web.console.flower import task_url
 from pipeline.web.console.frame import before_id, done, page, took
 from pipeline.web.console.guard import Pages
@@ -37,20 +39,12 @@ MARKS = {
 """State of an item → the state by whose shape and colour it is shown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """What a person may do with a replay that is under way."""
-
-    do: Callable[..., bool]
-    said: str
-
-
-def _acts() -> dict[str, Act]:
-    return {
-        "pause": Act(do=start.pause, said="It pauses: what was sent goes on, nothing more is sent."),
-        "resume": Act(do=start.resume, said="It goes on."),
-        "abort": Act(do=start.abort, said="It is aborted: what was not sent stays open."),
-    }
+ACTS: Final = {
+    "pause": (pause_replay, "It pauses: what was sent goes on, nothing more is sent."),
+    "resume": (resume_replay, "It goes on."),
+    "abort": (abort_replay, "It is aborted: what was not sent stays open."),
+}
+"""What a person may do with a replay, and what the page says when it is done."""
 
 
 def add(pages: Pages) -> None:
@@ -93,14 +87,16 @@ def show_replay(connector: Connector, replay_id: int) -> Response:
 
 def act_on(connector: Connector, replay_id: int, act: str) -> Response:
     """Pause, resume or abort."""
-    chosen = _acts().get(act)
-    with transaction() as session:
-        found = rows.find_replay(session, replay_id)
-        if chosen is None or found is None or found.connector_key != connector.key:
-            raise _no_such(connector, replay_id)
-        is_done = chosen.do(session, replay_id, by=guard.who().name)
+    if act not in ACTS:
+        raise _no_such(connector, replay_id)
+    declared, said = ACTS[act]
+    try:
+        perform(declared, id=replay_id)
+    except OperationError as error:
+        if error.status is HTTPStatus.NOT_FOUND:
+            raise _no_such(connector, replay_id) from None
+        said = "Nothing was changed: it was not in a state for that any more."
     _progress.forget()
-    said = chosen.said if is_done else "Nothing was changed: it was not in a state for that any more."
     return done(f"/c/{quote(connector.name, safe='')}/replays/{replay_id}", said)
 
 

@@ -108,7 +108,7 @@ def test_open_failures_come_with_their_replay(world: World, run: Run, at_work: N
     found = bad(findings(run, "any updates"))
 
     assert "1 failures are open, no_update_time" in found[0]
-    assert "pipeline failures replay --connector acme --reason no_update_time" in found[0]
+    assert "pipeline failures replay acme --reason no_update_time" in found[0]
 
 
 def test_only_what_was_left_out_lately_is_counted(world: World, run: Run, at_work: None) -> None:

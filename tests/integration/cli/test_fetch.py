@@ -100,7 +100,7 @@ def test_a_record_that_gave_up_makes_it_fail(world: World, run: Run, while_watch
     said = run("fetch", "persons", "acme", "--wait")
 
     assert said.code == 1
-    assert "pipeline failures list --connector acme" in said.out
+    assert "pipeline failures list acme" in said.out
 
 
 def test_a_cancelled_run_makes_it_fail(world: World, run: Run, while_watched: Callable[..., None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ def fetched(world: World, run: Run) -> World:
 
 
 def failures(run: Run, *more: str) -> list[dict[str, Any]]:
-    return list(run("failures", "list", "--connector", "acme", "--json", *more).json)
+    return [each["failure"] for each in run("failures", "list", "acme", "--json", *more).json["failures"]]
 
 
 def test_runs_are_listed_newest_first(fetched: World, run: Run) -> None:
@@ -160,25 +159,25 @@ def test_events_are_taken_away_as_the_console_exports_them(fetched: World, run: 
 
 def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: World, run: Run) -> None:
     (first,) = failures(run)
-    run("failures", "replay", "--id", str(first["id"]))
+    run("failures", "replay", "acme", "--ids", str(first["id"]))
     fetched.work()
     fetched.change_rows("UPDATE jobs SET due_at = now()")
     fetched.run_jobs()
     (again,) = failures(run)
 
-    shown = run("failures", "show", str(first["id"]), "--json").json
+    shown = run("failures", "show", "acme", str(first["id"]), "--json").json
     assert [(each["replay_id"], each["state"]) for each in shown["replays"]] == [(1, "failed_again")]
-    assert "replay 1: failed again." in run("failures", "show", str(first["id"])).out
-    assert run("failures", "show", str(again["id"]), "--json").json["earlier"] == [first["id"]]
+    assert "replay 1: failed again." in run("failures", "show", "acme", str(first["id"])).out
+    assert run("failures", "show", "acme", str(again["id"]), "--json").json["earlier"][0]["id"] == first["id"]
 
 
 def test_a_failure_is_shown_whole(fetched: World, run: Run) -> None:
     found = failures(run)
-    shown = run("failures", "show", str(found[0]["id"]), "--json").json
+    shown = run("failures", "show", "acme", str(found[0]["id"]), "--json").json
 
     assert [(each["record_id"], each["reason"]) for each in found] == [("77", "no_update_time")]
-    assert json.loads(shown["payload"])["name"] == "Nobody knows when"
-    assert "Save the record once in Pipedrive" in run("failures", "show", str(found[0]["id"])).out
+    assert shown["payload"]["name"] == "Nobody knows when"
+    assert "Save the record once in Pipedrive" in run("failures", "show", "acme", str(found[0]["id"])).out
 
 
 def test_failures_are_filtered(fetched: World, run: Run) -> None:
@@ -187,8 +186,8 @@ def test_failures_are_filtered(fetched: World, run: Run) -> None:
     assert failures(run, "--entity", "organization") == []
 
 
-def test_a_dry_run_changes_nothing(fetched: World, run: Run) -> None:
-    assert len(run("failures", "replay", "--connector", "acme", "--dry-run", "--json").json) == 1
+def test_a_preview_changes_nothing(fetched: World, run: Run) -> None:
+    assert run("failures", "preview", "acme", "--json").json["kinds"] == {"fails_again": 1}
     assert len(failures(run)) == 1
 
 
@@ -207,51 +206,58 @@ def test_a_corrected_record_is_replayed(fetched: World, run: Run) -> None:
             "custom_fields": {},
         },
     )
-    said = run(
-        "failures", "replay", "--connector", "acme", "--reason", "no_update_time", "--why", "corrected", "--json"
-    )
+    said = run("failures", "replay", "acme", "--reason", "no_update_time", "--why", "corrected", "--json")
     fetched.work()
 
     assert said.code == 0
-    assert "1 to replay: 1 no_update_time" in said.err
-    assert (len(said.json["replayed"]), said.json["refused"]) == (1, {})
+    assert said.err == "1 open. If replayed now: 1 would fail again; about 10 tokens\n"
+    assert (said.json["total"], said.json["why"]) == (1, "corrected")
+    assert "waiting" not in said.json["counts"], "the command does a worker's part"
     assert fetched.users()[77]["pipedrive/name"] == "Bo"
     assert failures(run) == []
 
 
 def test_what_fails_again_is_a_failure_again(fetched: World, run: Run) -> None:
-    run("failures", "replay", "--connector", "acme")
+    run("failures", "replay", "acme")
     fetched.work()
 
     assert [each["record_id"] for each in failures(run)] == ["77"]
 
 
 def test_discarding_needs_a_reason_and_keeps_it(fetched: World, run: Run) -> None:
-    assert run("failures", "discard", "--connector", "acme").code == 2
-    run("failures", "discard", "--connector", "acme", "--why", "deleted by sales")
-    closed = failures(run, "--all")[0]
+    assert run("failures", "discard", "acme").code == 2
+    run("failures", "discard", "acme", "--why", "deleted by sales")
+    closed = failures(run, "--state", "all")[0]
 
     assert (closed["state"], closed["closed_why"]) == ("discarded", "deleted by sales")
 
 
 def test_closed_failures_are_not_replayed(fetched: World, run: Run) -> None:
-    run("failures", "discard", "--connector", "acme", "--why", "x")
+    run("failures", "discard", "acme", "--why", "x")
 
-    assert run("failures", "replay", "--connector", "acme").code == 1
+    assert run("failures", "replay", "acme").code == 1
 
 
-@pytest.mark.parametrize("wrong", [("replay",), ("discard", "--why", "x"), ("show", "9"), ("replay", "--id", "9")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("replay",),
+        ("discard", "acme"),
+        ("show", "acme", "9"),
+        ("show", "acne", "9"),
+        ("list", "acme", "--since", "long ago"),
+    ],
+)
 def test_failures_must_be_named(wrong: tuple[str, ...], world: World, run: Run) -> None:
     assert run("failures", *wrong).code == 2
 
 
-def test_an_edit_is_for_one_failure(fetched: World, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "payload.json").write_text("{}")
+def test_no_more_are_discarded_than_were_counted(fetched: World, run: Run) -> None:
     fetched.company.put_raw("person", {"id": 78, "name": "Nor when this one"})
     run("fetch", "persons", "acme")
     fetched.work()
 
-    assert run("failures", "replay", "--connector", "acme", "--edit", str(tmp_path / "payload.json")).code == 2
+    assert run("failures", "discard", "acme", "--count", "1", "--why", "x").code == 1
     assert len(failures(run)) == 2
 
 

@@ -4,74 +4,78 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.errors import Rejected
 from tests.command_line import Run
+from tests.integration.console.test_failures import refused
 from tests.journeys.test_replays import advance, broken, give_up, mended
+from tests.journeys.told_by_hull import person
 from tests.world import World
 
 
-def test_failures_stand_by_cause_with_verdicts(world: World, run: Run) -> None:
+def test_failures_stand_by_cause_with_what_a_replay_would_do(world: World, run: Run) -> None:
     broken(world, 10, 11)
 
-    (group,) = run("failures", "groups", "--connector", "acme", "--verdict", "--json").json
-    said = run("failures", "groups", "--verdict")
+    (group,) = run("failures", "groups", "acme", "--json").json["groups"]
+    said = run("failures", "groups", "acme")
+    chosen = run("failures", "list", "acme", "--fingerprint", group["fingerprint"], "--json").json["failures"]
 
-    assert (group["reason"], group["count"], group["verdicts"]) == ("no_update_time", 2, {"fails_again": 2})
-    assert "2 would fail again; about 10 tokens" in said.out
-    assert len(run("failures", "list", "--group", group["fingerprint"], "--json").json) == 2
-    assert run("failures", "list", "--direction", "outgoing", "--json").json == []
+    assert (group["reason"], group["count"]) == ("no_update_time", 2)
+    assert f"2 incoming person no_update_time  (--fingerprint {group['fingerprint']})" in said.out
+    assert len(chosen) == 2
+    assert run("failures", "list", "acme", "--direction", "outgoing", "--json").json == {"failures": []}
 
 
 def test_an_empty_list_says_whether_a_filter_made_it_so(world: World, run: Run) -> None:
-    assert run("failures", "list").out.startswith("No failure: everything was carried over.")
+    assert run("failures", "list", "acme").out.startswith("No failure: everything was carried over.")
 
     broken(world, 10)
 
-    assert run("failures", "list", "--reason", "wrong_typ").out.startswith("No failure is like that")
-    assert run("failures", "groups", "--reason", "wrong_typ").out.startswith("No failure is like that")
+    assert run("failures", "list", "acme", "--reason", "wrong_typ").out.startswith("No failure is like that")
+    assert run("failures", "groups", "acme", "--reason", "wrong_typ").out.startswith("No failure is like that")
 
 
-def test_verdicts_are_said_before_anything_is_replayed(world: World, run: Run) -> None:
+def test_what_a_replay_would_do_is_said_before(world: World, run: Run) -> None:
     broken(world, 10)
 
-    listed = run("failures", "list", "--verdict", "--json").json
-    dry = run("failures", "replay", "--connector", "acme", "--dry-run", "--verdict")
+    listed = run("failures", "list", "acme", "--json").json["failures"]
+    preview = run("failures", "preview", "acme")
 
     assert listed[0]["verdict"]["kind"] == "fails_again"
-    assert "1 would fail again; about 10 tokens" in dry.out
-    assert "would fail again" in run("failures", "show", "1").out
+    assert preview.out == "1 open. If replayed now: 1 would fail again; about 10 tokens\n"
+    assert "would fail again" in run("failures", "show", "acme", "1").out
+    assert "would fail again" in run("failures", "list", "acme").out
     assert world.rows("SELECT 1 FROM replays") == []
 
 
 def test_a_replay_is_followed_to_its_end(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(world, 10, 11)
     mended(world, 10)
-    monkeypatch.setattr("pipeline.cli.failure_replays.time.sleep", lambda _seconds: advance(world))
+    monkeypatch.setattr("pipeline.cli.failures.time.sleep", lambda _seconds: advance(world))
 
-    said = run("failures", "replay", "--connector", "acme", "--throttle", "100", "--wait", "--json")
+    said = run("failures", "replay", "acme", "--per-second", "100", "--wait", "--json")
 
     assert said.json["counts"] == {"came_through": 1, "failed_again": 1}
     assert said.code == 1, "something failed again"
-    (replay,) = run("failures", "replays", "list", "acme", "--json").json
+    (replay,) = run("failures", "replays", "list", "acme", "--json").json["replays"]
     assert (replay["state"], replay["total"]) == ("done", 2)
-    shown = run("failures", "replays", "show", "1", "--state", "failed_again", "--json").json
+    shown = run("failures", "replays", "items", "acme", "1", "--state", "failed_again", "--json").json
     assert [each["new_failure_id"] for each in shown["items"]] == [3]
+    assert "2 items: 1 came through, 1 failed again." in run("failures", "replays", "list", "acme").out
 
 
 def test_a_replay_is_paused_resumed_and_aborted(world: World, run: Run) -> None:
     broken(world, 10, 11, 12)
-    begun = run("failures", "replay", "--connector", "acme", "--throttle", "1", "--json").json
+    begun = run("failures", "replay", "acme", "--per-second", "1", "--json").json
 
-    states = [run("failures", "replays", act, "1", "--json").json["state"] for act in ("pause", "resume", "abort")]
+    done = [run("failures", "replays", act, "acme", "1").out for act in ("pause", "resume", "abort")]
 
     assert begun["counts"] == {"sent": 1, "waiting": 2}
-    assert states == ["paused", "running", "aborted"]
-    assert run("failures", "replays", "pause", "1").code == 1
-    assert run("failures", "replays", "pause", "9").code == 2
+    assert done == [f"Replay 1 is {state}.\n" for state in ("paused", "resumed", "aborted")]
+    assert run("failures", "replays", "pause", "acme", "1").code == 1
+    assert run("failures", "replays", "pause", "acme", "9").code == 2
     acts = [row.action for row in world.rows("SELECT action FROM audit_log ORDER BY id")]
     assert acts == ["failures.replay", "replay.pause", "replay.resume", "replay.abort"]
 
@@ -81,34 +85,66 @@ def test_a_replay_that_stopped_says_why_and_is_resumed(world: World, run: Run, m
     mended(world, 10)
     mend = give_up(world, monkeypatch, Rejected("refused_by_pipedrive", "said no"))
 
-    begun = run("failures", "replay", "--connector", "acme", "--wait", "--json")
-    told = run("failures", "replays", "show", "1")
+    begun = run("failures", "replay", "acme", "--wait", "--json")
+    told = run("failures", "replays", "show", "acme", "1")
     mend()
-    resumed = run("failures", "replays", "resume", "1", "--json").json
+    assert run("failures", "replays", "resume", "acme", "1", "--json").json == {"done": "resumed"}
+    resumed = run("failures", "replays", "show", "acme", "1", "--json").json
     advance(world)
 
-    assert (begun.code, begun.json["stopped"]) == (1, {"1": "refused_by_pipedrive"})
+    assert (begun.code, begun.json["reason"]) == (1, "refused_by_pipedrive")
     assert "refused_by_pipedrive: Pipedrive read the write and refused it. said no" in told.out
-    assert "pipeline failures replays resume 1" in told.out
+    assert "pipeline failures replays resume acme 1" in told.out
     assert (resumed["state"], resumed["reason"]) == ("running", None)
-    (replay,) = run("failures", "replays", "list", "acme", "--json").json
+    (replay,) = run("failures", "replays", "list", "acme", "--json").json["replays"]
     assert (replay["state"], replay["reason"], replay["counts"]) == ("done", None, {"came_through": 1})
 
 
 def test_a_correction_is_checked(world: World, run: Run, tmp_path: Path) -> None:
     broken(world, 10)
     (tmp_path / "payload.json").write_text(json.dumps({"id": 10}))
+    file = ("--payload-file", str(tmp_path / "payload.json"))
 
-    said = run("failures", "replay", "--id", "1", "--edit", str(tmp_path / "payload.json"))
+    tried = run("failures", "try-payload", "acme", "1", *file)
+    said = run("failures", "replay-edited", "acme", "1", *file, "--why", "x")
 
-    assert said.code == 1
-    assert "the payload will not do" in said.err
+    assert (tried.code, said.code) == (1, 1)
+    assert "Only open failures of records on their way to Pipedrive can be corrected here." in said.err
     assert world.rows("SELECT 1 FROM replays") == []
+
+
+def test_a_payload_is_corrected_and_sent(world: World, run: Run, tmp_path: Path) -> None:
+    failure_id = str(refused(world, name="Wrong"))
+    payload = run("failures", "show", "acme", failure_id, "--json").json["payload"]
+    payload["user"]["nickname"] = "Right"
+    (tmp_path / "payload.json").write_text(json.dumps(payload))
+    file = ("--payload-file", str(tmp_path / "payload.json"))
+
+    tried = run("failures", "try-payload", "acme", failure_id, *file)
+    sent = run("failures", "replay-edited", "acme", failure_id, *file, "--why", "a typo")
+    advance(world)
+
+    assert "user.nickname" in tried.out
+    assert "Right" in tried.out
+    assert "If sent now, would change" in tried.out
+    assert sent.code == 0
+    assert person(world, 1)["name"] == "Right"
+
+
+def test_a_field_that_a_payload_has_twice_is_a_mistake(world: World, run: Run, tmp_path: Path) -> None:
+    failure_id = str(refused(world))
+    (tmp_path / "payload.json").write_text('{"user": {"id": "a", "id": "b"}}')
+
+    said = run("failures", "try-payload", "acme", failure_id, "--payload-file", str(tmp_path / "payload.json"))
+
+    assert said.code == 2
+    assert "'id' stands there twice" in said.err
 
 
 def test_discarding_is_written_down(world: World, run: Run) -> None:
     broken(world, 10)
-    found: Any = run("failures", "discard", "--connector", "acme", "--entity", "person", "--why", "x", "--json").json
+    done = run("failures", "discard", "acme", "--entity", "person", "--why", "x", "--json").json
 
-    assert found["discarded"] == [1]
-    assert world.rows("SELECT action, why FROM audit_log")[0].why == "x"
+    assert done == {"done": "discarded", "count": 1}
+    (entry,) = world.rows("SELECT subject, why, detail FROM audit_log")
+    assert tuple(entry) == ("entity person", "x", {"failures": 1})

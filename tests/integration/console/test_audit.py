@@ -23,12 +23,10 @@ from tests.world import World
 
 READS = {
     *("alerts list", "budget", "connectors list", "connectors show", "doctor", "events", "explain"),
-    *("failures list", "failures groups", "failures show", "mappings show", "mappings list", "operators first"),
+    *("mappings show", "mappings list", "operators first"),
     *(
         "operators list",
         "operators keys",
-        "failures replays list",
-        "failures replays show",
         "runs batch",
         "runs list",
         "runs show",

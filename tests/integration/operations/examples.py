@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline.domain.kinds import Entity
 from tests.authorising import installed_app
+from tests.integration.console.test_failures import refused, world_payload
+from tests.journeys.test_replays import begin, broken
 from tests.world import API_TOKEN, HULL_SECRET, World
 
 Fields = dict[str, Any]
@@ -31,13 +33,43 @@ def with_an_app(world: World, stack: ExitStack) -> Fields:
     return {}
 
 
+def open_failures(world: World, _stack: ExitStack) -> Fields:
+    """Two Persons that cannot be read."""
+    broken(world, 10, 11)
+    return {"failures": {"reason": "no_update_time"}, "count": 2, "why": "tests"}
+
+
+def corrected(world: World, _stack: ExitStack) -> Fields:
+    """A User whose values Pipedrive refused, with other values."""
+    failure_id = refused(world)
+    return {"id": failure_id, "payload": world_payload(failure_id), "why": "tests"}
+
+
+def replay_that_is(state: str) -> Callable[[World, ExitStack], Fields]:
+    """A replay in this state."""
+
+    def prepare(world: World, _stack: ExitStack) -> Fields:
+        broken(world, 10, 11)
+        replay_id = begin(world, per_second=0.1)
+        world.change_rows("UPDATE replays SET state = :state", state=state)
+        return {"id": replay_id}
+
+    return prepare
+
+
 EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "check_webhooks": nothing,
     "ensure_webhooks": nothing,
+    "abort_replay": replay_that_is("running"),
+    "begin_replay": open_failures,
+    "discard_failures": open_failures,
     "invite": with_an_app,
+    "pause_replay": replay_that_is("running"),
     "put_api_token": lambda _world, _stack: {"secret": API_TOKEN},
     "put_hull_secret": lambda _world, _stack: {"secret": HULL_SECRET},
     "release_claims": deleted_person,
     "try_telling": nothing,
+    "replay_edited": corrected,
+    "resume_replay": replay_that_is("paused"),
 }
 """Name of the operation → its example. The connector is added by the test."""
