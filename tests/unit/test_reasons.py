@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from pipeline.domain.reasons import REASONS, describe
@@ -51,11 +52,17 @@ def raised(tree: ast.AST) -> Iterator[str]:
                     yield from codes_in(value)
 
 
+@cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text()) for path in files()}
+
+
+@cache
 def all_raised() -> dict[str, set[str]]:
     """Reason code → the files that can raise it."""
     found: dict[str, set[str]] = {}
-    for path in files():
-        for code in raised(ast.parse(path.read_text())):
+    for path, tree in trees().items():
+        for code in raised(tree):
             found.setdefault(code, set()).add(str(path.relative_to(PROJECT)))
     return found
 
@@ -64,9 +71,9 @@ def all_texts() -> set[str]:
     """Every text in the code but the table itself: codes also travel through tables, as statuses do."""
     return {
         node.value
-        for path in files()
+        for path, tree in trees().items()
         if path.name != "reasons.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
 
