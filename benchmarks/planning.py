@@ -43,7 +43,8 @@ def main() -> None:
 def _plan(running: Stage, name: str) -> dict[str, Any]:
     from db import connector as connectors
     from db.session import transaction
-    from pipeline.insight import plan as plans
+    from pipeline.jobs.plans import compute, create
+    from pipeline.operations import plans
 
     with transaction() as session:
         document = dict(connectors.settings_in_force(session, running.connector_key).document)
@@ -52,10 +53,11 @@ def _plan(running: Stage, name: str) -> dict[str, Any]:
         if name in (direction, "both"):
             document[f"{direction}_user_attributes"] = [*document[f"{direction}_user_attributes"], row]
     begun = time.monotonic()
-    plan_id = plans.make(running.connector_key, document, who="benchmark", force=True)
-    plans.finish(plan_id)
+    with transaction() as session:
+        plan_id = create.make_plan(session, running.connector_key, document, author="benchmark", force=True).id
+    compute.go_on(plan_id, float("inf"))
     wall_s = time.monotonic() - begun
-    view = plans.read(running.connector_key, plan_id)
+    view = plans.find_view(running.connector_key, plan_id)
     assert view is not None
     return {
         "plan": name,
@@ -64,15 +66,17 @@ def _plan(running: Stage, name: str) -> dict[str, Any]:
         "wall_s": round(wall_s, 2),
         "records_per_s": round(view.examined / wall_s),
         "tokens": view.tokens,
-        **({"apply_s": _apply(running, plan_id)} if name == "both" else {}),
+        **({"apply_s": _apply(plan_id)} if name == "both" else {}),
     }
 
 
-def _apply(running: Stage, plan_id: int) -> float:
-    from pipeline.insight import plan as plans
+def _apply(plan_id: int) -> float:
+    from db.session import transaction
+    from pipeline.jobs.plans import apply
 
     begun = time.monotonic()
-    applied = plans.apply(running.connector_key, plan_id, who="benchmark", confirmed=-1)
+    with transaction() as session:
+        applied = apply.apply(session, plan_id, author="benchmark", confirmed=-1)
     assert applied.left_out == 0
     return round(time.monotonic() - begun, 2)
 

@@ -3,14 +3,14 @@
     program      the group of commands, and how an error becomes a sentence and an exit code
     opening      the environment, the servers and the schema, made ready; showing: --json, tables, next steps
     servers      up, migrate, sandbox        demo: everything at once, told as a `story`
-    connectors   add, list, show, pause, resume, remove      settings: show, set, diff, history
-    settings_plan  plan, plans, apply, discard: of the same group
+    connectors   add, list, show, pause, resume, remove
     fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
     records      mappings, events            failures: list, show, replay, discard
     doctor       who works (`insight.machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`
     verify       both sides and the id map compared; `verify_report` shows it
     keys         rotate-keys
-    generated    the commands of operations; `calling` runs them here or over HTTP, `rendering` prints them
+    generated    the commands of operations; `calling` runs them here or over HTTP, `rendering` prints them as
+                 their `presentation` says
 
 Exit codes: 0 done, 1 the work failed, 2 bad usage.
 """

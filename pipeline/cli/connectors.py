@@ -17,8 +17,8 @@ from db.session import transaction
 from db.watermark import find_watermark
 from pipeline.cli import authorising
 from pipeline.cli.audited import audited, operator_name
+from pipeline.cli.documents import read_document, refused
 from pipeline.cli.opening import open_database
-from pipeline.cli.settings import read_document, refused
 from pipeline.cli.showing import (
     Failed,
     columns_of,

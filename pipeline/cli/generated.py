@@ -19,8 +19,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.cli.calling import Caller, LocalCaller, RemoteCaller
-from pipeline.cli.rendering import PLAIN, PRESENTATIONS, Presentation
-from pipeline.cli.showing import Failed, json_option, wants_json
+from pipeline.cli.presentation import PLAIN, Presentation
+from pipeline.cli.rendering import PRESENTATIONS
+from pipeline.cli.showing import Failed, json_option, wants_json, yes_option
 from pipeline.operations.catalogue import all_operations
 from pipeline.operations.errors import OperationError
 from pipeline.operations.registry import Download, Operation
@@ -118,7 +119,7 @@ def _arguments(declared: Operation[Any, Any]) -> list[click.Parameter]:
     return [
         click.Argument(
             [word.strip("[]").lower()],
-            metavar=word,
+            metavar=f"{word}_FILE" if _is_from_file(fields[word.strip("[]").lower()]) else word,
             required=not word.startswith("["),
             type=_type(fields[word.strip("[]").lower()]),
         )
@@ -134,6 +135,8 @@ def _options(declared: Operation[Any, Any], presentation: Presentation) -> list[
         if name not in arguments
         for option in _options_of(name, field, is_required=field.is_required() and name not in presentation.asks)
     ]
+    if presentation.yes:
+        options.append(yes_option(presentation.yes))
     if presentation.follow is not None:
         options.append(click.Option(["--wait"], is_flag=True, help="Follow it to its end."))
     return options
@@ -233,6 +236,8 @@ def _kind(annotation: Any) -> Any:
 
 def _type(field: FieldInfo) -> Any:
     """How click shows a value; whether it is right, the request model decides."""
+    if _is_from_file(field):
+        return READABLE_FILE
     kind = _kind(field.annotation)
     if get_origin(kind) is list:
         kind = _kind(get_args(kind)[0])
@@ -250,6 +255,8 @@ def _description(field: FieldInfo) -> str | None:
 
 def _is_from_file(field: FieldInfo) -> bool:
     kind = _kind(field.annotation)
+    if get_origin(kind) is list:
+        kind = _kind(get_args(kind)[0])
     return any(isinstance(each, FromFile) for each in field.metadata) or get_origin(kind) is dict or kind is dict
 
 

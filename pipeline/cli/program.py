@@ -24,8 +24,6 @@ from pipeline.cli import (
     runs,
     send,
     servers,
-    settings,
-    settings_plan,
     verify,
 )
 from pipeline.cli.showing import Failed
@@ -82,7 +80,7 @@ def program() -> None:
 
 
 for module in (
-    *(servers, demo, connectors, settings, settings_plan, fetch, send, runs),
+    *(servers, demo, connectors, fetch, send, runs),
     *(records, events, explain, doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:

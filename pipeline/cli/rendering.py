@@ -1,17 +1,17 @@
-"""What a generated command prints for a person, and what it asks before; without an entry here an answer is a plain table."""
+"""What generated commands print for a person; without an entry here an answer is a plain table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 from pydantic import BaseModel
 
 from pipeline.cli import failures as failing
-from pipeline.cli.calling import Caller
-from pipeline.cli.showing import Failed, cell, say, table
+from pipeline.cli import rendering_plans, rendering_settings
+from pipeline.cli.presentation import Presentation
+from pipeline.cli.showing import Failed, say, table
 from pipeline.operations import alerts, claims, credentials, failures, replays, webhooks
 from pipeline.operations.alerts import AlertsAnswer, TriedAnswer
 from pipeline.operations.claims import ReleaseClaims, ReleasedAnswer
@@ -19,44 +19,6 @@ from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer
 from pipeline.operations.models import Done, NoRequest
 from pipeline.operations.registry import Operation
 from pipeline.operations.webhooks import SubscriptionsAnswer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presentation:
-    """How one command looks.
-
-    show   prints the answer to this request
-    check  raises Failed where the answer means that the work failed; after `show`
-    ask    completes the fields of the request by asking the person; may call other operations before
-    asks   fields that `ask` completes, so that their options are not required
-    follow returns the answer after more was done, with `wait` once the work has ended; gives the command `--wait`
-    """
-
-    show: Callable[[Any, Any], None]
-    check: Callable[[Any], None] = lambda _answer: None
-    ask: Callable[[Caller, dict[str, Any]], None] = lambda _caller, _fields: None
-    asks: frozenset[str] = frozenset()
-    follow: Callable[..., Any] | None = None
-
-
-def show_plainly(_request: BaseModel, answer: BaseModel) -> None:
-    """Print the values of an answer, one a line, and its lists as tables."""
-    for name in type(answer).model_fields:
-        value, title = getattr(answer, name), name.replace("_", " ").capitalize()
-        if isinstance(value, list) and value and isinstance(value[0], BaseModel):
-            columns = list(type(value[0]).model_fields)
-            table(
-                title,
-                [each.replace("_", " ") for each in columns],
-                [[getattr(row, each) for each in columns] for row in value],
-            )
-        elif isinstance(value, BaseModel):
-            say(title)
-            for each in type(value).model_fields:
-                say(f"  {each.replace('_', ' '):<20} {cell(getattr(value, each))}")
-        else:
-            shown = ", ".join(map(str, value)) or "-" if isinstance(value, list | dict) else cell(value)
-            say(f"{title:<22} {shown}")
 
 
 def _alerts(_request: BaseModel, answer: AlertsAnswer) -> None:
@@ -138,7 +100,6 @@ def _connector(request: BaseModel) -> str:
     return str(getattr(request, "connector", ""))
 
 
-PLAIN: Final = Presentation(show=show_plainly)
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     alerts.list_open: Presentation(show=_alerts),
     alerts.list_past: Presentation(show=_alerts),
@@ -174,4 +135,6 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     ),
     replays.resume_replay: Presentation(show=failing.show_moved),
     replays.show_replay: Presentation(show=failing.show_progress),
+    **rendering_settings.PRESENTATIONS,
+    **rendering_plans.PRESENTATIONS,
 }

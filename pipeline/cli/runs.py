@@ -1,4 +1,4 @@
-"""`pipeline runs`: list, show, batch, cancel, confirm."""
+"""`pipeline runs`: list, show, batch, cancel."""
 
 from __future__ import annotations
 
@@ -26,14 +26,11 @@ from pipeline.cli.showing import (
     say,
     show,
     table,
-    typed_number,
 )
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from pipeline.insight import plan as plans
 from pipeline.insight.run_story import BatchStory, FailureLine, batch_story, run_story
-from pipeline.sync.runs.approval import AskFirst
-from pipeline.sync.runs.runs import RunInProgress, cancel_run
+from pipeline.sync.runs.runs import cancel_run
 
 KINDS = ("full", "incremental", "backfill")
 STATES = ("running", "held", "done", "stopped", "cancelled")
@@ -153,32 +150,6 @@ def cancel(run_id: int) -> None:
     show({"id": run_id, "state": "cancelled"}, lambda: say(f"Run {run_id} is cancelled."))
 
 
-@group.command()
-@click.argument("run_id", metavar="RUN", type=int)
-@click.option("--yes", is_flag=True, help="Do not ask, however many records it touches.")
-@json_option
-@audited("runs.confirm")
-def confirm(run_id: int, yes: bool) -> None:
-    """Let a run begin that was held, because it would touch more than `change_stop_share` of the known records.
-
-    \b
-    Example:
-      pipeline runs confirm 12
-    """
-    open_database()
-    with transaction() as session:
-        run = session.get(Run, run_id)
-    if run is None:
-        raise Failed(f"there is no run {run_id}", "see: pipeline runs list", exit_code=2)
-    try:
-        began = _confirm(run.connector_key, run_id, -1 if yes else None)
-    except RunInProgress as under_way:
-        raise Failed(str(under_way)) from None
-    if not began:
-        raise Failed(f"run {run_id} is not held: {run.state}")
-    show({"id": run_id, "state": "running"}, lambda: say(f"Run {run_id} begins."))
-
-
 def _print_batch(story: BatchStory) -> None:
     line = story.line
     lost = ", its worker is gone" if story.is_abandoned else ""
@@ -195,13 +166,6 @@ def _print_batch(story: BatchStory) -> None:
 def _print_failures(failures: Sequence[FailureLine]) -> None:
     for each in failures:
         say(f"  failure {each.id}: {each.entity} {each.record_id or ''} at {each.stage}, {each.reason}. {each.meaning}")
-
-
-def _confirm(key: int, run_id: int, number: int | None) -> bool:
-    try:
-        return plans.confirm(key, run_id, who="command line", number=number)
-    except AskFirst as asked:
-        return plans.confirm(key, run_id, who="command line", number=typed_number(asked))
 
 
 COMMANDS: tuple[click.Command, ...] = (group,)

@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.connector import Connector
-from pipeline.sync.runs.approval import AskFirst
 
 F = TypeVar("F", bound=Callable[..., Any])
 JSON = "pipeline.json"
+YES = "pipeline.yes"
 PIPE_WIDTH = 180
 """Columns of a table that goes to a file or a pipe, where nobody measures the window."""
 
@@ -61,6 +61,21 @@ def json_option(command: F) -> F:
 def wants_json() -> bool:
     context = click.get_current_context(silent=True)
     return bool(context and context.meta.get(JSON))
+
+
+def yes_option(help_text: str) -> click.Option:
+    """Return the option --yes; whether it was given is kept with the click context, for `says_yes`."""
+
+    def keep(context: click.Context, _option: click.Parameter, value: bool) -> None:
+        context.meta[YES] = value
+
+    return click.Option(["--yes"], is_flag=True, expose_value=False, callback=keep, help=help_text)
+
+
+def says_yes() -> bool:
+    """Return whether the command was given --yes."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get(YES))
 
 
 def connector_argument(command: F) -> F:
@@ -135,17 +150,16 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     console().print(shown)
 
 
-def typed_number(asked: AskFirst) -> int:
-    """Have a person type how many records are touched. Raises: Failed when it is not that."""
-    sentence = str(asked)
-    click.echo(f"{sentence[:1].upper()}{sentence[1:]}.", err=True)
+def typed_number(sentence: str, number: int) -> int:
+    """Have a person type how many records are touched. Raises Failed when it is not that."""
+    click.echo(f"{sentence}.", err=True)
     try:
         given: str = click.prompt("Type the number to go on", default="", show_default=False, err=True)
     except click.Abort:
         given = ""
-    if given.replace(",", "").strip() != str(asked.number):
+    if given.replace(",", "").strip() != str(number):
         raise Failed("that is not the number; nothing was done", "with --yes nobody is asked")
-    return asked.number
+    return number
 
 
 def own_name() -> str:

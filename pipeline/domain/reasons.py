@@ -58,8 +58,8 @@ REASONS: dict[str, Reason] = {
     ),
     "needs_a_yes": Reason(
         "New settings would touch more of the known records than change_stop_share allows, so nothing has begun.",
-        "Look at what they would do: pipeline settings plan. Then say yes under Plans, or with pipeline runs confirm RUN; or "
-        "put the earlier settings back in force and cancel the run.",
+        "Look at what they would do: pipeline settings plan. Then say yes under Plans, or with pipeline runs confirm CONNECTOR "
+        "RUN; or put the earlier settings back in force and cancel the run.",
     ),
     "claim_released": Reason(
         "The record departed and holds this e-mail, domain or external id no longer; whoever waited for it is delivered again.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -18,12 +18,9 @@ from db.run import Run
 from db.session import transaction
 from pipeline.data_dir import SANDBOX_FILE
 from pipeline.domain.forecast import LIST_TOKENS
-from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
-from pipeline.insight import settings_editing as editing
-from pipeline.insight.fields import Fields, fields_of
-from pipeline.insight.settings_text import effective
-from pipeline.insight.suggestions import Suggestion, suggest
+from pipeline.insight.fields import Fields
 from pipeline.settings import settings
 from pipeline.sync.runs import runs, spending
 
@@ -73,32 +70,10 @@ def progress_of(session: Session, connector: Connector) -> Progress:
     return Progress(done=frozenset(done), following=following)
 
 
-def suggested(session: Session, connector_key: int) -> dict[str, list[Suggestion]]:
-    """Setting → rows to begin with, less what is mapped already."""
-    document = effective(connectors.settings_in_force(session, connector_key).document)
-    catalogs = {entity: fields_of(session, connector_key, entity).catalog for entity in Entity}
-    return {
-        name: suggest(direction, catalogs[entity], document[name])
-        for direction in Direction
-        for entity in Entity
-        if (name := f"{direction}_{entity.hull}_attributes")
-    }
-
-
 def full_runs(session: Session, connector_key: int) -> list[Run]:
     """The newest full fetch of each entity."""
     newest = (run_rows.latest_full_run(session, connector_key, entity) for entity in Entity)
     return [run for run in newest if run is not None]
-
-
-def decide(connector: Connector, values: dict[str, Any], *, author: str) -> int:
-    """Put what a step decided in force on top of what is; returns the version.
-
-    Raises: SettingsMistaken; SettingsMoved when somebody else saved in the same moment.
-    """
-    with transaction() as session:
-        now = connectors.settings_in_force(session, connector.key)
-    return editing.save(connector, now.document | values, base=now.version, author=author).version
 
 
 def start_fetches(connector: Connector, entities: Sequence[Entity], *, by: str) -> list[int]:

@@ -183,6 +183,23 @@ class ItemPage:
     next_after: str | None
 
 
+def page_of_items(
+    session: Session,
+    plan_id: int,
+    direction: str,
+    entity: str,
+    *,
+    act: str | None = None,
+    field: str | None = None,
+    after: str = "",
+    limit: int = 50,
+) -> ItemPage:
+    """Return what the plan says of single records; without `act` of all but those that stay the same."""
+    found = rows.page_of_items(session, plan_id, direction, entity, act=act, field=field, after=after, limit=limit + 1)
+    more = found[limit - 1].record_id if len(found) > limit else None
+    return ItemPage(items=tuple(map(item_of, found[:limit])), next_after=more)
+
+
 def view_of(session: Session, plan: SettingsPlan) -> PlanView:
     asked = apply.to_confirm(session, plan) if plan.state == "ready" else []
     same = {

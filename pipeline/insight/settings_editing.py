@@ -14,11 +14,10 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import audit, id_mapping
 from db import connector as connectors
+from db import id_mapping
 from db import run as run_rows
-from db.connector import Connector, SettingsVersion
-from db.session import transaction
+from db.connector import SettingsVersion
 from pipeline.domain.forecast import fetch_cost
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import AttributeMapping, ConnectorSettings, SettingsRefused, read_settings
@@ -30,7 +29,6 @@ from pipeline.sync.connectors.settings_change import (
     find_mistakes,
     find_unknown,
     put_in_force,
-    read_unknown_fields,
     tell_hull,
 )
 from pipeline.sync.runs import backfill
@@ -135,52 +133,34 @@ def check(
 
 
 def save(
-    connector: Connector,
+    session: Session,
+    connector_key: int,
     document: Document,
     *,
     base: int,
     author: str,
-    action: str = "settings.save",
-    why: str | None = None,
     force: bool = False,
+    confirmed: bool = False,
 ) -> SettingsVersion:
     """Put a reviewed document in force, and have it pushed to Hull. An equal one makes no version.
 
-    Raises: SettingsMistaken; SettingsMoved.
+    force      accept fields that Pipedrive does not know
+    confirmed  begin what follows however many records it touches; else its runs may wait for approval
+    Raises SettingsMistaken, SettingsMoved.
     """
-    read_unknown_fields(connector.key, document)
-    with transaction() as session:
-        connectors.lock_connector(session, connector.key)
-        _require_base(session, connector.key, base)
-        check(session, connector.key, document, force=force)
-        version = put_in_force(session, connector.key, document, author=author, force=True)
-        if version.version != base:
-            subject = f"version {version.version}"
-            audit.note(session, author, action, subject, connector_key=connector.key, why=why)
-            tell_hull(session, connector.key)
-        return version
+    connectors.lock_connector(session, connector_key)
+    _require_base(session, connector_key, base)
+    check(session, connector_key, document, force=force)
+    version = put_in_force(session, connector_key, document, author=author, force=True, confirmed=confirmed)
+    if version.version != base:
+        tell_hull(session, connector_key)
+    return version
 
 
-def roll_back(connector: Connector, version: int, *, author: str, why: str | None = None) -> SettingsVersion:
-    """Put an earlier version in force again, as a new one.
-
-    Raises: LookupError for a version there never was; SettingsMistaken when it means nothing any more.
-    """
-    with transaction() as session:
-        found = connectors.find_settings(session, connector.key, version)
-        base = connectors.settings_in_force(session, connector.key).version
-    if found is None:
-        raise LookupError(version)
-    reason = why or f"back to version {version}"
-    return save(connector, found.document, base=base, author=author, action="settings.roll_back", why=reason)
-
-
-def rebased(connector_key: int, document: Document, *, base: int) -> tuple[Document, int]:
-    """One's own edits on the ground of what is in force now, and its version: who edited the same setting is overruled."""
-    with transaction() as session:
-        ground = connectors.find_settings(session, connector_key, base)
-        now = connectors.settings_in_force(session, connector_key)
-    return merged(now.document, ground.document if ground else {}, document), now.version
+def rebased(session: Session, connector_key: int, document: Document, *, base: Document) -> tuple[Document, int]:
+    """Return the edits of `base` on top of what is in force now, and its version. Of a setting that both edited ours stays."""
+    now = connectors.settings_in_force(session, connector_key)
+    return merged(now.document, base, document), now.version
 
 
 def between(session: Session, connector_key: int, before: Document, after: Document) -> tuple[SettingChange, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from difflib import unified_diff
 from typing import Any
 
-from pipeline.domain.settings import read_settings
+from pipeline.domain.settings import SettingsRefused, read_settings
 from pipeline.insight.settings_editing import short_row
 
 
@@ -31,3 +32,23 @@ def pretty(document: Any) -> str:
         else:
             lines.append(f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
     return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def unified(before: dict[str, Any], after: dict[str, Any], *, old_name: str, new_name: str) -> str:
+    """Return a unified diff of two documents; empty where nothing differs."""
+    old, new = pretty(_effective_or_raw(before)), pretty(_effective_or_raw(after))
+    return "\n".join(unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, n=1, lineterm=""))
+
+
+def changed_names(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that differ, in alphabetical order."""
+    old, new = _effective_or_raw(before), _effective_or_raw(after)
+    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+
+def _effective_or_raw(document: dict[str, Any]) -> dict[str, Any]:
+    """An old version may hold what this program no longer reads."""
+    try:
+        return effective(document)
+    except SettingsRefused:
+        return document

@@ -1,4 +1,4 @@
-"""Mappings to begin with: what nearly everybody wants first, and the company's own fields to choose from. Pure."""
+"""Mappings to begin with: what nearly everybody wants first, and the company's own fields to choose from."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import AttributeMapping
 from pipeline.insight.conversion_words import describe_row
+from pipeline.insight.fields import fields_of
+from pipeline.insight.settings_text import effective
 from pipeline.transform.field_sources import find_source, is_listed, is_writable
 from pipeline.transform.hull_reports import attribute_name
 
@@ -65,6 +70,18 @@ class Suggestion:
     type: str
     does: str
     is_usual: bool
+
+
+def suggested(session: Session, connector_key: int) -> dict[str, list[Suggestion]]:
+    """Return rows to begin with by setting, less what is mapped already."""
+    document = effective(connectors.settings_in_force(session, connector_key).document)
+    catalogs = {entity: fields_of(session, connector_key, entity).catalog for entity in Entity}
+    return {
+        name: suggest(direction, catalogs[entity], document[name])
+        for direction in Direction
+        for entity in Entity
+        if (name := f"{direction}_{entity.hull}_attributes")
+    }
 
 
 def suggest(direction: Direction, catalog: FieldCatalog, mapped: Sequence[Mapping[str, Any]]) -> list[Suggestion]:

@@ -5,10 +5,23 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, Final
 
-from pipeline.operations import alerts, claims, credentials, failures, replays, webhooks
+from pipeline.operations import (
+    alerts,
+    claims,
+    credentials,
+    failures,
+    fields,
+    plans,
+    replays,
+    settings,
+    settings_preview,
+    webhooks,
+)
 from pipeline.operations.registry import Operation
 
-SUBJECTS: Final[tuple[ModuleType, ...]] = (credentials, claims, failures, replays, webhooks, alerts)
+SUBJECTS: Final[tuple[ModuleType, ...]] = (
+    *(credentials, settings, settings_preview, fields, plans, claims, failures, replays, webhooks, alerts),
+)
 
 
 def all_operations() -> list[Operation[Any, Any]]:

@@ -31,13 +31,18 @@ def _impossible(no: Impossible) -> OperationError:
 
 
 def _settings(no: SettingsRefused) -> OperationError:
-    return OperationError(BAD, "settings_refused", "These settings were refused.", mistakes=no.mistakes)
+    return _refused_settings(no.mistakes)
 
 
 def _mistaken(no: SettingsMistaken) -> OperationError:
-    return OperationError(
-        BAD, "settings_refused", "These settings were refused.", mistakes=[_placed(each) for each in no.mistakes]
-    )
+    return _refused_settings([_placed(each) for each in no.mistakes])
+
+
+def _refused_settings(mistakes: list[str]) -> OperationError:
+    next_step = "Correct them and try again."
+    if any("Pipedrive has no" in each for each in mistakes):
+        next_step = "Correct them and try again; `force` accepts fields that Pipedrive does not have (yet)."
+    return OperationError(BAD, "settings_refused", "These settings were refused.", next_step, mistakes=mistakes)
 
 
 def _placed(mistake: Mistake) -> str:

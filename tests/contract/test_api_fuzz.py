@@ -23,6 +23,7 @@ from db.failure_filter import FailureFilter
 from db.operator import Operator, Present
 from db.session import transaction
 from pipeline.accounts import api_keys
+from tests.journeys.planning import planned
 from tests.journeys.test_replays import broken
 from tests.journeys.told_by_hull import know_everything
 from tests.world import World, default_settings
@@ -78,7 +79,7 @@ def known(world: World, key: str) -> dict[str, int]:
     with transaction() as session:
         chosen = FailureFilter(connector_key=world.connector_key)
         import_module("pipeline.jobs.replays.start").begin(session, chosen, by="test", why="test")
-    import_module("pipeline.insight.plan").make(world.connector_key, default_settings(), who="test")
+    planned(world, default_settings())
     tables = ("runs", "batches", "sync_events", "failures", "replays", "plans", "deliveries", "api_keys")
     found = {table: world.rows(f"SELECT min(id) AS id FROM {table}")[0].id for table in tables}  # noqa: S608 - named above
     sections = {"sync_events": "events", "api_keys": "keys"}

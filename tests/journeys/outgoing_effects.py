@@ -74,13 +74,14 @@ class Outcome:
 
 def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 500) -> Outcome:
     """Plan these settings, apply the plan, and let everything be done."""
-    from pipeline.insight import plan as plans_of_people  # noqa: PLC0415 - Celery reads its settings when it is imported
-
     walking = world.module("jobs.plans.compute")
     before, walking.SLICE = walking.SLICE, slice_of
     try:
-        plan_id = plans_of_people.make(world.connector_key, document, who="ana")
-        plans_of_people.finish(plan_id)
+        with transaction() as session:
+            plan_id = (
+                world.module("jobs.plans.create").make_plan(session, world.connector_key, document, author="ana").id
+            )
+        walking.go_on(plan_id, float("inf"))
     finally:
         walking.SLICE = before
     with transaction() as session:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db.session import transaction
@@ -39,9 +42,23 @@ def offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[
 
 
 def read_anew(connector_key: int) -> None:
-    """Ask Pipedrive for the fields of both entities, 10 tokens each. Raises: PipelineError."""
-    for entity in Entity:
-        _read(connector_key, entity)
+    """Ask Pipedrive for the fields of both entities, and keep them. Raises: PipelineError."""
+    found = ask_fields(connector_key)
+    with transaction() as session:
+        keep_fields(session, connector_key, found)
+
+
+def ask_fields(connector_key: int) -> dict[Entity, list[Any]]:
+    """Ask Pipedrive for the fields of both entities, 10 tokens each, in no transaction. Raises: PipelineError."""
+    with transaction() as session:
+        wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
+    return {entity: wired.pipedrive.fields(entity) for entity in Entity}
+
+
+def keep_fields(session: Session, connector_key: int, found: Mapping[Entity, list[Any]]) -> None:
+    """Store the fields that Pipedrive has returned."""
+    for entity, rows in found.items():
+        definitions.keep(session, connector_key, entity, rows)
 
 
 def read_default_currency(connector_key: int) -> None:

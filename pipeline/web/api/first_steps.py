@@ -1,4 +1,4 @@
-"""A new connector's way to its first record: which steps are behind it, mappings to begin with, what the first fetch takes."""
+"""A new connector's way to its first record: which steps are behind it, what the first fetch takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from db.session import transaction
 from pipeline.insight import first_steps as insight
 from pipeline.operations.models import OfConnector, Shape
-from pipeline.operations.values import Text
 from pipeline.web.api.problems import answer
 from pipeline.web.api.routes import Operations
 from pipeline.web.api.shapes import find
@@ -32,26 +31,8 @@ class StepsAnswer(BaseModel):
     first_fetch: ExpectedShape
 
 
-class SuggestionShape(Shape):
-    """A row that may be taken over as it is. `is_usual` where nearly everybody wants it; others are the company's own fields."""
-
-    hull: Text
-    service: str
-    field: Text
-    type: str
-    does: Text
-    is_usual: bool
-
-
-class SuggestionsAnswer(BaseModel):
-    """Setting → rows to offer, less what is mapped already."""
-
-    suggestions: dict[str, list[SuggestionShape]]
-
-
 def add(operations: Operations) -> None:
     operations.get("/connectors/<connector>/first-steps", show_steps, StepsAnswer)
-    operations.get("/connectors/<connector>/suggestions", suggest_mappings, SuggestionsAnswer)
 
 
 def show_steps(path: OfConnector) -> Response:
@@ -68,12 +49,3 @@ def show_steps(path: OfConnector) -> Response:
             first_fetch=ExpectedShape.model_validate(expected),
         )
     )
-
-
-def suggest_mappings(path: OfConnector) -> Response:
-    """Suggest rows for the mappings of both directions: what nearly everybody maps, and the company's own fields."""
-    connector = find(path)
-    with transaction() as session:
-        found = insight.suggested(session, connector.key)
-    shown = {name: [SuggestionShape.model_validate(each) for each in rows] for name, rows in found.items()}
-    return answer(SuggestionsAnswer(suggestions=shown))

@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, g, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from pipeline.operations.errors import OperationError
 from pipeline.web.answers import error
 from pipeline.web.console import (
     account,
@@ -70,6 +71,7 @@ def add_to(app: Flask) -> None:
         room.add(pages)
     app.register_blueprint(routes)
     app.register_error_handler(Refused, _refuse)
+    app.register_error_handler(OperationError, _refuse_operation)
     app.register_error_handler(NotFound, _nothing_here)
 
 
@@ -80,6 +82,11 @@ def _refuse(refused: Refused) -> Response:
     return frame.page(
         "refused.html", connector=g.get("connector"), tab="refused", status=refused.status, refused=refused
     )
+
+
+def _refuse_operation(error: OperationError) -> Response:
+    """What a page does not explain by itself."""
+    return _refuse(Refused(error.status, error.message, error.next_step))
 
 
 def _nothing_here(_error: NotFound) -> Response | tuple[Response, int]:

@@ -25,9 +25,8 @@ from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import PipelineError
 from pipeline.insight import first_steps
 from pipeline.insight.fields import fields_of
-from pipeline.insight.settings_editing import SettingsMistaken, SettingsMoved
-from pipeline.insight.suggestions import Suggestion
-from pipeline.operations import credentials
+from pipeline.insight.suggestions import Suggestion, suggested
+from pipeline.operations import credentials, fields, settings
 from pipeline.operations.errors import OperationError
 from pipeline.sync.connectors import field_lists, setup
 from pipeline.sync.connectors.setup import SetupRefused
@@ -36,7 +35,6 @@ from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.credentials import PASTE_TOKEN, given_secret
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.settings import segments_of
 from pipeline.web.console.settings_forms import effective
 
 STEPS: Final[Mapping[str, str]] = {
@@ -194,12 +192,11 @@ def fetch(connector: Connector) -> Response:
 
 
 def _decide(connector: Connector, step: str, values: dict[str, Any], following: str, words: str) -> Response:
+    now = perform(settings.show_settings)
     try:
-        first_steps.decide(connector, values, author=guard.who().name)
-    except SettingsMistaken as refused:
-        return show_step(connector, step, "; ".join(each.words for each in refused.mistakes), 400)
-    except SettingsMoved as moved:
-        return show_step(connector, step, f"Nothing was saved: {moved}. Look again, and press once more.", 409)
+        perform(settings.put_settings, document=now.document | values, base_version=now.version)
+    except OperationError as refused:
+        return show_step(connector, step, "; ".join(refused.mistakes) or sentence_of(refused), refused.status)
     return done(_at(connector, following), words)
 
 
@@ -209,18 +206,18 @@ def _draw_nothing(_connector: Connector) -> dict[str, Any]:
 
 def _draw_identity(connector: Connector) -> dict[str, Any]:
     with transaction() as session:
-        fields = {entity: fields_of(session, connector.key, entity) for entity in Entity}
+        known = {entity: fields_of(session, connector.key, entity) for entity in Entity}
         document = effective(connectors.settings_in_force(session, connector.key).document)
     claims = {
         f"{setting.partition('_')[0]}_{row['hull']}": row["service"]
         for setting in ("account_claims", "user_claims")
         for row in reversed(document[setting])
     }
-    missing = first_steps.needs_domain_field(fields[Entity.ORGANIZATION])
-    codes = {each.code for each in fields[Entity.ORGANIZATION].choices}
+    missing = first_steps.needs_domain_field(known[Entity.ORGANIZATION])
+    codes = {each.code for each in known[Entity.ORGANIZATION].choices}
     if missing and claims.get("account_domain") not in codes:
         claims.pop("account_domain", None)
-    return {"fields": fields, "claims": claims, "needs_domain": missing}
+    return {"fields": known, "claims": claims, "needs_domain": missing}
 
 
 def _draw_mappings(connector: Connector) -> dict[str, Any]:
@@ -232,7 +229,7 @@ def _draw_segments(connector: Connector) -> dict[str, Any]:
     with transaction() as session:
         document = effective(connectors.settings_in_force(session, connector.key).document)
     names = ("synchronized_user_segments", "synchronized_account_segments")
-    return {"segments": segments_of(connector.key), "chosen": {name: document[name] for name in names}}
+    return {"segments": perform(fields.list_segments), "chosen": {name: document[name] for name in names}}
 
 
 def _draw_first_fetch(connector: Connector) -> dict[str, Any]:
@@ -249,7 +246,7 @@ def _suggested(connector: Connector) -> tuple[dict[str, Any], dict[str, list[Sug
     """The document in force, and rows to offer by setting."""
     with transaction() as session:
         document = effective(connectors.settings_in_force(session, connector.key).document)
-        return document, first_steps.suggested(session, connector.key)
+        return document, suggested(session, connector.key)
 
 
 def _host(given: str) -> str:

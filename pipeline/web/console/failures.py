@@ -21,12 +21,12 @@ from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
 from pipeline.insight.failures import Group
 from pipeline.insight.replays import WORDS
+from pipeline.insight.shared import Shared
 from pipeline.web.console import guard
 from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
 from pipeline.web.console.flower import task_url
 from pipeline.web.console.frame import before_id, forget_open, page, plural
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.shared import Shared
 
 TAB = ("failures", "Failures")
 PAGE = 50

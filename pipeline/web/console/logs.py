@@ -24,12 +24,12 @@ from pipeline.insight import log
 from pipeline.insight.events import described
 from pipeline.insight.log import LogPage, TooMuch
 from pipeline.insight.moments import read_moment
+from pipeline.insight.shared import Shared
 from pipeline.jobs.log_exports import EXPORTED, TooMany
 from pipeline.jobs.log_lines import FORMS, facts
 from pipeline.web.console import guard, log_export
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.shared import Shared
 
 TAB: Final = ("logs", "Logs")
 NAMES: Final = ("direction", "entity", "outcome", "reason", "cause", "record", "run", "batch", "since", "until")

@@ -13,12 +13,12 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.insight import schedule_words
 from pipeline.insight.overview import Overview, overview
+from pipeline.insight.shared import Shared
 from pipeline.insight.traffic import STEPS, Traffic
 from pipeline.web.console import charts
 from pipeline.web.console.charts import Series
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.shared import Shared
 from pipeline.web.console.steps import step_of
 
 TAB: Final = ("", "Overview")

@@ -15,18 +15,19 @@ from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.roles import Role
 from pipeline.domain.settings import SettingsRefused
-from pipeline.insight import plan as plans
 from pipeline.insight.plan_views import ACTS, WORDS, PlanView, Side
 from pipeline.insight.settings_words import TITLES
-from pipeline.jobs.plans.apply import PlanRefused
+from pipeline.insight.shared import Shared
+from pipeline.operations import plans
+from pipeline.operations.errors import OperationError
+from pipeline.operations.plans import PlanShape
 from pipeline.sync.outgoing.event_log import HARMLESS
 from pipeline.sync.runs.approval import AskFirst
-from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard
+from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.settings_forms import SECTIONS
-from pipeline.web.console.shared import Shared
 
 PER_PAGE: Final = 50
 SETTINGS: Final = "settings"
@@ -49,7 +50,7 @@ def show_plans(
 ) -> Response:
     """The last plans, what waits for a yes, and a form for another one."""
     before = before_id()
-    found = plans.latest(connector.key, before_id=before, limit=PER_PAGE + 1)
+    found = perform(plans.list_plans, before=before, limit=PER_PAGE + 1).plans
     return page(
         "plans.html",
         connector=connector,
@@ -59,7 +60,7 @@ def show_plans(
         more=found[PER_PAGE - 1].id if len(found) > PER_PAGE else None,
         titles=TITLES,
         sections=SECTIONS,
-        held=plans.held(connector.key),
+        held=perform(plans.list_held_runs).runs,
         sentence=_sentence(found, before),
         mistakes=mistakes,
         document=_in_force(connector) if document is None else document,
@@ -73,12 +74,14 @@ def make_plan(connector: Connector) -> Response:
         document = json.loads(typed)
         if not isinstance(document, dict):
             raise SettingsRefused(["the settings are a JSON object: { … }"])
-        plan_id = plans.make(connector.key, document, who=guard.who().name)
+        made = perform(plans.make_plan, document=document)
     except SettingsRefused as refused:
         return show_plans(connector, tuple(refused.mistakes), typed, 400)
+    except OperationError as refused:
+        return show_plans(connector, tuple(refused.mistakes) or (sentence_of(refused),), typed, refused.status)
     except (ValueError, RecursionError) as unreadable:
         return show_plans(connector, (f"this is no JSON: {unreadable}",), typed, 400)
-    return done(_path(connector, plan_id))
+    return done(_path(connector, made.id))
 
 
 def show_plan(connector: Connector, plan_id: int, mistake: str = "", status: int = 200) -> Response:
@@ -100,15 +103,16 @@ def show_items(connector: Connector, plan_id: int, direction: str, entity: str) 
     if side is None or direction not in list(Direction) or entity not in list(Entity):
         raise guard.missing("The plan says nothing of these.", "Go back to the plan.")
     act, field = request.args.get("act") or None, request.args.get("field") or None
+    chosen = {"direction": direction, "entity": entity, "act": act, "field": field}
     after = request.args.get("after", "")
-    found = plans.items(plan_id, direction, entity, act=act, field=field, after=after, limit=PER_PAGE)
+    found = perform(plans.list_plan_items, id=plan_id, **chosen, after=after, limit=PER_PAGE)
     return page(
         "plan_items.html",
         connector=connector,
         tab=SETTINGS,
         plan=plan,
         side=side,
-        act=act if act in ACTS else None,
+        act=act,
         field=field,
         acts=ACTS,
         words=WORDS,
@@ -121,12 +125,12 @@ def show_items(connector: Connector, plan_id: int, direction: str, entity: str) 
 def apply_plan(connector: Connector, plan_id: int) -> Response:
     _find(connector, plan_id)
     try:
-        applied = plans.apply(connector.key, plan_id, who=guard.who().name, confirmed=_typed())
-    except AskFirst as asked:
-        sentence = f"{asked}. Type {asked.number:,} to say yes to that; nothing was done."
-        return show_plan(connector, plan_id, sentence[:1].upper() + sentence[1:], 400)
-    except PlanRefused as refused:
-        return show_plan(connector, plan_id, f"Not applied: {refused}.", 409)
+        applied = perform(plans.apply_plan, id=plan_id, number=_typed())
+    except OperationError as refused:
+        if isinstance(asked := refused.__cause__, AskFirst):
+            sentence = f"{asked}. Type {asked.number:,} to say yes to that; nothing was done."
+            return show_plan(connector, plan_id, sentence[:1].upper() + sentence[1:], 400)
+        return show_plan(connector, plan_id, refused.message, refused.status)
     notice = f"Version {applied.settings_version} is in force; what the plan says is being done."
     if applied.follow_up is None:
         return done(_path(connector, plan_id), notice)
@@ -136,29 +140,28 @@ def apply_plan(connector: Connector, plan_id: int) -> Response:
 
 def discard_plan(connector: Connector, plan_id: int) -> Response:
     _find(connector, plan_id)
-    gone = plans.discard(connector.key, plan_id, who=guard.who().name)
-    return done(_path(connector), f"Plan {plan_id} is {'discarded' if gone else 'over already'}.")
+    refusal = refusal_of(plans.discard_plan, id=plan_id)
+    return done(_path(connector), refusal or f"Plan {plan_id} is discarded.")
 
 
 def plan_again(connector: Connector, plan_id: int) -> Response:
+    _find(connector, plan_id)
     try:
-        made = plans.again(connector.key, plan_id, who=guard.who().name)
-    except SettingsRefused as refused:
-        return show_plan(connector, plan_id, " ".join(refused.mistakes), 400)
-    if made is None:
-        raise guard.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.")
-    return done(_path(connector, made))
+        made = perform(plans.plan_again, id=plan_id)
+    except OperationError as refused:
+        return show_plan(connector, plan_id, " ".join(refused.mistakes) or sentence_of(refused), refused.status)
+    return done(_path(connector, made.id))
 
 
 def confirm_run(connector: Connector, run_id: int) -> Response:
     try:
-        began = plans.confirm(connector.key, run_id, who=guard.who().name, number=_typed())
-    except AskFirst as asked:
-        return show_plans(connector, (f"{asked}; type {asked.number:,} to say yes to that",), status=400)
-    except RunInProgress as under_way:
-        return show_plans(connector, (str(under_way),), status=409)
-    if not began:
-        raise guard.missing(f"Run {run_id} does not wait for a yes.", "See the runs.")
+        perform(plans.confirm_run, id=run_id, number=_typed())
+    except OperationError as refused:
+        if isinstance(asked := refused.__cause__, AskFirst):
+            return show_plans(connector, (f"{asked}; type {asked.number:,} to say yes to that",), status=400)
+        if refused.code == "not_found":
+            raise guard.missing(f"Run {run_id} does not wait for a yes.", "See the runs.") from None
+        return show_plans(connector, (sentence_of(refused),), status=refused.status)
     return done(_path(connector), f"Run {run_id} begins.")
 
 
@@ -166,14 +169,14 @@ def _find(connector: Connector, plan_id: int) -> PlanView:
     """One that is being computed is looked at by everybody every two seconds."""
     found = _shared((connector.key, plan_id))
     if found is None or found.state != "computing":
-        found = plans.read(connector.key, plan_id)
+        found = plans.find_view(connector.key, plan_id)
     if found is None:
         raise guard.missing(f"There is no plan {plan_id}.", "Choose one from the list of plans.")
     return found
 
 
 def _read(key: tuple[int, int]) -> PlanView | None:
-    return plans.read(*key)
+    return plans.find_view(*key)
 
 
 _shared = Shared(_read)
@@ -182,7 +185,7 @@ _shared = Shared(_read)
 def _typed() -> int | None:
     """The number that was typed, thousands apart or not; -1, which means any, cannot be typed."""
     given = request.form.get("number", "").replace(",", "").replace(" ", "")
-    return int(given) if given.isascii() and given.isdigit() and len(given) <= 18 else None
+    return int(given) if given.isascii() and given.isdigit() and len(given) <= 9 else None
 
 
 def _path(connector: Connector, plan_id: int | None = None) -> str:
@@ -196,7 +199,7 @@ def _in_force(connector: Connector) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def _sentence(found: list[PlanView], before: int | None) -> str:
+def _sentence(found: list[PlanShape], before: int | None) -> str:
     ready = [each for each in found if each.state == "ready"]
     if before is not None:
         return "Earlier plans."

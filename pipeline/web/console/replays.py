@@ -15,6 +15,7 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.insight import replays as insight
 from pipeline.insight.replays import Progress
+from pipeline.insight.shared import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.replays import abort_replay, pause_replay, resume_replay
 from pipeline.web.console import guard
@@ -22,7 +23,6 @@ from pipeline.web.console.calls import perform
 from pipeline.web.console.flower import task_url
 from pipeline.web.console.frame import before_id, done, page, took
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.shared import Shared
 
 PAGE = 50
 MARKS = {

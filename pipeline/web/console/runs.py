@@ -13,11 +13,11 @@ from db.session import transaction
 from db.token_ledger import moment
 from pipeline.insight import acts, fetches, run_story
 from pipeline.insight.run_story import BatchStory, RunStory
+from pipeline.insight.shared import Shared
 from pipeline.web.console import guard, overview
 from pipeline.web.console.flower import TASK_AT
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.shared import Shared
 
 TAB: Final = ("runs", "Runs")
 PAGE: Final = 50

@@ -18,15 +18,15 @@ from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
-from pipeline.errors import PipelineError
 from pipeline.insight import settings_editing as editing
 from pipeline.insight import settings_text
-from pipeline.insight.hull_segments import ask_segments
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
 from pipeline.insight.settings_words import TITLES
-from pipeline.sync.connectors import field_lists
-from pipeline.sync.connectors.settings_change import read_unknown_fields
+from pipeline.operations import fields
+from pipeline.operations import settings as operations
+from pipeline.operations.errors import OperationError
 from pipeline.web.console import guard, settings_pages
+from pipeline.web.console.calls import perform
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.settings_forms import (
@@ -41,13 +41,11 @@ from pipeline.web.console.settings_forms import (
     with_values,
     without_empty_rows,
 )
-from pipeline.web.console.shared import Shared
 
 TAB = ("settings", "Settings")
 WHERE: Final = "/c/<name>/settings"
 PLANS: Final = "/c/<name>/plans"
 """Where a document may be previewed against all known records, where that page is installed."""
-SEGMENTS_S: Final = 60.0
 
 
 def add(pages: Pages) -> None:
@@ -59,10 +57,6 @@ def add(pages: Pages) -> None:
     pages.action(f"{WHERE}/save", save, needs=Role.ADMIN)
     pages.action(f"{WHERE}/rebase", rebase, needs=Role.ADMIN, changes=False)
     pages.action(f"{WHERE}/read-fields", read_fields, needs=Role.ADMIN)
-
-
-segments_of = Shared(ask_segments, fresh_s=SEGMENTS_S)
-"""Hull's segments, asked for once a minute however many look."""
 
 
 def show(connector: Connector) -> Response:
@@ -105,14 +99,10 @@ def review(
     typed: Document | None = None,
 ) -> Response:
     """What saving would do; or the page again, with every mistake at its place."""
-    read_unknown_fields(connector.key, document)
     try:
-        with transaction() as session:
-            found = editing.review(session, connector.key, document, base=base)
-    except SettingsMistaken as refused:
-        return _mistaken(connector, section, typed if typed is not None else document, base, refused.mistakes)
-    except SettingsMoved as moved:
-        return _moved(connector, document, base, moved, section)
+        found = perform(operations.review_settings, document=document, base_version=base)
+    except OperationError as refused:
+        return _refused(connector, section, document, base, refused, typed=typed)
     return page(
         "settings_review.html",
         connector=connector,
@@ -130,23 +120,21 @@ def save(connector: Connector) -> Response:
     document, base = _document(), _base()
     section = BY_SLUG.get(request.form.get("section", ""))
     try:
-        version = editing.save(connector, document, base=base, author=guard.who().name)
-    except SettingsMistaken as refused:
-        return _mistaken(connector, section, document, base, refused.mistakes)
-    except SettingsMoved as moved:
-        return _moved(connector, document, base, moved, section)
+        saved = perform(operations.put_settings, document=document, base_version=base)
+    except OperationError as refused:
+        return _refused(connector, section, document, base, refused)
     where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
-    if version.version == base:
+    if not saved.changed:
         return done(where, f"Nothing differs from version {base}, which stays in force.")
-    return done(
-        where, f"Version {version.version} is in force. Hull is told of it, and what follows from it has begun."
-    )
+    return done(where, f"Version {saved.version} is in force. Hull is told of it, and what follows from it has begun.")
 
 
 def rebase(connector: Connector) -> Response:
     """One's own edits once more, on the ground of what somebody else saved meanwhile."""
-    document, base = editing.rebased(connector.key, _document(), base=_base())
-    return review(connector, document, base, section=BY_SLUG.get(request.form.get("section", "")))
+    rebased = perform(operations.rebase_settings, document=_document(), base_version=_base())
+    return review(
+        connector, rebased.document, rebased.base_version, section=BY_SLUG.get(request.form.get("section", ""))
+    )
 
 
 def show_json(connector: Connector) -> Response:
@@ -180,9 +168,9 @@ def read_fields(connector: Connector) -> Response:
     section = BY_SLUG.get(request.form.get("section", ""))
     where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
     try:
-        field_lists.read_anew(connector.key)
-    except PipelineError as unwell:
-        return done(where, f"Pipedrive did not tell its fields: {unwell}. Those that were read last are shown.")
+        perform(fields.read_fields)
+    except OperationError as unwell:
+        return done(where, f"Pipedrive did not tell its fields: {unwell.message}. Those that were read last are shown.")
     return done(where, "The fields are as Pipedrive has them now.")
 
 
@@ -219,10 +207,31 @@ def _page(
         base=base,
         in_force=now,
         mistakes=mistakes,
-        segments=segments_of(connector.key) if section.kind == "segments" else None,
+        segments=perform(fields.list_segments) if section.kind == "segments" else None,
         clock=datetime.now(UTC),
         **shown,
     )
+
+
+def _refused(
+    connector: Connector,
+    section: Section | None,
+    document: Document,
+    base: int,
+    error: OperationError,
+    *,
+    typed: Document | None = None,
+) -> Response:
+    """What was typed again, with every mistake at its place; or what somebody else saved meanwhile."""
+    cause = error.__cause__
+    if isinstance(cause, SettingsMoved):
+        return _moved(connector, document, base, cause, section)
+    if isinstance(cause, SettingsMistaken):
+        return _mistaken(connector, section, typed if typed is not None else document, base, cause.mistakes)
+    if error.code == "malformed":
+        mistake = Mistake(setting="", position=None, words=error.message)
+        return _json_again(connector, settings_text.pretty(document), [mistake], base)
+    raise error
 
 
 def _mistaken(

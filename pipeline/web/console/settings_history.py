@@ -13,9 +13,11 @@ from db.connector import Connector, SettingsVersion
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import settings_editing as editing
-from pipeline.insight.settings_editing import SettingsMistaken, SettingsMoved
 from pipeline.insight.settings_words import SettingChange
+from pipeline.operations.errors import OperationError
+from pipeline.operations.settings import roll_back_settings
 from pipeline.web.console import guard
+from pipeline.web.console.calls import perform, sentence_of
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.settings_forms import SECTIONS
@@ -100,11 +102,9 @@ def roll_back(connector: Connector, version: int) -> Response:
         return show_version(connector, version, (f"Type {version} to put that version in force again.",), 400)
     why = request.form.get("why", "").strip()[:500] or None
     try:
-        made = editing.roll_back(connector, version, author=guard.who().name, why=why)
-    except SettingsMistaken as refused:
-        return show_version(connector, version, tuple(each.words for each in refused.mistakes), 400)
-    except SettingsMoved as moved:
-        return show_version(connector, version, (f"{moved}: look again, then try once more.",), 409)
+        made = perform(roll_back_settings, version=version, why=why)
+    except OperationError as refused:
+        return show_version(connector, version, tuple(refused.mistakes) or (sentence_of(refused),), refused.status)
     where = f"/c/{connector.name}/settings/history"
     return done(where, f"Version {made.version} is in force: it says what version {version} said.")
 

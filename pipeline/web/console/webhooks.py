@@ -12,13 +12,13 @@ from db import delivery
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
+from pipeline.insight.shared import Shared
 from pipeline.insight.webhooks import HOURS, MOST, SOURCES, Listening, listening, open_delivery
 from pipeline.operations import webhooks
 from pipeline.web.console import guard
 from pipeline.web.console.calls import refusal_of
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.shared import Shared
 
 TAB = ("webhooks", "Webhooks")
 ENTRIES = 50

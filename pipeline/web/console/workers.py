@@ -9,11 +9,11 @@ from werkzeug.wrappers import Response
 from db.connector import Connector
 from db.session import transaction
 from pipeline.insight import machinery
+from pipeline.insight.shared import Shared
 from pipeline.insight.workers import Work, work_of
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages
 from pipeline.web.console.patient import Patient
-from pipeline.web.console.shared import Shared
 
 TAB = ("workers", "Workers")
 FRESH_S, STALE_S, PATIENCE_S = 8.0, 30.0, 0.1

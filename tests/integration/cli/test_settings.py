@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.domain.kinds import Entity
 from tests.command_line import Run, Said
 from tests.world import World
 
@@ -32,7 +33,7 @@ def test_what_is_shown_can_be_set(world: World, run: Run) -> None:
     said = run("settings", "set", "acme", "-", "--json", text=run("settings", "show", "acme").out)
 
     assert said.code == 0
-    assert run("settings", "diff", "acme", "--json").json == {}
+    assert run("settings", "diff", "acme", "--json").json["changes"] == []
 
 
 def test_every_mistake_is_named_at_once(fields: World, run: Run) -> None:
@@ -47,9 +48,9 @@ def test_every_mistake_is_named_at_once(fields: World, run: Run) -> None:
 
     assert said.code == 1
     assert "full_fetch_cron: 'every day' is not five cron fields" in said.err
-    assert "incoming_user_attributes.0.service: Pipedrive has no Person field 'emial'; did you mean email" in said.err
+    assert "incoming_user_attributes.0: Pipedrive has no Person field 'emial'; did you mean email" in said.err
     assert f"{code_of(fields, 'Job title')} (Job title)" in said.err
-    assert "account_claims.0.service: Pipedrive has no Organization field 'web-site'; did you mean website?" in said.err
+    assert "account_claims.0: Pipedrive has no Organization field 'web-site'; did you mean website?" in said.err
 
 
 def test_a_shape_that_is_wrong_is_refused(world: World, run: Run) -> None:
@@ -83,20 +84,76 @@ def test_equal_settings_make_no_version(world: World, run: Run) -> None:
 
 def test_history_says_who_changed_what(world: World, run: Run) -> None:
     put(run, {**run("settings", "show", "acme").json, "support_user_deletion": True})
-    newest = run("settings", "history", "acme", "--json").json[0]
+    newest = run("settings", "history", "acme", "--json").json["versions"][0]
 
-    assert (newest["version"], newest["author"], newest["changed"]) == (2, "command line", ["support_user_deletion"])
+    assert (newest["version"], newest["changed"]) == (2, ["support_user_deletion"])
+    assert newest["author"].endswith("(command line)")
+    assert "support_user_deletion" in run("settings", "history", "acme").out
 
 
-def test_diff_shows_what_a_file_would_change(world: World, run: Run, tmp_path: Path) -> None:
+def test_a_review_shows_what_a_file_would_change(world: World, run: Run, tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text(
         json.dumps({**run("settings", "show", "acme").json, "link_users_in_hull": False})
     )
-    said = run("settings", "diff", "acme", str(tmp_path / "new.json"))
+    said = run("settings", "review", "acme", str(tmp_path / "new.json"))
 
     assert said.code == 0
+    assert "Link Users to Accounts in Hull: on → off" in said.out
     assert '-  "link_users_in_hull": true' in said.out
     assert '+  "link_users_in_hull": false' in said.out
+    assert run("settings", "history", "acme", "--json").json["versions"][0]["version"] == 1
+
+
+def test_versions_are_compared_and_an_earlier_one_is_put_in_force_again(world: World, run: Run) -> None:
+    before = run("settings", "show", "acme").json
+    put(run, {**before, "link_users_in_hull": False})
+
+    compared = run("settings", "diff", "acme", "--before", "1", "--after", "2")
+    back = run("settings", "roll-back", "acme", "1", "--why", "too early")
+
+    assert '-  "link_users_in_hull": true' in compared.out
+    assert (back.code, "Version 3 is in force: it says what version 1 said." in back.out) == (0, True)
+    assert run("settings", "show", "acme").json == before
+    assert run("settings", "roll-back", "acme", "9").code == 2
+
+
+def test_a_save_on_an_older_version_is_refused(world: World, run: Run) -> None:
+    put(run, {"link_users_in_hull": False})
+    late = put(run, {}, "--base-version", "1")
+
+    assert late.code == 1
+    assert "Version 2 is in force by now" in late.err
+
+
+def test_what_follows_is_said_and_begins_at_once_with_yes(fields: World, run: Run) -> None:
+    fields.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    fields.fetch(Entity.PERSON)
+    document = run("settings", "show", "acme").json
+    document["incoming_user_attributes"].append({"hull": "pipedrive/given", "service": "first_name"})
+
+    said = put(run, document, "--yes")
+
+    assert "1 Persons get what is new from what is stored, for no tokens" in said.out
+
+
+def test_a_mapping_and_a_schedule_are_tried(fields: World, run: Run, tmp_path: Path) -> None:
+    fields.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    fields.fetch(Entity.PERSON)
+    (tmp_path / "rows.json").write_text(json.dumps([{"hull": "pipedrive/name", "service": "name"}]))
+
+    tried = run("settings", "try-rows", "acme", "incoming_user_attributes", str(tmp_path / "rows.json"))
+
+    assert "Ada" in tried.out
+    assert "Ada" in run("settings", "try", "acme", "incoming_user_attributes", "--record", "1").out
+    assert "UTC" in run("settings", "try-schedule", "acme", "15 2 * * *").out
+    assert run("settings", "try", "acme", "daily_tokens").code == 2
+
+
+def test_what_settings_are_made_of_is_listed(fields: World, run: Run) -> None:
+    fields.hull.define_segment("user", "Trial users", [])
+
+    assert "Job title" in run("fields", "list", "acme", "person").out
+    assert run("segments", "list", "acme", "--json").json["trouble"] == ""
 
 
 def test_earlier_versions_stay(world: World, run: Run) -> None:
@@ -124,4 +181,4 @@ def test_rows_that_cannot_both_be_carried_out_are_refused_by_name(
     said = put(run, {"outgoing_user_attributes": rows}, *more)
 
     assert said.code == 1
-    assert "outgoing_user_attributes.1.service: the row of nickname and name writes the whole name" in said.err
+    assert "outgoing_user_attributes.1: the row of nickname and name writes the whole name" in said.err

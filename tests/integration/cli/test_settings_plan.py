@@ -1,4 +1,4 @@
-"""`pipeline settings plan`, `plans`, `apply` and `discard`; `pipeline runs confirm`."""
+"""`pipeline settings plan`, `plans`, `plan-items`, `apply` and `discard`; `pipeline runs confirm`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def test_the_command_line_plans_and_applies(known: World, run: Run, tmp_path: Pa
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
 
-    plan = run("settings", "plan", "acme", str(file), "--wait", "--show", "2", "--json").json
+    plan = run("settings", "plan", "acme", str(file), "--wait", "--json").json
     assert plan["sentence"].startswith("6 Users would be updated (pipedrive/given)")
-    assert len(plan["items"]["incoming.person"]) == 2
-    assert [each["id"] for each in run("settings", "plans", "acme", "--json").json] == [plan["id"]]
+    assert [each["id"] for each in run("settings", "plans", "acme", "--json").json["plans"]] == [plan["id"]]
+    assert f"settings apply acme {plan['id']}" in run("settings", "show-plan", "acme", str(plan["id"])).out
     assert run("settings", "apply", "acme", str(plan["id"]), "--json").json["settings_version"] == 2
     known.work()
     assert known.users()[1]["pipedrive/given"] == "Person"
@@ -40,23 +40,24 @@ def test_a_plan_is_looked_through_and_made_again(known: World, run: Run, tmp_pat
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
     plan = run("settings", "plan", "acme", str(file), "--wait", "--json").json
-    look = ("settings", "plans", "acme", "--id", str(plan["id"]), "--show", "50", "--json")
+    look = ("settings", "plan-items", "acme", str(plan["id"]), "incoming", "person")
 
-    again = run("settings", "plan", "acme", "--again", str(plan["id"]), "--wait", "--json").json
+    again = run("settings", "plan-again", "acme", str(plan["id"]), "--wait", "--json").json
 
-    assert len(run(*look, "--act", "update").json["items"]["incoming.person"]) == 6
-    assert run(*look, "--act", "error").json["items"]["incoming.person"] == []
-    assert len(run(*look, "--field", "pipedrive/given").json["items"]["incoming.person"]) == 6
-    assert run(*look, "--field", "nobody").json["items"]["incoming.person"] == []
+    assert len(run(*look, "--act", "update", "--json").json["items"]) == 6
+    assert run(*look, "--act", "error", "--json").json["items"] == []
+    assert len(run(*look, "--field", "pipedrive/given", "--json").json["items"]) == 6
+    assert run(*look, "--field", "nobody", "--json").json["items"] == []
+    assert "Go on with: --after" in run(*look, "--limit", "2").out
     assert again["id"] != plan["id"]
     assert again["document"] == plan["document"]
-    assert run("settings", "plan", "acme", "--again", "99").code == 2
+    assert run("settings", "plan-again", "acme", "99").code == 2
     assert run("settings", "plan", "acme").code == 2
 
 
 def test_mappings_are_suggested(known: World, run: Run) -> None:
     assert known
-    found = run("settings", "suggest", "acme", "--json").json
+    found = run("settings", "suggest", "acme", "--json").json["suggestions"]
 
     assert ("phone", "phone") in {(each["hull"], each["service"]) for each in found["outgoing_user_attributes"]}
     assert all(each["hull"] and each["service"] for rows in found.values() for each in rows)
@@ -70,5 +71,42 @@ def test_a_plan_is_discarded_once(known: World, run: Run, tmp_path: Path) -> Non
     plan = run("settings", "plan", "acme", str(file), "--json").json
 
     assert run("settings", "discard", "acme", str(plan["id"])).code == 0
-    assert run("settings", "discard", "acme", str(plan["id"])).code == 2
+    assert run("settings", "discard", "acme", str(plan["id"])).code == 1
     assert run("settings", "apply", "acme", str(plan["id"])).code == 1
+
+
+@pytest.fixture
+def hundred(world: World) -> World:
+    """So many Persons that settings which touch all of them have to be confirmed."""
+    fill(world, persons=101, organizations=0)
+    know_everything(world)
+    return world
+
+
+def test_the_number_of_records_is_asked_for(hundred: World, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
+    plan = run("settings", "plan", "acme", str(file), "--wait", "--json").json
+    apply = ("settings", "apply", "acme", str(plan["id"]))
+
+    wrong = run(*apply, text="7\n")
+    typed = run(*apply, "--number", "7")
+
+    assert (wrong.code, "touches 101 of the known records" in wrong.err) == (1, True)
+    assert (typed.code, "this would touch 101 of 101 known Persons" in typed.err) == (1, True)
+    assert run(*apply, text="101\n").code == 0
+    assert hundred.rows("SELECT state FROM plans")[0].state == "applied"
+
+
+def test_a_run_that_waits_is_confirmed_by_its_number(hundred: World, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(with_more("incoming_user_attributes", FIRST_NAME)))
+    said = run("settings", "set", "acme", str(file))
+    held = run("runs", "held", "acme", "--json").json["runs"]
+
+    assert f"pipeline runs confirm acme {held[0]['run_id']}" in said.out
+    assert run("runs", "confirm", "acme", str(held[0]["run_id"]), text="\n").code == 1
+    assert run("runs", "confirm", "acme", str(held[0]["run_id"]), "--yes").code == 0
+    assert run("runs", "confirm", "acme", str(held[0]["run_id"]), "--yes").code == 2
+    hundred.work()
+    assert hundred.users()[1]["pipedrive/given"] == "Person"

@@ -12,8 +12,8 @@ from pipeline.domain.kinds import Entity
 from pipeline.insight import comparing, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import as_hull_ids, read_ids
+from pipeline.insight.shared import forget_all
 from pipeline.jobs import sends
-from pipeline.web.console.shared import forget_all
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 

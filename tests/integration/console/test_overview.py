@@ -14,8 +14,8 @@ from db.failure import NewFailure, keep_failures
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight.overview import Overview, overview
+from pipeline.insight.shared import forget_all
 from pipeline.sync import counting
-from pipeline.web.console.shared import forget_all
 from tests.integration.console.conftest import Call, Visitor
 from tests.world import World
 

@@ -13,7 +13,7 @@ from db import connector as connectors
 from db.audit import latest_entries
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.web.console import settings as settings_room
+from pipeline.operations.fields import segments_of
 from pipeline.web.console.settings_forms import SECTIONS
 from tests.integration.console.conftest import Visitor
 from tests.world import World
@@ -215,7 +215,7 @@ def test_switches_shares_and_segments_are_read_from_forms(admin: Visitor, world:
 def test_segments_are_chosen_by_the_names_hull_gives_them(viewer: Visitor, world: World) -> None:
     world.hull.define_segment("user", "Trial users", [])
 
-    settings_room.segments_of.forget()
+    segments_of.forget()
 
     page = viewer.text(f"{AT}/segments")
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from db.session import transaction
 from pipeline.domain.kinds import Entity
 from tests.authorising import installed_app
 from tests.integration.console.test_failures import refused, world_payload
+from tests.journeys.planning import FIRST_NAME, planned, with_more
 from tests.journeys.test_replays import begin, broken
-from tests.world import API_TOKEN, HULL_SECRET, World
+from tests.world import API_TOKEN, HULL_SECRET, World, default_settings
 
 Fields = dict[str, Any]
 
@@ -57,12 +59,59 @@ def replay_that_is(state: str) -> Callable[[World, ExitStack], Fields]:
     return prepare
 
 
+def new_settings(world: World, _stack: ExitStack) -> Fields:
+    """A document that differs from the one in force."""
+    assert world
+    return {"document": default_settings() | {"daily_tokens": 5}, "base_version": 1}
+
+
+def earlier_settings(world: World, _stack: ExitStack) -> Fields:
+    """A version before the one in force."""
+    world.change_settings(daily_tokens=5)
+    return {"version": 1}
+
+
+def new_plan(world: World, _stack: ExitStack) -> Fields:
+    """A document to be planned, for a company with a Person."""
+    _fetched(world)
+    return {"document": with_more("incoming_user_attributes", FIRST_NAME)}
+
+
+def ready_plan(world: World, _stack: ExitStack) -> Fields:
+    """A plan that can be applied."""
+    _fetched(world)
+    return {"id": planned(world, with_more("incoming_user_attributes", FIRST_NAME)).id}
+
+
+def held_run(world: World, _stack: ExitStack) -> Fields:
+    """A run that waits until somebody confirms it."""
+    _fetched(world)
+    with transaction() as session:
+        run = world.module("sync.runs.runs").begin(
+            session, world.connector_key, Entity.PERSON, "backfill", cause="settings", changed_only=True, held=True
+        )
+        return {"id": run.id, "number": 1}
+
+
+def _fetched(world: World) -> None:
+    world.company.create_person(name="Ada", emails=[{"value": "ada@acme.com", "primary": True}])
+    world.fetch(Entity.PERSON)
+
+
 EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "check_webhooks": nothing,
     "ensure_webhooks": nothing,
     "abort_replay": replay_that_is("running"),
     "begin_replay": open_failures,
     "discard_failures": open_failures,
+    "apply_plan": ready_plan,
+    "confirm_run": held_run,
+    "discard_plan": ready_plan,
+    "make_plan": new_plan,
+    "plan_again": ready_plan,
+    "put_settings": new_settings,
+    "read_fields": lambda _world, _stack: {},
+    "roll_back_settings": earlier_settings,
     "invite": with_an_app,
     "pause_replay": replay_that_is("running"),
     "put_api_token": lambda _world, _stack: {"secret": API_TOKEN},

@@ -5,11 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from flask import Response
 from pydantic import BaseModel, Field
 
 from db import connector as connectors
-from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.insight import schedule_words
@@ -18,18 +16,17 @@ from pipeline.insight.fields import fields_of
 from pipeline.insight.samples import find_sample
 from pipeline.insight.settings_rows import OPPOSITE, attributes_seen, view_rows
 from pipeline.insight.settings_text import effective
-from pipeline.operations.models import Asked, OfConnector, Shape
+from pipeline.operations.call import Call
+from pipeline.operations.models import ConnectorRequest, Shape
+from pipeline.operations.registry import operation
 from pipeline.operations.values import Short, Text, Value
-from pipeline.web.api.problems import answer
-from pipeline.web.api.routes import Operations
-from pipeline.web.api.shapes import find
 
 MappingName = Literal[
     "incoming_user_attributes", "incoming_account_attributes", "outgoing_user_attributes", "outgoing_account_attributes"
 ]
 
 
-class MappingShown(Asked):
+class MappingShown(ConnectorRequest):
     """One mapping, on a record; without `record` on one that says something."""
 
     setting: MappingName
@@ -92,7 +89,7 @@ class MappingTriedAnswer(BaseModel):
     attributes: list[Text]
 
 
-class ScheduleTried(Asked):
+class ScheduleTried(ConnectorRequest):
     cron: Annotated[Short, Field(description="Five fields, or `nightly`.")]
 
 
@@ -103,45 +100,53 @@ class ScheduleTriedAnswer(BaseModel):
     next_at: list[datetime]
 
 
-def add(operations: Operations) -> None:
-    operations.get("/connectors/<connector>/settings/try", show_mapping, MappingTriedAnswer)
-    operations.post(
-        "/connectors/<connector>/settings/try", try_mapping, MappingTriedAnswer, needs=Role.ADMIN, changes=False
-    )
-    operations.get("/connectors/<connector>/schedules/try", try_schedule, ScheduleTriedAnswer)
-
-
-def show_mapping(path: OfConnector, query: MappingShown) -> Response:
+@operation(
+    "GET /connectors/<connector>/settings/try",
+    role=Role.VIEWER,
+    command="settings try CONNECTOR SETTING",
+    example="acme outgoing_user_attributes --record 12",
+)
+def show_mapping(call: Call, request: MappingShown) -> MappingTriedAnswer:
     """Say what the mapping in force does to a real record."""
-    return _tried(find(path), query, None)
+    return _tried(call, request, None)
 
 
-def try_mapping(path: OfConnector, body: MappingTried) -> Response:
+@operation(
+    "POST /connectors/<connector>/settings/try",
+    role=Role.ADMIN,
+    changes=False,
+    command="settings try-rows CONNECTOR SETTING ROWS",
+    example="acme outgoing_user_attributes rows.json",
+)
+def try_mapping(call: Call, request: MappingTried) -> MappingTriedAnswer:
     """Say what rows of a mapping would do to a real record; nothing is saved or sent."""
-    return _tried(find(path), body, body.rows)
+    return _tried(call, request, request.rows)
 
 
-def try_schedule(path: OfConnector, query: ScheduleTried) -> Response:
+@operation(
+    "GET /connectors/<connector>/schedules/try",
+    role=Role.VIEWER,
+    command="settings try-schedule CONNECTOR CRON",
+    example="acme '15 2 * * *'",
+)
+def try_schedule(call: Call, request: ScheduleTried) -> ScheduleTriedAnswer:
     """Say when a schedule would come due."""
-    connector = find(path)
-    times = schedule_words.next_times(query.cron, connector.id, datetime.now(UTC))
-    words = schedule_words.cron_words(query.cron, connector.id) if times else ""
-    return answer(ScheduleTriedAnswer(words=words, next_at=times))
+    times = schedule_words.next_times(request.cron, call.connector.id, datetime.now(UTC))
+    words = schedule_words.cron_words(request.cron, call.connector.id) if times else ""
+    return ScheduleTriedAnswer(words=words, next_at=times)
 
 
-def _tried(connector: Connector, asked: MappingShown, own: list[dict[str, Any]] | None) -> Response:
+def _tried(call: Call, request: MappingShown, own: list[dict[str, Any]] | None) -> MappingTriedAnswer:
     """Without rows of one's own with those in force."""
-    entity, direction = entity_of(asked.setting), direction_of(asked.setting)
+    entity, direction, key = entity_of(request.setting), direction_of(request.setting), call.connector.key
     with transaction() as session:
-        in_force = effective(connectors.settings_in_force(session, connector.key).document)
-        catalog = fields_of(session, connector.key, entity).catalog
-        sample = find_sample(session, connector.key, entity, direction, asked.record or "")
-    rows, others = in_force[asked.setting] if own is None else own, in_force[OPPOSITE[asked.setting]]
-    shown = view_rows(asked.setting, rows, catalog, sample=sample, others=others)
-    return answer(
-        MappingTriedAnswer(
-            sample=SampleShape.model_validate(sample) if sample else None,
-            rows=[RowTriedShape.model_validate(each) for each in shown],
-            attributes=attributes_seen(sample, rows, others),
-        )
+        in_force = effective(connectors.settings_in_force(session, key).document)
+        catalog = fields_of(session, key, entity).catalog
+        sample = find_sample(session, key, entity, direction, request.record or "")
+    rows, others = in_force[request.setting] if own is None else own, in_force[OPPOSITE[request.setting]]
+    shown = view_rows(request.setting, rows, catalog, sample=sample, others=others)
+    return MappingTriedAnswer(
+        sample=SampleShape.model_validate(sample) if sample else None,
+        rows=[RowTriedShape.model_validate(each) for each in shown],
+        attributes=attributes_seen(sample, rows, others),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.web.console.shared import KEPT, Shared
+from pipeline.insight.shared import KEPT, Shared
 
 
 def test_of_thousands_of_questions_few_are_remembered() -> None:

@@ -1,0 +1,123 @@
+"""What settings are made of: Pipedrive's fields by name and type, Hull's segments, and rows to begin with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from pydantic import BaseModel
+
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.insight.fields import fields_of
+from pipeline.insight.hull_segments import ask_segments
+from pipeline.insight.shared import Shared
+from pipeline.insight.suggestions import suggested
+from pipeline.operations.call import Call
+from pipeline.operations.models import ConnectorRequest, Done, OfEntity, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.values import Text
+from pipeline.sync.connectors import field_lists
+
+SEGMENTS_S: Final = 60.0
+
+
+class FieldChoiceShape(Shape):
+    """A field that may be mapped; `options` are the labels of one that has any."""
+
+    code: str
+    name: Text
+    type: str
+    kind: str
+    is_custom: bool
+    is_writable: bool
+    options: list[Text]
+
+
+class FieldsAnswer(BaseModel):
+    """As Pipedrive last told of them, at `read_at`."""
+
+    fields: list[FieldChoiceShape]
+    read_at: datetime | None
+
+
+class SegmentShape(Shape):
+    id: str
+    name: Text
+
+
+class SegmentsAnswer(Shape):
+    """`trouble` says why Hull did not tell; empty when it did."""
+
+    users: list[SegmentShape]
+    accounts: list[SegmentShape]
+    trouble: str
+
+
+class SuggestionShape(Shape):
+    """A row that may be taken over as it is. `is_usual` where nearly everybody wants it; others are the company's own fields."""
+
+    hull: Text
+    service: str
+    field: Text
+    type: str
+    does: Text
+    is_usual: bool
+
+
+class SuggestionsAnswer(BaseModel):
+    """Setting → rows to offer, less what is mapped already."""
+
+    suggestions: dict[str, list[SuggestionShape]]
+
+
+class FieldsOfEntity(ConnectorRequest, OfEntity):
+    """The fields of Persons or of Organizations."""
+
+
+@operation(
+    "GET /connectors/<connector>/fields",
+    role=Role.VIEWER,
+    command="fields list CONNECTOR ENTITY",
+    example="acme person",
+)
+def list_fields(call: Call, request: FieldsOfEntity) -> FieldsAnswer:
+    """List Pipedrive's fields of one entity, as they were last read."""
+    with transaction() as session:
+        found = fields_of(session, call.connector.key, request.kind)
+    shown = [FieldChoiceShape.model_validate(each) for each in found.choices]
+    return FieldsAnswer(fields=shown, read_at=found.read_at)
+
+
+@operation(
+    "POST /connectors/<connector>/fields/read",
+    role=Role.ADMIN,
+    audit_action="fields.read",
+    command="fields read CONNECTOR",
+)
+def read_fields(call: Call, _request: ConnectorRequest) -> Done:
+    """Ask Pipedrive for its fields again: 10 tokens for each entity."""
+    found = field_lists.ask_fields(call.connector.key)
+    with call.transaction() as session:
+        field_lists.keep_fields(session, call.connector.key, found)
+    return Done(done="read")
+
+
+@operation("GET /connectors/<connector>/segments", role=Role.VIEWER, command="segments list CONNECTOR")
+def list_segments(call: Call, _request: ConnectorRequest) -> SegmentsAnswer:
+    """List Hull's segments by name; Hull is asked at most once a minute."""
+    return SegmentsAnswer.model_validate(segments_of(call.connector.key))
+
+
+@operation("GET /connectors/<connector>/suggestions", role=Role.VIEWER, command="settings suggest CONNECTOR")
+def suggest_mappings(call: Call, _request: ConnectorRequest) -> SuggestionsAnswer:
+    """Suggest rows for the mappings of both directions: what nearly everybody maps, and the company's own fields."""
+    with transaction() as session:
+        found = suggested(session, call.connector.key)
+    return SuggestionsAnswer(
+        suggestions={name: [SuggestionShape.model_validate(each) for each in rows] for name, rows in found.items()}
+    )
+
+
+segments_of: Final = Shared(ask_segments, fresh_s=SEGMENTS_S)
+"""Hull's segments by connector key, requested once a minute however many look."""

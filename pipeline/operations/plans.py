@@ -1,0 +1,368 @@
+"""Plans: what new settings would do to every known record; apply them or not; and runs that wait for a yes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from db import plan as rows
+from db import run as run_rows
+from db.plan import SettingsPlan
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from pipeline.insight.plan_views import PlanView, Side, page_of_items, view_of
+from pipeline.jobs.plans import apply as plan_apply
+from pipeline.jobs.plans import compute, create
+from pipeline.jobs.plans.apply import PlanRefused
+from pipeline.operations.call import Call
+from pipeline.operations.errors import conflict, not_found
+from pipeline.operations.models import ConnectorRequest, DirectionName, Done, EntityName, Listed, RowRequest, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.values import Short, Text, Value
+from pipeline.sync.connectors.settings_change import read_unknown_fields
+from pipeline.sync.runs import approval, runs
+from pipeline.sync.runs.approval import AskFirst
+
+PATH = "/connectors/<connector>/plans"
+
+Act = Literal["update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same"]
+
+
+class ReasonShape(Shape):
+    act: str
+    code: str
+    records: int
+    meaning: str
+
+
+class CountShape(BaseModel):
+    name: str
+    label: str
+    records: int
+
+
+class SideShape(BaseModel):
+    """What would become of the records of one entity in one direction; `flawed` ones go without a field."""
+
+    direction: str
+    entity: str
+    kind: str
+    sentence: str
+    written: int
+    acts: dict[str, int]
+    fields: list[CountShape]
+    problems: list[CountShape]
+    reasons: list[ReasonShape]
+    flawed: int
+
+
+class PlanShape(Shape):
+    """`looked_up` Users and Accounts are created or matched, which only a look-up in Pipedrive can tell. `touched` existing records
+    would be changed, or would be if a look-up finds them; where `asks` is true, applying needs that number."""
+
+    id: int
+    parent_id: int | None
+    state: str
+    reason: str | None
+    detail: str | None
+    sentence: str
+    author: str
+    created_at: datetime
+    ready_at: datetime | None
+    ended_at: datetime | None
+    ended_by: str | None
+    base_version: int
+    settings_version: int | None
+    changed: list[str]
+    known: int
+    examined: int
+    written: int
+    created: int
+    looked_up: int
+    tokens: int
+    takes_s: float
+    touched: int
+    asks: bool
+
+
+class PlansAnswer(BaseModel):
+    plans: list[PlanShape]
+
+
+class PlanAnswer(PlanShape):
+    """A plan whole, with the settings it is about."""
+
+    document: dict[str, Any]
+    sides: list[SideShape]
+
+
+class PlanItemShape(Shape):
+    """What would become of one record: its Pipedrive id where it has one, else its Hull id."""
+
+    record: str
+    act: str
+    reason: str | None
+    meaning: str
+    detail: Text | None
+    fields: Value
+
+
+class PlanItemsAnswer(Shape):
+    """`next_after` is where the next page begins."""
+
+    items: list[PlanItemShape]
+    next_after: str | None
+
+
+class HeldShape(Shape):
+    run_id: int
+    entity: str
+    kind: str
+    touched: int
+    sentence: str
+    started_at: datetime
+
+
+class HeldAnswer(BaseModel):
+    runs: list[HeldShape]
+
+
+class AppliedAnswer(Shape):
+    """`left_out` records had moved; the plan `follow_up` sees to them."""
+
+    settings_version: int
+    sent: int
+    left_out: int
+    follow_up: int | None
+
+
+class ListPlans(ConnectorRequest, Listed):
+    """Plans of one connector."""
+
+
+class PlanItemsAsked(RowRequest):
+    """Without `act`, all but those that stay the same."""
+
+    direction: DirectionName
+    entity: EntityName
+    act: Act | None = None
+    field: Short | None = None
+    after: Annotated[str, Field(max_length=300, description="Only records after this `next_after`.")] = ""
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+class NewPlan(ConnectorRequest):
+    """A whole document; what it does not name has its default."""
+
+    document: dict[str, Any]
+    force: Annotated[bool, Field(description="Accept field codes that Pipedrive does not know (yet).")] = False
+
+
+class Yes(RowRequest):
+    """To how many records, where a plan or a run asks."""
+
+    number: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
+
+
+@operation(f"GET {PATH}", role=Role.VIEWER, command="settings plans CONNECTOR")
+def list_plans(call: Call, request: ListPlans) -> PlansAnswer:
+    """List plans, newest first."""
+    with transaction() as session:
+        found = rows.latest_plans(session, call.connector.key, before_id=request.before, limit=request.limit)
+        return PlansAnswer(plans=[PlanShape.model_validate(view_of(session, each)) for each in found])
+
+
+@operation(
+    f"POST {PATH}",
+    role=Role.OPERATOR,
+    audit_action="settings.plan",
+    command="settings plan CONNECTOR DOCUMENT",
+    example="acme settings.json --wait",
+)
+def make_plan(call: Call, request: NewPlan) -> PlanAnswer:
+    """Plan a document: what it would do to every known record, for no tokens. A large plan is `computing` for a while."""
+    return _make(call, request.document, force=request.force)
+
+
+@operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="settings show-plan CONNECTOR ID", example="acme 12")
+def show_plan(call: Call, request: RowRequest) -> PlanAnswer:
+    """Show one plan."""
+    return _answer(call, request.id)
+
+
+@operation(
+    f"GET {PATH}/<id>/items",
+    role=Role.VIEWER,
+    command="settings plan-items CONNECTOR ID DIRECTION ENTITY",
+    example="acme 12 incoming person --act update",
+)
+def list_plan_items(call: Call, request: PlanItemsAsked) -> PlanItemsAnswer:
+    """List what a plan says of single records, with values before and after."""
+    with transaction() as session:
+        plan = _plan(session, call, request.id)
+        found = page_of_items(
+            session,
+            plan.id,
+            request.direction,
+            request.entity,
+            act=request.act,
+            field=request.field,
+            after=request.after,
+            limit=request.limit,
+        )
+    return PlanItemsAnswer.model_validate(found)
+
+
+@operation(
+    f"POST {PATH}/<id>/apply",
+    role=Role.ADMIN,
+    audit_action="settings.apply",
+    command="settings apply CONNECTOR ID",
+    example="acme 12",
+)
+def apply_plan(call: Call, request: Yes) -> AppliedAnswer:
+    """Put a plan's settings in force, and do just what it says; what moved since is left out.
+
+    It is refused when settings, Pipedrive's fields or more than 5 % of the records moved. When it touches more than
+    `change_stop_share` of the known records, their number must be sent.
+    """
+    author = call.caller.name
+    with transaction() as session:
+        _plan(session, call, request.id)
+    try:
+        with transaction() as session:
+            applied = plan_apply.apply(session, request.id, author=author, confirmed=request.number)
+            detail = {"settings_version": applied.settings_version, "left_out": applied.left_out}
+            call.note(session, f"plan {request.id}", detail=detail)
+    except PlanRefused as refused:
+        with transaction() as session:
+            plan_apply.refuse(session, request.id, refused, author=author)
+        raise
+    if applied.follow_up is not None:
+        compute.go_on(applied.follow_up)
+    return AppliedAnswer.model_validate(applied)
+
+
+@operation(
+    f"POST {PATH}/<id>/discard",
+    role=Role.OPERATOR,
+    audit_action="settings.discard",
+    command="settings discard CONNECTOR ID",
+    example="acme 12",
+)
+def discard_plan(call: Call, request: RowRequest) -> Done:
+    """Forget a plan that was not applied."""
+    with call.transaction(f"plan {request.id}") as session:
+        _plan(session, call, request.id)
+        if not plan_apply.discard(session, request.id, author=call.caller.name):
+            raise conflict("wrong_state", f"Plan {request.id} is over already.")
+    return Done(done="discarded")
+
+
+@operation(
+    f"POST {PATH}/<id>/again",
+    role=Role.OPERATOR,
+    audit_action="settings.plan",
+    command="settings plan-again CONNECTOR ID",
+    example="acme 12 --wait",
+)
+def plan_again(call: Call, request: RowRequest) -> PlanAnswer:
+    """Plan the same settings again."""
+    with transaction() as session:
+        document = _plan(session, call, request.id).document
+    return _make(call, document, force=True)
+
+
+@operation("GET /connectors/<connector>/held-runs", role=Role.VIEWER, command="runs held CONNECTOR")
+def list_held_runs(call: Call, _request: ConnectorRequest) -> HeldAnswer:
+    """List runs that would touch more than a set share of all records, and wait for a yes."""
+    key = call.connector.key
+    with transaction() as session:
+        return HeldAnswer(
+            runs=[
+                HeldShape(
+                    run_id=run.id,
+                    entity=run.entity,
+                    kind=run.kind,
+                    touched=(touched := approval.reach(session, key, Entity(run.entity)).touched),
+                    sentence=approval.held_sentence(run, touched),
+                    started_at=run.started_at,
+                )
+                for run in run_rows.held_runs(session, key)
+            ]
+        )
+
+
+@operation(
+    "POST /connectors/<connector>/runs/<id>/confirm",
+    role=Role.ADMIN,
+    audit_action="runs.confirm",
+    command="runs confirm CONNECTOR ID",
+    example="acme 12",
+)
+def confirm_run(call: Call, request: Yes) -> Done:
+    """Let a run begin that waits for a yes, to the number of records that it would touch."""
+    key = call.connector.key
+    with call.transaction(f"run {request.id}") as session:
+        held = {run.id: run for run in run_rows.held_runs(session, key)}
+        if request.id not in held:
+            raise not_found(
+                "There is no such run that waits for a yes.", f"See: pipeline runs held {call.connector.name}"
+            )
+        reach = approval.reach(session, key, Entity(held[request.id].entity))
+        if request.number != reach.touched:
+            raise AskFirst([reach])
+        runs.confirm(session, request.id)
+    return Done(done="confirmed")
+
+
+def find_view(connector_key: int, plan_id: int) -> PlanView | None:
+    """Return a plan as people see it; None if the connector has no such plan."""
+    with transaction() as session:
+        found = rows.get_plan(session, plan_id)
+        return view_of(session, found) if found is not None and found.connector_key == connector_key else None
+
+
+def _make(call: Call, document: dict[str, Any], *, force: bool) -> PlanAnswer:
+    """Write a plan down; a small one is ready when this returns, any other is computed by a worker."""
+    read_unknown_fields(call.connector.key, document)
+    with transaction() as session:
+        plan = create.make_plan(session, call.connector.key, document, author=call.caller.name, force=force)
+        call.note(session, f"plan {plan.id}")
+    compute.go_on(plan.id)
+    return _answer(call, plan.id)
+
+
+def _plan(session: Session, call: Call, plan_id: int) -> SettingsPlan:
+    found = rows.get_plan(session, plan_id)
+    if found is None or found.connector_key != call.connector.key:
+        raise not_found(
+            "There is no such plan of this connector.", f"See: pipeline settings plans {call.connector.name}"
+        )
+    return found
+
+
+def _answer(call: Call, plan_id: int) -> PlanAnswer:
+    with transaction() as session:
+        plan = view_of(session, _plan(session, call, plan_id))
+    whole = PlanShape.model_validate(plan).model_dump()
+    return PlanAnswer(**whole, document=plan.document, sides=[_side(each) for each in plan.sides])
+
+
+def _side(side: Side) -> SideShape:
+    return SideShape(
+        direction=side.direction,
+        entity=side.entity,
+        kind=side.kind,
+        sentence=side.sentence,
+        written=side.written,
+        acts=side.acts,
+        fields=[CountShape(name=name, label=side.label(name), records=records) for name, records in side.fields],
+        problems=[CountShape(name=name, label=side.label(name), records=records) for name, records in side.problems],
+        reasons=[ReasonShape.model_validate(each) for each in side.reasons],
+        flawed=side.flawed,
+    )

@@ -1,0 +1,324 @@
+"""Settings: the version in force, the versions before and how they differ, and a new one, looked at before it is saved."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from db import connector as rows
+from db.connector import SettingsVersion
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.insight import settings_editing as editing
+from pipeline.insight.settings_following import FollowingRun, runs_following
+from pipeline.insight.settings_text import changed_names, effective, unified
+from pipeline.operations.call import Call
+from pipeline.operations.errors import not_found
+from pipeline.operations.models import ConnectorRequest, Listed, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.values import Number, Why
+from pipeline.sync.connectors.settings_change import read_unknown_fields
+
+PATH = "/connectors/<connector>/settings"
+
+
+class SettingsShape(Shape):
+    """A version of the settings, under the names of docs/configuration.md."""
+
+    version: int
+    author: str
+    created_at: datetime
+    document: dict[str, Any]
+
+
+class VersionShape(SettingsShape):
+    """`changed` are the settings that differ from the version before."""
+
+    changed: list[str]
+
+
+class VersionsAnswer(BaseModel):
+    """Newest first."""
+
+    versions: list[VersionShape]
+
+
+class SettingChangeShape(Shape):
+    """One thing that differs, in words: `added`, `removed` or `changed`."""
+
+    setting: str
+    title: str
+    kind: str
+    what: str
+    before: str
+    after: str
+    sentence: str
+
+
+class DifferenceAnswer(BaseModel):
+    """How version `after` differs from version `before`; `diff` is a unified diff with every default filled in."""
+
+    before: int
+    after: int
+    changes: list[SettingChangeShape]
+    diff: str
+
+
+class ConsequenceShape(Shape):
+    """Records of before that are carried over again, and for how many tokens."""
+
+    entity: str
+    kind: str
+    records: int
+    tokens: int
+    sentence: str
+
+
+class MistakeShape(Shape):
+    setting: str
+    position: int | None
+    words: str
+
+
+class ReviewAnswer(Shape):
+    """What saving would do; `unknown` are fields that were mapped before and that Pipedrive does not have."""
+
+    base: int
+    changes: list[SettingChangeShape]
+    consequences: list[ConsequenceShape]
+    unknown: list[MistakeShape]
+    diff: str
+
+
+class FollowingRunShape(Shape):
+    """A run by which records of before get what is new. A `held` one waits until it is confirmed."""
+
+    run_id: int
+    entity: str
+    kind: str
+    state: str
+    records: int
+    tokens: int
+
+
+class SavedAnswer(SettingsShape):
+    """The version in force now; without `changed` it was in force already."""
+
+    changed: bool
+    changes: list[SettingChangeShape]
+    runs: list[FollowingRunShape]
+
+
+class ShowSettings(ConnectorRequest):
+    version: Annotated[Number | None, Field(description="A version that was in force earlier.")] = None
+    defaults: Annotated[bool, Field(description="With the default of whatever the document does not name.")] = False
+
+
+class ListVersions(ConnectorRequest, Listed):
+    """Versions of one connector."""
+
+
+class Compared(ConnectorRequest):
+    before: Annotated[Number | None, Field(description="By default the version before `after`.")] = None
+    after: Annotated[Number | None, Field(description="By default the version in force.")] = None
+
+
+class NewSettings(ConnectorRequest):
+    """A whole document; what it does not name has its default."""
+
+    document: dict[str, Any]
+    base_version: Annotated[Number, Field(description="The version it was made from.")]
+
+
+class ForcedSettings(NewSettings):
+    force: Annotated[bool, Field(description="Accept field codes that Pipedrive does not know (yet).")] = False
+    yes: Annotated[bool, Field(description="Begin what follows immediately, however many records it touches.")] = False
+
+
+class RebasedAnswer(BaseModel):
+    """The edits on top of version `base_version`, to be looked at and put."""
+
+    document: dict[str, Any]
+    base_version: int
+
+
+class RollBack(ConnectorRequest):
+    version: Number
+    why: Why | None = None
+
+
+@operation(f"GET {PATH}", role=Role.VIEWER, command="settings show CONNECTOR")
+def show_settings(call: Call, request: ShowSettings) -> SettingsShape:
+    """Show the settings in force, or an earlier version."""
+    with transaction() as session:
+        found = _version(session, call, request.version)
+    shown = SettingsShape.model_validate(found)
+    if request.defaults:
+        shown.document = effective(shown.document)
+    return shown
+
+
+@operation(f"GET {PATH}/history", role=Role.VIEWER, command="settings history CONNECTOR")
+def list_settings(call: Call, request: ListVersions) -> VersionsAnswer:
+    """List the versions that were ever in force, newest first; `before` is a version's number."""
+    with transaction() as session:
+        found = rows.settings_page(session, call.connector.key, before=request.before, limit=request.limit + 1)
+    earlier = {each.version: each.document for each in found}
+    return VersionsAnswer(
+        versions=[
+            VersionShape(
+                version=each.version,
+                author=each.author,
+                created_at=each.created_at,
+                document=each.document,
+                changed=changed_names(earlier.get(each.version - 1, {}), each.document),
+            )
+            for each in found[: request.limit]
+        ]
+    )
+
+
+@operation(
+    f"GET {PATH}/difference",
+    role=Role.VIEWER,
+    command="settings diff CONNECTOR",
+    example="acme --before 2 --after 5",
+)
+def compare_settings(call: Call, request: Compared) -> DifferenceAnswer:
+    """Say in words how two versions differ; by default the last two."""
+    with transaction() as session:
+        after = _version(session, call, request.after)
+        before = _version(session, call, request.before or max(1, after.version - 1))
+        found = editing.between(session, call.connector.key, before.document, after.document)
+    return DifferenceAnswer(
+        before=before.version,
+        after=after.version,
+        changes=[SettingChangeShape.model_validate(each) for each in found],
+        diff=unified(
+            before.document,
+            after.document,
+            old_name=f"version {before.version}",
+            new_name=f"version {after.version}",
+        ),
+    )
+
+
+@operation(
+    f"POST {PATH}/review",
+    role=Role.ADMIN,
+    changes=False,
+    command="settings review CONNECTOR DOCUMENT",
+    example="acme settings.json",
+)
+def review_settings(call: Call, request: NewSettings) -> ReviewAnswer:
+    """Say what putting a document in force would change, and what would follow; nothing is saved."""
+    read_unknown_fields(call.connector.key, request.document)
+    with transaction() as session:
+        found = editing.review(session, call.connector.key, request.document, base=request.base_version)
+        base = _version(session, call, found.base)
+    return ReviewAnswer(
+        base=found.base,
+        changes=[SettingChangeShape.model_validate(each) for each in found.changes],
+        consequences=[ConsequenceShape.model_validate(each) for each in found.consequences],
+        unknown=[MistakeShape.model_validate(each) for each in found.unknown],
+        diff=unified(base.document, request.document, old_name=f"version {base.version}", new_name="new"),
+    )
+
+
+@operation(
+    f"PUT {PATH}",
+    role=Role.ADMIN,
+    audit_action="settings.save",
+    command="settings set CONNECTOR DOCUMENT",
+    example="acme settings.json",
+)
+def put_settings(call: Call, request: ForcedSettings) -> SavedAnswer:
+    """Put new settings in force, unless somebody else has meanwhile.
+
+    Every mistake is named with its place. An equal document makes no new version.
+    """
+    return _save(call, request)
+
+
+@operation(
+    f"POST {PATH}/rebase",
+    role=Role.ADMIN,
+    changes=False,
+    command="settings rebase CONNECTOR DOCUMENT",
+    example="acme settings.json --base-version 3",
+)
+def rebase_settings(call: Call, request: NewSettings) -> RebasedAnswer:
+    """Put your edits on top of what somebody else has saved meanwhile; nothing is saved.
+
+    Of a setting that both edited yours stays.
+    """
+    with transaction() as session:
+        base = _version(session, call, request.base_version)
+        document, now = editing.rebased(session, call.connector.key, request.document, base=base.document)
+    return RebasedAnswer(document=document, base_version=now)
+
+
+@operation(
+    f"POST {PATH}/roll-back",
+    role=Role.ADMIN,
+    audit_action="settings.roll_back",
+    command="settings roll-back CONNECTOR VERSION",
+    example="acme 3",
+)
+def roll_back_settings(call: Call, request: RollBack) -> SavedAnswer:
+    """Put an earlier version in force again, as a new one."""
+    with transaction() as session:
+        earlier = _version(session, call, request.version)
+        now = rows.settings_in_force(session, call.connector.key)
+    wanted = ForcedSettings(connector=request.connector, document=earlier.document, base_version=now.version)
+    return _save(call, wanted, why=request.why or f"back to version {request.version}")
+
+
+def _save(call: Call, request: ForcedSettings, why: str | None = None) -> SavedAnswer:
+    """Put a document in force and have it sent to Hull; a field that is new in Pipedrive is read before."""
+    key = call.connector.key
+    read_unknown_fields(key, request.document)
+    with transaction() as session:
+        saved = editing.save(
+            session,
+            key,
+            request.document,
+            base=request.base_version,
+            author=call.caller.name,
+            force=request.force,
+            confirmed=request.yes,
+        )
+        has_changed = saved.version != request.base_version
+        if has_changed:
+            call.note(session, f"version {saved.version}", why=why)
+        else:
+            call.found_nothing_to_do()
+    with transaction() as session:
+        return _saved(session, call, saved, request.base_version if has_changed else saved.version)
+
+
+def _saved(session: Session, call: Call, saved: SettingsVersion, before: int) -> SavedAnswer:
+    key = call.connector.key
+    earlier = _version(session, call, before)
+    following: list[FollowingRun] = runs_following(session, key, saved.version) if before != saved.version else []
+    found = editing.between(session, key, earlier.document, saved.document)
+    return SavedAnswer(
+        **SettingsShape.model_validate(saved).model_dump(),
+        changed=before != saved.version,
+        changes=[SettingChangeShape.model_validate(each) for each in found],
+        runs=[FollowingRunShape.model_validate(each) for each in following],
+    )
+
+
+def _version(session: Session, call: Call, version: int | None) -> SettingsVersion:
+    """Return a version of the connector's settings; None is the one in force. Raises OperationError (404)."""
+    now = rows.settings_in_force(session, call.connector.key)
+    if version is None or version == now.version:
+        return now
+    found = rows.find_settings(session, call.connector.key, version)
+    if found is None:
+        raise not_found(f"There is no version {version} of these settings.", f"Versions run from 1 to {now.version}.")
+    return found
