@@ -27,9 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, texts
 from db.base import Base, Created, RowId
 from db.batch import Batch
+from db.copy import bigints, texts
 
 
 class Change(Base):

@@ -22,8 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, texts
 from db.base import Base, Created, RowId
+from db.copy import bigints, texts
 
 RETENTION_DAYS = 30
 

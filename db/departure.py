@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from db.arrays import bigints, texts
+from db.copy import bigints, texts
 from db.id_mapping import IdMapping, follow_merges
 from db.statement import Statement
 from pipeline.domain.departures import DEPARTED, LIVING, Farewell

@@ -13,8 +13,8 @@ import zstandard
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, tuple_, update
 from sqlalchemy.orm import Mapped, Session, defer, mapped_column
 
-from db.arrays import bigints, texts
 from db.base import Base, Created, RowId
+from db.copy import bigints, texts
 from db.statement import Statement
 
 

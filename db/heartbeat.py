@@ -9,8 +9,8 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import texts
 from db.base import Base
+from db.copy import texts
 
 LIVE_PROCESS = "live process "
 """With it begin the names of processes that carry out live batches; the rest of the name is the node's and its number there."""

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db import joining
-from db.arrays import bigints, texts
+from db.copy import bigints, texts
 from db.joining import Join
 
 IN_FLIGHT = "interval '15 minutes'"

@@ -11,8 +11,8 @@ import orjson
 from sqlalchemy import Index, Integer, LargeBinary, SmallInteger, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, texts
 from db.base import Base, RowId
+from db.copy import bigints, texts
 from db.statement import Statement
 
 IN_DOUBT = ""

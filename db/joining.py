@@ -16,8 +16,8 @@ from sqlalchemy import Integer, func, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, byteas, texts
 from db.base import Base
+from db.copy import bigints, byteas, texts
 from db.departure import inherit
 from db.id_mapping import IdMapping
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import Index, Integer, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, texts
 from db.base import Base
 from db.claim import Wanted, columns_of
+from db.copy import bigints, texts
 from pipeline.domain.departures import LIVING
 
 FOUND_AT_MOST = 20

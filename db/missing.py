@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.arrays import bigints
+from db.copy import bigints
 from db.run import PageIds, Run
 from pipeline.domain.departures import LIVING
 

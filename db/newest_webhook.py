@@ -14,8 +14,8 @@ from typing import Any, cast
 from sqlalchemy import BigInteger, Boolean, CursorResult, Integer, func, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, texts
 from db.base import Base
+from db.copy import bigints, texts
 
 KEPT_H = 24
 

@@ -75,7 +75,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class WaitingForRemote:
     """What waits for one remote system: pieces of work by kind."""
 
     batches: int = 0
@@ -173,10 +173,10 @@ _WAITING = text("""
      WHERE connector_key = :key AND state = 'due' AND waits_for IS NOT NULL AND due_at > now() GROUP BY 2""")
 
 
-def waiting_of(session: Session, connector_key: int) -> dict[str, Waiting]:
+def waiting_of(session: Session, connector_key: int) -> dict[str, WaitingForRemote]:
     """What is waited for → how much waits."""
     found: dict[str, dict[str, int]] = {}
     for row in session.execute(_WAITING, {"key": connector_key}):
         kinds = found.setdefault(row.waits_for.removesuffix(alone_of("")), {})
         kinds[row.kind] = kinds.get(row.kind, 0) + row.amount
-    return {name: Waiting(**amounts) for name, amounts in found.items()}
+    return {name: WaitingForRemote(**amounts) for name, amounts in found.items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db.arrays import bigints, byteas, texts
+from db.copy import bigints, byteas, texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

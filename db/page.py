@@ -17,9 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db.arrays import bigints, texts
 from db.change import Source
-from db.copy import Cell, Integer, copy_rows
+from db.copy import Cell, Integer, bigints, copy_rows, texts
 from db.session import after_commit
 from db.statement import Statement
 

@@ -31,8 +31,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, texts
 from db.base import Base, Count, Created, RowId
+from db.copy import bigints, texts
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 
 LEVEL: Final = 1

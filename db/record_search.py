@@ -9,8 +9,8 @@ from typing import Final
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.arrays import texts
 from db.claim import ClaimHolder
+from db.copy import texts
 from db.id_mapping import IdMapping
 from db.known_as import KnownAs
 from db.skip import LastSkip

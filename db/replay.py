@@ -14,8 +14,8 @@ from typing import Any, Final, cast
 from sqlalchemy import BigInteger, CursorResult, Float, ForeignKey, Index, Integer, delete, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, texts
 from db.base import Base, Created, RowId
+from db.copy import bigints, texts
 from db.sync_event import NOTABLE
 
 RETENTION_DAYS: Final = 90

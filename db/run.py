@@ -16,8 +16,8 @@ from typing import Final
 from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, Integer, func, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints
 from db.base import Base, Count, Created, RowId
+from db.copy import bigints
 from db.statement import Statement
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import Integer, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import texts
 from db.base import Base
+from db.copy import texts
 
 
 class LastSkip(Base):

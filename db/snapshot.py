@@ -16,8 +16,8 @@ from sqlalchemy import Integer, LargeBinary, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints, byteas, texts
 from db.base import Base
+from db.copy import bigints, byteas, texts
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 
 LEVEL = -1

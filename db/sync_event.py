@@ -13,9 +13,8 @@ from operator import attrgetter
 from sqlalchemy import BigInteger, DateTime, Identity, Index, LargeBinary, func, or_, select, text, tuple_
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.arrays import bigints
 from db.base import Base
-from db.copy import copy_rows
+from db.copy import bigints, copy_rows
 from db.departure import forebears
 
 DAYS_AHEAD = 7

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db.arrays import bigints, texts
+from db.copy import bigints, texts
 from db.hull_ids import learn_hull_ids
 from pipeline.domain.drift import DEPARTED, Mapped
 

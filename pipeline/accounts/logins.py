@@ -244,3 +244,25 @@ def _network(address: str) -> str:
 
 def _digest(kind: str, value: str) -> bytes:
     return hashlib.sha256(f"{kind}:{value}".encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+DAYS: Final = 90
+
+
+def new_mark() -> str:
+    """Return the cookie of a browser that has just logged in."""
+    made = str(int(time.time()))
+    return f"{made}.{_browser_mark_mac(made, settings().secret_keys[0])}"
+
+
+def is_mark(given: str) -> bool:
+    """Return whether an operator logged in with this browser in the last DAYS."""
+    made, _, mac = given.partition(".")
+    if not (made.isascii() and made.isdigit() and len(made) <= 12) or time.time() - int(made) > DAYS * 86_400:
+        return False
+    sent = mac.encode("utf-8", "surrogatepass")
+    return any(hmac.compare_digest(sent, _browser_mark_mac(made, key).encode()) for key in settings().secret_keys)
+
+
+def _browser_mark_mac(made: str, key: str) -> str:
+    return hmac.digest(key.encode(), f"a browser that was logged in {made}".encode(), "sha256").hex()

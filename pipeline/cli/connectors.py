@@ -37,8 +37,7 @@ from pipeline.errors import PipelineError
 from pipeline.insight import connections
 from pipeline.insight.overview import overview
 from pipeline.sync.connectors import setup
-from pipeline.sync.connectors.webhook_health import hearing
-from pipeline.sync.connectors.webhooks import ensure_webhooks
+from pipeline.sync.connectors.webhooks import ensure_webhooks, hearing
 
 COLUMNS = ("id", "name", "hull_organization", "pipedrive_company", "state", "pause_reason", "created_at")
 SECRET_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

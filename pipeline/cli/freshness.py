@@ -13,7 +13,7 @@ from db.watermark import Watermark
 from pipeline.cli.findings import BAD, LATELY_H, NOTE, OK, Case, Finding, ago
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from pipeline.sync.connectors.outage_text import sentences
+from pipeline.sync.connectors.status import sentences
 from pipeline.sync.runs import spending
 from pipeline.sync.runs.spending import WARN_SHARE
 

@@ -21,7 +21,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import read_settings
 from pipeline.sync.connectors import setup
-from pipeline.sync.connectors.waits import waits_of
+from pipeline.sync.connectors.status import waits_of
 
 OLD_SHELL = timedelta(hours=1)
 """An empty Account may wait for the fetch of Organizations this long before something is wrong."""

@@ -11,7 +11,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import AttributeMapping, ConnectorSettings
 from pipeline.errors import Rejected, Skip
-from pipeline.transform.field_sources import FieldSource, find_source
+from pipeline.transform.field_definitions import FieldSource, find_source
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute
 from pipeline.transform.incoming import ID_ATTRIBUTE, compile_incoming
 from pipeline.transform.outgoing import compile_outgoing

@@ -11,8 +11,7 @@ from db import connector as connectors
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.insight.conversion_words import type_words
-from pipeline.transform.field_definitions import read_field_definitions
-from pipeline.transform.field_sources import find_source, is_listed, is_writable
+from pipeline.transform.field_definitions import find_source, is_listed, is_writable, read_field_definitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pipeline.domain.kinds import Direction
 from pipeline.errors import Rejected
 from pipeline.insight.events import values_of
 from pipeline.sync.compiled import Plan
-from pipeline.transform.field_sources import FieldSource, find_source
+from pipeline.transform.field_definitions import FieldSource, find_source
 from pipeline.transform.hull_reports import ABSENT as ABSENT  # noqa: PLC0414 - for those who ask
 from pipeline.transform.hull_reports import attribute_name, find_attribute
 from pipeline.transform.incoming import ID_ATTRIBUTE as ID_ATTRIBUTE  # noqa: PLC0414 - as above

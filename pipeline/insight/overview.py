@@ -19,7 +19,7 @@ from pipeline.insight.fetches import Fetch
 from pipeline.insight.in_step import InStep, Reached, in_step, reached
 from pipeline.insight.traffic import Traffic, traffic
 from pipeline.sync.connectors.status import Status, status_of
-from pipeline.sync.connectors.webhook_health import hearing
+from pipeline.sync.connectors.webhooks import hearing
 from pipeline.sync.runs import spending
 from pipeline.sync.runs.spending import Standing
 

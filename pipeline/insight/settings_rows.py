@@ -15,7 +15,7 @@ from pipeline.insight.conversion_words import RowWords, describe_row, direction_
 from pipeline.insight.conversions import Conversion, convert
 from pipeline.insight.samples import Sample
 from pipeline.insight.settings_editing import Mistake
-from pipeline.transform.field_sources import find_source
+from pipeline.transform.field_definitions import find_source
 from pipeline.transform.hull_reports import attribute_name
 
 Row = Mapping[str, Any]

@@ -17,7 +17,7 @@ from pipeline.domain.settings import AttributeMapping
 from pipeline.insight.conversion_words import describe_row
 from pipeline.insight.fields import fields_of
 from pipeline.insight.settings_text import effective
-from pipeline.transform.field_sources import find_source, is_listed, is_writable
+from pipeline.transform.field_definitions import find_source, is_listed, is_writable
 from pipeline.transform.hull_reports import attribute_name
 
 Pair = tuple[str, str]

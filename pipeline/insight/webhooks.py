@@ -19,9 +19,8 @@ from db.subscription import Subscription
 from db.sync_event import SyncEvent, events_about_webhooks
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import Rejected, Skip
-from pipeline.sync.connectors.webhook_health import hearing
-from pipeline.sync.connectors.webhooks import SUBJECT
-from pipeline.transform.webhook_heads import decode_head
+from pipeline.sync.connectors.webhooks import SUBJECT, hearing
+from pipeline.transform.webhooks import decode_head
 
 HOURS: Final = 6
 MOST: Final = 20_000

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from db.id_mapping import IN_DOUBT, Known
-from db.page import LINK_TOLD, TOLD, PageRow
+from db.page import LINK_TOLD, TOLD, Overtaken, PageRow
 from db.snapshot import Compress
 from pipeline.clients.hull_messages import MessageWriter
 from pipeline.domain.departures import DELETED_AT
@@ -60,7 +60,7 @@ class PagePlan:
     shared: frozenset[str] = frozenset()
     sendings: list[Sending] = field(default_factory=list)
     silent: list[tuple[Record, Known]] = field(default_factory=list)
-    """See `pipeline.load.silent`: the record, and how it was known."""
+    """See `pipeline.load.incoming`: the record, and how it was known."""
     stale: list[int] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -280,3 +280,31 @@ def organizations_of(plan: PagePlan) -> set[int]:
     return {
         sending.record["organization_id"] for sending in plan.sendings if sending.record["organization_id"] is not None
     }
+
+
+def count_anew(plan: PagePlan, overtaken: Overtaken) -> None:
+    """Whoever was faster has counted them as new or changed: once is enough."""
+    for sending in plan.sendings:
+        pipedrive_id = sending.record["pipedrive_id"]
+        if pipedrive_id in overtaken.told_before or pipedrive_id in overtaken.moved_on:
+            plan.counters[CHANGED if sending.effect == LINKED else sending.effect] -= 1
+            plan.counters[SAME if pipedrive_id in overtaken.told_before else "skipped"] += 1
+
+
+def rows_of(plan: PagePlan, bodies: Mapping[int, bytes], compress: Compress) -> list[PageRow]:
+    """What is kept of each: its newest state, and what Hull holds of it as before."""
+    rows = []
+    for record, was in plan.silent:
+        kept = compress(bodies[was.pipedrive_id])
+        delivered = was.delivered or b"{}"
+        rows.append(PageRow(was.pipedrive_id, record["version"], record["digest"], delivered, kept, None, None, 0))
+    return rows
+
+
+def ids_of(plan: PagePlan) -> list[int]:
+    return [was.pipedrive_id for _, was in plan.silent]
+
+
+def claims_of(plan: PagePlan) -> list[tuple[str, str, int]]:
+    """What identifies them, as before: (claim, value, Pipedrive id)."""
+    return [(*claim, was.pipedrive_id) for record, was in plan.silent for claim in record["claims"].items()]

@@ -14,8 +14,7 @@ from db.session import transaction
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.transform.field_definitions import read_field_definitions
-from pipeline.transform.field_sources import find_source
+from pipeline.transform.field_definitions import find_source, read_field_definitions
 from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.incoming import IncomingTransform, compile_incoming
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing

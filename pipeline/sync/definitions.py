@@ -35,8 +35,7 @@ from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.connectors.company import read_currency
 from pipeline.sync.runs import backfill
 from pipeline.telemetry import logger
-from pipeline.transform.field_definitions import read_field_definitions
-from pipeline.transform.field_sources import FieldSource, find_source, is_listed, value_at
+from pipeline.transform.field_definitions import FieldSource, find_source, is_listed, read_field_definitions, value_at
 from pipeline.wiring import Wired
 
 OUTDATED: Final = frozenset({"option_unknown", "field_missing", "currency_unknown"})

@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pipeline.domain.kinds import Claim
+from pipeline.domain.kinds import Claim, Entity
+from pipeline.domain.settings import ConnectorSettings
 from pipeline.domain.spelling import email_spelling, plain
 from pipeline.errors import Rejected
 from pipeline.transform.domains import domain_of_name, is_shared_suffix, registrable_domain, shared_hosts
+from pipeline.transform.hull_reports import find_attribute, hull_id_of
+from pipeline.transform.outgoing_filter import in_segments, in_synchronized_segment, segment_ids
+from pipeline.transform.writing.targets import is_blank
 
 _EMAIL: Final = re.compile(
     r"[^@\s\x00-\x1f<>()\[\],;:\"\\]{1,64}@[^@\s\x00-\x1f<>()\[\],;:\"\\.]++(?:\.[^@\s\x00-\x1f<>()\[\],;:\"\\.]++)++"
@@ -95,3 +99,61 @@ CLAIMS: Final[Mapping[Claim, Normalise]] = {
     Claim.EXTERNAL_ID: external_id_claim,
     Claim.DOMAIN: domain_claim,
 }
+
+
+def account_to_send(message: Mapping[str, Any], settings: ConnectorSettings) -> dict[str, Any] | None:
+    """Make the message about the User's Account; None when a filter stops either of the two.
+
+    An id of Pipedrive that it carries says nothing yet: whether that record is there has to be looked up.
+
+    An export that does not speak of the Account's segments sends the Account as well: nobody knows what it is in.
+    """
+    account = message.get("account")
+    if not settings.link_users_in_service or not isinstance(account, dict) or not _has_hull_id(account):
+        return None
+    if not in_segments(message, settings, Entity.PERSON):
+        return None
+    is_export = message.get("is_export") is True and not _speaks_of_segments(message)
+    if not is_export and not in_synchronized_segment(message, settings, Entity.ORGANIZATION):
+        return None
+    ids = sorted(segment_ids(message, Entity.ORGANIZATION))
+    listed = message.get("account_segments")
+    return {
+        "account": account,
+        "account_segments": listed if isinstance(listed, list) else [{"id": each} for each in ids],
+        "account_segment_ids": ids,
+        "changes": {},
+        "is_export": is_export,
+    }
+
+
+def _has_hull_id(account: Mapping[str, Any]) -> bool:
+    try:
+        return bool(hull_id_of(account))
+    except Rejected:  # Hull gives none: nothing could be joined to it
+        return False
+
+
+def _speaks_of_segments(message: Mapping[str, Any]) -> bool:
+    return any(isinstance(message.get(name), list) for name in ("account_segments", "account_segment_ids"))
+
+
+def claims_of(report: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> tuple[tuple[str, str], ...]:
+    """Give (claim, value) for every claim of the settings that the report has a usable value of, a key of our own first.
+
+    A value that identifies nobody (no e-mail at all, a domain that many share) is left out: it must not find anybody.
+    """
+    found = {}
+    if settings.sync_key(entity) and isinstance(report.get("id"), str):
+        found[SYNC_KEY] = report["id"]
+    for rule in settings.claims(entity):
+        value = find_attribute(report, rule.hull.value)
+        if rule.hull.value in found or is_blank(value):
+            continue
+        try:
+            normal = CLAIMS[Claim(rule.hull)](value)
+        except Rejected:
+            continue
+        if normal is not None:
+            found[rule.hull.value] = normal
+    return tuple(found.items())

@@ -16,7 +16,7 @@ from pipeline.domain.kinds import Outcome
 from pipeline.domain.webhooks import WebhookAction
 from pipeline.errors import Rejected, Skip
 from pipeline.transform.incoming import ID_ATTRIBUTE
-from pipeline.transform.webhook_heads import decode_head
+from pipeline.transform.webhooks import decode_head
 
 
 def read_told(payload: object, pipedrive_id: int) -> Told | None:

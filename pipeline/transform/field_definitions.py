@@ -7,11 +7,15 @@ Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide (Field
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, TypeGuard
 
-from pipeline.domain.fields import FieldDefinition
-from pipeline.transform.field_sources import is_custom_code
-from pipeline.transform.record_shapes import PARTS
+from pipeline.domain.fields import FieldCatalog, FieldDefinition
+from pipeline.domain.kinds import Entity
+from pipeline.transform.record_shapes import ALIASES, FEATURES, PARTS, SYSTEM, WRITABLE
 from pipeline.transform.texts import is_usable
 
 
@@ -68,3 +72,112 @@ def _is_part(code: str, found: dict[str, FieldDefinition]) -> bool:
 
 def _is_text(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and value != "" and is_usable(value)
+
+
+UNKNOWN: Final = "unknown"
+"""The type of a custom field that the definitions do not list."""
+
+_NO_OPTIONS: Final[Mapping[int | str, str]] = MappingProxyType({})
+_CUSTOM_CODE: Final = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldSource:
+    """Where a field stands.
+
+    code  as the settings name it
+    key   its key in the record, or below `custom_fields`
+    type  kind of value, a key of the tables in `pipeline.transform.values`
+    part  the one part of the value that is meant (`currency`, `until`, `locality`), else None
+    default_currency  of an amount: the currency of one that is given without
+    """
+
+    code: str
+    key: str
+    type: str
+    options: Mapping[int | str, str]
+    is_custom: bool = False
+    part: str | None = None
+    default_currency: str | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PARTS.get(self.type, ())
+
+    def with_part(self, part: str) -> FieldSource:
+        return replace(self, part=part)
+
+
+def find_source(code: str, catalog: FieldCatalog) -> FieldSource | None:
+    """Find the place a code leads to; None when neither Pipedrive nor this company knows such a field."""
+    found = _find_whole(code, catalog) or _find_part(code, catalog)
+    if found is None and is_custom_code(code):
+        return FieldSource(code=code, key=code, type=UNKNOWN, is_custom=True, options=_NO_OPTIONS)
+    return found
+
+
+def value_at(record: Any, code: str, catalog: FieldCatalog) -> Any:
+    """Return what a record holds where a code leads to; None where it leads nowhere or nothing stands there."""
+    source = find_source(code, catalog)
+    if source is None or type(record) is not dict:
+        return None
+    place = record.get("custom_fields") if source.is_custom else record
+    return place.get(source.key) if type(place) is dict else None
+
+
+def is_listed(source: FieldSource, catalog: FieldCatalog) -> bool:
+    """Tell whether the company has this field, as far as its field definitions say."""
+    if source.type == UNKNOWN:
+        return False
+    return source.key not in FEATURES or _definition(source.key, catalog) is not None
+
+
+def is_writable(source: FieldSource, entity: Entity) -> bool:
+    """Tell whether the API takes a value for this field; of the fields a company made itself it takes every one."""
+    return source.is_custom or (source.key in WRITABLE[entity] and source.type != "negated")
+
+
+def is_custom_code(code: str) -> bool:
+    """Tell a custom field's code, 40 hex digits, from the words that name the fields every company has."""
+    return _CUSTOM_CODE.fullmatch(code) is not None
+
+
+def _find_whole(code: str, catalog: FieldCatalog) -> FieldSource | None:
+    if code == "active_flag":
+        return FieldSource(code=code, key="is_deleted", type="negated", options=_NO_OPTIONS)
+    key = ALIASES.get(code, code)
+    known = SYSTEM[catalog.entity].get(key)
+    if known is not None:
+        return FieldSource(code=code, key=key, type=known, options=_options(key, catalog))
+    definition = catalog.find(code)
+    if definition is None:
+        return None
+    return FieldSource(
+        code=code,
+        key=definition.code,
+        type=definition.type,
+        is_custom=definition.is_custom,
+        options=definition.options,
+        default_currency=catalog.default_currency if definition.type == "monetary" else None,
+    )
+
+
+def _definition(key: str, catalog: FieldCatalog) -> FieldDefinition | None:
+    """Find the definition behind a record key, under any of the key's names."""
+    names = [key, *(alias for alias, target in ALIASES.items() if target == key)]
+    return next((found for name in names if (found := catalog.find(name)) is not None), None)
+
+
+def _options(key: str, catalog: FieldCatalog) -> Mapping[int | str, str]:
+    definition = _definition(key, catalog)
+    return definition.options if definition else _NO_OPTIONS
+
+
+def _find_part(code: str, catalog: FieldCatalog) -> FieldSource | None:
+    for kind, parts in PARTS.items():
+        for part in parts:
+            if code.endswith(f"_{part}"):
+                whole = _find_whole(code.removesuffix(f"_{part}"), catalog)
+                if whole is not None and whole.type == kind:
+                    return replace(whole, code=code, part=part)
+    return None

@@ -20,7 +20,7 @@ from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSetti
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.transform.claims import CLAIMS, SYNC_KEY, Normalise, name_domain_claim, other_emails
-from pipeline.transform.field_sources import FieldSource, find_source, is_listed
+from pipeline.transform.field_definitions import FieldSource, find_source, is_listed
 from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.reading.simple import UNTOLD, read_id
 from pipeline.transform.record_shapes import OPTIONAL

@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.domain.fields import FieldCatalog
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import AttributeMapping, ConnectorSettings
-from pipeline.transform.field_sources import FieldSource, find_source
+from pipeline.transform.field_definitions import FieldSource, find_source
 from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.incoming import ID_ATTRIBUTE
 

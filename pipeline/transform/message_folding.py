@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pipeline.domain.times import epoch_milliseconds
 from pipeline.transform.hull_reports import find_attribute, reported_at
-from pipeline.transform.segments import ids_in
+from pipeline.transform.outgoing_filter import ids_in
 
 _WRITTEN_AT: Final = ("indexed_at", "updated_at")
 """Attributes of a report that say how new it is, the better one first."""

@@ -17,7 +17,7 @@ from pipeline.domain.outgoing import Agreement, OutgoingWrite
 from pipeline.domain.settings import ConnectorSettings, Owner
 from pipeline.errors import Rejected
 from pipeline.transform.claims import CLAIMS
-from pipeline.transform.field_sources import FieldSource, find_source, is_listed, is_writable
+from pipeline.transform.field_definitions import FieldSource, find_source, is_listed, is_writable
 from pipeline.transform.hull_reports import find_attribute
 from pipeline.transform.mapping_conflicts import find_conflicts
 from pipeline.transform.writing.composed import holds_member, write_members

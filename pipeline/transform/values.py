@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from pipeline.transform.field_sources import UNKNOWN, FieldSource
+from pipeline.transform.field_definitions import UNKNOWN, FieldSource
 from pipeline.transform.reading.composed import (
     read_address,
     read_amount,

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from db.arrays import bigints, byteas, texts
+from db.copy import bigints, byteas, texts
 from db.session import transaction
 
 WORDS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))

@@ -56,7 +56,7 @@ def test_every_pattern_is_found() -> None:
 
     assert {
         "pipeline/masking.py:_NUMBER",
-        "pipeline/transform/webhook_heads.py:_WORDS",
+        "pipeline/transform/webhooks.py:_WORDS",
         "db/statement.py:_PARAMETER",
     } <= names
     assert len(patterns()) > 50

@@ -236,14 +236,14 @@ def test_work_waits_while_pipedrive_refuses_the_app_and_goes_on_when_it_is_corre
     assert joined.run(run_id).state == "running"
     assert joined.rows("SELECT 1 FROM failures") == []
     with transaction() as session:
-        (said,) = joined.module("sync.connectors.outage_text").sentences(session, joined.connector_key)
+        (said,) = joined.module("sync.connectors.status").sentences(session, joined.connector_key)
     assert said.startswith("Pipedrive's sign-in refuses this installation's app since ")
 
     joined.later()
     joined.work()
     assert joined.run(run_id).state == "done"
     with transaction() as session:
-        assert joined.module("sync.connectors.outage_text").sentences(session, joined.connector_key) == []
+        assert joined.module("sync.connectors.status").sentences(session, joined.connector_key) == []
 
 
 def test_a_resumed_connector_asks_again(joined: World) -> None:

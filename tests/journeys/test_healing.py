@@ -11,7 +11,7 @@ from db import subscription as subscriptions
 from db.schedule import set_schedule
 from db.session import transaction
 from pipeline.errors import Rejected
-from pipeline.sync.connectors.webhook_health import UNHEARD, hearing
+from pipeline.sync.connectors.webhooks import UNHEARD, hearing
 from tests.logs import written
 from tests.world import World
 

@@ -147,7 +147,7 @@ def test_the_status_says_what_waits_for_which_system_and_since_when(world: World
 
     world.change_rows("UPDATE batches SET state = 'cancelled'")
     with transaction() as session:
-        (idle,) = world.module("sync.connectors.outage_text").sentences(session, world.connector_key)
+        (idle,) = world.module("sync.connectors.status").sentences(session, world.connector_key)
 
     (finding,) = [each for each in found.findings if each.topic == "outage"]
     assert "Pipedrive has not answered since" in finding.message

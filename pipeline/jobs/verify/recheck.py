@@ -19,7 +19,7 @@ from pipeline.extract.pages import ids_of
 from pipeline.jobs.verify.reading import Reader, Sides
 from pipeline.sync.staging import unpack_page
 from pipeline.transform.comparison import judge, judge_absent
-from pipeline.transform.webhook_heads import decode_head
+from pipeline.transform.webhooks import decode_head
 
 LOOK_AT_ONCE = 100
 """Ids to one request to Pipedrive."""

@@ -30,7 +30,7 @@ from pipeline.sync.changes.hull_messages import LEVELS, HullMessage
 from pipeline.sync.changes.outgoing_changes import fold_all, take_messages
 from pipeline.sync.runs.catch_up import catch_up_soon
 from pipeline.telemetry import logger
-from pipeline.transform.webhook_heads import decode_head, find_head
+from pipeline.transform.webhooks import decode_head, find_head
 
 DELIVERIES_AT_ONCE = 500
 BYTES_AT_ONCE: Final = 16 * 1024 * 1024

@@ -14,7 +14,7 @@ from db import change as changes
 from db import hull_ids
 from db import sync_event as events
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
-from pipeline.sync.changes import waiting_links
+from pipeline.sync.changes import linked_accounts
 from pipeline.sync.incoming import deletions
 from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import anonymous_pipedrive_ids
@@ -49,7 +49,7 @@ def learn(session: Session, connector_key: int, entity: Entity, found: dict[int,
     _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})
     _send_settled(session, connector_key, entity, learnt.settled.values())
     if entity is Entity.ORGANIZATION:
-        waiting_links.organization_found(session, connector_key, found.values())
+        linked_accounts.organization_found(session, connector_key, found.values())
 
 
 def _send_settled(session: Session, connector_key: int, entity: Entity, settled: Iterable[str]) -> None:

@@ -8,13 +8,14 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import id_mapping
+from db import change as changes
+from db import id_mapping, joining
 from db.departure import find_living
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused
 from pipeline.sync.changes.hull_messages import HullMessage, read_message
 from pipeline.sync.compiled import plan_for
-from pipeline.transform.account_links import account_to_send
+from pipeline.transform.claims import account_to_send
 from pipeline.transform.hull_reports import pipedrive_id_of
 
 LINKED_USER: Final = "linked_user"
@@ -70,3 +71,9 @@ def _unknown(session: Session, connector_key: int, accounts: list[HullMessage]) 
     living = find_living(session, connector_key, Entity.ORGANIZATION, named) if named else {}
     unknown = {hull_id for hull_id, pipedrive_id in said.items() if living.get(pipedrive_id or 0) is None}
     return [each for each in accounts if each.hull_id in unknown]
+
+
+def organization_found(session: Session, connector_key: int, account_ids: Iterable[str]) -> None:
+    """These Accounts have an Organization now: their Users are sent again, as they were last reported."""
+    for hull_id in joining.take_awaiting(session, connector_key, account_ids):
+        changes.fold(session, connector_key, Direction.OUTGOING, Entity.PERSON, hull_id, cause="account_mapped")

@@ -17,8 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.sync import definitions
 from pipeline.sync.connectors.company import read_currency
 from pipeline.telemetry import logger
-from pipeline.transform.field_definitions import read_field_definitions
-from pipeline.transform.field_sources import find_source, is_listed, is_writable
+from pipeline.transform.field_definitions import find_source, is_listed, is_writable, read_field_definitions
 
 FRESH: Final = timedelta(minutes=1)
 """A field that was made in Pipedrive a moment ago is looked for here next; 10 tokens each time."""

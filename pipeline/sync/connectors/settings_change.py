@@ -22,8 +22,7 @@ from pipeline.sync import definitions, job_queue
 from pipeline.sync.connectors import field_lists
 from pipeline.sync.runs import backfill, schedules
 from pipeline.telemetry import logger
-from pipeline.transform.field_definitions import read_field_definitions
-from pipeline.transform.field_sources import find_source, is_listed
+from pipeline.transform.field_definitions import find_source, is_listed, read_field_definitions
 from pipeline.transform.mapping_conflicts import find_conflicts
 from pipeline.transform.record_shapes import SYSTEM
 

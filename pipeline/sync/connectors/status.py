@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Final
 
 from sqlalchemy.orm import Session
 
+from db import change as changes
 from db import connector as connectors
 from db import failure as failures
 from db import failure_count, schedule, watermark
+from db import outage as outages
+from db import run as run_rows
 from db import run as runs
 from db.authorisation import connection_of
+from db.change import Waiting
 from db.connector import Connector
-from pipeline.domain.kinds import Claim, Entity
+from db.outage import REMOTES, Outage, WaitingForRemote
+from pipeline.domain.kinds import Claim, Direction, Entity
+from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN, read_settings
-from pipeline.sync.connectors.outage_text import sentences
-from pipeline.sync.connectors.waits import waits_of
-from pipeline.sync.connectors.webhook_health import hearing
+from pipeline.sync.connectors.webhooks import hearing
+from pipeline.sync.outgoing.index_fetch import rest_of
+from pipeline.sync.retries import INSTALLATION
 from pipeline.sync.runs import catch_up, spending
 
 LEVELS: Final = ("ok", "warning", "error", "setupRequired")
@@ -216,3 +223,104 @@ def _failures(session: Session, connector: Connector) -> list[Finding]:
 
 def _sentence(reason: str | None) -> str:
     return describe(reason) if reason in REASONS else "see the failures of the connector."
+
+
+WAITS: Final = (MIRROR_INCOMPLETE, INDEX_BEHIND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchWait:
+    """entity    whose records wait
+    sentence  how many, for what, and who ends it
+    run_id    the fetch that ends it, or the one that was to; None before there is one
+    is_held   nobody ends it before a person acts
+    """
+
+    entity: Entity
+    sentence: str
+    run_id: int | None
+    is_held: bool
+
+
+def waits_of(session: Session, connector_key: int) -> list[FetchWait]:
+    """Say what waits for a fetch, and how that fetch goes."""
+    waiting = changes.waiting_for(session, connector_key, WAITS)
+    return [_wait(session, connector_key, each) for each in waiting if each.direction == Direction.OUTGOING]
+
+
+def _wait(session: Session, connector_key: int, waiting: Waiting) -> FetchWait:
+    entity = Entity(waiting.entity)
+    plural = entity.plural.capitalize()
+    who = (
+        f"1 {entity.hull.capitalize()} waits"
+        if waiting.count == 1
+        else f"{waiting.count:,} {entity.hull.capitalize()}s wait"
+    )
+    what = "first full fetch" if waiting.reason == MIRROR_INCOMPLETE else "fetch of changes"
+    begin = f"{who} for the {what} of {plural}, which tells whether Pipedrive has them already."
+    kind = "full" if waiting.reason == MIRROR_INCOMPLETE else "incremental"
+    running = run_rows.running_run(session, connector_key, entity, kind)
+    if running is not None:
+        return FetchWait(
+            entity=entity, sentence=f"{begin} Run {running.id} is at work on it.", run_id=running.id, is_held=False
+        )
+    reindexing = run_rows.find_reindexing(session, connector_key, entity) if kind == "full" else None
+    if reindexing is not None:
+        state = "waits for approval" if reindexing.state == "held" else "is at work on it"
+        text = f"{who} until stored {plural} are read by their new identifiers. Run {reindexing.id} {state}."
+        return FetchWait(entity=entity, sentence=text, run_id=reindexing.id, is_held=reindexing.state == "held")
+    early = run_rows.ended_early(session, connector_key, entity) if kind == "full" else None
+    if early is not None:
+        times = f", the {early.in_a_row} newest in a row" if early.in_a_row > 1 else ""
+        text = (
+            f"{begin} Run {early.run.id} was {early.run.state}{times}: replay its failure, or fetch all {plural} again. "
+            f"{_next(rest_of(early))}"
+        )
+        return FetchWait(entity=entity, sentence=text, run_id=early.run.id, is_held=True)
+    return FetchWait(entity=entity, sentence=f"{begin} It is started at the next attempt.", run_id=None, is_held=False)
+
+
+def _next(rest_s: float) -> str:
+    minutes = ceil(rest_s / 60)
+    if not minutes:
+        return "It is started again at the next attempt."
+    time = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
+    return f"It is started again by itself in {time}."
+
+
+NOTHING = "Nothing waits for it now."
+KINDS = {"batches": ("batch", "batches"), "changes": ("change", "changes"), "jobs": ("job", "jobs")}
+
+
+def sentences(session: Session, connector_key: int) -> list[str]:
+    """One sentence for each remote system that does not answer, the longest outage first."""
+    found = outages.outages_of(session, connector_key)
+    waiting = outages.waiting_of(session, connector_key) if found else {}
+    return [_outage_sentence(each, waiting) for each in found]
+
+
+def _outage_sentence(outage: Outage, waiting: dict[str, WaitingForRemote]) -> str:
+    since = f"{outage.since:%Y-%m-%d %H:%M:%S} UTC"
+    base = outage.remote.removesuffix(" limit")
+    name = REMOTES.get(base, base)
+    calls = f"{outage.failures} call{'s' if outage.failures > 1 else ''}"
+    if base != outage.remote:
+        waits = _outage_waits(waiting.get("rate limit", WaitingForRemote()))
+        return f"{name} has answered only HTTP 429 since {since} ({calls}). {waits} {describe('rate_limited')}"
+    if outage.reason in INSTALLATION:
+        waits = _outage_waits(waiting.get(outage.remote, WaitingForRemote()))
+        return f"{name} refuses this installation's app since {since} ({calls}). {waits} {describe(outage.reason)}"
+    words = f"{outage.reason}: {outage.detail}" if outage.detail else outage.reason
+    waits = _outage_waits(waiting.get(outage.remote, WaitingForRemote()))
+    if waits == NOTHING:
+        return f"{name} has not answered since {since} ({calls}, last {words}). {waits} The next call asks it again."
+    asked = f"It is asked again at {outage.probe_at:%H:%M:%S} UTC; everything goes on by itself as soon as it answers."
+    return f"{name} has not answered since {since} ({calls}, last {words}). {waits} {asked}"
+
+
+def _outage_waits(waiting: WaitingForRemote) -> str:
+    parts = [f"{count} {KINDS[kind][0 if count == 1 else 1]}" for kind in KINDS if (count := getattr(waiting, kind))]
+    if not parts:
+        return NOTHING
+    verb = "waits" if parts == [f"1 {parts[0].split()[1]}"] else "wait"
+    return f"{', '.join(parts)} {verb} for it."

@@ -11,9 +11,9 @@ from itertools import groupby
 from sqlalchemy.orm import Session
 
 from db import change as changes
-from db import claim, claim_release, id_mapping
+from db import claim, id_mapping
 from db import sync_event as events
-from db.claim_release import Held, Released
+from db.claim import Held, Released
 from db.session import transaction
 from pipeline.domain.departures import RESTORABLE_DAYS
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
@@ -35,14 +35,14 @@ def call_waiting(session: Session, connector_key: int, entity: str, pipedrive_id
 
 def let_go(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> list[Released]:
     """These records hold nothing any more, and those that waited for it are called."""
-    released = claim_release.let_go(session, connector_key, entity, pipedrive_ids)
+    released = claim.let_go(session, connector_key, entity, pipedrive_ids)
     call_waiting(session, connector_key, entity, [each.wanted_by for each in released if each.wanted_by is not None])
     return released
 
 
 def release(session: Session, connector_key: int, entity: Entity, pipedrive_id: int) -> list[Released] | None:
     """Release the claims of a deleted record that a person does not expect back; None when it is not deleted."""
-    held = claim_release.departed_holders(session, connector_key, entity, [pipedrive_id])
+    held = claim.departed_holders(session, connector_key, entity, [pipedrive_id])
     return _release(session, list(held.values()), "manual") if held else None
 
 
@@ -57,7 +57,7 @@ def release_overdue() -> int:
             call_waiting(session, connector_key, entity, ids)
     while True:
         with transaction() as session:
-            held = claim_release.overdue(session, RESTORABLE_DAYS, AT_ONCE)
+            held = claim.overdue(session, RESTORABLE_DAYS, AT_ONCE)
             _release(session, held, "tidy")
         done += len(held)
         if len(held) < AT_ONCE:

@@ -22,13 +22,11 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import LostLease
 from pipeline.load import incoming as load_incoming
-from pipeline.load import silent
-from pipeline.load.incoming import NEW, SAME, PagePlan
-from pipeline.load.overtaken import count_anew
+from pipeline.load.incoming import NEW, SAME, PagePlan, count_anew
 from pipeline.settings import settings
 from pipeline.sync.changes import dispatch
 from pipeline.sync.compiled import plan_of
-from pipeline.sync.incoming import field_failures, recheck
+from pipeline.sync.incoming import page_log, recheck
 from pipeline.sync.incoming.claim_release import call_waiting
 from pipeline.sync.incoming.page_log import log_problems, log_troubles, page_context, page_event
 from pipeline.sync.runs import runs
@@ -77,11 +75,11 @@ def load_batch(batch: ClaimedBatch) -> None:
     messages, rows = load_incoming.compose(
         plan, bodies, wired.hull.writer(), taken.held, compress, link=link, read=read, hull_ids=sent
     )
-    unsaid = silent.rows_of(plan, bodies, compress)
+    unsaid = load_incoming.rows_of(plan, bodies, compress)
     wired.hull.post_batches(messages, size=settings().firehose_batch)
     try:
         with transaction() as session:
-            outdated = field_failures.outdated(session, batch, staged)
+            outdated = page_log.outdated(session, batch, staged)
             batches.hold(session, batch)
             context = page_context(session, batch, staged)
             overtaken = write_page(session, context, [*rows, *unsaid], known)
@@ -91,7 +89,7 @@ def load_batch(batch: ClaimedBatch) -> None:
             _add_shells(session, batch, plan, context, in_hull=link)
             log_troubles(session, batch, plan, staged, context)
             log_problems(session, plan, taken.held, context)
-            field_failures.keep(session, batch, plan, staged, {*plan.stale, *overtaken.moved_on}, outdated)
+            page_log.keep(session, batch, plan, staged, {*plan.stale, *overtaken.moved_on}, outdated)
             _end(session, batch, plan, wired)
             recheck.read_again_later(session, batch, plan, known)
     except LostLease:
@@ -105,9 +103,11 @@ def _keep_identity(
     """By what the records are known now. Those that moved on meanwhile are left as whoever was faster has noted them."""
     scope = (session, batch.connector_key, plan.entity)
     current = [each for each in plan.changed_ids if each not in moved_on]
-    unsaid = [each for each in silent.ids_of(plan) if each not in moved_on]
+    unsaid = [each for each in load_incoming.ids_of(plan) if each not in moved_on]
     freed = claims.release_claims(*scope, plan.wanted_claims, changed=current)
-    known_as.note_values(*scope, plan.known_as(taken.held), changed=[*current, *unsaid], true=silent.claims_of(plan))
+    known_as.note_values(
+        *scope, plan.known_as(taken.held), changed=[*current, *unsaid], true=load_incoming.claims_of(plan)
+    )
     call_waiting(*scope, freed)
     id_mapping.ask_anew(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
 

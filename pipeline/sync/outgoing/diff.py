@@ -14,8 +14,7 @@ from pipeline.sync.compiled import Plan
 from pipeline.transform.agreement import Settled, settle
 from pipeline.transform.comparison import canonical
 from pipeline.transform.echoes import LATE_S, Edit, edits_told_over, hear, held_by_hull, is_overtaken
-from pipeline.transform.hull_changes import values_before
-from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
+from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at, values_before
 from pipeline.transform.message_folding import SAID
 from pipeline.transform.outgoing_filter import Verdict, no_change_reason
 from pipeline.transform.writing.targets import Target

@@ -23,7 +23,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Candidate, Standing
 from pipeline.extract.pages import id_of, read_by_ids
-from pipeline.sync.changes import waiting_links
+from pipeline.sync.changes import linked_accounts
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming.stale_reads import is_shown_deleted
 from pipeline.sync.outgoing.hull_owner import in_doubt, settle_with_hull
@@ -121,4 +121,4 @@ def _join_told(batch: ClaimedBatch, found: Mapping[str, Found]) -> None:
         batches.hold(session, batch)
         joining.join(session, batch.connector_key, batch.entity, told)
         if batch.entity == Entity.ORGANIZATION:
-            waiting_links.organization_found(session, batch.connector_key, [each.hull_id for each in told])
+            linked_accounts.organization_found(session, batch.connector_key, [each.hull_id for each in told])

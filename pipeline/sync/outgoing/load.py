@@ -30,7 +30,7 @@ from pipeline.load.writers import Sent, Wanted
 from pipeline.outages import current_work
 from pipeline.settings import settings
 from pipeline.sync import definitions
-from pipeline.sync.changes import dispatch, waiting_links
+from pipeline.sync.changes import dispatch, linked_accounts
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing import matching
 from pipeline.sync.outgoing.diff import QUARREL
@@ -260,7 +260,7 @@ def _join(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
     joining.mark_unknown(session, *scope, unsure)
     if batch.entity == Entity.ORGANIZATION:
         found = [each.hull_id for each in outcome.decisions.values() if matching.is_met(each)]
-        waiting_links.organization_found(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
+        linked_accounts.organization_found(session, batch.connector_key, [*(each.hull_id for each in joins), *found])
 
 
 def _id_of(sent: Sent) -> int | None:

@@ -41,7 +41,7 @@ from pipeline.sync.outgoing.known_by import Pair, agrees
 from pipeline.sync.outgoing.lookup import OVERLAP, Answers, LookupQuery, look_up
 from pipeline.sync.outgoing.resolve import Found, match, part_rivals, unresolved
 from pipeline.transform.agreement import value_of
-from pipeline.transform.identity import claims_of
+from pipeline.transform.claims import claims_of
 from pipeline.transform.writing.differences import differs
 from pipeline.wiring import Wired
 

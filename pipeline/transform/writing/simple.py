@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pipeline.domain.times import iso_time, written_day
 from pipeline.errors import Rejected
-from pipeline.transform.field_sources import FieldSource
+from pipeline.transform.field_definitions import FieldSource
 from pipeline.transform.reading.options import read_ids
 from pipeline.transform.reading.simple import read_boolean, read_number, read_plain
 from pipeline.transform.texts import is_usable, list_readings, loose_text, same_text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline.domain.settings import AttributeMapping
-from pipeline.transform.field_sources import FieldSource
+from pipeline.transform.field_definitions import FieldSource
 from pipeline.transform.hull_reports import ABSENT, find_attribute
 from pipeline.transform.values import INCOMING
 from pipeline.transform.writing.composed import (

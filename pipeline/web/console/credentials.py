@@ -18,7 +18,7 @@ from pipeline.operations import credentials as operations
 from pipeline.operations.credentials import CheckedShape
 from pipeline.operations.errors import OperationError
 from pipeline.sync.connectors.setup import SetupRefused
-from pipeline.sync.connectors.webhook_health import hearing
+from pipeline.sync.connectors.webhooks import hearing
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.frame import done, page

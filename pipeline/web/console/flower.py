@@ -11,10 +11,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
+import urllib3
 from flask import g, request
 from flask import redirect as go_to
 from werkzeug.wrappers import Response
@@ -23,10 +28,10 @@ from db import audit
 from db.session import transaction
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
+from pipeline.slow_work import REMOTE
 from pipeline.web.console import guard
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.upstream import Answer, Upstream, UpstreamAway
 
 PREFIX: Final = "/flower/"
 TASK_AT: Final = f"{PREFIX}task/"
@@ -51,8 +56,6 @@ LONGEST_QUERY: Final = 8_192
 STATIC_S: Final = 3_600
 INLINE_SCRIPTS: Final = tuple(f"\nvar autorefresh = {switch};\n" for switch in (0, 1))
 """The one script that stands in Flower's pages themselves; a page that holds another one does not run it."""
-
-_flower = Upstream()
 
 
 def add(pages: Pages) -> None:
@@ -92,7 +95,7 @@ def show(wanted: str) -> Response:
             headers=_headers(),
             body=request.get_data() if request.method == "POST" else None,
         )
-    except UpstreamAway as away:
+    except FlowerUnavailable as away:
         return _explain(str(away))
     return _passed_back(answer, wanted)
 
@@ -116,7 +119,7 @@ def _headers() -> dict[str, str]:
     return passed
 
 
-def _passed_back(answer: Answer, wanted: str) -> Response:
+def _passed_back(answer: FlowerAnswer, wanted: str) -> Response:
     if answer.status == HTTPStatus.UNAUTHORIZED:
         return _explain("Flower does not accept our login: FLOWER_BASIC_AUTH must be the same for both.")
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or 300 <= answer.status < 304:
@@ -156,3 +159,70 @@ def _note_control(wanted: str) -> None:
 
 def _explain(why: str) -> Response:
     return page("flower.html", status=HTTPStatus.BAD_GATEWAY, why=why, where=_origin(), port=settings().flower_port)
+
+
+CONNECT_S: Final = 1.0
+DEADLINE_S: Final = 8.0
+REST_S: Final = 3.0
+"""After a request without an answer, further requests fail immediately for so long."""
+MAX_BYTES: Final = 16 * 1024 * 1024
+AT_ONCE: Final = 2
+TURN_S: Final = 2.0
+
+
+class FlowerUnavailable(Exception):
+    """No answer that could be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowerAnswer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class FlowerClient:
+    """Follows nobody elsewhere, keeps no cookies, uses no proxy, tries once."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool = urllib3.PoolManager(
+            num_pools=2, maxsize=AT_ONCE, retries=False, timeout=urllib3.Timeout(connect=CONNECT_S, read=DEADLINE_S)
+        )
+        self._clock = clock
+        self._turns = threading.BoundedSemaphore(AT_ONCE)
+        self._away_until = 0.0
+
+    def ask(self, url: str, *, method: str, query: str, headers: Mapping[str, str], body: bytes | None) -> FlowerAnswer:
+        """Raises: FlowerUnavailable."""
+        with REMOTE.entered():
+            return self._ask_in_turn(f"{url}?{query}" if query else url, method, headers, body)
+
+    def _ask_in_turn(self, url: str, method: str, headers: Mapping[str, str], body: bytes | None) -> FlowerAnswer:
+        if self._clock() < self._away_until or not self._turns.acquire(timeout=TURN_S):
+            raise FlowerUnavailable("It did not answer a moment ago.")
+        try:
+            return self._ask(url, method, headers, body)
+        except urllib3.exceptions.HTTPError as error:
+            self._away_until = self._clock() + REST_S
+            raise FlowerUnavailable(f"Nothing answers there ({type(error).__name__}).") from None
+        finally:
+            self._turns.release()
+
+    def _ask(self, url: str, method: str, headers: Mapping[str, str], body: bytes | None) -> FlowerAnswer:
+        begun = self._clock()
+        answer = self._pool.request(
+            method, url, headers=headers, body=body, redirect=False, preload_content=False, decode_content=False
+        )
+        try:
+            pieces, size = [], 0
+            for piece in answer.stream(65_536, decode_content=False):
+                size += len(piece)
+                if size > MAX_BYTES or self._clock() - begun > DEADLINE_S:
+                    raise FlowerUnavailable("Its answer is too long to be passed on.")
+                pieces.append(piece)
+            return FlowerAnswer(status=answer.status, headers=dict(answer.headers), body=b"".join(pieces))
+        finally:
+            answer.close()
+
+
+_flower = FlowerClient()

@@ -25,7 +25,7 @@ from db import operator as rows
 from db.connector import Connector
 from db.operator import Present
 from db.session import transaction
-from pipeline.accounts import browser_mark, operators
+from pipeline.accounts import logins, operators
 from pipeline.accounts.logins import Caller
 from pipeline.accounts.operators import Renewal
 from pipeline.domain.roles import Role
@@ -289,7 +289,7 @@ def _foreign() -> Refused:
 
 def was_logged_in() -> bool:
     """Whether this browser was logged in not long ago: what it sends may wait for the next login."""
-    return browser_mark.is_mark(request.cookies.get(cookie_named(MARK), ""))
+    return logins.is_mark(request.cookies.get(cookie_named(MARK), ""))
 
 
 def allowance() -> int:

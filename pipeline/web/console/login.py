@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 
 from db import operator as rows
 from db.session import transaction
-from pipeline.accounts import browser_mark, logins, operators
+from pipeline.accounts import logins, operators
 from pipeline.accounts.logins import LoggedIn, LoginRefused
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
@@ -203,5 +203,5 @@ def _with_session(answer: Response, found: LoggedIn) -> Response:
     """Set the new session's token, so that a token planted before the login is worth nothing, and the device cookie."""
     guard.keep_token(answer, found.token)
     set_cookie(answer, guard.DEVICE, found.device, max_age=YEAR_S, samesite="Strict")
-    set_cookie(answer, guard.MARK, browser_mark.new_mark(), max_age=browser_mark.DAYS * 86_400)
+    set_cookie(answer, guard.MARK, logins.new_mark(), max_age=logins.DAYS * 86_400)
     return answer

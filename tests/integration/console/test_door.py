@@ -18,7 +18,7 @@ from db.audit import latest_entries
 from db.operator import OperatorSession
 from db.session import engine, transaction, use_database
 from pipeline import settings as settings_room
-from pipeline.accounts import browser_mark, operators, passwords
+from pipeline.accounts import logins, operators, passwords
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
 from tests.integration.console.conftest import PASSWORD, Visitor
@@ -97,7 +97,7 @@ def test_a_long_form_waits_for_the_login_too(admin: Visitor) -> None:
     """A payload that is being corrected is longer than what anybody else may send."""
     ana()
     operators.log_out(admin.token)
-    admin.client.set_cookie(guard.MARK, browser_mark.new_mark())
+    admin.client.set_cookie(guard.MARK, logins.new_mark())
     text = '"name": "Ada",\n' * 12_000
 
     asked = admin.client.post(

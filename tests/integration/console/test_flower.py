@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from pipeline import settings as settings_room
 from pipeline.settings import settings
 from pipeline.web.console import flower as room
-from pipeline.web.console.upstream import Upstream
+from pipeline.web.console.flower import FlowerClient
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 
@@ -61,7 +61,7 @@ def fake(world: World) -> Iterator[Fake]:
     thread.start()
     fake.port = server.server_port
     settings_room.use(settings().replace(flower_port=fake.port, flower_basic_auth="operator:canary-flower"))
-    room._flower = Upstream()
+    room._flower = FlowerClient()
     yield fake
     server.shutdown()
     server.server_close()
@@ -231,14 +231,14 @@ def test_nobody_is_sent_elsewhere(fake: Fake, viewer: Visitor) -> None:
 
 
 def test_an_answer_without_end_is_cut_off(fake: Fake, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.web.console.upstream.MAX_BYTES", 10)
+    monkeypatch.setattr("pipeline.web.console.flower.MAX_BYTES", 10)
 
     assert viewer.get("/flower/").status_code == 502
 
 
 def test_a_flower_that_is_away_is_explained_and_not_waited_for_again(world: World, viewer: Visitor) -> None:
     settings_room.use(settings().replace(flower_url="http://127.0.0.1:1"))
-    room._flower = Upstream()
+    room._flower = FlowerClient()
 
     first, second = viewer.get("/flower/"), viewer.get("/flower/")
 

@@ -16,7 +16,7 @@ from db.connector import Connector, Credential, SettingsVersion, keep_credential
 from db.delivery import Delivery
 from db.session import engine, transaction, use_database
 from pipeline.settings import Settings
-from pipeline.transform.webhook_heads import find_head
+from pipeline.transform.webhooks import find_head
 from pipeline.vault import Vault
 from pipeline.web import doors as doors_module
 from pipeline.web.bodies import ENDS_BYTES

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from db.page import Overtaken
 from pipeline.domain.kinds import Entity
-from pipeline.load.incoming import CHANGED, NEW, SAME, PagePlan, Sending
-from pipeline.load.overtaken import count_anew
+from pipeline.load.incoming import CHANGED, NEW, SAME, PagePlan, Sending, count_anew
 
 
 def test_what_another_worker_told_first_is_no_longer_counted_as_new_or_changed() -> None:
