@@ -169,7 +169,7 @@ def fold_rejected_fields(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class DeliverySummary:
     """What deliveries say of one record: the newest of them, and whether its body may be used."""
 
     delivery_id: int
@@ -210,7 +210,7 @@ _FOLD_WEBHOOKS = text("""
                            THEN NULL ELSE ch.batch_id END""")
 
 
-def fold_webhooks(session: Session, told: Sequence[Told]) -> None:
+def fold_webhooks(session: Session, told: Sequence[DeliverySummary]) -> None:
     """Note that these records must be carried over, in one statement and always in one order, so that two who fold never
     wait for each other. A body that may not be used leaves the record to a read, whatever waited before, and so do two of one
     millisecond; a deletion stays, because it is never believed without a read. Each record once.
@@ -399,7 +399,7 @@ def under_way(session: Session, connector_key: int, direction: str, entity: str,
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingCount:
     """How many changes of an entity wait under a reason code, and since when the oldest of them stands."""
 
     direction: str
@@ -415,6 +415,6 @@ _WAITING = text("""
      GROUP BY direction, entity, waits_for ORDER BY entity, waits_for""")
 
 
-def waiting_for(session: Session, connector_key: int, reasons: Sequence[str]) -> list[Waiting]:
+def waiting_for(session: Session, connector_key: int, reasons: Sequence[str]) -> list[WaitingCount]:
     """Count the changes that were put back under these reason codes."""
-    return [Waiting(*row) for row in session.execute(_WAITING, {"c": connector_key, "reasons": texts(reasons)})]
+    return [WaitingCount(*row) for row in session.execute(_WAITING, {"c": connector_key, "reasons": texts(reasons)})]

@@ -36,7 +36,7 @@ class ClaimHolder(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ClaimResult:
     """held   (claim, Pipedrive id) → the record that holds the value instead
     fresh  records that hold a value now which they did not hold before
     """
@@ -96,22 +96,22 @@ _WAIT = text("""
 found again by where they lie: by their keys, a planner that knows nothing of a new table reads all claims first."""
 
 
-def take_claims(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]) -> Taken:
+def take_claims(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]) -> ClaimResult:
     """Take each (claim, value, Pipedrive id) that is free; who finds another holder is noted as waiting.
 
     A domain that SEVERAL records give by now is nobody's.
     """
     if not wanted:
-        return Taken()
+        return ClaimResult()
     scope = {"c": connector_key, "e": entity}
     rest: list[Any] = _TAKE.rows(session, {**scope, **columns_of(wanted)})
     fresh = frozenset(record_id for _, _, record_id in set(wanted).difference(rest))
     if not rest:
-        return Taken(fresh=fresh)
+        return ClaimResult(fresh=fresh)
     held = _HELD_BY_OTHERS.rows(session, {**scope, **columns_of(rest)})
     if waiting := [(claim, value, record_id) for claim, value, record_id, _, wanted_by in held if wanted_by is None]:
         session.execute(_WAIT, {**scope, **columns_of(waiting)})
-    taken = Taken(held={(claim, record_id): holder for claim, _, record_id, holder, _ in held}, fresh=fresh)
+    taken = ClaimResult(held={(claim, record_id): holder for claim, _, record_id, holder, _ in held}, fresh=fresh)
     return _share_domains(session, connector_key, entity, wanted, taken)
 
 
@@ -151,7 +151,9 @@ _SHARE = text("""
 it."""
 
 
-def _share_domains(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], taken: Taken) -> Taken:
+def _share_domains(
+    session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], taken: ClaimResult
+) -> ClaimResult:
     """Let go of the domains that several Organizations give, by now and with this page: none of them is known by such a one."""
     held = {
         (value, record_id)
@@ -168,7 +170,7 @@ def _share_domains(session: Session, connector_key: int, entity: str, wanted: Se
         return taken
     session.execute(_SHARE, {**scope, "vals": texts(sorted(shared))})
     nobody = {(claim, record_id): NOBODY for claim, value, record_id in givers if value in shared}
-    return Taken(held={**taken.held, **nobody}, fresh=taken.fresh)
+    return ClaimResult(held={**taken.held, **nobody}, fresh=taken.fresh)
 
 
 _HELD_BY_NOBODY = Statement("""
@@ -287,7 +289,7 @@ def columns_of(wanted: Sequence[Wanted]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class HeldClaim:
     """A departed record that holds claims.
 
     state, since  of its departure
@@ -308,10 +310,10 @@ _HOLDERS = text("""
 
 def departed_holders(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
-) -> dict[int, Held]:
+) -> dict[int, HeldClaim]:
     """Those of these holders that are departed records."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DEPARTED)}
-    return {row.pipedrive_id: Held(**row._asdict()) for row in session.execute(_HOLDERS, scope)}
+    return {row.pipedrive_id: HeldClaim(**row._asdict()) for row in session.execute(_HOLDERS, scope)}
 
 
 _OVERDUE = text("""
@@ -322,10 +324,10 @@ _OVERDUE = text("""
      ORDER BY m.connector_key, m.entity, m.pipedrive_id LIMIT :limit""")
 
 
-def overdue(session: Session, days: int, limit: int) -> list[Held]:
+def overdue(session: Session, days: int, limit: int) -> list[HeldClaim]:
     """Departed records that hold claims although Pipedrive cannot restore them any more."""
     scope = {"departed": texts(DEPARTED), "days": days, "limit": limit}
-    return [Held(**row._asdict()) for row in session.execute(_OVERDUE, scope)]
+    return [HeldClaim(**row._asdict()) for row in session.execute(_OVERDUE, scope)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

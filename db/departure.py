@@ -25,7 +25,7 @@ NEVER = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class DeletionTarget:
     """What the id map says of a record that is looked for.
 
     delivered   attributes that Hull holds, without nulls
@@ -41,11 +41,13 @@ class Standing:
     updated_at: datetime
 
 
-def standings(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, Standing]:
+def standings(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
+) -> dict[int, DeletionTarget]:
     """Pipedrive id → what is known of it, for those that are known."""
     rows = session.execute(_STANDINGS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
     return {
-        row.pipedrive_id: Standing(
+        row.pipedrive_id: DeletionTarget(
             state=row.state,
             delivered=orjson.loads(row.delivered) if row.delivered else {},
             in_hull=row.in_hull,
@@ -110,7 +112,7 @@ def note_present(session: Session, connector_key: int, entity: str, pipedrive_id
 
 
 def depart(
-    session: Session, connector_key: int, entity: str, farewells: Sequence[Farewell], seen: dict[int, Standing]
+    session: Session, connector_key: int, entity: str, farewells: Sequence[Farewell], seen: dict[int, DeletionTarget]
 ) -> set[int]:
     """Write down what was said. Returns the ids that somebody else wrote since they were `seen`: those are left as they are.
 

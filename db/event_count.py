@@ -130,7 +130,7 @@ def _marks(mark: Row[Any], to: datetime, newest_id: int, now: datetime) -> dict[
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountedEvents:
     """n events of one kind that happened in the minute or hour that begins `at`."""
 
     at: datetime
@@ -152,7 +152,7 @@ _COUNTS = text(f"""
 what stood behind it is left to the counts."""
 
 
-def counts_since(session: Session, connector_key: int, since: datetime, unit: str = "hour") -> list[Counted]:
+def counts_since(session: Session, connector_key: int, since: datetime, unit: str = "hour") -> list[CountedEvents]:
     """What happened since a moment, by the `hour` or the `minute`; the minute in which it lies is counted whole.
 
     The newest events are counted where they stand, unless the mark has been left behind: see `counted_to`.
@@ -160,7 +160,7 @@ def counts_since(session: Session, connector_key: int, since: datetime, unit: st
     mark = session.get(CountMark, 1, populate_existing=True)
     above, counted_to = (mark.above_id, mark.counted_to) if mark else (0, since)
     scope = {"c": connector_key, "since": since, "unit": unit, "fresh": FRESH, "above": above, "counted_to": counted_to}
-    return [Counted(*row) for row in session.execute(_COUNTS, scope)]
+    return [CountedEvents(*row) for row in session.execute(_COUNTS, scope)]
 
 
 def counted_to(session: Session) -> datetime | None:

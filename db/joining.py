@@ -274,7 +274,7 @@ _BY_HULL = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class MappingState:
     """What the id map says of a Hull id."""
 
     hull_id: str
@@ -283,10 +283,10 @@ class Joined:
     outgoing: bytes | None
 
 
-def find_joined(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, Joined]:
+def find_joined(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, MappingState]:
     """Hull id → its row of the id map, whatever its state."""
     rows = session.execute(_BY_HULL, {"c": connector_key, "e": entity, "ids": texts(hull_ids)})
-    return {row.hull_id: Joined(*row) for row in rows}
+    return {row.hull_id: MappingState(*row) for row in rows}
 
 
 _HOLDERS = text("""

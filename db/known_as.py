@@ -147,7 +147,7 @@ def take_twins(session: Session, connector_key: int, entity: str, limit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class KnownRecord:
     """A record that is known on both sides, and by what it was found: a claim, `pipedrive id` or `hull id`."""
 
     hull_id: str
@@ -174,11 +174,11 @@ _JOINED = text("""
 CLAIMS = ("email", "external_id", "anonymous_id", "domain")
 
 
-def find_joined(session: Session, connector_key: int, entity: str, said: str, limit: int = 20) -> list[Joined]:
+def find_joined(session: Session, connector_key: int, entity: str, said: str, limit: int = 20) -> list[KnownRecord]:
     """Records whose Hull id is known, by a claim's value, a Pipedrive id or a Hull id."""
     number = int(said) if said.isascii() and said.isdigit() and len(said) <= 18 else None
     scope = {"c": connector_key, "e": entity, "said": said, "number": number, "claims": texts(CLAIMS), "limit": limit}
-    return [Joined(*row) for row in session.execute(_JOINED, scope)]
+    return [KnownRecord(*row) for row in session.execute(_JOINED, scope)]
 
 
 _BY_EMAIL = text("""

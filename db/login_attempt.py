@@ -57,7 +57,7 @@ Limits = Sequence[tuple[Key, Limit]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reserved:
+class ReservedAttempt:
     """An attempt that was counted at `at`, unless it has to wait."""
 
     limits: Limits
@@ -65,31 +65,31 @@ class Reserved:
     wait_s: float = 0.0
 
 
-def reserve_attempt(session: Session, limits: Limits) -> Reserved:
+def reserve_attempt(session: Session, limits: Limits) -> ReservedAttempt:
     """Count one attempt as failed before it is tried, so that parallel attempts cannot exceed a limit.
 
     An attempt that has to wait is not counted, and stores nothing: a flood of them fills no table.
     """
     blocked_until = session.scalar(select(func.max(LoginAttempt.blocked_until)).where(_is_one_of(limits)))
     if (wait_s := _wait_s(blocked_until, now := _now(session))) > 0:
-        return Reserved(limits=limits, at=now, wait_s=wait_s)
+        return ReservedAttempt(limits=limits, at=now, wait_s=wait_s)
     by_key = dict(limits)
     rows = [{"name_digest": name, "place_digest": place, "failures": 0} for name, place in sorted(by_key)]
     session.execute(insert(LoginAttempt).values(rows).on_conflict_do_nothing())
     found = _lock(session, limits)
     now = _now(session)
     if (wait_s := max((_wait_s(each.blocked_until, now) for each in found), default=0.0)) > 0:
-        return Reserved(limits=limits, at=now, wait_s=wait_s)
+        return ReservedAttempt(limits=limits, at=now, wait_s=wait_s)
     for each in found:
         limit = by_key[each.name_digest, each.place_digest]
         each.failures = max(0.0, each.failures - (now - each.last_at).total_seconds() / limit.decay_s) + 1
         wait_s = limit.wait_s(each.failures)
         each.blocked_until = now + timedelta(seconds=wait_s) if wait_s else None
         each.last_at = now
-    return Reserved(limits=limits, at=now)
+    return ReservedAttempt(limits=limits, at=now)
 
 
-def forgive(session: Session, reserved: Reserved) -> None:
+def forgive(session: Session, reserved: ReservedAttempt) -> None:
     """Forget the failures of one name at one place after a successful login, and take them off the counts they are part of."""
     (own, _), *_others = reserved.limits
     found = {(each.name_digest, each.place_digest): each for each in _lock(session, reserved.limits)}
@@ -99,12 +99,12 @@ def forgive(session: Session, reserved: Reserved) -> None:
         _take_off(found.values(), reserved, mine.failures)
 
 
-def give_back(session: Session, reserved: Reserved) -> None:
+def give_back(session: Session, reserved: ReservedAttempt) -> None:
     """Take an attempt that was never tried off the counts."""
     _take_off(_lock(session, reserved.limits), reserved, 1.0)
 
 
-def _take_off(found: Iterable[LoginAttempt], reserved: Reserved, failures: float) -> None:
+def _take_off(found: Iterable[LoginAttempt], reserved: ReservedAttempt, failures: float) -> None:
     """End the wait that the attempt itself began; one that a later attempt began goes on while the count is above its limit."""
     by_key = dict(reserved.limits)
     for each in found:

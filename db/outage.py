@@ -65,7 +65,7 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OutageAnswer:
     """is_open  there is an outage
     wait_s   how long a call must wait; 0 when it may be made
     """
@@ -110,11 +110,11 @@ _ASK = text("""
       FROM outages WHERE connector_key = :key AND remote IN (:remote, :limited) ORDER BY remote LIMIT 1""")
 
 
-def ask(session: Session, connector_key: int, remote: str, *, probe_s: float) -> Asked:
+def ask(session: Session, connector_key: int, remote: str, *, probe_s: float) -> OutageAnswer:
     """May a call be made now? While the outage is shared, one may in `probe_s` seconds."""
     scope = {"key": connector_key, "remote": remote, "limited": limit_of(remote), "probe_s": probe_s}
     wait_s = session.execute(_ASK, scope).scalar_one_or_none()
-    return Asked(is_open=wait_s is not None, wait_s=wait_s or 0.0)
+    return OutageAnswer(is_open=wait_s is not None, wait_s=wait_s or 0.0)
 
 
 _END = text(

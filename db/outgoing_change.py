@@ -31,7 +31,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class WaitingReport:
     """A change that waited already, with the payload it had; it is held, and its revision has grown."""
 
     id: int
@@ -57,7 +57,7 @@ _ADD_OR_HOLD = text("""
     RETURNING id, connector_key, entity, record_id, rank, CASE WHEN revision > 1 THEN payload END AS payload""")
 
 
-def add_or_hold(session: Session, said: Sequence[Said]) -> dict[tuple[int, str, str], Waiting]:
+def add_or_hold(session: Session, said: Sequence[Said]) -> dict[tuple[int, str, str], WaitingReport]:
     """Note that these records must be carried over; each record once.
 
     Returns (connector, entity, record) → what waited already, to be folded and given to `put_payloads` in this transaction.
@@ -72,7 +72,9 @@ def add_or_hold(session: Session, said: Sequence[Said]) -> dict[tuple[int, str, 
         "deliveries": bigints(each.delivery_id or 0 for each in said),
     }
     return {
-        (row.connector_key, row.entity, row.record_id): Waiting(id=row.id, payload=bytes(row.payload), rank=row.rank)
+        (row.connector_key, row.entity, row.record_id): WaitingReport(
+            id=row.id, payload=bytes(row.payload), rank=row.rank
+        )
         for row in session.execute(_ADD_OR_HOLD, scope)
         if row.payload is not None
     }

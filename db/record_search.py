@@ -21,7 +21,7 @@ MOST: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRecord:
     """A record, and by what it was found; `pipedrive_id` is None for a User or Account that was never joined."""
 
     entity: str
@@ -44,31 +44,31 @@ _BY_CLAIM = text(f"""
             LIMIT {MOST}) h""")  # noqa: S608 - a number of ours
 
 
-def find_by_ids(session: Session, connector_key: int, asked: str) -> list[Found]:
+def find_by_ids(session: Session, connector_key: int, asked: str) -> list[FoundRecord]:
     """By a Pipedrive id or a Hull id, joined or not."""
     query = select(IdMapping).filter_by(connector_key=connector_key)
-    found: list[Found] = []
+    found: list[FoundRecord] = []
     if asked.isascii() and asked.isdigit() and len(asked) <= 18:
         rows = session.scalars(query.where(IdMapping.pipedrive_id == int(asked), IdMapping.entity.in_(_ENTITIES)))
-        found += [Found(row.entity, row.pipedrive_id, row.hull_id, "Pipedrive id") for row in rows]
+        found += [FoundRecord(row.entity, row.pipedrive_id, row.hull_id, "Pipedrive id") for row in rows]
     rows = session.scalars(query.where(IdMapping.hull_id == asked, IdMapping.entity.in_(_ENTITIES)))
-    found += [Found(row.entity, row.pipedrive_id, row.hull_id, "Hull id") for row in rows]
+    found += [FoundRecord(row.entity, row.pipedrive_id, row.hull_id, "Hull id") for row in rows]
     return found or _heard_of(session, connector_key, asked)
 
 
 _ENTITIES: Final = tuple(Entity)
 
 
-def _heard_of(session: Session, connector_key: int, hull_id: str) -> list[Found]:
+def _heard_of(session: Session, connector_key: int, hull_id: str) -> list[FoundRecord]:
     """Users and Accounts that were told of and never joined."""
     entities = set(session.scalars(select(LastSkip.entity).filter_by(connector_key=connector_key, hull_id=hull_id)))
     for entity in _ENTITIES:
         if session.get(Snapshot, (connector_key, entity.value, "hull", hull_id)) is not None:
             entities.add(entity.value)
-    return [Found(entity, None, hull_id, "Hull id") for entity in sorted(entities)]
+    return [FoundRecord(entity, None, hull_id, "Hull id") for entity in sorted(entities)]
 
 
-def find_by_claims(session: Session, connector_key: int, wanted: Sequence[tuple[str, str]]) -> list[Found]:
+def find_by_claims(session: Session, connector_key: int, wanted: Sequence[tuple[str, str]]) -> list[FoundRecord]:
     """By (claim, value) pairs, normalised: whoever holds one, then whoever is known by one."""
     if not wanted:
         return []
@@ -80,7 +80,9 @@ def find_by_claims(session: Session, connector_key: int, wanted: Sequence[tuple[
     }
     rows = sorted(session.execute(_BY_CLAIM, scope), key=lambda row: not row.holds)
     found = {(row.entity, row.pipedrive_id): row.claim for row in reversed(rows)}
-    return [Found(entity, pipedrive_id, None, claim) for (entity, pipedrive_id), claim in sorted(found.items())][:MOST]
+    return [FoundRecord(entity, pipedrive_id, None, claim) for (entity, pipedrive_id), claim in sorted(found.items())][
+        :MOST
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ def traces(session: Session, item_ids: Sequence[int]) -> dict[int, Trace]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReplayEvent:
     """One event of a record since it was replayed."""
 
     at: datetime
@@ -217,18 +217,18 @@ _TOLD_OUTGOING = text(f"""
 
 def told_incoming(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int], *, since: datetime, after: int
-) -> list[Told]:
+) -> list[ReplayEvent]:
     """What was told of these records on their way to Hull, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "since": since, "after": after}
-    return [Told(*row) for row in session.execute(_TOLD_INCOMING, scope)]
+    return [ReplayEvent(*row) for row in session.execute(_TOLD_INCOMING, scope)]
 
 
 def told_outgoing(
     session: Session, connector_key: int, entity: str, hull_ids: Sequence[str], *, since: datetime, after: int
-) -> list[Told]:
+) -> list[ReplayEvent]:
     """What was told of these Users or Accounts on their way to Pipedrive, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": texts(hull_ids), "since": since, "after": after}
-    return [Told(*row) for row in session.execute(_TOLD_OUTGOING, scope)]
+    return [ReplayEvent(*row) for row in session.execute(_TOLD_OUTGOING, scope)]
 
 
 def last_event_id(session: Session) -> int:

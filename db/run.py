@@ -137,7 +137,7 @@ def lock_run(session: Session, run_id: int) -> Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class LockedWalk:
     """A slice and its run, as they stand while the run's row is held.
 
     read       pages of the run that were read before
@@ -169,12 +169,12 @@ _LOCK_WALK = Statement("""
       FROM runs r JOIN slices s ON s.run_id = r.id WHERE r.id = :run_id AND s.id = :slice_id FOR NO KEY UPDATE OF r""")
 
 
-def lock_walk(session: Session, run_id: int, slice_id: int) -> Walk:
+def lock_walk(session: Session, run_id: int, slice_id: int) -> LockedWalk:
     """A slice that goes on; its run is held until the transaction ends."""
     row = _LOCK_WALK.row(session, {"run_id": run_id, "slice_id": slice_id})
     if row is None:
         raise LookupError(f"slice {slice_id} of run {run_id}")
-    return Walk(*row)
+    return LockedWalk(*row)
 
 
 _MOVE = Statement("""
@@ -200,7 +200,7 @@ _WHERE = Statement("""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SliceProgress:
     """Where a slice goes on, from which moment a walk by time begins, which plan a backfill carries out, and when the run began."""
 
     walk: str
@@ -213,12 +213,12 @@ class Standing:
     empty_pages: int
 
 
-def where_stands(session: Session, slice_id: int, overlap_s: float) -> Standing:
+def where_stands(session: Session, slice_id: int, overlap_s: float) -> SliceProgress:
     """Where the next page of a slice begins; `overlap_s` is how long before its run a walk by time begins."""
     row = _WHERE.row(session, {"slice_id": slice_id, "overlap_s": overlap_s})
     if row is None:
         raise LookupError(f"slice {slice_id}")
-    return Standing(*row)
+    return SliceProgress(*row)
 
 
 def running_run(session: Session, connector_key: int, entity: str, kind: str) -> Run | None:

@@ -54,7 +54,7 @@ _TAKE = Statement("""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class SlotState:
     """is_ours    the batch holds the slot now
     is_stalled  all slots are taken, and none by a stage that began to call a moment ago
     waiting     live batches that wait for their turn
@@ -78,7 +78,7 @@ def slots_of_connector(processes: int, at_once: int) -> int:
     return max(2, processes - 1) if processes else 2 * at_once
 
 
-def take(session: Session, batch: ClaimedBatch, system: str, *, at_once: int, lease_s: float) -> Taken:
+def take(session: Session, batch: ClaimedBatch, system: str, *, at_once: int, lease_s: float) -> SlotState:
     """Take a slot of the remote system that the batch's connector is joined to, instead of one that the batch may hold.
 
     at_once  most live batches that may call one system, however many processes there are
@@ -91,10 +91,10 @@ def take(session: Session, batch: ClaimedBatch, system: str, *, at_once: int, le
     assert row is not None  # noqa: S101 - for the type checker: a query of counts has a row
     processes, of_remote, of_connector, young, waiting = row
     if of_remote >= slots_of_remote(processes, at_once) or of_connector >= slots_of_connector(processes, at_once):
-        return Taken(is_ours=False, is_stalled=young == 0, waiting=waiting)
+        return SlotState(is_ours=False, is_stalled=young == 0, waiting=waiting)
     if _TAKE.row(session, scope | {"token": batch.token}) is None:
         raise LostLease("lease_lost", f"batch {batch.id}")
-    return Taken(is_ours=True, is_stalled=False, waiting=waiting)
+    return SlotState(is_ours=True, is_stalled=False, waiting=waiting)
 
 
 _NEXT = Statement(f"""

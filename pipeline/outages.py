@@ -30,7 +30,7 @@ PROBE_S: Final = 90.0
 
 
 @dataclass(slots=True)
-class Work:
+class OutageWork:
     """A piece of work that makes calls, and what became of the last one that was not answered.
 
     subject   what it is called in the row of an outage
@@ -63,12 +63,12 @@ class Work:
                 self.slot = system
 
 
-_work: ContextVar[Work | None] = ContextVar("work", default=None)
+_work: ContextVar[OutageWork | None] = ContextVar("work", default=None)
 _known: set[int] = set()
 """Keys of the connectors of which this process knows that some remote system does not answer them."""
 
 
-def current_work() -> Work | None:
+def current_work() -> OutageWork | None:
     """The work that the caller is doing."""
     return _work.get()
 
@@ -76,10 +76,10 @@ def current_work() -> Work | None:
 @contextmanager
 def working(
     connector_key: int, subject: str, *, has_outage: bool, take_slot: Callable[[str], None] | None = None
-) -> Iterator[Work]:
+) -> Iterator[OutageWork]:
     """Name the work that makes the calls inside. `has_outage` is what the database says of its connector."""
     (_known.add if has_outage else _known.discard)(connector_key)
-    work = Work(connector_key, subject, take_slot=take_slot)
+    work = OutageWork(connector_key, subject, take_slot=take_slot)
     token = _work.set(work)
     try:
         yield work
@@ -87,7 +87,7 @@ def working(
         _work.reset(token)
 
 
-class Gate:
+class OutageGate:
     """What stands before the calls of one connector. A call outside of any `working` is a person's: it never waits."""
 
     def __init__(self, connector_key: int) -> None:
@@ -123,12 +123,12 @@ class Gate:
         """Note that the system answers only that there were too many calls, more than once in a row."""
         self._failed(outages.limit_of(remote), Retryable("rate_limited", "HTTP 429"))
 
-    def _ask(self, remote: str, *, probe_s: float) -> outages.Asked:
+    def _ask(self, remote: str, *, probe_s: float) -> outages.OutageAnswer:
         try:
             with transaction() as session:
                 return outages.ask(session, self._key, remote, probe_s=probe_s)
         except SQLAlchemyError:  # nobody can say; the call itself will
-            return outages.Asked(is_open=False, wait_s=0.0)
+            return outages.OutageAnswer(is_open=False, wait_s=0.0)
 
     def _failed(self, remote: str, trouble: Retryable) -> None:
         work = _work.get()

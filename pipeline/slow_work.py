@@ -24,7 +24,7 @@ class Overloaded(Exception):
         self.lane = lane
 
 
-class Lane:
+class SlowLane:
     """Work of one kind: `at_once` of it run, `waiting` requests wait for `patience_s` at most."""
 
     def __init__(self, name: str, *, at_once: int, waiting: int, patience_s: float) -> None:
@@ -75,7 +75,7 @@ def web_request(give_back: Callable[[], None]) -> Iterator[None]:
         _give_back.reset(outside)
 
 
-REMOTE: Final = Lane("remote calls", at_once=4, waiting=8, patience_s=8.0)
-PASSWORDS: Final = Lane("passwords", at_once=1, waiting=9, patience_s=8.0)
+REMOTE: Final = SlowLane("remote calls", at_once=4, waiting=8, patience_s=8.0)
+PASSWORDS: Final = SlowLane("passwords", at_once=1, waiting=9, patience_s=8.0)
 """Argon2 takes four threads and 64 MiB for each hash: two at a time would only share the same processors."""
 LANES: Final = (REMOTE, PASSWORDS)

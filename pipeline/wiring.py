@@ -23,7 +23,7 @@ from pipeline.clients.alert_sinks import MailSink, Relay, Sink, WebhookSink
 from pipeline.clients.alert_sinks import Notice as Notice  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.alert_sinks import NotTold as NotTold  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.bearer import BearerAuth, Token
-from pipeline.clients.budget import Budget
+from pipeline.clients.budget import TokenBudget
 from pipeline.clients.downloads import Downloads
 from pipeline.clients.hull import FoundReports as FoundReports  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.hull import HullClient
@@ -37,7 +37,7 @@ from pipeline.clients.ssrf import Guard, check_api_domain, guarded_session
 from pipeline.clients.wire import Exchange
 from pipeline.domain.budget import Lane
 from pipeline.errors import ConfigurationError, Retryable
-from pipeline.outages import Gate
+from pipeline.outages import OutageGate
 from pipeline.settings import Settings, settings
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
@@ -185,7 +185,7 @@ def open_connector(
             limiter=_limiter(entry.counted_as, environment),
             budget=_budget(access.terms, lane),
             on_call=calls.note,
-            gate=Gate(connector_key),
+            gate=OutageGate(connector_key),
             deadline_s=deadline_s,
         ),
         hull=HullClient(
@@ -196,7 +196,7 @@ def open_connector(
             protocol=environment.hull_protocol,
             firehose_url=environment.hull_firehose_url,
             on_call=calls.note,
-            gate=Gate(connector_key),
+            gate=OutageGate(connector_key),
         ),
         calls=calls,
     )
@@ -217,7 +217,7 @@ def oauth_client(connector_key: int) -> OAuthClient:
         oauth_url=environment.pipedrive_oauth_url,
         callback_url=f"{environment.public_url}/auth/callback",
         on_call=Calls(connector_key, Lane.CONTROL).note,
-        gate=Gate(connector_key),
+        gate=OutageGate(connector_key),
     )
 
 
@@ -384,7 +384,7 @@ def export_downloads(connector_key: int | None = None) -> Downloads:
     return Downloads(
         Guard.of(settings().hull_export_hosts, is_http=settings().hull_protocol == "http"),
         make_session=guarded_session if make is None else lambda _guard: make(),
-        gate=None if connector_key is None else Gate(connector_key),
+        gate=None if connector_key is None else OutageGate(connector_key),
     )
 
 
@@ -431,13 +431,13 @@ def _limiter(token: str, environment: Settings) -> BurstLimiter | None:
     return BurstLimiter(shared_redis(), key=f"token:{key}", limit=environment.pipedrive_burst_limit)
 
 
-def open_budget(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> Budget:
+def open_budget(session: Session, connector_key: int, *, lane: str = Lane.CONTROL) -> TokenBudget:
     """The day of the connector's company, as this lane may use it; Pipedrive counts by company, so connectors of one share it."""
     return _budget(companies.terms(session, connector_key), lane)
 
 
-def _budget(terms: Terms, lane: str) -> Budget:
-    return Budget(
+def _budget(terms: Terms, lane: str) -> TokenBudget:
+    return TokenBudget(
         shared_redis(),
         company=hashlib.blake2b(terms.company.encode(), digest_size=12, person=b"budget").hexdigest(),
         lane=lane,

@@ -23,7 +23,7 @@ from sqlalchemy import text
 
 from db.session import engine
 from pipeline import wiring
-from pipeline.clients.budget import Budget
+from pipeline.clients.budget import TokenBudget
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 """A moment far from the ends of an hour, a day, a week and a month."""
@@ -80,7 +80,7 @@ def manual_clock(moment: datetime) -> Iterator[Clock]:
             pytest.MonkeyPatch.context() as patch,
         ):
             clock = Clock(moment.astimezone(UTC), frozen)
-            patch.setattr(wiring, "Budget", partial(Budget, redis_time=clock))
+            patch.setattr(wiring, "Budget", partial(TokenBudget, redis_time=clock))
             yield clock
     finally:
         _look_first_in("DEFAULT")

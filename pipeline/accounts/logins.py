@@ -21,7 +21,7 @@ import orjson
 
 from db import audit, login_attempt
 from db import operator as rows
-from db.login_attempt import Key, Limit, Reserved
+from db.login_attempt import Key, Limit, ReservedAttempt
 from db.operator import Operator
 from db.session import transaction
 from pipeline.accounts import operators, passwords, second_factor
@@ -50,7 +50,7 @@ class LoginRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class LoginOrigin:
     """Where a login comes from.
 
     device  the device cookie as the browser sent it, or an empty text
@@ -69,7 +69,7 @@ class LoggedIn:
     device: str
 
 
-def log_in(name: str, password: str, caller: Caller, *, earlier: str = "") -> LoggedIn | str:
+def log_in(name: str, password: str, caller: LoginOrigin, *, earlier: str = "") -> LoggedIn | str:
     """Log in by name and password.
 
     earlier  the token of a session that this browser had; it ends
@@ -83,7 +83,7 @@ def log_in(name: str, password: str, caller: Caller, *, earlier: str = "") -> Lo
     return _succeed(operator, caller, reserved, earlier=earlier, how="password")
 
 
-def log_in_with_code(ticket: str, code: str, caller: Caller, *, earlier: str = "") -> LoggedIn:
+def log_in_with_code(ticket: str, code: str, caller: LoginOrigin, *, earlier: str = "") -> LoggedIn:
     """Finish a login by a code of the second factor. Raises: LoginRefused, also for an old ticket."""
     operator = _operator_of(ticket)
     if operator is None:
@@ -99,7 +99,7 @@ def log_in_with_code(ticket: str, code: str, caller: Caller, *, earlier: str = "
     return _succeed(operator, caller, reserved, earlier=earlier, how="password and code")
 
 
-def log_in_by_proxy(name: str, caller: Caller, *, earlier: str = "") -> LoggedIn:
+def log_in_by_proxy(name: str, caller: LoginOrigin, *, earlier: str = "") -> LoggedIn:
     """Log in an operator whom the trusted proxy has authenticated. Raises: LoginRefused for who is no active operator."""
     with transaction() as session:
         operator = rows.find_operator(session, name)
@@ -111,7 +111,7 @@ def log_in_by_proxy(name: str, caller: Caller, *, earlier: str = "") -> LoggedIn
     return _succeed(operator, caller, None, earlier=earlier, how="single sign-on")
 
 
-def prove(name: str, password: str, caller: Caller) -> Operator:
+def prove(name: str, password: str, caller: LoginOrigin) -> Operator:
     """Return the operator of this name and password, as before a change of importance. Raises: LoginRefused."""
     reserved = _reserve(name, caller)
     operator = _check_password(name, password, reserved)
@@ -128,7 +128,7 @@ def unlock(name: str, *, by: str) -> int:
     return forgotten
 
 
-def _check_password(name: str, password: str, reserved: Reserved) -> Operator:
+def _check_password(name: str, password: str, reserved: ReservedAttempt) -> Operator:
     """Return the operator of this name and password. No transaction stays open while Argon2 works.
 
     Raises: LoginRefused; Overloaded, and then the attempt does not count.
@@ -150,7 +150,7 @@ def _check_password(name: str, password: str, reserved: Reserved) -> Operator:
     raise LoginRefused
 
 
-def _reserve(name: str, caller: Caller) -> Reserved:
+def _reserve(name: str, caller: LoginOrigin) -> ReservedAttempt:
     """Count the attempt. Raises: LoginRefused if it has to wait."""
     name_digest = _digest("name", name.lower())
     if _is_known_device(name, caller.device):
@@ -168,7 +168,9 @@ def _reserve(name: str, caller: Caller) -> Reserved:
     return reserved
 
 
-def _succeed(operator: Operator, caller: Caller, reserved: Reserved | None, *, earlier: str, how: str) -> LoggedIn:
+def _succeed(
+    operator: Operator, caller: LoginOrigin, reserved: ReservedAttempt | None, *, earlier: str, how: str
+) -> LoggedIn:
     with transaction() as session:
         _require_unchanged(operator, rows.lock_operator(session, operator.id))
         if reserved is not None:

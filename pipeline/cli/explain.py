@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db.connector import Connector
 from db.record_events import Whose
-from db.record_search import Found
+from db.record_search import FoundRecord
 from db.session import transaction
 from pipeline.cli.events import short
 from pipeline.cli.fetch import Moment
@@ -100,7 +100,7 @@ def _no_such_field(session: Session, whose: Whose, asked: str) -> Failed:
     return Failed(f"no field {asked} of this {whose.entity} is mapped, or ever was", hint, exit_code=2)
 
 
-def _name(found: Found) -> str:
+def _name(found: FoundRecord) -> str:
     return f"{found.entity} {found.pipedrive_id or found.hull_id}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from db.connector import Connector
 from pipeline.cli.showing import duration, say, table
-from pipeline.domain.drift import DEPARTED, Drift, Finding
+from pipeline.domain.drift import DEPARTED, Drift, DriftFinding
 from pipeline.domain.kinds import Entity
 from pipeline.jobs.verify.comparison import EntityReport
 from pipeline.jobs.verify.verify import Report
@@ -113,7 +113,7 @@ def _print_asides(part: EntityReport) -> None:
         say(f"  {name}: Hull does not count by ranges of ids, so what only Hull has was not looked for")
 
 
-def _print_finding(entity: Entity, finding: Finding) -> None:
+def _print_finding(entity: Entity, finding: DriftFinding) -> None:
     who = f"{entity.value} {finding.pipedrive_id}" + (f" (Hull {finding.hull_id})" if finding.hull_id else "")
     say(f"  {finding.kind.value}: {who}{': ' + finding.detail if finding.detail else ''}")
     for each in finding.differences:

@@ -31,7 +31,7 @@ _TELLS_NOTHING = frozenset({401, 403, 429})
 """Answers after which the day may still be closed: they come before Pipedrive looks at the budget, or because of it."""
 
 
-class Budget:
+class TokenBudget:
     """The day of one company, as one lane may use it.
 
     company  what tells companies apart

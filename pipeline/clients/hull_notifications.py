@@ -57,7 +57,7 @@ Code = Literal[
 ]
 
 
-class Headers(Protocol):
+class HeaderMapping(Protocol):
     """A mapping of names to values, as web frameworks and plain dicts are."""
 
     def items(self) -> Iterable[tuple[str, str]]: ...
@@ -107,7 +107,7 @@ class NotificationVerifier:
         self._keys: dict[str, _Keys] = {}
         self._lock = threading.Lock()
 
-    def proven_id(self, headers: Headers) -> str:
+    def proven_id(self, headers: HeaderMapping) -> str:
         """Return the id of the notification that the headers prove. Nothing of the body is needed for it.
 
         Raises: NotificationRefused; Retryable while the key cannot be fetched.
@@ -122,7 +122,7 @@ class NotificationVerifier:
             raise _forged()
         return proven
 
-    def _read(self, headers: Headers) -> tuple[str, str]:
+    def _read(self, headers: HeaderMapping) -> tuple[str, str]:
         """The token and the address of its key, both well-formed."""
         given = {name.lower(): value for name, value in headers.items()}
         if "x-hull-smart-notifier" not in given:

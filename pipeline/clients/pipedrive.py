@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import requests
 
-from pipeline.clients.budget import Budget
+from pipeline.clients.budget import TokenBudget
 from pipeline.clients.http import json_answer, read_json
 from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
@@ -65,7 +65,7 @@ class PipedriveClient:
         base_url: str,
         auth: Headers | Callable[[], Headers],
         limiter: BurstLimiter | None = None,
-        budget: Budget | None = None,
+        budget: TokenBudget | None = None,
         on_call: OnCall | None = None,
         renew: Callable[[Headers], Headers | None] | None = None,
         deadline_s: float | None = None,

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import orjson
 import requests
 
-from pipeline.clients.budget import Budget
+from pipeline.clients.budget import TokenBudget
 from pipeline.clients.http import (
     BURST_PAUSE_S,
     RECORD_STATUSES,
@@ -68,7 +68,7 @@ class PipedriveCalls:
         base_url: str,
         auth: Headers | Callable[[], Headers],
         limiter: BurstLimiter | None,
-        budget: Budget | None,
+        budget: TokenBudget | None,
         on_call: OnCall | None,
         renew: Callable[[Headers], Headers | None] | None,
         deadline_s: float | None,

@@ -105,7 +105,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class BudgetFacts:
     """is_closed  Pipedrive has said that the day is spent; None while it is not known
     share  of the day that is spent, as 0.8; 0 without limit
     forecast  of the day that will be spent when it is over, if it goes on so
@@ -133,28 +133,30 @@ class Facts:
     late_since: datetime | None
     failures: int
     unheard: Mapping[str, float]
-    budget: Budget | None
+    budget: BudgetFacts | None
     silent_s: float | None
     events: int | None
     usual: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class AlertCondition:
     """A rule that holds, and the figures of the moment."""
 
     rule: str
     sentence: str
 
 
-def judge(facts: Facts, bounds: Bounds) -> list[Trouble]:
+def judge(facts: Facts, bounds: Bounds) -> list[AlertCondition]:
     """What is wrong with a connector. One that is paused is judged by its pause alone: everything else follows from it."""
     if facts.paused_by is not None:
         return list(_access(facts, bounds))
     return [trouble for rule in _RULES_OF_CONNECTORS for trouble in rule(facts, bounds)]
 
 
-def judge_house(due_s: float, tick_age_s: float | None, bounds: Bounds, *, ever_ticked: bool = True) -> list[Trouble]:
+def judge_house(
+    due_s: float, tick_age_s: float | None, bounds: Bounds, *, ever_ticked: bool = True
+) -> list[AlertCondition]:
     """What is wrong with the whole installation.
 
     due_s       how long the oldest due work has waited
@@ -162,10 +164,10 @@ def judge_house(due_s: float, tick_age_s: float | None, bounds: Bounds, *, ever_
     """
     found = []
     if bounds.overdue_s and due_s > bounds.overdue_s:
-        found.append(Trouble("work_overdue", f"The oldest due work has waited for {_span(due_s)}."))
+        found.append(AlertCondition("work_overdue", f"The oldest due work has waited for {_span(due_s)}."))
     if bounds.overdue_s and tick_age_s is not None and tick_age_s > bounds.overdue_s:
         words = f"The last tick was carried out {_span(tick_age_s)} ago." if ever_ticked else _never_ticked(tick_age_s)
-        found.append(Trouble("no_ticks", words))
+        found.append(AlertCondition("no_ticks", words))
     return found
 
 
@@ -180,46 +182,46 @@ def unknown_rules(facts: Facts) -> set[str]:
     return {"budget_short"} if facts.budget is None or facts.budget.is_closed is None else set()
 
 
-def _access(facts: Facts, _bounds: Bounds) -> Iterator[Trouble]:
+def _access(facts: Facts, _bounds: Bounds) -> Iterator[AlertCondition]:
     if facts.paused_by is not None and facts.paused_by not in BY_HAND:
-        yield Trouble("auth_lost", f"Paused by itself: {facts.paused_by}.")
+        yield AlertCondition("auth_lost", f"Paused by itself: {facts.paused_by}.")
 
 
-def _late(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
+def _late(facts: Facts, bounds: Bounds) -> Iterator[AlertCondition]:
     if not bounds.late_minutes or facts.late_s is None or facts.late_since is None:
         return
     if facts.late_s > max(bounds.late_minutes * 60, facts.late_bound_s):
         since = f"{facts.late_since:%Y-%m-%d %H:%M}"
-        yield Trouble(
+        yield AlertCondition(
             "watermark_late", f"What changed since {since} UTC, {_span(facts.late_s)} ago, may not be in Hull."
         )
 
 
-def _failures(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
+def _failures(facts: Facts, bounds: Bounds) -> Iterator[AlertCondition]:
     if bounds.failures_per_hour and facts.failures >= bounds.failures_per_hour:
-        yield Trouble("failures", f"{facts.failures:,} failures within the last hour.")
+        yield AlertCondition("failures", f"{facts.failures:,} failures within the last hour.")
 
 
-def _webhooks(facts: Facts, _bounds: Bounds) -> Iterator[Trouble]:
+def _webhooks(facts: Facts, _bounds: Bounds) -> Iterator[AlertCondition]:
     ill = {noun: age_s for noun, age_s in facts.unheard.items() if age_s > UNHEARD_S}
     if ill:
         nouns = " and ".join(sorted(ill))
-        yield Trouble("webhook_ill", f"No sound webhook for {nouns} for {_span(max(ill.values()))}.")
+        yield AlertCondition("webhook_ill", f"No sound webhook for {nouns} for {_span(max(ill.values()))}.")
 
 
-def _budget(facts: Facts, _bounds: Bounds) -> Iterator[Trouble]:
+def _budget(facts: Facts, _bounds: Bounds) -> Iterator[AlertCondition]:
     day = facts.budget
     if day is None:
         return
     if day.is_closed or day.share >= 1:
-        yield Trouble("budget_short", "Today's tokens are spent.")
+        yield AlertCondition("budget_short", "Today's tokens are spent.")
     elif day.share >= BUDGET_SHARE and day.forecast >= 1:
-        yield Trouble(
+        yield AlertCondition(
             "budget_short", f"{day.share:.0%} of today's tokens are spent; at this pace {day.forecast:.0%} will be."
         )
 
 
-def _volume(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
+def _volume(facts: Facts, bounds: Bounds) -> Iterator[AlertCondition]:
     if not bounds.volume_factor or facts.events is None or len(facts.usual) < HISTORY_DAYS:
         return
     usual = median(facts.usual)
@@ -227,15 +229,15 @@ def _volume(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
     is_low = usual >= QUIET_EVENTS and facts.events * bounds.volume_factor < min(usual, *facts.usual)
     is_high = facts.events >= SURGE_EVENTS and facts.events > bounds.volume_factor * max(usual, *facts.usual)
     if is_low or is_high:
-        yield Trouble("volume_unusual", words)
+        yield AlertCondition("volume_unusual", words)
 
 
-def _silence(facts: Facts, bounds: Bounds) -> Iterator[Trouble]:
+def _silence(facts: Facts, bounds: Bounds) -> Iterator[AlertCondition]:
     if bounds.silence_minutes and facts.silent_s is not None and facts.silent_s > bounds.silence_minutes * 60:
-        yield Trouble("silence", f"Nothing has been received for {_span(facts.silent_s)}.")
+        yield AlertCondition("silence", f"Nothing has been received for {_span(facts.silent_s)}.")
 
 
-_RULES_OF_CONNECTORS: Final[tuple[Callable[[Facts, Bounds], Iterator[Trouble]], ...]] = (
+_RULES_OF_CONNECTORS: Final[tuple[Callable[[Facts, Bounds], Iterator[AlertCondition]], ...]] = (
     _late,
     _failures,
     _webhooks,

@@ -25,7 +25,7 @@ DOUBTED: Final = "doubted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class DeletionNotice:
     """What a webhook says of a record that went.
 
     at_ms        when, in milliseconds since the epoch

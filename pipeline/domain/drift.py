@@ -34,7 +34,7 @@ class Drift(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class HullRecord:
     """One User or Account, as Hull reports it.
 
     pipedrive_ids     every Pipedrive id it names, the attribute `pipedrive/id` first
@@ -79,7 +79,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class DriftFinding:
     """One record that is not what it should be, in one way.
 
     hull_id      as Hull has it, else as the id map has it

@@ -106,7 +106,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Delivered:
     """What Hull was told of a record, of the attributes that are mapped in both directions.
 
     at  seconds since the epoch
@@ -116,7 +116,7 @@ class Told:
     values: Mapping[str, Any]
 
 
-class Standing(StrEnum):
+class MatchStatus(StrEnum):
     """How a User or Account stands to the records of Pipedrive."""
 
     KNOWN = "known"
@@ -153,7 +153,7 @@ class Candidate:
 
     hull_id: str
     message: dict[str, Any]
-    standing: Standing
+    standing: MatchStatus
     pipedrive_id: int | None = None
     matched_by: str | None = None
     by_lower_claim: bool = False
@@ -162,16 +162,16 @@ class Candidate:
     organization_id: int | None = None
     awaits: str | None = None
     memory: Memory = field(default_factory=Memory)
-    told: tuple[Told, ...] = ()
+    told: tuple[Delivered, ...] = ()
     delivered: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, staged: Mapping[str, Any]) -> Candidate:
         more = {
-            "standing": Standing(staged["standing"]),
+            "standing": MatchStatus(staged["standing"]),
             "memory": Memory.of(staged["memory"]),
             "others": tuple(staged["others"]),
-            "told": tuple(Told(**each) for each in staged["told"]),
+            "told": tuple(Delivered(**each) for each in staged["told"]),
         }
         return cls(**{**staged, **more})
 

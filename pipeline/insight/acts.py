@@ -18,7 +18,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from pipeline.sync.runs import runs, spending
 from pipeline.sync.runs.schedules import OVERLAP
-from pipeline.sync.runs.spending import Standing
+from pipeline.sync.runs.spending import BudgetStatus
 
 LARGE: Final = 0.5
 """The share of what fetches may still spend today from which on a fetch is called a large one."""
@@ -83,7 +83,7 @@ def preview_fetch(session: Session, connector_key: int, entity: Entity) -> Fetch
     )
 
 
-def _ends_at(session: Session, connector_key: int, entity: Entity, day: Standing, pages: int) -> datetime | None:
+def _ends_at(session: Session, connector_key: int, entity: Entity, day: BudgetStatus, pages: int) -> datetime | None:
     return spending.ends_at(day, pages, spending.pace_of(session, connector_key, entity))
 
 

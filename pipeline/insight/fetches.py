@@ -13,7 +13,7 @@ from db.run import COUNTERS, Run, Slice
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS, describe
 from pipeline.sync.runs import spending
-from pipeline.sync.runs.spending import Standing
+from pipeline.sync.runs.spending import BudgetStatus
 
 WORDS = {"full": "Full fetch", "incremental": "Fetch of changes", "backfill": "Backfill"}
 
@@ -95,7 +95,7 @@ def expected_records(run: Run, slices: Sequence[Slice]) -> int | None:
     return int(run.read + max(0, high - low))
 
 
-def running(session: Session, connector_key: int, day: Standing) -> tuple[Fetch, ...]:
+def running(session: Session, connector_key: int, day: BudgetStatus) -> tuple[Fetch, ...]:
     """Every run that is under way, the oldest first."""
     ends = {each.run_id: each.ends_at for each in spending.runs_under_way(session, connector_key, day)}
     found = rows.running_runs(session, connector_key)

@@ -21,7 +21,7 @@ from pipeline.insight.traffic import Traffic, traffic
 from pipeline.sync.connectors.status import Status, status_of
 from pipeline.sync.connectors.webhooks import hearing
 from pipeline.sync.runs import spending
-from pipeline.sync.runs.spending import Standing
+from pipeline.sync.runs.spending import BudgetStatus
 
 LAST_RUNS: Final = 8
 RUN_KINDS: Final = {"full_fetch": "full"}
@@ -169,7 +169,7 @@ def overview(session: Session, connector: Connector, unit: str = "hour") -> Over
     )
 
 
-def budget(session: Session, connector_key: int, day: Standing) -> Budget:
+def budget(session: Session, connector_key: int, day: BudgetStatus) -> Budget:
     """The day, and how it will go on."""
     under_way = spending.runs_under_way(session, connector_key, day)
     expected = spending.day_forecast(session, connector_key, day, under_way)

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import happening
-from db.record_search import Found, find_by_claims, find_by_ids
+from db.record_search import FoundRecord, find_by_claims, find_by_ids
 from pipeline.domain.kinds import Claim
 from pipeline.errors import Rejected
 from pipeline.transform.claims import CLAIMS, SYNC_KEY
@@ -19,14 +19,14 @@ SEARCHED: Final = "a Pipedrive id, a Hull id, an e-mail, a domain, an external i
 """What can be looked up; names cannot, for they have no index."""
 
 
-def search(session: Session, connector_key: int, asked: str) -> list[Found]:
+def search(session: Session, connector_key: int, asked: str) -> list[FoundRecord]:
     """Records that go by this, each once."""
     text = asked.strip()[:LONGEST]
     if not text or "\0" in text:
         return []
     found = find_by_ids(session, connector_key, text)
     found += find_by_claims(session, connector_key, list(_claims(text)))
-    first: dict[tuple[str, int | None, str | None], Found] = {}
+    first: dict[tuple[str, int | None, str | None], FoundRecord] = {}
     for each in found:
         whole = _with_hull_id(session, connector_key, each)
         first.setdefault((whole.entity, whole.pipedrive_id, whole.hull_id), whole)
@@ -46,7 +46,7 @@ def _claims(text: str) -> Iterator[tuple[str, str]]:
             yield claim.value, value
 
 
-def _with_hull_id(session: Session, connector_key: int, found: Found) -> Found:
+def _with_hull_id(session: Session, connector_key: int, found: FoundRecord) -> FoundRecord:
     if found.hull_id is not None or found.pipedrive_id is None:
         return found
     mapping = happening.joined(session, connector_key, found.entity, found.pipedrive_id, None)

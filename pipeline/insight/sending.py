@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db import audit, job, known_as
 from db.connector import Connector
 from db.job import Job
-from db.known_as import Joined
+from db.known_as import KnownRecord
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.spelling import email_spelling, plain
@@ -111,7 +111,7 @@ def order(connector: Connector, choice: Choice, *, by: str, size: int) -> None:
         audit.note(session, by, "send", f"{whom}{size} {noun}", connector_key=connector.key)
 
 
-def find(session: Session, connector_key: int, entity: Entity, said: str) -> list[Joined]:
+def find(session: Session, connector_key: int, entity: Entity, said: str) -> list[KnownRecord]:
     """Known Users or Accounts by a claim's value or an id, however it is spelled."""
     for spelling in dict.fromkeys((said, plain(said), email_spelling(said), registrable_domain(said))):
         if spelling and (found := known_as.find_joined(session, connector_key, entity, spelling)):

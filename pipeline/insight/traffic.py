@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db import event_count
-from db.event_count import Counted
+from db.event_count import CountedEvents
 
 STEPS: Final = {"hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
 SPANS: Final = {"hour": 24, "minute": 60}
@@ -81,7 +81,7 @@ def course_of(event: str) -> str | None:
 
 
 def _course(
-    name: str, times: Sequence[datetime], midnight: datetime, counts: list[Counted], todays: list[Counted]
+    name: str, times: Sequence[datetime], midnight: datetime, counts: list[CountedEvents], todays: list[CountedEvents]
 ) -> Course:
     by_time: dict[datetime, int] = {}
     for each in counts:

@@ -24,7 +24,7 @@ from db.job import ClaimedJob
 from db.log_export import LogExport
 from db.session import after_commit, transaction
 from pipeline.jobs.log_lines import FORMS
-from pipeline.slow_work import Lane
+from pipeline.slow_work import SlowLane
 from pipeline.sync import job_queue
 from pipeline.sync.job_queue import LOG_EXPORT, secret_of
 from pipeline.tasks import wakeups
@@ -36,7 +36,7 @@ MOST_AT_ONCE: Final = 5
 SLICE_S: Final = 20.0
 PAGE: Final = 1_000
 SLOWEST_MS: Final = 10_000
-DOWNLOADS: Final = Lane("downloads", at_once=2, waiting=6, patience_s=20.0)
+DOWNLOADS: Final = SlowLane("downloads", at_once=2, waiting=6, patience_s=20.0)
 _FILTER: Final = TypeAdapter(EventFilter)
 
 

@@ -23,7 +23,7 @@ from pipeline.jobs import connector_creation, exports, log_exports, sends, setti
 from pipeline.jobs.plans import compute
 from pipeline.jobs.replays import advance
 from pipeline.jobs.verify import sample
-from pipeline.outages import Work, working
+from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
 from pipeline.sync.job_queue import (
     CONNECTOR_CREATION,
@@ -89,7 +89,7 @@ def run_job(job_id: int, task_id: str | None) -> None:
             raise StageFailed(f"{_settle(job, error, task_id, work)}: job {job_id}, {job.kind}") from None
 
 
-def _settle(job: ClaimedJob, error: Exception, task_id: str | None, work: Work) -> str:
+def _settle(job: ClaimedJob, error: Exception, task_id: str | None, work: OutageWork) -> str:
     """Decide what becomes of the job, and write it down; returns the reason code."""
     cause = classify(error)
     try:

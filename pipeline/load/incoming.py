@@ -35,7 +35,7 @@ CREATED_BY_WEBHOOK = "pipedrive/created_by_webhook"
 _NOBODY: Final[Mapping[int, str]] = {}
 
 
-class Sending(NamedTuple):
+class FirehoseRecord(NamedTuple):
     """One record that goes to Hull, and why: `new`, `changed`, `linked` (Hull learns its Account), or `same` (sent again on
     request).
 
@@ -58,7 +58,7 @@ class PagePlan:
 
     entity: Entity
     shared: frozenset[str] = frozenset()
-    sendings: list[Sending] = field(default_factory=list)
+    sendings: list[FirehoseRecord] = field(default_factory=list)
     silent: list[tuple[Record, Known]] = field(default_factory=list)
     """See `pipeline.load.incoming`: the record, and how it was known."""
     stale: list[int] = field(default_factory=list)
@@ -148,21 +148,21 @@ def _decide(
 ) -> None:
     if known is None or known.digest is None:
         plan.counters[NEW] += 1
-        plan.sendings.append(Sending(record, NEW, None))
+        plan.sendings.append(FirehoseRecord(record, NEW, None))
     elif known.version > record["version"]:
         plan.stale.append(record["pipedrive_id"])
         plan.counters["skipped"] += 1
     elif known.digest != record["digest"]:
         plan.counters[CHANGED] += 1
         before = orjson.loads(known.delivered) if known.delivered else {}
-        plan.sendings.append(Sending(record, CHANGED, before, resend or known.digest == IN_DOUBT))
+        plan.sendings.append(FirehoseRecord(record, CHANGED, before, resend or known.digest == IN_DOUBT))
     elif relink and record["organization_id"] is not None:
         plan.counters[CHANGED] += 1
-        plan.sendings.append(Sending(record, LINKED, None))
+        plan.sendings.append(FirehoseRecord(record, LINKED, None))
     else:
         plan.counters[SAME] += 1
         if resend:
-            plan.sendings.append(Sending(record, SAME, None))
+            plan.sendings.append(FirehoseRecord(record, SAME, None))
         elif record["version"] > known.version or record["version"] >= fresh_from:
             plan.silent.append((record, known))
 
@@ -241,7 +241,7 @@ def _nulls(attributes: Record, before: Record | None) -> Record:
     return {name: None for name, value in attributes.items() if value is None and name in before} if before else {}
 
 
-def _row(sending: Sending, delivered: bytes, snapshot: bytes) -> PageRow:
+def _row(sending: FirehoseRecord, delivered: bytes, snapshot: bytes) -> PageRow:
     """What is kept of a record that is new, linked, or was sent again as it is."""
     record = sending.record
     after = delivered if sending.effect == NEW else None
@@ -257,7 +257,7 @@ def _row(sending: Sending, delivered: bytes, snapshot: bytes) -> PageRow:
     )
 
 
-def _changed_row(sending: Sending, snapshot: bytes) -> PageRow:
+def _changed_row(sending: FirehoseRecord, snapshot: bytes) -> PageRow:
     """What is kept of a change: a value that could not be read this time stays as it was, and so it does in Hull."""
     record, old = sending.record, sending.before or {}
     new, names = held_after(record["attributes"], old)

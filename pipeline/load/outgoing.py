@@ -15,38 +15,38 @@ from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
-from pipeline.load.writers import Looks, Sent, Wanted, Writer
+from pipeline.load.writers import Looks, RecordWrite, Sent, Writer
 
 
 @dataclass(slots=True, kw_only=True)
-class Sending:
+class WriteResults:
     """sent  what was tried and came to an end, in no particular order
     rest  what was not sent; the first of them is the one that met `stop`
     stop  why nothing more is sent
     """
 
     sent: list[Sent] = field(default_factory=list)
-    rest: list[Wanted] = field(default_factory=list)
+    rest: list[RecordWrite] = field(default_factory=list)
     stop: Retryable | ConfigurationError | None = None
 
 
 def send(
     pipedrive: PipedriveClient,
     entity: Entity,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[RecordWrite],
     *,
     at_once: int,
     check: Callable[[], None] = lambda: None,
     last_call: Callable[[], Exchange | None] = lambda: None,
     ends_at: float | None = None,
-) -> Sending:
+) -> WriteResults:
     """PATCH or POST every record, `at_once` of them side by side, until one meets something that all would meet.
 
     check      looks whether the batch is still ours. A Retryable stops the sending; after LostLease nobody knows of what was sent
     last_call  returns the last call that the calling thread has made
     ends_at    a time of `time.monotonic` after which no write starts; what is left stops with "time_is_up"
     """
-    done = Sending()
+    done = WriteResults()
     writer = Writer(pipedrive, entity, last_call, Looks(check, ends_at))
     with ThreadPoolExecutor(at_once, thread_name_prefix="write") as pool:
         try:
@@ -58,7 +58,7 @@ def send(
     return done
 
 
-def _note(done: Sending, one: Wanted, outcome: Sent | PipelineError | None) -> None:
+def _note(done: WriteResults, one: RecordWrite, outcome: Sent | PipelineError | None) -> None:
     if isinstance(outcome, Sent):
         done.sent.append(outcome)
         if outcome.unsure is not None:
@@ -70,6 +70,6 @@ def _note(done: Sending, one: Wanted, outcome: Sent | PipelineError | None) -> N
         done.rest.append(one)
 
 
-def answers(sending: Sending) -> Iterator[dict[str, Any]]:
+def answers(sending: WriteResults) -> Iterator[dict[str, Any]]:
     """The records as Pipedrive holds them now."""
     return (each.answer for each in sending.sent if each.answer is not None)

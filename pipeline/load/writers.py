@@ -23,7 +23,7 @@ lease is good; the row also tells that a run was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RecordWrite:
     """One record to be changed, or made where `pipedrive_id` is None: the fields to write, in the shapes of API v2."""
 
     hull_id: str
@@ -40,7 +40,7 @@ class Sent:
               change may be left: then there is neither an answer nor a refusal
     """
 
-    wanted: Wanted
+    wanted: RecordWrite
     answer: dict[str, Any] | None = None
     refused: Rejected | None = None
     unsure: Retryable | None = None
@@ -109,7 +109,7 @@ class Writer:
         self._looks = looks
         self.is_stopped = False
 
-    def write(self, wanted: Wanted) -> Sent | PipelineError | None:
+    def write(self, wanted: RecordWrite) -> Sent | PipelineError | None:
         """Write one record; a field that Pipedrive refuses by name is left out, and the rest is tried again."""
         fields, left_out = wanted.fields, dict[str, FieldProblem]()
         for tries_left in reversed(range(TRIES)):
@@ -127,7 +127,7 @@ class Writer:
                 return replace(outcome, refused=None, left_out=tuple(left_out.values()))
         return None
 
-    def _try(self, wanted: Wanted) -> Sent | PipelineError | None:
+    def _try(self, wanted: RecordWrite) -> Sent | PipelineError | None:
         if self.is_stopped:
             return None
         try:
@@ -140,7 +140,7 @@ class Writer:
             raise
         return self._write(wanted)
 
-    def _write(self, wanted: Wanted) -> Sent | PipelineError | None:
+    def _write(self, wanted: RecordWrite) -> Sent | PipelineError | None:
         try:
             answer = self._send(wanted)
             return Sent(wanted=wanted, answer=answer, exchange=self._last_call())
@@ -158,7 +158,7 @@ class Writer:
             self.is_stopped = True
             raise
 
-    def _send(self, wanted: Wanted) -> dict[str, Any]:
+    def _send(self, wanted: RecordWrite) -> dict[str, Any]:
         if wanted.pipedrive_id is None:
             return self._pipedrive.create(self._entity, wanted.fields)
         return self._pipedrive.update(self._entity, wanted.pipedrive_id, wanted.fields)

@@ -14,7 +14,7 @@ from db import failure as failures
 from db import hourly, schedule, subscription, token_ledger, watermark
 from db.authorisation import connection_of
 from db.connector import Connector
-from pipeline.domain.alerts import Bounds, Budget, Facts
+from pipeline.domain.alerts import Bounds, BudgetFacts, Facts
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from pipeline.sync.runs import catch_up, spending
@@ -79,7 +79,7 @@ def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str,
     return found
 
 
-def _budget(session: Session, connector: Connector) -> Budget | None:
+def _budget(session: Session, connector: Connector) -> BudgetFacts | None:
     """What the ledger says; whether Pipedrive has called the day spent, Redis alone knows."""
     try:
         day = spending.standing(session, connector.key)
@@ -88,10 +88,10 @@ def _budget(session: Session, connector: Connector) -> Budget | None:
     is_closed = day.closed_s is not None if day.is_closing_known else None
     daily = day.allowance.daily_tokens
     if not daily:
-        return Budget(is_closed=is_closed, share=0.0, forecast=0.0)
+        return BudgetFacts(is_closed=is_closed, share=0.0, forecast=0.0)
     under_way = spending.runs_under_way(session, connector.key, day)
     rest = spending.day_forecast(session, connector.key, day, under_way)
-    return Budget(is_closed=is_closed, share=day.share, forecast=(day.spent + rest.total) / daily)
+    return BudgetFacts(is_closed=is_closed, share=day.share, forecast=(day.spent + rest.total) / daily)
 
 
 def _age_s(now: datetime, moments: Iterable[datetime | None]) -> float | None:

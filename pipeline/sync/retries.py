@@ -16,7 +16,7 @@ from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Entity
 from pipeline.errors import PipelineError, Retryable
-from pipeline.outages import Work
+from pipeline.outages import OutageWork
 from pipeline.wiring import Wired
 
 MAX_ATTEMPTS = 8
@@ -60,7 +60,7 @@ class Pause:
     waits_for: str | None = None
 
 
-def check_alone(cause: PipelineError, work: Work | None) -> None:
+def check_alone(cause: PipelineError, work: OutageWork | None) -> None:
     """After a failure: learn whether the remote system answers, so that this work alone fails at it. Costs two tokens, or 20."""
     if work is None or cause.reason not in OUT or work.is_first or work.remote not in CHECKS:
         return
@@ -76,7 +76,7 @@ def check_alone(cause: PipelineError, work: Work | None) -> None:
     work.is_first = True
 
 
-def patience(cause: Retryable, work: Work | None, attempts: int) -> Pause:  # noqa: PLR0911 - one for each kind of wait
+def patience(cause: Retryable, work: OutageWork | None, attempts: int) -> Pause:  # noqa: PLR0911 - one for each kind of wait
     """Return how a piece of work goes on after an error: only what fails while others are answered has made an attempt."""
     if cause.reason in TURNS:
         wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts)

@@ -25,7 +25,7 @@ from db.slot import STALLED_S
 from pipeline.domain.reasons import describe
 from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
-from pipeline.outages import Work, working
+from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
 from pipeline.sync.lease import lease_kept
 from pipeline.sync.retries import MAX_ATTEMPTS, Pause, check_alone, patience
@@ -71,7 +71,7 @@ def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
                 free_slot(batch, work.slot)
 
 
-def _end_of(batch: ClaimedBatch, error: Exception, work: Work) -> str:
+def _end_of(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
     """The reason code under which the stage ends, once that is written down."""
     try:
         return _settle(batch, error, work)
@@ -84,7 +84,7 @@ def _end_of(batch: ClaimedBatch, error: Exception, work: Work) -> str:
         return cause.reason
 
 
-def _settle(batch: ClaimedBatch, error: Exception, work: Work) -> str:
+def _settle(batch: ClaimedBatch, error: Exception, work: OutageWork) -> str:
     """Decide what becomes of the batch, and write it down."""
     cause = classify(error)
     check_alone(cause, work)

@@ -21,7 +21,7 @@ LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class LeftOut:
     """A record that was left out of its batch: why, and the record as it came."""
 
     pipedrive_id: int | None
@@ -88,7 +88,7 @@ def _is_id(value: Any) -> bool:
 
 
 def pack_transformed(
-    records: list[Any], troubles: list[Trouble], version: int, fields_read_at: datetime | None = None
+    records: list[Any], troubles: list[LeftOut], version: int, fields_read_at: datetime | None = None
 ) -> bytes:
     """What transform made of a page."""
     staged = orjson.dumps([records, troubles, version, fields_read_at])

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
-from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, Finding, Held, Mapped
+from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, DriftFinding, HullRecord, Mapped
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Claim
 from pipeline.domain.spelling import email_spelling, plain
@@ -25,7 +25,7 @@ DELETED_ATTRIBUTE: Final = "pipedrive/deleted_at"
 Canonical = str | tuple[Any, ...] | None
 
 
-def read_held(report: Mapping[str, Any], names: Iterable[str]) -> Held:
+def read_held(report: Mapping[str, Any], names: Iterable[str]) -> HullRecord:
     """Take from a report what a comparison needs; `names` are the attributes that are mapped.
 
     Raises: Rejected("no_hull_id").
@@ -35,7 +35,7 @@ def read_held(report: Mapping[str, Any], names: Iterable[str]) -> Held:
     given = report.get("anonymous_ids")
     anonymous = {"anonymous_ids": given if isinstance(given, list) else [], "anonymous_id": report.get("anonymous_id")}
     parts = [part for name in ("first_name", "last_name") if isinstance(part := report.get(name), str) and part]
-    return Held(
+    return HullRecord(
         hull_id=hull_id_of(report),
         pipedrive_ids=pipedrive_ids_of(report),
         anonymous_ids=frozenset(pipedrive_ids_of(anonymous)),
@@ -46,13 +46,15 @@ def read_held(report: Mapping[str, Any], names: Iterable[str]) -> Held:
     )
 
 
-def holders(found: Iterable[Held], wanted: Set[int]) -> tuple[dict[int, Held], list[tuple[int, Held]]]:
+def holders(
+    found: Iterable[HullRecord], wanted: Set[int]
+) -> tuple[dict[int, HullRecord], list[tuple[int, HullRecord]]]:
     """Pipedrive id → who holds it, and (id, who) for those that carry the id of a record that somebody else is.
 
     An anonymous id is stronger than the attribute: nothing but this connector writes it.
     """
-    chosen: dict[int, Held] = {}
-    doubles: list[tuple[int, Held]] = []
+    chosen: dict[int, HullRecord] = {}
+    doubles: list[tuple[int, HullRecord]] = []
     for held in sorted(found, key=lambda each: each.hull_id):
         for pipedrive_id in set(held.pipedrive_ids) & wanted:
             rival = chosen.get(pipedrive_id)
@@ -75,7 +77,7 @@ def digest(lines: Iterable[object]) -> bytes:
 
 
 def in_step(
-    records: Mapping[int, IncomingRecord], held: Mapping[int, Held], mapped: Mapping[int, Mapped], *, link: bool
+    records: Mapping[int, IncomingRecord], held: Mapping[int, HullRecord], mapped: Mapping[int, Mapped], *, link: bool
 ) -> bool:
     """Whether the digests of a bucket agree pair by pair: contents, deliveries and ids."""
     return (
@@ -92,7 +94,7 @@ def _said_line(record: IncomingRecord, *, link: bool) -> object:
     return record.pipedrive_id, _contents(record.attributes), record.organization_id if link else None
 
 
-def _held_line(pipedrive_id: int, held: Held, *, link: bool) -> object:
+def _held_line(pipedrive_id: int, held: HullRecord, *, link: bool) -> object:
     return pipedrive_id, _contents(held.attributes), next(iter(held.organization_ids), None) if link else None
 
 
@@ -101,32 +103,36 @@ def _contents(attributes: Mapping[str, Any]) -> list[tuple[str, Canonical]]:
     return sorted((name, value) for name, value in values if value is not None)
 
 
-def judge(record: IncomingRecord, held: Held | None, mapped: Mapped | None, *, link: bool) -> Iterator[Finding]:
+def judge(
+    record: IncomingRecord, held: HullRecord | None, mapped: Mapped | None, *, link: bool
+) -> Iterator[DriftFinding]:
     """Name everything that is wrong with a record that Pipedrive has."""
     pipedrive_id = record.pipedrive_id
     if held is None:
-        yield Finding(kind=Drift.MISSING, pipedrive_id=pipedrive_id, hull_id=mapped.hull_id if mapped else None)
+        yield DriftFinding(kind=Drift.MISSING, pipedrive_id=pipedrive_id, hull_id=mapped.hull_id if mapped else None)
         return
     found = tuple(differences(record, held, mapped.delivered if mapped else frozenset()))
     if found:
-        yield Finding(kind=Drift.DIFFERENT, pipedrive_id=pipedrive_id, hull_id=held.hull_id, differences=found)
+        yield DriftFinding(kind=Drift.DIFFERENT, pipedrive_id=pipedrive_id, hull_id=held.hull_id, differences=found)
     organization_id = record.organization_id
     if link and organization_id is not None and organization_id not in held.organization_ids:
         linked = f"to that of {', '.join(map(str, held.organization_ids))}" if held.organization_ids else "to none"
         detail = f"belongs to Organization {organization_id}, is linked {linked}"
-        yield Finding(kind=Drift.UNLINKED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
+        yield DriftFinding(kind=Drift.UNLINKED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
     if mapped is None or mapped.state in DEPARTED:
         detail = "no id mapping" if mapped is None else f"the id mapping is {mapped.state}"
-        yield Finding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
+        yield DriftFinding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
     elif mapped.state == CONFLICT and len(held.pipedrive_ids) == 1:
         detail = "the id mapping is in conflict, but Hull holds this record alone under the id"
-        yield Finding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
+        yield DriftFinding(kind=Drift.UNMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
     elif mapped.hull_id is not None and mapped.hull_id != held.hull_id:
         detail = f"the id map says {mapped.hull_id}"
-        yield Finding(kind=Drift.MISMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
+        yield DriftFinding(kind=Drift.MISMAPPED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail)
 
 
-def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None, *, marks: bool = False) -> Finding | None:
+def judge_absent(
+    pipedrive_id: int, held: HullRecord | None, mapped: Mapped | None, *, marks: bool = False
+) -> DriftFinding | None:
     """Say what is wrong with an id that Pipedrive does not have: nothing, where that is known and Hull shows it as it should.
 
     marks  whether the customer wants deletions in Hull
@@ -137,7 +143,7 @@ def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None, *,
             return None
         detail = f"the id map is {mapped.state}, and Hull still shows the id"
         is_ours = pipedrive_id in held.anonymous_ids
-        return Finding(
+        return DriftFinding(
             kind=Drift.UNMARKED, pipedrive_id=pipedrive_id, hull_id=held.hull_id, detail=detail, is_ours=is_ours
         )
     if mapped is not None and mapped.state == "shell":
@@ -149,7 +155,7 @@ def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None, *,
     hull_id = held.hull_id if held is not None else mapped.hull_id if mapped is not None else None
     where = {(True, True): "Hull and the id map", (True, False): "Hull", (False, True): "the id map"}
     is_ours = mapped is not None or (held is not None and pipedrive_id in held.anonymous_ids)
-    return Finding(
+    return DriftFinding(
         kind=Drift.EXTRA,
         pipedrive_id=pipedrive_id,
         hull_id=hull_id,
@@ -158,11 +164,11 @@ def judge_absent(pipedrive_id: int, held: Held | None, mapped: Mapped | None, *,
     )
 
 
-def _shows_id(pipedrive_id: int, held: Held) -> bool:
+def _shows_id(pipedrive_id: int, held: HullRecord) -> bool:
     return read_id(held.attributes.get(ID_ATTRIBUTE)) == pipedrive_id
 
 
-def differences(record: IncomingRecord, held: Held, delivered: Set[str]) -> Iterator[Difference]:
+def differences(record: IncomingRecord, held: HullRecord, delivered: Set[str]) -> Iterator[Difference]:
     """Name the mapped attributes whose values differ. One that could not be read in Pipedrive is not compared."""
     for name, value in record.attributes.items():
         here, there = canonical(name, value), canonical(name, held.attributes.get(name))

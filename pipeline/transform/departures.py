@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from pipeline.domain.departures import DELETED_AT, MERGED, Departure, Farewell, Told
+from pipeline.domain.departures import DELETED_AT, MERGED, DeletionNotice, Departure, Farewell
 from pipeline.domain.kinds import Outcome
 from pipeline.domain.webhooks import WebhookAction
 from pipeline.errors import Rejected, Skip
@@ -19,7 +19,7 @@ from pipeline.transform.incoming import ID_ATTRIBUTE
 from pipeline.transform.webhooks import decode_head
 
 
-def read_told(payload: object, pipedrive_id: int) -> Told | None:
+def read_told(payload: object, pipedrive_id: int) -> DeletionNotice | None:
     """What a webhook says of this record's end: its own delete, or the change of the record it was merged into.
 
     None when it tells of no end, or of another record's.
@@ -30,9 +30,9 @@ def read_told(payload: object, pipedrive_id: int) -> Told | None:
         return None
     if head.pipedrive_id == pipedrive_id and head.action is WebhookAction.DELETE:
         merged_into = head.merged_to_id if head.merged_to_id != pipedrive_id else None
-        return Told(at_ms=head.sent_at_ms, merged_into=merged_into)
+        return DeletionNotice(at_ms=head.sent_at_ms, merged_into=merged_into)
     if head.merged_from_id == pipedrive_id != head.pipedrive_id:
-        return Told(at_ms=head.sent_at_ms, merged_into=head.pipedrive_id)
+        return DeletionNotice(at_ms=head.sent_at_ms, merged_into=head.pipedrive_id)
     return None
 
 

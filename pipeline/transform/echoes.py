@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pipeline.domain.outgoing import Heard, Memory, Told
+from pipeline.domain.outgoing import Delivered, Heard, Memory
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at
 from pipeline.transform.message_folding import values_said
 from pipeline.transform.writing.targets import Target, digest_said, digest_value
@@ -31,7 +31,7 @@ def hear(
     message: Mapping[str, Any],
     report: Mapping[str, Any],
     memory: Memory,
-    told: Sequence[Told],
+    told: Sequence[Delivered],
 ) -> dict[str, Heard]:
     """Key of a field → what the message repeats of what Hull was told; the field is an echo if that is the last it says of it."""
     said = {attribute_name(name): values for name, values in values_said(message).items()}
@@ -76,7 +76,7 @@ class Edit:
 
 
 def edits_told_over(
-    targets: Iterable[Target], message: Mapping[str, Any], told: Sequence[Told], memory: Memory
+    targets: Iterable[Target], message: Mapping[str, Any], told: Sequence[Delivered], memory: Memory
 ) -> dict[str, Edit]:
     """Key of a field → the last value that Hull's people or other sources gave it before it was told ours."""
     found: dict[str, Edit] = {}
@@ -92,7 +92,7 @@ def edits_told_over(
 
 
 def held_by_hull(
-    targets: Iterable[Target], report: Mapping[str, Any], told: Sequence[Told], memory: Memory
+    targets: Iterable[Target], report: Mapping[str, Any], told: Sequence[Delivered], memory: Memory
 ) -> dict[str, Any]:
     """Attribute → what Hull says of it, of those of which it was told nothing that it has not said again."""
     held: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from pipeline.transform.hull_reports import ABSENT, account_linked, changed_attr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class FilterDecision:
     """Whether a record is sent, and why.
 
     reason   code why it is not sent, None when it is
@@ -37,7 +37,7 @@ class Verdict:
 
 def judge(
     message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity, *, is_known: bool, is_departed: bool
-) -> Verdict:
+) -> FilterDecision:
     """Decide whether the message's record is sent.
 
     is_known     its counterpart in Pipedrive is known
@@ -82,12 +82,12 @@ def _is_marked_deleted(message: Mapping[str, Any], entity: Entity) -> bool:
     return deleted_at is not ABSENT and bool(deleted_at)
 
 
-def _send(trigger: str) -> Verdict:
-    return Verdict(reason=None, trigger=trigger, detail="")
+def _send(trigger: str) -> FilterDecision:
+    return FilterDecision(reason=None, trigger=trigger, detail="")
 
 
-def _leave(reason: str, entity: Entity) -> Verdict:
-    return Verdict(reason=reason, trigger=None, detail=_SENTENCES[reason, entity])
+def _leave(reason: str, entity: Entity) -> FilterDecision:
+    return FilterDecision(reason=reason, trigger=None, detail=_SENTENCES[reason, entity])
 
 
 # Customers have saved searches for these sentences: they stand here letter by letter, double spaces and all.

@@ -36,7 +36,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class SubscriptionState:
     """How the subscription to one entity stands.
 
     state       `active`, `missing`, `paused`, `failing` or `moved`
@@ -69,7 +69,7 @@ def is_ours(row: Row, address: Address) -> bool:
     return url.startswith(address.base) or url.endswith("/" + address.path_token)
 
 
-def find_subscription(rows: Iterable[Row], entity: Entity, address: Address) -> Finding:
+def find_subscription(rows: Iterable[Row], entity: Entity, address: Address) -> SubscriptionState:
     """Judge what Pipedrive lists for one entity."""
     ours = [row for row in rows if is_ours(row, address) and row.get("event_object") == entity.value]
     right = [row for row in ours if _asks_right(row, address)]
@@ -81,7 +81,7 @@ def find_subscription(rows: Iterable[Row], entity: Entity, address: Address) -> 
         state = "failing" if _is_active(right[0]) else "paused"
     else:
         state = "moved" if ours else "missing"
-    return Finding(
+    return SubscriptionState(
         state=state,
         webhook_id=None if chosen is None else int(chosen["id"]),
         last_status=None if chosen is None else _status(chosen),

@@ -27,7 +27,7 @@ SUPERVISOR = "up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class ChildProgram:
     """What to run, and how long it may take to stop: a second SIGTERM after `grace_s`, SIGKILL after twice that.
 
     command      runs in this process's working directory, from which no module is imported (Python's option -P)
@@ -46,7 +46,7 @@ class Program:
 class Child:
     """A program while it is supervised."""
 
-    program: Program
+    program: ChildProgram
     process: subprocess.Popen[bytes]
     started_at: float
     restarts: int = 0
@@ -61,7 +61,7 @@ class Children:
         self._tell, self._clock = tell, clock
         self._children: dict[str, Child] = {}
 
-    def start(self, program: Program) -> None:
+    def start(self, program: ChildProgram) -> None:
         self._children[program.name] = Child(program, self._spawn(program), self._clock())
 
     def look_after(self) -> None:
@@ -105,7 +105,7 @@ class Children:
         self._tell(SUPERVISOR, f"{child.program.name} died ({how}); starting it again in {child.pause_s:.1f} s")
         child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S)
 
-    def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
+    def _spawn(self, program: ChildProgram) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - our own commands, put together in `pipeline.up.places`
             [sys.executable, "-P", "-m", "pipeline.up.child", str(program.niceness), *program.command],
             stdin=subprocess.PIPE,

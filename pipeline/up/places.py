@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from pipeline.data_dir import SANDBOX_FILE, make_data_dir, unwritable
 from pipeline.settings import Settings
-from pipeline.up.children import Program
+from pipeline.up.children import ChildProgram
 
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened to
@@ -122,14 +122,14 @@ def facing_sandbox(chosen: Settings, announced: Mapping[str, str]) -> Settings:
     )
 
 
-def sandbox_program(chosen: Settings, sandbox: SandboxPlace) -> Program:
+def sandbox_program(chosen: Settings, sandbox: SandboxPlace) -> ChildProgram:
     sizes = [part for name in SIZES if name in sandbox.sizes for part in (f"--{name}", str(sandbox.sizes[name]))]
     ports = ["--pipedrive-port", str(sandbox.pipedrive_port), "--hull-port", str(sandbox.hull_port)]
     command = [sys.executable, "-m", "sandbox", "--json", *ports, *sizes]
-    return Program(name="sandbox", command=command, environment=environment(chosen, secrets=()))
+    return ChildProgram(name="sandbox", command=command, environment=environment(chosen, secrets=()))
 
 
-def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]:
+def programs(chosen: Settings, *, host: str, flower_login: str) -> list[ChildProgram]:
     """The pipeline's own processes. All but beat could run as often as one likes."""
     celery = [sys.executable, "-m", "celery", "-q", "-A", "pipeline"]
     quiet = ["--without-mingle", "--without-gossip"]
@@ -145,12 +145,12 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
         "--logging=error",
     ]
     return [
-        Program(
+        ChildProgram(
             name="intake",
             command=served("intake", host, chosen.intake_port),
             environment=environment(chosen, secrets=WORK | METRICS),
         ),
-        Program(
+        ChildProgram(
             name="web",
             command=served("app", host, chosen.port),
             environment={**environment(chosen, secrets=ALERTS | METRICS), **with_flower},
@@ -164,12 +164,12 @@ def programs(chosen: Settings, *, host: str, flower_login: str) -> list[Program]
             niceness=LIVE_NICENESS,
         ),
         _worker("bulk", BULK_PROCESSES, [*celery, "worker", *quiet], environment(chosen), niceness=BULK_NICENESS),
-        Program(
+        ChildProgram(
             name="beat",
             command=[*celery, "beat", "--loglevel", "warning"],
             environment=environment(chosen, secrets=BROKER),
         ),
-        Program(name="flower", command=flower, environment={**environment(chosen, secrets=BROKER), **with_flower}),
+        ChildProgram(name="flower", command=flower, environment={**environment(chosen, secrets=BROKER), **with_flower}),
     ]
 
 
@@ -281,9 +281,11 @@ def _write_secret(path: Path, words: str) -> None:
         file.write(words)
 
 
-def _worker(queue: str, processes: int, command: list[str], env: dict[str, str | None], *, niceness: int) -> Program:
+def _worker(
+    queue: str, processes: int, command: list[str], env: dict[str, str | None], *, niceness: int
+) -> ChildProgram:
     node = [*command, "-n", f"{queue}@%h", "-Q", queue, "-c", str(processes), "--loglevel", "warning"]
-    return Program(name=queue, command=node, environment=env, grace_s=WORKER_GRACE_S, niceness=niceness)
+    return ChildProgram(name=queue, command=node, environment=env, grace_s=WORKER_GRACE_S, niceness=niceness)
 
 
 def _is_free(port: int) -> bool:

@@ -18,7 +18,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from db import delivery as deliveries
 from db.session import transaction
 from pipeline.domain.lenient_json import cut_below, has_more_values, is_nested_deeper
-from pipeline.slow_work import Lane
+from pipeline.slow_work import SlowLane
 
 MAX_DEPTH = 32
 CUT_DEPTH: Final = 150
@@ -28,7 +28,7 @@ LARGEST_BYTES: Final = 64 * 1024 * 1024
 MOST_VALUES: Final = 1_000_000
 """Of one body. A notification of 20 MB with texts of 20 characters holds fewer."""
 LARGE_BYTES: Final = 1024 * 1024
-LARGE: Final = Lane("large bodies", at_once=1, waiting=8, patience_s=20.0)
+LARGE: Final = SlowLane("large bodies", at_once=1, waiting=8, patience_s=20.0)
 """Bodies above LARGE_BYTES are parsed one after the other: each takes many times its length in memory."""
 TOO_DEEP: Final = "too_deep"
 ENDS_BYTES: Final = 32 * 1024

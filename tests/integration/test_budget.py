@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from pipeline.clients.budget import Budget
+from pipeline.clients.budget import TokenBudget
 from pipeline.clients.wire import Response
 from pipeline.domain.budget import DAY_S
 from pipeline.errors import Retryable
@@ -50,8 +50,8 @@ class Company:
             self.sent += 1
         return self.says
 
-    def budget(self, lane: str = "bulk", ceiling: int | None = 100, *, company: str = "acme") -> Budget:
-        return Budget(
+    def budget(self, lane: str = "bulk", ceiling: int | None = 100, *, company: str = "acme") -> TokenBudget:
+        return TokenBudget(
             shared_redis(),
             company=company,
             lane=lane,
@@ -238,15 +238,15 @@ def test_the_pause_that_pipedrive_asks_for_is_kept(acme: Company) -> None:
 
 
 @pytest.fixture
-def without_redis(acme: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Budget]:
-    def make(ceiling: int | None = 100) -> Budget:
+def without_redis(acme: Company, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TokenBudget]:
+    def make(ceiling: int | None = 100) -> TokenBudget:
         away = redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=0.1, retry=None)
-        return Budget(away, company="acme", lane="bulk", ceiling=ceiling, ledger=lambda: acme.ledger)
+        return TokenBudget(away, company="acme", lane="bulk", ceiling=ceiling, ledger=lambda: acme.ledger)
 
     return make
 
 
-def test_without_redis_the_ledger_is_asked(acme: Company, without_redis: Callable[..., Budget]) -> None:
+def test_without_redis_the_ledger_is_asked(acme: Company, without_redis: Callable[..., TokenBudget]) -> None:
     acme.ledger = 80
     budget = without_redis()
     budget.spend(10, acme.call)
@@ -257,7 +257,7 @@ def test_without_redis_the_ledger_is_asked(acme: Company, without_redis: Callabl
     assert acme.sent == 2
 
 
-def test_without_redis_live_work_goes_on(acme: Company, without_redis: Callable[..., Budget]) -> None:
+def test_without_redis_live_work_goes_on(acme: Company, without_redis: Callable[..., TokenBudget]) -> None:
     acme.ledger = 1_000
 
     assert without_redis(None).spend(10, acme.call).status == 200

@@ -19,9 +19,9 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.jobs.plans.scope import Scope
 from pipeline.load import incoming as load_incoming
-from pipeline.load.incoming import CHANGED, LINKED, NEW, PagePlan, Sending
+from pipeline.load.incoming import CHANGED, LINKED, NEW, FirehoseRecord, PagePlan
 from pipeline.sync.incoming.transform import read_records
-from pipeline.sync.staging import Trouble, pack_transformed, unpack_transformed
+from pipeline.sync.staging import LeftOut, pack_transformed, unpack_transformed
 
 NOT_READ: Final = "field_not_read"
 ACCOUNT: Final = "account"
@@ -54,7 +54,7 @@ def look_at_records(session: Session, scope: Scope, entity: Entity, bodies: Mapp
 
 def _item(
     entity: Entity,
-    sending: Sending,
+    sending: FirehoseRecord,
     known: Mapping[int, Known],
     problems: Sequence[FieldProblem],
     claims_said: Mapping[int, list[Change]],
@@ -78,7 +78,7 @@ def _item(
     return _of_known(entity, pipedrive_id, known, act=act, reason=reason, fields=tuple(changes))
 
 
-def _act(sending: Sending, changes: Sequence[Change], *, linked: bool, unread: bool) -> tuple[str, str | None]:
+def _act(sending: FirehoseRecord, changes: Sequence[Change], *, linked: bool, unread: bool) -> tuple[str, str | None]:
     problem = next((each["problem"] for each in changes if "problem" in each), None)
     if unread:
         return "unknown", NOT_READ
@@ -91,7 +91,7 @@ def _act(sending: Sending, changes: Sequence[Change], *, linked: bool, unread: b
     return ("resend" if sending.effect == CHANGED else "same"), problem
 
 
-def _differences(sending: Sending) -> list[Change]:
+def _differences(sending: FirehoseRecord) -> list[Change]:
     """What Hull holds of ours, before and after."""
     if sending.effect == LINKED:
         return []
@@ -130,7 +130,7 @@ def _claims_said(session: Session, scope: Scope, entity: Entity, page: PagePlan)
     return said
 
 
-def _trouble(entity: Entity, trouble: Trouble, known: Mapping[int, Known]) -> NewItem:
+def _trouble(entity: Entity, trouble: LeftOut, known: Mapping[int, Known]) -> NewItem:
     act = "skip" if trouble.outcome == "skip" else "error"
     return _of_known(entity, trouble.pipedrive_id or 0, known, act=act, reason=trouble.reason, detail=trouble.detail)
 

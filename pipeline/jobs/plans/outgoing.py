@@ -19,7 +19,7 @@ from db.plan import NewItem
 from db.snapshot import read_snapshots
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.domain.outgoing import OutgoingWrite, Standing
+from pipeline.domain.outgoing import MatchStatus, OutgoingWrite
 from pipeline.errors import Rejected
 from pipeline.jobs.plans.scope import Scope
 from pipeline.sync.changes.hull_messages import HullMessage, read_message
@@ -100,7 +100,7 @@ def _item(preview: Preview, entity: Entity, beside: Beside) -> NewItem:
     if effect in _LINKABLE and any(change["field"] == ORGANIZATION for change in changes):
         effect, reason, detail = Effect.LINK, "awaits_account", None
     candidate = preview.decision.candidate
-    was = beside.known.get(candidate.pipedrive_id or 0) if candidate.standing is Standing.KNOWN else None
+    was = beside.known.get(candidate.pipedrive_id or 0) if candidate.standing is MatchStatus.KNOWN else None
     return NewItem(
         direction=Direction.OUTGOING,
         entity=entity,

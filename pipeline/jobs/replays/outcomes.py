@@ -18,7 +18,7 @@ from db import failure as failures
 from db import job as jobs
 from db import replay as rows
 from db.failure import Failure
-from db.replay import Replay, ReplayItem, Told, Trace
+from db.replay import Replay, ReplayEvent, ReplayItem, Trace
 from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import REASONS
 from pipeline.sync.job_queue import TASK as JOB_TASK
@@ -86,7 +86,7 @@ def _settle_records(session: Session, connector_key: int, pairs: Iterable[Pair])
 
 def _told(
     session: Session, connector_key: int, direction: str, entity: str, mine: Sequence[Pair]
-) -> Mapping[str, list[Told]]:
+) -> Mapping[str, list[ReplayEvent]]:
     """Record → its events since the first of the items was sent."""
     ids = [failure.record_id for _, failure in mine if failure.record_id]
     since = min(item.sent_at for item, _ in mine if item.sent_at is not None)
@@ -96,7 +96,7 @@ def _told(
     else:
         numbers = [int(each) for each in ids if each.isdigit()]
         found = rows.told_incoming(session, connector_key, entity, numbers, since=since, after=after)
-    told: dict[str, list[Told]] = defaultdict(list)
+    told: dict[str, list[ReplayEvent]] = defaultdict(list)
     for each in found:
         name = each.hull_id if direction == Direction.OUTGOING else str(each.pipedrive_id)
         if name is not None:
@@ -104,7 +104,7 @@ def _told(
     return told
 
 
-def _by_events(item: ReplayItem, told: Sequence[Told]) -> None:
+def _by_events(item: ReplayItem, told: Sequence[ReplayEvent]) -> None:
     """One success counts for more than what was left out beside it; silence says that nothing differed."""
     successes = [each for each in told if each.event.endswith(".success")]
     if not told:

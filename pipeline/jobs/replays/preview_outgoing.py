@@ -15,7 +15,7 @@ from db.snapshot import read_snapshots, versions_of
 from pipeline.domain.fields import FieldDefinition
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.domain.outgoing import Act, Candidate, Decision, OutgoingWrite, Standing
+from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus, OutgoingWrite
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import Rejected
 from pipeline.jobs.replays.verdict import FieldChange, Kind, Verdict
@@ -182,7 +182,7 @@ def _sent(preview: Preview, plan: Plan, entity: Entity, failure: Failure, *, is_
 
 
 def _standing_note(candidate: Candidate) -> str:
-    if candidate.standing is Standing.DEPARTED:
+    if candidate.standing is MatchStatus.DEPARTED:
         return "Its former record was deleted in Pipedrive."
     return ""
 

@@ -21,7 +21,7 @@ from itertools import islice
 from db import verification
 from db.id_mapping import mapping_counts
 from db.session import transaction
-from pipeline.domain.drift import Finding
+from pipeline.domain.drift import DriftFinding
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
 from pipeline.jobs.verify.reading import ASKED_AT_ONCE, HIGHEST_ID, Reader, Sides
@@ -54,7 +54,7 @@ class EntityReport:
     compared: int = 0
     buckets: int = 0
     differing: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[DriftFinding] = field(default_factory=list)
     unconfirmed: list[int] = field(default_factory=list)
     pending: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)

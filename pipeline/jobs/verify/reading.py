@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from db import verification
 from db.session import transaction
-from pipeline.domain.drift import Held, Mapped
+from pipeline.domain.drift import HullRecord, Mapped
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity, anonymous_id
 from pipeline.domain.paging import Cursors
@@ -49,11 +49,11 @@ class Sides:
     ids: Sequence[int]
     records: Mapping[int, IncomingRecord]
     refused: Mapping[int, str]
-    held: Mapping[int, Held]
-    doubles: Sequence[tuple[int, Held]]
+    held: Mapping[int, HullRecord]
+    doubles: Sequence[tuple[int, HullRecord]]
     mapped: Mapping[int, Mapped]
 
-    def of(self, pipedrive_id: int) -> tuple[IncomingRecord | None, Held | None, Mapped | None]:
+    def of(self, pipedrive_id: int) -> tuple[IncomingRecord | None, HullRecord | None, Mapped | None]:
         """The three sides of one id."""
         return self.records.get(pipedrive_id), self.held.get(pipedrive_id), self.mapped.get(pipedrive_id)
 
@@ -149,8 +149,8 @@ class Reader:
                     refused[pipedrive_id] = rejected.reason
         return records, refused
 
-    def _held(self, ids: list[int]) -> list[Held]:
-        found: dict[str, Held] = {}
+    def _held(self, ids: list[int]) -> list[HullRecord]:
+        found: dict[str, HullRecord] = {}
         for at in range(0, len(ids), ASKED_AT_ONCE):
             chunk = ids[at : at + ASKED_AT_ONCE]
             names = [anonymous_id(pipedrive_id) for pipedrive_id in chunk]
@@ -159,7 +159,7 @@ class Reader:
             found |= {held.hull_id: held for held in self._search(query)}
         return list(found.values())
 
-    def _search(self, query: Mapping[str, Any]) -> Iterator[Held]:
+    def _search(self, query: Mapping[str, Any]) -> Iterator[HullRecord]:
         page, pages = 1, 1
         while page <= pages:
             answer = patiently(self.wired.hull.find_reports, self.entity, query, page=page)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from db import verification
 from db.session import transaction
 from db.verification import Afoot
-from pipeline.domain.drift import CONFLICT, Drift, Finding, Held, Mapped
+from pipeline.domain.drift import CONFLICT, Drift, DriftFinding, HullRecord, Mapped
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import ids_of
@@ -39,7 +39,7 @@ class Verdict:
     outdated  records that are in Hull as they should be, though something else was remembered as delivered
     """
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[DriftFinding] = field(default_factory=list)
     pending: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     outdated: int = 0
@@ -57,7 +57,7 @@ def look_again(reader: Reader, ids: Sequence[int]) -> Verdict:
     return verdict
 
 
-def _found(reader: Reader, sides: Sides, pipedrive_id: int) -> Iterator[Finding]:
+def _found(reader: Reader, sides: Sides, pipedrive_id: int) -> Iterator[DriftFinding]:
     record, held, mapped = sides.of(pipedrive_id)
     if record is not None:
         yield from judge(record, held, mapped, link=reader.plan.settings.link_users_in_hull)
@@ -66,12 +66,12 @@ def _found(reader: Reader, sides: Sides, pipedrive_id: int) -> Iterator[Finding]
     for double_id, double in sides.doubles:
         if double_id == pipedrive_id:
             detail = "carries the pipedrive/id of another one"
-            yield Finding(
+            yield DriftFinding(
                 kind=Drift.EXTRA, pipedrive_id=pipedrive_id, hull_id=double.hull_id, detail=detail, is_ours=False
             )
 
 
-def _settle(verdict: Verdict, sides: Sides, known: _Known, pipedrive_id: int, found: list[Finding]) -> None:
+def _settle(verdict: Verdict, sides: Sides, known: _Known, pipedrive_id: int, found: list[DriftFinding]) -> None:
     record, held, mapped = sides.of(pipedrive_id)
     if pipedrive_id in sides.refused:
         verdict.failed[sides.refused[pipedrive_id]] += 1
@@ -110,7 +110,7 @@ class _Known:
             told=frozenset(_told(reader, afoot)),
         )
 
-    def failed(self, pipedrive_id: int, held: Held | None, mapped: Mapped | None) -> str | None:
+    def failed(self, pipedrive_id: int, held: HullRecord | None, mapped: Mapped | None) -> str | None:
         """The reason code under which it is known that this record is not what it should be."""
         shared = held.pipedrive_ids if held else ()
         if len(shared) > 1 and self.in_conflict.intersection(shared):
@@ -119,7 +119,9 @@ class _Known:
         reason = next((self.afoot.failed[name] for name in names if name in self.afoot.failed), None)
         return reason or self.on_failed_pages.get(pipedrive_id)
 
-    def waits(self, pipedrive_id: int, held: Held | None, mapped: Mapped | None, version: int | None) -> str | None:
+    def waits(
+        self, pipedrive_id: int, held: HullRecord | None, mapped: Mapped | None, version: int | None
+    ) -> str | None:
         """What the record waits for, in words."""
         if self.afoot.waiting & set(_names(pipedrive_id, held, mapped)) or pipedrive_id in self.told:
             return "a change that waits to be carried over"
@@ -132,7 +134,7 @@ class _Known:
         return None
 
 
-def _names(pipedrive_id: int, held: Held | None, mapped: Mapped | None) -> list[str]:
+def _names(pipedrive_id: int, held: HullRecord | None, mapped: Mapped | None) -> list[str]:
     """The names under which changes and failures know the record: incoming ones by Pipedrive id, outgoing ones by Hull id."""
     hull_ids = [each.hull_id for each in (held, mapped) if each is not None and each.hull_id is not None]
     return [str(pipedrive_id), *hull_ids]

@@ -19,7 +19,7 @@ from db import verification
 from db.hull_ids import ask_for_conflicts
 from db.id_mapping import doubt
 from db.session import transaction
-from pipeline.domain.drift import Drift, Finding
+from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.jobs.verify.verify import Report
 from pipeline.tasks.wakeups import wake_control
@@ -54,7 +54,7 @@ def repair(connector_key: int, report: Report) -> Counter[str]:
     return +done
 
 
-def _put_right(session: Session, connector_key: int, entity: Entity, findings: Sequence[Finding]) -> None:
+def _put_right(session: Session, connector_key: int, entity: Entity, findings: Sequence[DriftFinding]) -> None:
     right = {each.pipedrive_id: each.hull_id for each in findings if each.kind is Drift.MISMAPPED and each.hull_id}
     unknown = [each.pipedrive_id for each in findings if each.kind is Drift.MISSING]
     extra = [each.pipedrive_id for each in findings if each.kind is Drift.EXTRA]

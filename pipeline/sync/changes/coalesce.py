@@ -16,7 +16,7 @@ from db import connector as connectors
 from db import delivery as deliveries
 from db import newest_webhook
 from db import sync_event as events
-from db.change import Told
+from db.change import DeliverySummary
 from db.connector import Names
 from db.delivery import Delivery
 from db.newest_webhook import Newest
@@ -46,7 +46,7 @@ class _Round:
     """What comes of some deliveries, to be written down together."""
 
     connectors: dict[int, Names]
-    told: dict[tuple[int, Entity, int], Told] = field(default_factory=dict)
+    told: dict[tuple[int, Entity, int], DeliverySummary] = field(default_factory=dict)
     newest: dict[tuple[int, Entity, int], Newest] = field(default_factory=dict)
     messages: dict[int, list[HullMessage]] = field(default_factory=dict)
     marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
     doubt = unreadable or _doubt(delivery, head)
     key = (delivery.connector_key, head.entity, head.pipedrive_id)
     rank = head.sent_at_ms if doubt is None else _received_ms(delivery)
-    told = Told(
+    told = DeliverySummary(
         delivery_id=delivery.id,
         entity=head.entity,
         record_id=str(head.pipedrive_id),
@@ -140,7 +140,7 @@ def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
     return doubt.reason
 
 
-def _add(now: _Round, key: tuple[int, Entity, int], told: Told, head: WebhookHead) -> None:
+def _add(now: _Round, key: tuple[int, Entity, int], told: DeliverySummary, head: WebhookHead) -> None:
     earlier = now.told.get(key)
     now.told[key] = told if earlier is None else _both(earlier, told)
     if not told.is_usable:
@@ -186,7 +186,7 @@ def _received_ms(delivery: Delivery) -> int:
     return int(delivery.received_at.timestamp() * 1000)
 
 
-def _both(earlier: Told, later: Told) -> Told:
+def _both(earlier: DeliverySummary, later: DeliverySummary) -> DeliverySummary:
     """Two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint.
 
     Of two of one millisecond nobody knows which was later, so the record is read; a deletion is kept, to be asked about.

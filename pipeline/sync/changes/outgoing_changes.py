@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import outgoing_change as changes
 from db import sync_event as events
-from db.outgoing_change import Said, Waiting
+from db.outgoing_change import Said, WaitingReport
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.reasons import describe
@@ -127,7 +127,7 @@ def _portions(said: Sequence[Said]) -> Iterator[list[Said]]:
         yield portion
 
 
-def _together(waiting: Waiting, said: Said) -> bytes:
+def _together(waiting: WaitingReport, said: Said) -> bytes:
     """What waited and what came as one message; a payload that is no message any more gives way."""
     try:
         before = read_lenient(waiting.payload)

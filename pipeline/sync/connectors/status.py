@@ -17,7 +17,7 @@ from db import outage as outages
 from db import run as run_rows
 from db import run as runs
 from db.authorisation import connection_of
-from db.change import Waiting
+from db.change import WaitingCount
 from db.connector import Connector
 from db.outage import REMOTES, Outage, WaitingForRemote
 from pipeline.domain.kinds import Claim, Direction, Entity
@@ -39,7 +39,7 @@ ALL_GOOD = "Everything is in order."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class StatusFinding:
     """One thing that is not as it should be.
 
     topic    `credentials`, `webhooks`, `pause`, `outage`, `domain`, `budget`, `watermark`, `settings`, `run`, `held`,
@@ -59,7 +59,7 @@ class Status:
 
     status: str
     messages: list[str]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[StatusFinding, ...] = ()
 
 
 def status_of(session: Session, connector: Connector) -> Status:
@@ -83,31 +83,33 @@ def status_of(session: Session, connector: Connector) -> Status:
     return Status(status=found[0].level, messages=messages, findings=tuple(found))
 
 
-def _credentials(session: Session, connector: Connector) -> list[Finding]:
+def _credentials(session: Session, connector: Connector) -> list[StatusFinding]:
     found = []
     if connection_of(session, connector).how is None:
         message = "Pipedrive is not connected yet. Open Credentials and connect an administrator's account."
-        found.append(Finding(level="setupRequired", message=message, topic="credentials"))
+        found.append(StatusFinding(level="setupRequired", message=message, topic="credentials"))
     elif not (webhooks := hearing(session, connector.key)).is_well:
-        found.append(Finding(level="warning", message=webhooks.sentence, topic="webhooks"))
+        found.append(StatusFinding(level="warning", message=webhooks.sentence, topic="webhooks"))
     return found
 
 
-def _pause(connector: Connector) -> list[Finding]:
+def _pause(connector: Connector) -> list[StatusFinding]:
     reason = connector.pause_reason
     if connector.state != "paused" or reason == "not_connected":  # the credentials' own sentence says more
         return []
     if reason in REASONS and reason != "connector_paused":
-        return [Finding(level="error", message=f"Paused. {describe(reason)}", topic="pause", subject=reason)]
-    return [Finding(level="warning", message=describe("connector_paused"), topic="pause")]
+        return [StatusFinding(level="error", message=f"Paused. {describe(reason)}", topic="pause", subject=reason)]
+    return [StatusFinding(level="warning", message=describe("connector_paused"), topic="pause")]
 
 
-def _outages(session: Session, connector: Connector) -> list[Finding]:
+def _outages(session: Session, connector: Connector) -> list[StatusFinding]:
     """What does not answer: nothing is to be done here, but everybody asks why nothing moves."""
-    return [Finding(level="warning", message=message, topic="outage") for message in sentences(session, connector.key)]
+    return [
+        StatusFinding(level="warning", message=message, topic="outage") for message in sentences(session, connector.key)
+    ]
 
 
-def _domain(session: Session, connector: Connector) -> list[Finding]:
+def _domain(session: Session, connector: Connector) -> list[StatusFinding]:
     """The default source of the domain is a field that not every company has."""
     fields = connectors.find_fields(session, connector.key, Entity.ORGANIZATION)
     chosen = read_settings(connectors.settings_in_force(session, connector.key).document)
@@ -120,28 +122,28 @@ def _domain(session: Session, connector: Connector) -> list[Finding]:
         "Pipedrive has no website field on Organizations, so Accounts are known by their Pipedrive id alone. "
         "Choose in account_claims which field holds the domain."
     )
-    return [Finding(level="warning", message=message, topic="domain")]
+    return [StatusFinding(level="warning", message=message, topic="domain")]
 
 
-def _budget(session: Session, connector: Connector) -> list[Finding]:
+def _budget(session: Session, connector: Connector) -> list[StatusFinding]:
     """The company's day, from four fifths on."""
     day = spending.standing(session, connector.key)
     returns = f"The budget returns at {day.resets_at:%H:%M} UTC, as far as Pipedrive tells."
     if day.closed_s is not None:
         message = f"Pipedrive says that today's tokens of the whole company are spent: all work waits. {returns}"
-        return [Finding(level="warning", message=message, topic="budget")]
+        return [StatusFinding(level="warning", message=message, topic="budget")]
     if day.share >= 1:
         message = f"Pipedrive's tokens for today are spent by our count: fetches wait, live changes go on. {returns}"
-        return [Finding(level="warning", message=message, topic="budget")]
+        return [StatusFinding(level="warning", message=message, topic="budget")]
     if day.share > spending.WARN_SHARE:
         message = (
             f"{day.share:.0%} of Pipedrive's tokens for today are spent; fetches wait before live changes do. {returns}"
         )
-        return [Finding(level="warning", message=message, topic="budget")]
+        return [StatusFinding(level="warning", message=message, topic="budget")]
     return []
 
 
-def _watermark(session: Session, connector: Connector) -> list[Finding]:
+def _watermark(session: Session, connector: Connector) -> list[StatusFinding]:
     """What has changed reaches Hull within minutes, webhooks or not; when it does not, say since when."""
     plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
     marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
@@ -156,28 +158,28 @@ def _watermark(session: Session, connector: Connector) -> list[Finding]:
         f"What changed in Pipedrive since {oldest:%Y-%m-%d %H:%M} UTC may not be in Hull yet: the fetch of changes has not "
         "come to its end since then. See pipeline doctor."
     )
-    return [Finding(level="warning", message=message, topic="watermark")]
+    return [StatusFinding(level="warning", message=message, topic="watermark")]
 
 
 SETTINGS_REFUSED: Final = "settings_refused"
 
 
-def _settings(session: Session, connector: Connector) -> list[Finding]:
+def _settings(session: Session, connector: Connector) -> list[StatusFinding]:
     """Whoever saved settings that make no sense looks here, not into a log."""
     if not any(reason == SETTINGS_REFUSED for _, reason in failure_count.count_open(session, connector.key)):
         return []  # to look for one that is not there would read every open failure
     refused = failures.find_failures(session, connector_key=connector.key, reason=SETTINGS_REFUSED)
     return [
-        Finding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}", topic="settings")
+        StatusFinding(level="warning", message=f"{describe(SETTINGS_REFUSED)} {failure.detail}", topic="settings")
         for failure in refused[:1]
     ]
 
 
-def _runs(session: Session, connector: Connector) -> list[Finding]:
+def _runs(session: Session, connector: Connector) -> list[StatusFinding]:
     """The newest fetch of each entity, when it stopped on the way."""
     newest = {run.entity: run for run in reversed(runs.latest_runs(session, connector.key))}
     return [
-        Finding(
+        StatusFinding(
             level="warning",
             message=f"{describe('needs_a_yes')} Run {run.id}, of {Entity(run.entity).plural.capitalize()}.",
             topic="held",
@@ -185,7 +187,7 @@ def _runs(session: Session, connector: Connector) -> list[Finding]:
         )
         for run in runs.held_runs(session, connector.key)
     ] + [
-        Finding(
+        StatusFinding(
             level="warning",
             message=f"The last fetch of {Entity(run.entity).plural} stopped: {_sentence(run.reason)}",
             topic="run",
@@ -196,22 +198,22 @@ def _runs(session: Session, connector: Connector) -> list[Finding]:
     ]
 
 
-def _waits(session: Session, connector: Connector) -> list[Finding]:
+def _waits(session: Session, connector: Connector) -> list[StatusFinding]:
     """Users and Accounts that are not sent before a fetch has ended."""
     return [
-        Finding(level="warning", message=each.sentence, topic="waits", subject=str(each.run_id or ""))
+        StatusFinding(level="warning", message=each.sentence, topic="waits", subject=str(each.run_id or ""))
         for each in waits_of(session, connector.key)
     ]
 
 
-def _failures(session: Session, connector: Connector) -> list[Finding]:
+def _failures(session: Session, connector: Connector) -> list[StatusFinding]:
     counts = failure_count.count_open(session, connector.key)
     reasons: dict[str, int] = {}
     for (_, reason), count in counts.items():
         if reason != SETTINGS_REFUSED:
             reasons[reason] = reasons.get(reason, 0) + count
     return [
-        Finding(
+        StatusFinding(
             level="warning",
             message=f"{count} open failure{'s' if count > 1 else ''}: {_sentence(reason)}",
             topic="failures",
@@ -248,7 +250,7 @@ def waits_of(session: Session, connector_key: int) -> list[FetchWait]:
     return [_wait(session, connector_key, each) for each in waiting if each.direction == Direction.OUTGOING]
 
 
-def _wait(session: Session, connector_key: int, waiting: Waiting) -> FetchWait:
+def _wait(session: Session, connector_key: int, waiting: WaitingCount) -> FetchWait:
     entity = Entity(waiting.entity)
     plural = entity.plural.capitalize()
     who = (

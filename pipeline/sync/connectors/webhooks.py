@@ -31,7 +31,15 @@ from pipeline.errors import ConfigurationError, Rejected, Skip
 from pipeline.settings import settings
 from pipeline.sync.runs.catch_up import request_catch_up
 from pipeline.telemetry import logger
-from pipeline.transform.subscriptions import ACTIVE, Address, Finding, find_subscription, is_ours, strays, subscription
+from pipeline.transform.subscriptions import (
+    ACTIVE,
+    Address,
+    SubscriptionState,
+    find_subscription,
+    is_ours,
+    strays,
+    subscription,
+)
 from pipeline.transform.webhooks import decode_head
 from pipeline.vault import Vault
 from pipeline.wiring import Wired
@@ -75,7 +83,7 @@ class Ill:
     """A subscription that must be made again, and since when nobody knows whether it told us everything."""
 
     entity: Entity
-    finding: Finding
+    finding: SubscriptionState
     state: str
     since: datetime | None
 
@@ -156,7 +164,7 @@ def _keys(session: Session, connector_key: int) -> dict[str, str]:
     return {name: known[name] for name in SECRET_NAMES}
 
 
-def _note_findings(connector_key: int, found: dict[Entity, Finding]) -> list[Ill]:
+def _note_findings(connector_key: int, found: dict[Entity, SubscriptionState]) -> list[Ill]:
     """Write down how each subscription stands; returns those that are to be healed, or were and were never told as healed."""
     ill = []
     with transaction() as session:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db import change as changes
 from db import claim, id_mapping
 from db import sync_event as events
-from db.claim import Held, Released
+from db.claim import HeldClaim, Released
 from db.session import transaction
 from pipeline.domain.departures import RESTORABLE_DAYS
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
@@ -64,7 +64,7 @@ def release_overdue() -> int:
             return done
 
 
-def _release(session: Session, held: Sequence[Held], cause: str) -> list[Released]:
+def _release(session: Session, held: Sequence[HeldClaim], cause: str) -> list[Released]:
     released = []
     for (connector_key, entity), some in groupby(held, key=lambda each: (each.connector_key, each.entity)):
         freed = let_go(session, connector_key, entity, [each.pipedrive_id for each in some])

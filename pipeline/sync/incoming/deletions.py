@@ -23,10 +23,10 @@ from db import hull_ids, id_mapping, newest_webhook
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change, Source
-from db.departure import Standing
+from db.departure import DeletionTarget
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.departures import DELETED, DEPARTED, GONE, MERGED, MISSING, Departure, Farewell, Told
+from pipeline.domain.departures import DELETED, DEPARTED, GONE, MERGED, MISSING, DeletionNotice, Departure, Farewell
 from pipeline.domain.kinds import Claim, Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.reasons import describe
@@ -45,7 +45,7 @@ ABSENCES = 2
 never saw it or took it for gone, is asked for as long as a reading that lags: see `pipeline.sync.incoming.stale_reads`."""
 
 
-def told_of(mine: Sequence[Change]) -> dict[int, Told]:
+def told_of(mine: Sequence[Change]) -> dict[int, DeletionNotice]:
     """Pipedrive id → how it went, for those changes of which the webhook that waits says so."""
     read = {
         int(change.record_id): read_told(read_lenient(bytes(change.payload)), int(change.record_id))
@@ -91,7 +91,7 @@ def judge(
     return departed + [Departure(pipedrive_id=each, state=GONE, at_ms=now_ms) for each in gone]
 
 
-def _departure(pipedrive_id: int, standing: Standing, told: Told | None, now_ms: int) -> Departure:
+def _departure(pipedrive_id: int, standing: DeletionTarget, told: DeletionNotice | None, now_ms: int) -> Departure:
     """What it is now; what was known of it before stands, unless a merge is told of what was taken for a deletion."""
     merged_into = told.merged_into if told is not None and told.merged_into is not None else standing.merged_into
     at_ms = max(0, min(told.at_ms, now_ms)) if told is not None else now_ms
@@ -102,7 +102,11 @@ def _departure(pipedrive_id: int, standing: Standing, told: Told | None, now_ms:
 
 
 def _given_up(
-    session: Session, batch: ClaimedBatch, by_id: dict[int, Change], known: Mapping[int, Standing], doubtful: list[int]
+    session: Session,
+    batch: ClaimedBatch,
+    by_id: dict[int, Change],
+    known: Mapping[int, DeletionTarget],
+    doubtful: list[int],
 ) -> list[int]:
     """Nobody told that these went, so a single answer without them is not believed; returns those that are gone after all.
 
@@ -170,7 +174,7 @@ def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Depa
 
 
 def _write_down(
-    session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell], seen: dict[int, Standing]
+    session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell], seen: dict[int, DeletionTarget]
 ) -> None:
     """A record that somebody else wrote meanwhile is looked for once more, instead."""
     scope = (batch.connector_key, batch.entity)

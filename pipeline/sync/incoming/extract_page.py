@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import run as run_rows
 from db.batch import ClaimedBatch
-from db.run import Standing, Walk
+from db.run import LockedWalk, SliceProgress
 from db.session import transaction
 from db.snapshot import page_of_snapshots
 from pipeline import wiring
@@ -68,7 +68,7 @@ def _stored_page(session: Session, batch: ClaimedBatch, wanted: PageWanted, plan
     return PageRead(body=body, records=len(ids), ids=ids, next_cursor=cursor, frontier=None, ended=cursor is None)
 
 
-def _page_wanted(stands: Standing, plan: Plan) -> PageWanted:
+def _page_wanted(stands: SliceProgress, plan: Plan) -> PageWanted:
     return PageWanted(
         walk=stands.walk,
         cursor=stands.cursor,
@@ -81,14 +81,14 @@ def _page_wanted(stands: Standing, plan: Plan) -> PageWanted:
     )
 
 
-def _pack(page: PageRead, walk: Walk) -> bytes:
+def _pack(page: PageRead, walk: LockedWalk) -> bytes:
     """The page, and which of its ids are this walk's: those that the other one has not passed."""
     above = walk.other_end if walk.walk == "descending" else None
     below = walk.other_end if walk.walk == "ascending" else None
     return pack_page(page.body, above=above, below=below)
 
 
-def _move_on(session: Session, walk: Walk, page: PageRead) -> None:
+def _move_on(session: Session, walk: LockedWalk, page: PageRead) -> None:
     """Save where the walk stands; either its next page waits now, or it is done.
 
     A walk by id that came to its end, or met the other one, has seen to all ids, and so the other one is done too.

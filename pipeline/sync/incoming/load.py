@@ -14,7 +14,7 @@ from db import run as run_rows
 from db import snapshot as snapshots
 from db import sync_event as events
 from db.batch import ClaimedBatch
-from db.claim import Taken
+from db.claim import ClaimResult
 from db.id_mapping import Known
 from db.page import PageContext, write_page
 from db.session import after_commit, transaction
@@ -98,7 +98,7 @@ def load_batch(batch: ClaimedBatch) -> None:
 
 
 def _keep_identity(
-    session: Session, batch: ClaimedBatch, plan: PagePlan, taken: Taken, moved_on: frozenset[int]
+    session: Session, batch: ClaimedBatch, plan: PagePlan, taken: ClaimResult, moved_on: frozenset[int]
 ) -> None:
     """By what the records are known now. Those that moved on meanwhile are left as whoever was faster has noted them."""
     scope = (session, batch.connector_key, plan.entity)

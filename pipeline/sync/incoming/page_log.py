@@ -13,7 +13,7 @@ from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Source
-from db.claim import NOBODY, Held, departed_holders
+from db.claim import NOBODY, HeldClaim, departed_holders
 from db.page import PageContext
 from pipeline.domain.departures import RESTORABLE_DAYS
 from pipeline.domain.incoming import UNIDENTIFYING, FieldProblem
@@ -24,7 +24,7 @@ from pipeline.load.incoming import PagePlan
 from pipeline.sync import definitions
 from pipeline.sync.changes import dispatch
 from pipeline.sync.incoming import deletions
-from pipeline.sync.staging import Transformed, Trouble
+from pipeline.sync.staging import LeftOut, Transformed
 from pipeline.telemetry import logger
 
 
@@ -83,7 +83,7 @@ def log_troubles(
 ) -> None:
     """Records that left the batch: an event each, and a Failure for those a person must look at; once per run."""
     entity = Entity(batch.entity)
-    troubles = [Trouble(**trouble) for trouble in staged.troubles]
+    troubles = [LeftOut(**trouble) for trouble in staged.troubles]
     kept = [_failure(batch, trouble, staged.settings_version) for trouble in troubles]
     told = failures.told_in_run(session, batch.connector_key, batch.run_id, [failure.subject for failure in kept])
     logged, refused = [], []
@@ -110,7 +110,7 @@ def _say(name: str, pipedrive_id: int | None, reason: str, field: str | None) ->
     say(name, pipedrive_id=pipedrive_id, reason=reason, field=field, advice=describe(reason))
 
 
-def _failure(batch: ClaimedBatch, trouble: Trouble, settings_version: int) -> failures.NewFailure:
+def _failure(batch: ClaimedBatch, trouble: LeftOut, settings_version: int) -> failures.NewFailure:
     payload = trouble.payload.encode()
     record_id = str(trouble.pipedrive_id) if trouble.pipedrive_id is not None else None
     name = record_id or hashlib.blake2b(payload, digest_size=8).hexdigest()
@@ -172,14 +172,14 @@ def _by_cause(problems: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str
     return [(reason, ", ".join(dict.fromkeys(named)), detail) for (reason, detail), named in fields.items()]
 
 
-def _held(claim: str, entity: Entity, holder: int, departed: Mapping[int, Held]) -> tuple[str, str]:
+def _held(claim: str, entity: Entity, holder: int, departed: Mapping[int, HeldClaim]) -> tuple[str, str]:
     """(reason, detail) of a claim under which a record cannot travel."""
     if holder == NOBODY:
         return "shared_domain", f"{claim}: several {entity.plural} give it, so it identifies none of them"
     return "duplicate_claim", f"{claim}: held by {entity} {holder}{_until(departed.get(holder))}"
 
 
-def _until(held: Held | None) -> str:
+def _until(held: HeldClaim | None) -> str:
     """Of a holder that departed: since when, and when it lets go by itself."""
     if held is None:
         return ""

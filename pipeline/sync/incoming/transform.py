@@ -15,7 +15,7 @@ from pipeline.extract import pages
 from pipeline.sync import definitions
 from pipeline.sync.compiled import Plan, plan_of
 from pipeline.sync.incoming.page_log import log_missing_fields
-from pipeline.sync.staging import Trouble, pack_transformed, unpack_page
+from pipeline.sync.staging import LeftOut, pack_transformed, unpack_page
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
@@ -44,7 +44,7 @@ def _is_mine(record: Any, above: int | None, below: int | None) -> bool:
     return (above is None or record_id > above) and (below is None or record_id < below)
 
 
-def read_records(records: list[Any], plan: Plan) -> tuple[list[IncomingRecord], list[Trouble]]:
+def read_records(records: list[Any], plan: Plan) -> tuple[list[IncomingRecord], list[LeftOut]]:
     """(records in Hull's words, those that cannot be read)."""
     read = plan.incoming.read
     done, troubles = [], []
@@ -56,8 +56,8 @@ def read_records(records: list[Any], plan: Plan) -> tuple[list[IncomingRecord], 
     return done, troubles
 
 
-def _trouble(record: Any, refused: Rejected | Skip) -> Trouble:
-    return Trouble(
+def _trouble(record: Any, refused: Rejected | Skip) -> LeftOut:
+    return LeftOut(
         pipedrive_id=pages.id_of(record),
         outcome=Outcome.SKIP if isinstance(refused, Skip) else Outcome.ERROR,
         reason=refused.reason,

@@ -16,13 +16,13 @@ from pipeline.transform.comparison import canonical
 from pipeline.transform.echoes import LATE_S, Edit, edits_told_over, hear, held_by_hull, is_overtaken
 from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at, values_before
 from pipeline.transform.message_folding import SAID
-from pipeline.transform.outgoing_filter import Verdict, no_change_reason
+from pipeline.transform.outgoing_filter import FilterDecision, no_change_reason
 from pipeline.transform.writing.targets import Target
 
 QUARREL: Final = "rules_fight"
 
 
-def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict, *, now_s: int) -> Decision:
+def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDecision, *, now_s: int) -> Decision:
     """Decide about a record that is known: what is written, what is left to Pipedrive, and what two rules fight over.
 
     Raises: Rejected("name_missing").

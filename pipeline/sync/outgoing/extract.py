@@ -21,13 +21,13 @@ from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import write_lenient
-from pipeline.domain.outgoing import Candidate, Standing
+from pipeline.domain.outgoing import Candidate, MatchStatus
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.sync.changes import linked_accounts
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.incoming.stale_reads import is_shown_deleted
 from pipeline.sync.outgoing.hull_owner import in_doubt, settle_with_hull
-from pipeline.sync.outgoing.resolve import Found, Gathered, Message, Shown, gather, messages_of
+from pipeline.sync.outgoing.resolve import Gathered, Message, Resolution, Shown, gather, messages_of
 from pipeline.sync.staging import pack_page, unpack_page
 from pipeline.wiring import Wired
 
@@ -108,12 +108,12 @@ def _by_id(records: list[Any]) -> dict[int, dict[str, Any]]:
     return {record_id: record for record in records if (record_id := id_of(record)) is not None}
 
 
-def _join_told(batch: ClaimedBatch, found: Mapping[str, Found]) -> None:
+def _join_told(batch: ClaimedBatch, found: Mapping[str, Resolution]) -> None:
     """That Hull names the record is knowledge for the id map, whether anything is sent or not."""
     told = [
         Join(hull_id=hull_id, pipedrive_id=each.pipedrive_id, matched_by="report")
         for hull_id, each in found.items()
-        if each.matched_by == "report" and each.standing is Standing.KNOWN and each.pipedrive_id is not None
+        if each.matched_by == "report" and each.standing is MatchStatus.KNOWN and each.pipedrive_id is not None
     ]
     if not told:
         return

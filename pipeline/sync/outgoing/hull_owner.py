@@ -12,19 +12,19 @@ from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import Standing
+from pipeline.domain.outgoing import MatchStatus
 from pipeline.sync.changes.hull_ids import ask_hull, learn
-from pipeline.sync.outgoing.resolve import Found, part_rivals
+from pipeline.sync.outgoing.resolve import Resolution, part_rivals
 from pipeline.wiring import Wired
 
 
-def in_doubt(found: Mapping[str, Found]) -> list[int]:
+def in_doubt(found: Mapping[str, Resolution]) -> list[int]:
     """Records of which only Hull can say whose they are: unresolved ones, and those that two of Hull's are said to be."""
     doubted = (each for each in found.values() if _is_asked(each))
     return sorted({pipedrive_id for each in doubted for pipedrive_id in each.others})
 
 
-def settle_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Found]) -> None:
+def settle_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Resolution]) -> None:
     """Ask, learn, and settle those in doubt; of whom Hull shows nothing yet stays unresolved.
 
     Raises: what the client raises.
@@ -42,14 +42,16 @@ def settle_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Found])
     part_rivals(found)
 
 
-def _is_asked(each: Found) -> bool:
-    return each.standing is Standing.UNRESOLVED or (each.standing is Standing.TAKEN and each.matched_by == "report")
+def _is_asked(each: Resolution) -> bool:
+    return each.standing is MatchStatus.UNRESOLVED or (
+        each.standing is MatchStatus.TAKEN and each.matched_by == "report"
+    )
 
 
-def _settle(hull_id: str, each: Found, answers: Mapping[int, str]) -> None:
+def _settle(hull_id: str, each: Resolution, answers: Mapping[int, str]) -> None:
     (pipedrive_id,) = each.others
     holder = answers.get(pipedrive_id)
-    if holder == hull_id or (holder is None and each.standing is Standing.UNRESOLVED and each.is_old):
-        each.standing, each.pipedrive_id, each.others = Standing.KNOWN, pipedrive_id, ()
+    if holder == hull_id or (holder is None and each.standing is MatchStatus.UNRESOLVED and each.is_old):
+        each.standing, each.pipedrive_id, each.others = MatchStatus.KNOWN, pipedrive_id, ()
     elif holder is not None:
-        each.standing, each.pipedrive_id = Standing.TAKEN, None
+        each.standing, each.pipedrive_id = MatchStatus.TAKEN, None

@@ -25,8 +25,8 @@ from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Decision, Memory
 from pipeline.error_kinds import classify
 from pipeline.load import outgoing as load_outgoing
-from pipeline.load.outgoing import Sending, answers
-from pipeline.load.writers import Sent, Wanted
+from pipeline.load.outgoing import WriteResults, answers
+from pipeline.load.writers import RecordWrite, Sent
 from pipeline.outages import current_work
 from pipeline.settings import settings
 from pipeline.sync import definitions
@@ -52,7 +52,7 @@ WRITING_S = 150.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class LoadOutcome:
     """What is to be written down.
 
     unusable   mapped fields that cannot be written at all
@@ -60,7 +60,7 @@ class Outcome:
     """
 
     decisions: Mapping[str, Decision]
-    sending: Sending
+    sending: WriteResults
     waiting: Mapping[str, Postponement]
     settings_version: int
     unusable: Sequence[FieldProblem]
@@ -105,7 +105,7 @@ def load_batch(batch: ClaimedBatch) -> None:
     unusable = (fresh or plan).outgoing.problems
     decisions |= {each.hull_id: each for each in _without_refused_fields(decisions, sending, plan, unusable)}
     sending.sent = [each for each in sending.sent if decisions[each.wanted.hull_id].act is not Act.SKIP]
-    outcome = Outcome(
+    outcome = LoadOutcome(
         decisions=decisions,
         sending=sending,
         waiting=waiting,
@@ -142,7 +142,7 @@ def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decisio
     return []
 
 
-def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: Sending) -> Plan | None:
+def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults) -> Plan | None:
     """The plan by which what Pipedrive refused is written otherwise: a mapped field is gone, for one; None if there is none."""
     if all(each.refused is None and not each.left_out for each in sending.sent):
         return None
@@ -151,7 +151,7 @@ def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: Sending) -> 
 
 
 def _without_refused_fields(
-    decisions: Mapping[str, Decision], sending: Sending, plan: Plan, unusable: Sequence[FieldProblem]
+    decisions: Mapping[str, Decision], sending: WriteResults, plan: Plan, unusable: Sequence[FieldProblem]
 ) -> Iterator[Decision]:
     """Decisions as they were carried out: fields that Pipedrive refused by name stayed behind, and are named.
 
@@ -183,10 +183,10 @@ def _is_sent(decision: Decision) -> bool:
     return decision.act in (Act.UPDATE, Act.CREATE)
 
 
-def _wanted(decision: Decision) -> Wanted:
+def _wanted(decision: Decision) -> RecordWrite:
     pipedrive_id = decision.candidate.pipedrive_id if decision.act is Act.UPDATE else None
     fields = decision.write.fields if decision.write else {}
-    return Wanted(hull_id=decision.hull_id, pipedrive_id=pipedrive_id, fields=fields)
+    return RecordWrite(hull_id=decision.hull_id, pipedrive_id=pipedrive_id, fields=fields)
 
 
 def _still_ours(batch: ClaimedBatch) -> None:
@@ -201,7 +201,7 @@ def _still_ours(batch: ClaimedBatch) -> None:
         raise classify(error) from None
 
 
-def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
+def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
     mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
     story = Story(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
     done = [each for each in outcome.sending.sent if each.unsure is None]
@@ -234,7 +234,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None
     batches.end(session, batch.id)
 
 
-def _join(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequence[Sent], story: Story) -> None:
+def _join(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], story: Story) -> None:
     """The id map learns who was made; intents that led to nothing are given up. Those that were found were joined before."""
     scope = (batch.connector_key, batch.entity)
     made = {each.wanted.hull_id: _id_of(each) for each in done if each.wanted.pipedrive_id is None}
@@ -268,7 +268,7 @@ def _id_of(sent: Sent) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequence[Sent]) -> None:
+def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent]) -> None:
     """What is remembered of the writes, and the reports as they were sent."""
     by_answer = {each.wanted.hull_id: each.answer for each in done if each.answer is not None}
     memories: dict[int, tuple[bytes, str | None]] = {}
@@ -301,7 +301,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: Outcome, done: Sequenc
     failure.close_healed(session, batch.connector_key, Direction.OUTGOING, batch.entity, healed, unless=fighting)
 
 
-def _say_again(session: Session, batch: ClaimedBatch, outcome: Outcome) -> None:
+def _say_again(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
     """Pipedrive had the last word about a field: Hull is told its value once more, a null where the field is empty."""
     overruled = {
         each.candidate.pipedrive_id: write_lenient(dict(each.overruled))

@@ -30,7 +30,7 @@ from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE, Act, Candidate, Decision, Standing
+from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.domain.times import epoch_seconds
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.sync.compiled import Plan
@@ -39,7 +39,7 @@ from pipeline.sync.outgoing import transform as deciding
 from pipeline.sync.outgoing.hull_owner import settle_with_hull
 from pipeline.sync.outgoing.known_by import Pair, agrees
 from pipeline.sync.outgoing.lookup import OVERLAP, Answers, LookupQuery, look_up
-from pipeline.sync.outgoing.resolve import Found, match, part_rivals, unresolved
+from pipeline.sync.outgoing.resolve import Resolution, match, part_rivals, unresolved
 from pipeline.transform.agreement import value_of
 from pipeline.transform.claims import claims_of
 from pipeline.transform.writing.differences import differs
@@ -81,7 +81,7 @@ class Settlement:
     decided: list[Decision] = field(default_factory=list)
     waiting: dict[str, Postponement] = field(default_factory=dict)
     by_claim: dict[Pair, list[int]] = field(default_factory=dict)
-    beside: dict[str, Found] = field(default_factory=dict)
+    beside: dict[str, Resolution] = field(default_factory=dict)
 
 
 def look_before_creating(
@@ -138,12 +138,12 @@ def _nothing_intended(decision: Decision) -> Intent:
     return Intent(decision.hull_id, "", None, None, is_new=True)
 
 
-def _is_known(decision: Decision) -> Found | None:
+def _is_known(decision: Decision) -> Resolution | None:
     """How a record of the batch stands that is not looked up."""
     candidate = decision.candidate
-    if candidate.standing is not Standing.KNOWN:
+    if candidate.standing is not MatchStatus.KNOWN:
         return None
-    return Found(standing=Standing.KNOWN, pipedrive_id=candidate.pipedrive_id, matched_by=candidate.matched_by)
+    return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=candidate.pipedrive_id, matched_by=candidate.matched_by)
 
 
 def _intend(
@@ -151,7 +151,7 @@ def _intend(
 ) -> dict[str, Intent]:
     """Hull id → the intent under which it goes on; the others are noted as waiting."""
     scope = (batch.connector_key, batch.entity)
-    departed = [each.hull_id for each in creates if each.candidate.standing is Standing.DEPARTED]
+    departed = [each.hull_id for each in creates if each.candidate.standing is MatchStatus.DEPARTED]
     held = joining.part_from_departed(session, *scope, departed)
     intents = joining.intend(session, *scope, [each.hull_id for each in creates])
     joining.bequeath(session, *scope, held)
@@ -198,7 +198,7 @@ def _wait_for_listing(
         for each in mine
         if each.hull_id in answers.blind
         and intents[each.hull_id].is_new
-        and each.candidate.standing is not Standing.DEPARTED
+        and each.candidate.standing is not MatchStatus.DEPARTED
     ]
     with transaction() as session:
         batches.hold(session, batch)
@@ -220,7 +220,7 @@ def _decide(
     ids = {each for found in answers.by_claim.values() for each in found} | set(answers.records)
     with transaction() as session:
         holders = joining.find_holders(session, batch.connector_key, entity, ids)
-    met: dict[str, Found] = {}
+    met: dict[str, Resolution] = {}
     for each in mine:
         found = match(each.hull_id, each.claims, answers.by_claim, holders)
         intent = intents[each.hull_id]
@@ -240,7 +240,7 @@ def _decide(
     settlement.decided += [
         _found(each, met[each.hull_id], snapshots, plan, entity, now_s=now_s) for each in mine if each.hull_id in met
     ]
-    unresolved = [hull_id for hull_id, found in met.items() if found.standing is Standing.UNRESOLVED]
+    unresolved = [hull_id for hull_id, found in met.items() if found.standing is MatchStatus.UNRESOLVED]
     if let_go := [hull_id for hull_id in unresolved if intents[hull_id].is_new]:
         with transaction() as session:
             batches.hold(session, batch)
@@ -248,16 +248,16 @@ def _decide(
 
 
 def _doubt_undelivered(
-    each: Decision, found: Found, answers: Answers, holders: Mapping[int, Holder], plan: Plan
-) -> Found:
+    each: Decision, found: Resolution, answers: Answers, holders: Mapping[int, Holder], plan: Plan
+) -> Resolution:
     """A record that our tables do not know goes to Hull under claims of its own: where these are another's, that one gets it."""
     record = answers.records.get(found.pipedrive_id or 0)
-    if found.standing is not Standing.KNOWN or record is None or found.pipedrive_id in holders:
+    if found.standing is not MatchStatus.KNOWN or record is None or found.pipedrive_id in holders:
         return found
     return found if agrees(record, each.claims, plan) else unresolved(found.pipedrive_id or 0, found.matched_by)
 
 
-def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapping[int, Holder]) -> Found | None:
+def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapping[int, Holder]) -> Resolution | None:
     """An earlier attempt may have made the record, which no claim tells apart: one that came up since and says just what was
     to be written is taken for it."""
     if intent.made_at is None or each.write is None:
@@ -271,8 +271,8 @@ def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapp
         and _says(record, each)
     ]
     if len(alike) > 1:
-        return Found(standing=Standing.AMBIGUOUS, others=tuple(alike), matched_by="created")
-    return Found(standing=Standing.KNOWN, pipedrive_id=alike[0], matched_by="created") if alike else None
+        return Resolution(standing=MatchStatus.AMBIGUOUS, others=tuple(alike), matched_by="created")
+    return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=alike[0], matched_by="created") if alike else None
 
 
 def _says(record: dict[str, Any], each: Decision) -> bool:
@@ -284,7 +284,7 @@ def _says(record: dict[str, Any], each: Decision) -> bool:
 
 
 def _records_of(
-    batch: ClaimedBatch, wired: Wired, plan: Plan, met: Mapping[str, Found], answers: Answers
+    batch: ClaimedBatch, wired: Wired, plan: Plan, met: Mapping[str, Resolution], answers: Answers
 ) -> dict[int, dict[str, Any]]:
     """The records that were found: as just read, else as last kept, else read now."""
     ids = {each.pipedrive_id for each in met.values() if each.pipedrive_id is not None}
@@ -298,7 +298,13 @@ def _records_of(
 
 
 def _found(
-    each: Decision, found: Found, snapshots: Mapping[int, dict[str, Any]], plan: Plan, entity: Entity, *, now_s: int
+    each: Decision,
+    found: Resolution,
+    snapshots: Mapping[int, dict[str, Any]],
+    plan: Plan,
+    entity: Entity,
+    *,
+    now_s: int,
 ) -> Decision:
     """Decide anew, now that it is known whom the report is about."""
     candidate: Candidate = replace(
@@ -338,7 +344,7 @@ def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Postponement]) -
 def is_met(decision: Decision) -> bool:
     """Whether it was matched just now, with nothing left to look up."""
     candidate = decision.candidate
-    return candidate.standing is Standing.KNOWN and candidate.matched_by is not None and not candidate.by_lower_claim
+    return candidate.standing is MatchStatus.KNOWN and candidate.matched_by is not None and not candidate.by_lower_claim
 
 
 def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *, now_s: int) -> list[Decision]:
@@ -361,5 +367,5 @@ def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *
 def _taken(decision: Decision, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
     candidate = decision.candidate
     others = (candidate.pipedrive_id,) if candidate.pipedrive_id is not None else ()
-    taken = replace(candidate, standing=Standing.TAKEN, pipedrive_id=None, others=others, snapshot=None)
+    taken = replace(candidate, standing=MatchStatus.TAKEN, pipedrive_id=None, others=others, snapshot=None)
     return deciding.decide(taken, plan, entity, now_s=now_s)

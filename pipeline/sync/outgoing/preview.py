@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 
 from db import known_as, mirror
 from pipeline.domain.kinds import Entity
-from pipeline.domain.outgoing import MIRROR_INCOMPLETE, Act, Candidate, Decision, Standing
+from pipeline.domain.outgoing import MIRROR_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing.known_by import Pair
-from pipeline.sync.outgoing.resolve import Found, Gathered, Message, gather
+from pipeline.sync.outgoing.resolve import Gathered, Message, Resolution, gather
 from pipeline.sync.outgoing.transform import decide
 from pipeline.sync.outgoing.unique_values import new_pairs, without_held
 from pipeline.transform.hull_reports import pipedrive_ids_of
@@ -132,8 +132,8 @@ def outgoing_preview(
 def _decide(candidate: Candidate, gathered: Gathered, plan: Plan, entity: Entity, now_s: int) -> Decision:
     """Decide as transform does. What a record without a snapshot holds is not known: it is decided as if it held nothing."""
     stands = gathered.found[candidate.hull_id]
-    if stands.standing is Standing.KNOWN and candidate.snapshot is None:
-        candidate = replace(candidate, standing=Standing.KNOWN)
+    if stands.standing is MatchStatus.KNOWN and candidate.snapshot is None:
+        candidate = replace(candidate, standing=MatchStatus.KNOWN)
     return decide(candidate, plan, entity, now_s=now_s)
 
 
@@ -206,14 +206,16 @@ def _preview(decision: Decision) -> Preview:  # noqa: PLR0911 - one line for eac
     return to(Effect.SAME, decision.reason, decision.detail)
 
 
-def _asked_first(preview: Preview, stands: Found, gathered: Gathered, *, is_named: bool, blind: str | None) -> Preview:
+def _asked_first(
+    preview: Preview, stands: Resolution, gathered: Gathered, *, is_named: bool, blind: str | None
+) -> Preview:
     """Return the preview, or what has to be read before anything is decided."""
     decision = preview.decision
     if is_named:
         return replace(preview, effect=Effect.LOOK_UP, reason=NAMED_BY_HULL, detail=None)
-    if stands.standing is Standing.TAKEN and stands.matched_by == "report":
+    if stands.standing is MatchStatus.TAKEN and stands.matched_by == "report":
         return replace(preview, effect=Effect.UNKNOWN, reason="hull_id_unknown", detail=None)
-    if stands.standing is Standing.KNOWN and stands.pipedrive_id not in gathered.snapshots:
+    if stands.standing is MatchStatus.KNOWN and stands.pipedrive_id not in gathered.snapshots:
         return replace(preview, effect=Effect.UNKNOWN, reason=NO_SNAPSHOT, detail=None)
     is_doubtful = decision.candidate.by_lower_claim and preview.effect is not Effect.SAME
     if blind and (decision.act is Act.CREATE or is_doubtful):
@@ -221,7 +223,7 @@ def _asked_first(preview: Preview, stands: Found, gathered: Gathered, *, is_name
     return preview
 
 
-def _by_turns(preview: Preview, stands: Found, reserved: Reserved, entity: Entity) -> Preview:
+def _by_turns(preview: Preview, stands: Resolution, reserved: Reserved, entity: Entity) -> Preview:
     """Of several with one claim or one record, the first has it; the others fail and an operator decides."""
     decision = preview.decision
     other = reserved.take(_reserves(decision, stands), decision.hull_id)
@@ -231,10 +233,10 @@ def _by_turns(preview: Preview, stands: Found, reserved: Reserved, entity: Entit
     return replace(preview, effect=Effect.FAIL, reason="already_joined", detail=detail)
 
 
-def _reserves(decision: Decision, stands: Found) -> list[Pair]:
+def _reserves(decision: Decision, stands: Resolution) -> list[Pair]:
     """Return what no other record may use: the claims of a record to be created, or the record that it has just been joined to."""
     if decision.act is Act.CREATE:
         return list(decision.claims)
-    if stands.standing is Standing.KNOWN and stands.matched_by is not None:
+    if stands.standing is MatchStatus.KNOWN and stands.matched_by is not None:
         return [(RECORD, str(stands.pipedrive_id))]
     return []

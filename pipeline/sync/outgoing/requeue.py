@@ -18,7 +18,7 @@ from db.change import Change
 from pipeline.domain.departures import MISSING
 from pipeline.domain.kinds import Direction
 from pipeline.errors import ConfigurationError
-from pipeline.load.outgoing import Sending
+from pipeline.load.outgoing import WriteResults
 from pipeline.outages import current_work
 from pipeline.sync import retries
 from pipeline.sync.outgoing import matching
@@ -49,7 +49,7 @@ class Later:
             wait_s = min(wait.wait_s * 2.0 ** (tried - 1), LONGEST_WAIT_S) if wait.grows else wait.wait_s
             self._again([hull_id], Pause(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
 
-    def look_again(self, sending: Sending, *, refused_too: bool) -> None:
+    def look_again(self, sending: WriteResults, *, refused_too: bool) -> None:
         """Refusals are a person's to look at, but for these: a record that is not there may have been merged or deleted, and
         a lost answer may have been a yes. `refused_too`: what is written will not be the same the next time."""
         for sent in sending.sent:
@@ -67,7 +67,7 @@ class Later:
             elif sent.refused is not None:
                 self._story.gave_up(hull_id, "refused_by_pipedrive", sent.refused.detail, sent.exchange)
 
-    def send_rest(self, sending: Sending) -> None:
+    def send_rest(self, sending: WriteResults) -> None:
         """The first of the rest is the one that was tried. An attempt counts for it alone, so that it does not hold up those
         behind it for ever."""
         stop, rest = sending.stop, [each.hull_id for each in sending.rest]

@@ -17,12 +17,12 @@ from db import change as changes
 from db import id_mapping, joining, known_as, sync_event
 from db.batch import ClaimedBatch
 from db.departure import find_living
-from db.joining import Holder, Joined
+from db.joining import Holder, MappingState
 from db.snapshot import read_snapshots
 from pipeline.domain.departures import DEPARTED, MERGED
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.domain.outgoing import Candidate, Memory, Standing, Told
+from pipeline.domain.outgoing import Candidate, Delivered, MatchStatus, Memory
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing.known_by import agrees
@@ -34,14 +34,14 @@ Message = dict[str, Any]
 
 
 @dataclass(slots=True, kw_only=True)
-class Found:
+class Resolution:
     """How one Hull id stands, in the making.
 
     is_sure  Hull's own anonymous id names the record: no other User or Account can have it
     is_old   of UNRESOLVED: Hull would show by now whose the record is
     """
 
-    standing: Standing = Standing.UNKNOWN
+    standing: MatchStatus = MatchStatus.UNKNOWN
     pipedrive_id: int | None = None
     matched_by: str | None = None
     by_lower_claim: bool = False
@@ -72,10 +72,10 @@ class Gathered:
     """
 
     messages: Mapping[str, Message]
-    found: dict[str, Found]
+    found: dict[str, Resolution]
     snapshots: dict[int, dict[str, Any]]
     links: dict[str, Link]
-    told: dict[int, tuple[Told, ...]]
+    told: dict[int, tuple[Delivered, ...]]
     delivered: dict[int, dict[str, Any]]
     strange: Collection[int] = ()
     strange_organizations: Collection[int] = ()
@@ -83,7 +83,7 @@ class Gathered:
     @property
     def missing(self) -> list[int]:
         """Records that are known by their id alone."""
-        known = {each.pipedrive_id for each in self.found.values() if each.standing is Standing.KNOWN}
+        known = {each.pipedrive_id for each in self.found.values() if each.standing is MatchStatus.KNOWN}
         return sorted(each for each in known if each is not None and each not in self.snapshots)
 
     def candidates(self) -> list[Candidate]:
@@ -142,7 +142,7 @@ def _find(
     settings: ConnectorSettings,
     messages: Mapping[str, Message],
     shown: Shown,
-) -> tuple[dict[str, Found], set[int]]:
+) -> tuple[dict[str, Resolution], set[int]]:
     """(Hull id → how it stands, the ids Hull names that our tables do not know)."""
     rows = joining.find_joined(session, connector_key, entity, messages)
     merged = _follow(session, connector_key, entity, rows)
@@ -153,22 +153,24 @@ def _find(
     return found, strange
 
 
-def _follow(session: Session, connector_key: int, entity: Entity, rows: Mapping[str, Joined]) -> dict[int, int | None]:
+def _follow(
+    session: Session, connector_key: int, entity: Entity, rows: Mapping[str, MappingState]
+) -> dict[int, int | None]:
     """Record that was merged → the living one it became, None where that departed."""
     merged = [row.pipedrive_id for row in rows.values() if row.state == MERGED and row.pipedrive_id is not None]
     return find_living(session, connector_key, entity, merged) if merged else {}
 
 
-def _by_map(row: Joined | None, merged: Mapping[int, int | None]) -> Found:
+def _by_map(row: MappingState | None, merged: Mapping[int, int | None]) -> Resolution:
     if row is None or row.pipedrive_id is None:  # nobody, or about to be made
-        return Found()
+        return Resolution()
     if row.state == MERGED:
         survivor = merged.get(row.pipedrive_id)
-        standing = Standing.DEPARTED if survivor is None else Standing.KNOWN
-        return Found(standing=standing, pipedrive_id=survivor)
+        standing = MatchStatus.DEPARTED if survivor is None else MatchStatus.KNOWN
+        return Resolution(standing=standing, pipedrive_id=survivor)
     if row.state in DEPARTED:
-        return Found(standing=Standing.DEPARTED)
-    return Found(standing=Standing.KNOWN, pipedrive_id=row.pipedrive_id, memory=row.outgoing)
+        return Resolution(standing=MatchStatus.DEPARTED)
+    return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=row.pipedrive_id, memory=row.outgoing)
 
 
 def _by_report(
@@ -176,7 +178,7 @@ def _by_report(
     connector_key: int,
     entity: Entity,
     messages: Mapping[str, Message],
-    found: dict[str, Found],
+    found: dict[str, Resolution],
     shown: Shown,
 ) -> set[int]:
     """What Hull itself says counts where the id map says nothing, and where Hull names more than one living record.
@@ -192,34 +194,34 @@ def _by_report(
     for hull_id, ids in said.items():
         now = found[hull_id]
         alive = tuple(dict.fromkeys(one for each in ids if (one := living.get(each)) is not None))
-        if now.standing is Standing.KNOWN and now.pipedrive_id is not None:
+        if now.standing is MatchStatus.KNOWN and now.pipedrive_id is not None:
             alive = tuple(dict.fromkeys([now.pipedrive_id, *alive]))
         if len(alive) > 1:
-            found[hull_id] = Found(standing=Standing.CONFLICT, others=alive)
-        elif alive and now.standing is Standing.UNKNOWN:
+            found[hull_id] = Resolution(standing=MatchStatus.CONFLICT, others=alive)
+        elif alive and now.standing is MatchStatus.UNKNOWN:
             sure = {living.get(each) for each in anonymous_pipedrive_ids(messages[hull_id][entity.hull])}
             found[hull_id] = _met(hull_id, alive[0], "report", holders, is_sure=alive[0] in sure)
-        elif now.standing is Standing.UNKNOWN and any(each in living for each in ids):
-            now.standing = Standing.DEPARTED
+        elif now.standing is MatchStatus.UNKNOWN and any(each in living for each in ids):
+            now.standing = MatchStatus.DEPARTED
     return named - living.keys()
 
 
 def _met(
     hull_id: str, pipedrive_id: int, matched_by: str, holders: Mapping[int, Holder], *, is_sure: bool = False
-) -> Found:
+) -> Resolution:
     """One record answers; it may be joined to somebody else already, or be somebody's of whom Hull has not told yet."""
     holder = holders.get(pipedrive_id)
     if holder is not None and holder.hull_id not in (None, hull_id):
-        return Found(standing=Standing.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
+        return Resolution(standing=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
     if holder is not None and holder.hull_id is None and holder.is_told and not is_sure:
         return unresolved(pipedrive_id, matched_by, is_old=holder.is_old)
-    return Found(standing=Standing.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by, is_sure=is_sure)
+    return Resolution(standing=MatchStatus.KNOWN, pipedrive_id=pipedrive_id, matched_by=matched_by, is_sure=is_sure)
 
 
-def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Found:
+def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Resolution:
     """A record of which Hull has to say whose it is, before anything is sent that would join two of Hull's."""
-    return Found(
-        standing=Standing.UNRESOLVED,
+    return Resolution(
+        standing=MatchStatus.UNRESOLVED,
         pipedrive_id=pipedrive_id,
         others=(pipedrive_id,),
         matched_by=matched_by,
@@ -228,34 +230,34 @@ def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = Fals
 
 
 def _doubt_undelivered(
-    found: dict[str, Found], shown: Shown, entity: Entity, plan: Plan, messages: Mapping[str, Message]
+    found: dict[str, Resolution], shown: Shown, entity: Entity, plan: Plan, messages: Mapping[str, Message]
 ) -> None:
     """A record that Hull was never told of goes there under claims of its own: where these are another's, that one gets it."""
     for hull_id, each in found.items():
         record = shown.records.get(each.pipedrive_id or 0)
-        if each.standing is not Standing.KNOWN or each.is_sure or each.matched_by is None or record is None:
+        if each.standing is not MatchStatus.KNOWN or each.is_sure or each.matched_by is None or record is None:
             continue
         if not agrees(record, claims_of(messages[hull_id][entity.hull], plan.settings, entity), plan):
             found[hull_id] = unresolved(each.pipedrive_id or 0, each.matched_by)
 
 
-def part_rivals(found: dict[str, Found]) -> None:
+def part_rivals(found: dict[str, Resolution]) -> None:
     """Two of one batch that come to one record: one has it, the others are another's to look at.
 
     Those that were joined before go first, then whom Hull names, then the first of the batch.
     """
     rivals: dict[int, list[str]] = {}
     for hull_id, each in found.items():
-        if each.standing is Standing.KNOWN and each.pipedrive_id is not None:
+        if each.standing is MatchStatus.KNOWN and each.pipedrive_id is not None:
             rivals.setdefault(each.pipedrive_id, []).append(hull_id)
     for pipedrive_id, hull_ids in rivals.items():
         strongest = sorted(hull_ids, key=lambda hull_id: _strength(found[hull_id]))
         for hull_id in strongest[1:]:
             if (matched_by := found[hull_id].matched_by) is not None:
-                found[hull_id] = Found(standing=Standing.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
+                found[hull_id] = Resolution(standing=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
 
 
-def _strength(found: Found) -> int:
+def _strength(found: Resolution) -> int:
     if found.matched_by is None:
         return 0
     return (1 if found.is_sure else 2) if found.matched_by == "report" else 3
@@ -267,10 +269,10 @@ def _by_claims(
     entity: Entity,
     settings: ConnectorSettings,
     messages: Mapping[str, Message],
-    found: dict[str, Found],
+    found: dict[str, Resolution],
 ) -> None:
     """Of those nobody knows, find the ones whose claims the mirror knows; the first claim that anybody answers to decides."""
-    unknown = [hull_id for hull_id, each in found.items() if each.standing is Standing.UNKNOWN]
+    unknown = [hull_id for hull_id, each in found.items() if each.standing is MatchStatus.UNKNOWN]
     claims = {hull_id: claims_of(messages[hull_id][entity.hull], settings, entity) for hull_id in unknown}
     answers = known_as.find_records(
         session, connector_key, entity, [pair for pairs in claims.values() for pair in pairs]
@@ -287,7 +289,7 @@ def match(
     claims: Iterable[tuple[str, str]],
     answers: Mapping[tuple[str, str], list[int]],
     holders: Mapping[int, Holder],
-) -> Found | None:
+) -> Resolution | None:
     """Choose by the first claim that anybody answers to: one record is a match, several are a person's to choose from.
 
     answers  (claim, value) → Pipedrive ids
@@ -298,13 +300,13 @@ def match(
         if ids:
             met = _met(hull_id, ids[0], claim, holders)
             if len(ids) > 1:
-                met = Found(standing=Standing.AMBIGUOUS, others=tuple(ids), matched_by=claim)
+                met = Resolution(standing=MatchStatus.AMBIGUOUS, others=tuple(ids), matched_by=claim)
             met.by_lower_claim = place > 0
             return met
     return None
 
 
-def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping[str, Found]) -> None:
+def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]) -> None:
     """What is remembered of the writes of those that were joined just now."""
     late = {each.pipedrive_id: each for each in found.values() if each.pipedrive_id is not None and each.memory is None}
     for pipedrive_id, memory in joining.memories(session, connector_key, entity, late).items():
@@ -312,7 +314,7 @@ def _recall(session: Session, connector_key: int, entity: Entity, found: Mapping
 
 
 def _snapshots(
-    session: Session, connector_key: int, entity: Entity, found: Mapping[str, Found]
+    session: Session, connector_key: int, entity: Entity, found: Mapping[str, Resolution]
 ) -> dict[int, dict[str, Any]]:
     ids = [str(each.pipedrive_id) for each in found.values() if each.pipedrive_id is not None]
     kept = read_snapshots(session, connector_key, entity, "pipedrive", ids)
@@ -357,22 +359,22 @@ def _account(message: Message) -> dict[str, Any]:
 
 
 def _told(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Found]
-) -> dict[int, tuple[Told, ...]]:
+    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Resolution]
+) -> dict[int, tuple[Delivered, ...]]:
     """Record → what Hull was told of it in the last while, of the attributes that go both ways."""
     known = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
     if not plan.shared or not known:
         return {}
-    told: dict[int, tuple[Told, ...]] = {}
+    told: dict[int, tuple[Delivered, ...]] = {}
     for row in sync_event.told_lately(session, connector_key, entity, known, within_s=ROUND_S):
         values = {name: value for name, value in read_lenient(row.after).items() if name in plan.shared}
-        one = Told(at=row.at_s, values=values)
+        one = Delivered(at=row.at_s, values=values)
         told[row.pipedrive_id] = (*told.get(row.pipedrive_id, ()), one)
     return told
 
 
 def _delivered(
-    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Found]
+    session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Resolution]
 ) -> dict[int, dict[str, Any]]:
     """Record → what Hull was told last of the attributes that go both ways."""
     ids = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
@@ -387,16 +389,16 @@ def _delivered(
 def _candidate(
     hull_id: str,
     message: Message,
-    found: Found,
+    found: Resolution,
     snapshots: Mapping[int, dict[str, Any]],
     link: Link | None,
-    told: Mapping[int, tuple[Told, ...]],
+    told: Mapping[int, tuple[Delivered, ...]],
     delivered: Mapping[int, dict[str, Any]],
 ) -> Candidate:
     snapshot = snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None
     standing = found.standing
-    if standing is Standing.KNOWN and snapshot is None:
-        standing = Standing.DEPARTED  # it was asked for by its id, and Pipedrive does not show it
+    if standing is MatchStatus.KNOWN and snapshot is None:
+        standing = MatchStatus.DEPARTED  # it was asked for by its id, and Pipedrive does not show it
     return Candidate(
         hull_id=hull_id,
         message=message,

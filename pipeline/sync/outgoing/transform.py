@@ -10,7 +10,7 @@ from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import write_lenient
-from pipeline.domain.outgoing import Act, Candidate, Decision, Standing
+from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus
 from pipeline.errors import Rejected
 from pipeline.sync import definitions
 from pipeline.sync.compiled import Plan, plan_for
@@ -19,12 +19,12 @@ from pipeline.sync.outgoing.extract import candidates_of, find_candidates
 from pipeline.sync.staging import pack_page, unpack_page
 from pipeline.transform.claims import claims_of
 from pipeline.transform.hull_reports import find_attribute
-from pipeline.transform.outgoing_filter import Verdict, judge
+from pipeline.transform.outgoing_filter import FilterDecision, judge
 
 HELD = {
-    Standing.CONFLICT: "several_ids",
-    Standing.AMBIGUOUS: "ambiguous_match",
-    Standing.TAKEN: "already_joined",
+    MatchStatus.CONFLICT: "several_ids",
+    MatchStatus.AMBIGUOUS: "ambiguous_match",
+    MatchStatus.TAKEN: "already_joined",
 }
 """Standing → the reason why only a person can go on."""
 
@@ -82,8 +82,8 @@ def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> D
         candidate.message,
         plan.settings,
         entity,
-        is_known=candidate.standing is Standing.KNOWN,
-        is_departed=candidate.standing is Standing.DEPARTED,
+        is_known=candidate.standing is MatchStatus.KNOWN,
+        is_departed=candidate.standing is MatchStatus.DEPARTED,
     )
     if not verdict.sends:
         return Decision(candidate=candidate, act=Act.SKIP, reason=verdict.reason, detail=verdict.detail)
@@ -91,11 +91,11 @@ def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> D
         return Decision(
             candidate=candidate, act=Act.HOLD, reason=HELD[candidate.standing], detail=_who(candidate, entity)
         )
-    if candidate.standing is Standing.UNRESOLVED:
+    if candidate.standing is MatchStatus.UNRESOLVED:
         detail = _who(candidate, entity)
         return Decision(candidate=candidate, act=Act.WAIT, reason="hull_id_unknown", detail=detail)
     try:
-        if candidate.standing is Standing.KNOWN:
+        if candidate.standing is MatchStatus.KNOWN:
             return update(candidate, plan, entity, verdict, now_s=now_s)
         return _create(candidate, plan, entity, verdict)
     except Rejected as refused:
@@ -108,7 +108,7 @@ def _who(candidate: Candidate, entity: Entity) -> str:
     return f"{entity.plural if len(candidate.others) > 1 else entity.value} {ids}{by}"
 
 
-def _create(candidate: Candidate, plan: Plan, entity: Entity, verdict: Verdict) -> Decision:
+def _create(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDecision) -> Decision:
     write = write_for(candidate, plan, entity, None)
     return Decision(
         candidate=candidate,

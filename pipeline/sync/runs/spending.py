@@ -30,7 +30,7 @@ _READ = frozenset({"full", "conflict"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class BudgetStatus:
     """One company's day, as one connector's settings see it.
 
     closed_s          seconds until Pipedrive is asked again, after it said that the day is spent
@@ -96,11 +96,11 @@ class DayForecast:
         return self.schedules + self.fetches + self.others
 
 
-def standing(session: Session, connector_key: int) -> Standing:
+def standing(session: Session, connector_key: int) -> BudgetStatus:
     """How the day stands now."""
     terms = companies.terms(session, connector_key)
     closed_s, is_known = _closing(session, connector_key)
-    return Standing(
+    return BudgetStatus(
         company=terms.company,
         allowance=terms.allowance,
         spent=token_ledger.spent_today(session, terms.company),
@@ -135,7 +135,7 @@ def pace_of(session: Session, connector_key: int, entity: Entity) -> float:
     return _pace(past[0], token_ledger.moment(session)) if past else forecast.PAGE_S
 
 
-def ends_at(day: Standing, pages: int, page_s: float) -> datetime | None:
+def ends_at(day: BudgetStatus, pages: int, page_s: float) -> datetime | None:
     """When so many pages will have been read; None when the day is too small for any."""
     a_day = day.allowance.ceiling(Lane.BULK) or 0
     left = day.left_for_fetches
@@ -143,13 +143,13 @@ def ends_at(day: Standing, pages: int, page_s: float) -> datetime | None:
     return day.now + timedelta(seconds=wait_s) if wait_s is not None else None
 
 
-def runs_under_way(session: Session, connector_key: int, day: Standing) -> list[RunForecast]:
+def runs_under_way(session: Session, connector_key: int, day: BudgetStatus) -> list[RunForecast]:
     """Every full fetch that is running, and when it will be done."""
     found = run_rows.latest_runs(session, connector_key)
     return [_run_forecast(session, run, day) for run in found if run.state == "running" and run.kind == "full"]
 
 
-def day_forecast(session: Session, connector_key: int, day: Standing, runs: list[RunForecast]) -> DayForecast:
+def day_forecast(session: Session, connector_key: int, day: BudgetStatus, runs: list[RunForecast]) -> DayForecast:
     """What the rest of the day will take. Fetches take no more than they may."""
     intervals = [row.interval_s for row in schedule.schedules_of(session, connector_key) if row.kind == "incremental"]
     schedules = sum(forecast.schedule_tokens(interval, day.seconds_left) for interval in intervals if interval)
@@ -162,17 +162,17 @@ def day_forecast(session: Session, connector_key: int, day: Standing, runs: list
     return DayForecast(schedules=schedules, fetches=fetches, others=others)
 
 
-def by_lane(session: Session, day: Standing) -> list[Spent]:
+def by_lane(session: Session, day: BudgetStatus) -> list[Spent]:
     """What was spent today, by lane and operation."""
     return token_ledger.spent_by_lane(session, day.company)
 
 
-def last_days(session: Session, day: Standing, days: int = 7) -> list[Day]:
+def last_days(session: Session, day: BudgetStatus, days: int = 7) -> list[Day]:
     """The last days on which anything was spent, newest first."""
     return token_ledger.last_days(session, day.company, days)
 
 
-def _run_forecast(session: Session, run: Run, day: Standing) -> RunForecast:
+def _run_forecast(session: Session, run: Run, day: BudgetStatus) -> RunForecast:
     frontiers = {part.walk: part.frontier for part in run_rows.slices_of(session, run.id)}
     pages = forecast.pages_left(
         frontiers.get("ascending"),

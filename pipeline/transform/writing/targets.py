@@ -42,7 +42,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class TargetValue:
     """The value a field is to have.
 
     is_present  Hull holds a value
@@ -76,7 +76,9 @@ def compile_targets(rows: tuple[AttributeMapping, ...], sources: Mapping[str, Fi
     return tuple(_target(draft) for draft in drafts.values())
 
 
-def wanted_value(target: Target, report: Mapping[str, Any], current: Any, delivered: Collection[str] = ()) -> Wanted:
+def wanted_value(
+    target: Target, report: Mapping[str, Any], current: Any, delivered: Collection[str] = ()
+) -> TargetValue:
     """Find what a field is to hold.
 
     delivered  what `part_code` names of the parts that an earlier write filled: only these are emptied
@@ -90,11 +92,11 @@ def wanted_value(target: Target, report: Mapping[str, Any], current: Any, delive
         value = None if value is None and target.source.type == "address" else value
         if value is not None or target.source.type == "address":
             written = write_value(target.source, value, parts, current, form=target.form)
-            return Wanted(value=written, is_present=True, parts=held)
+            return TargetValue(value=written, is_present=True, parts=held)
     if is_blank(value):
-        return Wanted(value=_emptied(target.source), is_present=False, parts=held)
+        return TargetValue(value=_emptied(target.source), is_present=False, parts=held)
     written = write_value(target.source, value, parts, current, form=target.form)
-    return Wanted(value=written, is_present=True, parts=held)
+    return TargetValue(value=written, is_present=True, parts=held)
 
 
 def part_code(target: Target, part: str) -> str:

@@ -26,7 +26,7 @@ from db.connector import Connector
 from db.operator import Present
 from db.session import transaction
 from pipeline.accounts import logins, operators
-from pipeline.accounts.logins import Caller
+from pipeline.accounts.logins import LoginOrigin
 from pipeline.accounts.operators import Renewal
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
@@ -310,10 +310,12 @@ def present() -> Present | None:
     return None if found is not None and named is not None and named != found.name else found
 
 
-def caller() -> Caller:
+def caller() -> LoginOrigin:
     """Return where this request comes from, for a login."""
     agent = request.headers.get("User-Agent", "")
-    return Caller(address=request.remote_addr or "", agent=agent, device=request.cookies.get(cookie_named(DEVICE), ""))
+    return LoginOrigin(
+        address=request.remote_addr or "", agent=agent, device=request.cookies.get(cookie_named(DEVICE), "")
+    )
 
 
 def _to_login(*, saves: bool) -> Response:

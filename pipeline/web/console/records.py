@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 
 from db.connector import Connector
 from db.record_events import Whose
-from db.record_search import Found
+from db.record_search import FoundRecord
 from db.session import transaction
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.kinds import Entity
@@ -46,7 +46,7 @@ def add(pages: Pages) -> None:
 def find(connector: Connector) -> Response:
     """Search; one hit leads to its page."""
     asked = request.args.get("q", "").strip()
-    found: list[Found] = []
+    found: list[FoundRecord] = []
     if asked:
         with transaction() as session:
             found = search.search(session, connector.key, asked)

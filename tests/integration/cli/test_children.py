@@ -9,7 +9,7 @@ from queue import Queue
 
 import pytest
 
-from pipeline.up.children import Children, Program
+from pipeline.up.children import ChildProgram, Children
 
 LIVES = "import signal, sys; print('ready', flush=True); signal.pause()"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
@@ -43,8 +43,8 @@ def children(stage: Stage) -> Iterator[Children]:
     made.stop()
 
 
-def program(code: str, name: str = "child", **environment: str | None) -> Program:
-    return Program(name=name, command=[sys.executable, "-c", code], environment=environment)
+def program(code: str, name: str = "child", **environment: str | None) -> ChildProgram:
+    return ChildProgram(name=name, command=[sys.executable, "-c", code], environment=environment)
 
 
 def until(children: Children, holds: Callable[[], bool]) -> None:

@@ -20,7 +20,7 @@ from db import operator as rows
 from db.session import transaction
 from pipeline import settings as environment
 from pipeline.accounts import api_keys, logins, operators, second_factor
-from pipeline.accounts.logins import Caller, LoginRefused
+from pipeline.accounts.logins import LoginOrigin, LoginRefused
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
 from pipeline.slow_work import Overloaded
@@ -29,8 +29,8 @@ from pipeline.sync.connectors import setup
 from tests.integration.console.conftest import PASSWORD, Call, Visitor
 
 NAME = "ana@acme.test"
-OFFICE = Caller(address="192.0.2.1")
-HOME = Caller(address="198.51.100.7")
+OFFICE = LoginOrigin(address="192.0.2.1")
+HOME = LoginOrigin(address="198.51.100.7")
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def enter(visitor: Visitor, password: str = PASSWORD) -> Visitor:
     return visitor
 
 
-def fails(caller: Caller = OFFICE, name: str = NAME) -> float:
+def fails(caller: LoginOrigin = OFFICE, name: str = NAME) -> float:
     """Log in with a wrong password; returns how long the next attempt waits."""
     with pytest.raises(LoginRefused) as refused:
         logins.log_in(name, "wrong password", caller)
     return refused.value.wait_s
 
 
-def works(caller: Caller = OFFICE) -> logins.LoggedIn:
+def works(caller: LoginOrigin = OFFICE) -> logins.LoggedIn:
     found = logins.log_in(NAME, PASSWORD, caller)
     assert isinstance(found, logins.LoggedIn)
     return found
@@ -115,7 +115,7 @@ def test_a_stranger_elsewhere_does_not_lock_an_operator_out(ana: int) -> None:
 
 def test_guesses_from_many_addresses_wait_and_a_known_browser_does_not(ana: int) -> None:
     known = replace(OFFICE, device=works(OFFICE).device)
-    waits = [fails(Caller(address=f"203.0.113.{number}")) for number in range(22)]
+    waits = [fails(LoginOrigin(address=f"203.0.113.{number}")) for number in range(22)]
 
     assert waits[:20] == [0] * 20
     assert all(0 < each <= 5 for each in waits[20:])
@@ -157,12 +157,12 @@ def test_who_tries_many_names_from_one_address_waits(ana: int) -> None:
 
 def test_a_network_of_ipv6_is_one_place(ana: int) -> None:
     for number in range(5):
-        fails(Caller(address=f"2001:db8::{number}"))
+        fails(LoginOrigin(address=f"2001:db8::{number}"))
 
-    assert fails(Caller(address="2001:db8::ffff")) > 0
-    assert fails(Caller(address="2001:db8:0:1::1")) == 0
-    assert [fails(Caller(address="::ffff:192.0.2.9")) for _ in range(5)] == [0] * 5
-    assert fails(Caller(address="192.0.2.9")) > 0
+    assert fails(LoginOrigin(address="2001:db8::ffff")) > 0
+    assert fails(LoginOrigin(address="2001:db8:0:1::1")) == 0
+    assert [fails(LoginOrigin(address="::ffff:192.0.2.9")) for _ in range(5)] == [0] * 5
+    assert fails(LoginOrigin(address="192.0.2.9")) > 0
 
 
 def test_parallel_guesses_are_counted_before_they_are_tried(ana: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_an_attempt_and_a_success_of_one_name_lock_the_counts_in_one_order(ana: 
     forgiving.join()
 
 
-def _forgive(reserved: login_attempt.Reserved) -> None:
+def _forgive(reserved: login_attempt.ReservedAttempt) -> None:
     with transaction() as session:
         login_attempt.forgive(session, reserved)
 

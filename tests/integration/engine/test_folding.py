@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from db import change as changes
 from db import delivery as deliveries
-from db.change import Told
+from db.change import DeliverySummary
 from db.session import transaction
 from tests.world import World
 
@@ -17,11 +17,11 @@ BEHIND_ME = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_blocking_pid
 PATIENCE = 20_000
 
 
-def told(world: World, record_ids: Sequence[int]) -> list[Told]:
+def told(world: World, record_ids: Sequence[int]) -> list[DeliverySummary]:
     with transaction() as session:
         kept = [deliveries.keep_delivery(session, world.connector_key, "pipedrive", f"{n}", b"{}") for n in record_ids]
     return [
-        Told(
+        DeliverySummary(
             delivery_id=delivery_id or 0,
             entity="person",
             record_id=str(record_id),
@@ -87,7 +87,7 @@ def test_a_hint_takes_the_payload_away_whenever_it_was_sent(world: World) -> Non
     with transaction() as session:
         changes.fold_webhooks(session, [one])
         usable = session.execute(text("SELECT payload IS NOT NULL FROM changes")).scalar_one()
-        hint = Told(
+        hint = DeliverySummary(
             delivery_id=one.delivery_id, entity="person", record_id="1", rank=0, is_usable=False, is_created=True
         )
         changes.fold_webhooks(session, [hint])

@@ -223,7 +223,9 @@ PAGE: Final = [
     for number in range(50_000, 50_500)
 ]
 TOLD: Final = [
-    change.Told(delivery_id=number, entity="person", record_id=str(number), rank=1, is_usable=True, is_created=False)
+    change.DeliverySummary(
+        delivery_id=number, entity="person", record_id=str(number), rank=1, is_usable=True, is_created=False
+    )
     for number in IDS
 ]
 
@@ -243,7 +245,7 @@ NEWEST: Final = [
 
 LIMIT: Final = login_attempt.Limit(free=5, decay_s=60, first_s=10, longest_s=60)
 LIMITS: Final = [((b"n", b"p"), LIMIT), ((b"", b"p"), LIMIT)]
-RESERVED: Final = login_attempt.Reserved(limits=LIMITS, at=datetime(2026, 11, 30, tzinfo=UTC))
+RESERVED: Final = login_attempt.ReservedAttempt(limits=LIMITS, at=datetime(2026, 11, 30, tzinfo=UTC))
 
 
 def _remote_that_is_out(session: Session) -> str:

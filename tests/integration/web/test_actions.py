@@ -13,7 +13,7 @@ from db.connector import Connector, Credential, keep_fields
 from db.run import Run
 from db.session import transaction
 from pipeline import wiring
-from pipeline.clients.budget import Budget
+from pipeline.clients.budget import TokenBudget
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
@@ -32,7 +32,7 @@ LISTS = [
 @pytest.fixture(autouse=True)
 def budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """No Redis counts here."""
-    monkeypatch.setattr(Budget, "spend", lambda _budget, _tokens, call: call())
+    monkeypatch.setattr(TokenBudget, "spend", lambda _budget, _tokens, call: call())
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from db.schedule import set_schedule
 from db.session import transaction, use_database
 from db.token_ledger import TokenSpending
 from db.watermark import Watermark
-from pipeline.clients.budget import Budget
+from pipeline.clients.budget import TokenBudget
 from pipeline.data_dir import PROJECT_DIR
 from pipeline.web import operations
 from pipeline.web.app import create_app
@@ -206,7 +206,7 @@ def test_a_day_without_limit_is_never_spent(house: House) -> None:
 def test_a_day_that_pipedrive_closed_is_a_warning_whatever_we_count(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Budget, "closed_s", lambda _budget: 900.0)
+    monkeypatch.setattr(TokenBudget, "closed_s", lambda _budget: 900.0)
 
     assert "all work waits" in " ".join(status(house).json["messages"])
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.domain.alerts import RULES, Bounds, Budget, Facts, judge, judge_house, unknown_rules
+from pipeline.domain.alerts import RULES, Bounds, BudgetFacts, Facts, judge, judge_house, unknown_rules
 
 BOUNDS = Bounds(late_minutes=15, failures_per_hour=25, silence_minutes=60, overdue_s=120, volume_factor=5)
 OFF = Bounds(late_minutes=0, failures_per_hour=0, silence_minutes=0, overdue_s=0, volume_factor=0)
@@ -18,7 +18,7 @@ WELL = Facts(
     late_since=datetime(2026, 11, 3, 14, 3, tzinfo=UTC),
     failures=3,
     unheard={},
-    budget=Budget(is_closed=False, share=0.4, forecast=0.9),
+    budget=BudgetFacts(is_closed=False, share=0.4, forecast=0.9),
     silent_s=60.0,
     events=200,
     usual=(180, 210, 190, 220, 205),
@@ -40,9 +40,9 @@ def test_nothing_is_wrong() -> None:
         ({"late_s": 901.0}, "watermark_late"),
         ({"failures": 25}, "failures"),
         ({"unheard": {"Persons": 1_201.0}}, "webhook_ill"),
-        ({"budget": Budget(is_closed=True, share=0.1, forecast=0.2)}, "budget_short"),
-        ({"budget": Budget(is_closed=False, share=1.0, forecast=1.1)}, "budget_short"),
-        ({"budget": Budget(is_closed=False, share=0.6, forecast=1.0)}, "budget_short"),
+        ({"budget": BudgetFacts(is_closed=True, share=0.1, forecast=0.2)}, "budget_short"),
+        ({"budget": BudgetFacts(is_closed=False, share=1.0, forecast=1.1)}, "budget_short"),
+        ({"budget": BudgetFacts(is_closed=False, share=0.6, forecast=1.0)}, "budget_short"),
         ({"silent_s": 3_601.0}, "silence"),
         ({"events": 30}, "volume_unusual"),
         ({"events": 1_200}, "volume_unusual"),
@@ -61,8 +61,10 @@ def test_what_is_wrong_is_named(changes: dict[str, object], rule: str) -> None:
         {"failures": 24},
         {"unheard": {"Persons": 900.0}},
         {"budget": None},
-        {"budget": Budget(is_closed=False, share=0.1, forecast=3.0)},  # a few calls in the night say nothing of the day
-        {"budget": Budget(is_closed=False, share=0.0, forecast=0.0)},
+        {
+            "budget": BudgetFacts(is_closed=False, share=0.1, forecast=3.0)
+        },  # a few calls in the night say nothing of the day
+        {"budget": BudgetFacts(is_closed=False, share=0.0, forecast=0.0)},
         {"silent_s": None},
         {"events": None},
         {"events": 0, "usual": (180, 210, 190)},  # too few days
@@ -88,7 +90,7 @@ def test_a_paused_connector_is_judged_by_its_pause_alone() -> None:
 def test_what_is_not_known_is_neither_raised_nor_over() -> None:
     assert unknown_rules(WELL) == set()
     assert unknown_rules(replace(WELL, budget=None)) == {"budget_short"}
-    unknown = Budget(is_closed=None, share=0.4, forecast=0.9)
+    unknown = BudgetFacts(is_closed=None, share=0.4, forecast=0.9)
     assert unknown_rules(replace(WELL, budget=unknown)) == {"budget_short"}
 
 

@@ -13,7 +13,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.errors import LostLease, Rejected, Retryable
 from pipeline.fencing import Lease, holding, write_deadline_s
 from pipeline.load.outgoing import send
-from pipeline.load.writers import LOOK_EVERY, Wanted
+from pipeline.load.writers import LOOK_EVERY, RecordWrite
 
 
 class Pipedrive:
@@ -32,8 +32,8 @@ class Pipedrive:
         return {"id": self.made, **fields}
 
 
-def wanted(count: int) -> list[Wanted]:
-    return [Wanted(hull_id=str(each), pipedrive_id=None, fields={}) for each in range(count)]
+def wanted(count: int) -> list[RecordWrite]:
+    return [RecordWrite(hull_id=str(each), pipedrive_id=None, fields={}) for each in range(count)]
 
 
 def test_no_create_starts_once_the_lease_does_not_cover_it() -> None:

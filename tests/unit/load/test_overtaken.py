@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from db.page import Overtaken
 from pipeline.domain.kinds import Entity
-from pipeline.load.incoming import CHANGED, NEW, SAME, PagePlan, Sending, count_anew
+from pipeline.load.incoming import CHANGED, NEW, SAME, FirehoseRecord, PagePlan, count_anew
 
 
 def test_what_another_worker_told_first_is_no_longer_counted_as_new_or_changed() -> None:
     effects = {1: NEW, 2: NEW, 3: CHANGED, 4: CHANGED, 5: NEW}
     plan = PagePlan(entity=Entity.PERSON)
     for pipedrive_id, effect in effects.items():
-        plan.sendings.append(Sending({"pipedrive_id": pipedrive_id}, effect, None))
+        plan.sendings.append(FirehoseRecord({"pipedrive_id": pipedrive_id}, effect, None))
         plan.counters[effect] += 1
 
     count_anew(plan, Overtaken(moved_on=frozenset({2}), told_before=frozenset({1, 3})))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pipeline.domain.incoming import FieldProblem, IncomingRecord
-from pipeline.sync.staging import Trouble, pack_page, pack_transformed, unpack_bodies, unpack_page, unpack_transformed
+from pipeline.sync.staging import LeftOut, pack_page, pack_transformed, unpack_bodies, unpack_page, unpack_transformed
 
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers(-(2**53), 2**53) | some.text(),
@@ -75,7 +75,7 @@ def test_records_and_troubles_come_out_as_dicts() -> None:
         digest="d",
         problems=(FieldProblem(field="x", reason="wrong_type", detail="no"),),
     )
-    trouble = Trouble(
+    trouble = LeftOut(
         pipedrive_id=None, outcome="error", reason="no_id", detail="", field=None, payload='{"a": "\\ud800"}'
     )
 
@@ -84,4 +84,4 @@ def test_records_and_troubles_come_out_as_dicts() -> None:
     assert out.settings_version == 7
     assert out.records[0]["problems"] == [{"field": "x", "reason": "wrong_type", "detail": "no"}]
     assert out.records[0]["attributes"] == {"name": "Ada", "phone": None}
-    assert Trouble(**out.troubles[0]) == trouble
+    assert LeftOut(**out.troubles[0]) == trouble

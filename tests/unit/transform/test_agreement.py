@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient, write_lenient
-from pipeline.domain.outgoing import RULES, Memory, OutgoingWrite, Told
+from pipeline.domain.outgoing import RULES, Delivered, Memory, OutgoingWrite
 from pipeline.domain.settings import AttributeMapping, Owner
 from pipeline.transform.agreement import ROUND_S, Settled, is_quarrel, remember, settle
 from pipeline.transform.echoes import LATE_S, edits_told_over, hear, held_by_hull, is_overtaken, with_report
@@ -268,11 +268,11 @@ def report(value: Any, second: int, before: Any = None) -> dict[str, Any]:
     return {"user": {"varchar": value, "updated_at": iso(second)}, "changes": {"user": {"varchar": [before, value]}}}
 
 
-def told(*words: tuple[str, int]) -> tuple[Told, ...]:
-    return tuple(Told(at=AT + second, values={"varchar": value}) for value, second in words)
+def told(*words: tuple[str, int]) -> tuple[Delivered, ...]:
+    return tuple(Delivered(at=AT + second, values={"varchar": value}) for value, second in words)
 
 
-def listen(memory: Memory, message: dict[str, Any], words: tuple[Told, ...]) -> tuple[bool, Memory]:
+def listen(memory: Memory, message: dict[str, Any], words: tuple[Delivered, ...]) -> tuple[bool, Memory]:
     """Whether the report of the text is an echo, and the memory after it."""
     plan = transform()
     heard = hear(plan.targets, message, message["user"], memory, words)

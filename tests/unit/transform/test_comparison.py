@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.drift import Drift, Held, Mapped
+from pipeline.domain.drift import Drift, HullRecord, Mapped
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.transform.comparison import (
     canonical,
@@ -75,7 +75,7 @@ def record(**members: Any) -> IncomingRecord:
     return IncomingRecord(**given_members | members, attributes=attributes)
 
 
-def held(**members: Any) -> Held:
+def held(**members: Any) -> HullRecord:
     report = {"id": "h7", "anonymous_ids": ["pipedrive:7"], "pipedrive/id": 7, "name": "Ada", "account": {}}
     return read_held(report | members, ["name", "phone", "pipedrive/id"])
 
@@ -140,7 +140,7 @@ def test_a_name_that_hull_makes_itself_is_not_ours_to_judge() -> None:
         (held(**{"pipedrive/deleted_at": "2026-02-01T00:00:00Z"}), mapped(), False),
     ],
 )
-def test_an_id_that_pipedrive_does_not_have(there: Held | None, row: Mapped | None, extra: bool) -> None:
+def test_an_id_that_pipedrive_does_not_have(there: HullRecord | None, row: Mapped | None, extra: bool) -> None:
     assert (judge_absent(7, there, row) is not None) is extra
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.departures import DELETED_AT, Departure, Farewell, Told
+from pipeline.domain.departures import DELETED_AT, DeletionNotice, Departure, Farewell
 from pipeline.domain.kinds import Outcome
 from pipeline.transform.departures import read_told, say_farewell
 
@@ -20,11 +20,15 @@ def webhook(action: str = "delete", entity_id: str = "7", **meta: Any) -> dict[s
     return {"meta": {**head, "id": "e1", **meta}, "data": None, "previous": {}}
 
 
-TELLING: list[tuple[str, dict[str, Any], Told | None]] = [
-    ("a delete", webhook(), Told(at_ms=AT_MS, merged_into=None)),
-    ("a merge, by the one that went", webhook(merged_to_id="9"), Told(at_ms=AT_MS, merged_into=9)),
-    ("a merge, by the other one", webhook("change", "9", merged_from_id="7"), Told(at_ms=AT_MS, merged_into=9)),
-    ("a merge into itself", webhook(merged_to_id="7"), Told(at_ms=AT_MS, merged_into=None)),
+TELLING: list[tuple[str, dict[str, Any], DeletionNotice | None]] = [
+    ("a delete", webhook(), DeletionNotice(at_ms=AT_MS, merged_into=None)),
+    ("a merge, by the one that went", webhook(merged_to_id="9"), DeletionNotice(at_ms=AT_MS, merged_into=9)),
+    (
+        "a merge, by the other one",
+        webhook("change", "9", merged_from_id="7"),
+        DeletionNotice(at_ms=AT_MS, merged_into=9),
+    ),
+    ("a merge into itself", webhook(merged_to_id="7"), DeletionNotice(at_ms=AT_MS, merged_into=None)),
     ("a change from itself", webhook("change", "7", merged_from_id="7"), None),
     ("a change", webhook("change"), None),
     ("somebody else's delete", webhook(entity_id="8"), None),
@@ -35,7 +39,7 @@ TELLING: list[tuple[str, dict[str, Any], Told | None]] = [
 
 
 @pytest.mark.parametrize(("name", "payload", "told"), TELLING, ids=[name for name, _, _ in TELLING])
-def test_a_webhook_tells_of_an_end_or_of_none(name: str, payload: Any, told: Told | None) -> None:
+def test_a_webhook_tells_of_an_end_or_of_none(name: str, payload: Any, told: DeletionNotice | None) -> None:
     assert read_told(payload, 7) == told
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.transform.outgoing_filter import Verdict, in_segments, judge, no_change_reason, segment_ids
+from pipeline.transform.outgoing_filter import FilterDecision, in_segments, judge, no_change_reason, segment_ids
 from tests.unit.transform.test_properties import anything, often
 
 NOT_IN_SEGMENT = {
@@ -70,7 +70,7 @@ def message(
 
 def decide(
     said: dict[str, Any], chosen: ConnectorSettings, entity: Entity, *, known: bool = True, departed: bool = False
-) -> Verdict:
+) -> FilterDecision:
     return judge(said, chosen, entity, is_known=known, is_departed=departed)
 
 
@@ -117,7 +117,7 @@ def test_sent_by_hand_passes_every_filter(entity: Entity, segments: list[str], d
     del said["changes"]
     verdict = decide(said, settings(entity, mapped=[]), entity, known=False, departed=deleted)
 
-    assert verdict == Verdict(reason=None, trigger="export", detail="")
+    assert verdict == FilterDecision(reason=None, trigger="export", detail="")
 
 
 @both

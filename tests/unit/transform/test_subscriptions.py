@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from pipeline.transform.subscriptions import Address, Finding, find_subscription, is_ours, strays, subscription
+from pipeline.transform.subscriptions import (
+    Address,
+    SubscriptionState,
+    find_subscription,
+    is_ours,
+    strays,
+    subscription,
+)
 
 ADDRESS = Address(
     connector_id="acme", base="https://here.test/webhooks/pipedrive/acme/", path_token="path", user="us", password="pw"
@@ -20,7 +27,7 @@ def row(number: int = 1, **changed: Any) -> dict[str, Any]:
     return listed | changed
 
 
-def found(*rows: dict[str, Any]) -> Finding:
+def found(*rows: dict[str, Any]) -> SubscriptionState:
     return find_subscription(rows, Entity.PERSON, ADDRESS)
 
 
@@ -42,7 +49,7 @@ def test_is_sound(changed: dict[str, Any]) -> None:
 def test_says_nothing_of_a_status_that_is_left_out() -> None:
     bare = {key: value for key, value in row().items() if key not in ("is_active", "last_http_status")}
 
-    assert found(bare) == Finding(state="active", webhook_id=1, last_status=None, stale=())
+    assert found(bare) == SubscriptionState(state="active", webhook_id=1, last_status=None, stale=())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,7 @@ def test_is_missing_among_those_of_others() -> None:
         {"id": 4},
     ]
 
-    assert found(*others) == Finding(state="missing", webhook_id=None, last_status=None, stale=())
+    assert found(*others) == SubscriptionState(state="missing", webhook_id=None, last_status=None, stale=())
     assert [is_ours(each, ADDRESS) for each in others] == [True, False, False, False]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, request
 
-from pipeline.slow_work import Lane
+from pipeline.slow_work import SlowLane
 from pipeline.web import answers, server
 from pipeline.web.request_body import Body, Reading
 from pipeline.web.server import FIRST_BYTES, Server, environ_of
@@ -203,7 +203,7 @@ def test_of_too_many_unfinished_bodies_the_oldest_is_given_up(monkeypatch: pytes
 def test_health_never_waits(is_slow_work: bool) -> None:
     """Neither behind requests that are stuck, nor behind the slow work of others."""
     app, end, inside = _app(), threading.Event(), threading.Semaphore(0)
-    lane = Lane("test", at_once=1, waiting=40, patience_s=10)
+    lane = SlowLane("test", at_once=1, waiting=40, patience_s=10)
 
     def stick() -> str:
         inside.release()
@@ -233,7 +233,7 @@ def test_health_never_waits(is_slow_work: bool) -> None:
 
 def test_too_many_that_wait_for_slow_work_are_answered_503(monkeypatch: pytest.MonkeyPatch) -> None:
     app, end = _app(), threading.Event()
-    lane = Lane("test", at_once=1, waiting=1, patience_s=10)
+    lane = SlowLane("test", at_once=1, waiting=1, patience_s=10)
 
     def stick() -> str:
         with lane.entered():

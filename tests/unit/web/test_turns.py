@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.slow_work import Lane, Overloaded, web_request
+from pipeline.slow_work import Overloaded, SlowLane, web_request
 from pipeline.web.turns import Turns
 
 
@@ -75,7 +75,7 @@ def test_a_request_that_stops_waiting_leaves_its_turn_to_the_next() -> None:
 
 
 def test_slow_work_gives_the_turn_back_before_it_begins() -> None:
-    lane, given_back = Lane("test", at_once=1, waiting=0, patience_s=1), list[bool]()
+    lane, given_back = SlowLane("test", at_once=1, waiting=0, patience_s=1), list[bool]()
     with web_request(lambda: given_back.append(True)), lane.entered():
         assert given_back == [True]
         with lane.entered():  # one call within another is one piece of work
@@ -83,7 +83,7 @@ def test_slow_work_gives_the_turn_back_before_it_begins() -> None:
 
 
 def test_a_full_lane_refuses_and_is_open_again_when_its_work_ends() -> None:
-    lane = Lane("test", at_once=1, waiting=1, patience_s=10)
+    lane = SlowLane("test", at_once=1, waiting=1, patience_s=10)
     inside, end = threading.Semaphore(0), threading.Event()
 
     def work() -> str:
@@ -107,7 +107,7 @@ def test_a_full_lane_refuses_and_is_open_again_when_its_work_ends() -> None:
 
 
 def test_work_that_waits_too_long_is_refused() -> None:
-    lane = Lane("test", at_once=1, waiting=1, patience_s=0.01)
+    lane = SlowLane("test", at_once=1, waiting=1, patience_s=0.01)
     end, inside = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -125,6 +125,6 @@ def test_work_that_waits_too_long_is_refused() -> None:
 
 
 def test_workers_and_commands_are_not_held_up() -> None:
-    lane = Lane("test", at_once=0, waiting=0, patience_s=0)
+    lane = SlowLane("test", at_once=0, waiting=0, patience_s=0)
     with lane.entered():
         pass
