@@ -57,7 +57,7 @@ class Job(Base):
     ended_at: Mapped[datetime | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ClaimedJob:
     """A job whose lease this worker holds; see `Job`."""
 
@@ -129,6 +129,18 @@ def hold(session: Session, job: ClaimedJob) -> Job:
     return row
 
 
+def checkpoint(session: Session, job: ClaimedJob, progress: int | None = None, checkpoint: str | None = None) -> None:
+    """Note how far the job is, where that is given; it came further, so that its attempts are counted from zero again.
+
+    Raises: LostLease.
+    """
+    row = hold(session, job)
+    if progress is not None:
+        job.progress, job.checkpoint = progress, checkpoint
+        row.progress, row.checkpoint = progress, checkpoint
+    row.attempts = job.attempts = 0
+
+
 _EXTEND = text("""
     UPDATE jobs SET due_at = now() + make_interval(secs => :lease_s)
      WHERE id = :id AND lease_token = :lease_token AND state = 'due' RETURNING id""")
@@ -189,6 +201,11 @@ def last_failed(session: Session, kind: str, key: str) -> int | None:
     """Return the id of the newest job that failed."""
     mine = select(Job.id).filter_by(kind=kind, dedupe_key=key, state="failed")
     return session.scalar(mine.order_by(Job.id.desc()).limit(1))
+
+
+def get_job(session: Session, job_id: int) -> Job:
+    """Return the row of a job as it is now. Raises NoResultFound when it is deleted."""
+    return session.get_one(Job, job_id, populate_existing=True)
 
 
 def state_of(session: Session, job_id: int) -> str | None:

@@ -122,7 +122,7 @@ def _computed(caller: Caller, request: ConnectorRequest, answer: PlanAnswer, *, 
         return answer
     asked = RowRequest(connector=request.connector, id=answer.id)
     if isinstance(caller, LocalCaller):
-        compute.go_on(answer.id, float("inf"))
+        compute.compute_now(answer.id, float("inf"))
         return caller.call(plans.show_plan, asked)
     while answer.state == "computing":
         time.sleep(PAUSE_S)

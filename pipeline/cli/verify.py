@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from db import connector as connectors
+from db import job as jobs
 from db.connector import Connector
 from db.id_mapping import any_read
 from db.session import transaction
@@ -27,16 +31,24 @@ from pipeline.cli.showing import (
 )
 from pipeline.cli.verify_report import as_json, print_report
 from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import describe
 from pipeline.domain.settings import read_settings
-from pipeline.errors import Retryable
-from pipeline.jobs.verify import sample as verify_sample
-from pipeline.jobs.verify.comparison import Progress as Step
+from pipeline.jobs.runtime import run_job
+from pipeline.jobs.verify import verify as verifying
+from pipeline.jobs.verify.comparison import EntityReport
 from pipeline.jobs.verify.repair import repair as fold_repairs
-from pipeline.jobs.verify.verify import Report, expected_tokens
-from pipeline.jobs.verify.verify import verify as compare
+from pipeline.jobs.verify.verify import Report, VerifyOrder, expected_tokens
+from pipeline.sync.retries import TURNS
+from pipeline.sync.stage import StageFailed
 
 ASK_ABOVE = 0.1
 """The share of the day's budget beyond which a person is asked first."""
+PART_S: Final = 1.0
+"""So long this process works on the comparison before it shows how far it is."""
+LOOK_S: Final = 0.5
+"""Pause while a worker has it."""
+LONGEST_WAIT_S: Final = 60.0
+BUDGET: Final = TURNS["daily_budget_spent"]
 
 
 @click.command()
@@ -53,6 +65,7 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
 
     Reads everything (10 tokens of Pipedrive's daily budget for 500 records) and changes nothing, unless --repair is given.
     What is on its way, and what is known to have failed, is counted apart. Exit code 1 when something has drifted.
+    The workers compare; Ctrl-C stops following them, and the same command follows them again.
 
     \b
     Example:
@@ -67,9 +80,7 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
         cost = expected_tokens(session, found.key, sample) if is_known else None
     if not (wants_json() or _may_go_on(cost, budget, asks=not yes)):
         raise Failed("nothing was compared", "a part of it costs less: --sample N")
-    report = _watched(found, sample)
-    with transaction() as session:
-        verify_sample.keep(session, found.key, report, sample=sample, by="command line")
+    report = run_comparison(found, sample, by="command line")
     repaired = fold_repairs(found.key, report) if repair else None
     show(as_json(found, report, repaired), lambda: print_report(found, report, repaired))
     if report.drift:
@@ -90,19 +101,46 @@ def _may_go_on(cost: int | None, budget: int, *, asks: bool) -> bool:
     return not (asks and share > ASK_ABOVE and sys.stdin.isatty()) or click.confirm("Go on?")
 
 
-def _watched(found: Connector, sample: int | None) -> Report:
-    view = _view()
+def run_comparison(found: Connector, sample: int | None, *, by: str) -> Report:
+    """Start the comparison, or join the one that runs, and follow it to its end; this process works on it beside the workers.
+
+    Raises: Failed when it fails or waits for long, or when a person stops following it.
+    """
+    with transaction() as session:
+        job_id = verifying.enqueue(session, found.key, VerifyOrder(sample=sample, requested_by=by))
+    again = f"pipeline verify {found.name}" + (f" --sample {sample}" if sample else "")
     try:
-        with view:
-            return compare(found.key, sample=sample, on_progress=view.show)
-    except Retryable as trouble:
-        if trouble.reason != "daily_budget_spent":
-            raise
-        wait = f" in {duration(trouble.retry_after_s)}" if trouble.retry_after_s else ""
-        raise Failed(
-            "Pipedrive's daily budget of tokens is spent; the comparison was left off, nothing was changed",
-            f"try again{wait}; see: pipeline budget {found.name}",
-        ) from None
+        _follow(job_id, again)
+    except KeyboardInterrupt:
+        raise Failed("not followed to its end; the workers go on with the comparison", f"look again: {again}") from None
+    with transaction() as session:
+        return verifying.report_of(session, jobs.get_job(session, job_id))
+
+
+def _follow(job_id: int, again: str) -> None:
+    view = _view()
+    with view:
+        while True:
+            with transaction() as session:
+                job = jobs.get_job(session, job_id)
+            view.show(verifying.progress_of(job))
+            if job.state == "done":
+                return
+            if job.state != "due":
+                raise Failed(
+                    f"the comparison failed: {describe(job.reason or 'internal_error')}", "pipeline failures list"
+                )
+            wait_s = (job.due_at - datetime.now(UTC)).total_seconds()
+            if job.waits_for and wait_s > LONGEST_WAIT_S:
+                spent = (
+                    "Pipedrive's daily budget of tokens is spent"
+                    if job.waits_for == BUDGET
+                    else f"it waits: {job.waits_for}"
+                )
+                raise Failed(f"{spent}; the comparison goes on by itself in {duration(wait_s)}", f"look again: {again}")
+            with suppress(StageFailed):  # the row says what became of it
+                if not run_job(job_id, None, slice_s=PART_S):
+                    time.sleep(LOOK_S)
 
 
 class _Lines:
@@ -117,10 +155,16 @@ class _Lines:
     def __exit__(self, *_error: object) -> None:
         self._shown = False
 
-    def show(self, step: Step) -> None:
-        if self._shown and step.compared >= self._next:
-            self._next = step.compared + 50_000
-            say(_line(step))
+    def show(self, report: Report) -> None:
+        compared = sum(part.compared for part in report.entities)
+        if self._shown and compared >= self._next:
+            self._next = compared + 50_000
+            say(
+                _line(
+                    next((part for part in reversed(report.entities) if part.compared), report.entities[0]),
+                    report.tokens,
+                )
+            )
 
 
 class _Bars:
@@ -136,12 +180,15 @@ class _Bars:
     def __exit__(self, *_error: object) -> None:
         self._progress.stop()
 
-    def show(self, step: Step) -> None:
-        bar = self._bars.get(step.entity)
-        if bar is None:
-            bar = self._bars[step.entity] = self._progress.add_task("", total=None)
-        total = max(step.expected, step.compared) or None
-        self._progress.update(bar, description=_line(step), total=total, completed=step.compared)
+    def show(self, report: Report) -> None:
+        for part in report.entities:
+            if part.phase == "start":
+                continue
+            if part.entity not in self._bars:
+                self._bars[part.entity] = self._progress.add_task("", total=None)
+            total = max(part.expected, part.compared) or None
+            words = _line(part, report.tokens)
+            self._progress.update(self._bars[part.entity], description=words, total=total, completed=part.compared)
 
 
 def _view() -> _Lines | _Bars:
@@ -149,6 +196,6 @@ def _view() -> _Lines | _Bars:
     return _Bars(screen) if screen.is_terminal and not wants_json() else _Lines(shown=not wants_json())
 
 
-def _line(step: Step) -> str:
-    of = f" of about {step.expected:,}" if step.expected > step.compared else ""
-    return f"{step.entity.plural}: {step.compared:,}{of} compared, {step.suspects:,} to look at, {step.tokens:,} tokens"
+def _line(part: EntityReport, tokens: int) -> str:
+    of = f" of about {part.expected:,}" if part.expected > part.compared else ""
+    return f"{part.entity.plural}: {part.compared:,}{of} compared, {part.suspects:,} to look at, {tokens:,} tokens"

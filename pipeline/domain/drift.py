@@ -71,7 +71,7 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One attribute with two values. They are for the operator's eyes: never logged, never stored."""
+    """One attribute with two values. They are for the operator's eyes: never logged, and stored for a day after the comparison."""
 
     attribute: str
     pipedrive: Any = field(repr=False)

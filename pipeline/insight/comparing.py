@@ -13,8 +13,8 @@ from db.connector import Connector
 from db.session import transaction
 from db.verified import last_verification
 from pipeline.insight.acts import require_active
-from pipeline.jobs.verify import sample as verify_sample
-from pipeline.jobs.verify.verify import expected_tokens
+from pipeline.jobs.verify import verify
+from pipeline.jobs.verify.verify import SAMPLE, VerifyOrder, expected_tokens
 from pipeline.sync.job_queue import VERIFY
 
 
@@ -49,8 +49,8 @@ def comparing(session: Session, connector_key: int) -> Comparing:
     """How it stands."""
     newest = job.latest_jobs(session, connector_key, [VERIFY], limit=1)
     return Comparing(
-        sample=verify_sample.SAMPLE,
-        tokens=expected_tokens(session, connector_key, verify_sample.SAMPLE),
+        sample=SAMPLE,
+        tokens=expected_tokens(session, connector_key, SAMPLE),
         under_way=bool(newest) and newest[0].state == "due",
         last=last_compared(session, connector_key),
     )
@@ -78,5 +78,5 @@ def ask(connector: Connector, *, by: str) -> None:
     """Have a sample compared. Raises: Impossible."""
     require_active(connector)
     with transaction() as session:
-        verify_sample.enqueue(session, connector.key, by)
-        audit.note(session, by, "verify.start", f"sample of {verify_sample.SAMPLE}", connector_key=connector.key)
+        verify.enqueue(session, connector.key, VerifyOrder(sample=SAMPLE, requested_by=by))
+        audit.note(session, by, "verify.start", f"sample of {SAMPLE}", connector_key=connector.key)

@@ -26,6 +26,7 @@ from pipeline.domain.names import is_connector_name, is_hull_id
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.jobs import settings_sync
+from pipeline.jobs.handler import DONE, JobStep
 from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.connectors.settings_change import known_settings, put_in_force
@@ -61,7 +62,7 @@ def enqueue(connector_id: str, organization: str, secret: str) -> bool:
     return True
 
 
-def run(job: ClaimedJob) -> None:
+def step(job: ClaimedJob) -> JobStep:
     """Ask Hull, and make the connector: without access to Pipedrive it is paused, and its status asks for setting up.
 
     Raises: ConfigurationError("hull_refused").
@@ -77,9 +78,9 @@ def run(job: ClaimedJob) -> None:
             jobs.hold(session, job)
             if connectors.find_connector(session, connector_id) is None:
                 _make(session, connector_id, organization, secret, found.get("private_settings"))
-            jobs.end(session, job)
     except IntegrityError:
         raise Retryable("database_unavailable", "a connector of this id or name was added in the same moment") from None
+    return DONE
 
 
 def _make(session: Session, connector_id: str, organization: str, secret: str, private_settings: Any) -> None:

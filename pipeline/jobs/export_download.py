@@ -92,8 +92,7 @@ class _Writer:
         if not self._held:
             return
         with transaction() as session:
-            row = jobs.hold(session, self._job)
+            (jobs.checkpoint if self._resets_attempts else jobs.hold)(session, self._job)
             files.add_piece(session, self._job.id, bytes(self._held))
-            row.attempts = 0 if self._resets_attempts else row.attempts
         self._held.clear()
         self._flushed_at = time.monotonic()

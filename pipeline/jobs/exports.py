@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.orm import Session
 
 from db import export_file as files
-from db import failure as failures
 from db import job as jobs
 from db import sync_event as events
 from db.job import ClaimedJob
@@ -26,6 +25,7 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import Rejected
 from pipeline.jobs.export_download import MAX_BYTES, SLICE_S, download
+from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import fold_messages_of
 from pipeline.sync.job_queue import EXPORT, secret_of
@@ -80,16 +80,15 @@ def enqueue(connector_key: int, order: Order) -> None:
         job_queue.enqueue(session, EXPORT, f"{connector_key}:{digest}", connector_key=connector_key, secret=text)
 
 
-def run(job: ClaimedJob) -> None:
-    """Download the file and write its changes, or as much of both as this task has time for.
+def step(job: ClaimedJob) -> JobStep:
+    """Download the file and write its changes, or as much of both as there is time for: what is read begins at the file's start.
 
     Raises: Rejected, Retryable.
     """
     order, began, tally = _order(job), time.monotonic(), _Tally()
     is_whole = download(job, order.url, began)
     if not is_whole or time.monotonic() - began > SLICE_S / 2:
-        _go_on_later(job)
-        return
+        return CONTINUE
     with transaction() as session:
         mark = files.find_file(session, job.id).mark
     position, ends_at = job.progress if mark == job.checkpoint else 0, 0.0
@@ -99,15 +98,9 @@ def run(job: ClaimedJob) -> None:
         position += len(chunk)
         _fold(job, order, chunk, tally, progress=(position, mark))
         if time.monotonic() > ends_at:
-            _go_on_later(job)
-            return
+            return CONTINUE
     _finish(job, order, position, tally)
-
-
-def _go_on_later(job: ClaimedJob) -> None:
-    with transaction() as session:
-        jobs.postpone(session, job, 0.0, counted=False)
-        after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    return DONE
 
 
 def _pieces(job: ClaimedJob) -> Iterator[bytes]:
@@ -146,15 +139,13 @@ def _fold(
             broken.append(refused)
     connector_key = job.connector_key or 0
     with transaction() as session:
-        row = jobs.hold(session, job)
+        jobs.checkpoint(session, job, *progress)
         rank = int(job.created_at.timestamp() * 1000)  # what Hull told later is newer
         fold_messages_of(
             session, connector_key, order.entity, messages.values(), cause="export", is_export=True, rank=rank
         )
         name = event_name(Direction.OUTGOING, order.entity, Outcome.ERROR)
         _tell(session, connector_key, name, broken[: max(0, NAMED - tally.broken)], order.entity)
-        row.progress, row.checkpoint = progress
-        row.attempts = 0
     tally.folded += len(messages)
     tally.broken += len(broken)
 
@@ -162,9 +153,8 @@ def _fold(
 def _finish(job: ClaimedJob, order: Order, lines: int, tally: _Tally) -> None:
     connector_key = job.connector_key or 0
     with transaction() as session:
-        jobs.end(session, job)
+        jobs.hold(session, job)
         files.drop_file(session, job.id)
-        failures.close_subject(session, connector_key, failures.control_subject(f"{EXPORT}:{job.id}"))
         if more := tally.broken - NAMED:
             rest = Rejected("export_line_broken", f"and {more} more lines") if more > 0 else None
             _tell(session, connector_key, "outgoing.job.error", [rest] if rest else [], order.entity)

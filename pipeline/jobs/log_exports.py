@@ -7,7 +7,6 @@ The file lies in PostgreSQL, compressed, for RETENTION_HOURS. Killed midway, a w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
@@ -23,6 +22,8 @@ from db.event_log import EventFilter, TooMuch
 from db.job import ClaimedJob
 from db.log_export import LogExport
 from db.session import after_commit, transaction
+from pipeline.errors import PipelineError
+from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.log_lines import FORMS
 from pipeline.slow_work import SlowLane
 from pipeline.sync import job_queue
@@ -33,7 +34,6 @@ EXPORTED: Final = 100_000
 """Events of one file at most; the next file begins where it ended, by `before`."""
 MOST_AT_ONCE: Final = 5
 """Files of one connector that are being written."""
-SLICE_S: Final = 20.0
 PAGE: Final = 1_000
 SLOWEST_MS: Final = 10_000
 DOWNLOADS: Final = SlowLane("downloads", at_once=2, waiting=6, patience_s=20.0)
@@ -67,42 +67,13 @@ def enqueue(
     return export
 
 
-def run(job: ClaimedJob) -> None:
-    """Write as many parts as this task has time for. Raises: LostLease."""
-    wanted, export_id, ends_at = _FILTER.validate_json(secret_of(job)), int(job.dedupe_key), time.monotonic() + SLICE_S
-    state = None
-    while state is None:
-        state = _write_part(job, export_id, wanted)
-        if state is None and time.monotonic() > ends_at:
-            with transaction() as session:
-                jobs.postpone(session, job, 0.0, counted=False)
-                after_commit(session, lambda: wakeups.wake_control("dispatch"))
-            return
-
-
-def stop(session: Session, export_id: int) -> None:
-    """Note that its job has failed."""
-    exports.end_export(session, export_id, "failed")
-
-
-def lines_of(export: LogExport) -> Iterator[bytes]:
-    """Return the file, part by part, each read in a transaction of its own."""
-    with DOWNLOADS.entered():
-        for n in range(export.parts):
-            with transaction() as session:
-                lines = exports.part_of(session, export.id, n)
-            if lines is None:
-                return
-            yield lines
-
-
-def _write_part(job: ClaimedJob, export_id: int, wanted: EventFilter) -> str | None:
-    """Write the next part; returns how the file ended, None when it goes on."""
+def step(job: ClaimedJob) -> JobStep:
+    """Write the next part of the file. Raises: LostLease."""
+    wanted, export_id = _FILTER.validate_json(secret_of(job)), int(job.dedupe_key)
     with transaction() as session:
         export = session.get(LogExport, export_id)
-        if export is None:  # past its retention
-            jobs.end(session, job)
-            return "gone"
+        if export is None or export.is_ready:  # past its retention, or the worker was killed right after the last part
+            return DONE
         key, form, written, before_id = export.connector_key, FORMS[export.kind], export.events, export.before_id
         head = form.head if export.parts == 0 else ""
     limit = min(PAGE, EXPORTED - written)
@@ -114,10 +85,25 @@ def _write_part(job: ClaimedJob, export_id: int, wanted: EventFilter) -> str | N
     except TooMuch:
         rows, lines, state = [], head, "cut"
     with transaction() as session:
-        jobs.hold(session, job)
         last_id = rows[-1].id if rows else before_id
         exports.add_part(session, export_id, lines.encode("utf-8", "backslashreplace"), len(rows), last_id)
         if state is not None:
             exports.end_export(session, export_id, state)
-            jobs.end(session, job)
-    return state
+        jobs.hold(session, job)
+    return CONTINUE if state is None else DONE
+
+
+def stop(session: Session, job: ClaimedJob, _cause: PipelineError) -> None:
+    """Note that the job has failed."""
+    exports.end_export(session, int(job.dedupe_key), "failed")
+
+
+def lines_of(export: LogExport) -> Iterator[bytes]:
+    """Return the file, part by part, each read in a transaction of its own."""
+    with DOWNLOADS.entered():
+        for n in range(export.parts):
+            with transaction() as session:
+                lines = exports.part_of(session, export.id, n)
+            if lines is None:
+                return
+            yield lines

@@ -1,10 +1,16 @@
-"""How a job runs: claim, carry out, and one place where an error becomes an outcome; `pipeline.sync.stage` is its model."""
+"""Run jobs: the only place that knows leases, time slices, attempts, wake-ups and failures of jobs.
+
+    claim → step, step, … → ended; or postponed, when the time slice is over, a step waits, or an error says so
+
+Each kind has one handler (`pipeline.jobs.handler`). What counts as an attempt is decided in `pipeline.sync.retries`: a rate limit,
+a spent budget and an outage do not, and a step that succeeds sets the attempts to zero.
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -14,60 +20,45 @@ from db import failure as failures
 from db import job as jobs
 from db import sync_event as events
 from db.job import ClaimedJob
-from db.session import transaction
+from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import describe
 from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.jobs import connector_creation, exports, log_exports, sends, settings_sync, status_report
+from pipeline.jobs.handler import Handler, JobStep
 from pipeline.jobs.plans import compute
 from pipeline.jobs.replays import advance
-from pipeline.jobs.verify import sample
+from pipeline.jobs.verify import verify
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
-from pipeline.sync.job_queue import (
-    CONNECTOR_CREATION,
-    EXPORT,
-    LOG_EXPORT,
-    PLAN,
-    REPLAY,
-    SEND,
-    SETTINGS_SYNC,
-    STATUS,
-    TASK,
-    VERIFY,
-)
+from pipeline.sync import job_queue
 from pipeline.sync.lease import lease_kept
 from pipeline.sync.retries import MAX_ATTEMPTS, check_alone, patience
 from pipeline.sync.stage import StageFailed, pause_connector
+from pipeline.tasks.wakeups import wake_control
 from pipeline.telemetry import logger
 
-HANDLERS: Final[Mapping[str, Callable[[ClaimedJob], None]]] = {
-    SETTINGS_SYNC: settings_sync.run,
-    EXPORT: exports.run,
-    CONNECTOR_CREATION: connector_creation.run,
-    STATUS: status_report.run,
-    SEND: sends.run,
-    VERIFY: sample.run,
-    PLAN: compute.run,
-    REPLAY: advance.advance,
-    LOG_EXPORT: log_exports.run,
-}
-EVENTS: Final = {
-    SETTINGS_SYNC: "connector.settings.error",
-    EXPORT: "outgoing.job.error",
-    CONNECTOR_CREATION: "connector.creation.error",
-    STATUS: "connector.status.error",
-    SEND: "outgoing.job.error",
-    VERIFY: "connector.verify.error",
-    PLAN: "connector.plan.error",
-    REPLAY: "connector.replay.error",
-    LOG_EXPORT: "connector.log_export.error",
+SLICE_S: Final = 60.0
+"""A task may take four minutes: after this the next steps are left to another task, so that other jobs get their turn."""
+
+HANDLERS: Final[Mapping[str, Handler]] = {
+    job_queue.SETTINGS_SYNC: Handler(step=settings_sync.step, event="connector.settings.error", is_single=True),
+    job_queue.EXPORT: Handler(step=exports.step, event="outgoing.job.error"),
+    job_queue.CONNECTOR_CREATION: Handler(step=connector_creation.step, event="connector.creation.error"),
+    job_queue.STATUS: Handler(step=status_report.step, event="connector.status.error", is_single=True),
+    job_queue.SEND: Handler(step=sends.step, event="outgoing.job.error"),
+    job_queue.VERIFY: Handler(step=verify.step, event="connector.verify.error"),
+    job_queue.PLAN: Handler(step=compute.step, event="connector.plan.error", on_failure=compute.stop),
+    job_queue.REPLAY: Handler(step=advance.step, event="connector.replay.error", on_failure=advance.stop),
+    job_queue.LOG_EXPORT: Handler(
+        step=log_exports.step, event="connector.log_export.error", on_failure=log_exports.stop
+    ),
 }
 
 
-def run_job(job_id: int, task_id: str | None) -> None:
-    """Carry out one job; one that is done, or at work elsewhere, is left alone.
+def run_job(job_id: int, task_id: str | None, *, slice_s: float | None = None) -> bool:
+    """Run one job for a time slice; False when it is not due or another worker runs it.
 
     Raises: StageFailed, so that Flower shows why.
     """
@@ -75,53 +66,74 @@ def run_job(job_id: int, task_id: str | None) -> None:
     with transaction() as session:
         job = jobs.claim(session, job_id, lease_s=settings().lease_s)
     if job is None:
-        return
+        return False
     bind_contextvars(connector_id=job.connector_id, job_id=job.id, attempt=job.attempts)
     with working(job.connector_key or 0, f"{job.kind} {job.id}", has_outage=job.has_outage) as work:
         try:
             if job.attempts > MAX_ATTEMPTS:
                 raise PipelineError("worker_lost", f"started {job.attempts - 1} times and never ended")
             with lease_kept(lambda session, lease_s: jobs.extend_lease(session, job, lease_s), began=began):
-                HANDLERS[job.kind](job)
+                _run_steps(job, began + (SLICE_S if slice_s is None else slice_s))
         except LostLease:
             logger().warning("job.lease_lost", kind=job.kind)
         except Exception as error:  # noqa: BLE001 - this is where errors become outcomes
-            raise StageFailed(f"{_settle(job, error, task_id, work)}: job {job_id}, {job.kind}") from None
+            raise StageFailed(f"{_resolve(job, error, task_id, work)}: job {job_id}, {job.kind}") from None
+    return True
 
 
-def _settle(job: ClaimedJob, error: Exception, task_id: str | None, work: OutageWork) -> str:
-    """Decide what becomes of the job, and write it down; returns the reason code."""
+def _run_steps(job: ClaimedJob, ends_at: float) -> None:
+    """JobStep until the job waits, has ended or the time slice is over, and write down which. Raises: LostLease."""
+    while True:
+        step = HANDLERS[job.kind].step(job)
+        if step.wait_s != 0 or time.monotonic() > ends_at:
+            break
+        if job.attempts > 1:  # earlier workers were lost or postponed; this one came further
+            with transaction() as session:
+                jobs.checkpoint(session, job)
+    with transaction() as session:
+        _follow(session, job, step)
+
+
+def _follow(session: Session, job: ClaimedJob, step: JobStep) -> None:
+    if step.wait_s is None:
+        jobs.end(session, job, step.state)
+        if job.connector_key is not None:
+            failures.close_subject(session, job.connector_key, subject_of(job))
+    else:
+        jobs.postpone(session, job, step.wait_s, counted=False)
+        after_commit(session, lambda: wake_control("dispatch", countdown_s=step.wait_s or None))
+
+
+def _resolve(job: ClaimedJob, error: Exception, task_id: str | None, work: OutageWork) -> str:
+    """Postpone the job or let it fail, by what went wrong; returns the reason code."""
     cause = classify(error)
     try:
         check_alone(cause, work)
-        wait = patience(cause, work, job.attempts) if isinstance(cause, Retryable) else None
+        pause = patience(cause, work, job.attempts) if isinstance(cause, Retryable) else None
         with transaction() as session:
-            if wait is not None and (job.attempts < MAX_ATTEMPTS or not wait.counted):
-                jobs.postpone(session, job, wait.wait_s, counted=wait.counted, waits_for=wait.waits_for)
-                logger().warning("job.retry", kind=job.kind, reason=cause.reason, wait_s=round(wait.wait_s, 1))
+            if pause is not None and (job.attempts < MAX_ATTEMPTS or not pause.counted):
+                jobs.postpone(session, job, pause.wait_s, counted=pause.counted, waits_for=pause.waits_for)
+                logger().warning("job.retry", kind=job.kind, reason=cause.reason, wait_s=round(pause.wait_s, 1))
             else:
-                _give_up(session, job, cause, error, task_id)
+                _fail(session, job, cause, error, task_id)
     except LostLease as lost:
         return lost.reason
-    except Exception as worse:  # noqa: BLE001 - the lease runs out, and the sweep finds the job again
-        logger().error("job.not_settled", kind=job.kind, reason=classify(worse).reason)
+    except Exception as worse:  # noqa: BLE001 - the lease ends, and the sweep finds the job again
+        logger().error("job.not_resolved", kind=job.kind, reason=classify(worse).reason)
     return cause.reason
 
 
-def _give_up(session: Session, job: ClaimedJob, cause: PipelineError, error: Exception, task_id: str | None) -> None:
-    """Kept as a Failure whose replay begins anew; of a connector that never came to be there is nothing to keep."""
-    name = EVENTS[job.kind]
+def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Exception, task_id: str | None) -> None:
+    """Keep a Failure whose replay makes the job due again; without a connector there is nothing to keep."""
+    name = HANDLERS[job.kind].event
     logger().error(name, reason=cause.reason, detail=cause.detail, advice=describe(cause.reason))
     if job.connector_key is None:
         jobs.end(session, job, "refused", cause.reason)
         return
-    if job.kind == REPLAY:  # before its job is locked: whoever resumes it comes that way too
-        advance.stop(session, int(job.dedupe_key), cause)
+    HANDLERS[job.kind].on_failure(
+        session, job, cause
+    )  # before the job is locked: a person who resumes locks in this order too
     jobs.end(session, job, "failed", cause.reason)
-    if job.kind == PLAN:
-        compute.stop(session, int(job.dedupe_key), cause)
-    if job.kind == LOG_EXPORT:
-        log_exports.stop(session, int(job.dedupe_key))
     failures.keep_failures(session, [_failure(job, job.connector_key, cause, error, task_id)])
     event = events.NewEvent(
         connector_key=job.connector_key,
@@ -147,7 +159,7 @@ def _failure(
         direction=Direction.OUTGOING,
         entity="",
         record_id=str(job.id),
-        stage=TASK,
+        stage=job_queue.TASK,
         reason=cause.reason,
         detail=cause.detail,
         traceback="".join(traceback.format_exception(error)) if ours else None,
@@ -157,5 +169,5 @@ def _failure(
 
 
 def subject_of(job: ClaimedJob) -> str:
-    """Settings and status fail as one thing, however often they were asked for; each file is one of its own."""
-    return failures.control_subject(job.kind if job.kind in (SETTINGS_SYNC, STATUS) else f"{job.kind}:{job.id}")
+    """Return the subject of the job's failure."""
+    return failures.control_subject(job.kind if HANDLERS[job.kind].is_single else f"{job.kind}:{job.id}")

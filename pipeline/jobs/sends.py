@@ -6,14 +6,12 @@ Killed midway it goes on behind the page that was folded last; folding one twice
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy.orm import Session
 
-from db import failure as failures
 from db import job as jobs
 from db import sync_event as events
 from db.job import ClaimedJob
@@ -22,12 +20,12 @@ from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.errors import Rejected
 from pipeline.jobs import send_records
+from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.job_queue import SEND, secret_of
 from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
 
-SLICE_S: Final = 120.0
 MOST_IDS: Final = 5_000
 COUNTED_AT_ONCE: Final = 1_000
 """Ids to one search that only counts."""
@@ -80,34 +78,25 @@ def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
     return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)
 
 
-def run(job: ClaimedJob) -> None:
-    """Send as many as this task has time for; the rest is left to the next one.
-
-    Raises: Rejected, Retryable, LostLease.
-    """
+def step(job: ClaimedJob) -> JobStep:
+    """Send the next page. Raises: Rejected, Retryable, LostLease."""
     order, key, page = _order(job), job.connector_key or 0, job.progress
-    ends_at = time.monotonic() + SLICE_S
-    while (clause := order.clause(page)) is not None:
-        answer = send_records.find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
-        page += 1
-        with transaction() as session:
-            row = jobs.hold(session, job)
-            send_records.fold(session, key, order.entity, answer.reports, rank=order.rank)
-            missing = _log_missing(session, key, order, page - 1, {str(each.get("id")) for each in answer.reports})
-            row.progress, row.attempts = page, 0
-            of = answer.total if order.segment is not None else len(order.ids)
-            row.checkpoint = f"{of} {read_checkpoint(row.checkpoint)[1] + missing}"
-        if order.segment is not None and (not answer.reports or page >= answer.pages):
-            break
-        if time.monotonic() > ends_at:
-            with transaction() as session:
-                jobs.postpone(session, job, 0.0, counted=False)
-                after_commit(session, lambda: wakeups.wake_control("dispatch"))
-            return
+    if (clause := order.clause(page)) is None:
+        return _end(order, page)
+    answer = send_records.find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
     with transaction() as session:
-        jobs.end(session, job)
-        failures.close_subject(session, key, failures.control_subject(f"{SEND}:{job.id}"))
-    logger().info("outgoing.job.success", type=order.entity.hull, job=SEND, pages=page)
+        send_records.fold(session, key, order.entity, answer.reports, rank=order.rank)
+        missing = _log_missing(session, key, order, page, {str(each.get("id")) for each in answer.reports})
+        of = answer.total if order.segment is not None else len(order.ids)
+        jobs.checkpoint(session, job, page + 1, f"{of} {read_checkpoint(job.checkpoint)[1] + missing}")
+    if order.segment is not None and (not answer.reports or page + 1 >= answer.pages):
+        return _end(order, page + 1)
+    return CONTINUE
+
+
+def _end(order: Order, pages: int) -> JobStep:
+    logger().info("outgoing.job.success", type=order.entity.hull, job=SEND, pages=pages)
+    return DONE
 
 
 def _log_missing(session: Session, connector_key: int, order: Order, page: int, found: set[str]) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import failure as failures
 from db import job as jobs
 from db.connector import SettingsVersion
 from db.job import ClaimedJob
@@ -20,6 +19,7 @@ from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import Rejected, Retryable
+from pipeline.jobs.handler import DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.connectors.settings_change import find_unknown, known_settings, put_in_force, read_unknown_fields
 from pipeline.sync.job_queue import SETTINGS_SYNC
@@ -35,7 +35,7 @@ def enqueue(session: Session, connector_key: int) -> None:
     job_queue.enqueue(session, SETTINGS_SYNC, str(connector_key), connector_key=connector_key)
 
 
-def run(job: ClaimedJob) -> None:
+def step(job: ClaimedJob) -> JobStep:
     """Ask Hull, and put in force what was changed there.
 
     Raises: Rejected("settings_refused") that names every mistake.
@@ -62,7 +62,7 @@ def run(job: ClaimedJob) -> None:
     with transaction() as session:
         jobs.hold(session, job)
         connectors.lock_connector(session, connector_key).hull_settings = in_hull
-        jobs.end(session, job)
+    return DONE
 
 
 def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Document:
@@ -105,7 +105,6 @@ def _take(session: Session, job: ClaimedJob, in_hull: Document) -> Document:
             after_commit(
                 session, lambda: logger().info("connector.settings.changed", version=version.version, by=AUTHOR)
             )
-    failures.close_subject(session, connector.key, failures.control_subject(SETTINGS_SYNC))
     return version.document
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from db import failure as failures
-from db import job as jobs
 from db.job import ClaimedJob
 from db.session import transaction
 from pipeline import wiring
+from pipeline.jobs.handler import DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.connectors.status import status_of
 from pipeline.sync.job_queue import STATUS
@@ -24,13 +23,11 @@ def enqueue(session: Session, connector_key: int) -> None:
     job_queue.enqueue(session, STATUS, str(connector_key), connector_key=connector_key)
 
 
-def run(job: ClaimedJob) -> None:
+def step(job: ClaimedJob) -> JobStep:
     """Look anew, and tell Hull. Raises: ConfigurationError, Retryable."""
     connector_key = job.connector_key or 0
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key)
         found = status_of(session, connectors.get_connector(session, connector_key))
     wired.hull.put_status(found.status, found.messages)
-    with transaction() as session:
-        failures.close_subject(session, connector_key, failures.control_subject(STATUS))
-        jobs.end(session, job)
+    return DONE

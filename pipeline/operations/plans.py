@@ -243,7 +243,7 @@ def apply_plan(call: Call, request: Yes) -> AppliedAnswer:
             plan_apply.refuse(session, request.id, refused, author=author)
         raise
     if applied.follow_up is not None:
-        compute.go_on(applied.follow_up)
+        compute.compute_now(applied.follow_up)
     return AppliedAnswer.model_validate(applied)
 
 
@@ -333,7 +333,7 @@ def _make(call: Call, document: dict[str, Any], *, force: bool) -> PlanAnswer:
     with transaction() as session:
         plan = create.make_plan(session, call.connector.key, document, author=call.caller.name, force=force)
         call.note(session, f"plan {plan.id}")
-    compute.go_on(plan.id)
+    compute.compute_now(plan.id)
     return _answer(call, plan.id)
 
 

@@ -27,6 +27,7 @@ from db import (
 from db import batch as batches
 from db import delivery as deliveries
 from db import job as jobs
+from db import job_item as job_items
 from db import log_export as log_exports
 from db import plan as plans
 from db import replay as replays
@@ -109,6 +110,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "deliveries": _in_slices(deliveries.drop_old_deliveries),
     "batches": _in_slices(batches.drop_old_batches),
     "jobs": _at_once(jobs.drop_old_jobs),
+    "job_items": _at_once(job_items.drop_old_items),
     "export_files": _at_once(export_file.drop_old_files),
     "plan_items": _at_once(plans.drop_old_items),
     "log_exports": _at_once(log_exports.drop_old_exports),

@@ -81,7 +81,7 @@ def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 50
             plan_id = (
                 world.module("jobs.plans.create").make_plan(session, world.connector_key, document, author="ana").id
             )
-        walking.go_on(plan_id, float("inf"))
+        walking.compute_now(plan_id, float("inf"))
     finally:
         walking.SLICE = before
     with transaction() as session:

@@ -23,7 +23,7 @@ def planned(world: World, document: Any) -> SettingsPlan:
     making, walking = world.module("jobs.plans.create"), world.module("jobs.plans.compute")
     with transaction() as session:
         plan_id = making.make_plan(session, world.connector_key, document, author="ana").id
-    walking.go_on(plan_id, 60)
+    walking.compute_now(plan_id, 60)
     with transaction() as session:
         return session.get_one(SettingsPlan, plan_id)
 

@@ -234,7 +234,7 @@ def test_a_record_that_moved_is_left_out_and_planned_anew(known: World) -> None:
     assert "pipedrive/given" not in users[3]
     assert users[4]["pipedrive/given"] == "Person"
     walk = known.module("jobs.plans.compute")
-    walk.go_on(applied.follow_up, 60)
+    walk.compute_now(applied.follow_up, 60)
     with transaction() as session:
         follow_up = session.get_one(SettingsPlan, applied.follow_up)
     assert [(item.pipedrive_id, changes_of(item)) for item in items(follow_up)] == [
@@ -298,7 +298,7 @@ def test_whoever_is_killed_in_the_middle_goes_on_where_the_last_slice_ended(
     monkeypatch.setattr(walk, "_slice", dies_after_its_work)
     for _ in range(20):
         try:
-            walk.go_on(plan_id, 60)
+            walk.compute_now(plan_id, 60)
         except KeyboardInterrupt:
             continue
         break

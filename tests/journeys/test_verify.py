@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from db import job as jobs
+from db.session import transaction
 from pipeline.domain.drift import Drift
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Retryable
@@ -39,7 +41,15 @@ def go_on(world: World) -> None:
 
 
 def compare(world: World, **options: Any) -> Any:
-    return world.module("jobs.verify.verify").verify(world.connector_key, **options)
+    verify = world.module("jobs.verify.verify")
+    order = verify.VerifyOrder(sample=options.get("sample"), requested_by="ana")
+    with transaction() as session:
+        job_id = verify.enqueue(session, world.connector_key, order)
+    world.run_jobs()
+    with transaction() as session:
+        job = jobs.get_job(session, job_id)
+        assert job.state == "done", job.reason
+        return verify.report_of(session, job)
 
 
 def seen(report: Any) -> list[Seen]:
@@ -455,25 +465,110 @@ def test_a_sample_looks_at_no_more_than_was_asked(peace: World) -> None:
     assert some.tokens <= 10 * 2 * 3
 
 
-def test_a_passing_trouble_is_waited_out(peace: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    reading = peace.module("jobs.verify.reading")
-    monkeypatch.setattr(reading.time, "sleep", waits.append)
-    answers = iter([Retryable("rate_limited", retry_after_s=2.0), Retryable("remote_unavailable"), None])
+@pytest.mark.parametrize("line", ["_compare_page", "_find_strangers", "_recheck", "write", "_keep"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_comparison_whose_worker_is_killed_goes_on_and_finds_the_same(
+    peace: World, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
+) -> None:
+    plant(peace)
+    whole = compare(peace)
+    module = peace.module("jobs.verify.verify" if line == "_keep" else "jobs.verify.comparison")
+    place = {"write": "StepItems", "_keep": None}.get(line, "Comparison")
+    target = module if place is None else getattr(module, place)
+    real, calls = getattr(target, line), []
 
-    def call() -> str:
-        trouble = next(answers)
+    def kill(*given: Any) -> Any:
+        calls.append(line)
+        is_time = len(calls) == (1 if line == "_keep" else 2)
+        if is_time and not after:
+            raise SystemExit
+        answer = real(*given)
+        if is_time:
+            raise SystemExit
+        return answer
+
+    monkeypatch.setattr(target, line, kill)
+    with transaction() as session:
+        order = peace.module("jobs.verify.verify").VerifyOrder(sample=None, requested_by="ana")
+        job_id = peace.module("jobs.verify.verify").enqueue(session, peace.connector_key, order)
+    with pytest.raises(SystemExit):
+        peace.run_jobs()
+    peace.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+    peace.run_jobs()
+
+    with transaction() as session:
+        job = jobs.get_job(session, job_id)
+        resumed = peace.module("jobs.verify.verify").report_of(session, job)
+    assert (job.state, job.lease_token) == ("done", 2)
+    assert seen(resumed) == seen(whole)
+    assert [part.model_dump() for part in resumed.entities] == [part.model_dump() for part in whole.entities]
+    first, second = peace.rows("SELECT drift, counts, named FROM verifications ORDER BY id")
+    assert first == second
+
+
+def test_waiting_for_the_limit_or_the_budget_is_no_attempt_and_loses_nothing(
+    peace: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(peace)
+    whole = compare(peace)
+    reading = peace.module("jobs.verify.reading").Reader
+    real, troubles = (
+        reading.page,
+        [
+            trouble
+            for _ in range(12)
+            for trouble in (
+                None,
+                Retryable("rate_limited", retry_after_s=2.0),
+                Retryable("daily_budget_spent", retry_after_s=3600.0),
+            )
+        ],
+    )
+
+    def page(self: Any, cursor: str | None) -> Any:
+        trouble = troubles.pop(0)
         if trouble:
             raise trouble
-        return "answered"
+        return real(self, cursor)
 
-    assert reading.patiently(call) == "answered"
-    assert waits == [2.0, 4.0]
+    monkeypatch.setattr(reading, "page", page)
+    verify = peace.module("jobs.verify.verify")
+    with transaction() as session:
+        job_id = verify.enqueue(session, peace.connector_key, verify.VerifyOrder(sample=None, requested_by="ana"))
+    waits = set()
+    for _ in range(20):
+        peace.run_jobs()
+        [row] = peace.rows("SELECT state, attempts, waits_for FROM jobs WHERE id = :id", id=job_id)
+        assert row.attempts <= 1
+        waits.add(row.waits_for)
+        peace.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+
+    with transaction() as session:
+        job = jobs.get_job(session, job_id)
+        assert (job.state, seen(verify.report_of(session, job))) == ("done", seen(whole))
+    assert {"rate limit", "daily budget"} <= waits
+    assert peace.rows("SELECT 1 FROM failures") == []
 
 
-def test_a_spent_budget_is_not_waited_for(peace: World) -> None:
-    def call() -> None:
-        raise Retryable("daily_budget_spent", retry_after_s=3600.0)
+def test_one_that_is_requested_while_it_runs_is_joined(peace: World) -> None:
+    verify = peace.module("jobs.verify.verify")
+    order = verify.VerifyOrder(sample=None, requested_by="ana")
+    with transaction() as session:
+        first = verify.enqueue(session, peace.connector_key, order)
+        assert verify.enqueue(session, peace.connector_key, order) == first
 
-    with pytest.raises(Retryable, match="daily_budget_spent"):
-        peace.module("jobs.verify.reading").patiently(call)
+    peace.run_jobs()
+
+    assert len(peace.rows("SELECT 1 FROM verifications")) == 1
+
+
+def test_what_was_found_is_deleted_a_day_after_the_end(peace: World) -> None:
+    plant(peace)
+    compare(peace)
+    peace.change_rows("UPDATE jobs SET ended_at = now() - interval '25 hours'")
+    before = peace.rows("SELECT 1 FROM job_items")
+
+    peace.module("sync.retention").tidy()
+
+    assert before
+    assert peace.rows("SELECT 1 FROM job_items") == []

@@ -12,7 +12,6 @@ from typing import Final
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from db import job as jobs
 from db import plan as plans
 from db import snapshot
 from db.job import ClaimedJob
@@ -21,6 +20,7 @@ from db.session import transaction
 from pipeline.domain.forecast import plan_cost
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import PipelineError
+from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.plans.create import lock_open_plan
 from pipeline.jobs.plans.incoming import look_at_records
 from pipeline.jobs.plans.outgoing import look_at_reports
@@ -38,34 +38,34 @@ AT_ONCE_S: Final = 1.0
 """So long a request may compute by itself before it leaves the plan to a worker."""
 
 
-def run(job: ClaimedJob) -> None:
-    """The job of one plan."""
+def step(job: ClaimedJob) -> JobStep:
+    """Compute the next slice of a plan."""
     plan_id = int(job.dedupe_key)
-    while step(plan_id):
-        pass
+    if compute_slice(plan_id):
+        return CONTINUE
     with transaction() as session:
-        jobs.end(session, job)
         plan = plans.get_plan(session, plan_id)
     if plan is not None:
         logger().info("connector.plan.ready", plan_id=plan_id, records=plan.examined, state=plan.state)
+    return DONE
 
 
-def go_on(plan_id: int, for_s: float = AT_ONCE_S) -> None:
-    """Compute at once what can be done in so short a while: a small plan is ready before anybody has looked."""
-    until = time.monotonic() + for_s
-    while step(plan_id) and time.monotonic() < until:
-        pass
-
-
-def stop(session: Session, plan_id: int, cause: PipelineError) -> None:
-    """Nobody computes it any more: it says why."""
-    plan = lock_open_plan(session, plan_id)
+def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
+    """Write into the plan why its job failed."""
+    plan = lock_open_plan(session, int(job.dedupe_key))
     if plan is not None:
         plan.state, plan.reason, plan.detail, plan.ended_at = "stopped", cause.reason, cause.detail, func.now()
 
 
-def step(plan_id: int) -> bool:
-    """Compute the next slice; whether there may be more to do."""
+def compute_now(plan_id: int, for_s: float = AT_ONCE_S) -> None:
+    """Compute what can be computed in `for_s` seconds: a small plan is ready before a person has looked."""
+    until = time.monotonic() + for_s
+    while compute_slice(plan_id) and time.monotonic() < until:
+        pass
+
+
+def compute_slice(plan_id: int) -> bool:
+    """Compute the next slice; returns whether there may be more to do."""
     with transaction() as session:
         plan = lock_open_plan(session, plan_id)
         if plan is None:

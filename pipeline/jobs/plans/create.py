@@ -21,7 +21,7 @@ SIDES: Final = {Direction.INCOMING: "pipedrive", Direction.OUTGOING: "hull"}
 
 
 def make_plan(session: Session, connector_key: int, document: Any, *, author: str, force: bool = False) -> SettingsPlan:
-    """Write a plan down; `walking.go_on` or a worker computes it once this is committed.
+    """Write a plan down; `compute.compute_now` or a worker computes it once this is committed.
 
     Raises: SettingsRefused naming every mistake.
     """

@@ -1,12 +1,11 @@
-"""The job that carries a replay on: it learns what became of what was sent, sends as much as the pace allows, and comes back.
+"""The job of a replay: learn what became of what was sent, send as much as the pace allows, and come back.
 
-A slice is one transaction that closes failures, folds their changes and marks the items, so that a worker killed anywhere has
+A step is one transaction that closes failures, folds their changes and marks the items, so that a worker killed anywhere has
 either done a slice or not begun it.
 """
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,76 +21,47 @@ from db.replay import Replay, ReplayItem
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
 from pipeline.errors import PipelineError
+from pipeline.jobs.handler import DONE, REFUSED, JobStep, wait
 from pipeline.jobs.replays.outcomes import settle
 from pipeline.jobs.replays.preview import foresee
 from pipeline.jobs.replays.requeue import NotReplayable, replay
 from pipeline.jobs.replays.verdict import Kind, Verdict
-from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
 
 SLICE: Final = 100
 """Items to a transaction."""
-TASK_S: Final = 60.0
-"""A task may take four minutes: after this the rest is left to the next one."""
 LOOK_S: Final = 1.0
 LONGEST_LOOK_S: Final = 10.0
 """How often it looks for outcomes while nothing is left to send: less often the longer they take, as of a paused connector."""
 SETTLED: Final = {Kind.NOTHING: "already_applied", Kind.SUPERSEDED: "superseded", Kind.SKIPPED: "skipped"}
 
 
-def advance(job: ClaimedJob) -> None:
-    """Carry a replay on until its pace, its end or a person says otherwise."""
-    until = time.monotonic() + TASK_S
-    while True:
-        with transaction() as session:
-            wait_s = _slice(session, job)
-        if wait_s is None or wait_s > 0:
-            break
-        if time.monotonic() > until:
-            _leave_to_the_next(job)
-            break
-    if wait_s is not None:
-        wakeups.wake_control("dispatch", countdown_s=wait_s or None)
+def step(job: ClaimedJob) -> JobStep:
+    """Learn outcomes, and send what the pace allows now. Raises: LostLease, and nothing was done."""
+    with transaction() as session:
+        row = rows.lock_replay(session, int(job.dedupe_key))
+        if row is None:
+            return REFUSED
+        jobs.hold(session, job)
+        _go_on(row)
+        settle(session, row)
+        wait_s = _send(session, row) if row.state == "running" else None
+        session.flush()
+        if wait_s is None:
+            wait_s = _look_again_s(session, row)
+        if wait_s is None:
+            _end(session, row)
+            return DONE
+        return wait(wait_s)
 
 
-def stop(session: Session, replay_id: int, cause: PipelineError) -> None:
-    """Nobody carries it on any more: it says why. What waits keeps waiting; one that a person paused only rests."""
-    row = rows.lock_replay(session, replay_id)
+def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
+    """Write into the replay why its job failed. What waits keeps waiting; one that a person paused only rests."""
+    row = rows.lock_replay(session, int(job.dedupe_key))
     if row is None or row.state == "paused" or row.ended_at is not None:
         return
     row.state = "stopped" if row.state == "running" else row.state
     row.reason, row.detail, row.ended_at = cause.reason, cause.detail, func.now()
-
-
-def _leave_to_the_next(job: ClaimedJob) -> None:
-    """It came on, so it was no attempt; and nobody has to wait until the lease runs out. Raises: LostLease."""
-    with transaction() as session:
-        jobs.postpone(session, job, 0.0, counted=False)
-
-
-def _slice(session: Session, job: ClaimedJob) -> float | None:
-    """One transaction's worth. Returns in how many seconds to go on, 0 for at once, None when there is nothing more to do.
-
-    Raises: LostLease, and nothing was done.
-    """
-    row = rows.lock_replay(session, int(job.dedupe_key))
-    if row is None:
-        jobs.end(session, job, "refused")
-        return None
-    _go_on(row)
-    settle(session, row)
-    wait_s = _send(session, row) if row.state == "running" else None
-    session.flush()
-    if wait_s is None:
-        wait_s = _look_again_s(session, row)
-    if wait_s is None:
-        _end(session, row)
-        jobs.end(session, job)
-    elif wait_s > 0:
-        jobs.postpone(session, job, wait_s, counted=False)
-    else:
-        jobs.hold(session, job)
-    return wait_s
 
 
 def _go_on(row: Replay) -> None:

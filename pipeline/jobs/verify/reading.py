@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final
 
 from db import verification
 from db.session import transaction
+from pipeline.clients.pipedrive import Page
 from pipeline.domain.drift import HullRecord, Mapped
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity, anonymous_id
-from pipeline.domain.paging import Cursors
-from pipeline.errors import Rejected, Retryable, Skip
+from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import id_of, ids_of, read_by_ids
 from pipeline.settings import settings
 from pipeline.sync.compiled import Plan
@@ -26,16 +25,14 @@ from pipeline.wiring import Wired
 
 ASKED_AT_ONCE = 50
 """Ids to one search: what Hull returns on a page."""
-PATIENCE = 6
-"""Times one call is made before its trouble ends the comparison: nothing is kept that a later one could go on from."""
-LONGEST_PAUSE_S = 60.0
 HIGHEST_ID = 2**53
 """Beyond this a number of JSON is no exact id any more."""
 WINDOW = 4 * ASKED_AT_ONCE
 """Records of Hull that are read page by page; a window of ids that holds more is halved first."""
 
-T = TypeVar("T")
-P = ParamSpec("P")
+Window = tuple[int, int]
+"""Ids from the first up to, and without, the second."""
+EVERYTHING: Final[Window] = (1, HIGHEST_ID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,26 +85,8 @@ class Reader:
         """Whether Hull is to show that a record is deleted."""
         return self.plan.settings.supports_deletion(self.entity)
 
-    def pages(self) -> Iterator[tuple[list[Any], bool]]:
-        """Every page of Pipedrive by ascending id, and whether it is the last. 10 tokens each.
-
-        Raises: Rejected("page_repeats") when the walk does not advance.
-        """
-        cursor, highest, cursors = None, 0, Cursors()
-        while True:
-            page = patiently(self._page, cursor)
-            ids = ids_of(page.records)
-            if page.next_cursor is not None:
-                trouble = cursors.trouble_with(page.next_cursor, len(page.ids))
-                if trouble or (ids and max(ids) <= highest):
-                    detail = trouble or f"no id beyond {highest}"
-                    raise Rejected("page_repeats", f"{self.entity.plural}: {detail}")
-            yield page.records, page.next_cursor is None
-            if page.next_cursor is None:
-                return
-            cursor, highest = page.next_cursor, max([highest, *ids])
-
-    def _page(self, cursor: str | None) -> Any:
+    def page(self, cursor: str | None) -> Page:
+        """Return a page of Pipedrive by ascending id, the first one without a cursor. 10 tokens."""
         include = self.plan.incoming.include_fields
         return self.wired.pipedrive.list_page(
             self.entity, cursor=cursor, limit=settings().page_limit, sort_by="id", include_fields=include
@@ -121,7 +100,7 @@ class Reader:
         """All three sides, read afresh. 10 tokens for 100 ids."""
         wanted = sorted(ids)
         include = self.plan.incoming.include_fields
-        return self._sides(wanted, patiently(read_by_ids, self.wired.pipedrive, self.entity, wanted, include))
+        return self._sides(wanted, read_by_ids(self.wired.pipedrive, self.entity, wanted, include))
 
     def _sides(self, ids: list[int], raw: list[Any]) -> Sides:
         records, refused = self._say(raw)
@@ -162,7 +141,7 @@ class Reader:
     def _search(self, query: Mapping[str, Any]) -> Iterator[HullRecord]:
         page, pages = 1, 1
         while page <= pages:
-            answer = patiently(self.wired.hull.find_reports, self.entity, query, page=page)
+            answer = self.wired.hull.find_reports(self.entity, query, page=page)
             pages = answer.pages if answer.reports else 0
             for report in answer.reports:
                 yield read_held(report, self.plan.incoming.attributes)
@@ -170,55 +149,36 @@ class Reader:
 
     def count_held(self, low: int = 1, high: int = HIGHEST_ID) -> int:
         """How many records of Hull have a `pipedrive/id` from `low` up to, and without, `high`."""
-        return patiently(self.wired.hull.find_reports, self.entity, _between(low, high), per_page=1).total
+        return self.wired.hull.find_reports(self.entity, _between(low, high), per_page=1).total
 
-    def strangers(self, seen: array[int]) -> Iterator[int]:
-        """The `pipedrive/id`s in Hull that are not among those `seen`, sorted, once for each record that was found with one.
+    def strangers(self, seen: array[int], windows: list[Window]) -> list[int]:
+        """Return the `pipedrive/id`s of the last window of Hull's ids that are not among those `seen`, sorted.
 
-        Hull is not read again: where a window of ids holds as many records as were seen there, it is left; another is
-        halved until it is small.
+        The window is taken off the list. Hull is not read again: a window that holds as many records as were seen there is left;
+        another is halved, and its halves are added to the list, until it is small.
         """
-        windows = [(1, HIGHEST_ID)]
-        while windows:
-            low, high = windows.pop()
-            known = seen[bisect_left(seen, low) : bisect_left(seen, high)]
-            count = self.count_held(low, high)
-            if count <= len(known):
-                continue
-            if count > WINDOW and high - low > 1:
-                middle = known[len(known) // 2] if known and known[len(known) // 2] > low else (low + high) // 2
-                windows += [(low, middle), (middle, high)]
-                continue
-            there = {
-                pipedrive_id for held in self._search(_between(low, high)) for pipedrive_id in held.pipedrive_ids[:1]
-            }
-            yield from sorted(there.difference(known))
+        low, high = windows.pop()
+        known = seen[bisect_left(seen, low) : bisect_left(seen, high)]
+        count = self.count_held(low, high)
+        if count <= len(known):
+            return []
+        if count > WINDOW and high - low > 1:
+            middle = known[len(known) // 2] if known and known[len(known) // 2] > low else (low + high) // 2
+            windows += [(low, middle), (middle, high)]
+            return []
+        there = {pipedrive_id for held in self._search(_between(low, high)) for pipedrive_id in held.pipedrive_ids[:1]}
+        return sorted(there.difference(known))
 
     def highest_id(self) -> int:
         """The greatest id Pipedrive lists; 0 when there is none. 10 tokens."""
-        page = patiently(self.wired.pipedrive.list_page, self.entity, limit=1, sort_by="id", sort_direction="desc")
+        page = self.wired.pipedrive.list_page(self.entity, limit=1, sort_by="id", sort_direction="desc")
         return max([0, *ids_of(page.records)])
 
     def some_held(self, page: int) -> list[int]:
         """The Pipedrive ids of one page of Hull, in whatever order Hull keeps."""
-        answer = patiently(self.wired.hull.find_reports, self.entity, _between(1, HIGHEST_ID), page=page)
+        answer = self.wired.hull.find_reports(self.entity, _between(1, HIGHEST_ID), page=page)
         return [each for report in answer.reports for each in read_held(report, ()).pipedrive_ids[:1]]
 
 
 def _between(low: int, high: int) -> dict[str, Any]:
     return {"bool": {"filter": [{"range": {ID_ATTRIBUTE: {"gte": low, "lt": high}}}]}}
-
-
-def patiently(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """Make a read that may fail for a while; a day's budget that is spent is not waited for.
-
-    Raises: Retryable when it fails for good; whatever else the call raises.
-    """
-    for attempt in range(1, PATIENCE):
-        try:
-            return call(*args, **options)
-        except Retryable as trouble:
-            if trouble.reason == "daily_budget_spent":
-                raise
-            time.sleep(min(trouble.retry_after_s or 2.0**attempt, LONGEST_PAUSE_S))
-    return call(*args, **options)

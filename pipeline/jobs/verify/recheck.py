@@ -45,15 +45,12 @@ class Verdict:
     outdated: int = 0
 
 
-def look_again(reader: Reader, ids: Sequence[int]) -> Verdict:
-    """Judge these ids by a fresh read of all three sides."""
-    verdict = Verdict()
-    for at in range(0, len(ids), LOOK_AT_ONCE):
-        sides = reader.sides_of_ids(ids[at : at + LOOK_AT_ONCE])
-        known = _Known.ask(reader, sides)
-        for pipedrive_id in sides.ids:
-            found = list(_found(reader, sides, pipedrive_id))
-            _settle(verdict, sides, known, pipedrive_id, found)
+def recheck(reader: Reader, ids: Sequence[int]) -> Verdict:
+    """Judge at most LOOK_AT_ONCE ids by a fresh read of all three sides."""
+    verdict, sides = Verdict(), reader.sides_of_ids(ids)
+    known = _Known.ask(reader, sides)
+    for pipedrive_id in sides.ids:
+        _settle(verdict, sides, known, pipedrive_id, list(_found(reader, sides, pipedrive_id)))
     return verdict
 
 

@@ -1,43 +1,115 @@
-"""`pipeline verify`: compares Pipedrive, Hull and the id map, and names what has drifted apart. Nothing is changed."""
+"""The job that compares Pipedrive, Hull and the id map, and names what has drifted apart. Nothing is changed.
+
+    enqueue → step, by workers: a page, or 100 records that are read again → report_of, while the job runs and for a day after
+
+How far it is and what it counted are the checkpoint of the job; its findings and ids are `job_items`. So a worker that takes over
+after a kill continues behind the last step. A spent budget or a rate limit postpones the job and is no attempt.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import Counter
+from typing import Any, Final
 
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 
+from db import job as jobs
+from db import verified
 from db.id_mapping import mapping_counts
-from db.session import transaction
+from db.job import ClaimedJob, Job
+from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.budget import Lane
 from pipeline.domain.kinds import Entity
-from pipeline.jobs.verify.comparison import Comparison, EntityReport, OnProgress
+from pipeline.errors import Rejected
+from pipeline.jobs.handler import CONTINUE, DONE, JobStep
+from pipeline.jobs.verify.comparison import Comparison, EntityReport, with_findings
 from pipeline.jobs.verify.reading import Reader
 from pipeline.settings import settings
+from pipeline.sync import job_queue
+from pipeline.sync.compiled import plan_for
 from pipeline.sync.definitions import refresh
+from pipeline.sync.job_queue import VERIFY, secret_of
+from pipeline.tasks import wakeups
 
-ORDER = (Entity.ORGANIZATION, Entity.PERSON)
-LIST_TOKENS = 10
-IDS_TO_A_REQUEST = 100
+ORDER: Final = (Entity.ORGANIZATION, Entity.PERSON)
+SAMPLE: Final = 500
+"""Records of each kind that a page compares: read within a minute, and enough to find what is wrong with one in a hundred."""
+NAMED: Final = 100
+"""Records that are named in `verifications`; what is more is counted."""
+LIST_TOKENS: Final = 10
+IDS_TO_A_REQUEST: Final = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """A whole comparison: how long it took, what it cost."""
+class VerifyOrder(BaseModel):
+    """sample  records of each kind that are compared, drawn from all three sides; None for all"""
 
-    entities: tuple[EntityReport, ...]
-    seconds: float
-    tokens: int
-    requests: int
+    sample: int | None
+    requested_by: str
+
+
+class Report(BaseModel):
+    """A comparison as far as it is: how long its steps took, what they cost."""
+
+    entities: tuple[EntityReport, ...] = tuple(EntityReport(entity=entity) for entity in ORDER)
+    seconds: float = 0.0
+    tokens: int = 0
+    requests: int = 0
+    is_kept: bool = False
 
     @property
     def drift(self) -> int:
         return sum(each.drift for each in self.entities)
 
 
+def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
+    """Have a worker compare; returns the id of the job, of the one that is due or running where there is one."""
+    key = f"{connector_key}:{order.sample or 'all'}"
+    job_id = jobs.find_due(session, VERIFY, key)
+    if job_id is None:
+        job_queue.enqueue(session, VERIFY, key, connector_key=connector_key, secret=order.model_dump_json())
+        job_id = jobs.find_due(session, VERIFY, key)
+    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    return job_id or 0
+
+
+def step(job: ClaimedJob) -> JobStep:
+    """Do the next step of the entity whose turn it is, then keep what came out. Raises: Rejected, Retryable, LostLease."""
+    began, order, report, key = time.monotonic(), _order(job), _read(job.checkpoint), job.connector_key or 0
+    part = next((each for each in report.entities if each.phase != "done"), None)
+    if part is None:
+        return _keep(job, order, report)
+    with transaction() as session:
+        wired = wiring.open_connector(session, key, lane=Lane.VERIFY)
+        plan = None if part.phase == "start" else plan_for(session, key, part.entity)
+    reader = Reader(wired=wired, entity=part.entity, plan=plan or refresh(wired, part.entity))
+    found = Comparison(job.id, reader, part, order.sample).step()
+    report.seconds += time.monotonic() - began
+    report.tokens += wired.calls.tokens
+    report.requests += wired.calls.requests
+    with transaction() as session:
+        jobs.checkpoint(session, job, sum(each.compared for each in report.entities), report.model_dump_json())
+        found.write(session, job.id, part.entity)
+    return CONTINUE
+
+
+def report_of(session: Session, job: Job) -> Report:
+    """Return what a comparison found so far; its findings are deleted a day after it has ended."""
+    report = _read(job.checkpoint)
+    return report.model_copy(
+        update={"entities": tuple(with_findings(session, job.id, each) for each in report.entities)}
+    )
+
+
+def progress_of(job: Job) -> Report:
+    """Return how far a comparison is, without its findings."""
+    return _read(job.checkpoint)
+
+
 def expected_tokens(session: Session, connector_key: int, sample: int | None) -> int:
-    """Tokens the comparison will cost, by the size of the id map; a second look costs 10 for 100 records beyond that."""
+    """Return the tokens a comparison will cost, by the size of the id map; a recheck costs 10 for 100 records beyond that."""
     definitions = LIST_TOKENS * len(ORDER)
     if sample is not None:
         return definitions + LIST_TOKENS * len(ORDER) * (1 + -(-sample // IDS_TO_A_REQUEST))
@@ -47,17 +119,54 @@ def expected_tokens(session: Session, connector_key: int, sample: int | None) ->
     return definitions + LIST_TOKENS * sum(max(1, -(-size // settings().page_limit)) for size in sizes.values())
 
 
-def verify(connector_key: int, *, sample: int | None = None, on_progress: OnProgress = lambda _: None) -> Report:
-    """Compare everything, or `sample` records of each entity drawn from all three sides.
+def _read(checkpoint: str | None) -> Report:
+    return Report.model_validate_json(checkpoint) if checkpoint else Report()
 
-    Raises: ConfigurationError; Retryable, `daily_budget_spent` with the time to wait among them; Rejected.
-    """
-    started = time.monotonic()
+
+def _order(job: ClaimedJob) -> VerifyOrder:
+    try:
+        return VerifyOrder.model_validate_json(secret_of(job))
+    except ValidationError:
+        raise Rejected("export_malformed", "what was kept of it cannot be read") from None
+
+
+def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
+    """Keep counts and ids, never values of records, for as long as `db.verified` keeps them."""
+    if report.is_kept:  # the worker was killed right after that
+        return DONE
     with transaction() as session:
-        wired = wiring.open_connector(session, connector_key, lane=Lane.VERIFY)
-    reports = []
-    for entity in ORDER:
-        comparison = Comparison(Reader(wired=wired, entity=entity, plan=refresh(wired, entity)), on_progress)
-        reports.append(comparison.of_all() if sample is None else comparison.of_sample(sample))
-    seconds = time.monotonic() - started
-    return Report(entities=tuple(reports), seconds=seconds, tokens=wired.calls.tokens, requests=wired.calls.requests)
+        parts = [with_findings(session, job.id, each) for each in report.entities]
+        named = [
+            {
+                "entity": part.entity.value,
+                "kind": each.kind.value,
+                "pipedrive_id": each.pipedrive_id,
+                "hull_id": each.hull_id,
+            }
+            for part in parts
+            for each in part.findings
+        ]
+        jobs.checkpoint(session, job, job.progress, report.model_copy(update={"is_kept": True}).model_dump_json())
+        session.add(
+            verified.Verification(
+                connector_key=job.connector_key,
+                asked_by=order.requested_by,
+                sample=order.sample,
+                drift=sum(part.drift for part in parts),
+                took_s=round(report.seconds, 3),
+                tokens=report.tokens,
+                counts={part.entity.value: _counts(part) for part in parts},
+                named=named[:NAMED],
+            )
+        )
+    return DONE
+
+
+def _counts(part: EntityReport) -> dict[str, Any]:
+    return {
+        "compared": part.compared,
+        "drift": part.drift,
+        "kinds": dict(Counter(each.kind.value for each in part.findings)),
+        "waiting": sum(part.pending.values()),
+        "failed": sum(part.failed.values()),
+    }

@@ -113,16 +113,38 @@ class Terminal:
 def test_a_spent_budget_is_said_with_the_time_to_wait(
     drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.cli import verify  # noqa: PLC0415 - as above
-
     def spent(*_: Any, **__: Any) -> None:
         raise Retryable("daily_budget_spent", retry_after_s=7200.0)
 
-    monkeypatch.setattr(verify, "compare", spent)
+    monkeypatch.setattr(drifted.module("jobs.verify.reading").Reader, "page", spent)
     said = run("verify", "acme")
 
     assert said.code == 1
-    assert "try again in 2 h 0 min" in said.err
+    assert "the comparison goes on by itself in 2 h 0 min" in said.err
+    assert "look again: pipeline verify acme" in said.err
+
+
+def test_ctrl_c_leaves_it_running_and_the_command_follows_it_again(
+    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = drifted.module("jobs.verify.reading").Reader
+    real = reader.page
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reader, "page", interrupted)
+    stopped = run("verify", "acme")
+    [left] = drifted.rows("SELECT id, state FROM jobs WHERE kind = 'verify'")
+    monkeypatch.setattr(reader, "page", real)
+    drifted.change_rows("UPDATE jobs SET due_at = now()")
+    again = run("verify", "acme")
+
+    assert (stopped.code, left.state) == (1, "due")
+    assert "the workers go on with the comparison" in stopped.err
+    assert "look again: pipeline verify acme" in stopped.err
+    assert [row.id for row in drifted.rows("SELECT id FROM jobs WHERE kind = 'verify'")] == [left.id]
+    assert any(line.startswith("2 differences: ") for line in again.out.splitlines())
 
 
 def test_leaves_the_reserve_of_the_day_alone(drifted: World, run: Run) -> None:
@@ -132,7 +154,7 @@ def test_leaves_the_reserve_of_the_day_alone(drifted: World, run: Run) -> None:
     said = run("verify", "acme")
 
     assert said.code == 1
-    assert "daily budget of tokens is spent; the comparison was left off, nothing was changed" in said.err
+    assert "daily budget of tokens is spent; the comparison goes on by itself" in said.err
     assert asked == len(drifted.rows("SELECT 1 FROM token_ledger WHERE lane = 'verify'")) == 0
 
 

@@ -13,7 +13,7 @@ from pipeline.insight import comparing, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import as_hull_ids, read_ids
 from pipeline.insight.shared import forget_all
-from pipeline.jobs import sends
+from pipeline.jobs import runtime, sends
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 
@@ -202,7 +202,7 @@ def test_a_sending_that_was_killed_goes_on_behind_what_was_folded(
     monkeypatch.setattr(sends.send_records, "PER_PAGE", 1)
     hull_ids, _ = put_users(world, 3)
     operator.post(f"{HOME}/actions/send", entity="person", ids=" ".join(hull_ids))
-    monkeypatch.setattr(sends, "SLICE_S", -1.0)  # each task does one page
+    monkeypatch.setattr(runtime, "SLICE_S", -1.0)  # each task does one page
     progress = []
     for _ in range(4):
         world.run_jobs()

@@ -15,7 +15,7 @@ from db.audit import latest_entries
 from db.log_export import drop_old_exports
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.jobs import log_exports
+from pipeline.jobs import log_exports, runtime
 from pipeline.web.console import logs
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.exporting import CSV, NDJSON, begin, exported
@@ -224,12 +224,12 @@ def test_a_worker_that_is_killed_goes_on_behind_the_last_part(
     busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_exports, "PAGE", 2)
-    monkeypatch.setattr(log_exports, "SLICE_S", -1.0)
+    monkeypatch.setattr(runtime, "SLICE_S", -1.0)
     where = begin(viewer, CSV).headers["Location"]
     busy.run_jobs()
     assert "is being written: 2 events" in viewer.text(where)
 
-    monkeypatch.setattr(log_exports, "SLICE_S", 60.0)
+    monkeypatch.setattr(runtime, "SLICE_S", 60.0)
     busy.run_jobs()
 
     rows = list(csv.DictReader(io.StringIO(viewer.get(f"{where}/file").get_data(as_text=True))))

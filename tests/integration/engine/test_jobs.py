@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,7 +129,8 @@ def test_a_defect_is_kept_with_its_place_and_never_repeated_blindly(
     def break_down(_job: Any) -> None:
         raise ValueError("canary")
 
-    monkeypatch.setitem(world.module("jobs.runtime").HANDLERS, "settings_sync", break_down)
+    broken = replace(world.module("jobs.runtime").HANDLERS["settings_sync"], step=break_down)
+    monkeypatch.setitem(world.module("jobs.runtime").HANDLERS, "settings_sync", broken)
     enqueue(world)
 
     world.run_jobs()
@@ -161,3 +164,40 @@ def test_a_connector_that_is_removed_takes_its_jobs_along(world: World) -> None:
         remove_rows_of(session, world.connector_key)
 
     assert world.rows("SELECT 1 FROM jobs") == []
+
+
+def test_steps_follow_one_another_until_the_slice_is_over_and_make_no_attempt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    runtime = world.module("jobs.runtime")
+    clock = iter(range(0, 1_000, 10))
+
+    def step(job: jobs.ClaimedJob) -> Any:
+        steps.append(job.attempts)
+        return world.module("jobs.handler").CONTINUE if len(steps) < 12 else world.module("jobs.handler").DONE
+
+    monkeypatch.setitem(runtime.HANDLERS, "settings_sync", replace(runtime.HANDLERS["settings_sync"], step=step))
+    monkeypatch.setattr(runtime, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    enqueue(world)
+    world.change_rows("UPDATE jobs SET attempts = 7")
+
+    world.run_jobs()
+    [between] = world.rows("SELECT state, attempts, due_at <= now() AS is_due FROM jobs")
+    world.run_jobs()
+
+    assert (between.state, between.attempts, between.is_due, steps[:2]) == ("due", 0, True, [8, 0])
+    assert (len(steps), [row.state for row in world.rows(JOBS)]) == (12, ["done"])
+
+
+def test_a_step_that_waits_leaves_the_job_due_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = world.module("jobs.runtime")
+    waits = replace(runtime.HANDLERS["settings_sync"], step=lambda _job: world.module("jobs.handler").wait(90.0))
+    monkeypatch.setitem(runtime.HANDLERS, "settings_sync", waits)
+    enqueue(world)
+
+    world.run_jobs()
+
+    [row] = world.rows("SELECT state, attempts, extract(epoch FROM due_at - now())::int AS wait_s FROM jobs")
+    assert (row.state, row.attempts) == ("due", 0)
+    assert 80 <= row.wait_s <= 90

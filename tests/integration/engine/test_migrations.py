@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +18,14 @@ from freezegun import freeze_time
 from sqlalchemy import Engine, event, inspect, text
 from sqlalchemy.orm import Session
 
+import db
 from db.migrate import current_revision, drift, migrate, unmigrate
 from db.session import make_engine
 from db.sync_event import NewEvent, detach_partition, drop_partition, log_events, make_partitions, old_partitions
 from pipeline.vault import Vault
+
+for _module in iter_modules(db.__path__):  # while no clock is frozen: SQLAlchemy knows the real `datetime` only
+    import_module(f"db.{_module.name}")
 
 PROJECT = Path(__file__).parents[3]
 TODAY = date(2026, 3, 4)

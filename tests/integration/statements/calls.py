@@ -299,6 +299,8 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "job.find_due": {"key": "10"},
     "job.last_failed": {"key": "10"},
     "job.was_refused": {"key": "10"},
+    "job_item.add_item": {"subject": "person.seen", "payload": b""},
+    "job_item.items_of": {"subject": "person.seen"},
     "export_file.add_piece": {"content": b"1"},
     "export_file.begin_file": {"validator": "two", "total_bytes": None},
     "export_file.find_piece": {"number": 3},

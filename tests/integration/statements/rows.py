@@ -99,6 +99,8 @@ STEPS: Final = (
     " END, now() - make_interval(secs => {n} - n) FROM generate_series(1, {n}) n",
     "INSERT INTO jobs (connector_key, kind, dedupe_key, state, ended_at) SELECT 1, 'status', n,"
     " CASE WHEN n % 10 = 0 THEN 'due' ELSE 'done' END, CASE WHEN n % 10 > 0 THEN now() END FROM generate_series(1, 20000) n",
+    "INSERT INTO job_items (job_id, subject, n, payload) SELECT 1 + n / 200, 'person.seen', n % 200, '{record}'"
+    " FROM generate_series(0, {n} - 1) n",
     "INSERT INTO export_files (job_id, validator, size_bytes, pieces) SELECT id, 'one', 200, 20 FROM jobs WHERE id <= 5000",
     "INSERT INTO export_pieces (job_id, number, content) SELECT 1 + n / 20, n % 20, '{record}'"
     " FROM generate_series(0, {n} - 1) n",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline import settings, wiring
-from pipeline.jobs import export_download, exports
+from pipeline.jobs import export_download, exports, runtime
 from pipeline.settings import Settings
 from pipeline.transform.exports import PIECE_BYTES, unpack
 from sandbox.hull.app import create_app
@@ -187,6 +187,7 @@ def test_a_file_that_takes_longer_than_a_slice_ends(
     clock = Clock(10.0)
     monkeypatch.setattr(export_download, "time", clock)
     monkeypatch.setattr(exports, "time", clock)
+    monkeypatch.setattr(runtime, "time", clock)
     monkeypatch.setattr(exports, "CHUNK", 20)
     send(house, file, form)
 

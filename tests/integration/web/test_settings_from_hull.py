@@ -289,7 +289,9 @@ def test_what_is_saved_while_hull_is_being_asked_is_asked_for_once_more(
         at_work = jobs.claim(session, job_id, lease_s=30)
         settings_sync.enqueue(session, house.acme)
     assert at_work is not None
-    settings_sync.run(at_work)
+    settings_sync.step(at_work)
+    with transaction() as session:
+        jobs.end(session, at_work)
     save(platform, incoming_user_attributes=MAPPED)
 
     house.run_jobs()
