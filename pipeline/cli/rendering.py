@@ -9,7 +9,7 @@ import click
 from pydantic import BaseModel
 
 from pipeline.cli import failures as failing
-from pipeline.cli import rendering_plans, rendering_settings
+from pipeline.cli import rendering_connectors, rendering_plans, rendering_settings
 from pipeline.cli.presentation import Presentation
 from pipeline.cli.showing import Failed, say, table
 from pipeline.operations import alerts, claims, credentials, failures, replays, webhooks
@@ -135,6 +135,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     ),
     replays.resume_replay: Presentation(show=failing.show_moved),
     replays.show_replay: Presentation(show=failing.show_progress),
+    **rendering_connectors.PRESENTATIONS,
     **rendering_settings.PRESENTATIONS,
     **rendering_plans.PRESENTATIONS,
 }

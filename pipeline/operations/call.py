@@ -80,9 +80,19 @@ class Call:
                 self.note(session, subject, why=why, detail=detail)
 
     def note(
-        self, session: Session, subject: str = "", *, why: str | None = None, detail: dict[str, Any] | None = None
+        self,
+        session: Session,
+        subject: str = "",
+        *,
+        why: str | None = None,
+        detail: dict[str, Any] | None = None,
+        connector: Connector | None = None,
     ) -> None:
-        """Write the audit entry into the transaction of a function that opens its own, or with a subject known late."""
+        """Write the audit entry into the transaction of a function that opens its own, or with a subject known late.
+
+        connector  by default the one that the request names
+        """
+        about = connector or self.known
         if self.audit_action is None:
             raise LookupError("an operation without an audit action changes nothing")
         session.info[AUDITED] = True
@@ -91,8 +101,8 @@ class Call:
             session,
             self.caller.name,
             self.audit_action,
-            subject or (self.known.name if self.known else ""),
-            connector_key=self.known.key if self.known else None,
+            subject or (about.name if about else ""),
+            connector_key=about.key if about else None,
             why=why,
             detail=detail,
         )

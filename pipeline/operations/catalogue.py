@@ -8,6 +8,7 @@ from typing import Any, Final
 from pipeline.operations import (
     alerts,
     claims,
+    connectors,
     credentials,
     failures,
     fields,
@@ -20,7 +21,7 @@ from pipeline.operations import (
 from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
-    *(credentials, settings, settings_preview, fields, plans, claims, failures, replays, webhooks, alerts),
+    *(connectors, credentials, settings, settings_preview, fields, plans, claims, failures, replays, webhooks, alerts),
 )
 
 

@@ -75,10 +75,10 @@ def test_a_database_of_ones_own_is_migrated_by_command_only(
     on_newer = pipeline("connectors", "list", "--json", cwd=tmp_path, **own)
 
     assert (rolled_back.returncode, "stays as it is" in rolled_back.stdout) == (0, True)
-    assert (on_newer.returncode, json.loads(on_newer.stdout)) == (0, [])
+    assert (on_newer.returncode, json.loads(on_newer.stdout)) == (0, {"connectors": []})
     assert (before.returncode, "run: pipeline migrate" in before.stderr) == (1, True)
     assert json.loads(migrated.stdout)["before"] is None
-    assert (after.returncode, json.loads(after.stdout)) == (0, [])
+    assert (after.returncode, json.loads(after.stdout)) == (0, {"connectors": []})
 
 
 def test_everything_that_is_wrong_with_the_environment_is_said_at_once(tmp_path: Path) -> None:

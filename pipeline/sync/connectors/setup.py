@@ -68,11 +68,13 @@ def add_connector(
     hull_secret: str,
     pipedrive_token: str | None = None,
     settings: dict[str, Any] | None = None,
+    also: Callable[[Session, Connector], None] = lambda _session, _connector: None,
 ) -> Connector:
     """Join a Hull organization to a Pipedrive company, once both have accepted the credentials.
 
     pipedrive_token  None leaves the connector paused, and its work waiting, until somebody authorises it
     settings         the first version; None takes over what Hull holds for this connector, else the defaults
+    also             what is written in the transaction that stores the connector
     Raises: SetupRefused, SettingsRefused.
     """
     name, hull_id = _valid(names.connector_name, name), _valid(names.hull_id, hull_id)
@@ -100,6 +102,7 @@ def add_connector(
             put_in_force(session, connector.key, from_hull, author="hull", force=True)
         else:
             put_in_force(session, connector.key, settings, author="setup")
+        also(session, connector)
     return connector
 
 

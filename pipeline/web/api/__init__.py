@@ -15,7 +15,6 @@ from pipeline.operations.catalogue import all_operations
 from pipeline.web.api import (
     batches,
     comparing,
-    connectors,
     events,
     fetches,
     first_steps,
@@ -40,7 +39,6 @@ DESCRIPTION = (
     "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first and go on with `before`."
 )
 ROOMS = (
-    connectors,
     overview,
     first_steps,
     fetches,

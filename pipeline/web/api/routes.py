@@ -122,7 +122,10 @@ def view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
 
     def view(**parts: BaseModel) -> Response:
         given = {name: getattr(part, name) for part in parts.values() for name in part.model_fields_set}
-        found = declared(Call(caller=guard.who()), declared.request.model_validate(given))
+        call = Call(caller=guard.who())
+        if "connector" in given:
+            call.known = call.find_connector(given["connector"])  # before the rest is judged: another's is not there
+        found = declared(call, declared.request.model_validate(given))
         return _file(found) if isinstance(found, Download) else answer(found)
 
     view.__name__ = view.__qualname__ = declared.name

@@ -13,12 +13,13 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.roles import Role
-from pipeline.insight import acts, comparing, connections, sending
+from pipeline.insight import acts, comparing, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
-from pipeline.sync.connectors.setup import SetupRefused
+from pipeline.operations import connectors
 from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard, overview
+from pipeline.web.console.calls import perform, refusal_of
 from pipeline.web.console.frame import done, page, plural
 from pipeline.web.console.guard import Pages, who
 
@@ -91,14 +92,16 @@ def fetch_changes(connector: Connector) -> Response:
 
 
 def pause(connector: Connector) -> Response:
-    connections.pause(connector.key, by=who().name)
+    perform(connectors.pause_connector)
     overview.forget()
     return done(f"{_home(connector)}/", f"{connector.name} is paused; its work is kept and waits.")
 
 
 def resume(connector: Connector) -> Response:
-    refused = _act(connector, lambda: connections.resume(connector.key, by=who().name))
-    return refused or done(f"{_home(connector)}/", f"{connector.name} goes on with the work that waited.")
+    if refusal := refusal_of(connectors.resume_connector):
+        return show(connector, Impossible(refusal), 400)
+    overview.forget()
+    return done(f"{_home(connector)}/", f"{connector.name} goes on with the work that waited.")
 
 
 def verify(connector: Connector) -> Response:
@@ -178,8 +181,6 @@ def _act(connector: Connector, act: Callable[[], None]) -> Response | None:
         act()
     except Impossible as impossible:
         return show(connector, impossible, 400)
-    except SetupRefused as refused:
-        return show(connector, Impossible(f"{refused}."), 400)
     overview.forget()
     return None
 

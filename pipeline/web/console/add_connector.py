@@ -14,22 +14,19 @@ from typing import Any, Final
 from flask import redirect, request
 from werkzeug.wrappers import Response
 
-from db import audit
 from db import connector as connectors
 from db.authorisation import connection_of
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Claim, Entity
 from pipeline.domain.roles import Role
-from pipeline.domain.settings import SettingsRefused
-from pipeline.errors import PipelineError
 from pipeline.insight import first_steps
 from pipeline.insight.fields import fields_of
 from pipeline.insight.suggestions import Suggestion, suggested
+from pipeline.operations import connectors as operations
 from pipeline.operations import credentials, fields, settings
 from pipeline.operations.errors import OperationError
-from pipeline.sync.connectors import field_lists, setup
-from pipeline.sync.connectors.setup import SetupRefused
+from pipeline.sync.connectors import field_lists
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.credentials import PASTE_TOKEN, given_secret
@@ -77,13 +74,16 @@ def make() -> Response:
     if not (organization and hull_id and secret):
         return show_new("Fill in the organization, the connector's id and its secret: all three stand in Hull.", 400)
     try:
-        made = setup.add_connector(name, hull_organization=_host(organization), hull_id=hull_id, hull_secret=secret)
-    except SetupRefused as refused:
-        return show_new(f"{refused}", 400)
-    except (SettingsRefused, PipelineError) as refused:
-        return show_new(f"Hull's settings of this connector were refused: {refused}", 400)
-    with transaction() as session:
-        audit.note(session, guard.who().name, "connector.add", made.name, connector_key=made.key)
+        made = perform(
+            operations.add_connector,
+            name=name,
+            hull_organization=_host(organization),
+            hull_id=hull_id,
+            hull_secret=secret,
+        ).connector
+    except OperationError as error:
+        mistakes = "; ".join(error.mistakes)
+        return show_new(f"Hull's settings of this connector: {mistakes}" if mistakes else sentence_of(error), 400)
     return done(f"/c/{made.name}/set-up/pipedrive", f"Hull accepts the credentials; {made.name} is here.")
 
 

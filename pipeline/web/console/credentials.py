@@ -13,13 +13,11 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.roles import Role
-from pipeline.insight import connections
+from pipeline.operations import connectors
 from pipeline.operations import credentials as operations
 from pipeline.operations.credentials import CheckedShape
 from pipeline.operations.errors import OperationError
-from pipeline.sync.connectors.setup import SetupRefused
 from pipeline.sync.connectors.webhooks import hearing
-from pipeline.web.console import guard
 from pipeline.web.console.calls import perform, refusal_of, sentence_of
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
@@ -51,7 +49,7 @@ def show(
         entered=entered,
         hearing=heard,
         pause=REASONS.get(connector.pause_reason or ""),
-        by_hand=connector.pause_reason == connections.BY_HAND,
+        by_hand=connector.pause_reason == connectors.BY_HAND,
         checked=checked,
         mistake=mistake,
         at=at,
@@ -90,24 +88,20 @@ def check(connector: Connector) -> Response:
 
 
 def pause(connector: Connector) -> Response:
-    connections.pause(connector.key, by=guard.who().name, why=given_why())
+    perform(connectors.pause_connector, why=given_why())
     return done(_where(connector), f"{connector.name} is paused: its work is kept and waits.")
 
 
 def resume(connector: Connector) -> Response:
-    try:
-        connections.resume(connector.key, by=guard.who().name)
-    except SetupRefused as refused:
-        return show(connector, f"{refused}.", 400, at="state")
+    if refusal := refusal_of(connectors.resume_connector):
+        return show(connector, refusal, 400, at="state")
     return done(_where(connector), f"{connector.name} is active; what waited goes on.")
 
 
 def rename(connector: Connector) -> Response:
     wanted = request.form.get("wanted", "").strip()
-    try:
-        connections.rename(connector.key, wanted, by=guard.who().name)
-    except SetupRefused as refused:
-        return show(connector, f"{refused}.", 400, at="rename")
+    if refusal := refusal_of(connectors.rename_connector, name=wanted, malformed="A name has 1 to 63 characters."):
+        return show(connector, refusal, 400, at="rename")
     return done(f"/c/{wanted}/credentials", f"{connector.name} is named {wanted} from now on.")
 
 
@@ -115,7 +109,7 @@ def remove(connector: Connector) -> Response:
     """The name is typed to confirm."""
     if request.form.get("confirm", "").strip() != connector.name:
         return show(connector, f"Type {connector.name} to remove it. Nothing was removed.", 400, at="remove")
-    left = connections.remove(connector, by=guard.who().name, why=given_why())
+    left = perform(connectors.remove_connector, name=connector.name, why=given_why()).left
     words = (
         f" Its webhooks could not be taken away in Pipedrive, which does so after three days: {left}" if left else ""
     )

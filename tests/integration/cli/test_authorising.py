@@ -32,7 +32,11 @@ def added(bare: World, run: Run, tmp_path: Path) -> Any:
 
 
 def test_a_connector_is_added_without_a_token_and_waits(added: Any, bare: World, run: Run) -> None:
-    assert (added["state"], added["pause_reason"], added["webhooks"]) == ("paused", "not_connected", "not_connected")
+    assert (added["connector"]["state"], added["connector"]["pause_reason"], added["webhooks"]) == (
+        "paused",
+        "not_connected",
+        "not_connected",
+    )
     assert bare.pipedrive.ledger.requests.total() == 0
     shown = run("connectors", "show", "acme")
     assert "connected  not yet: pipeline connectors authorize" in shown.out

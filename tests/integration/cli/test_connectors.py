@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from werkzeug.test import Client
@@ -31,8 +32,8 @@ def add(run: Run, folder: Path, *more: str, secret: str = HULL_SECRET, token: st
 def test_adds_a_connector_whose_credentials_work(bare: World, run: Run, tmp_path: Path) -> None:
     said = add(run, tmp_path)
 
-    assert (said.code, said.json["name"], said.json["state"]) == (0, "globex", "active")
-    assert said.json["pipedrive_company"].endswith(".pipedrive.com")
+    assert (said.code, said.json["connector"]["name"], said.json["connector"]["state"]) == (0, "globex", "active")
+    assert said.json["connector"]["pipedrive_company"].endswith(".pipedrive.com")
     sealed = bare.rows("SELECT name, ciphertext FROM credentials ORDER BY name")
     assert {"hull_secret", "pipedrive_api_token"} <= {row.name for row in sealed}
     assert all(HULL_SECRET.encode() not in bytes(row.ciphertext) for row in sealed)
@@ -55,7 +56,7 @@ def test_a_pipedrive_that_cannot_reach_us_does_not_hinder(
         raise Rejected("bad_request", "invalid or non-reachable URL")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.cli.connectors.ensure_webhooks", refuse)
+        patch.setattr("pipeline.operations.connectors.ensure_webhooks", refuse)
         patch.setattr("pipeline.operations.webhooks.subscribe_to_what_is_missing", refuse)
         assert "non-reachable URL" in add(run, tmp_path).json["webhooks"]
         assert run("connectors", "webhooks", "globex").code == 1
@@ -104,7 +105,7 @@ def test_refused_credentials_leave_nothing_behind(
 
 def test_settings_with_mistakes_leave_nothing_behind(bare: World, run: Run, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"incoming_user_attributes": [{"hull": "a", "service": "nmae"}]}')
-    said = add(run, tmp_path, "--settings", str(tmp_path / "settings.json"))
+    said = add(run, tmp_path, "--settings-file", str(tmp_path / "settings.json"))
 
     assert said.code == 1
     assert "no Person field 'nmae'; did you mean name?" in said.err
@@ -147,18 +148,20 @@ def test_no_secret_is_ever_shown(world: World, run: Run) -> None:
 
 
 def test_pauses_and_resumes(world: World, run: Run) -> None:
-    assert run("connectors", "pause", "acme", "--json").json["state"] == "paused"
+    def state() -> Any:
+        (found,) = run("connectors", "list", "--json").json["connectors"]
+        return found["connector"]["state"], found["connector"]["pause_reason"]
+
+    assert run("connectors", "pause", "acme", "--json").json == {"done": "paused"}
+    assert state() == ("paused", "connector_paused")
     assert run("fetch", "persons", "acme").code == 1
-    assert run("connectors", "resume", "acme", "--json").json == {
-        **run("connectors", "list", "--json").json[0],
-        "state": "active",
-        "pause_reason": None,
-    }
+    assert run("connectors", "resume", "acme", "--json").json == {"done": "resumed"}
+    assert state() == ("active", None)
 
 
 def test_removing_asks_first(world: World, run: Run) -> None:
     assert run("connectors", "remove", "acme", text="n\n").code == 1
-    assert len(run("connectors", "list", "--json").json) == 1
+    assert len(run("connectors", "list", "--json").json["connectors"]) == 1
 
 
 def test_removing_forgets_everything(world: World, run: Run) -> None:
@@ -218,7 +221,7 @@ def test_removing_takes_our_webhooks_away_in_pipedrive(world: World, run: Run) -
 
     said = run("connectors", "remove", "acme", "--yes", "--json").json
 
-    assert (before, subscribed(world), said["webhooks"]) == (["organization", "person"], [], "removed")
+    assert (before, subscribed(world), said["left"]) == (["organization", "person"], [], "")
 
 
 def test_removing_goes_on_when_pipedrive_does_not_answer_and_says_so(world: World, run: Run) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pipeline.operations.registry import Operation
 
-FROM_FILES: Final = frozenset({"secret", "document", "payload", "rows"})
+FROM_FILES: Final = frozenset({"secret", "hull_secret", "pipedrive_token", "document", "payload", "rows", "settings"})
 
 
 def arguments_of(declared: Operation[Any, Any], fields: Mapping[str, Any], folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from tests.authorising import installed_app
 from tests.integration.console.test_failures import refused, world_payload
 from tests.journeys.planning import FIRST_NAME, planned, with_more
 from tests.journeys.test_replays import begin, broken
-from tests.world import API_TOKEN, HULL_SECRET, World, default_settings
+from tests.world import API_TOKEN, CONNECTOR_ID, HULL_SECRET, World, default_settings
 
 Fields = dict[str, Any]
 
@@ -23,6 +23,13 @@ def deleted_person(world: World, _stack: ExitStack) -> Fields:
     world.fetch(Entity.PERSON)
     world.change_rows("UPDATE id_mappings SET state = 'deleted', deleted_at = now()")
     return {"entity": "person", "pipedrive_id": 1}
+
+
+def another_connector(world: World, _stack: ExitStack) -> Fields:
+    """A connector beside the world's own, under the credentials that the sandbox knows."""
+    world.change_rows("UPDATE connectors SET id = 'another', name = 'another'")
+    organization = {"name": "globex", "hull_organization": "hull.test", "hull_id": CONNECTOR_ID}
+    return organization | {"hull_secret": HULL_SECRET, "pipedrive_token": API_TOKEN}
 
 
 def nothing(_world: World, _stack: ExitStack) -> Fields:
@@ -99,6 +106,7 @@ def _fetched(world: World) -> None:
 
 
 EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
+    "add_connector": another_connector,
     "check_webhooks": nothing,
     "ensure_webhooks": nothing,
     "abort_replay": replay_that_is("running"),
@@ -114,9 +122,13 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "roll_back_settings": earlier_settings,
     "invite": with_an_app,
     "pause_replay": replay_that_is("running"),
+    "pause_connector": nothing,
     "put_api_token": lambda _world, _stack: {"secret": API_TOKEN},
     "put_hull_secret": lambda _world, _stack: {"secret": HULL_SECRET},
     "release_claims": deleted_person,
+    "remove_connector": lambda _world, _stack: {"name": "acme"},
+    "rename_connector": lambda _world, _stack: {"name": "acme-emea"},
+    "resume_connector": nothing,
     "try_telling": nothing,
     "replay_edited": corrected,
     "resume_replay": replay_that_is("paused"),
