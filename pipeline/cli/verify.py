@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -36,7 +37,6 @@ from pipeline.domain.settings import read_settings
 from pipeline.jobs.runtime import run_job
 from pipeline.jobs.verify import verify as verifying
 from pipeline.jobs.verify.comparison import EntityReport
-from pipeline.jobs.verify.repair import repair as fold_repairs
 from pipeline.jobs.verify.verify import Report, VerifyOrder, expected_tokens
 from pipeline.sync.retries import TURNS
 from pipeline.sync.stage import StageFailed
@@ -80,8 +80,8 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
         cost = expected_tokens(session, found.key, sample) if is_known else None
     if not (wants_json() or _may_go_on(cost, budget, asks=not yes)):
         raise Failed("nothing was compared", "a part of it costs less: --sample N")
-    report = run_comparison(found, sample, by="command line")
-    repaired = fold_repairs(found.key, report) if repair else None
+    report = run_comparison(found, sample, repair=repair, by="command line")
+    repaired = (report.repaired or Counter()) if repair else None
     show(as_json(found, report, repaired), lambda: print_report(found, report, repaired))
     if report.drift:
         click.get_current_context().exit(1)
@@ -101,14 +101,16 @@ def _may_go_on(cost: int | None, budget: int, *, asks: bool) -> bool:
     return not (asks and share > ASK_ABOVE and sys.stdin.isatty()) or click.confirm("Go on?")
 
 
-def run_comparison(found: Connector, sample: int | None, *, by: str) -> Report:
+def run_comparison(found: Connector, sample: int | None, *, by: str, repair: bool = False) -> Report:
     """Start the comparison, or join the one that runs, and follow it to its end; this process works on it beside the workers.
 
     Raises: Failed when it fails or waits for long, or when a person stops following it.
     """
     with transaction() as session:
-        job_id = verifying.enqueue(session, found.key, VerifyOrder(sample=sample, requested_by=by))
-    again = f"pipeline verify {found.name}" + (f" --sample {sample}" if sample else "")
+        job_id = verifying.enqueue(session, found.key, VerifyOrder(sample=sample, requested_by=by, repair=repair))
+    again = (
+        f"pipeline verify {found.name}" + (f" --sample {sample}" if sample else "") + (" --repair" if repair else "")
+    )
     try:
         _follow(job_id, again)
     except KeyboardInterrupt:

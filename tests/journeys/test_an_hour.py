@@ -11,7 +11,7 @@ import pytest
 from pipeline.domain.kinds import Entity
 from sandbox.pipedrive.sending.trouble import Trouble
 from tests.journeys.an_hour import Hour, an_hour
-from tests.journeys.test_verify import account, compare, seen, user, write
+from tests.journeys.test_verify import account, compare, repair, seen, user, write
 from tests.logs import written
 
 UNDER_WAY_S = 60
@@ -123,7 +123,7 @@ def test_an_hour_of_a_company_s_life(hour: Hour) -> None:
     planted = plant(hour)
     report = compare(hour.world)
     assert sorted((entity, number) for _, entity, number in seen(report)) == planted
-    hour.world.module("jobs.verify.repair").repair(hour.world.connector_key, report)
+    repair(hour.world, report)
     hour.rest(minutes=3)
     assert seen(compare(hour.world)) == []
 

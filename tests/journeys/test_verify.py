@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,16 @@ def compare(world: World, **options: Any) -> Any:
         job = jobs.get_job(session, job_id)
         assert job.state == "done", job.reason
         return verify.report_of(session, job)
+
+
+def repair(world: World, report: Any) -> Counter[str]:
+    """Repair what a comparison found, as its job does."""
+    module = world.module("jobs.verify.repair")
+    done: Counter[str] = Counter()
+    for piece in module.pieces_of(report.entities):
+        with transaction() as session:
+            done += module.repair(session, world.connector_key, piece)
+    return done
 
 
 def seen(report: Any) -> list[Seen]:
@@ -169,7 +180,7 @@ def test_a_repair_leaves_nothing_to_find(peace: World) -> None:
     planted = plant(peace)
     report = compare(peace)
 
-    repaired = peace.module("jobs.verify.repair").repair(peace.connector_key, report)
+    repaired = repair(peace, report)
     waiting = compare(peace)
     go_on(peace)
     after = compare(peace)
@@ -187,7 +198,7 @@ def test_a_repair_leaves_nothing_to_find(peace: World) -> None:
 def test_what_pipedrive_does_not_have_is_handed_over_as_missing(peace: World) -> None:
     peace.company.delete_person(46)
 
-    peace.module("jobs.verify.repair").repair(peace.connector_key, compare(peace))
+    repair(peace, compare(peace))
 
     assert [tuple(row) for row in peace.rows("SELECT entity, record_id, cause FROM changes")] == [
         ("person", "46", "missing")
@@ -260,7 +271,7 @@ def test_a_departed_one_that_hull_still_shows_is_found_and_marked(peace: World, 
     write(peace, held, pipedrive__id=3, pipedrive__deleted_at=None)
 
     report = compare(peace)
-    peace.module("jobs.verify.repair").repair(peace.connector_key, report)
+    repair(peace, report)
     go_on(peace)
 
     assert marked == (None, [])
@@ -283,7 +294,7 @@ def test_a_merged_one_that_hull_did_not_join_is_found_and_joined(peace: World, m
     go_on(peace)
 
     report = compare(peace)
-    peace.module("jobs.verify.repair").repair(peace.connector_key, report)
+    repair(peace, report)
     go_on(peace)
 
     assert ("unmarked", "person", 3) in seen(report)
@@ -387,7 +398,7 @@ def test_a_conflict_that_is_over_is_told_and_repaired(peace: World) -> None:
     )
 
     report = compare(peace)
-    peace.module("jobs.verify.repair").repair(peace.connector_key, report)
+    repair(peace, report)
     peace.module("tasks.control").resolve(peace.connector_key)
 
     assert seen(report) == [("unmapped", "person", 6)]
@@ -423,7 +434,7 @@ def test_strangers_in_hull_are_found_by_counting_and_left_alone(peace: World) ->
     assert sorted(each.pipedrive_id for each in person.findings) == sorted([7, *numbers])
     assert {each.hull_id for each in person.findings if each.pipedrive_id == 7} == {double.id}
     assert person.hull == 120 + len(numbers) + 1
-    repaired = peace.module("jobs.verify.repair").repair(peace.connector_key, report)
+    repaired = repair(peace, report)
     assert repaired == {"left": len(numbers) + 1}
     assert peace.rows("SELECT 1 FROM changes") == []
 
@@ -572,3 +583,36 @@ def test_what_was_found_is_deleted_a_day_after_the_end(peace: World) -> None:
 
     assert before
     assert peace.rows("SELECT 1 FROM job_items") == []
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_repair_whose_worker_is_killed_goes_on_and_repairs_everything(
+    peace: World, monkeypatch: pytest.MonkeyPatch, *, after: bool
+) -> None:
+    planted = plant(peace)
+    verify = peace.module("jobs.verify.verify")
+    monkeypatch.setattr(peace.module("jobs.verify.repair"), "AT_ONCE", 3)
+    real, calls = verify.repair, []
+
+    def kill(*given: Any) -> Any:
+        calls.append(given)
+        done = real(*given) if after or len(calls) != 3 else None
+        if len(calls) == 3:
+            raise SystemExit
+        return done
+
+    monkeypatch.setattr(verify, "repair", kill)
+    with transaction() as session:
+        order = verify.VerifyOrder(sample=None, requested_by="ana", repair=True)
+        job_id = verify.enqueue(session, peace.connector_key, order)
+    with pytest.raises(SystemExit):
+        peace.run_jobs()
+    peace.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+    peace.run_jobs()
+
+    with transaction() as session:
+        job = jobs.get_job(session, job_id)
+        repaired = verify.report_of(session, job).repaired
+    go_on(peace)
+    assert (job.state, repaired.total()) == ("done", len(planted))
+    assert seen(compare(peace)) == []

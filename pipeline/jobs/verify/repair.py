@@ -1,13 +1,14 @@
 """The repair of `pipeline verify`: every record that has drifted becomes a change, and goes its ordinary way to Hull.
 
 What a comparison saw is only a reason to read the record again: the change carries no value. The id map is put in doubt, so
-that the record is sent although the id map says that Hull has it.
+that the record is sent although the id map says that Hull has it. The job repairs a piece to a step; a piece may be repaired twice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -18,11 +19,9 @@ from db import change as changes
 from db import verification
 from db.hull_ids import ask_for_conflicts
 from db.id_mapping import doubt
-from db.session import transaction
 from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.jobs.verify.verify import Report
-from pipeline.tasks.wakeups import wake_control
+from pipeline.jobs.verify.comparison import EntityReport
 from pipeline.transform.incoming import ID_ATTRIBUTE
 
 AT_ONCE = 500
@@ -31,27 +30,37 @@ AT_ONCE = 500
 T = TypeVar("T")
 
 
-def repair(connector_key: int, report: Report) -> Counter[str]:
-    """Fold a change for every record that has drifted, and wake a worker.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairPiece:
+    """What is repaired in one transaction: findings, or ids that were not read again, of one entity."""
+
+    entity: Entity
+    findings: Sequence[DriftFinding] = ()
+    unconfirmed: Sequence[int] = ()
+
+
+def pieces_of(parts: Iterable[EntityReport]) -> list[RepairPiece]:
+    """Return the pieces of a repair, at least one for each entity, always in the same order."""
+    pieces: list[RepairPiece] = []
+    for part in parts:
+        pieces += [RepairPiece(entity=part.entity, findings=some) for some in _chunks(part.findings) or [[]]]
+        pieces += [RepairPiece(entity=part.entity, unconfirmed=ids) for ids in _chunks(part.unconfirmed)]
+    return pieces
+
+
+def repair(session: Session, connector_key: int, piece: RepairPiece) -> Counter[str]:
+    """Fold a change for every record of a piece.
 
     Returns how many of each kind were folded; under `left`, those that nothing here may write to.
     """
-    done: Counter[str] = Counter()
-    for part in report.entities:
-        with transaction() as session:
-            ask_for_conflicts(session, connector_key, part.entity)
-        ours = [finding for finding in part.findings if finding.is_ours]
-        done["left"] += len(part.findings) - len(ours)
-        for some in _chunks(ours):
-            with transaction() as session:
-                _put_right(session, connector_key, part.entity, some)
-        for ids in _chunks(part.unconfirmed):
-            with transaction() as session:
-                _send_again(session, connector_key, part.entity, {pipedrive_id: {} for pipedrive_id in ids})
-        done.update(finding.kind.value for finding in ours)
-        done["unconfirmed"] += len(part.unconfirmed)
-    wake_control("dispatch")
-    return +done
+    ask_for_conflicts(session, connector_key, piece.entity)
+    ours = [finding for finding in piece.findings if finding.is_ours]
+    if ours:
+        _put_right(session, connector_key, piece.entity, ours)
+    if piece.unconfirmed:
+        _send_again(session, connector_key, piece.entity, {pipedrive_id: {} for pipedrive_id in piece.unconfirmed})
+    done = Counter(finding.kind.value for finding in ours)
+    return +(done + Counter(left=len(piece.findings) - len(ours), unconfirmed=len(piece.unconfirmed)))
 
 
 def _put_right(session: Session, connector_key: int, entity: Entity, findings: Sequence[DriftFinding]) -> None:
@@ -80,7 +89,6 @@ def _send_again(session: Session, connector_key: int, entity: Entity, said: dict
         changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause="verify")
 
 
-def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while some := list(islice(rest, AT_ONCE)):
-        yield some
+def _chunks(items: Iterable[T]) -> list[list[T]]:
+    rest: Iterator[T] = iter(items)
+    return list(iter(lambda: list(islice(rest, AT_ONCE)), []))

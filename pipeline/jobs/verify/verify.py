@@ -1,4 +1,4 @@
-"""The job that compares Pipedrive, Hull and the id map, and names what has drifted apart. Nothing is changed.
+"""The job that compares Pipedrive, Hull and the id map, and names what has drifted apart; on request it repairs that as well.
 
     enqueue → step, by workers: a page, or 100 records that are read again → report_of, while the job runs and for a day after
 
@@ -27,6 +27,7 @@ from pipeline.errors import Rejected
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.verify.comparison import Comparison, EntityReport, with_findings
 from pipeline.jobs.verify.reading import Reader
+from pipeline.jobs.verify.repair import pieces_of, repair
 from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.compiled import plan_for
@@ -44,20 +45,29 @@ IDS_TO_A_REQUEST: Final = 100
 
 
 class VerifyOrder(BaseModel):
-    """sample  records of each kind that are compared, drawn from all three sides; None for all"""
+    """sample  records of each kind that are compared, drawn from all three sides; None for all
+    repair  whether what has drifted is carried over again
+    """
 
     sample: int | None
     requested_by: str
+    repair: bool = False
 
 
 class Report(BaseModel):
-    """A comparison as far as it is: how long its steps took, what they cost."""
+    """A comparison as far as it is: how long its steps took, what they cost.
+
+    is_kept   its counts are in `verifications`
+    repaired  how many records of each kind became changes, after so many `pieces`; None where nothing is repaired
+    """
 
     entities: tuple[EntityReport, ...] = tuple(EntityReport(entity=entity) for entity in ORDER)
     seconds: float = 0.0
     tokens: int = 0
     requests: int = 0
     is_kept: bool = False
+    repaired: Counter[str] | None = None
+    pieces: int = 0
 
     @property
     def drift(self) -> int:
@@ -66,7 +76,7 @@ class Report(BaseModel):
 
 def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
     """Have a worker compare; returns the id of the job, of the one that is due or running where there is one."""
-    key = f"{connector_key}:{order.sample or 'all'}"
+    key = f"{connector_key}:{order.sample or 'all'}" + (":repair" if order.repair else "")
     job_id = jobs.find_due(session, VERIFY, key)
     if job_id is None:
         job_queue.enqueue(session, VERIFY, key, connector_key=connector_key, secret=order.model_dump_json())
@@ -76,11 +86,13 @@ def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Do the next step of the entity whose turn it is, then keep what came out. Raises: Rejected, Retryable, LostLease."""
+    """Compare the next piece; then keep what came out; then repair piece by piece. Raises: Rejected, Retryable, LostLease."""
     began, order, report, key = time.monotonic(), _order(job), _read(job.checkpoint), job.connector_key or 0
     part = next((each for each in report.entities if each.phase != "done"), None)
-    if part is None:
+    if part is None and not report.is_kept:
         return _keep(job, order, report)
+    if part is None:
+        return _repair(job, report) if order.repair else DONE
     with transaction() as session:
         wired = wiring.open_connector(session, key, lane=Lane.VERIFY)
         plan = None if part.phase == "start" else plan_for(session, key, part.entity)
@@ -132,8 +144,6 @@ def _order(job: ClaimedJob) -> VerifyOrder:
 
 def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
     """Keep counts and ids, never values of records, for as long as `db.verified` keeps them."""
-    if report.is_kept:  # the worker was killed right after that
-        return DONE
     with transaction() as session:
         parts = [with_findings(session, job.id, each) for each in report.entities]
         named = [
@@ -159,7 +169,22 @@ def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
                 named=named[:NAMED],
             )
         )
-    return DONE
+    return CONTINUE if order.repair else DONE
+
+
+def _repair(job: ClaimedJob, report: Report) -> JobStep:
+    """Repair the next piece."""
+    with transaction() as session:
+        pieces = pieces_of(with_findings(session, job.id, each) for each in report.entities)
+        if report.pieces >= len(pieces):
+            return DONE
+        report.repaired = (report.repaired or Counter()) + repair(
+            session, job.connector_key or 0, pieces[report.pieces]
+        )
+        report.pieces += 1
+        jobs.checkpoint(session, job, job.progress, report.model_dump_json())
+        after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    return CONTINUE
 
 
 def _counts(part: EntityReport) -> dict[str, Any]:
