@@ -93,7 +93,7 @@ defects: $(DEV) ## Show that what was wrong with the connector before is right, 
 	@$(BIN)/python -m tests.defects
 
 clean: ## Remove what was made here: .venv, caches, and the data of the embedded servers
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.embedded remove 2>/dev/null || true; fi
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pipeline.local remove 2>/dev/null || true; fi
 	@rm -rf $(VENV) .data build .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -189,15 +189,15 @@ class House:
 @contextmanager
 def house(stage: Stage, patience_s: float) -> Iterator[House]:
     """The processes of `make up` instead of the stage's worker; Flower left out."""
+    from pipeline.local import programs
+    from pipeline.local.children import Children
     from pipeline.settings import settings
-    from pipeline.up import places
-    from pipeline.up.children import Children
 
     os.killpg(stage.roots["workers"], signal.SIGKILL)
     children = Children(_tell)
     home = House(stage, settings().public_url, None, patience_s)
     try:
-        for program in places.programs(settings(), host=places.LOOPBACK, flower_login=""):
+        for program in programs.pipeline_programs(settings(), host=programs.LOOPBACK, flower_login=""):
             if program.name not in ("web", "flower"):
                 children.start(program)
         home.open_door()
@@ -210,13 +210,17 @@ def house(stage: Stage, patience_s: float) -> Iterator[House]:
 
 def _open_door(public_url: str) -> Any:
     """Start the web process, and return once it answers."""
+    from pipeline.local import programs
+    from pipeline.local.children import Children
     from pipeline.settings import settings
-    from pipeline.up import places
-    from pipeline.up.children import Children
 
     web = Children(_tell)
     web.start(
-        next(each for each in places.programs(settings(), host=places.LOOPBACK, flower_login="") if each.name == "web")
+        next(
+            each
+            for each in programs.pipeline_programs(settings(), host=programs.LOOPBACK, flower_login="")
+            if each.name == "web"
+        )
     )
     until = time.monotonic() + TIMEOUT_S
     while time.monotonic() < until:

@@ -132,9 +132,9 @@ def _run(running: Stage, workers: Workers, chosen: argparse.Namespace) -> dict[s
 @contextmanager
 def _house(running: Stage, kills: int, seed: int) -> Iterator[Workers]:
     """Web process, beat and a group of workers, instead of the stage's worker."""
+    from pipeline.local import programs
+    from pipeline.local.children import Children
     from pipeline.settings import settings
-    from pipeline.up import places
-    from pipeline.up.children import Children
 
     os.killpg(running.roots["workers"], signal.SIGKILL)
     children = Children(lambda name, line: print(line, file=sys.stderr) if name == "up" else None)
@@ -142,8 +142,8 @@ def _house(running: Stage, kills: int, seed: int) -> Iterator[Workers]:
     beat: subprocess.Popen[bytes] | None = None
     try:
         beat = start_celery("beat")
-        programs = places.programs(settings(), host=places.LOOPBACK, flower_login="")
-        children.start(next(program for program in programs if program.name == "web"))
+        started = programs.pipeline_programs(settings(), host=programs.LOOPBACK, flower_login="")
+        children.start(next(program for program in started if program.name == "web"))
         _wait_for(settings().public_url)
         yield workers
     finally:

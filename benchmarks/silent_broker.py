@@ -213,8 +213,8 @@ def _wait(is_so: Callable[[], bool], seconds: float) -> None:
 @contextmanager
 def _processes(broker: str, port: int) -> Iterator[TcpProxy]:
     """One worker, beat and one web process, which reach the broker through the proxy."""
+    from pipeline.local.programs import served
     from pipeline.settings import settings
-    from pipeline.up.places import served
 
     found = settings()
     with ExitStack() as stack:

@@ -163,20 +163,20 @@ def _place(folder: Path) -> Iterator[Place]:
     for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL"):
         os.environ.pop(name, None)
     os.environ |= {"DATA_DIR": str(folder), "SECRET_KEYS": SECRET_KEY, "PIPEDRIVE_API_URL": "http://127.0.0.1:9"}
-    from pipeline import embedded
+    from pipeline.local import servers
     from pipeline.settings import Settings, use
 
     alone = Settings.from_env(os.environ)
-    servers = embedded.ensure(alone)
-    direct = make_url(servers.database_url)
     with ExitStack() as stack:
-        stack.callback(embedded.remove, alone)
+        stack.callback(servers.remove, alone)
+        found = stack.enter_context(servers.serve(alone, name="a benchmark"))
+        direct = make_url(found.database_url or "")
         proxy = stack.enter_context(TcpProxy(f"{direct.query['host']}/.s.PGSQL.5432"))
         url = direct.set(host="127.0.0.1", port=proxy.port).difference_update_query(["host"])
         os.environ |= {
             "DATABASE_URL": url.render_as_string(hide_password=False),
-            "REDIS_URL": servers.redis_url,
-            "BROKER_URL": servers.broker_url,
+            "REDIS_URL": found.redis_url or "",
+            "BROKER_URL": found.broker_url or "",
         }
         use(Settings.from_env(os.environ))
         from db.migrate import migrate
@@ -196,13 +196,13 @@ def _worker() -> list[str]:
 
 
 def _web(port: int) -> list[str]:
-    from pipeline.up.places import served
+    from pipeline.local.programs import served
 
     return served("app", "127.0.0.1", port)
 
 
 def _free_port() -> int:
-    from pipeline.up.places import free_port
+    from pipeline.local.programs import free_port
 
     return free_port()
 

@@ -369,17 +369,15 @@ def place(folder: Path) -> Iterator[Place]:
         "DATA_DIR": str(folder), "SECRET_KEYS": SECRET_KEY, "PIPEDRIVE_API_URL": "http://127.0.0.1:9", "LOG_LEVEL": "error",
         "HULL_KEY_HOSTS": "keys.example",
     }  # fmt: skip
-    from pipeline import embedded
+    from pipeline.local import programs, servers
     from pipeline.settings import Settings, use
-    from pipeline.up import places
 
     alone = Settings.from_env(os.environ)
-    servers = embedded.ensure(alone)
     with ExitStack() as stack:
-        stack.callback(embedded.remove, alone)
-        os.environ |= {
-            "DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url, "BROKER_URL": servers.broker_url
-        }  # fmt: skip
+        stack.callback(servers.remove, alone)
+        found = stack.enter_context(servers.serve(alone, name="a benchmark"))
+        urls = {"DATABASE_URL": found.database_url, "REDIS_URL": found.redis_url, "BROKER_URL": found.broker_url}
+        os.environ |= {name: url or "" for name, url in urls.items()}
         use(Settings.from_env(os.environ))
         from db.migrate import migrate
         from db.session import engine
@@ -388,8 +386,8 @@ def place(folder: Path) -> Iterator[Place]:
         begin()
 
         migrate(engine())
-        ports = {module: places.free_port() for module in ("app", "intake")}
-        started = [_start(stack, places.served(module, "127.0.0.1", port)) for module, port in ports.items()]
+        ports = {module: programs.free_port() for module in ("app", "intake")}
+        started = [_start(stack, programs.served(module, "127.0.0.1", port)) for module, port in ports.items()]
         here = Place(
             f"http://127.0.0.1:{ports['app']}", f"http://127.0.0.1:{ports['intake']}", [each.pid for each in started]
         )

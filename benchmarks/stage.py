@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,14 @@ def stage(  # noqa: PLR0913 - everything that a drill may choose
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         _remotes(persons, organizations, seed, hull, pipedrive, burst_limit, pipedrive_threads) as remotes,
+        ExitStack() as served,
     ):
         _face(remotes, Path(folder))
+        served.enter_context(_servers())
         connector_key = _add_connector(remotes[0].url, remotes[1].url, credentials)
         with _worker(worker_processes) as worker:
             roots = {"workers": worker.pid, "pipedrive": remotes[0].process.pid, "hull": remotes[1].process.pid}
-            roots |= _servers()
+            roots |= _server_pids()
             yield Stage(
                 pipedrive_url=remotes[0].url,
                 hull_url=remotes[1].url,
@@ -109,7 +111,6 @@ def stage(  # noqa: PLR0913 - everything that a drill may choose
                 connector_key=connector_key,
                 roots=roots,
             )
-        _end_servers()
 
 
 @contextmanager
@@ -232,16 +233,23 @@ def _wait_until_ready() -> None:
     raise TimeoutError("the worker did not answer")
 
 
-def _servers() -> dict[str, int]:
-    from pipeline import embedded
+@contextmanager
+def _servers() -> Iterator[None]:
+    """Run a PostgreSQL and a Valkey of this benchmark's own, and delete them at the end."""
+    from pipeline.local import servers
     from pipeline.settings import Settings
 
-    states = embedded.status(Settings.from_env(os.environ))
-    return {name: state.server_pid for name, state in states.items() if state.server_pid}
+    chosen = Settings.from_env(os.environ)
+    try:
+        with servers.serve(chosen, name="a benchmark"):
+            yield
+    finally:
+        servers.remove(chosen)
 
 
-def _end_servers() -> None:
-    from pipeline import embedded
+def _server_pids() -> dict[str, int]:
+    from pipeline.local import servers
     from pipeline.settings import Settings
 
-    embedded.remove(Settings.from_env(os.environ))
+    found = servers.status(Settings.from_env(os.environ))
+    return found.pids if found else {}

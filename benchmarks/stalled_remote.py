@@ -74,9 +74,9 @@ def main() -> int:
     parser.add_argument("--limit-s", type=float, default=2.0)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    from pipeline.up import places
+    from pipeline.local import programs
 
-    places.LIVE_PROCESSES = chosen.processes
+    programs.LIVE_PROCESSES = chosen.processes
     port = serve.free_port()
     persons = 2 * (chosen.stalled + 4 * chosen.edits)
     own = {"PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}

@@ -75,14 +75,14 @@ def main() -> None:
 @contextmanager
 def house(running: Stage) -> Iterator[None]:
     """The processes of `make up` instead of the stage's worker."""
+    from pipeline.local import programs
+    from pipeline.local.children import Children
     from pipeline.settings import settings
-    from pipeline.up import places
-    from pipeline.up.children import Children
 
     os.killpg(running.roots["workers"], signal.SIGKILL)
     children = Children(lambda name, line: print(f"{name} | {line}") if name == "up" else None)
     try:
-        for program in places.programs(settings(), host=places.LOOPBACK, flower_login=""):
+        for program in programs.pipeline_programs(settings(), host=programs.LOOPBACK, flower_login=""):
             if program.name != "flower":
                 children.start(program)
         running.roots.update(children.pids())

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from db.session import use_database
-from pipeline import embedded, telemetry
-from pipeline.embedded import EmbeddedError
+from pipeline import telemetry
+from pipeline.local import servers
+from pipeline.local.errors import EmbeddedError
 from pipeline.settings import Settings, SettingsError, settings, settings_to_watch, use
 
 
-def begin() -> Settings:
-    """Make this process ready for work; what is not named by the environment is embedded and started. Idempotent."""
-    chosen = embedded.complete(settings())
+def begin(*, shares: bool = False) -> Settings:
+    """Make this process ready for work; servers that the environment does not name are embedded ones. Idempotent.
+
+    shares  whether other processes may use embedded servers that have to be run by this one
+    Raises: SettingsError, EmbeddedError.
+    """
+    return begin_with(servers.complete(settings(), shares=shares))
+
+
+def begin_with(chosen: Settings) -> Settings:
+    """Make this process ready for work with these settings, whose servers answer."""
     use(chosen)
     telemetry.configure(chosen.log_level, chosen.log_format)
     use_database(chosen.database_url or "")
@@ -23,7 +32,7 @@ def begin_or_exit() -> Settings:
     Raises: SystemExit with a message for people, where those programs would print a traceback.
     """
     try:
-        return begin()
+        return begin(shares=True)  # workers, beat and web that are started by hand last, and belong together
     except (SettingsError, EmbeddedError) as error:
         raise SystemExit(str(error)) from None
 

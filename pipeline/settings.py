@@ -4,7 +4,7 @@ This is the only module that reads the environment. Every name may also be given
 value (how Docker and Kubernetes hand over secrets). An empty value counts as not given. Everything that is missing or
 malformed is reported together, in one SettingsError. docs/configuration.md describes each name for people.
 
-A database or Redis URL of None means the embedded servers: `pipeline.embedded.ensure` starts them and knows their URLs.
+A database or Redis URL of None means the embedded servers: `pipeline.local.servers` starts them and knows their URLs.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -27,13 +29,15 @@ for name in [name for name in os.environ if name.removesuffix("_FILE") in SCRUBB
 MADE_HERE = "TEST_DATA_DIR" not in os.environ
 DATA_DIR = Path(os.environ.setdefault("TEST_DATA_DIR", tempfile.mkdtemp(prefix="pipeline-tests-")))
 os.environ["DATA_DIR"] = str(DATA_DIR)
+os.environ.setdefault("TEST_SESSION_PID", str(os.getpid()))
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 
 from sqlalchemy import create_engine, text  # noqa: E402 - the environment is clean from here on
 from sqlalchemy.engine import make_url  # noqa: E402
 
-from pipeline import embedded, telemetry  # noqa: E402
 from pipeline import settings as settings_room  # noqa: E402
+from pipeline import telemetry  # noqa: E402
+from pipeline.local import servers as local_servers  # noqa: E402
 from pipeline.settings import Settings  # noqa: E402
 from tests import outside_reads  # noqa: E402
 from tests.open_transactions import none_during_http  # noqa: E402
@@ -65,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_sessionfinish() -> None:
     if MADE_HERE and "PYTEST_XDIST_WORKER" not in os.environ:
-        embedded.remove(_embedded_settings())
+        local_servers.remove(_embedded_settings())
         shutil.rmtree(DATA_DIR, ignore_errors=True)
 
 
@@ -87,20 +91,40 @@ def fail_if_skipped(report: pytest.TestReport) -> None:
         report.longrepr = f"skipped although REQUIRE_ALL=1: {reason}"
 
 
-def _embedded_settings() -> Settings:
-    given = {"DATA_DIR": str(DATA_DIR)}
+def _embedded_environment() -> dict[str, str]:
+    given = {"DATA_DIR": str(DATA_DIR), "SECRET_KEYS": "cGlwZWxpbmUtdGVzdHMtb25seS0wMTIzNDU2Nzg5QUI="}
     for name in ("DATABASE_URL", "REDIS_URL"):
         if f"TEST_{name}" in os.environ:
             given[name] = os.environ[f"TEST_{name}"]
-    return Settings.from_env(given | {"SECRET_KEYS": "cGlwZWxpbmUtdGVzdHMtb25seS0wMTIzNDU2Nzg5QUI="})
+    return given
+
+
+def _embedded_settings() -> Settings:
+    return Settings.from_env(_embedded_environment())
 
 
 @pytest.fixture(scope="session")
-def servers() -> embedded.Servers:
-    """The servers of this test run; an embedded PostgreSQL does not wait for the disk."""
-    found = embedded.ensure(_embedded_settings())
+def servers() -> Settings:
+    """The settings of the servers of this test run: one process holds them for all pytest-xdist workers, until the run ends.
+
+    An embedded PostgreSQL does not wait for the disk.
+    """
+    settings = _embedded_settings()
+    holder = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.local", "hold", os.environ["TEST_SESSION_PID"]],
+        env=os.environ | _embedded_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # it says so if another worker was faster
+        start_new_session=True,
+    )
+    assert holder.stdout is not None
+    with holder.stdout as lines:
+        if not lines.readline():  # it did not start: another one runs, or the next call says why not
+            holder.wait()
+    holder.returncode = 0  # it runs longer than this process: nobody waits for it
+    found = local_servers.complete(settings)
     if "TEST_DATABASE_URL" not in os.environ:
-        _write_without_waiting(found.database_url)
+        _write_without_waiting(found.database_url or "")
     return found
 
 
@@ -115,7 +139,7 @@ def _write_without_waiting(database_url: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def new_database(servers: embedded.Servers) -> Iterator[Callable[..., str]]:
+def new_database(servers: Settings) -> Iterator[Callable[..., str]]:
     """Make a database of this worker's own by its name, as a copy of `template`; drop it at the end. Returns its URL."""
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     names: set[str] = set()
@@ -183,7 +207,7 @@ def _no_outside_reads() -> Iterator[None]:
 
 
 @pytest.fixture
-def database(database_url: str, servers: embedded.Servers, _cheap_hashes: None) -> Iterator[str]:
+def database(database_url: str, servers: Settings, _cheap_hashes: None) -> Iterator[str]:
     """An empty database, and settings in force that name it."""
     from db import token_ledger  # noqa: PLC0415
     from db.session import use_database  # noqa: PLC0415

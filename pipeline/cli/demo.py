@@ -17,15 +17,15 @@ from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
 from pipeline.cli import story as stories
-from pipeline.cli.opening import begin
+from pipeline.cli.opening import begin_serving
 from pipeline.cli.showing import Failed, duration, json_option, own_name, say, show
 from pipeline.data_dir import make_data_dir
-from pipeline.settings import Settings
-from pipeline.up import example
-from pipeline.up.children import SUPERVISOR
-from pipeline.up.house import House, NotUp, open_house
-from pipeline.up.places import PortTaken
-from pipeline.up.remotes import Remotes
+from pipeline.local import example
+from pipeline.local.children import SUPERVISOR
+from pipeline.local.programs import PortTaken
+from pipeline.local.remotes import Remotes
+from pipeline.local.system import StartFailed, System, running_system
+from pipeline.settings import Settings, settings
 
 LOG = "demo.log"
 
@@ -47,21 +47,24 @@ def demo(persons: int, organizations: int) -> None:
       pipeline demo --persons 10000 --organizations 2000
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT itself is silent behind a script's &
-    chosen = begin()
-    if not chosen.faces_sandbox:
+    if not settings().faces_sandbox:
         raise Failed(
             "the demo faces its sandbox only", "unset PIPEDRIVE_API_URL and PIPEDRIVE_CLIENT_ID, or: pipeline up"
         )
     begun = time.monotonic()
     say(f"Starting PostgreSQL, the broker, a sandbox with {persons:,} Persons and {organizations:,} Organizations,")
     say("two workers, beat, the web process and Flower …")
-    log = _log_path(chosen)
+    log = _log_path(settings())
     sizes = {"persons": persons, "organizations": organizations}
     try:
-        with _log_to(log) as write, open_house(chosen, tell=write, sizes=sizes) as house:
+        with (
+            _log_to(log) as write,
+            begin_serving("pipeline demo", write) as chosen,
+            running_system(chosen, tell=write, sizes=sizes) as system,
+        ):
             say(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
-            story = _tell(house, chosen)
-    except (NotUp, PortTaken) as error:
+            story = _tell(system, chosen)
+    except (StartFailed, PortTaken) as error:
         raise Failed(str(error), f"what the processes wrote: {log}") from None
     if story.broken:
         raise Failed(f"{len(story.broken)} things did not hold", f"what the processes wrote: {log}")
@@ -70,11 +73,11 @@ def demo(persons: int, organizations: int) -> None:
 COMMANDS: tuple[click.Command, ...] = (demo,)
 
 
-def _tell(house: House, chosen: Settings) -> stories.Story:
+def _tell(system: System, chosen: Settings) -> stories.Story:
     begun = time.monotonic()
-    story = stories.Story(_connector(), Remotes(house.sandbox or {}))
+    story = stories.Story(_connector(), Remotes(system.sandbox or {}))
     stories.tell(story)
-    died = house.children.restarts()
+    died = system.children.restarts()
     story.check(not died, f"{sum(died.values())} processes died meanwhile")
     took_s = time.monotonic() - begun
     totals = story.totals
@@ -99,7 +102,7 @@ def _connector() -> Connector:
     with transaction() as session:
         found = connectors.find_connector(session, example.NAME)
     if found is None:
-        raise NotUp("the connector of the demo was not made")
+        raise StartFailed("the connector of the demo was not made")
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from alembic.script import ScriptDirectory
 
@@ -11,14 +13,28 @@ from db.migrate import MIGRATIONS, current_revision, is_newer, migrate
 from db.session import engine
 from pipeline import environment, telemetry
 from pipeline.cli.showing import Failed
+from pipeline.local import programs, servers
+from pipeline.local.children import Tell
 from pipeline.settings import Settings, settings, use
-from pipeline.up import places
 
 
 def begin() -> Settings:
     """Read the environment and reach the servers, embedded ones included; logs stay out of a command's output."""
-    chosen = environment.begin()
-    if chosen.log_level == "info":  # what workers tell a log is noise between a command's own lines
+    return _quietly(environment.begin())
+
+
+@contextmanager
+def begin_serving(name: str, tell: Tell) -> Iterator[Settings]:
+    """Like `begin`, for a command that runs the embedded servers for all processes of DATA_DIR while a block lasts.
+
+    Raises: EmbeddedError when another one does so already.
+    """
+    with servers.serve(settings(), name=name, tell=tell) as chosen:
+        yield _quietly(environment.begin_with(chosen))
+
+
+def _quietly(chosen: Settings) -> Settings:
+    if chosen.log_level == "info":  # what workers write to a log is noise between a command's own lines
         telemetry.configure("warning", chosen.log_format)
     return chosen
 
@@ -46,10 +62,10 @@ def open_database() -> Settings:
 
 
 def _beside_the_workers(chosen: Settings) -> Settings:
-    sandbox = places.running_sandbox(chosen.data_dir) if chosen.faces_sandbox else None
+    sandbox = programs.running_sandbox(chosen.data_dir) if chosen.faces_sandbox else None
     if sandbox is None:
         return chosen
-    facing = places.facing_sandbox(chosen, sandbox)
+    facing = programs.facing_sandbox(chosen, sandbox)
     use(facing)
     return facing
 

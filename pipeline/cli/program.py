@@ -28,8 +28,8 @@ from pipeline.cli import (
 )
 from pipeline.cli.showing import Failed
 from pipeline.domain.reasons import REASONS
-from pipeline.embedded import EmbeddedError
 from pipeline.errors import PipelineError
+from pipeline.local.errors import EmbeddedError
 from pipeline.settings import SettingsError
 
 

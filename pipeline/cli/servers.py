@@ -13,13 +13,12 @@ import click
 from db.migrate import current_revision, is_newer
 from db.migrate import migrate as upgrade
 from db.session import engine
-from pipeline import embedded
-from pipeline.cli.opening import begin, newest_revision
+from pipeline.cli.opening import begin, begin_serving, newest_revision
 from pipeline.cli.showing import Failed, json_option, own_name, say, show, table, wants_json
-from pipeline.up import example
-from pipeline.up.children import SUPERVISOR
-from pipeline.up.house import House, NotUp, open_house
-from pipeline.up.places import LOOPBACK, PortTaken
+from pipeline.local import example
+from pipeline.local.children import SUPERVISOR
+from pipeline.local.programs import LOOPBACK, PortTaken
+from pipeline.local.system import StartFailed, System, running_system
 
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow")
 """One for each process, red left out."""
@@ -47,16 +46,17 @@ def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
     """
     printer = LinePrinter(quiet=quiet or wants_json())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT itself is silent behind a script's &
-    chosen = begin()
     try:
-        with open_house(chosen, tell=printer, sizes=sizes, host=host, has_example=has_example) as house:
-            show(described(house), lambda: print_house(house))
+        with (
+            begin_serving("pipeline up", printer) as chosen,
+            running_system(chosen, tell=printer, sizes=sizes, host=host, has_example=has_example) as system,
+        ):
+            show(described(system), lambda: print_system(system))
             threading.Event().wait()
-    except (NotUp, PortTaken) as error:
+    except (StartFailed, PortTaken) as error:
         raise Failed(str(error), "what the processes wrote says why; --quiet hides it") from None
     except KeyboardInterrupt:
-        follow = " The embedded servers follow when no process uses them." if embedded.status(chosen) else ""
-        click.echo(f"Everything has stopped.{follow}", err=True)
+        click.echo("Everything has stopped.", err=True)
 
 
 @click.command()
@@ -132,46 +132,46 @@ class LinePrinter:
             click.echo(f"{origin} {line}", err=self._to_stderr)
 
 
-def described(house: House) -> dict[str, Any]:
+def described(system: System) -> dict[str, Any]:
     """What runs where; no secrets."""
     return {
-        "web_url": house.web_url,
-        "console_url": house.console_url,
-        "public_url": house.settings.public_url,
-        "intake_url": house.settings.arrival_url,
-        "flower_url": house.flower_url,
-        "flower_login_file": str(house.flower.file) if house.flower.file else None,
-        "pipedrive_url": house.settings.pipedrive_api_url,
-        "hull_url": house.sandbox["hull_url"] if house.sandbox else None,
-        "connector": example.NAME if house.sandbox and house.has_example else None,
-        "sandbox_file": str(house.sandbox_file) if house.sandbox_file else None,
-        "data_dir": str(house.settings.data_dir),
-        "pids": house.children.pids(),
-        "notes": house.notes,
+        "web_url": system.web_url,
+        "console_url": system.console_url,
+        "public_url": system.settings.public_url,
+        "intake_url": system.settings.arrival_url,
+        "flower_url": system.flower_url,
+        "flower_login_file": str(system.flower.file) if system.flower.file else None,
+        "pipedrive_url": system.settings.pipedrive_api_url,
+        "hull_url": system.sandbox["hull_url"] if system.sandbox else None,
+        "connector": example.NAME if system.sandbox and system.has_example else None,
+        "sandbox_file": str(system.sandbox_file) if system.sandbox_file else None,
+        "data_dir": str(system.settings.data_dir),
+        "pids": system.children.pids(),
+        "notes": system.notes,
     }
 
 
-def print_house(house: House) -> None:
+def print_system(system: System) -> None:
     """The short table of what runs where, and what to do next."""
-    pids = house.children.pids()
+    pids = system.children.pids()
     rows = [
-        ("console", house.console_url, pids["web"]),
-        ("intake", house.settings.arrival_url, pids["intake"]),
-        ("Flower", f"{house.flower_url} (user and password: {house.flower.where})", pids["flower"]),
+        ("console", system.console_url, pids["web"]),
+        ("intake", system.settings.arrival_url, pids["intake"]),
+        ("Flower", f"{system.flower_url} (user and password: {system.flower.where})", pids["flower"]),
         *(("worker", f"queue {queue}", pids[queue]) for queue in ("live", "control", "bulk")),
         ("beat", "ticks", pids["beat"]),
     ]
-    if house.sandbox:
-        where = f"Pipedrive {house.sandbox['pipedrive_url']}, Hull {house.sandbox['hull_url']}"
+    if system.sandbox:
+        where = f"Pipedrive {system.sandbox['pipedrive_url']}, Hull {system.sandbox['hull_url']}"
         rows.append(("sandbox", where, pids["sandbox"]))
     table("", ("what", "where", "process"), [(name, where, str(pid)) for name, where, pid in rows])
-    for note in house.notes:
+    for note in system.notes:
         say(f"Note: {note}.")
-    if house.flower.file or house.sandbox_file:
-        say(f"Data, local key: {house.settings.data_dir}")
-    if house.sandbox_file and not house.has_example:
-        say(f"Next: open the console and add a connector; its credentials are in {house.sandbox_file}")
-    elif house.sandbox and house.sandbox_file:
+    if system.flower.file or system.sandbox_file:
+        say(f"Data, local key: {system.settings.data_dir}")
+    if system.sandbox_file and not system.has_example:
+        say(f"Next: open the console and add a connector; its credentials are in {system.sandbox_file}")
+    elif system.sandbox and system.sandbox_file:
         say(f"Next, in another terminal: {own_name()} fetch all {example.NAME} --wait")
     else:
         say(f"Next, in another terminal: {own_name()} connectors add --help")

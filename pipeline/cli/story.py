@@ -23,10 +23,10 @@ from pipeline.cli.verify import run_comparison
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.jobs.replays.requeue import replay
+from pipeline.local.example import codes_of
+from pipeline.local.remotes import Record, Remotes
 from pipeline.sync.runs.runs import RunInProgress, start_run
 from pipeline.tasks.wakeups import wake_control
-from pipeline.up.example import codes_of
-from pipeline.up.remotes import Record, Remotes
 
 PATIENCE_S = 20.0
 """How long a change may take to reach the other side before the demo calls it lost."""

@@ -17,9 +17,9 @@ from typing import Any
 import requests
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pipeline import embedded
+from pipeline.local import servers
+from pipeline.local.remotes import Remotes
 from pipeline.settings import Settings
-from pipeline.up.remotes import Remotes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 ARGUMENTS = (
@@ -110,7 +110,7 @@ def open_house(*, has_example: bool = False, sizes: Mapping[str, int] = SIZES, *
             process.wait(timeout=60)
             if process.stdout:
                 process.stdout.close()
-            embedded.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
+            servers.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
             shutil.rmtree(data_dir, ignore_errors=True)
 
 

@@ -60,7 +60,7 @@ def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None
 
 
 def test_the_extra_for_embedded_servers_is_what_they_are_looked_up_by() -> None:
-    text = (PROJECT / "pipeline" / "embedded" / "binaries.py").read_text()
+    text = (PROJECT / "pipeline" / "local" / "binaries.py").read_text()
 
     assert {normal(name) for name in re.findall(r'_package\("(\w+)"\)', text)} == declared("embedded")
 

@@ -33,8 +33,8 @@ from tornado.options import options as flower_options
 
 import celeryconfig
 from pipeline.cli.program import program
+from pipeline.local import programs
 from pipeline.settings import Settings
-from pipeline.up import places
 from pipeline.web import batches, intake, notifications
 from pipeline.web.console.guard import MAX_PENDING_BYTES
 
@@ -46,12 +46,12 @@ NGINX = (DEPLOY / "nginx.conf").read_text()
 QUEUES = {queue.name for queue in celeryconfig.task_queues}
 PROCESSES = {"intake", "web", *QUEUES, "beat", "flower"}
 NEEDED = {
-    **dict.fromkeys(["migrate", "live", "bulk"], places.WORK),
-    "intake": places.WORK | places.METRICS,
-    "control": places.ALERTS,
-    "web": places.ALERTS | places.METRICS | {"FLOWER_BASIC_AUTH"},
-    "beat": places.BROKER,
-    "flower": places.BROKER | {"FLOWER_BASIC_AUTH"},
+    **dict.fromkeys(["migrate", "live", "bulk"], programs.WORK),
+    "intake": programs.WORK | programs.METRICS,
+    "control": programs.ALERTS,
+    "web": programs.ALERTS | programs.METRICS | {"FLOWER_BASIC_AUTH"},
+    "beat": programs.BROKER,
+    "flower": programs.BROKER | {"FLOWER_BASIC_AUTH"},
 }
 """Process → the secrets that docs/configuration.md gives it. REDIS_URL is the broker's."""
 OPTIONAL = {"REDIS_URL", "PIPEDRIVE_CLIENT_SECRET", "ALERT_WEBHOOK_URL", "SMTP_PASSWORD", "METRICS_TOKEN"}
@@ -137,7 +137,11 @@ def check_celery(process: str, words: list[str]) -> None:
     if name == "worker":
         assert given["queues"] == process
         assert given["hostname"] == f"{process}@%h"
-        wanted = {"live": places.LIVE_PROCESSES, "control": places.CONTROL_PROCESSES, "bulk": places.BULK_PROCESSES}
+        wanted = {
+            "live": programs.LIVE_PROCESSES,
+            "control": programs.CONTROL_PROCESSES,
+            "bulk": programs.BULK_PROCESSES,
+        }
         assert int(given["concurrency"]) == wanted[process]
     else:
         assert name == process == "beat"
@@ -166,7 +170,7 @@ def test_an_option_that_does_not_exist_is_seen() -> None:
 
 def test_every_process_of_pipeline_up_is_there() -> None:
     chosen = Settings.from_env({"DATA_DIR": "/srv"})
-    up = {each.name for each in places.programs(chosen, host="127.0.0.1", flower_login="a:b")}
+    up = {each.name for each in programs.pipeline_programs(chosen, host="127.0.0.1", flower_login="a:b")}
     wanted = " ".join(value for key, value in unit("hull-pipedrive.target") if key == "Wants").split()
 
     assert up == PROCESSES
@@ -195,7 +199,7 @@ def test_each_container_has_the_names_and_secrets_of_its_process(process: str, t
     plain = {name.removesuffix("_FILE") for name in environment}
 
     assert plain <= names_of_configuration()
-    secrets = plain & set(places.SECRETS)
+    secrets = plain & set(programs.SECRETS)
     assert secrets == NEEDED[process] - {"REDIS_URL"}
     assert all(f"{name}_FILE" in environment for name in secrets), "a secret stands in the environment itself"
     assert {path for path in environment.values() if path.startswith("/run/")} <= {
@@ -342,7 +346,7 @@ def test_each_unit_has_the_secrets_of_its_process(process: str) -> None:
 def test_the_environment_of_the_units_is_known() -> None:
     text = (UNITS / "environment.example").read_text()
 
-    assert set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) <= names_of_configuration() - set(places.SECRETS)
+    assert set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) <= names_of_configuration() - set(programs.SECRETS)
 
 
 @pytest.mark.slow
@@ -420,7 +424,7 @@ def test_the_proxy_keeps_addresses_honest_and_secrets_out_of_its_log() -> None:
 def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     write_certificate(tmp_path)
     site = NGINX.replace("/etc/ssl/hull-pipedrive", str(tmp_path)).replace("/var/log/nginx", str(tmp_path))
-    site = re.sub(r"listen (\[::\]:)?(80|443)\b", lambda found: f"listen {found[1] or ''}{places.free_port()}", site)
+    site = re.sub(r"listen (\[::\]:)?(80|443)\b", lambda found: f"listen {found[1] or ''}{programs.free_port()}", site)
     folders = "".join(
         f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )

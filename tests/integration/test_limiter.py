@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from pipeline import embedded
 from pipeline.clients.limiter import LONGEST_WAIT_S, WINDOW_S, BurstLimiter, LocalWindow
 from pipeline.errors import Retryable
+from pipeline.local import servers
 from pipeline.settings import Settings
 
 MICROSECOND = 1e-6
@@ -64,9 +64,9 @@ def _answers(connection: redis.Redis) -> bool:
 
 def _embedded(folder: Path) -> Iterator[redis.Redis]:
     settings = Settings(data_dir=folder, database_url="postgresql://unused", broker_url="amqp://unused")
-    servers = embedded.ensure(settings)
-    yield redis.Redis.from_url(servers.redis_url)
-    embedded.remove(settings)
+    with servers.serve(settings, name="a test") as found:
+        yield redis.Redis.from_url(found.redis_url)
+    servers.remove(settings)
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ import pytest
 from tests.package.build import PROJECT, build, tracked_files
 
 PACKAGES = ("pipeline", "db", "sandbox")
-MAY_KNOW_WHERE_IT_LIES = {"pipeline/data_dir.py", "db/migrate.py", "pipeline/embedded/lifetime.py"}
-"""data_dir asks whether it lies in a clone, which then holds `.data`; migrate names a folder of its own package; lifetime has
-the keeper find modules where this process finds them."""
+MAY_KNOW_WHERE_IT_LIES = {"pipeline/data_dir.py", "db/migrate.py"}
+"""data_dir asks whether it lies in a clone, which then holds `.data`; migrate names a folder of its own package."""
 
 
 @pytest.fixture(scope="module")

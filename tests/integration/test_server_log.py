@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from db.server_log import QUIET, QUIET_FOR_ANYBODY, loud_settings
 from db.session import make_engine, transaction
 from db.statement import Statement
-from pipeline import embedded
 from pipeline.error_kinds import classify
+from pipeline.settings import Settings
 from tests.logs import written
 
 MARKER = "canary.lovelace@example.com"
@@ -90,7 +90,7 @@ def log() -> Log:
 
 
 @pytest.fixture
-def loud_database(database: str, servers: embedded.Servers) -> Iterator[str]:
+def loud_database(database: str, servers: Settings) -> Iterator[str]:
     """A database whose server logs everything that ours does not, as other servers do."""
     name = make_url(database).database
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
@@ -148,9 +148,7 @@ def test_without_our_settings_the_server_would_write_the_value(loud_database: st
     assert MARKER in log.text()
 
 
-def test_a_role_that_was_granted_the_settings_is_quiet_too(
-    loud_database: str, servers: embedded.Servers, log: Log
-) -> None:
+def test_a_role_that_was_granted_the_settings_is_quiet_too(loud_database: str, servers: Settings, log: Log) -> None:
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE ROLE {ROLE} LOGIN"))

@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from urllib3.util import Retry
 
 from db.session import make_engine
-from pipeline import embedded
+from pipeline.local import servers
 from pipeline.settings import Settings
 from tests.conftest import WORKER
 
@@ -28,7 +28,7 @@ KEY = "cGlwZWxpbmUtdGVzdHMtb25seS0wMTIzNDU2Nzg5QUI="
 
 
 @pytest.fixture
-def fresh_database(servers: embedded.Servers) -> Iterator[str]:
+def fresh_database(servers: Settings) -> Iterator[str]:
     """A database without tables."""
     name = f"fresh_{WORKER}"
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
@@ -56,7 +56,7 @@ def pipeline(*arguments: str, cwd: Path, timeout_s: float = 60, **environment: s
 
 @pytest.mark.slow
 def test_a_database_of_ones_own_is_migrated_by_command_only(
-    fresh_database: str, servers: embedded.Servers, tmp_path: Path
+    fresh_database: str, servers: Settings, tmp_path: Path
 ) -> None:
     own = {
         "DATABASE_URL": fresh_database,
@@ -95,7 +95,7 @@ def test_the_demo_shows_everything_and_leaves_nothing_running(tmp_path: Path) ->
     said = pipeline(
         "demo", "--persons", "300", "--organizations", "60", cwd=tmp_path, timeout_s=240, DATA_DIR=str(data_dir)
     )
-    embedded.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
+    servers.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
 
     assert said.returncode == 0, said.stdout + said.stderr
     assert "✗" not in said.stdout
@@ -119,7 +119,7 @@ def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]
     yield process, json.loads(printed)
     process.kill()
     process.communicate()
-    embedded.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
+    servers.remove(Settings.from_env({"DATA_DIR": str(data_dir)}))
 
 
 @pytest.mark.slow
@@ -145,20 +145,28 @@ def test_everything_runs_until_it_is_told_to_stop(
         check=False,
     )
     assert json.loads(compared.stdout)["tokens"] > 0, compared.stderr  # it asks the sandbox, as the workers do
+    second = pipeline("up", "--json", cwd=tmp_path, DATA_DIR=house["data_dir"])
+    assert second.returncode == 1
+    assert f"pipeline up (process {process.pid}) already runs with DATA_DIR={house['data_dir']}" in second.stderr
+    assert requests.get(f"{house['web_url']}/healthz", timeout=10).status_code == 200
 
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(timeout=60) == 0
     assert [pid for pid in house["pids"].values() if Path(f"/proc/{pid}").exists()] == []
+    assert servers.status(Settings.from_env({"DATA_DIR": house["data_dir"]})) is None
 
 
 @pytest.mark.slow
 def test_whoever_kills_the_supervisor_leaves_nobody_behind(up: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
     process, house = up
+    status = servers.status(Settings.from_env({"DATA_DIR": house["data_dir"]}))
+    assert status is not None
+    assert status.ready == {"postgres", "valkey"}
     process.kill()
     process.wait(timeout=60)
 
-    for pid in house["pids"].values():
+    for pid in (*house["pids"].values(), *status.pids.values()):
         wait_for_end(pid)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from db import connector as connectors
 from db.session import transaction
-from pipeline.up import example
+from pipeline.local import example
 from tests.world import CONNECTOR_ID, World
 
 SANDBOX = {
@@ -29,7 +29,7 @@ def test_a_connector_that_a_person_set_up_is_kept(world: World, name: str, hull_
     world.change_rows(f"UPDATE connectors SET name = '{name}'")  # noqa: S608 - a name of this test
 
     with pytest.raises(example.ExampleNotAdded, match=f"pipeline connectors remove {name}"):
-        example.furnish(SANDBOX | {"hull_connector_id": hull_id}, arrival_url="http://here.test")
+        example.add(SANDBOX | {"hull_connector_id": hull_id}, arrival_url="http://here.test")
 
     assert _names() == [name]
 
@@ -44,6 +44,6 @@ def test_the_example_of_an_earlier_sandbox_is_made_anew(world: World, monkeypatc
 
     monkeypatch.setattr(example.setup, "add_connector", reached)
     with pytest.raises(InterruptedError):
-        example.furnish(SANDBOX, arrival_url="http://here.test")
+        example.add(SANDBOX, arrival_url="http://here.test")
 
     assert _names() == []

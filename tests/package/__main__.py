@@ -20,11 +20,11 @@ from cryptography.fernet import Fernet
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from pipeline import embedded
 from pipeline.domain.kinds import Entity
+from pipeline.local import servers
+from pipeline.local.programs import free_port
+from pipeline.local.remotes import Remotes
 from pipeline.settings import Settings
-from pipeline.up.places import free_port
-from pipeline.up.remotes import Remotes
 from tests.integration.web.conftest import webhook
 from tests.package.build import PROJECT, build
 from tests.package.installed import NOWHERE, Broken, Installed, installed, readme_commands
@@ -60,28 +60,27 @@ def main() -> int:
     story = Story(begun)
     folder = Path(tempfile.mkdtemp(prefix="hull-pipedrive-package-"))
     folder.chmod(0o755)  # the servers of root run as another account
-    servers = Settings.from_env({"DATA_DIR": str(folder / "servers"), "SECRET_KEYS": Fernet.generate_key().decode()})
+    chosen = Settings.from_env({"DATA_DIR": str(folder / "servers"), "SECRET_KEYS": Fernet.generate_key().decode()})
     try:
         with installed(folder) as place:
             _install(story, place)
-            at = embedded.ensure(servers)
-            given = {
-                "DATABASE_URL": at.database_url.replace("+psycopg2", ""),
-                "BROKER_URL": at.broker_url,
-                "SECRET_KEYS": servers.secret_keys[0],
-            }
-            story.done("a PostgreSQL and a broker of its own run")
-            _refuse(story, place)
-            _run_processes(story, place, given)
-            _run_up(story, place, given)
-            embedded.remove(servers)
+            with servers.serve(chosen, name="the test of the wheel") as at:
+                given = {
+                    "DATABASE_URL": (at.database_url or "").replace("+psycopg2", ""),
+                    "BROKER_URL": at.broker_url or "",
+                    "SECRET_KEYS": chosen.secret_keys[0],
+                }
+                story.done("a PostgreSQL and a broker of its own run")
+                _refuse(story, place)
+                _run_processes(story, place, given)
+                _run_up(story, place, given)
             _run_demo(story, place)
             story.check("no process is left", not (left := place.processes()), "\n".join(left))
     except Broken as broken:
         sys.stderr.write(f"  ✗ {broken}\n0 passed, 1 failed\n")
         return 1
     finally:
-        embedded.remove(servers)
+        servers.remove(chosen)
         shutil.rmtree(folder, ignore_errors=True)
     sys.stdout.write(f"The installed wheel works in an empty folder, {time.monotonic() - begun:.0f} s.\n")
     sys.stdout.write(f"{story.checks} passed, 0 failed\n")
@@ -186,7 +185,7 @@ def _run_demo(story: Story, place: Installed) -> None:
     story.done("the extra is installed from its lock")
     named = {"HOME": str(place.home), "DATA_DIR": str(place.folder / "demo")}
     said = place.run("pipeline demo --persons 200 --organizations 40", named)
-    place.run("python -m pipeline.embedded remove", named)
+    place.run("python -m pipeline.local remove", named)
     story.check("pipeline demo, with servers of its own", "✗" not in said and "7. " in said, said)
     story.check("nothing was written to the folder", not list(place.empty.iterdir()), list(place.empty.iterdir()))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.local.programs import SECRETS, SandboxPlace, pipeline_programs, sandbox_program
 from pipeline.settings import Settings
-from pipeline.up.places import SECRETS, SandboxPlace, programs, sandbox_program
 
 KEY = "cGlwZWxpbmUtdGVzdHMtb25seS0wMTIzNDU2Nzg5QUI="
 GIVEN = {
@@ -41,7 +41,7 @@ def test_each_process_has_what_it_needs(inherited: dict[str, str]) -> None:
     """Of a value that stands in a file as well: a process that does not need it does not know the file."""
     chosen = Settings.from_env(GIVEN)
     place = SandboxPlace(pipedrive_port=1, hull_port=2, sizes={})
-    started = [sandbox_program(chosen, place), *programs(chosen, host="127.0.0.1", flower_login="ada:canary")]
+    started = [sandbox_program(chosen, place), *pipeline_programs(chosen, host="127.0.0.1", flower_login="ada:canary")]
     found = {}
     for program in started:
         environment = {name: value for name, value in {**inherited, **program.environment}.items() if value is not None}
@@ -52,7 +52,7 @@ def test_each_process_has_what_it_needs(inherited: dict[str, str]) -> None:
 
 def test_each_process_can_start_with_what_it_has() -> None:
     """The app's id without its secret once ended beat and Flower at every start."""
-    for program in programs(Settings.from_env(GIVEN), host="127.0.0.1", flower_login="ada:canary"):
+    for program in pipeline_programs(Settings.from_env(GIVEN), host="127.0.0.1", flower_login="ada:canary"):
         environment = {name: value for name, value in program.environment.items() if value is not None}
         found = Settings.from_env(environment, needs_keys=program.name not in {"beat", "flower"})
 

@@ -9,7 +9,7 @@ from queue import Queue
 
 import pytest
 
-from pipeline.up.children import ChildProgram, Children
+from pipeline.local.children import ChildProgram, Children
 
 LIVES = "import signal, sys; print('ready', flush=True); signal.pause()"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
@@ -104,9 +104,12 @@ def test_stopping_lets_programs_end_by_themselves(stage: Stage) -> None:
     )
     stage.hear()
     made.stop()
+    stage.now += 1_000
     made.look_after()
 
-    assert stage.hear() == ("up", "child died (exit code 0); starting it again in 0.5 s")
+    assert made.exit_code("child") == 0
+    assert made.restarts() == {}
+    assert stage.lines.empty()
 
 
 def test_a_program_that_will_not_end_is_killed(stage: Stage) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.settings import Settings, settings
-from pipeline.up import places
+from pipeline.local import programs
+from pipeline.settings import Settings, settings, use
 from tests.command_line import Run
 
 
@@ -35,10 +36,12 @@ def test_a_script_can_stop_what_it_started(
 
     def refuse(*_given: Any, **_options: Any) -> None:
         heard.append(signal.getsignal(signal.SIGTERM))
-        raise module.NotUp("the house stays shut")
+        raise module.StartFailed("nothing starts")
 
-    monkeypatch.setattr(module, "begin", lambda: settings().replace(pipedrive_api_url=None))
-    monkeypatch.setattr(module, "open_house", refuse)
+    sandboxed = settings().replace(pipedrive_api_url=None)
+    use(sandboxed)
+    monkeypatch.setattr(module, "begin_serving", lambda *_: nullcontext(sandboxed))
+    monkeypatch.setattr(module, "running_system", refuse)
 
     assert run(command).code == 1
     assert heard == [signal.default_int_handler]
@@ -46,15 +49,15 @@ def test_a_script_can_stop_what_it_started(
 
 def test_a_sandbox_that_is_gone_is_not_spoken_to(tmp_path: Path) -> None:
     with socket.socket() as listening:
-        listening.bind((places.LOOPBACK, 0))
+        listening.bind((programs.LOOPBACK, 0))
         listening.listen()
-        announced = {"pipedrive_url": f"http://{places.LOOPBACK}:{listening.getsockname()[1]}"}
-        places.keep_sandbox_credentials(tmp_path, announced)
-        alive = places.running_sandbox(tmp_path)
-    gone = places.running_sandbox(tmp_path)
+        announced = {"pipedrive_url": f"http://{programs.LOOPBACK}:{listening.getsockname()[1]}"}
+        programs.keep_sandbox_credentials(tmp_path, announced)
+        alive = programs.running_sandbox(tmp_path)
+    gone = programs.running_sandbox(tmp_path)
 
     assert (alive, gone) == (announced, None)
-    assert places.running_sandbox(tmp_path / "nowhere") is None
+    assert programs.running_sandbox(tmp_path / "nowhere") is None
 
 
 NOWHERE = Path("/proc/no/folder")
@@ -64,7 +67,7 @@ NOWHERE = Path("/proc/no/folder")
 def test_the_flower_login_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     chosen = Settings(data_dir=tmp_path / "new" / "data")
 
-    first, second = places.flower_login(chosen), places.flower_login(chosen)
+    first, second = programs.flower_login(chosen), programs.flower_login(chosen)
 
     assert (first, first.note) == (second, "")
     assert first.file is not None
@@ -75,7 +78,7 @@ def test_the_flower_login_is_made_once_for_its_owner_only(tmp_path: Path) -> Non
 def test_a_flower_login_that_cannot_be_kept_is_a_new_one_each_time() -> None:
     chosen = Settings(data_dir=NOWHERE)
 
-    first, second = places.flower_login(chosen), places.flower_login(chosen)
+    first, second = programs.flower_login(chosen), programs.flower_login(chosen)
 
     assert first.login != second.login
     assert first.file is None
@@ -84,7 +87,7 @@ def test_a_flower_login_that_cannot_be_kept_is_a_new_one_each_time() -> None:
 
 
 def test_a_flower_login_of_ones_own_is_used_and_kept_nowhere(tmp_path: Path) -> None:
-    given = places.flower_login(Settings(data_dir=tmp_path / "data", flower_basic_auth="ada:secret"))
+    given = programs.flower_login(Settings(data_dir=tmp_path / "data", flower_basic_auth="ada:secret"))
 
     assert (given.login, given.where, given.file) == ("ada:secret", "FLOWER_BASIC_AUTH", None)
     assert list(tmp_path.iterdir()) == []
@@ -93,7 +96,7 @@ def test_a_flower_login_of_ones_own_is_used_and_kept_nowhere(tmp_path: Path) -> 
 def test_a_damaged_flower_login_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "flower.login").touch(mode=0o644)
 
-    made = places.flower_login(Settings(data_dir=tmp_path))
+    made = programs.flower_login(Settings(data_dir=tmp_path))
 
     assert (tmp_path / "flower.login").read_text() == f"{made.login}\n"
     assert (tmp_path / "flower.login").stat().st_mode & 0o077 == 0

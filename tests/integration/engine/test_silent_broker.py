@@ -21,7 +21,6 @@ from kombu.exceptions import OperationalError
 
 import pipeline.settings
 from benchmarks.tcp_proxy import TcpProxy
-from pipeline import embedded
 from pipeline.tasks.broker import extend_transports
 
 ANSWER_S = 0.3
@@ -42,7 +41,7 @@ def options_of(broker_url: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def redis_proxy(servers: embedded.Servers) -> Iterator[TcpProxy]:
+def redis_proxy(servers: pipeline.settings.Settings) -> Iterator[TcpProxy]:
     url = urlsplit(servers.redis_url)
     target = unquote(url.path) if url.scheme == "unix" else (url.hostname or "127.0.0.1", url.port or 6379)
     extend_transports()

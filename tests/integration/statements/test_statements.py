@@ -21,7 +21,7 @@ import db
 from db.migrate import migrate
 from db.session import make_engine
 from db.statement import Statement
-from pipeline import embedded
+from pipeline.settings import Settings
 from tests.conftest import WORKER
 from tests.integration.statements import explaining, rows
 from tests.integration.statements.calls import NOT_EXPLAINED, calls
@@ -43,7 +43,7 @@ Found = dict[tuple[str, int], Seen]
 
 
 @pytest.fixture(scope="module")
-def filled(servers: embedded.Servers) -> Iterator[Engine]:
+def filled(servers: Settings) -> Iterator[Engine]:
     """A database of its own, filled, with no statistics."""
     admin = create_engine(servers.database_url, isolation_level="AUTOCOMMIT")
     name = f"statements_{WORKER}"

@@ -19,8 +19,8 @@ import pytest
 
 from benchmarks import processes
 from db.session import transaction
+from pipeline.local import programs
 from pipeline.settings import Settings
-from pipeline.up import places
 from pipeline.web.server import allow_connections
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, add_connector, basic, webhook
 
@@ -31,10 +31,10 @@ START_S = 60.0
 @pytest.fixture
 def intake(environment: Settings) -> Iterator[tuple[int, int]]:
     """(port, process) of an intake."""
-    port = places.free_port()
-    named = {**os.environ, **places.environment(environment)}
+    port = programs.free_port()
+    named = {**os.environ, **programs.environment(environment)}
     process = subprocess.Popen(
-        places.served("intake", "127.0.0.1", port),
+        programs.served("intake", "127.0.0.1", port),
         env={name: value for name, value in named.items() if value is not None},
         start_new_session=True,
     )

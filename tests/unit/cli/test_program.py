@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from pipeline import embedded
 from pipeline.cli.program import program
 from pipeline.errors import ConfigurationError
+from pipeline.local.errors import EmbeddedError
 from pipeline.settings import SettingsError
 from tests.command_line import Run
 
@@ -60,7 +60,7 @@ def test_lists_commands_in_the_order_they_are_needed(run: Run) -> None:
     ("raised", "words"),
     [
         (SettingsError(["PORT must be a number"]), "PORT must be a number"),
-        (embedded.EmbeddedError("no room on the disk"), "no room on the disk"),
+        (EmbeddedError("no room on the disk"), "no room on the disk"),
         (ConfigurationError("unauthorized", "HTTP 401"), "connect again"),
     ],
 )

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import signal
 import socket
-from contextlib import suppress
 from urllib.parse import quote
 
-from pipeline.embedded.binaries import Binaries
-from pipeline.embedded.folders import Folders
-from pipeline.embedded.process import Server
+from pipeline.local.binaries import Binaries
+from pipeline.local.children import ChildProgram, Confinement
+from pipeline.local.folders import Folders
+from pipeline.local.processes import ENVIRONMENT, end_leftovers
 
 NAME = "valkey"
 _SHARED_DB, _BROKER_DB = 0, 1
@@ -41,20 +41,29 @@ def broker_url(folders: Folders) -> str:
     return f"redis+socket://{quote(str(folders.valkey_socket))}?virtual_host={_BROKER_DB}"
 
 
-def prepare(folders: Folders, binaries: Binaries) -> Server:
-    """Make the data folder the first time, clear what a crash left behind, and describe the server."""
+def program(folders: Folders, binaries: Binaries) -> ChildProgram:
+    """Make the data folder the first time, and return the server's program."""
     data = folders.make_for_server(NAME)
-    with suppress(FileNotFoundError):
-        folders.valkey_socket.unlink()
     places = ("--dir", str(data), "--unixsocket", str(folders.valkey_socket))
     options = [word for name, value in _OPTIONS.items() for word in (f"--{name}", value)]
-    return Server(
+    return ChildProgram(
         name=NAME,
         command=(str(binaries.valkey_server), *places, *options),
-        folder=data,
+        environment=ENVIRONMENT,
         stop_signals=_STOP_SIGNALS,
-        is_ready=lambda: is_ready(folders),
+        confinement=Confinement(
+            folder=data,
+            account=folders.account,
+            log=folders.log(NAME),
+            prepare=lambda: clear_leftovers(folders),
+        ),
     )
+
+
+def clear_leftovers(folders: Folders) -> None:
+    """End and remove what only a crash leaves. Raises: EmbeddedError when an earlier server does not end."""
+    end_leftovers(folders.servers / NAME, "valkey-server", _STOP_SIGNALS[0][0])
+    folders.valkey_socket.unlink(missing_ok=True)
 
 
 def is_ready(folders: Folders) -> bool:

@@ -20,15 +20,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.data_dir import SANDBOX_FILE, make_data_dir, unwritable
+from pipeline.local.children import ChildProgram
 from pipeline.settings import Settings
-from pipeline.up.children import ChildProgram
 
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened to
 USUAL_PORT, USUAL_INTAKE_PORT, USUAL_FLOWER_PORT = 8080, 8081, 5555
-WORKER_GRACE_S = 5.0
-"""SIGTERM is a warm shutdown: 2 s when idle. (With REMAP_SIGTERM=SIGQUIT, right where deploys must not wait for a stage, an
-idle worker takes 12 s.) A stage that is cut off is taken up again when its lease has run out."""
 LIVE_PROCESSES, CONTROL_PROCESSES, BULK_PROCESSES = 4, 1, 2
 """More `live` than one connector may have at work (LIVE_AT_ONCE): reads that stall hold up no other connector."""
 CONNECTIONS = 16_384
@@ -105,7 +102,7 @@ def free_port() -> int:
 def facing_sandbox(chosen: Settings, announced: Mapping[str, str]) -> Settings:
     """The settings of processes that talk to the sandbox instead of the real systems, its app for OAuth included.
 
-    announced  what the sandbox said of itself
+    announced  what the sandbox printed about itself
     """
     organization = announced["hull_organization"]
     return chosen.replace(
@@ -129,7 +126,7 @@ def sandbox_program(chosen: Settings, sandbox: SandboxPlace) -> ChildProgram:
     return ChildProgram(name="sandbox", command=command, environment=environment(chosen, secrets=()))
 
 
-def programs(chosen: Settings, *, host: str, flower_login: str) -> list[ChildProgram]:
+def pipeline_programs(chosen: Settings, *, host: str, flower_login: str) -> list[ChildProgram]:
     """The pipeline's own processes. All but beat could run as often as one likes."""
     celery = [sys.executable, "-m", "celery", "-q", "-A", "pipeline"]
     quiet = ["--without-mingle", "--without-gossip"]
@@ -285,7 +282,7 @@ def _worker(
     queue: str, processes: int, command: list[str], env: dict[str, str | None], *, niceness: int
 ) -> ChildProgram:
     node = [*command, "-n", f"{queue}@%h", "-Q", queue, "-c", str(processes), "--loglevel", "warning"]
-    return ChildProgram(name=queue, command=node, environment=env, grace_s=WORKER_GRACE_S, niceness=niceness)
+    return ChildProgram(name=queue, command=node, environment=env, niceness=niceness)
 
 
 def _is_free(port: int) -> bool:

@@ -1,8 +1,9 @@
 """Where everything lies, and whom it belongs to.
 
-    DATA_DIR/locks, DATA_DIR/log   of the account that runs the pipeline
-    servers/                       the servers' own: postgres/ and valkey/ (data), run/ (sockets), programs-…/ (root only)
-    DATA_DIR/embedded.json         where `servers` and the sockets are
+    DATA_DIR/log             of the account that runs the pipeline
+    servers/                 the servers' own: postgres/ and valkey/ (data), run/ (sockets), programs-…/ (root only)
+    DATA_DIR/embedded.json   where `servers` and the sockets are
+    DATA_DIR/servers.lock    who runs them (`pipeline.local.servers`)
 
 An ordinary account keeps `servers` in DATA_DIR. PostgreSQL refuses to run as root, so root runs both servers under an
 unprivileged account that exists already, and that account must reach the folder: it is in DATA_DIR when everybody may
@@ -23,7 +24,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.embedded.errors import EmbeddedError, failed
+from pipeline.data_dir import make_data_dir
+from pipeline.local.errors import EmbeddedError, failed
 
 POSTGRES_SOCKET = ".s.PGSQL.5432"  # PostgreSQL's own name for the socket of its default port
 VALKEY_SOCKET = "valkey.sock"
@@ -65,9 +67,6 @@ class Folders:
     def log(self, name: str) -> Path:
         return self.data_dir / "log" / f"{name}.log"
 
-    def lock(self, name: str) -> Path:
-        return self.data_dir / "locks" / name
-
     def make_for_server(self, name: str) -> Path:
         """Make a folder that only the servers' account may enter; one that exists is left as it is."""
         path = self.servers / name
@@ -93,23 +92,31 @@ def require_space(folder: Path, megabytes: int, what: str) -> None:
         raise failed(f"No space left for {what}: {folder} has {free} MB free, {megabytes} are needed.")
 
 
-def make_own_folders(data_dir: Path) -> None:
-    """Make the folders for locks and logs.
-
-    Raises: EmbeddedError when DATA_DIR cannot be written.
-    """
+def require_data_dir(data_dir: Path) -> None:
+    """Make DATA_DIR if it is missing. Raises: EmbeddedError when it cannot be made or written."""
     try:
-        for name in ("locks", "log"):
-            (data_dir / name).mkdir(mode=0o700, exist_ok=True)
+        make_data_dir(data_dir)
         with tempfile.TemporaryFile(dir=data_dir):
             pass
     except OSError as error:
-        raise failed(f"The embedded servers' folder cannot be written: DATA_DIR={data_dir}", str(error)) from error
+        raise failed(
+            f"The embedded servers' folder cannot be made or written: DATA_DIR={data_dir}", str(error)
+        ) from error
 
 
 def place(data_dir: Path) -> Folders:
-    """Find or make the folders; call it under the start lock only."""
-    account = _servers_account()
+    """Find or make the folders; call it under the servers' lock only.
+
+    Raises: EmbeddedError when they cannot be made.
+    """
+    try:
+        return _place(data_dir, _servers_account())
+    except OSError as error:
+        raise failed(f"The embedded servers' folders cannot be made for DATA_DIR={data_dir}:", str(error)) from error
+
+
+def _place(data_dir: Path, account: Account | None) -> Folders:
+    (data_dir / "log").mkdir(mode=0o700, exist_ok=True)
     known = _read(data_dir)
     servers = known.get("servers")
     if servers is None or not servers.exists():

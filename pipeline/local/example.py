@@ -14,9 +14,9 @@ from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.local.remotes import Remotes
 from pipeline.sync.connectors import setup
 from pipeline.sync.connectors.webhooks import ensure_webhooks
-from pipeline.up.remotes import Remotes
 
 NAME = "demo"
 AUTHOR = "demo"
@@ -62,7 +62,7 @@ class ExampleNotAdded(Exception):
     """A connector of somebody else is in the way; the text says which, and what to do."""
 
 
-def furnish(sandbox: dict[str, str], *, arrival_url: str) -> Connector:
+def add(sandbox: dict[str, str], *, arrival_url: str) -> Connector:
     """Add the connector, have Pipedrive send its webhooks here, and Hull its notifications.
 
     Raises: ExampleNotAdded, and nothing is changed, when a connector that a person set up has its name or the sandbox's id.

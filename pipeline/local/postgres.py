@@ -9,15 +9,14 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.embedded import process
-from pipeline.embedded.binaries import Binaries
-from pipeline.embedded.errors import EmbeddedError
-from pipeline.embedded.folders import Folders, require_space
-from pipeline.embedded.process import Server
+from pipeline.local.binaries import Binaries
+from pipeline.local.children import ChildProgram, Confinement
+from pipeline.local.errors import EmbeddedError
+from pipeline.local.folders import Folders, require_space
+from pipeline.local.processes import ENVIRONMENT, end_leftovers, run
 
 NAME = "postgres"
 DATABASE = "pipeline"
@@ -54,8 +53,8 @@ def url(folders: Folders) -> str:
     return f"postgresql+psycopg2://{ROLE}@/{DATABASE}?host={quote(str(folders.sockets))}"
 
 
-def prepare(folders: Folders, binaries: Binaries) -> Server:
-    """Make the cluster the first time, clear what a crash left behind, and describe the server.
+def program(folders: Folders, binaries: Binaries) -> ChildProgram:
+    """Make the cluster the first time, and return the server's program.
 
     Call it only while no server of these folders runs.
     """
@@ -64,14 +63,18 @@ def prepare(folders: Folders, binaries: Binaries) -> Server:
         _check_owner(data, folders)
     else:
         _make_cluster(data, folders, binaries)
-    _clear_leftovers(data, folders)
     options = [f"--{name}={value}" for name, value in _OPTIONS.items()]
-    return Server(
+    return ChildProgram(
         name=NAME,
         command=(str(binaries.postgres), "-D", str(data), "-k", str(folders.sockets), *options),
-        folder=data,
+        environment=ENVIRONMENT,
         stop_signals=_STOP_SIGNALS,
-        is_ready=lambda: is_ready(folders),
+        confinement=Confinement(
+            folder=data,
+            account=folders.account,
+            log=folders.log(NAME),
+            prepare=lambda: clear_leftovers(folders),
+        ),
     )
 
 
@@ -92,6 +95,18 @@ def is_ready(folders: Folders) -> bool:
     return True
 
 
+def clear_leftovers(folders: Folders) -> None:
+    """End and remove what only a crash leaves.
+
+    PostgreSQL would take a stranger that was given the old server's process id for a running server.
+    Raises: EmbeddedError when processes of an earlier server do not end.
+    """
+    data = folders.servers / NAME
+    end_leftovers(data, "postgres", _STOP_SIGNALS[0][0])
+    for path in (data / "postmaster.pid", folders.postgres_socket, Path(f"{folders.postgres_socket}.lock")):
+        path.unlink(missing_ok=True)
+
+
 def _make_cluster(data: Path, folders: Folders, binaries: Binaries) -> None:
     """Make a cluster beside its place and move it there when it is whole, so that a crash leaves no half of one."""
     require_space(folders.servers, FREE_MB, "a database")
@@ -101,8 +116,8 @@ def _make_cluster(data: Path, folders: Folders, binaries: Binaries) -> None:
     # Not flushed file by file (seconds on a slow disk): a machine that fails within the next half minute loses a
     # database that is still empty.
     settings = ("--username", ROLE, "--auth=trust", "--no-sync", "--no-instructions", *_LOCALE)
-    process.run((str(binaries.initdb), "-D", str(draft), *settings), folders, draft)
-    process.run(
+    run((str(binaries.initdb), "-D", str(draft), *settings), folders, draft)
+    run(
         (str(binaries.postgres), "--single", "-D", str(draft), "-c", "exit_on_error=on", "-c", "fsync=off", "postgres"),
         folders,
         draft,
@@ -118,10 +133,3 @@ def _check_owner(data: Path, folders: Folders) -> None:
             f"The database in {data} belongs to the account with number {found}, and root cannot run it.\n"
             "  Next step: run as that account, or set DATA_DIR to another folder."
         )
-
-
-def _clear_leftovers(data: Path, folders: Folders) -> None:
-    """Remove what only a crash leaves; PostgreSQL would take a number used again by a stranger for a running server."""
-    for path in (data / "postmaster.pid", folders.postgres_socket, Path(f"{folders.postgres_socket}.lock")):
-        with suppress(FileNotFoundError):
-            path.unlink()

