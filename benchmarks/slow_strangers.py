@@ -307,10 +307,11 @@ def _session_of_viewer() -> str:
     from db.session import transaction
     from pipeline.accounts import operators
     from pipeline.domain.roles import Role
+    from tests import accounts
 
     with transaction() as session:
         known = find_operator(session, "viewer")
-    viewer = known or operators.add("viewer", PASSWORD, Role.VIEWER, by="drill")
+    viewer = known or accounts.add("viewer", PASSWORD, Role.VIEWER)
     with transaction() as session:
         return operators.open_session(session, viewer)
 

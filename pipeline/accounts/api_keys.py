@@ -1,4 +1,4 @@
-"""Make, check and revoke the API keys of scripts.
+"""Make and check the API keys of scripts.
 
 A key ends with what it was made from: a new password, a reset or a disabled operator revokes it. It expires, and its role is
 never above its owner's.
@@ -70,21 +70,3 @@ def holder_of(key: str) -> Present | None:
         owner, row = found
         role = row.role if Role(owner.role).may(Role(row.role)) else owner.role
         return present(owner, role=role, key=row.name)
-
-
-def revoke_own_key(owner: Present, key_id: int) -> bool:
-    """Revoke one of the owner's keys; returns whether there was such a key."""
-    return _revoke(key_id, by=owner.name, operator_id=owner.id)
-
-
-def revoke_any_key(key_id: int, *, by: str) -> bool:
-    """Revoke a key of any operator; returns whether there was such a key."""
-    return _revoke(key_id, by=by, operator_id=None)
-
-
-def _revoke(key_id: int, *, by: str, operator_id: int | None) -> bool:
-    with transaction() as session:
-        name = rows.revoke_key(session, key_id, operator_id=operator_id)
-        if name is not None:
-            audit.note(session, by, "key.revoke", name, detail={"key": key_id})
-    return name is not None

@@ -18,6 +18,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 import orjson
+from sqlalchemy.orm import Session
 
 from db import audit, login_attempt
 from db import operator as rows
@@ -120,12 +121,9 @@ def prove(name: str, password: str, caller: LoginOrigin) -> Operator:
     return operator
 
 
-def unlock(name: str, *, by: str) -> int:
+def unlock(session: Session, name: str) -> int:
     """Forget the failed logins of a name, so that its next login does not wait; returns how many counts there were."""
-    with transaction() as session:
-        forgotten = login_attempt.unlock(session, _digest("name", name.lower()))
-        audit.note(session, by, "operator.unlock", name.lower()[: operators.LONGEST_NAME])
-    return forgotten
+    return login_attempt.unlock(session, _digest("name", name.lower()))
 
 
 def _check_password(name: str, password: str, reserved: ReservedAttempt) -> Operator:

@@ -8,7 +8,7 @@ import secrets
 from base64 import b32encode
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -52,84 +52,110 @@ def is_first_code(given: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), first_code().encode())
 
 
+def hash_password(password: str, name: str) -> str:
+    """Return what is stored of a new password of this operator. Raises OperatorRefused.
+
+    Hashing takes a tenth of a second, so it belongs before a transaction.
+    """
+    try:
+        return passwords.hash_new(password, own_words=(name[:LONGEST_NAME],))
+    except WeakPassword as weak:
+        raise OperatorRefused(str(weak)) from None
+
+
 def add_first(name: str, password: str) -> Operator:
-    """Add the first operator, as an admin. Raises: OperatorRefused if there is one already."""
-    hashed = _hash(password, name)
+    """Add the first operator, as an admin. Raises OperatorRefused if there is one already."""
+    hashed = hash_password(password, name)
     with transaction() as session:
         rows.lock_operators(session)
         if rows.any_operator(session):
             raise OperatorRefused("there is an operator already: log in, or ask an admin to add you")
-        return _add(session, name, hashed, Role.ADMIN, by="first run")
+        operator = add(session, name, hashed, Role.ADMIN)
+        audit.note(session, "first run", "operator.add", operator.name, detail={"role": str(Role.ADMIN)})
+    return operator
 
 
 def add(
-    name: str, password: str | None, role: Role, *, by: str, connector_keys: Collection[int] | None = None
+    session: Session, name: str, hashed: str, role: Role, *, connector_keys: Collection[int] | None = None
 ) -> Operator:
-    """Add an operator; without a password it can log in through single sign-on only.
+    """Add an operator.
 
+    hashed          the password; NO_PASSWORD for one who logs in through single sign-on only
     connector_keys  the connectors it may see and act on; None is all
 
-    Raises: OperatorRefused.
+    Raises OperatorRefused.
     """
-    hashed = passwords.NO_PASSWORD if password is None else _hash(password, name)
-    with transaction() as session:
-        operator = _add(session, name, hashed, role, by=by)
-        if connector_keys is not None:
-            _limit(session, operator, connector_keys, by=by)
-        return operator
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise OperatorRefused(f"a name has 1 to {LONGEST_NAME} visible characters")
+    try:
+        operator_id = rows.put_operator(session, name.strip(), hashed, role)
+    except ValueError as taken:
+        raise OperatorRefused(str(taken)) from None
+    operator = session.get_one(Operator, operator_id)
+    if connector_keys is not None:
+        limit(operator, connector_keys)
+    return operator
 
 
-def limit(name: str, connector_keys: Collection[int] | None, *, by: str) -> None:
-    """Limit an operator, and their keys, to some connectors; None is all. Raises: OperatorRefused, for an admin too."""
-    with transaction() as session:
-        rows.lock_operators(session)
-        _limit(session, _get(session, name), connector_keys, by=by)
+def limit(operator: Operator, connector_keys: Collection[int] | None) -> None:
+    """Limit an operator, and their keys, to some connectors; None is all. Raises OperatorRefused for an admin."""
+    if connector_keys is not None and operator.role == Role.ADMIN:
+        raise OperatorRefused("an admin may see every connector: give another role first")
+    operator.connector_keys = None if connector_keys is None else sorted(set(connector_keys))
 
 
 def change(
-    name: str,
+    session: Session,
+    operator: Operator,
     *,
-    by: str,
     role: Role | None = None,
-    password: str | None = None,
+    hashed: str | None = None,
     state: str | None = None,
-    connectors: Collection[int] | Literal["all"] | None = None,
-    proved: Operator | None = None,
     renewal: Renewal | None = None,
 ) -> int:
-    """Change an operator's role, password or state, and end their sessions.
+    """Change an operator's role, password or state, and end their sessions. The caller holds the lock of `get_locked`.
 
     A new password and disabling revoke the operator's keys too: they were made with what no longer holds.
 
-    connectors  the connectors it may see and act on; None changes nothing
-    proved      the operator as their password was proved a moment ago; nothing is changed if it changed since
-    renewal     of the session that goes on
+    hashed   the new password
+    renewal  of the session that goes on
 
-    Returns how many keys were revoked. Raises: OperatorRefused, also if no active admin would be left.
+    Returns how many keys were revoked. Raises OperatorRefused, also if no active admin would be left.
     """
-    hashed = None if password is None else _hash(password, name)
+    was_admin = (operator.role, operator.state) == (Role.ADMIN, "active")
+    operator.password_hash = hashed or operator.password_hash
+    operator.role, operator.state = role or operator.role, state or operator.state
+    if operator.role == Role.ADMIN:
+        operator.connector_keys = None
+    session.flush()
+    if was_admin and rows.count_admins(session) == 0:
+        raise OperatorRefused(f"{operator.name} is the last admin: make another operator admin first")
+    end_other_sessions(session, operator.id, renewal)
+    return api_key.revoke_keys_of(session, operator.id) if hashed or state == "disabled" else 0
+
+
+def change_own_password(me: Present, password: str, *, proved: Operator, renewal: Renewal) -> int:
+    """Change the password of an operator who has just proved the old one; returns how many keys were revoked.
+
+    proved   the operator as their password was proved; nothing is changed if it changed since
+    renewal  of the session that goes on
+
+    Raises OperatorRefused.
+    """
+    hashed = hash_password(password, me.name)
     with transaction() as session:
-        rows.lock_operators(session)
-        operator = _get(session, name)
+        operator = get_locked(session, me.id)
         require_unchanged(operator, proved)
-        was_admin = (operator.role, operator.state) == (Role.ADMIN, "active")
-        operator.password_hash = hashed or operator.password_hash
-        operator.role, operator.state = role or operator.role, state or operator.state
-        if operator.role == Role.ADMIN:
-            operator.connector_keys = None
-        if connectors is not None:
-            _limit(session, operator, None if connectors == "all" else connectors, by=by)
-        session.flush()
-        if was_admin and rows.count_admins(session) == 0:
-            raise OperatorRefused(f"{name} is the last admin: make another operator admin first")
-        end_other_sessions(session, operator.id, renewal)
-        revoked = api_key.revoke_keys_of(session, operator.id) if hashed or state == "disabled" else 0
-        changed = {"role": role, "state": state, "password": "changed" if password else None}
-        detail = {what: str(value) for what, value in changed.items() if value is not None}
-        audit.note(
-            session, by, "operator.change", operator.name, detail=detail | ({"keys": revoked} if revoked else {})
-        )
+        revoked = change(session, operator, hashed=hashed, renewal=renewal)
+        detail = {"password": "changed"} | ({"keys": revoked} if revoked else {})
+        audit.note(session, me.name, "operator.change", operator.name, detail=detail)
     return revoked
+
+
+def get_locked(session: Session, operator_id: int) -> Operator:
+    """Return an operator, who is not changed by others until the transaction ends; one admin always remains."""
+    rows.lock_operators(session)
+    return session.get_one(Operator, operator_id)
 
 
 def open_session(
@@ -177,15 +203,6 @@ def end_session(me: Present, session_id: int) -> bool:
     return is_ended
 
 
-def log_out_everywhere(name: str, *, by: str) -> int:
-    """End every session of an operator; returns how many. Raises: OperatorRefused for an unknown name."""
-    with transaction() as session:
-        operator = _get(session, name)
-        ended = rows.close_sessions_of(session, operator.id)
-        audit.note(session, by, "operator.logout", operator.name, detail={"sessions": ended})
-    return ended
-
-
 def end_other_sessions(session: Session, operator_id: int, renewal: Renewal | None) -> int:
     """End an operator's sessions but the one that is renewed; returns how many."""
     if renewal is None:
@@ -222,37 +239,3 @@ def digest_of(token: str) -> bytes:
 
 def _new_token() -> str:
     return secrets.token_urlsafe(32)
-
-
-def _limit(session: Session, operator: Operator, connector_keys: Collection[int] | None, *, by: str) -> None:
-    if connector_keys is not None and operator.role == Role.ADMIN:
-        raise OperatorRefused("an admin may see every connector: give another role first")
-    operator.connector_keys = None if connector_keys is None else sorted(set(connector_keys))
-    shown = "all" if connector_keys is None else operator.connector_keys
-    audit.note(session, by, "operator.limit", operator.name, detail={"connectors": shown})
-
-
-def _get(session: Session, name: str) -> Operator:
-    operator = rows.find_operator(session, name)
-    if operator is None:
-        raise OperatorRefused(f"there is no operator {name!r}")
-    return operator
-
-
-def _add(session: Session, name: str, hashed: str, role: Role, *, by: str) -> Operator:
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise OperatorRefused(f"a name has 1 to {LONGEST_NAME} visible characters")
-    try:
-        operator_id = rows.put_operator(session, name.strip(), hashed, role)
-    except ValueError as taken:
-        raise OperatorRefused(str(taken)) from None
-    audit.note(session, by, "operator.add", name.strip().lower(), detail={"role": str(role)})
-    return session.get_one(Operator, operator_id)
-
-
-def _hash(password: str, name: str) -> str:
-    """Hashing takes a tenth of a second, so it happens before the transaction."""
-    try:
-        return passwords.hash_new(password, own_words=(name[:LONGEST_NAME],))
-    except WeakPassword as weak:
-        raise OperatorRefused(str(weak)) from None

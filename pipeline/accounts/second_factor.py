@@ -84,17 +84,11 @@ def _confirm(me: Present, code: str, renewal: Renewal) -> list[str]:
     return codes
 
 
-def turn_off(name: str, *, by: str) -> bool:
-    """Remove an operator's second factor; returns whether there was one. Raises: OperatorRefused for an unknown name."""
-    with transaction() as session:
-        operator = rows.find_operator(session, name)
-        if operator is None:
-            raise OperatorRefused(f"there is no operator {name!r}")
-        had = operator.has_second_factor
-        operator.totp_sealed = operator.totp_confirmed_at = operator.totp_step = None
-        operator.recovery_digests = []
-        if had:
-            audit.note(session, by, "second_factor.off", operator.name)
+def turn_off(operator: Operator) -> bool:
+    """Remove an operator's second factor; returns whether there was one."""
+    had = operator.has_second_factor
+    operator.totp_sealed = operator.totp_confirmed_at = operator.totp_step = None
+    operator.recovery_digests = []
     return had
 
 

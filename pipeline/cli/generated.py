@@ -202,7 +202,7 @@ def _read(field: FieldInfo, value: Any) -> Any:
     try:
         text = sys.stdin.read() if str(value) == "-" else value.read_text(encoding="utf-8")
         if _kind(field.annotation) is str:
-            return text.strip()
+            return text.rstrip("\r\n")
         return json.loads(text, object_pairs_hook=_require_unique)
     except ValueError as error:
         raise click.UsageError(f"{value} is not readable: {error}") from None
@@ -248,16 +248,23 @@ def _type(field: FieldInfo) -> Any:
 
 def _description(field: FieldInfo) -> str | None:
     """The description of a field, also where only its type without None has one."""
-    inner = [each for kind in get_args(field.annotation) for each in getattr(kind, "__metadata__", ())]
-    described = [each.description for each in inner if isinstance(each, FieldInfo) and each.description]
+    described = [
+        each.description for each in _inner_metadata(field) if isinstance(each, FieldInfo) and each.description
+    ]
     return field.description or next(iter(described), None)
+
+
+def _inner_metadata(field: FieldInfo) -> list[Any]:
+    """What restricts and describes the type of a field that may be None."""
+    return [each for kind in get_args(field.annotation) for each in getattr(kind, "__metadata__", ())]
 
 
 def _is_from_file(field: FieldInfo) -> bool:
     kind = _kind(field.annotation)
     if get_origin(kind) is list:
         kind = _kind(get_args(kind)[0])
-    return any(isinstance(each, FromFile) for each in field.metadata) or get_origin(kind) is dict or kind is dict
+    is_marked = any(isinstance(each, FromFile) for each in [*field.metadata, *_inner_metadata(field)])
+    return is_marked or get_origin(kind) is dict or kind is dict
 
 
 def _mistakes(error: ValidationError) -> list[str]:

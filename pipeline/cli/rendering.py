@@ -9,10 +9,11 @@ import click
 from pydantic import BaseModel
 
 from pipeline.cli import failures as failing
+from pipeline.cli import operators as people
 from pipeline.cli import rendering_connectors, rendering_plans, rendering_settings
 from pipeline.cli.presentation import Presentation
 from pipeline.cli.showing import Failed, say, table
-from pipeline.operations import alerts, claims, credentials, failures, replays, webhooks
+from pipeline.operations import alerts, claims, credentials, failures, operators, replays, webhooks
 from pipeline.operations.alerts import AlertsAnswer, TriedAnswer
 from pipeline.operations.claims import ReleaseClaims, ReleasedAnswer
 from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer
@@ -119,6 +120,14 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     failures.list_groups: Presentation(show=failing.show_groups),
     failures.show_failure: Presentation(show=failing.show_whole),
     failures.try_payload: Presentation(show=failing.show_edit),
+    operators.add_operator: Presentation(show=people.show_added, ask=people.ask_password),
+    operators.change_operator: Presentation(show=people.show_changed, ask=people.read_connectors),
+    operators.list_all_keys: Presentation(show=people.show_keys),
+    operators.list_operators: Presentation(show=people.show_operators),
+    operators.log_operator_out: Presentation(show=people.show_changed),
+    operators.revoke_any_key: Presentation(show=people.show_revoked),
+    operators.turn_off_second_factor: Presentation(show=people.show_changed),
+    operators.unlock_operator: Presentation(show=people.show_changed),
     replays.abort_replay: Presentation(show=failing.show_moved),
     replays.begin_replay: Presentation(
         show=failing.show_begun,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -28,11 +28,14 @@ class Call:
     caller        the operator; the command line's is an admin named after the system user
     known         the connector that the call is about, if the surface has looked it up already
     audit_action  of the operation; None for one that only reads or computes
+    require_proof raises where the caller must first prove who they are, as before a change of who can log in; the command
+                  line has nothing to prove
     """
 
     caller: Present
     known: Connector | None = None
     audit_action: str | None = None
+    require_proof: Callable[[], None] = lambda: None
     is_audited: bool = False
 
     @property

@@ -12,6 +12,8 @@ from pipeline.operations import (
     credentials,
     failures,
     fields,
+    operators,
+    people,
     plans,
     replays,
     settings,
@@ -22,6 +24,7 @@ from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
     *(connectors, credentials, settings, settings_preview, fields, plans, claims, failures, replays, webhooks, alerts),
+    *(operators, people),
 )
 
 

@@ -27,7 +27,11 @@ WITHOUT_ROUTE: Mapping[str, str] = {
     "ensure_webhooks": "it asks Pipedrive while one waits; check_webhooks has a worker do it"
 }
 """Operation → why it has no REST route."""
-WITHOUT_COMMAND: Mapping[str, str] = {}
+WITHOUT_COMMAND: Mapping[str, str] = {
+    "list_keys": "the command line has no account; `operators keys` lists all",
+    "revoke_key": "the command line has no account; `operators revoke-key` revokes any",
+    "show_me": "the command line has no account",
+}
 """Operation → why it has no command."""
 
 

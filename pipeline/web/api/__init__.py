@@ -19,9 +19,7 @@ from pipeline.web.api import (
     fetches,
     first_steps,
     mappings,
-    operators,
     overview,
-    people,
     records,
     runs,
     sends,
@@ -50,8 +48,6 @@ ROOMS = (
     mappings,
     comparing,
     workers,
-    people,
-    operators,
 )
 
 

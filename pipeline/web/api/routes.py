@@ -122,7 +122,7 @@ def view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
 
     def view(**parts: BaseModel) -> Response:
         given = {name: getattr(part, name) for part in parts.values() for name in part.model_fields_set}
-        call = Call(caller=guard.who())
+        call = Call(caller=guard.who(), require_proof=guard.require_proof)
         if "connector" in given:
             call.known = call.find_connector(given["connector"])  # before the rest is judged: another's is not there
         found = declared(call, declared.request.model_validate(given))

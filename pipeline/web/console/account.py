@@ -8,7 +8,7 @@ from flask import request
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from db import api_key
+from db import api_key, audit
 from db import operator as rows
 from db.operator import Operator
 from db.session import transaction
@@ -16,7 +16,10 @@ from pipeline.accounts import api_keys, logins, operators, second_factor
 from pipeline.accounts.logins import LoginRefused
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
+from pipeline.operations import people
+from pipeline.operations.errors import OperationError
 from pipeline.web.console import guard
+from pipeline.web.console.calls import perform
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
 
@@ -66,9 +69,7 @@ def change_password() -> Response:
     me, renewal = guard.who(), operators.renewal_of(guard.token())
     try:
         proved = _prove("old")
-        revoked = operators.change(
-            me.name, by=me.name, password=request.form.get("new", ""), proved=proved, renewal=renewal
-        )
+        revoked = operators.change_own_password(me, request.form.get("new", ""), proved=proved, renewal=renewal)
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
     keys = f" Keys revoked: {revoked}; make new ones." if revoked else ""
@@ -102,9 +103,11 @@ def turn_off_second_factor() -> Response:
     me = guard.who()
     try:
         _prove("password")
-        second_factor.turn_off(me.name, by=me.name)
     except OperatorRefused as refused:
         return show_account(str(refused), status=400)
+    with transaction() as session:
+        if second_factor.turn_off(session.get_one(Operator, me.id)):
+            audit.note(session, me.name, "second_factor.off", me.name)
     return done("/account", "The second factor is off.")
 
 
@@ -139,8 +142,10 @@ def add_key() -> Response:
 
 def revoke_key(key_id: int) -> Response:
     """Revoke one of the operator's keys."""
-    if not api_keys.revoke_own_key(guard.who(), key_id):
-        raise guard.missing("You have no such key.")
+    try:
+        perform(people.revoke_key, id=key_id)
+    except OperationError as error:
+        raise guard.missing(error.message) from None
     return done("/account", "The key is revoked.")
 
 

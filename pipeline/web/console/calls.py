@@ -11,7 +11,7 @@ from pipeline.domain.reasons import REASONS
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, invalid
 from pipeline.operations.registry import Operation
-from pipeline.web.console.guard import who
+from pipeline.web.console.guard import require_proof, who
 
 A = TypeVar("A")
 
@@ -25,7 +25,7 @@ def perform(declared: Operation[Any, A], **fields: Any) -> A:
         request: BaseModel = declared.request.model_validate(fields)
     except ValidationError as error:
         raise invalid("malformed", "; ".join(mistakes_of(error))) from None
-    return declared(Call(caller=who(), known=connector), request)
+    return declared(Call(caller=who(), known=connector, require_proof=require_proof), request)
 
 
 def refusal_of(declared: Operation[Any, Any], *, malformed: str = "", **fields: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from flask import request
@@ -10,13 +11,14 @@ from werkzeug.wrappers import Response
 from db import api_key, audit
 from db import connector as connectors
 from db import operator as rows
-from db.operator import Operator
 from db.session import transaction
-from pipeline.accounts import api_keys, logins, operators, second_factor
-from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
+from pipeline.operations import operators as people
+from pipeline.operations.errors import OperationError
+from pipeline.operations.registry import Operation
 from pipeline.web.console import guard
-from pipeline.web.console.frame import before_id, done, page
+from pipeline.web.console.calls import perform, sentence_of
+from pipeline.web.console.frame import before_id, done, page, plural
 from pipeline.web.console.guard import Pages
 
 ENTRIES = 100
@@ -36,87 +38,61 @@ def add(pages: Pages) -> None:
 
 def show_operators(mistake: str = "", status: int = 200) -> Response:
     with transaction() as session:
-        people = rows.all_operators(session)
+        found = rows.all_operators(session)
         keys = api_key.all_keys(session)
         names = {each.key: each.name for each in connectors.all_connectors(session)}
-    shown: dict[str, Any] = {"people": people, "keys": keys, "names": names, "roles": list(Role), "mistake": mistake}
+    shown: dict[str, Any] = {"people": found, "keys": keys, "names": names, "roles": list(Role), "mistake": mistake}
     return page("operators.html", status=status, **shown)
 
 
 def add_operator() -> Response:
-    guard.require_proof()
+    """Add an operator."""
     form = request.form
+    fields = {"name": form.get("name", ""), "role": form.get("role", ""), "password": form.get("password") or None}
     try:
-        role = _role(form.get("role", ""))
-        added = operators.add(form.get("name", ""), form.get("password") or None, role, by=guard.who().name)
-    except OperatorRefused as refused:
-        return show_operators(str(refused), 400)
-    how = "Send them their first password by a safe way." if added.password_hash else "They log in by single sign-on."
+        added = perform(people.add_operator, **fields)
+    except OperationError as error:
+        return show_operators(sentence_of(error), 400)
+    how = "Send them their first password by a safe way." if fields["password"] else "They log in by single sign-on."
     return done("/operators", f"{added.name} is an operator with the role {added.role}. {how}")
 
 
 def change_operator(operator_id: int) -> Response:
-    found = _get(operator_id)
+    """Change a role or password, or by the other button the state alone: disabling is an emergency and needs no proof."""
     form = request.form
-    state = form.get("state") or None
-    try:
-        if state not in (None, "active", "disabled"):
-            raise OperatorRefused("an operator is active or disabled")
-        role = _role(form["role"]) if form.get("role") else None
-        password = form.get("password") or None
-        if state != "disabled":
-            guard.require_proof()
-        if password is not None:
-            operators.require_another(operator_id, guard.who())
-        revoked = operators.change(found.name, by=guard.who().name, role=role, password=password, state=state)
-    except OperatorRefused as refused:
-        return show_operators(str(refused), 400)
-    keys = f" Keys revoked: {revoked}." if revoked else ""
-    return done("/operators", f"{found.name} is changed, and has to log in again.{keys}")
+    given = {name: form[name] for name in ("role", "password") if form.get(name)}
+    if form.get("state"):
+        given = {"state": form["state"]}
+    said = "The operator is changed, and has to log in again."
+    return _act(people.change_operator, operator_id, said, **given)
 
 
 def limit(operator_id: int) -> Response:
     """`connector` names each connector by its number; `all` is every one."""
-    found, form = _get(operator_id), request.form
-    if form.get("all"):
-        guard.require_proof()
-    keys = [int(each) for each in form.getlist("connector") if each.isascii() and each.isdigit() and len(each) < 10]
-    try:
-        operators.limit(found.name, None if form.get("all") else keys, by=guard.who().name)
-    except OperatorRefused as refused:
-        return show_operators(str(refused), 400)
-    return done(
-        "/operators", f"{found.name} sees {'every connector' if form.get('all') else f'{len(keys)} connectors'}."
-    )
+    if request.form.get("all"):
+        return _act(people.change_operator, operator_id, "The operator sees every connector.", connectors="all")
+    with transaction() as session:
+        ids = {str(each.key): each.id for each in connectors.all_connectors(session)}
+    chosen = [ids.get(each, each) for each in request.form.getlist("connector")]
+    said = f"The operator sees {plural(len(chosen), 'connector')}."
+    return _act(people.change_operator, operator_id, said, connectors=chosen)
 
 
 def log_out_everywhere(operator_id: int) -> Response:
-    name = _get(operator_id).name
-    ended = operators.log_out_everywhere(name, by=guard.who().name)
-    return done("/operators", f"{ended} sessions of {name} have ended.")
+    return _act(people.log_operator_out, operator_id, "All sessions of the operator have ended.")
 
 
 def unlock(operator_id: int) -> Response:
-    name = _get(operator_id).name
-    logins.unlock(name, by=guard.who().name)
-    return done("/operators", f"The next login of {name} does not have to wait.")
+    return _act(people.unlock_operator, operator_id, "The next login of the operator does not have to wait.")
 
 
 def turn_off_second_factor(operator_id: int) -> Response:
-    guard.require_proof()
-    name = _get(operator_id).name
-    try:
-        operators.require_another(operator_id, guard.who())
-    except OperatorRefused as refused:
-        return show_operators(str(refused), 400)
-    second_factor.turn_off(name, by=guard.who().name)
-    return done("/operators", f"{name} logs in without a code until they set a second factor up again.")
+    said = "The operator logs in without a code until they set a second factor up again."
+    return _act(people.turn_off_second_factor, operator_id, said)
 
 
 def revoke_key(key_id: int) -> Response:
-    if not api_keys.revoke_any_key(key_id, by=guard.who().name):
-        raise guard.missing("There is no such key.")
-    return done("/operators", "The key is revoked.")
+    return _act(people.revoke_any_key, key_id, "The key is revoked.")
 
 
 def show_audit() -> Response:
@@ -128,16 +104,11 @@ def show_audit() -> Response:
     return page("audit.html", entries=entries[:ENTRIES], names=names, more=more)
 
 
-def _get(operator_id: int) -> Operator:
-    with transaction() as session:
-        found = session.get(Operator, operator_id)
-    if found is None:
-        raise guard.missing("There is no such operator.")
-    return found
-
-
-def _role(given: str) -> Role:
+def _act(declared: Operation[Any, Any], row_id: int, said: str, **fields: Any) -> Response:
     try:
-        return Role(given)
-    except ValueError:
-        raise OperatorRefused(f"a role is one of {', '.join(Role)}") from None
+        perform(declared, id=row_id if declared is people.revoke_any_key else str(row_id), **fields)
+    except OperationError as error:
+        if error.status is HTTPStatus.NOT_FOUND:
+            raise guard.missing(error.message) from None
+        return show_operators(sentence_of(error), 400)
+    return done("/operators", said)

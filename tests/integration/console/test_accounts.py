@@ -26,6 +26,7 @@ from pipeline.settings import settings
 from pipeline.slow_work import Overloaded
 from pipeline.sync import retention
 from pipeline.sync.connectors import setup
+from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Call, Visitor
 
 NAME = "ana@acme.test"
@@ -37,7 +38,7 @@ HOME = LoginOrigin(address="198.51.100.7")
 def ana(database: str) -> int:
     """An operator with a password."""
     assert database
-    return operators.add("Ana@acme.test", PASSWORD, Role.OPERATOR, by="test").id
+    return accounts.add("Ana@acme.test", PASSWORD, Role.OPERATOR).id
 
 
 @pytest.fixture
@@ -333,12 +334,12 @@ def test_old_attempts_ended_sessions_and_long_expired_keys_are_deleted(browser: 
 )
 def test_a_weak_password_is_refused_and_the_reason_named(ana: int, password: str, why: str) -> None:
     with pytest.raises(operators.OperatorRefused, match=f"{why}|uncommon words" if "easy" in why else why):
-        operators.change(NAME, by="test", password=password)
+        accounts.change(NAME, password=password)
 
 
 def test_a_password_is_compared_whole(database: str) -> None:
     long = "correct horse " * 14
-    operators.add(NAME, long[:196], Role.VIEWER, by="test")
+    accounts.add(NAME, long[:196], Role.VIEWER)
 
     with pytest.raises(LoginRefused):
         logins.log_in(NAME, long[:196] + "and more", OFFICE)
@@ -391,15 +392,15 @@ def test_a_login_that_began_before_a_change_opens_no_session_after_it(
     ana: int, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The old password is being compared while the change is made."""
-    operators.add("boss", None, Role.ADMIN, by="test")
+    accounts.add("boss", None, Role.ADMIN)
     verify = logins.passwords.verify
 
     def slow(known: str, given: str) -> bool:
         monkeypatch.setattr(logins.passwords, "verify", verify)
         if what == "password":
-            operators.change(NAME, by="test", password="another long one")
+            accounts.change(NAME, password="another long one")
         elif what == "disabled":
-            operators.change(NAME, by="test", state="disabled")
+            accounts.change(NAME, state="disabled")
         else:
             change("UPDATE operators SET totp_confirmed_at = now() WHERE name = :name", name=NAME)
         return verify(known, given)
@@ -516,11 +517,11 @@ def test_a_key_loses_what_its_owner_loses(browser: Visitor) -> None:
     assert me
     key = api_keys.make_key(me, "nightly")
 
-    operators.change(NAME, by="test", role=Role.VIEWER)
+    accounts.change(NAME, role=Role.VIEWER)
     lowered = api_keys.holder_of(key)
-    operators.add("boss", None, Role.ADMIN, by="test")
-    operators.change(NAME, by="test", state="disabled")
-    operators.change(NAME, by="test", state="active")
+    accounts.add("boss", None, Role.ADMIN)
+    accounts.change(NAME, state="disabled")
+    accounts.change(NAME, state="active")
 
     assert lowered is not None
     assert lowered.role == "viewer"
@@ -573,7 +574,7 @@ def test_a_key_cannot_change_who_can_log_in(ana: int, boss: Call) -> None:
 
 def test_a_session_of_long_ago_confirms_the_password_first(browser: Visitor, ana: int) -> None:
     change("UPDATE operators SET role = 'admin' WHERE id = :id", id=ana)
-    other = operators.add("bo", None, Role.VIEWER, by="test").id
+    other = accounts.add("bo", None, Role.VIEWER).id
     change("UPDATE operator_sessions SET proved_at = now() - interval '11 minutes'")
     acts: list[tuple[str, dict[str, str]]] = [
         ("/operators", {"name": "eve", "password": "another long one", "role": "admin"}),
@@ -841,9 +842,9 @@ def test_the_header_counts_from_the_proxy_alone(sso: None, ana: int, anybody: Vi
 
 @pytest.mark.parametrize("state", ["unknown", "disabled"])
 def test_single_sign_on_lets_in_active_operators_alone(sso: None, ana: int, anybody: Visitor, state: str) -> None:
-    operators.add("boss", None, Role.ADMIN, by="test")
+    accounts.add("boss", None, Role.ADMIN)
     if state == "disabled":
-        operators.change(NAME, by="test", state="disabled")
+        accounts.change(NAME, state="disabled")
 
     answer = anybody.get("/login", **{"X-Forwarded-User": NAME if state == "disabled" else "eve"})
 
@@ -858,7 +859,7 @@ def test_without_the_setting_the_header_means_nothing(ana: int, anybody: Visitor
 
 
 def test_an_operator_without_a_password_cannot_log_in_by_one(database: str) -> None:
-    operators.add("sso", None, Role.VIEWER, by="test")
+    accounts.add("sso", None, Role.VIEWER)
 
     for password in ("", PASSWORD):
         with pytest.raises(LoginRefused):
@@ -868,7 +869,7 @@ def test_an_operator_without_a_password_cannot_log_in_by_one(database: str) -> N
 def test_an_operator_without_a_password_makes_keys_after_a_fresh_login(
     sso: None, database: str, anybody: Visitor
 ) -> None:
-    operators.add("bo", None, Role.VIEWER, by="test")
+    accounts.add("bo", None, Role.VIEWER)
     anybody.get("/login", **{"X-Forwarded-User": "bo"})
     cookie = anybody.client.get_cookie("session")
     assert cookie

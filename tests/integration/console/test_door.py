@@ -21,12 +21,13 @@ from pipeline import settings as settings_room
 from pipeline.accounts import logins, operators, passwords
 from pipeline.domain.roles import Role
 from pipeline.web.console import guard
+from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Visitor
 from tests.world import World
 
 
 def ana(role: Role = Role.ADMIN) -> None:
-    operators.add("Ana@acme.test", PASSWORD, role, by="test")
+    accounts.add("Ana@acme.test", PASSWORD, role)
 
 
 def log_in(visitor: Visitor, password: str = PASSWORD, **form: str) -> int:

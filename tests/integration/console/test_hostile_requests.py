@@ -15,6 +15,7 @@ from db.connector import Connector, find_connector
 from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.web.console import shared
+from tests import accounts
 from tests.integration.console.conftest import Visitor
 from tests.journeys.people import fill
 from tests.journeys.test_replays import broken
@@ -167,7 +168,7 @@ def test_a_limited_operator_reaches_nothing_of_another_connector(app: Flask, ope
     with transaction() as session:
         globex = find_connector(session, "globex")
     assert globex
-    operators.limit("operator@acme.test", [globex.key], by="test")
+    accounts.limit("operator@acme.test", [globex.key])
     count = "SELECT count(*) AS n FROM audit_log WHERE connector_key IS NOT NULL"
     before, headers = other.rows(count)[0].n, {"X-CSRF-Token": operators.csrf_of(operator.token)}
     for method in ("GET", "POST"):

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from pipeline import settings as environment
-from pipeline.accounts import operators
 from pipeline.domain.roles import Role
 from pipeline.settings import settings
+from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Call, Visitor
 from tests.logs import written
 from tests.world import World
@@ -74,7 +74,7 @@ def browser(app: Flask, over_tls: None) -> Browser:
 @pytest.fixture
 def ana(database: str) -> str:
     assert database
-    operators.add(NAME, PASSWORD, Role.ADMIN, by="test")
+    accounts.add(NAME, PASSWORD, Role.ADMIN)
     return NAME
 
 

@@ -12,6 +12,7 @@ from pipeline.accounts import operators
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.cli.program import program
 from pipeline.domain.roles import Role
+from tests import accounts
 from tests.integration.console.conftest import Call, Visitor
 from tests.integration.console.test_api_looking import foreign
 from tests.journeys.test_replays import broken
@@ -24,7 +25,7 @@ NAME = "operator@acme.test"
 def limited(world: World, operator: Visitor) -> Visitor:
     """An operator who may see `acme` alone; there is `globex` too."""
     foreign()
-    operators.limit(NAME, [world.connector_key], by="test")
+    accounts.limit(NAME, [world.connector_key])
     return operator
 
 
@@ -99,12 +100,12 @@ def test_a_change_that_is_refused_in_part_changes_nothing(world: World, limited:
 
 def test_an_admin_is_never_limited(database: str) -> None:
     assert database
-    operators.add("boss", None, Role.ADMIN, by="test")
-    operators.add("bo", None, Role.VIEWER, by="test", connector_keys=[1])
+    accounts.add("boss", None, Role.ADMIN)
+    accounts.add("bo", None, Role.VIEWER, connector_keys=[1])
 
     with pytest.raises(OperatorRefused, match="every connector"):
-        operators.limit("boss", [1], by="test")
-    operators.change("bo", by="test", role=Role.ADMIN)
+        accounts.limit("boss", [1])
+    accounts.change("bo", role=Role.ADMIN)
 
     with transaction() as session:
         found = operators.rows.find_operator(session, "bo")
@@ -121,7 +122,7 @@ def test_a_limit_is_set_and_lifted(world: World, limited: Visitor, admin: Visito
         if way == "api":
             return by_session("POST", f"/api/v1/operators/{theirs['id']}", connectors=list(names) or "all")[0] == 200
         if way == "command":
-            done = CliRunner().invoke(program, ["operators", "limit", NAME, *(names or ("--all",))])
+            done = CliRunner().invoke(program, ["operators", "change", NAME, "--connectors", *(names or ("all",))])
             return done.exit_code == 0
         keys = {row.name: row.key for row in world.rows("SELECT name, key FROM connectors")}
         form = {"connector": [str(keys[each]) for each in names]} if names else {"all": "1"}

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from pipeline.operations.registry import Operation
 
-FROM_FILES: Final = frozenset({"secret", "hull_secret", "pipedrive_token", "document", "payload", "rows", "settings"})
+FROM_FILES: Final = frozenset(
+    {"secret", "password", "hull_secret", "pipedrive_token", "document", "payload", "rows", "settings"}
+)
 
 
 def arguments_of(declared: Operation[Any, Any], fields: Mapping[str, Any], folder: Path) -> list[str]:

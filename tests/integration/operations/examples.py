@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from db.api_key import ApiKey
+from db.operator import Operator
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from tests import accounts
 from tests.authorising import installed_app
 from tests.integration.console.test_failures import refused, world_payload
 from tests.journeys.planning import FIRST_NAME, planned, with_more
@@ -105,11 +110,43 @@ def _fetched(world: World) -> None:
     world.fetch(Entity.PERSON)
 
 
+def an_operator(**fields: Any) -> Callable[[World, ExitStack], Fields]:
+    """An operator with a second factor, and what is to be done to them."""
+
+    def prepare(_world: World, _stack: ExitStack) -> Fields:
+        operator = accounts.add("bo@acme.test", None, Role.OPERATOR)
+        with transaction() as session:
+            session.get_one(Operator, operator.id).totp_sealed = b"sealed"
+            session.get_one(Operator, operator.id).totp_confirmed_at = datetime.now(UTC)
+        return {"id": operator.name, **fields}
+
+    return prepare
+
+
+def a_key(_world: World, _stack: ExitStack) -> Fields:
+    """A key of the caller that the test of an act without an entry has."""
+    expires_at = datetime.now(UTC) + timedelta(days=1)
+    with transaction() as session:
+        session.add(Operator(id=0, name="test", password_hash="", role=Role.ADMIN))
+        session.flush()
+        key = ApiKey(operator_id=0, name="nightly", digest=b"nightly", role=Role.VIEWER, expires_at=expires_at)
+        session.add(key)
+        session.flush()
+        return {"id": key.id}
+
+
 EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "add_connector": another_connector,
+    "change_operator": an_operator(state="disabled"),
     "check_webhooks": nothing,
     "ensure_webhooks": nothing,
     "abort_replay": replay_that_is("running"),
+    "add_operator": lambda _world, _stack: {
+        "name": "ana@acme.test",
+        "role": "operator",
+        "password": "a long one it is",
+        "connectors": ["acme"],
+    },
     "begin_replay": open_failures,
     "discard_failures": open_failures,
     "apply_plan": ready_plan,
@@ -121,6 +158,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "read_fields": lambda _world, _stack: {},
     "roll_back_settings": earlier_settings,
     "invite": with_an_app,
+    "log_operator_out": an_operator(),
     "pause_replay": replay_that_is("running"),
     "pause_connector": nothing,
     "put_api_token": lambda _world, _stack: {"secret": API_TOKEN},
@@ -132,5 +170,9 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "try_telling": nothing,
     "replay_edited": corrected,
     "resume_replay": replay_that_is("paused"),
+    "revoke_any_key": a_key,
+    "revoke_key": a_key,
+    "turn_off_second_factor": an_operator(),
+    "unlock_operator": an_operator(),
 }
 """Name of the operation → its example. The connector is added by the test."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from flask import Response
 from pydantic import BaseModel
 
 from db import api_key, audit
 from db import connector as connectors
 from db.audit import AuditEntry
 from db.session import transaction
-from pipeline.accounts import api_keys
 from pipeline.domain.roles import Role
+from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
-from pipeline.operations.models import Done, Listed, Shape
+from pipeline.operations.models import Asked, Done, Listed, NoRequest, Shape
+from pipeline.operations.registry import operation
 from pipeline.operations.values import RowId, Text
-from pipeline.web.api.problems import answer
-from pipeline.web.api.routes import Operations
-from pipeline.web.console.guard import who
 
 
 class MeShape(BaseModel):
@@ -44,7 +41,7 @@ class KeysAnswer(BaseModel):
     keys: list[KeyShape]
 
 
-class OfKey(BaseModel):
+class OfKey(Asked):
     id: RowId
 
 
@@ -67,39 +64,40 @@ class AuditAnswer(BaseModel):
     entries: list[EntryShape]
 
 
-def add(operations: Operations) -> None:
-    operations.get("/me", show_me, MeShape)
-    operations.get("/me/keys", list_keys, KeysAnswer)
-    operations.post("/me/keys/<id>/revoke", revoke_key, Done, needs=Role.VIEWER)
-    operations.get("/audit", list_audit, AuditAnswer, needs=Role.ADMIN)
-
-
-def show_me() -> Response:
+@operation("GET /me", role=Role.VIEWER)
+def show_me(call: Call, _request: NoRequest) -> MeShape:
     """Show whose key this is, and what it may do."""
-    return answer(MeShape(name=who().name, role=who().role))
+    return MeShape(name=call.caller.name, role=call.caller.role)
 
 
-def list_keys() -> Response:
+@operation("GET /me/keys", role=Role.VIEWER)
+def list_keys(call: Call, _request: NoRequest) -> KeysAnswer:
     """List your keys."""
     with transaction() as session:
-        return answer(KeysAnswer(keys=[KeyShape.model_validate(each) for each in api_key.keys_of(session, who().id)]))
+        found = api_key.keys_of(session, call.caller.id)
+    return KeysAnswer(keys=[KeyShape.model_validate(each) for each in found])
 
 
-def revoke_key(path: OfKey) -> Response:
+@operation("POST /me/keys/<id>/revoke", role=Role.VIEWER, audit_action="key.revoke")
+def revoke_key(call: Call, request: OfKey) -> Done:
     """Revoke one of your keys, this one too."""
-    if not api_keys.revoke_own_key(who(), path.id):
-        raise not_found("You have no such key.")
-    return answer(Done(done="revoked"))
+    with call.transaction() as session:
+        name = api_key.revoke_key(session, request.id, operator_id=call.caller.id)
+        if name is None:
+            raise not_found("You have no such key.")
+        call.note(session, name, detail={"key": request.id})
+    return Done(done="revoked")
 
 
-def list_audit(query: Listed) -> Response:
+@operation("GET /audit", role=Role.ADMIN, command="audit list")
+def list_audit(_call: Call, request: Listed) -> AuditAnswer:
     """List what operators have done, newest first."""
     with transaction() as session:
-        found = audit.latest_entries(session, before_id=query.before, limit=query.limit)
+        found = audit.latest_entries(session, before_id=request.before, limit=request.limit)
         names = {each.key: each.name for each in connectors.all_connectors(session)}
-    return answer(AuditAnswer(entries=[_entry(each, names) for each in found]))
+    return AuditAnswer(entries=[_entry(each, names) for each in found])
 
 
 def _entry(entry: AuditEntry, names: dict[int, str]) -> EntryShape:
-    told = {name: getattr(entry, name) for name in EntryShape.model_fields if name != "connector"}
-    return EntryShape(**told, connector=names.get(entry.connector_key or 0))
+    values = {name: getattr(entry, name) for name in EntryShape.model_fields if name != "connector"}
+    return EntryShape(**values, connector=names.get(entry.connector_key or 0))

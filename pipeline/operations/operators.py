@@ -1,0 +1,263 @@
+"""Operators: who can log in, as what; their sessions and keys. Passwords are never returned; owners make keys in the console."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from db import api_key
+from db import operator as rows
+from db.connector import find_connector
+from db.operator import Operator
+from db.session import transaction
+from pipeline.accounts import logins, operators, passwords, second_factor
+from pipeline.accounts.operators import OperatorRefused
+from pipeline.domain.roles import Role
+from pipeline.operations.call import Call
+from pipeline.operations.errors import not_found
+from pipeline.operations.models import Asked, Done, NoRequest, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.values import LARGEST_ID, FromFile, RowId, Text
+
+RoleName = Annotated[
+    Literal["viewer", "operator", "admin"],
+    Field(description="A viewer looks, an operator acts, an admin changes settings and people."),
+]
+Password = Annotated[
+    str,
+    Field(min_length=passwords.SHORTEST_PASSWORD, max_length=passwords.LONGEST_PASSWORD, description="Never shown."),
+    FromFile(),
+]
+Connectors = Annotated[
+    list[str] | Literal["all"] | None,
+    Field(description="Ids or names of the connectors they may see and act on, or `all`; admins may see all."),
+]
+
+
+class OfOperator(Asked):
+    """An operator, by their id or name."""
+
+    id: Annotated[
+        str, Field(min_length=1, max_length=operators.LONGEST_NAME, description="Their id, a number, or their name.")
+    ]
+
+
+class OfAnyKey(Asked):
+    id: RowId
+
+
+class NewOperator(Asked):
+    """Without a password, the operator logs in by single sign-on only."""
+
+    name: Annotated[str, Field(min_length=1, max_length=operators.LONGEST_NAME)]
+    role: RoleName
+    password: Password | None = None
+    connectors: Connectors = None
+
+
+class ChangedOperator(OfOperator):
+    """What is not named stays as it is."""
+
+    role: RoleName | None = None
+    state: Literal["active", "disabled"] | None = None
+    password: Password | None = None
+    connectors: Connectors = None
+
+
+class OperatorShape(Shape):
+    id: int
+    name: str
+    role: str
+    state: str
+    has_second_factor: bool
+    connector_keys: list[int] | None
+    """The connectors they may see, by number; null is all."""
+    created_at: datetime
+
+
+class OperatorsAnswer(BaseModel):
+    operators: list[OperatorShape]
+
+
+class OwnedKeyShape(BaseModel):
+    """A key of an operator; the key itself is never shown again."""
+
+    id: int
+    owner: str
+    name: Text
+    role: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+
+
+class OwnedKeysAnswer(BaseModel):
+    keys: list[OwnedKeyShape]
+
+
+@operation("GET /operators", role=Role.ADMIN, command="operators list")
+def list_operators(_call: Call, _request: NoRequest) -> OperatorsAnswer:
+    """List operators."""
+    with transaction() as session:
+        found = rows.all_operators(session)
+    return OperatorsAnswer(operators=[OperatorShape.model_validate(each) for each in found])
+
+
+@operation("GET /operators/keys", role=Role.ADMIN, command="operators keys")
+def list_all_keys(_call: Call, _request: NoRequest) -> OwnedKeysAnswer:
+    """List the keys of all operators."""
+    with transaction() as session:
+        found = api_key.all_keys(session)
+    names = [name for name in OwnedKeyShape.model_fields if name != "owner"]
+    return OwnedKeysAnswer(
+        keys=[OwnedKeyShape(owner=owner.name, **{name: getattr(key, name) for name in names}) for owner, key in found]
+    )
+
+
+@operation(
+    "POST /operators/keys/<id>/revoke",
+    role=Role.ADMIN,
+    audit_action="key.revoke",
+    command="operators revoke-key ID",
+    example="3",
+)
+def revoke_any_key(call: Call, request: OfAnyKey) -> Done:
+    """Revoke a key of any operator."""
+    with call.transaction() as session:
+        name = api_key.revoke_key(session, request.id)
+        if name is None:
+            raise not_found("There is no such key.", "Look at the list of keys.")
+        call.note(session, name, detail={"key": request.id})
+    return Done(done="revoked")
+
+
+@operation(
+    "POST /operators",
+    role=Role.ADMIN,
+    audit_action="operator.add",
+    command="operators add NAME",
+    example="ana@acme.example --role operator --password-file ana.password",
+)
+def add_operator(call: Call, request: NewOperator) -> OperatorShape:
+    """Add an operator; by a session whose password was entered within ten minutes, not by a key."""
+    call.require_proof()
+    role, password = Role(request.role), request.password
+    hashed = passwords.NO_PASSWORD if password is None else operators.hash_password(password, request.name)
+    with call.transaction() as session:
+        keys = _connector_keys(session, request.connectors)
+        added = operators.add(session, request.name, hashed, role, connector_keys=keys)
+        detail: dict[str, Any] = {"role": request.role} | ({} if keys is None else {"connectors": keys})
+        call.note(session, added.name, detail=detail)
+        return OperatorShape.model_validate(added)
+
+
+@operation(
+    "POST /operators/<id>",
+    role=Role.ADMIN,
+    audit_action="operator.change",
+    command="operators change ID",
+    example="ana@acme.example --role admin",
+)
+def change_operator(call: Call, request: ChangedOperator) -> Done:
+    """Change an operator's role, password, state or connectors.
+
+    A new role, password or state ends their sessions; a new password and disabling revoke their keys. One admin always
+    remains. A key may only disable and limit.
+    """
+    role, state, limits = request.role, request.state, request.connectors
+    if role or request.password or state == "active" or limits == "all":
+        call.require_proof()
+    with transaction() as session:
+        found = _get(session, request.id)
+    if not (role or state or request.password or limits is not None):
+        raise OperatorRefused("say what is to change: role, state, password or connectors")
+    if request.password:
+        operators.require_another(found.id, call.caller)
+    hashed = operators.hash_password(request.password, found.name) if request.password else None
+    detail: dict[str, Any] = {"role": role, "state": state, "password": "changed" if hashed else None}
+    with call.transaction() as session:
+        operator, revoked = operators.get_locked(session, found.id), 0
+        if role or state or hashed:
+            revoked = operators.change(session, operator, role=Role(role) if role else None, hashed=hashed, state=state)
+        if limits is not None:
+            operators.limit(operator, _connector_keys(session, limits))
+            detail["connectors"] = "all" if operator.connector_keys is None else operator.connector_keys
+        detail["keys"] = revoked or None
+        call.note(session, operator.name, detail={name: each for name, each in detail.items() if each is not None})
+    return Done(done="changed")
+
+
+@operation(
+    "POST /operators/<id>/log-out",
+    role=Role.ADMIN,
+    audit_action="operator.logout",
+    command="operators log-out ID",
+    example="ana@acme.example",
+)
+def log_operator_out(call: Call, request: OfOperator) -> Done:
+    """End all sessions of an operator."""
+    with call.transaction() as session:
+        operator = _get(session, request.id)
+        ended = rows.close_sessions_of(session, operator.id)
+        call.note(session, operator.name, detail={"sessions": ended})
+    return Done(done="logged out")
+
+
+@operation(
+    "POST /operators/<id>/unlock",
+    role=Role.ADMIN,
+    audit_action="operator.unlock",
+    command="operators unlock ID",
+    example="ana@acme.example",
+)
+def unlock_operator(call: Call, request: OfOperator) -> Done:
+    """Forget an operator's failed logins, so that the next login does not have to wait."""
+    with call.transaction() as session:
+        operator = _get(session, request.id)
+        logins.unlock(session, operator.name)
+        call.note(session, operator.name)
+    return Done(done="unlocked")
+
+
+@operation(
+    "POST /operators/<id>/second-factor/off",
+    role=Role.ADMIN,
+    audit_action="second_factor.off",
+    command="operators turn-off-second-factor ID",
+    example="ana@acme.example",
+)
+def turn_off_second_factor(call: Call, request: OfOperator) -> Done:
+    """Turn off an operator's second factor, for a lost phone without recovery codes; not by a key."""
+    call.require_proof()
+    with transaction() as session:
+        operator = _get(session, request.id)
+        operators.require_another(operator.id, call.caller)
+        if second_factor.turn_off(operator):
+            call.note(session, operator.name)
+        else:
+            call.found_nothing_to_do()
+    return Done(done="turned off")
+
+
+def _connector_keys(session: Session, chosen: list[str] | str | None) -> list[int] | None:
+    """None is all. Raises OperatorRefused for a connector that does not exist."""
+    if chosen is None or isinstance(chosen, str):
+        return None
+    found = {each: find_connector(session, each) for each in chosen}
+    unknown = [each for each, connector in found.items() if connector is None]
+    if unknown:
+        raise OperatorRefused(f"there is no connector {unknown[0]!r}")
+    return [connector.key for connector in found.values() if connector is not None]
+
+
+def _get(session: Session, id_or_name: str) -> Operator:
+    if id_or_name.isascii() and id_or_name.isdigit():
+        found = session.get(Operator, int(id_or_name)) if int(id_or_name) <= LARGEST_ID else None
+    else:
+        found = rows.find_operator(session, id_or_name)
+    if found is None:
+        raise not_found("There is no such operator.", "Look at the list of operators.")
+    return found
