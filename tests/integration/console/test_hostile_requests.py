@@ -14,7 +14,7 @@ from werkzeug.routing import Rule
 from db.connector import Connector, find_connector
 from db.session import transaction
 from pipeline.accounts import operators
-from pipeline.web.console import shared
+from pipeline.insight import shared
 from tests import accounts
 from tests.integration.console.conftest import Visitor
 from tests.journeys.people import fill

@@ -24,7 +24,7 @@ from db.failure import NewFailure
 from db.session import transaction
 from pipeline.accounts import api_keys, operators
 from pipeline.domain.kinds import Entity
-from pipeline.web.console import shared
+from pipeline.insight import shared
 from tests.integration.console.conftest import Visitor
 from tests.integration.console.exporting import CSV, NDJSON, exported
 from tests.integration.console.test_hostile_requests import address, is_flower_away, rules
