@@ -90,7 +90,7 @@ def _tell(system: System, chosen: Settings) -> stories.Story:
         say(
             "Nothing was pretended: every record went through Celery's canvas, batch by batch. All of it is in the database:"
         )
-        for command in ("events demo --limit 20", "mappings show demo", "explain 1 --entity person"):
+        for command in ("events demo --limit 20", "mappings count demo", "records show demo 1 --entity person"):
             say(f"  {own_name()} {command}")
         say(f"`{own_name()} up` begins anew and leaves everything running.")
 

@@ -24,6 +24,7 @@ from pipeline.cli.showing import (
     moment,
     plain,
     say,
+    short,
     show,
     wants_json,
 )
@@ -149,9 +150,3 @@ def _why(event: dict[str, Any]) -> str:
     changed = [f"{name} {short(before.get(name))} → {short(value)}" for name, value in after.items()]
     shown = ", ".join(changed[:4]) + (f", and {len(changed) - 4} more" if len(changed) > 4 else "")
     return f"({event['cause']}) {shown}"
-
-
-def short(value: Any, longest: int = 30) -> str:
-    """A value as JSON, cut."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import click
@@ -42,8 +42,10 @@ def add_to(program: click.Group) -> None:
             _group(program, groups, declared).add_command(command_of(declared, name))
 
 
-def command_of(declared: Operation[Any, Any], name: str) -> click.Command:
-    """Return the command of an operation."""
+def command_of(
+    declared: Operation[Any, Any], name: str, *, fixed: Mapping[str, str] = MappingProxyType({})
+) -> click.Command:
+    """Return the command of an operation; `fixed` are fields that its name says already."""
     presentation = PRESENTATIONS.get(declared, PLAIN)
 
     def run(
@@ -53,7 +55,7 @@ def command_of(declared: Operation[Any, Any], name: str) -> click.Command:
         wait: bool = False,
         **given: Any,
     ) -> None:
-        fields = _fields(declared, given)
+        fields = _fields(declared, given) | dict(fixed)
         try:
             caller = _caller(url, key_file)
             presentation.ask(caller, fields)
@@ -77,16 +79,13 @@ def command_of(declared: Operation[Any, Any], name: str) -> click.Command:
     setattr(run, DECLARED, declared)
     words = " ".join(_words(declared))
     example = f"pipeline {words} {declared.example or ('acme' if 'CONNECTOR' in declared.command else '')}".rstrip()
+    callback = json_option(run)
+    params = [*_arguments(declared), *_options(declared, presentation), *_remote_options(declared), *_pop_params(run)]
     return click.Command(
         name,
-        callback=json_option(run),
+        callback=callback,
         help=f"{declared.documentation}\n\n\b\nExample:\n  {example}",
-        params=[
-            *_arguments(declared),
-            *_options(declared, presentation),
-            *_remote_options(declared),
-            *_pop_params(run),
-        ],
+        params=[each for each in params if each.name not in fixed],
     )
 
 
@@ -159,7 +158,8 @@ def _options_of(name: str, field: FieldInfo, *, is_required: bool) -> list[click
         both = f"{flag}/--no-{name.replace('_', '-')}" if field.default is True else flag
         return [click.Option([both, name], is_flag=True, default=None, help=_description(field))]
     is_list = get_origin(kind) is list
-    return [click.Option([flag, name], type=_type(field), multiple=is_list, **settings)]
+    flags = [flag, flag.removesuffix("s")] if is_list else [flag]
+    return [click.Option([*flags, name], type=_type(field), multiple=is_list, **settings)]
 
 
 def _remote_options(declared: Operation[Any, Any]) -> list[click.Parameter]:

@@ -15,12 +15,10 @@ from pipeline.cli import (
     demo,
     doctor,
     events,
-    explain,
     fetch,
     generated,
     keys,
     operators,
-    records,
     runs,
     send,
     servers,
@@ -81,7 +79,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, fetch, send, runs),
-    *(records, events, explain, doctor, verify, budget, operators, keys),
+    *(events, doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

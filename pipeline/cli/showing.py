@@ -179,6 +179,12 @@ def cell(value: Any) -> str:
     return text.replace("[", r"\[")
 
 
+def short(value: Any, longest: int = 30) -> str:
+    """A value as JSON, cut."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def moment(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 

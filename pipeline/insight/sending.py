@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,15 +9,14 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import audit, job, known_as
+from db import job, known_as
 from db.connector import Connector
 from db.job import Job
 from db.known_as import KnownRecord
-from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.spelling import email_spelling, plain
 from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.insight.acts import Impossible, require_active
+from pipeline.insight.acts import Impossible
 from pipeline.jobs import sends
 from pipeline.jobs.send_records import PER_PAGE
 from pipeline.sync.job_queue import SEND
@@ -98,17 +96,6 @@ def count(connector: Connector, choice: Choice) -> int:
         raise Impossible("Hull does not accept the connector's credentials.", "Open Credentials.") from error
     except PipelineError as error:
         raise Impossible(f"Hull could not be asked: {error.reason}.", "Try again in a moment.") from error
-
-
-def order(connector: Connector, choice: Choice, *, by: str, size: int) -> None:
-    """Have them sent, past every filter. Raises: Impossible."""
-    require_active(connector)
-    wanted = sends.Order(entity=choice.entity, ids=choice.ids, segment=choice.segment, rank=int(time.time() * 1000))
-    noun = choice.entity.hull.capitalize() + ("" if size == 1 else "s")
-    whom = f"segment {choice.segment}, " if choice.segment else ""
-    with transaction() as session:
-        sends.enqueue(session, connector.key, wanted)
-        audit.note(session, by, "send", f"{whom}{size} {noun}", connector_key=connector.key)
 
 
 def find(session: Session, connector_key: int, entity: Entity, said: str) -> list[KnownRecord]:

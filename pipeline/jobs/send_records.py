@@ -7,8 +7,7 @@ changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -22,38 +21,6 @@ from pipeline.wiring import FoundReports, Wired
 
 PER_PAGE: Final = 50
 """Reports to a search of Hull."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """found    how many were folded into changes
-    missing  Hull ids that were asked for and that Hull does not have
-    """
-
-    found: int
-    missing: tuple[str, ...]
-
-
-def send_by_id(connector_key: int, entity: Entity, hull_ids: Sequence[str]) -> Chosen:
-    """Send these; Hull ids that Hull does not know are returned."""
-    ids = list(dict.fromkeys(hull_ids))
-    seen: set[str] = set()
-    for at in range(0, len(ids), PER_PAGE):
-        for reports, _ in _pages(connector_key, entity, {"terms": {"id": ids[at : at + PER_PAGE]}}):
-            _fold(connector_key, entity, reports)
-            seen |= {str(report.get("id")) for report in reports}
-    return Chosen(found=len(seen), missing=tuple(each for each in ids if each not in seen))
-
-
-def send_segment(
-    connector_key: int, entity: Entity, segment_id: str, *, progress: Callable[[int, int], None] = lambda _n, _of: None
-) -> Chosen:
-    """Send everybody in a segment; `progress` is told how many of how many have been folded."""
-    count = 0
-    for reports, total in _pages(connector_key, entity, {"term": {"segment_ids": segment_id}}):
-        count += _fold(connector_key, entity, reports)
-        progress(count, total)
-    return Chosen(found=count, missing=())
 
 
 def find_page(connector_key: int, entity: Entity, clause: dict[str, Any], page: int = 1) -> FoundReports:
@@ -81,22 +48,6 @@ def fold(
     )
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
     return folded
-
-
-def _pages(connector_key: int, entity: Entity, clause: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    page = 1
-    while True:
-        answer = find_page(connector_key, entity, clause, page)
-        if answer.reports:
-            yield answer.reports, answer.total
-        if not answer.reports or page >= answer.pages:
-            return
-        page += 1
-
-
-def _fold(connector_key: int, entity: Entity, reports: Sequence[dict[str, Any]]) -> int:
-    with transaction() as session:
-        return fold(session, connector_key, entity, reports)
 
 
 def _message(entity: Entity, report: dict[str, Any]) -> dict[str, Any]:

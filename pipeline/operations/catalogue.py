@@ -12,10 +12,13 @@ from pipeline.operations import (
     credentials,
     failures,
     fields,
+    mappings,
     operators,
     people,
     plans,
+    records,
     replays,
+    sends,
     settings,
     settings_preview,
     webhooks,
@@ -23,7 +26,8 @@ from pipeline.operations import (
 from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
-    *(connectors, credentials, settings, settings_preview, fields, plans, claims, failures, replays, webhooks, alerts),
+    *(connectors, credentials, settings, settings_preview, fields, plans),
+    *(sends, records, mappings, claims, failures, replays, webhooks, alerts),
     *(operators, people),
 )
 

@@ -140,7 +140,7 @@ def wait_for(ask: Callable[[], Answer]) -> Answer:
 
 
 def _settings_file(house: House, rows: dict[str, dict[str, str]]) -> Path:
-    document = house.command("settings", "show", CONNECTOR)
+    document = house.command("settings", "show", CONNECTOR)["document"]
     for setting, more in rows.items():
         document[setting] = document[setting] + list(_coded(house, setting, more))
     file = house.data_dir / "settings.json"

@@ -83,6 +83,7 @@ def test_they_are_sent_from_the_command_line(world: World, kind: Any, claim: dic
     chosen = hull_id if by == "id" else world.hull.define_segment(kind, "chosen", [hull_id]).id
 
     said = CliRunner().invoke(program, ["send", f"{kind}s", "acme", f"--{by}", chosen])
+    world.run_jobs()
     world.work()
 
     assert (said.exit_code, f"1 {kind.capitalize()}" in said.stdout) == (0, True)

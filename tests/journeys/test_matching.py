@@ -182,10 +182,16 @@ def test_users_of_a_segment_are_sent_by_hand(world: World) -> None:
     world.change_settings(synchronized_user_segments=[])
     hull_user = _user_in_hull(world, email="fay@hand.test")
 
-    chosen = world.module("jobs.send_records").send_by_id(world.connector_key, Entity.PERSON, [hull_user, "f" * 24])
+    sends = world.module("jobs.sends")
+    with transaction() as session:
+        order = sends.Order(entity=Entity.PERSON, ids=(hull_user, "f" * 24), rank=1)
+        sends.enqueue(session, world.connector_key, order)
+    world.run_jobs()
     world.work()
 
-    assert (chosen.found, chosen.missing) == (1, ("f" * 24,))
+    assert [row.hull_id for row in world.rows("SELECT hull_id FROM sync_events WHERE reason = 'not_in_hull'")] == [
+        "f" * 24
+    ]
     assert [(method, body["emails"][0]["value"]) for method, _, body in writes(world)] == [("POST", "fay@hand.test")]
 
 

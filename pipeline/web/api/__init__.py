@@ -18,11 +18,8 @@ from pipeline.web.api import (
     events,
     fetches,
     first_steps,
-    mappings,
     overview,
-    records,
     runs,
-    sends,
     workers,
 )
 from pipeline.web.api.auth import SCHEMES, is_authenticated
@@ -41,11 +38,8 @@ ROOMS = (
     first_steps,
     fetches,
     runs,
-    sends,
     batches,
-    records,
     events,
-    mappings,
     comparing,
     workers,
 )

@@ -19,9 +19,9 @@ from pipeline.insight import log
 from pipeline.insight.events import described
 from pipeline.jobs.log_lines import CSV, NDJSON
 from pipeline.operations.errors import OperationError, not_found
+from pipeline.operations.event_shapes import EventShape
 from pipeline.operations.models import Asked, DirectionName, EntityName, ListedWhole, OfConnector, OfRow, Shape
 from pipeline.operations.values import Moment, RowId, Short
-from pipeline.web.api.event_shapes import EventShape
 from pipeline.web.api.problems import answer
 from pipeline.web.api.routes import Operations
 from pipeline.web.api.shapes import find

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from flask import request
@@ -16,7 +16,8 @@ from pipeline.domain.roles import Role
 from pipeline.insight import acts, comparing, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
-from pipeline.operations import connectors
+from pipeline.operations import connectors, sends
+from pipeline.operations.errors import OperationError
 from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard, overview
 from pipeline.web.console.calls import perform, refusal_of
@@ -42,8 +43,8 @@ def add(pages: Pages) -> None:
 
 def show(connector: Connector, mistake: Impossible | None = None, status: int = 200) -> Response:
     with transaction() as session:
-        sent = sending.latest(session, connector.key)
         compared = comparing.comparing(session, connector.key)
+    sent = perform(sends.list_sends).sends
     return page(
         "actions.html", connector=connector, status=status, mistake=mistake, sent=sent, compared=compared, names=NAMES
     )
@@ -135,32 +136,31 @@ def show_send(
 def count_send(connector: Connector) -> Response:
     """How many it would be, with the button that does it."""
     try:
-        choice = _choice(connector)
-        size = sending.count(connector, choice)
-    except Impossible as impossible:
-        return show_send(connector, impossible, 400)
+        choice = _choice()
+        size = perform(sends.count_send, **_fields(choice))
+    except (Impossible, OperationError) as refused:
+        return show_send(connector, _as_impossible(refused), 400)
     return page(
         "send_count.html",
         connector=connector,
         choice=choice,
-        size=size,
-        noun=plural(size, choice.entity.hull.capitalize()),
-        most_tokens=size * sending.WRITE_TOKENS,
+        size=size.count,
+        noun=plural(size.count, choice.entity.hull.capitalize()),
+        most_tokens=size.most_tokens,
     )
 
 
 def send(connector: Connector) -> Response:
     try:
-        choice = _choice(connector)
-        size = sending.count(connector, choice)
-        sending.order(connector, choice, by=who().name, size=size)
-    except Impossible as impossible:
-        return show_send(connector, impossible, 400)
-    words = f"{plural(size, choice.entity.hull.capitalize())} will be sent to Pipedrive."
+        choice = _choice()
+        ordered = perform(sends.order_send, **_fields(choice))
+    except (Impossible, OperationError) as refused:
+        return show_send(connector, _as_impossible(refused), 400)
+    words = f"{plural(ordered.count, choice.entity.hull.capitalize())} will be sent to Pipedrive."
     return done(f"{_home(connector)}/actions#sent", words)
 
 
-def _choice(connector: Connector) -> Choice:
+def _choice() -> Choice:
     """Raises: Impossible."""
     form = request.form
     segment = form.get("segment", "").strip()
@@ -169,10 +169,16 @@ def _choice(connector: Connector) -> Choice:
         raise Impossible("Choose either one segment or some ids.", "Clear the other field.")
     if len(segment) > sending.LONGEST_ID or not segment.isprintable():
         raise Impossible("This is no id of a segment.", "It stands in the address of the segment's page in Hull.")
-    entity = _entity(form.get("entity", ""))
-    with transaction() as session:
-        ids = sending.as_hull_ids(session, connector.key, entity, ids)
-    return Choice(entity=entity, ids=ids, segment=segment or None)
+    return Choice(entity=_entity(form.get("entity", "")), ids=ids, segment=segment or None)
+
+
+def _fields(choice: Choice) -> dict[str, Any]:
+    """The fields of the request."""
+    return {"entity": choice.entity.value, "ids": list(choice.ids), "segment": choice.segment}
+
+
+def _as_impossible(error: Impossible | OperationError) -> Impossible:
+    return error if isinstance(error, Impossible) else Impossible(error.message, error.next_step)
 
 
 def _act(connector: Connector, act: Callable[[], None]) -> Response | None:

@@ -12,7 +12,6 @@ from werkzeug.wrappers import Response
 
 from db.connector import Connector
 from db.record_events import Whose
-from db.record_search import FoundRecord
 from db.session import transaction
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.kinds import Entity
@@ -23,6 +22,7 @@ from pipeline.insight.mapped import find_field, mapped_fields
 from pipeline.insight.moments import read_moment
 from pipeline.operations import claims
 from pipeline.operations.errors import OperationError
+from pipeline.operations.records import search_records
 from pipeline.sync.compiled import plan_for
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform
@@ -46,10 +46,7 @@ def add(pages: Pages) -> None:
 def find(connector: Connector) -> Response:
     """Search; one hit leads to its page."""
     asked = request.args.get("q", "").strip()
-    found: list[FoundRecord] = []
-    if asked:
-        with transaction() as session:
-            found = search.search(session, connector.key, asked)
+    found = perform(search_records, q=asked[: search.LONGEST]).records if asked and "\0" not in asked else []
     if len(found) == 1:
         only = found[0]
         return redirect(path_of(connector, only.entity, only.pipedrive_id, only.hull_id), HTTPStatus.SEE_OTHER)

@@ -1,4 +1,4 @@
-"""`pipeline explain` and the filters of `pipeline events`."""
+"""`pipeline records`, `pipeline explain` and the filters of `pipeline events`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ def ada(world: World) -> int:
 
 @pytest.mark.parametrize("asked", ["ada@acme.com", "1"])
 def test_a_record_is_shown_side_by_side(ada: int, run: Run, asked: str) -> None:
-    told = run("explain", asked, "--json").json
+    told = run("records", "show", "acme", asked, "--json").json
 
-    assert (told["pipedrive_id"], told["state"], told["claims"]) == (ada, "full", {"email": "ada@acme.com"})
-    (name,) = [each for each in told["fields"] if each["attribute"] == "pipedrive/name"]
-    assert (name["pipedrive"], name["hull"], name["direction"]) == ("Ada Lovelace", "Ada Lovelace", "↔")
-    assert "Both sides hold the same" in run("explain", asked).out
+    assert (told["pipedrive_id"], told["state"]) == (ada, "full")
+    assert [(each["claim"], each["value"]) for each in told["claims"]] == [("email", "ada@acme.com")]
+    (name,) = [each for each in told["fields"] if each["field"]["attribute"] == "pipedrive/name"]
+    assert (name["pipedrive"], name["hull"], name["field"]["arrow"]) == ("Ada Lovelace", "Ada Lovelace", "↔")
+    assert "Both sides hold the same" in run("records", "show", "acme", asked).out
 
 
 def test_a_slip_of_the_pen_is_no_field(ada: int, run: Run) -> None:
-    said = run("explain", str(ada), "--field", "pipedrive/nam")
+    said = run("explain", "acme", str(ada), "--field", "pipedrive/nam")
 
     assert said.code == 2
     assert "no field pipedrive/nam of this person is mapped" in said.err
@@ -44,31 +45,40 @@ def test_a_slip_of_the_pen_is_no_field(ada: int, run: Run) -> None:
 
 
 def test_the_chain_of_a_field_is_told_in_order(ada: int, run: Run) -> None:
-    told = run("explain", str(ada), "--field", "name", "--json").json
+    told = run("explain", "acme", str(ada), "--field", "name", "--json").json
 
     assert [step["kind"] for step in told["steps"]] == ["origin", "identity", "rule", "call", "read_back", "value"]
     assert told["value"] == told["hull"] == told["pipedrive"] == "Ada Lovelace"
-    assert "PATCH" in run("explain", str(ada), "--field", "name").out
+    assert "PATCH" in run("explain", "acme", str(ada), "--field", "name").out
 
 
 def test_a_field_is_told_as_it_was(world: World, ada: int, run: Run) -> None:
     world.change_rows(
         "UPDATE sync_events SET at = at - interval '1 day' WHERE event = 'incoming.user.success' AND run_id = 1"
     )
-    told = run("explain", str(ada), "--field", "pipedrive/name", "--at", "2h", "--json").json
+    told = run("explain", "acme", str(ada), "--field", "pipedrive/name", "--at", "2h", "--json").json
 
     assert (told["value"], told["direction"]) == ("Ada", "incoming")
 
 
 def test_whoever_is_not_known_is_looked_up_by_what_can_be(ada: int, run: Run) -> None:
-    said = run("explain", "nobody@acme.com")
+    said = run("records", "show", "acme", "nobody@acme.com")
 
     assert said.code == 2
     assert "a Pipedrive id, a Hull id, an e-mail" in said.err
 
 
+def test_a_record_is_found_and_its_history_is_listed(ada: int, run: Run) -> None:
+    (found,) = run("records", "search", "acme", "ada@acme.com", "--json").json["records"]
+    history = run("records", "history", "acme", "ada@acme.com")
+
+    assert (found["entity"], found["pipedrive_id"]) == ("person", ada)
+    assert "outgoing.user.success" in history.out
+    assert run("explain", "acme", str(ada)).code == 2
+
+
 def test_a_user_that_was_never_joined_is_explained(ada: int, run: Run) -> None:
-    told = run("explain", ANN, "--json").json
+    told = run("records", "show", "acme", ANN, "--json").json
 
     assert (told["pipedrive_id"], told["state"]) == (None, "never joined")
 

@@ -88,7 +88,7 @@ def test_a_run_that_does_not_exist_ends_with_2(world: World, run: Run) -> None:
 
 
 def test_mappings_are_counted_with_and_without_hull_id(fetched: World, run: Run) -> None:
-    assert run("mappings", "show", "acme", "--json").json == [
+    assert run("mappings", "count", "acme", "--json").json["counts"] == [
         {"entity": "organization", "state": "shell", "records": 1, "with_hull_id": 0, "without_hull_id": 1},
         {"entity": "person", "state": "full", "records": 1, "with_hull_id": 0, "without_hull_id": 1},
     ]
@@ -96,7 +96,7 @@ def test_mappings_are_counted_with_and_without_hull_id(fetched: World, run: Run)
 
 def test_a_mapping_shows_what_was_delivered(fetched: World, run: Run) -> None:
     ada = min(fetched.users())
-    shown = run("mappings", "show", "acme", str(ada), "--json").json
+    shown = run("mappings", "show", "acme", str(ada), "--json").json["mappings"]
 
     assert next(each for each in shown if each["entity"] == "person")["delivered"]["pipedrive/name"] == "Ada"
     assert 'pipedrive/name: "Ada"' in run("mappings", "show", "acme", str(ada)).out
@@ -105,8 +105,22 @@ def test_a_mapping_shows_what_was_delivered(fetched: World, run: Run) -> None:
 def test_a_record_nobody_knows_fails_with_the_next_step(fetched: World, run: Run) -> None:
     said = run("mappings", "show", "acme", "4711")
 
-    assert said.code == 1
+    assert said.code == 2
     assert "pipeline fetch all acme" in said.err
+
+
+def test_what_was_sent_by_hand_is_listed(fetched: World, run: Run) -> None:
+    (user,) = [each["id"] for each in fetched.users().values()]
+
+    counted = run("sends", "count", "acme", "person", "--id", user)
+    sent = run("send", "users", "acme", "--id", user, "--id", "f" * 24)
+    fetched.run_jobs()
+
+    assert "1 User would be sent" in counted.out
+    assert (sent.code, "Hull does not know 1 of the ids" in sent.out) == (1, True)
+    (listed,) = run("sends", "list", "acme", "--json").json["sends"]
+    assert (listed["state"], listed["done"], listed["missing"]) == ("done", 1, 1)
+    assert run("send", "users", "acme").code == 1
 
 
 def test_events_are_found_by_record_and_by_name(fetched: World, run: Run) -> None:

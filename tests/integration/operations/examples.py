@@ -135,6 +135,13 @@ def a_key(_world: World, _stack: ExitStack) -> Fields:
         return {"id": key.id}
 
 
+def known_user(world: World, _stack: ExitStack) -> Fields:
+    """A User that Hull has."""
+    _fetched(world)
+    (user,) = world.users().values()
+    return {"entity": "person", "ids": [user["id"]]}
+
+
 EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "add_connector": another_connector,
     "change_operator": an_operator(state="disabled"),
@@ -153,6 +160,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "confirm_run": held_run,
     "discard_plan": ready_plan,
     "make_plan": new_plan,
+    "order_send": known_user,
     "plan_again": ready_plan,
     "put_settings": new_settings,
     "read_fields": lambda _world, _stack: {},

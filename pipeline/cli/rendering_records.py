@@ -1,0 +1,201 @@
+"""What the commands of records, mappings and sends print for a person, and how they find a record."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from pipeline.cli.calling import Caller
+from pipeline.cli.presentation import Presentation
+from pipeline.cli.showing import Failed, moment, say, short, table
+from pipeline.insight.search import SEARCHED
+from pipeline.operations import mappings, records, sends
+from pipeline.operations.mappings import MappingsAnswer, MappingsOfRecordAnswer, ShellsAnswer
+from pipeline.operations.models import ConnectorRequest
+from pipeline.operations.records import (
+    ExplanationAnswer,
+    FieldAsked,
+    FoundAnswer,
+    FoundShape,
+    HistoryAnswer,
+    RecordAnswer,
+    RowShape,
+    Sought,
+    StepShape,
+)
+from pipeline.operations.registry import Operation
+from pipeline.operations.sends import NewSend, OrderedAnswer, SendsAnswer, SizeAnswer
+
+RECORD: Final = frozenset({"entity"})
+NOUNS: Final = {"person": "User", "organization": "Account"}
+PAUSE_S: Final = 1.0
+"""Between two looks at what a worker sends."""
+
+
+def _find(caller: Caller, given: dict[str, Any]) -> None:
+    """Replace what a person has at hand (an id, an e-mail, a domain) by the one record that it names."""
+    asked, entity = given["record"], given.get("entity")
+    found = caller.call(records.search_records, Sought(connector=given["connector"], q=asked)).records
+    found = [each for each in found if entity in (None, each.entity)]
+    if not found:
+        raise Failed(f"no record of {given['connector']} goes by {asked}", f"look it up by {SEARCHED}", exit_code=2)
+    if len(found) > 1:
+        names = ", ".join(map(_name, found))
+        next_step = "say which: --entity person, or its Hull id"
+        raise Failed(f"{len(found)} records go by {asked}: {names}", next_step, exit_code=2)
+    only = found[0]
+    given["entity"] = only.entity
+    if only.pipedrive_id is not None:
+        given["record"], given["by"] = str(only.pipedrive_id), "pipedrive"
+    else:
+        given["record"], given["by"] = only.hull_id, "hull"
+
+
+def _name(found: FoundShape) -> str:
+    return f"{found.entity} {found.pipedrive_id or found.hull_id}"
+
+
+def _found(_request: ConnectorRequest, answer: FoundAnswer) -> None:
+    columns = ("entity", "Pipedrive id", "Hull id", "found by")
+    lines = [(each.entity, str(each.pipedrive_id or "-"), each.hull_id, each.by) for each in answer.records]
+    table("", columns, lines, empty=f"No record goes by this. Look it up by {SEARCHED}.")
+
+
+def _record(request: ConnectorRequest, answer: RecordAnswer) -> None:
+    say(f"{answer.entity.capitalize()} {answer.pipedrive_id or '-'} ↔ Hull {answer.hull_id or 'id not known yet'}")
+    say(f"  {answer.sentence} {answer.matched}")
+    columns = ("field", "pipedrive", "", "hull", "attribute", "last change (UTC)")
+    table("", columns, [_line(row) for row in answer.fields])
+    record = answer.pipedrive_id or answer.hull_id
+    say(f"Why is one as it is? pipeline explain {request.connector} {record} --field ATTRIBUTE")
+
+
+def _line(row: RowShape) -> tuple[Any, ...]:
+    hull = short(row.hull, 40) if row.is_heard else "not heard yet"
+    last = row.last.at if row.last else None
+    return row.field.label, short(row.pipedrive, 40), row.field.arrow, hull, row.field.attribute, last
+
+
+def _history(_request: ConnectorRequest, answer: HistoryAnswer) -> None:
+    lines = [
+        (each.id, each.at, each.event, each.meaning or "; ".join(_change(change) for change in each.changes))
+        for each in answer.events
+    ]
+    table("", ("event", "at (UTC)", "what", "why or which fields"), lines, empty="Nothing is kept of it.")
+    if answer.more:
+        say(f"Go on with: --before {answer.more}")
+
+
+def _change(change: Any) -> str:
+    return f"{change.label} {short(change.before, 40)} → {short(change.after, 40)}"
+
+
+def _explanation(_request: FieldAsked, answer: ExplanationAnswer) -> None:
+    if answer.is_unknown:
+        return
+    say(answer.sentence)
+    for step in answer.steps:
+        _step(step)
+
+
+def _step(step: StepShape) -> None:
+    when = f"  {moment(step.at)} UTC" if step.at else ""
+    say(f"\n● {step.title}{when}\n  {step.sentence}")
+    if step.change is not None:
+        before = "not known before" if step.change.is_first else short(step.change.before, 60)
+        say(f"  {step.change.label}: {before} → {short(step.change.after, 60)}")
+    for fact in step.facts:
+        say(f"  {fact.name}: {fact.value if isinstance(fact.value, str) else short(fact.value, 100)}")
+
+
+def _fail_if_unknown(answer: ExplanationAnswer) -> None:
+    """Neither mapped now nor ever carried over."""
+    if answer.is_unknown:
+        hint = (
+            f"did you mean {' or '.join(answer.similar)}?"
+            if answer.similar
+            else "pipeline records show lists all fields"
+        )
+        raise Failed(f"no field {answer.field.name} of this {answer.entity} is mapped, or ever was", hint, exit_code=2)
+
+
+def _counts(_request: ConnectorRequest, answer: MappingsAnswer) -> None:
+    columns = ("entity", "state", "records", "with Hull id", "without")
+    lines = [(each.entity, each.state, each.records, each.with_hull_id, each.without_hull_id) for each in answer.counts]
+    table("", columns, lines, empty="The id map is empty. Fill it: pipeline fetch all CONNECTOR --wait")
+
+
+def _mappings(_request: ConnectorRequest, answer: MappingsOfRecordAnswer) -> None:
+    for each in answer.mappings:
+        say(f"{each.entity} {each.pipedrive_id or '-'} = Hull {each.hull_id or 'id not known yet'}")
+        say(f"  state {each.state}, matched by {each.matched_by}, first seen {moment(each.first_seen_at)} UTC")
+        for name, value in each.delivered.items():
+            say(f"  {name}: {json.dumps(value, ensure_ascii=False)}")
+
+
+def _shells(_request: ConnectorRequest, answer: ShellsAnswer) -> None:
+    if answer.oldest is None:
+        say("No shells: every Organization that a Person belongs to has been read.")
+    else:
+        say(f"{answer.shells:,} shells, the oldest since {moment(answer.oldest)} UTC; {answer.late:,} are late.")
+
+
+def _sends(_request: ConnectorRequest, answer: SendsAnswer) -> None:
+    columns = ("id", "state", "sent", "of", "not in Hull", "asked (UTC)", "ended (UTC)", "reason")
+    lines = [
+        (each.id, each.state, each.done, each.of, each.missing, each.asked_at, each.ended_at, each.reason)
+        for each in answer.sends
+    ]
+    table("", columns, lines, empty="Nothing was sent by hand yet.")
+
+
+def _size(request: NewSend, answer: SizeAnswer) -> None:
+    say(f"{_counted(request, answer.count)} would be sent, for at most {answer.most_tokens:,} tokens.")
+
+
+def _ordered(request: NewSend, answer: OrderedAnswer) -> None:
+    verb = "is" if answer.count == 1 else "are"
+    say(f"{_counted(request, answer.count)} {verb} on their way. Watch: pipeline sends list {request.connector}")
+    if answer.missing:
+        say(f"Hull does not know {answer.missing:,} of the ids.")
+    elif not answer.count:
+        say(
+            f"Hull knows no {NOUNS[request.entity]} in this segment; its id stands in the address of the segment's page."
+        )
+
+
+def _counted(request: NewSend, count: int) -> str:
+    return f"{count:,} {NOUNS[request.entity]}{'' if count == 1 else 's'}"
+
+
+def _fail_unless_all_known(answer: OrderedAnswer) -> None:
+    if answer.missing or not answer.count:
+        raise click.exceptions.Exit(1)
+
+
+def _sent(caller: Caller, request: NewSend, answer: OrderedAnswer, *, wait: bool) -> OrderedAnswer:
+    """With `wait` return once a worker has sent it; what was ordered last is the first of the list."""
+    if not wait:
+        return answer
+    asked = ConnectorRequest(connector=request.connector)
+    while caller.call(sends.list_sends, asked).sends[0].ended_at is None:
+        time.sleep(PAUSE_S)
+    return answer
+
+
+PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
+    mappings.count_mappings: Presentation(show=_counts),
+    mappings.show_mappings: Presentation(show=_mappings),
+    mappings.show_shells: Presentation(show=_shells),
+    records.explain_field: Presentation(show=_explanation, check=_fail_if_unknown, ask=_find, asks=RECORD),
+    records.search_records: Presentation(show=_found),
+    records.show_history: Presentation(show=_history, ask=_find, asks=RECORD),
+    records.show_record: Presentation(show=_record, ask=_find, asks=RECORD),
+    sends.count_send: Presentation(show=_size),
+    sends.list_sends: Presentation(show=_sends),
+    sends.order_send: Presentation(show=_ordered, check=_fail_unless_all_known, follow=_sent),
+}
