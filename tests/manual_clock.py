@@ -80,7 +80,7 @@ def manual_clock(moment: datetime) -> Iterator[Clock]:
             pytest.MonkeyPatch.context() as patch,
         ):
             clock = Clock(moment.astimezone(UTC), frozen)
-            patch.setattr(wiring, "Budget", partial(TokenBudget, redis_time=clock))
+            patch.setattr(wiring, "TokenBudget", partial(TokenBudget, redis_time=clock))
             yield clock
     finally:
         _look_first_in("DEFAULT")

@@ -54,7 +54,7 @@ def too_deep(_error: RecursionError) -> Response:
 
 def describe_errors() -> ResponseDict:
     """Return what every operation may answer instead, for the description."""
-    return {str(status): Problem for status in (400, 401, 403, 404, 409, 413, 422, 503)}
+    return {str(status): Problem for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)}
 
 
 def _problem(status: HTTPStatus, error: str, message: str, next_step: str, mistakes: list[str]) -> Response:
