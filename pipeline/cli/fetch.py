@@ -7,21 +7,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from sqlalchemy.orm import Session
 
-from db import audit
 from db import failure as failures
-from db.run import Run
 from db.session import transaction
 from pipeline.cli import watching
-from pipeline.cli.audited import audited, operator_name
+from pipeline.cli.audited import audited
 from pipeline.cli.budget import expected_fetch, say_expected
+from pipeline.cli.calling import LocalCaller
 from pipeline.cli.opening import open_database
 from pipeline.cli.runs import print_run, read_run
 from pipeline.cli.showing import Failed, connector_argument, find_connector, json_option, say, show, wants_json
 from pipeline.domain.kinds import Entity
 from pipeline.insight.moments import read_moment
-from pipeline.sync.runs.runs import RunInProgress, start_run
+from pipeline.operations.errors import OperationError
+from pipeline.operations.runs import NewFetch, start_fetch
+from pipeline.sync.runs.runs import RunInProgress
 
 
 class Moment(click.ParamType[datetime]):
@@ -97,7 +97,7 @@ def run_fetch(
         raise Failed(f"{found.name} is paused", f"run: pipeline connectors resume {found.name}")
     if not since and not wants_json():
         say_expected(expected)
-    started = [_start(found.key, entity, since, changed_only) for entity in entities]
+    started = [_start(found.name, entity, since, changed_only) for entity in entities]
     if wait:
         watching.watch(started, shown=not wants_json())
     facts = [{**read_run(run_id), "open_failures": _open_failures(found.key, run_id)} for run_id in started]
@@ -113,16 +113,17 @@ def _open_failures(connector_key: int, run_id: int) -> int:
     return sum(1 for failure in found if failure.run_id == run_id)
 
 
-def _start(connector_key: int, entity: Entity, since: datetime | None, changed_only: bool) -> int:
-    def note(session: Session, run: Run) -> None:
-        audit.note(session, operator_name(), "fetch.start", f"run {run.id}", connector_key=connector_key)
-
+def _start(connector: str, entity: Entity, since: datetime | None, changed_only: bool) -> int:
+    request = NewFetch(connector=connector, entity=entity.value, changed_only=changed_only, since=since)
     try:
-        return start_run(connector_key, entity, cause="command line", changed_only=changed_only, since=since, also=note)
-    except RunInProgress as under_way:
+        return LocalCaller().call(start_fetch, request).id
+    except OperationError as error:
+        if not isinstance(error.__cause__, RunInProgress):
+            raise Failed(error.message, error.next_step) from None
+        run_id = error.__cause__.run_id
         raise Failed(
-            f"a fetch of {entity.plural} is under way already: run {under_way.run_id}",
-            f"watch it: pipeline runs show {under_way.run_id}; or stop it: pipeline runs cancel {under_way.run_id}",
+            f"a fetch of {entity.plural} is under way already: run {run_id}",
+            f"watch it: pipeline runs show {connector} {run_id}; or stop it: pipeline runs cancel {connector} {run_id}",
         ) from None
 
 
@@ -132,7 +133,9 @@ def _summary(facts: list[dict[str, Any]], wait: bool) -> Callable[[], None]:
             if wait:
                 print_run(run)
             else:
-                say(f"Run {run['id']} fetches {run['entity']}s. Look: pipeline runs show {run['id']}")
+                say(
+                    f"Run {run['id']} fetches {run['entity']}s. Look: pipeline runs show {run['connector']} {run['id']}"
+                )
         if gave_up := sum(run["open_failures"] for run in facts):
             say(f"{gave_up} records or pages gave up; see: pipeline failures list {facts[0]['connector']}")
 

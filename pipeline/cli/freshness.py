@@ -106,7 +106,7 @@ def under_way(case: Case) -> Iterator[Finding]:
             end = ends.get(run.id)
             until = f", done about {end:%Y-%m-%d %H:%M} UTC" if end else ""
             text = f"run {run.id}, {run.kind} fetch of {run.entity}s, goes on: {run.read:,} read, {run.failed:,} failed{until}"
-            yield Finding(level=NOTE, text=text, next_step=f"pipeline runs show {run.id}")
+            yield Finding(level=NOTE, text=text, next_step=f"pipeline runs show {case.name} {run.id}")
 
 
 def budget(case: Case) -> Finding:

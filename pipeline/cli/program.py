@@ -19,7 +19,6 @@ from pipeline.cli import (
     generated,
     keys,
     operators,
-    runs,
     send,
     servers,
     verify,
@@ -78,7 +77,7 @@ def program() -> None:
 
 
 for module in (
-    *(servers, demo, connectors, fetch, send, runs),
+    *(servers, demo, connectors, fetch, send),
     *(events, doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:

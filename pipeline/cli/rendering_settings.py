@@ -90,7 +90,7 @@ def _following(connector: str, run: FollowingRunShape) -> str:
         how = "get what is new from what is stored, for no tokens"
     else:
         how = f"are fetched again, for about {run.tokens:,} tokens: a field was added that Pipedrive gives on request only"
-    return f"{what} {how}. Follow it: pipeline runs show {run.run_id}"
+    return f"{what} {how}. Follow it: pipeline runs show {connector} {run.run_id}"
 
 
 def _tried(_request: ConnectorRequest, answer: MappingTriedAnswer) -> None:

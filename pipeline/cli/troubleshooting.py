@@ -92,7 +92,7 @@ def no_fields(case: Case) -> Iterator[Finding]:
 def _waits(case: Case) -> Iterator[Finding]:
     """What is not sent before a fetch has ended."""
     for each in waits_of(case.session, case.key):
-        step = f"pipeline runs show {each.run_id}" if each.run_id else ""
+        step = f"pipeline runs show {case.name} {each.run_id}" if each.run_id else ""
         yield Finding(level=BAD if each.is_held else NOTE, text=each.sentence, next_step=step)
 
 
@@ -154,7 +154,7 @@ def _fetched(case: Case, entity: Entity) -> Finding:
         return Finding(level=BAD, text=f"{entity.plural} were never fetched in full", next_step=step)
     what = f"full fetch of {entity.plural} {ago(run.started_at)}: {run.state}, {run.read:,} read, {run.failed:,} failed"
     if run.state in ("stopped", "cancelled"):
-        return Finding(level=BAD, text=f"{what} ({run.reason})", next_step=f"pipeline runs show {run.id}")
+        return Finding(level=BAD, text=f"{what} ({run.reason})", next_step=f"pipeline runs show {case.name} {run.id}")
     if run.settings_version < case.settings_version:
         since = f"; the settings have changed since (version {run.settings_version} → {case.settings_version})"
         mapped = ", ".join(_mapped_since(case, entity, run.settings_version))

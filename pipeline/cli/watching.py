@@ -62,8 +62,9 @@ def watch(run_ids: Sequence[int], *, shown: bool = True) -> None:
                     )
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        names = " ".join(str(run_id) for run_id in run_ids)
-        say(f"\nThe fetch goes on without you. Look: pipeline runs list; stop it: pipeline runs cancel {names}")
+        name = read_run(run_ids[0])["connector"]
+        stop = "; ".join(f"pipeline runs cancel {name} {run_id}" for run_id in run_ids)
+        say(f"\nThe fetch goes on without you. Look: pipeline runs list {name}; stop it: {stop}")
         click.get_current_context().exit(1)
 
 

@@ -8,16 +8,13 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import audit, id_mapping, watermark
+from db import id_mapping
 from db import run as run_rows
 from db.connector import Connector
-from db.run import Run
-from db.session import transaction
 from pipeline.domain import forecast
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
-from pipeline.sync.runs import runs, spending
-from pipeline.sync.runs.schedules import OVERLAP
+from pipeline.sync.runs import spending
 from pipeline.sync.runs.spending import BudgetStatus
 
 LARGE: Final = 0.5
@@ -85,44 +82,6 @@ def preview_fetch(session: Session, connector_key: int, entity: Entity) -> Fetch
 
 def _ends_at(session: Session, connector_key: int, entity: Entity, day: BudgetStatus, pages: int) -> datetime | None:
     return spending.ends_at(day, pages, spending.pace_of(session, connector_key, entity))
-
-
-def fetch(
-    connector: Connector, entity: Entity, *, by: str, changed_only: bool = False, since: datetime | None = None
-) -> int:
-    """Begin a fetch; returns the run's id. Raises: Impossible, runs.RunInProgress."""
-    require_active(connector)
-
-    def note(session: Session, run: Run) -> None:
-        audit.note(session, by, "fetch.start", f"run {run.id}", connector_key=connector.key)
-
-    return runs.start_run(connector.key, entity, cause=by, changed_only=changed_only, since=since, also=note)
-
-
-def fetch_changes(connector: Connector, *, by: str) -> list[int]:
-    """Fetch now what changed since the watermark, of both entities; one that is being fetched already is left alone.
-
-    Raises: Impossible.
-    """
-    require_active(connector)
-    begun = []
-    for entity in (Entity.ORGANIZATION, Entity.PERSON):
-        with transaction() as session:
-            since = watermark.walked_to(session, connector, entity) - OVERLAP
-        try:
-            begun.append(fetch(connector, entity, by=by, since=since))
-        except runs.RunInProgress:
-            continue
-    return begun
-
-
-def cancel_run(connector: Connector, run_id: int, *, by: str) -> bool:
-    """Stop a run; what it has carried over stays. False when it had ended already."""
-    with transaction() as session:
-        is_cancelled = runs.cancel(session, run_id)
-        if is_cancelled:
-            audit.note(session, by, "run.cancel", f"run {run_id}", connector_key=connector.key)
-    return is_cancelled
 
 
 def require_active(connector: Connector) -> None:

@@ -15,7 +15,6 @@ from db import run as run_rows
 from db.authorisation import connection_of
 from db.connector import Connector
 from db.run import Run
-from db.session import transaction
 from pipeline.data_dir import SANDBOX_FILE
 from pipeline.domain.forecast import LIST_TOKENS
 from pipeline.domain.kinds import Entity
@@ -78,15 +77,16 @@ def full_runs(session: Session, connector_key: int) -> list[Run]:
 
 def start_fetches(connector: Connector, entities: Sequence[Entity], *, by: str) -> list[int]:
     """Begin a full fetch of each, Organizations first so that Users find their Accounts; one under way does as well."""
+
+    def note(session: Session, run: Run) -> None:
+        audit.note(session, by, "fetch.start", f"run {run.id}", connector_key=connector.key, why="first fetch")
+
     started = []
     for entity in sorted(entities):
         try:
-            started.append(runs.start_run(connector.key, entity, cause=CAUSE))
+            started.append(runs.start_run(connector.key, entity, cause=CAUSE, also=note))
         except runs.RunInProgress as under_way:
             started.append(under_way.run_id)
-    with transaction() as session:
-        named = ", ".join(entity.plural for entity in sorted(entities))
-        audit.note(session, by, "fetch.start", named, connector_key=connector.key, why="first fetch")
     return started
 
 

@@ -18,6 +18,7 @@ from pipeline.operations import (
     plans,
     records,
     replays,
+    runs,
     sends,
     settings,
     settings_preview,
@@ -27,7 +28,7 @@ from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
     *(connectors, credentials, settings, settings_preview, fields, plans),
-    *(sends, records, mappings, claims, failures, replays, webhooks, alerts),
+    *(runs, sends, records, mappings, claims, failures, replays, webhooks, alerts),
     *(operators, people),
 )
 

@@ -30,7 +30,9 @@ class RunInProgress(Exception):
 
     def __init__(self, run_id: int) -> None:
         self.run_id = run_id
-        super().__init__(f"run {run_id} is under way; wait for it, or cancel it with `pipeline runs cancel {run_id}`")
+        super().__init__(
+            f"run {run_id} is under way; wait for it, or cancel it with `pipeline runs cancel CONNECTOR {run_id}`"
+        )
 
 
 def start_run(

@@ -13,13 +13,10 @@ from flask_openapi3.openapi import OpenAPI
 
 from pipeline.operations.catalogue import all_operations
 from pipeline.web.api import (
-    batches,
     comparing,
     events,
-    fetches,
     first_steps,
     overview,
-    runs,
     workers,
 )
 from pipeline.web.api.auth import SCHEMES, is_authenticated
@@ -36,9 +33,6 @@ DESCRIPTION = (
 ROOMS = (
     overview,
     first_steps,
-    fetches,
-    runs,
-    batches,
     events,
     comparing,
     workers,

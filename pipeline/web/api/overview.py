@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from db.session import transaction
 from pipeline.insight import overview as insight
 from pipeline.operations.models import Asked, OfConnector, Shape
+from pipeline.operations.runs import FetchShape
 from pipeline.sync.runs import spending
-from pipeline.web.api.fetches import FetchShape
 from pipeline.web.api.problems import answer
 from pipeline.web.api.routes import Operations
 from pipeline.web.api.shapes import find

@@ -7,7 +7,7 @@ from datetime import datetime
 from flask import Response
 
 from pipeline.operations.models import OfConnector, Shape
-from pipeline.web.api.batches import BatchShape
+from pipeline.operations.runs import BatchShape
 from pipeline.web.api.problems import answer
 from pipeline.web.api.routes import Operations
 from pipeline.web.api.shapes import find

@@ -16,7 +16,7 @@ from pipeline.domain.roles import Role
 from pipeline.insight import acts, comparing, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
-from pipeline.operations import connectors, sends
+from pipeline.operations import connectors, runs, sends
 from pipeline.operations.errors import OperationError
 from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard, overview
@@ -70,23 +70,24 @@ def confirm_fetch(connector: Connector, entity: str, mistake: Impossible | None 
 def fetch(connector: Connector, entity: str) -> Response:
     kind = _entity(entity)
     try:
-        run_id = acts.fetch(connector, kind, by=who().name, changed_only=request.form.get("what") == "changed")
-    except Impossible as impossible:
-        return confirm_fetch(connector, entity, impossible, 400)
-    except RunInProgress as under_way:
+        changed_only = request.form.get("what") == "changed"
+        run_id = perform(runs.start_fetch, entity=kind.value, changed_only=changed_only).id
+    except OperationError as error:
+        if not isinstance(error.__cause__, RunInProgress):
+            return confirm_fetch(connector, entity, Impossible(error.message, error.next_step), 400)
         words = f"A full fetch of {kind.plural.capitalize()} is under way already: this is it."
-        return done(f"{_home(connector)}/runs/{under_way.run_id}", words)
+        return done(f"{_home(connector)}/runs/{error.__cause__.run_id}", words)
     overview.forget()
     return done(f"{_home(connector)}/runs/{run_id}", f"The fetch of all {kind.plural.capitalize()} has begun.")
 
 
 def fetch_changes(connector: Connector) -> Response:
-    begun: list[int] = []
-
-    def act() -> None:
-        begun.extend(acts.fetch_changes(connector, by=who().name))
-
-    return _act(connector, act) or done(
+    try:
+        begun = perform(runs.fetch_changes).runs
+    except OperationError as error:
+        return show(connector, Impossible(error.message, error.next_step), 400)
+    overview.forget()
+    return done(
         f"{_home(connector)}/runs?kind=incremental" if begun else f"{_home(connector)}/",
         "What changed is being fetched now." if begun else "What changed is being fetched already.",
     )

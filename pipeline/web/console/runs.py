@@ -11,10 +11,13 @@ from db import run as rows
 from db.connector import Connector
 from db.session import transaction
 from db.token_ledger import moment
-from pipeline.insight import acts, fetches, run_story
+from pipeline.insight import fetches, run_story
 from pipeline.insight.run_story import BatchStory, RunStory
 from pipeline.insight.shared import Shared
+from pipeline.operations import runs as operations
+from pipeline.operations.errors import OperationError
 from pipeline.web.console import guard, overview
+from pipeline.web.console.calls import perform
 from pipeline.web.console.flower import TASK_AT
 from pipeline.web.console.frame import before_id, done, page
 from pipeline.web.console.guard import Pages
@@ -67,14 +70,16 @@ def show_run(connector: Connector, run_id: int) -> Response:
     return page("run.html", connector=connector, tab=TAB[0], story=story, run=story.run, flower=TASK_AT, state=state)
 
 
-def cancel(connector: Connector, run_id: int) -> Response:
-    with transaction() as session:
-        if run_story.find_run(session, connector.key, run_id) is None:
-            raise guard.missing("There is no such run of this connector.", "Choose one from Runs.")
-    is_cancelled = acts.cancel_run(connector, run_id, by=guard.who().name)
+def cancel(_connector: Connector, run_id: int) -> Response:
+    try:
+        perform(operations.cancel_run, id=run_id)
+        words = f"Run {run_id} is cancelled; what it has carried over stays."
+    except OperationError as error:
+        if error.code != "run_ended":
+            raise guard.refusal("run", error.message, "Choose one from Runs.", error.status) from None
+        words = "It had ended already."
     _story.forget()
     overview.forget()
-    words = f"Run {run_id} is cancelled; what it has carried over stays." if is_cancelled else "It had ended already."
     return done(request.path.removesuffix("/cancel"), words)
 
 

@@ -129,7 +129,7 @@ def test_a_fetch_under_way_is_named(world: World, run: Run, at_work: None) -> No
 
     for heading in ("any Pipedrive organization", "any updates"):
         said = [each for each in findings(run, heading) if "goes on" in each["text"]]
-        assert [each["next"] for each in said] == ["pipeline runs show 1"]
+        assert [each["next"] for each in said] == ["pipeline runs show acme 1"]
 
 
 def test_a_webhook_that_is_missing_is_named(world: World, run: Run, at_work: None) -> None:

@@ -90,7 +90,7 @@ def test_two_at_once_are_refused(world: World, run: Run) -> None:
     said = run("fetch", "persons", "acme")
 
     assert said.code == 1
-    assert f"pipeline runs cancel {first}" in said.err
+    assert f"pipeline runs cancel acme {first}" in said.err
 
 
 def test_a_record_that_gave_up_makes_it_fail(world: World, run: Run, while_watched: Callable[..., None]) -> None:
@@ -104,7 +104,7 @@ def test_a_record_that_gave_up_makes_it_fail(world: World, run: Run, while_watch
 
 
 def test_a_cancelled_run_makes_it_fail(world: World, run: Run, while_watched: Callable[..., None]) -> None:
-    while_watched(lambda: run("runs", "cancel", "1"))
+    while_watched(lambda: run("runs", "cancel", "acme", "1"))
 
     assert run("fetch", "persons", "acme", "--wait").code == 1
 
@@ -117,7 +117,7 @@ def test_says_how_to_start_a_worker_when_nobody_works(
 
     assert said.code == 1
     assert "celery -A pipeline worker -Q live,bulk,control" in said.err
-    assert run("runs", "show", "1", "--json").json["state"] == "running"
+    assert run("runs", "show", "acme", "1", "--json").json["run"]["state"] == "running"
 
 
 def test_interrupting_leaves_the_fetch_going(world: World, run: Run, while_watched: Callable[..., None]) -> None:
@@ -128,8 +128,8 @@ def test_interrupting_leaves_the_fetch_going(world: World, run: Run, while_watch
     said = run("fetch", "persons", "acme", "--wait")
 
     assert said.code == 1
-    assert "pipeline runs cancel 1" in said.out
-    assert run("runs", "show", "1", "--json").json["state"] == "running"
+    assert "pipeline runs cancel acme 1" in said.out
+    assert run("runs", "show", "acme", "1", "--json").json["run"]["state"] == "running"
 
 
 @freeze_time("2026-09-01 12:00:00")

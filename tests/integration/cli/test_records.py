@@ -30,25 +30,27 @@ def failures(run: Run, *more: str) -> list[dict[str, Any]]:
 
 def test_runs_are_listed_newest_first(fetched: World, run: Run) -> None:
     run("fetch", "persons", "acme")
-    listed = run("runs", "list", "acme", "--json").json
+    listed = run("runs", "list", "acme", "--json").json["runs"]
 
     assert [(each["id"], each["state"]) for each in listed] == [(2, "running"), (1, "done")]
-    assert run("runs", "list").code == 0
+    assert run("runs", "list", "acme").code == 0
 
 
 def test_a_run_shows_its_walks(fetched: World, run: Run) -> None:
-    shown = run("runs", "show", "1", "--json").json
+    shown = run("runs", "show", "acme", "1", "--json").json
+    failed = shown["run"]["counts"]["failed"]
 
-    assert [walk["walk"] for walk in shown["slices"]] == ["ascending", "descending", "catch_up"]
-    assert shown["failed"] > 0
-    assert f"{shown['failed']} failed" in run("runs", "show", "1").out
+    assert len(shown["walks"]) == 3
+    assert failed > 0
+    assert f"{failed} failed" in run("runs", "show", "acme", "1").out
+    assert f"{failed} failed" in run("runs", "status", "acme", "1").out
 
 
 def test_runs_are_filtered_as_in_the_console(fetched: World, run: Run) -> None:
     run("fetch", "organizations", "acme")
 
     def listed(*flags: str) -> list[int]:
-        return [each["id"] for each in run("runs", "list", "acme", "--json", *flags).json]
+        return [each["id"] for each in run("runs", "list", "acme", "--json", *flags).json["runs"]]
 
     assert listed("--entity", "organization") == [2]
     assert listed("--state", "done") == [1]
@@ -57,9 +59,9 @@ def test_runs_are_filtered_as_in_the_console(fetched: World, run: Run) -> None:
 
 
 def test_a_run_shows_its_batches_and_what_failed_in_it(fetched: World, run: Run) -> None:
-    shown = run("runs", "show", "1", "--json").json
+    shown = run("runs", "show", "acme", "1", "--json").json
     (failure,) = shown["failures"]
-    said = run("runs", "show", "1").out
+    said = run("runs", "show", "acme", "1").out
 
     assert shown["batch_states"] == {"done": len(fetched.rows("SELECT 1 FROM batches WHERE slice_id IS NOT NULL"))}
     assert (failure["record_id"], failure["reason"]) == ("77", "no_update_time")
@@ -70,7 +72,7 @@ def test_a_batch_is_shown(fetched: World, run: Run) -> None:
     (number,) = {row.batch_id for row in fetched.rows("SELECT batch_id FROM failures")}
     shown = run("runs", "batch", "acme", str(number), "--json").json
 
-    assert (shown["line"]["state"], shown["run_id"], shown["is_abandoned"]) == ("done", 1, False)
+    assert (shown["batch"]["state"], shown["run_id"], shown["is_abandoned"]) == ("done", 1, False)
     assert [each["record_id"] for each in shown["failures"]] == ["77"]
     assert f"Batch {number}, incoming person: done" in run("runs", "batch", "acme", str(number)).out
     assert run("runs", "batch", "acme", "9999").code == 2
@@ -79,12 +81,12 @@ def test_a_batch_is_shown(fetched: World, run: Run) -> None:
 def test_a_run_can_be_cancelled_once(fetched: World, run: Run) -> None:
     run("fetch", "organizations", "acme")
 
-    assert run("runs", "cancel", "2", "--json").json == {"id": 2, "state": "cancelled"}
-    assert run("runs", "cancel", "2").code == 1
+    assert run("runs", "cancel", "acme", "2", "--json").json == {"done": "cancelled"}
+    assert run("runs", "cancel", "acme", "2").code == 1
 
 
 def test_a_run_that_does_not_exist_ends_with_2(world: World, run: Run) -> None:
-    assert [run("runs", verb, "9").code for verb in ("show", "cancel")] == [2, 2]
+    assert [run("runs", verb, "acme", "9").code for verb in ("show", "cancel")] == [2, 2]
 
 
 def test_mappings_are_counted_with_and_without_hull_id(fetched: World, run: Run) -> None:

@@ -25,11 +25,6 @@ from tests.world import World
 READS = {
     *("alerts list", "budget", "connectors list", "connectors show", "doctor", "events"),
     *("mappings show", "mappings list", "operators first"),
-    *(
-        "runs batch",
-        "runs list",
-        "runs show",
-    ),
 }
 """Commands that change nothing."""
 WITHOUT_A_CONNECTOR = {"demo", "up", "migrate", "sandbox"}

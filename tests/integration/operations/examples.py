@@ -37,6 +37,11 @@ def another_connector(world: World, _stack: ExitStack) -> Fields:
     return organization | {"hull_secret": HULL_SECRET, "pipedrive_token": API_TOKEN}
 
 
+def running_fetch(world: World, _stack: ExitStack) -> Fields:
+    """A full fetch of Persons that has begun."""
+    return {"id": world.start(Entity.PERSON)}
+
+
 def nothing(_world: World, _stack: ExitStack) -> Fields:
     return {}
 
@@ -145,6 +150,7 @@ def known_user(world: World, _stack: ExitStack) -> Fields:
 EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "add_connector": another_connector,
     "change_operator": an_operator(state="disabled"),
+    "cancel_run": running_fetch,
     "check_webhooks": nothing,
     "ensure_webhooks": nothing,
     "abort_replay": replay_that_is("running"),
@@ -165,6 +171,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "put_settings": new_settings,
     "read_fields": lambda _world, _stack: {},
     "roll_back_settings": earlier_settings,
+    "fetch_changes": nothing,
     "invite": with_an_app,
     "log_operator_out": an_operator(),
     "pause_replay": replay_that_is("running"),
@@ -175,6 +182,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "remove_connector": lambda _world, _stack: {"name": "acme"},
     "rename_connector": lambda _world, _stack: {"name": "acme-emea"},
     "resume_connector": nothing,
+    "start_fetch": lambda _world, _stack: {"entity": "person"},
     "try_telling": nothing,
     "replay_edited": corrected,
     "resume_replay": replay_that_is("paused"),

@@ -39,7 +39,8 @@ def test_can_print_json(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [("nonsense",), ("runs", "show", "x"), ("runs", "show"), ("settings", "set", "a"), ("fetch", "deals", "a")]
+    "wrong",
+    [("nonsense",), ("runs", "show", "acme", "x"), ("runs", "show"), ("settings", "set", "a"), ("fetch", "deals", "a")],
 )
 def test_bad_usage_ends_with_2(wrong: tuple[str, ...], run: Run) -> None:
     said = run(*wrong)
@@ -70,8 +71,8 @@ def test_an_anticipated_error_is_explained(
     def fail() -> None:
         raise raised
 
-    monkeypatch.setattr("pipeline.cli.runs.open_database", fail)
-    said = run("runs", "list")
+    monkeypatch.setattr("pipeline.cli.calling.open_database", fail)
+    said = run("runs", "list", "acme")
 
     assert said.code == 1
     assert words in said.err

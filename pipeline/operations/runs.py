@@ -1,0 +1,328 @@
+"""Runs: full and incremental fetches and backfills, under way and past; begin and cancel them, and what each will take."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from db import run as rows
+from db import watermark
+from db.run import Run
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from pipeline.insight import acts, run_story
+from pipeline.operations.call import Call
+from pipeline.operations.errors import conflict, not_found
+from pipeline.operations.models import ConnectorRequest, Done, EntityName, Listed, RowRequest, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.values import RowId, Since
+from pipeline.sync.runs import runs
+from pipeline.sync.runs.schedules import OVERLAP
+
+PATH: Final = "/connectors/<connector>/runs"
+BatchState = Literal["waiting", "ready", "running", "done", "failed", "cancelled"]
+
+
+class RunShape(Shape):
+    """One full or incremental fetch of one entity, or a backfill, with its counters."""
+
+    id: int
+    entity: str
+    kind: str
+    state: str
+    phase: str
+    reason: str | None
+    cause: str
+    changed_only: bool
+    since: datetime | None
+    settings_version: int
+    started_at: datetime
+    finished_at: datetime | None
+    pages: int
+    read: int
+    new: int
+    changed: int
+    same: int
+    skipped: int
+    failed: int
+    rejected_fields: int
+    shells: int
+    links: int
+    messages: int
+    requests: int
+    tokens: int
+
+
+class RunsAnswer(BaseModel):
+    runs: list[RunShape]
+
+
+class FetchShape(Shape):
+    """A run as people look at it: how far it is, how fast, when it will be done. `share` goes from 0 to 1."""
+
+    id: int
+    entity: str
+    kind: str
+    title: str
+    state: str
+    phase: str
+    cause: str
+    changed_only: bool
+    since: datetime | None
+    settings_version: int
+    reason: str | None
+    reason_text: str
+    started_at: datetime
+    finished_at: datetime | None
+    took_s: float
+    counts: dict[str, int]
+    rate: float
+    expected: int | None
+    share: float | None
+    ends_at: datetime | None
+
+
+class PreviewAnswer(Shape):
+    """`known` is null before the first fetch: nobody has counted. `left` is what fetches may still spend today."""
+
+    entity: str
+    known: int | None
+    is_guess: bool
+    pages: int | None
+    tokens: int | None
+    left: int | None
+    took_s: float | None
+    ends_at: datetime | None
+    under_way: int | None
+    is_large: bool
+    waits_for_tomorrow: bool
+
+
+class BegunAnswer(BaseModel):
+    """The ids of the runs that began; none where these are being fetched already."""
+
+    runs: list[int]
+
+
+class BatchShape(Shape):
+    """`task_id` is of the Celery task that had it last."""
+
+    id: int
+    direction: str
+    entity: str
+    queue: str
+    stage: str
+    state: str
+    attempts: int
+    records: int
+    created_at: datetime
+    due_at: datetime
+    task_id: str | None
+
+
+class FailedShape(Shape):
+    id: int
+    direction: str
+    entity: str
+    record_id: str | None
+    stage: str
+    reason: str
+    meaning: str
+    updated_at: datetime
+
+
+class WalkShape(Shape):
+    """One cursor of a run; `frontier` is the id it has come to."""
+
+    words: str
+    state: str
+    frontier: int | None
+    pages: int
+
+
+class StoryAnswer(Shape):
+    """A run whole. `more` is where the next page of batches begins."""
+
+    run: FetchShape
+    walks: list[WalkShape]
+    settings_author: str | None
+    batch_states: dict[str, int]
+    batches: list[BatchShape]
+    more: int | None
+    failures: list[FailedShape]
+
+
+class BatchAnswer(Shape):
+    """A batch whole; the bytes are those staged between two stages."""
+
+    batch: BatchShape
+    cause: str | None
+    enqueued_at: datetime | None
+    lease_until: datetime | None
+    is_abandoned: bool
+    run_id: int | None
+    walk: str | None
+    read_back_id: int | None
+    extracted_bytes: int | None
+    transformed_bytes: int | None
+    failures: list[FailedShape]
+
+
+class RunsAsked(ConnectorRequest, Listed):
+    """What is not named does not matter."""
+
+    entity: EntityName | None = None
+    kind: Literal["full", "incremental", "backfill"] | None = None
+    state: Literal["running", "held", "done", "stopped", "cancelled"] | None = None
+
+
+class NewFetch(ConnectorRequest):
+    """What to fetch: everything, or with `since` what has changed from then on."""
+
+    entity: EntityName
+    changed_only: Annotated[bool, Field(description="Tell Hull only of what differs from what it was told.")] = False
+    since: Since | None = None
+
+
+class FetchPreviewRequest(ConnectorRequest):
+    entity: EntityName
+
+
+class RunStoryRequest(RowRequest):
+    state: BatchState | None = None
+    before: RowId | None = None
+
+
+@operation(
+    "GET /connectors/<connector>/fetch-preview",
+    role=Role.VIEWER,
+    command="fetch preview CONNECTOR ENTITY",
+    example="acme person",
+)
+def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
+    """Show what fetching everything of one entity would take, before it begins."""
+    with transaction() as session:
+        found = acts.preview_fetch(session, call.connector.key, Entity(request.entity))
+    return PreviewAnswer.model_validate(found)
+
+
+@operation(
+    "POST /connectors/<connector>/fetch-changes",
+    role=Role.OPERATOR,
+    audit_action="fetch.start",
+    command="fetch changes CONNECTOR",
+)
+def fetch_changes(call: Call, _request: ConnectorRequest) -> BegunAnswer:
+    """Fetch now what changed since the watermark, of both entities."""
+    acts.require_active(call.connector)
+    begun = []
+    for entity in (Entity.ORGANIZATION, Entity.PERSON):
+        with transaction() as session:
+            since = watermark.walked_to(session, call.connector, entity) - OVERLAP
+        try:
+            begun.append(_start(call, entity, since=since))
+        except runs.RunInProgress:
+            continue  # it brings the same
+    if not begun:
+        call.found_nothing_to_do()
+    return BegunAnswer(runs=begun)
+
+
+@operation(f"GET {PATH}", role=Role.VIEWER, command="runs list CONNECTOR", example="acme --kind full --state stopped")
+def list_runs(call: Call, request: RunsAsked) -> RunsAnswer:
+    """List runs, newest first."""
+    chosen = {"entity": request.entity, "kind": request.kind, "state": request.state}
+    with transaction() as session:
+        found = rows.find_runs(session, call.connector.key, before=request.before, limit=request.limit, **chosen)
+    return RunsAnswer(runs=[RunShape.model_validate(each) for each in found])
+
+
+@operation(
+    f"POST {PATH}",
+    role=Role.OPERATOR,
+    audit_action="fetch.start",
+    command="fetch start CONNECTOR ENTITY",
+    example="acme person --changed-only",
+)
+def start_fetch(call: Call, request: NewFetch) -> RunShape:
+    """Begin a fetch; it goes on by itself."""
+    acts.require_active(call.connector)
+    run_id = _start(call, Entity(request.entity), changed_only=request.changed_only, since=request.since)
+    with transaction() as session:
+        return RunShape.model_validate(session.get_one(Run, run_id))
+
+
+@operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="runs status CONNECTOR ID", example="acme 12")
+def show_run(call: Call, request: RowRequest) -> RunShape:
+    """Show one run."""
+    with transaction() as session:
+        return RunShape.model_validate(_find(session, call, request.id))
+
+
+@operation(
+    f"POST {PATH}/<id>/cancel",
+    role=Role.OPERATOR,
+    audit_action="run.cancel",
+    command="runs cancel CONNECTOR ID",
+    example="acme 12",
+)
+def cancel_run(call: Call, request: RowRequest) -> Done:
+    """Stop a run; what it has carried over stays."""
+    with call.transaction(f"run {request.id}") as session:
+        run = _find(session, call, request.id)
+        if not runs.cancel(session, run.id):
+            raise conflict("run_ended", f"Run {run.id} had ended already: {run.state}.")
+    return Done(done="cancelled")
+
+
+@operation(f"GET {PATH}/<id>/story", role=Role.VIEWER, command="runs show CONNECTOR ID", example="acme 12")
+def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
+    """Show a run with its walks, its batches and what failed in it."""
+    with transaction() as session:
+        run = _find(session, call, request.id)
+        story = run_story.run_story(session, run, state=request.state, before=request.before)
+    return StoryAnswer.model_validate(story)
+
+
+@operation(
+    "GET /connectors/<connector>/batches/<id>",
+    role=Role.VIEWER,
+    command="runs batch CONNECTOR ID",
+    example="acme 120",
+)
+def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
+    """Show one batch."""
+    with transaction() as session:
+        story = run_story.batch_story(session, call.connector.key, request.id)
+    if story is None:
+        raise not_found("There is no such batch.", "Those that ended well are forgotten after a month.")
+    named = {name: getattr(story, name) for name in BatchAnswer.model_fields if name not in ("batch", "failures")}
+    return BatchAnswer(
+        batch=BatchShape.model_validate(story.line),
+        failures=[FailedShape.model_validate(each) for each in story.failures],
+        **named,
+    )
+
+
+def _start(call: Call, entity: Entity, *, changed_only: bool = False, since: datetime | None = None) -> int:
+    """Begin a fetch, with its audit entry. Raises RunInProgress."""
+    return runs.start_run(
+        call.connector.key,
+        entity,
+        cause=call.caller.name,
+        changed_only=changed_only,
+        since=since,
+        also=lambda session, run: call.note(session, f"run {run.id}"),
+    )
+
+
+def _find(session: Session, call: Call, run_id: int) -> Run:
+    """The connector's run of that number. Raises OperationError."""
+    run = run_story.find_run(session, call.connector.key, run_id)
+    if run is None:
+        raise not_found("There is no such run of this connector.", f"See: pipeline runs list {call.connector.name}")
+    return run
