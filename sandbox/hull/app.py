@@ -14,14 +14,15 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Map
 
+from sandbox import control
+from sandbox.faults import Faults
 from sandbox.hull.notify.notifier import Notifier
 from sandbox.hull.seeding import populate
 from sandbox.hull.state import HullState, iso
 from sandbox.hull.web.api import api, firehose
-from sandbox.hull.web.control import control
-from sandbox.hull.web.faults import Faults, install
+from sandbox.hull.web.control import CONTROLS
+from sandbox.hull.web.faults import STYLE, install
 from sandbox.hull.web.files import files
-from sandbox.hull.web.orders import orders
 from sandbox.hull.web.token import TokenVerifier
 
 RECEIVED_LIMIT = 200_000  # messages kept for listing; totals are kept for all
@@ -63,7 +64,7 @@ def create_app(
     """Make a Hull whose organization holds `users` Users and `accounts` Accounts, the same ones for the same `seed`."""
     connector = _connector(connector_id, secret, organization)
     state = HullState(connector=connector, clock=time.time, received_limit=received_limit)
-    notifier, faults = Notifier(state), Faults()
+    notifier, faults = Notifier(state), Faults(STYLE)
     state.listener, state.connector_listener = notifier.record_changed, notifier.connector_changed
     populate(state, seed=seed, users=users, accounts=accounts)
     app = HullApp(__name__)
@@ -75,8 +76,7 @@ def create_app(
     install(app, faults)
     app.register_blueprint(firehose)
     app.register_blueprint(api)
-    app.register_blueprint(control)
-    app.register_blueprint(orders)
+    control.add(app, [*CONTROLS, *control.fault_controls(faults)])
     app.register_blueprint(files)
     if not _compiled:
         app.url_map.redirect_defaults = False  # two paths may mean one kind; neither redirects to the other

@@ -15,18 +15,19 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
 from sandbox.company import Company
+from sandbox.control import PREFIX
+from sandbox.faults import Faults
 from sandbox.pipedrive import answers, control, oauth
 from sandbox.pipedrive.answers import ApiError
 from sandbox.pipedrive.delivery import Delivery
 from sandbox.pipedrive.gate.access import API_TOKEN, Access, Caller, read_caller
 from sandbox.pipedrive.gate.budget import DailyBudget
 from sandbox.pipedrive.gate.edge import Edge
-from sandbox.pipedrive.gate.faults import Faults
+from sandbox.pipedrive.gate.faults import STYLE
 from sandbox.pipedrive.gate.grants import Client, Grants
 from sandbox.pipedrive.gate.ledger import Ledger
 from sandbox.pipedrive.gate.limits import BurstLimiter
 from sandbox.pipedrive.gate.scopes import demand
-from sandbox.pipedrive.gate.spoiling import Sleep, instead, spoil
 from sandbox.pipedrive.routes import routes
 from sandbox.pipedrive.team import SalesTeam
 from sandbox.pipedrive.webhooks import Subscriptions
@@ -38,7 +39,7 @@ class PipedriveApp(Flask):
     """The app, with what tests look at and turn.
 
     `company`, `faults`, `ledger`, `limiter`, `budget`, `edge`, `subscriptions`, `delivery`, `team`; `grants.switches` turns the
-    OAuth server; `sleep` is how a slow answer waits; `session` sends what Pipedrive sends by itself: webhooks, and the notice
+    OAuth server; `session` sends what Pipedrive sends by itself: webhooks, and the notice
     that the app was uninstalled.
     """
 
@@ -56,7 +57,7 @@ class PipedriveApp(Flask):
         self.company = company
         self.access = access
         self.grants = Grants(company, client)
-        self.faults = Faults()
+        self.faults = Faults(STYLE)
         self.ledger = Ledger()
         self.limiter = BurstLimiter(burst_limit, monotonic)
         self.budget = DailyBudget(company.clock)
@@ -66,7 +67,6 @@ class PipedriveApp(Flask):
         self.delivery = Delivery(company, self.subscriptions.by_id, session)
         self.team = SalesTeam(company, seed=company.seed)
         self.retry_after_header = False
-        self.sleep: Sleep = time.sleep
         company.listeners.append(self.delivery.take)
         self.grants.on_uninstall.append(lambda held: self.subscriptions.forget_app(held.user.id))
 
@@ -121,24 +121,14 @@ def _add_routes(app: PipedriveApp) -> None:
 
 def _enter(app: PipedriveApp) -> Response | None:
     """Let the request in, or answer it right away: token, limit, scope, then faults."""
-    g.fault = None
     g.headers = {}
-    if request.path.startswith(control.PREFIX):
+    if request.path.startswith(PREFIX):
         return None
     if not request.path.startswith(oauth.PREFIX):
         turned_away = _admit(app)
         if turned_away is not None:
             return turned_away
-    fault = app.faults.due(request.method, request.path, request.query_string.decode())
-    if fault is None:
-        return None
-    if fault.after_the_call():
-        g.fault = fault
-        return None
-    if fault.kind == "slow":
-        app.sleep(fault.seconds)
-        return None
-    return instead(fault)
+    return app.faults.enter()
 
 
 def _admit(app: PipedriveApp) -> Response | None:
@@ -174,9 +164,8 @@ def _leave(app: PipedriveApp, answer: Response) -> Response:
     """Count the request, write down what it changed, add the headers, and spoil the answer if a fault says so."""
     if request.method != "GET" and answer.status_code < 300 and _is_mutation():
         _note(app, answer)
-    if g.get("fault") is not None:
-        answer = spoil(g.fault, answer, app.sleep)
-    if not request.path.startswith(control.PREFIX):
+    answer = app.faults.leave(answer)
+    if not request.path.startswith(PREFIX):
         call, cost = _call()
         app.ledger.count(call, cost, answer.status_code)
         for name, value in g.get("headers", {}).items():
@@ -199,8 +188,8 @@ def _note(app: PipedriveApp, answer: Response) -> None:
 
 def _is_mutation() -> bool:
     """Tell whether the request changed the company: tokens and the sandbox's own switches are no part of it."""
-    if request.path.startswith(control.PREFIX):
-        return request.path.removeprefix(control.PREFIX) in control.MUTATIONS
+    if request.path.startswith(PREFIX):
+        return request.path.removeprefix(PREFIX) in control.MUTATIONS
     return not request.path.startswith(oauth.PREFIX)
 
 

@@ -13,7 +13,8 @@ from flask import Response, g
 
 from sandbox.company import ENTITIES, Company, Entity
 from sandbox.company.acting import acting
-from sandbox.pipedrive import control, fields, merge, oauth, records, records_control, search, team_control, users
+from sandbox.control import PREFIX, Control, fault_controls, guarded
+from sandbox.pipedrive import control, fields, merge, oauth, records, search, users
 from sandbox.pipedrive.sending import control as sending
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def routes(app: PipedriveApp) -> list[Route]:
 
 def _control_routes(app: PipedriveApp) -> list[Route]:
     company = app.company
-    table: list[tuple[str, str, View]] = [
+    table: list[Control] = [
         ("GET", "ledger", partial(control.ledger, app.ledger)),
         ("GET", "stats", partial(control.stats, app)),
         ("GET", "export", partial(control.export, company)),
@@ -54,12 +55,12 @@ def _control_routes(app: PipedriveApp) -> list[Route]:
         ("POST", "create", partial(control.create, company)),
         ("POST", "delete", partial(control.delete, company)),
         ("POST", "raw", partial(control.raw, company)),
-        ("POST", "merge", partial(records_control.merge, company)),
-        ("POST", "undelete", partial(records_control.undelete, company)),
-        ("POST", "purge", partial(records_control.purge, company)),
-        ("GET", "behaviour", partial(records_control.behaviour, company)),
-        ("POST", "behaviour", partial(records_control.behaviour, company)),
-        ("POST", "faults", partial(control.faults, app.faults)),
+        ("POST", "merge", partial(control.merge, company)),
+        ("POST", "undelete", partial(control.undelete, company)),
+        ("POST", "purge", partial(control.purge, company)),
+        ("GET", "behaviour", partial(control.behaviour, company)),
+        ("POST", "behaviour", partial(control.behaviour, company)),
+        *fault_controls(app.faults),
         ("POST", "budget", partial(control.budget, app)),
         ("POST", "limits", partial(control.limits, app)),
         ("GET", "oauth", partial(control.show_oauth, app)),
@@ -67,10 +68,10 @@ def _control_routes(app: PipedriveApp) -> list[Route]:
         ("GET", "deliveries", partial(sending.show, app.delivery, app.subscriptions)),
         ("POST", "deliveries", partial(sending.set_trouble, app.delivery)),
         ("POST", "webhooks", partial(sending.meddle, app.delivery, app.subscriptions)),
-        ("GET", "team", partial(team_control.show, app.team)),
-        ("POST", "team", partial(team_control.set_to_work, app.team)),
+        ("GET", "team", partial(control.show_team, app.team)),
+        ("POST", "team", partial(control.set_team_to_work, app.team)),
     ]
-    return [(method, f"{control.PREFIX}{name}", "sandbox", 0, view) for method, name, view in table]
+    return [(method, f"{PREFIX}{name}", "sandbox", 0, guarded(view)) for method, name, view in table]
 
 
 def _oauth_routes(app: PipedriveApp) -> list[Route]:

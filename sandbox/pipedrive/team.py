@@ -17,8 +17,8 @@ from uuid import UUID
 
 from sandbox.company import Company, Invalid
 from sandbox.company.acting import acting
+from sandbox.control import number
 from sandbox.pipedrive import deeds
-from sandbox.pipedrive.members import number
 
 logger = logging.getLogger(__name__)
 

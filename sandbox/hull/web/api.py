@@ -25,7 +25,7 @@ from sandbox.hull.web.answers import (
     the_verifier,
 )
 from sandbox.hull.web.catalogue import attribute_tree, event_list, schema_of
-from sandbox.hull.web.orders import notify_at, subscription_url
+from sandbox.hull.web.control import notify_at, subscription_url
 from sandbox.hull.web.reports import account_report, report_of, segment_object, user_report
 from sandbox.hull.web.search import QueryRefused, search_page
 

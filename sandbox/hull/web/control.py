@@ -1,30 +1,33 @@
-"""What a real Hull does not offer: look inside, act as a person or another connector would, define segments. All under
-/__sandbox__.
+"""The sandbox's own controls of Hull: look inside, act as a person or another connector would, define segments, notify a URL.
+
+`sandbox.control` says how controls work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
+from urllib.parse import urljoin
 
 import orjson
-from flask import Blueprint, Response, request
+from flask import Response, current_app, request
 
+from sandbox.control import PREFIX, Control, plain, sent_object
+from sandbox.hull.notify.notifier import Notifier
 from sandbox.hull.records.entity import Kind
 from sandbox.hull.state import HullState
-from sandbox.hull.web.answers import answer, refusal, sent_object, the_state
+from sandbox.hull.web.answers import refusal, the_state
+from sandbox.hull.web.files import make_file
 from sandbox.hull.web.reports import plain_record, segment_object
-
-control = Blueprint("control", __name__, url_prefix="/__sandbox__")
 
 _EXPORT_CHUNK = 500  # records serialised while the lock is held once
 
 
-@control.get("/stats")
 def get_stats() -> Response:
     state = the_state()
     with state.lock:
-        return answer(stats_of(state))
+        return plain(stats_of(state))
 
 
 def stats_of(state: HullState) -> dict[str, Any]:
@@ -51,7 +54,6 @@ def stats_of(state: HullState) -> dict[str, Any]:
     }
 
 
-@control.get("/received")
 def get_received() -> Response:
     """`[type, {asUser, asAccount, subjectType}, body]` per line, from message number `since` on; the next number is in a header."""
     state = the_state()
@@ -63,19 +65,17 @@ def get_received() -> Response:
     return response
 
 
-@control.get("/log")
 def get_log() -> Response:
     """What was wrong with messages, newest last."""
     with the_state().lock:
-        return answer(list(the_state().log))
+        return plain(list(the_state().log))
 
 
-@control.get("/export")
 def get_export() -> Response:
     """Complete records as JSON lines, sorted by id: the oracle that comparisons ask."""
     entity = request.args.get("entity")
     if entity not in ("user", "account"):
-        return refusal(400, "entity is user or account")
+        raise ValueError("entity is user or account")
     return Response(_export(the_state(), entity), mimetype="application/x-ndjson")  # type: ignore[arg-type]
 
 
@@ -90,29 +90,81 @@ def _export(state: HullState, kind: Kind) -> Iterator[bytes]:
         yield b"".join(lines)
 
 
-@control.post("/users/<hull_id>", defaults={"kind": "user"})
-@control.post("/accounts/<hull_id>", defaults={"kind": "account"})
-def edit(hull_id: str, kind: Kind) -> Response:
+def edit(kind: Kind, hull_id: str) -> Response:
     """{attribute: value}, written as by a person or another connector."""
     state, given, problems = the_state(), sent_object(), list[str]()
-    if given is None:
-        return refusal(400, "the body is {attribute: value}")
     with state.lock:
         entity = state.directory(kind).find(hull_id)
         if entity is None:
             return refusal(404, f"no {kind} {hull_id}")
         changes = state.write(entity, given, now=state.clock(), problems=problems)
         state.announce(entity, changes)
-        return answer({"record": plain_record(state, entity), "changes": changes, "problems": problems})
+        return plain({"record": plain_record(state, entity), "changes": changes, "problems": problems})
 
 
-@control.post("/segments")
 def define_segment() -> Response:
     """{"name", "entity": "user"|"account", "ids": [Hull ids]} → the segment; the ids replace those it listed before."""
-    state, given = the_state(), sent_object() or {}
+    state, given = the_state(), sent_object()
     name, entity, hull_ids = given.get("name"), given.get("entity"), given.get("ids", [])
     if not (isinstance(name, str) and entity in ("user", "account") and isinstance(hull_ids, list)):
-        return refusal(400, 'the body is {"name", "entity": "user"|"account", "ids": [...]}')
+        raise ValueError('the body is {"name", "entity": "user"|"account", "ids": [...]}')
     with state.lock:
         segment = state.define_segment(entity, name, hull_ids)
-        return answer(segment_object(segment))
+        return plain(segment_object(segment))
+
+
+def set_notify_url() -> Response:
+    """{"url", "notify_on_firehose"?}: from now on changes are told to this URL; {"url": null} ends it."""
+    given = sent_object()
+    url = given.get("url")
+    if url is None:
+        the_notifier().target = None
+    elif isinstance(url, str):
+        notify_at(url)
+    else:
+        raise ValueError("url is text or null")
+    the_state().notify_on_firehose = given.get("notify_on_firehose") is True
+    return plain({"url": url})
+
+
+def get_notifications() -> Response:
+    """{"waiting": messages not sent yet, "exchanges": [{"at", "url", "request", "status", "response"}], oldest first}"""
+    notifier = the_notifier()
+    return plain({"waiting": notifier.waiting(), "exchanges": list(notifier.exchanges)})
+
+
+def get_public_key() -> Response:
+    """The PEM a notification's signature is verified with; validators POST, people GET."""
+    return Response(the_notifier().signer.public_pem(), mimetype="application/x-pem-file")
+
+
+def the_notifier() -> Notifier:
+    return cast("Notifier", current_app.extensions["hull_notifier"])
+
+
+def notify_at(url: str) -> None:
+    the_notifier().register(url, f"{request.host_url.rstrip('/')}{PREFIX}public-key")
+    the_notifier().start()
+
+
+def subscription_url(connector: dict[str, Any]) -> str | None:
+    """Where an installed connector wants its notifications: its subscription's path, on the host of its manifest."""
+    base = connector.get("source_url") or connector.get("manifest_url")
+    subscriptions = connector.get("manifest", {}).get("subscriptions") or [{}]
+    return urljoin(base, subscriptions[0].get("url", "/smart-notifier")) if base else None
+
+
+CONTROLS: list[Control] = [
+    ("GET", "stats", get_stats),
+    ("GET", "received", get_received),
+    ("GET", "log", get_log),
+    ("GET", "export", get_export),
+    ("POST", "users/<hull_id>", partial(edit, "user")),
+    ("POST", "accounts/<hull_id>", partial(edit, "account")),
+    ("POST", "segments", define_segment),
+    ("POST", "files", make_file),
+    ("POST", "notify_url", set_notify_url),
+    ("GET", "notifications", get_notifications),
+    ("GET", "public-key", get_public_key),
+    ("POST", "public-key", get_public_key),
+]

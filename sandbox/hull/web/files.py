@@ -1,7 +1,7 @@
 """Files of Users or Accounts, as Hull names them to a connector with "Send to": made on order, then served by an address.
 
 Hull keeps such files in an object storage, which answers range requests. Orders can take that away, slow a file down, compress
-it, or replace it under the same address. Faults (web/faults) apply to the address as to any path of Hull.
+it, or replace it under the same address. Faults apply to the address as to any path of Hull.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any, cast
 import orjson
 from flask import Blueprint, Response, current_app, request
 
-from sandbox.hull.web.answers import answer, refusal, sent_object, the_state
-from sandbox.hull.web.faults import Faults
+from sandbox.control import plain, sent_object
+from sandbox.faults import Faults
+from sandbox.hull.web.answers import refusal, the_state
 from sandbox.hull.web.reports import report_of
 
 files = Blueprint("files", __name__)
@@ -39,15 +40,14 @@ class File:
     bytes_per_s: float | None
 
 
-@files.post("/__sandbox__/files")
 def make_file() -> Response:
     """{"entity": "user"|"account", "format": "json"|"csv", "gzip"?, "ranges"?, "bytes_per_s"?, "number"?} → {"number", "path",
     "records", "bytes"}; a number replaces that file.
     """
-    given = sent_object() or {}
+    given = sent_object()
     kind, form = given.get("entity"), given.get("format", "json")
     if kind not in ("user", "account") or form not in ("json", "csv"):
-        return refusal(400, "entity is user or account, format is json or csv")
+        raise ValueError("entity is user or account, format is json or csv")
     state = the_state()
     with state.lock:
         records = [report_of(state, entity) for entity in state.directory(kind).by_id.values()]
@@ -64,7 +64,7 @@ def make_file() -> Response:
     number = int(given.get("number", len(known) + 1))
     known[number] = made
     path = f"/exports/{number}/extract.{form}"
-    return answer({"number": number, "path": path, "records": len(records), "bytes": len(made.content)})
+    return plain({"number": number, "path": path, "records": len(records), "bytes": len(made.content)})
 
 
 @files.get("/exports/<int:number>/<name>")

@@ -7,9 +7,9 @@ from typing import Any
 
 from flask import Response
 
-from sandbox.pipedrive import answers, members
+from sandbox.control import number, plain, read, sent_object
+from sandbox.pipedrive import answers
 from sandbox.pipedrive.delivery import Delivery
-from sandbox.pipedrive.records import json_object
 from sandbox.pipedrive.sending.standing import Rules
 from sandbox.pipedrive.sending.trouble import Trouble
 from sandbox.pipedrive.webhooks import Subscriptions, milliseconds
@@ -24,22 +24,19 @@ def show(delivery: Delivery, subscriptions: Subscriptions) -> Response:
         "rules": asdict(delivery.rules),
         "webhooks": [_stands(delivery, subscription) for subscription in list(subscriptions.by_id.values())],
     }
-    return answers.plain({"success": True, "data": body})
+    return plain({"success": True, "data": body})
 
 
 def set_trouble(delivery: Delivery) -> Response:
     """Put other trouble or rules in force: {trouble?: the members of `Trouble`, rules?: those of `Rules`}; {} changes nothing."""
-    body = json_object()
+    body = sent_object()
     _allow(body, {"trouble", "rules"})
-    try:
-        fresh = members.read(Trouble, body["trouble"]) if "trouble" in body else delivery.trouble
-        rules = members.read(Rules, body["rules"]) if "rules" in body else delivery.rules
-    except ValueError as error:
-        raise answers.invalid(str(error)) from error
+    fresh = read(Trouble, body["trouble"]) if "trouble" in body else delivery.trouble
+    rules = read(Rules, body["rules"]) if "rules" in body else delivery.rules
     delivery.rules = rules
     if fresh is not delivery.trouble:
         delivery.trouble = fresh
-    return answers.plain({"success": True, "data": {"trouble": asdict(fresh), "rules": asdict(rules)}})
+    return plain({"success": True, "data": {"trouble": asdict(fresh), "rules": asdict(rules)}})
 
 
 def meddle(delivery: Delivery, subscriptions: Subscriptions) -> Response:
@@ -47,25 +44,22 @@ def meddle(delivery: Delivery, subscriptions: Subscriptions) -> Response:
 
     `ban_s` null bans as long as Pipedrive does, 0 ends a ban.
     """
-    body = json_object()
+    body = sent_object()
     _allow(body, {"id", "ban_s", "delete", "is_active", "subscription_url"})
     if "id" in body and body["id"] not in list(subscriptions.by_id):
         raise answers.not_found()
-    try:
-        ban_s = None if body.get("ban_s") is None else members.number(body["ban_s"], "ban_s")
-    except ValueError as error:
-        raise answers.invalid(str(error)) from error
+    ban_s = None if body.get("ban_s") is None else number(body["ban_s"], "ban_s")
     meant: list[int] = [body["id"]] if "id" in body else list(subscriptions.by_id)
     for webhook_id in meant:
         if "ban_s" in body:
             delivery.ban(webhook_id, ban_s)
         _meddle(subscriptions, webhook_id, body)
-    return answers.plain({"success": True, "data": {"ids": meant}})
+    return plain({"success": True, "data": {"ids": meant}})
 
 
 def _allow(body: dict[str, Any], known: set[str]) -> None:
     if set(body) - known:
-        raise answers.invalid(f"{min(set(body) - known)}: unknown parameter")
+        raise ValueError(f"{min(set(body) - known)}: unknown parameter")
 
 
 def _meddle(subscriptions: Subscriptions, webhook_id: int, body: dict[str, Any]) -> None:

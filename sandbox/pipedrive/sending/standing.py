@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sandbox.pipedrive.members import number
+from sandbox.control import number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

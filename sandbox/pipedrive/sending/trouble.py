@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sandbox.pipedrive.members import number
+from sandbox.control import number
 
 REPEATED_WITHIN_S = 10.0
 LAST_ATTEMPT = 4

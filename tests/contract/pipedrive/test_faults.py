@@ -113,7 +113,7 @@ def test_a_refusal_for_the_day_leaves_room_in_the_window(api: Api, app: Pipedriv
 
 def test_a_slow_answer_waits_before_the_deed_or_after_it(api: Api, app: PipedriveApp) -> None:
     waits: list[tuple[float, int]] = []
-    app.sleep = lambda seconds: waits.append((seconds, app.company.count("person")))
+    app.faults.sleep = lambda seconds: waits.append((seconds, app.company.count("person")))
     app.faults.add("persons", "slow", method="POST", seconds=3)
     app.faults.add("persons", "slow", method="POST", seconds=7, late=True)
     before = app.company.count("person")
@@ -125,7 +125,7 @@ def test_a_slow_answer_waits_before_the_deed_or_after_it(api: Api, app: Pipedriv
 
 def test_a_body_may_drip(api: Api, app: PipedriveApp) -> None:
     waits: list[float] = []
-    app.sleep = waits.append
+    app.faults.sleep = waits.append
     whole = api.call("GET", f"{PERSONS}/1").get_data()
     app.faults.add("persons", "drip", seconds=0.5)
 

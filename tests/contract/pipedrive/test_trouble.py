@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from sandbox import control
 from sandbox.company import Company
-from sandbox.pipedrive import members
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from sandbox.pipedrive.sending.trouble import Trouble
 from tests.contract.pipedrive.conftest import Api, Clock
@@ -162,4 +162,4 @@ def test_one_kind_of_trouble_leaves_the_others_as_they_were(
 )  # fmt: skip
 def test_trouble_that_makes_no_sense_is_refused(body: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        members.read(Trouble, body)
+        control.read(Trouble, body)

@@ -1,0 +1,228 @@
+"""Misbehaviour on order, for both systems: rules, and what each of them makes of an answer.
+
+In: rules (path pattern, method, which of the matching requests, kind). Out: the spoilt answers. Rules are set in process
+(`app.faults.add(...)`), by POST /__sandbox__/faults, or from a file (`load`); the first rule that is due wins. An app calls
+`enter` before its view and `leave` after it; what its own refusals look like is its `Style`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flask import Response, g, request
+
+JSON = "application/json"
+_GZIP = 31  # zlib: the largest window, in gzip's wrapping
+_BLOCK = bytes(1_000_000)
+
+
+@dataclass(slots=True, kw_only=True)
+class Fault:
+    """One rule.
+
+    `path` is searched for in the request's path, and `query` in its query string; `method` None is any. The rule lets `skip`
+    matching requests pass, then spoils `count` of them (None: all). `late` carries the request out before spoiling its
+    answer, so that a create whose answer is lost did happen. `headers` go on the spoilt answer.
+
+    status     `status` with `body`             slow       waits `seconds`, then carries on
+    html       `status` with a page             truncated  half the answer, as if it were whole
+    empty      `status` without a body          cut        half the answer, then the connection breaks
+    not_json   200 with something else          drip       the answer, `seconds` between any two bytes
+    gzip_bomb  `size` bytes, packed small       rewrite    the answer with the first match of `find` become `put`
+
+    A system may have more kinds (`Style`).
+    """
+
+    path: str
+    kind: str
+    method: str | None = None
+    query: str = ""
+    skip: int = 0
+    count: int | None = 1
+    status: int = 500
+    headers: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+    late: bool = False
+    seconds: float = 0.0
+    size: int = 200_000_000
+    find: str = "^"
+    put: str = ""
+    seen: int = 0
+    done: int = 0
+    marker: str | None = None
+
+    def is_due(self, method: str, path: str, query: str) -> bool:
+        """Count the request if it matches, and return whether it is to be spoilt."""
+        if self.method not in {None, method} or not (re.search(self.path, path) and re.search(self.query, query)):
+            return False
+        self.seen += 1
+        if self.seen <= self.skip or (self.count is not None and self.done >= self.count):
+            return False
+        self.done += 1
+        return True
+
+
+Instead = Callable[[Fault], Response]
+Reworked = Callable[[Fault, Response], Response]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """What is a system's own.
+
+    usual     kind → options that differ from the defaults of `Fault`
+    instead   kind → the answer in place of a real one; `status` and `html` at least
+    reworked  kind → what becomes of a real answer
+    """
+
+    usual: Mapping[str, Mapping[str, Any]]
+    instead: Mapping[str, Instead]
+    reworked: Mapping[str, Reworked] = field(default_factory=dict)
+
+
+class Faults:
+    """The rules in force, in order."""
+
+    def __init__(self, style: Style, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.rules: list[Fault] = []
+        self.sleep = sleep
+        self._usual = style.usual
+        self._instead: dict[str, Instead] = {**_INSTEAD, **style.instead}
+        self._reworked: dict[str, Reworked] = {**_REWORKED, "slow": self._slow, "drip": self._drip, **style.reworked}
+        self._lock = threading.Lock()
+
+    def add(self, path: str, kind: str, **options: Any) -> Fault:
+        """Add a rule; the options are the fields of `Fault`. Raises: ValueError for an unknown kind, option or pattern."""
+        fault = self._read({"path": path, "kind": kind, **options})
+        with self._lock:
+            self.rules.append(fault)
+        return fault
+
+    def replace(self, rules: Iterable[Mapping[str, Any]]) -> None:
+        """Put other rules in force. Raises: ValueError, TypeError."""
+        fresh = [self._read(rule) for rule in rules]
+        with self._lock:
+            self.rules = fresh
+
+    def load(self, path: str | Path) -> None:
+        """Put the rules of a JSON file, a list of objects, in force."""
+        self.replace(json.loads(Path(path).read_text()))
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the rules in force, with what they have counted."""
+        return [asdict(rule) for rule in self.rules]
+
+    def enter(self) -> Response | None:
+        """Return the answer to the request at hand where a rule needs no real one; remember the rule for `leave` otherwise."""
+        g.fault = None
+        with self._lock:
+            query = request.query_string.decode()
+            fault = next((rule for rule in self.rules if rule.is_due(request.method, request.path, query)), None)
+        if fault is None:
+            return None
+        if fault.kind == "slow" and not fault.late:
+            self.sleep(fault.seconds)
+            return None
+        if fault.late or fault.kind in self._reworked:
+            g.fault = fault
+            return None
+        return self._refusal(fault)
+
+    def leave(self, answer: Response) -> Response:
+        """Return what the rule that is due makes of a real answer."""
+        fault: Fault | None = g.get("fault")
+        if fault is None:
+            return answer
+        if fault.kind not in self._reworked:
+            return self._refusal(fault)
+        spoilt = self._reworked[fault.kind](fault, answer)
+        spoilt.headers.update(fault.headers)
+        return spoilt
+
+    def _refusal(self, fault: Fault) -> Response:
+        made = self._instead[fault.kind](fault)
+        made.headers.update(fault.headers)
+        return made
+
+    def _read(self, rule: Mapping[str, Any]) -> Fault:
+        if not isinstance(rule, Mapping):
+            raise TypeError("a rule must be an object")
+        kinds, known = {*self._instead, *self._reworked}, {member.name for member in fields(Fault)}
+        if rule.get("kind") not in kinds or "path" not in rule or not known >= set(rule):
+            raise ValueError(
+                f"a rule has a path, a kind ({', '.join(sorted(kinds))}) and options ({', '.join(sorted(known))})"
+            )
+        fault = Fault(**{**self._usual.get(rule["kind"], {}), **rule})
+        for pattern in (fault.path, fault.query, fault.find):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a pattern: {error}") from error
+        return fault
+
+    def _slow(self, fault: Fault, answer: Response) -> Response:
+        self.sleep(fault.seconds)
+        return answer
+
+    def _drip(self, fault: Fault, answer: Response) -> Response:
+        whole = answer.get_data()
+
+        def drops() -> Iterator[bytes]:
+            for position in range(len(whole)):
+                yield whole[position : position + 1]
+                self.sleep(fault.seconds)
+
+        return Response(drops(), answer.status_code, content_type=answer.content_type)
+
+
+def rework(answer: Response, body: bytes) -> Response:
+    """Return an answer with another body, as if it were whole."""
+    return Response(body, answer.status_code, content_type=answer.content_type)
+
+
+def _truncated(_: Fault, answer: Response) -> Response:
+    whole = answer.get_data()
+    return rework(answer, whole[: len(whole) // 2])
+
+
+def _rewrite(fault: Fault, answer: Response) -> Response:
+    put = fault.put.encode()
+    return rework(answer, re.sub(fault.find.encode(), lambda _: put, answer.get_data(), count=1))
+
+
+def _cut(_: Fault, answer: Response) -> Response:
+    """Promise the whole answer and break off in the middle."""
+    whole = answer.get_data()
+    cut = Response(_breaking(whole[: len(whole) // 2]), answer.status_code, content_type=answer.content_type)
+    cut.headers["Content-Length"] = str(len(whole))
+    return cut
+
+
+def _breaking(half: bytes) -> Iterator[bytes]:
+    yield half
+    raise ConnectionResetError("cut on purpose")
+
+
+@lru_cache(maxsize=2)
+def _bomb(size: int) -> bytes:
+    """Pack `size` zeros: a thousandth of it on the wire."""
+    packer = zlib.compressobj(9, wbits=_GZIP)
+    blocks = [packer.compress(_BLOCK[: min(len(_BLOCK), size - start)]) for start in range(0, size, len(_BLOCK))]
+    return b"".join([*blocks, packer.flush()])
+
+
+_INSTEAD: dict[str, Instead] = {
+    "empty": lambda fault: Response(b"", fault.status, content_type=JSON),
+    "not_json": lambda _: Response("upstream said: \xa0{not json", 200, content_type=JSON),
+    "gzip_bomb": lambda fault: Response(_bomb(fault.size), 200, {"Content-Encoding": "gzip"}, content_type=JSON),
+}
+_REWORKED: dict[str, Reworked] = {"truncated": _truncated, "rewrite": _rewrite, "cut": _cut}
