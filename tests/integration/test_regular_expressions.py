@@ -15,12 +15,10 @@ from tests.integration.regular_expressions import Found, as_line, compiled, writ
 ESCAPED = "pipeline/load/writers.py: the name of a field"
 COMPOSED: dict[str, str | None] = {
     ESCAPED: r"(?<![\w.])name(?=[.:\[\]'\"` ]|$)",
-    "sandbox/hull/web/faults.py: fault.path": None,
-    "sandbox/hull/web/faults.py: self.path": None,
-    "sandbox/pipedrive/gate/faults.py: fault.path": None,
-    "sandbox/pipedrive/gate/faults.py: fault.query": None,
-    "sandbox/pipedrive/gate/faults.py: pattern": None,
-    "sandbox/pipedrive/gate/spoiling.py: fault.find.encode()": None,
+    "sandbox/faults.py: self.path": None,
+    "sandbox/faults.py: self.query": None,
+    "sandbox/faults.py: pattern": None,
+    "sandbox/faults.py: fault.find.encode()": None,
 }
 """Patterns put together while the program runs → one of them. None: who drives the sandbox wrote it, for answers of the sandbox."""
 CPU_S = 900
