@@ -43,9 +43,9 @@ def add_to(program: click.Group) -> None:
 
 
 def command_of(
-    declared: Operation[Any, Any], name: str, *, fixed: Mapping[str, str] = MappingProxyType({})
+    declared: Operation[Any, Any], name: str, *, fixed: Mapping[str, str] = MappingProxyType({}), example: str = ""
 ) -> click.Command:
-    """Return the command of an operation; `fixed` are fields that its name says already."""
+    """Return the command of an operation; `fixed` are fields that its name says already, `example` is a whole command line."""
     presentation = PRESENTATIONS.get(declared, PLAIN)
 
     def run(
@@ -78,7 +78,9 @@ def command_of(
 
     setattr(run, DECLARED, declared)
     words = " ".join(_words(declared))
-    example = f"pipeline {words} {declared.example or ('acme' if 'CONNECTOR' in declared.command else '')}".rstrip()
+    example = example or (
+        f"pipeline {words} {declared.example or ('acme' if 'CONNECTOR' in declared.command else '')}".rstrip()
+    )
     callback = json_option(run)
     params = [*_arguments(declared), *_options(declared, presentation), *_remote_options(declared), *_pop_params(run)]
     return click.Command(

@@ -21,6 +21,8 @@ def group() -> None:
 
 
 for entity in Entity:
-    group.add_command(command_of(order_send, f"{entity.hull}s", fixed={"entity": entity.value}))
+    words = f"{entity.hull}s"
+    example = f"pipeline send {words} acme --id 5bd329ebe0a1d8b9c8b0e3f1"
+    group.add_command(command_of(order_send, words, fixed={"entity": entity.value}, example=example))
 
 COMMANDS: tuple[click.Command, ...] = (group,)

@@ -147,7 +147,10 @@ def test_who_is_sent_by_hand_is_named(script: Any, world: World) -> None:
     world.fetch(Entity.PERSON)
     (known,) = world.users().values()
 
-    assert script("POST", f"{BASE}/sends", entity="person", ids=[known["id"]]) == (200, {"done": "asked", "count": 1})
+    assert script("POST", f"{BASE}/sends", entity="person", ids=[known["id"]]) == (
+        200,
+        {"done": "asked", "count": 1, "missing": 0},
+    )
     assert script("POST", f"{BASE}/sends", entity="person")[0] == 400
 
 
