@@ -52,18 +52,17 @@ def demo(persons: int, organizations: int) -> None:
             "the demo faces its sandbox only", "unset PIPEDRIVE_API_URL and PIPEDRIVE_CLIENT_ID, or: pipeline up"
         )
     begun = time.monotonic()
-    say(f"Starting PostgreSQL, the broker, a sandbox with {persons:,} Persons and {organizations:,} Organizations,")
-    say("two workers, beat, the web process and Flower …")
     log = _log_path(settings())
     sizes = {"persons": persons, "organizations": organizations}
     try:
-        with (
-            _log_to(log) as write,
-            begin_serving("pipeline demo", write) as chosen,
-            running_system(chosen, tell=write, sizes=sizes) as system,
-        ):
-            say(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
-            story = _tell(system, chosen)
+        with _log_to(log) as write, begin_serving("pipeline demo", write) as chosen:
+            say(
+                f"Starting PostgreSQL, the broker, a sandbox with {persons:,} Persons and {organizations:,} Organizations,"
+            )
+            say("two workers, beat, the web process and Flower …")
+            with running_system(chosen, tell=write, sizes=sizes) as system:
+                say(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
+                story = _tell(system, chosen)
     except (StartFailed, PortTaken) as error:
         raise Failed(str(error), f"what the processes wrote: {log}") from None
     if story.broken:

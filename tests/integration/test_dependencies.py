@@ -15,7 +15,12 @@ import pytest
 from tests.package.build import PROJECT, tracked_files
 
 INSTALLED = ("pipeline", "db", "sandbox", "celeryconfig.py")
-OURS = {"pipeline", "db", "sandbox", "celeryconfig"}
+DEVELOPMENT = ("tests", "benchmarks", "deploy")
+OURS = {"pipeline", "db", "sandbox", "celeryconfig", *DEVELOPMENT}
+TOOLS = {"import-linter", "mypy", "pip-audit", "pytest-xdist", "ruff", "types-pyyaml", "types-requests"}
+"""What the Makefile calls, and the types that mypy reads."""
+OF_FLOWER = {"tornado"}
+"""Comes with flower; a test reads its options there."""
 NO_PACKAGE = {"_typeshed"}
 """Known to type checkers only."""
 
@@ -34,10 +39,10 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def imported_modules() -> Iterator[str]:
-    """Yield the top-level name of every import in what is installed, wherever it stands."""
+def imported_modules(places: tuple[str, ...]) -> Iterator[str]:
+    """Yield the top-level name of every import in these packages and modules, wherever it stands."""
     for path in tracked_files():
-        if path.suffix == ".py" and path.parts[0] in INSTALLED:
+        if path.suffix == ".py" and path.parts[0] in places:
             for node in ast.walk(ast.parse((PROJECT / path).read_text("utf-8"))):
                 if isinstance(node, ast.Import):
                     yield from (each.name.partition(".")[0] for each in node.names)
@@ -51,12 +56,19 @@ def locked(name: str) -> dict[str, str]:
     return {normal(package): version for package, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE)}
 
 
-def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:
-    names = set(imported_modules()) - OURS - NO_PACKAGE - set(sys.stdlib_module_names)
+def imported(places: tuple[str, ...]) -> frozenset[str]:
+    """Return the distributions that these packages and modules import."""
+    names = set(imported_modules(places)) - OURS - NO_PACKAGE - set(sys.stdlib_module_names)
     by_module = packages_distributions()
-    imported = {normal(distribution) for name in names for distribution in by_module[name]}
+    return frozenset(normal(distribution) for name in names for distribution in by_module[name])
 
-    assert imported == declared()
+
+def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:
+    assert imported(INSTALLED) == declared()
+
+
+def test_what_is_declared_for_development_is_imported_by_tests_or_a_tool() -> None:
+    assert imported(DEVELOPMENT) - declared() - OF_FLOWER == declared("dev") - TOOLS
 
 
 def test_the_extra_for_embedded_servers_is_what_they_are_looked_up_by() -> None:
