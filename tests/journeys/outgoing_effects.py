@@ -77,6 +77,7 @@ def plan_and_apply(world: World, document: dict[str, Any], *, slice_of: int = 50
     walking = world.module("jobs.plans.compute")
     before, walking.SLICE = walking.SLICE, slice_of
     try:
+        world.module("sync.connectors.settings_change").read_unknown_fields(world.connector_key, document)
         with transaction() as session:
             plan_id = (
                 world.module("jobs.plans.create").make_plan(session, world.connector_key, document, author="ana").id

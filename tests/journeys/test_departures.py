@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from db.session import transaction
 from pipeline.clients.hull import HullClient
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen, notify
@@ -204,7 +205,8 @@ def test_a_person_made_anew_with_the_old_email_is_not_marked_as_deleted(world: W
     world.company.create_person(name="Again", emails=[{"value": "p3@example.com", "primary": True}])
     deliver(world, told[-1])
     world.work()
-    world.module("sync.incoming.claim_release").release(world.connector_key, Entity.PERSON, 3)
+    with transaction() as session:
+        world.module("sync.incoming.claim_release").release(session, world.connector_key, Entity.PERSON, 3)
     world.work()
 
     resolve(world)
@@ -525,7 +527,6 @@ def test_a_user_known_under_the_other_ones_hull_id_is_sent_to_the_survivor(world
 
 
 def test_history_is_that_of_all_who_became_one(world: World, told: list[Any]) -> None:
-    from db.session import transaction  # noqa: PLC0415 - as below
     from db.sync_event import latest_events  # noqa: PLC0415 - named beside what it proves
 
     merge(world, 1, 2)
