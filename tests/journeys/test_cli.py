@@ -82,7 +82,7 @@ def test_a_database_of_ones_own_is_migrated_by_command_only(
 
 
 def test_everything_that_is_wrong_with_the_environment_is_said_at_once(tmp_path: Path) -> None:
-    said = pipeline("runs", "list", cwd=tmp_path, DATABASE_URL="postgresql://x/y", PORT="no", LOG_LEVEL="loud")
+    said = pipeline("runs", "list", "acme", cwd=tmp_path, DATABASE_URL="postgresql://x/y", PORT="no", LOG_LEVEL="loud")
 
     assert said.returncode == 1
     assert all(name in said.stderr for name in ("SECRET_KEYS", "PORT", "LOG_LEVEL"))

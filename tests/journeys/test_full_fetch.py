@@ -242,7 +242,7 @@ def test_refuses_a_second_run_of_its_kind(world: World) -> None:
     world.start(Entity.ORGANIZATION)
 
     assert refused.value.run_id == first
-    assert f"runs cancel {first}" in str(refused.value)
+    assert f"runs cancel CONNECTOR {first}" in str(refused.value)
 
 
 def test_a_record_is_counted_once_however_often_a_fetch_reads_it(world: World) -> None:

@@ -26,6 +26,8 @@ from tests.integration.operations.examples import EXAMPLES
 from tests.world import World
 
 CHANGING = [each for each in all_operations() if each.audit_action is not None]
+COMMANDS = [each for each in CHANGING if each.command]
+REMOTE = [each for each in COMMANDS if each.method]
 ENTRIES = {"fetch_changes": 2}
 """Entries of an act that is done in more than one transaction: here a run of each entity."""
 APART = {"token_ledger", "token_ledger_sources"}
@@ -88,11 +90,10 @@ def test_an_act_without_its_entry_is_not_done(
     assert {name for name, digest in rows().items() if digest != before[name]} == set()
 
 
+@pytest.mark.parametrize("declared", COMMANDS, ids=lambda each: each.name, indirect=True)
 def test_a_command_leaves_one_entry(
     declared: Operation[Any, Any], fields: Mapping[str, Any], run: Run, tmp_path: Path
 ) -> None:
-    if not declared.command:
-        pytest.skip("it has no command")
     done = run(*arguments_of(declared, fields, tmp_path), "--json")
 
     assert done.code == 0, done.err
@@ -104,11 +105,10 @@ def test_a_command_leaves_one_entry(
         assert (origin or "").startswith("command line on ")
 
 
+@pytest.mark.parametrize("declared", REMOTE, ids=lambda each: each.name, indirect=True)
 def test_a_command_over_http_leaves_one_entry(
     declared: Operation[Any, Any], fields: Mapping[str, Any], run: Run, tmp_path: Path, installation: Installation
 ) -> None:
-    if not (declared.method and declared.command):
-        pytest.skip("it has no route, or no command")
     there = ("--url", installation.url, "--key-file", str(installation.key_file))
     done = run(*arguments_of(declared, fields, tmp_path), *there, "--json")
 
