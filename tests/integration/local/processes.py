@@ -100,8 +100,9 @@ def server_pids(settings: Settings, name: str) -> list[int]:
 def kill(*pids: int) -> None:
     """Kill processes outright, all together, and wait until they are gone."""
     descriptors = [os.pidfd_open(pid) for pid in pids]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    for descriptor in descriptors:
+        with suppress(ProcessLookupError):  # it may have died with its parent already
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     for descriptor in descriptors:
         assert select.select([descriptor], [], [], PATIENCE_S)[0]
         os.close(descriptor)
