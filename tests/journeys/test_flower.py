@@ -81,8 +81,7 @@ def flower(database: str, refusing_url: str, tmp_path: Path) -> Iterator[str]:
         yield url
     finally:
         for process in (worker, watching):
-            process.terminate()
-            process.wait(30)
+            _end(process)
 
 
 def _hears_events(url: str) -> bool:
@@ -162,15 +161,26 @@ def test_beat_ticks_with_the_broker_alone(database: str) -> None:
             queue.clear()
             queue.close()
     finally:
-        beat.terminate()
-        beat.wait(30)
+        _end(beat)
 
     assert message.headers["task"].startswith("control.")
 
 
 def _celery(environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+    """Start it; what it prints is shown with a test that fails."""
     command = [sys.executable, "-m", "celery", "-A", "pipeline", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=environment)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it as a deploy does. One that does not end is killed, so that it does not tick beside other tests."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def _until(ask: Callable[[], Any]) -> Any:
