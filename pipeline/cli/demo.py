@@ -72,9 +72,9 @@ def demo(persons: int, organizations: int) -> None:
 COMMANDS: tuple[click.Command, ...] = (demo,)
 
 
-def _tell(system: System, chosen: Settings) -> stories.Story:
+def _tell(system: System, chosen: Settings) -> stories.DemoStory:
     begun = time.monotonic()
-    story = stories.Story(_connector(), Remotes(system.sandbox or {}))
+    story = stories.DemoStory(_connector(), Remotes(system.sandbox or {}))
     stories.tell(story)
     died = system.children.restarts()
     story.check(not died, f"{sum(died.values())} processes died meanwhile")

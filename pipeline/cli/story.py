@@ -51,7 +51,7 @@ COMPARED = {
 
 
 @dataclass(slots=True)
-class Story:
+class DemoStory:
     """The demo while it is told: whom it is about, and what did not hold."""
 
     connector: Connector
@@ -81,7 +81,7 @@ class Story:
         return run
 
 
-def tell(story: Story) -> None:
+def tell(story: DemoStory) -> None:
     """Every step in turn."""
     fetch_persons(story)
     fetch_organizations(story)
@@ -92,7 +92,7 @@ def tell(story: Story) -> None:
     verify_all(story)
 
 
-def fetch_persons(story: Story) -> None:
+def fetch_persons(story: DemoStory) -> None:
     say("1. A full fetch of Persons, before any Organization is known")
     run = story.fetch(Entity.PERSON)
     persons = story.remotes.records(Entity.PERSON)
@@ -105,7 +105,7 @@ def fetch_persons(story: Story) -> None:
     )
 
 
-def fetch_organizations(story: Story) -> None:
+def fetch_organizations(story: DemoStory) -> None:
     say("2. A full fetch of Organizations fills the shells")
     run = story.fetch(Entity.ORGANIZATION)
     left = sum(1 for each in story.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each))
@@ -117,13 +117,13 @@ def fetch_organizations(story: Story) -> None:
     _arrived(story, took_s, "the id map knows every User's and Account's id in Hull")
 
 
-def unresolved(story: Story) -> int:
+def unresolved(story: DemoStory) -> int:
     """Records that were delivered, but whose ids in Hull are not known yet: the firehose answers nothing."""
     with transaction() as session:
         return sum(each.without_hull_id for each in mapping_counts(session, story.connector.key))
 
 
-def compare(story: Story, entity: Entity) -> None:
+def compare(story: DemoStory, entity: Entity) -> None:
     """Pipedrive's export against Hull's: every record, its compared fields, and its link."""
     codes = codes_of(story.connector.key, entity)
     records = story.remotes.records(entity)
@@ -147,7 +147,7 @@ def compare(story: Story, entity: Entity) -> None:
         )
 
 
-def receive_webhook(story: Story) -> None:
+def receive_webhook(story: DemoStory) -> None:
     say("3. Somebody edits a Person in Pipedrive; its webhook tells us")
     pipedrive_id, title = _somebody(story, 0), f"Head of Demonstrations {datetime.now(UTC):%H:%M:%S}"
     job_title = codes_of(story.connector.key, Entity.PERSON)["Job title"]
@@ -156,7 +156,7 @@ def receive_webhook(story: Story) -> None:
     _arrived(story, took_s, f"Person {pipedrive_id}: the new job title is in Hull")
 
 
-def fail_and_replay(story: Story) -> None:
+def fail_and_replay(story: DemoStory) -> None:
     say("4. A record that nobody can date becomes a failure, and is replayed once it is corrected")
     pipedrive_id, now = _somebody(story, 1), datetime.now(UTC)
     record = story.remotes.records(Entity.PERSON)[pipedrive_id]
@@ -176,7 +176,7 @@ def fail_and_replay(story: Story) -> None:
     story.check(_failure(story, pipedrive_id) is None, "no failure is open")
 
 
-def send_change(story: Story) -> None:
+def send_change(story: DemoStory) -> None:
     say("5. Somebody changes a User in Hull; its notification tells us, and Pipedrive follows")
     pipedrive_id, title = _somebody(story, 2), f"Sent from Hull {datetime.now(UTC):%H:%M:%S}"
     job_title = codes_of(story.connector.key, Entity.PERSON)["Job title"]
@@ -188,7 +188,7 @@ def send_change(story: Story) -> None:
     _arrived(story, took_s, "Pipedrive's answer was read back into Hull")
 
 
-def delete_somebody(story: Story) -> None:
+def delete_somebody(story: DemoStory) -> None:
     say("6. Somebody deletes a Person in Pipedrive; the User stays, and is marked")
     pipedrive_id = _somebody(story, 3)
     hull_id = _user(story, pipedrive_id)["id"]
@@ -197,7 +197,7 @@ def delete_somebody(story: Story) -> None:
     _arrived(story, took_s, f"User {hull_id} is marked as deleted in Pipedrive")
 
 
-def verify_all(story: Story) -> None:
+def verify_all(story: DemoStory) -> None:
     say("7. Pipedrive, Hull and the id map are compared, as `pipeline verify` does at any time")
     report = run_comparison(story.connector, None, by="demo")
     records = sum(each.compared for each in report.entities)
@@ -226,7 +226,7 @@ def value_of(record: Record, code: str) -> Any:
     return custom[code] if code in custom else record.get(code)
 
 
-def _arrived(story: Story, took_s: float | None, words: str) -> None:
+def _arrived(story: DemoStory, took_s: float | None, words: str) -> None:
     story.check(
         took_s is not None, f"{words} after {took_s:.1f} s" if took_s is not None else f"{words}: it never came"
     )
@@ -237,7 +237,7 @@ def _is_shell(account: Record) -> bool:
     return account.get("pipedrive/id") is not None and account.get("name") is None
 
 
-def _unlinked(story: Story, persons: dict[int, Record], users: dict[int, Record]) -> list[int]:
+def _unlinked(story: DemoStory, persons: dict[int, Record], users: dict[int, Record]) -> list[int]:
     accounts = {each["id"]: each.get("pipedrive/id") for each in story.remotes.hull_records(Entity.ORGANIZATION)}
     return [
         pipedrive_id
@@ -248,20 +248,20 @@ def _unlinked(story: Story, persons: dict[int, Record], users: dict[int, Record]
     ]
 
 
-def _somebody(story: Story, number: int) -> int:
+def _somebody(story: DemoStory, number: int) -> int:
     """One of the Persons that Hull knows, another for each number."""
     return sorted(by_pipedrive_id(story.remotes.hull_records(Entity.PERSON)))[number * 7]
 
 
-def _user(story: Story, pipedrive_id: int) -> Record:
+def _user(story: DemoStory, pipedrive_id: int) -> Record:
     return by_pipedrive_id(story.remotes.hull_records(Entity.PERSON)).get(pipedrive_id, {})
 
 
-def _by_hull_id(story: Story, hull_id: str) -> Record:
+def _by_hull_id(story: DemoStory, hull_id: str) -> Record:
     return next((each for each in story.remotes.hull_records(Entity.PERSON) if each["id"] == hull_id), {})
 
 
-def _failure(story: Story, pipedrive_id: int) -> failures.Failure | None:
+def _failure(story: DemoStory, pipedrive_id: int) -> failures.Failure | None:
     with transaction() as session:
         found = failures.find_failures(session, connector_key=story.connector.key)
     return next((each for each in found if each.record_id == str(pipedrive_id)), None)

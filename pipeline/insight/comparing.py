@@ -19,7 +19,7 @@ from pipeline.sync.job_queue import VERIFY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparisonResult:
     """What the last comparison came to; `sample` is None where everything was compared."""
 
     finished_at: datetime
@@ -42,7 +42,7 @@ class Comparing:
     sample: int
     tokens: int
     under_way: bool
-    last: Compared | None
+    last: ComparisonResult | None
 
 
 def comparing(session: Session, connector_key: int) -> Comparing:
@@ -56,12 +56,12 @@ def comparing(session: Session, connector_key: int) -> Comparing:
     )
 
 
-def last_compared(session: Session, connector_key: int) -> Compared | None:
+def last_compared(session: Session, connector_key: int) -> ComparisonResult | None:
     """What the last comparison came to, if there was one."""
     row = last_verification(session, connector_key)
     if row is None:
         return None
-    return Compared(
+    return ComparisonResult(
         finished_at=row.finished_at,
         asked_by=row.asked_by,
         sample=row.sample,

@@ -24,9 +24,9 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import describe
 from pipeline.insight import links
 from pipeline.insight.events import ValueChange, values_of
-from pipeline.insight.links import Step
+from pipeline.insight.links import ExplanationStep
 from pipeline.insight.mapped import ABSENT, MappedField, find_field, mapped_fields, said_in, value_in
-from pipeline.insight.record import Sides, read_sides
+from pipeline.insight.record import RecordSides, read_sides
 from pipeline.sync.compiled import plan_for
 
 LOOKED_AT = 20
@@ -56,7 +56,7 @@ class Explanation:
     pipedrive: Any
     direction: str | None
     event_id: int | None
-    steps: tuple[Step, ...]
+    steps: tuple[ExplanationStep, ...]
 
     @property
     def is_unknown(self) -> bool:
@@ -73,7 +73,7 @@ def explain(session: Session, whose: Whose, name: str, at: datetime | None = Non
 
 
 def explain_field(
-    session: Session, whose: Whose, field: MappedField, sides: Sides, at: datetime | None = None
+    session: Session, whose: Whose, field: MappedField, sides: RecordSides, at: datetime | None = None
 ) -> Explanation:
     """The same for a field that is known, of a record of which both sides were read."""
     rows = asked.record_events(session, whose, until=at, touching=touching(field), limit=LOOKED_AT)
@@ -118,7 +118,12 @@ def _is_refusal(row: SyncEvent, field: MappedField) -> bool:
 
 
 def _values(
-    session: Session, whose: Whose, field: MappedField, sides: Sides, decided: SyncEvent | None, at: datetime | None
+    session: Session,
+    whose: Whose,
+    field: MappedField,
+    sides: RecordSides,
+    decided: SyncEvent | None,
+    at: datetime | None,
 ) -> tuple[Any, Any, Any]:
     """(what the chain leads to, what Hull holds, what Pipedrive holds)."""
     chain = value_in(decided, field) if decided else ABSENT
@@ -141,7 +146,7 @@ def _before(later: SyncEvent, field: MappedField) -> tuple[Any, Any, Any]:
     return value, value, value
 
 
-def _chain(session: Session, whose: Whose, field: MappedField, decided: SyncEvent) -> list[Step]:
+def _chain(session: Session, whose: Whose, field: MappedField, decided: SyncEvent) -> list[ExplanationStep]:
     if decided.event.startswith(Direction.OUTGOING):
         return _sent(session, whose, field, decided)
     sent = links.write_before(session, whose, decided)
@@ -160,7 +165,7 @@ def _chain(session: Session, whose: Whose, field: MappedField, decided: SyncEven
 
 def _sent(
     session: Session, whose: Whose, field: MappedField, sent: SyncEvent, *, with_read_back: bool = True
-) -> list[Step]:
+) -> list[ExplanationStep]:
     steps = [
         links.origin(session, sent, None),
         links.identity(session, whose, sent),
@@ -191,8 +196,8 @@ def _change(row: SyncEvent, field: MappedField) -> ValueChange | None:
     )
 
 
-def _refusal(row: SyncEvent) -> Step:
-    return Step(
+def _refusal(row: SyncEvent) -> ExplanationStep:
+    return ExplanationStep(
         kind="problem",
         title="Not carried over since",
         sentence=describe(row.reason or ""),
@@ -205,7 +210,9 @@ def _refusal(row: SyncEvent) -> Step:
     )
 
 
-def _ending(decided: SyncEvent | None, hull: Any, pipedrive: Any, sides: Sides, at: datetime | None) -> Sequence[Step]:
+def _ending(
+    decided: SyncEvent | None, hull: Any, pipedrive: Any, sides: RecordSides, at: datetime | None
+) -> Sequence[ExplanationStep]:
     """Where both sides stand."""
     facts = [
         links.Fact(name="Hull", value=hull, is_value=True),
@@ -219,7 +226,9 @@ def _ending(decided: SyncEvent | None, hull: Any, pipedrive: Any, sides: Sides, 
         sentence = "The two sides differ, and nothing that is kept tells of an attempt to change that."
     else:
         sentence = "The two sides differ: one of them was changed, or spells it in its own way, since the event above."
-    return [Step(kind="value", title="The value", sentence=sentence, at=at or sides.as_of, facts=tuple(facts))]
+    return [
+        ExplanationStep(kind="value", title="The value", sentence=sentence, at=at or sides.as_of, facts=tuple(facts))
+    ]
 
 
 def _sentence(decided: SyncEvent | None, refused: SyncEvent | None, field: MappedField, at: datetime | None) -> str:

@@ -29,7 +29,7 @@ CAUSE: Final = "first_fetch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class SetupProgress:
     """`done` are the steps behind one, `following` the next to take; None when all are done."""
 
     done: frozenset[str]
@@ -37,7 +37,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class ExpectedFetch:
     """What a first fetch takes: before it nobody knows how many records there are, so for `page_limit` of them.
 
     tokens_known  of the last full fetches that came to their end; None before the first one
@@ -50,7 +50,7 @@ class Expected:
     left_today: int | None
 
 
-def progress_of(session: Session, connector: Connector) -> Progress:
+def progress_of(session: Session, connector: Connector) -> SetupProgress:
     """A step is done when what it asks for has been decided, be it here, in Hull, or on the command line."""
     document = connectors.settings_in_force(session, connector.key).document
     mapped = any(document.get(f"incoming_{entity.hull}_attributes") for entity in Entity)
@@ -66,7 +66,7 @@ def progress_of(session: Session, connector: Connector) -> Progress:
     if full_runs(session, connector.key):
         done.add("first-fetch")
     following = next((step for step in STEPS if step not in done), None)
-    return Progress(done=frozenset(done), following=following)
+    return SetupProgress(done=frozenset(done), following=following)
 
 
 def full_runs(session: Session, connector_key: int) -> list[Run]:
@@ -90,12 +90,12 @@ def start_fetches(connector: Connector, entities: Sequence[Entity], *, by: str) 
     return started
 
 
-def expected(session: Session, connector_key: int) -> Expected:
+def expected(session: Session, connector_key: int) -> ExpectedFetch:
     """What is known of the cost before it begins: what the last one took. Counting millions would take longer than a page may."""
     last = [run_rows.latest_full_run(session, connector_key, entity, state="done") for entity in Entity]
     known = [run for run in last if run is not None]
     took = [(run.finished_at - run.started_at).total_seconds() for run in known if run.finished_at]
-    return Expected(
+    return ExpectedFetch(
         page_limit=settings().page_limit,
         tokens_known=sum(run.pages for run in known) * LIST_TOKENS if known else None,
         seconds_known=max(took) if took else None,

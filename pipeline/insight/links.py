@@ -45,7 +45,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ExplanationStep:
     """kind  `origin`, `identity`, `rule`, `call`, `read_back`, `problem` or `value`."""
 
     kind: str
@@ -56,7 +56,7 @@ class Step:
     change: ValueChange | None = None
 
 
-def origin(session: Session, row: SyncEvent, change: ValueChange | None) -> Step:
+def origin(session: Session, row: SyncEvent, change: ValueChange | None) -> ExplanationStep:
     """What told of the record, or read it."""
     found = rows.origin_of(session, row.connector_key, row.delivery_id, row.run_id, row.batch_id)
     facts = [
@@ -66,7 +66,7 @@ def origin(session: Session, row: SyncEvent, change: ValueChange | None) -> Step
         Fact(name="Read by", value=call_words(found.asked)),
         Fact(name="Event", value=row.id, ref=Ref("event", row.id)),
     ]
-    return Step(
+    return ExplanationStep(
         kind="origin",
         title=_origin_title(row),
         sentence=_origin_sentence(row, found),
@@ -106,7 +106,7 @@ def _origin_sentence(row: SyncEvent, found: Origin) -> str:
     return "No delivery is noted with it." if row.cause in ("webhook", "notification") else "It came by no delivery."
 
 
-def rule(session: Session, row: SyncEvent, field: MappedField, direction: Direction) -> Step:
+def rule(session: Session, row: SyncEvent, field: MappedField, direction: Direction) -> ExplanationStep:
     """The mapping that decided, and whose settings were in force."""
     version = rows.settings_at(session, row.connector_key, row.settings_version, row.at)
     found = _row_of(version.document if version else {}, row.entity, field, direction)
@@ -134,7 +134,7 @@ def rule(session: Session, row: SyncEvent, field: MappedField, direction: Direct
         ),
     ]
     at = version.created_at if version else None
-    return Step(kind="rule", title="The rule", sentence=sentence, at=at, facts=_there(facts))
+    return ExplanationStep(kind="rule", title="The rule", sentence=sentence, at=at, facts=_there(facts))
 
 
 def _row_of(
@@ -166,7 +166,7 @@ def matched_words(matched_by: str | None) -> str:
     return MATCHED.get(matched_by, f"The two were matched by {matched_by.replace('_', ' ')}.")
 
 
-def identity(session: Session, whose: Whose, row: SyncEvent) -> Step:
+def identity(session: Session, whose: Whose, row: SyncEvent) -> ExplanationStep:
     """Who it is on the other side, and by which claim that was found."""
     mapping = rows.joined(session, whose.connector_key, whose.entity, whose.pipedrive_id, whose.hull_id)
     claims = known_by(session, whose.connector_key, whose.entity, whose.pipedrive_id) if whose.pipedrive_id else []
@@ -176,7 +176,7 @@ def identity(session: Session, whose: Whose, row: SyncEvent) -> Step:
         *(Fact(name=each.claim, value=each.value, is_value=True) for each in claims if each.holds),
         Fact(name="Why it was sent", value=_why_sent(row.detail) if row.event.startswith("outgoing") else None),
     ]
-    return Step(
+    return ExplanationStep(
         kind="identity",
         title="The claim",
         sentence=matched_words(mapping.matched_by if mapping else None),
@@ -200,7 +200,7 @@ def _why_sent(detail: str | None) -> str | None:
     return "; ".join(parts) or None
 
 
-def told_hull(session: Session, row: SyncEvent) -> Step:
+def told_hull(session: Session, row: SyncEvent) -> ExplanationStep:
     """The call by which Hull was told: one for a whole batch."""
     batch = rows.batch_of(session, row.batch_id)
     forgotten = batch is None and row.batch_id is not None
@@ -211,10 +211,12 @@ def told_hull(session: Session, row: SyncEvent) -> Step:
         Fact(name="Celery task", value=batch.task_id if batch else None),
     ]
     more = " The batch itself is past its retention, thirty days." if forgotten else ""
-    return Step(kind="call", title="The message to Hull", sentence=sentence + more, at=row.at, facts=_there(facts))
+    return ExplanationStep(
+        kind="call", title="The message to Hull", sentence=sentence + more, at=row.at, facts=_there(facts)
+    )
 
 
-def written(session: Session, row: SyncEvent, change: ValueChange | None) -> Step:
+def written(session: Session, row: SyncEvent, change: ValueChange | None) -> ExplanationStep:
     """The write to Pipedrive, and its answer."""
     batch = rows.batch_of(session, row.batch_id)
     call = json.loads(row.exchange) if row.exchange else None
@@ -231,22 +233,24 @@ def written(session: Session, row: SyncEvent, change: ValueChange | None) -> Ste
         Fact(name="Celery task", value=batch.task_id if batch else None),
         Fact(name="Event", value=row.id, ref=Ref("event", row.id)),
     ]
-    return Step(
+    return ExplanationStep(
         kind="call", title="The write to Pipedrive", sentence=sentence, at=row.at, facts=_there(facts), change=change
     )
 
 
-def read_back(row: SyncEvent, change: ValueChange | None) -> Step:
+def read_back(row: SyncEvent, change: ValueChange | None) -> ExplanationStep:
     """What Pipedrive held then, told to Hull."""
     facts = (
         Fact(name="Batch", value=row.batch_id, ref=Ref("batch", row.batch_id)),
         Fact(name="Event", value=row.id, ref=Ref("event", row.id)),
     )
     sentence = "Pipedrive's answer is the whole record as it stood then; what Hull did not have yet was told to it."
-    return Step(kind="read_back", title="The read-back", sentence=sentence, at=row.at, facts=facts, change=change)
+    return ExplanationStep(
+        kind="read_back", title="The read-back", sentence=sentence, at=row.at, facts=facts, change=change
+    )
 
 
-def read_back_of(session: Session, whose: Whose, sent: SyncEvent, field: MappedField) -> list[Step]:
+def read_back_of(session: Session, whose: Whose, sent: SyncEvent, field: MappedField) -> list[ExplanationStep]:
     """The other half of a write: what came back of it."""
     batch = rows.batch_of(session, sent.batch_id)
     if batch is None or batch.read_back_id is None:
@@ -257,7 +261,7 @@ def read_back_of(session: Session, whose: Whose, sent: SyncEvent, field: MappedF
         return [read_back(told, _came_back(told, field))]
     facts = (Fact(name="Batch", value=batch.read_back_id, ref=Ref("batch", batch.read_back_id)),)
     sentence = "Pipedrive's answer held nothing that Hull had not said itself, so Hull was told nothing."
-    return [Step(kind="read_back", title="The read-back", sentence=sentence, at=sent.at, facts=facts)]
+    return [ExplanationStep(kind="read_back", title="The read-back", sentence=sentence, at=sent.at, facts=facts)]
 
 
 def _came_back(told: SyncEvent, field: MappedField) -> ValueChange | None:

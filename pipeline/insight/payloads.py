@@ -26,7 +26,7 @@ class PayloadMistake(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class PayloadDifference:
     """One place of a payload, as `user.tier` or `segments[0].id`. `is_new`, `is_gone`: it is only on one side."""
 
     path: str
@@ -63,7 +63,7 @@ def parse_edited(text: str, failure: Failure) -> dict[str, Any]:
     return message
 
 
-def differences(failure: Failure, edited: bytes) -> list[Difference]:
+def differences(failure: Failure, edited: bytes) -> list[PayloadDifference]:
     """What the edited payload changes against the one that came, field by field."""
     body = failures.payload_of(failure)
     try:
@@ -132,15 +132,15 @@ _SHAPES: Final = (
 )
 
 
-def _walk(path: str, before: Any, after: Any) -> Iterator[Difference]:
+def _walk(path: str, before: Any, after: Any) -> Iterator[PayloadDifference]:
     if type(before) is type(after) and isinstance(before, dict | list):
         old, new = dict(members_of(before, path)), dict(members_of(after, path))
         for where in dict.fromkeys([*old, *new]):
             if where not in new:
-                yield Difference(path=where, before=old[where], after=None, is_gone=True)
+                yield PayloadDifference(path=where, before=old[where], after=None, is_gone=True)
             elif where not in old:
-                yield Difference(path=where, before=None, after=new[where], is_new=True)
+                yield PayloadDifference(path=where, before=None, after=new[where], is_new=True)
             else:
                 yield from _walk(where, old[where], new[where])
     elif type(before) is not type(after) or before != after:
-        yield Difference(path=path, before=before, after=after)
+        yield PayloadDifference(path=path, before=before, after=after)

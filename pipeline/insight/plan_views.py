@@ -47,7 +47,7 @@ MEANINGS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
+class PlanReason:
     act: str
     code: str
     records: int
@@ -71,7 +71,7 @@ class Side:
     acts: dict[str, int]
     fields: tuple[tuple[str, int], ...]
     problems: tuple[tuple[str, int], ...]
-    reasons: tuple[Reason, ...]
+    reasons: tuple[PlanReason, ...]
     labels: dict[str, str]
     flawed: int
 
@@ -255,7 +255,7 @@ def _side(counts: Counter[str], direction: Direction, entity: Entity, labels: di
     mine = {name.removeprefix(of): records for name, records in counts.items() if name.startswith(of)}
     kind = entity.plural if direction is Direction.OUTGOING else f"{entity.hull}s"
     reasons = [
-        Reason(act=act, code=code, records=records, meaning=meaning_of(code))
+        PlanReason(act=act, code=code, records=records, meaning=meaning_of(code))
         for name, records in mine.items()
         if name.startswith("reason.")
         for act, _, code in [name.removeprefix("reason.").partition(".")]

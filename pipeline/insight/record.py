@@ -36,7 +36,7 @@ LOOKED_BACK: Final = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sides:
+class RecordSides:
     """Both sides of a record as last known.
 
     pipedrive  the record as last read
@@ -58,7 +58,7 @@ class Sides:
         return field.in_report(self.report)
 
 
-def read_sides(session: Session, whose: Whose) -> Sides:
+def read_sides(session: Session, whose: Whose) -> RecordSides:
     """What is kept of both sides."""
     key, entity = whose.connector_key, Entity(whose.entity)
     mapping = happening.joined(session, key, entity, whose.pipedrive_id, whose.hull_id)
@@ -68,7 +68,7 @@ def read_sides(session: Session, whose: Whose) -> Sides:
     if isinstance(report, dict):
         report = {**report, "account": (message or {}).get("account") or {}}
     version = mapping.version if mapping and 0 < mapping.version < NEVER else None
-    return Sides(
+    return RecordSides(
         mapping=mapping,
         pipedrive=pipedrive,
         report=report if isinstance(report, dict) else None,
@@ -218,7 +218,7 @@ def _page(plan: Plan, rows: Sequence[SyncEvent]) -> tuple[list[Event], int | Non
     return [described(row, labels) for row in rows[:HISTORY]], more
 
 
-def _title(sides: Sides) -> str:
+def _title(sides: RecordSides) -> str:
     for said in (sides.pipedrive, sides.report, sides.delivered):
         for name in ("name", "email", "domain", "pipedrive/name"):
             value = (said or {}).get(name)
@@ -227,7 +227,7 @@ def _title(sides: Sides) -> str:
     return ""
 
 
-def _rows(plan: Plan, sides: Sides, recent: Sequence[SyncEvent]) -> tuple[FieldRow, ...]:
+def _rows(plan: Plan, sides: RecordSides, recent: Sequence[SyncEvent]) -> tuple[FieldRow, ...]:
     rows = []
     for field in mapped_fields(plan):
         last = next((row for row in recent if value_in(row, field) is not ABSENT), None)
@@ -259,7 +259,7 @@ def _claims(session: Session, whose: Whose) -> list[KnownBy]:
     return record_search.known_by(session, whose.connector_key, whose.entity, whose.pipedrive_id)
 
 
-def _organization(session: Session, whose: Whose, sides: Sides) -> tuple[int, bool] | None:
+def _organization(session: Session, whose: Whose, sides: RecordSides) -> tuple[int, bool] | None:
     if whose.entity != Entity.PERSON:
         return None
     linked = (sides.pipedrive or {}).get("org_id")
@@ -268,7 +268,7 @@ def _organization(session: Session, whose: Whose, sides: Sides) -> tuple[int, bo
     return linked, happening.joined(session, whose.connector_key, Entity.ORGANIZATION, linked, None) is not None
 
 
-def _count(sides: Sides) -> int | None:
+def _count(sides: RecordSides) -> int | None:
     found = (sides.pipedrive or {}).get("people_count")
     return found if isinstance(found, int) else None
 

@@ -30,7 +30,7 @@ WORDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class ReplayProgress:
     """One replay, and how many of its items are in which state; `left_s` is what the pace alone takes for those that wait.
 
     reason  why nobody carries it on any more, where it stopped by itself
@@ -111,11 +111,11 @@ class Item:
     new_failure_id: int | None
 
 
-def progress_of(session: Session, mine: Sequence[Replay]) -> list[Progress]:
+def progress_of(session: Session, mine: Sequence[Replay]) -> list[ReplayProgress]:
     """How far these replays are."""
     counts = rows.item_counts(session, [each.id for each in mine])
     return [
-        Progress(
+        ReplayProgress(
             id=each.id,
             connector_key=each.connector_key,
             asked_by=each.asked_by,

@@ -41,7 +41,7 @@ NAMED: Final = 100
 """Broken lines of one file that get an event each; what is more is counted."""
 
 
-class Order(BaseModel):
+class ExportOrder(BaseModel):
     """What is to be fetched. segments: id → segment, as Hull told them along."""
 
     model_config = ConfigDict(frozen=True)
@@ -61,7 +61,7 @@ class _Tally:
     broken: int = 0
 
 
-def enqueue(connector_key: int, order: Order) -> None:
+def enqueue(connector_key: int, order: ExportOrder) -> None:
     """Write an export down; the same file is not fetched twice at once.
 
     Raises: Rejected("export_malformed"), Rejected("export_host_refused"); the connector's events tell of both.
@@ -113,9 +113,9 @@ def _pieces(job: ClaimedJob) -> Iterator[bytes]:
         yield piece
 
 
-def _order(job: ClaimedJob) -> Order:
+def _order(job: ClaimedJob) -> ExportOrder:
     try:
-        return Order.model_validate_json(secret_of(job))
+        return ExportOrder.model_validate_json(secret_of(job))
     except ValidationError:
         raise Rejected("export_malformed", "what was kept of it cannot be read") from None
 
@@ -126,7 +126,7 @@ def _chunks(items: Iterator[Record | Rejected]) -> Iterable[list[Record | Reject
 
 
 def _fold(
-    job: ClaimedJob, order: Order, chunk: list[Record | Rejected], tally: _Tally, *, progress: tuple[int, str]
+    job: ClaimedJob, order: ExportOrder, chunk: list[Record | Rejected], tally: _Tally, *, progress: tuple[int, str]
 ) -> None:
     """Changes, events and how far it is, in one transaction under the token."""
     messages, broken = {}, []
@@ -150,7 +150,7 @@ def _fold(
     tally.broken += len(broken)
 
 
-def _finish(job: ClaimedJob, order: Order, lines: int, tally: _Tally) -> None:
+def _finish(job: ClaimedJob, order: ExportOrder, lines: int, tally: _Tally) -> None:
     connector_key = job.connector_key or 0
     with transaction() as session:
         jobs.hold(session, job)

@@ -31,7 +31,7 @@ COUNTED_AT_ONCE: Final = 1_000
 """Ids to one search that only counts."""
 
 
-class Order(BaseModel):
+class SendOrder(BaseModel):
     """Whom to send: these Hull ids, or everybody in a segment. rank: when it was asked for, in ms since the epoch."""
 
     model_config = ConfigDict(frozen=True)
@@ -49,7 +49,7 @@ class Order(BaseModel):
         return {"terms": {"id": list(ids)}} if ids else None
 
 
-def enqueue(session: Session, connector_key: int, order: Order) -> None:
+def enqueue(session: Session, connector_key: int, order: SendOrder) -> None:
     """Write it down; the same order is not carried out twice at once. A worker is woken when the session commits."""
     chosen = order.model_dump_json(exclude={"rank"})
     digest = hashlib.blake2b(chosen.encode(), digest_size=16).hexdigest()
@@ -94,12 +94,12 @@ def step(job: ClaimedJob) -> JobStep:
     return CONTINUE
 
 
-def _end(order: Order, pages: int) -> JobStep:
+def _end(order: SendOrder, pages: int) -> JobStep:
     logger().info("outgoing.job.success", type=order.entity.hull, job=SEND, pages=pages)
     return DONE
 
 
-def _log_missing(session: Session, connector_key: int, order: Order, page: int, found: set[str]) -> int:
+def _log_missing(session: Session, connector_key: int, order: SendOrder, page: int, found: set[str]) -> int:
     """Log the ids of a page that Hull does not have, and return how many they are."""
     asked = (
         order.ids[page * send_records.PER_PAGE : (page + 1) * send_records.PER_PAGE] if order.segment is None else ()
@@ -123,8 +123,8 @@ def _log_missing(session: Session, connector_key: int, order: Order, page: int, 
     return len(missing)
 
 
-def _order(job: ClaimedJob) -> Order:
+def _order(job: ClaimedJob) -> SendOrder:
     try:
-        return Order.model_validate_json(secret_of(job))
+        return SendOrder.model_validate_json(secret_of(job))
     except ValidationError:
         raise Rejected("export_malformed", "what was kept of it cannot be read") from None

@@ -101,7 +101,7 @@ def order_send(call: Call, request: NewSend) -> OrderedAnswer:
     size = sending.count(call.connector, choice)
     require_active(call.connector)
     rank_ms = int(time.time() * 1000)
-    wanted = sends.Order(entity=choice.entity, ids=choice.ids, segment=choice.segment, rank=rank_ms)
+    wanted = sends.SendOrder(entity=choice.entity, ids=choice.ids, segment=choice.segment, rank=rank_ms)
     noun = choice.entity.hull.capitalize() + ("" if size == 1 else "s")
     whom = f"segment {choice.segment}, " if choice.segment else ""
     with call.transaction(f"{whom}{size} {noun}") as session:

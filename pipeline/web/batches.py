@@ -64,11 +64,11 @@ def allowance(doors: Doors) -> int:
     return ANYBODY_BYTES if proven_by_query(doors) is None else MAX_BYTES
 
 
-def _order(body: dict[str, Any], entity: Entity) -> exports.Order:
+def _order(body: dict[str, Any], entity: Entity) -> exports.ExportOrder:
     url, form, kind = (body.get(name) for name in ("url", "format", "object_type"))
     entity = KINDS.get(kind, entity) if isinstance(kind, str) else entity
     is_url = isinstance(url, str) and url.isascii() and len(url) <= MAX_URL
-    return exports.Order(
+    return exports.ExportOrder(
         url=url if isinstance(url, str) and is_url else "",
         form=form if isinstance(form, str) else "",
         entity=entity,

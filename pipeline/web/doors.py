@@ -35,7 +35,7 @@ HULL: Final = ("hull_secret",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class ExpectedCredentials:
     """What a caller must present to speak for a connector.
 
     sealed  the secrets as they are stored: while they are the same, nothing has to be decrypted again
@@ -56,7 +56,7 @@ class Doors:
         self._clock = clock
         self._salt = secrets.token_bytes(32)
         self._nobody = secrets.token_bytes(32)
-        self._kept: OrderedDict[tuple[str, tuple[str, ...]], Expected] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, tuple[str, ...]], ExpectedCredentials] = OrderedDict()
         self._lock = threading.Lock()
 
     def admit_webhook(self, connector_id: str, path_token: str, user: str, password: str) -> int | None:
@@ -75,13 +75,13 @@ class Doors:
                 return found.connector_key
         return None
 
-    def _find_kept(self, connector_id: str, names: tuple[str, ...]) -> Expected | None:
+    def _find_kept(self, connector_id: str, names: tuple[str, ...]) -> ExpectedCredentials | None:
         """The digest as it was some seconds ago."""
         with self._lock:
             kept = self._kept.get((connector_id, names))
         return kept if kept is not None and self._clock() - kept.read_at < RENEW_S else None
 
-    def _read(self, connector_id: str, names: tuple[str, ...]) -> Expected | None:
+    def _read(self, connector_id: str, names: tuple[str, ...]) -> ExpectedCredentials | None:
         """The digest of what is stored at this moment."""
         if not (connector_id.isprintable() and len(connector_id) <= LONGEST_ID):
             return None
@@ -99,8 +99,12 @@ class Doors:
         return expected
 
     def _expected(
-        self, connector: Connector, sealed: dict[str, bytes], names: tuple[str, ...], earlier: Expected | None
-    ) -> Expected:
+        self,
+        connector: Connector,
+        sealed: dict[str, bytes],
+        names: tuple[str, ...],
+        earlier: ExpectedCredentials | None,
+    ) -> ExpectedCredentials:
         organization = connector.hull_organization
         same = (connector.key, organization, sealed)
         if earlier is not None and (earlier.connector_key, earlier.organization, earlier.sealed) == same:
@@ -114,7 +118,7 @@ class Doors:
         digest = None
         if all(parts):
             digest = self._digest(*([organization.lower()] if names == HULL else []), *(part for part in parts if part))
-        return Expected(
+        return ExpectedCredentials(
             connector_key=connector.key, organization=organization, sealed=sealed, digest=digest, read_at=self._clock()
         )
 

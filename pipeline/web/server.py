@@ -54,7 +54,7 @@ class Headers(Protocol):
     def items(self) -> Iterable[tuple[str, str]]: ...
 
 
-class Scope(Protocol):
+class RequestScope(Protocol):
     """What granian says of a request: https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md"""
 
     proto: str
@@ -106,7 +106,7 @@ class Server:
         self._watching = dict.fromkeys(WATCHED, 0)
         self._strangers: OrderedDict[int, Body] = OrderedDict()
 
-    async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
+    async def __rsgi__(self, scope: RequestScope, protocol: HTTPProtocol) -> None:
         environ = environ_of(scope)
         declared = _declared(environ)
         body = None if declared == 0 else Body(aiter(protocol), declared)
@@ -186,7 +186,7 @@ class Server:
             turn.end()
 
 
-def environ_of(scope: Scope) -> WSGIEnvironment:
+def environ_of(scope: RequestScope) -> WSGIEnvironment:
     """The WSGI environment of a request that has no body yet (PEP 3333)."""
     host, _, port = scope.server.rpartition(":")
     environ: dict[str, Any] = {

@@ -133,7 +133,7 @@ def test_a_company_of_pipedrive_that_leads_inside_is_not_called(outside: Outside
 
 @pytest.mark.parametrize("host", HOSTILE_HOSTS)
 def test_a_file_of_an_export_is_refused_before_it_is_written_down(outside: Outside, world: World, host: str) -> None:
-    order = exports.Order(url=f"https://{host}/a.json", form="json", entity="person")  # type: ignore[arg-type]
+    order = exports.ExportOrder(url=f"https://{host}/a.json", form="json", entity="person")  # type: ignore[arg-type]
 
     with pytest.raises(Rejected, match="export_host_refused"):
         exports.enqueue(world.connector_key, order)

@@ -22,7 +22,7 @@ from db.session import after_commit
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import read_settings
 from pipeline.jobs.plans import create
-from pipeline.jobs.plans.scope import PHASES, Scope, scope_of
+from pipeline.jobs.plans.scope import PHASES, PlanScope, scope_of
 from pipeline.sync.changes.hull_messages import read_message
 from pipeline.sync.changes.outgoing_changes import fold_all
 from pipeline.sync.connectors.settings_change import put_in_force, tell_hull
@@ -165,7 +165,7 @@ def _require_few_moved(session: Session, plan: SettingsPlan, moved: int) -> None
         )
 
 
-def _carry_over_left_out(session: Session, scope: Scope) -> None:
+def _carry_over_left_out(session: Session, scope: PlanScope) -> None:
     for entity in scope.runs:
         backfill.begin(
             session,
@@ -191,7 +191,7 @@ def _send(session: Session, plan: SettingsPlan) -> int:
     return sent
 
 
-def _leaves_any_out(session: Session, scope: Scope) -> bool:
+def _leaves_any_out(session: Session, scope: PlanScope) -> bool:
     """Of what is fetched again nothing is left out."""
     looked_at = {
         direction: [entity.value for way, entity in PHASES if way is direction and scope.looks_at(way, entity)]

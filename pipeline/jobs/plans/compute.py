@@ -24,7 +24,7 @@ from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.plans.create import lock_open_plan
 from pipeline.jobs.plans.incoming import look_at_records
 from pipeline.jobs.plans.outgoing import look_at_reports
-from pipeline.jobs.plans.scope import PHASES, Scope, scope_of
+from pipeline.jobs.plans.scope import PHASES, PlanScope, scope_of
 from pipeline.settings import settings
 from pipeline.sync.outgoing.event_log import HARMLESS
 from pipeline.sync.runs import approval
@@ -80,7 +80,7 @@ def compute_slice(plan_id: int) -> bool:
         return True
 
 
-def _slice(session: Session, scope: Scope, direction: Direction, entity: Entity) -> None:
+def _slice(session: Session, scope: PlanScope, direction: Direction, entity: Entity) -> None:
     """Look at the next records, write down what was found, and move on."""
     plan = scope.plan
     where = (session, plan.connector_key, entity)
@@ -115,7 +115,7 @@ def counted(items: Iterable[NewItem]) -> Counter[str]:
     return counts
 
 
-def _finish(session: Session, scope: Scope) -> None:
+def _finish(session: Session, scope: PlanScope) -> None:
     """Say what nobody can know, what it costs, and that it is ready."""
     plan = scope.plan
     counts = Counter(plan.counts)
@@ -137,7 +137,7 @@ def _finish(session: Session, scope: Scope) -> None:
     plan.state, plan.ready_at = "ready", func.now()
 
 
-def _unknowable(session: Session, scope: Scope, entity: Entity, known: int) -> Counter[str]:
+def _unknowable(session: Session, scope: PlanScope, entity: Entity, known: int) -> Counter[str]:
     """Records without a snapshot on the side that would have to tell: their number, and never zero."""
     plan, found = scope.plan, Counter[str]()
     if entity in scope.runs:
@@ -159,7 +159,7 @@ def _total(counts: Counter[str], direction: str, act: str) -> int:
     return sum(counts[f"{direction}.{entity}.act.{act}"] for entity in Entity)
 
 
-def _fetched(scope: Scope, counts: Counter[str]) -> tuple[int, ...]:
+def _fetched(scope: PlanScope, counts: Counter[str]) -> tuple[int, ...]:
     """Records of each entity that the settings would have fetched again."""
     return tuple(
         sum(n for name, n in counts.items() if name.startswith(f"incoming.{entity}.act."))
@@ -168,7 +168,7 @@ def _fetched(scope: Scope, counts: Counter[str]) -> tuple[int, ...]:
     )
 
 
-def _read_before(session: Session, scope: Scope, counts: Counter[str]) -> int:
+def _read_before(session: Session, scope: PlanScope, counts: Counter[str]) -> int:
     """Records that are read once more before they are written, because Pipedrive has a say about some field."""
     has_a_say = [
         entity

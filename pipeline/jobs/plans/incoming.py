@@ -17,7 +17,7 @@ from db.plan import NewItem
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.jobs.plans.scope import Scope
+from pipeline.jobs.plans.scope import PlanScope
 from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import CHANGED, LINKED, NEW, FirehoseRecord, PagePlan
 from pipeline.sync.incoming.transform import read_records
@@ -31,7 +31,7 @@ CLAIM: Final = "claim {}"
 Change = dict[str, Any]
 
 
-def look_at_records(session: Session, scope: Scope, entity: Entity, bodies: Mapping[str, bytes]) -> list[NewItem]:
+def look_at_records(session: Session, scope: PlanScope, entity: Entity, bodies: Mapping[str, bytes]) -> list[NewItem]:
     """An item for every record (Pipedrive id → the record as JSON)."""
     plan = scope.compiled(session, entity)
     records = [read_lenient(body) for body in bodies.values()]
@@ -59,7 +59,7 @@ def _item(
     problems: Sequence[FieldProblem],
     claims_said: Mapping[int, list[Change]],
     not_read: Mapping[int, tuple[str, ...]],
-    scope: Scope,
+    scope: PlanScope,
 ) -> NewItem:
     record = sending.record
     pipedrive_id = record["pipedrive_id"]
@@ -109,7 +109,7 @@ def _is_of(problem: FieldProblem, unread: Sequence[str]) -> bool:
     return problem.reason == "field_missing" and problem.field.split(".")[0] in unread
 
 
-def _claims_said(session: Session, scope: Scope, entity: Entity, page: PagePlan) -> dict[int, list[Change]]:
+def _claims_said(session: Session, scope: PlanScope, entity: Entity, page: PagePlan) -> dict[int, list[Change]]:
     """Pipedrive id → the claims under which Hull would know it anew, or cannot, where the plan changes what identifies."""
     if scope.before.claims(entity) == scope.after.claims(entity):
         return {}

@@ -21,7 +21,7 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import MatchStatus, OutgoingWrite
 from pipeline.errors import Rejected
-from pipeline.jobs.plans.scope import Scope
+from pipeline.jobs.plans.scope import PlanScope
 from pipeline.sync.changes.hull_messages import HullMessage, read_message
 from pipeline.sync.changes.linked_accounts import LINKED_USER, accounts_of
 from pipeline.sync.outgoing.known_by import Pair
@@ -61,7 +61,7 @@ class ReservedInPlan(Reserved):
         plans.reserve(*self._where, self.news)
 
 
-def look_at_reports(session: Session, scope: Scope, entity: Entity, reports: Reports) -> list[NewItem]:
+def look_at_reports(session: Session, scope: PlanScope, entity: Entity, reports: Reports) -> list[NewItem]:
     """Write an item for every report (Hull id → its version and the report as JSON), and return those that are new to the plan."""
     messages = {hull_id: read_lenient(body) for hull_id, (_, body) in reports.items()}
     accounts = _accounts_first(session, scope, messages) if entity is Entity.PERSON else []
@@ -71,7 +71,7 @@ def look_at_reports(session: Session, scope: Scope, entity: Entity, reports: Rep
 
 
 def _look(
-    session: Session, scope: Scope, entity: Entity, messages: Mapping[str, Message], reported: Mapping[str, int]
+    session: Session, scope: PlanScope, entity: Entity, messages: Mapping[str, Message], reported: Mapping[str, int]
 ) -> list[NewItem]:
     where = (session, scope.plan.connector_key, entity)
     reserved = ReservedInPlan(session, scope.plan.id, entity)
@@ -138,7 +138,7 @@ def _written(write: OutgoingWrite) -> list[Change]:
     return [{"field": key, "before": was, "after": flat[key]} for key, was in write.before.items()]
 
 
-def _accounts_first(session: Session, scope: Scope, users: Mapping[str, Message]) -> list[NewItem]:
+def _accounts_first(session: Session, scope: PlanScope, users: Mapping[str, Message]) -> list[NewItem]:
     """Accounts that only their Users speak of, and that these call for: they travel before them."""
     key = scope.plan.connector_key
     called = accounts_of(session, key, list(_as_messages(key, users)), scope.after)

@@ -24,7 +24,7 @@ PHASES: Final = (
 
 
 @dataclass(slots=True, kw_only=True)
-class Scope:
+class PlanScope:
     """One plan while it is computed or applied.
 
     runs    entity → the kind of run its incoming side calls for; absent where Hull is told nothing anew. What is fetched again is
@@ -58,13 +58,13 @@ class Scope:
         return self._compiled[entity]
 
 
-def scope_of(session: Session, plan: SettingsPlan) -> Scope:
+def scope_of(session: Session, plan: SettingsPlan) -> PlanScope:
     """What the plan is about. One that sees to what another had left out goes by the settings before that one's."""
     origin = _origin(session, plan)
     base = connectors.get_settings(session, plan.connector_key, origin.base_version)
     before, after = read_settings(base), read_settings(plan.document)
     kinds = {entity: backfill.kind_for(session, plan.connector_key, entity, before, after) for entity in Entity}
-    return Scope(
+    return PlanScope(
         plan=plan,
         before=before,
         after=after,

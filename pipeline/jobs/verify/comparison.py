@@ -32,7 +32,7 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.paging import MOST_EMPTY
 from pipeline.errors import Rejected
 from pipeline.extract.pages import ids_of
-from pipeline.jobs.verify.reading import ASKED_AT_ONCE, EVERYTHING, HIGHEST_ID, Reader, Sides, Window
+from pipeline.jobs.verify.reading import ASKED_AT_ONCE, EVERYTHING, HIGHEST_ID, Reader, ThreeSides, Window
 from pipeline.jobs.verify.recheck import LOOK_AT_ONCE, recheck
 from pipeline.transform.comparison import in_step, judge, judge_absent
 
@@ -177,12 +177,12 @@ class Comparison:
             report.phase, report.windows = "strangers", [EVERYTHING]
         return self._note_nameless(found)
 
-    def _unlisted(self, to: int, sides: Sides) -> list[int]:
+    def _unlisted(self, to: int, sides: ThreeSides) -> list[int]:
         with transaction() as session:
             scope = (session, self._reader.wired.key, self._reader.entity)
             return verification.unlisted_ids(*scope, above=self._report.above, to=to, listed=sides.ids)
 
-    def _differing(self, sides: Sides) -> list[int]:
+    def _differing(self, sides: ThreeSides) -> list[int]:
         """Return the ids of a bucket that seem to differ."""
         report = self._report
         report.buckets += 1
@@ -196,7 +196,7 @@ class Comparison:
         report.outdated += sum(sides.is_outdated(each) for each in set(sides.ids).difference(wrong))
         return wrong
 
-    def _seems_wrong(self, sides: Sides, pipedrive_id: int) -> bool:
+    def _seems_wrong(self, sides: ThreeSides, pipedrive_id: int) -> bool:
         record, held, mapped = sides.of(pipedrive_id)
         if record is not None:
             return any(True for _ in judge(record, held, mapped, link=self._link))

@@ -36,7 +36,7 @@ EVERYTHING: Final[Window] = (1, HIGHEST_ID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sides:
+class ThreeSides:
     """What the three sides say of the same ids.
 
     refused  id → reason code, for records that nobody can read
@@ -92,23 +92,23 @@ class Reader:
             self.entity, cursor=cursor, limit=settings().page_limit, sort_by="id", include_fields=include
         )
 
-    def sides_of_page(self, records: list[Any]) -> Sides:
+    def sides_of_page(self, records: list[Any]) -> ThreeSides:
         """What the other two say of the records of a page."""
         return self._sides(sorted(set(ids_of(records))), records)
 
-    def sides_of_ids(self, ids: Collection[int]) -> Sides:
+    def sides_of_ids(self, ids: Collection[int]) -> ThreeSides:
         """All three sides, read afresh. 10 tokens for 100 ids."""
         wanted = sorted(ids)
         include = self.plan.incoming.include_fields
         return self._sides(wanted, read_by_ids(self.wired.pipedrive, self.entity, wanted, include))
 
-    def _sides(self, ids: list[int], raw: list[Any]) -> Sides:
+    def _sides(self, ids: list[int], raw: list[Any]) -> ThreeSides:
         records, refused = self._say(raw)
         found = self._held(ids)
         held, doubles = holders(found, set(ids))
         with transaction() as session:
             mapped = verification.mapped_ids(session, self.wired.key, self.entity, ids)
-        return Sides(ids=ids, records=records, refused=refused, held=held, doubles=doubles, mapped=mapped)
+        return ThreeSides(ids=ids, records=records, refused=refused, held=held, doubles=doubles, mapped=mapped)
 
     def _say(self, raw: list[Any]) -> tuple[dict[int, IncomingRecord], dict[int, str]]:
         """The records in Hull's words; one that is marked deleted is as good as absent."""

@@ -16,7 +16,7 @@ from pipeline.domain.drift import CONFLICT, Drift, DriftFinding, HullRecord, Map
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import ids_of
-from pipeline.jobs.verify.reading import Reader, Sides
+from pipeline.jobs.verify.reading import Reader, ThreeSides
 from pipeline.sync.staging import unpack_page
 from pipeline.transform.comparison import judge, judge_absent
 from pipeline.transform.webhooks import decode_head
@@ -31,7 +31,7 @@ _EVER = float("inf")
 
 
 @dataclass(slots=True, kw_only=True)
-class Verdict:
+class RecheckResult:
     """What is left of the suspicions.
 
     pending   what a record waits for → how many
@@ -45,16 +45,16 @@ class Verdict:
     outdated: int = 0
 
 
-def recheck(reader: Reader, ids: Sequence[int]) -> Verdict:
+def recheck(reader: Reader, ids: Sequence[int]) -> RecheckResult:
     """Judge at most LOOK_AT_ONCE ids by a fresh read of all three sides."""
-    verdict, sides = Verdict(), reader.sides_of_ids(ids)
+    verdict, sides = RecheckResult(), reader.sides_of_ids(ids)
     known = _Known.ask(reader, sides)
     for pipedrive_id in sides.ids:
         _settle(verdict, sides, known, pipedrive_id, list(_found(reader, sides, pipedrive_id)))
     return verdict
 
 
-def _found(reader: Reader, sides: Sides, pipedrive_id: int) -> Iterator[DriftFinding]:
+def _found(reader: Reader, sides: ThreeSides, pipedrive_id: int) -> Iterator[DriftFinding]:
     record, held, mapped = sides.of(pipedrive_id)
     if record is not None:
         yield from judge(record, held, mapped, link=reader.plan.settings.link_users_in_hull)
@@ -68,7 +68,9 @@ def _found(reader: Reader, sides: Sides, pipedrive_id: int) -> Iterator[DriftFin
             )
 
 
-def _settle(verdict: Verdict, sides: Sides, known: _Known, pipedrive_id: int, found: list[DriftFinding]) -> None:
+def _settle(
+    verdict: RecheckResult, sides: ThreeSides, known: _Known, pipedrive_id: int, found: list[DriftFinding]
+) -> None:
     record, held, mapped = sides.of(pipedrive_id)
     if pipedrive_id in sides.refused:
         verdict.failed[sides.refused[pipedrive_id]] += 1
@@ -92,7 +94,7 @@ class _Known:
     told: frozenset[int]
 
     @classmethod
-    def ask(cls, reader: Reader, sides: Sides) -> _Known:
+    def ask(cls, reader: Reader, sides: ThreeSides) -> _Known:
         held = sides.held.values()
         hull_ids = {each.hull_id for each in held} | {row.hull_id for row in sides.mapped.values() if row.hull_id}
         shared = {pipedrive_id for each in held for pipedrive_id in each.pipedrive_ids}

@@ -31,7 +31,7 @@ HARMLESS = frozenset({"owned_by_pipedrive", "changed_in_pipedrive", "changed_by_
 """What is told of a field that is rightly as it is."""
 
 
-class Story:
+class EventRecorder:
     """Gathers what happened to the records of one batch, then writes it down."""
 
     def __init__(

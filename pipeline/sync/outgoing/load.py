@@ -34,7 +34,7 @@ from pipeline.sync.changes import dispatch, linked_accounts
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing import matching
 from pipeline.sync.outgoing.diff import QUARREL
-from pipeline.sync.outgoing.event_log import Story
+from pipeline.sync.outgoing.event_log import EventRecorder
 from pipeline.sync.outgoing.matching import Postponement
 from pipeline.sync.outgoing.refresh import decide_by_what_is
 from pipeline.sync.outgoing.requeue import Later
@@ -203,7 +203,7 @@ def _still_ours(batch: ClaimedBatch) -> None:
 
 def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
     mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
-    story = Story(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
+    story = EventRecorder(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
     done = [each for each in outcome.sending.sent if each.unsure is None]
     _join(session, batch, outcome, done, story)
     for each in outcome.decisions.values():
@@ -234,7 +234,9 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
     batches.end(session, batch.id)
 
 
-def _join(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], story: Story) -> None:
+def _join(
+    session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], story: EventRecorder
+) -> None:
     """The id map learns who was made; intents that led to nothing are given up. Those that were found were joined before."""
     scope = (batch.connector_key, batch.entity)
     made = {each.wanted.hull_id: _id_of(each) for each in done if each.wanted.pipedrive_id is None}

@@ -22,7 +22,7 @@ from pipeline.load.outgoing import WriteResults
 from pipeline.outages import current_work
 from pipeline.sync import retries
 from pipeline.sync.outgoing import matching
-from pipeline.sync.outgoing.event_log import Story
+from pipeline.sync.outgoing.event_log import EventRecorder
 from pipeline.sync.retries import MAX_ATTEMPTS, Pause
 from pipeline.sync.stage import pause_connector
 from pipeline.telemetry import logger
@@ -37,7 +37,7 @@ OTHERS_S: Final = 1.0
 class Later:
     """Puts the changes of one batch back."""
 
-    def __init__(self, session: Session, batch: ClaimedBatch, mine: Mapping[str, Change], story: Story) -> None:
+    def __init__(self, session: Session, batch: ClaimedBatch, mine: Mapping[str, Change], story: EventRecorder) -> None:
         self._session = session
         self._batch = batch
         self._mine = mine

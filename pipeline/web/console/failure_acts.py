@@ -23,7 +23,7 @@ from pipeline.operations.failures import discard_failures, try_payload
 from pipeline.operations.replays import begin_replay, replay_edited
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform, sentence_of
-from pipeline.web.console.failure_choice import Choice, NotAFilter, read_choice
+from pipeline.web.console.failure_choice import FailureChoice, NotAFilter, read_choice
 from pipeline.web.console.failures import forget_lists, get_failure
 from pipeline.web.console.frame import done, page
 from pipeline.web.console.guard import Pages
@@ -155,7 +155,7 @@ def _editable(session: Any, connector: Connector, failure_id: int) -> Failure:
     return failure
 
 
-def _choice(connector: Connector) -> Choice:
+def _choice(connector: Connector) -> FailureChoice:
     try:
         choice = read_choice(connector, request.values)
     except NotAFilter as wrong:

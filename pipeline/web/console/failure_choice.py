@@ -29,7 +29,7 @@ class NotAFilter(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class FailureChoice:
     """The filter of a page.
 
     chosen  as operations take it
@@ -60,7 +60,7 @@ class Choice:
         return ", ".join(parts)
 
 
-def read_choice(connector: Connector, given: MultiDict[str, str], **fixed: str) -> Choice:
+def read_choice(connector: Connector, given: MultiDict[str, str], **fixed: str) -> FailureChoice:
     """Read the filter of an address or a form. Raises NotAFilter."""
     kept = {name: given[name].strip() for name in NAMES if given.get(name, "").strip()} | fixed
     ids = sorted({each.strip() for each in given.getlist("id") if each.strip()}, key=lambda each: (len(each), each))
@@ -70,7 +70,7 @@ def read_choice(connector: Connector, given: MultiDict[str, str], **fixed: str) 
     except ValidationError as error:
         raise NotAFilter(f"{'; '.join(mistakes_of(error))}.") from None
     chosen = FailuresChosen(**{name: getattr(asked, name) for name in FailuresChosen.model_fields})
-    return Choice(chosen=chosen, filter=chosen.filter(connector.key, asked.chosen_state), given=kept)
+    return FailureChoice(chosen=chosen, filter=chosen.filter(connector.key, asked.chosen_state), given=kept)
 
 
 def _moment(given: str) -> datetime:

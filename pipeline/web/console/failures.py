@@ -23,7 +23,7 @@ from pipeline.insight.failures import Group
 from pipeline.insight.replays import WORDS
 from pipeline.insight.shared import Shared
 from pipeline.web.console import guard
-from pipeline.web.console.failure_choice import SPANS, Choice, NotAFilter, read_choice
+from pipeline.web.console.failure_choice import SPANS, FailureChoice, NotAFilter, read_choice
 from pipeline.web.console.flower import task_url
 from pipeline.web.console.frame import before_id, forget_open, page, plural
 from pipeline.web.console.guard import Pages
@@ -36,7 +36,7 @@ SAMPLE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class FailureList:
     """What the list shows of one filter, with the choices there are."""
 
     groups: Sequence[Group]
@@ -156,13 +156,13 @@ def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:
     )
 
 
-def _read(chosen: FailureFilter) -> Listed:
+def _read(chosen: FailureFilter) -> FailureList:
     with transaction() as session:
         groups = insight.groups_of(session, chosen, limit=GROUPS)
         anything = FailureFilter(connector_key=chosen.connector_key, state=None)
         last = failure_filter.page_of_failures(session, anything, limit=1)
         causes = failure_filter.causes_of(session, chosen.connector_key or 0, chosen.state)
-        return Listed(
+        return FailureList(
             groups=groups,
             total=sum(each.count for each in groups)
             if len(groups) < GROUPS
@@ -183,7 +183,7 @@ def forget_lists() -> None:
     forget_open()
 
 
-def _sentence(listed: Listed, choice: Choice) -> str:
+def _sentence(listed: FailureList, choice: FailureChoice) -> str:
     state = choice.filter.state
     kind = {"open": "open", "replayed": "replayed", "discarded": "discarded"}.get(state or "", "")
     if not listed.total:

@@ -52,7 +52,7 @@ Given = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class LogFilter:
     """What all viewers of one address share: the filter as it was written, so that `2h` goes with the time."""
 
     connector_key: int
@@ -70,7 +70,7 @@ def add(pages: Pages) -> None:
 
 def show(connector: Connector) -> Response:
     """One question for all who look at the same address."""
-    asked = Asked(connector_key=connector.key, given=_given(), before_id=before_id())
+    asked = LogFilter(connector_key=connector.key, given=_given(), before_id=before_id())
     mistake, found, status = "", None, HTTPStatus.OK
     try:
         found = _pages(asked)
@@ -174,7 +174,7 @@ def _given(fields: Mapping[str, str] | None = None) -> Given:
     return tuple((name, value) for name in NAMES if (value := given.get(name, "").strip()[:300]))
 
 
-def _read(asked: Asked) -> LogPage:
+def _read(asked: LogFilter) -> LogPage:
     return log.read_log(asked.connector_key, filter_of(asked.connector_key, dict(asked.given)), asked.before_id)
 
 

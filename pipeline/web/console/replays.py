@@ -14,7 +14,7 @@ from db import replay as rows
 from db.connector import Connector
 from db.session import transaction
 from pipeline.insight import replays as insight
-from pipeline.insight.replays import Progress
+from pipeline.insight.replays import ReplayProgress
 from pipeline.insight.shared import Shared
 from pipeline.operations.errors import OperationError
 from pipeline.operations.replays import abort_replay, pause_replay, resume_replay
@@ -104,12 +104,12 @@ def _no_such(connector: Connector, replay_id: int) -> guard.Refused:
     return guard.missing(f"There is no replay {replay_id} of {connector.name}.", "Go back to the list of replays.")
 
 
-def _read(replay_id: int) -> Progress | None:
+def _read(replay_id: int) -> ReplayProgress | None:
     with transaction() as session:
         return _one(session, replay_id)
 
 
-def _one(session: Session, replay_id: int) -> Progress | None:
+def _one(session: Session, replay_id: int) -> ReplayProgress | None:
     found = rows.find_replay(session, replay_id)
     return insight.progress_of(session, [found])[0] if found is not None else None
 
@@ -117,7 +117,7 @@ def _one(session: Session, replay_id: int) -> Progress | None:
 _progress = Shared(_read)
 
 
-def _of_one(progress: Progress) -> str:
+def _of_one(progress: ReplayProgress) -> str:
     """The answer: how far it is, and how it will end."""
     if progress.state == "stopped":
         return f"Stopped by itself: {progress.meaning} {progress.waiting:,} of {progress.total:,} wait."
@@ -131,7 +131,7 @@ def _of_one(progress: Progress) -> str:
     return f"All is sent: {done_so_far}."
 
 
-def _of_all(shown: list[Progress]) -> str:
+def _of_all(shown: list[ReplayProgress]) -> str:
     open_ones = sum(not each.is_over for each in shown)
     stopped = sum(each.state == "stopped" for each in shown)
     if not shown:

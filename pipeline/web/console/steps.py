@@ -12,7 +12,7 @@ BY_HAND = ("", "connector_paused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class NextStep:
     """`posts` where it is done by a button; its role is an operator's then."""
 
     words: str
@@ -20,10 +20,10 @@ class Step:
     posts: bool = False
 
 
-def step_of(note: Note, connector: str) -> Step:
+def step_of(note: Note, connector: str) -> NextStep:
     """What to press beside the note."""
     words, page, *posts = _step(note.topic, note.subject or "")
-    return Step(words=words, address=f"/c/{quote(connector, safe='')}/{page}", posts=bool(posts))
+    return NextStep(words=words, address=f"/c/{quote(connector, safe='')}/{page}", posts=bool(posts))
 
 
 def _step(topic: str, subject: str) -> tuple[str, ...]:
