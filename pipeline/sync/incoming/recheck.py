@@ -1,7 +1,7 @@
 """Records that must be looked at again: Hull may have been told an older state last, or two states share one second.
 
 Load posts before it writes, so another worker may be faster with a newer state; what Hull shows then is put right by a change
-that sends the newest. See "Two writers of one record" in docs/architecture.md.
+that sends the newest. See "Two workers and one record" in docs/engine.md.
 """
 
 from __future__ import annotations
