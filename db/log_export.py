@@ -74,9 +74,10 @@ def add_part(session: Session, export_id: int, lines: bytes, events: int, before
 
 
 def end_export(session: Session, export_id: int, state: str) -> None:
-    """Note that a file has ended as `done`, `cut` or `failed`."""
-    export = session.get_one(LogExport, export_id, with_for_update=True)
-    export.state, export.ended_at = state, func.now()
+    """Note that a file has ended as `done`, `cut` or `failed`, unless it is past its retention and deleted."""
+    export = session.get(LogExport, export_id, with_for_update=True)
+    if export is not None:
+        export.state, export.ended_at = state, func.now()
 
 
 def part_of(session: Session, export_id: int, n: int) -> bytes | None:

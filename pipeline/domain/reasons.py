@@ -455,6 +455,10 @@ REASONS: dict[str, Reason] = {
         "The worker died on every attempt of this stage.",
         "Look for out-of-memory kills; replay after the cause is gone.",
     ),
+    "job_unreadable": Reason(
+        "The stored order or progress of a job cannot be read; another version of the pipeline wrote it.",
+        "Discard the failure and start the work again.",
+    ),
     "internal_error": Reason(
         "A defect of the pipeline itself.",
         "Keep the failure with its traceback and report it; replay after the fix.",

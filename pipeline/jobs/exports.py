@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from db import export_file as files
@@ -28,7 +28,7 @@ from pipeline.jobs.export_download import MAX_BYTES, SLICE_S, download
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import fold_messages_of
-from pipeline.sync.job_queue import EXPORT, secret_of
+from pipeline.sync.job_queue import EXPORT, order_of
 from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
 from pipeline.transform.exports import FORMATS, Record, message_of, read_records, unpack
@@ -85,7 +85,7 @@ def step(job: ClaimedJob) -> JobStep:
 
     Raises: Rejected, Retryable.
     """
-    order, began, tally = _order(job), time.monotonic(), _Tally()
+    order, began, tally = order_of(job, ExportOrder), time.monotonic(), _Tally()
     is_whole = download(job, order.url, began)
     if not is_whole or time.monotonic() - began > SLICE_S / 2:
         return CONTINUE
@@ -111,13 +111,6 @@ def _pieces(job: ClaimedJob) -> Iterator[bytes]:
         if piece is None:
             return
         yield piece
-
-
-def _order(job: ClaimedJob) -> ExportOrder:
-    try:
-        return ExportOrder.model_validate_json(secret_of(job))
-    except ValidationError:
-        raise Rejected("export_malformed", "what was kept of it cannot be read") from None
 
 
 def _chunks(items: Iterator[Record | Rejected]) -> Iterable[list[Record | Rejected]]:

@@ -27,7 +27,7 @@ from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.log_lines import FORMS
 from pipeline.slow_work import SlowLane
 from pipeline.sync import job_queue
-from pipeline.sync.job_queue import LOG_EXPORT, secret_of
+from pipeline.sync.job_queue import LOG_EXPORT, order_of
 from pipeline.tasks import wakeups
 
 EXPORTED: Final = 100_000
@@ -37,7 +37,6 @@ MOST_AT_ONCE: Final = 5
 PAGE: Final = 1_000
 SLOWEST_MS: Final = 10_000
 DOWNLOADS: Final = SlowLane("downloads", at_once=2, waiting=6, patience_s=20.0)
-_FILTER: Final = TypeAdapter(EventFilter)
 
 
 class TooMany(Exception):
@@ -61,15 +60,15 @@ def enqueue(
     session.add(export)
     session.flush()
     session.refresh(export)
-    sealed = _FILTER.dump_json(wanted).decode()  # it may hold an e-mail
+    sealed = TypeAdapter(EventFilter).dump_json(wanted).decode()  # it may hold an e-mail
     job_queue.enqueue(session, LOG_EXPORT, str(export.id), connector_key=connector.key, secret=sealed)
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
     return export
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Write the next part of the file. Raises: LostLease."""
-    wanted, export_id = _FILTER.validate_json(secret_of(job)), int(job.dedupe_key)
+    """Write the next part of the file. Raises: Rejected, LostLease."""
+    wanted, export_id = order_of(job, EventFilter), int(job.dedupe_key)
     with transaction() as session:
         export = session.get(LogExport, export_id)
         if export is None or export.is_ready:  # past its retention, or the worker was killed right after the last part

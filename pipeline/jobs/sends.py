@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from db import job as jobs
@@ -18,11 +18,10 @@ from db.job import ClaimedJob
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.errors import Rejected
 from pipeline.jobs import send_records
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
-from pipeline.sync.job_queue import SEND, secret_of
+from pipeline.sync.job_queue import SEND, order_of
 from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
 
@@ -80,7 +79,7 @@ def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
 
 def step(job: ClaimedJob) -> JobStep:
     """Send the next page. Raises: Rejected, Retryable, LostLease."""
-    order, key, page = _order(job), job.connector_key or 0, job.progress
+    order, key, page = order_of(job, SendOrder), job.connector_key or 0, job.progress
     if (clause := order.clause(page)) is None:
         return _end(order, page)
     answer = send_records.find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
@@ -121,10 +120,3 @@ def _log_missing(session: Session, connector_key: int, order: SendOrder, page: i
         ],
     )
     return len(missing)
-
-
-def _order(job: ClaimedJob) -> SendOrder:
-    try:
-        return SendOrder.model_validate_json(secret_of(job))
-    except ValidationError:
-        raise Rejected("export_malformed", "what was kept of it cannot be read") from None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from db import job as jobs
 from db.job import ClaimedJob
 from db.session import after_commit, transaction
+from pipeline.errors import Rejected
 from pipeline.settings import settings
 from pipeline.tasks.app import app
 from pipeline.telemetry import logger
 from pipeline.vault import Vault
 
+T = TypeVar("T")
 TASK: Final = "control.job"
 SETTINGS_SYNC: Final = "settings_sync"
 EXPORT: Final = "export"
@@ -50,6 +53,19 @@ def enqueue(
 def secret_of(job: ClaimedJob) -> str:
     """What was sealed. Raises: ConfigurationError("secret_unreadable")."""
     return _vault().open(job.connector_key or 0, _label(job.kind, job.dedupe_key), job.secret or b"")
+
+
+def order_of(job: ClaimedJob, form: type[T]) -> T:
+    """Return what was sealed. Raises: Rejected("job_unreadable"), ConfigurationError("secret_unreadable")."""
+    return read_stored(secret_of(job), form)
+
+
+def read_stored(text: str, form: type[T]) -> T:
+    """Read JSON that an earlier step wrote. Raises: Rejected("job_unreadable"), which does not repeat the text."""
+    try:
+        return TypeAdapter(form).validate_json(text)
+    except ValidationError:
+        raise Rejected("job_unreadable", f"it is not a {form.__name__} of this version") from None
 
 
 def dispatch() -> None:

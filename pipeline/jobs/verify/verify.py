@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db import job as jobs
@@ -23,7 +23,6 @@ from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.budget import Lane
 from pipeline.domain.kinds import Entity
-from pipeline.errors import Rejected
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.verify.comparison import Comparison, EntityReport, with_findings
 from pipeline.jobs.verify.reading import Reader
@@ -32,7 +31,7 @@ from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.definitions import refresh
-from pipeline.sync.job_queue import VERIFY, secret_of
+from pipeline.sync.job_queue import VERIFY, order_of, read_stored
 from pipeline.tasks import wakeups
 
 ORDER: Final = (Entity.ORGANIZATION, Entity.PERSON)
@@ -87,7 +86,12 @@ def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
 
 def step(job: ClaimedJob) -> JobStep:
     """Compare the next piece; then keep what came out; then repair piece by piece. Raises: Rejected, Retryable, LostLease."""
-    began, order, report, key = time.monotonic(), _order(job), _read(job.checkpoint), job.connector_key or 0
+    began, order, report, key = (
+        time.monotonic(),
+        order_of(job, VerifyOrder),
+        _read(job.checkpoint),
+        job.connector_key or 0,
+    )
     part = next((each for each in report.entities if each.phase != "done"), None)
     if part is None and not report.is_kept:
         return _keep(job, order, report)
@@ -132,14 +136,7 @@ def expected_tokens(session: Session, connector_key: int, sample: int | None) ->
 
 
 def _read(checkpoint: str | None) -> Report:
-    return Report.model_validate_json(checkpoint) if checkpoint else Report()
-
-
-def _order(job: ClaimedJob) -> VerifyOrder:
-    try:
-        return VerifyOrder.model_validate_json(secret_of(job))
-    except ValidationError:
-        raise Rejected("export_malformed", "what was kept of it cannot be read") from None
+    return read_stored(checkpoint, Report) if checkpoint else Report()
 
 
 def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:

@@ -141,6 +141,26 @@ def test_a_defect_is_kept_with_its_place_and_never_repeated_blindly(
     assert "break_down" in failure.traceback
 
 
+@pytest.mark.parametrize("kind", ["export", "send", "verify", "log_export"])
+def test_an_order_that_cannot_be_read_is_named_without_its_content(world: World, kind: str) -> None:
+    enqueue(world, kind, secret='{"email": "canary@acme.test"')
+
+    world.run_jobs()
+
+    [failure] = world.rows("SELECT reason, detail, traceback FROM failures")
+    assert failure.reason == "job_unreadable"
+    assert "canary" not in f"{failure.detail}{failure.traceback}"
+
+
+def test_progress_that_cannot_be_read_is_named(world: World) -> None:
+    enqueue(world, "verify", secret='{"sample": 5, "requested_by": "ana"}')
+    world.change_rows("UPDATE jobs SET checkpoint = 'not JSON'")
+
+    world.run_jobs()
+
+    assert [row.reason for row in world.rows(JOBS)] == ["job_unreadable"]
+
+
 def test_what_has_ended_is_forgotten_after_its_time_and_what_failed_is_kept(world: World) -> None:
     states = ("done", "refused", "failed", "due")
     for number, state in enumerate(states):
