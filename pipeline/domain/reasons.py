@@ -455,6 +455,10 @@ REASONS: dict[str, Reason] = {
         "The worker died on every attempt of this stage.",
         "Look for out-of-memory kills; replay after the cause is gone.",
     ),
+    "job_kind_unknown": Reason(
+        "The worker's version does not know this kind of job; another version of the pipeline wrote it.",
+        "Run the same version everywhere, then replay the failure.",
+    ),
     "job_unreadable": Reason(
         "The stored order or progress of a job cannot be read; another version of the pipeline wrote it.",
         "Discard the failure and start the work again.",

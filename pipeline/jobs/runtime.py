@@ -57,6 +57,14 @@ HANDLERS: Final[Mapping[str, Handler]] = {
 }
 
 
+def _unknown(job: ClaimedJob) -> JobStep:
+    raise Retryable("job_kind_unknown", job.kind)
+
+
+UNKNOWN: Final = Handler(step=_unknown, event="connector.job.error")
+"""Of a kind that another version wrote: its workers may take it, until the attempts are used up."""
+
+
 def run_job(job_id: int, task_id: str | None, *, slice_s: float | None = None) -> bool:
     """Run one job for a time slice; False when it is not due or another worker runs it.
 
@@ -84,7 +92,7 @@ def run_job(job_id: int, task_id: str | None, *, slice_s: float | None = None) -
 def _run_steps(job: ClaimedJob, ends_at: float) -> None:
     """JobStep until the job waits, has ended or the time slice is over, and write down which. Raises: LostLease."""
     while True:
-        step = HANDLERS[job.kind].step(job)
+        step = _handler(job).step(job)
         if step.wait_s != 0 or time.monotonic() > ends_at:
             break
         if job.attempts > 1:  # earlier workers were lost or postponed; this one came further
@@ -125,14 +133,13 @@ def _resolve(job: ClaimedJob, error: Exception, task_id: str | None, work: Outag
 
 def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Exception, task_id: str | None) -> None:
     """Keep a Failure whose replay makes the job due again; without a connector there is nothing to keep."""
-    name = HANDLERS[job.kind].event
+    handler = _handler(job)
+    name = handler.event
     logger().error(name, reason=cause.reason, detail=cause.detail, advice=describe(cause.reason))
     if job.connector_key is None:
         jobs.end(session, job, "refused", cause.reason)
         return
-    HANDLERS[job.kind].on_failure(
-        session, job, cause
-    )  # before the job is locked: a person who resumes locks in this order too
+    handler.on_failure(session, job, cause)  # before the job is locked: a person who resumes locks in this order too
     jobs.end(session, job, "failed", cause.reason)
     failures.keep_failures(session, [_failure(job, job.connector_key, cause, error, task_id)])
     event = events.NewEvent(
@@ -170,4 +177,8 @@ def _failure(
 
 def subject_of(job: ClaimedJob) -> str:
     """Return the subject of the job's failure."""
-    return failures.control_subject(job.kind if HANDLERS[job.kind].is_single else f"{job.kind}:{job.id}")
+    return failures.control_subject(job.kind if _handler(job).is_single else f"{job.kind}:{job.id}")
+
+
+def _handler(job: ClaimedJob) -> Handler:
+    return HANDLERS.get(job.kind, UNKNOWN)

@@ -78,7 +78,7 @@ def dispatch() -> None:
 def _wake(found: list[tuple[int, str]]) -> None:
     for job_id, kind in found:
         try:
-            app.send_task(TASK, args=(job_id,), queue=QUEUES[kind])
+            app.send_task(TASK, args=(job_id,), queue=QUEUES.get(kind, "control"))
         except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises, the row says what is due
             logger().warning("broker.unreachable", error=type(unreachable).__name__)
             return

@@ -141,6 +141,26 @@ def test_a_defect_is_kept_with_its_place_and_never_repeated_blindly(
     assert "break_down" in failure.traceback
 
 
+def test_a_job_of_an_unknown_kind_fails_when_its_attempts_are_used_up(world: World) -> None:
+    enqueue(world, "of_tomorrow")
+
+    for _ in range(10):
+        world.run_jobs()
+        world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
+
+    assert [(row.state, row.reason, row.attempts) for row in world.rows(JOBS)] == [("failed", "job_kind_unknown", 8)]
+    assert [row.subject for row in world.rows("SELECT subject FROM failures")] == ["control:of_tomorrow:1"]
+
+
+def test_a_job_of_an_unknown_kind_keeps_no_other_from_its_worker(world: World, sent: list[Any]) -> None:
+    enqueue(world, "of_tomorrow")
+    enqueue(world)
+
+    world.module("sync.job_queue").dispatch()
+
+    assert sent == [("control.job", (1,), "control"), ("control.job", (2,), "control")]
+
+
 @pytest.mark.parametrize("kind", ["export", "send", "verify", "log_export"])
 def test_an_order_that_cannot_be_read_is_named_without_its_content(world: World, kind: str) -> None:
     enqueue(world, kind, secret='{"email": "canary@acme.test"')
