@@ -7,6 +7,7 @@ A room is a module with `add(operations)`; this list is all there is.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
@@ -21,7 +22,7 @@ from pipeline.web.api import (
 )
 from pipeline.web.api.auth import SCHEMES, is_authenticated
 from pipeline.web.api.problems import Problem as Problem  # what the app answers with
-from pipeline.web.api.problems import describe_errors
+from pipeline.web.api.problems import describe_errors, share_errors
 from pipeline.web.api.problems import malformed as malformed
 from pipeline.web.api.routes import add_all
 from pipeline.web.internal import internal_only
@@ -43,7 +44,12 @@ def add_to(app: OpenAPI) -> None:
     """Give an app the interface for scripts."""
     app.security_schemes = SCHEMES
     app.register_api(_routes())
-    app.add_url_rule("/api/openapi.json", "openapi", internal_only(lambda: app.api_doc, or_else=is_authenticated))
+    app.add_url_rule("/api/openapi.json", "openapi", internal_only(lambda: describe(app), or_else=is_authenticated))
+
+
+def describe(app: OpenAPI) -> dict[str, Any]:
+    """Return the OpenAPI description of everything an app serves under /api/v1."""
+    return share_errors(app.api_doc)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from flask import Response, g
 from flask_openapi3.types import ResponseDict
@@ -55,6 +56,25 @@ def too_deep(_error: RecursionError) -> Response:
 def describe_errors() -> ResponseDict:
     """Return what every operation may answer instead, for the description."""
     return {str(status): Problem for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)}
+
+
+def share_errors(description: dict[str, Any]) -> dict[str, Any]:
+    """Return an OpenAPI description in which operations refer to the error answers they share, instead of repeating them."""
+    shared: dict[str, Any] = {}
+    paths = {
+        path: {verb: _with_shared(operation, shared) for verb, operation in operations.items()}
+        for path, operations in description["paths"].items()
+    }
+    return description | {"paths": paths, "components": description["components"] | {"responses": shared}}
+
+
+def _with_shared(operation: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    responses = dict(operation["responses"])
+    for status in describe_errors():
+        name = HTTPStatus(int(status)).phrase.title().replace(" ", "")
+        shared[name] = responses[status]
+        responses[status] = {"$ref": f"#/components/responses/{name}"}
+    return operation | {"responses": responses}
 
 
 def _problem(status: HTTPStatus, error: str, message: str, next_step: str, mistakes: list[str]) -> Response:
