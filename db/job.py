@@ -10,6 +10,7 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, ForeignKey, Index, Integer, LargeBinary, SmallInteger, delete, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db import job_item as job_items
 from db.base import Base, Created, RowId
 from pipeline.errors import LostLease
 
@@ -23,7 +24,7 @@ class Job(Base):
                  `replay`: send the items of a replay; `log_export`: write the log to a file
     dedupe_key   a request with the same kind and key joins the job that is due
     secret       input of the job, encrypted: credentials or an address; deleted when the job is done
-    requested    how often it was requested; a request that arrives while the job runs makes it run once more
+    requested    how often it was requested since it began; after its end it begins once more if that was more than once
     lease_token  grows with every claim; every later write must carry it
     due_at       when it may start; while it runs, when its lease ends
     progress     how far it is, in a unit of its kind: lines of an export, pages of a send
@@ -68,7 +69,6 @@ class ClaimedJob:
     kind: str
     dedupe_key: str
     secret: bytes | None
-    requested: int
     attempts: int
     lease_token: int
     progress: int
@@ -105,11 +105,12 @@ def take_due(session: Session, *, patience_s: float, limit: int = 100) -> list[t
 
 _CLAIM = text("""
     UPDATE jobs SET lease_token = lease_token + 1, attempts = attempts + 1, waits_for = NULL,
+           requested = CASE WHEN progress = 0 AND checkpoint IS NULL THEN 1 ELSE requested END,
            due_at = now() + make_interval(secs => :lease_s)
      WHERE id = :id AND state = 'due' AND due_at <= now()
  RETURNING id, connector_key, (SELECT c.id FROM connectors c WHERE c.key = connector_key) AS connector_id,
            EXISTS (SELECT FROM outages o WHERE o.connector_key = jobs.connector_key) AS has_outage, kind, dedupe_key,
-           secret, requested, attempts, lease_token, progress, checkpoint, created_at""")
+           secret, attempts, lease_token, progress, checkpoint, created_at""")
 
 
 def claim(session: Session, job_id: int, *, lease_s: float) -> ClaimedJob | None:
@@ -164,10 +165,11 @@ def postpone(
 
 
 def end(session: Session, job: ClaimedJob, state: str = "done", reason: str | None = None) -> None:
-    """End the job; one that was requested again while it ran is due again. Raises: LostLease."""
+    """End the job; one that was requested again since it began is due again, from its beginning. Raises: LostLease."""
     row = hold(session, job)
-    if state == "done" and row.requested > job.requested:
-        row.due_at, row.dispatched_at, row.attempts = func.now(), None, 0
+    if state == "done" and row.requested > 1:
+        row.due_at, row.dispatched_at, row.attempts, row.progress, row.checkpoint = func.now(), None, 0, 0, None
+        job_items.delete_items(session, job.id)
         return
     row.state, row.reason, row.ended_at = state, reason, func.now()
     if state != "failed":

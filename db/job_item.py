@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 import zstandard
-from sqlalchemy import BigInteger, CursorResult, ForeignKey, Integer, LargeBinary, select, text
+from sqlalchemy import BigInteger, CursorResult, ForeignKey, Integer, LargeBinary, delete, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base
@@ -45,6 +45,11 @@ def items_of(session: Session, job_id: int, subject: str) -> list[bytes]:
     mine = select(JobItem.payload).filter_by(job_id=job_id, subject=subject).order_by(JobItem.n)
     reader = zstandard.ZstdDecompressor()
     return [reader.decompress(bytes(packed)) for packed in session.scalars(mine)]
+
+
+def delete_items(session: Session, job_id: int) -> None:
+    """Delete all pieces of a job that begins again."""
+    session.execute(delete(JobItem).filter_by(job_id=job_id))
 
 
 _DROP = text("""

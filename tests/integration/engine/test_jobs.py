@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from db import job as jobs
+from db import job_item as job_items
 from db.connector import remove_rows_of
 from db.session import transaction
 from pipeline.errors import LostLease
@@ -228,6 +229,36 @@ def test_steps_follow_one_another_until_the_slice_is_over_and_make_no_attempt(
 
     assert (between.state, between.attempts, between.is_due, steps[:2]) == ("due", 0, True, [8, 0])
     assert (len(steps), [row.state for row in world.rows(JOBS)]) == (12, ["done"])
+
+
+@pytest.mark.parametrize("slice_s", [60.0, -1.0], ids=["in one task", "a step to a task"])
+def test_a_job_that_is_requested_while_it_runs_begins_again_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch, slice_s: float
+) -> None:
+    steps: list[tuple[int, int]] = []
+    runtime, handler = world.module("jobs.runtime"), world.module("jobs.handler")
+
+    def step(job: jobs.ClaimedJob) -> Any:
+        with transaction() as session:
+            steps.append((job.progress, len(job_items.items_of(session, job.id, "page"))))
+            if job.progress == 2:
+                return handler.DONE
+            jobs.checkpoint(session, job, job.progress + 1, "page")
+            job_items.add_item(session, job.id, "page", b"1")
+        if len(steps) == 2:
+            enqueue(world)
+        return handler.CONTINUE
+
+    monkeypatch.setitem(runtime.HANDLERS, "settings_sync", replace(runtime.HANDLERS["settings_sync"], step=step))
+    monkeypatch.setattr(runtime, "SLICE_S", slice_s)
+    enqueue(world)
+    enqueue(world)
+
+    for _ in range(10):
+        world.run_jobs()
+
+    assert steps == [(0, 0), (1, 1), (2, 2)] * 2
+    assert [row.state for row in world.rows(JOBS)] == ["done"]
 
 
 def test_a_step_that_waits_leaves_the_job_due_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
