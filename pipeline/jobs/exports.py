@@ -37,6 +37,8 @@ from pipeline.transform.hull_reports import hull_id_of
 CHUNK: Final = 100
 AT_LEAST_S: Final = 60.0
 """For so long each task writes once it has come to where the one before it ended, however long that took."""
+FINISHED: Final = "finished"
+"""Checkpoint of an export that only has to be ended: its file is deleted."""
 NAMED: Final = 100
 """Broken lines of one file that get an event each; what is more is counted."""
 
@@ -85,6 +87,8 @@ def step(job: ClaimedJob) -> JobStep:
 
     Raises: Rejected, Retryable.
     """
+    if job.checkpoint == FINISHED:  # the worker was killed right after it had finished
+        return DONE
     order, began, tally = order_of(job, ExportOrder), time.monotonic(), _Tally()
     is_whole = download(job, order.url, began)
     if not is_whole or time.monotonic() - began > SLICE_S / 2:
@@ -146,7 +150,7 @@ def _fold(
 def _finish(job: ClaimedJob, order: ExportOrder, lines: int, tally: _Tally) -> None:
     connector_key = job.connector_key or 0
     with transaction() as session:
-        jobs.hold(session, job)
+        jobs.checkpoint(session, job, lines, FINISHED)
         files.drop_file(session, job.id)
         if more := tally.broken - NAMED:
             rest = Rejected("export_line_broken", f"and {more} more lines") if more > 0 else None

@@ -178,6 +178,24 @@ def test_killed_between_records_it_goes_on_behind_the_last_one_committed(
     assert (len(storage.asked), storage.sent) == (1, file["bytes"])  # downloaded once
 
 
+def test_killed_before_the_job_has_ended_the_file_is_not_fetched_again(
+    house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(house, storage.make())
+
+    def die(*_args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(runtime.jobs, "end", die)
+        house.run_jobs()
+    finish(house)
+
+    everything_once(house)
+    assert len(storage.asked) == 1
+    assert [row.progress for row in house.rows("SELECT progress FROM jobs")] == [USERS]
+
+
 @pytest.mark.parametrize(("form", "gzip"), FORMS)
 def test_a_file_that_takes_longer_than_a_slice_ends(
     house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch, form: str, gzip: bool
