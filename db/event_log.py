@@ -6,6 +6,7 @@ those out says so in the very words of that index; one that does not meets what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,10 +105,10 @@ def page_of_events(
     Raises: TooMuch, where the transaction is under `bounded`.
     """
     query = _chosen(session, connector_key, wanted)
-    if after_id is not None:
-        return list(session.scalars(query.where(SyncEvent.id > after_id).order_by(SyncEvent.id).limit(limit)))
     if before_id is not None:
         query = query.where(SyncEvent.id < before_id)
+    if after_id is not None:
+        return list(session.scalars(query.where(SyncEvent.id > after_id).order_by(SyncEvent.id).limit(limit)))
     return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
 
 
@@ -128,11 +129,6 @@ def bounded(slowest_ms: int | None = None) -> Iterator[Session]:
 
 
 _CANCELED: Final = "57014"
-
-
-def newest_id(session: Session) -> int:
-    """The id of the last event of all, 0 before the first."""
-    return session.scalar(select(SyncEvent.id).order_by(SyncEvent.id.desc()).limit(1)) or 0
 
 
 def find_event(session: Session, connector_key: int, event_id: int) -> SyncEvent | None:
@@ -166,13 +162,18 @@ def _chosen(session: Session, connector_key: int, wanted: EventFilter) -> Select
         elif not SUCCESSES.intersection(names):
             query = query.where(text(NOTABLE))
     if wanted.event is not None:
-        query = query.where(SyncEvent.event.like(wanted.event.replace("*", "%")))
+        query = query.where(SyncEvent.event.like(_pattern(wanted.event)))
     if wanted.subjects:
         query = query.where(or_(*(_is_about(each) for each in wanted.subjects)))
     since, until = _times(session, wanted)
     if since is not None:
         query = query.where(SyncEvent.at >= since)
     return query if until is None else query.where(SyncEvent.at < until)
+
+
+def _pattern(name: str) -> str:
+    """Return what LIKE takes for a name with * for anything."""
+    return re.sub(r"([\\%_])", r"\\\1", name).replace("*", "%")
 
 
 def _is_about(subject: Subject) -> ColumnElement[bool]:

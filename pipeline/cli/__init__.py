@@ -5,7 +5,7 @@
     servers      up, migrate, sandbox        demo: everything at once, told as a `story`
     connectors   add, list, show, pause, resume, remove
     fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
-    events       list, follow, export        send: users, accounts
+    send         users, accounts
     doctor       who works (`insight.machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`
     verify       both sides and the id map compared; `verify_report` shows it
     keys         rotate-keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -11,13 +12,17 @@ from urllib.parse import quote
 import requests
 from pydantic import BaseModel, ValidationError
 
+from db import job as jobs
 from db.operator import Present
+from db.session import transaction
 from pipeline.cli.audited import operator_name
 from pipeline.cli.opening import open_database
 from pipeline.domain.roles import Role
+from pipeline.jobs.runtime import run_job
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError
 from pipeline.operations.registry import CHANGING, Download, Operation
+from pipeline.sync.stage import StageFailed
 
 A = TypeVar("A")
 TIMEOUT_S: Final = (10.0, 120.0)
@@ -41,6 +46,20 @@ class LocalCaller:
 
     def call(self, declared: Operation[Any, A], request: BaseModel) -> A:
         return declared(Call(caller=self._caller), request)
+
+
+def work_on(caller: Caller, kind: str, key: str) -> None:
+    """Do a worker's part of a job in this process, unless a worker does it: then a small job needs no worker.
+
+    A remote installation has its own workers.
+    """
+    if not isinstance(caller, LocalCaller):
+        return
+    with transaction() as session:
+        job_id = jobs.find_due(session, kind, key)
+    if job_id is not None:
+        with suppress(StageFailed):
+            run_job(job_id, None)
 
 
 class RemoteCaller:

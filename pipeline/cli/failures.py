@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
 from typing import Any, Final
 
 import click
 
-from db import job as jobs
-from db.session import transaction
-from pipeline.cli.calling import Caller, LocalCaller
+from pipeline.cli.calling import Caller, work_on
 from pipeline.cli.showing import Failed, moment, say, table, wants_json
 from pipeline.insight.verdicts import Kind
-from pipeline.jobs.runtime import run_job
 from pipeline.operations.failures import (
     Discarding,
     EditAnswer,
@@ -31,7 +27,6 @@ from pipeline.operations.failures import (
 from pipeline.operations.models import ConnectorRequest, Counted, Done, RowRequest
 from pipeline.operations.replays import ReplayItemsAnswer, ReplaysAnswer, ReplayShape, show_replay
 from pipeline.sync.job_queue import REPLAY
-from pipeline.sync.stage import StageFailed
 
 LOOK_S: Final = 1.0
 """Between two looks at a replay that is followed."""
@@ -129,8 +124,7 @@ def follow(caller: Caller, request: ConnectorRequest, begun: ReplayShape, *, wai
     row = RowRequest(connector=request.connector, id=begun.id)
     said = ""
     while True:
-        if isinstance(caller, LocalCaller):
-            _carry_on(begun.id)
+        work_on(caller, REPLAY, str(begun.id))
         now = caller.call(show_replay, row)
         if not wait or now.ended_at is not None or now.state == "paused":
             return now
@@ -184,15 +178,6 @@ def show_items(_request: RowRequest, answer: ReplayItemsAnswer) -> None:
 def show_moved(request: RowRequest, answer: Done) -> None:
     """Print what was done to a replay."""
     say(f"Replay {request.id} is {answer.done}.")
-
-
-def _carry_on(replay_id: int) -> None:
-    """Do a worker's part, unless a worker does it."""
-    with transaction() as session:
-        job_id = jobs.find_due(session, REPLAY, str(replay_id))
-    if job_id is not None:
-        with suppress(StageFailed):
-            run_job(job_id, None)
 
 
 def _say_why_stopped(request: ConnectorRequest, replay: ReplayShape) -> None:

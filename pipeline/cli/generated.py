@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -53,6 +54,7 @@ def command_of(
         key_file: Path | None = None,
         output: Path | None = None,
         wait: bool = False,
+        follow: bool = False,
         **given: Any,
     ) -> None:
         fields = _fields(declared, given) | dict(fixed)
@@ -60,6 +62,10 @@ def command_of(
             caller = _caller(url, key_file)
             presentation.ask(caller, fields)
             request = declared.request.model_validate(fields)
+            if follow and presentation.stream is not None:
+                with suppress(KeyboardInterrupt):
+                    presentation.stream(caller, request)
+                return
             answer = caller.call(declared, request)
             if presentation.follow is not None:
                 answer = presentation.follow(caller, request, answer, wait=wait)
@@ -138,6 +144,8 @@ def _options(declared: Operation[Any, Any], presentation: Presentation) -> list[
     ]
     if presentation.yes:
         options.append(yes_option(presentation.yes))
+    if presentation.stream is not None:
+        options.append(click.Option(["--follow"], is_flag=True, help="Go on with what is new, until Ctrl-C."))
     if presentation.follow is not None:
         options.append(click.Option(["--wait"], is_flag=True, help="Follow it to its end."))
     return options

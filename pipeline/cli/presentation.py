@@ -21,6 +21,7 @@ class Presentation:
     ask    completes the fields of the request, by other operations or by asking the person
     asks   fields that `ask` completes, so that their options are not required
     yes    what the option `--yes` does, which `says_yes` of `showing` tells `ask`; empty: there is no such option
+    stream prints what is there and what is new, until Ctrl-C; gives the command `--follow`
     follow returns the answer after more was done, with `wait` once the work has ended; gives the command `--wait`
     """
 
@@ -29,6 +30,7 @@ class Presentation:
     ask: Callable[[Caller, dict[str, Any]], None] = lambda _caller, _fields: None
     asks: frozenset[str] = frozenset()
     yes: str = ""
+    stream: Callable[[Caller, Any], None] | None = None
     follow: Callable[..., Any] | None = None
 
 

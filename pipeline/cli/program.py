@@ -14,7 +14,6 @@ from pipeline.cli import (
     connectors,
     demo,
     doctor,
-    events,
     fetch,
     generated,
     keys,
@@ -78,7 +77,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, connectors, fetch, send),
-    *(events, doctor, verify, budget, operators, keys),
+    *(doctor, verify, budget, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

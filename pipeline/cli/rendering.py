@@ -10,7 +10,14 @@ from pydantic import BaseModel
 
 from pipeline.cli import failures as failing
 from pipeline.cli import operators as people
-from pipeline.cli import rendering_connectors, rendering_plans, rendering_records, rendering_runs, rendering_settings
+from pipeline.cli import (
+    rendering_connectors,
+    rendering_events,
+    rendering_plans,
+    rendering_records,
+    rendering_runs,
+    rendering_settings,
+)
 from pipeline.cli.presentation import Presentation
 from pipeline.cli.showing import Failed, say, table
 from pipeline.operations import alerts, claims, credentials, failures, operators, replays, webhooks
@@ -145,6 +152,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     replays.resume_replay: Presentation(show=failing.show_moved),
     replays.show_replay: Presentation(show=failing.show_progress),
     **rendering_connectors.PRESENTATIONS,
+    **rendering_events.PRESENTATIONS,
     **rendering_runs.PRESENTATIONS,
     **rendering_settings.PRESENTATIONS,
     **rendering_plans.PRESENTATIONS,

@@ -128,7 +128,7 @@ def _value(value: Any) -> str:
 def _print_repair(found: Connector, repaired: Counter[str]) -> None:
     left = repaired["left"]
     if count := repaired.total() - left:
-        say(f"{count:,} are carried over again by the workers. Follow: pipeline events {found.name} --follow")
+        say(f"{count:,} are carried over again by the workers. Follow: pipeline events list {found.name} --follow")
         if found.state != "active":
             say(f"  The connector is paused: they wait until: pipeline connectors resume {found.name}")
     if left:

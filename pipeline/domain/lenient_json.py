@@ -9,11 +9,15 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import orjson
+from pydantic import BeforeValidator
 
+DEEPEST: Final = 100
+"""Levels of objects and lists that a request may have, and that an answer shows."""
 _UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
+_HALF: Final = re.compile("[\\ud800-\\udfff]")
 _STRUCTURE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 """A text that does not end counts as one as well: it is not searched again from each quote in it."""
 
@@ -119,3 +123,21 @@ def members_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from ((f"{path}.{name}" if path else str(name), each) for name, each in value.items())
     elif isinstance(value, list):
         yield from ((f"{path}[{position}]", each) for position, each in enumerate(value))
+
+
+def writable(value: Any) -> Any:
+    """Return the value as JSON can carry it: half characters are spelled out, deep nesting is replaced by a sentence."""
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        if is_nested_deeper(value, DEEPEST):
+            return f"nested more than {DEEPEST} levels deep"
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return json.loads(_HALF.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text))
+    return value
+
+
+Value = Annotated[Any, BeforeValidator(writable)]
+"""Of a record: anything."""
+Text = Annotated[str, BeforeValidator(writable)]
+"""A text that comes from a record."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from db.sync_event import SyncEvent
-from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.lenient_json import Text, Value, read_lenient
 from pipeline.domain.reasons import REASONS
 
 _NO_LABELS: Final[Mapping[str, str]] = {}
@@ -23,24 +24,20 @@ WORDS: Final = {
 """Outcome → what became of the record."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueChange:
-    """One field of one event. `is_first` when nothing is known of what stood there before."""
+class ChangeShape(BaseModel):
+    """One field, from what to what. `is_first` when nothing is known of what stood there before."""
 
-    name: str
-    label: str
-    before: Any
-    after: Any
-    is_first: bool = False
+    name: Text
+    label: Text
+    before: Value
+    after: Value
+    is_first: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One thing that happened to one record.
+class EventShape(BaseModel):
+    """One thing that happened to one record; `exchange` is the call by which a write was made.
 
-    outcome   the last part of its name: success, skip, error, retry, …
-    field     the one field it is about: the record itself was carried over, or left as it was, and has an event of its own
-    exchange  the call by which an outgoing write was made
+    An event with a `field` is about that field alone: the record was carried over, or left as it was, and has its own event.
     """
 
     id: int
@@ -55,14 +52,14 @@ class Event:
     reason: str | None
     meaning: str
     advice: str
-    detail: str | None
-    field: str | None
+    detail: Text | None
+    field: Text | None
     run_id: int | None
     batch_id: int | None
     settings_version: int | None
     delivery_id: int | None
     exchange: dict[str, Any] | None
-    changes: tuple[ValueChange, ...]
+    changes: list[ChangeShape]
 
     @property
     def mark(self) -> str:
@@ -77,11 +74,11 @@ class Event:
         return WORDS.get(self.outcome, self.outcome)
 
 
-def described(row: SyncEvent, labels: Mapping[str, str] = _NO_LABELS) -> Event:
-    """An event as it is shown. `labels` are the names of Pipedrive's fields, by their keys."""
+def described(row: SyncEvent, labels: Mapping[str, str] = _NO_LABELS) -> EventShape:
+    """Return an event as it is shown. `labels` are the names of Pipedrive's fields, by their keys."""
     reason = REASONS.get(row.reason or "")
     direction, _, rest = row.event.partition(".")
-    return Event(
+    return EventShape(
         id=row.id,
         at=row.at,
         event=row.event,
@@ -118,11 +115,11 @@ def values_of(body: bytes | None) -> dict[str, Any]:
     return {**{name: value for name, value in read.items() if name != "custom_fields"}, **custom}
 
 
-def _changes(row: SyncEvent, labels: Mapping[str, str]) -> tuple[ValueChange, ...]:
+def _changes(row: SyncEvent, labels: Mapping[str, str]) -> list[ChangeShape]:
     before, after = values_of(row.before), values_of(row.after)
     is_outgoing = row.event.startswith("outgoing")
-    return tuple(
-        ValueChange(
+    return [
+        ChangeShape(
             name=name,
             label=labels.get(name, name) if is_outgoing else name,
             before=before.get(name),
@@ -130,4 +127,4 @@ def _changes(row: SyncEvent, labels: Mapping[str, str]) -> tuple[ValueChange, ..
             is_first=row.before is None,
         )
         for name in {**before, **after}
-    )
+    ]

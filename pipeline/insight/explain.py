@@ -23,7 +23,7 @@ from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import describe
 from pipeline.insight import links
-from pipeline.insight.events import ValueChange, values_of
+from pipeline.insight.events import ChangeShape, values_of
 from pipeline.insight.links import ExplanationStep
 from pipeline.insight.mapped import ABSENT, MappedField, find_field, mapped_fields, said_in, value_in
 from pipeline.insight.record import RecordSides, read_sides
@@ -175,7 +175,7 @@ def _sent(
     return [*steps, *links.read_back_of(session, whose, sent, field)] if with_read_back else steps
 
 
-def _change(row: SyncEvent, field: MappedField) -> ValueChange | None:
+def _change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
     """What the event did to the field, or, of a write, to the field that comes to Hull as this attribute."""
     said = (
         field.written
@@ -187,7 +187,7 @@ def _change(row: SyncEvent, field: MappedField) -> ValueChange | None:
         return None
     before = said(values_of(row.before))
     label = field.label if row.event.startswith(Direction.OUTGOING) else field.attribute
-    return ValueChange(
+    return ChangeShape(
         name=field.name,
         label=label or field.attribute,
         before=None if before is ABSENT else before,

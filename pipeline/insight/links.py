@@ -17,7 +17,7 @@ from db.record_events import Whose
 from db.record_search import known_by
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.insight.events import ValueChange, values_of
+from pipeline.insight.events import ChangeShape, values_of
 from pipeline.insight.mapped import ID_ATTRIBUTE, MappedField
 from pipeline.transform.hull_reports import attribute_name
 
@@ -53,10 +53,10 @@ class ExplanationStep:
     sentence: str
     at: datetime | None = None
     facts: tuple[Fact, ...] = ()
-    change: ValueChange | None = None
+    change: ChangeShape | None = None
 
 
-def origin(session: Session, row: SyncEvent, change: ValueChange | None) -> ExplanationStep:
+def origin(session: Session, row: SyncEvent, change: ChangeShape | None) -> ExplanationStep:
     """What told of the record, or read it."""
     found = rows.origin_of(session, row.connector_key, row.delivery_id, row.run_id, row.batch_id)
     facts = [
@@ -216,7 +216,7 @@ def told_hull(session: Session, row: SyncEvent) -> ExplanationStep:
     )
 
 
-def written(session: Session, row: SyncEvent, change: ValueChange | None) -> ExplanationStep:
+def written(session: Session, row: SyncEvent, change: ChangeShape | None) -> ExplanationStep:
     """The write to Pipedrive, and its answer."""
     batch = rows.batch_of(session, row.batch_id)
     call = json.loads(row.exchange) if row.exchange else None
@@ -238,7 +238,7 @@ def written(session: Session, row: SyncEvent, change: ValueChange | None) -> Exp
     )
 
 
-def read_back(row: SyncEvent, change: ValueChange | None) -> ExplanationStep:
+def read_back(row: SyncEvent, change: ChangeShape | None) -> ExplanationStep:
     """What Pipedrive held then, told to Hull."""
     facts = (
         Fact(name="Batch", value=row.batch_id, ref=Ref("batch", row.batch_id)),
@@ -264,13 +264,13 @@ def read_back_of(session: Session, whose: Whose, sent: SyncEvent, field: MappedF
     return [ExplanationStep(kind="read_back", title="The read-back", sentence=sentence, at=sent.at, facts=facts)]
 
 
-def _came_back(told: SyncEvent, field: MappedField) -> ValueChange | None:
+def _came_back(told: SyncEvent, field: MappedField) -> ChangeShape | None:
     """The field, under whichever attribute it comes to Hull."""
     after, before = values_of(told.after), values_of(told.before)
     name = next((each for each in (field.attribute, *field.heard) if each in after), None)
     if name is None:
         return None
-    return ValueChange(name=field.name, label=name, before=before.get(name), after=after[name], is_first=False)
+    return ChangeShape(name=field.name, label=name, before=before.get(name), after=after[name], is_first=False)
 
 
 def write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEvent | None:

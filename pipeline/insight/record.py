@@ -23,7 +23,7 @@ from db.record_search import KnownBy
 from db.sync_event import SyncEvent
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.insight.events import Event, described
+from pipeline.insight.events import EventShape, described
 from pipeline.insight.links import matched_words
 from pipeline.insight.mapped import ABSENT, MappedField, labels_of, mapped_fields, value_in
 from pipeline.sync.compiled import Plan, plan_for
@@ -98,7 +98,7 @@ class FieldRow:
     field: MappedField
     pipedrive: Any
     hull: Any
-    last: Event | None
+    last: EventShape | None
     is_refused: bool
     is_heard: bool = True
 
@@ -145,7 +145,7 @@ class Record:
     waiting: tuple[Waiting, ...]
     snapshot: Mapping[str, Any] | None
     report: Mapping[str, Any] | None
-    events: tuple[Event, ...]
+    events: tuple[EventShape, ...]
     more: int | None
 
 
@@ -206,13 +206,13 @@ def read_record(session: Session, whose: Whose) -> Record:
     )
 
 
-def history(session: Session, whose: Whose, *, before_id: int | None = None) -> tuple[list[Event], int | None]:
+def history(session: Session, whose: Whose, *, before_id: int | None = None) -> tuple[list[EventShape], int | None]:
     """A page of what happened to the record, newest first, and where the next one begins."""
     plan = plan_for(session, whose.connector_key, Entity(whose.entity))
     return _page(plan, asked.record_events(session, whose, before_id=before_id, limit=HISTORY + 1))
 
 
-def _page(plan: Plan, rows: Sequence[SyncEvent]) -> tuple[list[Event], int | None]:
+def _page(plan: Plan, rows: Sequence[SyncEvent]) -> tuple[list[EventShape], int | None]:
     labels = labels_of(plan)
     more = rows[HISTORY - 1].id if len(rows) > HISTORY else None
     return [described(row, labels) for row in rows[:HISTORY]], more

@@ -10,6 +10,7 @@ from pipeline.operations import (
     claims,
     connectors,
     credentials,
+    events,
     failures,
     fields,
     mappings,
@@ -28,7 +29,7 @@ from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
     *(connectors, credentials, settings, settings_preview, fields, plans),
-    *(runs, sends, records, mappings, claims, failures, replays, webhooks, alerts),
+    *(runs, sends, records, events, mappings, claims, failures, replays, webhooks, alerts),
     *(operators, people),
 )
 

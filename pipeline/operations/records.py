@@ -15,11 +15,11 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.roles import Role
 from pipeline.insight import record as insight
 from pipeline.insight import search, standing
+from pipeline.insight.events import ChangeShape, EventShape
 from pipeline.insight.explain import Explanation, explain
 from pipeline.insight.mapped import mapped_fields
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
-from pipeline.operations.event_shapes import ChangeShape, EventShape
 from pipeline.operations.failures import FailureShape
 from pipeline.operations.models import ConnectorRequest, EntityName, Shape
 from pipeline.operations.registry import operation
@@ -217,7 +217,7 @@ def show_history(call: Call, request: HistoryAsked) -> HistoryAnswer:
     """Show what happened to one record, in both directions."""
     with transaction() as session:
         events, more = insight.history(session, _whose(session, call, request), before_id=request.before)
-    return HistoryAnswer(events=[EventShape.model_validate(each) for each in events], more=more)
+    return HistoryAnswer(events=events, more=more)
 
 
 @operation(

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+from db.event_log import TooMuch
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import PipelineError
 from pipeline.insight.acts import Impossible
-from pipeline.insight.log import TooMuch
 from pipeline.insight.payloads import PayloadMistake
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
 from pipeline.jobs.log_exports import TooMany

@@ -1,24 +1,22 @@
-"""Kinds of fields that several request and answer models share, and how values of records are written into answers."""
+"""Kinds of fields that several request and answer models share."""
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-import orjson
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from pipeline.domain.lenient_json import is_nested_deeper
+from pipeline.domain.lenient_json import DEEPEST, is_nested_deeper
+from pipeline.domain.lenient_json import Text as Text  # noqa: PLC0414 - for answer models
+from pipeline.domain.lenient_json import Value as Value  # noqa: PLC0414
 from pipeline.insight.moments import HOW, read_moment
 
 LARGEST_ID: Final = 2**63 - 1
 FIRST, LAST = datetime(2010, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 """Pipedrive is not older; a database takes fewer years and time zones than a text can name."""
-DEEPEST: Final = 100
 _UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
-_HALF: Final = re.compile("[\\ud800-\\udfff]")
 
 
 def _in_utc(given: datetime) -> datetime:
@@ -29,18 +27,6 @@ def _in_utc(given: datetime) -> datetime:
 
 def _moment(given: Any) -> Any:
     return read_moment(given, datetime.now(UTC)) if isinstance(given, str) else given
-
-
-def _said(value: Any) -> Any:
-    """Half characters, which no JSON can carry, are spelled out; what is nested beyond measure is only said to be."""
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        if is_nested_deeper(value, DEEPEST):
-            return f"nested more than {DEEPEST} levels deep"
-        text = json.dumps(value, ensure_ascii=False, default=str)
-        return json.loads(_HALF.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text))
-    return value
 
 
 def find_unusable(sent: Any) -> str | None:
@@ -72,7 +58,3 @@ Secret = Annotated[
     str, Field(min_length=1, max_length=1000, pattern=r"^[!-~]+$", description="Never shown again."), FromFile()
 ]
 HullId = Annotated[str, Field(min_length=1, max_length=100)]
-Value = Annotated[Any, BeforeValidator(_said)]
-"""Of a record: anything."""
-Text = Annotated[str, BeforeValidator(_said)]
-"""A text that comes from a record."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from db import event_log
+from db.event_log import EventFilter
 from db.failure import find_failures
 from db.failure_filter import FailureFilter
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.insight import failures as insight
-from pipeline.insight import log, verdicts
+from pipeline.insight import verdicts
+from pipeline.insight.events import described
 from pipeline.jobs.replays.verdict import Kind
 from tests.journeys.people import PAGE, age, fill, raw
 from tests.journeys.told_by_hull import ANN, code, know_everything, person, say, user, writes
@@ -68,8 +71,9 @@ def test_an_event_of_a_field_says_that_the_record_was_carried_over(world: World)
     age(world)
     world.fetch(Entity.PERSON)
 
-    page = log.read_log(world.connector_key, log.EventFilter(entity=Entity.PERSON))
-    assert [(each.outcome, each.field, each.words) for each in page.events] == [
+    with transaction() as session:
+        rows = event_log.page_of_events(session, world.connector_key, EventFilter(entity=Entity.PERSON))
+    assert [(each.outcome, each.field, each.words) for each in map(described, rows)] == [
         ("error", "label_ids", "carried over without this field"),
         ("success", None, "carried over"),
     ]

@@ -164,7 +164,7 @@ def _run_up(story: Story, place: Installed, given: Mapping[str, str]) -> None:
     story.check("pipeline fetch all demo --wait", said.count("done") >= 2, said)
     announced = json.loads((place.home / ".local" / "share" / "hull-pipedrive" / "sandbox.json").read_text())
     Remotes(announced).edit_record(Entity.PERSON, 1, {"name": "Ada of the wheel"})
-    follow = "pipeline events demo --follow --record 1 --cause webhook --json"
+    follow = "pipeline events list demo --follow --record 1 --cause webhook --json"
     events, _ = place.start_until("events", follow, named, "{")
     events.process.kill()
     place.programs.remove(events)

@@ -15,7 +15,6 @@ from flask_openapi3.openapi import OpenAPI
 from pipeline.operations.catalogue import all_operations
 from pipeline.web.api import (
     comparing,
-    events,
     first_steps,
     overview,
     workers,
@@ -34,7 +33,6 @@ DESCRIPTION = (
 ROOMS = (
     overview,
     first_steps,
-    events,
     comparing,
     workers,
 )

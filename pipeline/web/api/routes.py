@@ -26,6 +26,7 @@ from pipeline.operations.registry import CHANGING, Download, Operation
 from pipeline.web.api.auth import SECURITY, authenticate
 from pipeline.web.api.problems import answer, malformed, problem_of, refused, too_deep
 from pipeline.web.console import guard
+from pipeline.web.console.calls import download
 from pipeline.web.console.guard import Refused
 
 PARTS: Final = ("path", "query", "body")
@@ -126,7 +127,7 @@ def view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
         if "connector" in given:
             call.known = call.find_connector(given["connector"])  # before the rest is judged: another's is not there
         found = declared(call, declared.request.model_validate(given))
-        return _file(found) if isinstance(found, Download) else answer(found)
+        return download(found) if isinstance(found, Download) else answer(found)
 
     view.__name__ = view.__qualname__ = declared.name
     view.__doc__ = declared.documentation
@@ -151,11 +152,6 @@ def _part(whole: type[BaseModel], fields: tuple[str, ...], is_path: bool) -> typ
     """The model of some fields of a request. What the whole requires of several is checked with the whole."""
     chosen: dict[str, Any] = {name: (whole.model_fields[name].annotation, whole.model_fields[name]) for name in fields}
     return create_model(whole.__name__, __base__=BaseModel if is_path else Asked, __doc__=whole.__doc__, **chosen)
-
-
-def _file(found: Download) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{found.name}"', "X-Content-Type-Options": "nosniff"}
-    return Response(found.chunks, mimetype=found.content_type, headers=headers)
 
 
 def _explain(error: Exception) -> Response:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from flask import g
+from flask import Response, g
 from pydantic import BaseModel, ValidationError
 
 from pipeline.domain.reasons import REASONS
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, invalid
-from pipeline.operations.registry import Operation
+from pipeline.operations.registry import Download, Operation
 from pipeline.web.console.guard import require_proof, who
 
 A = TypeVar("A")
@@ -26,6 +26,12 @@ def perform(declared: Operation[Any, A], **fields: Any) -> A:
     except ValidationError as error:
         raise invalid("malformed", "; ".join(mistakes_of(error))) from None
     return declared(Call(caller=who(), known=connector, require_proof=require_proof), request)
+
+
+def download(found: Download) -> Response:
+    """Return a file for a browser to store."""
+    headers = {"Content-Disposition": f'attachment; filename="{found.name}"', "X-Content-Type-Options": "nosniff"}
+    return Response(found.chunks, mimetype=found.content_type, headers=headers)
 
 
 def refusal_of(declared: Operation[Any, Any], *, malformed: str = "", **fields: Any) -> str:

@@ -1,4 +1,4 @@
-"""`pipeline records`, `pipeline explain` and the filters of `pipeline events`."""
+"""`pipeline records`, `pipeline explain` and the filters of `pipeline events list`."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def test_a_user_that_was_never_joined_is_explained(ada: int, run: Run) -> None:
     ],
 )
 def test_events_are_chosen_by_any_filter(ada: int, run: Run, options: list[str], expected: list[str]) -> None:
-    assert [each["event"] for each in run("events", "acme", *options, "--json").json] == expected
+    assert [each["event"] for each in run("events", "list", "acme", *options, "--json").json["events"]] == expected
 
 
 def test_an_event_names_its_delivery_and_its_call(ada: int, run: Run) -> None:
-    (sent,) = run("events", "acme", "--event", "outgoing.*.success", "--json").json
+    (sent,) = run("events", "list", "acme", "--event", "outgoing.*.success", "--json").json["events"]
 
     assert sent["delivery_id"] == 1
     assert {"method": "PATCH", "path": f"/api/v2/persons/{ada}", "status": 200, "tokens": 5}.items() <= sent[

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,11 @@ def fetched(world: World, run: Run) -> World:
 
 def failures(run: Run, *more: str) -> list[dict[str, Any]]:
     return [each["failure"] for each in run("failures", "list", "acme", "--json", *more).json["failures"]]
+
+
+def values_of(event: dict[str, Any]) -> dict[str, Any]:
+    """The values of an event's fields after it."""
+    return {each["name"]: each["after"] for each in event["changes"]}
 
 
 def test_runs_are_listed_newest_first(fetched: World, run: Run) -> None:
@@ -127,15 +134,15 @@ def test_what_was_sent_by_hand_is_listed(fetched: World, run: Run) -> None:
 
 def test_events_are_found_by_record_and_by_name(fetched: World, run: Run) -> None:
     ada = min(fetched.users())
-    of_ada = run("events", "acme", "--record", str(ada), "--event", "incoming.user.*", "--json").json
-    errors = run("events", "acme", "--event", "incoming.*.error", "--json").json
+    of_ada = run("events", "list", "acme", "--record", str(ada), "--event", "incoming.user.*", "--json").json["events"]
+    errors = run("events", "list", "acme", "--event", "incoming.*.error", "--json").json["events"]
 
-    assert [(each["event"], each["after"]["pipedrive/name"]) for each in of_ada] == [("incoming.user.success", "Ada")]
+    assert [(each["event"], values_of(each)["pipedrive/name"]) for each in of_ada] == [("incoming.user.success", "Ada")]
     assert {(each["pipedrive_id"], each["reason"]) for each in errors} == {(77, "no_update_time")}
 
 
 def test_events_say_why(fetched: World, run: Run) -> None:
-    said = run("events", "acme")
+    said = run("events", "list", "acme")
 
     assert "no_update_time: The record carries no readable update time" in said.out
     assert 'pipedrive/name null → "Ada"' in said.out
@@ -151,26 +158,62 @@ def test_following_goes_on_from_the_last_event(fetched: World, run: Run, monkeyp
         run("fetch", "persons", "acme")
         fetched.work()
 
-    monkeypatch.setattr("pipeline.cli.events.time.sleep", meanwhile)
-    said = run("events", "acme", "--follow", "--limit", "1", "--event", "*.user.success", "--json")
+    monkeypatch.setattr("pipeline.cli.rendering_events.time.sleep", meanwhile)
+    said = run("events", "list", "acme", "--follow", "--limit", "1", "--event", "*.user.success", "--json")
 
     assert said.code == 0
-    assert [json.loads(line)["after"]["pipedrive/name"] for line in said.out.splitlines()] == ["Ada", "Ada Lovelace"]
+    assert [values_of(json.loads(line))["pipedrive/name"] for line in said.out.splitlines()] == ["Ada", "Ada Lovelace"]
 
 
-def test_events_are_taken_away_as_the_console_exports_them(fetched: World, run: Run) -> None:
+def test_events_are_exported_as_in_the_console(fetched: World, run: Run, tmp_path: Path) -> None:
     fetched.change_rows("UPDATE sync_events SET detail = '=1+1' WHERE pipedrive_id = 77")
 
-    rows = list(csv.DictReader(io.StringIO(run("events", "acme", "--csv").out)))
-    refused = list(csv.DictReader(io.StringIO(run("events", "acme", "--csv", "--outcome", "error").out)))
-    older = list(csv.DictReader(io.StringIO(run("events", "acme", "--csv", "--before", rows[0]["id"]).out)))
+    def exported(*options: str) -> list[dict[str, str]]:
+        done = run("events", "export", "acme", "--format", "csv", "--wait", *options)
+        assert done.code == 0, done.err
+        path = Path(done.out.removeprefix("Written: ").strip())
+        found = list(csv.DictReader(io.StringIO(path.read_text())))
+        path.unlink()
+        return found
+
+    with contextlib.chdir(tmp_path):
+        rows, refused = exported(), exported("--outcome", "error")
+        older = exported("--before", rows[0]["id"])
 
     assert [row["pipedrive_id"] for row in refused] == ["77"]
     assert refused[0]["detail"] == "'=1+1"
     assert len(rows) > len(refused)
     assert older == rows[1:]
-    assert run("events", "acme", "--csv", "--follow").code == 2
-    assert run("events", "acme", "--before", "3").code == 2
+
+
+def test_an_export_is_downloaded_once_a_worker_has_written_it(fetched: World, run: Run) -> None:
+    begun = run("events", "export", "acme", "--format", "jsonl", "--json").json["export"]
+    number = str(begun["id"])
+
+    assert (begun["state"], run("events", "download", "acme", number).code) == ("writing", 1)
+    fetched.run_jobs()
+    assert run("events", "export-status", "acme", number, "--json").json["export"]["state"] == "done"
+    lines = run("events", "download", "acme", number, "--output", "-").out.splitlines()
+    assert len(lines) == run("events", "export-status", "acme", number, "--json").json["export"]["events"] > 1
+
+
+def test_an_event_is_shown_with_what_else_its_batch_did(fetched: World, run: Run) -> None:
+    (refused,) = run("events", "list", "acme", "--outcome", "error", "--json").json["events"]
+    shown = run("events", "show", "acme", str(refused["id"]))
+
+    assert "no_update_time" in shown.out
+    assert "Save the record once in Pipedrive" in shown.out
+    assert run("events", "show", "acme", "99999").code == 2
+
+
+def test_events_after_an_id_are_listed_in_their_order(fetched: World, run: Run) -> None:
+    newest_first = [each["id"] for each in run("events", "list", "acme", "--json").json["events"]]
+    after = run("events", "list", "acme", "--after", "0", "--limit", "1", "--json").json
+
+    assert len(newest_first) > 1
+    assert ([each["id"] for each in after["events"]], after["more"]) == (newest_first[-1:], newest_first[-1])
+    rest = run("events", "list", "acme", "--after", str(after["more"]), "--json").json
+    assert ([each["id"] for each in rest["events"]], rest["more"]) == (newest_first[-2::-1], None)
 
 
 def test_a_failure_tells_of_its_replays_and_of_those_before_it(fetched: World, run: Run) -> None:

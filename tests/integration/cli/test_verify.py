@@ -71,7 +71,7 @@ def test_after_the_repair_there_is_nothing_left_to_say(drifted: World, run: Run)
     after = run("verify", "acme")
 
     assert repaired.code == 1
-    assert "2 are carried over again by the workers. Follow: pipeline events acme --follow" in repaired.out
+    assert "2 are carried over again by the workers. Follow: pipeline events list acme --follow" in repaired.out
     assert after.code == 0
     assert after.out.splitlines()[-1].startswith("Nothing has drifted: ")
 

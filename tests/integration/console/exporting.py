@@ -11,11 +11,12 @@ from tests.integration.console.conftest import Call, Visitor
 from tests.world import World
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
+FORMATS = {CSV: "csv", NDJSON: "jsonl"}
 
 
 def begin(browser: Visitor, kind: str, query: str = "", connector: str = "acme") -> TestResponse:
     """Send the form of the page Logs under this filter."""
-    return browser.post(f"/c/{connector}/logs/export", kind=kind, **dict(parse_qsl(query)))
+    return browser.post(f"/c/{connector}/logs/export", format=FORMATS.get(kind, kind), **dict(parse_qsl(query)))
 
 
 def exported(world: World, browser: Visitor, kind: str, query: str = "", connector: str = "acme") -> TestResponse:

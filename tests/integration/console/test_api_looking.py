@@ -85,6 +85,11 @@ def test_events_by_filter_and_page_by_page(ada: World, looker: Call) -> None:
     assert [(each["before"], each["after"]) for each in event["changes"]] == [("Ada", "Ada Lovelace")]
     assert first["events"][0]["id"] > second["events"][0]["id"]
     assert one["event"] == event
+    assert [each["event"] for each in looker("GET", f"{BASE}/events?event=outgoing.*.success")[1]["events"]] == [
+        "outgoing.user.success"
+    ]
+    for strange in ("outgoing.%25", "outgoing_user_success", "outgoing.*\\"):
+        assert looker("GET", f"{BASE}/events?event={strange}")[1]["events"] == [], strange
     assert looker("GET", f"{BASE}/events?outcome=splendid")[0] == 422
     assert looker("GET", f"{BASE}/events?sinse=2h")[0] == 422
 

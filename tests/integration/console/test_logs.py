@@ -116,7 +116,7 @@ def test_a_filter_by_record_shows_that_record_alone(namesakes: World, viewer: Vi
 
 
 def test_pages_follow_one_another_by_id(busy: World, viewer: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.insight.log.read_log.__defaults__", (None, 2))
+    monkeypatch.setattr(logs, "PAGE", 2)
     everything, seen = ids(busy), []
     query = ""
     while True:

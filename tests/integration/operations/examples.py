@@ -162,6 +162,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     },
     "begin_replay": open_failures,
     "discard_failures": open_failures,
+    "begin_export": lambda _world, _stack: {"format": "csv"},
     "apply_plan": ready_plan,
     "confirm_run": held_run,
     "discard_plan": ready_plan,

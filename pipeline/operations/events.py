@@ -1,0 +1,225 @@
+"""The log: every sync event, newest first, by filter, page by page or as a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from db import event_log
+from db.departure import forebears
+from db.event_log import EventFilter, Subject
+from db.log_export import RETENTION_HOURS, LogExport, find_export
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from pipeline.insight.events import EventShape, described
+from pipeline.insight.mapped import labels_of
+from pipeline.insight.search import search
+from pipeline.jobs import log_exports
+from pipeline.jobs.log_lines import CSV, NDJSON, facts
+from pipeline.operations.call import Call
+from pipeline.operations.errors import OperationError, not_found
+from pipeline.operations.models import ConnectorRequest, DirectionName, EntityName, ListedWhole, RowRequest, Shape
+from pipeline.operations.registry import Download, operation
+from pipeline.operations.values import LARGEST_ID, Moment, RowId, Short
+from pipeline.sync.compiled import plan_for
+
+PATH: Final = "/connectors/<connector>/events"
+EXPORTS: Final = f"{PATH}/exports"
+LOOKED_BACK: Final = timedelta(days=1)
+"""How far back is looked for what no index finds, unless the filter itself says how far."""
+
+
+class EventsChosen(ConnectorRequest):
+    """What is not named does not matter."""
+
+    direction: DirectionName | None = None
+    entity: EntityName | None = None
+    outcome: Literal["success", "skip", "error", "retry", "park"] | None = None
+    event: Annotated[Short | None, Field(description="A name; * stands for anything: incoming.*.error.")] = None
+    reason: Short | None = None
+    cause: Short | None = None
+    record: Annotated[
+        str | None, Field(min_length=1, max_length=300, description="An id of either side, an e-mail, a domain.")
+    ] = None
+    run: RowId | None = None
+    batch: RowId | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class EventsAsked(EventsChosen, ListedWhole):
+    """A page of them."""
+
+    after: Annotated[
+        int | None, Field(ge=0, le=LARGEST_ID, description="Only what is newer than this id, oldest first.")
+    ] = None
+
+
+class NewExport(EventsChosen):
+    """Which events, and as what."""
+
+    format: Literal["csv", "jsonl"]
+    before: Annotated[RowId | None, Field(description="Only what is older than this id.")] = None
+
+
+class EventsAnswer(BaseModel):
+    """`more` is where the next page begins; `since` how far back was looked, where the filter finds nothing soon."""
+
+    events: list[EventShape]
+    more: int | None
+    since: datetime | None
+
+
+class ExportShape(Shape):
+    """A file of events; the next one begins before the event `before_id`."""
+
+    id: int
+    state: Literal["writing", "done", "cut", "failed"]
+    file_name: str
+    events: int
+    before_id: int | None
+    asked_by: str
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class ExportAnswer(BaseModel):
+    export: ExportShape
+
+
+class EventAnswer(BaseModel):
+    """`beside` is what happened to the same record in the same batch; `stored` is the event as an export has it."""
+
+    event: EventShape
+    beside: list[EventShape]
+    stored: dict[str, Any]
+
+
+@operation(
+    f"GET {PATH}",
+    role=Role.VIEWER,
+    command="events list CONNECTOR",
+    example="acme --event 'incoming.*.error' --since 2h",
+)
+def list_events(call: Call, request: EventsAsked) -> EventsAnswer:
+    """List sync events by filter, newest first; after an id, in the order in which they happened."""
+    key, wanted = call.connector.key, _filter(call, request)
+    is_bounded = wanted.is_found_soon or request.after is not None
+    since = None if is_bounded else datetime.now(UTC) - LOOKED_BACK
+    wanted = replace(wanted, since=since) if since else wanted
+    with event_log.bounded() as session:
+        rows = event_log.page_of_events(
+            session, key, wanted, before_id=request.before, after_id=request.after, limit=request.limit + 1
+        )
+    with event_log.bounded() as session:
+        labels = _labels(session, key)
+    more = rows[request.limit - 1].id if len(rows) > request.limit else None
+    return EventsAnswer(events=[described(row, labels) for row in rows[: request.limit]], more=more, since=since)
+
+
+@operation(
+    f"POST {EXPORTS}",
+    role=Role.VIEWER,
+    audit_action="logs.export",
+    command="events export CONNECTOR",
+    example="acme --format csv --since 24h --wait",
+)
+def begin_export(call: Call, request: NewExport) -> ExportAnswer:
+    """Have a worker write sync events to a file, newest first, 100,000 at most; no spreadsheet takes a value for a formula."""
+    kind, wanted = {"csv": CSV, "jsonl": NDJSON}[request.format], _filter(call, request)
+    chosen = [name for name in EventsChosen.model_fields if name != "connector" and getattr(request, name) is not None]
+    with call.transaction(f"{request.format}: {', '.join(chosen) or 'everything'}") as session:
+        export = log_exports.enqueue(session, call.connector, kind, wanted, request.before, by=call.caller.name)
+    return ExportAnswer(export=ExportShape.model_validate(export))
+
+
+@operation(f"GET {EXPORTS}/<id>", role=Role.VIEWER, command="events export-status CONNECTOR ID", example="acme 3")
+def show_export(call: Call, request: RowRequest) -> ExportAnswer:
+    """Show whether a file is written: `done` and `cut` may be downloaded, `cut` ends before its filter does."""
+    return ExportAnswer(export=ExportShape.model_validate(_export(call, request)))
+
+
+@operation(
+    f"GET {EXPORTS}/<id>/file",
+    role=Role.VIEWER,
+    command="events download CONNECTOR ID",
+    example="acme 3",
+    content_type="application/octet-stream",
+)
+def download_export(call: Call, request: RowRequest) -> Download:
+    """Download a file that is written."""
+    export = _export(call, request)
+    if not export.is_ready:
+        raise OperationError(
+            HTTPStatus.CONFLICT, "not_ready", "The file is not written yet.", "Ask for its state until it is done."
+        )
+    return Download(export.file_name, export.kind, log_exports.lines_of(export))
+
+
+@operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="events show CONNECTOR ID", example="acme 4711")
+def show_event(call: Call, request: RowRequest) -> EventAnswer:
+    """Show one event, and what else its batch did to the record."""
+    key = call.connector.key
+    with transaction() as session:
+        row = event_log.find_event(session, key, request.id)
+        if row is None:
+            raise not_found("There is no such event of this connector.", "Events are kept for 90 days.")
+        labels = _labels(session, key)
+        beside = [described(each, labels) for each in event_log.neighbours(session, row)]
+        return EventAnswer(event=described(row, labels), beside=beside, stored=facts(row))
+
+
+def _export(call: Call, request: RowRequest) -> LogExport:
+    with transaction() as session:
+        export = find_export(session, call.connector.key, request.id)
+    if export is None:
+        raise not_found("There is no such export of this connector.", f"Files are kept for {RETENTION_HOURS} hours.")
+    return export
+
+
+def _labels(session: Session, connector_key: int) -> dict[str, str]:
+    """Return the names of Pipedrive's fields by their keys, of both entities."""
+    return {key: name for entity in Entity for key, name in labels_of(plan_for(session, connector_key, entity)).items()}
+
+
+def _filter(call: Call, request: EventsChosen) -> EventFilter:
+    wanted = EventFilter(
+        direction=request.direction,
+        entity=request.entity,
+        outcome=request.outcome,
+        event=request.event,
+        reason=request.reason,
+        cause=request.cause,
+        run_id=request.run,
+        batch_id=request.batch,
+        since=request.since,
+        until=request.until,
+    )
+    if request.record is None:
+        return wanted
+    with event_log.bounded() as session:
+        return replace(wanted, subjects=_subjects(session, call.connector.key, request.entity, request.record))
+
+
+def _subjects(session: Session, connector_key: int, entity: str | None, record: str) -> tuple[Subject, ...]:
+    """Return every record that an id, an e-mail, a domain or an external id finds, and what was merged into it."""
+    found = [each for each in search(session, connector_key, record) if entity in (None, each.entity)]
+    if not found:
+        text = record.strip()
+        is_number = text.isascii() and text.isdigit() and len(text) <= 18
+        return (Subject(entity=entity, pipedrive_id=int(text)) if is_number else Subject(entity=entity, hull_id=text),)
+    subjects = [Subject(entity=each.entity, pipedrive_id=each.pipedrive_id, hull_id=each.hull_id) for each in found]
+    subjects += [
+        Subject(entity=merged_entity, pipedrive_id=merged)
+        for each in found
+        if each.pipedrive_id is not None
+        for merged_entity, merged in forebears(session, connector_key, each.pipedrive_id)
+        if merged_entity == each.entity
+    ]
+    return tuple(subjects)
