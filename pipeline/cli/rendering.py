@@ -17,6 +17,7 @@ from pipeline.cli import (
     rendering_records,
     rendering_runs,
     rendering_settings,
+    rendering_workers,
 )
 from pipeline.cli.presentation import Presentation
 from pipeline.cli.showing import Failed, say, table
@@ -157,4 +158,5 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     **rendering_settings.PRESENTATIONS,
     **rendering_plans.PRESENTATIONS,
     **rendering_records.PRESENTATIONS,
+    **rendering_workers.PRESENTATIONS,
 }

@@ -1,4 +1,4 @@
-"""An answer that all viewers share for a moment: a page that looks every two seconds costs one question, however many look."""
+"""Answers that all viewers share: a page that looks every two seconds costs one question, however many look."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
+
+from pipeline.slow_work import REMOTE
+from pipeline.telemetry import logger
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -49,3 +52,61 @@ class Shared(Generic[K, T]):
     def forget(self) -> None:
         """After a change that whoever made it wants to see."""
         self._answers.clear()
+
+
+class BackgroundValue(Generic[T]):
+    """The answer to a question that may take long, asked in a thread, at most once at a time for all callers.
+
+    An answer older than `fresh_s` is returned while a new one is awaited, up to `stale_s`.
+    """
+
+    def __init__(
+        self,
+        question: Callable[[], T],
+        *,
+        fresh_s: float,
+        stale_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._question, self._clock = question, clock
+        self._fresh_s, self._stale_s = fresh_s, stale_s
+        self._lock = threading.Lock()
+        self._asked: threading.Event | None = None
+        self._answer: tuple[float, T] | None = None
+
+    def __call__(self, patience_s: float) -> T | None:
+        """Return the answer; None if there is none and none comes within `patience_s`."""
+        known = self._known(self._fresh_s)
+        if known is not None:
+            return known[1]
+        asked = self._begin_asking()
+        known = self._known(self._stale_s)
+        if known is None:
+            with REMOTE.entered():
+                asked.wait(patience_s)
+            known = self._known(self._stale_s)
+        return known[1] if known is not None else None
+
+    def _known(self, oldest_s: float) -> tuple[float, T] | None:
+        with self._lock:
+            known = self._answer
+        return known if known is not None and self._clock() - known[0] < oldest_s else None
+
+    def _begin_asking(self) -> threading.Event:
+        with self._lock:
+            if self._asked is None:
+                self._asked = threading.Event()
+                threading.Thread(target=self._ask, args=(self._asked,), daemon=True).start()
+            return self._asked
+
+    def _ask(self, asked: threading.Event) -> None:
+        try:
+            answer = self._question()
+            with self._lock:
+                self._answer = (self._clock(), answer)
+        except Exception as failure:  # noqa: BLE001 - the next one asks anew; nobody waits for this thread's end
+            logger().warning("console.unanswered", error=type(failure).__name__)
+        finally:
+            with self._lock:
+                self._asked = None
+            asked.set()

@@ -24,12 +24,13 @@ from pipeline.operations import (
     settings,
     settings_preview,
     webhooks,
+    workers,
 )
 from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
     *(connectors, credentials, settings, settings_preview, fields, plans),
-    *(runs, sends, records, events, mappings, claims, failures, replays, webhooks, alerts),
+    *(runs, sends, records, events, mappings, claims, failures, replays, webhooks, workers, alerts),
     *(operators, people),
 )
 

@@ -17,7 +17,6 @@ from pipeline.web.api import (
     comparing,
     first_steps,
     overview,
-    workers,
 )
 from pipeline.web.api.auth import SCHEMES, is_authenticated
 from pipeline.web.api.problems import Problem as Problem  # what the app answers with
@@ -34,7 +33,6 @@ ROOMS = (
     overview,
     first_steps,
     comparing,
-    workers,
 )
 
 

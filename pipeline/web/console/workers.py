@@ -7,17 +7,13 @@ from urllib.parse import quote
 from werkzeug.wrappers import Response
 
 from db.connector import Connector
-from db.session import transaction
-from pipeline.insight import machinery
 from pipeline.insight.shared import Shared
-from pipeline.insight.workers import Work, work_of
+from pipeline.operations.workers import WorkAnswer, show_work, show_work_of
+from pipeline.web.console.calls import perform
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages
-from pipeline.web.console.patient import Patient
 
 TAB = ("workers", "Workers")
-FRESH_S, STALE_S, PATIENCE_S = 8.0, 30.0, 0.1
-"""Nodes are given two seconds to answer, and nobody waits for that: until they have, the heartbeats tell."""
 
 
 def add(pages: Pages) -> None:
@@ -26,22 +22,17 @@ def add(pages: Pages) -> None:
 
 
 def show() -> Response:
-    return page("workers.html", work=work_seen(None), nodes=_nodes(), where="/workers")
+    return page("workers.html", work=_seen(None), where="/workers")
 
 
 def show_of(connector: Connector) -> Response:
     where = f"/c/{quote(connector.name, safe='')}/workers"
-    return page(
-        "workers.html", connector=connector, tab="workers", work=work_seen(connector.key), nodes=_nodes(), where=where
-    )
+    return page("workers.html", connector=connector, tab="workers", work=_seen(connector.key), where=where)
 
 
-def _read(connector_key: int | None) -> Work:
-    nodes = _nodes()
-    with transaction() as session:
-        return work_of(session, nodes, connector_key)
+def _read(connector_key: int | None) -> WorkAnswer:
+    return perform(show_work if connector_key is None else show_work_of, wait_for_nodes=False)
 
 
-_nodes = Patient(machinery.look, fresh_s=FRESH_S, stale_s=STALE_S, patience_s=PATIENCE_S)
-work_seen = Shared(_read)
+_seen = Shared(_read)
 """Of one connector by its key, or of all by None."""

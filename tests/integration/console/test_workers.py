@@ -10,8 +10,12 @@ import pytest
 
 from pipeline.domain.kinds import Entity
 from pipeline.insight.machinery import Machinery
-from tests.integration.console.conftest import Visitor
+from pipeline.insight.shared import BackgroundValue, forget_all
+from tests.command_line import Run, run
+from tests.integration.console.conftest import Call, Visitor
 from tests.world import World
+
+__all__ = ["run"]
 
 WELL = Machinery(
     broker="ok",
@@ -29,14 +33,14 @@ class Broker:
 
 @pytest.fixture
 def broker(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    from pipeline.web.console import workers  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.operations import workers  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     broker = Broker()
-    monkeypatch.setattr(workers, "_nodes", lambda: broker.says)
-    workers.work_seen.forget()
+    monkeypatch.setattr(workers, "_nodes", lambda _patience_s: broker.says)
+    forget_all()
     world.change_rows("INSERT INTO heartbeats (name) VALUES ('beat'), ('sweep')")
     yield broker
-    workers.work_seen.forget()
+    forget_all()
 
 
 def test_all_is_done(broker: Broker, viewer: Visitor) -> None:
@@ -59,6 +63,22 @@ def test_a_batch_leads_to_its_task_in_flower_and_to_its_run(world: World, broker
     assert 'aria-current="page">Workers' in page
 
 
+def test_script_and_command_say_what_the_page_says(
+    world: World, broker: Broker, viewer: Visitor, script: Call, run: Run
+) -> None:
+    assert world
+    page = viewer.text("/c/acme/workers")
+    status, told = script("GET", "/api/v1/connectors/acme/workers")
+    said = run("connectors", "workers", "acme")
+
+    assert (status, told["broker"], told["nodes"], told["beats"]) == (200, "ok", WELL.workers, WELL.beats)
+    assert [(each["name"], each["messages"]) for each in told["queues"]] == list(WELL.waiting.items())
+    assert (said.code, told["sentence"] in said.out, told["sentence"] in page) == (0, True, True)
+    broker.says = Machinery(broker="does not answer (X)", workers={}, beats=[], waiting={})
+    missing = run("workers")
+    assert (missing.code, "correct BROKER_URL" in missing.out) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("says", "words"),
     [
@@ -78,12 +98,10 @@ def test_who_is_missing_is_named_with_the_command_that_helps(
 
 
 def test_before_the_broker_has_said_anything_the_heartbeats_tell(world: World, broker: Broker, viewer: Visitor) -> None:
-    from pipeline.web.console import workers  # noqa: PLC0415 - as above
-
     broker.says = None
     assert "All work is done" in viewer.text("/workers")
 
-    workers.work_seen.forget()
+    forget_all()
     world.change_rows("UPDATE heartbeats SET at = now() - interval '2 minutes'")
     assert "No worker gives a sign of life" in viewer.text("/workers")
 
@@ -144,8 +162,6 @@ def test_a_sweep_leaves_a_sign_of_life_and_tells_beats_from_others(world: World)
 
 
 def test_what_takes_long_is_waited_for_only_a_moment() -> None:
-    from pipeline.web.console.patient import Patient  # noqa: PLC0415 - as above
-
     may_answer, asked = threading.Event(), SimpleNamespace(times=0)
 
     def question() -> str:
@@ -153,19 +169,17 @@ def test_what_takes_long_is_waited_for_only_a_moment() -> None:
         may_answer.wait(10)
         return "answer"
 
-    patient = Patient(question, fresh_s=60.0, stale_s=60.0, patience_s=0.01)
-    assert patient() is None
-    assert patient() is None
+    value = BackgroundValue(question, fresh_s=60.0, stale_s=60.0)
+    assert value(0.05) is None
+    assert value(0.05) is None
     may_answer.set()
-    while patient() is None:
+    while value(0.05) is None:
         pass
 
-    assert (patient(), asked.times) == ("answer", 1)
+    assert (value(0.05), asked.times) == ("answer", 1)
 
 
 def test_an_older_answer_is_good_enough_while_a_new_one_is_on_its_way() -> None:
-    from pipeline.web.console.patient import Patient  # noqa: PLC0415 - as above
-
     now, may_answer = SimpleNamespace(s=0.0), threading.Event()
     may_answer.set()
     answers = iter(range(10))
@@ -174,23 +188,21 @@ def test_an_older_answer_is_good_enough_while_a_new_one_is_on_its_way() -> None:
         may_answer.wait(10)
         return next(answers)
 
-    patient = Patient(question, fresh_s=5.0, stale_s=20.0, patience_s=0.05, clock=lambda: now.s)
-    assert patient() == 0
+    value = BackgroundValue(question, fresh_s=5.0, stale_s=20.0, clock=lambda: now.s)
+    assert value(0.05) == 0
     may_answer.clear()
 
     now.s = 10.0
-    assert patient() == 0
+    assert value(0.05) == 0
     now.s = 21.0
-    assert patient() is None
+    assert value(0.05) is None
     may_answer.set()
-    while patient() is None:
+    while value(0.05) is None:
         pass
-    assert patient() == 1
+    assert value(0.05) == 1
 
 
 def test_a_question_that_fails_is_asked_again() -> None:
-    from pipeline.web.console.patient import Patient  # noqa: PLC0415 - as above
-
     answers = iter(["", "answer"])
 
     def question() -> str:
@@ -199,6 +211,6 @@ def test_a_question_that_fails_is_asked_again() -> None:
             raise ValueError
         return answer
 
-    patient = Patient(question, fresh_s=60.0, stale_s=60.0, patience_s=5.0)
+    value = BackgroundValue(question, fresh_s=60.0, stale_s=60.0)
 
-    assert [patient(), patient()] == [None, "answer"]
+    assert [value(5.0), value(5.0)] == [None, "answer"]

@@ -186,9 +186,10 @@ def test_killed_before_the_job_has_ended_the_file_is_not_fetched_again(
     def die(*_args: Any) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(runtime.jobs, "end", die)
-        house.run_jobs()
+        with pytest.raises(Killed):
+            house.run_jobs()
     finish(house)
 
     everything_once(house)

@@ -1,0 +1,193 @@
+"""Workers: whether work is being done, the queues and who listens to them, what is at work, and when the rounds last took place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from db import heartbeat
+from db import progress as rows
+from db.figures import oldest_due_s
+from db.progress import Moving
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.insight import machinery
+from pipeline.insight.machinery import QUEUES, Machinery
+from pipeline.insight.shared import BackgroundValue
+from pipeline.operations.call import Call
+from pipeline.operations.models import Asked, ConnectorRequest, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.runs import BatchShape
+
+LATE_S: Final = 120.0
+"""Due work is handed over again after 20 s: what is older has no worker."""
+TICK_LATE_S: Final = 60.0
+AT_WORK, LATELY = 50, 25
+FRESH_S, STALE_S, PATIENCE_S, ANSWERED_S = 8.0, 30.0, 0.1, 4.0
+"""Nodes have two seconds to answer. A page does not wait for that: until they have answered, the heartbeats count."""
+
+
+class QueueShape(Shape):
+    """`messages` nobody has taken yet; null while the broker has not said."""
+
+    name: str
+    messages: int | None
+    workers: list[str]
+    batches: dict[str, int]
+
+
+class SeenShape(BatchShape):
+    connector: str
+    lease_until: datetime | None
+    run_id: int | None
+
+
+class WorkAnswer(Shape):
+    """`level` is `ok`, `warning` or `error`; `due_s` how long the oldest due work has waited.
+
+    `broker` is `ok` or what is wrong with it, null while it has not answered; `nodes` are workers with the queues they listen to.
+    """
+
+    level: str
+    sentence: str
+    next_step: str
+    due_s: float
+    swept_at: datetime | None
+    ticked_at: datetime | None
+    broker: str | None
+    nodes: dict[str, list[str]]
+    beats: list[str]
+    queues: list[QueueShape]
+    at_work: list[SeenShape]
+    lately: list[SeenShape]
+
+
+WaitForNodes = Annotated[bool, Field(description="Wait up to four seconds for what the workers answer.")]
+"""A page does not wait: it asks again soon."""
+
+
+class WorkAsked(Asked):
+    wait_for_nodes: WaitForNodes = True
+
+
+class WorkOfConnectorAsked(ConnectorRequest):
+    wait_for_nodes: WaitForNodes = True
+
+
+@operation("GET /workers", role=Role.VIEWER, command="workers")
+def show_work(call: Call, request: WorkAsked) -> WorkAnswer:
+    """Say whether work is being done, for all connectors."""
+    call.require_unlimited()
+    return _work(None, request.wait_for_nodes)
+
+
+@operation("GET /connectors/<connector>/workers", role=Role.VIEWER, command="connectors workers CONNECTOR")
+def show_work_of(call: Call, request: WorkOfConnectorAsked) -> WorkAnswer:
+    """Say whether work is being done, for one connector."""
+    return _work(call.connector.key, request.wait_for_nodes)
+
+
+def _work(connector_key: int | None, wait_for_nodes: bool) -> WorkAnswer:
+    nodes = _nodes(ANSWERED_S if wait_for_nodes else PATIENCE_S)
+    with transaction() as session:
+        moving = rows.moving(session, connector_key)
+        due_s = oldest_due_s(session, connector_key)
+        beats = heartbeat.heartbeats(session)
+        at_work = rows.at_work(session, connector_key, AT_WORK)
+        lately = rows.lately(session, connector_key, LATELY)
+    level, sentence, next_step = _verdict(moving, due_s, beats, nodes)
+    return WorkAnswer(
+        level=level,
+        sentence=sentence,
+        next_step=next_step,
+        due_s=due_s,
+        swept_at=beats.get("sweep"),
+        ticked_at=beats.get("beat"),
+        broker=nodes.broker if nodes else None,
+        nodes=nodes.workers if nodes else {},
+        beats=nodes.beats if nodes else [],
+        queues=[_queue(name, moving, nodes) for name in QUEUES],
+        at_work=[SeenShape.model_validate(each) for each in at_work],
+        lately=[SeenShape.model_validate(each) for each in lately],
+    )
+
+
+_nodes = BackgroundValue(machinery.look, fresh_s=FRESH_S, stale_s=STALE_S)
+
+Verdict = tuple[str, str, str]
+"""(level, the answer in a sentence, the next step)"""
+
+
+def _verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], nodes: Machinery | None) -> Verdict:
+    """The answer, from the worst that could be wrong on."""
+    missing = _who_is_missing(moving, beats, nodes)
+    if missing is not None:
+        return missing
+    if due_s > LATE_S:
+        words = f"Work is being done, but the oldest has been due for {due_s / 60:.0f} min."
+        return "warning", words, "Start more workers, or see below why they do not come along."
+    counts = _counts(moving)
+    waiting = counts["due"] + counts["waiting"]
+    if counts["running"] or waiting:
+        return "ok", f"Yes: {_batches(counts['running'])} at work, {waiting:,} wait, nothing is late.", ""
+    if counts["put_off"]:
+        return "ok", f"Workers are at work; {_batches(counts['put_off'])} tried again later.", ""
+    return "ok", "All work is done; the workers wait for more.", ""
+
+
+def _who_is_missing(moving: list[Moving], beats: dict[str, datetime], nodes: Machinery | None) -> Verdict | None:
+    """A node that is busy may answer too late, or only half: nobody is said to be missing for that alone."""
+    if nodes is not None and nodes.broker != "ok":
+        words = "The broker does not answer: work waits in the database, whole, and goes on by itself."
+        return "error", words, "Start the broker, or correct BROKER_URL."
+    if _is_late(beats.get("sweep")) and (nodes is None or not nodes.workers):
+        return "error", f"No worker gives a sign of life: {_waiting(moving)}", _start(QUEUES)
+    if nodes is not None and nodes.workers and nodes.unattended and all(nodes.workers.values()):
+        words = f"No worker listens to {', '.join(nodes.unattended)}: {_waiting(moving)}"
+        return "error", words, _start(nodes.unattended)
+    if _is_late(beats.get("beat")):
+        words = (
+            "Workers are at work, but beat does not tick: no fetch begins by itself, and what got lost is not found."
+        )
+        return "error", words, "Start it: celery -A pipeline beat"
+    return None
+
+
+def _is_late(last: datetime | None) -> bool:
+    return last is None or (datetime.now(UTC) - last).total_seconds() > TICK_LATE_S
+
+
+def _queue(name: str, moving: list[Moving], nodes: Machinery | None) -> QueueShape:
+    workers = nodes.workers if nodes else {}
+    return QueueShape(
+        name=name,
+        messages=nodes.waiting.get(name, 0) if nodes is not None and nodes.broker == "ok" else None,
+        workers=sorted(node for node, queues in workers.items() if name in queues),
+        batches={each.state: each.batches for each in moving if each.queue == name},
+    )
+
+
+def _counts(moving: list[Moving]) -> Counter[str]:
+    """Return how many batches are in each state."""
+    counts = Counter[str]()
+    for each in moving:
+        counts[each.state] += each.batches
+    return counts
+
+
+def _waiting(moving: list[Moving]) -> str:
+    counts = _counts(moving)
+    waiting = counts["due"] + counts["waiting"] + counts["abandoned"]
+    return f"{_batches(waiting)} waiting." if waiting else "nothing is due just now."
+
+
+def _batches(count: int) -> str:
+    return f"{count:,} batch is" if count == 1 else f"{count:,} batches are"
+
+
+def _start(queues: Iterable[str]) -> str:
+    return f"Start one: celery -A pipeline worker -Q {','.join(queues)}"
