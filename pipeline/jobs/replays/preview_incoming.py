@@ -11,16 +11,15 @@ from sqlalchemy.orm import Session
 from db import failure as failures
 from db import id_mapping
 from db.failure import Failure
-from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
+from db.id_mapping import Known
 from db.snapshot import read_snapshots
 from pipeline.domain.departures import DEPARTED
-from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.reasons import REASONS
-from pipeline.errors import Rejected, Skip
 from pipeline.jobs.replays.verdict import FieldChange, Kind, Verdict
 from pipeline.sync.compiled import Plan, plan_for
+from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
 
 READ_TOKENS: Final = 0.1
 """A list of up to a hundred ids takes 10."""
@@ -52,74 +51,58 @@ def _foresee(failure: Failure, plan: Plan, known: Mapping[int, Known], kept: Map
     if payload is None:
         return Verdict(kind=Kind.UNKNOWN, detail="What came was not kept.", note=AS_IT_IS, tokens=READ_TOKENS)
     try:
-        record = plan.incoming.read(read_lenient(payload))
-    except Skip as skip:
-        return Verdict(
-            kind=Kind.SKIPPED, detail=_meaning(skip.reason), reason=skip.reason, note=AS_IT_IS, tokens=READ_TOKENS
+        body = read_lenient(payload)
+    except (ValueError, RecursionError):
+        return _in_vain("not_a_record")
+    return _verdict(incoming_preview(body, plan, Entity(failure.entity), now), failure)
+
+
+def _verdict(preview: IncomingPreview, failure: Failure) -> Verdict:
+    if preview.effect is IncomingEffect.SKIP:
+        return _ask(Kind.SKIPPED, _meaning(preview.reason or ""), reason=preview.reason)
+    if preview.effect is IncomingEffect.FAIL:
+        return _in_vain(preview.reason or "")
+    rejected = next((each for each in preview.problems if each.field == failure.field), None)
+    if failure.kind == "field" and rejected is not None:  # whatever becomes of the record's other fields
+        verdict = _ask(
+            Kind.FAILS_AGAIN, f"{rejected.field}: {_meaning(rejected.reason)}", reason=rejected.reason, note=AS_IT_IS
         )
-    except (Rejected, ValueError, RecursionError) as refused:
-        return _in_vain(refused)
-    return replace(_still_rejected(record, failure) or _compare(record, now), problems=record.problems)
+    else:
+        verdict = _of_effect(preview)
+    return replace(verdict, problems=preview.problems)
 
 
-def _still_rejected(record: IncomingRecord, failure: Failure) -> Verdict | None:
-    """Whether the one field that was rejected would be rejected again, whatever becomes of the others."""
-    problem = next((each for each in record.problems if each.field == failure.field), None)
-    if failure.kind != "field" or problem is None:
-        return None
-    return Verdict(
-        kind=Kind.FAILS_AGAIN,
-        reason=problem.reason,
-        detail=f"{problem.field}: {_meaning(problem.reason)}",
-        note=AS_IT_IS,
-        tokens=READ_TOKENS,
-    )
-
-
-def _in_vain(refused: Exception) -> Verdict:
-    reason = refused.reason if isinstance(refused, Rejected) else "not_a_record"
-    return Verdict(
-        kind=Kind.FAILS_AGAIN,
-        reason=reason,
-        detail=f"As it came it cannot be read: {_meaning(reason)}",
-        note="If it was corrected in Pipedrive meanwhile it comes through: it is read again from there.",
-        tokens=READ_TOKENS,
-    )
-
-
-def _compare(record: IncomingRecord, now: Known | None) -> Verdict:
-    if now is None or now.digest is None:
-        changes = tuple(_change(name, None, value) for name, value in record.attributes.items() if value is not None)
-        detail = "A User or an Account in Hull, unless Hull knows it by its claims."
-        return Verdict(kind=Kind.CREATES, detail=detail, note=AS_IT_IS, changes=changes, tokens=READ_TOKENS)
-    if now.version > record.version:
-        detail = "A newer state of the record has been carried over since."
-        return Verdict(kind=Kind.SUPERSEDED, detail=detail, tokens=READ_TOKENS)
-    if now.digest == record.digest:
-        return Verdict(kind=Kind.NOTHING, detail="Hull has been told all of it.", tokens=READ_TOKENS)
-    before: dict[str, Any] = read_lenient(now.delivered) if now.delivered else {}
+def _of_effect(preview: IncomingPreview) -> Verdict:
     changes = tuple(
-        _change(name, before.get(name), value) for name, value in record.attributes.items() if before.get(name) != value
+        FieldChange(field=each.name, name=each.name, before=each.before, after=each.after) for each in preview.changes
     )
-    in_doubt = now.digest in (IN_DOUBT, CONTRADICTED)
-    detail = (
-        f"{len(changes)} attributes would change in Hull."
-        if changes
-        else "Its claims or its link would change in Hull."
+    if preview.effect is IncomingEffect.CREATE:
+        detail = "A User or an Account in Hull, unless Hull knows it by its claims."
+        return _ask(Kind.CREATES, detail, note=AS_IT_IS, changes=changes)
+    if preview.effect is IncomingEffect.OLDER:
+        return _ask(Kind.SUPERSEDED, "A newer state of the record was delivered.")
+    if preview.effect is IncomingEffect.SAME:
+        return _ask(Kind.NOTHING, "Hull already has all of it.")
+    detail = f"{len(changes)} attributes would change in Hull."
+    if not changes:
+        detail = "Its claims or its link would change in Hull."
+    if preview.in_doubt:
+        detail = "Hull receives the record once more: what it holds is uncertain."
+    return _ask(Kind.CHANGES, detail, note=AS_IT_IS, changes=changes)
+
+
+def _in_vain(reason: str) -> Verdict:
+    return _ask(
+        Kind.FAILS_AGAIN,
+        f"As it came it cannot be read: {_meaning(reason)}",
+        reason=reason,
+        note="If it was corrected in Pipedrive since, it succeeds: it is read from there again.",
     )
-    if in_doubt:
-        detail = "Hull is told the record once more: it is not known what it holds."
-    return Verdict(kind=Kind.CHANGES, detail=detail, note=AS_IT_IS, changes=changes, tokens=READ_TOKENS)
 
 
-def _of(attributes: int) -> str:
-    if not attributes:
-        return "Its claims or its link in Hull."
-    return "1 attribute in Hull." if attributes == 1 else f"{attributes} attributes in Hull."
-
-
-def _change(name: str, before: Any, after: Any) -> FieldChange:
-    return FieldChange(field=name, name=name, before=before, after=after)
+def _ask(kind: Kind, detail: str, **more: Any) -> Verdict:
+    """A verdict; replaying it reads the record once more."""
+    return Verdict(kind=kind, detail=detail, tokens=READ_TOKENS, **more)
 
 
 def _meaning(reason: str) -> str:

@@ -1,0 +1,126 @@
+"""What the incoming preview says of a record is what the stages then do with it, for edits and for values nobody expects."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from db import id_mapping
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.sync.compiled import plan_for
+from pipeline.sync.incoming.preview import IncomingEffect, IncomingPreview, incoming_preview
+from tests.journeys.people import age, fill
+from tests.world import World
+
+Record = dict[str, Any]
+UNSENT = (IncomingEffect.SAME, IncomingEffect.OLDER)
+OF_CLAIMS = ("duplicate_claim", "shared_domain")
+"""Another record holds the value: load finds that out."""
+LATER = "2026-01-02T00:00:00Z"
+EARLIER = "2025-12-31T00:00:00Z"
+EDITS: list[Callable[[Record], Any]] = [
+    lambda record: None,
+    lambda record: record.update(name=f"{record['name']} the Second"),
+    lambda record: record.update(name=None),
+    lambda record: record.update(name=["a list"]),
+    lambda record: record.update(name="Od\x00d"),
+    lambda record: record.update(owner_id=None),
+    lambda record: record.update(owner_id=[1]),
+    lambda record: record.update(label_ids=[987_654]),
+    lambda record: record.update(update_time=EARLIER, name="An older name"),
+    lambda record: record.update(update_time="yesterday", add_time="never"),
+]
+OF_PERSONS: list[Callable[[Record], Any]] = [
+    lambda record: record.update(emails=[]),
+    lambda record: record.update(emails=[{"value": f"second{record['id']}@example.com", "primary": True}]),
+    lambda record: record.update(emails=7),
+    lambda record: record.update(phones=[{"value": "+49 30 1234", "primary": True}]),
+    lambda record: record.update(org_id=None),
+    lambda record: record.update(org_id=2),
+]
+OF_ORGANIZATIONS: list[Callable[[Record], Any]] = [
+    lambda record: record.update(website=f"https://other{record['id']}.example.com"),
+    lambda record: record.update(website=None),
+    lambda record: record.update(address=None),
+]
+
+
+def edit(world: World, entity: Entity, seed: int) -> dict[int, Record]:
+    """Edit all records at random, and add one; return them as Pipedrive has them now."""
+    chance = random.Random(seed)
+    edits = EDITS + (OF_PERSONS if entity is Entity.PERSON else OF_ORGANIZATIONS)
+    records = [json.loads(body) for body in world.company.export(entity.value)]
+    new = {**records[0], "id": 900, "name": "Somebody new", "emails": [], "website": None, "update_time": LATER}
+    world.company.load(entity.value, new)
+    for record in records:
+        record["update_time"] = LATER
+        for change in chance.sample(edits, k=chance.randint(1, 2)):
+            change(record)
+        world.company.load(entity.value, record)
+    return {record["id"]: record for record in [*records, new]}
+
+
+def previews_of(world: World, entity: Entity, records: dict[int, Record]) -> dict[int, IncomingPreview]:
+    with transaction() as session:
+        plan = plan_for(session, world.connector_key, entity)
+        known = id_mapping.known(session, world.connector_key, entity, list(records))
+        return {each: incoming_preview(body, plan, entity, known.get(each)) for each, body in records.items()}
+
+
+@pytest.mark.parametrize("entity", Entity)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_preview_is_what_the_stages_do(world: World, entity: Entity, seed: int) -> None:
+    fill(world, persons=25, organizations=25)
+    age(world, entity)
+    world.fetch(entity)
+    records = edit(world, entity, seed)
+    previews = previews_of(world, entity, records)
+
+    run_id = world.start(entity)
+    world.work()
+
+    seen = {each: (None, frozenset[Any]()) for each in records} | what_was_done(world, run_id)
+    assert seen == {each: (expected(preview), problems_of(preview)) for each, preview in previews.items()}
+    assert {IncomingEffect.UPDATE, IncomingEffect.CREATE} <= {each.effect for each in previews.values()}
+    assert any(problems for _, problems in seen.values())
+
+
+def what_was_done(world: World, run_id: int) -> dict[int, tuple[Any, frozenset[Any]]]:
+    """Record → (outcome, reason, values before, values after) by its event, and the fields that were left out."""
+    done: dict[int, Any] = {}
+    left_out: dict[int, set[tuple[str, str]]] = {}
+    for row in world.rows("SELECT * FROM sync_events WHERE run_id = :r ORDER BY id", r=run_id):
+        if row.field is not None:
+            left_out.setdefault(row.pipedrive_id, set()).update((row.reason, each) for each in row.field.split(", "))
+        elif row.reason not in OF_CLAIMS:
+            assert row.pipedrive_id not in done
+            outcome = row.event.rpartition(".")[2]
+            done[row.pipedrive_id] = outcome, row.reason, loaded(row.before), loaded(row.after)
+    return {each: (done.get(each), frozenset(left_out.get(each, ()))) for each in done.keys() | left_out.keys()}
+
+
+def expected(preview: IncomingPreview) -> tuple[Any, ...] | None:
+    """What `what_was_done` says where the stages do what the preview says."""
+    if preview.effect in UNSENT:
+        return None
+    if preview.reason is not None:
+        return str(preview.effect), preview.reason, None, None
+    after = {each.name: each.after for each in preview.changes}
+    before = {each.name: each.before for each in preview.changes}
+    return "success", None, None if preview.effect is IncomingEffect.CREATE else before, after
+
+
+def problems_of(preview: IncomingPreview) -> frozenset[Any]:
+    """The fields that are left out, each with its reason; of a record that is not sent nothing is logged."""
+    if preview.effect in UNSENT:
+        return frozenset()
+    return frozenset((each.reason, each.field) for each in preview.problems)
+
+
+def loaded(value: bytes | None) -> Any:
+    return None if value is None else json.loads(bytes(value))
