@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
+from sqlalchemy.orm import Session
 
 from db import failure as failures
 from db.session import transaction
 from pipeline.cli import watching
 from pipeline.cli.audited import audited
-from pipeline.cli.budget import expected_fetch, say_expected
 from pipeline.cli.calling import LocalCaller
 from pipeline.cli.opening import open_database
 from pipeline.cli.runs import print_run, read_run
-from pipeline.cli.showing import Failed, connector_argument, find_connector, json_option, say, show, wants_json
+from pipeline.cli.showing import (
+    Failed,
+    connector_argument,
+    duration,
+    find_connector,
+    json_option,
+    moment,
+    say,
+    show,
+    wants_json,
+)
 from pipeline.domain.kinds import Entity
 from pipeline.insight.moments import read_moment
 from pipeline.operations.errors import OperationError
 from pipeline.operations.runs import NewFetch, start_fetch
+from pipeline.sync.runs import spending
 from pipeline.sync.runs.runs import RunInProgress
 
 
@@ -92,11 +103,11 @@ def run_fetch(
     open_database()
     with transaction() as session:
         found = find_connector(session, connector)
-        expected = None if since else expected_fetch(session, found.key, entities)
+        expected = None if since else _expected(session, found.key, entities)
     if found.state != "active":
         raise Failed(f"{found.name} is paused", f"run: pipeline connectors resume {found.name}")
     if not since and not wants_json():
-        say_expected(expected)
+        _say_expected(expected)
     started = [_start(found.name, entity, since, changed_only) for entity in entities]
     if wait:
         watching.watch(started, shown=not wants_json())
@@ -104,6 +115,40 @@ def run_fetch(
     show(facts, _summary(facts, wait))
     if wait and any(run["state"] != "done" or run["open_failures"] for run in facts):
         click.get_current_context().exit(1)
+
+
+def _expected(session: Session, connector_key: int, entities: Sequence[Entity]) -> dict[str, Any] | None:
+    """Return pages, tokens and time that full fetches of these entities take together; None before a first full fetch."""
+    costs = {entity: spending.cost_of(session, connector_key, entity) for entity in entities}
+    known = {entity: cost for entity, cost in costs.items() if cost is not None}
+    if len(known) < len(entities):
+        return None
+    day = spending.standing(session, connector_key)
+    pages, tokens = sum(cost.pages for cost in known.values()), sum(cost.tokens for cost in known.values())
+    seconds = max(cost.pages * spending.pace_of(session, connector_key, entity) for entity, cost in known.items())
+    return {
+        "pages": pages,
+        "tokens": tokens,
+        "seconds": round(seconds, 1),
+        "fits_today": day.left_for_fetches is None or tokens <= day.left_for_fetches,
+        "left_for_fetches": day.left_for_fetches,
+        "ends_at": spending.ends_at(day, pages, seconds / pages),
+    }
+
+
+def _say_expected(expected: dict[str, Any] | None) -> None:
+    """One line before a full fetch starts, and a warning when the day is too short for it."""
+    if expected is None:
+        say("How much this takes is not known before a first full fetch: 10 tokens of the daily budget for each page")
+        return
+    say(f"About {expected['pages']:,} pages, {expected['tokens']:,} tokens, {duration(expected['seconds'])}")
+    if not expected["fits_today"]:
+        ends = (
+            f"it will be done about {moment(expected['ends_at'])} UTC"
+            if expected["ends_at"]
+            else "no day is large enough"
+        )
+        say(f"Warning: today has {expected['left_for_fetches']:,} tokens left for fetches; the rest waits, {ends}")
 
 
 def _open_failures(connector_key: int, run_id: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 from alembic.util.exc import CommandError
@@ -10,8 +10,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from db import token_ledger
 from pipeline.cli import (
-    budget,
-    connectors,
     demo,
     doctor,
     fetch,
@@ -29,11 +27,15 @@ from pipeline.local.errors import EmbeddedError
 from pipeline.settings import SettingsError
 
 
+FIRST: Final = ("up", "migrate", "sandbox", "demo", "connectors")
+"""Commands that are listed before all others."""
+
+
 class Program(click.Group):
     """Commands are listed in the order they are needed, and what goes wrong is explained."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return sorted(self.commands, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -76,8 +78,8 @@ def program() -> None:
 
 
 for module in (
-    *(servers, demo, connectors, fetch, send),
-    *(doctor, verify, budget, operators, keys),
+    *(servers, demo, fetch, send),
+    *(doctor, verify, operators, keys),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

@@ -13,6 +13,7 @@ from pipeline.cli import operators as people
 from pipeline.cli import (
     rendering_connectors,
     rendering_events,
+    rendering_overview,
     rendering_plans,
     rendering_records,
     rendering_runs,
@@ -156,6 +157,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     **rendering_events.PRESENTATIONS,
     **rendering_runs.PRESENTATIONS,
     **rendering_settings.PRESENTATIONS,
+    **rendering_overview.PRESENTATIONS,
     **rendering_plans.PRESENTATIONS,
     **rendering_records.PRESENTATIONS,
     **rendering_workers.PRESENTATIONS,

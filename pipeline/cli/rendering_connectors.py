@@ -18,7 +18,6 @@ from pipeline.operations.connectors import (
     ConnectorAdded,
     ConnectorAnswer,
     ConnectorsAnswer,
-    ConnectorShape,
     NewName,
     Removal,
     Removed,
@@ -32,21 +31,21 @@ def _list(_request: BaseModel, answer: ConnectorsAnswer) -> None:
     table(
         "",
         ("name", "id", "Hull", "Pipedrive", "state"),
-        [(c.name, c.id, c.hull_organization, c.pipedrive_company, _state(c)) for c in found],
+        [(c.name, c.id, c.hull_organization, c.pipedrive_company, state_of(c.state, c.pause_reason)) for c in found],
         empty="No connector yet. Add one: pipeline connectors add --help",
     )
 
 
-def _state(connector: ConnectorShape) -> str:
-    """With the reason a connector paused itself for, if it did."""
-    reason = connector.pause_reason
+def state_of(state: str, reason: str | None) -> str:
+    """Return the state of a connector, with the reason for which it paused itself, if it did."""
     if not reason or reason == BY_HAND:
-        return connector.state
-    return f"{connector.state}: {REASONS[reason].meaning if reason in REASONS else reason}"
+        return state
+    return f"{state}: {REASONS[reason].meaning if reason in REASONS else reason}"
 
 
 def _status(_request: BaseModel, answer: ConnectorAnswer) -> None:
-    say(f"{answer.connector.name} ({answer.connector.id}), {_state(answer.connector)}: {answer.status.status}")
+    found = answer.connector
+    say(f"{found.name} ({found.id}), {state_of(found.state, found.pause_reason)}: {answer.status.status}")
     for message in answer.status.messages:
         say(f"  - {message}")
     say(f"  {answer.status.open_failures:,} failures are open")

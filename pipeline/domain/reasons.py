@@ -351,7 +351,7 @@ REASONS: dict[str, Reason] = {
     ),
     "daily_budget_spent": Reason(
         "Pipedrive's daily budget of tokens is spent, by all users and apps of the company together, or kept for live work.",
-        "Goes on by itself when the budget returns at Pipedrive's midnight; `pipeline budget` shows what was spent here.",
+        "Goes on by itself when the budget returns at Pipedrive's midnight; `pipeline budget CONNECTOR` shows what was spent here.",
     ),
     "host_refused": Reason(
         "A credential or a message names a host that may not be called.",

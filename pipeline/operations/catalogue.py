@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pipeline.operations import (
     alerts,
+    budget,
     claims,
     connectors,
     credentials,
@@ -15,6 +16,7 @@ from pipeline.operations import (
     fields,
     mappings,
     operators,
+    overview,
     people,
     plans,
     records,
@@ -29,7 +31,7 @@ from pipeline.operations import (
 from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
-    *(connectors, credentials, settings, settings_preview, fields, plans),
+    *(connectors, overview, budget, credentials, settings, settings_preview, fields, plans),
     *(runs, sends, records, events, mappings, claims, failures, replays, webhooks, workers, alerts),
     *(operators, people),
 )

@@ -19,7 +19,7 @@ from db.session import after_commit, transaction
 from pipeline.domain.names import InvalidName, connector_name
 from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
-from pipeline.insight.overview import condition
+from pipeline.insight.condition import condition
 from pipeline.operations.call import Call
 from pipeline.operations.errors import invalid
 from pipeline.operations.models import Asked, ConnectorRequest, Done, NoRequest, Shape

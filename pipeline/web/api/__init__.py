@@ -16,7 +16,6 @@ from pipeline.operations.catalogue import all_operations
 from pipeline.web.api import (
     comparing,
     first_steps,
-    overview,
 )
 from pipeline.web.api.auth import SCHEMES, is_authenticated
 from pipeline.web.api.problems import Problem as Problem  # what the app answers with
@@ -30,7 +29,6 @@ DESCRIPTION = (
     "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first and go on with `before`."
 )
 ROOMS = (
-    overview,
     first_steps,
     comparing,
 )

@@ -11,7 +11,7 @@ from db import connector as connectors
 from db import failure_count
 from db.session import transaction
 from pipeline.insight.alerts import Told, open_alerts
-from pipeline.insight.overview import Condition, condition
+from pipeline.insight.condition import Condition, condition
 from pipeline.insight.shared import Shared
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages, who

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any, Final
 
 from flask import request
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from db import connector as connectors
 from db.connector import Connector
-from db.session import transaction
 from pipeline.insight import schedule_words
-from pipeline.insight.overview import Overview, overview
 from pipeline.insight.shared import Shared
-from pipeline.insight.traffic import STEPS, Traffic
+from pipeline.operations.overview import STEPS, CourseShape, OverviewAnswer, TrafficShape, show_overview
 from pipeline.web.console import charts
+from pipeline.web.console.calls import perform
 from pipeline.web.console.charts import Series
 from pipeline.web.console.frame import page
 from pipeline.web.console.guard import Pages
@@ -53,11 +52,11 @@ def show(connector: Connector) -> Response:
     )
 
 
-def drawn(seen: Overview) -> dict[str, Any]:
+def drawn(seen: OverviewAnswer) -> dict[str, Any]:
     """What the page shows beside the plain values: next steps, lines, and the addresses of the numbers."""
     traffic = seen.traffic
-    since = f"{traffic.midnight:%Y-%m-%dT%H:%M:%SZ}"
-    spent = [tokens for _, tokens in seen.budget.days]
+    since = f"{seen.as_of.astimezone(UTC):%Y-%m-%dT00:00:00Z}"
+    spent = [each.tokens for each in seen.budget.days]
     return {
         "steps": [(note, step_of(note, seen.name)) for note in seen.notes],
         "courses": [
@@ -66,7 +65,7 @@ def drawn(seen: Overview) -> dict[str, Any]:
                 "today": each.today,
                 "filter": f"{FILTERS[each.name]}&since={since}",
                 "spark": any(each.values)
-                and charts.spark(each.values, outcome=HUES[each.name], words=_spark_words(each.name, traffic)),
+                and charts.spark(each.values, outcome=HUES[each.name], words=_spark_words(each, traffic)),
             }
             for each in traffic.courses
         ],
@@ -83,7 +82,7 @@ def forget() -> None:
     _seen.forget()
 
 
-def _chart(traffic: Traffic) -> Markup:
+def _chart(traffic: TrafficShape) -> Markup:
     """Quiet courses are left out: a line along the ground says nothing that the figures above do not say."""
     lines = [
         Series(name=NAMES[each.name], outcome=HUES[each.name], values=tuple(float(n) for n in each.values))
@@ -93,15 +92,13 @@ def _chart(traffic: Traffic) -> Markup:
     return charts.chart(traffic.times, lines, words=f"Records of {SPANS[traffic.unit]}")
 
 
-def _spark_words(name: str, traffic: Traffic) -> str:
-    values = traffic.course(name).values
-    return f"{name}: {sum(values):,} in {SPANS[traffic.unit]}, the last {values[-1]:,}"
+def _spark_words(course: CourseShape, traffic: TrafficShape) -> str:
+    return f"{course.name}: {sum(course.values):,} in {SPANS[traffic.unit]}, the last {course.values[-1]:,}"
 
 
-def _read(key: tuple[int, str]) -> Overview:
-    connector_key, unit = key
-    with transaction() as session:
-        return overview(session, connectors.get_connector(session, connector_key), unit)
+def _read(key: tuple[int, str]) -> OverviewAnswer:
+    return perform(show_overview, by=key[1])
 
 
 _seen = Shared(_read)
+"""Key of the connector and unit → its overview."""

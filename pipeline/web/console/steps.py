@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from pipeline.domain.kinds import Entity
-from pipeline.insight.overview import Note
+from pipeline.insight.condition import NoteShape
 
 BY_HAND = ("", "connector_paused")
 
@@ -20,7 +20,7 @@ class NextStep:
     posts: bool = False
 
 
-def step_of(note: Note, connector: str) -> NextStep:
+def step_of(note: NoteShape, connector: str) -> NextStep:
     """What to press beside the note."""
     words, page, *posts = _step(note.topic, note.subject or "")
     return NextStep(words=words, address=f"/c/{quote(connector, safe='')}/{page}", posts=bool(posts))

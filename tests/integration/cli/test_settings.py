@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,13 +165,18 @@ def test_earlier_versions_stay(world: World, run: Run) -> None:
     assert run("settings", "show", "acme", "--version", "9").code == 2
 
 
+def schedules(run: Run, kind: str) -> list[dict[str, Any]]:
+    listed = run("connectors", "schedules", "acme", "--json").json["schedules"]
+    return [each for each in listed if each["kind"] == kind]
+
+
 def test_a_cron_plans_the_next_full_fetch_and_an_empty_one_ends_it(world: World, run: Run) -> None:
     put(run, {"full_fetch_cron": "15 2 * * *"})
-    planned = run("connectors", "show", "acme", "--json").json["next_full_fetch"]
+    (planned,) = schedules(run, "full_fetch")
     put(run, {"full_fetch_cron": ""})
 
-    assert planned[11:16] == "02:15"
-    assert run("connectors", "show", "acme", "--json").json["next_full_fetch"] is None
+    assert (planned["cron"], planned["next_at"][11:16]) == ("15 2 * * *", "02:15")
+    assert schedules(run, "full_fetch") == []
 
 
 @pytest.mark.parametrize("more", [(), ("--force",)])

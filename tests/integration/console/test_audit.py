@@ -23,7 +23,7 @@ from tests.integration.console.conftest import Call, Visitor
 from tests.world import World
 
 READS = {
-    *("alerts list", "budget", "connectors list", "connectors show", "doctor"),
+    *("alerts list", "connectors list", "doctor"),
     *("mappings show", "mappings list", "operators first"),
 }
 """Commands that change nothing."""

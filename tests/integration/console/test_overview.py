@@ -11,10 +11,13 @@ from db import schedule, watermark
 from db.audit import latest_entries
 from db.connector import Connector
 from db.failure import NewFailure, keep_failures
+from db.operator import Present
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.insight.overview import Overview, overview
+from pipeline.domain.roles import Role
 from pipeline.insight.shared import forget_all
+from pipeline.operations.call import Call as OperationCall
+from pipeline.operations.overview import OverviewAnswer, Unit, show_overview
 from pipeline.sync import counting
 from tests.integration.console.conftest import Call, Visitor
 from tests.world import World
@@ -25,9 +28,9 @@ def fresh() -> None:
     forget_all()
 
 
-def seen(world: World) -> Overview:
-    with transaction() as session:
-        return overview(session, session.get_one(Connector, world.connector_key))
+def seen(world: World) -> OverviewAnswer:
+    assert world
+    return show_overview(OperationCall(caller=Present(id=0, name="test", role=Role.VIEWER)), Unit(connector="acme"))
 
 
 def fail(world: World, **more: object) -> None:
@@ -63,7 +66,7 @@ def test_after_the_fetches_it_says_up_to_when_hull_holds_everything(world: World
 
     assert found.in_step.claimed == min(claims)  # type: ignore[type-var]
     assert f"Everything changed in Pipedrive up to {found.in_step.claimed:%H:%M:%S} is in Hull." in page
-    assert found.traffic.course("incoming").today == 2
+    assert {each.name: each.today for each in found.traffic.courses}["incoming"] == 2
     assert 'id="today-incoming"' in page
     assert "<table" in page.partition("<details>")[2]
 
@@ -150,8 +153,8 @@ def test_many_viewers_ask_the_database_once(world: World, viewer: Visitor, monke
 
     monkeypatch.setattr(room._seen, "_fresh_s", 60.0)
     asked: list[object] = []
-    real = room.overview
-    monkeypatch.setattr(room, "overview", lambda *given: (asked.append(given), real(*given))[1])
+    real = room.perform
+    monkeypatch.setattr(room, "perform", lambda *given, **fields: (asked.append(given), real(*given, **fields))[1])
     for _ in range(5):
         viewer.text("/c/acme/")
 
@@ -275,9 +278,9 @@ def test_a_fetch_by_hand_is_the_last_one(world: World) -> None:
             next_run_at=datetime.now(UTC) + timedelta(hours=1),
             cron="0 2 * * *",
         )
-    before = [each.last_at for each in seen(world).planned if each.kind == "full_fetch"]
+    before = [each.last_at for each in seen(world).schedules if each.kind == "full_fetch"]
     world.fetch(Entity.PERSON)
 
-    (after,) = [each.last_at for each in seen(world).planned if each.kind == "full_fetch"]
+    (after,) = [each.last_at for each in seen(world).schedules if each.kind == "full_fetch"]
     assert before == [None]
     assert after is not None

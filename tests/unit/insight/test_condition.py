@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.insight.in_step import Reached, in_step
-from pipeline.insight.traffic import course_of, times_until
+from pipeline.insight.condition import ReachedShape, in_step
+from pipeline.operations.overview import course_of, times_until
 
 NOW = datetime(2026, 11, 3, 14, 3, 40, tzinfo=UTC)
 EARLIER = datetime(2026, 11, 3, 14, 3, 20, tzinfo=UTC)
 YESTERDAY = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
-def marks(person: datetime | None, organization: datetime | None, excepted: int = 0) -> tuple[Reached, ...]:
+def marks(person: datetime | None, organization: datetime | None, excepted: int = 0) -> tuple[ReachedShape, ...]:
     return tuple(
-        Reached(entity=entity, claimed=at, excepted=count, deletes_verified_at=None)
+        ReachedShape(entity=entity, claimed=at, excepted=count, deletes_verified_at=None)
         for entity, at, count in (("person", person, excepted), ("organization", organization, 0))
     )
 
@@ -51,7 +51,9 @@ def marks(person: datetime | None, organization: datetime | None, excepted: int 
         ),
     ],
 )
-def test_the_sentence_says_how_hull_stands(level: str, given: tuple[Reached, ...], is_behind: bool, text: str) -> None:
+def test_the_sentence_says_how_hull_stands(
+    level: str, given: tuple[ReachedShape, ...], is_behind: bool, text: str
+) -> None:
     assert in_step(level, given, is_behind=is_behind, now=NOW).text == text
 
 

@@ -1,0 +1,171 @@
+"""How a connector does: the one sentence an overview begins with, and what is not as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from db import run as run_rows
+from db import watermark
+from db.connector import Connector
+from db.token_ledger import moment
+from pipeline.domain.kinds import Entity
+from pipeline.sync.connectors.status import Status, status_of
+
+LEADS: Final = {
+    "ok": "In step.",
+    "warning": "In step, with something to look at.",
+    "error": "Something is wrong.",
+    "paused": "Paused: the work is kept and waits.",
+    "setupRequired": "Not set up yet.",
+}
+BEHIND: Final = "Behind."
+FIRST_FETCH: Final = {
+    Entity.ORGANIZATION: "Fetch all Organizations first, so that each Person finds the Account it belongs to.",
+    Entity.PERSON: "Fetch all Persons: what changes later is only known to be complete once everything was there.",
+}
+
+
+class ReachedShape(BaseModel):
+    """Everything of this entity that changed before `claimed` is in Hull, but for `excepted` records."""
+
+    entity: str
+    claimed: datetime | None
+    excepted: int
+    deletes_verified_at: datetime | None
+
+
+class InStepShape(BaseModel):
+    """`level` is `ok`, `warning`, `error`, `paused` or `setupRequired`; `text` is the answer in words.
+
+    `lead` and `sentence` are its parts, without the excepted records and the full stop before them.
+    """
+
+    level: str
+    text: str
+    lead: str
+    sentence: str
+    claimed: datetime | None
+    excepted: int
+    by_entity: list[ReachedShape]
+
+
+class NoteShape(BaseModel):
+    """One problem of a connector; its `topic` and `subject` say where its next step is.
+
+    `topic` is one of a status, or `first_fetch` of an entity that was never fetched whole.
+    """
+
+    level: str
+    message: str
+    topic: str
+    subject: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a connector does: what its overview, the list of connectors and the API say alike.
+
+    notes  what is not as it should be, the most urgent first
+    """
+
+    in_step: InStepShape
+    notes: tuple[NoteShape, ...]
+
+    @property
+    def level(self) -> str:
+        """`ok`, `warning`, `error`, `paused` or `setupRequired`."""
+        return self.in_step.level
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The notes as sentences, or that there is nothing to do."""
+        return tuple(note.message for note in self.notes) or (self.in_step.text,)
+
+
+def condition(session: Session, connector: Connector) -> Condition:
+    """Judge how a connector does, from what is stored."""
+    status = status_of(session, connector)
+    marks = [_reached(session, connector.key, entity) for entity in Entity]
+    fetched = {Entity(run.entity) for run in run_rows.running_runs(session, connector.key) if run.kind == "full"}
+    return Condition(
+        in_step=in_step(
+            _level(connector, status),
+            marks,
+            is_behind=any(found.topic == "watermark" for found in status.findings),
+            now=moment(session),
+        ),
+        notes=_notes(status, marks, fetched),
+    )
+
+
+def in_step(level: str, marks: Sequence[ReachedShape], *, is_behind: bool, now: datetime) -> InStepShape:
+    """Put into words up to when Hull holds everything. Pure."""
+    claims = [mark.claimed for mark in marks if mark.claimed is not None]
+    missing = [Entity(mark.entity).plural.capitalize() for mark in marks if mark.claimed is None]
+    claimed = None if missing else min(claims, default=None)
+    excepted = sum(mark.excepted for mark in marks) if claimed else 0
+    lead = BEHIND if is_behind and level == "warning" else _lead(level, claimed)
+    sentence = _sentence(claimed, missing, now)
+    records = f"{excepted:,} record{'' if excepted == 1 else 's'}"
+    end = (f", except {records}." if excepted else ".") if claimed else ""
+    return InStepShape(
+        level="warning" if level == "ok" and claimed is None else level,
+        text=f"{lead} {sentence}{end}",
+        lead=lead,
+        sentence=sentence,
+        claimed=claimed,
+        excepted=excepted,
+        by_entity=list(marks),
+    )
+
+
+def _lead(level: str, claimed: datetime | None) -> str:
+    if claimed is None and level in ("ok", "warning"):
+        return "Not in step yet."
+    return LEADS[level]
+
+
+def _sentence(claimed: datetime | None, missing: list[str], now: datetime) -> str:
+    if claimed is None:
+        return f"Hull holds all {' and all '.join(missing)} once they have been fetched as a whole."
+    then = claimed.astimezone(UTC)
+    when = f"{then:%H:%M:%S}" if then.date() == now.astimezone(UTC).date() else f"{then:%Y-%m-%d %H:%M:%S}"
+    return f"Everything changed in Pipedrive up to {when} is in Hull"
+
+
+def _reached(session: Session, connector_key: int, entity: Entity) -> ReachedShape:
+    mark = watermark.find_watermark(session, connector_key, entity)
+    return ReachedShape(
+        entity=entity.value,
+        claimed=mark.claimed if mark else None,
+        excepted=mark.excepted if mark else 0,
+        deletes_verified_at=mark.deletes_verified_at if mark else None,
+    )
+
+
+def _notes(status: Status, marks: Sequence[ReachedShape], begun: Container[Entity]) -> tuple[NoteShape, ...]:
+    """What the status found; and, once nothing stands in its way, the first fetch."""
+    notes = [
+        NoteShape(level=found.level, message=found.message, topic=found.topic, subject=found.subject)
+        for found in status.findings
+    ]
+    missing = {mark.entity for mark in marks if mark.claimed is None}
+    if not any(note.topic in ("credentials", "pause") for note in notes):
+        notes += [
+            NoteShape(level="warning", message=words, topic="first_fetch", subject=entity.value)
+            for entity, words in FIRST_FETCH.items()
+            if entity in missing and entity not in begun
+        ]
+    return tuple(notes)
+
+
+def _level(connector: Connector, status: Status) -> str:
+    """A pause that a person has made is no error, and says more than a warning."""
+    is_paused = connector.state == "paused" and connector.pause_reason != "not_connected"
+    return "paused" if is_paused and status.status != "setupRequired" else status.status

@@ -1,0 +1,221 @@
+"""One connector at a glance: is everything in Hull, what goes on, and what is to be done; and what comes by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from db import connector as connectors
+from db import event_count, failure_count, schedule, shell
+from db import run as run_rows
+from db.authorisation import connection_of
+from db.event_count import CountedEvents
+from db.session import transaction
+from db.token_ledger import moment
+from pipeline.domain.roles import Role
+from pipeline.insight import fetches
+from pipeline.insight.condition import InStepShape, NoteShape, condition
+from pipeline.operations.budget import BudgetShape, budget_of
+from pipeline.operations.call import Call
+from pipeline.operations.credentials import ConnectionShape
+from pipeline.operations.models import ConnectorRequest, Shape
+from pipeline.operations.registry import operation
+from pipeline.operations.runs import FetchShape
+from pipeline.sync.connectors.webhooks import hearing
+from pipeline.sync.runs import spending
+
+LAST_RUNS: Final = 8
+RUN_KINDS: Final = {"full_fetch": "full"}
+"""Kind of a schedule → kind of the runs it starts, where the two differ."""
+STEPS: Final = {"hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
+SPANS: Final = {"hour": 24, "minute": 60}
+"""Hours or minutes that a course shows, the present one included."""
+COURSES: Final = ("incoming", "outgoing", "skipped", "failed")
+"""What arrived in Hull, what arrived in Pipedrive, what was left alone on purpose, and what failed."""
+RECORDS: Final = frozenset({"user", "account"})
+
+
+class CourseShape(Shape):
+    """`incoming`, `outgoing`, `skipped` or `failed`; one value for each time."""
+
+    name: str
+    values: list[int]
+    today: int
+
+
+class TrafficShape(Shape):
+    """Up to `as_of` everything is counted; it is null before anything was counted."""
+
+    unit: str
+    times: list[datetime]
+    as_of: datetime | None
+    courses: list[CourseShape]
+
+
+class ShellsShape(Shape):
+    """Organizations of which only the id is known; `late` wait longer than they should."""
+
+    waiting: int
+    oldest: datetime
+    late: int
+
+
+class ListeningShape(Shape):
+    is_well: bool
+    sentence: str
+
+
+class PlannedShape(Shape):
+    kind: str
+    cron: str | None
+    interval_s: int | None
+    next_at: datetime
+    last_at: datetime | None
+
+
+class SchedulesAnswer(BaseModel):
+    schedules: list[PlannedShape]
+
+
+class OverviewAnswer(BaseModel):
+    """All of it was true at the moment `as_of`."""
+
+    as_of: datetime
+    id: str
+    name: str
+    hull_organization: str
+    pipedrive_company: str | None
+    state: str
+    pause_reason: str | None
+    connection: ConnectionShape
+    settings_version: int
+    in_step: InStepShape
+    notes: list[NoteShape]
+    traffic: TrafficShape
+    budget: BudgetShape
+    running: list[FetchShape]
+    shells: ShellsShape | None
+    webhooks: ListeningShape
+    schedules: list[PlannedShape]
+    last_runs: list[FetchShape]
+    open_failures: int
+
+
+class Unit(ConnectorRequest):
+    """Traffic of the last day by the hour, or of the last hour by the minute."""
+
+    by: Literal["hour", "minute"] = "hour"
+
+
+@operation("GET /connectors/<connector>/overview", role=Role.VIEWER, command="connectors show CONNECTOR")
+def show_overview(call: Call, request: Unit) -> OverviewAnswer:
+    """Show everything that can be known of a connector without asking the remote systems."""
+    connector = call.connector
+    with transaction() as session:
+        now, judged = moment(session), condition(session, connector)
+        day = spending.standing(session, connector.key)
+        return OverviewAnswer(
+            as_of=now,
+            id=connector.id,
+            name=connector.name,
+            hull_organization=connector.hull_organization,
+            pipedrive_company=connector.pipedrive_company,
+            state=connector.state,
+            pause_reason=connector.pause_reason,
+            connection=ConnectionShape.model_validate(connection_of(session, connector)),
+            settings_version=connectors.settings_in_force(session, connector.key).version,
+            in_step=judged.in_step,
+            notes=list(judged.notes),
+            traffic=_traffic(session, connector.key, now, request.by),
+            budget=budget_of(session, connector.key, day),
+            running=_shapes(fetches.running(session, connector.key, day)),
+            shells=_shells(session, connector.key),
+            webhooks=ListeningShape.model_validate(hearing(session, connector.key)),
+            schedules=_schedules(session, connector.key),
+            last_runs=_shapes(fetches.latest(session, connector.key, now, LAST_RUNS)),
+            open_failures=sum(failure_count.count_open(session, connector.key).values()),
+        )
+
+
+@operation("GET /connectors/<connector>/schedules", role=Role.VIEWER, command="connectors schedules CONNECTOR")
+def list_schedules(call: Call, _request: ConnectorRequest) -> SchedulesAnswer:
+    """List what comes by itself, the next first."""
+    with transaction() as session:
+        return SchedulesAnswer(schedules=_schedules(session, call.connector.key))
+
+
+def _schedules(session: Session, connector_key: int) -> list[PlannedShape]:
+    rows = sorted(schedule.schedules_of(session, connector_key), key=lambda row: row.next_run_at)
+    last = {row.kind: run_rows.last_started(session, connector_key, RUN_KINDS.get(row.kind, row.kind)) for row in rows}
+    return [
+        PlannedShape(
+            kind=row.kind,
+            cron=row.cron,
+            interval_s=row.interval_s,
+            next_at=row.next_run_at,
+            last_at=max((at for at in (row.last_run_at, last[row.kind]) if at is not None), default=None),
+        )
+        for row in rows
+    ]
+
+
+def _shapes(found: Iterable[fetches.Fetch]) -> list[FetchShape]:
+    return [FetchShape.model_validate(each) for each in found]
+
+
+def _shells(session: Session, connector_key: int) -> ShellsShape | None:
+    ages = shell.shell_ages(session, connector_key)
+    return ShellsShape(waiting=ages[0].shells, oldest=ages[0].oldest, late=ages[0].late) if ages else None
+
+
+def _traffic(session: Session, connector_key: int, now: datetime, unit: str) -> TrafficShape:
+    """Return what went through in the last day by the hour, or in the last hour by the minute; and since midnight, UTC."""
+    times = times_until(now, unit)
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    counts = event_count.counts_since(session, connector_key, times[0], unit)
+    todays = counts if unit == "hour" else event_count.counts_since(session, connector_key, midnight, "hour")
+    counted_to = event_count.counted_to(session)
+    is_fresh = counted_to is not None and now - counted_to < event_count.FRESH
+    by_time, today = _sums(counts), _sums(each for each in todays if each.at >= midnight)
+    courses = [
+        CourseShape(
+            name=name,
+            values=[by_time[name, at] for at in times],
+            today=sum(count for (course, _), count in today.items() if course == name),
+        )
+        for name in COURSES
+    ]
+    return TrafficShape(unit=unit, times=times, as_of=now if is_fresh else counted_to, courses=courses)
+
+
+def _sums(counts: Iterable[CountedEvents]) -> Counter[tuple[str | None, datetime]]:
+    """Return (course, time) → events."""
+    sums = Counter[tuple[str | None, datetime]]()
+    for each in counts:
+        sums[course_of(each.event), each.at] += each.n
+    return sums
+
+
+def times_until(now: datetime, unit: str) -> list[datetime]:
+    """Return the beginnings of the last hours or minutes, the oldest first."""
+    newest = now.astimezone(UTC).replace(second=0, microsecond=0)
+    newest = newest.replace(minute=0) if unit == "hour" else newest
+    return [newest - STEPS[unit] * back for back in reversed(range(SPANS[unit]))]
+
+
+def course_of(event: str) -> str | None:
+    """Return the course that counts an event: `incoming.user.success` → `incoming`; None if no course does."""
+    direction, _, rest = event.partition(".")
+    subject, _, outcome = rest.partition(".")
+    if direction not in ("incoming", "outgoing"):
+        return None
+    if outcome == "error":
+        return "failed"
+    if subject not in RECORDS:
+        return None
+    return {"success": direction, "skip": "skipped"}.get(outcome)
