@@ -26,7 +26,6 @@ from pipeline.errors import PipelineError
 from pipeline.local.errors import EmbeddedError
 from pipeline.settings import SettingsError
 
-
 FIRST: Final = ("up", "migrate", "sandbox", "demo", "connectors")
 """Commands that are listed before all others."""
 
