@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
+import click
 import requests
+import requests.auth
 from pydantic import BaseModel, ValidationError
 
 from db import job as jobs
@@ -28,6 +31,7 @@ A = TypeVar("A")
 TIMEOUT_S: Final = (10.0, 120.0)
 """To connect, and for an answer: some operations ask remote systems while one waits."""
 CHUNK_BYTES: Final = 65_536
+KEY: Final = re.compile("[A-Za-z0-9_-]{4,200}")
 
 
 class Caller(Protocol):
@@ -68,7 +72,7 @@ class RemoteCaller:
     def __init__(self, url: str, key_file: Path) -> None:
         self._base = f"{url.rstrip('/')}/api/v1"
         self._session = requests.Session()
-        self._session.headers["Authorization"] = f"Bearer {key_file.read_text(encoding='utf-8').strip()}"
+        self._session.auth = _KeyAuth(_read_key(key_file))
 
     def call(self, declared: Operation[Any, A], request: BaseModel) -> A:
         given: dict[str, Any] = request.model_dump(mode="json", exclude_unset=True)
@@ -104,6 +108,31 @@ class RemoteCaller:
                 HTTPStatus.BAD_GATEWAY, "unreadable", message, "Use the version of the installation."
             ) from None
         return answer
+
+
+class _KeyAuth(requests.auth.AuthBase):
+    """Sends the key. An entry of `.netrc` replaces an Authorization header of the session, but not this."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+def _read_key(key_file: Path) -> str:
+    """Return the key that a file, or standard input for `-`, holds. Raises: OperationError, which does not repeat the content."""
+    try:
+        with click.open_file(str(key_file), encoding="ascii") as file:
+            key: str = file.read().strip()
+    except (OSError, UnicodeDecodeError):
+        key = ""
+    if not KEY.fullmatch(key):
+        message = f"{'Standard input' if str(key_file) == '-' else key_file} does not hold an API key."
+        next_step = "Write the whole key into it, as it was shown when it was made, and nothing else."
+        raise OperationError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_key_file", message, next_step)
+    return key
 
 
 def _problem(response: requests.Response) -> OperationError:

@@ -180,7 +180,12 @@ def _remote_options(declared: Operation[Any, Any]) -> list[click.Parameter]:
     if declared.method:
         options += [
             click.Option(["--url"], metavar="URL", help="Run it in the installation at this address, over HTTP."),
-            click.Option(["--key-file"], type=READABLE_FILE, metavar="FILE", help="File with an API key, for --url."),
+            click.Option(
+                ["--key-file"],
+                type=READABLE_FILE,
+                metavar="FILE",
+                help="File with an API key, for --url; - for standard input.",
+            ),
         ]
     return options
 

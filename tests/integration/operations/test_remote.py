@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.command_line import Run
 from tests.integration.operations.conftest import Installation
 from tests.world import World
@@ -45,6 +47,40 @@ def test_a_key_is_needed_and_must_be_good(world: World, run: Run, installation: 
     assert (without.code, "--key-file" in without.err) == (2, True)
     assert (wrong.code, "hpk_nobody" in wrong.err) == (1, False)
     assert "Make a key under your account" in wrong.err
+
+
+@pytest.mark.parametrize(
+    "content", ["hpk_abc…".encode(), b"", b"hpk_canary\nhpk_other\n", b"hpk_canary\xff", b"hpk canary", b"k" * 201]
+)
+def test_a_file_without_a_key_is_refused_before_anything_is_sent(run: Run, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "api.key"
+    file.write_bytes(content)
+
+    refused = run("credentials", "show", "acme", "--url", "http://127.0.0.1:1", "--key-file", str(file))
+
+    assert refused.code == 2
+    assert f"{file} does not hold an API key.\nNext:  Write the whole key into it" in refused.err
+    assert "canary" not in refused.err
+
+
+def test_a_key_is_read_from_standard_input(world: World, run: Run, installation: Installation) -> None:
+    assert world
+    there = ("--url", installation.url, "--key-file", "-")
+
+    assert run("credentials", "show", "acme", *there, text=installation.key_file.read_text()).code == 0
+    assert "Standard input does not hold an API key" in run("credentials", "show", "acme", *there, text="").err
+
+
+def test_an_entry_of_netrc_does_not_replace_the_key(
+    world: World, run: Run, installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login ana password canary\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    said = run("credentials", "show", "acme", "--url", installation.url, "--key-file", str(installation.key_file))
+
+    assert (said.code, said.err) == (0, "")
 
 
 def test_an_installation_that_does_not_answer_is_explained(run: Run, tmp_path: Path) -> None:
