@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, ForeignKey, Index, Integer, LargeBinary, SmallInteger, delete, func, select, text
+from sqlalchemy import CursorResult, ForeignKey, Index, Integer, LargeBinary, SmallInteger, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import job_item as job_items
@@ -234,10 +234,16 @@ def was_refused(session: Session, kind: str, key: str, *, within_s: float) -> bo
     return session.scalar(found.limit(1)) is not None
 
 
-def drop_old_jobs(
-    session: Session, keep_days: int = RETENTION_DAYS, states: Sequence[str] = ("done", "refused")
-) -> int:
-    """Delete jobs past their retention; returns how many. Failed ones are kept with their Failure."""
-    old = func.now() - func.make_interval(0, 0, 0, keep_days)
-    gone = session.execute(delete(Job).where(Job.ended_at < old, Job.state.in_(states)))
-    return cast("CursorResult[Any]", gone).rowcount
+_DROP_OLD = text("""
+    DELETE FROM jobs j
+     WHERE ended_at < now() - make_interval(days => :keep_days)
+       AND (state IN ('done', 'refused')
+            OR state = 'failed' AND NOT EXISTS (
+                SELECT FROM failures f
+                 WHERE f.connector_key = j.connector_key AND f.direction = 'outgoing' AND f.entity = ''
+                   AND f.record_id = j.id::text AND f.stage = 'control.job' AND f.state = 'open'))""")
+
+
+def drop_old_jobs(session: Session, keep_days: int = RETENTION_DAYS) -> int:
+    """Delete jobs past their retention; returns how many. A failed one is kept as long as its Failure is open."""
+    return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"keep_days": keep_days})).rowcount

@@ -12,6 +12,8 @@ from db.base import Base
 
 LEVEL: Final = 1
 RETENTION_HOURS: Final = 24
+FAILED_RETENTION_DAYS: Final = 30
+"""Pieces of a job that failed: as long as it is likely to be replayed."""
 
 
 class JobItem(Base):
@@ -53,11 +55,18 @@ def delete_items(session: Session, job_id: int) -> None:
 
 
 _DROP = text("""
-    DELETE FROM job_items USING jobs
-     WHERE jobs.id = job_items.job_id AND jobs.state IN ('done', 'refused')
-       AND jobs.ended_at < now() - make_interval(hours => :keep_hours)""")
+    WITH ended AS MATERIALIZED (
+        SELECT DISTINCT jobs.id, jobs.state FROM jobs JOIN job_items ON job_items.job_id = jobs.id
+         WHERE jobs.state IN ('done', 'refused') AND jobs.ended_at < now() - make_interval(hours => :keep_hours)
+            OR jobs.state = 'failed' AND jobs.ended_at < now() - make_interval(days => :keep_failed_days)),
+    reset AS (
+        UPDATE jobs SET progress = 0, checkpoint = NULL WHERE id IN (SELECT id FROM ended WHERE state = 'failed'))
+    DELETE FROM job_items WHERE job_id IN (SELECT id FROM ended)""")
 
 
-def drop_old_items(session: Session, keep_hours: int = RETENTION_HOURS) -> int:
-    """Delete the pieces of jobs that ended so long ago; returns how many. Those of failed jobs stay: a replay needs them."""
-    return cast("CursorResult[Any]", session.execute(_DROP, {"keep_hours": keep_hours})).rowcount
+def drop_old_items(
+    session: Session, keep_hours: int = RETENTION_HOURS, keep_failed_days: int = FAILED_RETENTION_DAYS
+) -> int:
+    """Delete the pieces of jobs that ended so long ago; returns how many. A replay of one that failed then begins again."""
+    scope = {"keep_hours": keep_hours, "keep_failed_days": keep_failed_days}
+    return cast("CursorResult[Any]", session.execute(_DROP, scope)).rowcount

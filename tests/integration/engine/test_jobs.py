@@ -182,7 +182,35 @@ def test_progress_that_cannot_be_read_is_named(world: World) -> None:
     assert [row.reason for row in world.rows(JOBS)] == ["job_unreadable"]
 
 
-def test_what_has_ended_is_forgotten_after_its_time_and_what_failed_is_kept(world: World) -> None:
+def test_a_failed_job_is_kept_while_its_failure_is_open(world: World) -> None:
+    enqueue(world)
+    world.change_rows("UPDATE jobs SET attempts = 8")
+    world.run_jobs()
+    world.change_rows("UPDATE jobs SET ended_at = now() - interval '31 d'")
+
+    world.module("sync.retention").tidy()
+    kept = [row.state for row in world.rows(JOBS)]
+    world.change_rows("UPDATE failures SET state = 'discarded'")
+    world.module("sync.retention").tidy()
+
+    assert (kept, world.rows(JOBS)) == (["failed"], [])
+
+
+def test_what_a_failed_job_found_is_kept_for_a_month_and_a_replay_then_begins_again(world: World) -> None:
+    enqueue(world)
+    world.change_rows("UPDATE jobs SET attempts = 8, progress = 3, checkpoint = 'page 3'")
+    with transaction() as session:
+        job_items.add_item(session, 1, "page", b"1")
+    world.run_jobs()
+
+    for days in (29, 31):
+        world.change_rows("UPDATE jobs SET ended_at = now() - make_interval(days => :days)", days=days)
+        world.module("sync.retention").tidy()
+        [row] = world.rows("SELECT progress, checkpoint, (SELECT count(*) FROM job_items) AS items FROM jobs")
+        assert tuple(row) == ((3, "page 3", 1) if days == 29 else (0, None, 0))
+
+
+def test_what_has_ended_is_forgotten_after_its_time(world: World) -> None:
     states = ("done", "refused", "failed", "due")
     for number, state in enumerate(states):
         enqueue(world, key=str(number))
@@ -196,7 +224,7 @@ def test_what_has_ended_is_forgotten_after_its_time_and_what_failed_is_kept(worl
 
     world.module("sync.retention").tidy()
 
-    assert [row.state for row in world.rows(JOBS)] == ["failed", "due", "done"]
+    assert [row.state for row in world.rows(JOBS)] == ["due", "done"]
 
 
 def test_a_connector_that_is_removed_takes_its_jobs_along(world: World) -> None:
