@@ -13,9 +13,11 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from pydantic import BeforeValidator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 LOOPBACK_NETWORKS = ("127.0.0.0/8", "::1/128")
@@ -24,6 +26,7 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _BROKER_SCHEMES = (*_REDIS_SCHEMES, "redis+socket", "rediss+socket", "sentinel", "amqp", "amqps", "pyamqp")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?|\[[0-9A-Fa-f:]+\](:\d{1,5})?")
+_ENCODED = ", with the special characters of a password percent-encoded"
 _MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64}@[A-Za-z0-9.-]{1,190}")
 
 
@@ -69,7 +72,7 @@ def broker_of_redis(redis: str | None) -> str | None:
 
 def redis_of_broker(broker: str | None) -> str | None:
     """Return a broker that is a Redis as a Redis URL, so that naming it alone starts no embedded one; None for another broker."""
-    parts = urlsplit(broker or "")
+    parts = _split(broker or "")
     if parts.scheme in ("redis", "rediss"):
         return broker
     if parts.scheme != "redis+socket":
@@ -139,8 +142,18 @@ def _secret_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL, and empty parts for one that cannot be read: Python's own errors repeat what they cannot read."""
+    try:
+        for each in url.split(";"):  # kombu takes several brokers
+            urlsplit(each).port  # noqa: B018 - reading it raises for a port that is not a number
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
+
+
 def _http_url(text: str) -> str:
-    parts = urlsplit(text)
+    parts = _split(text)
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise ValueError("must be a URL such as https://host:port, without user, password, query or fragment")
     return text.rstrip("/")
@@ -148,13 +161,13 @@ def _http_url(text: str) -> str:
 
 def _origin(text: str) -> str:
     url = _http_url(text)
-    if urlsplit(url).path:
+    if _split(url).path:
         raise ValueError("must be an origin such as https://host:port, without a path")
     return url
 
 
 def _alert_url(text: str) -> str:
-    parts = urlsplit(text)
+    parts = _split(text)
     is_private = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
     if not is_private or not _HOST.fullmatch(parts.netloc) or parts.fragment or not text.isprintable() or " " in text:
         raise ValueError("must be an https URL (http only on this machine), without user, password or fragment")
@@ -176,7 +189,7 @@ def _mailboxes(text: str) -> tuple[str, ...]:
 
 
 def _smtp_url(text: str) -> str:
-    parts = urlsplit(text)
+    parts = _split(text)
     host = parts.netloc.rpartition("@")[2]
     if parts.scheme not in ("smtp", "smtps", "smtp+plain") or not _HOST.fullmatch(host) or parts.path not in ("", "/"):
         raise ValueError("must be smtps://user@host:465, smtp://user@host:587 or smtp+plain://host:25")
@@ -196,21 +209,30 @@ def _login(text: str) -> str:
 
 def _database_url(text: str) -> str:
     scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in _POSTGRES_SCHEMES:
-        raise ValueError("must be a URL such as postgresql://user:password@host:5432/name")
-    return f"postgresql+psycopg2://{rest}"
+    url = f"postgresql+psycopg2://{rest}"
+    if not separator or scheme not in _POSTGRES_SCHEMES or not _is_database_url(url):
+        raise ValueError(f"must be a URL such as postgresql://user:password@host:5432/name{_ENCODED}")
+    return url
+
+
+def _is_database_url(url: str) -> bool:
+    try:
+        make_url(url)
+    except (ValueError, ArgumentError):
+        return False
+    return True
 
 
 def _redis_url(text: str) -> str:
-    if urlsplit(text).scheme not in _REDIS_SCHEMES:
-        raise ValueError("must be a URL such as redis://host:6379/0, rediss://… or unix:///path?db=0")
+    if _split(text).scheme not in _REDIS_SCHEMES:
+        raise ValueError(f"must be a URL such as redis://host:6379/0, rediss://… or unix:///path?db=0{_ENCODED}")
     return text
 
 
 def _broker_url(text: str) -> str:
-    parts = urlsplit(text)
+    parts = _split(text)
     if parts.scheme not in _BROKER_SCHEMES:
-        raise ValueError("must be a URL such as redis://host:6379/1 or amqps://user:password@host/vhost")
+        raise ValueError(f"must be a URL such as redis://host:6379/1 or amqps://user:password@host/vhost{_ENCODED}")
     if parts.scheme != "unix":
         return text
     query = [("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(parts.query)]

@@ -276,9 +276,9 @@ def _text(name: str, environ: Mapping[str, str]) -> str:
         content = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ValueError(f"cannot be read from the file that {name}_FILE names, {file}: {reason}") from None
+        raise ValueError(f"cannot be read from the file that {name}_FILE names: {reason}") from None
     if not content:
-        raise ValueError(f"is empty in the file that {name}_FILE names, {file}")
+        raise ValueError(f"is empty in the file that {name}_FILE names")
     return content
 
 
