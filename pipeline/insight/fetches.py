@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db import run as rows
@@ -18,14 +18,8 @@ from pipeline.sync.runs.spending import BudgetStatus
 WORDS = {"full": "Full fetch", "incremental": "Fetch of changes", "backfill": "Backfill"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetch:
-    """A run, with its counters.
-
-    expected     records it will have read in the end, as far as the ids between its walks tell; None where nothing tells
-    ends_at      when it will be done, at its pace and within the day's tokens
-    reason_text  what its reason means and what to do
-    """
+class FetchShape(BaseModel):
+    """A run as people look at it: how far it is, how fast, when it will be done. `share` goes from 0 to 1."""
 
     id: int
     entity: str
@@ -43,32 +37,23 @@ class Fetch:
     finished_at: datetime | None
     took_s: float
     counts: dict[str, int]
+    rate: float
     expected: int | None
+    share: float | None
     ends_at: datetime | None
 
-    @property
-    def rate(self) -> float:
-        """Records a second, on average."""
-        return self.counts["read"] / self.took_s if self.took_s > 0 else 0.0
 
-    @property
-    def share(self) -> float | None:
-        """How much of it is done, from 0 to 1."""
-        if self.state != "running":
-            return 1.0 if self.state == "done" else None
-        if self.phase == "catch_up" and self.kind == "full":
-            return 1.0
-        return self.counts["read"] / self.expected if self.expected else None
-
-
-def described(run: Run, now: datetime, slices: Sequence[Slice] = (), ends_at: datetime | None = None) -> Fetch:
-    """A row as people see it. `slices` and `ends_at` matter while it is running."""
-    title = f"{WORDS.get(run.kind, run.kind.capitalize())} of {Entity(run.entity).plural.capitalize()}"
-    return Fetch(
+def described(run: Run, now: datetime, slices: Sequence[Slice] = (), ends_at: datetime | None = None) -> FetchShape:
+    """Return a row as people see it. `slices` and `ends_at` matter while it is running."""
+    took_s, expected = (
+        max(0.0, ((run.finished_at or now) - run.started_at).total_seconds()),
+        expected_records(run, slices),
+    )
+    return FetchShape(
         id=run.id,
         entity=run.entity,
         kind=run.kind,
-        title=title,
+        title=f"{WORDS.get(run.kind, run.kind.capitalize())} of {Entity(run.entity).plural.capitalize()}",
         state=run.state,
         phase=run.phase,
         cause=run.cause,
@@ -79,15 +64,26 @@ def described(run: Run, now: datetime, slices: Sequence[Slice] = (), ends_at: da
         reason_text=describe(run.reason) if run.reason in REASONS else "",
         started_at=run.started_at,
         finished_at=run.finished_at,
-        took_s=max(0.0, ((run.finished_at or now) - run.started_at).total_seconds()),
+        took_s=took_s,
         counts={name: getattr(run, name) for name in COUNTERS},
-        expected=expected_records(run, slices),
+        rate=run.read / took_s if took_s > 0 else 0.0,
+        expected=expected,
+        share=_share(run, expected),
         ends_at=ends_at,
     )
 
 
+def _share(run: Run, expected: int | None) -> float | None:
+    """How much of it is done, from 0 to 1; None where nothing tells."""
+    if run.state != "running":
+        return 1.0 if run.state == "done" else None
+    if run.phase == "catch_up" and run.kind == "full":
+        return 1.0
+    return run.read / expected if expected else None
+
+
 def expected_records(run: Run, slices: Sequence[Slice]) -> int | None:
-    """Records read and those that may lie between the two walks: a little too many where ids have gaps."""
+    """Return the records read and those that may lie between the two walks: a little too many where ids have gaps."""
     frontiers = {part.walk: part.frontier for part in slices}
     low, high = frontiers.get("ascending"), frontiers.get("descending")
     if run.state != "running" or not run.read or low is None or high is None:
@@ -95,13 +91,13 @@ def expected_records(run: Run, slices: Sequence[Slice]) -> int | None:
     return int(run.read + max(0, high - low))
 
 
-def running(session: Session, connector_key: int, day: BudgetStatus) -> tuple[Fetch, ...]:
-    """Every run that is under way, the oldest first."""
+def running(session: Session, connector_key: int, day: BudgetStatus) -> list[FetchShape]:
+    """Return every run that is under way, the oldest first."""
     ends = {each.run_id: each.ends_at for each in spending.runs_under_way(session, connector_key, day)}
     found = rows.running_runs(session, connector_key)
-    return tuple(described(run, day.now, rows.slices_of(session, run.id), ends.get(run.id)) for run in found)
+    return [described(run, day.now, rows.slices_of(session, run.id), ends.get(run.id)) for run in found]
 
 
-def latest(session: Session, connector_key: int, now: datetime, limit: int = 10) -> tuple[Fetch, ...]:
-    """The newest runs, as a list shows them."""
-    return tuple(described(run, now) for run in rows.latest_runs(session, connector_key, limit))
+def latest(session: Session, connector_key: int, now: datetime, limit: int = 10) -> list[FetchShape]:
+    """Return the newest runs, as a list shows them."""
+    return [described(run, now) for run in rows.latest_runs(session, connector_key, limit)]

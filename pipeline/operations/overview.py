@@ -20,12 +20,12 @@ from db.token_ledger import moment
 from pipeline.domain.roles import Role
 from pipeline.insight import fetches
 from pipeline.insight.condition import InStepShape, NoteShape, condition
+from pipeline.insight.fetches import FetchShape
 from pipeline.operations.budget import BudgetShape, budget_of
 from pipeline.operations.call import Call
 from pipeline.operations.credentials import ConnectionShape
 from pipeline.operations.models import ConnectorRequest, Shape
 from pipeline.operations.registry import operation
-from pipeline.operations.runs import FetchShape
 from pipeline.sync.connectors.webhooks import hearing
 from pipeline.sync.runs import spending
 
@@ -133,11 +133,11 @@ def show_overview(call: Call, request: Unit) -> OverviewAnswer:
             notes=list(judged.notes),
             traffic=_traffic(session, connector.key, now, request.by),
             budget=budget_of(session, connector.key, day),
-            running=_shapes(fetches.running(session, connector.key, day)),
+            running=fetches.running(session, connector.key, day),
             shells=_shells(session, connector.key),
             webhooks=ListeningShape.model_validate(hearing(session, connector.key)),
             schedules=_schedules(session, connector.key),
-            last_runs=_shapes(fetches.latest(session, connector.key, now, LAST_RUNS)),
+            last_runs=fetches.latest(session, connector.key, now, LAST_RUNS),
             open_failures=sum(failure_count.count_open(session, connector.key).values()),
         )
 
@@ -162,10 +162,6 @@ def _schedules(session: Session, connector_key: int) -> list[PlannedShape]:
         )
         for row in rows
     ]
-
-
-def _shapes(found: Iterable[fetches.Fetch]) -> list[FetchShape]:
-    return [FetchShape.model_validate(each) for each in found]
 
 
 def _shells(session: Session, connector_key: int) -> ShellsShape | None:

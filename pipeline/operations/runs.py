@@ -8,22 +8,36 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from db import batch as batches
+from db import connector as connectors
+from db import failure as failures
 from db import run as rows
 from db import watermark
-from db.run import Run
+from db.failure import Failure
+from db.run import Run, Slice
 from db.session import transaction
 from pipeline.domain.kinds import Entity
+from pipeline.domain.reasons import REASONS, describe
 from pipeline.domain.roles import Role
-from pipeline.insight import acts, run_story
+from pipeline.insight import acts, fetches
+from pipeline.insight.fetches import FetchShape
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.models import ConnectorRequest, Done, EntityName, Listed, RowRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import RowId, Since
-from pipeline.sync.runs import runs
+from pipeline.sync.runs import runs, spending
 from pipeline.sync.runs.schedules import OVERLAP
 
 PATH: Final = "/connectors/<connector>/runs"
+PAGE: Final = 50
+"""Batches of a run that are shown at once."""
+WALKS: Final = {
+    "ascending": "from the lowest id up",
+    "descending": "from the highest id down",
+    "catch_up": "by time: what changed meanwhile",
+    "stored": "through what is stored",
+}
 BatchState = Literal["waiting", "ready", "running", "done", "failed", "cancelled"]
 
 
@@ -59,31 +73,6 @@ class RunShape(Shape):
 
 class RunsAnswer(BaseModel):
     runs: list[RunShape]
-
-
-class FetchShape(Shape):
-    """A run as people look at it: how far it is, how fast, when it will be done. `share` goes from 0 to 1."""
-
-    id: int
-    entity: str
-    kind: str
-    title: str
-    state: str
-    phase: str
-    cause: str
-    changed_only: bool
-    since: datetime | None
-    settings_version: int
-    reason: str | None
-    reason_text: str
-    started_at: datetime
-    finished_at: datetime | None
-    took_s: float
-    counts: dict[str, int]
-    rate: float
-    expected: int | None
-    share: float | None
-    ends_at: datetime | None
 
 
 class PreviewAnswer(Shape):
@@ -125,6 +114,8 @@ class BatchShape(Shape):
 
 
 class FailedShape(Shape):
+    """`record_id` is a Pipedrive id of incoming failures, a Hull id of outgoing ones; `field` the one that stayed behind alone."""
+
     id: int
     direction: str
     entity: str
@@ -132,6 +123,7 @@ class FailedShape(Shape):
     stage: str
     reason: str
     meaning: str
+    field: str | None
     updated_at: datetime
 
 
@@ -282,10 +274,25 @@ def cancel_run(call: Call, request: RowRequest) -> Done:
 @operation(f"GET {PATH}/<id>/story", role=Role.VIEWER, command="runs show CONNECTOR ID", example="acme 12")
 def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
     """Show a run with its walks, its batches and what failed in it."""
+    key = call.connector.key
     with transaction() as session:
         run = _find(session, call, request.id)
-        story = run_story.run_story(session, run, state=request.state, before=request.before)
-    return StoryAnswer.model_validate(story)
+        day = spending.standing(session, key)
+        ends = {each.run_id: each.ends_at for each in spending.runs_under_way(session, key, day)}
+        slices = rows.slices_of(session, run.id)
+        found = batches.batches_of_run(session, run.id, state=request.state, before=request.before, limit=PAGE + 1)
+        return StoryAnswer(
+            run=fetches.described(run, day.now, slices, ends.get(run.id)),
+            walks=[
+                WalkShape(words=_walk(each) or "", state=each.state, frontier=each.frontier, pages=each.pages)
+                for each in slices
+            ],
+            settings_author=connectors.author_of(session, key, run.settings_version),
+            batch_states=batches.count_of_run(session, run.id),
+            batches=[BatchShape.model_validate(row) for row in found[:PAGE]],
+            more=found[PAGE - 1].id if len(found) > PAGE else None,
+            failures=[_failed(each) for each in failures.failures_of(session, key, run_id=run.id)],
+        )
 
 
 @operation(
@@ -296,16 +303,24 @@ def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
 )
 def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
     """Show one batch."""
+    key = call.connector.key
     with transaction() as session:
-        story = run_story.batch_story(session, call.connector.key, request.id)
-    if story is None:
-        raise not_found("There is no such batch.", "Those that ended well are forgotten after a month.")
-    named = {name: getattr(story, name) for name in BatchAnswer.model_fields if name not in ("batch", "failures")}
-    return BatchAnswer(
-        batch=BatchShape.model_validate(story.line),
-        failures=[FailedShape.model_validate(each) for each in story.failures],
-        **named,
-    )
+        row = batches.describe_batch(session, key, request.id)
+        if row is None:
+            raise not_found("There is no such batch.", "Those that ended well are forgotten after a month.")
+        return BatchAnswer(
+            batch=BatchShape.model_validate(row),
+            cause=row.cause,
+            enqueued_at=row.enqueued_at,
+            lease_until=row.lease_until,
+            is_abandoned=row.state == "running" and row.lease_until is not None and row.lease_until < row.now,
+            run_id=row.run_id,
+            walk=_walk(session.get(Slice, row.slice_id) if row.slice_id is not None else None),
+            read_back_id=row.read_back_id,
+            extracted_bytes=row.extracted_bytes,
+            transformed_bytes=row.transformed_bytes,
+            failures=[_failed(each) for each in failures.failures_of(session, key, batch_id=request.id)],
+        )
 
 
 def _start(call: Call, entity: Entity, *, changed_only: bool = False, since: datetime | None = None) -> int:
@@ -322,7 +337,25 @@ def _start(call: Call, entity: Entity, *, changed_only: bool = False, since: dat
 
 def _find(session: Session, call: Call, run_id: int) -> Run:
     """The connector's run of that number. Raises OperationError."""
-    run = run_story.find_run(session, call.connector.key, run_id)
-    if run is None:
+    run = session.get(Run, run_id)
+    if run is None or run.connector_key != call.connector.key:
         raise not_found("There is no such run of this connector.", f"See: pipeline runs list {call.connector.name}")
     return run
+
+
+def _walk(part: Slice | None) -> str | None:
+    return WALKS.get(part.walk, part.walk) if part else None
+
+
+def _failed(row: Failure) -> FailedShape:
+    return FailedShape(
+        id=row.id,
+        direction=row.direction,
+        entity=row.entity,
+        record_id=row.record_id,
+        stage=row.stage,
+        reason=row.reason,
+        meaning=describe(row.reason) if row.reason in REASONS else "",
+        field=row.field if row.kind == "field" else None,
+        updated_at=row.updated_at,
+    )

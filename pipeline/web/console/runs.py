@@ -11,11 +11,11 @@ from db import run as rows
 from db.connector import Connector
 from db.session import transaction
 from db.token_ledger import moment
-from pipeline.insight import fetches, run_story
-from pipeline.insight.run_story import BatchStory, RunStory
+from pipeline.insight import fetches
 from pipeline.insight.shared import Shared
 from pipeline.operations import runs as operations
 from pipeline.operations.errors import OperationError
+from pipeline.operations.runs import BatchAnswer, StoryAnswer
 from pipeline.web.console import guard, overview
 from pipeline.web.console.calls import perform
 from pipeline.web.console.flower import TASK_AT
@@ -31,6 +31,7 @@ CHOICES: Final = {
 }
 STATES: Final = ("waiting", "ready", "running", "done", "failed", "cancelled")
 """Of batches."""
+STAGES: Final = ("extract", "transform", "load")
 Key = tuple[int, int, str | None, int | None]
 
 
@@ -65,8 +66,6 @@ def list_runs(connector: Connector) -> Response:
 def show_run(connector: Connector, run_id: int) -> Response:
     state = request.args.get("state")
     story = _story((connector.key, run_id, state if state in STATES else None, before_id()))
-    if story is None:
-        raise guard.missing("There is no such run of this connector.", "Choose one from Runs.")
     return page("run.html", connector=connector, tab=TAB[0], story=story, run=story.run, flower=TASK_AT, state=state)
 
 
@@ -85,11 +84,9 @@ def cancel(_connector: Connector, run_id: int) -> Response:
 
 def show_batch(connector: Connector, batch_id: int) -> Response:
     story = _batch((connector.key, batch_id))
-    if story is None:
-        raise guard.missing(
-            "There is no such batch of this connector.", "Those that ended well are forgotten after a month."
-        )
-    return page("batch.html", connector=connector, tab=TAB[0], story=story, batch=story.line, flower=TASK_AT)
+    at = STAGES.index(story.batch.stage)
+    stages = [(name, "done" if n < at else story.batch.state if n == at else "none") for n, name in enumerate(STAGES)]
+    return page("batch.html", connector=connector, tab=TAB[0], story=story, stages=stages, flower=TASK_AT)
 
 
 def _chosen(name: str, values: tuple[str, ...]) -> str | None:
@@ -103,17 +100,15 @@ def _sentence(under_way: int) -> str:
     return "One fetch is under way." if under_way == 1 else f"{under_way} fetches are under way."
 
 
-def _read_run(key: Key) -> RunStory | None:
-    connector_key, run_id, state, before = key
-    with transaction() as session:
-        run = run_story.find_run(session, connector_key, run_id)
-        return run_story.run_story(session, run, state=state, before=before) if run else None
+def _read_run(key: Key) -> StoryAnswer:
+    _, run_id, state, before = key
+    return perform(operations.show_story, id=run_id, state=state, before=before)
 
 
-def _read_batch(key: tuple[int, int]) -> BatchStory | None:
-    with transaction() as session:
-        return run_story.batch_story(session, *key)
+def _read_batch(key: tuple[int, int]) -> BatchAnswer:
+    return perform(operations.show_batch, id=key[1])
 
 
 _story = Shared(_read_run)
 _batch = Shared(_read_batch)
+"""Both keys begin with the connector's."""
