@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from sqlalchemy import CursorResult, ForeignKey, Index, Integer, LargeBinary, SmallInteger, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    and_,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import job_item as job_items
@@ -15,6 +27,8 @@ from db.base import Base, Created, RowId
 from pipeline.errors import LostLease
 
 RETENTION_DAYS = 30
+OPEN: Final = ("due", "paused")
+"""States of a job that has not ended."""
 
 
 class Job(Base):
@@ -22,7 +36,8 @@ class Job(Base):
                  `connector_creation`: create a connector; `status`: write our status to Hull; `send`: Users or Accounts to
                  Pipedrive; `verify`: compare Pipedrive, Hull and the id map; `plan`: compute what new settings would do;
                  `replay`: send the items of a replay; `log_export`: write the log to a file
-    dedupe_key   a request with the same kind and key joins the job that is due
+    dedupe_key   a request with the same kind and key joins the job that is due or paused
+    title        what it is for, as a person reads it; never a secret
     secret       input of the job, encrypted: credentials or an address; deleted when the job is done
     requested    how often it was requested since it began; after its end it begins once more if that was more than once
     lease_token  grows with every claim; every later write must carry it
@@ -33,7 +48,8 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("uq_jobs_due", "kind", "dedupe_key", unique=True, postgresql_where=text("state = 'due'")),
+        Index("uq_jobs_due", "kind", "dedupe_key", unique=True, postgresql_where=text("state IN ('due', 'paused')")),
+        Index("ix_jobs_connector", "connector_key", "id"),
         Index("ix_jobs_due", "due_at", postgresql_where=text("state = 'due'")),
     )
 
@@ -41,9 +57,10 @@ class Job(Base):
     connector_key: Mapped[int | None] = mapped_column(Integer, ForeignKey("connectors.key"))
     kind: Mapped[str]
     dedupe_key: Mapped[str]
+    title: Mapped[str] = mapped_column(server_default="")
     secret: Mapped[bytes | None] = mapped_column(LargeBinary)
     state: Mapped[str] = mapped_column(server_default="due")
-    """`due`, `done`, `failed` (a Failure is open) or `refused`."""
+    """`due`; `paused` by a person: no worker claims it; `done`, `failed` (a Failure is open), `refused`; `aborted` by a person."""
     reason: Mapped[str | None]
     requested: Mapped[int] = mapped_column(Integer, server_default="1")
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
@@ -77,15 +94,23 @@ class ClaimedJob:
 
 
 _ENQUEUE = text("""
-    INSERT INTO jobs AS j (connector_key, kind, dedupe_key, secret) VALUES (:connector_key, :kind, :key, :secret)
-        ON CONFLICT (kind, dedupe_key) WHERE state = 'due' DO UPDATE SET requested = j.requested + 1""")
+    INSERT INTO jobs AS j (connector_key, kind, dedupe_key, title, secret)
+    VALUES (:connector_key, :kind, :key, :title, :secret)
+        ON CONFLICT (kind, dedupe_key) WHERE state IN ('due', 'paused') DO UPDATE SET requested = j.requested + 1""")
 
 
 def enqueue(
-    session: Session, kind: str, key: str, *, connector_key: int | None = None, secret: bytes | None = None
+    session: Session,
+    kind: str,
+    key: str,
+    *,
+    title: str = "",
+    connector_key: int | None = None,
+    secret: bytes | None = None,
 ) -> None:
-    """Write a job down; one of its kind and key that is due already runs once more instead."""
-    session.execute(_ENQUEUE, {"connector_key": connector_key, "kind": kind, "key": key, "secret": secret})
+    """Write a job down; one of its kind and key that is due or paused already runs once more instead."""
+    scope = {"connector_key": connector_key, "kind": kind, "key": key, "title": title, "secret": secret}
+    session.execute(_ENQUEUE, scope)
 
 
 _TAKE_DUE = text("""
@@ -106,7 +131,7 @@ def take_due(session: Session, *, patience_s: float, limit: int = 100) -> list[t
 _CLAIM = text("""
     UPDATE jobs SET lease_token = lease_token + 1, attempts = attempts + 1, waits_for = NULL,
            requested = CASE WHEN progress = 0 AND checkpoint IS NULL THEN 1 ELSE requested END,
-           due_at = now() + make_interval(secs => :lease_s)
+           dispatched_at = coalesce(dispatched_at, now()), due_at = now() + make_interval(secs => :lease_s)
      WHERE id = :id AND state = 'due' AND due_at <= now()
  RETURNING id, connector_key, (SELECT c.id FROM connectors c WHERE c.key = connector_key) AS connector_id,
            EXISTS (SELECT FROM outages o WHERE o.connector_key = jobs.connector_key) AS has_outage, kind, dedupe_key,
@@ -176,6 +201,46 @@ def end(session: Session, job: ClaimedJob, state: str = "done", reason: str | No
         row.secret = None
 
 
+def pause(session: Session, job_id: int) -> bool:
+    """Have no worker run a job until it is resumed; False when it is not due.
+
+    A worker that runs it loses its lease, so that it writes nothing more: the step is repeated later and is no attempt.
+    """
+    return _take_from_workers(session, job_id, ("due",), "paused") is not None
+
+
+def resume(session: Session, job_id: int) -> bool:
+    """Make a paused job due; False when it is not paused."""
+    row = _take_from_workers(session, job_id, ("paused",), "due")
+    if row is None:
+        return False
+    row.due_at, row.dispatched_at = func.now(), None
+    return True
+
+
+def abort(session: Session, job_id: int) -> bool:
+    """End a job that is due or paused, as `pause` takes it from its worker; False when it has ended."""
+    row = _take_from_workers(session, job_id, OPEN, "aborted")
+    if row is None:
+        return False
+    row.ended_at, row.secret = func.now(), None
+    return True
+
+
+def lock_open(session: Session, job_id: int, states: Sequence[str] = OPEN) -> Job | None:
+    """Return a job that has not ended, locked until the transaction ends."""
+    mine = select(Job).where(Job.id == job_id, Job.state.in_(states)).with_for_update()
+    return session.scalar(mine.execution_options(populate_existing=True))
+
+
+def _take_from_workers(session: Session, job_id: int, states: Sequence[str], state: str) -> Job | None:
+    row = lock_open(session, job_id, states)
+    if row is None:
+        return None
+    row.state, row.lease_token, row.attempts, row.waits_for = state, row.lease_token + 1, 0, None
+    return row
+
+
 def revive(session: Session, job_id: int) -> bool:
     """Make a failed job due again; False when it is deleted or was requested again since."""
     row = session.scalar(select(Job).filter_by(id=job_id, state="failed").with_for_update())
@@ -191,12 +256,12 @@ def is_revivable(session: Session, job_id: int) -> bool:
     row = session.scalar(select(Job).filter_by(id=job_id, state="failed"))
     if row is None:
         return False
-    return session.scalar(select(Job.id).filter_by(kind=row.kind, dedupe_key=row.dedupe_key, state="due")) is None
+    return find_open(session, row.kind, row.dedupe_key) is None
 
 
-def find_due(session: Session, kind: str, key: str) -> int | None:
-    """Return the id of the job that is due or running."""
-    return session.scalar(select(Job.id).filter_by(kind=kind, dedupe_key=key, state="due"))
+def find_open(session: Session, kind: str, key: str) -> int | None:
+    """Return the id of the job that is due, running or paused."""
+    return session.scalar(select(Job.id).filter_by(kind=kind, dedupe_key=key).where(Job.state.in_(OPEN)))
 
 
 def last_failed(session: Session, kind: str, key: str) -> int | None:
@@ -225,6 +290,53 @@ def latest_jobs(session: Session, connector_key: int, kinds: Sequence[str], limi
     return list(session.scalars(mine.order_by(Job.id.desc()).limit(limit)))
 
 
+IS_RUNNING: Final[ColumnElement[bool]] = and_(
+    Job.state == "due", Job.due_at > func.now(), Job.dispatched_at.is_not(None)
+)
+"""A worker has the job's lease; one that was postponed is dispatched again when it is due."""
+
+
+def find_jobs(
+    session: Session,
+    connector_key: int,
+    *,
+    kind: str | None = None,
+    state: str | None = None,
+    routine: str | None = None,
+    before_id: int | None = None,
+    limit: int = 50,
+) -> list[tuple[Job, bool]]:
+    """Return (job, whether a worker runs it) of a connector, newest first.
+
+    state    of the row, or `running` or `waiting`: the two of one that is due
+    routine  a kind of jobs that are left out once they are done, unless `kind` names it
+    """
+    query = select(Job, IS_RUNNING).where(Job.connector_key == connector_key).order_by(Job.id.desc()).limit(limit)
+    if kind is not None:
+        query = query.where(Job.kind == kind)
+    elif routine is not None:
+        query = query.where((Job.kind != routine) | (Job.state != "done"))
+    if state is not None:
+        due = {"running": IS_RUNNING, "waiting": and_(Job.state == "due", ~IS_RUNNING)}
+        query = query.where(due.get(state, Job.state == state))
+    if before_id is not None:
+        query = query.where(Job.id < before_id)
+    return [(row[0], bool(row[1])) for row in session.execute(query)]
+
+
+def find_job(session: Session, connector_key: int, job_id: int) -> tuple[Job, bool] | None:
+    """Return (job, whether a worker runs it), if the connector has a job of this id."""
+    row = session.execute(
+        select(Job, IS_RUNNING).where(Job.connector_key == connector_key, Job.id == job_id)
+    ).one_or_none()
+    return None if row is None else (row[0], bool(row[1]))
+
+
+def count_open(session: Session, connector_key: int) -> int:
+    """Return how many jobs of a connector are due or running."""
+    return session.scalar(select(func.count(Job.id)).filter_by(connector_key=connector_key, state="due")) or 0
+
+
 def was_refused(session: Session, kind: str, key: str, *, within_s: float) -> bool:
     """Return whether the same job was refused in the last `within_s` seconds."""
     recently = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, within_s)
@@ -237,7 +349,7 @@ def was_refused(session: Session, kind: str, key: str, *, within_s: float) -> bo
 _DROP_OLD = text("""
     DELETE FROM jobs j
      WHERE ended_at < now() - make_interval(days => :keep_days)
-       AND (state IN ('done', 'refused')
+       AND (state IN ('done', 'refused', 'aborted')
             OR state = 'failed' AND NOT EXISTS (
                 SELECT FROM failures f
                  WHERE f.connector_key = j.connector_key AND f.direction = 'outgoing' AND f.entity = ''

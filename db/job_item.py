@@ -57,7 +57,7 @@ def delete_items(session: Session, job_id: int) -> None:
 _DROP = text("""
     WITH ended AS MATERIALIZED (
         SELECT DISTINCT jobs.id, jobs.state FROM jobs JOIN job_items ON job_items.job_id = jobs.id
-         WHERE jobs.state IN ('done', 'refused') AND jobs.ended_at < now() - make_interval(hours => :keep_hours)
+         WHERE jobs.state IN ('done', 'refused', 'aborted') AND jobs.ended_at < now() - make_interval(hours => :keep_hours)
             OR jobs.state = 'failed' AND jobs.ended_at < now() - make_interval(days => :keep_failed_days)),
     reset AS (
         UPDATE jobs SET progress = 0, checkpoint = NULL WHERE id IN (SELECT id FROM ended WHERE state = 'failed'))

@@ -31,7 +31,7 @@ class LogExport(Base):
     file_name: Mapped[str]
     asked_by: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="writing")
-    """`writing`; `done`; `cut`: reading on would take too long, what is here may be downloaded; `failed`."""
+    """`writing`; `done`; `cut`: reading on would take too long, what is here may be downloaded; `failed`; `aborted`."""
     before_id: Mapped[int | None] = mapped_column(BigInteger)
     events: Mapped[Count]
     parts: Mapped[Count]
@@ -74,7 +74,7 @@ def add_part(session: Session, export_id: int, lines: bytes, events: int, before
 
 
 def end_export(session: Session, export_id: int, state: str) -> None:
-    """Note that a file has ended as `done`, `cut` or `failed`, unless it is past its retention and deleted."""
+    """Note that a file has ended as `done`, `cut`, `failed` or `aborted`, unless it is past its retention and deleted."""
     export = session.get(LogExport, export_id, with_for_update=True)
     if export is not None:
         export.state, export.ended_at = state, func.now()

@@ -60,7 +60,7 @@ def work_on(caller: Caller, kind: str, key: str) -> None:
     if not isinstance(caller, LocalCaller):
         return
     with transaction() as session:
-        job_id = jobs.find_due(session, kind, key)
+        job_id = jobs.find_open(session, kind, key)
     if job_id is not None:
         with suppress(StageFailed):
             run_job(job_id, None)

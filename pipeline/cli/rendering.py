@@ -13,6 +13,7 @@ from pipeline.cli import operators as people
 from pipeline.cli import (
     rendering_connectors,
     rendering_events,
+    rendering_jobs,
     rendering_overview,
     rendering_plans,
     rendering_records,
@@ -155,6 +156,7 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     replays.show_replay: Presentation(show=failing.show_progress),
     **rendering_connectors.PRESENTATIONS,
     **rendering_events.PRESENTATIONS,
+    **rendering_jobs.PRESENTATIONS,
     **rendering_runs.PRESENTATIONS,
     **rendering_settings.PRESENTATIONS,
     **rendering_overview.PRESENTATIONS,

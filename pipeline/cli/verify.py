@@ -128,6 +128,10 @@ def _follow(job_id: int, again: str) -> None:
             view.show(verifying.progress_of(job))
             if job.state == "done":
                 return
+            if job.state == "paused":
+                raise Failed("the comparison is paused", f"run: pipeline jobs resume CONNECTOR {job_id}")
+            if job.state == "aborted":
+                raise Failed("the comparison was aborted by a person", f"start it again: {again}")
             if job.state != "due":
                 raise Failed(
                     f"the comparison failed: {describe(job.reason or 'internal_error')}", "pipeline failures list"

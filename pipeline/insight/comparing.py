@@ -51,7 +51,7 @@ def comparing(session: Session, connector_key: int) -> Comparing:
     return Comparing(
         sample=SAMPLE,
         tokens=expected_tokens(session, connector_key, SAMPLE),
-        under_way=bool(newest) and newest[0].state == "due",
+        under_way=bool(newest) and newest[0].state in job.OPEN,
         last=last_compared(session, connector_key),
     )
 

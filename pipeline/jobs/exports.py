@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import export_file as files
 from db import job as jobs
 from db import sync_event as events
-from db.job import ClaimedJob
+from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
@@ -54,6 +54,13 @@ class ExportOrder(BaseModel):
     segments: dict[str, dict[str, Any]] = {}
     segment_id: str | None = None
 
+    @property
+    def title(self) -> str:
+        """What is exported, as a person reads it."""
+        segment = self.segments.get(self.segment_id or "", {}).get("name") or self.segment_id
+        noun = f"{self.entity.hull.capitalize()}s"
+        return f"{noun} of segment {str(segment)[:100]}" if segment else f"{noun} that were chosen in Hull"
+
 
 @dataclass(slots=True)
 class _Tally:
@@ -79,7 +86,8 @@ def enqueue(connector_key: int, order: ExportOrder) -> None:
     text = order.model_dump_json()
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     with transaction() as session:
-        job_queue.enqueue(session, EXPORT, f"{connector_key}:{digest}", connector_key=connector_key, secret=text)
+        key = f"{connector_key}:{digest}"
+        job_queue.enqueue(session, EXPORT, key, title=order.title, connector_key=connector_key, secret=text)
 
 
 def step(job: ClaimedJob) -> JobStep:
@@ -105,6 +113,12 @@ def step(job: ClaimedJob) -> JobStep:
             return CONTINUE
     _finish(job, order, position, tally)
     return DONE
+
+
+def abort(session: Session, job: Job, _by: str) -> None:
+    """Delete what is kept of the file; what its records became stays, and the rest can be sent again from Hull."""
+    jobs.lock_open(session, job.id)  # before the file, in the order of the worker
+    files.drop_file(session, job.id)
 
 
 def _pieces(job: ClaimedJob) -> Iterator[bytes]:

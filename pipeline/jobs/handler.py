@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db.job import ClaimedJob
+from db.job import ClaimedJob, Job
 from pipeline.errors import PipelineError
 
 
@@ -43,6 +43,10 @@ def _keep(_session: Session, _job: ClaimedJob, _cause: PipelineError) -> None:
     """Write nothing beside the job."""
 
 
+def keep_result(_session: Session, _job: Job, _by: str) -> None:
+    """Abort a job by ending its row alone: what its steps wrote stays."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
     """How jobs of one kind are run.
@@ -50,10 +54,15 @@ class Handler:
     step       does the next piece of the work
     event      event and log line of a job that failed
     on_failure writes the failure into what the job is about, in the transaction that ends the job
+    can_pause  whether a person may pause it: one that consists of many steps
+    on_abort   what a person who aborts it changes beside the job, by their name, in the same transaction and before the job is
+               locked; None where it cannot be aborted, because what requested it would be lost
     is_single  all jobs of a connector fail as one: a later job that is done closes the failure of an earlier one
     """
 
     step: Callable[[ClaimedJob], JobStep]
     event: str
     on_failure: Callable[[Session, ClaimedJob, PipelineError], None] = _keep
+    can_pause: bool = False
+    on_abort: Callable[[Session, Job, str], None] | None = None
     is_single: bool = False

@@ -19,7 +19,7 @@ from db import job as jobs
 from db import log_export as exports
 from db.connector import Connector
 from db.event_log import EventFilter, TooMuch
-from db.job import ClaimedJob
+from db.job import ClaimedJob, Job
 from db.log_export import LogExport
 from db.session import after_commit, transaction
 from pipeline.errors import PipelineError
@@ -61,7 +61,9 @@ def enqueue(
     session.flush()
     session.refresh(export)
     sealed = TypeAdapter(EventFilter).dump_json(wanted).decode()  # it may hold an e-mail
-    job_queue.enqueue(session, LOG_EXPORT, str(export.id), connector_key=connector.key, secret=sealed)
+    job_queue.enqueue(
+        session, LOG_EXPORT, str(export.id), title=export.file_name, connector_key=connector.key, secret=sealed
+    )
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
     return export
 
@@ -95,6 +97,11 @@ def step(job: ClaimedJob) -> JobStep:
 def stop(session: Session, job: ClaimedJob, _cause: PipelineError) -> None:
     """Note that the job has failed."""
     exports.end_export(session, int(job.dedupe_key), "failed")
+
+
+def abort(session: Session, job: Job, _by: str) -> None:
+    """Note that nobody wants the file any more."""
+    exports.end_export(session, int(job.dedupe_key), "aborted")
 
 
 def lines_of(export: LogExport) -> Iterator[bytes]:

@@ -3,7 +3,8 @@
     claim → step, step, … → ended; or postponed, when the time slice is over, a step waits, or an error says so
 
 Each kind has one handler (`pipeline.jobs.handler`). What counts as an attempt is decided in `pipeline.sync.retries`: a rate limit,
-a spent budget and an outage do not, and a step that succeeds sets the attempts to zero.
+a spent budget and an outage do not, and a step that succeeds sets the attempts to zero. A person pauses and aborts jobs by
+`pipeline.jobs.actions`: that takes the lease from the worker, which then writes nothing more.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from structlog.contextvars import bind_contextvars
 from db import failure as failures
 from db import job as jobs
 from db import sync_event as events
-from db.job import ClaimedJob
+from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
 from pipeline.domain.reasons import describe
 from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.jobs import connector_creation, exports, log_exports, sends, settings_sync, status_report
-from pipeline.jobs.handler import Handler, JobStep
+from pipeline.jobs.handler import Handler, JobStep, keep_result
 from pipeline.jobs.plans import compute
 from pipeline.jobs.replays import advance
 from pipeline.jobs.verify import verify
@@ -44,15 +45,25 @@ SLICE_S: Final = 60.0
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     job_queue.SETTINGS_SYNC: Handler(step=settings_sync.step, event="connector.settings.error", is_single=True),
-    job_queue.EXPORT: Handler(step=exports.step, event="outgoing.job.error"),
+    job_queue.EXPORT: Handler(step=exports.step, event="outgoing.job.error", can_pause=True, on_abort=exports.abort),
     job_queue.CONNECTOR_CREATION: Handler(step=connector_creation.step, event="connector.creation.error"),
     job_queue.STATUS: Handler(step=status_report.step, event="connector.status.error", is_single=True),
-    job_queue.SEND: Handler(step=sends.step, event="outgoing.job.error"),
-    job_queue.VERIFY: Handler(step=verify.step, event="connector.verify.error"),
-    job_queue.PLAN: Handler(step=compute.step, event="connector.plan.error", on_failure=compute.stop),
+    job_queue.SEND: Handler(step=sends.step, event="outgoing.job.error", can_pause=True, on_abort=keep_result),
+    job_queue.VERIFY: Handler(step=verify.step, event="connector.verify.error", can_pause=True, on_abort=keep_result),
+    job_queue.PLAN: Handler(
+        step=compute.step,
+        event="connector.plan.error",
+        on_failure=compute.stop,
+        can_pause=True,
+        on_abort=compute.abort,
+    ),
     job_queue.REPLAY: Handler(step=advance.step, event="connector.replay.error", on_failure=advance.stop),
     job_queue.LOG_EXPORT: Handler(
-        step=log_exports.step, event="connector.log_export.error", on_failure=log_exports.stop
+        step=log_exports.step,
+        event="connector.log_export.error",
+        on_failure=log_exports.stop,
+        can_pause=True,
+        on_abort=log_exports.abort,
     ),
 }
 
@@ -92,12 +103,14 @@ def run_job(job_id: int, task_id: str | None, *, slice_s: float | None = None) -
 def _run_steps(job: ClaimedJob, ends_at: float) -> None:
     """JobStep until the job waits, has ended or the time slice is over, and write down which. Raises: LostLease."""
     while True:
-        step = _handler(job).step(job)
+        step = handler_of(job).step(job)
         if step.wait_s != 0 or time.monotonic() > ends_at:
             break
-        if job.attempts > 1:  # earlier workers were lost or postponed; this one came further
-            with transaction() as session:
+        with transaction() as session:
+            if job.attempts > 1:  # earlier workers were lost or postponed; this one came further
                 jobs.checkpoint(session, job)
+            else:
+                jobs.hold(session, job)  # a person may have paused or aborted the job
     with transaction() as session:
         _follow(session, job, step)
 
@@ -133,7 +146,7 @@ def _resolve(job: ClaimedJob, error: Exception, task_id: str | None, work: Outag
 
 def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Exception, task_id: str | None) -> None:
     """Keep a Failure whose replay makes the job due again; without a connector there is nothing to keep."""
-    handler = _handler(job)
+    handler = handler_of(job)
     name = handler.event
     logger().error(name, reason=cause.reason, detail=cause.detail, advice=describe(cause.reason))
     if job.connector_key is None:
@@ -175,10 +188,11 @@ def _failure(
     )
 
 
-def subject_of(job: ClaimedJob) -> str:
+def subject_of(job: ClaimedJob | Job) -> str:
     """Return the subject of the job's failure."""
-    return failures.control_subject(job.kind if _handler(job).is_single else f"{job.kind}:{job.id}")
+    return failures.control_subject(job.kind if handler_of(job).is_single else f"{job.kind}:{job.id}")
 
 
-def _handler(job: ClaimedJob) -> Handler:
+def handler_of(job: ClaimedJob | Job) -> Handler:
+    """Return how jobs of this kind are run."""
     return HANDLERS.get(job.kind, UNKNOWN)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import job as jobs
 from db import sync_event as events
-from db.job import ClaimedJob
+from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
@@ -40,6 +40,14 @@ class SendOrder(BaseModel):
     segment: str | None = None
     rank: int
 
+    @property
+    def title(self) -> str:
+        """What is sent, as a person reads it."""
+        noun = self.entity.hull.capitalize()
+        if self.segment is not None:
+            return f"{noun}s of segment {self.segment}"
+        return f"1 {noun}" if len(self.ids) == 1 else f"{len(self.ids):,} {noun}s"
+
     def clause(self, page: int) -> dict[str, Any] | None:
         """What Hull's search is asked for that page; None behind the last of the ids."""
         if self.segment is not None:
@@ -53,7 +61,12 @@ def enqueue(session: Session, connector_key: int, order: SendOrder) -> None:
     chosen = order.model_dump_json(exclude={"rank"})
     digest = hashlib.blake2b(chosen.encode(), digest_size=16).hexdigest()
     job_queue.enqueue(
-        session, SEND, f"{connector_key}:{digest}", connector_key=connector_key, secret=order.model_dump_json()
+        session,
+        SEND,
+        f"{connector_key}:{digest}",
+        title=order.title,
+        connector_key=connector_key,
+        secret=order.model_dump_json(),
     )
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
 
@@ -75,6 +88,13 @@ def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
     """Return (of how many, how many of them Hull does not have) of an order's mark; None before its first page."""
     of, _, missing = (mark or "").partition(" ")
     return (int(of) if of.isdigit() else None), (int(missing) if missing.isdigit() else 0)
+
+
+def handed_over(job: Job) -> tuple[int, int | None, int]:
+    """Return (records that were handed over, of how many, how many Hull does not have); None before the first page."""
+    of, missing = read_checkpoint(job.checkpoint)
+    seen = job.progress * send_records.PER_PAGE
+    return (seen if of is None else min(of, seen)) - missing, of, missing
 
 
 def step(job: ClaimedJob) -> JobStep:

@@ -14,6 +14,7 @@ from pipeline.operations import (
     events,
     failures,
     fields,
+    jobs,
     mappings,
     operators,
     overview,
@@ -32,7 +33,7 @@ from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
     *(connectors, overview, budget, credentials, settings, settings_preview, fields, plans),
-    *(runs, sends, records, events, mappings, claims, failures, replays, webhooks, workers, alerts),
+    *(runs, jobs, sends, records, events, mappings, claims, failures, replays, webhooks, workers, alerts),
     *(operators, people),
 )
 

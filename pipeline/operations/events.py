@@ -80,7 +80,7 @@ class ExportShape(Shape):
     """A file of events; the next one begins before the event `before_id`."""
 
     id: int
-    state: Literal["writing", "done", "cut", "failed"]
+    state: Literal["writing", "done", "cut", "failed", "aborted"]
     file_name: str
     events: int
     before_id: int | None

@@ -43,11 +43,21 @@ PATIENCE_S: Final = 30.0
 
 
 def enqueue(
-    session: Session, kind: str, key: str, *, connector_key: int | None = None, secret: str | None = None
+    session: Session,
+    kind: str,
+    key: str,
+    *,
+    title: str = "",
+    connector_key: int | None = None,
+    secret: str | None = None,
 ) -> None:
-    """Write a job down. `secret` is what it takes, sealed: credentials, or an address that opens a file by itself."""
+    """Write a job down.
+
+    title   what it is for, where the kind does not say it
+    secret  what it takes, sealed: credentials, or an address that opens a file by itself
+    """
     sealed = None if secret is None else _vault().seal(connector_key or 0, _label(kind, key), secret)
-    jobs.enqueue(session, kind, key, connector_key=connector_key, secret=sealed)
+    jobs.enqueue(session, kind, key, title=title, connector_key=connector_key, secret=sealed)
 
 
 def secret_of(job: ClaimedJob) -> str:

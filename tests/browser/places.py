@@ -25,6 +25,7 @@ FIXED: Final[Mapping[str, str]] = {
     "plans": f"{BASE}/plans",
     "credentials": f"{BASE}/credentials",
     "runs": f"{BASE}/runs",
+    "jobs": f"{BASE}/jobs",
     "actions": f"{BASE}/actions",
     "action-fetch": f"{BASE}/actions/fetch/person",
     "action-send": f"{BASE}/actions/send",

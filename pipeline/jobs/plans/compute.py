@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 
 from db import plan as plans
 from db import snapshot
-from db.job import ClaimedJob
+from db.job import ClaimedJob, Job
 from db.plan import NewItem
 from db.session import transaction
 from pipeline.domain.forecast import plan_cost
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import PipelineError
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
+from pipeline.jobs.plans.apply import discard
 from pipeline.jobs.plans.create import lock_open_plan
 from pipeline.jobs.plans.incoming import look_at_records
 from pipeline.jobs.plans.outgoing import look_at_reports
@@ -55,6 +56,12 @@ def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
     plan = lock_open_plan(session, int(job.dedupe_key))
     if plan is not None:
         plan.state, plan.reason, plan.detail, plan.ended_at = "stopped", cause.reason, cause.detail, func.now()
+
+
+def abort(session: Session, job: Job, by: str) -> None:
+    """Discard the plan, unless it is ready."""
+    if lock_open_plan(session, int(job.dedupe_key)) is not None:
+        discard(session, int(job.dedupe_key), author=by)
 
 
 def compute_now(plan_id: int, for_s: float = AT_ONCE_S) -> None:

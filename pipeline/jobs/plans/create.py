@@ -55,7 +55,9 @@ def _add(
         for direction, entity in PHASES
         if scope.looks_at(direction, entity)
     )
-    job_queue.enqueue(session, job_queue.PLAN, str(plan.id), connector_key=connector_key)
+    job_queue.enqueue(
+        session, job_queue.PLAN, str(plan.id), title=f"Plan {plan.id} of {author}", connector_key=connector_key
+    )
     return plan
 
 

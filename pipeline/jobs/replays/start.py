@@ -110,7 +110,13 @@ def _have_it_sent(session: Session, replay: Replay, by: str) -> None:
     if failure is not None:
         replay_failure(session, failure, by=by, why=f"replay {replay.id} goes on")
     else:
-        job_queue.enqueue(session, job_queue.REPLAY, str(replay.id), connector_key=replay.connector_key)
+        job_queue.enqueue(
+            session,
+            job_queue.REPLAY,
+            str(replay.id),
+            title=f"Replay {replay.id}: {replay.why}",
+            connector_key=replay.connector_key,
+        )
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
 
 

@@ -52,6 +52,12 @@ class VerifyOrder(BaseModel):
     requested_by: str
     repair: bool = False
 
+    @property
+    def title(self) -> str:
+        """What is compared, as a person reads it."""
+        which = "all records" if self.sample is None else f"{self.sample:,} records of each kind"
+        return f"Compare {which}{' and repair what differs' if self.repair else ''}"
+
 
 class Report(BaseModel):
     """A comparison as far as it is: how long its steps took, what they cost.
@@ -76,10 +82,11 @@ class Report(BaseModel):
 def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
     """Have a worker compare; returns the id of the job, of the one that is due or running where there is one."""
     key = f"{connector_key}:{order.sample or 'all'}" + (":repair" if order.repair else "")
-    job_id = jobs.find_due(session, VERIFY, key)
+    job_id = jobs.find_open(session, VERIFY, key)
     if job_id is None:
-        job_queue.enqueue(session, VERIFY, key, connector_key=connector_key, secret=order.model_dump_json())
-        job_id = jobs.find_due(session, VERIFY, key)
+        sealed = order.model_dump_json()
+        job_queue.enqueue(session, VERIFY, key, title=order.title, connector_key=connector_key, secret=sealed)
+        job_id = jobs.find_open(session, VERIFY, key)
     after_commit(session, lambda: wakeups.wake_control("dispatch"))
     return job_id or 0
 

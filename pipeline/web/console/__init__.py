@@ -24,6 +24,7 @@ from pipeline.web.console import (
     flower,
     frame,
     home,
+    jobs,
     login,
     logs,
     overview,
@@ -43,6 +44,7 @@ ROOMS = (
     *(login, home, overview, settings, settings_history, plans, credentials, add_connector),
     *(
         runs,
+        jobs,
         actions,
         logs,
         failures,

@@ -35,7 +35,7 @@ MOST_COUNTED: Final = 999
 NOTHING: Final = "\N{EN DASH}"
 MARKS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("success", "ok", "done", "replayed", "active", "applied"), "●"),
-    **dict.fromkeys(("skip", "skipped", "discarded", "cancelled", "none", "waiting"), "○"),
+    **dict.fromkeys(("skip", "skipped", "discarded", "cancelled", "aborted", "none", "waiting"), "○"),
     **dict.fromkeys(("retry", "warning", "running", "creating", "shell", "computing"), "◐"),
     **dict.fromkeys(("error", "failed", "stopped", "setupRequired", "open", "conflict", "refused"), "▲"),
     **dict.fromkeys(("park", "parked", "paused", "held"), "‖"),

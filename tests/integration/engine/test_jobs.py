@@ -211,7 +211,7 @@ def test_what_a_failed_job_found_is_kept_for_a_month_and_a_replay_then_begins_ag
 
 
 def test_what_has_ended_is_forgotten_after_its_time(world: World) -> None:
-    states = ("done", "refused", "failed", "due")
+    states = ("done", "refused", "aborted", "failed", "due", "paused")
     for number, state in enumerate(states):
         enqueue(world, key=str(number))
         world.change_rows(
@@ -224,7 +224,7 @@ def test_what_has_ended_is_forgotten_after_its_time(world: World) -> None:
 
     world.module("sync.retention").tidy()
 
-    assert [row.state for row in world.rows(JOBS)] == ["due", "done"]
+    assert [row.state for row in world.rows(JOBS)] == ["due", "paused", "done"]
 
 
 def test_a_connector_that_is_removed_takes_its_jobs_along(world: World) -> None:
@@ -300,3 +300,87 @@ def test_a_step_that_waits_leaves_the_job_due_later(world: World, monkeypatch: p
     [row] = world.rows("SELECT state, attempts, extract(epoch FROM due_at - now())::int AS wait_s FROM jobs")
     assert (row.state, row.attempts) == ("due", 0)
     assert 80 <= row.wait_s <= 90
+
+
+def act(name: str, job_id: int = 1) -> bool:
+    with transaction() as session:
+        done: bool = getattr(jobs, name)(session, job_id)
+    return done
+
+
+def test_a_paused_job_is_run_by_nobody_until_it_is_resumed_and_costs_no_attempts(world: World, sent: list[Any]) -> None:
+    enqueue(world)
+    world.change_rows("UPDATE jobs SET attempts = 5")
+    assert act("pause")
+
+    world.module("sync.job_queue").dispatch()
+    world.module("tasks.control").sweep()
+    assert world.module("jobs.runtime").run_job(1, None) is False
+    assert (sent, claim()) == ([], None)
+    assert [(row.state, row.attempts) for row in world.rows(JOBS)] == [("paused", 0)]
+
+    assert act("resume")
+    world.module("sync.job_queue").dispatch()
+    assert (len(sent), claim() is not None) == (1, True)
+
+
+def test_a_worker_that_is_killed_in_a_paused_job_changes_nothing(world: World, sent: list[Any]) -> None:
+    """Its lease ends while the job is paused; neither the sweep nor a late write of the worker changes the row."""
+    enqueue(world, secret="canary")
+    killed = claim(lease_s=0.0)
+    assert killed is not None
+    assert act("pause")
+    before = world.rows("SELECT * FROM jobs")
+
+    world.module("sync.job_queue").dispatch()
+    world.module("tasks.control").sweep()
+    for write in (jobs.hold, jobs.end, jobs.checkpoint):
+        with pytest.raises(LostLease), transaction() as session:
+            write(session, killed)  # type: ignore[operator]
+    with transaction() as session:
+        assert not jobs.extend_lease(session, killed, 1_000)
+
+    assert (world.rows("SELECT * FROM jobs"), sent) == (before, [])
+    assert act("resume")
+    with pytest.raises(LostLease), transaction() as session:
+        jobs.hold(session, killed)
+
+
+@pytest.mark.parametrize(("name", "state"), [("pause", "paused"), ("abort", "aborted")])
+def test_a_worker_stops_before_its_next_step_when_a_person_takes_the_job(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str, state: str
+) -> None:
+    runtime, steps = world.module("jobs.runtime"), []
+
+    def step(_job: Any) -> Any:
+        steps.append(act(name))
+        return world.module("jobs.handler").CONTINUE
+
+    monkeypatch.setitem(runtime.HANDLERS, "settings_sync", replace(runtime.HANDLERS["settings_sync"], step=step))
+    enqueue(world)
+    world.run_jobs()
+
+    assert steps == [True]
+    assert [(row.state, row.attempts) for row in world.rows(JOBS)] == [(state, 0)]
+    assert world.rows("SELECT 1 FROM failures") == []
+
+
+def test_a_request_joins_the_job_that_is_paused(world: World) -> None:
+    enqueue(world)
+    assert act("pause")
+
+    enqueue(world)
+
+    [row] = world.rows("SELECT state, requested FROM jobs")
+    assert (row.state, row.requested) == ("paused", 2)
+
+
+def test_an_aborted_job_forgets_its_secret_and_its_key_is_free(world: World) -> None:
+    enqueue(world, secret="canary")
+    assert act("abort")
+    assert (act("abort"), act("pause"), act("resume")) == (False, False, False)
+
+    enqueue(world)
+
+    rows = world.rows("SELECT state, secret IS NULL AS is_empty, ended_at IS NULL AS is_open FROM jobs ORDER BY id")
+    assert [tuple(row) for row in rows] == [("aborted", True, False), ("due", True, True)]

@@ -140,6 +140,20 @@ def a_key(_world: World, _stack: ExitStack) -> Fields:
         return {"id": key.id}
 
 
+def job_that_is(state: str) -> Callable[[World, ExitStack], Fields]:
+    """A job in this state that compares both sides."""
+
+    def prepare(world: World, _stack: ExitStack) -> Fields:
+        verify = world.module("jobs.verify.verify")
+        with transaction() as session:
+            order = verify.VerifyOrder(sample=None, requested_by="test")
+            job_id = verify.enqueue(session, world.connector_key, order)
+        world.change_rows("UPDATE jobs SET state = :state", state=state)
+        return {"id": job_id}
+
+    return prepare
+
+
 def known_user(world: World, _stack: ExitStack) -> Fields:
     """A User that Hull has."""
     _fetched(world)
@@ -153,6 +167,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "cancel_run": running_fetch,
     "check_webhooks": nothing,
     "ensure_webhooks": nothing,
+    "abort_job": job_that_is("due"),
     "abort_replay": replay_that_is("running"),
     "add_operator": lambda _world, _stack: {
         "name": "ana@acme.test",
@@ -175,6 +190,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "fetch_changes": nothing,
     "invite": with_an_app,
     "log_operator_out": an_operator(),
+    "pause_job": job_that_is("due"),
     "pause_replay": replay_that_is("running"),
     "pause_connector": nothing,
     "put_api_token": lambda _world, _stack: {"secret": API_TOKEN},
@@ -186,6 +202,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "start_fetch": lambda _world, _stack: {"entity": "person"},
     "try_telling": nothing,
     "replay_edited": corrected,
+    "resume_job": job_that_is("paused"),
     "resume_replay": replay_that_is("paused"),
     "revoke_any_key": a_key,
     "revoke_key": a_key,

@@ -296,7 +296,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
         "seen": lambda session: departure.standings(session, CONNECTOR, "person", IDS),
     },
     "departure.inherit": {"left": {number: {"name": "x"} for number in IDS}},
-    "job.find_due": {"key": "10"},
+    "job.find_open": {"key": "10"},
     "job.last_failed": {"key": "10"},
     "job.was_refused": {"key": "10"},
     "job_item.add_item": {"subject": "person.seen", "payload": b""},

@@ -1,0 +1,101 @@
+"""`/c/<name>/jobs`: long work such as exports, sends, comparisons, plans and replays: how far each is, and its buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final, get_args
+from urllib.parse import quote
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from db import job as rows
+from db.connector import Connector
+from db.session import transaction
+from pipeline.insight import jobs as insight
+from pipeline.insight.jobs import JobView
+from pipeline.operations import jobs as operations
+from pipeline.operations.errors import OperationError
+from pipeline.operations.jobs import JobState
+from pipeline.operations.registry import Operation
+from pipeline.web.console import guard
+from pipeline.web.console.calls import perform, sentence_of
+from pipeline.web.console.frame import before_id, done, forget_open, page, plural
+from pipeline.web.console.guard import Pages
+
+TAB: Final = ("jobs", "Jobs")
+PAGE: Final = 50
+STATES: Final[tuple[str, ...]] = get_args(JobState)
+ACTS: Final[Mapping[str, tuple[str, Operation[Any, Any], str]]] = {
+    "pause": ("Pause", operations.pause_job, "is paused: no worker continues it until it is resumed."),
+    "resume": ("Resume", operations.resume_job, "continues behind its last step."),
+    "abort": ("Abort", operations.abort_job, "is aborted; what it has done stays."),
+}
+"""What a person may do → its button, its operation, and what the page says afterwards."""
+RESULTS: Final[Mapping[str, tuple[str, str]]] = {
+    "settings_sync": ("History of settings", "settings/history"),
+    "export": ("What was sent", "logs?cause=export"),
+    "send": ("What was sent", "logs?cause=send"),
+    "verify": ("What differs", "actions#verify"),
+    "plan": ("Plan", "plans/{}"),
+    "replay": ("Replay", "replays/{}"),
+    "log_export": ("File", "exports/{}"),
+}
+"""Kind → where its result is, below the connector's address."""
+
+
+def add(pages: Pages) -> None:
+    pages.page("/c/<name>/jobs", list_jobs)
+    pages.action("/c/<name>/jobs/<int:job_id>/<act>", act_on)
+
+
+def list_jobs(connector: Connector) -> Response:
+    chosen = {"kind": _chosen("kind", insight.KINDS), "state": _chosen("state", STATES)}
+    with transaction() as session:
+        found = insight.list_jobs(session, connector.key, before_id=before_id(), limit=PAGE + 1, **chosen)
+        in_flight = rows.count_open(session, connector.key)
+    return page(
+        "jobs.html",
+        connector=connector,
+        tab=TAB[0],
+        jobs=found[:PAGE],
+        more=found[PAGE - 1].id if len(found) > PAGE else None,
+        sentence=f"{plural(in_flight, 'job')} in flight." if in_flight else "No job is in flight.",
+        in_flight=in_flight,
+        choices={"kind": dict(insight.KINDS), "state": {each: each for each in STATES}},
+        chosen=chosen,
+        acts=ACTS,
+        result_of=_result_of,
+    )
+
+
+def act_on(connector: Connector, job_id: int, act: str) -> Response:
+    """Pause, resume or abort."""
+    if act not in ACTS:
+        raise guard.missing("There is nothing at this address.", "Choose a job from Jobs.")
+    _, declared, words = ACTS[act]
+    try:
+        perform(declared, id=job_id)
+        notice = f"Job {job_id} {words}"
+    except OperationError as error:
+        if error.status is HTTPStatus.NOT_FOUND:
+            raise
+        notice = f"Nothing was changed: {sentence_of(error)}"
+    forget_open()
+    return done(f"/c/{quote(connector.name, safe='')}/jobs", notice)
+
+
+def _chosen(name: str, values: Mapping[str, str] | tuple[str, ...]) -> str | None:
+    given = request.args.get(name)
+    return given if given in values else None
+
+
+def _result_of(job: JobView) -> tuple[str, str] | None:
+    """Return (words, address below the connector's) of what a job has found or done; its failure where it failed."""
+    if job.failure_id is not None:
+        return f"Failure {job.failure_id}", f"failures/{job.failure_id}"
+    if job.kind not in RESULTS:
+        return None
+    words, where = RESULTS[job.kind]
+    return words, where.format(job.result_id)

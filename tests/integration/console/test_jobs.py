@@ -1,0 +1,80 @@
+"""The page of jobs: what each is for, how far it is, where its result is, and its buttons."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.audit import latest_entries
+from db.session import transaction
+from pipeline.insight.shared import forget_all
+from tests.integration.console.conftest import Visitor
+from tests.integration.operations.test_jobs import compare, plan, send
+from tests.world import World
+
+PAGE = "/c/acme/jobs"
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    forget_all()
+
+
+def test_without_a_job_it_says_what_is_listed(world: World, viewer: Visitor) -> None:
+    assert world
+    page = viewer.text(PAGE)
+
+    assert "No job is in flight." in page
+    assert "No job has run in the last month." in page
+    assert f'href="{PAGE}"' in viewer.text("/c/acme/runs")
+
+
+def test_a_row_shows_its_name_its_state_and_its_result_and_updates_itself(world: World, viewer: Visitor) -> None:
+    plan(world)
+    send(world, segment="<VIPs>")
+
+    page = viewer.text(PAGE)
+
+    assert "2 jobs in flight." in page
+    assert "Plan 1 of ana" in page
+    assert "Users of segment &lt;VIPs&gt;" in page
+    assert 'href="/c/acme/plans/1"' in page
+    assert 'hx-trigger="every 2s"' in page
+    assert "<button" not in page.partition("<main")[2]
+
+
+def test_buttons_do_what_they_say_and_leave_an_entry(world: World, operator: Visitor) -> None:
+    compare(world, None)
+    states = []
+    for act in ("pause", "resume", "abort"):
+        assert f'action="{PAGE}/1/{act}"' in operator.text(PAGE)
+        assert operator.post(f"{PAGE}/1/{act}").status_code == 303
+        states += [row.state for row in world.rows("SELECT state FROM jobs")]
+
+    assert states == ["paused", "due", "aborted"]
+    with transaction() as session:
+        found = [(each.action, each.subject) for each in latest_entries(session)]
+    assert [each for each in found if each[0].startswith("job.")] == [
+        (f"job.{act}", "job 1: Compare all records") for act in ("abort", "resume", "pause")
+    ]
+
+
+def test_a_late_press_changes_nothing_and_says_so(world: World, operator: Visitor) -> None:
+    compare(world, None)
+    world.change_rows("UPDATE jobs SET state = 'done', ended_at = now()")
+
+    assert operator.post(f"{PAGE}/1/abort").status_code == 303
+    assert "Nothing was changed: Job 1 is done" in operator.text(PAGE)
+    assert operator.post(f"{PAGE}/9/abort").status_code == 404
+    assert operator.post(f"{PAGE}/1/explode").status_code == 404
+
+
+def test_one_that_failed_links_to_its_failure_with_the_next_step(world: World, viewer: Visitor) -> None:
+    send(world, ids=("a",))
+    world.change_rows("UPDATE jobs SET attempts = 8")
+    world.run_jobs()
+
+    page = viewer.text(f"{PAGE}?state=failed")
+
+    assert "worker_lost" in page
+    assert 'href="/c/acme/failures/1"' in page
+    assert "No job is of this kind." in viewer.text(f"{PAGE}?state=paused")

@@ -1,0 +1,178 @@
+"""Jobs are listed with what they are for, and paused, resumed and aborted where their kind allows it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from db.job import Job
+from db.operator import Present
+from db.session import transaction
+from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from pipeline.jobs.exports import ExportOrder
+from pipeline.jobs.sends import SendOrder
+from pipeline.operations import jobs
+from pipeline.operations.call import Call
+from pipeline.operations.errors import OperationError
+from pipeline.operations.jobs import JobsAsked, JobShape
+from pipeline.operations.models import RowRequest
+from tests.integration.operations.examples import open_failures
+from tests.journeys.planning import FIRST_NAME, with_more
+from tests.journeys.test_replays import begin
+from tests.world import World
+
+ROW = RowRequest(connector="acme", id=1)
+
+
+def by(role: Role = Role.OPERATOR, connectors: frozenset[int] | None = None) -> Call:
+    return Call(caller=Present(id=0, name="ana", role=role, connector_keys=connectors))
+
+
+def listed(**fields: Any) -> list[JobShape]:
+    return jobs.list_jobs(by(Role.VIEWER), JobsAsked(connector="acme", **fields)).jobs
+
+
+def send(world: World, **fields: Any) -> None:
+    order = SendOrder(entity=Entity.PERSON, rank=1, **fields)
+    with transaction() as session:
+        world.module("jobs.sends").enqueue(session, world.connector_key, order)
+
+
+def compare(world: World, sample: int | None) -> None:
+    verify = world.module("jobs.verify.verify")
+    with transaction() as session:
+        verify.enqueue(session, world.connector_key, verify.VerifyOrder(sample=sample, requested_by="ana"))
+
+
+def plan(world: World) -> None:
+    document = with_more("incoming_user_attributes", FIRST_NAME)
+    with transaction() as session:
+        world.module("jobs.plans.create").make_plan(session, world.connector_key, document, author="ana")
+
+
+def test_each_says_what_it_is_for_and_how_far_it_is(world: World) -> None:
+    send(world, ids=("a", "b", "c"))
+    send(world, segment="VIPs")
+    compare(world, None)
+    plan(world)
+    world.change_rows("UPDATE jobs SET progress = 1, checkpoint = '3 1' WHERE id = 1")
+
+    found = {job.id: job for job in listed()}
+
+    assert list(found) == [4, 3, 2, 1]
+    assert [found[n].title for n in (1, 2)] == ["3 Users", "Users of segment VIPs"]
+    assert [found[n].title for n in (3, 4)] == ["Compare all records", "Plan 1 of ana"]
+    assert found[1].progress == jobs.ProgressShape(done=2, of=3, unit="records")
+    assert (found[4].result_id, found[4].acts, found[4].state) == (1, ["pause", "abort"], "waiting")
+
+
+def test_they_are_listed_by_kind_and_state_and_routine_ones_by_their_kind(world: World) -> None:
+    compare(world, 5)
+    send(world, ids=("a",))
+    with transaction() as session:
+        world.module("jobs.status_report").enqueue(session, world.connector_key)
+    world.change_rows("UPDATE jobs SET state = 'done', ended_at = now() WHERE kind = 'status'")
+    world.change_rows("UPDATE jobs SET due_at = now() + interval '30 s', dispatched_at = now() WHERE kind = 'send'")
+
+    assert [job.kind for job in listed()] == ["send", "verify"]
+    assert [job.kind for job in listed(kind="status")] == ["status"]
+    assert [job.kind for job in listed(state="running")] == ["send"]
+    assert [job.kind for job in listed(state="waiting")] == ["verify"]
+    assert [job.id for job in listed(before=2)] == [1]
+
+
+def test_a_job_that_failed_names_its_failure_and_the_next_step_and_is_resumed_by_it(world: World) -> None:
+    send(world, ids=("a",))
+    world.change_rows("UPDATE jobs SET attempts = 8")
+    world.run_jobs()
+
+    [job] = listed()
+    assert (job.state, job.reason, job.acts, job.failure_id) == ("failed", "worker_lost", ["resume"], 1)
+    assert job.advice
+
+    jobs.resume_job(by(), ROW)
+    assert [(each.state, each.failure_id) for each in listed()] == [("waiting", None)]
+    [failure] = world.rows("SELECT state, closed_by FROM failures")
+    assert tuple(failure) == ("replayed", "ana")
+
+
+def test_what_requested_it_is_never_lost_by_an_abort(world: World) -> None:
+    with transaction() as session:
+        world.module("jobs.settings_sync").enqueue(session, world.connector_key)
+
+    for declared in (jobs.pause_job, jobs.abort_job):
+        with pytest.raises(OperationError) as refused:
+            declared(by(), ROW)
+        assert refused.value.code == "wrong_kind"
+    assert listed()[0].acts == []
+
+
+def test_a_replay_is_paused_as_a_replay(world: World) -> None:
+    with ExitStack() as stack:
+        open_failures(world, stack)
+    begin(world, per_second=0.1)
+
+    with pytest.raises(OperationError, match="as a replay") as refused:
+        jobs.pause_job(by(), ROW)
+
+    assert "its number is 1" in refused.value.next_step
+    assert listed()[0].title.startswith("Replay 1: ")
+
+
+def test_aborting_ends_also_what_the_job_is_about(world: World) -> None:
+    plan(world)
+    jobs.abort_job(by(), ROW)
+    assert [tuple(row) for row in world.rows("SELECT state, ended_by FROM plans")] == [("discarded", "ana")]
+    assert [job.state for job in listed()] == ["aborted"]
+
+
+def test_aborting_an_export_deletes_its_file(world: World) -> None:
+    files, key = world.module("jobs.exports").files, world.connector_key
+    order = ExportOrder(url="https://hull.test/file", form="json", entity=Entity.PERSON)
+    with transaction() as session:
+        world.module("sync.job_queue").enqueue(
+            session, "export", "1:a", title=order.title, connector_key=key, secret=order.model_dump_json()
+        )
+    with transaction() as session:
+        files.begin_file(session, 1, validator="", total_bytes=None)
+        files.add_piece(session, 1, b"ada@acme.com")
+
+    jobs.abort_job(by(), ROW)
+
+    assert world.rows("SELECT 1 FROM export_files") == world.rows("SELECT 1 FROM export_pieces") == []
+    with transaction() as session:
+        assert session.get_one(Job, 1).secret is None
+
+
+def test_a_paused_export_keeps_its_file_and_its_address(world: World) -> None:
+    files, key = world.module("jobs.exports").files, world.connector_key
+    with transaction() as session:
+        world.module("sync.job_queue").enqueue(session, "export", "1:a", connector_key=key, secret="canary")
+    with transaction() as session:
+        files.begin_file(session, 1, validator="", total_bytes=None)
+
+    jobs.pause_job(by(), ROW)
+    world.module("sync.retention").tidy()
+
+    assert len(world.rows("SELECT 1 FROM export_files")) == 1
+    assert len(world.rows("SELECT 1 FROM jobs WHERE secret IS NOT NULL AND state = 'paused'")) == 1
+
+
+def test_a_wrong_state_a_foreign_job_and_a_viewer_are_refused(world: World) -> None:
+    compare(world, None)
+    with pytest.raises(OperationError, match="cannot be resumed"):
+        jobs.resume_job(by(), ROW)
+    with pytest.raises(OperationError, match="needs the role operator"):
+        jobs.pause_job(by(Role.VIEWER), ROW)
+    with pytest.raises(OperationError, match="There is no connector"):
+        jobs.pause_job(by(connectors=frozenset()), ROW)
+    world.change_rows("UPDATE jobs SET connector_key = NULL")
+    for declared in (jobs.pause_job, jobs.resume_job, jobs.abort_job, jobs.show_job):
+        with pytest.raises(OperationError, match="no such job"):
+            declared(by(), ROW)
+
+    assert [row.state for row in world.rows("SELECT state FROM jobs")] == ["due"]
+    assert world.rows("SELECT 1 FROM audit_log") == []
