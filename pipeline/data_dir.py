@@ -22,7 +22,7 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
     if (PROJECT_DIR / "setup.cfg").exists():
         return PROJECT_DIR / ".data"
     xdg = environ.get("XDG_DATA_HOME", "")
-    home = Path(environ.get("HOME") or _home_of_account())
+    home = Path(environ.get("HOME") or home_of_account())
     return (Path(xdg) if xdg.startswith("/") else home / ".local" / "share") / "hull-pipedrive"
 
 
@@ -58,7 +58,7 @@ def write_once(path: Path, content: bytes) -> None:
     os.unlink(draft)
 
 
-def _home_of_account() -> Path:
+def home_of_account() -> Path:
     """Return the home that the machine knows; containers often run as an account that it does not know."""
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from collections.abc import Callable
 from functools import wraps
@@ -20,7 +21,11 @@ ACTION: Final = "audited_action"
 
 def operator_name() -> str:
     """Return how the audit log names who uses the command line."""
-    return f"{getpass.getuser()} (command line)"
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # KeyError up to Python 3.12: a container's user may have a number only
+        user = f"user {os.getuid()}"
+    return f"{user} (command line)"
 
 
 def audited(action: str) -> Callable[[F], F]:

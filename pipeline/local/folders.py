@@ -24,7 +24,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data_dir import make_data_dir
+from pipeline.data_dir import home_of_account, make_data_dir
 from pipeline.local.errors import EmbeddedError, failed
 
 POSTGRES_SOCKET = ".s.PGSQL.5432"  # PostgreSQL's own name for the socket of its default port
@@ -208,7 +208,7 @@ def _everybody_reaches(path: Path) -> bool:
 
 
 def _in_a_home(path: Path) -> bool:
-    homes = {*_HOMES, Path(pwd.getpwuid(os.geteuid()).pw_dir)} - {Path("/")}
+    homes = {*_HOMES, home_of_account()} - {Path("/")}
     return any(path.resolve().is_relative_to(home) for home in homes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from flask import Flask
 from db import audit
 from db.session import transaction
 from pipeline.accounts import operators
-from pipeline.cli.audited import ACTION, audited
+from pipeline.cli.audited import ACTION, audited, operator_name
 from pipeline.cli.generated import DECLARED
 from pipeline.cli.program import program
 from pipeline.domain.roles import Role
@@ -62,6 +64,19 @@ def test_a_command_writes_one_entry_of_its_own_or_the_general_one(
 
     assert [action for action, *_ in entries()].count("connector.pause") == 1
     assert all((origin or "").startswith("command line on ") for *_, origin in entries())
+
+
+def test_an_account_without_a_name_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the containers, whose account has a number only."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+    assert operator_name() == f"user {os.getuid()} (command line)"
 
 
 def test_a_fetch_that_began_is_audited_even_if_the_command_fails_after_it(world: World) -> None:
