@@ -11,6 +11,7 @@ docs/decisions/0018-bodies-are-read-before-a-thread-is-taken.md says why this is
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import sys
 import tempfile
@@ -287,8 +288,9 @@ def _declared(environ: WSGIEnvironment) -> int | None:
 
 
 def _known_path(environ: WSGIEnvironment) -> str:
-    """The first part of the path: the path of a webhook holds a secret."""
-    return "/" + str(environ["PATH_INFO"]).lstrip("/").partition("/")[0][:40]
+    """The first part of the path, if it can be one of ours: paths hold secrets of webhooks, and what senders make up."""
+    first = str(environ["PATH_INFO"]).lstrip("/").partition("/")[0]
+    return f"/{first}" if re.fullmatch("[A-Za-z-]{0,40}", first) else "other"
 
 
 def allow_connections() -> None:

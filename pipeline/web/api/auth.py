@@ -34,7 +34,7 @@ def authenticate(needed: Role) -> None:
     if present.key:
         audit.begin(f"{request.remote_addr}, key {present.key}")
     if not Role(present.role).may(needed):
-        logger().warning("api.refused", why="role", path=request.path, operator_id=present.id)
+        logger().warning("api.refused", why="role", operation=request.endpoint, operator_id=present.id)
         raise forbidden("role", f"This needs the role {needed}; you are {present.role}.")
     request.max_content_length = guard.MAX_FORM_BYTES
 

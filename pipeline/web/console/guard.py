@@ -218,7 +218,8 @@ def keep_token(answer: Response, token: str) -> Response:
 def refusal(reason: str, sentence: str, next_step: str = "", status: HTTPStatus = HTTPStatus.FORBIDDEN) -> Refused:
     """Logged: somebody tried what they may not, or a page is out of date."""
     operator = g.get("operator")
-    logger().warning("console.refused", reason=reason, path=request.path, operator_id=operator.id if operator else None)
+    operator_id = operator.id if operator else None
+    logger().warning("console.refused", reason=reason, operation=request.endpoint, operator_id=operator_id)
     return Refused(status, sentence, next_step)
 
 

@@ -148,7 +148,7 @@ def _require_cookies() -> Response | None:
     if not is_secure() or any(cookie_named(name) in request.cookies for name in names):
         return None
     if PROBE in request.args:
-        logger().warning("console.refused", why="cookie_not_kept", path=request.path)
+        logger().warning("console.refused", why="cookie_not_kept", operation=request.endpoint)
         answer = page("wrong_address.html", status=HTTPStatus.FORBIDDEN, public_url=settings().public_url)
     else:
         query = urlencode([*request.args.items(multi=True), (PROBE, "1")])

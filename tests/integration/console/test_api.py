@@ -36,6 +36,17 @@ def test_without_a_key_that_opens_there_is_nothing(anybody: Visitor, key: str) -
     assert answer.json["error"] == "unauthorized"
 
 
+def test_a_refusal_for_the_role_is_logged_without_the_name_in_the_address(script: Any) -> None:
+    with capture_logs() as lines:
+        status, _ = script("POST", "/api/v1/operators/ana@acme.test/log-out")
+
+    assert status == 403
+    assert [(line["why"], line["operation"]) for line in lines if line["event"] == "api.refused"] == [
+        ("role", "api.log_operator_out")
+    ]
+    assert "ana@" not in str(lines)
+
+
 def test_a_key_is_its_owner(script: Any) -> None:
     assert script("GET", "/api/v1/me") == (200, {"name": "operator@acme.test", "role": "operator"})
 

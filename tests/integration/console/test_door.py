@@ -303,6 +303,18 @@ def test_a_viewer_does_not_do_what_admins_do_and_it_is_logged(viewer: Visitor) -
     assert [line["reason"] for line in lines if line["event"] == "console.refused"] == ["role"] * 3
 
 
+def test_no_refusal_is_logged_with_an_address_that_somebody_typed(viewer: Visitor) -> None:
+    with capture_logs() as lines:
+        answers = [viewer.get("/c/ana@acme.test/"), viewer.post("/c/ana@acme.test/actions/pause")]
+
+    assert [each.status_code for each in answers] == [404, 403]
+    assert "ana@" not in str(lines)
+    assert [line["operation"] for line in lines if line["event"] == "console.refused"] == [
+        "console.overview_show",
+        "console.actions_pause",
+    ]
+
+
 def test_a_page_offers_only_what_one_may_do(viewer: Visitor, admin: Visitor) -> None:
     assert "/connectors/new" not in viewer.text("/")
     assert "/connectors/new" in admin.text("/")
