@@ -17,7 +17,7 @@ from pipeline.accounts import logins, operators, passwords, second_factor
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.roles import Role
 from pipeline.operations.call import Call
-from pipeline.operations.errors import not_found
+from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.models import Asked, Done, NoRequest, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import LARGEST_ID, FromFile, RowId, Text
@@ -41,7 +41,12 @@ class OfOperator(Asked):
     """An operator, by their id or name."""
 
     id: Annotated[
-        str, Field(min_length=1, max_length=operators.LONGEST_NAME, description="Their id, a number, or their name.")
+        str,
+        Field(
+            min_length=1,
+            max_length=operators.LONGEST_NAME,
+            description="Their id, a number, or their name. A number that is one operator's id and another one's name is refused.",
+        ),
     ]
 
 
@@ -254,10 +259,16 @@ def _connector_keys(session: Session, chosen: list[str] | str | None) -> list[in
 
 
 def _get(session: Session, id_or_name: str) -> Operator:
-    if id_or_name.isascii() and id_or_name.isdigit():
-        found = session.get(Operator, int(id_or_name)) if int(id_or_name) <= LARGEST_ID else None
-    else:
-        found = rows.find_operator(session, id_or_name)
+    """Return the operator of that id or name. A name may be a number too; one that is also another operator's id is refused."""
+    is_number = id_or_name.isascii() and id_or_name.isdigit()
+    by_id = session.get(Operator, int(id_or_name)) if is_number and int(id_or_name) <= LARGEST_ID else None
+    by_name = rows.find_operator(session, id_or_name)
+    if by_id is not None and by_name is not None and by_id.id != by_name.id:
+        message = f"{id_or_name} is the id of one operator and the name of another."
+        raise conflict(
+            "ambiguous", message, f"Give the id {by_name.id}, or the name of the operator with id {by_id.id}."
+        )
+    found = by_id or by_name
     if found is None:
         raise not_found("There is no such operator.", "Look at the list of operators.")
     return found
