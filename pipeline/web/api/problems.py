@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from flask import Response, g
-from flask_openapi3.types import ResponseDict
 from pydantic import BaseModel, ValidationError
 
 from pipeline.operations.errors import OperationError
 from pipeline.web.console.guard import Refused
+
+ERRORS: Final = (400, 401, 403, 404, 409, 413, 422, 429, 503)
+"""The statuses that every operation may answer with a `Problem`."""
 
 
 class Problem(BaseModel):
@@ -53,28 +55,24 @@ def too_deep(_error: RecursionError) -> Response:
     return _problem(HTTPStatus.BAD_REQUEST, "malformed", "The body is nested too deeply.", "", [])
 
 
-def describe_errors() -> ResponseDict:
-    """Return what every operation may answer instead, for the description."""
-    return {str(status): Problem for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)}
-
-
 def share_errors(description: dict[str, Any]) -> dict[str, Any]:
-    """Return an OpenAPI description in which operations refer to the error answers they share, instead of repeating them."""
-    shared: dict[str, Any] = {}
+    """Return an OpenAPI description in which every operation refers to the error answers, which are described once.
+
+    flask-openapi3 would make the schema of each answer again for every operation: a second at the start of a process.
+    """
+    names = {str(status): HTTPStatus(status).phrase for status in ERRORS}
+    places = {status: name.title().replace(" ", "") for status, name in names.items()}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    references = {status: {"$ref": f"#/components/responses/{place}"} for status, place in places.items()}
     paths = {
-        path: {verb: _with_shared(operation, shared) for verb, operation in operations.items()}
+        path: {verb: each | {"responses": each["responses"] | references} for verb, each in operations.items()}
         for path, operations in description["paths"].items()
     }
-    return description | {"paths": paths, "components": description["components"] | {"responses": shared}}
-
-
-def _with_shared(operation: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    responses = dict(operation["responses"])
-    for status in describe_errors():
-        name = HTTPStatus(int(status)).phrase.title().replace(" ", "")
-        shared[name] = responses[status]
-        responses[status] = {"$ref": f"#/components/responses/{name}"}
-    return operation | {"responses": responses}
+    components = description["components"] | {
+        "schemas": description["components"]["schemas"] | {"Problem": Problem.model_json_schema(mode="serialization")},
+        "responses": {places[status]: {"description": name, "content": content} for status, name in names.items()},
+    }
+    return description | {"paths": paths, "components": components}
 
 
 def _problem(status: HTTPStatus, error: str, message: str, next_step: str, mistakes: list[str]) -> Response:
