@@ -169,3 +169,25 @@ _DROP_OLD = text("""
 def drop_old_deliveries(session: Session, limit: int, keep_days: int = RETENTION_DAYS) -> int:
     """Delete deliveries past their retention that were dealt with, `limit` at most; return how many."""
     return cast("CursorResult[Any]", session.execute(_DROP_OLD, {"days": keep_days, "limit": limit})).rowcount
+
+
+PER_NOTIFICATION = 100
+"""Messages to a notification, as Hull sends them by default: those that are not folded yet are not looked into."""
+
+_WAITING = text("""
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                                   WHERE state = 'new' AND connector_key = :key AND source = 'hull' LIMIT :notifications) d)
+           * :each
+         + (SELECT count(*) FROM (SELECT 1 FROM changes
+                                   WHERE connector_key = :key AND direction = 'outgoing' LIMIT :most) c)""")
+
+
+def waiting_outgoing(session: Session, connector_key: int, *, most: int) -> int:
+    """Messages that wait to be folded, by estimate, and changes that wait to be sent; counted up to `most` each."""
+    scope = {
+        "key": connector_key,
+        "most": most,
+        "notifications": most // PER_NOTIFICATION + 1,
+        "each": PER_NOTIFICATION,
+    }
+    return int(session.execute(_WAITING, scope).scalar_one())

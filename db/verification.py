@@ -1,17 +1,20 @@
-"""What `pipeline verify` asks of the id map, the changes and the failures, and what its repair writes there."""
+"""Comparisons: what they ask of the id map, the changes and the failures, what a repair writes there, and their results."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
 
 import orjson
-from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy import Float, ForeignKey, Index, Integer, delete, func, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db.base import Base, Created, RowId
 from db.copy import bigints, texts
 from db.hull_ids import learn_hull_ids
-from pipeline.domain.drift import DEPARTED, Mapped
+from pipeline.domain.drift import DEPARTED, MappedRecord
 
 FRESH_S = 60
 """What was delivered this lately may not be in Hull's search index yet."""
@@ -22,11 +25,11 @@ _MAPPED = text("""
       FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
 
-def mapped_ids(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> dict[int, Mapped]:
+def mapped_ids(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> dict[int, MappedRecord]:
     """What the id map says of these Pipedrive ids."""
     rows = session.execute(_MAPPED, {"c": connector_key, "e": entity, "ids": bigints(ids), "fresh_s": FRESH_S})
     return {
-        row.pipedrive_id: Mapped(
+        row.pipedrive_id: MappedRecord(
             pipedrive_id=row.pipedrive_id,
             hull_id=row.hull_id,
             state=row.state,
@@ -156,3 +159,40 @@ _ADOPT = text("""
 def adopt(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> None:
     """Take into the id map what only Hull knew, so that a departure has a row to be written in."""
     session.execute(_ADOPT, {"c": connector_key, "e": entity, "ids": bigints(ids)})
+
+
+KEPT: Final = timedelta(days=90)
+
+
+class Verification(Base):
+    """One comparison of Pipedrive, Hull and the id map.
+
+    sample  records of each kind that were drawn; null where all were compared
+    counts  entity → how many were compared, have drifted and how, wait, and are known to have failed
+    named   the first records that have drifted, by their ids
+    """
+
+    __tablename__ = "verifications"
+    __table_args__ = (Index("ix_verifications_latest", "connector_key", "id"),)
+
+    id: Mapped[RowId]
+    connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
+    asked_by: Mapped[str]
+    sample: Mapped[int | None] = mapped_column(Integer)
+    drift: Mapped[int] = mapped_column(Integer)
+    took_s: Mapped[float] = mapped_column(Float)
+    tokens: Mapped[int] = mapped_column(Integer)
+    counts: Mapped[dict[str, Any]]
+    named: Mapped[list[Any]]
+    finished_at: Mapped[Created]
+
+
+def last_verification(session: Session, connector_key: int) -> Verification | None:
+    """The newest one."""
+    mine = select(Verification).filter_by(connector_key=connector_key)
+    return session.scalars(mine.order_by(Verification.id.desc()).limit(1)).one_or_none()
+
+
+def drop_old_verifications(session: Session) -> None:
+    """Forget those past their retention."""
+    session.execute(delete(Verification).where(Verification.finished_at < func.now() - KEPT))

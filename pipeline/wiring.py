@@ -22,7 +22,6 @@ from db.session import transaction
 from pipeline.clients.alert_sinks import MailSink, Relay, Sink, WebhookSink
 from pipeline.clients.alert_sinks import Notice as Notice  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.alert_sinks import NotTold as NotTold  # noqa: PLC0414 - for `tasks`
-from pipeline.clients.bearer import BearerAuth, Token
 from pipeline.clients.budget import TokenBudget
 from pipeline.clients.downloads import Downloads
 from pipeline.clients.hull import FoundReports as FoundReports  # noqa: PLC0414 - for `tasks`
@@ -30,8 +29,8 @@ from pipeline.clients.hull import HullClient
 from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
 from pipeline.clients.hull_notifications import NotificationVerifier as NotificationVerifier  # noqa: PLC0414 - for `web`
 from pipeline.clients.limiter import BurstLimiter
+from pipeline.clients.oauth import BearerAuth, OAuthClient, Token
 from pipeline.clients.oauth import Grant as Grant  # noqa: PLC0414 - for `tasks`
-from pipeline.clients.oauth import OAuthClient
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.ssrf import Guard, check_api_domain, guarded_session
 from pipeline.clients.wire import Exchange

@@ -28,7 +28,7 @@ from pipeline.cli.showing import (
     wants_json,
 )
 from pipeline.domain.kinds import Entity
-from pipeline.insight.moments import read_moment
+from pipeline.domain.times import read_moment
 from pipeline.operations.errors import OperationError
 from pipeline.operations.runs import NewFetch, start_fetch
 from pipeline.sync.runs import spending

@@ -54,7 +54,7 @@ class HullRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapped:
+class MappedRecord:
     """One row of the id map.
 
     delivered  names of the attributes that were last delivered with a value

@@ -1,4 +1,4 @@
-"""Reads the spellings of a moment, a day and a time of day; nothing here asks the clock.
+"""Reads the spellings of a moment, a day and a time of day, and how long ago people say; nothing here asks the clock.
 
 Pipedrive writes moments as `2026-02-01T09:30:00Z` and allows `.000Z`; its older interface wrote `2026-02-01 09:30:00`
 in UTC. Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
@@ -6,9 +6,10 @@ in UTC. Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guid
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
-from typing import Any
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Final
 
 
 def epoch_seconds(text: object) -> int | None:
@@ -92,3 +93,23 @@ def _moment(text: object) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+_AGO: Final = re.compile(r"(\d{1,6})\s*(s|m|min|h|d)")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
+HOW: Final = "write 2026-08-31T12:00, 2026-08-31, or how long ago: 15m, 2h, 3d"
+
+
+def read_moment(text: str, now: datetime) -> datetime:
+    """The moment a text means, in UTC unless it says otherwise.
+
+    Raises: ValueError saying how moments are written.
+    """
+    written = text.strip()
+    try:
+        if ago := _AGO.fullmatch(written):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        moment = datetime.fromisoformat(written)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{written[:40]!r} is no time; {HOW}") from None

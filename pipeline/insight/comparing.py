@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db import audit, job
 from db.connector import Connector
 from db.session import transaction
-from db.verified import last_verification
+from db.verification import last_verification
 from pipeline.insight.acts import require_active
 from pipeline.jobs.verify import verify
 from pipeline.jobs.verify.verify import SAMPLE, VerifyOrder, expected_tokens

@@ -6,6 +6,7 @@ Killed midway it goes on behind the page that was folded last; folding one twice
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,12 +19,13 @@ from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.jobs import send_records
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
+from pipeline.sync.changes.outgoing_changes import fold_messages_of
 from pipeline.sync.job_queue import SEND, order_of
 from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
+from pipeline.wiring import FoundReports, Wired
 
 MOST_IDS: Final = 5_000
 COUNTED_AT_ONCE: Final = 1_000
@@ -52,7 +54,7 @@ class SendOrder(BaseModel):
         """What Hull's search is asked for that page; None behind the last of the ids."""
         if self.segment is not None:
             return {"term": {"segment_ids": self.segment}}
-        ids = self.ids[page * send_records.PER_PAGE : (page + 1) * send_records.PER_PAGE]
+        ids = self.ids[page * PER_PAGE : (page + 1) * PER_PAGE]
         return {"terms": {"id": list(ids)}} if ids else None
 
 
@@ -102,9 +104,9 @@ def step(job: ClaimedJob) -> JobStep:
     order, key, page = order_of(job, SendOrder), job.connector_key or 0, job.progress
     if (clause := order.clause(page)) is None:
         return _end(order, page)
-    answer = send_records.find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
+    answer = find_page(key, order.entity, clause, 1 if order.segment is None else page + 1)
     with transaction() as session:
-        send_records.fold(session, key, order.entity, answer.reports, rank=order.rank)
+        fold(session, key, order.entity, answer.reports, rank=order.rank)
         missing = _log_missing(session, key, order, page, {str(each.get("id")) for each in answer.reports})
         of = answer.total if order.segment is not None else len(order.ids)
         jobs.checkpoint(session, job, page + 1, f"{of} {read_checkpoint(job.checkpoint)[1] + missing}")
@@ -120,9 +122,7 @@ def _end(order: SendOrder, pages: int) -> JobStep:
 
 def _log_missing(session: Session, connector_key: int, order: SendOrder, page: int, found: set[str]) -> int:
     """Log the ids of a page that Hull does not have, and return how many they are."""
-    asked = (
-        order.ids[page * send_records.PER_PAGE : (page + 1) * send_records.PER_PAGE] if order.segment is None else ()
-    )
+    asked = order.ids[page * PER_PAGE : (page + 1) * PER_PAGE] if order.segment is None else ()
     missing = [each for each in asked if each not in found]
     name = event_name(Direction.OUTGOING, order.entity, Outcome.SKIP)
     events.log_events(
@@ -140,3 +140,42 @@ def _log_missing(session: Session, connector_key: int, order: SendOrder, page: i
         ],
     )
     return len(missing)
+
+
+PER_PAGE: Final = 50
+"""Reports to a search of Hull."""
+
+
+def find_page(connector_key: int, entity: Entity, clause: dict[str, Any], page: int = 1) -> FoundReports:
+    """One page of the Users or Accounts that a clause selects, as Hull has them now."""
+    with transaction() as session:
+        wired: Wired = wiring.open_connector(session, connector_key)
+    return wired.hull.find_reports(entity, {"bool": {"filter": [clause]}}, page=page, per_page=PER_PAGE)
+
+
+def fold(
+    session: Session, connector_key: int, entity: Entity, reports: Sequence[dict[str, Any]], *, rank: int | None = None
+) -> int:
+    """Make changes of reports; returns how many. The workers are woken when the session commits.
+
+    rank  when the reports were asked for, in milliseconds since the epoch; now unless it is told
+    """
+    folded = fold_messages_of(
+        session,
+        connector_key,
+        entity,
+        [_message(entity, report) for report in reports],
+        cause="send",
+        is_export=True,
+        rank=int(time.time() * 1000) if rank is None else rank,
+    )
+    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    return folded
+
+
+def _message(entity: Entity, report: dict[str, Any]) -> dict[str, Any]:
+    """A report of Hull's search in the form of a notification's message: an export names no changes."""
+    plain = {name: value for name, value in report.items() if name != "account"}
+    if entity is Entity.ORGANIZATION:
+        return {"account": plain, "account_segment_ids": report.get("segment_ids") or []}
+    return {"user": plain, "account": report.get("account") or {}, "segment_ids": report.get("segment_ids") or []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -9,11 +10,14 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from db import connector as rows
+from db import id_mapping
+from db import run as run_rows
 from db.connector import SettingsVersion
+from db.run import Run
 from db.session import transaction
+from pipeline.domain.kinds import Entity
 from pipeline.domain.roles import Role
 from pipeline.insight import settings_editing as editing
-from pipeline.insight.settings_following import FollowingRun, runs_following
 from pipeline.insight.settings_text import changed_names, effective, unified
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
@@ -21,6 +25,7 @@ from pipeline.operations.models import ConnectorRequest, Listed, Shape
 from pipeline.operations.registry import operation
 from pipeline.operations.values import Number, Why
 from pipeline.sync.connectors.settings_change import read_unknown_fields
+from pipeline.sync.runs import backfill, spending
 
 PATH = "/connectors/<connector>/settings"
 
@@ -322,3 +327,36 @@ def _version(session: Session, call: Call, version: int | None) -> SettingsVersi
     if found is None:
         raise not_found(f"There is no version {version} of these settings.", f"Versions run from 1 to {now.version}.")
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowingRun:
+    """A run that a version of the settings has begun; `tokens` of Pipedrive's day."""
+
+    run_id: int
+    entity: str
+    kind: str
+    state: str
+    records: int
+    tokens: int
+
+
+def runs_following(session: Session, connector_key: int, version: int) -> list[FollowingRun]:
+    """Return the runs that a version has begun."""
+    counts = id_mapping.mapping_counts(session, connector_key)
+    return [
+        FollowingRun(
+            run_id=run.id,
+            entity=run.entity,
+            kind=run.kind,
+            state=run.state,
+            records=sum(each.records for each in counts if (each.entity, each.state) == (run.entity, "full")),
+            tokens=_tokens(session, run),
+        )
+        for run in run_rows.runs_of_settings(session, connector_key, version, backfill.CAUSE)
+    ]
+
+
+def _tokens(session: Session, run: Run) -> int:
+    cost = spending.cost_of(session, run.connector_key, Entity(run.entity)) if run.kind == "full" else None
+    return cost.tokens if cost else 0

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 
 from db import connector as connectors
 from db.session import transaction
+from pipeline.domain import cron
 from pipeline.domain.roles import Role
-from pipeline.insight import schedule_words
 from pipeline.insight.conversion_words import direction_of, entity_of
 from pipeline.insight.fields import fields_of
 from pipeline.insight.samples import find_sample
@@ -131,8 +131,8 @@ def try_mapping(call: Call, request: MappingTried) -> MappingTriedAnswer:
 )
 def try_schedule(call: Call, request: ScheduleTried) -> ScheduleTriedAnswer:
     """Say when a schedule would come due."""
-    times = schedule_words.next_times(request.cron, call.connector.id, datetime.now(UTC))
-    words = schedule_words.cron_words(request.cron, call.connector.id) if times else ""
+    times = cron.next_times(request.cron, call.connector.id, datetime.now(UTC))
+    words = cron.cron_words(request.cron, call.connector.id) if times else ""
     return ScheduleTriedAnswer(words=words, next_at=times)
 
 

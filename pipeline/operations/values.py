@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 from pipeline.domain.lenient_json import DEEPEST, is_nested_deeper
 from pipeline.domain.lenient_json import Text as Text  # noqa: PLC0414 - for answer models
 from pipeline.domain.lenient_json import Value as Value  # noqa: PLC0414
-from pipeline.insight.moments import HOW, read_moment
+from pipeline.domain.times import HOW, read_moment
 
 LARGEST_ID: Final = 2**63 - 1
 FIRST, LAST = datetime(2010, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)

@@ -22,7 +22,7 @@ from db import (
     login_attempt,
     newest_webhook,
     operator,
-    verified,
+    verification,
 )
 from db import batch as batches
 from db import delivery as deliveries
@@ -117,7 +117,7 @@ STEPS: Final[Mapping[str, Callable[[], Found]]] = {
     "alerts": _at_once(alerts.drop_old_alerts),
     "hours": _at_once(hourly.drop_old_hours),
     "event_counts": _at_once(event_count.fold_old_counts),
-    "verifications": _at_once(verified.drop_old_verifications),
+    "verifications": _at_once(verification.drop_old_verifications),
     "newest_webhooks": _in_slices(newest_webhook.drop_old),
     "replays": _at_once(replays.drop_old_replays),
     "login_attempts": _in_slices(login_attempt.delete_old_attempts),

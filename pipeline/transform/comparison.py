@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
-from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, DriftFinding, HullRecord, Mapped
+from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, DriftFinding, HullRecord, MappedRecord
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Claim
 from pipeline.domain.spelling import email_spelling, plain
@@ -77,7 +77,11 @@ def digest(lines: Iterable[object]) -> bytes:
 
 
 def in_step(
-    records: Mapping[int, IncomingRecord], held: Mapping[int, HullRecord], mapped: Mapping[int, Mapped], *, link: bool
+    records: Mapping[int, IncomingRecord],
+    held: Mapping[int, HullRecord],
+    mapped: Mapping[int, MappedRecord],
+    *,
+    link: bool,
 ) -> bool:
     """Whether the digests of a bucket agree pair by pair: contents, deliveries and ids."""
     return (
@@ -104,7 +108,7 @@ def _contents(attributes: Mapping[str, Any]) -> list[tuple[str, Canonical]]:
 
 
 def judge(
-    record: IncomingRecord, held: HullRecord | None, mapped: Mapped | None, *, link: bool
+    record: IncomingRecord, held: HullRecord | None, mapped: MappedRecord | None, *, link: bool
 ) -> Iterator[DriftFinding]:
     """Name everything that is wrong with a record that Pipedrive has."""
     pipedrive_id = record.pipedrive_id
@@ -131,7 +135,7 @@ def judge(
 
 
 def judge_absent(
-    pipedrive_id: int, held: HullRecord | None, mapped: Mapped | None, *, marks: bool = False
+    pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | None, *, marks: bool = False
 ) -> DriftFinding | None:
     """Say what is wrong with an id that Pipedrive does not have: nothing, where that is known and Hull shows it as it should.
 

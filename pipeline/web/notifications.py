@@ -19,6 +19,7 @@ from flask import Blueprint, Response, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from db import delivery
 from db.session import transaction
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Retryable
@@ -29,7 +30,6 @@ from pipeline.telemetry import logger
 from pipeline.web.answers import RETRY_AFTER_S
 from pipeline.web.bodies import BodyRefused, read_object, room_for_body, store
 from pipeline.web.doors import Doors
-from pipeline.web.flow import flow_for
 from pipeline.web.waker import Waker
 from pipeline.wiring import NotificationRefused, NotificationVerifier
 
@@ -211,3 +211,27 @@ _STATUSES: Final[dict[type[Exception], HTTPStatus]] = {
     SQLAlchemyError: HTTPStatus.SERVICE_UNAVAILABLE,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+
+
+STEPS: Final = ((50_000, 100, 60_000), (20_000, 100, 15_000), (5_000, 100, 5_000), (1_000, 100, 1_000))
+"""(messages that wait, messages to the next notification, milliseconds until it): 100, 20, 7 and 2 messages a second."""
+MOST: Final = STEPS[0][0] + 1
+
+
+def flow_control(waiting: int) -> dict[str, Any]:
+    """The answer to a notification that was taken in, while so many messages wait."""
+    for above, size, in_ms in STEPS:
+        if waiting > above:
+            return {"type": "next", "size": size, "in": in_ms}
+    return {"type": "next"}
+
+
+def flow_for(connector_key: int) -> dict[str, Any]:
+    """The same by what waits now. The notification is stored: no trouble with counting takes that back."""
+    try:
+        with transaction() as session:
+            waiting = delivery.waiting_outgoing(session, connector_key, most=MOST)
+    except SQLAlchemyError as away:
+        logger().warning("flow.not_counted", error=type(away).__name__)
+        waiting = 0
+    return flow_control(waiting)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.insight.moments import read_moment
+from pipeline.domain.times import read_moment
 from pipeline.operations.values import Moment, Value, find_unusable
 
 NOW = datetime(2026, 11, 3, 14, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from db import verification
 from db.session import transaction
 from pipeline.clients.pipedrive import Page
-from pipeline.domain.drift import HullRecord, Mapped
+from pipeline.domain.drift import HullRecord, MappedRecord
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity, anonymous_id
 from pipeline.errors import Rejected, Skip
@@ -48,9 +48,9 @@ class ThreeSides:
     refused: Mapping[int, str]
     held: Mapping[int, HullRecord]
     doubles: Sequence[tuple[int, HullRecord]]
-    mapped: Mapping[int, Mapped]
+    mapped: Mapping[int, MappedRecord]
 
-    def of(self, pipedrive_id: int) -> tuple[IncomingRecord | None, HullRecord | None, Mapped | None]:
+    def of(self, pipedrive_id: int) -> tuple[IncomingRecord | None, HullRecord | None, MappedRecord | None]:
         """The three sides of one id."""
         return self.records.get(pipedrive_id), self.held.get(pipedrive_id), self.mapped.get(pipedrive_id)
 

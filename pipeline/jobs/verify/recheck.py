@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from db import verification
 from db.session import transaction
 from db.verification import Afoot
-from pipeline.domain.drift import CONFLICT, Drift, DriftFinding, HullRecord, Mapped
+from pipeline.domain.drift import CONFLICT, Drift, DriftFinding, HullRecord, MappedRecord
 from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import ids_of
@@ -109,7 +109,7 @@ class _Known:
             told=frozenset(_told(reader, afoot)),
         )
 
-    def failed(self, pipedrive_id: int, held: HullRecord | None, mapped: Mapped | None) -> str | None:
+    def failed(self, pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | None) -> str | None:
         """The reason code under which it is known that this record is not what it should be."""
         shared = held.pipedrive_ids if held else ()
         if len(shared) > 1 and self.in_conflict.intersection(shared):
@@ -119,7 +119,7 @@ class _Known:
         return reason or self.on_failed_pages.get(pipedrive_id)
 
     def waits(
-        self, pipedrive_id: int, held: HullRecord | None, mapped: Mapped | None, version: int | None
+        self, pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | None, version: int | None
     ) -> str | None:
         """What the record waits for, in words."""
         if self.afoot.waiting & set(_names(pipedrive_id, held, mapped)) or pipedrive_id in self.told:
@@ -133,7 +133,7 @@ class _Known:
         return None
 
 
-def _names(pipedrive_id: int, held: HullRecord | None, mapped: Mapped | None) -> list[str]:
+def _names(pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | None) -> list[str]:
     """The names under which changes and failures know the record: incoming ones by Pipedrive id, outgoing ones by Hull id."""
     hull_ids = [each.hull_id for each in (held, mapped) if each is not None and each.hull_id is not None]
     return [str(pipedrive_id), *hull_ids]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db import job as jobs
-from db import verified
+from db import verification
 from db.id_mapping import mapping_counts
 from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
@@ -162,7 +162,7 @@ def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
         ]
         jobs.checkpoint(session, job, job.progress, report.model_copy(update={"is_kept": True}).model_dump_json())
         session.add(
-            verified.Verification(
+            verification.Verification(
                 connector_key=job.connector_key,
                 asked_by=order.requested_by,
                 sample=order.sample,

@@ -19,8 +19,8 @@ from pipeline.web.api import (
 )
 from pipeline.web.api.auth import SCHEMES, is_authenticated
 from pipeline.web.api.problems import Problem as Problem  # what the app answers with
-from pipeline.web.api.problems import share_errors
 from pipeline.web.api.problems import malformed as malformed
+from pipeline.web.api.problems import share_errors
 from pipeline.web.api.routes import add_all
 from pipeline.web.internal import internal_only
 

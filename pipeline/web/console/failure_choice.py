@@ -13,7 +13,7 @@ from werkzeug.datastructures import MultiDict
 
 from db.connector import Connector
 from db.failure_filter import FailureFilter
-from pipeline.insight.moments import read_moment
+from pipeline.domain.times import read_moment
 from pipeline.operations.failures import FailuresChosen, GroupsAsked
 from pipeline.web.console.calls import mistakes_of
 

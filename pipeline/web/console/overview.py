@@ -10,7 +10,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from db.connector import Connector
-from pipeline.insight import schedule_words
+from pipeline.domain.cron import cron_words
 from pipeline.insight.shared import Shared
 from pipeline.operations.overview import STEPS, CourseShape, OverviewAnswer, TrafficShape, show_overview
 from pipeline.web.console import charts
@@ -47,7 +47,7 @@ def show(connector: Connector) -> Response:
         connector=connector,
         tab=TAB[0],
         seen=seen,
-        cron_words=lambda cron: schedule_words.cron_words(cron, connector.id),
+        cron_words=lambda cron: cron_words(cron, connector.id),
         **drawn(seen),
     )
 

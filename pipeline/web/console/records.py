@@ -15,11 +15,11 @@ from db.record_events import Whose
 from db.session import transaction
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.kinds import Entity
+from pipeline.domain.times import read_moment
 from pipeline.insight import record as records
 from pipeline.insight import search, standing
 from pipeline.insight.explain import explain_field
 from pipeline.insight.mapped import find_field, mapped_fields
-from pipeline.insight.moments import read_moment
 from pipeline.operations import claims
 from pipeline.operations.errors import OperationError
 from pipeline.operations.records import search_records

@@ -11,9 +11,9 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
+from pipeline.domain.cron import cron_words, next_times, time_words
 from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.insight import schedule_words
 from pipeline.insight.conversion_words import direction_of, entity_of, field_name, row_words
 from pipeline.insight.fields import Fields, fields_of
 from pipeline.insight.samples import find_sample
@@ -113,10 +113,10 @@ def _mapping(
 
 def _schedule(cron: str, connector_id: str) -> dict[str, Any]:
     now = datetime.now(UTC)
-    times = schedule_words.next_times(cron, connector_id, now)
+    times = next_times(cron, connector_id, now)
     return {
-        "cron_words": schedule_words.cron_words(cron, connector_id) if times or not cron else "",
-        "next_times": [(each, schedule_words.time_words(each, now)) for each in times],
+        "cron_words": cron_words(cron, connector_id) if times or not cron else "",
+        "next_times": [(each, time_words(each, now)) for each in times],
     }
 
 
@@ -136,7 +136,7 @@ def _fact(name: str, chosen: ConnectorSettings, catalogs: Catalogs, connector_id
     if name.endswith("_sync_key"):
         return field_name(value, catalog) if value else "none"
     if name == "full_fetch_cron":
-        return schedule_words.cron_words(value, connector_id)
+        return cron_words(value, connector_id)
     return value_words(name, value)
 
 

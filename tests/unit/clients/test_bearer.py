@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.clients.bearer import BearerAuth, Token
+from pipeline.clients.oauth import BearerAuth, Token
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from db.event_log import SUCCESSES, EventFilter
-from pipeline.insight.moments import read_moment
+from pipeline.domain.times import read_moment
 from pipeline.jobs.log_lines import FORMULAS, _safe
 
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)

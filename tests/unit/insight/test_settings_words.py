@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.domain.cron import cron_words, next_times, time_words
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused, read_settings
-from pipeline.insight.schedule_words import cron_words, next_times, time_words
 from pipeline.insight.settings_editing import placed, short_row
 from pipeline.insight.settings_words import TITLES, difference
 from pipeline.insight.suggestions import slug, suggest

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.drift import Drift, HullRecord, Mapped
+from pipeline.domain.drift import Drift, HullRecord, MappedRecord
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.transform.comparison import (
     canonical,
@@ -80,9 +80,9 @@ def held(**members: Any) -> HullRecord:
     return read_held(report | members, ["name", "phone", "pipedrive/id"])
 
 
-def mapped(**members: Any) -> Mapped:
+def mapped(**members: Any) -> MappedRecord:
     row = {"pipedrive_id": 7, "hull_id": "h7", "state": "full", "digest": "d", "is_fresh": False}
-    return Mapped(**row | {"delivered": frozenset({"name"})} | members)
+    return MappedRecord(**row | {"delivered": frozenset({"name"})} | members)
 
 
 def kinds(*sides: Any, link: bool = True) -> list[Drift]:
@@ -140,7 +140,7 @@ def test_a_name_that_hull_makes_itself_is_not_ours_to_judge() -> None:
         (held(**{"pipedrive/deleted_at": "2026-02-01T00:00:00Z"}), mapped(), False),
     ],
 )
-def test_an_id_that_pipedrive_does_not_have(there: HullRecord | None, row: Mapped | None, extra: bool) -> None:
+def test_an_id_that_pipedrive_does_not_have(there: HullRecord | None, row: MappedRecord | None, extra: bool) -> None:
     assert (judge_absent(7, there, row) is not None) is extra
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.web.flow import MOST, STEPS, flow_control
+from pipeline.web.notifications import MOST, STEPS, flow_control
 
 
 @pytest.mark.parametrize(
