@@ -18,7 +18,6 @@ from pipeline.domain.spelling import email_spelling, plain
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.insight.acts import Impossible
 from pipeline.jobs import sends
-from pipeline.jobs.sends import PER_PAGE
 from pipeline.sync.job_queue import SEND
 from pipeline.transform.domains import registrable_domain
 
@@ -112,14 +111,12 @@ def latest(session: Session, connector_key: int) -> list[Sending]:
 
 
 def _sending(row: Job) -> Sending:
-    of, missing = sends.read_checkpoint(row.checkpoint)
-    seen = row.progress * PER_PAGE
-    looked_at = seen if of is None else min(of, seen)
+    done, of, missing = sends.handed_over(row)
     return Sending(
         id=row.id,
         state={"due": "running"}.get(row.state, row.state),
         reason=row.reason,
-        done=looked_at - missing,
+        done=done,
         of=of,
         missing=missing,
         asked_at=row.created_at,

@@ -95,7 +95,7 @@ def read_checkpoint(mark: str | None) -> tuple[int | None, int]:
 def handed_over(job: Job) -> tuple[int, int | None, int]:
     """Return (records that were handed over, of how many, how many Hull does not have); None before the first page."""
     of, missing = read_checkpoint(job.checkpoint)
-    seen = job.progress * send_records.PER_PAGE
+    seen = job.progress * PER_PAGE
     return (seen if of is None else min(of, seen)) - missing, of, missing
 
 
