@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from pipeline.domain.kinds import Entity
 from tests.command_line import Run
 from tests.integration.operations.conftest import Installation
 from tests.world import World
@@ -15,9 +17,34 @@ def test_a_command_says_the_same_here_and_there(world: World, run: Run, installa
     assert world
     there = ("--url", installation.url, "--key-file", str(installation.key_file))
 
-    for form in ((), ("--json",)):
-        here = run("credentials", "show", "acme", *form)
-        assert (here.code, here.out) == (0, run("credentials", "show", "acme", *there, *form).out)
+    for command in (("credentials", "show"), ("budget",), ("connectors", "schedules"), ("events", "list")):
+        for form in ((), ("--json",)):
+            here = run(*command, "acme", *form)
+            assert (here.code, here.out) == (0, run(*command, "acme", *there, *form).out)
+
+
+def test_events_are_followed_and_exported_from_there(
+    world: World, run: Run, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ("--url", installation.url, "--key-file", str(installation.key_file))
+    world.company.create_person(name="Ada")
+    world.fetch(Entity.PERSON)
+
+    def meanwhile(_seconds: float) -> None:
+        if len(world.rows("SELECT 1 FROM runs")) > 1:
+            raise KeyboardInterrupt
+        world.company.create_person(name="Ben")
+        world.fetch(Entity.PERSON)
+
+    monkeypatch.setattr("pipeline.cli.rendering_events.time.sleep", meanwhile)
+    followed = run("events", "list", "acme", "--event", "*.user.success", "--limit", "1", "--follow", "--json", *there)
+    number = str(run("events", "export", "acme", "--format", "jsonl", "--json", *there).json["export"]["id"])
+    world.run_jobs()
+    files = [run("events", "download", "acme", number, "--output", "-", *form) for form in ((), there)]
+
+    assert [json.loads(line)["pipedrive_id"] for line in followed.out.splitlines()] == [1, 2]
+    assert files[0].out == files[1].out
+    assert len(files[0].out.splitlines()) == len(world.rows("SELECT 1 FROM sync_events"))
 
 
 def test_what_is_refused_there_is_said_here(world: World, run: Run, installation: Installation, tmp_path: Path) -> None:
