@@ -31,6 +31,14 @@ from pipeline.operations.values import FromFile
 READABLE_FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 BAD_USAGE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY})
 """Statuses that end with exit code 2: what was named does not exist, or is not as it must be."""
+GROUPS: Final[Mapping[str, str]] = {
+    "audit": "The audit log: what operators and scripts did, and why.",
+    "deliveries": "Webhooks and notifications as they were received.",
+    "fields": "Pipedrive's fields, by name and type.",
+    "runs": "Runs: fetches and backfills; how far each is; confirm one that waits, and cancel one.",
+    "segments": "Hull's segments, by name.",
+}
+"""Groups that hold a part of a subject, or parts of several; every other group is described by the docstring of its subject."""
 DECLARED: Final = "declared_operation"
 """Attribute of a generated command's callback: its operation."""
 
@@ -114,7 +122,7 @@ def _group(program: click.Group, names: list[str], declared: Operation[Any, Any]
         below = group.commands.get(name)
         if not isinstance(below, click.Group):
             subject = sys.modules[declared.run.__module__].__doc__ or ""
-            below = click.Group(name, help=subject.strip().partition("\n\n")[0])
+            below = click.Group(name, help=GROUPS.get(name) or subject.strip().partition("\n\n")[0])
             group.add_command(below)
         group = below
     return group

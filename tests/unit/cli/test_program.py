@@ -22,6 +22,13 @@ def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple
         yield path, command
 
 
+def groups(command: click.Group) -> Iterator[click.Group]:
+    for each in command.commands.values():
+        if isinstance(each, click.Group):
+            yield each
+            yield from groups(each)
+
+
 COMMANDS = {" ".join(path): command for path, command in leaves(program)}
 
 
@@ -31,6 +38,13 @@ def test_teaches_with_an_example(name: str, run: Run) -> None:
 
     assert said.code == 0
     assert f"pipeline {name}" in said.out.partition("Example:")[2]
+
+
+def test_each_group_has_its_own_description() -> None:
+    described = [group.help for group in groups(program)]
+
+    assert all(described)
+    assert len(set(described)) == len(described)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
