@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import cycle
 from typing import Any
 
 import click
 
+from db import connector as connectors
 from db.migrate import current_revision, is_newer
 from db.migrate import migrate as upgrade
-from db.session import engine
+from db.session import engine, transaction
 from pipeline.cli.opening import begin, begin_serving, newest_revision
 from pipeline.cli.showing import Failed, json_option, own_name, say, show, table, wants_json
 from pipeline.local import example
@@ -169,10 +171,19 @@ def print_system(system: System) -> None:
         say(f"Note: {note}.")
     if system.flower.file or system.sandbox_file:
         say(f"Data, local key: {system.settings.data_dir}")
-    if system.sandbox_file and not system.has_example:
-        say(f"Next: open the console and add a connector; its credentials are in {system.sandbox_file}")
-    elif system.sandbox and system.sandbox_file:
-        say(f"Next, in another terminal: {own_name()} fetch all {example.NAME} --wait")
-    else:
-        say(f"Next, in another terminal: {own_name()} connectors add --help")
+    with transaction() as session:
+        names = [each.name for each in connectors.all_connectors(session)]
+    say(next_step(system, names))
     say("Stop: Ctrl-C.")
+
+
+def next_step(system: System, names: Sequence[str]) -> str:
+    """Return what to do next; `names` are those of the connectors that exist."""
+    if system.sandbox and system.sandbox_file and system.has_example:
+        return f"Next, in another terminal: {own_name()} fetch all {example.NAME} --wait"
+    if names:
+        status = f"status {names[0]}" if len(names) == 1 else "list"
+        return f"Next, in another terminal: {own_name()} connectors {status}"
+    if system.sandbox_file:
+        return f"Next: open the console and add a connector; its credentials are in {system.sandbox_file}"
+    return f"Next, in another terminal: {own_name()} connectors add --help"
