@@ -142,15 +142,18 @@ def save(
     force: bool = False,
     confirmed: bool = False,
 ) -> SettingsVersion:
-    """Put a reviewed document in force, and have it pushed to Hull. An equal one makes no version.
+    """Put a reviewed document in force, and have it pushed to Hull. One that means the same makes no version: what is shown has
+    every default filled in.
 
     force      accept fields that Pipedrive does not know
     confirmed  begin what follows however many records it touches; else its runs may wait for approval
     Raises SettingsMistaken, SettingsMoved.
     """
     connectors.lock_connector(session, connector_key)
-    _require_base(session, connector_key, base)
-    check(session, connector_key, document, force=force)
+    in_force = _require_base(session, connector_key, base)
+    chosen, _ = check(session, connector_key, document, force=force)
+    if chosen.model_dump() == read_settings(in_force.document).model_dump():
+        return in_force
     version = put_in_force(session, connector_key, document, author=author, force=True, confirmed=confirmed)
     if version.version != base:
         tell_hull(session, connector_key)

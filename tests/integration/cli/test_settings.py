@@ -30,11 +30,14 @@ def put(run: Run, document: object, *more: str) -> Said:
     return run("settings", "set", "acme", "-", *more, text=json.dumps(document))
 
 
-def test_what_is_shown_can_be_set(world: World, run: Run) -> None:
-    said = run("settings", "set", "acme", "-", "--json", text=run("settings", "show", "acme").out)
+def test_what_is_shown_can_be_set_and_unchanged_makes_no_version(world: World, run: Run) -> None:
+    shown = run("settings", "show", "acme").out
 
-    assert said.code == 0
-    assert run("settings", "diff", "acme", "--json").json["changes"] == []
+    said = run("settings", "set", "acme", "-", text=shown)
+
+    assert (said.code, said.out) == (0, "Nothing differs from version 1, which stays in force.\n")
+    assert [row.version for row in world.rows("SELECT version FROM settings_versions")] == [1]
+    assert world.rows("SELECT 1 FROM jobs") == []
 
 
 def test_every_mistake_is_named_at_once(fields: World, run: Run) -> None:
