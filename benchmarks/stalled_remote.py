@@ -289,12 +289,12 @@ def _edit(running: Stage, number: int, **fields: Any) -> None:
 
 def _read(connector_key: int, number: int) -> None:
     """Have a Person read, as after a webhook that only hints at a change."""
-    from db import change as changes
+    from db import change_writer
     from db.session import after_commit, transaction
     from pipeline.tasks import wakeups
 
     with transaction() as session:
-        changes.fold(session, connector_key, "incoming", "person", str(number), cause="drill")
+        change_writer.write_changes(session, connector_key, "incoming", "person", [str(number)], cause="drill")
         after_commit(session, lambda: wakeups.wake_control("dispatch"))
 
 

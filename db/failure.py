@@ -13,6 +13,7 @@ import zstandard
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, SmallInteger, func, select, text, tuple_, update
 from sqlalchemy.orm import Mapped, Session, defer, mapped_column
 
+from db import change_writer
 from db.base import Base, Created, RowId
 from db.copy import bigints, texts
 from db.statement import Statement
@@ -396,10 +397,10 @@ _CLOSE_MADE_GOOD = text("""
            AND (:kind = 'full' OR r.kind = :kind AND b.stage = 'extract' AND r.since >= :since)),
     ended AS (
         UPDATE batches SET state = 'cancelled', extracted = NULL, transformed = NULL
-         WHERE id IN (SELECT batch_id FROM overtaken) RETURNING id),
-    read_since AS (DELETE FROM changes WHERE batch_id IN (SELECT id FROM ended))
+         WHERE id IN (SELECT batch_id FROM overtaken))
     UPDATE failures SET state = 'replayed', closed_by = 'pipeline', closed_why = :why, updated_at = now()
-     WHERE id IN (SELECT id FROM overtaken)""")
+     WHERE id IN (SELECT id FROM overtaken)
+    RETURNING batch_id""")
 
 
 def close_made_good(
@@ -417,7 +418,8 @@ def close_made_good(
     A full fetch reads every record; an incremental one reads what an earlier, stopped one from a later moment left unread.
     """
     scope = {"c": connector_key, "e": entity, "kind": kind, "began_at": began_at, "since": since}
-    session.execute(_CLOSE_MADE_GOOD, {**scope, "why": f"run {run_id} has read its records again"})
+    closed = session.scalars(_CLOSE_MADE_GOOD, {**scope, "why": f"run {run_id} has read its records again"})
+    change_writer.delete_changes_of(session, closed.all())
 
 
 _CLOSE_EMPTY = text("""

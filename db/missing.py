@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.copy import bigints
 from db.run import PageIds, Run
 from pipeline.domain.departures import LIVING
 
@@ -26,14 +24,6 @@ _MISSING = text(f"""
     SELECT unnest(ids) FROM page_ids WHERE run_id = :run_id
      ORDER BY 1""")  # noqa: S608 - a constant of ours
 """EXCEPT reads each side once. An anti-join may become a nested loop, which takes the square of the records."""
-
-_FOLD = text("""
-    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)
-    SELECT :c, 'incoming', :e, id::text, :cause FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id::text
-        ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
-           cause = excluded.cause, revision = ch.revision + 1, due_at = least(ch.due_at, excluded.due_at),
-           batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
-                           THEN NULL ELSE ch.batch_id END""")
 
 _DROP = text("""
     DELETE FROM page_ids p USING runs r
@@ -58,12 +48,6 @@ def find_missing(session: Session, run: Run) -> list[int]:
 def count_known(session: Session, run: Run) -> int:
     """Records that were known before the run began."""
     return int(session.execute(_COUNT, _scope(run)).scalar_one())
-
-
-def fold_missing(session: Session, run: Run, pipedrive_ids: Sequence[int], cause: str) -> None:
-    """Note that these are to be looked for by their ids: one change for each, in one statement."""
-    scope = {"c": run.connector_key, "e": run.entity, "ids": bigints(pipedrive_ids), "cause": cause}
-    session.execute(_FOLD, scope)
 
 
 def drop_page_ids(session: Session, run: Run, *, itself: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import Boolean, ForeignKey, Integer, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db import change_writer
 from db.base import Base
 
 FIRST_PAUSE_S: Final = 1.0
@@ -123,12 +124,6 @@ _END = text(
 _BATCHES = text("""
     UPDATE batches SET due_at = now(), enqueued_at = NULL
      WHERE connector_key = :key AND state = 'ready' AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()""")
-_CHANGES = text("""
-    WITH mine AS MATERIALIZED (SELECT id FROM changes
-                   WHERE connector_key = :key AND batch_id IS NULL AND waits_for IS NOT NULL
-                     AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()
-                   ORDER BY record_id COLLATE "C" FOR UPDATE SKIP LOCKED)
-    UPDATE changes ch SET due_at = now() FROM mine WHERE ch.id = mine.id""")
 _JOBS = text("""
     UPDATE jobs SET due_at = now(), dispatched_at = NULL
      WHERE connector_key = :key AND state = 'due' AND waits_for = ANY(CAST(:remotes AS text[])) AND due_at > now()""")
@@ -139,12 +134,15 @@ def end(session: Session, connector_key: int, remote: str, *, wake: bool = True)
 
     Returns since when it had not answered.
     """
-    scope = {"key": connector_key, "remotes": [remote, limit_of(remote)]}
+    remotes = [remote, limit_of(remote)]
+    scope = {"key": connector_key, "remotes": remotes}
     rows = session.execute(_END, scope).all()
     if not rows:
         return None
-    for statement in (_BATCHES, _CHANGES, _JOBS) if wake else ():
-        session.execute(statement, scope)
+    if wake:
+        session.execute(_BATCHES, scope)
+        change_writer.make_all_due(session, connector_key, remotes)
+        session.execute(_JOBS, scope)
     since: datetime = min(row.since for row in rows)
     return since
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import zstandard
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    CursorResult,
     Float,
     ForeignKey,
     Index,
@@ -31,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db import change_writer
 from db.base import Base, Count, Created, RowId
 from db.copy import bigints, texts
 from pipeline.domain.lenient_json import read_lenient, write_lenient
@@ -355,26 +355,14 @@ def leaves_any_out(session: Session, plan: SettingsPlan, incoming: Sequence[str]
     return bool(session.scalar(_UNPLANNED, scope))
 
 
-_SEND = text("""
-    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause)
-    SELECT :c, 'outgoing', entity, record_id, 'plan' FROM plan_items
-     WHERE plan_id = :plan AND direction = 'outgoing' AND act = ANY(CAST(:acts AS text[])) AND message IS NULL
-     ORDER BY entity, record_id COLLATE "C"
-        ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
-           revision = ch.revision + 1, due_at = least(ch.due_at, excluded.due_at),
-           batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
-                           THEN NULL ELSE ch.batch_id END""")
-
-
 def send_items(session: Session, plan: SettingsPlan) -> int:
     """Have every User and Account that the plan decides about decided about, as Hull last reported it.
 
     Returns how many get through; the others fail, or nobody knows.
     """
-    scope = {"plan": plan.id, "c": plan.connector_key}
-    sent = session.execute(_SEND, {**scope, "acts": texts(CARRIED)})
-    session.execute(_SEND, {**scope, "acts": texts(act for act in SENT if act not in CARRIED)})
-    return cast("CursorResult[Any]", sent).rowcount
+    sent = change_writer.write_planned(session, plan.connector_key, plan.id, CARRIED)
+    change_writer.write_planned(session, plan.connector_key, plan.id, [act for act in SENT if act not in CARRIED])
+    return sent
 
 
 def messages_to_send(session: Session, plan_id: int) -> list[tuple[str, str, dict[str, Any]]]:

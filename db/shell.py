@@ -8,6 +8,8 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db import change_writer
+
 ASK_AGAIN_S = 3600
 """A shell that was asked for and still is one failed, or stands in a failed batch: it is asked for again, but not often."""
 
@@ -20,12 +22,7 @@ _COUNT = text(f"""
 
 _MARK = text(f"UPDATE id_mappings SET asked_at = now() WHERE {_UNASKED}")  # noqa: S608
 
-_ASK = text(f"""
-    WITH asked AS (UPDATE id_mappings SET asked_at = now() WHERE {_UNASKED} RETURNING pipedrive_id),
-         folded AS (INSERT INTO changes (connector_key, direction, entity, record_id, cause)
-                    SELECT :c, 'incoming', :e, pipedrive_id::text, 'shell' FROM asked ORDER BY pipedrive_id
-                    ON CONFLICT (connector_key, direction, entity, record_id) DO NOTHING)
-    SELECT count(*) FROM asked""")  # noqa: S608
+_ASK = text(f"UPDATE id_mappings SET asked_at = now() WHERE {_UNASKED} RETURNING pipedrive_id")  # noqa: S608
 
 _WITH_SHELLS = text(f"""
     SELECT key FROM connectors WHERE state = 'active' AND EXISTS (
@@ -62,7 +59,9 @@ def count_shells(session: Session, connector_key: int, entity: str) -> tuple[int
 
 def ask_for_shells(session: Session, connector_key: int, entity: str) -> int:
     """Make a change of every shell that waits, so that it is read by its id; returns how many."""
-    return int(session.execute(_ASK, {"c": connector_key, "e": entity}).scalar_one())
+    ids = session.scalars(_ASK, {"c": connector_key, "e": entity}).all()
+    change_writer.write_shells(session, connector_key, entity, ids)
+    return len(ids)
 
 
 def leave_shells_to_a_fetch(session: Session, connector_key: int, entity: str) -> None:

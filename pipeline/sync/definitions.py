@@ -17,10 +17,9 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
+from db import change_writer, id_mapping
 from db import connector as connectors
 from db import failure as failures
-from db import id_mapping
 from db import run as run_rows
 from db.batch import ClaimedBatch
 from db.session import transaction
@@ -248,12 +247,12 @@ def _is_renamed(was: FieldSource | None, now: FieldSource | None) -> bool:
 def _carry_over(session: Session, connector_key: int, entity: Entity, changed: _Changed) -> None:
     """What was left behind for want of these definitions, or was carried over by those of before, is carried over again."""
     scope = (session, connector_key)
-    changes.fold_rejected_fields(*scope, Direction.OUTGOING, entity, changed.outgoing, cause=CAUSE)
+    change_writer.write_rejected_fields(*scope, Direction.OUTGOING, entity, changed.outgoing, cause=CAUSE)
     refused = failures.count_fields(*scope, Direction.INCOMING, entity, changed.incoming)
     if (changed.renamed and id_mapping.any_read(*scope, entity)) or refused > READ_AGAIN_AT_MOST:
         _from_what_is_stored(session, connector_key, entity)
     elif refused:
-        changes.fold_rejected_fields(*scope, Direction.INCOMING, entity, changed.incoming, cause=CAUSE)
+        change_writer.write_rejected_fields(*scope, Direction.INCOMING, entity, changed.incoming, cause=CAUSE)
 
 
 def _from_what_is_stored(session: Session, connector_key: int, entity: Entity) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
-from db import change as changes
+from db import change_writer
 from db import plan as plans
 from db.plan import SettingsPlan
 from db.session import transaction
@@ -197,7 +197,7 @@ def send_everything(world: World, records: Iterable[Record]) -> dict[Record, See
     for entity in Entity:
         mine = [hull_id for kind, hull_id in records if kind == entity]
         with transaction() as session:
-            changes.fold_all(session, world.connector_key, Direction.OUTGOING, entity, mine, cause="test")
+            change_writer.write_changes(session, world.connector_key, Direction.OUTGOING, entity, mine, cause="test")
     world.work()
     patiently(world)
     return seen_after(world, since)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db import change as changes
+from db import change_writer
 from db import connector as connectors
 from db.session import transaction
 from pipeline import wiring
@@ -37,7 +37,9 @@ def edit_unseen(world: World, person: int, name: str) -> None:
     """A change whose webhook says no more than that there was one: it must be read."""
     world.company.edit_person(person, name=name)
     with transaction() as session:
-        changes.fold(session, world.connector_key, Direction.INCOMING, Entity.PERSON, str(person), cause="webhook")
+        change_writer.write_changes(
+            session, world.connector_key, Direction.INCOMING, Entity.PERSON, [str(person)], cause="webhook"
+        )
     world.work()
 
 

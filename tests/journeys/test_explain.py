@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db.change import fold
+from db.change_writer import write_changes
 from db.record_events import Whose
 from db.session import transaction
 from pipeline.domain.kinds import Entity
@@ -103,7 +103,7 @@ def test_records_of_one_batch_keep_the_cause_of_each(world: World, told: list[di
     deliver(world, told[0])
     with transaction() as session:
         world.module("sync.changes.dispatch").fold_deliveries(session)
-        fold(session, world.connector_key, "incoming", "person", "3", cause="replay")
+        write_changes(session, world.connector_key, "incoming", "person", ["3"], cause="replay")
     world.work()
     causes = world.rows("SELECT pipedrive_id, cause FROM sync_events WHERE cause IN ('webhook', 'replay') ORDER BY 1")
 

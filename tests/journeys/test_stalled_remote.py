@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import pytest
 from sqlalchemy import text
 
-from db import change as changes
+from db import change_writer
 from db import connector as connectors
 from db.batch import Batch
 from db.session import transaction
@@ -80,7 +80,9 @@ def _connector(name: str, *, company: int, host: str) -> int:
 def _read(connector_key: int, person_id: int) -> None:
     """A live batch that has one Person to read."""
     with transaction() as session:
-        changes.fold(session, connector_key, Direction.INCOMING, Entity.PERSON, str(person_id), cause="test")
+        change_writer.write_changes(
+            session, connector_key, Direction.INCOMING, Entity.PERSON, [str(person_id)], cause="test"
+        )
         batch = Batch(connector_key=connector_key, direction="incoming", entity="person", queue="live", state="ready")
         session.add(batch)
         session.flush()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import change as changes
+from db import change_writer
 from db import failure as failures
 from db import job as jobs
 from db.failure import Failure
@@ -57,7 +57,7 @@ def _replay_record(session: Session, failure: Failure, payload: bytes | None) ->
     outgoing = failure.direction == Direction.OUTGOING
     if payload is not None:
         check_payload(failure, payload)
-    changes.fold(
+    change_writer.write_payload(
         session,
         failure.connector_key,
         failure.direction,

@@ -15,8 +15,7 @@ from typing import TypeVar
 import orjson
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import verification
+from db import change_writer, verification
 from db.hull_ids import ask_for_conflicts
 from db.id_mapping import doubt
 from pipeline.domain.drift import Drift, DriftFinding
@@ -72,8 +71,7 @@ def _put_right(session: Session, connector_key: int, entity: Entity, findings: S
     unmarked = [each.pipedrive_id for each in findings if each.kind is Drift.UNMARKED]
     shown = {pipedrive_id: orjson.dumps({ID_ATTRIBUTE: pipedrive_id}) for pipedrive_id in unmarked}
     doubt(session, connector_key, entity, shown)
-    for pipedrive_id in sorted([*extra, *unmarked]):
-        changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause="missing")
+    _read_again(session, connector_key, entity, [*extra, *unmarked], cause="missing")
     said: dict[int, dict[str, object]] = {}
     for each in findings:
         if each.kind not in (Drift.EXTRA, Drift.UNMARKED):
@@ -85,8 +83,11 @@ def _put_right(session: Session, connector_key: int, entity: Entity, findings: S
 def _send_again(session: Session, connector_key: int, entity: Entity, said: dict[int, dict[str, object]]) -> None:
     """`said`: Pipedrive id → what Hull holds that it should not, so that a null is said where Pipedrive has nothing."""
     doubt(session, connector_key, entity, {key: orjson.dumps(values) for key, values in said.items()})
-    for pipedrive_id in sorted(said):
-        changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause="verify")
+    _read_again(session, connector_key, entity, said, cause="verify")
+
+
+def _read_again(session: Session, connector_key: int, entity: Entity, ids: Iterable[int], *, cause: str) -> None:
+    change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, map(str, ids), cause=cause)
 
 
 def _chunks(items: Iterable[T]) -> list[list[T]]:

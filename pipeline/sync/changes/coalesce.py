@@ -11,12 +11,11 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
+from db import change_writer, newest_webhook
 from db import connector as connectors
 from db import delivery as deliveries
-from db import newest_webhook
 from db import sync_event as events
-from db.change import DeliverySummary
+from db.change_writer import DeliverySummary
 from db.connector import Names
 from db.delivery import Delivery
 from db.newest_webhook import Newest
@@ -67,7 +66,7 @@ def fold_deliveries(session: Session) -> bool:
             if may_come_back(error):
                 raise
             _refuse(now, delivery, error)
-    changes.fold_webhooks(session, list(now.told.values()))
+    change_writer.write_webhooks(session, list(now.told.values()))
     newest_webhook.note_webhooks(session, now.newest.values())
     _fold_messages(session, waiting, now)
     deliveries.mark_deliveries(session, now.marks)

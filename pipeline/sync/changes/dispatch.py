@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
+from db import change_writer
 from db.batch import Batch, ClaimedBatch, Wakeup, wakeup_of
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
@@ -27,7 +28,7 @@ def gather_changes(session: Session) -> list[Wakeup]:
         batch = Batch(connector_key=connector_key, direction=direction, entity=entity, queue="live", state="ready")
         session.add(batch)
         session.flush()
-        count = changes.claim_changes(
+        count = change_writer.claim_changes(
             session, connector_key, direction, entity, batch_id=batch.id, limit=CHANGES_PER_BATCH
         )
         if not count:
@@ -105,7 +106,7 @@ def cause_of(session: Session, batch: ClaimedBatch) -> str:
 
 def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:
     """The changes were carried over: they are cleared, unless they moved on; one log line for each."""
-    changes.clear_changes(session, batch.id)
+    change_writer.clear_changes(session, batch.id)
     go_on(session)
     name = event_name(Direction.INCOMING, plan.entity, Outcome.SUCCESS)
     for sending in plan.sendings:

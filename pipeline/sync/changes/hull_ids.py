@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import hull_ids
+from db import change_writer, hull_ids
 from db import sync_event as events
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
 from pipeline.sync.changes import linked_accounts
@@ -54,7 +53,8 @@ def learn(session: Session, connector_key: int, entity: Entity, found: dict[int,
 
 def _send_settled(session: Session, connector_key: int, entity: Entity, settled: Iterable[str]) -> None:
     """These Users or Accounts could not be sent while two records shared them: they are sent again, as last reported."""
-    changes.fold_all(session, connector_key, Direction.OUTGOING, entity, sorted(settled), cause="conflict_settled")
+    scope = (connector_key, Direction.OUTGOING, entity)
+    change_writer.write_changes(session, *scope, settled, cause="conflict_settled", keeps_cause=True)
 
 
 def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflicts: dict[int, str]) -> None:

@@ -8,8 +8,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import id_mapping, joining
+from db import change_writer, id_mapping, joining
 from db.departure import find_living
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused
@@ -75,5 +74,6 @@ def _unknown(session: Session, connector_key: int, accounts: list[HullMessage]) 
 
 def organization_found(session: Session, connector_key: int, account_ids: Iterable[str]) -> None:
     """These Accounts have an Organization now: their Users are sent again, as they were last reported."""
-    for hull_id in joining.take_awaiting(session, connector_key, account_ids):
-        changes.fold(session, connector_key, Direction.OUTGOING, Entity.PERSON, hull_id, cause="account_mapped")
+    users = joining.take_awaiting(session, connector_key, account_ids)
+    scope = (connector_key, Direction.OUTGOING, Entity.PERSON)
+    change_writer.write_changes(session, *scope, users, cause="account_mapped")

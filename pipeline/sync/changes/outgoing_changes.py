@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import outgoing_change as changes
+from db import change_writer
 from db import sync_event as events
-from db.outgoing_change import Said, WaitingReport
+from db.change_writer import OutgoingReport, WaitingReport
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.reasons import describe
@@ -94,7 +94,7 @@ def fold_all(session: Session, messages: Sequence[HullMessage]) -> None:
     folded = fold_together(messages)
     folded = fold_together([*linked_accounts(session, folded.values()), *folded.values()])
     said = [
-        Said(
+        OutgoingReport(
             connector_key=each.connector_key,
             entity=each.entity,
             record_id=each.hull_id,
@@ -106,16 +106,16 @@ def fold_all(session: Session, messages: Sequence[HullMessage]) -> None:
         for _, each in sorted(folded.items())
     ]
     for some in _portions(said):
-        waiting = changes.add_or_hold(session, some)
+        waiting = change_writer.write_reports(session, some)
         mine = ((waiting.get((each.connector_key, each.entity, each.record_id)), each) for each in some)
-        changes.put_payloads(
+        change_writer.put_payloads(
             session, [(found.id, _together(found, each), each.rank) for found, each in mine if found is not None]
         )
 
 
-def _portions(said: Sequence[Said]) -> Iterator[list[Said]]:
+def _portions(said: Sequence[OutgoingReport]) -> Iterator[list[OutgoingReport]]:
     """Cut into what one statement carries, in the same order."""
-    portion: list[Said] = []
+    portion: list[OutgoingReport] = []
     size = 0
     for each in said:
         if portion and (size + len(each.payload) > BYTES_AT_ONCE or len(portion) == RECORDS_AT_ONCE):
@@ -127,7 +127,7 @@ def _portions(said: Sequence[Said]) -> Iterator[list[Said]]:
         yield portion
 
 
-def _together(waiting: WaitingReport, said: Said) -> bytes:
+def _together(waiting: WaitingReport, said: OutgoingReport) -> bytes:
     """What waited and what came as one message; a payload that is no message any more gives way."""
     try:
         before = read_lenient(waiting.payload)

@@ -10,8 +10,7 @@ from itertools import groupby
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import claim, id_mapping
+from db import change_writer, claim, id_mapping
 from db import sync_event as events
 from db.claim import HeldClaim, Released
 from db.session import transaction
@@ -29,8 +28,7 @@ def call_waiting(session: Session, connector_key: int, entity: str, pipedrive_id
     if not ids:
         return
     id_mapping.doubt(session, connector_key, entity, dict.fromkeys(ids, b"{}"))
-    for pipedrive_id in ids:
-        changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause=REASON)
+    change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, map(str, ids), cause=REASON)
 
 
 def let_go(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> list[Released]:

@@ -7,7 +7,7 @@ that was merged it becomes the survivor's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
+from db import change_writer, hull_ids, id_mapping, newest_webhook
 from db import claim as claims
 from db import departure as departed_rows
 from db import failure as failures
-from db import hull_ids, id_mapping, newest_webhook
 from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change, Source
@@ -121,7 +121,7 @@ def _given_up(
         change.record_id for change in again if change.revision == change.claimed_revision
     ]  # others are due at once
     if unmoved:
-        changes.put_back(session, batch.id, unmoved, ASK_AGAIN_S, counted=unmoved)
+        change_writer.put_back(session, batch.id, unmoved, ASK_AGAIN_S, counted=unmoved)
     gone = [each for each in doubtful if answers[each] >= ABSENCES]
     name = event_name(Direction.INCOMING, Entity(batch.entity), Outcome.SKIP)
     _log(session, [_event(batch, name, GONE, each, by_id[each].cause) for each in gone if each not in known])
@@ -179,8 +179,7 @@ def _write_down(
     """A record that somebody else wrote meanwhile is looked for once more, instead."""
     scope = (batch.connector_key, batch.entity)
     moved_on = departed_rows.depart(session, *scope, farewells, seen)
-    for pipedrive_id in sorted(moved_on):
-        changes.fold(session, scope[0], Direction.INCOMING, scope[1], str(pipedrive_id), cause=MISSING)
+    _read(session, *scope, moved_on, cause=MISSING)
     done = [each for each in farewells if each.departure.pipedrive_id not in moved_on]
     ids = [each.departure.pipedrive_id for each in done]
     let_go(session, *scope, [each for each in ids if not seen[each].in_hull])
@@ -206,8 +205,7 @@ def _hand_on(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell
     for each, into in merged:
         left[became[into]] = left.get(became[into], {}) | (each.before if each.joins else {})
     departed_rows.inherit(session, *scope, left)
-    for survivor in sorted(left):
-        changes.fold(session, scope[0], Direction.INCOMING, scope[1], str(survivor), cause=MERGED)
+    _read(session, *scope, left, cause=MERGED)
 
 
 def _told(batch: ClaimedBatch, farewell: Farewell, sources: Mapping[int, Source]) -> events.NewEvent:
@@ -258,8 +256,13 @@ def look_again(
     known = departed_rows.standings(session, connector_key, entity, [*shown, *hidden]) if shown or hidden else {}
     doubtful = [each for each in shown if each in known and known[each].state in DEPARTED]
     doubtful += [each for each in hidden if each in known and known[each].state not in DEPARTED]
-    for pipedrive_id in sorted(doubtful):
-        changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause=MISSING)
+    _read(session, connector_key, entity, doubtful, cause=MISSING)
+
+
+def _read(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, cause: str) -> None:
+    """Have these records read by their ids."""
+    ids = map(str, pipedrive_ids)
+    change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, ids, cause=cause)
 
 
 def give_way(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> dict[int, str]:
@@ -270,8 +273,7 @@ def give_way(session: Session, connector_key: int, entity: Entity, found: dict[i
     """
     found, heirs = departed_rows.give_way(session, connector_key, entity, found)
     claims.hand_on(session, connector_key, entity, heirs)
-    for pipedrive_id in sorted(set(heirs.values())):
-        changes.fold(session, connector_key, Direction.INCOMING, entity, str(pipedrive_id), cause="made_anew")
+    _read(session, connector_key, entity, heirs.values(), cause="made_anew")
     name = event_name(Direction.INCOMING, entity, Outcome.SKIP)
     _log(
         session,

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
+from db import change_writer, id_mapping, newest_webhook
 from db import departure as departed_rows
-from db import id_mapping, newest_webhook
 from db.batch import ClaimedBatch
 from db.change import Change
 from db.id_mapping import Known
@@ -130,10 +130,13 @@ def _members(wired: Wired, entity: Entity, mine: Sequence[Change], absent: Colle
 
 def _relink(session: Session, batch: ClaimedBatch, members: dict[int, list[int]]) -> None:
     """Persons that we still know in the Organization that went, or not at all, are read again."""
+    moved = []
     for organization_id, person_ids in members.items():
         ids = list(map(str, person_ids))
         kept = read_snapshots(session, batch.connector_key, Entity.PERSON, "pipedrive", ids)
         for person_id in sorted(ids):
             snapshot = read_lenient(kept[person_id]) if person_id in kept else {}
             if snapshot.get("org_id") != organization_id:
-                changes.fold(session, batch.connector_key, Direction.INCOMING, Entity.PERSON, person_id, cause=MERGED)
+                moved.append(person_id)
+    scope = (batch.connector_key, Direction.INCOMING, Entity.PERSON)
+    change_writer.write_changes(session, *scope, moved, cause=MERGED)

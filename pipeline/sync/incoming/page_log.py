@@ -9,6 +9,7 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from db import change as changes
+from db import change_writer
 from db import failure as failures
 from db import sync_event as events
 from db.batch import ClaimedBatch
@@ -260,7 +261,8 @@ def keep(
     )
     plan.counters["rejected_fields"] += len({subject for subject, _ in subjects - counted})
     again = [str(pipedrive_id) for pipedrive_id in outdated]
-    changes.fold_all(session, batch.connector_key, Direction.INCOMING, batch.entity, again, cause=definitions.CAUSE)
+    scope = (batch.connector_key, Direction.INCOMING, batch.entity)
+    change_writer.write_changes(session, *scope, again, cause=definitions.CAUSE, keeps_cause=True)
 
 
 def _rejected(

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import id_mapping
+from db import change_writer, id_mapping
 from db.batch import ClaimedBatch
 from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
 from db.page import PageRow
@@ -38,10 +37,8 @@ def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRo
         return
     said = {row.pipedrive_id: row.delivered for row in moved_on}
     id_mapping.doubt(session, batch.connector_key, batch.entity, said)
-    for pipedrive_id in said:
-        changes.fold(
-            session, batch.connector_key, Direction.INCOMING, batch.entity, str(pipedrive_id), cause="stale_overwrite"
-        )
+    scope = (batch.connector_key, Direction.INCOMING, batch.entity)
+    change_writer.write_changes(session, *scope, map(str, said), cause="stale_overwrite")
 
 
 def said_too_late(batch: ClaimedBatch, rows: list[PageRow]) -> None:
@@ -69,10 +66,9 @@ def read_again_later(session: Session, batch: ClaimedBatch, plan: PagePlan, know
     if not twins:
         return
     now_s = session.execute(text("SELECT extract(epoch FROM now())")).scalar_one()
-    for record in twins:
-        if record["version"] >= now_s - FRESH_S:
-            scope = (batch.connector_key, Direction.INCOMING, batch.entity, str(record["pipedrive_id"]))
-            changes.fold(session, *scope, cause="same_second", wait_s=READ_AGAIN_AFTER_S)
+    ids = [str(record["pipedrive_id"]) for record in twins if record["version"] >= now_s - FRESH_S]
+    scope = (batch.connector_key, Direction.INCOMING, batch.entity)
+    change_writer.write_changes(session, *scope, ids, cause="same_second", wait_s=READ_AGAIN_AFTER_S)
 
 
 def _is_twin(known: Known, record: load_incoming.Record) -> bool:

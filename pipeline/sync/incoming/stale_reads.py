@@ -13,8 +13,7 @@ from typing import Any, Final
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import newest_webhook
+from db import change_writer, newest_webhook
 from db.batch import ClaimedBatch
 from db.change import Change
 from db.newest_webhook import Newest
@@ -68,7 +67,7 @@ def ask_again(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids
         if int(change.record_id) in ids and change.revision == change.claimed_revision:
             waits.setdefault(PAUSES_S[min(change.attempts, len(PAUSES_S)) - 1], []).append(change.record_id)
     for wait_s, record_ids in waits.items():
-        changes.put_back(session, batch.id, record_ids, wait_s, counted=record_ids)
+        change_writer.put_back(session, batch.id, record_ids, wait_s, counted=record_ids)
         logger().info("incoming.reading.lags", records=len(record_ids), wait_s=wait_s)
 
 

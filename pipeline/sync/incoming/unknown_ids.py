@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import heartbeat, id_mapping
+from db import change_writer, heartbeat, id_mapping
 from db.batch import ClaimedBatch
 from db.change import Change
 from db.session import transaction
@@ -68,7 +67,7 @@ def sort_ids(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids:
     found.later = [each for each in strange if attempts.get(each, 0) < MOST_WAITS]
     if found.later:
         names = [str(each) for each in found.later]
-        changes.put_back(session, batch.id, names, EVERY_S, counted=names)
+        change_writer.put_back(session, batch.id, names, EVERY_S, counted=names)
     if len(found.later) < len(strange):
         leave_to_fetch(session, batch, len(strange) - len(found.later))
     return found

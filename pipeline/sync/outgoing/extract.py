@@ -12,8 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import batch as batches
-from db import change as changes
-from db import joining
+from db import change_writer, joining
 from db.batch import ClaimedBatch
 from db.departure import note_never_seen
 from db.joining import Join
@@ -100,8 +99,8 @@ def _read_strange(
 
 def _note(session: Session, batch: ClaimedBatch, entity: Entity, asked: set[int], shown: set[int]) -> None:
     note_never_seen(session, batch.connector_key, entity, asked - shown)
-    ids = [str(each) for each in shown]
-    changes.fold_all(session, batch.connector_key, Direction.INCOMING, entity, ids, cause=NAMED_BY_HULL)
+    scope = (batch.connector_key, Direction.INCOMING, entity)
+    change_writer.write_changes(session, *scope, map(str, shown), cause=NAMED_BY_HULL, keeps_cause=True)
 
 
 def _by_id(records: list[Any]) -> dict[int, dict[str, Any]]:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import claim, failure, id_mapping, joining, snapshot
+from db import change_writer, claim, failure, id_mapping, joining, snapshot
 from db.batch import ClaimedBatch
 from db.joining import Join
 from db.session import transaction
@@ -119,7 +119,7 @@ def load_batch(batch: ClaimedBatch) -> None:
         batches.hold(session, batch)
         _write_down(session, batch, outcome)
         scope = (batch.connector_key, Direction.OUTGOING, batch.entity)
-        changes.fold_all(session, *scope, outdated, cause=definitions.CAUSE)
+        change_writer.write_changes(session, *scope, outdated, cause=definitions.CAUSE, keeps_cause=True)
 
 
 def _by_newer_definitions(
@@ -225,7 +225,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
     later.look_again(outcome.sending, refused_too=outcome.try_again)
     later.send_rest(outcome.sending)
     story.tell(session)
-    changes.clear_changes(session, batch.id)
+    change_writer.clear_changes(session, batch.id)
     failure.close_emptied(session, batch.connector_key, batch.entity)
     dispatch.go_on(session)
     found = list(answers(outcome.sending))
@@ -312,8 +312,8 @@ def _say_again(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> N
         and any(problem.reason == "owned_by_pipedrive" for problem in each.left)
     }
     id_mapping.doubt(session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED)
-    ids = [str(each) for each in overruled]
-    changes.fold_all(session, batch.connector_key, Direction.INCOMING, batch.entity, ids, cause="owned_by_pipedrive")
+    scope = (batch.connector_key, Direction.INCOMING, batch.entity)
+    change_writer.write_changes(session, *scope, map(str, overruled), cause="owned_by_pipedrive", keeps_cause=True)
 
 
 def _unchanged(decision: Decision) -> dict[str, Any] | None:

@@ -11,8 +11,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
-from db import joining
+from db import change_writer, joining
 from db.batch import ClaimedBatch
 from db.change import Change
 from pipeline.domain.departures import MISSING
@@ -59,8 +58,8 @@ class Later:
                 wait = replace(wait, wait_s=max(wait.wait_s, LOOK_AGAIN.wait_s))
                 self._again([hull_id], wait, sent.unsure.reason, detail=sent.unsure.detail)
             elif sent.refused is not None and sent.refused.reason == "gone" and pipedrive_id is not None:
-                scope = (self._batch.connector_key, Direction.INCOMING, self._batch.entity, str(pipedrive_id))
-                changes.fold(self._session, *scope, cause=MISSING)
+                scope = (self._batch.connector_key, Direction.INCOMING, self._batch.entity)
+                change_writer.write_changes(self._session, *scope, [str(pipedrive_id)], cause=MISSING)
                 self._again([hull_id], LOOK_AGAIN, "gone", detail=sent.refused.detail)
             elif sent.refused is not None and refused_too:
                 self._again([hull_id], LOOK_AGAIN, "refused_by_pipedrive", detail=sent.refused.detail)
@@ -76,14 +75,14 @@ class Later:
         if stop is None:
             return
         if isinstance(stop, ConfigurationError):
-            changes.put_back(self._session, self._batch.id, rest, 0.0, counted=[])
+            change_writer.put_back(self._session, self._batch.id, rest, 0.0, counted=[])
             pause_connector(self._session, self._batch.connector_key, self._batch.direction, stop)
             return
         wait = retries.patience(stop, current_work(), self._attempts_of(rest[:1]))
         tried = rest[:1] if wait.counted else []
         self._again(tried, wait, stop.reason, detail=stop.detail)
         wait_s = min(wait.wait_s, OTHERS_S) if wait.counted else wait.wait_s
-        changes.put_back(
+        change_writer.put_back(
             self._session, self._batch.id, rest[len(tried) :], wait_s, counted=[], waits_for=wait.waits_for
         )
         logger().warning("outgoing.job.retry", reason=stop.reason, records=len(rest), wait_s=round(wait.wait_s, 1))
@@ -100,4 +99,6 @@ class Later:
             else:
                 back.append(hull_id)
         counted = back if wait.counted else []
-        changes.put_back(self._session, self._batch.id, back, wait.wait_s, counted=counted, waits_for=wait.waits_for)
+        change_writer.put_back(
+            self._session, self._batch.id, back, wait.wait_s, counted=counted, waits_for=wait.waits_for
+        )

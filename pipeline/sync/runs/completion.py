@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from db import change as changes
+from db import change_writer, subscription, watermark
 from db import connector as connectors
 from db import delivery as deliveries
 from db import failure as failures
-from db import subscription, watermark
 from db import sync_event as events
 from db.run import Run
 from db.sync_event import ToldLate
@@ -59,7 +58,7 @@ def _wake_waiting(session: Session, run: Run) -> None:
     """Records that could not be looked up before this fetch had ended are due now."""
     builds_index = run.kind == "full" or run.reindexes
     reasons = [INDEX_BEHIND, MIRROR_INCOMPLETE] if builds_index else [INDEX_BEHIND]
-    if changes.make_due(session, run.connector_key, Direction.OUTGOING, run.entity, reasons):
+    if change_writer.make_due(session, run.connector_key, Direction.OUTGOING, run.entity, reasons):
         dispatch.go_on(session)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
+from db import change_writer, watermark
 from db import failure as failures
 from db import missing as missing_rows
-from db import watermark
 from db.failure import Failure
 from db.run import Run
 from pipeline.domain.departures import DOUBTED, MISSING
@@ -57,7 +57,9 @@ def confirm(session: Session, failure: Failure) -> bool:
 
 def _look_for(session: Session, run: Run, missing: Sequence[int]) -> None:
     if missing:
-        missing_rows.fold_missing(session, run, missing, MISSING if run.read else DOUBTED)
+        cause = MISSING if run.read else DOUBTED
+        scope = (run.connector_key, Direction.INCOMING, run.entity)
+        change_writer.write_changes(session, *scope, map(str, missing), cause=cause)
     missing_rows.drop_page_ids(session, run, itself=True)
     watermark.note_deletes_verified(session, run.connector_key, run.entity, run.started_at)
 

@@ -547,12 +547,12 @@ def test_what_the_settings_leave_out_is_said(world: World) -> None:
 
 def test_what_waits_already_is_newer(world: World) -> None:
     failure_id = refused(world)
-    from db import change as changes  # noqa: PLC0415 - needed here alone
+    from db import change_writer  # noqa: PLC0415 - needed here alone
 
     with transaction() as session:
         row = session.get_one(Failure, failure_id)
         scope = (row.connector_key, row.direction, row.entity, row.record_id or "")
-        changes.fold(session, *scope, cause="notification", payload=b"{}", rank=5)
+        change_writer.write_payload(session, *scope, cause="notification", payload=b"{}", rank=5)
 
     assert verdict(world, failure_id)[0] == "superseded"
 

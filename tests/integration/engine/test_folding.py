@@ -7,9 +7,9 @@ from threading import Thread
 
 from sqlalchemy import text
 
-from db import change as changes
+from db import change_writer
 from db import delivery as deliveries
-from db.change import DeliverySummary
+from db.change_writer import DeliverySummary
 from db.session import transaction
 from tests.world import World
 
@@ -38,17 +38,17 @@ def test_two_that_fold_the_same_records_the_other_way_round_do_not_lock_each_oth
 
     def fold_backwards() -> None:
         with transaction() as session:
-            changes.fold_webhooks(session, [two, one])
+            change_writer.write_webhooks(session, [two, one])
 
     other = Thread(target=fold_backwards)
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
-        changes.fold_webhooks(session, [one])
+        change_writer.write_webhooks(session, [one])
         other.start()
         for _ in range(PATIENCE):  # until the other one stands in line, behind the first record
             if session.execute(text(BEHIND_ME)).scalar_one():
                 break
-        changes.fold_webhooks(session, [two])
+        change_writer.write_webhooks(session, [two])
     other.join()
 
     rows = world.rows("SELECT record_id, revision FROM changes ORDER BY record_id")
@@ -58,24 +58,24 @@ def test_two_that_fold_the_same_records_the_other_way_round_do_not_lock_each_oth
 def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(world: World) -> None:
     one, two = told(world, [1, 2])
     with transaction() as session:
-        changes.fold_webhooks(session, [two])
-        changes.fold_webhooks(session, [one])
+        change_writer.write_webhooks(session, [two])
+        change_writer.write_webhooks(session, [one])
     world.module("sync.changes.dispatch").dispatch_changes()
     (batch,) = world.rows("SELECT id FROM batches")
 
     def clear() -> None:
         with transaction() as session:
-            changes.clear_changes(session, batch.id)
+            change_writer.clear_changes(session, batch.id)
 
     other = Thread(target=clear)
     with transaction() as session:
         session.execute(text("SET LOCAL lock_timeout = '5s'"))
-        changes.fold_webhooks(session, [one])
+        change_writer.write_webhooks(session, [one])
         other.start()
         for _ in range(PATIENCE):
             if session.execute(text(BEHIND_ME)).scalar_one():
                 break
-        changes.fold_webhooks(session, [two])
+        change_writer.write_webhooks(session, [two])
     other.join()
 
     rows = world.rows("SELECT record_id, batch_id FROM changes ORDER BY record_id")
@@ -85,12 +85,12 @@ def test_a_batch_that_ends_and_one_that_folds_do_not_lock_each_other_out(world: 
 def test_a_hint_takes_the_payload_away_whenever_it_was_sent(world: World) -> None:
     (one,) = told(world, [1])
     with transaction() as session:
-        changes.fold_webhooks(session, [one])
+        change_writer.write_webhooks(session, [one])
         usable = session.execute(text("SELECT payload IS NOT NULL FROM changes")).scalar_one()
         hint = DeliverySummary(
             delivery_id=one.delivery_id, entity="person", record_id="1", rank=0, is_usable=False, is_created=True
         )
-        changes.fold_webhooks(session, [hint])
+        change_writer.write_webhooks(session, [hint])
 
     (row,) = world.rows("SELECT payload, rank, is_created, revision FROM changes")
     assert (usable, tuple(row)) == (True, (None, 1, True, 2))

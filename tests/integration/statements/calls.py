@@ -22,6 +22,7 @@ from db import (
     alert,
     batch,
     change,
+    change_writer,
     connector,
     departure,
     event_log,
@@ -32,7 +33,6 @@ from db import (
     login_attempt,
     newest_webhook,
     outage,
-    outgoing_change,
     page,
     plan,
     record_events,
@@ -170,6 +170,7 @@ BY_NAME: Final[dict[str, Any]] = {
     "user_id": 1,
     "version": 1,
     "wait_s": 1.0,
+    "waits_for": ["option_unknown"],
     "wanted": WANTED,
     "why": "test",
     "within_s": 600.0,
@@ -177,6 +178,7 @@ BY_NAME: Final[dict[str, Any]] = {
 """Name of a parameter → what it is given, where the function's own call below does not say."""
 
 NOT_ASKED: Final = {
+    "change_writer.write_planned": "plan.send_items asks it",
     "connector.remove_rows_of": "a connector that was removed: every table, one after the other, by its key",
     "copy.copy_rows": "COPY has no plan",
     "session.after_commit": "asks nothing",
@@ -223,7 +225,7 @@ PAGE: Final = [
     for number in range(50_000, 50_500)
 ]
 TOLD: Final = [
-    change.DeliverySummary(
+    change_writer.DeliverySummary(
         delivery_id=number, entity="person", record_id=str(number), rank=1, is_usable=True, is_created=False
     )
     for number in IDS
@@ -267,12 +269,21 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "batch.claim": {"batch_id": BATCH},
     "batch.put_off": {"counted": True},
     "batch.release_waiting": {"in_flight": 1_000},
-    "change.claim_changes": {"batch_id": 1},
+    "change_writer.claim_changes": {"batch_id": 1},
     "claim.shared_among": {"pairs": [("email", email) for email in EMAILS]},
-    "change.fold_all": {"record_ids": ["396", "397"]},
-    "change.fold_rejected_fields": {"fields": ["label_ids"]},
-    "change.fold_webhooks": {"told": TOLD},
-    "change.put_back": {"batch_id": 400},
+    "change_writer.put_back": {"batch_id": 400},
+    "change_writer.put_payloads": {"merged": [(number, b"", 1) for number in IDS]},
+    "change_writer.write_payload": {"payload": b"{}"},
+    "change_writer.write_rejected_fields": {"fields": ["label_ids"]},
+    "change_writer.write_reports": {
+        "reports": [
+            change_writer.OutgoingReport(
+                connector_key=CONNECTOR, entity="person", record_id=hull_id, cause="notification", payload=b"", rank=1
+            )
+            for hull_id in HULL_IDS
+        ]
+    },
+    "change_writer.write_webhooks": {"told": TOLD},
     "change.waiting_changes": {"names": {"incoming": "396", "outgoing": "h397"}},
     "connector.add_settings": {"document": {}},
     "connector.keep_default_currency": {"currency": "EUR"},
@@ -343,7 +354,6 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "missing.drop_page_ids": {"itself": True},
     "known_as.find_by_emails": {"emails": EMAILS},
     "mirror.note_listed": {"until": DAY_AGO},
-    "missing.fold_missing": {},
     "newest_webhook.bodies_of": {"newest": NEWEST},
     "newest_webhook.note_webhooks": {"received": NEWEST},
     "login_attempt.reserve_attempt": {"limits": LIMITS},
@@ -354,18 +364,9 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "operator.renew_session": {"old": b"old", "new": b"new"},
     "operator.close_session_by_id": {"session_id": 1},
     "operator.put_operator": {"name": "new"},
-    "outgoing_change.add_or_hold": {
-        "said": [
-            outgoing_change.Said(
-                connector_key=CONNECTOR, entity="person", record_id=hull_id, cause="notification", payload=b"", rank=1
-            )
-            for hull_id in HULL_IDS
-        ]
-    },
     "outage.ask": {"remote": "pipedrive", "probe_s": 10.0},
     "outage.end": {"remote": _remote_that_is_out},
     "outage.note_failure": {"remote": "pipedrive", "subject": "batch 1", "detail": ""},
-    "outgoing_change.put_payloads": {"folded": [(number, b"", 1) for number in IDS]},
     "page.write_page": {"context": CONTEXT, "rows": PAGE, "known": frozenset(row[0] for row in PAGE)},
     "plan.add_items": {"items": []},
     "plan.given_organizations": {"account_ids": HULL_IDS},
@@ -398,7 +399,8 @@ OWN: Final[dict[str, dict[str, Any]]] = {
 
 MORE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("batch.claim", {"batch_id": 1}),
-    ("change.claim_changes", {"connector_key": 2, "entity": "organization"}),
+    ("change_writer.claim_changes", {"connector_key": 2, "entity": "organization"}),
+    ("change_writer.write_changes", {"keeps_cause": True}),
     (
         "claim.take_claims",
         {"wanted": [("email", f"p{number}@example.com", number + 1) for number in IDS if number % 100]},

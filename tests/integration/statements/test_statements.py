@@ -128,7 +128,7 @@ def test_a_claim_of_due_changes_reads_only_what_it_claims(both: tuple[Found, Fou
         seen
         for found in both[:2]
         for (name, _), seen in found.items()
-        if name in ("change.claim_changes with connector_key, entity", "change.due_groups")
+        if name in ("change_writer.claim_changes with connector_key, entity", "change.due_groups")
     ]
     assert len(claims) == 4
     assert [(seen.rows, seen.blocks) for seen in claims if seen.rows > 600 or seen.blocks > 2_000] == []

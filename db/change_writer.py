@@ -1,0 +1,379 @@
+"""The only writer of `changes`: adds changes, puts them into batches, puts them back and removes them.
+
+A record has one change. What else is noted of a record that waits already is merged into its change by the rules below. All
+rows of a statement are locked in the order of their record ids, so that two transactions never wait for one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from sqlalchemy import CursorResult, TextClause, text
+from sqlalchemy.orm import Session
+
+from db.copy import bigints, byteas, texts
+
+KEEP_PAYLOAD: Final = "payload = coalesce(ch.payload, excluded.payload)"
+"""The payload that waits stays; a new one is stored only where none waits."""
+HIGHER_RANK_PAYLOAD: Final = """
+           payload = CASE WHEN excluded.payload IS NULL OR ch.rank > excluded.rank THEN ch.payload ELSE excluded.payload END,
+           rank = greatest(ch.rank, excluded.rank)"""
+"""The payload that was sent later stays, the new one where both were sent at the same time."""
+WEBHOOK_PAYLOAD: Final = """
+           payload = CASE WHEN excluded.payload IS NULL THEN CASE WHEN ch.is_deleted THEN ch.payload END
+                          WHEN ch.rank < excluded.rank THEN excluded.payload
+                          WHEN ch.rank > excluded.rank THEN ch.payload
+                          WHEN excluded.is_deleted THEN excluded.payload
+                          WHEN ch.is_deleted THEN ch.payload END,
+           is_deleted = CASE WHEN excluded.payload IS NULL OR ch.rank > excluded.rank THEN ch.is_deleted
+                             WHEN ch.rank < excluded.rank THEN excluded.is_deleted
+                             ELSE ch.is_deleted OR excluded.is_deleted END,
+           is_created = ch.is_created OR excluded.is_created,
+           rank = greatest(ch.rank, excluded.rank)"""
+"""The payload that was sent later stays, but none does where one may not be used or two were sent in one millisecond: then the
+record is read. A deletion stays, because it is never believed without a read."""
+
+NEW_CAUSE: Final = "cause = CASE WHEN excluded.cause = 'linked_user' THEN ch.cause ELSE excluded.cause END"
+"""The new cause replaces the one that waits; a link of a User says nothing new about an Account that waits already."""
+FIRST_CAUSE: Final = "cause = ch.cause"
+"""The cause that waits stays, because the new one only asks for the same work again."""
+
+NEW_DELIVERY: Final = "delivery_id = coalesce(excluded.delivery_id, ch.delivery_id)"
+"""The new delivery is the newest; a change without one leaves the delivery as it is."""
+HIGHER_RANK_DELIVERY: Final = (
+    "delivery_id = CASE WHEN ch.rank <= excluded.rank THEN excluded.delivery_id ELSE ch.delivery_id END"
+)
+"""The delivery that was sent later stays: webhooks arrive in any order."""
+
+
+def _upsert(
+    rows: str,
+    columns: str = "",
+    *,
+    payload: str = KEEP_PAYLOAD,
+    cause: str = NEW_CAUSE,
+    delivery: str = NEW_DELIVERY,
+    returning: str = "",
+) -> TextClause:
+    """Return the statement that adds `rows`, each record once and in the order of their ids, or merges them into what waits.
+
+    A change that waits grows by one revision, so that a batch that carries it does not clear it. It is due when the earlier of the
+    two is, and it leaves a batch that has failed.
+    """
+    return text(f"""
+    INSERT INTO changes AS ch (connector_key, direction, entity, record_id, cause{columns})
+    {rows}
+        ON CONFLICT (connector_key, direction, entity, record_id) DO UPDATE SET
+           {payload}, {cause}, {delivery},
+           revision = ch.revision + 1,
+           due_at = least(ch.due_at, excluded.due_at),
+           batch_id = CASE WHEN EXISTS (SELECT 1 FROM batches b WHERE b.id = ch.batch_id AND b.state = 'failed')
+                           THEN NULL ELSE ch.batch_id END
+    {returning}""")  # noqa: S608 - put together from constants
+
+
+_IDS = """
+    SELECT :c, :d, :e, id, :cause, now() + make_interval(secs => :wait_s)
+      FROM (SELECT DISTINCT id FROM unnest(CAST(:ids AS text[])) AS t(id)) AS each ORDER BY id COLLATE "C\""""
+_WRITE = _upsert(_IDS, ", due_at")
+_WRITE_KEEPING_CAUSE = _upsert(_IDS, ", due_at", cause=FIRST_CAUSE)
+
+
+def write_changes(
+    session: Session,
+    connector_key: int,
+    direction: str,
+    entity: str,
+    record_ids: Iterable[str],
+    *,
+    cause: str,
+    keeps_cause: bool = False,
+    wait_s: float = 0.0,
+) -> None:
+    """Note in one statement that records must be carried over, as they are now or as what waits for them says.
+
+    keeps_cause  `FIRST_CAUSE` holds instead of `NEW_CAUSE`
+    """
+    ids = texts(record_ids)
+    if ids != "{}":
+        scope = {"c": connector_key, "d": direction, "e": entity, "ids": ids, "cause": cause, "wait_s": wait_s}
+        session.execute(_WRITE_KEEPING_CAUSE if keeps_cause else _WRITE, scope)
+
+
+_WRITE_SHELLS = text("""
+    INSERT INTO changes (connector_key, direction, entity, record_id, cause)
+    SELECT :c, 'incoming', :e, id, 'shell' FROM unnest(CAST(:ids AS text[])) AS id ORDER BY id COLLATE "C"
+        ON CONFLICT (connector_key, direction, entity, record_id) DO NOTHING""")
+"""A change that waits reads the shell anyway."""
+
+
+def write_shells(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """Note that shells must be read; a record that has a change already is left as it is."""
+    session.execute(_WRITE_SHELLS, {"c": connector_key, "e": entity, "ids": texts(map(str, pipedrive_ids))})
+
+
+_WRITE_PAYLOAD = _upsert(
+    "SELECT :c, :d, :e, :id, :cause, CAST(:payload AS bytea), :rank", ", payload, rank", payload=HIGHER_RANK_PAYLOAD
+)
+
+
+def write_payload(
+    session: Session,
+    connector_key: int,
+    direction: str,
+    entity: str,
+    record_id: str,
+    *,
+    cause: str,
+    payload: bytes | None,
+    rank: int = 0,
+) -> None:
+    """Note that a record must be carried over as this payload says; None leaves it to a read, or to what waits."""
+    scope = {"c": connector_key, "d": direction, "e": entity, "id": record_id, "cause": cause}
+    session.execute(_WRITE_PAYLOAD, {**scope, "payload": payload, "rank": rank})
+
+
+_WRITE_REJECTED_FIELDS = _upsert(
+    """
+    SELECT connector_key, direction, entity, record_id, CAST(:cause AS text) FROM failures
+     WHERE connector_key = :c AND state = 'open' AND kind = 'field' AND direction = :d AND entity = :e
+       AND field = ANY(CAST(:fields AS text[]))
+     GROUP BY connector_key, direction, entity, record_id
+     ORDER BY record_id COLLATE "C\"""",
+    cause=FIRST_CAUSE,
+)
+
+
+def write_rejected_fields(
+    session: Session, connector_key: int, direction: str, entity: str, fields: Collection[str], *, cause: str
+) -> None:
+    """Note that every record with a rejected field among `fields` must be carried over: as it is now, or as last reported."""
+    if fields:
+        scope = {"c": connector_key, "d": direction, "e": entity, "fields": texts(fields), "cause": cause}
+        session.execute(_WRITE_REJECTED_FIELDS, scope)
+
+
+_WRITE_PLANNED = _upsert(
+    """
+    SELECT :c, 'outgoing', entity, record_id, 'plan' FROM plan_items
+     WHERE plan_id = :plan AND direction = 'outgoing' AND act = ANY(CAST(:acts AS text[])) AND message IS NULL
+     ORDER BY entity, record_id COLLATE "C\"""",
+    cause=FIRST_CAUSE,
+)
+
+
+def write_planned(session: Session, connector_key: int, plan_id: int, acts: Iterable[str]) -> int:
+    """Note that the plan's Users and Accounts with one of these acts must be sent, as Hull last reported them. Returns how many."""
+    scope = {"c": connector_key, "plan": plan_id, "acts": texts(acts)}
+    return cast("CursorResult[Any]", session.execute(_WRITE_PLANNED, scope)).rowcount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySummary:
+    """What deliveries say of one record: the newest of them, and whether its body may be used."""
+
+    delivery_id: int
+    entity: str
+    record_id: str
+    rank: int
+    is_usable: bool
+    is_created: bool
+    is_deleted: bool = False
+
+
+_WRITE_WEBHOOKS = _upsert(
+    """
+    SELECT d.connector_key, 'incoming', t.entity, t.record_id, 'webhook', CASE WHEN t.usable THEN d.body END, t.rank, t.created,
+           t.deleted AND t.usable, d.id
+      FROM unnest(CAST(:ids AS bigint[]), CAST(:entities AS text[]), CAST(:records AS text[]), CAST(:ranks AS bigint[]),
+                  CAST(:usable AS boolean[]), CAST(:created AS boolean[]), CAST(:deleted AS boolean[]))
+           AS t(id, entity, record_id, rank, usable, created, deleted)
+      JOIN deliveries d ON d.id = t.id
+     ORDER BY d.connector_key, t.entity, t.record_id COLLATE "C\"""",
+    ", payload, rank, is_created, is_deleted, delivery_id",
+    payload=WEBHOOK_PAYLOAD,
+    delivery=HIGHER_RANK_DELIVERY,
+)
+
+
+def write_webhooks(session: Session, told: Sequence[DeliverySummary]) -> None:
+    """Note in one statement that these records must be carried over; each record once."""
+    if told:
+        scope = {
+            "ids": bigints(each.delivery_id for each in told),
+            "entities": texts(each.entity for each in told),
+            "records": texts(each.record_id for each in told),
+            "ranks": bigints(each.rank for each in told),
+            "usable": texts(str(each.is_usable) for each in told),
+            "created": texts(str(each.is_created) for each in told),
+            "deleted": texts(str(each.is_deleted) for each in told),
+        }
+        session.execute(_WRITE_WEBHOOKS, scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingReport:
+    """What Hull's messages say of one record: `payload` is the message they make together, `rank` when the last was received,
+    `delivery_id` the notification that brought it, where one did."""
+
+    connector_key: int
+    entity: str
+    record_id: str
+    cause: str
+    payload: bytes
+    rank: int
+    delivery_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingReport:
+    """A change that waited already, with the payload it had; it is locked, and its revision has grown."""
+
+    id: int
+    payload: bytes
+    rank: int
+
+
+_WRITE_REPORTS = _upsert(
+    """
+    SELECT t.connector_key, 'outgoing', t.entity, t.record_id, t.cause, t.payload, t.rank, nullif(t.delivery_id, 0)
+      FROM unnest(CAST(:connectors AS bigint[]), CAST(:entities AS text[]), CAST(:records AS text[]), CAST(:causes AS text[]),
+                  CAST(:payloads AS bytea[]), CAST(:ranks AS bigint[]), CAST(:deliveries AS bigint[]))
+           AS t(connector_key, entity, record_id, cause, payload, rank, delivery_id)
+     ORDER BY t.connector_key, t.entity, t.record_id COLLATE "C\"""",
+    ", payload, rank, delivery_id",
+    returning="RETURNING id, connector_key, entity, record_id, rank, CASE WHEN revision > 1 THEN payload END AS payload",
+)
+
+
+def write_reports(session: Session, reports: Sequence[OutgoingReport]) -> dict[tuple[int, str, str], WaitingReport]:
+    """Note that these records must be sent; each record once.
+
+    What is new is written, what waits already is locked. So of two transactions that are the first to report a record the second
+    finds what the first has written.
+    Returns (connector, entity, record) → what waited already, to be merged and given to `put_payloads` in this transaction.
+    """
+    scope = {
+        "connectors": bigints(each.connector_key for each in reports),
+        "entities": texts(each.entity for each in reports),
+        "records": texts(each.record_id for each in reports),
+        "causes": texts(each.cause for each in reports),
+        "payloads": byteas(each.payload for each in reports),
+        "ranks": bigints(each.rank for each in reports),
+        "deliveries": bigints(each.delivery_id or 0 for each in reports),
+    }
+    return {
+        (row.connector_key, row.entity, row.record_id): WaitingReport(
+            id=row.id, payload=bytes(row.payload), rank=row.rank
+        )
+        for row in session.execute(_WRITE_REPORTS, scope)
+        if row.payload is not None
+    }
+
+
+_PUT_PAYLOADS = text("""
+    UPDATE changes ch SET payload = t.payload, rank = greatest(ch.rank, t.rank)
+      FROM unnest(CAST(:ids AS bigint[]), CAST(:payloads AS bytea[]), CAST(:ranks AS bigint[])) AS t(id, payload, rank)
+     WHERE ch.id = t.id""")
+
+
+def put_payloads(session: Session, merged: Sequence[tuple[int, bytes, int]]) -> None:
+    """Write the (id, payload, rank) of changes that `write_reports` locked in this transaction."""
+    if merged:
+        ids, payloads, ranks = zip(*merged, strict=True)
+        scope = {"ids": bigints(ids), "payloads": byteas(payloads), "ranks": bigints(ranks)}
+        session.execute(_PUT_PAYLOADS, scope)
+
+
+_CLAIM = text("""
+    WITH due AS MATERIALIZED (
+        SELECT id FROM changes
+         WHERE connector_key = :c AND direction = :d AND entity = :e AND batch_id IS NULL AND due_at <= now()
+         ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)
+    UPDATE changes SET batch_id = :batch_id, claimed_revision = revision, claimed_delivery_id = delivery_id,
+           attempts = attempts + 1, waits_for = NULL
+     WHERE id = ANY(ARRAY(SELECT id FROM due))""")
+
+
+def claim_changes(
+    session: Session, connector_key: int, direction: str, entity: str, *, batch_id: int, limit: int
+) -> int:
+    """Put due changes into a batch; returns how many."""
+    scope = {"c": connector_key, "d": direction, "e": entity, "batch_id": batch_id, "limit": limit}
+    return cast("CursorResult[Any]", session.execute(_CLAIM, scope)).rowcount
+
+
+_CLEAR = text("""
+    WITH mine AS (SELECT id FROM changes WHERE batch_id = :batch_id ORDER BY record_id COLLATE "C" FOR UPDATE)
+    DELETE FROM changes ch USING mine WHERE ch.id = mine.id AND revision = claimed_revision""")
+_RETURN = text("""
+    UPDATE changes SET batch_id = NULL, claimed_revision = NULL, due_at = least(due_at, now())
+     WHERE batch_id = :batch_id""")
+
+
+def clear_changes(session: Session, batch_id: int) -> None:
+    """Delete the changes of a batch that is done; those that have grown since it claimed them are due again."""
+    session.execute(_CLEAR, {"batch_id": batch_id})
+    session.execute(_RETURN, {"batch_id": batch_id})
+
+
+_DELETE_OF_BATCHES = text("DELETE FROM changes WHERE batch_id = ANY(CAST(:ids AS bigint[]))")
+
+
+def delete_changes_of(session: Session, batch_ids: Collection[int]) -> None:
+    """Delete the changes that cancelled batches carry: their records have been read since."""
+    if batch_ids:
+        session.execute(_DELETE_OF_BATCHES, {"ids": bigints(batch_ids)})
+
+
+_PUT_BACK = text("""
+    WITH mine AS (SELECT id FROM changes WHERE batch_id = :batch_id AND record_id = ANY(CAST(:ids AS text[]))
+                   ORDER BY record_id COLLATE "C" FOR UPDATE)
+    UPDATE changes ch SET batch_id = NULL, claimed_revision = NULL, due_at = now() + make_interval(secs => :wait_s),
+           waits_for = :waits_for,
+           attempts = attempts - CASE WHEN record_id = ANY(CAST(:counted AS text[])) THEN 0 ELSE 1 END
+      FROM mine WHERE ch.id = mine.id""")
+
+
+def put_back(
+    session: Session,
+    batch_id: int,
+    record_ids: Sequence[str],
+    wait_s: float,
+    *,
+    counted: Sequence[str],
+    waits_for: str | None = None,
+) -> None:
+    """Take these records out of the batch; they are tried again later. Only for those in `counted` it was an attempt."""
+    scope = {"batch_id": batch_id, "ids": list(record_ids), "counted": list(counted), "wait_s": wait_s}
+    session.execute(_PUT_BACK, scope | {"waits_for": waits_for})
+
+
+def _make_due(of: str, lock: str) -> TextClause:
+    """The conditions are expressions, so that only the index of what is waited for fits: those by record and by time would read
+    every change of the entity."""
+    return text(f"""
+    WITH mine AS MATERIALIZED (
+        SELECT id FROM changes
+         WHERE connector_key = :c{of} AND batch_id IS NULL AND due_at + interval '0' > now()
+           AND waits_for IS NOT NULL AND waits_for = ANY(CAST(:waits_for AS text[]))
+         ORDER BY record_id COLLATE "C" {lock})
+    UPDATE changes ch SET due_at = now() FROM mine WHERE ch.id = mine.id""")  # noqa: S608 - put together from constants
+
+
+_MAKE_DUE = _make_due(" AND direction || '' = :d AND entity || '' = :e", "FOR UPDATE")
+_MAKE_ALL_DUE = _make_due("", "FOR UPDATE SKIP LOCKED")
+"""Both directions have no common order: a change that another transaction writes at this moment is left out."""
+
+
+def make_due(session: Session, connector_key: int, direction: str, entity: str, waits_for: Sequence[str]) -> int:
+    """Make the changes of one direction and entity due that wait for one of these. Returns how many."""
+    scope = {"c": connector_key, "d": direction, "e": entity, "waits_for": texts(waits_for)}
+    return cast("CursorResult[Any]", session.execute(_MAKE_DUE, scope)).rowcount
+
+
+def make_all_due(session: Session, connector_key: int, waits_for: Sequence[str]) -> None:
+    """Make all changes of a connector due that wait for one of these."""
+    session.execute(_MAKE_ALL_DUE, {"c": connector_key, "waits_for": texts(waits_for)})
