@@ -9,7 +9,7 @@ import hashlib
 import json
 import signal
 import sys
-import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -20,7 +20,7 @@ from sandbox.pipedrive import start
 
 HULL_FACTORY = "sandbox.hull.app:create_app"
 READY_TIMEOUT_S = 120.0
-CHILD_POLL_S = 0.5
+CHILD_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def run(options: SandboxOptions, *, announce: Callable[[str], None] | None = Non
 
     `announce` takes the JSON line, by default printed to standard output.
     """
-    stopped = _on_signals()
+    stopped = _Stopped()
     credentials = Credentials.from_seed(options.seed)
     running: list[serve.Running] = []
     try:
@@ -142,22 +142,24 @@ def _described(pipedrive: serve.Running, hull: serve.Running, credentials: Crede
     }
 
 
-def _on_signals() -> threading.Event:
-    stopped = threading.Event()
+class _Stopped:
+    """Whether a signal has come. No Event: its lock may be held by the very step that the signal handler interrupts."""
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
+    def __init__(self) -> None:
+        self.is_set = False
+        signal.signal(signal.SIGTERM, self._note)
+        signal.signal(signal.SIGINT, self._note)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    return stopped
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.is_set = True
 
 
-def _wait(stopped: threading.Event, running: list[serve.Running]) -> int:
+def _wait(stopped: _Stopped, running: list[serve.Running]) -> int:
     """Wait for a signal, or for a system to die on its own."""
-    while not stopped.wait(CHILD_POLL_S):
+    while not stopped.is_set:
         if any(system.process.poll() is not None for system in running):
             return 1
+        time.sleep(CHILD_POLL_S)
     return 0
 
 

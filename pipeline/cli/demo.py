@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from pipeline.cli.showing import Failed, duration, json_option, own_name, say, s
 from pipeline.data_dir import make_data_dir
 from pipeline.local import example
 from pipeline.local.children import SUPERVISOR
+from pipeline.local.interrupts import Interrupts
 from pipeline.local.programs import PortTaken
 from pipeline.local.remotes import Remotes
 from pipeline.local.system import StartFailed, System, running_system
@@ -46,7 +46,7 @@ def demo(persons: int, organizations: int) -> None:
     Example:
       pipeline demo --persons 10000 --organizations 2000
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT itself is silent behind a script's &
+    interrupts = Interrupts()
     if not settings().faces_sandbox:
         raise Failed(
             "the demo faces its sandbox only", "unset PIPEDRIVE_API_URL and PIPEDRIVE_CLIENT_ID, or: pipeline up"
@@ -62,7 +62,7 @@ def demo(persons: int, organizations: int) -> None:
             say("two workers, beat, the web process and Flower …")
             with running_system(chosen, tell=write, sizes=sizes) as system:
                 say(f"   ✓ all answer after {duration(time.monotonic() - begun)}\n")
-                story = _tell(system, chosen)
+                story = _tell(system, chosen, interrupts)
     except (StartFailed, PortTaken) as error:
         raise Failed(str(error), f"what the processes wrote: {log}") from None
     if story.broken:
@@ -72,10 +72,10 @@ def demo(persons: int, organizations: int) -> None:
 COMMANDS: tuple[click.Command, ...] = (demo,)
 
 
-def _tell(system: System, chosen: Settings) -> stories.DemoStory:
+def _tell(system: System, chosen: Settings, interrupts: Interrupts) -> stories.DemoStory:
     begun = time.monotonic()
     story = stories.DemoStory(_connector(), Remotes(system.sandbox or {}))
-    stories.tell(story)
+    stories.tell(story, interrupts.check)
     died = system.children.restarts()
     story.check(not died, f"{sum(died.values())} processes died meanwhile")
     took_s = time.monotonic() - begun

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from pipeline.cli.opening import begin, begin_serving, newest_revision
 from pipeline.cli.showing import Failed, json_option, own_name, say, show, table, wants_json
 from pipeline.local import example
 from pipeline.local.children import SUPERVISOR
+from pipeline.local.interrupts import Interrupts
 from pipeline.local.programs import LOOPBACK, PortTaken
 from pipeline.local.system import StartFailed, System, running_system
 
@@ -47,14 +47,14 @@ def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
       PORT=9000 DATABASE_URL=postgresql://pipeline@db/pipeline SECRET_KEYS_FILE=keys pipeline up --host 0.0.0.0
     """
     printer = LinePrinter(quiet=quiet or wants_json())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT itself is silent behind a script's &
+    interrupts = Interrupts()
     try:
         with (
             begin_serving("pipeline up", printer) as chosen,
             running_system(chosen, tell=printer, sizes=sizes, host=host, has_example=has_example) as system,
         ):
             show(described(system), lambda: print_system(system))
-            threading.Event().wait()
+            interrupts.wait()
     except (StartFailed, PortTaken) as error:
         raise Failed(str(error), "what the processes wrote says why; --quiet hides it") from None
     except KeyboardInterrupt:

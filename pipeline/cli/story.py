@@ -81,15 +81,19 @@ class DemoStory:
         return run
 
 
-def tell(story: DemoStory) -> None:
-    """Every step in turn."""
-    fetch_persons(story)
-    fetch_organizations(story)
-    receive_webhook(story)
-    fail_and_replay(story)
-    send_change(story)
-    delete_somebody(story)
-    verify_all(story)
+def tell(story: DemoStory, before_each: Callable[[], None]) -> None:
+    """Every step in turn; `before_each` may raise to end the story."""
+    for step in (
+        fetch_persons,
+        fetch_organizations,
+        receive_webhook,
+        fail_and_replay,
+        send_change,
+        delete_somebody,
+        verify_all,
+    ):
+        before_each()
+        step(story)
 
 
 def fetch_persons(story: DemoStory) -> None:

@@ -7,12 +7,11 @@ a dump while the pipeline is down, for processes that are started by hand, and f
 from __future__ import annotations
 
 import os
-import select
-import signal
 import sys
 
 from pipeline.local import servers
 from pipeline.local.errors import EmbeddedError
+from pipeline.local.interrupts import Interrupts
 from pipeline.settings import Settings, SettingsError, settings
 
 COMMANDS = ("status", "hold", "stop", "remove")
@@ -47,8 +46,7 @@ def _status(chosen: Settings) -> None:
 
 
 def _hold(chosen: Settings, with_process: int | None) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
+    interrupts = Interrupts(even_ignored=True)
     try:
         watched = [os.pidfd_open(with_process)] if with_process else []
     except ProcessLookupError:
@@ -57,7 +55,7 @@ def _hold(chosen: Settings, with_process: int | None) -> None:
         with servers.serve(chosen, name="python -m pipeline.local hold") as found:
             sys.stdout.write(f"{found.database_url}\n{found.redis_url}\nuntil interrupted\n")
             sys.stdout.flush()
-            select.select(watched, [], [])
+            interrupts.wait(watched)
     except KeyboardInterrupt:
         return
 
