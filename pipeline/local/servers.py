@@ -205,18 +205,22 @@ def _take_in_turn(data_dir: Path) -> int:
 
 
 def _take(data_dir: Path) -> int | None:
-    """Take the lock without waiting; None if another process has it. A program started later does not inherit it."""
+    """Take the lock without waiting, and clear the file; None if another process has it.
+
+    Cleared, because others may read it before the new holder has written it, and stop whatever has the id of a dead one by then.
+    A program started later does not inherit the lock.
+    """
     descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
+    os.ftruncate(descriptor, 0)
     return descriptor
 
 
 def _write_holder(descriptor: int, holder: ServersHolder) -> None:
-    os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
 
 
@@ -240,11 +244,14 @@ def _in_use(data_dir: Path, holder: ServersHolder | None) -> EmbeddedError:
 def _keep(settings: Settings, wanted: tuple[str, ...], descriptor: int, *, shares: bool) -> Settings:
     """Run the servers here until this process ends."""
     name = f"{Path(sys.argv[0]).name} {' '.join(sys.argv[1:2])}".strip()
-    _write_holder(descriptor, ServersHolder(os.getpid(), name, shares=shares, servers=wanted))
-    _mine.callback(os.close, descriptor)
     owner = os.getpid()
+    with ExitStack() as stack:  # the lock is free again if the servers do not start
+        stack.callback(os.close, descriptor)
+        _write_holder(descriptor, ServersHolder(owner, name, shares=shares, servers=wanted))
+        completed = stack.enter_context(_running(settings, wanted, None, restarts=False))
+        _mine.push(stack.pop_all())
     atexit.register(lambda: _mine.close() if os.getpid() == owner else None)  # a forked child is no owner
-    return _mine.enter_context(_running(settings, wanted, None, restarts=False))
+    return completed
 
 
 def _use(settings: Settings, wanted: tuple[str, ...], holder: ServersHolder) -> Settings:
@@ -286,6 +293,7 @@ def _running(settings: Settings, wanted: tuple[str, ...], tell: Tell | None, *, 
         stopping.set()
         if looking.ident is not None:  # it may not end before the servers that it started: the kernel would end them
             looking.join()
+            children.stop()  # what it was starting at that moment
 
 
 def _look_after(children: Children, stopping: threading.Event) -> None:

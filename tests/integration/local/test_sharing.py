@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import select
 import shutil
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,6 +98,73 @@ def test_the_servers_stop_when_the_process_that_runs_them_is_killed(shared: Sett
         kill(holder.pid)
 
         wait_stopped(shared)
+
+
+def test_the_holder_of_before_is_never_read_once_the_lock_is_taken(tmp_path: Path) -> None:
+    """Its process has ended, so another one may have its id, and `stop` would signal that."""
+    dead = {"pid": os.getpid(), "name": "pipeline up", "shares": True, "servers": []}
+    (tmp_path / servers.LOCK).write_text(json.dumps(dead))
+
+    descriptor = servers._take(tmp_path)
+    assert descriptor is not None
+    found = servers.find_holder(tmp_path)
+    os.close(descriptor)
+
+    assert found is None
+
+
+def test_servers_that_do_not_start_leave_the_lock_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_data_dir: Path) -> None:
+        raise EmbeddedError("no space")
+
+    monkeypatch.setattr(servers.folders_module, "place", fail)
+    chosen = Settings(data_dir=tmp_path)
+
+    with pytest.raises(EmbeddedError, match="no space"):
+        servers.complete(chosen)
+
+    descriptor = servers._take(tmp_path)
+    assert descriptor is not None
+    os.close(descriptor)
+
+
+def test_a_server_that_is_restarted_as_all_stop_is_stopped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Late()
+    monkeypatch.setattr(servers, "Children", lambda _tell: late)
+    monkeypatch.setattr(servers, "LOOK_S", 0.0)
+    monkeypatch.setattr(servers.folders_module, "place", lambda _data_dir: None)
+    monkeypatch.setattr(servers.binaries, "find_binaries", lambda _folders: None)
+    module = SimpleNamespace(program=lambda _folders, _programs: "first", is_ready=lambda _folders: True)
+    monkeypatch.setitem(servers._MODULES, "postgres", module)
+
+    with servers._running(own_servers(tmp_path), ("postgres",), None, restarts=True):
+        assert late.is_restarting.wait(PATIENCE_S)
+
+    assert late.running == set()
+
+
+class Late:
+    """Children of which one is just being restarted when all are stopped."""
+
+    def __init__(self) -> None:
+        self.running: set[str] = set()
+        self.is_restarting, self.was_stopped = Event(), Event()
+
+    def start(self, program: str) -> None:
+        self.running.add(program)
+
+    def exit_code(self, _name: str) -> None:
+        return None
+
+    def look_after(self) -> None:
+        if not self.was_stopped.is_set():
+            self.is_restarting.set()
+            self.was_stopped.wait(PATIENCE_S)
+            self.running.add("restarted")
+
+    def stop(self) -> None:
+        self.running.clear()
+        self.was_stopped.set()
 
 
 def test_stop_ends_the_process_that_runs_the_servers(shared: Settings) -> None:
