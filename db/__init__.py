@@ -1,1 +1,1 @@
-"""SQL: tables, and every question the pipeline asks of them, one subject a file."""
+"""SQL: tables and all queries, one subject per file."""

@@ -1,4 +1,4 @@
-"""Alerts: what is wrong now or was, and who was told of it: once when it is raised, once when it is resolved."""
+"""Alerts: open and resolved ones, and the sinks that received them: once when raised, once when resolved."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from db.base import Base, Count, Created, RowId
 
 RETENTION_DAYS = 180
 CLAIMED_S = 120
-"""Whoever tells of an alert has so long to do it; if it dies meanwhile, another one tells again."""
+"""How long sending an alert may take; if the process dies, another one sends it again."""
 
 
 class Alert(Base):
-    """One time that a rule held, of one connector or, with no connector, of the whole installation.
+    """One alert of one connector or, with no connector, of the whole installation.
 
-    seen_at  when the rule last held, or could not be judged
-    told     sink → the state it was told last
-    settled  the state of which nobody has to be told any more
+    seen_at  when the rule last matched, or could not be evaluated
+    told     sink → the state it last received
+    settled  the state that every sink has received
     """
 
     __tablename__ = "alerts"
@@ -56,12 +56,12 @@ class Alert(Base):
 
 
 def only_one_judges(session: Session) -> bool:
-    """Whether nobody else is judging the rules just now; held until the transaction ends."""
+    """Return whether no other process is evaluating the rules; the lock is held until the transaction ends."""
     return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('alerts'))")))
 
 
 def raise_alert(session: Session, connector_key: int | None, rule: str, sentence: str) -> None:
-    """The rule holds: one alert is open from now on, or goes on being open with newer figures."""
+    """The rule matches: open an alert, or update the open one with new figures."""
     row = insert(Alert).values(connector_key=connector_key, rule=rule, sentence=sentence)
     session.execute(
         row.on_conflict_do_update(
@@ -80,7 +80,7 @@ def keep_open(session: Session, connector_key: int | None, rules: Collection[str
 
 
 def resolve_calm(session: Session, calm_s: float) -> None:
-    """Whatever has not been seen for so long is over."""
+    """Resolve alerts that were not seen for this long."""
     calm = update(Alert).where(
         Alert.state == "open", Alert.seen_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, calm_s)
     )
@@ -90,7 +90,7 @@ def resolve_calm(session: Session, calm_s: float) -> None:
 
 
 def take_untold(session: Session, limit: int = 20) -> list[Alert]:
-    """Alerts somebody is to be told of, oldest first; nobody else is given them for a while."""
+    """Return alerts to send, oldest first; they are claimed for a while."""
     due = (
         select(Alert.id)
         .where(Alert.settled.is_distinct_from(Alert.state), Alert.next_try_at <= func.now())
@@ -112,9 +112,9 @@ def take_untold(session: Session, limit: int = 20) -> list[Alert]:
 def note_told(
     session: Session, alert: Alert, told: Mapping[str, str], *, error: str | None, again_in_s: float | None
 ) -> None:
-    """Write down who was told of the state the alert was taken in.
+    """Store which sinks received the state that the alert was claimed in.
 
-    again_in_s  when the rest is tried again; None: nobody is left to be told
+    again_in_s  when the rest is retried; None: no sink is left
     """
     values: dict[str, Any] = {"told": dict(told), "last_error": error}
     if any(told.get(sink) != alert.told.get(sink) for sink in told):
@@ -124,7 +124,7 @@ def note_told(
     same_state = update(Alert).where(Alert.id == alert.id, Alert.state == alert.state)
     wait = func.make_interval(0, 0, 0, 0, 0, 0, again_in_s or 0)
     noted = session.execute(same_state.values(**values, next_try_at=func.now() + wait))
-    if not cast("CursorResult[Any]", noted).rowcount:  # it was resolved meanwhile: that is yet to be told
+    if not cast("CursorResult[Any]", noted).rowcount:  # it was resolved since: the new state must be sent too
         session.execute(update(Alert).where(Alert.id == alert.id).values(told=dict(told), next_try_at=func.now()))
 
 

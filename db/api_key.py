@@ -70,7 +70,7 @@ def all_keys(session: Session) -> list[tuple[Operator, ApiKey]]:
 
 
 def revoke_key(session: Session, key_id: int, *, operator_id: int | None = None) -> str | None:
-    """Delete a key, of this operator if one is given. Returns its name; None if there is no such key."""
+    """Delete a key, of this operator if one is given. Return its name; None if there is no such key."""
     gone = delete(ApiKey).where(ApiKey.id == key_id)
     if operator_id is not None:
         gone = gone.where(ApiKey.operator_id == operator_id)

@@ -1,4 +1,4 @@
-"""The audit log: who did what, when, to what, and why. Only ever appended to."""
+"""The audit log: who did what, when, to what, and why. Append-only."""
 
 from __future__ import annotations
 

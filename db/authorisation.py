@@ -18,21 +18,22 @@ from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector, Cred
 
 LIFETIME_S = 600
 CLAIM_S = 60
-"""Longer than finishing takes: an exchange and a question, of which each ends after some seconds."""
+"""Longer than completing takes: an exchange and a call, each of which ends after some seconds."""
 KEPT_S = 2 * LIFETIME_S
-"""Rows are kept longer than they are good for, so that clocks that differ do not make a used invitation good again."""
+"""Rows are kept longer than they are valid, so that clock differences do not make a used invitation valid again."""
 REFUSED = "refused"
 """In `callback`: no digest, so no callback fits."""
 
 
 class OAuthState(Base):
-    """digest       of the state, so that a reader of this table cannot finish what another person began
-    browser      digest of the cookie of the browser it was begun in; None in rows of an older version, which no browser finishes
-    invitation   digest of the invitation it was begun by, in one row only; None for a person whom Hull vouches for
-    callback     digest of what the person came back with, once they have: with nothing else does it go on
-    claimed_at   since when somebody finishes it; it goes on after CLAIM_S, should that process have died
-    sealed_grant what the code was exchanged for, encrypted, until it is kept: a code is good once
-    finished_at  when the connector was connected by it: a second delivery of the same callback is told so
+    """digest       of the state, so that a reader of this table cannot complete another person's authorisation
+    browser      digest of the cookie of the browser it began in; None in rows of an older version, which no browser
+                 can complete
+    invitation   digest of the invitation it began with, in one row only; None for a person with Hull's credentials
+    callback     digest of the callback's query, once received: it continues with no other query
+    claimed_at   since when a process completes it; another one may after CLAIM_S, if that process has died
+    sealed_grant the tokens of its code, encrypted, until they are stored: a code is valid once
+    finished_at  when it connected the connector: a repeated callback gets this answer
     """
 
     __tablename__ = "oauth_states"
@@ -156,7 +157,7 @@ def finish_state(session: Session, digest: str) -> bool:
 
 
 def drop_state(session: Session, digest: str) -> None:
-    """It was refused for good. An invitation stays with the browser that used it, which may begin again."""
+    """It was refused permanently. An invitation stays with the browser that used it, which may begin again."""
     mine = OAuthState.digest == digest
     session.execute(delete(OAuthState).where(mine, OAuthState.invitation.is_(None)))
     session.execute(update(OAuthState).where(mine).values(callback=REFUSED, claimed_at=None, sealed_grant=None))
@@ -168,10 +169,10 @@ def _seconds(seconds: int) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """How a connector is let into Pipedrive.
+    """A connector's access to Pipedrive.
 
     how         `oauth`, `api_token` or None
-    user_id     Pipedrive's number of who authorised us; known of OAuth only
+    user_id     Pipedrive's id of the user who authorised the app; known for OAuth only
     expires_at  of the access token, which is renewed before; None without one
     """
 
@@ -195,7 +196,7 @@ def connection_of(session: Session, connector: Connector) -> Connection:
 
 
 def authorised_connectors(session: Session, company_id: int, user_id: int | None) -> list[Connector]:
-    """The connectors of a company that are connected by OAuth, by this user where both sides know who it was."""
+    """Return the connectors of a company that are connected by OAuth, by this user if both users are known."""
     by_oauth = select(Credential.connector_key).where(Credential.name == REFRESH_TOKEN)
     query = select(Connector).where(Connector.company_id == company_id, Connector.key.in_(by_oauth))
     if user_id is not None:

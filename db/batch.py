@@ -1,8 +1,8 @@
-"""Batches: what moves through extract, transform and load, under a lease with a fencing token.
+"""Batches: the units that pass extract, transform and load, under a lease with a fencing token.
 
-A stage claims its batch, works, and writes its result together with the next stage in one transaction that holds only while
-the token is still its own. Whoever finds the batch elsewhere stops at once, so any stage may be started twice.
-All times are the database's; the clock of a worker decides nothing.
+A stage claims its batch, works, and writes its result with the next stage in one transaction, which is valid only while
+the token is its own. A worker that finds the batch in another stage stops immediately, so any stage may be started
+twice. All times are the database's; a worker's clock decides nothing.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from pipeline.errors import LostLease
 RETENTION_DAYS = 30
 
 LATE_S = 60
-"""What an outgoing stage left behind is used for so long; after that, Hull or Pipedrive may say something else."""
+"""How long an outgoing stage's data is used; after that, Hull or Pipedrive may have changed."""
 
 STRANDED_S = 20
 """A batch that was handed to the broker this long ago and that no worker has claimed is handed over again."""
 
 
 LISTED = "look_up"
-"""Cause of a batch whose records a look-up takes for known."""
+"""Cause of a batch with records that a look-up treats as known."""
 UNLOADED = (
     "direction = 'incoming' AND extracted IS NOT NULL"
     " AND (state = 'failed' OR cause = 'look_up' AND state IN ('ready', 'running'))"
 )
-"""Batches whose records were listed, and which the marks of look-ups take for known although nothing of them is loaded."""
+"""Batches with listed records that the marks of look-ups treat as known although they are not loaded."""
 
 
 class Batch(Base):
@@ -74,7 +74,7 @@ class Batch(Base):
     read_back_id: Mapped[int | None] = mapped_column(BigInteger)
     """The batch that carries Pipedrive's answers of an outgoing batch back to Hull."""
     cause: Mapped[str | None]
-    """Why its records are carried over, for a batch without run and changes; None for a read-back."""
+    """The cause, for a batch without run and changes; None for a read-back."""
     stage: Mapped[str] = mapped_column(server_default="extract")
     state: Mapped[str] = mapped_column(server_default="waiting")
     """`waiting` (not handed over yet), `ready`, `running`, `done`, `failed`, `cancelled`."""
@@ -93,22 +93,22 @@ class Batch(Base):
     transformed: Mapped[bytes | None] = mapped_column(LargeBinary)
     records: Mapped[Count]
     asked: Mapped[dict[str, Any] | None]
-    """The call by which extract read its records: method, path, status, tokens, duration_ms."""
+    """The call with which extract read its records: method, path, status, tokens, duration_ms."""
     told: Mapped[dict[str, Any] | None]
-    """The last call by which load brought them to Hull."""
+    """The last call with which load sent them to Hull."""
     created_at: Mapped[Created]
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedBatch:
-    """A batch in this worker's hands, with the token that every later write must carry.
+    """A batch claimed by this worker, with the token that every later write must have.
 
-    resends    whether its records are sent again: in the walk of a run that was not asked for changes alone
-    is_stored  whether they come from the snapshots of a backfill, which is asked for more than changes only to link Users anew
+    resends    whether its records are sent again: in the walk of a run that was not limited to changes
+    is_stored  whether they come from the snapshots of a backfill, which resends only to link Users again
     revisits   whether it is a page of a full fetch's catch-up: most of its records were read and counted before
     has_outage whether a remote system does not answer its connector
     is_late    whether it has waited longer than `LATE_S` since it became due
-    marks    which settings and field definitions were in force when it was claimed
+    marks    the settings and field definitions in force when it was claimed
     """
 
     marks: Marks
@@ -139,8 +139,9 @@ class ClaimedBatch:
 
 
 _NOT_DURABLE = "SET LOCAL synchronous_commit = off;"
-"""Said by transactions whose loss in a crash of PostgreSQL costs work and nothing else: a claim, a page read or transformed
-is then claimed, read or transformed once more. It spares five of the seven times a batch would wait for the disk."""
+"""Used by transactions that can be repeated: after a crash of PostgreSQL a claim is made, or a page read or transformed,
+once more. It saves five of the seven times a batch would wait for the disk.
+"""
 
 _CLAIM = Statement(f"""{_NOT_DURABLE}
     UPDATE batches b SET state = 'running', lease_token = gen_random_uuid(), attempts = attempts + 1, task_id = :task_id,
@@ -234,7 +235,7 @@ _HAS_WORK = Statement("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wakeup:
-    """What the broker must be told: run this batch from this stage on, on this queue."""
+    """A wake-up for the broker: run this batch from this stage on, on this queue."""
 
     batch_id: int
     direction: str
@@ -262,7 +263,7 @@ def extend_lease(session: Session, batch: ClaimedBatch, lease_s: float) -> bool:
 
 
 def hold(session: Session, batch: ClaimedBatch) -> None:
-    """Fence: whatever this transaction writes counts only if the batch is still ours.
+    """Fence: this transaction's writes count only if the batch is still ours.
 
     Raises: LostLease.
     """
@@ -273,7 +274,7 @@ def hold(session: Session, batch: ClaimedBatch) -> None:
 def pass_to_transform(
     session: Session, batch_id: int, staged: bytes, records: int, *, asked: str | None = None
 ) -> None:
-    """Extract is done: keep what it read, and by which call (JSON); the chain's next message finds the batch ready."""
+    """Complete extract: store its records, and its call (JSON); the chain's next message finds the batch ready."""
     _TO_TRANSFORM.run(session, {"id": batch_id, "staged": staged, "records": records, "asked": asked})
 
 
@@ -300,12 +301,12 @@ def fill_read_back(session: Session, batch_id: int, staged: bytes, records: int)
 
 
 def end(session: Session, batch_id: int, state: str = "done", *, told: str | None = None) -> None:
-    """Nothing is left to do; what was staged is cleared. `told` is the last call that brought its records on, as JSON."""
+    """Complete the batch and clear its staged data. `told` is the last call that sent its records, as JSON."""
     _END.run(session, {"id": batch_id, "state": state, "told": told})
 
 
 def fail(session: Session, batch: ClaimedBatch) -> None:
-    """The stage gave up. What was staged stays, so that a replay starts from this stage."""
+    """The stage failed. Its staged data stays, so that a replay starts from this stage."""
     _FAIL.run(session, {"id": batch.id})
 
 
@@ -327,7 +328,7 @@ def put_off(
 
 
 def try_now(session: Session, connector_key: int) -> None:
-    """What the connector's work was put off for may be over, by a person's doing: let the next sweep hand it all over again."""
+    """A person may have fixed what the connector's work waits for: make all of it due for the next sweep."""
     put_off = (Batch.connector_key == connector_key, Batch.state == "ready", Batch.due_at > func.now())
     session.execute(update(Batch).where(*put_off).values(due_at=func.now(), enqueued_at=None))
 
@@ -363,14 +364,14 @@ def revive(session: Session, batch_id: int) -> Wakeup | None:
 
 
 def wakeup_of(row: Batch | Row[Any]) -> Wakeup:
-    """What the broker must be told of this batch."""
+    """Return the wake-up of this batch."""
     return Wakeup(
         batch_id=row.id, direction=row.direction, queue=row.queue, stage=row.stage, read_back_id=row.read_back_id
     )
 
 
 def release_waiting(session: Session, run_id: int, in_flight: int) -> list[Wakeup]:
-    """Hand over as many waiting batches of the run as may move at once. The run must be locked."""
+    """Enqueue as many waiting batches of the run as may be in flight. The run must be locked."""
     rows = _RELEASE.rows(session, {"run_id": run_id, "in_flight": in_flight})
     return [
         Wakeup(batch_id=batch_id, direction=direction, queue=queue, stage=stage, read_back_id=read_back_id)
@@ -390,10 +391,10 @@ def run_has_work(session: Session, run_id: int) -> bool:
 
 
 def sweep(session: Session, stranded_s: float = STRANDED_S) -> list[tuple[Wakeup, str]]:
-    """Batches that are due and that nobody is on the way to: (what to wake, `waited` or `lost`).
+    """Return due batches without a worker: (wake-up, `waited` or `lost`).
 
-    `waited` is planned (a retry or a rate limit came due); `lost` means that a message or a worker vanished. Users that have not
-    begun are left to their canvas while Accounts that go before them are moving.
+    `waited` is planned (a retry or a rate limit came due); `lost` means that a message or a worker vanished. Users that
+    have not begun are left to their canvas while Accounts before them are in flight.
     """
     rows = session.execute(_SWEEP, {"stranded_s": stranded_s}).all()
     return [(wakeup_of(row), _why(row)) for row in rows]
@@ -478,7 +479,7 @@ _WHOLE = text("""
 
 
 def describe_batch(session: Session, connector_key: int, batch_id: int) -> Row[Any] | None:
-    """Everything but what is staged in it, of which the size is told; None where this connector has no such batch."""
+    """Return the batch without its staged data, but with its size; None if this connector has no such batch."""
     return session.execute(_WHOLE, {"id": batch_id, "key": connector_key}).one_or_none()
 
 

@@ -29,13 +29,13 @@ from db.copy import texts
 
 class Change(Base):
     """record_id  the Pipedrive id of an incoming change, the Hull id of an outgoing one
-    revision   grows with every delivery folded in; a change is cleared only at the revision its batch claimed
-    payload    the newest body that told of it, or None when the record must be read from its source
-    rank       when that body was sent, in milliseconds since the epoch: a later one replaces it, an earlier one does not
-    is_created a webhook told that the record was created
-    is_deleted the payload tells that the record was deleted
-    delivery_id          the newest delivery that told of the record
-    claimed_delivery_id  the same as it was when a batch claimed the change
+    revision   grows with every coalesced delivery; a change is cleared only at the revision its batch claimed
+    payload    the newest body about it, or None if the record must be read from its source
+    rank       when that body was sent, in milliseconds since the epoch: only a later one replaces it
+    is_created a webhook says that the record was created
+    is_deleted the payload says that the record was deleted
+    delivery_id          the newest delivery about the record
+    claimed_delivery_id  the same when a batch claimed the change
     """
 
     __tablename__ = "changes"
@@ -102,12 +102,13 @@ _DUE_GROUPS = text(f"""
      ORDER BY g.entity, g.direction""")  # noqa: S608 - put together from constants
 
 PATIENCE_S = 5.0
-"""For so long a batch that no worker has begun keeps changes of its kind waiting: under load they then gather in one batch
-instead of many, and Users wait for Accounts that go before them. A batch whose message was lost holds them up no longer."""
+"""How long a batch that has not begun keeps changes of its kind waiting: under load they are then collected in one batch
+instead of many, and Users wait for Accounts before them. A batch with a lost message does not delay them longer.
+"""
 
 
 def due_groups(session: Session) -> list[tuple[int, str, str]]:
-    """(connector, direction, entity) of which changes are due and may go now; organizations come before persons."""
+    """Return (connector, direction, entity) of due changes that may be batched now; organizations come before persons."""
     found = session.execute(_DUE_GROUPS, {"patience_s": PATIENCE_S})
     return [(row.connector_key, row.direction, row.entity) for row in found]
 
@@ -136,12 +137,12 @@ _CAUSE = text("""
 
 
 def cause_of(session: Session, batch_id: int) -> str | None:
-    """Return why the first of the batch's changes is carried over; None for a batch without any."""
+    """Return the cause of the batch's first change; None for a batch without changes."""
     return cast("str | None", session.scalar(_CAUSE, {"batch_id": batch_id}))
 
 
 class Source(NamedTuple):
-    """Why a record of a live batch is carried over, and the delivery that told of it, where one did."""
+    """Return the cause of a live batch's record, and its delivery, if there is one."""
 
     cause: str
     delivery_id: int | None
@@ -155,7 +156,7 @@ def sources_of(session: Session, batch_id: int) -> dict[int, Source]:
 
 
 def created_ids(session: Session, batch_id: int) -> set[int]:
-    """Pipedrive ids of the batch's records that a webhook told of as created."""
+    """Return Pipedrive ids of the batch's records that a webhook reported as created."""
     mine = select(Change.record_id).filter_by(batch_id=batch_id, direction="incoming", is_created=True)
     return {int(record_id) for record_id in session.scalars(mine)}
 
@@ -167,7 +168,7 @@ _UNDER_WAY = text("""
 
 
 def under_way(session: Session, connector_key: int, direction: str, entity: str, record_ids: Iterable[str]) -> set[str]:
-    """Those of the records that are about to be carried over: a change of theirs waits, or is in a batch that has not failed."""
+    """Return the records that are pending: with a waiting change, or in a batch that has not failed."""
     ids = sorted(set(record_ids))
     if not ids:
         return set()
@@ -176,7 +177,7 @@ def under_way(session: Session, connector_key: int, direction: str, entity: str,
 
 @dataclass(frozen=True, slots=True)
 class WaitingCount:
-    """How many changes of an entity wait under a reason code, and since when the oldest of them stands."""
+    """Return the number of changes of an entity that wait for a reason, and the age of the oldest."""
 
     direction: str
     entity: str

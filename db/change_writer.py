@@ -172,7 +172,7 @@ def write_planned(session: Session, connector_key: int, plan_id: int, acts: Iter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySummary:
-    """What deliveries say of one record: the newest of them, and whether its body may be used."""
+    """The deliveries about one record: the newest of them, and whether its body may be used."""
 
     delivery_id: int
     entity: str

@@ -1,6 +1,6 @@
-"""Claims: which record holds which e-mail, domain or external id. A value belongs to one record; the first committed holds it.
+"""Claims: which record holds which e-mail, domain or external id. A value belongs to the record that committed it first.
 
-A record that departed goes on holding what its User or Account in Hull is known by, see `db.claim`.
+A deleted record keeps the claims that its User or Account in Hull has, until Pipedrive can no longer restore it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pipeline.domain.departures import DEPARTED
 
 
 class ClaimHolder(Base):
-    """wanted_by  the first other record that asked for the value in vain: it is told when the value is free"""
+    """wanted_by  the first other record that requested the value; it is delivered again once the value is free"""
 
     __tablename__ = "claims"
     __table_args__ = (Index("ix_claims_holder", "pipedrive_id", "connector_key", "entity"),)
-    """The id stands first: with the connector first, a planner that knows nothing of a new table takes this index for the
-    look-up of a value too, and reads every claim of the entity."""
+    """The id is the first column: with the connector first, a planner without statistics would use this index for the
+    look-up of a value too, and read every claim of the entity."""
 
     connector_key: Mapped[int] = mapped_column(Integer, primary_key=True)
     entity: Mapped[str] = mapped_column(primary_key=True)
@@ -38,7 +38,7 @@ class ClaimHolder(Base):
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
     """held   (claim, Pipedrive id) → the record that holds the value instead
-    fresh  records that hold a value now which they did not hold before
+    fresh  records that hold a value now that they did not hold before
     """
 
     held: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -50,8 +50,8 @@ Wanted = tuple[str, str, int]
 _HELD_BY = Statement("""
     SELECT claim, value, pipedrive_id FROM claims
      WHERE connector_key + 0 = :c AND entity || '' = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
-"""Expressions instead of the columns, so that only the index by record fits: a planner that knows nothing of the table takes the
-primary key for these two, and reads every claim of the entity. The same below."""
+"""Expressions instead of columns, so that only the index by record fits: a planner without statistics would use the primary key
+for these two columns and read every claim of the entity. The same below."""
 
 _RELEASE = Statement("""
     DELETE FROM claims c
@@ -70,7 +70,7 @@ _TAKE = Statement("""
                    ON CONFLICT DO NOTHING RETURNING claim, pipedrive_id)
     SELECT w.claim, w.value, w.id FROM w
      WHERE NOT EXISTS (SELECT 1 FROM taken WHERE taken.claim = w.claim AND taken.pipedrive_id = w.id)""")
-"""Returns what could not be taken, which is little: it is held by somebody, be it the record itself."""
+"""Returns the few claims that could not be taken, because a record (perhaps the same one) holds them."""
 
 _HELD_BY_OTHERS = Statement("""
     SELECT w.claim, w.value, w.id, c.pipedrive_id AS holder, c.wanted_by
@@ -79,7 +79,7 @@ _HELD_BY_OTHERS = Statement("""
                           WHERE c.connector_key = :c AND c.entity = :e AND c.claim = w.claim AND c.value = w.value
                           LIMIT 1) c
      WHERE c.pipedrive_id <> w.id""")
-"""LATERAL with a limit keeps the planner to one index look-up a row, however little it knows of a table that grows fast."""
+"""LATERAL with a limit forces one index look-up per row, even without current statistics of a table that grows fast."""
 
 _WAIT = text("""
     WITH w AS (SELECT DISTINCT ON (claim, value) *
@@ -92,14 +92,14 @@ _WAIT = text("""
                                           AND c.value = w.value AND c.wanted_by IS NULL
                                         LIMIT 1 FOR UPDATE SKIP LOCKED) c)
     UPDATE claims c SET wanted_by = free.id FROM free WHERE c.ctid = free.ctid""")
-"""A row that somebody is about to give up is not waited for: two who wait for each other would be worse than a late claim. Rows are
-found again by where they lie: by their keys, a planner that knows nothing of a new table reads all claims first."""
+"""Locked rows are skipped: a deadlock would be worse than a late claim. Rows are joined by ctid: by their keys, a planner without
+statistics would read all claims first."""
 
 
 def take_claims(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]) -> ClaimResult:
-    """Take each (claim, value, Pipedrive id) that is free; who finds another holder is noted as waiting.
+    """Take each (claim, value, Pipedrive id) that is free; otherwise store the record as waiting for the value.
 
-    A domain that SEVERAL records give by now is nobody's.
+    A domain that SEVERAL records have is held by NOBODY.
     """
     if not wanted:
         return ClaimResult()
@@ -116,9 +116,9 @@ def take_claims(session: Session, connector_key: int, entity: str, wanted: Seque
 
 
 SEVERAL = 3
-"""So many Organizations that give one domain share it. Two are more often one company, entered twice or merged one day."""
+"""From this number of Organizations with one domain, the domain is shared. Two are more often duplicates of one company."""
 NOBODY = 0
-"""Holder of a domain that several share: it identifies none of them."""
+"""Holder of a shared domain: it identifies no Organization."""
 
 _SHARED = Statement("""
     WITH v AS MATERIALIZED (SELECT DISTINCT value FROM unnest(CAST(:vals AS text[])) AS w(value))
@@ -147,14 +147,13 @@ _SHARE = text("""
          let_go AS (UPDATE claims c SET pipedrive_id = 0, wanted_by = NULL FROM mine WHERE c.ctid = mine.ctid)
     INSERT INTO known_as (connector_key, entity, claim, value, pipedrive_id)
     SELECT :c, :e, 'domain', value, pipedrive_id FROM mine ORDER BY value ON CONFLICT DO NOTHING""")
-"""A row that somebody else has in hand is left to them: whoever gives the domain next shares it. Whoever held it is still known by
-it."""
+"""Locked rows are skipped: the next record with the domain shares it. The previous holder keeps the domain as an alias."""
 
 
 def _share_domains(
     session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], taken: ClaimResult
 ) -> ClaimResult:
-    """Let go of the domains that several Organizations give, by now and with this page: none of them is known by such a one."""
+    """Release the domains that several Organizations have, including those of this page: NOBODY holds a shared domain."""
     held = {
         (value, record_id)
         for claim, value, record_id in wanted
@@ -219,12 +218,12 @@ def unshare_domains(session: Session) -> dict[tuple[int, str], list[int]]:
 def release_claims(
     session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted], *, changed: Iterable[int]
 ) -> list[int]:
-    """Records in `changed` let go of values that another one has replaced. Returns those that waited for one.
+    """Release values of the records in `changed` that another value has replaced. Return the records that waited for one.
 
-    Hull takes no e-mail or domain away: a record that has none any more is still known by the last, and goes on holding it.
+    Hull never removes an e-mail or domain: a record without one keeps the last one in Hull, and still holds it.
 
-    To be called once Hull has their new ones: until then the old one names them there, and whoever were sent under it would
-    become one with them.
+    Call it once Hull has the new values: until then the old value names the record there, and another record sent with it would
+    be merged with it.
     """
     if not (ids := sorted(changed)):
         return []
@@ -259,7 +258,7 @@ def claims_of(session: Session, connector_key: int, entity: str, pipedrive_ids: 
 
 
 def holders(session: Session, connector_key: int, entity: str, wanted: Sequence[Wanted]) -> dict[tuple[str, int], int]:
-    """(claim, Pipedrive id) → the other record that holds the value; nothing is taken."""
+    """Return (claim, Pipedrive id) → the other record that holds the value, without taking anything."""
     if not wanted:
         return {}
     rows = _HELD_BY_OTHERS.rows(session, {"c": connector_key, "e": entity, **columns_of(wanted)})
@@ -274,13 +273,13 @@ _HELD = text("""
 def held_values(
     session: Session, connector_key: int, entity: str, claim: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, str]:
-    """Pipedrive id → the value that the record holds of one claim."""
+    """Return Pipedrive id → the value that the record holds of one claim."""
     rows = session.execute(_HELD, {"c": connector_key, "e": entity, "claim": claim, "ids": bigints(pipedrive_ids)})
     return {row.pipedrive_id: row.value for row in rows}
 
 
 def columns_of(wanted: Sequence[Wanted]) -> dict[str, str]:
-    """The parameters `claims`, `vals` and `holders` of a statement."""
+    """Return the parameters `claims`, `vals` and `holders` of a statement."""
     return {
         "claims": texts(claim for claim, _, _ in wanted),
         "vals": texts(value for _, value, _ in wanted),
@@ -290,9 +289,9 @@ def columns_of(wanted: Sequence[Wanted]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldClaim:
-    """A departed record that holds claims.
+    """A deleted record that holds claims.
 
-    state, since  of its departure
+    state, since  of its deletion
     """
 
     connector_key: int
@@ -311,7 +310,7 @@ _HOLDERS = text("""
 def departed_holders(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, HeldClaim]:
-    """Those of these holders that are departed records."""
+    """Return the holders that are deleted records."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": texts(DEPARTED)}
     return {row.pipedrive_id: HeldClaim(**row._asdict()) for row in session.execute(_HOLDERS, scope)}
 
@@ -325,7 +324,7 @@ _OVERDUE = text("""
 
 
 def overdue(session: Session, days: int, limit: int) -> list[HeldClaim]:
-    """Departed records that hold claims although Pipedrive cannot restore them any more."""
+    """Return deleted records that hold claims although Pipedrive can no longer restore them."""
     scope = {"departed": texts(DEPARTED), "days": days, "limit": limit}
     return [HeldClaim(**row._asdict()) for row in session.execute(_OVERDUE, scope)]
 
@@ -333,8 +332,8 @@ def overdue(session: Session, days: int, limit: int) -> list[HeldClaim]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
     """claim      `email`, `domain`, `external_id`
-    holder     who held it
-    wanted_by  who waited for it, if anybody
+    holder     the record that held it
+    wanted_by  the record that waited for it, or None
     """
 
     claim: str
@@ -348,7 +347,7 @@ _LET_GO = text("""
 
 
 def let_go(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> list[Released]:
-    """These records hold no claim any more: whoever asks next may have them."""
+    """Release all claims of these records: the next record that requests one gets it."""
     if not pipedrive_ids:
         return []
     rows = session.execute(_LET_GO, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})

@@ -1,4 +1,4 @@
-"""Pipedrive companies: what tells connectors of one from those of another, and how much of its day each may spend."""
+"""Pipedrive companies: the key that distinguishes them, and their daily budget."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _TERMS = text(f"SELECT {TERMS} FROM connectors c {IN_FORCE} WHERE c.key = :key")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """company  what tells Pipedrive companies apart; connectors of one company share its day"""
+    """company  key of a Pipedrive company; connectors of one company share its daily budget"""
 
     company: str
     allowance: Allowance
 
 
 def terms(session: Session, connector_key: int) -> Terms:
-    """Whose day a connector's calls are taken from, and how much of it the settings in force allow."""
+    """Return the company that pays for a connector's calls, and how much the settings in force allow."""
     return terms_of(*session.execute(_TERMS, {"key": connector_key}).one())
 
 

@@ -1,4 +1,4 @@
-"""Connectors, their credentials, their settings and what Pipedrive says of its fields."""
+"""Connectors, their credentials, their settings and Pipedrive's field definitions."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Connector(Base):
     pipedrive_company: Mapped[str | None]
     """The origin its API is called at; it changes when the company renames its domain."""
     company_id: Mapped[int | None]
-    """Pipedrive's own number of the company: what says that two authorisations are of the same one."""
+    """Pipedrive's id of the company: shows that two authorisations are of the same company."""
     authorised_by: Mapped[int | None]
-    """Pipedrive's number of the user who authorised us by OAuth; that user alone can take it back."""
+    """Pipedrive's id of the user who authorised the app by OAuth; only that user can revoke it."""
     default_currency: Mapped[str | None]
     """The currency `users/me` gives: that of an amount without one."""
     state: Mapped[str] = mapped_column(server_default="active")
@@ -92,11 +92,11 @@ class SettingsVersion(Base):
 
 
 class FieldDefinitions(Base):
-    """The rows of personFields or organizationFields as Pipedrive last gave them.
+    """The rows of personFields or organizationFields as Pipedrive last returned them.
 
-    asked_at  when a worker last set out to read them again
-    unknown   keys of the codes and option ids that were not known then: asking for the same ones again helps little
-    in_vain   readings in a row that changed nothing: the pause before the same ones are asked about again doubles with each
+    asked_at  when a worker last began to read them again
+    unknown   keys of the codes and option ids that were not known then: looking up the same ones again rarely helps
+    in_vain   consecutive readings without a change: the pause before the same ones are looked up again doubles with each
     """
 
     __tablename__ = "field_definitions"
@@ -111,14 +111,14 @@ class FieldDefinitions(Base):
 
 
 def find_connector(session: Session, id_or_name: str) -> Connector | None:
-    """The connector of that id or name; of two, the one whose id it is."""
+    """Return the connector with this id or name; the id wins."""
     query = select(Connector).where(or_(Connector.id == id_or_name, Connector.name == id_or_name))
     return session.scalar(query.order_by(Connector.id != id_or_name))
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What tells whether anything that was compiled or opened for a connector is still true."""
+    """Return a mark that changes when anything compiled or opened for a connector is outdated."""
 
     settings_id: int
     settings_version: int
@@ -180,15 +180,15 @@ def get_connector(session: Session, key: int) -> Connector:
 
 
 def id_of(session: Session, key: int) -> str | None:
-    """The connector's id, by which logs and Hull name it; None when it was removed."""
+    """Return the connector's id, as in logs and Hull; None if it was removed."""
     return session.scalar(select(Connector.id).filter_by(key=key))
 
 
 def lock_connector(session: Session, key: int) -> Connector:
     """Lock the connector's row until the transaction ends.
 
-    The lock leaves room for the foreign key checks of other transactions, which would else wait for this one while this
-    one waits for what they hold.
+    The lock allows the foreign key checks of other transactions, which could otherwise deadlock with this
+    one.
     """
     return session.get_one(Connector, key, with_for_update={"key_share": True}, populate_existing=True)
 
@@ -255,7 +255,7 @@ def find_settings(session: Session, connector_key: int, version: int) -> Setting
 
 
 def author_of(session: Session, connector_key: int, version: int) -> str | None:
-    """Who made a version of the settings."""
+    """Return the author of a version of the settings."""
     return session.scalar(select(SettingsVersion.author).filter_by(connector_key=connector_key, version=version))
 
 
@@ -300,7 +300,7 @@ def keep_fields(session: Session, connector_key: int, entity: str, rows: list[An
 
 
 MOST_UNKNOWN = 200
-"""So many different unknown codes and ids lead to a reading each; what comes after them waits for the longer pause."""
+"""Up to this number of unknown codes and ids, each new one causes a reading; further ones wait for the longer pause."""
 
 _CLAIM_READING = text("""
     UPDATE field_definitions
@@ -318,9 +318,9 @@ _CLAIM_READING = text("""
 def claim_reading(
     session: Session, connector_key: int, entity: str, unknown: Sequence[str], *, burst_s: float, again_s: float
 ) -> bool:
-    """Whether this caller reads the definitions again: one of however many meet an unknown code in the same moment.
+    """Return whether this caller must read the definitions again: one of all that meet an unknown code at the same time.
 
-    burst_s  the pause between two readings if one of `unknown` was not asked about before; else it doubles each time
+    burst_s  the pause between two readings if one of `unknown` was not looked up before; else it doubles each time
     again_s  the longest pause
     """
     scope = {"c": connector_key, "e": entity, "unknown": list(unknown), "most": MOST_UNKNOWN}
@@ -341,7 +341,7 @@ _HOLD_FIELDS = text("SELECT fetched_at FROM field_definitions WHERE connector_ke
 
 
 def hold_fields(session: Session, connector_key: int, entity: str) -> datetime | None:
-    """When the definitions were read; nobody replaces them before this transaction ends."""
+    """Return when the definitions were read, locked until this transaction ends."""
     read_at: datetime | None = session.scalar(_HOLD_FIELDS, {"c": connector_key, "e": entity})
     return read_at
 
@@ -375,8 +375,8 @@ def keep_credential(
 
 
 def lock_credentials(session: Session, connector_key: int, *names: str) -> list[Credential]:
-    """Secrets of a connector, all of them unless named, held until the transaction ends: whoever replaces them by others
-    comes here first. Locked in the order of their names, so that two who want the same never wait for one another.
+    """Return secrets of a connector, all of them unless named, locked until the transaction ends. They are
+    locked in the order of their names, so that two transactions never wait for each other.
     """
     query = select(Credential).filter_by(connector_key=connector_key).order_by(Credential.name)
     chosen = query.where(Credential.name.in_(names)) if names else query
@@ -389,7 +389,7 @@ def drop_credentials(session: Session, connector_key: int, *names: str) -> None:
 
 
 def pause(session: Session, connector_key: int, reason: str) -> None:
-    """Let the connector's work wait until a person has acted; one that somebody paused by hand keeps that reason."""
+    """Pause the connector until a person has acted; a manual pause keeps its reason."""
     active = update(Connector).where(Connector.key == connector_key, Connector.state == "active")
     session.execute(active.values(state="paused", pause_reason=reason))
 

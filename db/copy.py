@@ -36,9 +36,9 @@ Shared = Mapping[str, Cell]
 def copy_rows(
     session: Session, table: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], shared: Shared | None = None
 ) -> None:
-    """Append rows to a table whose columns are bigint (int), text (str) or bytea (bytes); None is NULL.
+    """Append rows to a table with bigint (int), text (str) or bytea (bytes) columns; None is NULL.
 
-    `table` and `columns` are names of ours, never input; the columns of `shared` stand beside those of the rows.
+    `table` and `columns` are constants, never input; the columns of `shared` come before those of the rows.
     """
     shared = shared or {}
     session.flush()
@@ -52,9 +52,9 @@ def copy_rows(
 
 
 def encode(width: int, rows: Iterable[Sequence[Cell]], shared: Shared) -> BytesIO:
-    """Rows of `width` cells, behind those they share, in COPY's binary format.
+    """Return rows of `width` cells, after the shared ones, in COPY's binary format.
 
-    Hot: every delivered record passes here, hence the flat loop.
+    Hot: every delivered record passes here; therefore a flat loop.
     """
     parts = [_HEADER]
     start = struct.pack("!h", len(shared) + width) + b"".join([_cell(value) for value in shared.values()])

@@ -45,7 +45,7 @@ class Delivery(Base):
     key: Mapped[str]
     body: Mapped[bytes] = mapped_column(LargeBinary)
     state: Mapped[str] = mapped_column(server_default="new")
-    """`new`, `folded` (its changes stand in the table of changes) or `refused`; a reason says what was wrong with it."""
+    """`new`, `folded` (its changes are stored) or `refused`; a reason says what was wrong with it."""
     reason: Mapped[str | None]
     received_at: Mapped[Created]
 
@@ -82,7 +82,7 @@ _TAKE = text("""
 
 
 def take_unfolded(session: Session, limit: int, most_bytes: int) -> list[Delivery]:
-    """Deliveries nobody has folded yet, oldest first, locked for this transaction: as many as fit, and always one."""
+    """Return new deliveries, oldest first, locked for this transaction: as many as fit, at least one."""
     taken = select(Delivery).from_statement(_TAKE)
     return list(session.scalars(taken, {"limit": limit, "most_bytes": most_bytes}))
 
@@ -109,7 +109,7 @@ def count_unfolded(session: Session, connector_key: int) -> int:
 
 
 def last_delivery(session: Session, connector_key: int, source: str) -> datetime | None:
-    """When `pipedrive` or `hull` last told us something."""
+    """Return when `pipedrive` or `hull` last sent something."""
     query = select(func.max(Delivery.received_at)).where(
         Delivery.connector_key == connector_key, Delivery.source == source
     )
@@ -172,7 +172,7 @@ def drop_old_deliveries(session: Session, limit: int, keep_days: int = RETENTION
 
 
 PER_NOTIFICATION = 100
-"""Messages to a notification, as Hull sends them by default: those that are not folded yet are not looked into."""
+"""Messages per notification, as Hull sends them by default: new notifications are not parsed for this."""
 
 _WAITING = text("""
     SELECT (SELECT count(*) FROM (SELECT 1 FROM deliveries
@@ -183,7 +183,7 @@ _WAITING = text("""
 
 
 def waiting_outgoing(session: Session, connector_key: int, *, most: int) -> int:
-    """Messages that wait to be folded, by estimate, and changes that wait to be sent; counted up to `most` each."""
+    """Return the estimated number of messages to coalesce, and of changes to send; each counted up to `most`."""
     scope = {
         "key": connector_key,
         "most": most,

@@ -1,7 +1,7 @@
-"""Departures in the id map: records that were looked for and are not there, records that are back, records that became another.
+"""Deletions in the id map: requested records that do not exist, restored records, merged records.
 
-A departed record's version is later than any: no page that is on its way can bring it back, and whoever posted one finds that
-the record had moved on. Only a reading of that very record does (`note_present`).
+The version of a deleted record is later than any: no page in flight can restore it, and its worker finds that
+the record has changed. Only a reading of that record does (`note_present`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from db.statement import Statement
 from pipeline.domain.departures import DEPARTED, LIVING, Farewell
 
 NEVER = 2**62
-"""The version of a departed record."""
+"""The version of a deleted record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionTarget:
-    """What the id map says of a record that is looked for.
+    """The id map's row of a requested record.
 
-    delivered   attributes that Hull holds, without nulls
-    in_hull     whether Hull was ever told of it
-    updated_at  when this was last written; another moment later means that somebody else has been here
+    delivered   Hull's values, without nulls
+    in_hull     whether Hull ever received it
+    updated_at  when this was last written; another time later means that another worker wrote it
     """
 
     state: str
@@ -60,7 +60,7 @@ def standings(
 
 
 def read_among(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> set[int]:
-    """Those of these records that were read, whatever became of them since: they are more than a shell."""
+    """Return the records that were ever read, whatever their state: they are more than shells."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)}
     return {pipedrive_id for (pipedrive_id,) in _READ_AMONG.rows(session, scope)}
 
@@ -102,10 +102,10 @@ _PRESENT = text("""
 
 
 def note_present(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> None:
-    """Pipedrive has just shown these: absences count from 0 again, and a departed one lives.
+    """Pipedrive has just returned these: reset their absences, and restore the deleted ones.
 
-    What Hull holds of it stays noted, the mark included, so that its next delivery takes the mark back. Hull is asked anew
-    which its User or Account is: in the meantime that may have become another record's.
+    Hull's values stay stored, including the deletion mark, so that the next delivery removes the mark. Hull is queried again
+    for its User or Account, which may be merged by now.
     """
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "departed": list(DEPARTED)}
     session.execute(_PRESENT, scope)
@@ -114,9 +114,9 @@ def note_present(session: Session, connector_key: int, entity: str, pipedrive_id
 def depart(
     session: Session, connector_key: int, entity: str, farewells: Sequence[Farewell], seen: dict[int, DeletionTarget]
 ) -> set[int]:
-    """Write down what was said. Returns the ids that somebody else wrote since they were `seen`: those are left as they are.
+    """Store what was sent. Return the ids that another worker wrote since they were `seen`: those are not changed.
 
-    The digest is emptied: should the record come back, it is delivered whatever it says.
+    The digest is emptied, so that a restored record is delivered in any case.
     """
     by_id = {farewell.departure.pipedrive_id: farewell for farewell in farewells}
     query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity).order_by(IdMapping.pipedrive_id)
@@ -138,9 +138,9 @@ def depart(
 
 
 def inherit(session: Session, connector_key: int, entity: str, left: dict[int, dict[str, Any]]) -> None:
-    """Hull has joined others with these records: what Hull held of those (`left`) stands there wherever these say nothing.
+    """Hull has merged others into these records: their values (`left`) remain where these have none.
 
-    The digest is emptied, so that the next reading is delivered, nulls for what is left over included.
+    The digest is emptied, so that the next reading is delivered, including nulls for remaining values.
     """
     query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity).order_by(IdMapping.pipedrive_id)
     for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(left)).with_for_update()):
@@ -166,10 +166,10 @@ _GIVE_WAY = text("""
 def give_way(
     session: Session, connector_key: int, entity: str, found: dict[int, str]
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """Of records that share one User, the departed give it up to the living, who inherit what Hull holds of it.
+    """Of records with the same User, the deleted ones yield it to the existing one, which gets Hull's values.
 
-    found    Pipedrive id → Hull id, as Hull has just told
-    Returns  `found` without the departed that gave way, and departed → living: these are to be delivered again
+    found    Pipedrive id → Hull id, as Hull has just returned
+    Returns  `found` without the deleted records that yielded, and deleted → existing: these are delivered again
     """
     living, departed = _rivals(session, connector_key, entity, found)
     left: dict[int, dict[str, Any]] = {}
@@ -187,7 +187,7 @@ def give_way(
 def _rivals(
     session: Session, connector_key: int, entity: str, found: dict[int, str]
 ) -> tuple[dict[str, int], dict[str, dict[int, dict[str, Any]]]]:
-    """By Hull id: the living record, and the departed ones with what Hull holds of them."""
+    """By Hull id: the existing record, and the deleted ones with Hull's values."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(found), "hull_ids": texts(found.values())}
     living: dict[str, int] = {}
     departed: dict[str, dict[int, dict[str, Any]]] = {}
@@ -203,9 +203,9 @@ def _rivals(
 def find_living(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]
 ) -> dict[int, int | None]:
-    """Pipedrive id → the record it is today, itself or the one it was merged into; None for one that departed.
+    """Return Pipedrive id → the current record, itself or the one it was merged into; None for a deleted one.
 
-    Ids that are not known are left out.
+    Unknown ids are left out.
     """
     became = follow_merges(session, connector_key, entity, pipedrive_ids)
     known = standings(session, connector_key, entity, became.values())

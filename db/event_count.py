@@ -22,9 +22,9 @@ EVER: Final = "1970-01-01 00:00:00+00"
 """Rows of this moment hold what is older than is kept by the hour: a total never shrinks."""
 MOST_AT_ONCE: Final = timedelta(hours=1)
 LONGEST_WRITE: Final = timedelta(minutes=10)
-"""No transaction of ours lives so long: whatever does belongs to somebody who only looks."""
+"""No transaction of the pipeline is this long: longer ones belong to others, who only read."""
 FRESH: Final = timedelta(seconds=90)
-"""What is newer than the mark is counted for whoever looks, but never more than this."""
+"""Events after the mark are counted per query, up to this number."""
 
 
 class EventCount(Base):
@@ -104,9 +104,9 @@ _MOVE = text("""
 
 
 def count_on(session: Session) -> bool:
-    """Count what has happened since the last time, an hour of it at most; True when there is more to do.
+    """Count the events since the last time, an hour of them at most; return True if there are more.
 
-    Somebody else who counts at this moment is left alone.
+    Do nothing if another process counts at this moment.
     """
     session.execute(_BEGIN)
     mark = session.execute(_TAKE).one_or_none()
@@ -148,14 +148,15 @@ _COUNTS = text(f"""
               AND CAST(:counted_to AS timestamptz) > now() - CAST(:fresh AS interval)
               AND EXISTS (SELECT 1 FROM event_count_mark WHERE counted_to = :counted_to)) counted
      GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""")  # noqa: S608 - a constant of ours
-"""The mark is told, since a planner that does not know it reads whole days. One that has moved meanwhile has nothing counted twice:
-what stood behind it is left to the counts."""
+"""The mark is a parameter, because a planner without it reads whole days. If it has moved since, nothing is counted twice:
+events before it are left to the counts.
+"""
 
 
 def counts_since(session: Session, connector_key: int, since: datetime, unit: str = "hour") -> list[CountedEvents]:
-    """What happened since a moment, by the `hour` or the `minute`; the minute in which it lies is counted whole.
+    """Return counts since a moment, by `hour` or `minute`; the first minute is counted completely.
 
-    The newest events are counted where they stand, unless the mark has been left behind: see `counted_to`.
+    The newest events are counted directly, unless the mark is too old: see `counted_to`.
     """
     mark = session.get(CountMark, 1, populate_existing=True)
     above, counted_to = (mark.above_id, mark.counted_to) if mark else (0, since)

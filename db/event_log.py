@@ -1,7 +1,7 @@
-"""The log of sync events, asked by filter: newest first, a page at a time by id, never by counting off.
+"""Queries of the log of sync events: newest first, a page at a time by id, without OFFSET.
 
-Few events are anything else than an incoming success, and these few have an index of their own order. So a filter that shuts
-those out says so in the very words of that index; one that does not meets what it looks for soon, or is bounded by its times.
+Few events differ from an incoming success, and these have a partial index. So a filter that excludes successes repeats
+that index's condition; other filters find matches quickly, or are limited by their times.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events are meant; what is None does not matter.
+    """The filter of events; None matches everything.
 
     event     a name, with * for anything
-    subjects  the records that are meant, and what was merged into them; empty for every record
+    subjects  the records, and what was merged into them; empty for every record
     """
 
     direction: str | None = None
@@ -85,7 +85,7 @@ class EventFilter:
 
 
 _NO_REASON: Final = frozenset({Outcome.SUCCESS.value, "start", "progress"})
-"""What may end an event's name without a reason being told."""
+"""Endings of event names without a reason."""
 
 SUCCESSES: Final = frozenset(f"{Direction.INCOMING}.{each.hull}.{Outcome.SUCCESS}" for each in Entity)
 """The events that are nearly all of them."""
@@ -114,9 +114,9 @@ def page_of_events(
 
 @contextmanager
 def bounded(slowest_ms: int | None = None) -> Iterator[Session]:
-    """A transaction in which no question may take longer, SLOWEST_MS unless told otherwise.
+    """A transaction with a limit of SLOWEST_MS, or another one, per query.
 
-    Raises: TooMuch when one does.
+    Raises: TooMuch if a query exceeds it.
     """
     try:
         with transaction() as session:
@@ -132,7 +132,7 @@ _CANCELED: Final = "57014"
 
 
 def find_event(session: Session, connector_key: int, event_id: int) -> SyncEvent | None:
-    """One event of a connector."""
+    """Return what LIKE takes for a name with * for anything."""
     return session.scalar(select(SyncEvent).filter_by(connector_key=connector_key, id=event_id).limit(1))
 
 
@@ -188,7 +188,7 @@ def _is_about(subject: Subject) -> ColumnElement[bool]:
 
 
 def _times(session: Session, wanted: EventFilter) -> tuple[datetime | None, datetime | None]:
-    """A run and a batch have their times, outside of which nothing of theirs is looked for."""
+    """A run and a batch have their times; events outside of them are not searched."""
     since, until = wanted.since, wanted.until
     spans: list[tuple[datetime, datetime | None]] = []
     if wanted.run_id is not None and (run := session.get(Run, wanted.run_id)) is not None:

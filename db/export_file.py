@@ -1,7 +1,7 @@
-"""Files that Hull exports, as far as they are downloaded: kept piece by piece, so that a download goes on where it ended.
+"""Files that Hull exports, as far as they are downloaded: stored in pieces, so that a download can be resumed.
 
-A download is resumed by bytes as the server sends them. A compressed file cannot be read from its middle, so its bytes are kept and
-read from the beginning, which takes seconds; only downloading them again would take as long as before.
+A download is resumed by bytes as the server sends them. A compressed file cannot be read from its middle, so its bytes
+are stored and read from the beginning, which takes seconds; only downloading them again would take as long as before.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ KEEP_DAYS = 7
 
 class ExportFile(Base):
     """job_id    the job that downloads the file
-    validator    the server's strong ETag, or its Last-Modified; empty when it sends neither
-    size_bytes   bytes that are kept
-    total_bytes  bytes of the whole file, where the server says so
-    pieces       pieces that are kept
+    validator    the server's strong ETag, or its Last-Modified; empty if it sends neither
+    size_bytes   stored bytes
+    total_bytes  bytes of the whole file, if the server sends it
+    pieces       stored pieces
     """
 
     __tablename__ = "export_files"
@@ -62,7 +62,7 @@ class Kept:
 
     @property
     def mark(self) -> str:
-        """What tells whether a later download is of the same file."""
+        """Shows whether a later download is of the same file."""
         return f"{self.validator}|{self.size_bytes}"
 
 

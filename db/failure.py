@@ -1,4 +1,4 @@
-"""Failures: what gave up, kept whole, until a person has replayed or discarded it."""
+"""Failures, stored with their payload until a person has replayed or discarded them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from db.statement import Statement
 
 
 class Failure(Base):
-    """A record, a batch stage or a control task that gave up, or one field that stayed behind while its record was carried over.
+    """A failed record, batch stage or control task, or one field that was left out of a synchronized record.
 
     subject      what failed, unique among open failures: `incoming:person:17`, `incoming:person:17:label_ids`, `batch:12`,
                  `control:resolve`
     fingerprint  equal for failures with the same cause
-    payload      the record as it came, zstd
+    payload      the record as received, zstd
     """
 
     __tablename__ = "failures"
@@ -86,7 +86,7 @@ OF_RECORDS: Final = ("record", "field")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewFailure:
-    """What is to be kept of something that gave up; see `Failure`."""
+    """The data of a new failure; see `Failure`."""
 
     connector_key: int
     kind: str
@@ -167,7 +167,7 @@ _KEEP = Statement(f"""
 
 
 def keep_failures(session: Session, failures: Sequence[NewFailure]) -> None:
-    """Keep what gave up, in one statement. What is open already is renewed, so that one cause shows once."""
+    """Store failures, in one statement. An open failure of the same subject is updated."""
     kept: dict[tuple[int, str], NewFailure] = {}
     for failure in failures:
         subject = failure.connector_key, failure.subject
@@ -219,7 +219,7 @@ def find_open(session: Session, connector_key: int, subject: str) -> Failure | N
 
 
 def count_new(session: Session, connector_key: int, hours: int) -> int:
-    """Open failures of the last hours, without fields whose record was carried over."""
+    """Return the open failures of the last hours, without rejected fields of synchronized records."""
     mine = select(func.count(Failure.id)).filter_by(connector_key=connector_key, state="open")
     mine = mine.where(Failure.kind != "field")
     return session.scalar(mine.where(Failure.created_at > func.now() - func.make_interval(0, 0, 0, 0, hours))) or 0
@@ -267,7 +267,7 @@ def failures_of(
 
 
 def close_failure(session: Session, failure_id: int, state: str, *, by: str, why: str) -> bool:
-    """Take an open failure off the list; False when somebody else did so first."""
+    """Close an open failure; return False if it was already closed."""
     closed = session.scalar(
         update(Failure)
         .where(Failure.id == failure_id, Failure.state == "open")
@@ -292,7 +292,7 @@ _OPEN_OF_RECORDS = Statement("""
      CROSS JOIN LATERAL (SELECT id, record_id, kind, reason, field FROM failures
                           WHERE connector_key = :c AND direction = :d AND entity = :e AND record_id = w.id
                             AND state = 'open' OFFSET 0) f""")
-"""By the index of records, id by id, whatever is known of the table: it may hold as many open failures as there are records."""
+"""By the index of records, id by id, whatever the statistics: it may have as many open failures as there are records."""
 
 
 class _Open(NamedTuple):
@@ -308,7 +308,8 @@ def _open_of_records(
 ) -> list[_Open]:
     """Return the open failures of these records and of their fields.
 
-    Mostly the entity has none, or fewer than `_FEW`: a short statement says so. Only where it has more, the ids are looked up.
+    Mostly the entity has none, or fewer than `_FEW`: a short statement returns them. Only if it has more, the ids
+    are looked up.
     """
     scope = {"c": connector_key, "d": direction, "e": entity}
     found = _FIRST_OPEN.rows(session, {**scope, "few": _FEW})
@@ -358,7 +359,7 @@ def close_fields(
     *,
     refused: Collection[tuple[str, str]],
 ) -> None:
-    """Close the rejected fields of records that were carried over, but for the (record, field) that were refused again."""
+    """Close the rejected fields of synchronized records, except for the (record, field) that were rejected again."""
     if record_ids:
         found = _open_of_records(session, connector_key, direction, entity, record_ids)
         again = set(refused)
@@ -374,7 +375,7 @@ _COUNT_FIELDS = Statement("""
 
 
 def count_fields(session: Session, connector_key: int, direction: str, entity: str, fields: Collection[str]) -> int:
-    """How many records one of these fields of which was rejected."""
+    """Return how many records have one of these fields rejected."""
     scope = {"c": connector_key, "d": direction, "e": entity, "fields": texts(fields)}
     row = _COUNT_FIELDS.row(session, scope)
     return int(row[0]) if row else 0
@@ -413,9 +414,9 @@ def close_made_good(
     began_at: datetime,
     since: datetime | None,
 ) -> None:
-    """Close failures of batches whose records this finished run has read again, and cancel the batches.
+    """Close failures of batches with records that this completed run has read again, and cancel the batches.
 
-    A full fetch reads every record; an incremental one reads what an earlier, stopped one from a later moment left unread.
+    A full fetch reads every record; an incremental one reads what an earlier, stopped one from a later moment did not read.
     """
     scope = {"c": connector_key, "e": entity, "kind": kind, "began_at": began_at, "since": since}
     closed = session.scalars(_CLOSE_MADE_GOOD, {**scope, "why": f"run {run_id} has read its records again"})
@@ -441,7 +442,7 @@ def close_emptied(session: Session, connector_key: int, entity: str) -> None:
 
 
 def close_control(session: Session, connector_key: int, reasons: Collection[str]) -> None:
-    """Close the open failures of control tasks whose cause is gone: they come again with their ticks."""
+    """Close the open failures of control tasks with a fixed cause: their ticks run them again."""
     mine = update(Failure).filter_by(connector_key=connector_key, kind="control", state="open")
     session.execute(
         mine.where(Failure.reason.in_(reasons)).values(

@@ -1,7 +1,7 @@
-"""How many failures are open, without counting them: rows that add up, written by triggers of the table of failures.
+"""The number of open failures, without counting them: rows that add up, written by triggers on the table of failures.
 
-Each statement that opens, renews or closes failures adds a row for each kind whose number it changes, in its own transaction. So
-the sum is exact for every reader, and writers never wait for one another. A tick merges rows of one kind into one.
+Each statement that opens, updates or closes failures adds a row for each kind with a changed number, in its own transaction. So
+the sum is exact for every reader, and writers never wait for each other. A tick merges rows of one kind into one.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ EXACT = ("fingerprint", "direction", "entity", "reason", "field", "kind", "setti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureFilter:
-    """What is None does not matter; `since` and `until` are about when it last failed."""
+    """None matches everything; `since` and `until` compare the time of the last failed attempt."""
 
     connector_key: int | None = None
     ids: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""How the pipeline stands, in one question to the database: for the probes and for Prometheus."""
+"""The state of the pipeline, in one query: for the probes and for Prometheus."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _FIGURES = text(f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One number: what it counts, of which connector, and by which kind and state."""
+    """One number: its subject, connector, kind and state."""
 
     subject: str
     connector_key: int | None
@@ -87,9 +87,9 @@ def oldest_due_s(session: Session, connector_key: int | None = None) -> float:
 
 
 def all_figures(session: Session) -> list[Figure]:
-    """Everything Prometheus is told, read at one moment.
+    """Return all figures for Prometheus, read at one moment.
 
-    Of deliveries, batches and runs only what has not ended: those that have are most of each table.
+    Of deliveries, batches and runs only those that have not ended: the ended ones are most of each table.
     """
     _limit(session)
     return [

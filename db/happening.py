@@ -1,4 +1,4 @@
-"""What led to an event: the delivery, the run and the batch behind it, the settings in force, and how its record was joined.
+"""The causes of an event: its delivery, run and batch, the settings in force, and the record's match.
 
 Each is looked up by its key; what is past its retention is None.
 """
@@ -21,7 +21,7 @@ from db.run import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """asked  the call by which the batch read its records."""
+    """asked  the call with which the batch read its records."""
 
     received_at: datetime | None = None
     delivery_state: str | None = None
@@ -34,7 +34,7 @@ class Origin:
 def origin_of(
     session: Session, connector_key: int, delivery_id: int | None, run_id: int | None, batch_id: int | None
 ) -> Origin:
-    """What told of a record, or read it."""
+    """The delivery or fetch with a record."""
     told = _row(session, connector_key, Delivery, delivery_id, Delivery.received_at, Delivery.state)
     run = _row(session, connector_key, Run, run_id, Run.kind, Run.cause, Run.started_at)
     batch = _row(session, connector_key, Batch, batch_id, Batch.asked)

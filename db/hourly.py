@@ -1,4 +1,4 @@
-"""How many events each hour brought: counted once when the hour is over, so that nobody counts the same events every minute."""
+"""Events per hour: counted once when the hour is over, so that the same events are not counted every minute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAYS = 15
 
 
 class HourlyCount(Base):
-    """Events of live changes and incremental fetches; a full fetch tells of itself, and nothing of a usual day."""
+    """Events of live changes and incremental fetches; a full fetch has its own events, and is not part of a usual day."""
 
     __tablename__ = "hourly_counts"
 

@@ -1,7 +1,7 @@
-"""The ids Hull gave: what its search says is stored here, and two records that share one User or Account are a `conflict`.
+"""Hull ids: the results of Hull's search are stored here, and two records with the same User or Account are a `conflict`.
 
-A conflict is never the last word: it is asked about again every hour, with every delivery of its record, and as soon as another
-record of its entity departs.
+A conflict is temporary: it is checked again every hour, with every delivery of its record, and when another
+record of its entity is deleted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from db.copy import bigints, texts
 from db.joining import Join
 
 IN_FLIGHT = "interval '15 minutes'"
-"""For so long a create may be in flight: whoever makes the record joins it."""
+"""How long a create may be in flight: its worker then maps the record."""
 
 _INTENDED = text(f"""
     SELECT m.hull_id, m.state = 'creating' AND m.intent_at > now() - {IN_FLIGHT} AS in_flight
@@ -60,10 +60,10 @@ _CONFLICT = text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnt:
-    """What became of the ids Hull gave.
+    """The result of storing Hull ids.
 
-    conflicts  Pipedrive ids that are in conflict now and were not before
-    settled    Pipedrive id → Hull id, of those that are in conflict no more
+    conflicts  Pipedrive ids that are newly in conflict
+    settled    Pipedrive id → Hull id, of those no longer in conflict
     """
 
     conflicts: list[int] = field(default_factory=list)
@@ -71,11 +71,11 @@ class Learnt:
 
 
 def learn_hull_ids(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> Learnt:
-    """Store the ids Hull gave. A Hull id that another Pipedrive record already has makes a `conflict`.
+    """Store Hull ids. A Hull id that another Pipedrive record already has makes a `conflict`.
 
-    found  Pipedrive id → Hull id, as Hull has just told
+    found  Pipedrive id → Hull id, as Hull has just returned
 
-    A User whose record is being made at this moment is no rival: who makes the record joins it. An intent that nobody carries on
+    A User with a record in creation is not in conflict: the creating worker maps the record. An abandoned intent
     is fulfilled by the record that Hull names.
     """
     intended = _intended(session, connector_key, entity, found)
@@ -124,5 +124,5 @@ _ASK_AGAIN = text("""
 
 
 def ask_for_conflicts(session: Session, connector_key: int, entity: str) -> None:
-    """A record went, and it may be the one with which another shared its User: ask Hull again whose that is."""
+    """A record was deleted that may share its User with another one: query Hull for that one again."""
     session.execute(_ASK_AGAIN, {"c": connector_key, "e": entity})

@@ -16,19 +16,19 @@ from db.copy import bigints, texts
 from db.statement import Statement
 
 IN_DOUBT = ""
-"""Digest of a record of which nobody knows what Hull holds: the next reading is told whole."""
+"""Digest of a record with unknown values in Hull: the next reading is sent completely."""
 CONTRADICTED = "contradicted"
-"""Digest of a record of which Hull holds something else than it was told, and it is known what: only that is told again."""
+"""Digest of a record with known deviations in Hull: only these are sent again."""
 MERGES_IN_A_ROW = 50
 """How far a chain of merges is followed: one that goes round in circles ends somewhere."""
 
 
 class IdMapping(Base):
-    """This Hull id is that Pipedrive id.
+    """One pair of Hull id and Pipedrive id.
 
     state      `creating`, `unknown`, `shell`, `full`, `gone`, `deleted`, `merged`, `conflict`
-    version    `update_time` of the newest state carried over, in seconds since the epoch
-    digest     of what was last delivered to Hull, mapping included: equal digests need no second delivery
+    version    `update_time` of the newest synchronized state, in seconds since the epoch
+    digest     of the last delivery to Hull, mapping included: equal digests need no second delivery
     delivered  the attributes last delivered to Hull that were not null, as JSON
     """
 
@@ -78,18 +78,18 @@ class IdMapping(Base):
     merged_into: Mapped[int | None]
     """The record of the same entity that this one became; that one may have been merged on."""
     absences: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    """How many answers in a row left this id out, though it was asked for; any answer that has it counts from 0 again."""
+    """Consecutive answers without this id, although it was requested; an answer with it resets the count."""
     deleted_at: Mapped[datetime | None]
     asked_at: Mapped[datetime | None]
-    """When a shell was last asked for by its id."""
+    """When a shell was last requested by its id."""
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     resolve_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
-    """When to ask Hull again for the id it gave; null once nothing was delivered that Hull could know."""
+    """When to query Hull again for the Hull id; null if nothing was delivered that Hull could know."""
     resolve_attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """How many answers of Hull's search in a row did not know the record; the pause before the next one doubles with each."""
     awaits_account: Mapped[str | None]
-    """Hull id of the Account whose Organization the Person is to be linked to, as soon as there is one."""
+    """Hull id of the Account to link the Person to, as soon as that has an Organization."""
     intent_at: Mapped[datetime | None]
     """When it was written down that the record is about to be made in Pipedrive."""
     outgoing: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -98,7 +98,7 @@ class IdMapping(Base):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a Pipedrive record before its newest state is carried over."""
+    """What is known about a Pipedrive record before its newest state is processed."""
 
     pipedrive_id: int
     state: str
@@ -116,10 +116,10 @@ def known(
     *,
     unchanged: Iterable[tuple[str, int]] = (),
 ) -> dict[int, Known]:
-    """Return what the id map says of these Pipedrive ids.
+    """Return the id map's rows of these Pipedrive ids.
 
-    unchanged  (digest, version) of records as they were just read: a record that is stored exactly so comes without `delivered`,
-               which nobody needs then and which is nine tenths of the answer
+    unchanged  (digest, version) of records as just read: a record stored with exactly these is returned without `delivered`,
+               which is not needed then and is nine tenths of the answer
     """
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)}
     same = texts(f"{digest}:{version}" for digest, version in unchanged)
@@ -183,7 +183,7 @@ _UNRESOLVED = text("""
 
 
 def take_unresolved(session: Session, connector_key: int, limit: int) -> list[tuple[str, int]]:
-    """Mappings whose Hull id is not known yet and is due to be asked for; each is not due again for a minute."""
+    """Return mappings without a Hull id that are due for a query; each is not due again for a minute."""
     return [
         (row.entity, row.pipedrive_id) for row in session.execute(_UNRESOLVED, {"c": connector_key, "limit": limit})
     ]
@@ -203,7 +203,7 @@ _NOTE_UNRESOLVED = text(f"""
 
 
 def note_unresolved(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """Hull's search answered without these: each is asked for again after a pause, twice as long as the one before.
+    """Hull's search did not return these: each is queried again after a pause, twice as long as the one before.
 
     Hull's search lags by seconds to minutes; what it does not know after that, it may never know.
     """
@@ -218,17 +218,18 @@ _ASK_ANEW = text("""
 
 
 def ask_anew(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], wait_s: float) -> None:
-    """Hull may have joined these with others that it knew by the same claim: their Hull ids are asked for again, once its
-    search shows what became of them."""
+    """Hull may have merged these with others that have the same claim: their Hull ids are queried again, once its
+    search shows the result.
+    """
     if ids := sorted(pipedrive_ids):
         session.execute(_ASK_ANEW, {"c": connector_key, "e": entity, "ids": bigints(ids), "wait_s": wait_s})
 
 
 def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes], *, digest: str = IN_DOUBT) -> None:
-    """Hull was told an older state last: what was `said` (Pipedrive id → its attributes) stands there on top of what we know.
+    """Hull received an older state last: what was `said` (Pipedrive id → its attributes) overrides the stored values.
 
-    The digest is taken away, so that the next reading is delivered whatever it says, nulls for what only the older state had
-    included.
+    The digest is removed, so that the next reading is delivered in any case, including nulls for values that only the
+    older state had.
     """
     query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity)
     for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(said)).with_for_update()):
@@ -241,9 +242,9 @@ def doubt(session: Session, connector_key: int, entity: str, said: dict[int, byt
 def note_held(
     session: Session, connector_key: int, entity: str, held: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]
 ) -> None:
-    """Pipedrive id → (what had been delivered when Hull said this, attribute → what Hull holds by its own word).
+    """Pipedrive id → (the values delivered when Hull sent this report, attribute → Hull's own value).
 
-    That need not be delivered any more; an attribute of which Hull was told something else meanwhile is left as it is.
+    Those values need not be delivered any more; an attribute with a newer delivery is left as it is.
     """
     query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity)
     for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(held)).with_for_update()):

@@ -77,7 +77,7 @@ class Job(Base):
 
 @dataclass(slots=True, kw_only=True)
 class ClaimedJob:
-    """A job whose lease this worker holds; see `Job`."""
+    """A job with a lease of this worker; see `Job`."""
 
     id: int
     connector_key: int | None
@@ -124,7 +124,7 @@ _TAKE_DUE = text("""
 
 
 def take_due(session: Session, *, patience_s: float, limit: int = 100) -> list[tuple[int, str]]:
-    """Return (id, kind) of jobs whose message must be sent; again after `patience_s` without a sign of it."""
+    """Return (id, kind) of jobs to enqueue; again after `patience_s` without progress."""
     return [(row.id, row.kind) for row in session.execute(_TAKE_DUE, {"patience_s": patience_s, "limit": limit})]
 
 
@@ -181,7 +181,7 @@ def extend_lease(session: Session, job: ClaimedJob, lease_s: float) -> bool:
 def postpone(
     session: Session, job: ClaimedJob, wait_s: float, *, counted: bool = True, waits_for: str | None = None
 ) -> None:
-    """Continue in `wait_s` seconds; without `counted` this was no attempt. Raises: LostLease."""
+    """Continue in `wait_s` seconds; without `counted` this was not an attempt. Raises: LostLease."""
     row = hold(session, job)
     row.waits_for = waits_for
     row.due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, wait_s)

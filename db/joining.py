@@ -1,7 +1,7 @@
-"""The id map from Hull's side: records that are about to be made, the claims that are spoken for meanwhile, and who was joined.
+"""The id map from Hull's side: create intents, reserved claims, and new mappings.
 
-A row in state `creating` is the written intent to make a record: it is committed before Pipedrive is asked, so that whoever comes
-after a crash knows that the record may exist. While it stands, nobody else makes a record under the same claims.
+A row in state `creating` is the intent to create a record: it is committed before Pipedrive is called, so that after a
+crash it is known that the record may exist. While it exists, no other worker creates a record with the same claims.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from db.id_mapping import IdMapping
 
 
 class CreateIntent(Base):
-    """Somebody is about to make a record under this claim."""
+    """The reservation of a claim by a record about to be created."""
 
     __tablename__ = "create_intents"
 
@@ -96,7 +96,7 @@ Spoken = tuple[str, str, str]
 
 
 def speak_for(session: Session, connector_key: int, entity: str, wanted: Sequence[Spoken]) -> dict[str, str]:
-    """Reserve claims for records about to be made. Returns Hull id → who was first, for those that must wait."""
+    """Reserve claims for records about to be created. Return Hull id → the first record, for those that must wait."""
     if not wanted:
         return {}
     scope = {
@@ -128,7 +128,7 @@ def give_up(session: Session, connector_key: int, entity: str, hull_ids: Iterabl
 
 
 def mark_unknown(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> None:
-    """Pipedrive was asked and nobody knows what it did: the record is looked for before it is made again."""
+    """Pipedrive was called and the result is unknown: the record is looked up before it is created again."""
     mine = update(IdMapping).filter_by(connector_key=connector_key, entity=entity, state="creating")
     session.execute(
         mine.where(IdMapping.hull_id.in_(sorted(hull_ids)), IdMapping.pipedrive_id.is_(None)).values(
@@ -163,7 +163,7 @@ _JOIN = text("""
 
 
 def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join]) -> list[Join]:
-    """Join Hull ids and Pipedrive ids; what was intended for them is over. Returns those that somebody else had joined before."""
+    """Map Hull ids to Pipedrive ids; their intents end. Return those that another worker had mapped before."""
     if not joins:
         return []
     ids = [each.hull_id for each in joins]
@@ -189,7 +189,7 @@ TRIES: Final = 5
 
 
 def _join(session: Session, connector_key: int, entity: str, ids: Sequence[str], scope: dict[str, Any]) -> set[int]:
-    """Join, and give up what another worker intended for the same Hull id in the same moment: it is in the way of the insert."""
+    """Map, and cancel another worker's concurrent intent for the same Hull id, which would block the insert."""
     for left in reversed(range(TRIES)):
         try:
             with session.begin_nested():
@@ -210,16 +210,16 @@ _PART = text("""
 
 
 def part_from_departed(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, bytes]:
-    """Their records departed, or were merged into one that departed, and are to be made anew: the old ones let go of them.
+    """Their records were deleted, or merged into a deleted one, and are created again: the old ones release their Hull ids.
 
-    Returns Hull id → the attributes that Hull holds of the old one, as JSON, for those that have any.
+    Return Hull id → Hull's values of the old record, as JSON, for those that have any.
     """
     rows = session.execute(_PART, {"c": connector_key, "e": entity, "ids": texts(sorted(hull_ids))}).all()
     return {row.hull_id: bytes(row.delivered) for row in rows if row.delivered}
 
 
 def bequeath(session: Session, connector_key: int, entity: str, held: Mapping[str, bytes]) -> None:
-    """What Hull holds of a departed record waits for the one that is made in its stead."""
+    """Hull's values of a deleted record are kept for its replacement."""
     for hull_id, delivered in sorted(held.items()):
         mine = update(IdMapping).filter_by(connector_key=connector_key, entity=entity, hull_id=hull_id)
         session.execute(mine.values(delivered=delivered))
@@ -260,7 +260,7 @@ _AWAITING = text("""
 
 
 def take_awaiting(session: Session, connector_key: int, account_ids: Iterable[str]) -> list[str]:
-    """Users whose Person waits for one of these Accounts to have an Organization; they wait no more."""
+    """Return Users whose Person waits for one of these Accounts to have an Organization, and end the wait."""
     ids = sorted(account_ids)
     if not ids:
         return []
@@ -275,7 +275,7 @@ _BY_HULL = text("""
 
 @dataclass(frozen=True, slots=True)
 class MappingState:
-    """What the id map says of a Hull id."""
+    """The id map's row of a Hull id."""
 
     hull_id: str
     pipedrive_id: int | None
@@ -284,7 +284,7 @@ class MappingState:
 
 
 def find_joined(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, MappingState]:
-    """Hull id → its row of the id map, whatever its state."""
+    """Return Hull id → its row in the id map, in any state."""
     rows = session.execute(_BY_HULL, {"c": connector_key, "e": entity, "ids": texts(hull_ids)})
     return {row.hull_id: MappingState(*row) for row in rows}
 
@@ -297,11 +297,11 @@ _HOLDERS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Whose a record is.
+    """The User or Account of a record.
 
-    hull_id  of the User or Account it is joined to, as far as we know
-    is_told  Hull was told of the record, and has not said yet whose it is
-    is_old   that is so long ago that Hull would show it by now
+    hull_id  the one it is mapped to, as far as known
+    is_told  Hull received the record, and has not returned its Hull id yet
+    is_old   that was so long ago that Hull would return it by now
     """
 
     hull_id: str | None
@@ -310,7 +310,7 @@ class Holder:
 
 
 def find_holders(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, Holder]:
-    """Pipedrive id → whose it is, for those that the id map knows."""
+    """Return Pipedrive id → its User or Account, for those in the id map."""
     rows = session.execute(_HOLDERS, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
     return {row.pipedrive_id: Holder(row.hull_id, row.is_told, row.is_old) for row in rows}
 

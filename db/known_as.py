@@ -1,6 +1,6 @@
-"""By what else a record may be looked up: e-mails beside the primary one, and claims that another record holds.
+"""Aliases for look-ups: secondary e-mails, and claims that another record holds.
 
-`claims` says which record travels under a value; together the two say of which records a value is true.
+`claims` says which record is sent with a value; both together say which records have a value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from db.copy import bigints, texts
 from pipeline.domain.departures import LIVING
 
 FOUND_AT_MOST = 20
-"""Records that one look-up tells of: more than one is a case for a person already."""
+"""Maximum of records per look-up: more than one already needs a person."""
 
 
 class KnownAs(Base):
@@ -55,9 +55,9 @@ def note_values(
     changed: Iterable[int],
     true: Sequence[Wanted] = (),
 ) -> None:
-    """Keep (claim, value, Pipedrive id) as given; those of the records in `changed` that are not given are forgotten.
+    """Store (claim, value, Pipedrive id) as given; delete other ones of the records in `changed`.
 
-    true  more that is true of these records: kept where it stands, and not added
+    true  further values of these records: kept if they exist, and not added
     """
     scope = {"c": connector_key, "e": entity}
     if ids := sorted(changed):
@@ -90,9 +90,9 @@ _FIND = text(f"""
 def find_records(
     session: Session, connector_key: int, entity: str, wanted: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], list[int]]:
-    """(claim, value) → the living records of which it is true, as far as the mirror of Pipedrive tells.
+    """Return (claim, value) → the existing records with it, by the local index.
 
-    A domain that several Organizations share finds none of them.
+    A shared domain finds none of its Organizations.
     """
     pairs = sorted(set(wanted))
     if not pairs:
@@ -138,7 +138,7 @@ class Twins:
 
 
 def take_twins(session: Session, connector_key: int, entity: str, limit: int = 100) -> list[Twins]:
-    """Records that were perhaps made twice, each told of once."""
+    """Possible duplicates, each reported once."""
     scope = {"c": connector_key, "e": entity, "living": texts(LIVING), "limit": limit}
     rows = session.execute(_TWINS, scope).all()
     if rows:
@@ -175,7 +175,7 @@ CLAIMS = ("email", "external_id", "anonymous_id", "domain")
 
 
 def find_joined(session: Session, connector_key: int, entity: str, said: str, limit: int = 20) -> list[KnownRecord]:
-    """Records whose Hull id is known, by a claim's value, a Pipedrive id or a Hull id."""
+    """Return records with a known Hull id, by a claim's value, a Pipedrive id or a Hull id."""
     number = int(said) if said.isascii() and said.isdigit() and len(said) <= 18 else None
     scope = {"c": connector_key, "e": entity, "said": said, "number": number, "claims": texts(CLAIMS), "limit": limit}
     return [KnownRecord(*row) for row in session.execute(_JOINED, scope)]

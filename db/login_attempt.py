@@ -1,4 +1,5 @@
-"""Counts of failed logins, by account and by place; who guesses has to wait. `pipeline.accounts.logins` has the rules.
+"""Counts of failed logins, by account and by place; guessing makes the next attempt wait. `pipeline.accounts.logins`
+has the rules.
 
 Names and addresses are personal: only digests of them are stored.
 """
@@ -105,7 +106,7 @@ def give_back(session: Session, reserved: ReservedAttempt) -> None:
 
 
 def _take_off(found: Iterable[LoginAttempt], reserved: ReservedAttempt, failures: float) -> None:
-    """End the wait that the attempt itself began; one that a later attempt began goes on while the count is above its limit."""
+    """End the wait of the attempt itself; a later attempt's wait remains while the count is above its limit."""
     by_key = dict(reserved.limits)
     for each in found:
         each.failures = max(0.0, each.failures - failures)
@@ -114,7 +115,7 @@ def _take_off(found: Iterable[LoginAttempt], reserved: ReservedAttempt, failures
 
 
 def _lock(session: Session, limits: Limits) -> Sequence[LoginAttempt]:
-    """Lock counts, always in the same order: two logins of one name from one place do not block each other for good."""
+    """Lock counts, always in the same order: two logins of one name from one place do not deadlock."""
     query = select(LoginAttempt).where(_is_one_of(limits)).order_by(LoginAttempt.name_digest, LoginAttempt.place_digest)
     return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()
 
@@ -142,7 +143,7 @@ _DELETE_OLD = text("""
 
 
 def delete_old_attempts(session: Session, at_most: int) -> int:
-    """Delete counts whose last failure is a day old; returns how many."""
+    """Delete counts with a last failure a day ago; return how many."""
     return cast("CursorResult[Any]", session.execute(_DELETE_OLD, {"at_most": at_most})).rowcount
 
 

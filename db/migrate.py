@@ -20,9 +20,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Upgrade, and see that the coming days have their partitions. Safe to run by several at once.
+    """Upgrade, and create the partitions of the coming days. Safe to run concurrently.
 
-    The schema of a later version is left as it is: the version before it runs on it, so that an upgrade can be rolled back.
+    The schema of a later version is not changed: the version before it runs on it, so that an upgrade can be rolled back.
     """
     if not is_newer(current_revision(engine)):
         with engine.connect() as connection:
@@ -49,7 +49,7 @@ def is_newer(revision: str | None) -> bool:
 
 
 def drift(engine: Engine) -> list[object]:
-    """How the database differs from the models; empty when the migrations tell the whole story."""
+    """Return how the database differs from the models; empty if the migrations are complete."""
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"include_object": _is_ours})
         return list(compare_metadata(context, Base.metadata))

@@ -1,4 +1,4 @@
-"""How fresh the local index of Pipedrive's records is (id map, claims, snapshots): what a look-up need not ask Pipedrive for."""
+"""How up to date the local index of Pipedrive's records is (id map, claims, snapshots): what a look-up need not request."""
 
 from __future__ import annotations
 

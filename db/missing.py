@@ -33,7 +33,7 @@ _COVERED = text("SELECT count(*) FROM page_ids WHERE run_id = :run_id")
 
 
 def is_covered(session: Session, run: Run) -> bool:
-    """Whether the ids of every page of the run were kept; without them nothing can be said of what is missing."""
+    """Return whether the ids of every page of the run were stored; otherwise missing ids are not known."""
     return run.pages > 0 and session.execute(_COVERED, {"run_id": run.id}).scalar_one() == run.pages
 
 

@@ -1,6 +1,6 @@
-"""The newest webhook received about each record: what a reading of the record must not be older than.
+"""The newest webhook received about each record: a reading of the record must not be older.
 
-A change is cleared once it was carried over, so it cannot say what came before it. These rows can, for a day: longer than
+A change is cleared when it is completed, so it cannot be compared with later readings. These rows can, for a day: longer than
 Pipedrive repeats a delivery, and longer than its readings lag behind its webhooks.
 """
 
@@ -22,9 +22,9 @@ KEPT_H = 24
 
 class NewestWebhook(Base):
     """sent_at_ms   `meta.timestamp`, by which webhooks are ordered
-    version      the record's `update_time` in seconds, as the webhook says it; None where it says none
-    is_deleted   the webhook tells of the record's end
-    delivery_id  the webhook itself; None when two of one millisecond say different things
+    version      the record's `update_time` in seconds, from the webhook; None if it has none
+    is_deleted   the webhook reports the record's deletion
+    delivery_id  the webhook itself; None if two of one millisecond differ
     """
 
     __tablename__ = "newest_webhooks"
@@ -67,7 +67,7 @@ _NOTE = text("""
                               WHEN n.delivery_id = excluded.delivery_id THEN n.delivery_id END,
            is_deleted = excluded.is_deleted OR n.is_deleted AND n.sent_at_ms = excluded.sent_at_ms
      WHERE n.sent_at_ms <= excluded.sent_at_ms""")
-"""In one order, so that two who fold never wait for each other."""
+"""In one order, so that two workers never wait for each other."""
 
 _FIND = text("""
     SELECT connector_key, entity, pipedrive_id, sent_at_ms, version, is_deleted, delivery_id FROM newest_webhooks
@@ -113,7 +113,7 @@ def note_webhooks(session: Session, received: Collection[Newest]) -> None:
 
 
 def find_newest(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> dict[int, Newest]:
-    """Pipedrive id → the newest webhook about it, for those of which one came within a day."""
+    """Return Pipedrive id → the newest webhook about it, if there was one within a day."""
     rows = session.execute(_FIND, {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids)})
     return {
         row.pipedrive_id: Newest(
@@ -142,5 +142,5 @@ def bodies_of(session: Session, newest: Sequence[Newest]) -> dict[int, bytes]:
 
 
 def drop_old(session: Session, limit: int, keep_hours: int = KEPT_H) -> int:
-    """Delete what nobody compares with any more, `limit` at most; return how many."""
+    """Delete rows that are no longer needed, `limit` at most; return how many."""
     return cast("CursorResult[Any]", session.execute(_DROP, {"hours": keep_hours, "limit": limit})).rowcount

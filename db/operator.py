@@ -1,4 +1,4 @@
-"""Operators: the people who may use the console, and the sessions they are logged in by.
+"""Operators: the people who may use the console, and their login sessions.
 
 Passwords are stored as Argon2id hashes, session tokens as digests, TOTP secrets encrypted:
 reading these tables is not enough to log in.
@@ -50,7 +50,7 @@ class Operator(Base):
     """Empty for an operator who logs in through single sign-on only."""
     role: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="active")
-    """`active` or `disabled`: one who has left stays in the audit log by name."""
+    """`active` or `disabled`: a former operator stays in the audit log by name."""
     connector_keys: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
     """The connectors this operator may see and act on; NULL is all of them, as for every admin."""
     totp_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -80,7 +80,7 @@ class OperatorSession(Base):
     created_at: Mapped[Created]
     seen_at: Mapped[Created]
     proved_at: Mapped[Created]
-    """When the person last proved who they are: at the login, or by the password since."""
+    """When the person last proved their identity: at the login, or by the password since."""
     address: Mapped[str] = mapped_column(server_default="")
     agent: Mapped[str] = mapped_column(server_default="")
     """The browser's `User-Agent`."""
@@ -88,7 +88,7 @@ class OperatorSession(Base):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """The operator who makes a request, with the role that this request has."""
+    """The operator of a request, with the role of this request."""
 
     id: int
     name: str
@@ -116,7 +116,7 @@ def any_operator(session: Session) -> bool:
 
 
 def lock_operators(session: Session) -> None:
-    """Let one transaction at a time change who there is."""
+    """Let one transaction at a time change operators."""
     session.execute(text("SELECT pg_advisory_xact_lock(hashtext('operators'))"))
 
 
@@ -131,7 +131,7 @@ def find_operator(session: Session, name: str) -> Operator | None:
 
 
 def lock_operator(session: Session, operator_id: int) -> Operator:
-    """Return an operator as stored now, whom no other transaction changes until this one ends."""
+    """Return an operator as stored now, locked until this transaction ends."""
     return session.get_one(Operator, operator_id, with_for_update={"read": True}, populate_existing=True)
 
 
@@ -160,9 +160,9 @@ def open_session(session: Session, operator_id: int, digest: bytes, *, address: 
 
 
 def find_session(session: Session, digest: bytes, *, renews: bool = True) -> Present | None:
-    """Find who is logged in under this digest.
+    """Return the operator logged in with this digest.
 
-    renews  False for a request that no person made, such as the update of an open page: it does not prolong the session
+    renews  False for an automatic request, such as the update of an open page: it does not prolong the session
     """
     query = (
         select(Operator, OperatorSession.seen_at < _ago(SEEN_EVERY_S))
@@ -184,12 +184,12 @@ def sessions_of(session: Session, operator_id: int) -> list[OperatorSession]:
 
 
 def note_proof(session: Session, digest: bytes) -> None:
-    """The person of this session has just proved who they are."""
+    """The person of this session has just proved their identity."""
     session.execute(update(OperatorSession).filter_by(digest=digest).values(proved_at=func.now()))
 
 
 def proof_age_s(session: Session, digest: bytes) -> float | None:
-    """Return the seconds since the person of this session last proved who they are; None if there is no such session."""
+    """Return the seconds since the person of this session last proved their identity; None if there is no such session."""
     age = func.extract("epoch", func.now() - OperatorSession.proved_at)
     found = session.scalar(select(age).where(OperatorSession.digest == digest, ~_is_over()))
     return None if found is None else float(found)

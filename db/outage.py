@@ -1,7 +1,7 @@
-"""Outages: remote systems that do not answer a connector, since when, and when one call may ask again.
+"""Outages: remote systems that do not answer a connector, since when, and when one call may probe them.
 
-A row exists from the first call that failed until the first that is answered. While more than one piece of work has failed,
-only one call at a time is let through, the probe; everything else waits, and is due as soon as a probe is answered.
+A row exists from the first failed call until the first answered one. While more than one piece of work has failed,
+only one call at a time is let through, the probe; all other work waits, and is due as soon as a probe is answered.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LONGEST_PAUSE_S: Final = 120.0
 
 class Outage(Base):
     """remote     a name of `REMOTES`; with ` limit`: it answers 429 only
-    subject    the work whose call failed last
+    subject    the work with the last failed call
     is_shared  calls of more than one piece of work have failed
-    failures   calls that failed since it last answered
-    probe_at   when a call may ask whether it answers again
+    failures   failed calls since its last answer
+    probe_at   when a call may probe it
     """
 
     __tablename__ = "outages"
@@ -58,7 +58,7 @@ REMOTES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What a failed call means: whether it began the outage, whether other work has failed too, when to ask again."""
+    """The meaning of a failed call: whether it started the outage, whether other work has failed too, when to probe."""
 
     is_first: bool
     is_shared: bool
@@ -148,12 +148,12 @@ def end(session: Session, connector_key: int, remote: str, *, wake: bool = True)
 
 
 def limit_of(remote: str) -> str:
-    """The name under which a remote system stands that answers, but only that there were too many calls."""
+    """The name of a remote system that only answers that there were too many calls."""
     return f"{remote} limit"
 
 
 def alone_of(remote: str) -> str:
-    """What a piece of work waits for that fails at a remote system by itself: an answer to others does not wake it."""
+    """What work waits for if only this work fails at a remote system: an answer to other work does not wake it."""
     return f"{remote} alone"
 
 

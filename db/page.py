@@ -1,9 +1,9 @@
-"""A page of incoming records into the id map, the snapshots and the event log.
+"""Write a page of incoming records to the id map, the snapshots and the event log.
 
-Records that nobody has heard of are appended to each of the three by a COPY of its own, which costs PostgreSQL two thirds
-of what merging costs. The others travel once, into a temporary table, and the three tables are merged from it; and so does
-the whole page when another worker turns out to have heard of one of its records first. A row that finds a newer version in
-the id map is left out of all three and reported, so that the newest state can be sent again.
+New records are appended to each of the three by COPY, which costs PostgreSQL two thirds of a merge. The others are copied
+once, into a temporary table, and the three tables are merged from it; so is the whole page if another worker has inserted
+one of its records first. A row that finds a newer version in the id map is left out of all three and reported, so that the
+newest state can be sent again.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from db.session import after_commit
 from db.statement import Statement
 
 TOLD, LINK_TOLD = 1, 2
-"""Effects of a delivery: a new state, of which another worker may have told already; a link, of which no state tells."""
+"""Effects of a delivery: a new state, which another worker may have sent already; a link, which is not part of the state."""
 
 
 class PageRow(NamedTuple):
-    """One record that Hull has as it says; a tuple in the order of the columns, since COPY takes it as it is.
+    """One delivered record; a tuple in the order of the columns, because COPY uses it directly.
 
-    delivered      JSON of the attributes Hull holds now
+    delivered      JSON of Hull's values now
     snapshot       the whole Pipedrive record as JSON, zstd
     before, after  JSON of what changed, for the event
-    effect         `TOLD` or `LINK_TOLD` when the delivery changed something (an event is logged), 0 when all was sent again
+    effect         `TOLD` or `LINK_TOLD` if the delivery changed something (an event is logged), 0 if all was sent again
                    unchanged, or nothing was sent
     """
 
@@ -48,9 +48,9 @@ class PageRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContext:
-    """What all rows of a page share.
+    """The data shared by all rows of a page.
 
-    sources  of a live batch: Pipedrive id → why that record is carried over, and what told of it
+    sources  of a live batch: Pipedrive id → cause and delivery of that record
     """
 
     connector_key: int
@@ -99,8 +99,9 @@ _TOLD_BEFORE = Statement("""
        AND (SELECT m.version = p.version AND m.digest = p.digest FROM id_mappings m
              WHERE m.connector_key = :connector_key AND m.entity = :entity AND m.pipedrive_id = p.pipedrive_id LIMIT 1)
     RETURNING p.pipedrive_id""")
-"""Another worker wrote the same version and digest concurrently (a fetch and a webhook): one event is enough. One look-up by the
-index per row: nobody analyses a temporary table, and a join may read the whole id map once per row."""
+"""Another worker wrote the same version and digest concurrently (a fetch and a webhook): write no second event. One index
+look-up per row: a temporary table has no statistics, and a join may read the whole id map once per row.
+"""
 
 _DROP_STALE = Statement("DELETE FROM incoming_page WHERE pipedrive_id = ANY(CAST(:stale AS bigint[]))")
 
@@ -127,17 +128,17 @@ _TOLD_EVENTS = Statement("""
       LEFT JOIN unnest(CAST(:source_ids AS bigint[]), CAST(:causes AS text[]), CAST(:deliveries AS bigint[]))
                 AS s(pipedrive_id, cause, delivery_id) ON s.pipedrive_id = p.pipedrive_id
      WHERE p.effect > 0""")
-"""The same for a live batch, whose records have a source each."""
+"""The same for a live batch, with a source per record."""
 
 _BEGIN_FRESH = Statement("SAVEPOINT fresh_rows")
 _UNDO_FRESH = Statement("ROLLBACK TO SAVEPOINT fresh_rows")
 
 
 class Overtaken(NamedTuple):
-    """Pipedrive ids of rows that another worker was faster with.
+    """Pipedrive ids of rows that another worker wrote first.
 
-    moved_on     in a newer state: what Hull was just told of them is stale
-    told_before  in the very same state: of these no event was logged
+    moved_on     with a newer state: what Hull just received of them is stale
+    told_before  with the same state: no event of these was logged
     """
 
     moved_on: frozenset[int] = frozenset()
@@ -149,7 +150,7 @@ def write_page(
 ) -> Overtaken:
     """Write what was delivered.
 
-    known  the ids that the id map holds already; None when nobody has looked
+    known  the ids that are already in the id map; None if they were not looked up
     """
     rows = sorted(rows, key=itemgetter(0))
     fresh = [row for row in rows if row.pipedrive_id not in known] if known is not None else []
@@ -159,8 +160,9 @@ def write_page(
 
 
 def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> bool:
-    """Rows of records that nobody has heard of go straight into the three tables. False, and nothing is written, when
-    somebody else has heard of one meanwhile."""
+    """Append rows of new records directly to the three tables. Return False, without writing, if
+    another worker has inserted one of them since.
+    """
     if not rows:
         return False
     entity: dict[str, Cell] = {"connector_key": Integer(context.connector_key), "entity": context.entity}
@@ -183,7 +185,7 @@ def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> 
 
 
 def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> Overtaken:
-    """Rows of which some may be there already: through a temporary table, newer versions winning."""
+    """Merge rows, some of which may exist already, through a temporary table; newer versions win."""
     if not rows:
         return Overtaken()
     facts = {name: getattr(context, name) for name in PageContext.__slots__ if name != "sources"}

@@ -1,7 +1,8 @@
-"""Plans: what new settings would do, record by record, before anybody puts them in force.
+"""Plans: what new settings would do, record by record, before they are put in force.
 
-A plan is computed in slices; what a slice found and how far it came are written in one transaction, so that it may be killed
-anywhere and goes on. Its items say what each record was when it was looked at: whoever applies the plan leaves out what moved.
+A plan is computed in slices; a slice's results and its progress are written in one transaction, so that the plan can be
+resumed after a kill. Its items store each record's version at that time: applying the plan leaves out records that
+changed.
 """
 
 from __future__ import annotations
@@ -38,21 +39,22 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 LEVEL: Final = 1
 RETENTION_DAYS: Final = 30
 WRITTEN: Final = ("create", "update", "link", "resend")
-"""Acts by which something is certainly written on the other side."""
+"""Acts that certainly write something on the other side."""
 CARRIED: Final = (*WRITTEN, "match", "lookup")
-"""Acts of records that get through, whether or not something has to be written for that."""
+"""Acts of records that succeed, with or without a write."""
 SENT: Final = (*CARRIED, "error", "unknown")
-"""Acts of the Users and Accounts that are decided about when the plan is applied. What cannot be carried over becomes a Failure,
-and what nobody could know is found out."""
+"""Acts of the Users and Accounts that are decided about when the plan is applied. A rejected one becomes a Failure,
+and an unknown one is resolved.
+"""
 
 
 class SettingsPlan(Base):
-    """parent_id      the plan after whose application this one sees to the records it had left out
-    base_version   the settings in force when it was made: under any other it means nothing
+    """parent_id      the plan that left out the records of this one
+    base_version   the settings in force when it was created: under any other it is invalid
     definitions    entity → digest of Pipedrive's field definitions; `fields_read_at` is when the older of them were read
     phase, cursor  where the next slice begins
     counts         `direction.entity.act.…`, `….field.<name>`, `….reason.<act>.<code>` → records
-    known          records there are to look at, as counted when it was made; `examined` have been
+    known          number of records to preview, counted when it was created; `examined` were previewed
     """
 
     __tablename__ = "plans"
@@ -86,13 +88,13 @@ class SettingsPlan(Base):
 
 
 class PlanItem(Base):
-    """What a plan says of one record. Those that would stay the same have one too: it says what they were.
+    """The preview of one record in a plan. Unchanged records have one too, with their version.
 
     record_id        Pipedrive id of an incoming record, Hull id of an outgoing one
-    version, digest  of its id mapping when it was looked at; `told` is the version of Hull's report
+    version, digest  of its id mapping at that time; `told` is the version of Hull's report
     names            the attributes or fields that would change, or that have a problem
     fields           these with their values before and after, as compressed JSON
-    message          of an Account that only its Users speak of: what is to be sent, as compressed JSON
+    message          of an Account that only its Users mention: what is to be sent, as compressed JSON
     """
 
     __tablename__ = "plan_items"
@@ -107,9 +109,10 @@ class PlanItem(Base):
     record_id: Mapped[str] = mapped_column(primary_key=True)
     pipedrive_id: Mapped[int | None]
     act: Mapped[str]
-    """`create`, `update`, `link`, `resend` (Hull is sent the record again although no value differs, because the new mapping
-    reads it), `match` (joined to a record that agrees with it already), `lookup` (created or matched: Pipedrive has to be asked),
-    `same`, `skip`, `error` or `unknown`; `moved` once it was left out."""
+    """`create`, `update`, `link`, `resend` (Hull receives the record again although no value differs, because the new
+    mapping reads it), `match` (mapped to a record with the same values), `lookup` (created or matched, after a look-up
+    in Pipedrive), `same`, `skip`, `error` or `unknown`; `moved` after it was left out.
+    """
     reason: Mapped[str | None]
     detail: Mapped[str | None]
     version: Mapped[int | None]
@@ -190,7 +193,7 @@ def _packed(values: Iterable[Any]) -> str:
 
 
 def unpacked(packed: bytes | None) -> Any:
-    """What `fields` or `message` of an item says; None where it says nothing."""
+    """Return `fields` or `message` of an item; None if it is empty."""
     return None if packed is None else read_lenient(zstandard.ZstdDecompressor().decompress(bytes(packed)))
 
 
@@ -240,7 +243,7 @@ GIVEN: Final = {
     "update": "the Organization of {}",
     "link": "the Organization of {}",
 }
-"""Acts by which an Account gets an Organization → how a plan names that."""
+"""Acts that give an Account an Organization → the plan's label of that Organization."""
 
 
 def given_organizations(session: Session, plan_id: int, account_ids: Sequence[str]) -> dict[str, str]:
@@ -290,7 +293,7 @@ def reserved(
 
 
 def reserve(session: Session, plan_id: int, entity: str, first: Mapping[tuple[str, str], str]) -> None:
-    """Write (claim, value) → who comes first under it."""
+    """Store (claim, value) → the first record with it."""
     if first:
         pairs = {"claims": texts(claim for claim, _ in first), "vals": texts(value for _, value in first)}
         session.execute(_RESERVE, {"plan": plan_id, "e": entity, **pairs, "ids": texts(first.values())})
@@ -313,7 +316,7 @@ _MARK_MOVED = text("""
 
 
 def mark_moved(session: Session, plan: SettingsPlan) -> int:
-    """Leave out the records that are not as they were when the plan looked at them; returns how many."""
+    """Leave out the records that changed since the plan previewed them; return how many."""
     return len(session.execute(_MARK_MOVED, {"plan": plan.id, "c": plan.connector_key}).all())
 
 
@@ -339,7 +342,7 @@ _UNPLANNED = text("""
 
 
 def line_of(session: Session, plan: SettingsPlan | None) -> list[int]:
-    """The plan and those whose left-out records it sees to, newest first."""
+    """Return the plan and the plans it follows up, newest first."""
     line: list[int] = []
     while plan is not None:
         line.append(plan.id)
@@ -348,17 +351,19 @@ def line_of(session: Session, plan: SettingsPlan | None) -> list[int]:
 
 
 def leaves_any_out(session: Session, plan: SettingsPlan, incoming: Sequence[str], outgoing: Sequence[str]) -> bool:
-    """Whether some record moved since the plan, or one of its line, looked, or was not there yet; `incoming` and `outgoing` name
-    the entities it looked at."""
+    """Return whether some record changed since the plan, or one that it follows up, previewed it, or is new;
+    `incoming` and `outgoing` are
+    the previewed entities.
+    """
     scope = {"plan": plan.id, "line": bigints(line_of(session, plan)), "c": plan.connector_key}
     scope |= {"incoming": texts(incoming), "outgoing": texts(outgoing)}
     return bool(session.scalar(_UNPLANNED, scope))
 
 
 def send_items(session: Session, plan: SettingsPlan) -> int:
-    """Have every User and Account that the plan decides about decided about, as Hull last reported it.
+    """Write a change for every User and Account that the plan decides about, with Hull's last report.
 
-    Returns how many get through; the others fail, or nobody knows.
+    Return how many succeed; the others fail, or are unknown.
     """
     sent = change_writer.write_planned(session, plan.connector_key, plan.id, CARRIED)
     change_writer.write_planned(session, plan.connector_key, plan.id, [act for act in SENT if act not in CARRIED])
@@ -373,7 +378,7 @@ def messages_to_send(session: Session, plan_id: int) -> list[tuple[str, str, dic
 
 
 def drop_items(session: Session, plan_id: int) -> None:
-    """Nobody is going to apply it."""
+    """The plan will not be applied."""
     for table in (PlanItem, PlanClaim):
         session.execute(delete(table).where(table.plan_id == plan_id))
 
@@ -388,6 +393,6 @@ _DROP_OLD = [
 
 
 def drop_old_items(session: Session, keep_days: int = RETENTION_DAYS) -> None:
-    """What old plans said of single records is forgotten; that they were made, and by whom, is not."""
+    """Delete the items of old plans; the plans and their authors stay."""
     for statement in _DROP_OLD:
         session.execute(statement, {"days": keep_days})

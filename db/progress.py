@@ -1,4 +1,4 @@
-"""How work moves, as whoever looks at the workers asks it. Only what moves is counted, however much has ended."""
+"""Work in flight, for the page of the workers. Only unfinished work is counted, whatever the number of finished rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 LOOK_BACK = 2_000
-"""Of all connectors' newest batches: there is no index by connector, and none is worth its price for this."""
+"""Of all connectors' newest batches: there is no index by connector, and it would not be worth its cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

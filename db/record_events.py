@@ -1,7 +1,7 @@
-"""What happened to one record, newest first, and which of it touched one field.
+"""The events of one record, newest first, and those about one field.
 
-A record is found under its Pipedrive id; what happened to a User or Account before it was joined stands under its Hull id alone.
-Each of the two has an index, and the days it is looked up in are no more than are kept.
+A record's events have its Pipedrive id; those of a User or Account before it was matched have only its Hull id.
+Each of the two has an index, and the days to search are limited by the retention.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whose:
-    """A record by its ids, of which at least one is known; `forebears` are (entity, id) of what was merged into it."""
+    """A record by its ids, at least one of which is known; `forebears` are (entity, id) of merged records."""
 
     connector_key: int
     entity: str
@@ -35,9 +35,9 @@ class Whose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touching:
-    """One field, by how events name it: `attribute` in what Hull was told, `key` in what was written to Pipedrive.
+    """One field, by its names in events: `attribute` in deliveries to Hull, `key` in writes to Pipedrive.
 
-    codes  by which a refusal names it
+    codes  its names in refusals
     """
 
     attribute: bytes | None
@@ -62,7 +62,7 @@ def record_events(
 
 
 def next_touching(session: Session, whose: Whose, *, after: datetime, touching: Touching) -> SyncEvent | None:
-    """The first event after a moment that touched a field: what it found there is what stood there before."""
+    """Return the first event after a moment about a field: its `before` is the value at that moment."""
     asked = [
         _narrowed(each, None, None, touching).where(SyncEvent.at > after).order_by(SyncEvent.id).limit(1)
         for each in _own(whose)
@@ -111,7 +111,7 @@ def _narrowed(
 
 
 def _touches(touching: Touching) -> ColumnElement[bool]:
-    """Roughly: the values themselves are read by whoever asks."""
+    """A rough filter: the caller reads the values themselves."""
     ways: list[ColumnElement[bool]] = []
     if touching.attribute is not None:
         ways.append(and_(SyncEvent.event.like("incoming.%"), _holds(touching.attribute)))

@@ -22,7 +22,7 @@ MOST: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class FoundRecord:
-    """A record, and by what it was found; `pipedrive_id` is None for a User or Account that was never joined."""
+    """A record, and the identifier that matched; `pipedrive_id` is None for a User or Account that was never matched."""
 
     entity: str
     pipedrive_id: int | None
@@ -60,7 +60,7 @@ _ENTITIES: Final = tuple(Entity)
 
 
 def _heard_of(session: Session, connector_key: int, hull_id: str) -> list[FoundRecord]:
-    """Users and Accounts that were told of and never joined."""
+    """Return reported Users and Accounts that were never matched."""
     entities = set(session.scalars(select(LastSkip.entity).filter_by(connector_key=connector_key, hull_id=hull_id)))
     for entity in _ENTITIES:
         if session.get(Snapshot, (connector_key, entity.value, "hull", hull_id)) is not None:
@@ -69,7 +69,7 @@ def _heard_of(session: Session, connector_key: int, hull_id: str) -> list[FoundR
 
 
 def find_by_claims(session: Session, connector_key: int, wanted: Sequence[tuple[str, str]]) -> list[FoundRecord]:
-    """By (claim, value) pairs, normalised: whoever holds one, then whoever is known by one."""
+    """Return records by normalised (claim, value) pairs: holders first, then aliases."""
     if not wanted:
         return []
     scope = {

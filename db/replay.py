@@ -1,7 +1,7 @@
-"""Replays: failures that a person has set going again, and what became of each. The list of items is frozen when it begins.
+"""Replays: failures that a person replays, and their outcomes. The list of items is frozen at the start.
 
-An item is sent once: closing its failure and writing down what is to be done stand in one transaction. What became of it is
-learnt later, from the changes, batches, events and failures that it left behind.
+An item is sent once: closing its failure and storing its work are one transaction. Its outcome is derived
+later, from its changes, batches, events and failures.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ OPEN_STATES: Final = ("running", "paused", "aborted")
 
 
 class Replay(Base):
-    """chosen      the filter by which its failures were chosen, in words
-    per_second  items sent a second, at most
+    """chosen      the filter of its failures, as text
+    per_second  maximum of items sent per second
     sent_until  up to when the pace has been used: the next item is due a moment later
     """
 
@@ -43,15 +43,15 @@ class Replay(Base):
     chosen: Mapped[dict[str, Any]]
     per_second: Mapped[float] = mapped_column(Float)
     state: Mapped[str] = mapped_column(server_default="running")
-    """`running`, `paused`, `aborted`, `done`, or `stopped`: its job gave up, and what waited still waits."""
+    """`running`, `paused`, `aborted`, `done`, or `stopped`: its job failed, and waiting items still wait."""
     reason: Mapped[str | None]
-    """Why its job gave up, until it goes on."""
+    """Why its job failed, until it is resumed."""
     detail: Mapped[str | None]
     total: Mapped[int] = mapped_column(Integer, server_default="0")
     sent_until: Mapped[datetime | None]
     created_at: Mapped[Created]
     ended_at: Mapped[datetime | None]
-    """When the last of its items had its outcome, or nobody looked for it any more."""
+    """When its last item had its outcome, or its outcomes were no longer awaited."""
 
 
 class ReplayItem(Base):
@@ -84,7 +84,7 @@ def find_replay(session: Session, replay_id: int) -> Replay | None:
 
 
 def lock_replay(session: Session, replay_id: int) -> Replay | None:
-    """The replay, nobody else's until the transaction ends."""
+    """Return the replay, locked until the transaction ends."""
     query = select(Replay).filter_by(id=replay_id).with_for_update(key_share=True)
     return session.scalar(query.execution_options(populate_existing=True))
 
@@ -108,7 +108,7 @@ def take_waiting(session: Session, replay_id: int, limit: int) -> list[ReplayIte
 
 
 def items_sent(session: Session, replay_id: int, limit: int) -> list[ReplayItem]:
-    """Items of which nobody knows yet what became of them, those first that were sent first."""
+    """Return items without an outcome, in the order of sending."""
     query = select(ReplayItem).filter_by(replay_id=replay_id, state=SENT).order_by(ReplayItem.id)
     return list(session.scalars(query.limit(limit)))
 
@@ -212,13 +212,13 @@ _TOLD_OUTGOING = text(f"""
      WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[])) AND at >= :since AND id > :after
        AND event LIKE 'outgoing.%' AND {NOTABLE}
      ORDER BY id LIMIT 20000""")  # noqa: S608 - a constant of ours
-"""By the few events that carried nothing to Hull: the id map may have let go of a Hull id for a while."""
+"""By the few events without a delivery to Hull: the id map may have released a Hull id for a while."""
 
 
 def told_incoming(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int], *, since: datetime, after: int
 ) -> list[ReplayEvent]:
-    """What was told of these records on their way to Hull, oldest first."""
+    """Return incoming events of these records, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "since": since, "after": after}
     return [ReplayEvent(*row) for row in session.execute(_TOLD_INCOMING, scope)]
 
@@ -226,7 +226,7 @@ def told_incoming(
 def told_outgoing(
     session: Session, connector_key: int, entity: str, hull_ids: Sequence[str], *, since: datetime, after: int
 ) -> list[ReplayEvent]:
-    """What was told of these Users or Accounts on their way to Pipedrive, oldest first."""
+    """Return outgoing events of these Users or Accounts, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": texts(hull_ids), "since": since, "after": after}
     return [ReplayEvent(*row) for row in session.execute(_TOLD_OUTGOING, scope)]
 
@@ -238,7 +238,8 @@ def last_event_id(session: Session) -> int:
 
 
 def drop_old_replays(session: Session, keep_days: int = RETENTION_DAYS) -> int:
-    """Forget replays that ended long ago, with their items; returns how many. Who began them and why stays in the audit log."""
+    """Delete replays that ended long ago, with their items; return how many. Their authors and reasons stay in the
+    audit log."""
     old = func.now() - func.make_interval(0, 0, 0, keep_days)
     gone = session.execute(delete(Replay).where(Replay.ended_at < old))
     return cast("CursorResult[Any]", gone).rowcount
@@ -266,5 +267,5 @@ _NEWER_CHANGE = text("""
 
 
 def with_newer_change(session: Session, failure_ids: Sequence[int]) -> set[int]:
-    """Failures of records of which a change waits that tells more than they do; one that reads or tells anew comes after it."""
+    """Failures of records with a newer waiting change; a replay or newer report is processed after it."""
     return set(session.scalars(_NEWER_CHANGE, {"ids": bigints(failure_ids)}))

@@ -1,8 +1,8 @@
-"""Runs and their slices: how far a full or incremental fetch has come.
+"""Runs and their slices: the progress of full and incremental fetches.
 
 A full fetch walks the ids from both ends at once (`ascending`, `descending`) until the two meet, then catches up with
-everything that changed meanwhile (`catch_up`). A backfill walks what is `stored`. The run row is locked whenever its slices,
-batches or counters move.
+everything changed since its start (`catch_up`). A backfill walks what is `stored`. The run row is locked whenever its slices,
+batches or counters change.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ class Run(Base):
     connector_key: Mapped[int] = mapped_column(Integer, ForeignKey("connectors.key"))
     entity: Mapped[str]
     kind: Mapped[str]
-    """`full`, `incremental`, or `backfill`: what is stored is carried over once more, under new settings."""
+    """`full`, `incremental`, or `backfill`: the snapshots are synchronized again, with new settings."""
     state: Mapped[str] = mapped_column(server_default="running")
-    """`running`, `done`, `cancelled`, `stopped` (a page could not be read; replay its failure to go on), or `held`: it would
-    touch so many records that a person must say yes before it begins."""
+    """`running`, `done`, `cancelled`, `stopped` (a page could not be read; replay its failure to continue), or `held`:
+    it would
+    touch so many records that it needs approval.
+    """
     phase: Mapped[str] = mapped_column(server_default="walk")
     """`walk`, then `catch_up`."""
     changed_only: Mapped[bool] = mapped_column(server_default="false")
@@ -72,7 +74,7 @@ class Run(Base):
     skipped: Mapped[Count]
     failed: Mapped[Count]
     rejected_fields: Mapped[Count]
-    """Fields that stayed behind, of records that were carried over all the same."""
+    """Rejected fields of synchronized records."""
     shells: Mapped[Count]
     links: Mapped[Count]
     messages: Mapped[Count]
@@ -138,10 +140,10 @@ def lock_run(session: Session, run_id: int) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class LockedWalk:
-    """A slice and its run, as they stand while the run's row is held.
+    """A slice and its run, while the run's row is locked.
 
     read       pages of the run that were read before
-    other_end  the frontier of the walk that comes from the other end
+    other_end  the frontier of the opposite walk
     """
 
     run_id: int
@@ -156,7 +158,7 @@ class LockedWalk:
 
     def passed(self, ids: Iterable[int]) -> int:
         """How many of a page's ids the walk from the other end has read before: they are its own."""
-        end = self.other_end  # None for a walk by time as well, which nobody comes towards
+        end = self.other_end  # None for a walk by time as well, which has no opposite walk
         if end is None:
             return 0
         return sum(each <= end if self.walk == "descending" else each >= end for each in ids)
@@ -170,7 +172,7 @@ _LOCK_WALK = Statement("""
 
 
 def lock_walk(session: Session, run_id: int, slice_id: int) -> LockedWalk:
-    """A slice that goes on; its run is held until the transaction ends."""
+    """Return an unfinished slice, with its run locked until the transaction ends."""
     row = _LOCK_WALK.row(session, {"run_id": run_id, "slice_id": slice_id})
     if row is None:
         raise LookupError(f"slice {slice_id} of run {run_id}")
@@ -188,7 +190,7 @@ _MOVE = Statement("""
 def move_slice(
     session: Session, slice_id: int, cursor: str | None, frontier: int | None, *, records: int, done: bool
 ) -> None:
-    """Save where a walk stands after a page of so many records."""
+    """Save a walk's position after a page of so many records."""
     moved = {"slice_id": slice_id, "cursor": cursor, "frontier": frontier, "records": records, "done": done}
     _MOVE.run(session, moved)
 
@@ -201,7 +203,8 @@ _WHERE = Statement("""
 
 @dataclass(frozen=True, slots=True)
 class SliceProgress:
-    """Where a slice goes on, from which moment a walk by time begins, which plan a backfill carries out, and when the run began."""
+    """Where a slice continues, from which moment a walk by time begins, which plan a backfill applies, and when the
+    run began."""
 
     walk: str
     cursor: str | None
@@ -222,7 +225,7 @@ def where_stands(session: Session, slice_id: int, overlap_s: float) -> SliceProg
 
 
 def running_run(session: Session, connector_key: int, entity: str, kind: str) -> Run | None:
-    """The run that is under way, if one is."""
+    """Return the run in flight, if there is one."""
     return session.scalar(
         select(Run).filter_by(connector_key=connector_key, entity=entity, kind=kind, state="running").limit(1)
     )
@@ -235,7 +238,7 @@ def find_reindexing(session: Session, connector_key: int, entity: str) -> Run | 
 
 
 def held_runs(session: Session, connector_key: int) -> list[Run]:
-    """Runs that wait for a person to say yes, oldest first."""
+    """Return runs that need approval, oldest first."""
     waiting = select(Run).filter_by(connector_key=connector_key, state="held")
     return list(session.scalars(waiting.order_by(Run.id)))
 
@@ -259,13 +262,13 @@ def latest_full_run(session: Session, connector_key: int, entity: str, *, state:
 
 
 def last_started(session: Session, connector_key: int, kind: str) -> datetime | None:
-    """When the newest run of a kind began, whoever or whatever started it."""
+    """Return when the newest run of a kind began, whatever its cause."""
     mine = select(Run.started_at).filter_by(connector_key=connector_key, kind=kind)
     return session.scalar(mine.order_by(Run.id.desc()).limit(1))
 
 
 LOOKED_BACK: Final = 10
-"""Full fetches that are looked at to tell how many ended early in a row."""
+"""Maximum of full fetches that are read to count how many ended early in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +296,7 @@ def ended_early(session: Session, connector_key: int, entity: str) -> EndedEarly
 
 
 def running_runs(session: Session, connector_key: int) -> list[Run]:
-    """Every run that is under way, the oldest first."""
+    """Return every run in flight, the oldest first."""
     return list(session.scalars(select(Run).filter_by(connector_key=connector_key, state="running").order_by(Run.id)))
 
 

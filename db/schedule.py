@@ -33,7 +33,7 @@ def set_schedule(
     cron: str | None = None,
     interval_s: int | None = None,
 ) -> None:
-    """Plan, or plan anew: by cron, or every `interval_s` seconds, where what is due sooner stays due."""
+    """Plan, or plan again: by cron, or every `interval_s` seconds, without delaying what is due sooner."""
     row = insert(Schedule).values(
         connector_key=connector_key, kind=kind, cron=cron, interval_s=interval_s, next_run_at=next_run_at
     )
@@ -47,7 +47,8 @@ def set_schedule(
 
 
 def make_due(session: Session, connector_key: int, kind: str, *, rested_s: float = 0.0) -> None:
-    """Let the next tick find it due; what is not planned at all stays so, and so does what ran less than `rested_s` ago."""
+    """Make it due for the next tick; an unplanned one stays unplanned, and one that ran less than `rested_s` ago is
+    not changed."""
     has_rested = func.coalesce(Schedule.last_run_at, Schedule.next_run_at - func.make_interval(1000))
     session.execute(
         update(Schedule)
@@ -67,7 +68,7 @@ def drop_schedule(session: Session, connector_key: int, kind: str) -> None:
 
 
 def connectors_with_due(session: Session) -> list[int]:
-    """Connectors of which a schedule is due, the one that has waited longest first."""
+    """Return connectors with a due schedule, the longest due first."""
     due = select(Schedule.connector_key).where(Schedule.next_run_at <= func.now())
     return list(
         session.scalars(

@@ -1,8 +1,9 @@
-"""Keeps values of records out of PostgreSQL's own log.
+"""Keep values of records out of PostgreSQL's log.
 
-psycopg2 writes the values into a statement's text, and the server logs the text of a statement that fails, takes long or waits for
-a lock; the DETAIL of a broken constraint repeats the values too. Our sessions switch all of that off where the server lets them:
-a superuser may, and since PostgreSQL 15 a role with GRANT SET ON PARAMETER. Failures stand in our own log, by class and SQLSTATE.
+psycopg2 writes the values into a statement's text, and the server logs the text of a statement that fails, takes long
+or waits for a lock; the DETAIL of a violated constraint repeats the values too. Our sessions switch all of that off if
+the server permits it: for a superuser, and since PostgreSQL 15 for a role with GRANT SET ON PARAMETER. Errors are in
+our own log, by class and SQLSTATE.
 Source: https://www.postgresql.org/docs/18/runtime-config-logging.html
 """
 
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import ARRAY, Text
 
 QUIET: Final[Mapping[str, str]] = {
-    "log_min_messages": "log",  # above ERROR, whose words may be `invalid input syntax for type integer: "…"`
+    "log_min_messages": "log",  # above ERROR, with messages such as `invalid input syntax for type integer: "…"`
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
     "log_statement": "none",
@@ -50,5 +51,5 @@ def keep_values_out(connection: Any) -> None:
 
 
 def loud_settings(session: Session) -> list[str]:
-    """List the settings that let values of records reach the server's log; empty if there are none."""
+    """Return the settings that allow values of records in the server's log; empty if there are none."""
     return list(session.scalars(_LOUD, {"names": list(QUIET), "values": list(QUIET.values())}))

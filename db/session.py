@@ -133,8 +133,9 @@ class _Opener:
 
 
 def _watch_idle_connections(made: Engine) -> None:
-    """Ask a connection whether it is alive only when it has rested: at work, a ping before each transaction costs 2 % of a
-    worker's time, and a connection that dies between two transactions costs one stage that the sweeper starts again."""
+    """Check an idle connection only: a ping before each transaction would cost 2 % of a
+    worker's time, and a connection that dies between two transactions costs one stage, which the sweep starts again.
+    """
 
     @event.listens_for(made, "checkin")
     def _rests(_connection: object, record: ConnectionPoolEntry) -> None:
@@ -147,7 +148,7 @@ def _watch_idle_connections(made: Engine) -> None:
                 with watched(record.dbapi_connection, within_s=PING_S):
                     made.dialect.do_ping(connection)
             except made.dialect.loaded_dbapi.Error as dead:
-                raise InvalidatePoolError from dead  # the others that rest are no better: the pool opens new ones
+                raise InvalidatePoolError from dead  # other idle connections are not better: the pool opens new ones
 
 
 def _drop_read_only_connections(made: Engine) -> None:
@@ -161,7 +162,7 @@ def _drop_read_only_connections(made: Engine) -> None:
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A unit of work. What `after_commit` was told runs once the rows are safely there, and not at all otherwise."""
+    """A unit of work. `after_commit` callbacks run after the commit, and not after a rollback."""
     with Session(engine(), expire_on_commit=False) as session:
         with session.begin():
             yield session
@@ -177,10 +178,10 @@ def is_read_only(session: Session) -> bool:
 
 
 def after_commit(session: Session, todo: Callable[[], None]) -> None:
-    """Run `todo` after the commit. It only wakes somebody up: if it is lost, the sweeper finds the row."""
+    """Run `todo` after the commit. It may only send wake-ups: if one is lost, the sweep finds the row."""
     session.info.setdefault(AFTER_COMMIT, []).append(todo)
 
 
 def before_commit(todo: Todo) -> None:
-    """Let `todo` have the last word in every transaction of this process; rows it locks are held for a commit only."""
+    """Run `todo` as the last statement of every transaction of this process; rows it locks are held for a commit only."""
     _before_commit.append(todo)

@@ -1,4 +1,4 @@
-"""Shells that wait: Organizations known by their Pipedrive id alone, until somebody reads them."""
+"""Shells: Organizations known by their Pipedrive id alone, until they are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db import change_writer
 
 ASK_AGAIN_S = 3600
-"""A shell that was asked for and still is one failed, or stands in a failed batch: it is asked for again, but not often."""
+"""A shell that was requested and still exists failed, or is in a failed batch: it is requested again, but not often."""
 
 _MINE = "connector_key = :c AND entity = :e AND state = 'shell'"
 _UNASKED = f"{_MINE} AND (asked_at IS NULL OR asked_at < now() - make_interval(secs => {ASK_AGAIN_S}))"
@@ -47,12 +47,12 @@ class ShellAges:
 
 
 def with_shells(session: Session) -> list[int]:
-    """Active connectors that have shells nobody has asked for lately."""
+    """Return active connectors with shells that were not requested recently."""
     return list(session.scalars(_WITH_SHELLS))
 
 
 def count_shells(session: Session, connector_key: int, entity: str) -> tuple[int, int]:
-    """(shells that wait to be asked for, records that are no shells)."""
+    """Return (shells to request, records that are not shells)."""
     row = session.execute(_COUNT, {"c": connector_key, "e": entity}).one()
     return row.waiting, row.filled
 
@@ -65,7 +65,7 @@ def ask_for_shells(session: Session, connector_key: int, entity: str) -> int:
 
 
 def leave_shells_to_a_fetch(session: Session, connector_key: int, entity: str) -> None:
-    """A fetch reads them all: none need be asked for by itself."""
+    """A fetch reads all of them: none must be requested separately."""
     session.execute(_MARK, {"c": connector_key, "e": entity})
 
 

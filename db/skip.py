@@ -1,4 +1,4 @@
-"""Why a User or Account was last not sent: a skip like the one before is counted, and told no second time."""
+"""The last skip of a User or Account: an equal skip is counted, and not logged again."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from db.statement import Statement
 from pipeline.errors import LostLease
 
 SYSTEMS: Final = {"pipedrive": "pipedrive", "pipedrive search": "pipedrive", "hull": "hull", "firehose": "hull"}
-"""Remote, as outages name it → the system whose slots its calls take. Renewing tokens takes none, because it holds a lock."""
+"""Remote, as outages name it → the system with the slots of its calls. Renewing tokens takes none, because it holds a lock."""
 STALLED_S: Final = 1.0
 """A slot that is held for longer is not worth waiting for."""
 HELD_SHARE: Final = 0.5
@@ -46,7 +46,7 @@ _COUNT = Statement(f"""
                                   AND slot_at > clock_timestamp() - make_interval(secs => :stalled_s)),
            (SELECT count(*) FROM batches WHERE state = 'ready' AND queue = 'live' AND waits_for = 'turn')
       FROM busy""")  # noqa: S608 - as above
-"""A statement of its own, so that it sees what was committed while the one before waited for the lock."""
+"""A separate statement, so that it sees what was committed while the previous one waited for the lock."""
 
 _TAKE = Statement("""
     UPDATE batches SET slot = :system, slot_at = clock_timestamp()

@@ -23,7 +23,7 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 LEVEL = -1
 """With the dictionary: 5 µs and 510 bytes a record of 1.7 KB; level 1 without it took 13 µs and 1,010 bytes."""
 SHAPED_BY = 50
-"""Records whose shape goes into a dictionary: enough that each kind of value has occurred."""
+"""Records that are used to train a dictionary: enough for each kind of value to occur."""
 
 Compress = Callable[[bytes], bytes]
 
@@ -101,7 +101,7 @@ _KEEP_REPORTS = text("""
 
 
 def keep_reports(session: Session, connector_key: int, entity: str, reports: Mapping[str, tuple[int, bytes]]) -> None:
-    """Hull id → (when it was told, in seconds since the epoch; the message as JSON)."""
+    """Hull id → (its time, in seconds since the epoch; the message as JSON)."""
     if not reports:
         return
     pack = zstandard.ZstdCompressor(level=LEVEL).compress
@@ -145,10 +145,10 @@ def page_of_snapshots(
     planned_by: int | None = None,
     left_out_by: Sequence[int] = (),
 ) -> dict[str, bytes]:
-    """Record id → the record as JSON, for the Pipedrive records that follow `after` in the order of their ids as texts.
+    """Return record id → the record as JSON, for the Pipedrive records after `after` in the text order of their ids.
 
-    planned_by   only those of which this plan speaks, and that are as they were then
-    left_out_by  only those of which none of these plans speaks, or that moved
+    planned_by   only records of this plan that are unchanged since
+    left_out_by  only records that are in none of these plans, or that changed
     """
     scope: dict[str, Any] = {"c": connector_key, "e": entity, "after": after or "", "limit": limit}
     if planned_by is not None:
@@ -180,7 +180,8 @@ _LEFT_OUT_REPORTS = text(_REPORTS.format(more=_NOT_PLANNED.replace("'incoming'",
 def page_of_reports(
     session: Session, connector_key: int, entity: str, *, after: str, limit: int, left_out_by: Sequence[int] = ()
 ) -> dict[str, tuple[int, bytes]]:
-    """Hull id → (its version, the report as JSON), as Hull last told, for those that follow `after`; `left_out_by` as above."""
+    """Return Hull id → (its version, the report as JSON), as Hull last sent it, for those after `after`; `left_out_by`
+    as above."""
     scope: dict[str, Any] = {"c": connector_key, "e": entity, "after": after, "limit": limit}
     found = _LEFT_OUT_REPORTS if left_out_by else _ALL_REPORTS
     rows = session.execute(found, {**scope, "line": bigints(left_out_by)} if left_out_by else scope).all()
@@ -205,7 +206,7 @@ _WITHOUT_REPORT = text("""
 
 
 def count_unreported(session: Session, connector_key: int, entity: str) -> int:
-    """Known records of Pipedrive whose User or Account Hull has never reported to us."""
+    """Return known records of Pipedrive with a User or Account that Hull has never reported."""
     return int(session.scalar(_WITHOUT_REPORT, {"c": connector_key, "e": entity}) or 0)
 
 

@@ -1,7 +1,7 @@
-"""Statements of the hot path: text that goes to psycopg2 as it is, on the session's own connection and in its transaction.
+"""Statements of the hot path: text passed directly to psycopg2, on the session's own connection and in its transaction.
 
-What `session.execute(text(…))` does beside asking the database takes 140 of the 180 µs of CPU that a small question costs us,
-and a page asks some thirty. Rows are plain tuples, in the order of the columns. Errors are SQLAlchemy's, as everywhere.
+`session.execute(text(…))` needs 140 of the 180 µs of CPU of a small query for its own work,
+and a page needs some thirty queries. Rows are plain tuples, in the order of the columns. Errors are SQLAlchemy's, as elsewhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Statement:
         return _execute(session, self._sql, values).fetchone()  # type: ignore[no-any-return]
 
     def run(self, session: Session, values: Values) -> None:
-        """Change something; what the statement returns is not asked for."""
+        """Execute a change; the statement's result is not read."""
         _execute(session, self._sql, values)
 
 

@@ -1,4 +1,4 @@
-"""Webhook subscriptions: what Pipedrive was asked to tell us, and how it stood when we last looked."""
+"""Webhook subscriptions: what was requested from Pipedrive, and the result of the last check."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from db.base import Base, Count
 
 
 class Subscription(Base):
-    """state     `active`, or what was found and not healed yet: `missing`, `paused`, `failing`, `moved`, `silent`
-    sound_at  when it was last found to be as it should; what happened later may have been told to nobody
+    """state     `active`, or a problem that is not fixed yet: `missing`, `paused`, `failing`, `moved`, `silent`
+    sound_at  when it was last healthy; later changes may have been missed
     """
 
     __tablename__ = "webhook_subscriptions"
@@ -23,15 +23,15 @@ class Subscription(Base):
     webhook_id: Mapped[int | None]
     state: Mapped[str]
     last_status: Mapped[int | None] = mapped_column(Integer)
-    """What our answer to the last delivery was, as Pipedrive tells it."""
+    """The status of our answer to the last delivery, as Pipedrive reports it."""
     healed: Mapped[Count]
-    """How often it had to be made again."""
+    """How often it was recreated."""
     checked_at: Mapped[datetime] = mapped_column(server_default=func.now())
     sound_at: Mapped[datetime | None]
 
 
 def subscriptions_of(session: Session, connector_key: int) -> list[Subscription]:
-    """How the webhooks of a connector stand, by entity."""
+    """Return the webhook subscriptions of a connector, by entity."""
     mine = select(Subscription).filter_by(connector_key=connector_key)
     return list(session.scalars(mine.order_by(Subscription.entity)))
 
@@ -44,7 +44,7 @@ def hold_subscription(session: Session, connector_key: int, entity: str) -> Subs
 
 
 def note_silence(session: Session, connector_key: int, entity: str) -> bool:
-    """Records changed and no webhook told of them: the next check makes the subscription anew. False if that is known."""
+    """Records changed without a webhook: the next check recreates the subscription. Return False if that is known."""
     active = update(Subscription).filter_by(connector_key=connector_key, entity=entity, state="active")
     return session.scalar(active.values(state="silent").returning(Subscription.connector_key)) is not None
 
@@ -60,8 +60,8 @@ _TO_CHECK = text("""
 
 
 def connectors_to_check(session: Session, *, subject: str, rest_s: float) -> list[int]:
-    """Active connectors with credentials of Pipedrive, but for those whose last check gave up less than `rest_s` ago.
+    """Return active connectors with Pipedrive credentials, except those with a check that failed less than `rest_s` ago.
 
-    subject  of the Failure that a check leaves behind which gave up
+    subject  of the Failure of a failed check
     """
     return list(session.scalars(_TO_CHECK, {"subject": subject, "rest_s": rest_s}))

@@ -1,6 +1,6 @@
-"""The log of every sync event: what happened to which record, and why. Daily partitions, made a week ahead.
+"""The log of every sync event. Daily partitions, created a week ahead.
 
-The table has a default partition, so that no event is ever refused for want of a day.
+The table has a default partition, so that no event is refused because of a missing day.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ DAYS_AHEAD = 7
 RETENTION_DAYS = 90
 LOCK_PATIENCE_MS = 1_000
 NOTABLE = "event NOT IN ('incoming.user.success', 'incoming.account.success')"
-"""Few events are anything else, so these alone have an index of their own order."""
+"""Few events match, so these alone have their own order index."""
 TOLD_WHY = "reason IS NOT NULL"
-"""Skips, errors and whatever else needs a word: still fewer, found by their reason or their name."""
+"""Skips, errors and other exceptions: still fewer, found by their reason or their name."""
 
 ABOUT_WEBHOOKS = (
     "reason IN ('gap_repaired', 'webhook_missing', 'webhook_paused', 'webhook_failing', 'webhook_moved', 'webhook_silent', "
@@ -33,14 +33,15 @@ ABOUT_WEBHOOKS = (
 
 
 class SyncEvent(Base):
-    """One thing that happened to one record.
+    """One event of one record.
 
     before, after  JSON of the mapped attributes that differ; `before` is null for a record seen for the first time
     cause          `fetch`, `webhook`, `notification`, `replay`, ...
-    delivery_id    the webhook or notification that told of the record, where one did
-    exchange       JSON of the call by which an outgoing write was made: method, path, status, tokens, duration_ms
-    field          the field it is about, or several with commas between: the record itself was carried over, or left as it was, and
-                   has an event of its own
+    delivery_id    the webhook or notification about the record, if there is one
+    exchange       JSON of the call of an outgoing write: method, path, status, tokens, duration_ms
+    field          the field it is about, or several with commas between: the record itself was synchronized, or not
+                   changed, and
+                   has another event
     """
 
     __tablename__ = "sync_events"
@@ -111,7 +112,7 @@ def log_events(session: Session, events: Sequence[NewEvent]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ToldRow:
-    """What Hull was told of one record: `after` is JSON of the attributes that changed."""
+    """A delivery to Hull of one record: `after` is JSON of the attributes that changed."""
 
     pipedrive_id: int
     at_s: float
@@ -128,7 +129,7 @@ _TOLD_LATELY = text("""
 def told_lately(
     session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, within_s: float
 ) -> list[ToldRow]:
-    """What Hull was told of these records in the last while, oldest first."""
+    """Return recent deliveries to Hull of these records, oldest first."""
     scope = {"c": connector_key, "e": entity, "ids": bigints(pipedrive_ids), "within": within_s}
     rows = session.execute(_TOLD_LATELY, scope)
     return [ToldRow(row.pipedrive_id, row.at_s, bytes(row.after)) for row in rows]
@@ -154,8 +155,8 @@ _BRING_OVER = """
 
 
 def _make_partition(session: Session, name: str, day: date) -> None:
-    """Make the table, bring over what the default partition took in for want of it, then attach it: attaching fails as long
-    as rows of the day stand elsewhere.
+    """Create the table, move the default partition's rows of the day to it, then attach it: attaching fails while
+    such rows exist elsewhere.
     """
     begin, end = f"{day:%Y-%m-%d}", f"{day + timedelta(days=1):%Y-%m-%d}"
     session.execute(text(f"CREATE TABLE {name} (LIKE sync_events INCLUDING DEFAULTS)"))
@@ -176,22 +177,22 @@ def old_partitions(session: Session, today: date, keep_days: int = RETENTION_DAY
 
 
 def detach_partition(session: Session, name: str) -> None:
-    """Take a day out of the table, which locks the whole table for a moment.
+    """Detach a day from the table, which locks the whole table for a moment.
 
-    CONCURRENTLY is not allowed beside a default partition. So whoever writes waits behind this lock for LOCK_PATIENCE_MS at most.
-    Raises: OperationalError when somebody reads the table for longer than that.
+    CONCURRENTLY is not allowed with a default partition. So writers wait for this lock for LOCK_PATIENCE_MS at most.
+    Raises: OperationalError if another transaction reads the table for longer than that.
     """
     be_quick(session)
     session.execute(text(f"ALTER TABLE sync_events DETACH PARTITION {name}"))
 
 
 def drop_partition(session: Session, name: str) -> None:
-    """Drop a day that is no longer part of the table: nobody else knows it, so nobody waits."""
+    """Drop a detached day: no other transaction uses it."""
     session.execute(text(f"DROP TABLE {name}"))
 
 
 def be_quick(session: Session) -> None:
-    """Give up a lock of this transaction that is not to be had within LOCK_PATIENCE_MS: all later writers stand behind it."""
+    """Cancel a lock request of this transaction after LOCK_PATIENCE_MS: all later writers wait behind it."""
     session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE_MS}ms'"))
 
 
@@ -246,7 +247,8 @@ _TOLD_LATE = text("""
 
 
 def told_late(session: Session, run_id: int, started_at: datetime, grace_s: float) -> ToldLate | None:
-    """What a run brought although it had changed more than `grace_s` before the run began; None when there is no such record."""
+    """Return what a run read although it had changed more than `grace_s` before the run began; None if there is no
+    such record."""
     scope = {"run_id": run_id, "started_at": started_at, "grace_s": grace_s}
     row = session.execute(_TOLD_LATE, scope).one()
     return ToldLate(*row) if row[0] else None
@@ -263,7 +265,7 @@ _CHANGED_LATELY = text("""
 
 
 def changed_lately(session: Session, connector_key: int, entity: str) -> int | None:
-    """The Pipedrive id of a record that was carried over a moment ago, in either direction; None when nothing was lately."""
+    """Return the Pipedrive id of a recently synchronized record, in either direction; None if there is none."""
     found: int | None = session.scalar(_CHANGED_LATELY, {"c": connector_key, "e": entity, "back": LATELY})
     return found
 
@@ -281,7 +283,7 @@ def count_events(session: Session, connector_key: int, *, hours: int) -> dict[tu
 
 
 def last_event(session: Session, connector_key: int, event: str) -> datetime | None:
-    """When something of this name (`*` stands for anything) last happened."""
+    """Return when an event with this name (`*` matches anything) last happened."""
     query = select(func.max(SyncEvent.at)).where(
         SyncEvent.connector_key == connector_key, SyncEvent.event.like(event.replace("*", "%"))
     )

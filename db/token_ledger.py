@@ -1,11 +1,11 @@
-"""The token ledger: what was spent of Pipedrive's daily budget, by day, lane and kind of call.
+"""The token ledger: tokens spent of Pipedrive's daily budget, by day, lane and kind of call.
 
     owe          a call was made: kept in this process
-    settle       what this process owes is written by the next transaction that commits, as its last statement
-    settle_rest  or by one of its own, when a task or a command ends
+    settle       the process's pending calls are written by the next committing transaction, as its last statement
+    settle_rest  or by a separate one, when a task or a command ends
 
 So no caller can forget it, it costs one statement for a stage that called, and the row is locked for no longer than a commit
-takes. A process that is killed loses the calls of the stage it was at.
+takes. A killed process loses the calls of its current stage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from db.statement import Statement
 
 
 class TokenSpending(Base):
-    """lane       `live`, `bulk`, `control` or `verify`: who spent
+    """lane       `live`, `bulk`, `control` or `verify`
     operation  the kind of call, as in `pipeline.clients.pipedrive_calls.TOKEN_COSTS`
     """
 
@@ -43,7 +43,7 @@ class TokenSpending(Base):
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """One call that no row tells of yet."""
+    """One call that is not stored yet."""
 
     connector_key: int
     lane: str
@@ -100,7 +100,8 @@ def owe(connector_key: int, lane: str, operation: str, tokens: int) -> None:
 
 
 def settle(session: Session) -> None:
-    """Write down what this process owes; a rollback owes it again. Calls for a connector that is gone are left out."""
+    """Write the pending calls of this process; a rollback makes them pending again. Calls for a removed connector are
+    left out."""
     taken = _take()
     if not taken:
         return
@@ -109,10 +110,10 @@ def settle(session: Session) -> None:
 
 
 def settle_rest() -> None:
-    """Write down what is still owed, if anything is."""
+    """Write the remaining pending calls."""
     if _owed:
         with sessions.transaction():
-            """The transaction settles before it commits."""
+            """The transaction writes them before it commits."""
 
 
 sessions.before_commit(settle)
@@ -124,7 +125,7 @@ def spent_today(session: Session, company: str) -> int:
 
 
 def ask_spent_today(company: str) -> int:
-    """The same, for callers amid a transaction of theirs: asked over a session that writes nothing and waits for no row."""
+    """The same, for callers inside a transaction: read in a session that writes nothing and waits for no row."""
     with Session(sessions.engine()) as session:
         return spent_today(session, company)
 

@@ -26,7 +26,7 @@ _MAPPED = text("""
 
 
 def mapped_ids(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> dict[int, MappedRecord]:
-    """What the id map says of these Pipedrive ids."""
+    """Return the id map's rows of these Pipedrive ids."""
     rows = session.execute(_MAPPED, {"c": connector_key, "e": entity, "ids": bigints(ids), "fresh_s": FRESH_S})
     return {
         row.pipedrive_id: MappedRecord(
@@ -59,12 +59,12 @@ def unlisted_ids(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Afoot:
-    """What is known to be on its way, or known to have failed; a record is named by its Pipedrive id or its Hull id.
+    """Pending and failed records, by Pipedrive id or Hull id.
 
     failed   record → reason code
-    bodies   failed pages, as they were staged, with the reason each failed for
-    fetched_from  batches of a fetch of this entity are moving: what differs and has changed since then, in seconds since the
-                  epoch, may be among them; None when there are none
+    bodies   failed pages, as staged, with their reasons
+    fetched_from  batches of a fetch of this entity are in flight: records that changed since then, in seconds since the
+                  epoch, may be in them; None if there are none
     now_s    the database's clock, in seconds since the epoch
     """
 
@@ -110,7 +110,7 @@ _FETCHING = text("""
 
 
 def afoot(session: Session, connector_key: int, entity: str, names: Collection[str]) -> Afoot:
-    """Ask what is on its way for these records, `names` being Pipedrive ids and Hull ids."""
+    """Return what is pending for these records, `names` being Pipedrive ids and Hull ids."""
     scope = {"c": connector_key, "e": entity, "names": texts(names)}
     clock = session.execute(_FETCHING, scope).one()
     return Afoot(
@@ -141,9 +141,9 @@ _FORGET = text("""
 def correct_hull_ids(
     session: Session, connector_key: int, entity: str, right: Mapping[int, str], unknown: Collection[int]
 ) -> None:
-    """Write the Hull ids that Hull shows over those that were kept; `unknown` ones are asked for once Hull has the record.
+    """Replace stored Hull ids by those that Hull shows; `unknown` ones are queried once Hull has the record.
 
-    All are let go of first, since two that were swapped stand in each other's way.
+    All are released first, because two swapped ids would block each other.
     """
     scope = {"c": connector_key, "e": entity, "ids": bigints({*right, *unknown})}
     session.execute(_FORGET, scope)
@@ -157,7 +157,7 @@ _ADOPT = text("""
 
 
 def adopt(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> None:
-    """Take into the id map what only Hull knew, so that a departure has a row to be written in."""
+    """Insert into the id map what only Hull had, so that a deletion has a row."""
     session.execute(_ADOPT, {"c": connector_key, "e": entity, "ids": bigints(ids)})
 
 

@@ -1,10 +1,10 @@
-"""Connections that notice when the database host no longer answers, and a watchdog thread that ends their calls.
+"""Connections that detect a database host that no longer answers, and a watchdog thread that ends their calls.
 
-A blocked call of psycopg2 waits as long as its socket is open. TCP keepalives end it when the host is gone, but not when
-something between us and the host still acknowledges packets: a proxy, a NAT gateway, a stopped server process. So a call that
-has taken longer than QUIET_S is checked from outside: a second connection asks the server what it does for this one. No answer,
+A blocked call of psycopg2 waits as long as its socket is open. TCP keepalives end it when the host is gone, but not if
+something in between still acknowledges packets: a proxy, a NAT gateway, a stopped server process. So a call that
+takes longer than QUIET_S is checked from outside: a second connection asks the server about the first one. No answer,
 or an answer that the server is not working on it, means that the call will never end; its socket is shut down, and the call
-raises OperationalError like any lost connection. A statement that is slow but alive is left to the server's own time-outs.
+raises OperationalError like any lost connection. A slow but working statement is left to the server's own time-outs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import structlog
 from psycopg2 import errors, extensions
 
 QUIET_S: Final = 8.0
-"""A call may take so long before the server is asked about it."""
+"""How long a call may take before the server is asked about it."""
 PROBE_S: Final = 4.0
 """The second connection is opened and has its answer within this time, or the server counts as silent."""
 GRACE_S: Final = 2.0
@@ -41,7 +41,7 @@ _FULL: Final = (
     "connection slots are reserved",
     "no more connections allowed",
 )
-"""What a server or a pooler says whose connections are all taken; before the login there is no code to go by."""
+"""The error of a server or a pooler without free connections; before the login it has no code."""
 
 Probe = Callable[[list[int]], Mapping[int, str] | None]
 """Backend process ids → the state of each that is known; None when the server does not answer."""
@@ -63,7 +63,7 @@ _watching_pid = 0
 
 
 class WatchedConnection(extensions.connection):  # type: ignore[misc]  # a class of a library without stubs
-    """A connection whose blocking calls are watched. `probe` asks its server; without one every late call is ended."""
+    """A connection with watched blocking calls. `probe` asks its server; without one every late call is ended."""
 
     probe: Probe | None = None
     backend_pid = 0
@@ -131,7 +131,7 @@ READ_ONLY_ADVICE: Final = (
 def watched(connection: Any, within_s: float | None = None) -> Iterator[None]:
     """Watch one call on a connection.
 
-    within_s  end the call after so many seconds whatever the server says; None: ask the server after QUIET_S
+    within_s  end the call after so many seconds in any case; None: ask the server after QUIET_S
     """
     call = _begin(connection, QUIET_S if within_s is None else within_s, is_final=within_s is not None)
     try:
@@ -141,7 +141,7 @@ def watched(connection: Any, within_s: float | None = None) -> Iterator[None]:
 
 
 def probe_with(connect: Mapping[str, Any]) -> Probe:
-    """Return what asks the server that these psycopg2 parameters lead to."""
+    """Return a probe of the server that these psycopg2 parameters lead to."""
     parameters = {name: value for name, value in connect.items() if name != "connection_factory"}
 
     def probe(pids: list[int]) -> Mapping[int, str] | None:
@@ -154,7 +154,7 @@ def probe_with(connect: Mapping[str, Any]) -> Probe:
                 if any(words in str(error) for words in _FULL):
                     answers.append({})  # it answers, and has no connection left for us
 
-        # A thread of its own, because looking up the host's name may block as well.
+        # A separate thread, because looking up the host's name may block as well.
         asking = threading.Thread(target=run, name="database-probe", daemon=True)
         asking.start()
         asking.join(PROBE_S)
@@ -244,13 +244,13 @@ def _check(late: list[_Call], probe: Probe | None) -> None:
         state = None if states is None else states.get(call.connection.backend_pid, "unknown")
         if state is None or (call.is_doubtful and state.startswith("idle")):
             _shut(call)
-        else:  # a pooler between us and the server has process ids of its own: unknown says nothing
+        else:  # a pooler in between has other process ids: unknown says nothing
             call.is_doubtful = state.startswith("idle")
             call.check_at = time.monotonic() + (GRACE_S if call.is_doubtful else QUIET_S)
 
 
 def _shut(call: _Call) -> None:
-    """Shut the socket down, which wakes the blocked thread; the connection itself is that thread's to close."""
+    """Shut the socket down, which wakes the blocked thread; only that thread may close the connection."""
     with _lock, suppress(psycopg2.Error, OSError):
         if call in _calls:
             _calls.discard(call)

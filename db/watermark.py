@@ -18,11 +18,11 @@ MARGIN: Final = timedelta(seconds=5)
 
 
 class Watermark(Base):
-    """reached_at           the walks by time have seen everything that changed before this moment
-    complete_since       when the first full fetch that came to its end began; before there is one, nothing is claimed
-    excepted             records of which that is not so: named Failures, and changes that are still on their way
-    fully_read_at        when the last full fetch that came to its end began
-    deletes_verified_at  when the ids of both sides were last compared whole; deletions are not part of `reached_at`
+    """reached_at           the walks by time have read everything that changed before this moment
+    complete_since       when the first completed full fetch began; before it, nothing is claimed
+    excepted             number of exceptions: failures, and pending changes
+    fully_read_at        when the last completed full fetch began
+    deletes_verified_at  when the ids of both sides were last compared completely; deletions are not part of `reached_at`
     """
 
     __tablename__ = "watermarks"
@@ -70,8 +70,9 @@ _EXCEPTED = text("""
 
 
 def count_excepted(session: Session, connector_key: int, entity: str) -> int:
-    """Records that a walk has seen and that Hull does not hold in their newest state: failed, about to be said again, or, like one
-    that was restored, about to be looked for by their id."""
+    """Return records that a walk has read and that are not up to date in Hull: failed, about to be sent again, or, like a
+    restored one, about to be requested by id.
+    """
     return int(session.execute(_EXCEPTED, {"c": connector_key, "e": entity}).scalar_one())
 
 

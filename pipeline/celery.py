@@ -7,7 +7,7 @@ import sys
 from pipeline.environment import begin_or_exit, begin_watching
 
 WATCHING = frozenset({"beat", "flower", "inspect"})
-"""Commands that need the broker alone: neither the database nor a key is opened to them."""
+"""Commands that need only the broker: they get neither the database nor a key."""
 
 
 def _command() -> str:

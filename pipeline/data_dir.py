@@ -18,7 +18,7 @@ SANDBOX_FILE = "sandbox.json"  # where the sandbox of a running `pipeline up` li
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """Return `.data` beside the code in a clone; for an installed package the user's own data folder (XDG)."""
+    """Return `.data` next to the code in a clone; for an installed package the user's data folder (XDG)."""
     if (PROJECT_DIR / "setup.cfg").exists():
         return PROJECT_DIR / ".data"
     xdg = environ.get("XDG_DATA_HOME", "")

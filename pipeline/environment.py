@@ -19,7 +19,7 @@ def begin(*, shares: bool = False) -> Settings:
 
 
 def begin_with(chosen: Settings) -> Settings:
-    """Make this process ready for work with these settings, whose servers answer."""
+    """Prepare this process with these settings, whose servers answer."""
     use(chosen)
     telemetry.configure(chosen.log_level, chosen.log_format)
     use_database(chosen.database_url or "")
@@ -32,7 +32,7 @@ def begin_or_exit() -> Settings:
     Raises: SystemExit with a message for people, where those programs would print a traceback.
     """
     try:
-        return begin(shares=True)  # workers, beat and web that are started by hand last, and belong together
+        return begin(shares=True)  # manually started workers, beat and web are long-lived and share servers
     except (SettingsError, EmbeddedError) as error:
         raise SystemExit(str(error)) from None
 

@@ -81,7 +81,7 @@ BY_CLASS: Final[Mapping[type[BaseException], str]] = {
     billiard.CoroStop: "interrupted",
     billiard.ProcessError: DEFECT,
 }
-"""Class → the reason of a Retryable, or DEFECT. A class that is not here stands where its nearest ancestor does."""
+"""Class → the reason of a Retryable, or DEFECT. Other classes get the value of their nearest ancestor."""
 
 BY_SQLSTATE: Final[Mapping[str, str]] = {
     "08": "database_unavailable",  # the connection
@@ -115,7 +115,7 @@ _SQLSTATES: Final = _sqlstates()
 
 
 def classify(error: BaseException) -> PipelineError:
-    """Return the error as one of ours. Its detail names classes and places, never values."""
+    """Return the error as one of ours. Its detail has classes and places, never values."""
     if isinstance(error, PipelineError):
         return error
     reason = reason_of(error)
@@ -135,7 +135,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def may_come_back(error: BaseException) -> bool:
-    """Return whether the same work may succeed later, so that nothing of it may be refused for good."""
+    """Return whether the same work may succeed later, so that it must not be refused permanently."""
     return isinstance(classify(error), Retryable)
 
 

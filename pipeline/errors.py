@@ -1,14 +1,14 @@
-"""The five ends a piece of work can have when it does not simply succeed.
+"""The five kinds of errors that work can end with.
 
     PipelineError
-    ├── Skip                 rightly nothing to do
-    ├── Retryable            the world is unwell; try again, not before `retry_after_s`
-    ├── Rejected             this one record (or page) cannot pass as it is; kept for a person, replayable
-    ├── ConfigurationError   a person must act before anything can go on
-    └── LostLease            another worker owns this batch now; stop without a word
+    ├── Skip                 correctly, there is nothing to do
+    ├── Retryable            a remote system or the network failed; retry, not before `retry_after_s`
+    ├── Rejected             this record (or page) cannot be accepted as it is; stored as a failure, can be replayed
+    ├── ConfigurationError   a person must act before work can continue
+    └── LostLease            another worker owns this batch now; stop without writing anything
 
-Every error carries a reason code of `pipeline.domain.reasons`, which holds the sentence an operator reads and the next
-step. Anything that is not a PipelineError is a bug of ours: it is recorded whole and never retried blindly.
+Every error has a reason code of `pipeline.domain.reasons`, which contains its meaning and the next step. Any other
+exception is a defect of the pipeline: it is recorded with its traceback and never retried blindly.
 HTTP answers become these errors in `pipeline.clients.http` only; they become outcomes in `pipeline.sync.stage`.
 """
 
@@ -32,7 +32,7 @@ NOTHING_SENT: Final = frozenset(
 
 
 class PipelineError(Exception):
-    """An anticipated end. `detail` may name ids, fields, codes and statuses; never values of a record."""
+    """An expected error. `detail` may contain ids, fields, codes and statuses; never values of a record."""
 
     def __init__(self, reason: str, detail: str = "", *, field: str | None = None) -> None:
         self.reason = reason
@@ -46,7 +46,7 @@ class PipelineError(Exception):
 
 
 class Skip(PipelineError):
-    """There is rightly nothing to do for this record."""
+    """Correctly, there is nothing to do for this record."""
 
 
 class Retryable(PipelineError):
@@ -62,8 +62,8 @@ class Rejected(PipelineError):
 
 
 class ConfigurationError(PipelineError):
-    """Somebody must change a setting, a credential or a permission first."""
+    """A person must change a setting, a credential or a permission first."""
 
 
 class LostLease(PipelineError):
-    """The lease ran out and somebody else took the batch over: whatever this worker still holds is stale."""
+    """The lease expired and another worker took over the batch: the results of this worker are stale."""

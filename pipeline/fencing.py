@@ -1,10 +1,10 @@
-"""How long this worker may still write to other systems: the end of its lease, by the process's own monotonic clock.
+"""How long this worker may write to remote systems: until the end of its lease, by the process's monotonic clock.
 
     lease keeper   → Lease.extended   each time PostgreSQL has confirmed the extension
-    every write    ← write_deadline_s before it leaves the process; its deadline ends before the lease does
+    every write    ← write_deadline_s before it is sent; its deadline ends before the lease does
 
 PostgreSQL's fencing token protects our tables only. A worker that is cut off from PostgreSQL cannot see that another one has
-taken its work over, so it stops by itself while its lease is still good.
+taken over its work, so it stops while its lease is still valid.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _held: ContextVar[Lease | None] = ContextVar("lease", default=None)
 
 @contextmanager
 def holding(lease: Lease) -> Iterator[None]:
-    """Let every write inside depend on this lease. Threads need a copy of the caller's context."""
+    """Make every write in the block depend on this lease. Threads need a copy of the caller's context."""
     token = _held.set(lease)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What libraries write to Python's own log, as lines of ours: Celery's failed tasks, workers that died, a broker that is away.
+"""Convert libraries' log records to our log lines: Celery's failed tasks, dead workers, an unavailable broker.
 
-Their texts may hold anything: the words of an exception, a traceback, the arguments of a task, an address with a password. A line
-keeps the constant part of the text, numbers, names, and of an exception its type and place; everything else is left out.
+Their texts may contain anything: an exception's message, a traceback, the arguments of a task, an address with a
+password. A line has only the constant part of the text, numbers, names, and of an exception its type and place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.masking import LONGEST_READ, mask_emails
 EVENTS: Final = {"celery.app.trace": "task.error", "celery.worker.request": "task.error", "celery.beat": "beat.log"}
 """Logger → the event name of its lines; those of others are `library.log`."""
 TALKATIVE: Final = ("celery", "kombu", "amqp", "billiard", "multiprocessing")
-"""Libraries whose texts name tasks, nodes and signals; of any other library no text argument is kept."""
+"""Libraries with texts that name tasks, nodes and signals; text arguments of other libraries are dropped."""
 SAFE_NAMES: Final = frozenset({"id", "name", "description", "hostname", "internal", "runtime"})
 """Of the facts that Celery gives by name."""
 
@@ -39,7 +39,7 @@ def install(logger: logging.Logger | None = None) -> None:
 
 
 class LibraryLog(logging.Handler):
-    """Hands records to structlog. Exceptions that were written down already, by their `is_logged`, are left out."""
+    """Passes records to structlog. Exceptions that are already logged, by their `is_logged`, are left out."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info if isinstance(record.exc_info, tuple) else (None, None, None)
@@ -57,7 +57,7 @@ class LibraryLog(logging.Handler):
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """The record's text, without what its arguments may give away."""
+    """Return the record's text, without arguments that may contain secrets."""
     may_speak = record.name.split(".")[0] in TALKATIVE
     given = record.args or ()
     template = str(record.msg)[:LONGEST_READ]

@@ -1,8 +1,8 @@
-"""Takes values of records out of texts that other systems wrote, so that what is left may stand in logs and failures.
+"""Remove values of records from texts of other systems, so that the rest may be written to logs and failures.
 
-A text is cut first and masked afterwards, so the work has a bound. What stays is a closed list: words that error messages are
-made of, names of fields, codes put together from such words, and short numbers. Everything else becomes `…`, because a name
-without quotes looks like any other word. Every pattern here takes time in proportion to the text, whatever the text is.
+A text is cut first and masked afterwards, so the work is limited. What remains is a closed list: words of error messages,
+names of fields, codes built from such words, and short numbers. Everything else becomes `…`, because a name
+without quotes looks like any other word. Every pattern here takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 LONGEST_READ: Final = 2_000
-"""Characters of a foreign text that are looked at."""
+"""Maximum of examined characters of a foreign text."""
 LONGEST_KEPT: Final = 300
 MASK: Final = "…"
 
@@ -49,7 +49,7 @@ ERROR_WORDS: Final = frozenset(_ERROR_WORDS.split())
 """What error messages of web APIs are made of, without words that are first names too: `will`, `mark`, `may`, `grant`, `bill`."""
 _ABBREVIATIONS: Final = frozenset({"API", "HTTP", "HTTPS", "ID", "IDS", "JSON", "URL"})
 _STARTS: Final = ".:;!?([\"'`“"
-"""Only after one of these, or at the beginning, may a word of the list stand in capitals: elsewhere it is a name (`Ann Page`)."""
+"""Only after one of these, or at the beginning, may a listed word be capitalized: elsewhere it is a name (`Ann Page`)."""
 
 _TOKEN: Final = re.compile("[\\w@+.'\u2019&#%-]+")
 _ADDRESS: Final = re.compile(r"[^\s<>\"',;:]+")
@@ -69,8 +69,8 @@ def mask_emails(text: str) -> str:
 def mask_text(text: str, *, known: Collection[str] = (), hidden: Iterable[str] = ()) -> str:
     """Return at most LONGEST_KEPT characters of a foreign text, without anything that could be a value of a record.
 
-    known   names that may be repeated as they are: those of the fields that were sent
-    hidden  texts that are masked wherever they stand: credentials, and the values that were sent
+    known   names that may be repeated: those of the sent fields
+    hidden  texts that are always masked: credentials, and the sent values
     """
     cut = text[:LONGEST_READ]
     for secret in sorted({word for word in hidden if len(word) > 2}, key=len, reverse=True):

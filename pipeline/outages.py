@@ -1,11 +1,11 @@
-"""Calls to remote systems that do not answer: one piece of work asks, everything else waits for it.
+"""Outages of remote systems: one call at a time probes the system, all other work waits.
 
-    Gate.enter    before a call: while the system is out, lets one probe through and raises Retryable("remote_waits") for the rest;
+    Gate.enter    before a call: during an outage, lets one probe through and raises Retryable("remote_waits") for the rest;
                   a live batch takes a slot of the system, or raises Retryable("slots_taken")
-    Gate.ended    after it: a failure begins or lengthens the outage, an answer ends it and wakes what waits
+    Gate.ended    after it: a failure starts or prolongs the outage, an answer ends it and wakes the waiting work
 
-A healthy connector costs nothing: a process asks the database only while it knows of an outage, by a failure of its own or by
-what a claim says.
+A healthy connector costs nothing: a process queries the database only while it knows of an outage, by its own failure or by
+a claim's answer.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from pipeline.errors import Retryable
 from pipeline.telemetry import logger
 
 PROBE_S: Final = 90.0
-"""So long a probe may take before another one is let through."""
+"""How long a probe may take before another one is let through."""
 
 
 @dataclass(slots=True)
 class OutageWork:
-    """A piece of work that makes calls, and what became of the last one that was not answered.
+    """Work that makes calls, and the outcome of its last unanswered one.
 
-    subject   what it is called in the row of an outage
+    subject   its name in the row of an outage
     remote    the system that did not answer, or that it waits for
-    is_first  the failure began the outage: the system had answered somebody until then
-    only_checks  the calls are made to learn whether the system answers at all; an answer does not mean that others can go on
-    take_slot  takes a slot of a remote system, or raises; None where the calls need none
+    is_first  the failure started the outage: the system had answered until then
+    only_checks  the calls only check whether the system answers at all; an answer does not mean that others can continue
+    take_slot  takes a slot of a remote system, or raises; None if the calls need none
     slot       the system that it holds a slot of
     """
 
@@ -65,7 +65,7 @@ class OutageWork:
 
 _work: ContextVar[OutageWork | None] = ContextVar("work", default=None)
 _known: set[int] = set()
-"""Keys of the connectors of which this process knows that some remote system does not answer them."""
+"""Keys of the connectors for which this process knows of an outage."""
 
 
 def current_work() -> OutageWork | None:
@@ -77,7 +77,7 @@ def current_work() -> OutageWork | None:
 def working(
     connector_key: int, subject: str, *, has_outage: bool, take_slot: Callable[[str], None] | None = None
 ) -> Iterator[OutageWork]:
-    """Name the work that makes the calls inside. `has_outage` is what the database says of its connector."""
+    """Set the work that makes the calls in the block. `has_outage` is the database's value for its connector."""
     (_known.add if has_outage else _known.discard)(connector_key)
     work = OutageWork(connector_key, subject, take_slot=take_slot)
     token = _work.set(work)
@@ -88,7 +88,7 @@ def working(
 
 
 class OutageGate:
-    """What stands before the calls of one connector. A call outside of any `working` is a person's: it never waits."""
+    """Holds back the calls of one connector. A call outside of any `working` is a person's: it never waits."""
 
     def __init__(self, connector_key: int) -> None:
         self._key = connector_key
@@ -127,7 +127,7 @@ class OutageGate:
         try:
             with transaction() as session:
                 return outages.ask(session, self._key, remote, probe_s=probe_s)
-        except SQLAlchemyError:  # nobody can say; the call itself will
+        except SQLAlchemyError:  # unknown; the call itself will show it
             return outages.OutageAnswer(is_open=False, wait_s=0.0)
 
     def _failed(self, remote: str, trouble: Retryable) -> None:

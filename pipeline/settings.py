@@ -1,8 +1,8 @@
 """The environment, read once by pydantic-settings into one frozen Settings.
 
-This is the only module that reads the environment. Every name may also be given as NAME_FILE, a file that holds the
-value (how Docker and Kubernetes hand over secrets). An empty value counts as not given. Everything that is missing or
-malformed is reported together, in one SettingsError. docs/configuration.md describes each name for people.
+This is the only module that reads the environment. Every name may also be given as NAME_FILE, a file with the
+value (as Docker and Kubernetes pass secrets). An empty value counts as not given. Everything missing or
+malformed is reported together, in one SettingsError. docs/configuration.md describes each name.
 
 A database or Redis URL of None means the embedded servers: `pipeline.local.servers` starts them and knows their URLs.
 """
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     sso_header: HeaderName | None = None
     #: Networks that such a proxy calls from; the header is ignored from everywhere else.
     sso_proxies: Networks = ()
-    #: Lets machines from anywhere read what is internal.
+    # #: Gives machines from any address access to internal routes.
     metrics_token: Token | None = Field(default=None, repr=False)
     #: None: see `internal`.
     internal_networks: Networks | None = None
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     pipedrive_oauth_url: HttpUrl = "https://oauth.pipedrive.com"
     #: Set: every API call goes to this origin. None: to the `api_domain` the token came with.
     pipedrive_api_url: Origin | None = None
-    #: Requests per 2 s and token until the answers' headers say better; 0 switches the limiter off.
+    # #: Requests per 2 s and token until the answers' headers have the real limit; 0 switches the limiter off.
     pipedrive_burst_limit: Annotated[int, whole(0, 100_000)] = 20
 
     hull_organizations: Hosts = ()
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     hull_key_path: UrlPath = "/api/v1/public-key"
     hull_export_hosts: Hosts = ()
 
-    #: Its address alone often lets people post there, so it is a secret.
+    # #: The address alone often allows posting there, so it is a secret.
     alert_webhook_url: AlertUrl | None = Field(default=None, repr=False)
     alert_email_to: Mailboxes = ()
     alert_email_from: Mailbox | None = None
@@ -151,21 +151,21 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing but the arguments: the environment is a source of `from_env`, which names all mistakes at once."""
+        """Read nothing but the arguments: `from_env` reads the environment and reports all mistakes together."""
         return (sources["init_settings"],)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, needs_keys: bool = True) -> Settings:
-        """Read and check every name.
+        """Read and validate every name.
 
-        needs_keys  whether what is given calls for SECRET_KEYS and PIPEDRIVE_CLIENT_SECRET; beat and Flower are not given them
-        Raises: SettingsError naming all that is wrong at once.
+        needs_keys  whether SECRET_KEYS and PIPEDRIVE_CLIENT_SECRET may be required; beat and Flower do not get them
+        Raises: SettingsError with all mistakes.
         """
         source = NameOrFileSource(cls, environ)
         given = {"data_dir": default_data_dir(environ), **source()}
         found, malformed = _validated(given)
         problems = {**source.problems, **malformed}
-        if malformed:  # what is missing beside them is reported too
+        if malformed:  # other missing names are reported too
             found, _ = _validated({name: value for name, value in given.items() if name not in malformed})
         excused = {name.upper() for name in problems} | (frozenset() if needs_keys else ONLY_WITH_KEYS)
         sentences = [f"{name.upper()} {problems[name]}" for name in cls.model_fields if name in problems]
@@ -187,9 +187,9 @@ class Settings(BaseSettings):
 
     @property
     def internal(self) -> tuple[str, ...]:
-        """Return the networks whose requests are internal: by default this machine, unless a proxy may be hidden behind it.
+        """Return the networks with internal requests: by default this machine, unless a proxy may be hidden behind it.
 
-        With a public address and no known proxy, whatever a proxy of this machine passes on would come from this machine.
+        With a public address and no known proxy, all requests of a proxy on this machine would come from this machine.
         """
         if self.internal_networks is not None:
             return self.internal_networks
@@ -229,7 +229,7 @@ def settings() -> Settings:
 
 
 def settings_to_watch() -> Settings:
-    """Return the settings of a process that opens neither the database nor a secret. Raises: SettingsError."""
+    """Return the settings of a process that uses neither the database nor a secret. Raises: SettingsError."""
     return Settings.from_env(os.environ, needs_keys=False).replace(database_url=None, secret_keys=())
 
 
@@ -240,10 +240,10 @@ def use(chosen: Settings | None) -> None:
 
 
 def with_local_key(found: Settings) -> Settings:
-    """Add the key kept in DATA_DIR, making it the first time, unless SECRET_KEYS was given.
+    """Add the key in DATA_DIR, creating it the first time, unless SECRET_KEYS was given.
 
-    Only for the embedded database: `from_env` refuses a database of one's own without SECRET_KEYS.
-    Raises: SettingsError when DATA_DIR cannot be written, or the file holds no valid key.
+    Only for the embedded database: `from_env` refuses an external database without SECRET_KEYS.
+    Raises: SettingsError if DATA_DIR cannot be written, or the file has no valid key.
     """
     if found.secret_keys:
         return found

@@ -1,8 +1,8 @@
-"""Bound the slow parts of web requests: calls of remote systems, and password hashes.
+"""Limit the slow parts of web requests: calls to remote systems, and password hashes.
 
-A web process answers few requests at a time (`pipeline.web.turns`). A request that begins something slow gives its turn to
-the next request and takes a place in the lane of that work instead. A lane has a bounded queue: who finds it full is answered
-503. Workers and commands have no turn, and nothing here holds them up.
+A web process handles few requests at a time (`pipeline.web.turns`). A request that begins something slow releases its slot to
+the next request and takes a place in the lane of that work instead. A lane has a bounded queue: a request that finds it full is
+answered 503. Workers and commands have no slots, and nothing here delays them.
 """
 
 from __future__ import annotations

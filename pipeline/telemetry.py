@@ -47,7 +47,7 @@ def configure(level: str = "info", style: str = "json") -> None:
 
 
 def redact(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Blank out whatever is named like a secret, however it got there."""
+    """Mask every value with a secret's name."""
     for name in line:
         if name.lower() in SECRET_NAMES:
             line[name] = "[redacted]"

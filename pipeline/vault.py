@@ -1,7 +1,7 @@
-"""Secrets at rest: encrypted with rotating keys, each bound to the connector and the name it belongs to.
+"""Secrets at rest: encrypted with rotating keys, each bound to its connector and name.
 
-Fernet carries no associated data, so the owner is written into the plaintext and checked: a row swapped in the database
-does not decrypt to somebody else's secret.
+Fernet has no associated data, so the owner is written into the plaintext and checked: a row swapped in the database
+does not decrypt to another connector's secret.
 """
 
 from __future__ import annotations

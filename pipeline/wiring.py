@@ -47,7 +47,7 @@ CONNECTIONS = 8
 
 @dataclass(slots=True)
 class Calls:
-    """What the remote systems were asked meanwhile: requests, and tokens of Pipedrive's daily budget, which go to the ledger."""
+    """Counts requests and tokens of Pipedrive's daily budget, for the ledger."""
 
     key: int
     lane: Lane
@@ -124,7 +124,7 @@ def http_session(guard: Guard | None = None) -> requests.Session:
 
 
 def pipedrive_guard(environment: Settings) -> Guard:
-    """What the clients of Pipedrive may call: companies of pipedrive.com, and where the environment says Pipedrive is."""
+    """The hosts that Pipedrive clients may call: companies of pipedrive.com, and PIPEDRIVE_API_URL."""
     return replace(Guard.of_urls(environment.pipedrive_api_url, environment.pipedrive_oauth_url), names=None)
 
 
@@ -162,11 +162,11 @@ def shared_redis() -> Redis:
 def open_connector(
     session: Session, connector_key: int, *, lane: str = Lane.CONTROL, deadline_s: float | None = None
 ) -> Wired:
-    """Build the clients of one connector; `lane` names who spends of the daily budget, `deadline_s` how long a call to
-    Pipedrive may take where somebody waits for it.
+    """Build the clients of one connector; `lane` spends the daily budget, `deadline_s` limits a call to
+    Pipedrive if a person waits for it.
 
-    A connector without credentials for Pipedrive can still speak to Hull: its first call to Pipedrive is not_connected.
-    Raises: ConfigurationError when a credential is missing or cannot be read.
+    A connector without Pipedrive credentials can still call Hull: its first call to Pipedrive fails with not_connected.
+    Raises: ConfigurationError if a credential is missing or cannot be read.
     """
     access, environment, calls = connectors.access(session, connector_key), settings(), Calls(connector_key, Lane(lane))
     check_organization(access.hull_organization)
@@ -221,9 +221,9 @@ def oauth_client(connector_key: int) -> OAuthClient:
 
 
 def try_grant(connector_key: int, grant: Grant) -> PipedriveClient:
-    """A client under a grant that nobody has kept yet, to ask whose it is.
+    """Return a client with a grant that is not stored yet, to find its company.
 
-    Raises: ConfigurationError("host_refused") when the grant names a host that may not be called.
+    Raises: ConfigurationError("host_refused") if the grant has a host that is not allowed.
     """
     return PipedriveClient(
         http_session(),
@@ -234,7 +234,7 @@ def try_grant(connector_key: int, grant: Grant) -> PipedriveClient:
 
 
 class CallsToCount:
-    """Calls under credentials of which it is not known yet whose they are: counted for a connector once there is one."""
+    """Calls with credentials of a company that is not known yet: counted for a connector once there is one."""
 
     def __init__(self) -> None:
         self._exchanges: list[Exchange] = []
@@ -250,7 +250,7 @@ class CallsToCount:
 
 
 def try_token(token: str, on_call: Callable[[Exchange], None], company: str | None = None) -> PipedriveClient:
-    """A client under an API token that nobody has kept yet, to ask whose it is; `company` is the origin that is called."""
+    """Return a client with an API token that is not stored yet, to find its company; `company` is the origin to call."""
     environment = settings()
     return PipedriveClient(
         http_session(),
@@ -272,7 +272,7 @@ def keep_grant(session: Session, connector_key: int, grant: Grant) -> None:
 
 
 def granted_origin(grant: Grant) -> str | None:
-    """Where the API of the grant's company is called, checked; None when the answer does not tell, or tells PIPEDRIVE_API_URL.
+    """Return the checked API origin of the grant's company; None if the answer has none, or PIPEDRIVE_API_URL.
 
     Raises: ConfigurationError("host_refused").
     """
@@ -283,7 +283,7 @@ def granted_origin(grant: Grant) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """How a connector is let into Pipedrive; `counted_as` is whose calls are limited together."""
+    """A connector's access to Pipedrive; `counted_as` is the key under which calls are limited together."""
 
     auth: Mapping[str, str] | Callable[[], Mapping[str, str]]
     renew: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
@@ -309,10 +309,10 @@ def _not_connected() -> Mapping[str, str]:
 
 
 def _renew(connector_key: int, refused: str | None) -> Token:
-    """Renew the connector's tokens, once for all workers: those who come meanwhile wait here and find them renewed.
+    """Renew the connector's tokens, once for all workers: others wait here and find them renewed.
 
-    refused  the access token that was answered with 401; None when it is only about to expire
-    The answer is stored before anybody uses it. A refusal pauses the connector here, so that nobody else asks in vain.
+    refused  the access token that was answered with 401; None if it is only about to expire
+    The answer is stored before it is used. A refusal pauses the connector here, so that no other worker tries again.
     Raises: ConfigurationError, Retryable.
     """
     with transaction() as session:
@@ -342,7 +342,7 @@ def _token_in_force(session: Session, connector_key: int) -> Token:
 
 
 def _ask_again(session: Session, connector: connectors.Connector) -> ConfigurationError | None:
-    """Returns the refusal, if it is one: the pause must be committed before anybody hears of it."""
+    """Return the refusal, if there is one: the pause must be committed before it is raised."""
     if connector.state == "paused" and connector.pause_reason in _OVER:
         return ConfigurationError(str(connector.pause_reason))
     sealed = connectors.credentials_of(session, connector.key)
@@ -360,7 +360,7 @@ def _ask_again(session: Session, connector: connectors.Connector) -> Configurati
 
 
 def hull_client(organization: str, connector_id: str, secret: str) -> HullClient:
-    """A client under credentials that nobody has kept yet, to ask whether they are right.
+    """Return a client with credentials that are not stored yet, to check them.
 
     Raises: ConfigurationError("host_refused").
     """
@@ -388,7 +388,7 @@ def export_downloads(connector_key: int | None = None) -> Downloads:
 
 
 def notification_verifier() -> NotificationVerifier:
-    """What tells whether a notification is from Hull; it keeps Hull's keys, so make one and share it."""
+    """Return the verifier of Hull's notifications; it keeps Hull's keys, so create one and share it."""
     environment = settings()
     listed = (*environment.hull_key_hosts, *environment.hull_organizations)
     guard = Guard.of(listed, is_http=environment.hull_protocol == "http")
@@ -423,7 +423,7 @@ def _pipedrive_url(company: str | None, environment: Settings) -> str:
 
 
 def _limiter(token: str, environment: Settings) -> BurstLimiter | None:
-    """Pipedrive counts by token, so connectors that share one share its limit; the key does not give the token away."""
+    """Pipedrive counts by token, so connectors with the same token share its limit; the key does not reveal the token."""
     if not environment.pipedrive_burst_limit:
         return None
     key = hashlib.blake2b(token.encode(), digest_size=12, person=b"burst").hexdigest()
@@ -447,7 +447,7 @@ def _budget(terms: Terms, lane: str) -> TokenBudget:
 
 
 def alert_sinks() -> dict[str, Sink]:
-    """Name → where alerts are told, of those that the settings name."""
+    """Return name → sink, for the alert sinks in the settings."""
     chosen = settings()
     sinks: dict[str, Sink] = {}
     if chosen.alert_webhook_url:

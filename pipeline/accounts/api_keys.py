@@ -60,7 +60,7 @@ def make_key(
 
 
 def holder_of(key: str) -> Present | None:
-    """Return who holds this key, with the key's role; None for a key that is unknown, revoked or expired."""
+    """Return the owner of this key, with the key's role; None for a key that is unknown, revoked or expired."""
     if not key.startswith(PREFIX):
         return None
     with transaction() as session:

@@ -1,9 +1,9 @@
-"""Prove who logs in, and slow down guessing without locking operators out.
+"""Verify logins, and slow down guessing without locking operators out.
 
-Failures are counted for a name at one place, for a place, and for a name at places where it never logged in. Each count has
-free attempts and makes the next attempt wait longer and longer; a success forgets its own failures. A browser in which an
-operator once logged in has a device cookie (OWASP, "Slow Down Online Guessing Attacks with Device Cookies"): it is a place of
-its own, so strangers who guess a name elsewhere do not make it wait.
+Failures are counted for a name at one place, for a place, and for a name at places where it never logged in. Each count
+has free attempts and then makes the next attempt wait longer and longer; a success resets its own failures. A browser
+in which an operator once logged in has a device cookie (OWASP, "Slow Down Online Guessing Attacks with Device
+Cookies"): it counts as a separate place, so strangers who guess a name elsewhere do not make it wait.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ PLACE: Final = Limit(free=30, decay_s=120, first_s=10, longest_s=300)
 NAME_ELSEWHERE: Final = Limit(free=20, decay_s=60, first_s=5, longest_s=60)
 """A guess from many addresses waits; the operator in a known browser does not."""
 TICKET_S: Final = 300
-"""How long the page that asks for the second factor is good for."""
+"""How long the page for the second factor is valid."""
 IPV6_NETWORK: Final = 64
-"""One customer has at least so much of IPv6, so single addresses say nothing."""
+"""One customer has at least this much of IPv6, so single addresses are not counted."""
 _ANY: Final = b""
 
 
@@ -101,7 +101,7 @@ def log_in_with_code(ticket: str, code: str, caller: LoginOrigin, *, earlier: st
 
 
 def log_in_by_proxy(name: str, caller: LoginOrigin, *, earlier: str = "") -> LoggedIn:
-    """Log in an operator whom the trusted proxy has authenticated. Raises: LoginRefused for who is no active operator."""
+    """Log in an operator whom the trusted proxy has authenticated. Raises: LoginRefused if it is not an active operator."""
     with transaction() as session:
         operator = rows.find_operator(session, name)
         if operator is None or operator.state != "active":
@@ -141,7 +141,7 @@ def _check_password(name: str, password: str, reserved: ReservedAttempt) -> Oper
         raise
     if operator is not None and is_right and operator.state == "active":
         return operator
-    known = operator.name if operator else "unknown"  # what is no name may be a password typed into the wrong field
+    known = operator.name if operator else "unknown"  # an invalid name may be a password typed into the wrong field
     with transaction() as session:
         audit.note(session, known, "operator.login_failed", known, detail={"why": "password"})
     logger().warning("operator.login.refused", why="wrong")
@@ -202,7 +202,8 @@ def _device_mac(name: str, nonce: str) -> str:
 
 
 def _ticket(operator: Operator) -> str:
-    """Who has passed the first step, until when; bound to the password, so that a change makes it void."""
+    """The operator who has passed the first step, and until when; bound to the password, so that a new password
+    invalidates it."""
     body = orjson.dumps([operator.id, int(time.time()) + TICKET_S])
     mac = _mac("second factor", body.decode(), operator.password_hash)
     return f"{urlsafe_b64encode(body).decode()}.{mac.hex()}"

@@ -25,12 +25,12 @@ LONGEST_NAME: Final = 100
 
 
 class OperatorRefused(Exception):
-    """It was not done; the text says why and what to do."""
+    """Nothing was done; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """The token of a session, and the one under which it goes on: a stolen copy of the old one ends."""
+    """The token of a session and its replacement: a stolen copy of the old one becomes invalid."""
 
     old: str
     new: str
@@ -42,7 +42,7 @@ def renewal_of(token: str) -> Renewal:
 
 
 def first_code() -> str:
-    """Return the code that opens `/setup` while there is no operator: known to who can read the key, the same in every process."""
+    """Return the code that opens `/setup` while there is no operator: derived from the key, the same in every process."""
     key = settings().secret_keys[0].encode()
     return b32encode(hmac.digest(key, b"the first operator", "sha256")[:20]).decode().lower()
 
@@ -69,7 +69,7 @@ def add_first(name: str, password: str) -> Operator:
     with transaction() as session:
         rows.lock_operators(session)
         if rows.any_operator(session):
-            raise OperatorRefused("there is an operator already: log in, or ask an admin to add you")
+            raise OperatorRefused("an operator already exists: log in, or ask an admin to add you")
         operator = add(session, name, hashed, Role.ADMIN)
         audit.note(session, "first run", "operator.add", operator.name, detail={"role": str(Role.ADMIN)})
     return operator
@@ -80,8 +80,8 @@ def add(
 ) -> Operator:
     """Add an operator.
 
-    hashed          the password; NO_PASSWORD for one who logs in through single sign-on only
-    connector_keys  the connectors it may see and act on; None is all
+    hashed          the password; NO_PASSWORD for single sign-on only
+    connector_keys  the connectors the operator may use; None means all
 
     Raises OperatorRefused.
     """
@@ -113,14 +113,15 @@ def change(
     state: str | None = None,
     renewal: Renewal | None = None,
 ) -> int:
-    """Change an operator's role, password or state, and end their sessions. The caller holds the lock of `get_locked`.
+    """Change an operator's role, password or state, and end the operator's sessions. The caller holds the lock of
+    `get_locked`.
 
-    A new password and disabling revoke the operator's keys too: they were made with what no longer holds.
+    A new password and disabling also revoke the operator's keys.
 
     hashed   the new password
-    renewal  of the session that goes on
+    renewal  of the session that continues
 
-    Returns how many keys were revoked. Raises OperatorRefused, also if no active admin would be left.
+    Return how many keys were revoked. Raises OperatorRefused, also if no active admin would remain.
     """
     was_admin = (operator.role, operator.state) == (Role.ADMIN, "active")
     operator.password_hash = hashed or operator.password_hash
@@ -135,10 +136,10 @@ def change(
 
 
 def change_own_password(me: Present, password: str, *, proved: Operator, renewal: Renewal) -> int:
-    """Change the password of an operator who has just proved the old one; returns how many keys were revoked.
+    """Change the password of an operator who has just entered the old one; return how many keys were revoked.
 
-    proved   the operator as their password was proved; nothing is changed if it changed since
-    renewal  of the session that goes on
+    proved   the operator when the password was verified; nothing is changed if it changed since
+    renewal  of the session that continues
 
     Raises OperatorRefused.
     """
@@ -153,7 +154,7 @@ def change_own_password(me: Present, password: str, *, proved: Operator, renewal
 
 
 def get_locked(session: Session, operator_id: int) -> Operator:
-    """Return an operator, who is not changed by others until the transaction ends; one admin always remains."""
+    """Return an operator, locked until the transaction ends; the last admin cannot be removed."""
     rows.lock_operators(session)
     return session.get_one(Operator, operator_id)
 
@@ -172,7 +173,7 @@ def open_session(
 
 
 def who_is(token: str, *, renews: bool = True) -> Present | None:
-    """Return who is logged in by this token; see `db.operator.find_session` for `renews`."""
+    """Return the operator of this session token; see `db.operator.find_session` for `renews`."""
     with transaction() as session:
         return rows.find_session(session, digest_of(token), renews=renews)
 

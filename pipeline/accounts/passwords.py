@@ -18,7 +18,7 @@ from pipeline.slow_work import PASSWORDS
 SHORTEST_PASSWORD: Final = 10
 LONGEST_PASSWORD: Final = 200
 NO_PASSWORD: Final = ""
-"""Stored in place of a hash for operators who log in through single sign-on only."""
+"""Stored instead of a hash for operators who log in through single sign-on only."""
 _LEAST_SCORE: Final = 3
 """Of zxcvbn's 0 to 4: 3 is "safely unguessable", from 10^8 guesses."""
 _MOST_SCORED: Final = 72

@@ -139,7 +139,7 @@ def _label(operator_id: int) -> str:
 
 
 def _digest(code: str) -> bytes:
-    """Recovery codes have 128 random bits, so a fast hash is enough (those made before have 80 until they are made again)."""
+    """Recovery codes have 128 random bits, so a fast hash is enough (older ones have 80 bits until they are created again)."""
     return hashlib.sha256(code.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -1,13 +1,13 @@
 """The command line: `pipeline …` and `python -m pipeline …`.
 
     program      the group of commands, and how an error becomes a sentence and an exit code
-    opening      the environment, the servers and the schema, made ready; showing: --json, tables, next steps
-    servers      up, migrate, sandbox        demo: everything at once, told as a `story`
+    opening      prepares the environment, the servers and the schema; showing: --json, tables, next steps
+    servers      up, migrate, sandbox        demo: all of it, with the steps of `story`
     connectors   add, list, show, pause, resume, remove
     fetch        persons, organizations, all; `watching` is its --wait    runs: list, show, cancel
     send         users, accounts
-    doctor       who works (`insight.machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`
-    verify       both sides and the id map compared; `verify_report` shows it
+    doctor       the workers (`insight.machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`
+    verify       compares both sides and the id map; `verify_report` prints the result
     keys         rotate-keys
     generated    the commands of operations; `calling` runs them here or over HTTP, `rendering` prints them as
                  their `presentation` says

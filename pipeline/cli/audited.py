@@ -1,4 +1,4 @@
-"""Commands that change something leave an entry in the audit log, like the pages of the console."""
+"""Audit entries of commands that change something."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def operator_name() -> str:
 
 
 def audited(action: str) -> Callable[[F], F]:
-    """Have a command write `action` into the audit log when it is done, unless what it called has written an entry.
+    """Write `action` to the audit log after a command, unless the functions it called have written an entry.
 
-    A command that ends by an exit code of its own has done its work; one with `--dry-run` has done nothing. The subject is
-    the command's own arguments that name things; files and secrets are not among them.
+    A command that exits with a code has done its work; one with `--dry-run` has done nothing. The subject consists of the
+    command's arguments; files and secrets are not part of it.
     """
 
     def decorate(command: F) -> F:

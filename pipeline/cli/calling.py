@@ -1,4 +1,4 @@
-"""How a generated command reaches its operation: in this process, or in a running installation over HTTP."""
+"""How a generated command calls its operation: in this process, or in a running installation over HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pipeline.sync.stage import StageFailed
 
 A = TypeVar("A")
 TIMEOUT_S: Final = (10.0, 120.0)
-"""To connect, and for an answer: some operations ask remote systems while one waits."""
+"""To connect, and for an answer: some operations call remote systems before they answer."""
 CHUNK_BYTES: Final = 65_536
 KEY: Final = re.compile("[A-Za-z0-9_-]{4,200}")
 
@@ -42,7 +42,7 @@ class Caller(Protocol):
 
 
 class LocalCaller:
-    """Calls operations in this process, as an admin: whoever runs the command line can read the database."""
+    """Calls operations in this process, as an admin: the user of the command line can read the database anyway."""
 
     def __init__(self) -> None:
         open_database()
@@ -67,7 +67,7 @@ def work_on(caller: Caller, kind: str, key: str) -> None:
 
 
 class RemoteCaller:
-    """Calls operations by `/api/v1` of a running installation, with the rights of the key."""
+    """Calls operations through `/api/v1` of a running installation, with the rights of the key."""
 
     def __init__(self, url: str, key_file: Path) -> None:
         self._base = f"{url.rstrip('/')}/api/v1"
@@ -103,7 +103,7 @@ class RemoteCaller:
         try:
             answer: A = declared.answer.model_validate_json(response.content)  # type: ignore[attr-defined]  # a model
         except ValidationError:
-            message = "The answer is not one that this version of the program knows."
+            message = "This version of the program cannot read the answer."
             raise OperationError(
                 HTTPStatus.BAD_GATEWAY, "unreadable", message, "Use the version of the installation."
             ) from None
@@ -136,7 +136,7 @@ def _read_key(key_file: Path) -> str:
 
 
 def _problem(response: requests.Response) -> OperationError:
-    """The error that the installation answered, or what can be said of an answer that is none of its own."""
+    """Return the installation's error, or an error about an answer that does not come from an installation."""
     try:
         problem = response.json()
         status = HTTPStatus(response.status_code)

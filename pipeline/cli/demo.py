@@ -1,4 +1,4 @@
-"""`pipeline demo`: the processes of `pipeline up` for the length of a story that shows everything that exists."""
+"""`pipeline demo`: runs the processes of `pipeline up` and shows the main features step by step."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ LOG = "demo.log"
 )
 @json_option
 def demo(persons: int, organizations: int) -> None:
-    """Show everything that exists, against a sandbox: fetches, shells, a webhook, a failure replayed, a change sent back.
+    """Show the main features with a sandbox: fetches, shells, a webhook, a replayed failure, a change sent back.
 
-    Starts what `pipeline up` starts, and stops it again. Exits with 1 when something did not hold: what Hull holds is
-    compared with what Pipedrive holds.
+    Starts what `pipeline up` starts, and stops it again. Compares Hull with Pipedrive and exits with 1 if a check failed.
 
     \b
     Example:
@@ -49,7 +48,7 @@ def demo(persons: int, organizations: int) -> None:
     interrupts = Interrupts()
     if not settings().faces_sandbox:
         raise Failed(
-            "the demo faces its sandbox only", "unset PIPEDRIVE_API_URL and PIPEDRIVE_CLIENT_ID, or: pipeline up"
+            "the demo uses its sandbox only", "unset PIPEDRIVE_API_URL and PIPEDRIVE_CLIENT_ID, or: pipeline up"
         )
     begun = time.monotonic()
     log = _log_path(settings())
@@ -66,7 +65,7 @@ def demo(persons: int, organizations: int) -> None:
     except (StartFailed, PortTaken) as error:
         raise Failed(str(error), f"what the processes wrote: {log}") from None
     if story.broken:
-        raise Failed(f"{len(story.broken)} things did not hold", f"what the processes wrote: {log}")
+        raise Failed(f"{len(story.broken)} checks failed", f"what the processes wrote: {log}")
 
 
 COMMANDS: tuple[click.Command, ...] = (demo,)
@@ -77,7 +76,7 @@ def _tell(system: System, chosen: Settings, interrupts: Interrupts) -> stories.D
     story = stories.DemoStory(_connector(), Remotes(system.sandbox or {}))
     stories.tell(story, interrupts.check)
     died = system.children.restarts()
-    story.check(not died, f"{sum(died.values())} processes died meanwhile")
+    story.check(not died, f"{sum(died.values())} processes died during the demo")
     took_s = time.monotonic() - begun
     totals = story.totals
 
@@ -86,12 +85,10 @@ def _tell(system: System, chosen: Settings, interrupts: Interrupts) -> stories.D
             f"\nIn {duration(took_s)}: {totals['read']:,} records read, {totals['new']:,} new to Hull, {totals['links']:,}"
             f" links, {totals['shells']:,} shells made, {totals['tokens']:,} tokens of Pipedrive's daily budget."
         )
-        say(
-            "Nothing was pretended: every record went through Celery's canvas, batch by batch. All of it is in the database:"
-        )
+        say("All records were processed by the Celery tasks, batch by batch. Look at the results in the database:")
         for command in ("events demo --limit 20", "mappings count demo", "records show demo 1 --entity person"):
             say(f"  {own_name()} {command}")
-        say(f"`{own_name()} up` begins anew and leaves everything running.")
+        say(f"`{own_name()} up` starts again and keeps everything running.")
 
     show({"took_s": round(took_s, 1), **totals, "broken": story.broken, "data_dir": str(chosen.data_dir)}, human)
     return story
@@ -101,7 +98,7 @@ def _connector() -> Connector:
     with transaction() as session:
         found = connectors.find_connector(session, example.NAME)
     if found is None:
-        raise StartFailed("the connector of the demo was not made")
+        raise StartFailed("the connector of the demo was not created")
     return found
 
 
@@ -119,7 +116,7 @@ def _log_path(chosen: Settings) -> Path:
 
 
 class _Log:
-    """Keeps what the processes write, and shows what the supervisor says."""
+    """Writes the output of the processes to a file, and prints the supervisor's messages."""
 
     def __init__(self, path: Path) -> None:
         self._file, self._lock = path.open("w", encoding="utf-8"), threading.Lock()

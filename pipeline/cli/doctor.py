@@ -1,4 +1,4 @@
-"""`pipeline doctor`: is everything at work, and what stands behind the complaints the guide knows."""
+"""`pipeline doctor`: checks the processes, and each heading of the guide's Troubleshooting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.insight import machinery
 from pipeline.insight.machinery import Machinery
 
 LATE_S = 30.0
-"""Work that nobody takes is handed over again after 20 s; what has been due for longer has no worker."""
+"""Work without a worker is enqueued again after 20 s; work that is due for longer has no worker."""
 MARKS = {OK: "✓", NOTE: "·", BAD: "✗"}
 
 
@@ -26,9 +26,9 @@ MARKS = {OK: "✓", NOTE: "·", BAD: "✗"}
 @click.argument("connector", required=False)
 @json_option
 def doctor(connector: str | None) -> None:
-    """Say what is wrong and what to do: the workers first, then each heading of the guide's Troubleshooting.
+    """Show what is wrong and what to do: the workers first, then each heading of the guide's Troubleshooting.
 
-    Asks the database and the broker only, so it costs no tokens. Exit code 1 when somebody must act.
+    Reads the database and the broker only, so it costs no tokens. Exit code 1 if an operator must act.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def doctor(connector: str | None) -> None:
     with transaction() as session:
         chosen = [find_connector(session, connector)] if connector else connectors.all_connectors(session)
         machine = Answer(
-            heading="Is everything at work?",
+            heading="Is everything running?",
             findings=[*_database(session), *_machine(found, oldest_due_s(session), bool(chosen))],
         )
         answers = {each.name: examine(session, each) for each in chosen}
@@ -58,13 +58,11 @@ COMMANDS: tuple[click.Command, ...] = (doctor,)
 
 def _database(session: Session) -> list[Finding]:
     if is_read_only(session):
-        step = "promote it, or point DATABASE_URL at the primary; work goes on by itself then"
-        return [
-            Finding(level=BAD, text="the database answers but takes no writes: nothing can be done", next_step=step)
-        ]
+        step = "promote it, or point DATABASE_URL at the primary; work then continues automatically"
+        return [Finding(level=BAD, text="the database is read-only: no work can be done", next_step=step)]
     loud = ", ".join(loud_settings(session))
     if loud:
-        text = f"PostgreSQL may write values of records into its own log: {loud}"
+        text = f"PostgreSQL may write values of records to its log: {loud}"
         step = f"as a superuser: GRANT SET ON PARAMETER {loud} TO our role (PostgreSQL 15 and later), then restart our processes"
         return [Finding(level=NOTE, text=text, next_step=step)]
     return []
@@ -84,12 +82,12 @@ def _machine(found: Machinery, due_s: float, has_connectors: bool) -> list[Findi
         findings.append(Finding(level=OK, text=f"beat ticks ({', '.join(found.beats)})"))
     else:
         step = "start it: celery -A pipeline beat"
-        findings.append(Finding(level=BAD, text="beat does not answer: nothing is swept or scheduled", next_step=step))
+        findings.append(Finding(level=BAD, text="beat does not answer: no sweeps, no schedules", next_step=step))
     waiting = ", ".join(f"{queue} {count:,}" for queue, count in found.waiting.items())
     findings.append(Finding(level=OK, text=f"messages in the queues: {waiting}"))
     if due_s > LATE_S:
         text = f"the oldest work has been due for {duration(due_s)}"
-        findings.append(Finding(level=BAD, text=text, next_step="start more workers, or see why they fail"))
+        findings.append(Finding(level=BAD, text=text, next_step="start more workers, or check why they fail"))
     if not has_connectors:
         step = "add one: pipeline connectors add --help"
         findings.append(Finding(level=NOTE, text="there is no connector yet", next_step=step))

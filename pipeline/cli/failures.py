@@ -1,4 +1,4 @@
-"""What the commands about failures and replays print, and how a replay is followed."""
+"""Output of the commands about failures and replays, and waiting for a replay."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from pipeline.operations.replays import ReplayItemsAnswer, ReplaysAnswer, Replay
 from pipeline.sync.job_queue import REPLAY
 
 LOOK_S: Final = 1.0
-"""Between two looks at a replay that is followed."""
+"""Pause between two polls of a replay."""
 OF_RECORDS: Final = ("record", "field")
 
 
 def show_failures(request: FailuresChosen, answer: FailuresAnswer) -> None:
-    """Print a list of failures with what a replay of each would come to."""
+    """Print a list of failures, each with the preview of its replay."""
     columns = ("id", "since (UTC)", "what", "stage", "reason", "field", "state", "if replayed now")
     rows = [
         (f.id, f.updated_at, _title(f), f.stage, f.reason, f.field, f.state, _verdict(each.verdict))
@@ -45,7 +45,7 @@ def show_failures(request: FailuresChosen, answer: FailuresAnswer) -> None:
 
 
 def show_groups(request: FailuresChosen, answer: GroupsAnswer) -> None:
-    """Print the causes with what to do."""
+    """Print the groups of failures with their advice."""
     if not answer.groups:
         say(_no_failure(request))
     for each in answer.groups:
@@ -57,12 +57,12 @@ def show_groups(request: FailuresChosen, answer: GroupsAnswer) -> None:
 
 
 def show_sum(_request: ReplayForeseen, answer: SumAnswer) -> None:
-    """Print how many failures a filter chooses, and what a replay would come to."""
+    """Print the number of failures that a filter matches, and the preview of their replay."""
     say(f"{answer.total:,} open. {_foreseen(answer)}".rstrip())
 
 
 def show_whole(_request: RowRequest, answer: WholeAnswer) -> None:
-    """Print everything that is known of a failure."""
+    """Print a failure with all details."""
     failure = answer.failure
     say(f"Failure {failure.id}, {failure.state}: {_title(failure)}, {failure.direction}, stage {failure.stage}")
     say(f"  {failure.reason}: {answer.meaning} {failure.detail}".rstrip())
@@ -79,21 +79,21 @@ def show_whole(_request: RowRequest, answer: WholeAnswer) -> None:
     for attempt in answer.replays:
         say(f"  replay {attempt.replay_id}: {attempt.state.replace('_', ' ')}. {attempt.detail or ''}".rstrip())
     if answer.earlier:
-        say(f"  it failed before: {', '.join(str(each.id) for each in answer.earlier)}")
+        say(f"  earlier failures: {', '.join(str(each.id) for each in answer.earlier)}")
     for name in ("exchange", "traceback", "payload"):
         if value := getattr(answer, name):
             say(f"\n{name}:\n{value if isinstance(value, str) else _json(value)}")
 
 
 def show_edit(_request: RowRequest, answer: EditAnswer) -> None:
-    """Print what an edited payload changes, and what a replay would come to."""
+    """Print the differences of an edited payload, and the preview of its replay."""
     table(
         "",
-        ("field", "as it came", "as you send it"),
+        ("field", "received", "edited"),
         [(each.path, _json(each.before), _json(each.after)) for each in answer.differences],
-        empty="It is as it came.",
+        empty="The payload is unchanged.",
     )
-    say(f"If sent now, {_verdict(answer.verdict)}")
+    say(f"If replayed now, {_verdict(answer.verdict)}")
     _say_changes(answer.verdict)
 
 
@@ -103,7 +103,7 @@ def show_discarded(_request: Discarding, answer: Counted) -> None:
 
 
 def count_failures(caller: Caller, fields: dict[str, Any]) -> None:
-    """Complete `count`, and say on stderr what is about to happen. Raises Failed where no failure fits."""
+    """Set `count`, and print on stderr what will be done. Raises Failed if no failure matches."""
     fields.setdefault("why", "command line")
     if "count" in fields:
         return
@@ -111,15 +111,15 @@ def count_failures(caller: Caller, fields: dict[str, Any]) -> None:
         foresee_replay, ReplayForeseen.model_validate({"connector": fields["connector"], **fields["failures"]})
     )
     if not counted.total:
-        raise Failed("no open failure fits", f"see: pipeline failures list {fields['connector']} --state all")
+        raise Failed("no open failure matches", f"see: pipeline failures list {fields['connector']} --state all")
     click.echo(f"{counted.total:,} open. {_foreseen(counted)}", err=True)
     fields["count"] = counted.total
 
 
 def follow(caller: Caller, request: ConnectorRequest, begun: ReplayShape, *, wait: bool) -> ReplayShape:
-    """Return a replay after its first items were sent, or once it is over.
+    """Return a replay after its first items were sent, or with `wait` once it has ended.
 
-    In this process the command does a worker's part, so that a replay of a few failures needs no worker.
+    With a local caller, this process does the work of a worker, so that a replay of a few failures needs no worker.
     """
     row = RowRequest(connector=request.connector, id=begun.id)
     said = ""
@@ -135,7 +135,7 @@ def follow(caller: Caller, request: ConnectorRequest, begun: ReplayShape, *, wai
 
 
 def show_begun(request: ConnectorRequest, answer: ReplayShape) -> None:
-    """Print how far a replay is, and where to see more."""
+    """Print the progress of a replay, and the commands that show more."""
     say(f"Replay {answer.id}, {answer.summary}")
     _say_why_stopped(request, answer)
     if answer.ended_at is None:
@@ -146,7 +146,7 @@ def show_begun(request: ConnectorRequest, answer: ReplayShape) -> None:
 
 
 def fail_unless_all_came_through(answer: ReplayShape) -> None:
-    """End with exit code 1 where a replay stopped, or some of its items failed again or were refused."""
+    """Exit with code 1 if a replay stopped, or if some of its items failed again or were refused."""
     if answer.reason or answer.counts.get("refused") or answer.counts.get("failed_again"):
         raise click.exceptions.Exit(1)
 
@@ -162,7 +162,7 @@ def show_replays(_request: ConnectorRequest, answer: ReplaysAnswer) -> None:
 
 
 def show_progress(request: RowRequest, answer: ReplayShape) -> None:
-    """Print how far one replay is."""
+    """Print the progress of one replay."""
     say(f"Replay {answer.id}, {answer.state}, by {answer.asked_by}: {answer.why}")
     say(f"  {answer.summary}")
     _say_why_stopped(request, answer)
@@ -206,10 +206,10 @@ def _foreseen(counted: SumAnswer) -> str:
 
 
 def _no_failure(request: FailuresChosen) -> str:
-    """A filter may have left something out."""
+    """Return the sentence for an empty list, with or without a filter."""
     if any(getattr(request, name) for name in FailuresChosen.model_fields):
-        return "No failure is like that; without a filter, all are listed."
-    return "No failure: everything was carried over."
+        return "No failure matches; without a filter, all are listed."
+    return "No failures: everything was synchronized."
 
 
 def _title(failure: FailureShape) -> str:

@@ -36,7 +36,7 @@ from pipeline.sync.runs.runs import RunInProgress
 
 
 class Moment(click.ParamType[datetime]):
-    """A time, as ISO 8601 (UTC unless it says otherwise) or as how long ago: 15m, 2h, 3d."""
+    """A time in ISO 8601 (UTC if it has no offset), or an age: 15m, 2h, 3d."""
 
     name = "TIME"
 
@@ -65,8 +65,8 @@ def _fetch_command(name: str, entities: tuple[Entity, ...], what: str) -> click.
     @click.option(
         "--since", type=Moment(), metavar="TIME", help="Only what changed since: 2026-08-31T12:00:00Z, 2h, 3d."
     )
-    @click.option("--changed-only", is_flag=True, help="Do not send again what Hull has already.")
-    @click.option("--wait", is_flag=True, help="Show the progress until it is done; Ctrl-C leaves the fetch going.")
+    @click.option("--changed-only", is_flag=True, help="Send only changed records to Hull.")
+    @click.option("--wait", is_flag=True, help="Show the progress until it is done; Ctrl-C does not stop the fetch.")
     @json_option
     @audited("fetch.start")
     def command(connector: str, since: datetime | None, changed_only: bool, wait: bool) -> None:
@@ -78,7 +78,7 @@ def _fetch_command(name: str, entities: tuple[Entity, ...], what: str) -> click.
 def _help(name: str, what: str) -> str:
     return f"""Fetch {what}: everything, or with --since what changed.
 
-    A full fetch sends every record again, which is the remedy for missing data; --changed-only spares what is there.
+    A full fetch sends every record again, which repairs missing data; with --changed-only it sends changed records only.
 
     \b
     Example:
@@ -99,7 +99,7 @@ COMMANDS: tuple[click.Command, ...] = (group,)
 def run_fetch(
     connector: str, entities: tuple[Entity, ...], *, since: datetime | None, changed_only: bool, wait: bool
 ) -> None:
-    """Start a run for each entity; with `wait`, watch them and fail if one did not end well."""
+    """Start a run for each entity; with `wait`, show the progress and fail if a run failed."""
     open_database()
     with transaction() as session:
         found = find_connector(session, connector)
@@ -152,7 +152,7 @@ def _say_expected(expected: dict[str, Any] | None) -> None:
 
 
 def _open_failures(connector_key: int, run_id: int) -> int:
-    """Records and whole pages of this run that gave up and wait for a person."""
+    """Return the number of open failures of this run, records and pages."""
     with transaction() as session:
         found = failures.find_failures(session, connector_key=connector_key, limit=None)
     return sum(1 for failure in found if failure.run_id == run_id)
@@ -167,7 +167,7 @@ def _start(connector: str, entity: Entity, since: datetime | None, changed_only:
             raise Failed(error.message, error.next_step) from None
         run_id = error.__cause__.run_id
         raise Failed(
-            f"a fetch of {entity.plural} is under way already: run {run_id}",
+            f"a fetch of {entity.plural} is already in flight: run {run_id}",
             f"watch it: pipeline runs show {connector} {run_id}; or stop it: pipeline runs cancel {connector} {run_id}",
         ) from None
 
@@ -178,10 +178,8 @@ def _summary(facts: list[dict[str, Any]], wait: bool) -> Callable[[], None]:
             if wait:
                 print_run(run)
             else:
-                say(
-                    f"Run {run['id']} fetches {run['entity']}s. Look: pipeline runs show {run['connector']} {run['id']}"
-                )
+                say(f"Run {run['id']} fetches {run['entity']}s. See: pipeline runs show {run['connector']} {run['id']}")
         if gave_up := sum(run["open_failures"] for run in facts):
-            say(f"{gave_up} records or pages gave up; see: pipeline failures list {facts[0]['connector']}")
+            say(f"{gave_up} records or pages failed; see: pipeline failures list {facts[0]['connector']}")
 
     return human

@@ -1,4 +1,4 @@
-"""What `pipeline doctor` says: findings under headings, each with the next step; and the case that every heading looks at."""
+"""The findings of `pipeline doctor` under their headings, each with the next step, and the input of every check."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipeline.domain.settings import ConnectorSettings
 
 OK, NOTE, BAD = "ok", "note", "bad"
 LATELY_H = 24
-"""Hours of events that are counted: older ones have been seen, or have been made up for."""
+"""Hours of events that are counted; older ones are not relevant any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """level  `ok`, `note` (worth knowing) or `bad` (somebody must act)"""
+    """level  `ok`, `note` (information) or `bad` (an operator must act)"""
 
     level: str
     text: str
@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A heading of the guide, and what was found under it."""
+    """A heading of the guide with its findings."""
 
     heading: str
     findings: list[Finding]
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What every heading looks at.
+    """The input of every check.
 
     full_runs  entity → its newest full run
     """
@@ -68,7 +68,7 @@ def as_json(answers: list[Answer]) -> list[dict[str, Any]]:
 
 
 def ago(when: datetime) -> str:
-    """How long ago, in words that need no clock beside them."""
+    """Return how long ago a moment was, as text."""
     minutes = (datetime.now(UTC) - when).total_seconds() / 60
     if minutes < 1:
         return "less than a minute ago"

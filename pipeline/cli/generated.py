@@ -30,7 +30,7 @@ from pipeline.operations.values import FromFile
 
 READABLE_FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 BAD_USAGE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY})
-"""Statuses that end with exit code 2: what was named does not exist, or is not as it must be."""
+"""Statuses that end with exit code 2: a named object does not exist, or a value is not valid."""
 GROUPS: Final[Mapping[str, str]] = {
     "audit": "The audit log: what operators and scripts did, and why.",
     "deliveries": "Webhooks and notifications as they were received.",
@@ -54,7 +54,7 @@ def add_to(program: click.Group) -> None:
 def command_of(
     declared: Operation[Any, Any], name: str, *, fixed: Mapping[str, str] = MappingProxyType({}), example: str = ""
 ) -> click.Command:
-    """Return the command of an operation; `fixed` are fields that its name says already, `example` is a whole command line."""
+    """Return the command of an operation; `fixed` are fields that its name implies, `example` is a complete command line."""
     presentation = PRESENTATIONS.get(declared, PLAIN)
 
     def run(
@@ -106,13 +106,13 @@ def command_of(
 
 
 def _pop_params(run: Callable[..., Any]) -> list[click.Parameter]:
-    """The parameters that decorators have left on a function."""
+    """Return the parameters that decorators have added to a function."""
     params: list[click.Parameter] = getattr(run, "__click_params__", [])
     return params
 
 
 def _words(declared: Operation[Any, Any]) -> list[str]:
-    """The words of a command before its arguments."""
+    """Return the words of a command before its arguments."""
     return [word for word in declared.command.split() if not word.strip("[]").isupper()]
 
 
@@ -155,12 +155,12 @@ def _options(declared: Operation[Any, Any], presentation: Presentation) -> list[
     if presentation.stream is not None:
         options.append(click.Option(["--follow"], is_flag=True, help="Go on with what is new, until Ctrl-C."))
     if presentation.follow is not None:
-        options.append(click.Option(["--wait"], is_flag=True, help="Follow it to its end."))
+        options.append(click.Option(["--wait"], is_flag=True, help="Wait until it has ended."))
     return options
 
 
 def _options_of(name: str, field: FieldInfo, *, is_required: bool) -> list[click.Parameter]:
-    """The option of a field, or those of the fields of a model that it holds."""
+    """Return the option of a field, or the options of a nested model's fields."""
     kind = _kind(field.annotation)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [
@@ -183,7 +183,7 @@ def _options_of(name: str, field: FieldInfo, *, is_required: bool) -> list[click
 def _remote_options(declared: Operation[Any, Any]) -> list[click.Parameter]:
     options: list[click.Parameter] = []
     if declared.answer is Download:
-        help_text = "File to write; by default the name that it comes with."
+        help_text = "File to write; by default the name in the answer."
         options.append(click.Option(["--output"], type=click.Path(path_type=Path, allow_dash=True), help=help_text))
     if declared.method:
         options += [
@@ -199,7 +199,7 @@ def _remote_options(declared: Operation[Any, Any]) -> list[click.Parameter]:
 
 
 def _fields(declared: Operation[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the request; an option that was not given leaves its field out, so that its default holds."""
+    """Return the fields of the request without those of omitted options, so that their defaults apply."""
     fields: dict[str, Any] = {}
     for name, field in declared.request.model_fields.items():
         kind = _kind(field.annotation)
@@ -219,7 +219,7 @@ def _has(given: Mapping[str, Any], name: str) -> bool:
 
 
 def _read(field: FieldInfo, value: Any) -> Any:
-    """The value of an option: the content of a file for a field that is read from one."""
+    """Return the value of an option, or the content of its file."""
     if not isinstance(value, Path):
         return list(value) if isinstance(value, tuple) else value
     try:
@@ -232,11 +232,11 @@ def _read(field: FieldInfo, value: Any) -> Any:
 
 
 def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A person who writes a field twice means one of them, and JSON would silently take the last."""
+    """Return the object; refuse a duplicate field, because JSON would silently use the last one."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(each for each in names if names.count(each) > 1)!r} stands there twice")
+        raise ValueError(f"the field {next(each for each in names if names.count(each) > 1)!r} is given twice")
     return found
 
 
@@ -249,7 +249,7 @@ def _caller(url: str | None, key_file: Path | None) -> Caller:
 
 
 def _kind(annotation: Any) -> Any:
-    """The plain type of a field, without None and without what only restricts it."""
+    """Return the plain type of a field, without None and without restrictions."""
     if get_origin(annotation) is Annotated:
         return _kind(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -258,7 +258,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _type(field: FieldInfo) -> Any:
-    """How click shows a value; whether it is right, the request model decides."""
+    """Return click's type of a field; the request model validates the value."""
     if _is_from_file(field):
         return READABLE_FILE
     kind = _kind(field.annotation)
@@ -270,7 +270,7 @@ def _type(field: FieldInfo) -> Any:
 
 
 def _description(field: FieldInfo) -> str | None:
-    """The description of a field, also where only its type without None has one."""
+    """Return the description of a field, or of its type without None."""
     described = [
         each.description for each in _inner_metadata(field) if isinstance(each, FieldInfo) and each.description
     ]
@@ -278,7 +278,7 @@ def _description(field: FieldInfo) -> str | None:
 
 
 def _inner_metadata(field: FieldInfo) -> list[Any]:
-    """What restricts and describes the type of a field that may be None."""
+    """Return the restrictions and descriptions of the type of an optional field."""
     return [each for kind in get_args(field.annotation) for each in getattr(kind, "__metadata__", ())]
 
 
@@ -291,7 +291,7 @@ def _is_from_file(field: FieldInfo) -> bool:
 
 
 def _mistakes(error: ValidationError) -> list[str]:
-    """Each with the name of its option in front; never the value, which may be a secret."""
+    """Return each mistake with the name of its option, without the value, which may be a secret."""
     return [
         f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".strip(": ")
         for each in error.errors(include_input=False)
@@ -304,7 +304,7 @@ def _failed(error: OperationError) -> Failed:
 
 
 def _save(found: Download, output: Path | None) -> None:
-    """Write a file that was downloaded, and say where it is."""
+    """Write a downloaded file and print its path."""
     if str(output) == "-":
         for chunk in found.chunks:
             click.echo(chunk, nl=False)

@@ -17,7 +17,7 @@ from pipeline.sync.connectors.setup import renew_secrets
 def rotate_keys() -> None:
     """Encrypt every stored secret again with the first of SECRET_KEYS.
 
-    First put the new key in front of the old one and restart everything; then run this; then take the old one away.
+    First put the new key before the old one and restart everything; then run this; then remove the old key.
 
     \b
     Example:
@@ -30,7 +30,7 @@ def rotate_keys() -> None:
         {"renewed": count, "keys_no_longer_needed": others},
         lambda: say(
             f"{count} secrets are encrypted with the newest key."
-            + (f" The other {others} of SECRET_KEYS may go once every process has restarted." if others else "")
+            + (f" The other {others} of SECRET_KEYS can be removed once every process has restarted." if others else "")
         ),
     )
 

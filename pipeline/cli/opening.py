@@ -1,4 +1,4 @@
-"""Makes a command ready for work: the environment, the servers, a database with the schema of this version."""
+"""Prepare a command: read the environment, connect to the servers, check the database schema."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from pipeline.settings import Settings, settings, use
 
 
 def begin() -> Settings:
-    """Read the environment and reach the servers, embedded ones included; logs stay out of a command's output."""
+    """Read the environment and connect to the servers, also embedded ones; keep log lines out of a command's output."""
     return _quietly(environment.begin())
 
 
 @contextmanager
 def begin_serving(name: str, tell: Tell) -> Iterator[Settings]:
-    """Like `begin`, for a command that runs the embedded servers for all processes of DATA_DIR while a block lasts.
+    """Like `begin`, and run the embedded servers for all processes of DATA_DIR while the block lasts.
 
-    Raises: EmbeddedError when another one does so already.
+    Raises: EmbeddedError if another command runs them already.
     """
     with servers.serve(settings(), name=name, tell=tell) as chosen:
         yield _quietly(environment.begin_with(chosen))
 
 
 def _quietly(chosen: Settings) -> Settings:
-    if chosen.log_level == "info":  # what workers write to a log is noise between a command's own lines
+    if chosen.log_level == "info":  # log lines would be noise between the command's own lines
         telemetry.configure("warning", chosen.log_format)
     return chosen
 
 
 def open_database() -> Settings:
-    """Like `begin`, and see that the schema is there: an embedded database is migrated, one of your own is not touched.
+    """Like `begin`, and check the schema: migrate an embedded database, but never an external one.
 
-    The schema of a later version is good enough: an upgrade was rolled back.
-    Beside a `pipeline up` with its sandbox, a command speaks to the same sandbox as the workers do.
-    Raises: Failed when `pipeline migrate` must be run first.
+    The schema of a later version is accepted, as after an upgrade that was rolled back.
+    While `pipeline up` runs with its sandbox, a command uses the same sandbox as the workers.
+    Raises: Failed if `pipeline migrate` must be run first.
     """
     audit.begin(f"command line on {socket.gethostname()}")
     is_embedded = settings().database_url is None

@@ -1,4 +1,4 @@
-"""`pipeline operators first`, and what the other commands about operators ask and print."""
+"""`pipeline operators first`, and the prompts and output of the other commands about operators."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def group() -> None:
 @group.command()
 @json_option
 def first() -> None:
-    """Print the link by which the first operator is added. It opens as long as there is none.
+    """Print the link with which the first operator is added. It works until there is an operator.
 
     \b
     Example:
@@ -42,13 +42,13 @@ def first() -> None:
     with transaction() as session:
         is_taken = rows.any_operator(session)
     if is_taken:
-        raise Failed("there is an operator already", "add others: pipeline operators add NAME --role ROLE")
+        raise Failed("an operator already exists", "add others: pipeline operators add NAME --role ROLE")
     link = f"{settings().public_url}/setup?code={operators.first_code()}"
     show({"link": link}, lambda: say(link))
 
 
 def ask_password(caller: Caller, fields: dict[str, Any]) -> None:
-    """Ask for the password of a new operator, unless a file was given; an empty one means none."""
+    """Prompt for the password of a new operator, unless a file was given; an empty one means no password."""
     if "password" not in fields:
         prompt = "Password (empty: single sign-on only)"
         fields["password"] = click.prompt(
@@ -59,13 +59,13 @@ def ask_password(caller: Caller, fields: dict[str, Any]) -> None:
 
 
 def read_connectors(_caller: Caller, fields: dict[str, Any]) -> None:
-    """Read `--connectors all` as every connector, not as one of this name."""
+    """Read `--connectors all` as every connector, not as a connector with this name."""
     if fields.get("connectors") == ["all"]:
         fields["connectors"] = "all"
 
 
 def show_operators(_request: BaseModel, answer: OperatorsAnswer) -> None:
-    """Print who can log in."""
+    """Print the operators."""
     columns = ("id", "name", "role", "state", "has_second_factor", "created_at")
     table(
         "",
@@ -76,28 +76,28 @@ def show_operators(_request: BaseModel, answer: OperatorsAnswer) -> None:
 
 
 def show_keys(_request: BaseModel, answer: OwnedKeysAnswer) -> None:
-    """Print who has which key, until when."""
+    """Print the API keys with their owners and expiry."""
     columns = ("owner", "id", "name", "role", "created_at", "expires_at", "used_at")
     table(
         "",
-        ("owner", "id", "name", "role", "made (UTC)", "expires", "last used"),
+        ("owner", "id", "name", "role", "created (UTC)", "expires", "last used"),
         [[getattr(each, name) for name in columns] for each in answer.keys],
-        empty="No operator has a key. Owners make them in the console, under their account.",
+        empty="No operator has a key. Owners create keys in the console, under their account.",
     )
 
 
 def show_added(_request: BaseModel, answer: OperatorShape) -> None:
-    """Print who was added."""
+    """Print the added operator."""
     say(f"{answer.name} can log in as {answer.role}.")
 
 
 def show_changed(request: OfOperator, answer: Done) -> None:
-    """Print what was done to an operator."""
+    """Print what was done with an operator."""
     say(f"{request.id}: {answer.done}.")
 
 
 def show_revoked(request: OfAnyKey, _answer: Done) -> None:
-    """Print which key was revoked."""
+    """Print the revoked key."""
     say(f"The key {request.id} is revoked.")
 
 

@@ -1,4 +1,4 @@
-"""How a generated command looks: what it prints for a person, what it asks before, how it waits."""
+"""How a generated command prints its answer, prompts for missing fields, and waits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Presentation:
     """How one command looks.
 
     show   prints the answer to this request
-    check  raises Failed where the answer means that the work failed; after `show`
-    ask    completes the fields of the request, by other operations or by asking the person
+    check  raises Failed if the answer means that the work failed; called after `show`
+    ask    completes the fields of the request, by other operations or by a prompt
     asks   fields that `ask` completes, so that their options are not required
     yes    what the option `--yes` does, which `says_yes` of `showing` tells `ask`; empty: there is no such option
     stream prints what is there and what is new, until Ctrl-C; gives the command `--follow`
@@ -35,7 +35,7 @@ class Presentation:
 
 
 def show_plainly(_request: BaseModel, answer: BaseModel) -> None:
-    """Print the values of an answer, one a line, and its lists as tables."""
+    """Print the values of an answer, one per line, and its lists as tables."""
     for name in type(answer).model_fields:
         value, title = getattr(answer, name), name.replace("_", " ").capitalize()
         if isinstance(value, list) and value and isinstance(value[0], BaseModel):

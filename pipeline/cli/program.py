@@ -1,4 +1,4 @@
-"""The group of commands, and the one place where an error becomes a sentence, a next step and an exit code."""
+"""The group of commands, and the one place that turns an error into a sentence, a next step and an exit code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIRST: Final = ("up", "migrate", "sandbox", "demo", "connectors")
 
 
 class Program(click.Group):
-    """Commands are listed in the order they are needed, and what goes wrong is explained."""
+    """Lists commands in the order in which they are needed, and explains errors."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return sorted(self.commands, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))

@@ -1,4 +1,4 @@
-"""What generated commands print for a person; without an entry here an answer is a plain table."""
+"""Text output of generated commands; without an entry here, an answer is printed as a plain table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pipeline.operations.webhooks import SubscriptionsAnswer
 
 
 def _alerts(_request: BaseModel, answer: AlertsAnswer) -> None:
-    columns = ("id", "state", "since (UTC)", "about", "what", "do", "told")
+    columns = ("id", "state", "since (UTC)", "about", "what", "next step", "sent to")
     rows = [
         (
             each.id,
@@ -60,7 +60,10 @@ def _tried(_request: BaseModel, answer: TriedAnswer) -> None:
 
 def _fail_unless_all_told(answer: TriedAnswer) -> None:
     if any(each != "ok" for each in answer.sinks.values()):
-        raise Failed("somebody was not told", "correct the ALERT_ and SMTP_ names of the environment, then try again")
+        raise Failed(
+            "the test alert did not reach every sink",
+            "correct the ALERT_ and SMTP_ names of the environment, then try again",
+        )
 
 
 def _subscriptions(request: BaseModel, answer: SubscriptionsAnswer) -> None:
@@ -71,7 +74,7 @@ def _subscriptions(request: BaseModel, answer: SubscriptionsAnswer) -> None:
 
 def _asked(request: BaseModel, _answer: Done) -> None:
     say(
-        f"A worker looks at the webhooks of {_connector(request)} now. See them: pipeline webhooks show {_connector(request)}"
+        f"A worker checks the webhooks of {_connector(request)} now. See them: pipeline webhooks show {_connector(request)}"
     )
 
 
@@ -79,8 +82,8 @@ def _invitation(request: BaseModel, answer: InvitationAnswer) -> None:
     say(answer.link)
     say()
     say(f"Open it within ten minutes, signed in to Pipedrive as an administrator, to connect {_connector(request)}.")
-    say("It works in one browser: the first in which its button is pressed.")
-    say(f"The app's settings at Pipedrive must name the callback URL {answer.callback_url}")
+    say("It works only in the first browser in which its button is pressed.")
+    say(f"The app's settings at Pipedrive must list the callback URL {answer.callback_url}")
     say(f"and the scopes {', '.join(answer.scopes)}.")
 
 
@@ -101,9 +104,9 @@ def _replaced(request: BaseModel, answer: Done) -> None:
 def _released(request: ReleaseClaims, answer: ReleasedAnswer) -> None:
     table(
         "Released",
-        ("claim", "waited for by"),
+        ("claim", "waiting record"),
         [(each.claim, each.wanted_by or "nobody") for each in answer.released],
-        empty=f"{request.entity} {request.pipedrive_id} holds nothing.",
+        empty=f"{request.entity} {request.pipedrive_id} holds no claims.",
     )
 
 

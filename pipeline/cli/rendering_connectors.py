@@ -1,4 +1,4 @@
-"""What the commands of connectors print for a person, and what removing one asks before."""
+"""Text output of the commands about connectors, and the confirmation of a removal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def _status(_request: BaseModel, answer: ConnectorAnswer) -> None:
 def _added(_request: BaseModel, answer: ConnectorAdded) -> None:
     made = answer.connector
     if made.pipedrive_company is None:
-        say(f"Connector {made.name} of {made.hull_organization} is added; its work waits.")
+        say(
+            f"Connector {made.name} of {made.hull_organization} was added; its work waits until it is connected to Pipedrive."
+        )
         say(f"Next: pipeline connectors authorize {made.name}")
         return
     say(f"Connector {made.name} joins {made.hull_organization} to {made.pipedrive_company}.")
@@ -73,7 +75,7 @@ def _resumed(request: ConnectorRequest, _answer: Done) -> None:
 
 
 def _renamed(request: NewName, _answer: Done) -> None:
-    say(f"{request.connector} is named {request.name} from now on.")
+    say(f"{request.connector} was renamed to {request.name}.")
 
 
 def _confirm_removal(caller: Caller, fields: dict[str, Any]) -> None:
@@ -81,15 +83,17 @@ def _confirm_removal(caller: Caller, fields: dict[str, Any]) -> None:
         return
     found = caller.call(connectors.show_connector, ConnectorRequest(connector=fields["connector"])).connector
     if not says_yes():
-        click.confirm(f"Forget {found.name} ({found.hull_organization}), its id map and its history?", abort=True)
+        click.confirm(f"Remove {found.name} ({found.hull_organization}) with its id map and its history?", abort=True)
     fields["name"] = found.name
 
 
 def _removed(request: Removal, answer: Removed) -> None:
-    say(f"Connector {request.name} is removed.")
+    say(f"Connector {request.name} was removed.")
     if answer.left:
-        say(f"Its webhooks could not be taken away in Pipedrive: {answer.left}")
-        say("They are refused here from now on; take them away there, or Pipedrive does so after three days.")
+        say(f"Its webhooks could not be deleted in Pipedrive: {answer.left}")
+        say(
+            "Their deliveries are refused from now on. Delete them in Pipedrive, or Pipedrive deletes them after three days."
+        )
 
 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {

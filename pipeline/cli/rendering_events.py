@@ -20,7 +20,7 @@ from pipeline.sync.job_queue import LOG_EXPORT
 
 FOLLOW_S: Final = 0.5
 WAIT_S: Final = 1.0
-"""Between two looks at a file that is being written."""
+"""Pause between two polls of a file that is being written."""
 FIELDS: Final = 4
 """Changed fields of an event that a line names."""
 

@@ -1,4 +1,4 @@
-"""What the commands of plans print for a person, and the number of records that they ask for."""
+"""Text output of the commands about plans, and the prompt for the number of records to confirm."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from pipeline.operations.registry import Operation
 CUT: Final = 60
 """Characters of one value in the table of records."""
 PAUSE_S: Final = 1.0
-"""Between two looks at a plan that workers of a running installation compute."""
-YES: Final = "Do not ask, however many records it touches."
+"""Pause between two polls of a plan that workers compute."""
+YES: Final = "Do not prompt, whatever the number of records."
 
 
 def _list(request: ConnectorRequest, answer: PlansAnswer) -> None:
-    columns = ("plan", "state", "made (UTC)", "by", "changes", "would write", "tokens")
+    columns = ("plan", "state", "created (UTC)", "by", "changes", "would write", "tokens")
     lines = [
         (each.id, each.state, each.created_at, each.author, ", ".join(each.changed), each.written, each.tokens)
         for each in answer.plans
@@ -48,7 +48,7 @@ def _plan(request: ConnectorRequest, answer: PlanAnswer) -> None:
             say(f"  {reason.records:,} {side.kind} {WORDS[reason.act]}: {reason.code}. {reason.meaning}")
     if answer.state == "ready":
         if answer.looked_up:
-            say(f"  {answer.looked_up:,} records need a look-up in Pipedrive: created or matched.")
+            say(f"  {answer.looked_up:,} records need a look-up in Pipedrive: they are matched or created.")
         say(f"  {answer.tokens:,} tokens, about {duration(answer.takes_s)}.")
         say(f"Records: {own_name()} settings plan-items {request.connector} {answer.id} incoming|outgoing ENTITY")
         say(f"Next: {own_name()} settings apply {request.connector} {answer.id}")
@@ -60,7 +60,7 @@ def _items(_request: ConnectorRequest, answer: PlanItemsAnswer) -> None:
     columns = ("record", "what", "field", "before", "after")
     table("", columns, [line for item in answer.items for line in _lines(item)], empty="Nothing to show.")
     if answer.next_after:
-        say(f"Go on with: --after {answer.next_after}")
+        say(f"Next page: --after {answer.next_after}")
 
 
 def _lines(item: PlanItemShape) -> list[tuple[str, str, str, str, str]]:
@@ -84,20 +84,20 @@ def _short(value: Any) -> str:
 
 
 def _applied(_request: ConnectorRequest, answer: AppliedAnswer) -> None:
-    say(f"Version {answer.settings_version} is in force; {answer.sent:,} records are on their way to Pipedrive.")
+    say(f"Version {answer.settings_version} is in force; {answer.sent:,} records are being sent to Pipedrive.")
     if answer.follow_up is not None:
-        say(f"{answer.left_out:,} had moved and were left out; plan {answer.follow_up} sees to what was left out.")
+        say(f"{answer.left_out:,} records had changed and were left out; plan {answer.follow_up} covers them.")
 
 
 def _held(request: ConnectorRequest, answer: HeldAnswer) -> None:
     for each in answer.runs:
         say(f"{each.sentence} Next: {own_name()} runs confirm {request.connector} {each.run_id}")
     if not answer.runs:
-        say("No run waits.")
+        say("No run needs approval.")
 
 
 def _number_of_plan(caller: Caller, given: dict[str, Any]) -> None:
-    """Ask for the number of records that a plan touches, if it must be confirmed."""
+    """Prompt for the number of records that a plan touches, if it needs approval."""
     if "number" in given:
         return
     plan = caller.call(plans.show_plan, RowRequest(connector=given["connector"], id=given["id"]))
@@ -107,7 +107,7 @@ def _number_of_plan(caller: Caller, given: dict[str, Any]) -> None:
 
 
 def _number_of_run(caller: Caller, given: dict[str, Any]) -> None:
-    """Ask for the number of records that a run touches."""
+    """Prompt for the number of records that a run touches."""
     if "number" in given:
         return
     held = caller.call(plans.list_held_runs, ConnectorRequest(connector=given["connector"]))
@@ -117,7 +117,7 @@ def _number_of_run(caller: Caller, given: dict[str, Any]) -> None:
 
 
 def _computed(caller: Caller, request: ConnectorRequest, answer: PlanAnswer, *, wait: bool) -> PlanAnswer:
-    """With `wait` return the plan once it is computed: in this process, or by the workers of a running installation."""
+    """With `wait`, return the plan once it is computed, by this process or by the workers of a running installation."""
     if not wait:
         return answer
     asked = RowRequest(connector=request.connector, id=answer.id)
@@ -133,7 +133,7 @@ def _computed(caller: Caller, request: ConnectorRequest, answer: PlanAnswer, *, 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     plans.apply_plan: Presentation(show=_applied, ask=_number_of_plan, yes=YES),
     plans.confirm_run: Presentation(
-        show=lambda request, _answer: say(f"Run {request.id} begins."), ask=_number_of_run, yes=YES
+        show=lambda request, _answer: say(f"Run {request.id} was approved and starts."), ask=_number_of_run, yes=YES
     ),
     plans.discard_plan: Presentation(show=lambda request, _answer: say(f"Plan {request.id} is discarded.")),
     plans.list_held_runs: Presentation(show=_held),

@@ -1,4 +1,4 @@
-"""What the commands of records, mappings and sends print for a person, and how they find a record."""
+"""Text output of the commands about records, mappings and sends, and the search for a record."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from pipeline.operations.sends import NewSend, OrderedAnswer, SendsAnswer, SizeA
 RECORD: Final = frozenset({"entity"})
 NOUNS: Final = {"person": "User", "organization": "Account"}
 PAUSE_S: Final = 1.0
-"""Between two looks at what a worker sends."""
+"""Pause between two polls of a send."""
 
 
 def _find(caller: Caller, given: dict[str, Any]) -> None:
-    """Replace what a person has at hand (an id, an e-mail, a domain) by the one record that it names."""
+    """Replace an id, e-mail or domain by the id of the one record that it matches. Raises Failed."""
     asked, entity = given["record"], given.get("entity")
     found = caller.call(records.search_records, Sought(connector=given["connector"], q=asked)).records
     found = [each for each in found if entity in (None, each.entity)]
     if not found:
-        raise Failed(f"no record of {given['connector']} goes by {asked}", f"look it up by {SEARCHED}", exit_code=2)
+        raise Failed(f"no record of {given['connector']} matches {asked}", f"search by {SEARCHED}", exit_code=2)
     if len(found) > 1:
         names = ", ".join(map(_name, found))
-        next_step = "say which: --entity person, or its Hull id"
-        raise Failed(f"{len(found)} records go by {asked}: {names}", next_step, exit_code=2)
+        next_step = "choose one: --entity person, or its Hull id"
+        raise Failed(f"{len(found)} records match {asked}: {names}", next_step, exit_code=2)
     only = found[0]
     given["entity"] = only.entity
     if only.pipedrive_id is not None:
@@ -62,7 +62,7 @@ def _name(found: FoundShape) -> str:
 def _found(_request: ConnectorRequest, answer: FoundAnswer) -> None:
     columns = ("entity", "Pipedrive id", "Hull id", "found by")
     lines = [(each.entity, str(each.pipedrive_id or "-"), each.hull_id, each.by) for each in answer.records]
-    table("", columns, lines, empty=f"No record goes by this. Look it up by {SEARCHED}.")
+    table("", columns, lines, empty=f"No matching record. Search by {SEARCHED}.")
 
 
 def _record(request: ConnectorRequest, answer: RecordAnswer) -> None:
@@ -71,11 +71,11 @@ def _record(request: ConnectorRequest, answer: RecordAnswer) -> None:
     columns = ("field", "pipedrive", "", "hull", "attribute", "last change (UTC)")
     table("", columns, [_line(row) for row in answer.fields])
     record = answer.pipedrive_id or answer.hull_id
-    say(f"Why is one as it is? pipeline explain {request.connector} {record} --field ATTRIBUTE")
+    say(f"Explain a field: pipeline explain {request.connector} {record} --field ATTRIBUTE")
 
 
 def _line(row: RowShape) -> tuple[Any, ...]:
-    hull = short(row.hull, 40) if row.is_heard else "not heard yet"
+    hull = short(row.hull, 40) if row.is_heard else "not received yet"
     last = row.last.at if row.last else None
     return row.field.label, short(row.pipedrive, 40), row.field.arrow, hull, row.field.attribute, last
 
@@ -85,9 +85,9 @@ def _history(_request: ConnectorRequest, answer: HistoryAnswer) -> None:
         (each.id, each.at, each.event, each.meaning or "; ".join(_change(change) for change in each.changes))
         for each in answer.events
     ]
-    table("", ("event", "at (UTC)", "what", "why or which fields"), lines, empty="Nothing is kept of it.")
+    table("", ("event", "at (UTC)", "what", "reason or changed fields"), lines, empty="No events of this record.")
     if answer.more:
-        say(f"Go on with: --before {answer.more}")
+        say(f"Next page: --before {answer.more}")
 
 
 def _change(change: Any) -> str:
@@ -113,7 +113,7 @@ def _step(step: StepShape) -> None:
 
 
 def _fail_if_unknown(answer: ExplanationAnswer) -> None:
-    """Neither mapped now nor ever carried over."""
+    """Raise Failed for a field that is not mapped and never was."""
     if answer.is_unknown:
         hint = (
             f"did you mean {' or '.join(answer.similar)}?"
@@ -145,12 +145,12 @@ def _shells(_request: ConnectorRequest, answer: ShellsAnswer) -> None:
 
 
 def _sends(_request: ConnectorRequest, answer: SendsAnswer) -> None:
-    columns = ("id", "state", "sent", "of", "not in Hull", "asked (UTC)", "ended (UTC)", "reason")
+    columns = ("id", "state", "sent", "of", "not in Hull", "requested (UTC)", "ended (UTC)", "reason")
     lines = [
         (each.id, each.state, each.done, each.of, each.missing, each.asked_at, each.ended_at, each.reason)
         for each in answer.sends
     ]
-    table("", columns, lines, empty="Nothing was sent by hand yet.")
+    table("", columns, lines, empty="No sends yet.")
 
 
 def _size(request: NewSend, answer: SizeAnswer) -> None:
@@ -159,12 +159,12 @@ def _size(request: NewSend, answer: SizeAnswer) -> None:
 
 def _ordered(request: NewSend, answer: OrderedAnswer) -> None:
     verb = "is" if answer.count == 1 else "are"
-    say(f"{_counted(request, answer.count)} {verb} on their way. Watch: pipeline sends list {request.connector}")
+    say(f"{_counted(request, answer.count)} {verb} being sent. See: pipeline sends list {request.connector}")
     if answer.missing:
         say(f"Hull does not know {answer.missing:,} of the ids.")
     elif not answer.count:
         say(
-            f"Hull knows no {NOUNS[request.entity]} in this segment; its id stands in the address of the segment's page."
+            f"Hull knows no {NOUNS[request.entity]} in this segment; copy its id from the address of the segment's page."
         )
 
 
@@ -178,7 +178,7 @@ def _fail_unless_all_known(answer: OrderedAnswer) -> None:
 
 
 def _sent(caller: Caller, request: NewSend, answer: OrderedAnswer, *, wait: bool) -> OrderedAnswer:
-    """With `wait` return once a worker has sent it; what was ordered last is the first of the list."""
+    """With `wait`, return once a worker has sent it; the newest send is the first of the list."""
     if not wait:
         return answer
     asked = ConnectorRequest(connector=request.connector)

@@ -1,4 +1,4 @@
-"""What the commands of runs and fetches print for a person."""
+"""Text output of the commands about runs and fetches."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def _run(request: ConnectorRequest, answer: RunShape) -> None:
 
 
 def _begun(request: ConnectorRequest, answer: RunShape) -> None:
-    say(f"Run {answer.id} fetches {answer.entity}s. Look: pipeline runs show {request.connector} {answer.id}")
+    say(f"Run {answer.id} fetches {answer.entity}s. See: pipeline runs show {request.connector} {answer.id}")
 
 
 def _changes(request: ConnectorRequest, answer: BegunAnswer) -> None:
     for each in answer.runs:
-        say(f"Run {each} fetches what changed. Look: pipeline runs show {request.connector} {each}")
+        say(f"Run {each} fetches what changed. See: pipeline runs show {request.connector} {each}")
     if not answer.runs:
-        say("What changed is being fetched already.")
+        say("A fetch of changes is already in flight.")
 
 
 def _preview(_request: BaseModel, answer: PreviewAnswer) -> None:
     if answer.pages is None or answer.tokens is None:
-        say("How much this takes is not known before a first full fetch: 10 tokens of the daily budget for each page")
+        say("The cost is not known before the first full fetch: 10 tokens of the daily budget for each page")
         return
     about = duration(answer.took_s or 0.0)
     say(f"About {answer.pages:,} pages, {answer.tokens:,} tokens, {about} for {answer.known or 0:,} records")
@@ -82,7 +82,7 @@ def _story(request: ConnectorRequest, answer: StoryAnswer) -> None:
 
 def _batch(_request: BaseModel, answer: BatchAnswer) -> None:
     batch = answer.batch
-    lost = ", its worker is gone" if answer.is_abandoned else ""
+    lost = ", its worker died" if answer.is_abandoned else ""
     say(
         f"Batch {batch.id}, {batch.direction} {batch.entity}: {batch.state} at {batch.stage}, attempt {batch.attempts}{lost}"
     )
@@ -90,7 +90,7 @@ def _batch(_request: BaseModel, answer: BatchAnswer) -> None:
         f"  {batch.records:,} records, queue {batch.queue}, Celery task {batch.task_id or '-'}, run {answer.run_id or '-'}"
     )
     what = answer.cause or answer.walk or ""
-    say(f"  made {moment(batch.created_at)}, due {moment(batch.due_at)} UTC; {what}".rstrip("; "))
+    say(f"  created {moment(batch.created_at)}, due {moment(batch.due_at)} UTC; {what}".rstrip("; "))
     _failures(answer.failures)
 
 
@@ -100,7 +100,7 @@ def _failures(failures: Sequence[FailedShape]) -> None:
 
 
 def _cancelled(request: RowRequest, _answer: Done) -> None:
-    say(f"Run {request.id} is cancelled.")
+    say(f"Run {request.id} was cancelled.")
 
 
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {

@@ -1,4 +1,4 @@
-"""What the commands of settings, fields and mappings print for a person."""
+"""Text output of the commands about settings, fields and mappings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _with_defaults(_caller: Caller, given: dict[str, Any]) -> None:
 
 
 def _on_the_version_in_force(caller: Caller, given: dict[str, Any]) -> None:
-    """Without `--base-version` a document replaces what is in force now."""
+    """Set `base_version` to the version in force, if it was not given."""
     if "base_version" not in given:
         now = caller.call(settings.show_settings, ShowSettings(connector=given["connector"]))
         given["base_version"] = now.version
@@ -65,7 +65,7 @@ def _review(request: ConnectorRequest, answer: ReviewAnswer) -> None:
     for consequence in answer.consequences:
         say(consequence.sentence)
     for each in answer.unknown:
-        say(f"{each.words}. It was so before, and stops only itself.")
+        say(f"{each.words}. It was already mapped; the other fields work.")
     if answer.changes:
         say(f"Nothing is saved. Next: pipeline settings set {request.connector} FILE")
 
@@ -74,7 +74,7 @@ def _saved(request: ConnectorRequest, answer: SavedAnswer) -> None:
     if not answer.changed:
         say(f"Nothing differs from version {answer.version}, which stays in force.")
         return
-    back = f": it says what version {request.version} said" if isinstance(request, RollBack) else ""
+    back = f", with the content of version {request.version}" if isinstance(request, RollBack) else ""
     say(f"Version {answer.version} is in force{back}.")
     for each in answer.changes:
         say(each.sentence)

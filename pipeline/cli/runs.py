@@ -1,4 +1,4 @@
-"""A run as `pipeline fetch` and its progress show it."""
+"""Text output of a run for `pipeline fetch` and its progress."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COLUMNS = (
 
 
 def read_run(run_id: int) -> dict[str, Any]:
-    """A run with its walks.
+    """Return a run with its walks.
 
-    Raises: Failed with exit code 2 when there is none.
+    Raises: Failed with exit code 2 if there is no such run.
     """
     with transaction() as session:
         run = session.get(Run, run_id)
@@ -33,13 +33,13 @@ def read_run(run_id: int) -> dict[str, Any]:
 
 
 def described(run: Run, connector: str) -> dict[str, Any]:
-    """The run's columns, the connector's name and how long it took or has been going."""
+    """Return the run's columns, the connector's name and the run's duration so far."""
     took = (run.finished_at or datetime.now(UTC)) - run.started_at
     return {"connector": connector, **columns_of(run, *COLUMNS), "took_s": round(took.total_seconds(), 3)}
 
 
 def print_run(facts: dict[str, Any]) -> None:
-    """What a run did, as a person reads it."""
+    """Print the counters of a run."""
     say(
         f"Run {facts['id']}: {facts['kind']} fetch of {facts['entity']}s, {facts['connector']}: {facts['state']}"
         f" after {duration(facts['took_s'])}"
@@ -49,9 +49,9 @@ def print_run(facts: dict[str, Any]) -> None:
     say(
         f"  read {facts['read']:,}: {facts['new']:,} new, {facts['changed']:,} changed, {facts['same']:,} unchanged,"
         f" {facts['skipped']:,} skipped, {facts['failed']:,} failed,"
-        f" {facts['rejected_fields']:,} fields of records that were carried over stayed behind"
+        f" {facts['rejected_fields']:,} fields of synchronized records were left out"
     )
-    say(f"  made {facts['shells']:,} shells, {facts['links']:,} links; {facts['messages']:,} messages to Hull")
+    say(f"  created {facts['shells']:,} shells, {facts['links']:,} links; {facts['messages']:,} messages to Hull")
     rate = facts["read"] / facts["took_s"] if facts["took_s"] > 0 else 0
     say(
         f"  {facts['pages']:,} pages, {facts['requests']:,} requests, {facts['tokens']:,} tokens of Pipedrive's daily"

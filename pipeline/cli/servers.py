@@ -36,10 +36,10 @@ COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_
 @click.option("--quiet", is_flag=True, help="Do not show what the processes write.")
 @json_option
 def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
-    """Run everything on this machine until interrupted: workers, beat, web, Flower, and a sandbox to talk to.
+    """Run everything on this machine until interrupted: workers, beat, web, Flower, and a sandbox.
 
-    PostgreSQL and the broker are started too unless DATABASE_URL, REDIS_URL or BROKER_URL name your own. With
-    PIPEDRIVE_API_URL or PIPEDRIVE_CLIENT_ID set the real systems are faced, and there is no sandbox.
+    Also starts PostgreSQL and the broker, unless DATABASE_URL, REDIS_URL or BROKER_URL name your own. With
+    PIPEDRIVE_API_URL or PIPEDRIVE_CLIENT_ID set, it uses the real systems and starts no sandbox.
 
     \b
     Example:
@@ -56,7 +56,7 @@ def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
             show(described(system), lambda: print_system(system))
             interrupts.wait()
     except (StartFailed, PortTaken) as error:
-        raise Failed(str(error), "what the processes wrote says why; --quiet hides it") from None
+        raise Failed(str(error), "see the output of the processes (--quiet hides it)") from None
     except KeyboardInterrupt:
         click.echo("Everything has stopped.", err=True)
 
@@ -64,7 +64,7 @@ def up(*, host: str, quiet: bool, has_example: bool, **sizes: int) -> None:
 @click.command()
 @json_option
 def migrate() -> None:
-    """Bring the database to the schema of this version. Safe to run again, and by several at once.
+    """Migrate the database to the schema of this version. Safe to run again, and by several processes at once.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def migrate() -> None:
     after = current_revision(engine())
     words = f"The schema is at revision {after}, as before." if before == after else f"Schema: {before} → {after}."
     if is_newer(after):
-        words = f"The schema is at revision {after}, of a later version than this one, and stays as it is."
+        words = f"The schema is at revision {after}, of a later version than this one, and was not changed."
     show({"before": before, "after": after, "newest": newest_revision()}, lambda: say(words))
 
 
@@ -101,7 +101,7 @@ def migrate() -> None:
 @click.option("--clock-behind-s", default=0.0, show_default=True, help="How far before now time starts in Pipedrive.")
 @json_option
 def sandbox(**options: Any) -> None:
-    """Serve a Pipedrive and a Hull of our own until interrupted; the first line says where, and with which credentials.
+    """Serve a simulated Pipedrive and Hull until interrupted; the first line shows their addresses and credentials.
 
     \b
     Example:
@@ -116,7 +116,7 @@ COMMANDS: tuple[click.Command, ...] = (up, migrate, sandbox)
 
 
 class LinePrinter:
-    """Prints what the processes write, each line with its time and origin; to standard error if JSON goes to standard output."""
+    """Prints the output of the processes, each line with its time and process; to stderr if stdout has JSON."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet, self._to_stderr = quiet, wants_json()
@@ -135,7 +135,7 @@ class LinePrinter:
 
 
 def described(system: System) -> dict[str, Any]:
-    """What runs where; no secrets."""
+    """Return the addresses and processes, without secrets."""
     return {
         "web_url": system.web_url,
         "console_url": system.console_url,
@@ -154,7 +154,7 @@ def described(system: System) -> dict[str, Any]:
 
 
 def print_system(system: System) -> None:
-    """The short table of what runs where, and what to do next."""
+    """Print the addresses and processes, and the next step."""
     pids = system.children.pids()
     rows = [
         ("console", system.console_url, pids["web"]),

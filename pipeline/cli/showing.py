@@ -1,4 +1,4 @@
-"""What every command shares: --json or a table, errors with a next step, the connector that an argument names."""
+"""Shared by all commands: --json or a table, errors with a next step, the connector argument."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 JSON = "pipeline.json"
 YES = "pipeline.yes"
 PIPE_WIDTH = 180
-"""Columns of a table that goes to a file or a pipe, where nobody measures the window."""
+"""Width of a table that is written to a file or a pipe."""
 
 
 class Failed(click.ClickException):
@@ -43,7 +43,7 @@ class Failed(click.ClickException):
 
 
 def json_option(command: F) -> F:
-    """Give a command --json; whether it was given is kept with the click context, for `wants_json`."""
+    """Add --json to a command; `wants_json` returns whether it was given."""
 
     def keep(context: click.Context, _option: click.Parameter, value: bool) -> None:
         context.meta[JSON] = value
@@ -64,7 +64,7 @@ def wants_json() -> bool:
 
 
 def yes_option(help_text: str) -> click.Option:
-    """Return the option --yes; whether it was given is kept with the click context, for `says_yes`."""
+    """Return the option --yes; `says_yes` returns whether it was given."""
 
     def keep(context: click.Context, _option: click.Parameter, value: bool) -> None:
         context.meta[YES] = value
@@ -83,9 +83,9 @@ def connector_argument(command: F) -> F:
 
 
 def find_connector(session: Session, id_or_name: str) -> Connector:
-    """The connector of that id or name.
+    """Return the connector with this id or name.
 
-    Raises: Failed with exit code 2, naming those there are.
+    Raises: Failed with exit code 2, with the existing names.
     """
     found = connectors.find_connector(session, id_or_name)
     if found is not None:
@@ -97,7 +97,7 @@ def find_connector(session: Session, id_or_name: str) -> Connector:
 
 
 def show(document: Any, human: Callable[[], None]) -> None:
-    """Print the document with --json, else let `human` print what a person reads."""
+    """Print the document with --json, otherwise call `human`, which prints text."""
     if wants_json():
         click.echo(json.dumps(plain(document), indent=2, ensure_ascii=False))
     else:
@@ -105,7 +105,7 @@ def show(document: Any, human: Callable[[], None]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """As JSON: times in ISO 8601 and UTC, rows as objects."""
+    """Return a value for JSON: times in ISO 8601 and UTC, rows as objects."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, date):
@@ -120,23 +120,23 @@ def plain(value: Any) -> Any:
 
 
 def columns_of(row: Any, *names: str) -> dict[str, Any]:
-    """The named columns of a row, as they are."""
+    """Return the named columns of a row."""
     return {name: getattr(row, name) for name in names}
 
 
 def console(*, err: bool = False) -> Console:
-    """A console for the stream of this very moment, so that a test's or a pipe's replacement is used."""
+    """Return a console for the current stdout or stderr, which a test or a pipe may have replaced."""
     stream = sys.stderr if err else sys.stdout
     return Console(file=stream, highlight=False, width=None if stream.isatty() else PIPE_WIDTH)
 
 
 def say(text: str = "") -> None:
-    """One line for a person; square brackets stay as they are."""
+    """Print one line of text; square brackets are not interpreted."""
     click.echo(text)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "") -> None:
-    """A table for a person, or the sentence `empty` where there are no rows."""
+    """Print a table, or the sentence `empty` if there are no rows."""
     lines = [[cell(each) for each in row] for row in rows]
     if not lines and empty:
         say(empty)
@@ -151,24 +151,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
 
 
 def typed_number(sentence: str, number: int) -> int:
-    """Have a person type how many records are touched. Raises Failed when it is not that."""
+    """Prompt for the number of records. Raises Failed if another number is typed."""
     click.echo(f"{sentence}.", err=True)
     try:
-        given: str = click.prompt("Type the number to go on", default="", show_default=False, err=True)
+        given: str = click.prompt("Type the number to continue", default="", show_default=False, err=True)
     except click.Abort:
         given = ""
     if given.replace(",", "").strip() != str(number):
-        raise Failed("that is not the number; nothing was done", "with --yes nobody is asked")
+        raise Failed("that is not the number; nothing was done", "use --yes to skip the prompt")
     return number
 
 
 def own_name() -> str:
-    """How this program was called, for commands that are to be typed next: `.venv/bin/pipeline`, mostly `pipeline`."""
+    """Return how this program was called, for suggested commands: `pipeline`, or a path such as `.venv/bin/pipeline`."""
     return sys.argv[0] if Path(sys.argv[0]).name == "pipeline" else "pipeline"
 
 
 def cell(value: Any) -> str:
-    """A value as a person reads it; rich's markup is made harmless."""
+    """Return a value as text; rich's markup is escaped."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
@@ -180,7 +180,7 @@ def cell(value: Any) -> str:
 
 
 def short(value: Any, longest: int = 30) -> str:
-    """A value as JSON, cut."""
+    """Return a value as JSON, cut to `longest` characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
@@ -190,7 +190,7 @@ def moment(value: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """12.3 s, 4 min 5 s, 2 h 10 min."""
+    """Return a duration as text: 12.3 s, 4 min 5 s, 2 h 10 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

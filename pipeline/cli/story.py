@@ -1,6 +1,6 @@
-"""What the demo shows, step by step, and what must hold after each: Hull's own export is compared with Pipedrive's.
+"""The steps of the demo and the checks after each: Hull's export is compared with Pipedrive's.
 
-Nothing here knows how the pipeline works: records are edited in the sandbox as people would, and looked for on the other
+This module does not use the pipeline's internals: it edits records in the sandbox as users would, and checks the other
 side.
 """
 
@@ -29,7 +29,7 @@ from pipeline.sync.runs.runs import RunInProgress, start_run
 from pipeline.tasks.wakeups import wake_control
 
 PATIENCE_S = 20.0
-"""How long a change may take to reach the other side before the demo calls it lost."""
+"""How long a change may take to reach the other side before the check fails."""
 POLL_S = 0.1
 NAMES = {Entity.PERSON: "Persons", Entity.ORGANIZATION: "Organizations"}
 COMPARED = {
@@ -47,12 +47,12 @@ COMPARED = {
         "pipedrive/founded_on": "Founded on",
     },
 }
-"""Attribute → name of the field whose value must stand there unchanged."""
+"""Attribute → name of the field that must have the same value."""
 
 
 @dataclass(slots=True)
 class DemoStory:
-    """The demo while it is told: whom it is about, and what did not hold."""
+    """The running demo: its connector, its remote systems, and the failed checks."""
 
     connector: Connector
     remotes: Remotes
@@ -62,16 +62,16 @@ class DemoStory:
     )
 
     def check(self, holds: object, words: str) -> None:
-        """Say what holds; remember what does not."""
+        """Print the result of a check; remember a failed one."""
         say(f"   {'✓' if holds else '✗'} {words}")
         if not holds:
             self.broken.append(words)
 
     def fetch(self, entity: Entity, *, since: datetime | None = None) -> dict[str, Any]:
-        """Run a fetch to its end, showing its progress."""
+        """Run a fetch until it ends, showing its progress."""
         try:
             run_id = start_run(self.connector.key, entity, cause="demo", since=since)
-        except RunInProgress as under_way:  # a schedule was faster, or shells were to be filled
+        except RunInProgress as under_way:  # a schedule started it first, or it fills shells
             run_id = under_way.run_id
         watching.watch([run_id])
         run = read_run(run_id)
@@ -102,10 +102,11 @@ def fetch_persons(story: DemoStory) -> None:
     persons = story.remotes.records(Entity.PERSON)
     shells = [each for each in story.remotes.hull_records(Entity.ORGANIZATION) if _is_shell(each)]
     named = {person["org_id"] for person in persons.values() if person["org_id"]}
-    say(f"   {run['new']:,} Users made or found in Hull, {run['links']:,} linked to their Accounts")
+    say(f"   {run['new']:,} Users created or found in Hull, {run['links']:,} linked to their Accounts")
     compare(story, Entity.PERSON)
     story.check(
-        len(shells) == len(named), f"{len(shells):,} shell Accounts stand in for the Organizations that Persons name"
+        len(shells) == len(named),
+        f"{len(shells):,} shell Accounts were created for the Organizations that Persons reference",
     )
 
 
@@ -122,13 +123,13 @@ def fetch_organizations(story: DemoStory) -> None:
 
 
 def unresolved(story: DemoStory) -> int:
-    """Records that were delivered, but whose ids in Hull are not known yet: the firehose answers nothing."""
+    """Return the number of delivered records without a known Hull id: the firehose returns no ids."""
     with transaction() as session:
         return sum(each.without_hull_id for each in mapping_counts(session, story.connector.key))
 
 
 def compare(story: DemoStory, entity: Entity) -> None:
-    """Pipedrive's export against Hull's: every record, its compared fields, and its link."""
+    """Compare Pipedrive's export with Hull's: every record, its compared fields, and its link."""
     codes = codes_of(story.connector.key, entity)
     records = story.remotes.records(entity)
     held = by_pipedrive_id(story.remotes.hull_records(entity))
@@ -152,7 +153,7 @@ def compare(story: DemoStory, entity: Entity) -> None:
 
 
 def receive_webhook(story: DemoStory) -> None:
-    say("3. Somebody edits a Person in Pipedrive; its webhook tells us")
+    say("3. A Person is edited in Pipedrive; its webhook arrives")
     pipedrive_id, title = _somebody(story, 0), f"Head of Demonstrations {datetime.now(UTC):%H:%M:%S}"
     job_title = codes_of(story.connector.key, Entity.PERSON)["Job title"]
     story.remotes.edit_record(Entity.PERSON, pipedrive_id, {"custom_fields": {job_title: title}})
@@ -161,13 +162,13 @@ def receive_webhook(story: DemoStory) -> None:
 
 
 def fail_and_replay(story: DemoStory) -> None:
-    say("4. A record that nobody can date becomes a failure, and is replayed once it is corrected")
+    say("4. A record without a valid update time becomes a failure; it is replayed after it is corrected")
     pipedrive_id, now = _somebody(story, 1), datetime.now(UTC)
     record = story.remotes.records(Entity.PERSON)[pipedrive_id]
     story.remotes.put_record(Entity.PERSON, {**record, "update_time": "lately", "add_time": None})
     run = story.fetch(Entity.PERSON, since=now)
     found = _failure(story, pipedrive_id)
-    story.check(found is not None and run["failed"] == 1, f"Person {pipedrive_id} is kept whole as a failure")
+    story.check(found is not None and run["failed"] == 1, f"Person {pipedrive_id} is stored as a failure")
     if found is None:
         return
     say(f"   failure {found.id}, {found.reason}: {REASONS[found.reason].meaning}")
@@ -181,7 +182,7 @@ def fail_and_replay(story: DemoStory) -> None:
 
 
 def send_change(story: DemoStory) -> None:
-    say("5. Somebody changes a User in Hull; its notification tells us, and Pipedrive follows")
+    say("5. A User is changed in Hull; the change is sent to Pipedrive")
     pipedrive_id, title = _somebody(story, 2), f"Sent from Hull {datetime.now(UTC):%H:%M:%S}"
     job_title = codes_of(story.connector.key, Entity.PERSON)["Job title"]
     user = _user(story, pipedrive_id)
@@ -193,7 +194,7 @@ def send_change(story: DemoStory) -> None:
 
 
 def delete_somebody(story: DemoStory) -> None:
-    say("6. Somebody deletes a Person in Pipedrive; the User stays, and is marked")
+    say("6. A Person is deleted in Pipedrive; its User stays and is marked")
     pipedrive_id = _somebody(story, 3)
     hull_id = _user(story, pipedrive_id)["id"]
     story.remotes.delete_record(Entity.PERSON, pipedrive_id)
@@ -211,7 +212,7 @@ def verify_all(story: DemoStory) -> None:
 
 
 def wait_until(holds: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> float | None:
-    """Seconds until it held; None when it never did."""
+    """Return the seconds until it was true; None if it never was."""
     begun = time.monotonic()
     while time.monotonic() - begun < patience_s:
         if holds():
@@ -225,19 +226,19 @@ def by_pipedrive_id(held: list[Record]) -> dict[int, Record]:
 
 
 def value_of(record: Record, code: str) -> Any:
-    """A field's value, own or custom."""
+    """Return the value of a standard or custom field."""
     custom = record.get("custom_fields") or {}
     return custom[code] if code in custom else record.get(code)
 
 
 def _arrived(story: DemoStory, took_s: float | None, words: str) -> None:
     story.check(
-        took_s is not None, f"{words} after {took_s:.1f} s" if took_s is not None else f"{words}: it never came"
+        took_s is not None, f"{words} after {took_s:.1f} s" if took_s is not None else f"{words}: it did not happen"
     )
 
 
 def _is_shell(account: Record) -> bool:
-    """An Account of which Hull knows nothing but the Pipedrive id."""
+    """Return whether Hull has nothing but the Pipedrive id of an Account."""
     return account.get("pipedrive/id") is not None and account.get("name") is None
 
 
@@ -253,7 +254,7 @@ def _unlinked(story: DemoStory, persons: dict[int, Record], users: dict[int, Rec
 
 
 def _somebody(story: DemoStory, number: int) -> int:
-    """One of the Persons that Hull knows, another for each number."""
+    """Return the id of a Person that is in Hull, another one for each number."""
     return sorted(by_pipedrive_id(story.remotes.hull_records(Entity.PERSON)))[number * 7]
 
 

@@ -1,6 +1,6 @@
-"""The guide's Troubleshooting headings, answered for one connector from what the database holds: counts and the next step.
+"""Checks for the guide's Troubleshooting headings, for one connector: counts from the database, and the next step.
 
-Nothing is asked of Hull or Pipedrive, so a look costs no tokens.
+They call neither Hull nor Pipedrive, so they cost no tokens.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pipeline.sync.connectors import setup
 from pipeline.sync.connectors.status import waits_of
 
 OLD_SHELL = timedelta(hours=1)
-"""An empty Account may wait for the fetch of Organizations this long before something is wrong."""
+"""An empty Account that waits longer than this for the fetch of Organizations is a problem."""
 
 
 def examine(session: Session, connector: Connector) -> list[Answer]:
-    """Answer every heading."""
+    """Return the findings for every heading."""
     version = connectors.settings_in_force(session, connector.key)
     newest = reversed(run_rows.latest_runs(session, connector.key, 200))
     case = Case(
@@ -56,7 +56,7 @@ def no_data(case: Case) -> Iterator[Finding]:
     yield from _left_out(case, "incoming.")
     if any(run.state == "done" for run in case.full_runs.values()):
         step = f"pipeline verify {case.name} --sample 300"
-        yield Finding(level=OK, text="whether anything is missing all the same, a comparison tells", next_step=step)
+        yield Finding(level=OK, text="to check for missing data, compare both sides", next_step=step)
 
 
 def no_updates(case: Case) -> Iterator[Finding]:
@@ -75,7 +75,7 @@ def no_updates(case: Case) -> Iterator[Finding]:
 
 
 def no_fields(case: Case) -> Iterator[Finding]:
-    """The way out: what is mapped, whom the segments let through, what Hull told us, and what became of it."""
+    """Check the outgoing direction: mappings, segments, Hull's notifications, and their outcomes."""
     for entity in Entity:
         yield _sent(case, entity)
     told = delivery.last_delivery(case.session, case.key, "hull")
@@ -90,7 +90,7 @@ def no_fields(case: Case) -> Iterator[Finding]:
 
 
 def _waits(case: Case) -> Iterator[Finding]:
-    """What is not sent before a fetch has ended."""
+    """Yield what is not sent before a fetch has ended."""
     for each in waits_of(case.session, case.key):
         step = f"pipeline runs show {case.name} {each.run_id}" if each.run_id else ""
         yield Finding(level=BAD if each.is_held else NOTE, text=each.sentence, next_step=step)
@@ -135,7 +135,7 @@ HEADINGS = {
     "I don't see recently added/updated fields in Pipedrive": no_fields,
     "I get empty Accounts": empty_accounts,
 }
-"""Heading of the guide → what is looked at."""
+"""Heading of the guide → its checks."""
 
 
 def _mapped(case: Case, entity: Entity) -> Finding:
@@ -144,14 +144,14 @@ def _mapped(case: Case, entity: Entity) -> Finding:
     if count:
         return Finding(level=OK, text=f"{name}: {count} attributes are mapped")
     step = f"map some: pipeline settings set {case.name} FILE; then: pipeline fetch {entity.plural} {case.name}"
-    return Finding(level=BAD, text=f"{name} is empty: only the Pipedrive id comes over", next_step=step)
+    return Finding(level=BAD, text=f"{name} is empty: only the Pipedrive id is sent to Hull", next_step=step)
 
 
 def _fetched(case: Case, entity: Entity) -> Finding:
-    """Whether there was a full fetch, how it ended, and whether the settings have changed since."""
+    """Return whether there was a full fetch, how it ended, and whether the settings have changed since."""
     run, step = case.full_runs.get(entity), f"pipeline fetch {entity.plural} {case.name} --wait"
     if run is None:
-        return Finding(level=BAD, text=f"{entity.plural} were never fetched in full", next_step=step)
+        return Finding(level=BAD, text=f"{entity.plural} were never fully fetched", next_step=step)
     what = f"full fetch of {entity.plural} {ago(run.started_at)}: {run.state}, {run.read:,} read, {run.failed:,} failed"
     if run.state in ("stopped", "cancelled"):
         return Finding(level=BAD, text=f"{what} ({run.reason})", next_step=f"pipeline runs show {case.name} {run.id}")
@@ -164,14 +164,14 @@ def _fetched(case: Case, entity: Entity) -> Finding:
 
 
 def _mapped_since(case: Case, entity: Entity, version: int) -> list[str]:
-    """Attributes of the settings in force that the settings of that version did not map, or mapped in another way."""
+    """Return attributes of the settings in force that this version did not map, or mapped differently."""
     past = [each for each in connectors.settings_history(case.session, case.key) if each.version == version]
     before = read_settings(past[0].document).incoming(entity) if past else ()
     return [row.hull for row in case.settings.incoming(entity) if row not in before]
 
 
 def _left_out(case: Case, events_of: str) -> Iterator[Finding]:
-    """What was skipped or refused on the way in the last day, by reason, most first."""
+    """Yield what was skipped or refused in the last day, by reason, most frequent first."""
     counts = events.count_events(case.session, case.key, hours=LATELY_H)
     for (event, reason), count in sorted(counts.items(), key=lambda item: -item[1]):
         if event.startswith(events_of) and event.endswith((".skip", ".error")) and reason:

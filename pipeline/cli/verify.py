@@ -1,4 +1,4 @@
-"""`pipeline verify`: compare Pipedrive, Hull and the id map, and on request repair what has drifted apart."""
+"""`pipeline verify`: compare Pipedrive, Hull and the id map, and repair drift on request."""
 
 from __future__ import annotations
 
@@ -42,30 +42,30 @@ from pipeline.sync.retries import TURNS
 from pipeline.sync.stage import StageFailed
 
 ASK_ABOVE = 0.1
-"""The share of the day's budget beyond which a person is asked first."""
+"""Share of the daily budget above which the command asks for confirmation."""
 PART_S: Final = 1.0
-"""So long this process works on the comparison before it shows how far it is."""
+"""How long this process compares before it shows the progress."""
 LOOK_S: Final = 0.5
-"""Pause while a worker has it."""
+"""Pause while a worker runs the comparison."""
 LONGEST_WAIT_S: Final = 60.0
 BUDGET: Final = TURNS["daily_budget_spent"]
 
 
 @click.command()
 @connector_argument
-@click.option("--repair", is_flag=True, help="Carry over again what has drifted; the workers do it.")
+@click.option("--repair", is_flag=True, help="Synchronize drifted records again; the workers do it.")
 @click.option(
     "--sample", type=click.IntRange(min=1), metavar="N", help="Compare only N records of each kind, at random."
 )
-@click.option("--yes", is_flag=True, help="Do not ask, whatever it costs.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation, whatever the cost.")
 @json_option
 @audited("verify.start")
 def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
-    """Compare Pipedrive, Hull and the id map, record by record, and name every difference.
+    """Compare Pipedrive, Hull and the id map, record by record, and list every difference.
 
     Reads everything (10 tokens of Pipedrive's daily budget for 500 records) and changes nothing, unless --repair is given.
-    What is on its way, and what is known to have failed, is counted apart. Exit code 1 when something has drifted.
-    The workers compare; Ctrl-C stops following them, and the same command follows them again.
+    Pending changes and open failures are counted separately. Exit code 1 if there is drift.
+    The workers compare; Ctrl-C stops showing their progress, and the same command shows it again.
 
     \b
     Example:
@@ -79,7 +79,7 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
         is_known = sample is not None or any(any_read(session, found.key, each) for each in Entity)
         cost = expected_tokens(session, found.key, sample) if is_known else None
     if not (wants_json() or _may_go_on(cost, budget, asks=not yes)):
-        raise Failed("nothing was compared", "a part of it costs less: --sample N")
+        raise Failed("nothing was compared", "a sample costs less: --sample N")
     report = run_comparison(found, sample, repair=repair, by="command line")
     repaired = (report.repaired or Counter()) if repair else None
     show(as_json(found, report, repaired), lambda: print_report(found, report, repaired))
@@ -91,9 +91,9 @@ COMMANDS: tuple[click.Command, ...] = (verify,)
 
 
 def _may_go_on(cost: int | None, budget: int, *, asks: bool) -> bool:
-    """Say what it will cost; on a terminal, a person is asked for a large share of the day. `budget` 0 is without limit."""
+    """Print the cost; on a terminal, ask for confirmation of a large share of the budget. `budget` 0 means no limit."""
     if cost is None:
-        say("What this costs is not known before a first full fetch: 10 tokens for 500 records of Pipedrive.")
+        say("The cost is not known before the first full fetch: 10 tokens for 500 records of Pipedrive.")
         return not (asks and sys.stdin.isatty()) or click.confirm("Go on?")
     share = cost / budget if budget else 0.0
     of_day = f", {share:.1%} of the day's {budget:,}" if budget else ""
@@ -102,9 +102,9 @@ def _may_go_on(cost: int | None, budget: int, *, asks: bool) -> bool:
 
 
 def run_comparison(found: Connector, sample: int | None, *, by: str, repair: bool = False) -> Report:
-    """Start the comparison, or join the one that runs, and follow it to its end; this process works on it beside the workers.
+    """Start the comparison, or join the running one, and return its report; this process helps the workers.
 
-    Raises: Failed when it fails or waits for long, or when a person stops following it.
+    Raises: Failed if it fails or waits for long, or on Ctrl-C.
     """
     with transaction() as session:
         job_id = verifying.enqueue(session, found.key, VerifyOrder(sample=sample, requested_by=by, repair=repair))
@@ -114,7 +114,7 @@ def run_comparison(found: Connector, sample: int | None, *, by: str, repair: boo
     try:
         _follow(job_id, again)
     except KeyboardInterrupt:
-        raise Failed("not followed to its end; the workers go on with the comparison", f"look again: {again}") from None
+        raise Failed("stopped waiting; the workers continue the comparison", f"see the result: {again}") from None
     with transaction() as session:
         return verifying.report_of(session, jobs.get_job(session, job_id))
 
@@ -143,14 +143,16 @@ def _follow(job_id: int, again: str) -> None:
                     if job.waits_for == BUDGET
                     else f"it waits: {job.waits_for}"
                 )
-                raise Failed(f"{spent}; the comparison goes on by itself in {duration(wait_s)}", f"look again: {again}")
-            with suppress(StageFailed):  # the row says what became of it
+                raise Failed(
+                    f"{spent}; the comparison continues automatically in {duration(wait_s)}", f"see the result: {again}"
+                )
+            with suppress(StageFailed):  # the row has the outcome
                 if not run_job(job_id, None, slice_s=PART_S):
                     time.sleep(LOOK_S)
 
 
 class _Lines:
-    """A line now and then, for logs and pipes."""
+    """Prints a line from time to time, for logs and pipes."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown, self._next = shown, 0
@@ -174,7 +176,7 @@ class _Lines:
 
 
 class _Bars:
-    """A bar for each entity, on a terminal."""
+    """Shows a bar for each entity, on a terminal."""
 
     def __init__(self, screen: Any) -> None:
         self._progress = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), console=screen)
@@ -204,4 +206,4 @@ def _view() -> _Lines | _Bars:
 
 def _line(part: EntityReport, tokens: int) -> str:
     of = f" of about {part.expected:,}" if part.expected > part.compared else ""
-    return f"{part.entity.plural}: {part.compared:,}{of} compared, {part.suspects:,} to look at, {tokens:,} tokens"
+    return f"{part.entity.plural}: {part.compared:,}{of} compared, {part.suspects:,} to check, {tokens:,} tokens"

@@ -1,4 +1,4 @@
-"""What `pipeline verify` found, for programs and for a person: the one place where the values of both sides are shown."""
+"""Output of `pipeline verify` as JSON and as text: the one place that shows the values of both sides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_VALUE = 60
 
 
 def as_json(found: Connector, report: Report, repaired: Counter[str] | None) -> dict[str, Any]:
-    """The stable shape of --json. `differences` hold values of records: they are printed here and nowhere kept."""
+    """Return the stable JSON of --json. `differences` contain values of records: they are printed and never stored."""
     return {
         "connector": found.name,
         "drift": report.drift,
@@ -66,7 +66,7 @@ def _kinds(part: EntityReport) -> dict[str, int]:
 
 
 def print_report(found: Connector, report: Report, repaired: Counter[str] | None) -> None:
-    """The counts, what is set apart, the first examples with their values, and what to do now."""
+    """Print the counts, the pending and failed records, the first examples with their values, and the next step."""
     columns = ("", "Pipedrive", "Hull", "id map", "compared", *(kind.value for kind in Drift), "waiting", "failed")
     table("", columns, [_row(part) for part in report.entities])
     for part in report.entities:
@@ -77,7 +77,7 @@ def print_report(found: Connector, report: Report, repaired: Counter[str] | None
     if len(examples) > EXAMPLES:
         say(f"  and {len(examples) - EXAMPLES:,} more; all of them: pipeline verify {found.name} --json")
     costs = f"{duration(report.seconds)}, {report.tokens:,} tokens, {report.requests:,} requests"
-    say(f"{'Nothing has drifted' if not report.drift else f'{report.drift:,} differences'}: {costs}.")
+    say(f"{'No drift' if not report.drift else f'{report.drift:,} differences'}: {costs}.")
     if repaired is not None:
         _print_repair(found, repaired)
     elif report.drift:
@@ -106,11 +106,11 @@ def _print_asides(part: EntityReport) -> None:
     for reason, count in part.failed.most_common():
         say(f"  {name}: {count:,} are known to be left out, {reason}")
     if part.unconfirmed:
-        say(f"  {name}: {len(part.unconfirmed):,} more seem to differ and were not looked at a second time")
+        say(f"  {name}: {len(part.unconfirmed):,} more seem to differ and were not checked a second time")
     if part.outdated:
-        say(f"  {name}: {part.outdated:,} are right in Hull, though delivered under older settings or another claim")
+        say(f"  {name}: {part.outdated:,} are correct in Hull, but were delivered with older settings or another claim")
     if part.hull is None:
-        say(f"  {name}: Hull does not count by ranges of ids, so what only Hull has was not looked for")
+        say(f"  {name}: Hull does not count by ranges of ids, so records that only Hull has were not searched")
 
 
 def _print_finding(entity: Entity, finding: DriftFinding) -> None:
@@ -128,8 +128,8 @@ def _value(value: Any) -> str:
 def _print_repair(found: Connector, repaired: Counter[str]) -> None:
     left = repaired["left"]
     if count := repaired.total() - left:
-        say(f"{count:,} are carried over again by the workers. Follow: pipeline events list {found.name} --follow")
+        say(f"{count:,} are synchronized again by the workers. See: pipeline events list {found.name} --follow")
         if found.state != "active":
-            say(f"  The connector is paused: they wait until: pipeline connectors resume {found.name}")
+            say(f"  The connector is paused; resume it: pipeline connectors resume {found.name}")
     if left:
-        say(f"{left:,} are other records of Hull that carry a Pipedrive id which is not theirs: take it away in Hull.")
+        say(f"{left:,} other records in Hull have a wrong Pipedrive id: remove it in Hull.")

@@ -1,7 +1,7 @@
-"""Watches runs until they end: bars on a terminal, plain lines elsewhere.
+"""Show the progress of runs until they end: bars on a terminal, plain lines elsewhere.
 
-Pipedrive never says how many records there are. While the two walks by id come towards each other, the ids between them
-tell how much is left: exact where ids have no gaps, too long a guess where many records were deleted.
+Pipedrive does not return the number of records. The estimate uses the ids between the two walks: it is exact if ids have
+no gaps, and too long if many records were deleted.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pipeline.insight import machinery
 POLL_S = 0.25
 LINE_EVERY_S = 5.0
 IDLE_S = 15.0
-"""No page, no record and no end for this long: probably nobody works."""
+"""No page, record or end for this long: probably no worker runs."""
 
 WORKER = "celery -A pipeline worker -Q live,bulk,control"
 
 
 @dataclass(slots=True)
 class Progressing:
-    """What has been seen of the runs, to tell whether anybody works on them."""
+    """The last progress of the runs, to detect that no worker runs."""
 
     seen: tuple[Any, ...] = ()
     since: float = 0.0
@@ -41,9 +41,9 @@ class Progressing:
 
 
 def watch(run_ids: Sequence[int], *, shown: bool = True) -> None:
-    """Return when every run has ended, however. Ctrl-C ends the watching only.
+    """Return when every run has ended, with success or not. Ctrl-C stops the display only.
 
-    Raises: Failed when nothing moves for `IDLE_S` and nobody seems to work.
+    Raises: Failed if there is no progress for `IDLE_S` and no worker answers.
     """
     screen = console(err=True)
     view = _Bars(screen) if shown and screen.is_terminal else _Lines(shown=shown)
@@ -57,19 +57,19 @@ def watch(run_ids: Sequence[int], *, shown: bool = True) -> None:
                     return
                 if progressing.idle_s(facts, time.monotonic()) > IDLE_S and not machinery.anybody_works():
                     raise Failed(
-                        f"nothing has moved for {IDLE_S:.0f} s and no worker answers; the fetch waits and is not lost",
+                        f"no progress for {IDLE_S:.0f} s and no worker answers; the fetch waits and is not lost",
                         f"start a worker: {WORKER} (or everything: pipeline up)",
                     )
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
         name = read_run(run_ids[0])["connector"]
         stop = "; ".join(f"pipeline runs cancel {name} {run_id}" for run_id in run_ids)
-        say(f"\nThe fetch goes on without you. Look: pipeline runs list {name}; stop it: {stop}")
+        say(f"\nThe fetch continues in the background. See: pipeline runs list {name}; stop it: {stop}")
         click.get_current_context().exit(1)
 
 
 def fraction(run: dict[str, Any]) -> float | None:
-    """How much of a run is done, from 0 to 1; None when nothing tells."""
+    """Return the completed share of a run, 0 to 1; None if it is not known."""
     if run["state"] != "running" or run["phase"] == "catch_up":
         return 1.0 if run["kind"] == "full" or run["state"] != "running" else None
     frontiers = {part["walk"]: part["frontier"] for part in run["slices"]}
@@ -81,11 +81,11 @@ def fraction(run: dict[str, Any]) -> float | None:
 
 
 def line(run: dict[str, Any]) -> str:
-    """One line of what a run has done so far."""
+    """Return one line with the progress of a run."""
     rate = run["read"] / run["took_s"] if run["took_s"] > 0 else 0.0
     text = f"{run['entity']}s: {run['read']:,} read, {rate:,.0f}/s, {run['pages']} pages, {run['tokens']:,} tokens"
     if run.get("rejected_fields"):
-        text += f", {run['rejected_fields']:,} fields left behind"
+        text += f", {run['rejected_fields']:,} fields left out"
     if run["failed"]:
         text += f", {run['failed']:,} failed"
     return f"{text}, {_rest(run)}"
@@ -95,15 +95,15 @@ def _rest(run: dict[str, Any]) -> str:
     if run["state"] != "running":
         return f"{run['state']} after {duration(run['took_s'])}"
     if run["phase"] == "catch_up":
-        return "catching up with what changed meanwhile"
+        return "catching up with changes made since it started"
     done = fraction(run)
     if not done:
-        return "how many are left is not known yet"
+        return "the number left is not known yet"
     return f"about {duration(run['took_s'] * (1 - done) / done)} left"
 
 
 class _Bars:
-    """A bar for each run, on a terminal."""
+    """Shows a bar for each run, on a terminal."""
 
     def __init__(self, screen: Any) -> None:
         self._progress = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), console=screen)
@@ -129,7 +129,7 @@ class _Bars:
 
 
 class _Lines:
-    """A line for each run every few seconds, for logs and pipes."""
+    """Prints a line for each run every few seconds, for logs and pipes."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown, self._next = shown, 0.0

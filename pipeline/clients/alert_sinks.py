@@ -1,4 +1,4 @@
-"""Where alerts are told: a web address, mailboxes. A sink that fails raises `NotTold`, in words that give nothing away."""
+"""Sinks of alerts: a web address, mailboxes. A sink that fails raises `NotTold`, with a text without secrets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SMTP_PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
 
 
 class NotTold(Exception):
-    """Nobody was told; the text says why, without the address and without what was answered."""
+    """Sending an alert failed; the text says why, without the address and the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """One thing to be told: as a document for programs, as a line and a text for people."""
+    """One alert message: as a document for programs, as a line and a text for people."""
 
     subject: str
     body: str
@@ -38,7 +38,7 @@ Sink = Callable[[Notice], None]
 
 @dataclass(frozen=True, slots=True)
 class WebhookSink:
-    """Posts JSON. The address is the one that whoever runs this has named; nobody is followed elsewhere."""
+    """Post JSON to the configured address; redirects are not followed."""
 
     url: str = field(repr=False)
     session_for: Callable[[], requests.Session] = requests.Session
@@ -115,5 +115,5 @@ class MailSink:
 
 
 def one_line(text: str) -> str:
-    """For a header: whatever does not print is left out."""
+    """For a header: remove characters that cannot be printed."""
     return "".join(character for character in text if character.isprintable())[:200]

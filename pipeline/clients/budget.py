@@ -1,10 +1,10 @@
-"""Pipedrive's daily budget of tokens: one counter for each company, and a share of the day that is kept for live work.
+"""Pipedrive's daily budget of tokens: one counter per company, and a share of the budget reserved for live work.
 
     spend   counts a call's price before it is sent, in Redis (`budget.lua`), or raises Retryable("daily_budget_spent")
-    a 429   of the day closes it for every lane until midnight UTC; one call at a time asks again, every half an hour
+    a 429   about the budget closes it for every lane until midnight UTC; one call tries again every half an hour
 
-A counter that Redis has lost begins from what the ledger says of today. Without Redis the ledger itself is asked before each
-call, and each batch finds out alone that the day is closed.
+A counter that Redis has lost starts from today's ledger. Without Redis the ledger is read before each call, and each batch
+finds out alone that the budget is closed.
 Source: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
 """
 
@@ -28,17 +28,17 @@ logger = structlog.get_logger(__name__)
 _LUA = files("pipeline.clients").joinpath("budget.lua").read_text()
 BELIEVED_S = 1.0
 _TELLS_NOTHING = frozenset({401, 403, 429})
-"""Answers after which the day may still be closed: they come before Pipedrive looks at the budget, or because of it."""
+"""Answers after which the budget may still be closed: they come before Pipedrive checks the budget, or because of it."""
 
 
 class TokenBudget:
-    """The day of one company, as one lane may use it.
+    """The daily budget of one company for one lane.
 
-    company  what tells companies apart
-    lane     who spends, for the text of a refusal
-    ceiling  up to how many tokens may be spent in all after a call of this lane; None lets Pipedrive be the judge
-    daily_tokens  of how many tokens `ceiling` is a part; 0 is without limit
-    ledger   how many tokens the company has spent today, as far as that is written down
+    company  key of the company
+    lane     the spending lane, for the text of a refusal
+    ceiling  how many tokens may be spent in total after a call of this lane; None leaves the limit to Pipedrive
+    daily_tokens  the total that `ceiling` is a part of; 0 is without limit
+    ledger   how many tokens the company has spent today, as far as they are stored
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class TokenBudget:
         self._believed_at = float("-inf")
 
     def spend(self, tokens: int, call: Callable[[], Response]) -> Response:
-        """Send a call of this price, if the day has room for it.
+        """Send a call of this price, if the budget allows it.
 
-        Raises: Retryable("daily_budget_spent") with the seconds until it may have, and then nothing was sent; what `call` raises.
+        Raises: Retryable("daily_budget_spent") with the seconds to wait, and then nothing was sent; the errors of `call`.
         """
         is_probe = self._take(tokens)
         try:
@@ -87,9 +87,9 @@ class TokenBudget:
         return response
 
     def closed_s(self) -> float | None:
-        """Seconds until Pipedrive is asked again after it said that the day is spent; None while it has not said so.
+        """Return the seconds until Pipedrive is called again after it refused calls for today; None if it has not.
 
-        Raises: ClosingUnknown while Redis, the only one to know, is away.
+        Raises: ClosingUnknown while Redis, the only store of this, is unavailable.
         """
         found = self._ask("look")
         if found is None:
@@ -98,7 +98,7 @@ class TokenBudget:
         return seconds if word == "closed" else None
 
     def _take(self, tokens: int) -> bool:
-        """Count the price; True when this call is the one that asks whether the day is still closed."""
+        """Count the price; return True if this call is the one that checks whether the budget is still closed."""
         answer = self._ask("take", tokens)
         if answer and answer[0] == "unknown":
             answer = self._ask("take", tokens, ledger=self._ledger())
@@ -118,7 +118,7 @@ class TokenBudget:
         return "go", 0.0
 
     def _believe(self, response: Response) -> None:
-        """Where Pipedrive tells what is left of the day, that rules our count; looked at once a second and client."""
+        """Pipedrive's own figure of the remaining budget wins over our count; used at most once a second and client."""
         day = daily_headers(response)
         if day is None or self._clock() < self._believed_at + BELIEVED_S:
             return
@@ -133,7 +133,7 @@ class TokenBudget:
             logger.warning("budget.closed", lane=self._lane, asked_again_s=error.retry_after_s)
 
     def _ask(self, operation: str, amount: float = 0, *, ledger: int | None = None) -> tuple[str, float] | None:
-        """(word, seconds) of the script; None while Redis is away."""
+        """Return (word, seconds) of the script; None while Redis is unavailable."""
         if self._clock() < self._redis_back_at:
             return None
         given: list[str | float] = [

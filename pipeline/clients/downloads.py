@@ -1,7 +1,7 @@
-"""Download files that a remote system names by address: piece by piece, from allowed hosts only, and never beyond a limit.
+"""Download files that a remote system names by address: in pieces, from allowed hosts only, and never beyond a limit.
 
-A download goes on in the middle by a range request (RFC 9110, section 14). It is conditional: a server whose file has changed sends
-the new one whole. Some servers ignore the condition, or the range; so the answer is checked as well.
+A download is resumed by a range request (RFC 9110, section 14). It is conditional: a server with a changed file sends
+the new one from the start. Some servers ignore the condition, or the range; so the answer is checked as well.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _RANGE: Final = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 class File:
     """A file, or the rest of it, as the server sends it: compressed if it is compressed there.
 
-    start        how many bytes come before the first piece
-    total_bytes  size of the whole file, where the server says so
-    validator    what a later range request is made with: a strong ETag, or Last-Modified; empty if there is neither
+    start        number of bytes before the first piece
+    total_bytes  size of the whole file, if the server sends it
+    validator    for a later range request: a strong ETag, or Last-Modified; empty if there is neither
     """
 
     start: int
@@ -156,7 +156,7 @@ def _within(streamed: Streamed) -> Iterator[bytes]:
 
 
 def _range(streamed: Streamed) -> tuple[int | None, int | None]:
-    """Return (first byte, size of the whole file) of Content-Range; None for what it does not say."""
+    """Return (first byte, size of the whole file) of Content-Range; None for missing parts."""
     found = _RANGE.fullmatch(streamed.headers.get("content-range", "").strip())
     if found is None:
         return None, None
@@ -174,7 +174,7 @@ def _validator(streamed: Streamed) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streamed:
-    """An answer whose body is still to be read; the pieces raise what `Wire.call` does."""
+    """An answer with an unread body; the pieces raise the errors of `Wire.call`."""
 
     status: int
     headers: Mapping[str, str]

@@ -1,10 +1,10 @@
-"""What an HTTP answer means: tables from status to the errors of `pipeline.errors`, one for each meaning a call can have.
+"""The meaning of HTTP answers: tables from status to the errors of `pipeline.errors`, one for each kind of call.
 
 Sources: https://pipedrive.readme.io/docs/core-api-concepts-http-status-codes and
-https://pipedrive.readme.io/docs/marketplace-oauth-and-api-proxy-status-codes; Hull answers by the same statuses.
-A status decides by what was asked: only of a single record does "not found" say that it is gone. A list, a search or the
-field definitions are always there, so their 404 is trouble that passes. The remote's words are carried for the person who
-reads the failure, as far as they are words of error messages and names of fields.
+https://pipedrive.readme.io/docs/marketplace-oauth-and-api-proxy-status-codes; Hull uses the same statuses.
+The meaning depends on the call: only for a single record, "not found" means that it is deleted. A list, a search and the
+field definitions always exist, so their 404 is a temporary error. The remote's message is included for the person who
+reads the failure, limited to words of error messages and names of fields.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryab
 from pipeline.masking import LONGEST_READ, mask_text
 
 MAX_DEPTH = 32
-"""Nesting beyond this is no record of either system."""
+"""Deeper nesting is not a record of either system."""
 BURST_PAUSE_S = 2.0
 """The burst window of Pipedrive, in seconds, when a 429 names no pause."""
 DAILY_PAUSE_S = 1800.0
-"""The daily budget returns at a midnight nobody names: ask twice an hour."""
+"""The daily budget is reset at an unknown midnight: try twice an hour."""
 HTML_PAUSE_S = 60.0
 DEAREST_CALL = 20
 """Tokens of the dearest call, a search: a 429 with less left of the day may be the day's."""
 HIGHEST_LIMIT = 10_000
-"""Calls in two seconds beyond which a burst limit is none; the highest plan has 480."""
+"""A larger burst limit per two seconds is not plausible; the highest plan has 480."""
 LONGEST_PAUSE_S = 3600.0
 ABSURD_PAUSE_S = 86_400.0
 
@@ -61,13 +61,13 @@ RECORD_STATUSES: Final[Statuses] = {**STATUSES, 404: (Rejected, "gone"), 410: (R
 TOKEN_STATUSES: Final[Statuses] = {
     status: (Retryable, "remote_unavailable") for status in range(400, 500) if status != HTTPStatus.TOO_MANY_REQUESTS
 } | {429: STATUSES[429]}
-"""The token endpoint, once its words were looked at: no status says by itself that an authorisation is over."""
+"""The token endpoint, after its error code was read: no status alone ends an authorisation."""
 
 _SPEAK_THROUGH_HTML = frozenset({401, 402, 408, 425, 429})
-"""For the other 4xx an HTML page comes from the edge: it says nothing about the record."""
+"""For the other 4xx, an HTML page comes from the edge: it has no meaning for the record."""
 
 _WORDS_IN = ("error", "message", "errors", "code", "error_info")
-"""Members of an answer that say what was wrong."""
+"""Members of an answer that describe the error."""
 DEEPEST_WORDS = 6
 MOST_WORDS = 50
 """Texts of one answer that are put together, and how deep they may lie in it."""
@@ -94,9 +94,9 @@ def json_answer(response: Response, *, hidden: Iterable[str] = (), max_depth: in
 def error_for(
     response: Response, *, hidden: Iterable[str] = (), known: Collection[str] = (), statuses: Statuses = STATUSES
 ) -> PipelineError:
-    """The error an answer that is not 2xx stands for; `statuses` is the table of the kind of call.
+    """Return the error for an answer that is not 2xx; `statuses` is the table of the kind of call.
 
-    hidden, known  what its words may never, and may always repeat; see `remote_words`
+    hidden, known  texts that its message must never repeat, and may always repeat; see `remote_words`
     """
     status = response.status
     if response.is_html and 400 <= status < 500 and status not in _SPEAK_THROUGH_HTML:
@@ -113,10 +113,10 @@ def error_for(
 
 
 def _too_many(response: Response) -> Retryable:
-    """Tell the daily budget from the burst limit by what is left of the day, where the answer says so.
+    """Distinguish the daily budget from the burst limit by the remaining tokens, if the answer has them.
 
-    `x-ratelimit-remaining` does not tell: it was seen above 0 on answers to a full window. Whatever does not say that the day is
-    spent is waited for with growing pauses, so that a day that is spent without a word costs a call every few minutes.
+    `x-ratelimit-remaining` is not reliable: it was seen above 0 on answers to a full window. Without a statement about
+    the budget, the pauses grow, so that a silently spent budget costs a call every few minutes.
     """
     asked_s = pause_s(response, "retry-after")
     day = daily_headers(response)
@@ -127,7 +127,7 @@ def _too_many(response: Response) -> Retryable:
 
 
 def pause_s(response: Response, header: str, *, now: float | None = None) -> float | None:
-    """Seconds that a header asks to wait, as a number or an HTTP date; None when it is absent or makes no sense."""
+    """Return the seconds to wait in a header, a number or an HTTP date; None if it is absent or invalid."""
     value = response.headers.get(header, "").strip()
     seconds = _number(value)
     if seconds is None and value:
@@ -140,9 +140,9 @@ def pause_s(response: Response, header: str, *, now: float | None = None) -> flo
 
 
 def daily_headers(response: Response) -> tuple[int, int] | None:
-    """The tokens of the company's day and those that are left of them, where the answer tells both.
+    """Return the company's daily tokens and the remaining ones, if the answer has both.
 
-    Documented nowhere; recorded answers of 2026 carry them.
+    Not documented; recorded answers of 2026 have them.
     """
     limit = _number(response.headers.get("x-daily-ratelimit-token-limit"))
     remaining = _number(response.headers.get("x-daily-ratelimit-token-remaining"))
@@ -152,7 +152,7 @@ def daily_headers(response: Response) -> tuple[int, int] | None:
 
 
 def rate_headers(response: Response) -> tuple[int, int] | None:
-    """The burst limit and what remains of it in the server's two seconds, when the answer tells both."""
+    """Return the burst limit and what remains of it in the server's two seconds, if the answer has both."""
     limit = _number(response.headers.get("x-ratelimit-limit"))
     remaining = _number(response.headers.get("x-ratelimit-remaining"))
     if limit is None or remaining is None or not (1 <= limit <= 1e9 and 0 <= remaining <= limit):
@@ -218,9 +218,9 @@ def _is_deeper(value: Any, limit: int) -> bool:
 
 
 def remote_words(body: bytes, hidden: Iterable[str] = (), known: Collection[str] = ()) -> str:
-    """What the remote says of its refusal, in at most 300 characters and without values of records; see `pipeline.masking`.
+    """Return the remote's message, at most 300 characters and without values of records; see `pipeline.masking`.
 
-    known  names of fields that may be repeated, beside those that are put together from plain words
+    known  names of fields that may be repeated, besides those that consist of plain words
     """
     try:
         answer = orjson.loads(body)
@@ -233,7 +233,7 @@ def remote_words(body: bytes, hidden: Iterable[str] = (), known: Collection[str]
 
 
 def _texts_in(part: Any, levels: int) -> Iterator[str]:
-    """Every text and number in a part of an answer, with the key that it stands under; each cut to what is looked at."""
+    """Yield every text and number in a part of an answer, with its key; each cut to the examined length."""
     if isinstance(part, dict) and levels:
         for name, value in part.items():
             for text in _texts_in(value, levels - 1):

@@ -1,6 +1,6 @@
-"""Hull's API: the firehose that takes what Pipedrive said, and the few REST calls a connector needs.
+"""Hull's API: the firehose that receives messages, and the few REST calls of a connector.
 
-Nothing is tried again in here but a call whose kept connection turned out closed: the row that caused it is.
+Nothing is retried here except a call with a kept connection that was closed: the row that caused the call is retried.
 Source: packages/hull-client/src/lib/{configuration,rest-api}.js of https://github.com/hull/hull-connectors
 """
 
@@ -32,7 +32,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundReports:
-    """One page of a search, how many records the query selects in all, and on how many pages they stand."""
+    """One page of a search, the total number of matching records, and the number of pages."""
 
     reports: list[Report] = field(repr=False)
     total: int
@@ -71,13 +71,13 @@ class HullClient:
         return f"HullClient({self._organization}, {self._connector_id})"
 
     def writer(self) -> MessageWriter:
-        """A writer of firehose messages, good for one batch: its tokens carry this moment."""
+        """A writer of firehose messages for one batch: its tokens contain this moment."""
         return MessageWriter(connector_id=self._connector_id, secret=self._secret, now=self._now())
 
     def post_batches(self, messages: Sequence[bytes], *, size: int = BATCH_SIZE) -> int:
-        """Send messages in order, at most `size` to a request, over one kept connection; returns the number of requests.
+        """Send messages in order, at most `size` per request, over one kept connection; return the number of requests.
 
-        The firehose accepts or refuses a request whole and says nothing of single messages. After an error some requests
+        The firehose accepts or refuses a whole request without details about messages. After an error some requests
         may have been accepted; sending all again changes nothing in Hull.
         Raises: ConfigurationError("hull_refused"), Retryable.
         """
@@ -134,9 +134,9 @@ class HullClient:
     def find_reports(
         self, entity: Entity, query: Mapping[str, Any], *, page: int = 1, per_page: int = SEARCH_PER_PAGE
     ) -> FoundReports:
-        """One page of the Users or Accounts that a query selects; at most 50 to a page.
+        """Return one page of the Users or Accounts that match a query; at most 50 per page.
         The query is one of Elasticsearch's: bool, term, terms, range, exists.
-        Raises: Retryable("page_malformed") when the answer is no page.
+        Raises: Retryable("page_malformed") if the answer is not a page.
         """
         body = {"query": query, "raw": True, "page": page, "per_page": per_page}
         answer = self._object("POST", f"search/{entity.hull}_reports", body)
@@ -179,9 +179,9 @@ class HullClient:
         return self._wire.call(request)
 
     def _accepted(self, response: Response) -> Response:
-        """Hull answers 401 or 403 to wrong credentials, and 404 for a connector that is not there or not ours.
+        """Hull answers 401 or 403 to wrong credentials, and 404 for an unknown connector or one of others.
 
-        A page of HTML is no answer of Hull's, whatever its status: a proxy or a maintenance page took the messages.
+        A page of HTML does not come from Hull, whatever its status: a proxy or a maintenance page received the messages.
         """
         if response.is_html and response.status < 400:
             raise Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)

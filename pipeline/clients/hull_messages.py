@@ -47,7 +47,7 @@ class MessageWriter:
     def user_traits(self, claims: Claims, attributes: Attributes) -> bytes:
         """Set attributes of a User.
 
-        Raises: Rejected("unusable_text") for text that is no UTF-8, ValueError without any claim.
+        Raises: Rejected("unusable_text") for text that is not UTF-8, ValueError without any claim.
         """
         return self._message(b"traits", _as_user(claims), attributes)
 
@@ -122,7 +122,7 @@ def _subject(claims: Claims, known: tuple[str, ...]) -> bytes:
 
 
 def _sub(claims: Claims) -> bytes:
-    """Hull's own id, when it is known, also stands in `sub`."""
+    """Hull's own id, if it is known, is also `sub`."""
     hull_id = None if isinstance(claims, bytes) else claims.get("id")
     return b',"sub":' + orjson.dumps(hull_id) if hull_id else b""
 

@@ -1,8 +1,8 @@
-"""Is this notification from Hull? An RS256 token in a header, whose key is served at an address another header names.
+"""Verify that a notification comes from Hull: an RS256 token in a header, with a key served at an address in another header.
 
-What a sender may choose is bounded: nothing is fetched before the token is a well-formed RS256 token that is not out of date, the
-key comes from a host of our list at a path of our own, and nothing of the token is sent there. Keys have 2048 bits at least and
-are kept for an hour. The token proves the notification's id alone, so its body stays a hint.
+What a sender can influence is limited: nothing is fetched before the token is a well-formed RS256 token that is not
+expired, the key comes from an allow-listed host at a configured path, and nothing of the token is sent there. Keys have
+at least 2048 bits and are kept for an hour. The token proves the notification's id alone, so its body stays a hint.
 Source: packages/hull/src/utils/notification-validator.js of https://github.com/hull/hull-connectors
 """
 
@@ -30,7 +30,7 @@ KEY_TTL_S = 3600.0
 KEY_MIN_AGE_S = 60.0
 """A key that verified nothing is fetched again, but not more often than this: Hull may have changed it."""
 FAILED_S = 2.0
-"""For so long a key that could not be fetched is not asked for again."""
+"""How long a key that could not be fetched is not requested again."""
 KEY_DEADLINE_S = 5.0
 FETCH_WAIT_S = 1.0
 """How long a request waits for the fetch of another one."""
@@ -40,7 +40,7 @@ LEEWAY_S = 60
 MAX_AGE_S: Final = 86_400
 """How old a token without `exp` may be by its `iat`; Hull signs each delivery."""
 UNUSABLE_KEY: Final = "the key of the signature cannot be used"
-"""Said of a wrong address, of every refusal there, and of what is no key: a sender learns nothing of the key's host."""
+"""The text for a wrong address, for every error there, and for an invalid key: a sender learns nothing about the key's host."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{10,1000}\.[A-Za-z0-9_-]{2,4000}\.[A-Za-z0-9_-]{300,1400}")
 """Three parts in base64url; the last is a signature under a key of 2048 to 8192 bits."""
@@ -86,8 +86,8 @@ class NotificationVerifier:
     """Verifies notifications; threads may share it.
 
     guard      the hosts that serve keys
-    key_path   the one path at which they do
-    audiences  what `aud` may say in a token that has it
+    key_path   the path of the key
+    audiences  allowed values of `aud`, in a token that has it
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class NotificationVerifier:
             keys.fetching.release()
 
     def _fetch(self, url: str) -> RSAPublicKey:
-        """Ask for the key, by POST as Hull's own validator does, but with nothing of the request's in it."""
+        """Fetch the key, by POST like Hull's own validator, but without content of the request."""
         request = Request(
             method="POST",
             url=url,
@@ -224,7 +224,7 @@ def _is_well_formed(token: str) -> bool:
 
 
 def _is_current(claims: dict[str, Any]) -> bool:
-    """Whether it ends in the future, or else began less than a day ago: one of both must be said."""
+    """Return whether it expires in the future, or else was issued less than a day ago: one of both is required."""
     now, begun, ends = time.time(), claims.get("iat"), claims.get("exp")
     if not all(value is None or type(value) in (int, float) for value in (begun, ends)):
         return False

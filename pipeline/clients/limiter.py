@@ -1,10 +1,10 @@
-"""The burst limits of Pipedrive, shared by all workers: requests in a rolling two seconds, per access token.
+"""The burst limits of Pipedrive, shared by all workers: requests in rolling two seconds, per access token.
 
-    acquire → a slot in Redis (`burst.lua`) → wait in place up to one window, or Retryable with the seconds that are left
-    observe ← the headers of every answer: the true limit, and calls that others made with the same token
-    refused ← a 429: nobody takes a slot before its pause is over, which doubles until a call is served
+    acquire → a slot in Redis (`burst.lua`) → wait in place up to one window, or Retryable with the remaining seconds
+    observe ← the headers of every answer: the true limit, and calls of others with the same token
+    refused ← a 429: no slots before its pause is over; the pause doubles until a call succeeds
 
-Without Redis each process keeps to a small limit of its own, so that an outage there never becomes a ban here.
+Without Redis each process has its own small limit, so that an outage of Redis never causes a ban.
 Source: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
 """
 
@@ -29,11 +29,11 @@ WINDOW_S = 2.05
 """Ours is a little longer: calls reach the server a few milliseconds apart from their slots. With 30 ms,
 two of 600 calls came too early on a crowded machine. Costs 2.4 % of the limit."""
 LONGEST_WAIT_S = 2.1
-"""One window: a worker that is alone with its token never gives up for its own calls."""
+"""One window: a worker that is alone with its token never fails because of its own calls."""
 SEARCH_LIMIT = 10
 """Calls of the search API in two seconds, on any plan."""
 ALONE_LIMIT = 5
-"""Calls in two seconds of one process while Redis is away."""
+"""Calls per two seconds of one process while Redis is unavailable."""
 REDIS_PAUSE_S = 5.0
 """How long a failed Redis is left alone, so that not every call waits for its timeout."""
 LONGEST_PAUSE_S = 300.0
@@ -45,9 +45,9 @@ _LUA = files("pipeline.clients").joinpath("burst.lua").read_text()
 
 
 class BurstLimiter:
-    """The limits of one access token; `key` tells tokens apart and must not be one.
+    """The limits of one access token; `key` identifies the token and must not be one.
 
-    limit  calls in two seconds to assume until an answer tells; None or 0 switches the limiter off
+    limit  assumed calls per two seconds until an answer has the limit; None or 0 switches the limiter off
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class BurstLimiter:
         self._refused: set[str] = set()
 
     def acquire(self, bucket: str = "api") -> None:
-        """Wait for a turn: at once, or up to one window in place.
+        """Wait for a slot: not at all, or up to one window in place.
 
-        Raises: Retryable("rate_limited") when the turn is further away; nothing is reserved then.
+        Raises: Retryable("rate_limited") if the slot is later; nothing is reserved then.
         """
         while (wait_s := self.reserve(bucket)) > 0:
             if wait_s > LONGEST_WAIT_S:
@@ -87,7 +87,7 @@ class BurstLimiter:
                 return
 
     def reserve(self, bucket: str = "api", *, longest_wait_s: float = LONGEST_WAIT_S) -> float:
-        """Seconds until the next free slot, which is ours if it is not further away than `longest_wait_s`."""
+        """Return the seconds until the next free slot, which is reserved if it is within `longest_wait_s`."""
         if not self._limits[bucket]:
             return 0.0
         alone = self._alone[bucket]
@@ -96,7 +96,7 @@ class BurstLimiter:
         )
 
     def observe(self, bucket: str, rates: tuple[int, int] | None, duration_s: float) -> None:
-        """Correct the limit by an answer's (limit, remaining); silent while they tell nothing new and leave room."""
+        """Correct the limit by an answer's (limit, remaining); make no call if it contains nothing new and slots are left."""
         if rates is None or not self._limits[bucket]:
             return
         limit, remaining = rates
@@ -107,7 +107,7 @@ class BurstLimiter:
         self._ask(bucket, "observe", limit - remaining, age, default=lambda: 0.0, limit=limit)
 
     def refused(self, bucket: str, asked_s: float) -> float:
-        """Note a 429 that asked for such a pause; returns the pause, which doubles with every 429 that no answer comes between."""
+        """Store a 429 with this pause; return the pause, which doubles with every consecutive 429."""
         self._refused.add(bucket)
         if not self._limits[bucket]:
             return asked_s
@@ -115,13 +115,13 @@ class BurstLimiter:
         return self._ask(bucket, "refused", _micros(asked_s), default=lambda: alone.refused(self._clock(), asked_s))
 
     def served(self, bucket: str) -> None:
-        """Note an answer that is no 429; silent unless this limiter has seen one."""
+        """Store an answer that is not a 429; make no call unless this limiter has seen one."""
         if bucket in self._refused:
             self._refused.discard(bucket)
             self._ask(bucket, "served", default=lambda: 0.0)
 
     def pause(self, bucket: str, seconds: float) -> None:
-        """Let nobody take a slot for so long: what a 429 asks for."""
+        """Block all slots for this time, as a 429 requests."""
         if self._limits[bucket]:
             alone = self._alone[bucket]
             self._ask(bucket, "pause", _micros(seconds), default=lambda: alone.pause(self._clock(), seconds))
@@ -176,7 +176,7 @@ class LocalWindow:
 
 
 def grown_s(refusals: int) -> float:
-    """Return the least pause after so many 429 in a row: 2 s, 4 s, 8 s, … five minutes."""
+    """Return the least pause after so many consecutive 429: 2 s, 4 s, 8 s, … five minutes."""
     return min(LONGEST_PAUSE_S, float(2 ** min(refusals, 20)))
 
 

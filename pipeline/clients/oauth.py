@@ -1,7 +1,7 @@
 """Pipedrive's OAuth: where a person is sent to agree, how a code or a refresh token becomes tokens, and the headers made of them.
 
-oauthlib words each step and reads its answer; what is sent goes through our own wire. A grant is checked by whoever asked
-for it: `api_domain` comes from outside like any other host name.
+oauthlib builds each request and parses the answer; our own client sends it. The caller checks the grant: `api_domain` comes
+from outside like any other host name.
 Source: https://pipedrive.readme.io/docs/marketplace-oauth-authorization
 """
 
@@ -21,10 +21,10 @@ from pipeline.clients.wire import Gate, OnCall, Request, Response, Wire
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
 DEADLINE_S = 8.0
-"""Others wait for the new token meanwhile, less long than PostgreSQL lets them wait for a lock."""
+"""Other workers wait for the new token, for less than PostgreSQL's lock time-out."""
 MAX_BYTES = 64 * 1024
 DEFAULT_LIFE_S = 3600.0
-"""What an access token lives when the answer does not say."""
+"""The lifetime of an access token if the answer does not contain it."""
 
 _REFRESH_REFUSED: Final = frozenset({"invalid_grant"})
 _CODE_REFUSED: Final = frozenset({"invalid_grant", "invalid_request"})
@@ -38,11 +38,11 @@ _SECURE: Final = "https://oauth.invalid/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What Pipedrive gave us.
+    """Pipedrive's answer.
 
-    refresh_token  None when the answer holds none: the one we have stays good
-    scopes         None when the answer does not tell them
-    api_domain     as the answer says it, not checked
+    refresh_token  None if the answer has none: the current one stays valid
+    scopes         None if the answer has none
+    api_domain     as in the answer, not checked
     """
 
     access_token: str = field(repr=False)
@@ -53,10 +53,10 @@ class Grant:
 
 
 class OAuthClient:
-    """The steps of one app.
+    """The OAuth steps of one app.
 
     oauth_url     origin of the authorization server
-    callback_url  where a person comes back to, exactly as the app's settings at Pipedrive say it
+    callback_url  where a person returns to, exactly as in the app's settings at Pipedrive
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class OAuthClient:
         self._callback_url = callback_url
 
     def authorize_url(self, state: str) -> str:
-        """Where to send a person who is to authorise us. Scopes are not asked for: the app's settings name them."""
+        """Return the page where a person authorises the app. Scopes are not requested: the app's settings define them."""
         worded: str = self._app.prepare_request_uri(_SECURE, redirect_uri=self._callback_url, state=state)
         return f"{self._oauth_url}/oauth/authorize?{worded.removeprefix(_SECURE + '?')}"
 
     def exchange(self, query: str) -> Grant:
-        """Turn what the person came back with, the query of our callback URL, into tokens. A code is good once, for 5 minutes.
+        """Exchange the query of our callback URL for tokens. A code is valid once, for 5 minutes.
 
-        Raises: ConfigurationError("authorisation_denied") when the person said no; Rejected("code_refused");
+        Raises: ConfigurationError("authorisation_denied") if the person declined; Rejected("code_refused");
             ConfigurationError("app_refused"); Retryable.
         """
         try:
@@ -99,10 +99,10 @@ class OAuthClient:
         return grant
 
     def refresh(self, refresh_token: str) -> Grant:
-        """Fresh tokens. The refresh token comes back, the same or another one: keep what comes.
+        """Return new tokens. The answer has a refresh token, the same or another one: store it.
 
-        Raises: ConfigurationError("unauthorized") when the authorisation is over, which `invalid_grant` alone says;
-            Retryable, "app_refused" among them: a mistake of the installation, which ends no authorisation.
+        Raises: ConfigurationError("unauthorized") if the authorisation has ended, which only `invalid_grant` means;
+            Retryable, including "app_refused": a mistake of the installation, which ends no authorisation.
         """
         body = self._app.prepare_refresh_body(refresh_token=refresh_token)
         over = ConfigurationError("unauthorized", "refresh refused: invalid_grant")
@@ -190,17 +190,18 @@ def _text(answer: Mapping[str, Any], name: str) -> str | None:
 
 
 def _unwilling(error: str | None) -> PipelineError:
-    """Pipedrive says `user_denied` where the standard says `access_denied`."""
+    """Pipedrive sends `user_denied` instead of the standard's `access_denied`."""
     if error in {"user_denied", "access_denied"}:
         return ConfigurationError("authorisation_denied")
     return Rejected("code_refused")
 
 
 def _error_code(response: Response) -> str:
-    """The OAuth error code of a 4xx answer; "" where it tells none.
+    """Return the OAuth error code of a 4xx answer; "" if it has none.
 
-    Pipedrive's page documents messages alone, `Invalid grant: refresh_token is invalid`; the standard has `error`.
-    Source: https://pipedrive.readme.io/docs/marketplace-oauth-authorization and https://www.rfc-editor.org/rfc/rfc6749#section-5.2
+    Pipedrive's page documents messages only, `Invalid grant: refresh_token is invalid`; the standard has `error`.
+    Source: https://pipedrive.readme.io/docs/marketplace-oauth-authorization and
+    https://www.rfc-editor.org/rfc/rfc6749#section-5.2
     """
     if response.is_html or not 400 <= response.status < 500:
         return ""
@@ -224,10 +225,10 @@ TRY_AGAIN_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """An access token as it stands in the database.
+    """An access token as stored in the database.
 
     left_s  seconds until it expires, by the database's clock when it was read
-    life_s  seconds it was given
+    life_s  its lifetime in seconds
     """
 
     text: str = field(repr=False)

@@ -1,6 +1,6 @@
-"""Pipedrive's API as it is: wire dicts of v2 for Persons and Organizations, v1 where v2 has no twin (webhooks, me).
+"""Pipedrive's API: dicts of v2 for Persons and Organizations, v1 for what v2 does not have (webhooks, me).
 
-Every call waits for its turn, costs tokens, and ends in a value or in an error of `pipeline.errors`.
+Every call waits for its slot, costs tokens, and ends with a value or an error of `pipeline.errors`.
 Source: https://developers.pipedrive.com/docs/api/v1 and https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
 """
 
@@ -41,7 +41,7 @@ class Page:
 
     @cached_property
     def records(self) -> list[Any]:
-        """The records, parsed when first asked for."""
+        """The records, parsed on first use."""
         found: list[Any] = read_json(self.body, max_depth=None)["data"]
         return found
 
@@ -50,12 +50,12 @@ class PipedriveClient:
     """The calls of one connector.
 
     base_url    origin of the company, for example `https://acme.pipedrive.com`
-    auth        headers that authenticate (`Authorization` or `x-api-token`), or a callable that gives them for each call
-    renew       given the headers a 401 refused, returns others worth one more try, or None
-    limiter     shared burst limits; None sends at once
+    auth        headers that authenticate (`Authorization` or `x-api-token`), or a callable that returns them for each call
+    renew       given the headers that a 401 refused, returns others for one more attempt, or None
+    limiter     shared burst limits; None sends immediately
     budget      the company's daily budget; None spends without counting
-    gate        what stands before the calls while Pipedrive does not answer
-    deadline_s  longest one call may take, where somebody waits for it; None: what its kind may take
+    gate        holds back calls while Pipedrive does not answer
+    deadline_s  maximum duration of one call, if a person waits for it; None: the maximum of its kind
     """
 
     def __init__(  # noqa: PLR0913 - what it speaks with, and to whom
@@ -102,10 +102,10 @@ class PipedriveClient:
     ) -> Page:
         """Fetch one page: `updated_since` is inclusive, `updated_until` exclusive, both cut to whole seconds.
 
-        At most 100 `ids`; those that are gone or invisible are left out without a word. `org_id` asks for one Organization's
-        Persons. Whoever walks the pages watches for a cursor that comes twice. Nesting is bounded by the parser alone
+        At most 100 `ids`; deleted or invisible ones are silently omitted. `org_id` requests one Organization's
+        Persons. The caller checks for repeated cursors. Only the parser limits the nesting
         (1,024): walking a page costs 4 µs a record.
-        Raises: Retryable("page_malformed") when `data` is no list.
+        Raises: Retryable("page_malformed") if `data` is not a list.
         """
         if ids is not None and len(ids) > MAX_IDS:
             raise ValueError(f"at most {MAX_IDS} ids to a request")
@@ -127,9 +127,9 @@ class PipedriveClient:
         return self._record("get", "GET", f"/api/v2/{entity.plural}/{int(pipedrive_id)}")
 
     def create(self, entity: Entity, values: Mapping[str, Any]) -> Record:
-        """Create a record and return it whole.
+        """Create a record and return it completely.
 
-        After a Retryable whose reason is not in `pipeline.errors.NOTHING_SENT` the record may exist.
+        After a Retryable with a reason that is not in `pipeline.errors.NOTHING_SENT`, the record may exist.
         """
         return self._record("create", "POST", f"/api/v2/{entity.plural}", values)
 
@@ -195,7 +195,7 @@ class PipedriveClient:
         return self._record("create_webhook", "POST", "/api/v1/webhooks", subscription)
 
     def delete_webhook(self, webhook_id: int | str) -> None:
-        """Raises: Rejected("gone") when there is none."""
+        """Raises: Rejected("gone") if there is none."""
         self._calls.send("delete_webhook", "DELETE", f"/api/v1/webhooks/{int(webhook_id)}")
 
     def _page(self, path: str, operation: str, query: Mapping[str, Any]) -> Page:
@@ -231,7 +231,7 @@ class PipedriveClient:
 
 
 def _next_cursor(answer: dict[str, Any], path: str) -> str | None:
-    """Missing, null and empty end the walk; anything else that is no text would end it too early."""
+    """Missing, null and empty end the walk; any other value that is not a text would end it too early."""
     more = answer.get("additional_data") or {}
     cursor = more.get("next_cursor") if isinstance(more, dict) else more
     if not cursor:

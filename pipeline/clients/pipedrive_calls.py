@@ -42,20 +42,21 @@ TOKEN_COSTS: Final[Mapping[str, int]] = {
     "create_webhook": 10,
     "delete_webhook": 6,
 }
-"""Tokens of the daily budget per call, whatever `limit` is: `x-token-cost` of the OpenAPI files of Pipedrive, and
-https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
+"""Tokens of the daily budget per call, whatever `limit` is: `x-token-cost` of Pipedrive's OpenAPI files, and
+https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting.
+"""
 
 PAGE_MAX_BYTES = 64 * 1024 * 1024
 PAGE_DEADLINE_S = 120.0
 SMALL_DEADLINE_S = 15.0
-"""Of a call that reads one record: it takes a fraction of a second, and a worker waits for nothing else meanwhile."""
+"""Deadline of a call that reads one record: it takes a fraction of a second, and blocks its worker."""
 SEARCH_DEADLINE_S = 30.0
 PAGE_RECORDS = 500
 _PAGES = frozenset({"list", "fields"})
 _OF_ONE_RECORD = frozenset({"get", "update", "delete", "delete_webhook"})
 """Their path ends in an id, so a 404 is about that record."""
 LONGEST_SHARED_PAUSE_S = 60.0
-"""After a burst 429 or an HTML 403 all workers keep still: going on is answered with a block by Pipedrive's edge."""
+"""After a burst 429 or an HTML 403 all workers pause: Pipedrive's edge would block continued calls."""
 
 
 class PipedriveCalls:

@@ -30,7 +30,7 @@ Resolve = Callable[[str, int], list[str]]
 REFUSED: Final = (
     "this address may not be called: it must be a public host at port 443, or stand with its port in the environment"
 )
-"""The one sentence for every address that is refused. It repeats nothing and tells nothing of what is there."""
+"""The one text for every refused address. It repeats nothing and reveals nothing about the host."""
 MOST_ADDRESSES: Final = 2
 """Addresses of one name that are tried; a name may have any number."""
 LONGEST_URL: Final = 8 * 1024
@@ -42,7 +42,7 @@ _PLAIN_HOST: Final = re.compile(
 _NETLOC: Final = re.compile(r"(?:[a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[1-9]\d{0,4})?")
 _PIPEDRIVE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.pipedrive\.com")
 _TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/96")
-"""IPv6 addresses that stand for IPv4 ones (RFC 6052)."""
+"""IPv6 addresses that embed IPv4 ones (RFC 6052)."""
 
 
 def refused() -> ConfigurationError:
@@ -52,11 +52,11 @@ def refused() -> ConfigurationError:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Which addresses one purpose may call.
+    """The addresses that one purpose may call.
 
     names    hosts that may be called over https at port 443, at public addresses; None: any plain host name
-    places   `host:port` that the environment names: wherever they lead, over http too on this machine
-    is_http  whether http is allowed everywhere, for trials against a sandbox
+    places   `host:port` of the environment: any address, over http too on this machine
+    is_http  whether http is allowed everywhere, for trials with a sandbox
     """
 
     names: frozenset[str] | None
@@ -73,7 +73,7 @@ class Guard:
 
     @classmethod
     def of_urls(cls, *urls: str | None) -> Guard:
-        """Make a guard of addresses of the environment. With a port or over http: wherever they lead."""
+        """Return a guard for addresses of the environment. With a port or over http: any address."""
         names, places = set(), set()
         for url in filter(None, urls):
             parts = urlsplit(url)
@@ -84,7 +84,7 @@ class Guard:
         return cls(frozenset(names), frozenset(places), is_http=True)
 
     def check(self, url: str) -> SplitResult:
-        """Return the parts of an address that may be called, as far as its text tells; nothing is looked up.
+        """Return the parts of an allowed address, by its text only; nothing is looked up.
 
         Raises: ConfigurationError("host_refused").
         """
@@ -140,7 +140,7 @@ def check_api_domain(api_domain: str) -> str:
 
 
 def addresses(host: str, port: int) -> list[str]:
-    """Ask the system for the addresses of a host. Raises: OSError."""
+    """Return the system's addresses of a host. Raises: OSError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
@@ -149,7 +149,7 @@ def addresses(host: str, port: int) -> list[str]:
 
 
 def is_public(text: str) -> bool:
-    """Whether an address lies in the open internet: not this machine, not a private or link-local net, no cloud's metadata."""
+    """Return whether an address is public: not this machine, not a private or link-local net, no cloud metadata."""
     try:
         address: Address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -1,12 +1,12 @@
-"""One HTTP exchange: bytes out, bytes in. Everything that leaves this process by HTTP leaves here.
+"""One HTTP exchange: bytes out, bytes in. All HTTP calls of this process use this module.
 
-    Request → Wire.call → Response, whatever its status; `pipeline.clients.http` says what a status means.
+    Request → Wire.call → Response, whatever its status; `pipeline.clients.http` interprets the status.
 
-It speaks to the connection pool that a `requests.Session` keeps for the URL, or, where a proxy stands between or another
-adapter is mounted, to that adapter, and builds the request itself. What is left out on the way is unwanted here: redirects are
-not followed, no cookies are kept, and no `.netrc` can replace our credentials.
+It uses the connection pool that a `requests.Session` keeps for the URL, or, with a proxy or another mounted adapter,
+that adapter, and builds the request itself. Other features of requests are unwanted here: redirects are not followed,
+no cookies are kept, and no `.netrc` can replace our credentials.
 
-Neither errors nor exchanges carry a query, a header or a body: they go to logs and to PostgreSQL.
+Neither errors nor exchanges contain a query, a header or a body: they are written to logs and to PostgreSQL.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DEADLINE_S = 60.0
 """Longest whole exchange: an answer may not drip past it byte by byte."""
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
-"""No more is read of an answer that is not 2xx: it only has to tell why."""
+"""Read limit of an answer that is not 2xx: only its error is needed."""
 CHUNK_BYTES = 1024 * 1024
 
 NETWORK = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -48,15 +48,15 @@ _NEVER_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.Connect
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to send.
+    """The request to send.
 
-    remote           the system that is called, as outages are noted; empty where nobody waits for it
-    operation        the kind of call, where it costs tokens
-    tokens           what the call costs of Pipedrive's daily budget
+    remote           the called system, for outages; empty if no work waits for it
+    operation        the kind of call, if it costs tokens
+    tokens           the cost of the call in tokens of Pipedrive's daily budget
     only_asks        a POST that changes nothing
-    resend_if_stale  send once more when a kept connection turns out closed before any answer; for repeatable calls only
-    error_of         what an answer that is not 2xx means; outages are judged by it, so that both say the same
-    decodes          undo the content encoding of the answer; else its bytes are read as they are sent
+    resend_if_stale  send once more if a kept connection was closed before any answer; for repeatable calls only
+    error_of         the error for an answer that is not 2xx; outages use it too, so that both agree
+    decodes          decode the content encoding of the answer; else its bytes are read as sent
     """
 
     method: str
@@ -114,7 +114,7 @@ class Exchange:
     operation: str = ""
 
     def as_json(self) -> str:
-        """What is kept of it beside what it did."""
+        """What is stored of it besides its effect."""
         facts = {name: getattr(self, name) for name in ("method", "path", "status", "tokens", "duration_ms")}
         return json.dumps(facts)
 
@@ -123,13 +123,13 @@ OnCall = Callable[[Exchange], None]
 
 
 class Gate(Protocol):
-    """What stands before the calls of a connector while a remote system does not answer; see `pipeline.outages`."""
+    """Holds back the calls of a connector while a remote system does not answer; see `pipeline.outages`."""
 
     def enter(self, remote: str) -> bool:
         """Raises: Retryable("remote_waits") or Retryable("slots_taken"). Returns whether an answer is news."""
 
     def ended(self, remote: str, trouble: Retryable | None, *, is_known: bool) -> None:
-        """Note what became of a call: no answer, or one, whatever it says."""
+        """Store the result of a call: no answer, or an answer of any kind."""
 
     def limited(self, remote: str) -> None:
         """Note that there were too many calls, again and again."""
@@ -137,15 +137,15 @@ class Gate(Protocol):
 
 _OUT = frozenset({"remote_unavailable", "remote_unreachable"})
 _SERVES_NOBODY = frozenset({"remote_unavailable", "html_answer"})
-"""Reasons of an answer by which all calls wait."""
+"""Reasons of an answer after which all calls wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Route:
-    """How an origin is reached through a Session: reading that from the environment takes as long as a small call.
+    """How an origin is reached through a Session: reading it from the environment takes as long as a small call.
 
-    settings  proxies and certificates, as the Session and the environment say
-    pool      the connections themselves, where nothing of `requests` is needed to use them
+    settings  proxies and certificates, from the Session and the environment
+    pool      the connection pool itself, if nothing else of `requests` is needed
     """
 
     settings: dict[str, Any]
@@ -157,7 +157,7 @@ _routes: WeakKeyDictionary[requests.Session, dict[str, _Route]] = WeakKeyDiction
 
 
 class _Answer(NamedTuple):
-    """A response of which the body is not read yet."""
+    """A response with an unread body."""
 
     status: int
     headers: Mapping[str, str]
@@ -181,13 +181,13 @@ class Wire:
         self._clock = clock
 
     def call(self, request: Request) -> Response:
-        """Send a request and read the whole answer. A write ends before the lease does under which it is made.
+        """Send a request and read the whole answer. A write ends before its lease does.
 
-        Raises: Retryable("remote_waits") while the system is out and another call asks it,
+        Raises: Retryable("remote_waits") during an outage while another call probes the system,
             LostLease and Retryable("lease_uncertain") before a write that the lease does not cover,
-            Retryable("remote_unreachable") when nothing was sent, Retryable("remote_unavailable") when it may have
-            been, Retryable("page_not_json") for an answer cut short, Rejected("body_too_large").
-            Overloaded in a web request, when too many others wait for remote systems.
+            Retryable("remote_unreachable") if nothing was sent, Retryable("remote_unavailable") if it may have
+            been, Retryable("page_not_json") for a truncated answer, Rejected("body_too_large").
+            Overloaded in a web request, if too many others wait for remote systems.
         """
         with REMOTE.entered():
             return self._call_in_lane(request)
@@ -318,7 +318,7 @@ class Wire:
 
 
 def _trouble(request: Request, response: Response) -> Retryable | None:
-    """What the answer says of the system as a whole: that it serves nobody now, or nobody of this installation."""
+    """Return what the answer means for the whole system: that it serves no caller now, or not this installation."""
     unavailable = Retryable("remote_unavailable", f"HTTP {response.status}")
     if 200 <= response.status < 300 or request.error_of is None:
         return unavailable if response.status >= 500 or response.is_html else None
@@ -369,7 +369,7 @@ def _timeouts(request: Request) -> tuple[float, float]:
 
 
 def describe(error: BaseException, request: Request) -> Retryable:
-    """What it means that a request had no whole answer, without what the cause's own words would give away."""
+    """Return the error for a request without a complete answer, without text of the cause, which may contain secrets."""
     causes = list(_causes(error))
     where = f"{request.method} {urlsplit(request.url).hostname}{request.path}"
     if any(isinstance(cause, _NEVER_SENT) for cause in causes):

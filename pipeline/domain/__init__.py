@@ -1,1 +1,1 @@
-"""Words: frozen values that every room may use."""
+"""Immutable values that every package may use."""

@@ -1,4 +1,4 @@
-"""When somebody is to be told: facts go in, what is wrong comes out. No clock, no database; sentences carry numbers and moments,
+"""Alert rules: facts in, alerts out. No clock, no database; sentences contain numbers and moments,
 never values of records.
 """
 
@@ -11,21 +11,21 @@ from statistics import median
 from typing import Final
 
 HISTORY_DAYS: Final = 4
-"""Of fewer days of the same kind nobody can say what is usual."""
+"""With fewer days of the same kind, it is not known what is usual."""
 QUIET_EVENTS: Final = 50
-"""An hour that usually brings fewer says nothing by bringing none."""
+"""If an hour usually has fewer events, none is not unusual."""
 SURGE_EVENTS: Final = 500
 BUDGET_SHARE: Final = 0.5
-"""Of the day: before so much is spent, a forecast from a few calls of the night would cry wolf."""
+"""Share of the budget: before it is spent, a forecast from a few calls of the night would cause false alerts."""
 UNHEARD_S: Final = 20 * 60
-"""Webhooks are looked at every quarter of an hour, and made again at once: what is older than that does not heal."""
+"""Webhooks are checked every quarter of an hour, and recreated immediately: an older problem does not resolve itself."""
 BY_HAND: Final = frozenset({"connector_paused", "not_connected"})
-"""Pauses that somebody chose, or that wait for somebody's first step."""
+"""Pauses that an operator chose, or that wait for the first setup."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What people read about a rule: what it means and what to do, wherever it is told. page  of the connector, where to look."""
+    """The texts of a rule: its meaning and advice. page  the connector's page to open."""
 
     title: str
     meaning: str
@@ -90,7 +90,7 @@ RULES: Final[Mapping[str, Rule]] = {
         "workers",
     ),
 }
-"""Rule → what it means. The order is that of the runbook."""
+"""Rule → its texts, in the order of the runbook."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +106,9 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetFacts:
-    """is_closed  Pipedrive has said that the day is spent; None while it is not known
-    share  of the day that is spent, as 0.8; 0 without limit
-    forecast  of the day that will be spent when it is over, if it goes on so
+    """is_closed  Pipedrive refuses calls for today; None if it is not known
+    share  spent part of the budget, such as 0.8; 0 without limit
+    forecast  expected spent part at the end of the day, at the current pace
     """
 
     is_closed: bool | None
@@ -118,12 +118,12 @@ class BudgetFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """How one connector stands. None is what is not known, or what makes no sense to ask of it.
+    """The facts about one connector. None means unknown, or not applicable.
 
-    late_s, late_bound_s  how old the watermark is; how old its schedule lets it become
+    late_s, late_bound_s  age of the watermark; its maximum by the schedule
     late_since            the watermark
-    unheard               Persons or Organizations → seconds since their webhook was last sound
-    silent_s              since the last webhook or notification
+    unheard               Person or Organization → seconds since its webhook was last healthy
+    silent_s              seconds since the last webhook or notification
     events, usual         of the last full hour; of the same hour on earlier days of the kind
     """
 

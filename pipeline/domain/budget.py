@@ -1,7 +1,7 @@
-"""Who may spend how much of Pipedrive's daily budget: the day belongs to a company, a share of it to live work.
+"""How much of Pipedrive's daily budget each lane may spend: it belongs to a company, and a share of it to live work.
 
-live      to the end, and beyond what we believe the end to be: Pipedrive itself is the judge
-control   into half of the reserve
+live      all of it, and more than our own count: Pipedrive itself decides
+control   up to half of the reserve
 bulk      up to the reserve
 verify    up to the reserve
 """
@@ -16,11 +16,11 @@ DEFAULT_DAILY_TOKENS: Final = 30_000
 """One seat of the smallest plan: https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting."""
 DEFAULT_LIVE_RESERVE: Final = 0.2
 DAY_S: Final = 86_400
-"""The day is assumed to begin at midnight UTC: Pipedrive says that it does at midnight of the server, and not where that is."""
+"""The budget is assumed to reset at midnight UTC: Pipedrive documents midnight of the server, and not its time zone."""
 
 
 class Lane(StrEnum):
-    """Who spends of Pipedrive's daily budget; the first three are also the queues."""
+    """The lanes of Pipedrive's daily budget; the first three are also the queues."""
 
     LIVE = "live"
     """Webhooks, notifications, replays."""
@@ -36,15 +36,15 @@ _SHARE_OF_RESERVE = {Lane.CONTROL: 0.5, Lane.BULK: 0.0, Lane.VERIFY: 0.0}
 
 
 class ClosingUnknown(Exception):
-    """Redis is away: whether Pipedrive has called the day spent is not known."""
+    """Redis is unavailable: it is not known whether Pipedrive refuses calls for today."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a connector's settings say of its company's day.
+    """A connector's settings for its company's daily budget.
 
-    daily_tokens  tokens a day; 0 is without limit
-    live_reserve  the share of them, from 0 to 1, that only live work may use up
+    daily_tokens  tokens per day; 0 is without limit
+    live_reserve  the share of them, from 0 to 1, reserved for live work
     """
 
     daily_tokens: int = DEFAULT_DAILY_TOKENS

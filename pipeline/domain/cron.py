@@ -20,7 +20,7 @@ def next_time(cron: str, after: datetime) -> datetime:
     Where day and weekday are both restricted, either one suffices, as in Debian's cron.
     Raises: ValueError for an invalid expression, or one that is not due within 50 years.
     """
-    if len(cron.split()) != 5:  # CronSim also reads six fields, the first of which are seconds
+    if len(cron.split()) != 5:  # CronSim also accepts six fields, with seconds first
         raise ValueError("a cron expression has five fields")
     try:
         return next(CronSim(cron, after.astimezone(UTC)))

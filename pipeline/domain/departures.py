@@ -10,26 +10,26 @@ from pipeline.domain.kinds import Outcome
 DELETED_AT: Final = "pipedrive/deleted_at"
 
 LIVING: Final = ("shell", "full", "conflict")
-"""States of an id mapping whose record Pipedrive is believed to have."""
+"""States of an id mapping with a record that exists in Pipedrive, as far as known."""
 DELETED, GONE, MERGED = "deleted", "gone", "merged"
 DEPARTED: Final = (DELETED, GONE, MERGED)
-"""It was told to be deleted, or a complete fetch did not list it; it was absent twice and nobody told; it became another one."""
+"""Deleted by a notice, or missing in a complete fetch; absent twice without a notice; merged into another record."""
 
 RESTORABLE_DAYS: Final = 30
-"""For so long Pipedrive can restore what was deleted; for so long a departed record holds its claims."""
+"""How long Pipedrive can restore a deleted record, and how long that record holds its claims."""
 
 MISSING: Final = "missing"
-"""Cause of a change that doubts whether its record is still there: one answer without it settles that."""
+"""Cause of a change for a record that may be deleted: one answer without it confirms that."""
 DOUBTED: Final = "doubted"
 """The same after a fetch that listed nothing at all, as an answer that is wrongly empty makes it: two answers are needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionNotice:
-    """What a webhook says of a record that went.
+    """The deletion notice in a webhook.
 
     at_ms        when, in milliseconds since the epoch
-    merged_into  the record it became, None for a mere deletion
+    merged_into  the survivor of a merge, None for a deletion
     """
 
     at_ms: int
@@ -38,11 +38,11 @@ class DeletionNotice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Departure:
-    """One record that was looked for and is not there.
+    """One requested record that does not exist.
 
     state        one of DEPARTED
     at_ms        since when, in milliseconds since the epoch
-    merged_into  the record it became, for `merged`
+    merged_into  the survivor, for `merged`
     """
 
     pipedrive_id: int
@@ -53,14 +53,14 @@ class Departure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Farewell:
-    """What a departure means for the record's User or Account.
+    """The consequences of a deletion for the record's User or Account.
 
-    outcome     how it is logged; None when all of it was known before
-    reason      why, for the log
-    attributes  what Hull is told of it; empty when it is told nothing
-    joins       whether Hull is asked to join it with the one of `departure.merged_into`
-    before      what Hull held of it, without nulls
-    delivered   what Hull holds of it afterwards, without nulls; None when it holds nothing under this record any more
+    outcome     how it is logged; None if everything was known before
+    reason      the reason in the log
+    attributes  what is sent to Hull; empty if nothing is
+    joins       whether Hull is requested to merge it with the one of `departure.merged_into`
+    before      Hull's values before, without nulls
+    delivered   Hull's values afterwards, without nulls; None if it has none under this record
     """
 
     departure: Departure

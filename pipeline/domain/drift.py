@@ -1,4 +1,4 @@
-"""The words of `pipeline verify`: what the three sides say of one record, and how they can disagree."""
+"""The values of `pipeline verify`: the three sides of one record, and the kinds of drift."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 DEPARTED = frozenset({"deleted", "gone", "merged"})
-"""States of an id mapping whose record Pipedrive no longer shows, and that is known."""
+"""States of an id mapping with a record known as deleted in Pipedrive."""
 
 CONFLICT = "conflict"
-"""State of an id mapping whose record shares its User or Account with another one."""
+"""State of an id mapping with a record that shares its User or Account with another one."""
 
 
 class Drift(StrEnum):
@@ -20,7 +20,7 @@ class Drift(StrEnum):
     MISSING = "missing"
     """In Pipedrive, not in Hull."""
     EXTRA = "extra"
-    """In Hull or in the id map, not in Pipedrive, and not marked as departed."""
+    """In Hull or in the id map, not in Pipedrive, and not marked as deleted."""
     DIFFERENT = "different"
     """Hull holds another value for a mapped attribute."""
     UNLINKED = "unlinked"
@@ -28,7 +28,7 @@ class Drift(StrEnum):
     UNMAPPED = "unmapped"
     """In Pipedrive and in Hull, but the id map does not join them."""
     UNMARKED = "unmarked"
-    """Departed, and that is known, but Hull still shows its `pipedrive/id`."""
+    """Known as deleted, but Hull still shows its `pipedrive/id`."""
     MISMAPPED = "mismapped"
     """The id map names another Hull id than Hull does."""
 
@@ -37,10 +37,10 @@ class Drift(StrEnum):
 class HullRecord:
     """One User or Account, as Hull reports it.
 
-    pipedrive_ids     every Pipedrive id it names, the attribute `pipedrive/id` first
-    anonymous_ids     those of them that stand among its anonymous ids
-    attributes        the mapped attributes it has, as Hull gives them
-    organization_ids  the Pipedrive ids its Account names; empty without an Account
+    pipedrive_ids     every Pipedrive id in it, the attribute `pipedrive/id` first
+    anonymous_ids     those in its anonymous ids
+    attributes        its mapped attributes, as Hull returns them
+    organization_ids  the Pipedrive ids in its Account; empty without an Account
     """
 
     hull_id: str
@@ -50,7 +50,7 @@ class HullRecord:
     organization_ids: tuple[int, ...] = ()
     is_deleted: bool = False
     composed_name: str = field(default="", repr=False)
-    """First and last name, of which Hull makes `name` by itself."""
+    """First and last name, from which Hull derives `name`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +80,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftFinding:
-    """One record that is not what it should be, in one way.
+    """One drifted record.
 
-    hull_id      as Hull has it, else as the id map has it
-    differences  of a `different` one
-    detail       ids and states that tell more
-    is_ours      False for a record of Hull that only names a Pipedrive id: nothing of ours may be written to it
+    hull_id      from Hull, else from the id map
+    differences  for `different`
+    detail       further ids and states
+    is_ours      False for a record of Hull that only has a Pipedrive id: the pipeline must not write to it
     """
 
     kind: Drift

@@ -1,4 +1,4 @@
-"""What Pipedrive says of its fields: types, labels of options. Read once per connector, looked up per value."""
+"""Pipedrive's field definitions: types, labels of options. Read once per connector, looked up per value."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ INCREMENTAL_SHARE: Final = 0.5
 PAGE_S: Final = 0.2
 """Seconds a page takes while nothing is known of this connector: 500 records at half the speed seen in docs/performance.md."""
 SLOWEST_PAGE_S: Final = 5.0
-"""A run whose pages took longer each has been waiting, for the day or for a worker: that is no pace."""
+"""A run with slower pages has been waiting, for the budget or for a worker: that is not a pace."""
 
 
 WRITE_TOKENS: Final = 5
@@ -43,7 +43,7 @@ class FetchCost:
 
 
 def fetch_cost(records: int, page_limit: int) -> FetchCost:
-    """A full fetch of so many records, which reads the field definitions first."""
+    """Cost of a full fetch of so many records, including the field definitions."""
     pages = max(1, ceil(records / page_limit)) + 2
     return FetchCost(pages, LIST_TOKENS * (pages + 1))
 
@@ -59,11 +59,11 @@ class PlanCost:
 def plan_cost(
     *, updates: int, creates: int, read_before: int, fetched: tuple[int, ...], told: int, page_limit: int
 ) -> PlanCost:
-    """Writes, the lists that come before them, and the fetches that are called for; telling Hull costs no token.
+    """Cost of writes, the lists before them, and the resulting fetches; messages to Hull cost no tokens.
 
-    read_before  records that are read once more before they are written
-    fetched      records of each entity that is fetched again
-    told         records that Hull is told of, out of what is stored
+    read_before  records that are read again before they are written
+    fetched      records of each entity that are fetched again
+    told         records that are sent to Hull, from snapshots
     """
     lists = ceil(read_before / READ_AT_ONCE) + ceil(creates / SENT_AT_ONCE)
     fetches = [fetch_cost(records, page_limit) for records in fetched]
@@ -73,9 +73,9 @@ def plan_cost(
 
 
 def pages_left(low: int | None, high: int | None, page_limit: int, *, catching_up: bool) -> int | None:
-    """Pages a running full fetch still has to read, at most: ids may have gaps. None while nothing tells.
+    """Return the maximum of pages that a running full fetch still has to read: ids may have gaps. None if it is not known.
 
-    low, high  the last ids that the ascending and the descending walk have read
+    low, high  the last ids of the ascending and the descending walk
     """
     if catching_up:
         return 1
@@ -90,7 +90,8 @@ def page_pace_s(took_s: float, pages: int) -> float:
 
 
 def ends_in_s(pages: int, page_s: float, *, left: int | None, a_day: int, reset_s: float) -> float | None:
-    """Seconds until a fetch that has so many pages left is done; None when its day is too small for a single page.
+    """Return the seconds until a fetch with so many pages left is done; None if a day's budget is too small for a
+    single page.
 
     left     tokens that fetches may still spend today; None is without limit
     a_day    tokens that fetches may spend on any other day
@@ -108,7 +109,7 @@ def ends_in_s(pages: int, page_s: float, *, left: int | None, a_day: int, reset_
 
 
 def schedule_tokens(interval_s: float, seconds: float = DAY_S) -> int:
-    """What incremental fetches of both entities at this interval take in so many seconds."""
+    """Return the cost of incremental fetches of both entities at this interval, in so many seconds."""
     return ROUND_TOKENS * int(seconds // interval_s)
 
 
@@ -129,5 +130,5 @@ def stretched_interval_s(
 
 
 def rest_of_day(lately: int, seconds_gone: float, seconds_left: float) -> int:
-    """Tokens that what cannot be planned will take until the day is over, if it goes on as it went so far today."""
+    """Return the expected tokens of unplanned work until the end of the day, at today's pace."""
     return round(lately / seconds_gone * seconds_left) if seconds_gone > 0 else 0

@@ -1,4 +1,4 @@
-"""What one Person or Organization says to Hull: the result of the incoming transform."""
+"""The result of the incoming transform for one Person or Organization."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldProblem:
-    """One field that could not be carried over; the record's other fields still go."""
+    """One rejected field; the record's other fields are sent."""
 
     field: str
     reason: str
@@ -16,22 +16,22 @@ class FieldProblem:
 
 
 UNIDENTIFYING: Final = frozenset({"shared_domain"})
-"""Reasons of a problem that costs no value: it was carried over, and only does not serve to identify the record."""
+"""Reasons of a problem without a lost value: it was sent, but does not identify the record."""
 
 
 @dataclass(slots=True, kw_only=True)
 class IncomingRecord:
-    """A Pipedrive record in Hull's words. Nobody changes one; it is not frozen because making it would take twice as long,
-    and every record of every page is made.
+    """A Pipedrive record as Hull's attributes. Treat as immutable; it is not frozen because creating it would take
+    twice as long, and every record of every page is created.
 
     pipedrive_id     the record's id
-    version          `update_time` in seconds since the epoch: whole seconds, as Pipedrive gives it
+    version          `update_time` in seconds since the epoch: whole seconds, as in Pipedrive
     claims           claim → normalised value, without the anonymous id, in the order of the settings
     attributes       attribute → value; None means the field is empty in Pipedrive
     organization_id  for a Person: the Organization it belongs to, else None
     digest           32 hex digits over claims, attributes, link and mapping: equal digests mean equal content
-    problems         fields that were left out, with their reason codes
-    known_as         (claim, value) by which it may be looked up besides: the e-mails that are not primary
+    problems         rejected fields, with their reason codes
+    known_as         (claim, value) of further look-ups: the secondary e-mails
     """
 
     pipedrive_id: int

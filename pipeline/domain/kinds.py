@@ -49,10 +49,10 @@ class Claim(StrEnum):
 
 
 def event_name(direction: Direction, entity: Entity, outcome: Outcome) -> str:
-    """The name the customer's guide tells people to search for, for example `incoming.user.success`."""
+    """The event name in the customer's guide, for example `incoming.user.success`."""
     return f"{direction}.{entity.hull}.{outcome}"
 
 
 def anonymous_id(pipedrive_id: int) -> str:
-    """The claim every record of Pipedrive has, whatever else is known of it."""
+    """The claim that every record of Pipedrive has."""
     return f"pipedrive:{pipedrive_id}"

@@ -1,6 +1,6 @@
-"""JSON as it comes: orjson, and the standard library for what orjson refuses, lone surrogates above all.
+"""Parse JSON with orjson, and with the standard library for what orjson refuses, mainly lone surrogates.
 
-Such text is for transform to refuse, record by record; until then it must pass through our hands unharmed.
+The transform refuses such text, record by record; until then it must pass unchanged.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def write_lenient(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """What the standard library does not know and orjson does. It is asked again about what lies within."""
+    """Serialize what the standard library cannot, with orjson, which calls this again for nested values."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     return sorted(value)
 
 
 def is_nested_deeper(value: Any, levels: int) -> bool:
-    """Whether objects and lists lie within one another to more than so many levels."""
+    """Return whether objects and lists are nested to more than so many levels."""
     within = [value]
     for _ in range(levels + 1):
         within = [
@@ -83,12 +83,13 @@ def has_more_values(body: bytes, most: int) -> bool:
 
 
 MOST_TOKENS: Final = 3_000_000
-"""Texts and brackets of one body that are looked at, in about a second and a half; a body of 20 MB has a third of them."""
+"""Maximum of texts and brackets examined in one body, in about a second and a half; a body of 20 MB has a third of them."""
 
 
 def cut_below(body: bytes, levels: int, most: int = MOST_TOKENS) -> bytes:
-    """JSON without what lies deeper than so many levels: null stands in its place. Anything else comes back as it is, and so
-    does a body of more than `most` texts and brackets."""
+    """Return JSON with null instead of values below so many levels. Anything else is returned unchanged, and so is a body
+    with more than `most` texts and brackets.
+    """
     kept, depth, start, copied = [], 0, 0, 0
     for count, match in enumerate(_STRUCTURE.finditer(body)):
         if count == most:
@@ -107,8 +108,9 @@ def cut_below(body: bytes, levels: int, most: int = MOST_TOKENS) -> bytes:
 
 
 def find_unusable(value: Any, path: str = "") -> str | None:
-    """Where within it, as `user.tier` or `segments[0].id`, there is a NUL or half a character, which can be neither stored nor
-    sent; None where there is none."""
+    """Return where, such as `user.tier` or `segments[0].id`, there is a NUL or a lone surrogate, which cannot be stored or
+    sent; None if there is none.
+    """
     if isinstance(value, str):
         return path if _UNUSABLE.search(value) else None
     if isinstance(value, dict) and (bad := next((name for name in value if _UNUSABLE.search(name)), None)) is not None:
@@ -118,7 +120,7 @@ def find_unusable(value: Any, path: str = "") -> str | None:
 
 
 def members_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """(path, value) of everything that lies directly in an object or a list."""
+    """Yield (path, value) of the direct members of an object or a list."""
     if isinstance(value, dict):
         yield from ((f"{path}.{name}" if path else str(name), each) for name, each in value.items())
     elif isinstance(value, list):

@@ -1,6 +1,6 @@
-"""Checks the names, ids and secrets that a person gives for a connector: each rule once, for pages, commands, API and Hull.
+"""Validate the names, ids and secrets of a connector: each rule once, for pages, commands, API and Hull.
 
-They stand in addresses, headers, log lines and file names, so nothing but plain characters passes.
+They are used in addresses, headers, log lines and file names, so only plain characters are allowed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ _SECRET: Final = re.compile(r"[!-~]{1,1000}")
 
 
 class InvalidName(ValueError):
-    """What was given is not valid; the text says what is, and does not repeat a secret."""
+    """The input is not valid; the text says what is, and does not repeat a secret."""
 
 
 def is_connector_name(text: str) -> bool:
-    """Whether a connector may be called so: letters, digits, dot, dash, underscore; neither a number nor the id of a connector."""
+    """Return whether a connector may have this name: letters, digits, dot, dash, underscore; not a number or a
+    connector's id."""
     return bool(_NAME.fullmatch(text)) and not text.isdigit() and not is_hull_id(text)
 
 

@@ -1,4 +1,4 @@
-"""What one User or Account says to Pipedrive, and what is decided about it on the way."""
+"""One User or Account on its way to Pipedrive, and the decisions about it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, Final
 from pipeline.domain.incoming import FieldProblem
 
 Agreement = tuple[str, str]
-"""(digest of what Hull said, digest of what Pipedrive held) when the two last agreed on one field."""
+"""(digest of Hull's value, digest of Pipedrive's value) when the two last agreed on one field."""
 
 
 MIRROR_INCOMPLETE: Final = "mirror_incomplete"
 INDEX_BEHIND: Final = "index_behind"
-"""Reason codes of those who wait for a fetch: the first full one, or the next that brings what changed."""
+"""Reason codes of records that wait for a fetch: the first full one, or the next one of changes."""
 
 Heard = tuple[float, bool]
-"""(when Hull was told a value that it has reported, whether it has reported no other one since)."""
+"""(when a value was delivered that Hull has reported, whether Hull has reported no other value since)."""
 
 
 def fields_without(fields: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
@@ -30,15 +30,15 @@ def fields_without(fields: Mapping[str, Any], keys: Collection[str]) -> dict[str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingWrite:
-    """A write in the shapes of API v2.
+    """A write in the format of API v2.
 
-    fields    body of the PATCH, or of the POST when there was no snapshot; empty when nothing differs
-    before    field → its value in the snapshot, for the fields that are written
-    present   codes of mapped fields whose attribute holds a value now; what is missing from a later write's list was
-              emptied in Hull meanwhile
-    sides     key of a mapped field → digests of what Hull says and of what the snapshot holds, written or not
-    same      keys of the mapped fields of which both sides hold the same
-    kinds     key of a field that is written → kind of its value
+    fields    body of the PATCH, or of the POST without a snapshot; empty if nothing differs
+    before    field → its value in the snapshot, for the written fields
+    present   codes of mapped fields whose attribute has a value now; a code that is missing in a later write's list was
+              emptied in Hull since
+    sides     key of a mapped field → digests of Hull's value and of the snapshot's, written or not
+    same      keys of the mapped fields with the same value on both sides
+    kinds     key of a written field → kind of its value
     problems  mapped fields that were left out, with their reason codes
     """
 
@@ -67,20 +67,21 @@ class OutgoingWrite:
 
 
 RULES = 1
-"""Version of the rules by which values are converted for Pipedrive. Raise it when a rule changes, and name the kinds of
-fields in `pipeline.transform.agreement.CORRECTED`: what was written by the rules of before is then written once more."""
+"""Version of the conversion rules for Pipedrive. Raise it when a rule changes, and list the kinds of
+fields in `pipeline.transform.agreement.CORRECTED`: values written by the earlier rules are then written once more.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What is remembered of a record's earlier writes.
+    """What is stored about a record's earlier writes.
 
-    agreed   key of a field → on what both sides agreed last
-    present  codes that the last write's `present` named; None before the first write
-    recent   (key, digest of what Hull said, seconds since the epoch) of the last writes, oldest first
+    agreed   key of a field → the values on which both sides last agreed
+    present  codes in the last write's `present`; None before the first write
+    recent   (key, digest of Hull's value, seconds since the epoch) of the last writes, oldest first
     heard    key → the last of our values that Hull has reported
-    reported_at  of the newest report that was considered, in milliseconds by Hull's clock
-    rules    the RULES by which the last write was made
+    reported_at  of the newest processed report, in milliseconds by Hull's clock
+    rules    the RULES of the last write
     """
 
     agreed: Mapping[str, Agreement] = field(default_factory=dict)
@@ -107,7 +108,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """What Hull was told of a record, of the attributes that are mapped in both directions.
+    """What was delivered to Hull of a record, of the attributes that are mapped in both directions.
 
     at  seconds since the epoch
     """
@@ -117,12 +118,12 @@ class Delivered:
 
 
 class MatchStatus(StrEnum):
-    """How a User or Account stands to the records of Pipedrive."""
+    """The match status of a User or Account."""
 
     KNOWN = "known"
     """Joined to one living record."""
     UNKNOWN = "unknown"
-    """Joined to none, as far as the id map and the mirror of Pipedrive tell."""
+    """Matched with no record, as far as the id map and the local index show."""
     DEPARTED = "departed"
     """Its record is deleted or gone."""
     CONFLICT = "conflict"
@@ -132,23 +133,23 @@ class MatchStatus(StrEnum):
     TAKEN = "taken"
     """The one record that answers to its claim is joined to another User or Account."""
     UNRESOLVED = "unresolved"
-    """The one record that answers to its claim is in Hull, and Hull has not said yet whose it is."""
+    """The one matching record is in Hull, and its Hull id is not known yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """What extract brings together for one record of Hull.
+    """What extract collects for one record of Hull.
 
-    message          the report as it was delivered, or as it was last kept
-    pipedrive_id     the record it is joined to, for KNOWN
-    matched_by       the claim that joined them just now; None when they were joined before
+    message          the report as delivered, or as last stored
+    pipedrive_id     the record it is mapped to, for KNOWN
+    matched_by       the claim that just matched; None if it was mapped before
     others           Pipedrive ids that make it CONFLICT, AMBIGUOUS, TAKEN or UNRESOLVED
-    by_lower_claim   a claim that counts more has a value that nobody answered to, as far as our tables tell
+    by_lower_claim   a stronger claim has a value without a match, as far as our tables show
     snapshot         the Pipedrive record as last read
     organization_id  for a User: the Organization of its Account
     awaits           for a User: the Hull id of its Account, while that has no Organization
-    told             what Hull was told of the record lately, oldest first
-    delivered        attribute → what Hull was told last, of those that are mapped in both directions
+    told             recent deliveries to Hull, oldest first
+    delivered        attribute → the last delivery to Hull, of those that are mapped in both directions
     """
 
     hull_id: str
@@ -181,26 +182,26 @@ class Act(StrEnum):
 
     SKIP = "skip"
     HOLD = "hold"
-    """Quarantined: kept as a Failure, because only a person can say what is right."""
+    """Stored as a Failure, because a person must decide."""
     WAIT = "wait"
-    """Nothing can be decided yet: it is tried again by itself."""
+    """Not decided yet: it is retried automatically."""
     UPDATE = "update"
     CREATE = "create"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What transform decides about one Candidate.
+    """Transform's decision about one Candidate.
 
     reason   why it is skipped, held or waits
     detail   the same in a sentence
-    trigger  why it is sent, as the filter says
-    claims   (claim, value) by which it may be looked up, in the order of the settings; for CREATE
-    left     fields that are left to Pipedrive although they differ
-    overruled  attribute → what Hull says there, where Pipedrive had the last word
-    held     attribute → what Hull holds by its own word and is written: it need not be told that
-    heard    key → the last of our values that Hull has reported, this report included
-    quarrel  names the fields that are not written because two rules fight over them; empty for none
+    trigger  why it is sent, from the filter
+    claims   (claim, value) of its look-up, in the order of the settings; for CREATE
+    left     fields that keep Pipedrive's value although they differ
+    overruled  attribute → Hull's value, in fields that Pipedrive owns
+    held     attribute → Hull's value that is written: it need not be sent back
+    heard    key → the last of our values that Hull has reported, including this report
+    quarrel  names the fields in an update loop, which are not written; empty for none
     """
 
     candidate: Candidate

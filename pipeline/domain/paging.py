@@ -1,4 +1,4 @@
-"""Watches over a walk from page to page: a cursor that comes again, or page after page without a record, never ends by itself."""
+"""Detects endless walks: a cursor that comes again, or page after page without a record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Cursors:
         self._empty = 0
 
     def trouble_with(self, cursor: str, records: int) -> str | None:
-        """Why the walk may not go on from `cursor`, given with a page of so many records; None while it advances."""
+        """Return why the walk must not continue from `cursor`, given with a page of so many records; None while it advances."""
         self._empty = 0 if records else self._empty + 1
         if cursor in self._seen:
             return "a cursor came again"

@@ -1,4 +1,4 @@
-"""Who may do what: viewers look, operators act on records and runs, admins change what the pipeline is."""
+"""Roles: viewers read, operators act on records and runs, admins also change settings and operators."""
 
 from __future__ import annotations
 

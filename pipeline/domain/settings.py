@@ -34,7 +34,7 @@ class ClaimRule(_Row):
 
 
 Owner = Literal["hull", "pipedrive", "latest"]
-"""Who has the last word about a field that is mapped both ways and was changed on both sides."""
+"""The owner of a field that is mapped in both directions and was changed on both sides."""
 
 
 class AttributeMapping(_Row):
@@ -43,7 +43,7 @@ class AttributeMapping(_Row):
     on_null  what an empty source does to the other side: clear it, or leave it as it is
     form     by default labels and the primary value; `id` keeps option ids, `list` the whole list of e-mails
     parts    for addresses: also deliver these parts as `<attribute>_<part>`, for example `locality`, `country`
-    owner    of an outgoing row: who has the last word about a field that comes to Hull as well
+    owner    of an outgoing row: the owner of a field that is sent to Hull as well
     """
 
     hull: Name
@@ -80,7 +80,7 @@ class ConnectorSettings(BaseModel):
     deletion_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """How large a share of the known records may be missing from a full fetch before a person must look; a few always may."""
     change_stop_share: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """How large a share of the known records new settings may touch before a person must say yes; a hundred always may."""
+    """The share of the known records that new settings may touch without approval; a hundred always may."""
     full_fetch_cron: str = NIGHTLY
     """When celery beat fetches everything: five cron fields in UTC, for example `15 2 * * *`; `nightly` is once a night at a
     minute of the connector's own, empty is never."""
@@ -140,9 +140,9 @@ class SettingsRefused(ValueError):
 
 
 def read_settings(document: Any) -> ConnectorSettings:
-    """Take over a settings document.
+    """Parse a settings document.
 
-    Raises: SettingsRefused naming every mistake at once.
+    Raises: SettingsRefused with every mistake.
     """
     try:
         chosen = ConnectorSettings.model_validate(document)
@@ -150,7 +150,9 @@ def read_settings(document: Any) -> ConnectorSettings:
         mistakes = [_describe(error) for error in refused.errors()]
         raise SettingsRefused(mistakes) from None
     if (place := find_unusable(document)) is not None:
-        raise SettingsRefused([f"{place}: it holds a NUL or half a character, which can be neither stored nor sent"])
+        raise SettingsRefused(
+            [f"{place}: it contains a NUL or half a surrogate pair, which can be neither stored nor sent"]
+        )
     return chosen
 
 

@@ -1,9 +1,10 @@
-"""Brings texts that identify somebody into one spelling, so that what looks the same is the same.
+"""Normalize identifying texts, so that texts that look the same are equal.
 
-People copy addresses out of documents and chats, and with them characters that nobody sees: zero width spaces, byte order marks,
-soft hyphens, marks of direction. Keyboards of East Asia type letters of full width. An international domain has two spellings.
-All of these mean one person: Unicode's NFKC folds widths and composition (https://unicode.org/reports/tr15/), and characters that
-are ignored when a text is shown (https://unicode.org/reports/tr44/#Default_Ignorable_Code_Point) are left out.
+People copy addresses out of documents and chats, with invisible characters: zero width spaces, byte order marks, soft
+hyphens, marks of direction. East Asian keyboards type full-width letters. An international domain has two spellings.
+All of these mean one person: Unicode's NFKC normalizes widths and composition (https://unicode.org/reports/tr15/), and
+characters that are ignored when a text is shown (https://unicode.org/reports/tr44/#Default_Ignorable_Code_Point) are
+removed.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ from typing import Any, Final
 
 
 def epoch_seconds(text: object) -> int | None:
-    """Give the whole second since the epoch in which a moment lies; None when it is not readable."""
+    """Return the whole second since the epoch of a moment; None if it is not readable."""
     moment = _moment(text)
     return None if moment is None else int(moment.timestamp() // 1)
 
 
 def version_of(record: Mapping[str, Any]) -> int | None:
-    """When a record of Pipedrive last changed, in seconds since the epoch; None where it carries no time that is readable.
+    """Return when a record of Pipedrive last changed, in seconds since the epoch; None without a readable time.
 
-    A record that was never changed may have no `update_time`: it is as it was added.
+    A record that was never changed may have no `update_time`: its `add_time` counts.
     """
     changed = record.get("update_time")
     return epoch_seconds(record.get("add_time") if changed is None else changed)
@@ -101,9 +101,9 @@ HOW: Final = "write 2026-08-31T12:00, 2026-08-31, or how long ago: 15m, 2h, 3d"
 
 
 def read_moment(text: str, now: datetime) -> datetime:
-    """The moment a text means, in UTC unless it says otherwise.
+    """Return the moment of a text, in UTC unless it has an offset.
 
-    Raises: ValueError saying how moments are written.
+    Raises: ValueError with the accepted formats.
     """
     written = text.strip()
     try:

@@ -1,4 +1,4 @@
-"""What one webhook of Pipedrive says."""
+"""The content of one Pipedrive webhook."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class WebhookAction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookHead:
-    """Whom a webhook is about; read at the door, before any field is looked at.
+    """The head of a webhook, read when it is received, before its fields.
 
     event_id         the same for every delivery of one event
     sent_at_ms       `meta.timestamp` in milliseconds since the epoch: finer than any `update_time`
-    updated_ms       the record's `update_time`, where it tells one
+    updated_ms       the record's `update_time`, if it has one
     attempt          1 for the first delivery
     merged_to_id     on the delete of a record that was merged into another: that other record
-    merged_from_id   on the change of a record that another was merged into: the record that went
-    is_old_format    of version 1.0: it says which record to read, and nothing that could be used
+    merged_from_id   on the change of a record that another was merged into: the merged record
+    is_old_format    of version 1.0: it says which record to read, and nothing else is used
     """
 
     entity: Entity
@@ -48,12 +48,12 @@ class WebhookHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookRecord:
-    """A webhook in the words of API v2.
+    """A webhook in the format of API v2.
 
-    record      the record as a fetch would have given it, less what webhooks leave out; None after a delete
+    record      the record as a fetch would have returned it, less what webhooks omit; None after a delete
     previous    record key → value before the change, custom fields under `custom_fields`; after a delete the last state
-    absent      codes of custom fields about which the webhook says nothing
-    unreadable  codes of those it gives in a shape that is not known; of all of them where it gives no custom fields
+    absent      codes of custom fields that are missing in the webhook
+    unreadable  codes of those in an unknown format; of all of them if it has no custom fields
     """
 
     head: WebhookHead

@@ -1,1 +1,1 @@
-"""One hand: what the remote systems say, brought in as it came."""
+"""Read from the remote systems, without changing the data."""

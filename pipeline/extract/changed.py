@@ -1,7 +1,7 @@
-"""Lists what changed and what was added since a moment: what a look-up needs to be sure that a record is not there.
+"""List what changed and what was added since a moment: a look-up needs both to be sure that a record does not exist.
 
-Two walks, because a record that was never changed may have no `update_time`, and a list filtered by it may then leave it out.
-Both are bounded: whoever asks for a list that is longer gets its beginning, and is told so.
+Two walks, because a record that was never changed may have no `update_time`, and a list filtered by it may then omit
+the record. Both are limited: of a longer list the caller gets the beginning, and a flag.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def walk_added(
 
 
 def was_added_since(record: dict[str, Any], since: datetime) -> bool:
-    """Whether the record says that it was added at this moment or later."""
+    """Return whether the record was added at this moment or later."""
     return (epoch_seconds(record.get("add_time")) or 0) >= int(since.timestamp())
 
 

@@ -1,8 +1,9 @@
-"""Reads the next page of a slice, and tells where the walk stands after it.
+"""Read the next page of a slice, and return the walk's new position.
 
-Two walks by id come towards each other: ids that the other one has passed are not this one's, and when the two meet, both
-are done. A cursor is Pipedrive's and opaque. A walk that goes in circles shows by ids that do not advance, or by a cursor that
-comes again: one is kept as an anchor, and moved up whenever the number of pages has doubled, so a circle of any length meets it.
+Two walks by id move towards each other: ids that the other one has passed are skipped, and when the two meet, both are
+done. A cursor is Pipedrive's and opaque. A walk in a circle is detected by ids that do not advance, or by a repeated
+cursor: one is stored as an anchor, and replaced whenever the number of pages has doubled, so a circle of any length
+reaches it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ CHUNK_OF_IDS = 100
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageWanted:
     """walk      `ascending` or `descending` by id, or `catch_up` by update time from `since` on
-    cursor    where the walk stands, None at its beginning
+    cursor    the walk's position, None at its beginning
     frontier  the last id it has read
     anchor    a cursor of some pages ago
-    empty     pages without a record in a row, up to here
+    empty     pages without a record in a row so far
     """
 
     walk: str

@@ -1,4 +1,4 @@
-"""Asks Pipedrive's search who answers to a claim. The index may lag, so this is for the time before the mirror is complete."""
+"""Query Pipedrive's search for a claim. The index may lag, so this is used only until the local index is complete."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SEARCHABLE: Final = frozenset({"address", "varchar", "text", "varchar_auto", "do
 def search_claim(
     pipedrive: PipedriveClient, entity: Entity, claim: str, field: tuple[str, str, bool] | None, value: str
 ) -> list[int] | None:
-    """Ids of the records that the search names for a whole value.
+    """Return ids of the records that the search finds for a whole value.
 
-    field    (key, type, whether it is a custom field) of the field that holds the claim
-    Returns  None when the search cannot tell: it does not know the field, or the field holds a web site where the claim is a
-             domain, of which only a whole value would be found. 20 tokens, twice for a host that has two spellings.
+    field    (key, type, whether it is a custom field) of the field with the claim
+    Returns  None if the search cannot tell: it does not know the field, or the field has a web site and the claim is a
+             domain, of which only a whole value would be found. 20 tokens, twice for a host with two spellings.
     """
     fields = None if claim == Claim.DOMAIN else _fields(entity, field)
     if fields is None:

@@ -1,4 +1,4 @@
-"""Questions that pages, commands and scripts ask alike: what a record is, why it is so, what has happened, what would.
+"""Queries that pages, commands and scripts share: a record, its explanation, past events, and previews.
 
-Answers are frozen, made of plain values; nothing here knows how they are shown.
+Results are frozen and made of plain values; this package does not know how they are shown.
 """

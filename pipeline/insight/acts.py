@@ -1,4 +1,4 @@
-"""What people do to a connector by hand, each with its entry in the audit log, in the transaction in which it is done."""
+"""Acts of people on a connector, each with its entry in the audit log, in the act's transaction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGE: Final = 0.5
 
 
 class Impossible(Exception):
-    """It cannot be done now; the sentence says why, `next_step` what to do."""
+    """It is not possible now; the sentence says why, `next_step` what to do."""
 
     def __init__(self, sentence: str, next_step: str = "") -> None:
         super().__init__(sentence)
@@ -31,12 +31,12 @@ class Impossible(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchPreview:
-    """What fetching everything of one entity will take.
+    """The estimate of a full fetch of one entity.
 
-    known     records that are known, of very many a good guess; None before the first fetch: nobody has counted them
-    tokens    of the day's budget, and what fetches may still spend of it (None is without limit)
-    ends_at   None where the day is too small, or nothing is known
-    under_way the id of a full fetch that goes on already
+    known     number of known records, estimated if there are very many; None before the first fetch
+    tokens    of the daily budget, and how many of them fetches may still spend (None is without limit)
+    ends_at   None if the daily budget is too small, or nothing is known
+    under_way the id of a full fetch in flight
     """
 
     entity: str
@@ -62,7 +62,7 @@ class FetchPreview:
 
 
 def preview_fetch(session: Session, connector_key: int, entity: Entity) -> FetchPreview:
-    """Its size, before anybody presses."""
+    """Return its size, before the person confirms."""
     day = spending.standing(session, connector_key)
     known = id_mapping.count_known(session, connector_key, entity)
     running = run_rows.running_run(session, connector_key, entity, "full")

@@ -1,4 +1,4 @@
-"""Alerts for people: what is open, what was, and where they are told."""
+"""Alerts for people: open ones, resolved ones, and their sinks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ UNKNOWN = Rule("A rule that is not judged any more", "A later version knows it, 
 class Told:
     """One alert.
 
-    page     of the console, where to look
-    told     sinks that know of its present state
-    is_told  False while somebody is still to be told
+    page     page of the console to open
+    told     sinks that have received its current state
+    is_told  False while a sink has not received it
     """
 
     id: int
@@ -69,7 +69,7 @@ def past_alerts(
 
 
 def told_where() -> dict[str, str]:
-    """Sink → whom it reaches, as far as that may be shown: the rest of a web address often is a secret."""
+    """Return sink → its target, without the secret parts of a web address."""
     chosen = settings()
     found = {LOG: "lines alert.raised and alert.resolved"}
     if chosen.alert_webhook_url:

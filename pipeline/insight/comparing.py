@@ -20,7 +20,7 @@ from pipeline.sync.job_queue import VERIFY
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonResult:
-    """What the last comparison came to; `sample` is None where everything was compared."""
+    """The result of the last comparison; `sample` is None if everything was compared."""
 
     finished_at: datetime
     asked_by: str
@@ -35,8 +35,8 @@ class ComparisonResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparing:
-    """tokens     that the next one will cost
-    under_way  whether one was asked for and has not ended
+    """tokens     cost of the next one
+    under_way  whether one was requested and has not ended
     """
 
     sample: int
@@ -46,7 +46,7 @@ class Comparing:
 
 
 def comparing(session: Session, connector_key: int) -> Comparing:
-    """How it stands."""
+    """Return its state."""
     newest = job.latest_jobs(session, connector_key, [VERIFY], limit=1)
     return Comparing(
         sample=SAMPLE,

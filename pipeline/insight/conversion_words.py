@@ -90,13 +90,13 @@ TEXT: Final = {Direction.INCOMING: "the text as it is", Direction.OUTGOING: "the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowWords:
-    """What one AttributeMapping says to a person.
+    """The description of one AttributeMapping.
 
-    field      the field's name in Pipedrive, its code where no name is known
-    type       what kind of field it is; empty for one that is not there
-    hull_type  what kind of attribute fits it
-    does       what becomes of the value
-    mistake    why the row carries nothing; empty when it does
+    field      the field's name in Pipedrive, its code if the name is not known
+    type       kind of the field; empty if it does not exist
+    hull_type  the matching kind of attribute
+    does       how the value is converted
+    mistake    why the row does nothing; empty if it works
     """
 
     field: str
@@ -107,7 +107,7 @@ class RowWords:
 
 
 def describe_row(row: AttributeMapping, direction: Direction, catalog: FieldCatalog) -> RowWords:
-    """Say what a row does, as far as the field definitions tell."""
+    """Return what a row does, as far as the field definitions are known."""
     source = find_source(row.service, catalog)
     name = field_name(row.service, catalog)
     if source is None or not is_listed(source, catalog):
@@ -175,7 +175,7 @@ def _does(source: FieldSource, row: AttributeMapping, direction: Direction) -> s
 
 
 def entity_of(setting: str) -> Entity:
-    """Whose records a setting is about."""
+    """Return the entity of a setting."""
     return Entity.ORGANIZATION if "account" in setting else Entity.PERSON
 
 

@@ -30,13 +30,13 @@ SHORT: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """One row on one record.
+    """One row applied to one record.
 
-    state   `changes`, `same` (both sides hold it already), `nothing` (no value, left alone), `problem`
+    state   `changes`, `same` (both sides have it already), `nothing` (no value, left alone), `problem`
     before  the value at its source
-    after   what the other side would get; an option by its label
-    beside  attribute → value that is delivered along with it, as a currency is
-    words   what there is to say of it; of a problem the reason in words
+    after   the value for the other side; an option by its label
+    beside  attribute → value that is delivered with it, such as a currency
+    words   a note; for a problem its reason as text
     reason  the reason code of a problem
     """
 
@@ -133,7 +133,7 @@ def readable(value: Any) -> Any:
 
 
 def by_label(value: Any, source: FieldSource | None) -> Any:
-    """Options by their labels: nobody knows their ids by heart."""
+    """Options by their labels, because people do not know their ids."""
     if source is None or not source.options:
         return value
     if isinstance(value, list):

@@ -25,7 +25,7 @@ WORDS: Final = {
 
 
 class ChangeShape(BaseModel):
-    """One field, from what to what. `is_first` when nothing is known of what stood there before."""
+    """One changed field. `is_first`: the value before is not known."""
 
     name: Text
     label: Text
@@ -35,9 +35,9 @@ class ChangeShape(BaseModel):
 
 
 class EventShape(BaseModel):
-    """One thing that happened to one record; `exchange` is the call by which a write was made.
+    """One event of one record; `exchange` is the HTTP call of a write.
 
-    An event with a `field` is about that field alone: the record was carried over, or left as it was, and has its own event.
+    An event with a `field` is about that field alone; the record has another event.
     """
 
     id: int
@@ -68,7 +68,7 @@ class EventShape(BaseModel):
 
     @property
     def words(self) -> str:
-        """What became of what it is about, to be read after "was"."""
+        """The outcome as text, to be read after "was"."""
         if self.field is not None and self.outcome == "error":
             return "carried over without this field"
         return WORDS.get(self.outcome, self.outcome)
@@ -103,7 +103,7 @@ def described(row: SyncEvent, labels: Mapping[str, str] = _NO_LABELS) -> EventSh
 
 
 def values_of(body: bytes | None) -> dict[str, Any]:
-    """`before` or `after` of an event, custom fields beside the others."""
+    """Return `before` or `after` of an event, with custom fields on the same level."""
     if not body:
         return {}
     read = read_lenient(bytes(body))

@@ -1,10 +1,10 @@
-"""Why does this field say that? The chain from what was told or read to the value that stands there, link by link.
+"""Explain why a field has its value: the chain from the source to the current value, step by step.
 
     origin → decision → call → read-back → value
 
-The newest event that touched the field is the one that explains it; everything else is found from there: the delivery or the
-run that led to it, the rule and the settings in force, the batch and its calls, and the other half of a write and its read-back.
-At a moment of the past it is the newest event up to then.
+The newest event about the field explains it; everything else is found from there: the delivery or the run that caused
+it, the rule and the settings in force, the batch and its calls, and the other half of a write and its read-back. For a
+moment in the past, it is the newest event up to then.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from pipeline.insight.record import RecordSides, read_sides
 from pipeline.sync.compiled import plan_for
 
 LOOKED_AT = 20
-"""Events that may touch the field by their text: whether they do, their values say."""
+"""Events that may be about the field by their text; their values decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a field of a record is as it is.
+    """Why a field of a record has its value.
 
-    value           what the chain leads to, in Hull's words
-    hull            what Hull holds as far as is known, now or at the moment asked for
-    pipedrive       what Pipedrive holds, in Hull's words
-    direction       in which the value came; None when nothing kept tells of it
+    value           the resulting value, as in Hull
+    hull            Hull's value as far as known, now or at the requested moment
+    pipedrive       Pipedrive's value, converted as for Hull
+    direction       the direction of the value; None if no stored event has it
     event_id        the event that decided
-    steps           the chain, in the order in which it happened
+    steps           the chain, in chronological order
     """
 
     entity: str
@@ -75,7 +75,7 @@ def explain(session: Session, whose: Whose, name: str, at: datetime | None = Non
 def explain_field(
     session: Session, whose: Whose, field: MappedField, sides: RecordSides, at: datetime | None = None
 ) -> Explanation:
-    """The same for a field that is known, of a record of which both sides were read."""
+    """Return the same for a known field, with both sides read."""
     rows = asked.record_events(session, whose, until=at, touching=touching(field), limit=LOOKED_AT)
     decided = next((row for row in rows if value_in(row, field) is not ABSENT), None)
     refused = next((row for row in rows if _is_refusal(row, field) and (not decided or row.id > decided.id)), None)
@@ -138,7 +138,7 @@ def _values(
 
 
 def _before(later: SyncEvent, field: MappedField) -> tuple[Any, Any, Any]:
-    """What stood there before the first event that touched the field. What a write found, Hull need not have heard of."""
+    """Return the value before the first event about the field. Hull may never have received the value that a write replaced."""
     found = said_in(later, field, later.before)
     value = None if found is ABSENT else found
     if later.event.startswith(Direction.OUTGOING):
@@ -213,7 +213,7 @@ def _refusal(row: SyncEvent) -> ExplanationStep:
 def _ending(
     decided: SyncEvent | None, hull: Any, pipedrive: Any, sides: RecordSides, at: datetime | None
 ) -> Sequence[ExplanationStep]:
-    """Where both sides stand."""
+    """The current values of both sides."""
     facts = [
         links.Fact(name="Hull", value=hull, is_value=True),
         links.Fact(name="Pipedrive", value=pipedrive, is_value=True),

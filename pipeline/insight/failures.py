@@ -1,4 +1,4 @@
-"""Failures as people look at them: in groups, and one of them whole."""
+"""Failures for display: in groups, and one with all details."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
-    """One failure with all that is known of it.
+    """One failure with all details.
 
-    payload    the record as it came, read as JSON where it is JSON, else as text
+    payload    the record as received, parsed if it is JSON, else as text
     is_cut     the payload is longer than what is shown
-    task_id    the Celery task that gave up, of which Flower may know more
-    earlier    failures of the same record, batch or task, newest first, this one left out
+    task_id    the failed Celery task, for Flower
+    earlier    failures of the same record, batch or task, newest first, without this one
     """
 
     failure: Failure
@@ -119,7 +119,7 @@ def groups_of(session: Session, chosen: FailureFilter, *, limit: int = 100) -> l
 
 
 def whole(session: Session, failure: Failure) -> Whole:
-    """Everything about one failure, its verdict of this moment included."""
+    """Return all details of one failure, with the current preview of its replay."""
     body = rows.payload_of(failure)
     batch = session.get(Batch, failure.batch_id) if failure.batch_id is not None else None
     return Whole(
@@ -165,7 +165,7 @@ def advice_of(reason: str) -> str:
 
 
 def readable(body: bytes | None) -> Any:
-    """A payload to look at: as JSON where it is JSON and not beyond measure, else as text."""
+    """Return a payload for display: parsed if it is JSON and not nested too deeply, else as text."""
     if body is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Runs as people look at them: how far one is, how fast, when it will be done."""
+"""Runs for display: progress, rate and expected end."""
 
 from __future__ import annotations
 

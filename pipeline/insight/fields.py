@@ -1,4 +1,4 @@
-"""Pipedrive's fields as people choose them, by name, the company's own apart. From what is stored: nobody is asked."""
+"""Pipedrive's fields as choices, by name, custom fields separately. From stored definitions, without a call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FieldChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """The fields of one entity. `read_at` is when Pipedrive was last asked, None if it never was."""
+    """The fields of one entity. `read_at` is when they were last read from Pipedrive, None if never."""
 
     entity: Entity
     catalog: FieldCatalog
@@ -43,7 +43,7 @@ class Fields:
 
 
 def fields_of(session: Session, connector_key: int, entity: Entity) -> Fields:
-    """The fields as Pipedrive last told of them."""
+    """Return the fields as last read from Pipedrive."""
     known = connectors.find_fields(session, connector_key, entity)
     catalog = FieldCatalog.of(
         entity,

@@ -38,9 +38,9 @@ class SetupProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedFetch:
-    """What a first fetch takes: before it nobody knows how many records there are, so for `page_limit` of them.
+    """The cost of a first fetch: the number of records is not known, so for `page_limit` of them.
 
-    tokens_known  of the last full fetches that came to their end; None before the first one
+    tokens_known  of the last completed full fetches; None before the first one
     left_today    tokens that fetches may still spend today; None without limit
     """
 
@@ -51,7 +51,7 @@ class ExpectedFetch:
 
 
 def progress_of(session: Session, connector: Connector) -> SetupProgress:
-    """A step is done when what it asks for has been decided, be it here, in Hull, or on the command line."""
+    """A step is done when its decision was made, here, in Hull, or on the command line."""
     document = connectors.settings_in_force(session, connector.key).document
     mapped = any(document.get(f"incoming_{entity.hull}_attributes") for entity in Entity)
     done = {"hull"}
@@ -76,7 +76,8 @@ def full_runs(session: Session, connector_key: int) -> list[Run]:
 
 
 def start_fetches(connector: Connector, entities: Sequence[Entity], *, by: str) -> list[int]:
-    """Begin a full fetch of each, Organizations first so that Users find their Accounts; one under way does as well."""
+    """Start a full fetch of each entity, Organizations first so that Users find their Accounts; use one that is
+    already in flight."""
 
     def note(session: Session, run: Run) -> None:
         audit.note(session, by, "fetch.start", f"run {run.id}", connector_key=connector.key, why="first fetch")
@@ -109,7 +110,7 @@ def needs_domain_field(fields: Fields) -> bool:
 
 
 def sandbox_file() -> str:
-    """Where the credentials of this machine's sandbox are to be found; empty where there is none."""
+    """Return the file with the credentials of this machine's sandbox; empty if there is none."""
     chosen = settings()
     path = chosen.data_dir / SANDBOX_FILE
     return str(path) if chosen.pipedrive_api_url and os.access(path, os.R_OK) else ""

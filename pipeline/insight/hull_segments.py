@@ -1,4 +1,4 @@
-"""The segments that Hull has, by name. Hull is asked; when it cannot be, ids alone must do."""
+"""Hull's segments by name, read from Hull; without an answer, only ids are shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segments:
-    """Those of Users and of Accounts. `trouble` says why Hull did not tell; empty when it did."""
+    """Segments of Users and of Accounts. `trouble` says why they could not be read; empty if they were."""
 
     users: tuple[Segment, ...]
     accounts: tuple[Segment, ...]
@@ -30,7 +30,7 @@ class Segments:
 
 
 def ask_segments(connector_key: int) -> Segments:
-    """Ask Hull, outside of any transaction."""
+    """Read them from Hull, outside of any transaction."""
     try:
         with transaction() as session:
             hull = wiring.open_connector(session, connector_key).hull

@@ -1,4 +1,4 @@
-"""The links of an explanation: each finds one thing that led to an event, and says it in a sentence with its facts."""
+"""The steps of an explanation: each finds one cause of an event, as a sentence with facts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.transform.hull_reports import attribute_name
 
 READ_BACK: Final = "read_back"
 BESIDE: Final = timedelta(minutes=10)
-"""A write and its read-back are no further apart."""
+"""Maximum time between a write and its read-back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ExplanationStep:
 
 
 def origin(session: Session, row: SyncEvent, change: ChangeShape | None) -> ExplanationStep:
-    """What told of the record, or read it."""
+    """The webhook, notification or fetch with the record."""
     found = rows.origin_of(session, row.connector_key, row.delivery_id, row.run_id, row.batch_id)
     facts = [
         Fact(name="Delivery", value=row.delivery_id, ref=Ref("delivery", row.delivery_id)),
@@ -107,7 +107,7 @@ def _origin_sentence(row: SyncEvent, found: Origin) -> str:
 
 
 def rule(session: Session, row: SyncEvent, field: MappedField, direction: Direction) -> ExplanationStep:
-    """The mapping that decided, and whose settings were in force."""
+    """The deciding mapping, and the settings in force."""
     version = rows.settings_at(session, row.connector_key, row.settings_version, row.at)
     found = _row_of(version.document if version else {}, row.entity, field, direction)
     side = "incoming" if direction is Direction.INCOMING else "outgoing"
@@ -167,7 +167,7 @@ def matched_words(matched_by: str | None) -> str:
 
 
 def identity(session: Session, whose: Whose, row: SyncEvent) -> ExplanationStep:
-    """Who it is on the other side, and by which claim that was found."""
+    """The record on the other side, and the claim that matched."""
     mapping = rows.joined(session, whose.connector_key, whose.entity, whose.pipedrive_id, whose.hull_id)
     claims = known_by(session, whose.connector_key, whose.entity, whose.pipedrive_id) if whose.pipedrive_id else []
     facts = [
@@ -195,13 +195,13 @@ TRIGGERS: Final[Mapping[str, str]] = {
 
 
 def _why_sent(detail: str | None) -> str | None:
-    """Trigger and match, as an outgoing event tells them."""
+    """Trigger and match, from an outgoing event."""
     parts = [TRIGGERS.get(part, part) for part in (detail or "").split("; ") if part]
     return "; ".join(parts) or None
 
 
 def told_hull(session: Session, row: SyncEvent) -> ExplanationStep:
-    """The call by which Hull was told: one for a whole batch."""
+    """The call that sent it to Hull: one for a whole batch."""
     batch = rows.batch_of(session, row.batch_id)
     forgotten = batch is None and row.batch_id is not None
     sentence = "Hull was told by its firehose, together with the rest of the batch."
@@ -239,7 +239,7 @@ def written(session: Session, row: SyncEvent, change: ChangeShape | None) -> Exp
 
 
 def read_back(row: SyncEvent, change: ChangeShape | None) -> ExplanationStep:
-    """What Pipedrive held then, told to Hull."""
+    """Pipedrive's value then, sent to Hull."""
     facts = (
         Fact(name="Batch", value=row.batch_id, ref=Ref("batch", row.batch_id)),
         Fact(name="Event", value=row.id, ref=Ref("event", row.id)),
@@ -254,7 +254,7 @@ def read_back_of(session: Session, whose: Whose, sent: SyncEvent, field: MappedF
     """The other half of a write: what came back of it."""
     batch = rows.batch_of(session, sent.batch_id)
     if batch is None or batch.read_back_id is None:
-        return []  # past its retention: what came back has an event of its own
+        return []  # past its retention: the read-back has a separate event
     found = asked.events_of_batch(session, whose, batch.read_back_id)
     told = next((row for row in found if row.event.endswith(".success") and row.after is not None), None)
     if told is not None:
@@ -274,7 +274,7 @@ def _came_back(told: SyncEvent, field: MappedField) -> ChangeShape | None:
 
 
 def write_before(session: Session, whose: Whose, row: SyncEvent) -> SyncEvent | None:
-    """The write of which an incoming event is the read-back; once their batches are forgotten, the one just before it."""
+    """Return the write of an incoming read-back event; if their batches are deleted, the one just before it."""
     if row.cause != READ_BACK or row.batch_id is None:
         return None
     earlier = asked.last_sent(session, whose, before_id=row.id)

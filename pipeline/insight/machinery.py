@@ -1,4 +1,4 @@
-"""Who works: the nodes that answer the broker, what they listen to, and what waits in the queues."""
+"""Workers: the nodes that answer the broker, their queues, and the messages in the queues."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ANSWER_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machinery:
-    """workers  node → the queues it listens to
-    waiting  queue → messages nobody has taken yet
+    """workers  node → its queues
+    waiting  queue → number of messages in it
     """
 
     broker: str
@@ -30,7 +30,7 @@ class Machinery:
 
 
 def look() -> Machinery:
-    """Ask the broker; `broker` is `ok`, or what went wrong. Takes twice ANSWER_S: nobody knows how many will answer."""
+    """Query the broker; `broker` is `ok`, or the error. Takes twice ANSWER_S, because the number of answers is unknown."""
     try:
         waiting = _waiting()
         names = [name for answer in app.control.ping(timeout=ANSWER_S) or () for name in answer]

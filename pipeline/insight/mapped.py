@@ -1,6 +1,6 @@
-"""The fields that are mapped: which attribute of Hull is which field of Pipedrive, and how a value of either reads in one language.
+"""The mapped fields: which attribute of Hull is which field of Pipedrive, with the values of both in one format.
 
-Both sides are said in Hull's words (labels instead of option ids, the primary e-mail), so that they can be compared by eye.
+Both sides are converted as for Hull (labels instead of option ids, the primary e-mail), so that people can compare them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _NAME_PARTS: Final = ("first_name", "last_name")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MappedField:
-    """One attribute and one field, joined in one direction or in both.
+    """One attribute and one field, mapped in one direction or in both.
 
-    name   what it is asked for by: the attribute, with the field's code where one attribute has two fields
+    name   its name in requests: the attribute, with the field's code if one attribute has two fields
     label  the field's name in Pipedrive
-    code   as the settings name the field
+    code   as in the settings
     key    of the field in a record, below `custom_fields` for a custom one
-    owner  who has the last word, of a field that goes out
-    heard  the attributes as which the field comes back to Hull
+    owner  owner of an outgoing field
+    heard  the attributes in which the field returns to Hull
     """
 
     name: str
@@ -55,18 +55,18 @@ class MappedField:
         return "↔" if self.incoming and self.outgoing else "→" if self.outgoing else "←"
 
     def in_pipedrive(self, record: Mapping[str, Any] | None) -> Any:
-        """What a record of Pipedrive says there, in Hull's words; None where it says nothing."""
+        """Return the value in a record of Pipedrive, as for Hull; None if there is none."""
         custom = (record or {}).get("custom_fields")
         holder = (custom if isinstance(custom, dict) else {}) if self.is_custom else (record or {})
         return self.read(holder.get(self.key))
 
     def in_report(self, report: Mapping[str, Any] | None) -> Any:
-        """What a report of Hull says there; None where it says nothing."""
+        """Return the value in a report of Hull; None if there is none."""
         found = find_attribute(report, self.attribute) if report else ABSENT
         return None if found is ABSENT else found
 
     def written(self, fields: Mapping[str, Any]) -> Any:
-        """What a write says there, in Hull's words; ABSENT where it leaves the field alone."""
+        """Return the value in a write, as for Hull; ABSENT if it does not contain the field."""
         custom = fields.get("custom_fields")
         flat = {**fields, **custom} if isinstance(custom, dict) else fields
         if self.key in flat:
@@ -137,7 +137,7 @@ def value_in(row: SyncEvent, field: MappedField) -> Any:
 
 
 def said_in(row: SyncEvent, field: MappedField, body: bytes | None) -> Any:
-    """The same of its `before` or its `after`, whatever became of it."""
+    """Return the same for its `before` or `after`, whatever its outcome."""
     values = values_of(body)
     if row.event.startswith(Direction.OUTGOING):
         is_ours = field.outgoing or not field.incoming
@@ -176,7 +176,7 @@ def _id_field() -> MappedField:
 
 
 def _in_order(fields: Iterable[MappedField], plan: Plan) -> list[MappedField]:
-    """As the settings list them: what the record is read by stands apart, custom fields last."""
+    """In the order of the settings: identifiers separately, custom fields last."""
     entity = plan.catalog.entity
     rows = [attribute_name(row.hull) for row in (*plan.settings.incoming(entity), *plan.settings.outgoing(entity))]
     places = {name: place for place, name in reversed(list(enumerate(rows)))}

@@ -22,12 +22,12 @@ SHOWN: Final = 200
 
 
 class PayloadMistake(Exception):
-    """What was written will not do; the text says where and what to do."""
+    """The edited payload is not valid; the text says where and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayloadDifference:
-    """One place of a payload, as `user.tier` or `segments[0].id`. `is_new`, `is_gone`: it is only on one side."""
+    """One changed place in a payload, such as `user.tier` or `segments[0].id`. `is_new`, `is_gone`: it is only on one side."""
 
     path: str
     before: Any
@@ -88,7 +88,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise PayloadMistake(f"The field {name!r} stands there twice: take one away.")
+            raise PayloadMistake(f"The field {name!r} is given twice: take one away.")
         found[name] = value
     return found
 

@@ -43,7 +43,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "named_by_hull": "Hull names a record of Pipedrive that was never read: it is read first.",
     "new_identifiers": "The plan changes what identifies a record: stored records are read by that first, then Pipedrive is asked.",
 }
-"""What only a plan has to say."""
+"""Act that only a plan has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +56,13 @@ class PlanReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """What would become of the records of one entity in one direction.
+    """The result for one entity in one direction.
 
     kind      what is written: `Users`, `Accounts`, `Persons` or `Organizations`
     fields    (attribute or field, records), the most frequent first
-    problems  the same, of those that cannot be carried over
-    flawed    records that would be written, but for a field that cannot be carried over
-    labels    code of a field → its name in Pipedrive, of fields that are known by a code alone
+    problems  the same, of rejected fields
+    flawed    records that would be written without a rejected field
+    labels    code of a field → its name in Pipedrive, of fields known by a code alone
     """
 
     direction: str
@@ -101,19 +101,19 @@ class Side:
         return ", ".join(counted)
 
     def _why(self, act: str) -> str:
-        """Of what nobody can know, the reasons."""
+        """Return the reasons of records that cannot be previewed."""
         codes = [reason.code for reason in self.reasons if reason.act == act]
         return f" ({', '.join(codes).replace('_', ' ')})" if codes and act in ("unknown", "lookup") else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanView:
-    """A plan as a whole.
+    """A plan with all details.
 
-    changed  the names of the settings that differ from the version it is based on
-    touched  existing records that would be changed, or would be if a look-up finds them
-    asks     whether a person must say yes to that number
-    fetches  whether everything is fetched again for it
+    changed  names of the settings that differ from its base version
+    touched  existing records that would change, or that a look-up may find
+    asks     whether that number needs approval
+    fetches  whether a full fetch is needed
     """
 
     id: int
@@ -147,7 +147,7 @@ class PlanView:
 
     @property
     def looked_up(self) -> int:
-        """Users and Accounts that are created or matched, which only a look-up in Pipedrive can tell."""
+        """Return the Users and Accounts that need a look-up in Pipedrive: they are matched or created."""
         return sum(side.acts.get("lookup", 0) for side in self.sides)
 
     @property
@@ -194,7 +194,7 @@ def page_of_items(
     after: str = "",
     limit: int = 50,
 ) -> ItemPage:
-    """Return what the plan says of single records; without `act` of all but those that stay the same."""
+    """Return the plan's items; without `act`, all except unchanged ones."""
     found = rows.page_of_items(session, plan_id, direction, entity, act=act, field=field, after=after, limit=limit + 1)
     more = found[limit - 1].record_id if len(found) > limit else None
     return ItemPage(items=tuple(map(item_of, found[:limit])), next_after=more)
@@ -227,7 +227,7 @@ def item_of(item: PlanItem) -> ItemView:
 
 
 def meaning_of(code: str | None) -> str:
-    """What a reason means, in a sentence; empty where the word says enough."""
+    """Return the meaning of a reason as a sentence; empty if the act says enough."""
     if code is None:
         return ""
     return MEANINGS.get(code) or (REASONS[code].meaning if code in REASONS else "")
@@ -239,7 +239,7 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _labels(session: Session, connector_key: int, entity: Entity) -> dict[str, str]:
-    """Forty digits say nothing to anybody."""
+    """Show the name instead of a forty-digit code."""
     fields = connectors.find_fields(session, connector_key, entity)
     found = read_field_definitions(fields.rows) if fields else []
     return {each.code: each.name for each in found if each.is_custom}

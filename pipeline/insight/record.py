@@ -32,7 +32,7 @@ HISTORY: Final = 50
 """Events on one page of a record's history."""
 LARGEST_ID: Final = 2**63 - 1
 LOOKED_BACK: Final = 300
-"""Events among which the last change of each field is looked for; an older one is told by its explanation."""
+"""Number of events searched for the last change of each field; its explanation finds older ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,9 @@ class RecordSides:
     """Both sides of a record as last known.
 
     pipedrive  the record as last read
-    report     the User or Account as Hull last reported it to be sent
-    delivered  attribute → what Hull holds by what it was told, or has said itself since
-    as_of      when Pipedrive last changed what was read
+    report     the last report of the User or Account
+    delivered  attribute → Hull's value from deliveries and later reports
+    as_of      when Pipedrive last changed the record that was read
     """
 
     mapping: IdMapping | None
@@ -119,12 +119,12 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Everything that is known of one record.
+    """Everything known about one record.
 
-    state          of its id mapping; `never joined` where there is none
+    state          of its id mapping; `never joined` without one
     organization   of a Person: (its Organization's id, whether that is known here)
-    persons        of an Organization: how many Persons it has, where Pipedrive says so
-    events, more   what happened last, and where the history goes on
+    persons        of an Organization: number of its Persons, if Pipedrive returns it
+    events, more   the latest events, and where the next page begins
     """
 
     whose: Whose
@@ -152,7 +152,7 @@ class Record:
 def find_whose(
     session: Session, connector_key: int, entity: Entity, *, pipedrive_id: int | None = None, hull_id: str | None = None
 ) -> Whose | None:
-    """The record of that id, if anything is known of it; an id that no database could hold is nobody's."""
+    """Return the record with this id, if it is known; None also for an id that is too large."""
     if (pipedrive_id or 0) > LARGEST_ID or "\0" in (hull_id or ""):
         return None
     mapping = happening.joined(session, connector_key, entity, pipedrive_id, hull_id)

@@ -26,14 +26,14 @@ WORDS: Mapping[str, str] = {
     "refused": "cannot be replayed",
     "aborted": "not begun",
 }
-"""State of an item → how people say it."""
+"""State of an item → its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayProgress:
-    """One replay, and how many of its items are in which state; `left_s` is what the pace alone takes for those that wait.
+    """One replay, with the number of items by state; `left_s` is what the pace needs for the waiting items.
 
-    reason  why nobody carries it on any more, where it stopped by itself
+    reason  why it has stopped
     """
 
     id: int
@@ -77,7 +77,7 @@ class ReplayProgress:
 
     @property
     def mood(self) -> str:
-        """The state by whose shape and colour it is shown: one whose items failed again is not well, though it is done."""
+        """The state for its icon and colour: a replay with items that failed again is not shown as a success."""
         if self.state != "done":
             return self.state
         lost = self.counts.get("failed_again", 0) + self.counts.get("refused", 0)

@@ -1,4 +1,4 @@
-"""Finds a real record to show something on: the one that was asked for, else one that changed lately."""
+"""Find a real record to show something with: the requested one, else one that changed recently."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LONGEST_ID = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A record as both sides last showed it.
+    """A record as last known on both sides.
 
     record  of Pipedrive; None if it was never read
-    report  of Hull, with its Account below `account`; None if nothing is known of it
-    is_as_told  Hull has not reported it: the report is made of what we told Hull last
+    report  of Hull, with its Account below `account`; None if nothing is known
+    is_as_told  Hull has not reported it: the report consists of our last deliveries
     """
 
     entity: Entity
@@ -37,9 +37,9 @@ class Sample:
 def find_sample(
     session: Session, connector_key: int, entity: Entity, direction: Direction, wanted: str = ""
 ) -> Sample | None:
-    """The record of this Pipedrive id or Hull id; without one, a record that says something in this direction.
+    """Return the record with this Pipedrive id or Hull id; without one, a record with values in this direction.
 
-    None when there is no such record, or none at all.
+    None if there is no such record, or none at all.
     """
     if wanted:
         found = _mapping(session, connector_key, entity, wanted[:LONGEST_ID])

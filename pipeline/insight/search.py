@@ -1,4 +1,4 @@
-"""Finds records by what a person has at hand: an id of either side, an e-mail, a domain, an external id."""
+"""Find records by an id of either side, an e-mail, a domain, or an external id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What "Send to Pipedrive" is about: who is chosen, how many that is, and how far what was asked for has come."""
+"""The action "Send to Pipedrive": the selection, its size, and the progress of sends."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def read_ids(text: str) -> tuple[str, ...]:
 
 
 def as_hull_ids(session: Session, connector_key: int, entity: Entity, given: Sequence[str]) -> tuple[str, ...]:
-    """Replace e-mails by the Hull ids of the records that are known by them.
+    """Replace e-mails by the Hull ids of the known records.
 
-    Raises: Impossible, naming the e-mails by which no single record is known.
+    Raises: Impossible, with the e-mails that do not match exactly one record.
     """
     emails = {each: email_spelling(each) for each in given if "@" in each}
     found = known_as.find_by_emails(session, connector_key, entity, set(emails.values())) if emails else {}
@@ -106,7 +106,7 @@ def find(session: Session, connector_key: int, entity: Entity, said: str) -> lis
 
 
 def latest(session: Session, connector_key: int) -> list[Sending]:
-    """What was lately asked for, newest first."""
+    """Return recent sends, newest first."""
     return [_sending(row) for row in job.latest_jobs(session, connector_key, [SEND])]
 
 

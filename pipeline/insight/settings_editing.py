@@ -1,7 +1,7 @@
-"""Editing the settings of a connector: what is wrong, what changes, what follows, and who was quicker.
+"""Editing the settings of a connector: mistakes, changes, consequences, and concurrent edits.
 
-A person edits a whole document on the ground of one version. What is reviewed is what is saved; a save on the ground of a version
-that is not in force any more is refused with what changed meanwhile.
+A person edits a whole document, based on one version. What is reviewed is what is saved; a save based on a version that is no
+longer in force is refused with the changes made since.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Document = dict[str, Any]
 
 PLACE: Final = re.compile(r"(?P<setting>\w+)(?:\.(?P<position>\d+))?(?:\.(?P<column>\w+))?: (?P<words>.+)", re.DOTALL)
 UNWRITTEN: Final = {"service": "choose a Pipedrive field", "hull": "name a Hull attribute"}
-"""Column of a row → what to do when nothing stands there."""
+"""Column of a row → what to do if it is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """What is wrong, and where: `position` is that of a row, None for a whole setting; `setting` is empty for the document."""
+    """A mistake and its place: `position` is that of a row, None for a whole setting; `setting` is empty for the document."""
 
     setting: str
     position: int | None
@@ -51,7 +51,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consequence:
-    """Records of before that are carried over anew; `kind` as of the run that does it, `tokens` of Pipedrive's day."""
+    """Known records that are synchronized again; `kind` as of the run, `tokens` of the daily budget."""
 
     entity: Entity
     kind: str
@@ -85,7 +85,7 @@ class SettingsMistaken(Exception):
 
 
 class SettingsMoved(Exception):
-    """Somebody else has saved meanwhile: which version, who, when, and what they changed."""
+    """Another operator saved a version since: its number, time, author and changes."""
 
     def __init__(self, version: int, author: str, at: datetime, changes: tuple[SettingChange, ...]) -> None:
         super().__init__(f"version {version} was saved by {author} meanwhile")
@@ -93,7 +93,7 @@ class SettingsMoved(Exception):
 
 
 def review(session: Session, connector_key: int, document: Document, *, base: int) -> Review:
-    """Look at a document before it is saved.
+    """Review a document before it is saved.
 
     Raises: SettingsMistaken; SettingsMoved.
     """
@@ -111,9 +111,9 @@ def review(session: Session, connector_key: int, document: Document, *, base: in
 def check(
     session: Session, connector_key: int, document: Document, *, force: bool = False
 ) -> tuple[ConnectorSettings, tuple[Mistake, ...]]:
-    """The settings a document holds, and what is wrong with it that was so before: a field that went stops only itself.
+    """Return the settings in a document, and mistakes that existed before: a deleted field affects only itself.
 
-    force  whatever Pipedrive does not know is taken so
+    force  accept fields that Pipedrive does not know
 
     Raises: SettingsMistaken.
     """
@@ -167,7 +167,7 @@ def rebased(session: Session, connector_key: int, document: Document, *, base: D
 
 
 def between(session: Session, connector_key: int, before: Document, after: Document) -> tuple[SettingChange, ...]:
-    """How two documents that were in force differ, in words; nothing can be said of one that means nothing any more."""
+    """Return the differences between two versions as text; empty for a version that is no longer valid."""
     try:
         return difference(read_settings(before), read_settings(after), catalogs_of(session, connector_key))
     except SettingsRefused:
@@ -177,7 +177,7 @@ def between(session: Session, connector_key: int, before: Document, after: Docum
 def consequences(
     session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
 ) -> tuple[Consequence, ...]:
-    """By which runs records of before would get what is new, and what that costs."""
+    """Return the runs that would apply the new settings to known records, with their cost."""
     return tuple(
         Consequence(
             entity=each.entity,

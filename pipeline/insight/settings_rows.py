@@ -33,12 +33,12 @@ OPPOSITE: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowView:
-    """One row: as it is written, in words, on a record, and what is wrong with it.
+    """One row: as typed, as text, applied to a record, and its mistakes.
 
-    words       None while it is not written to the end
-    conversion  None without a record to show it on
-    has_parts   an address: some of its parts may be asked for
-    is_shared   the field goes the other way as well, so somebody must have the last word
+    words       None while it is incomplete
+    conversion  None without a record
+    has_parts   an address, with parts to choose from
+    is_shared   the field is mapped in the other direction too, so it needs an owner
     """
 
     position: int

@@ -18,13 +18,13 @@ _all: list[Shared[Any, Any]] = []
 
 
 def forget_all() -> None:
-    """Ask everything anew: for tests, and for whoever measures."""
+    """Drop all cached answers: for tests and measurements."""
     for each in _all:
         each.forget()
 
 
 class Shared(Generic[K, T]):
-    """Asks `question` at most once per key and moment; whoever asks meanwhile waits for that answer."""
+    """Call `question` at most once per key and moment; concurrent callers wait for that answer."""
 
     def __init__(
         self, question: Callable[[K], T], *, fresh_s: float = 1.0, clock: Callable[[], float] = time.monotonic
@@ -50,14 +50,14 @@ class Shared(Generic[K, T]):
             return known[1]
 
     def forget(self) -> None:
-        """After a change that whoever made it wants to see."""
+        """Drop an answer after a change that the caller wants to see."""
         self._answers.clear()
 
 
 class BackgroundValue(Generic[T]):
-    """The answer to a question that may take long, asked in a thread, at most once at a time for all callers.
+    """The answer of a slow query, which runs in a thread, at most once at a time for all callers.
 
-    An answer older than `fresh_s` is returned while a new one is awaited, up to `stale_s`.
+    An answer older than `fresh_s` is returned while a new one is computed, up to `stale_s`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class BackgroundValue(Generic[T]):
         self._answer: tuple[float, T] | None = None
 
     def __call__(self, patience_s: float) -> T | None:
-        """Return the answer; None if there is none and none comes within `patience_s`."""
+        """Return the answer; None if there is none within `patience_s`."""
         known = self._known(self._fresh_s)
         if known is not None:
             return known[1]

@@ -1,4 +1,4 @@
-"""How a record stands, in a sentence: whether both sides agree, and if not, why not."""
+"""The status text of a record: whether both sides agree, and if not, why not."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _usual(direction: Direction, catalog: FieldCatalog) -> list[tuple[Pair, bool
 
 
 def _own(direction: Direction, catalog: FieldCatalog) -> list[tuple[Pair, bool]]:
-    """The company's own fields; two of one name are told apart by the beginning of their codes."""
+    """The company's own fields; equal names are distinguished by the beginning of their codes."""
     pairs: dict[str, str] = {}
     prefix = GROUP if direction is Direction.INCOMING else ""
     for each in catalog.by_code.values():

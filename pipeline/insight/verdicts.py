@@ -1,4 +1,4 @@
-"""What replaying failures would come to: one by one, and in sum. Nothing is written, and Pipedrive is not asked."""
+"""Previews of replays: one by one, and in total. Nothing is written, and Pipedrive is not called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.jobs.replays.preview import foresee
 from pipeline.jobs.replays.verdict import FieldChange, Kind, Verdict
 
 SAMPLE = 300
-"""Failures of a selection that are looked at one by one: a page must answer at once, however many there are."""
+"""Maximum of previewed failures of a selection: a page must answer immediately."""
 READ_TOKENS, READ_IDS = 10, 100
 """A list by ids takes 10 tokens for up to a hundred records."""
 
@@ -26,12 +26,12 @@ __all__ = ["FieldChange", "Kind", "Sum", "Verdict", "sum_of", "verdict_of", "ver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sum:
-    """What replaying a selection comes to.
+    """The preview of replaying a selection.
 
-    total   open failures that are meant
-    looked  how many of them the verdicts are about: the newest, where there are more than SAMPLE
-    kinds   kind of verdict → how many of those
-    tokens  of Pipedrive's daily budget that all of them take, about
+    total   matching open failures
+    looked  how many were previewed: the newest, if there are more than SAMPLE
+    kinds   kind of preview → number of failures
+    tokens  estimated cost of all of them in tokens of the daily budget
     """
 
     total: int
@@ -45,7 +45,7 @@ class Sum:
 
     @property
     def harmless(self) -> int:
-        """How many of those looked at need nothing, and would only be closed."""
+        """Number of previewed failures that would only be closed."""
         return sum(count for kind, count in self.kinds.items() if Kind(kind).is_harmless)
 
 

@@ -1,4 +1,4 @@
-"""Are we told of every change? How Pipedrive's webhooks stand, what came of late, and which gaps there were."""
+"""The health of Pipedrive's webhooks, recent deliveries, and gaps."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """level  `ok`, `warning` or `error`; sentence  the answer
-    failure  (id, meaning, advice) of the last check that gave up
-    counts   deliveries of the last HOURS hours by state and reason; is_cut when there were more than MOST
+    """level  `ok`, `warning` or `error`; sentence  the summary
+    failure  (id, meaning, advice) of the last failed check
+    counts   deliveries of the last HOURS hours by state and reason; is_cut if there were more than MOST
     """
 
     level: str
@@ -55,7 +55,7 @@ class Listening:
 
 
 def listening(session: Session, connector: Connector, source: str) -> Listening:
-    """How one connector is told of changes."""
+    """Return the webhook health of one connector."""
     counts = deliveries.count_lately(session, connector.key, source, hours=HOURS, most=MOST)
     failure = _failure(session, connector.key)
     level, sentence = _answer(session, connector, failure)
@@ -73,7 +73,7 @@ def listening(session: Session, connector: Connector, source: str) -> Listening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """One delivery whole. about  what it says of whom, where that can be read; text  the body where it is no JSON."""
+    """One delivery. about  its record and action, if they can be read; text  the body if it is not JSON."""
 
     delivery: Delivery
     meaning: str
@@ -86,7 +86,7 @@ class Opened:
 
 
 def open_delivery(session: Session, connector_key: int, delivery_id: int) -> Opened | None:
-    """None when there is none of this connector."""
+    """None if the connector has no such delivery."""
     found = session.get(Delivery, delivery_id) if delivery_id < 2**63 else None
     if found is None or found.connector_key != connector_key:
         return None

@@ -1,9 +1,10 @@
-"""A connector that a person installed in Hull comes to be here by its first notification, if its organization is one of ours.
+"""Create a connector on its first Hull notification if its organization is allow-listed.
 
-    is_possible → the signature is verified → ask → Hull is told to come again → adopt: Hull's own answer is the proof
+    is_possible → the signature is verified → ask → Hull is answered to retry → adopt: Hull's own answer is the proof
 
-The body of a notification is not signed, so nothing it says is believed: a worker asks the organization's host, which must be
-one of HULL_ORGANIZATIONS, whether id and secret are right. Meanwhile nothing is stored of it but the credentials, sealed.
+The body of a notification is not signed, so its content is not trusted: a worker asks the organization's host, which
+must be one of HULL_ORGANIZATIONS, whether id and secret are correct. Until then only the credentials are stored,
+encrypted.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from pipeline.tasks.wakeups import wake_control
 from pipeline.telemetry import logger
 
 MOST_AT_ONCE: Final = 20
-"""Whoever can sign one notification could name any number of connectors: no more than these are looked into at a time."""
+"""A sender that can sign one notification could name any number of connectors: at most this many are checked at a time."""
 REFUSED_S: Final = 600.0
 """For so long credentials that Hull refused are not tried again."""
 
@@ -47,7 +48,7 @@ def is_possible(connector_id: str, organization: str) -> bool:
 
 
 def enqueue(connector_id: str, organization: str, secret: str) -> bool:
-    """Write down that this connector wants to be made; False when it is refused instead. Asks nobody."""
+    """Store a request to create this connector; return False if it is refused. Makes no call."""
     parts = [connector_id, organization.lower(), secret]
     text = write_lenient(parts)
     key = hashlib.blake2b(text, digest_size=16).hexdigest()
@@ -63,7 +64,7 @@ def enqueue(connector_id: str, organization: str, secret: str) -> bool:
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Ask Hull, and make the connector: without access to Pipedrive it is paused, and its status asks for setting up.
+    """Ask Hull, and create the connector: without access to Pipedrive it is paused, and its status asks for setup.
 
     Raises: ConfigurationError("hull_refused").
     """
@@ -100,7 +101,7 @@ def _make(session: Session, connector_id: str, organization: str, secret: str, p
 
 
 def _begin_with_defaults(session: Session, connector: Connector) -> None:
-    """Settings that make no sense do not keep a connector from being made: asked for once more, they are refused by name."""
+    """Invalid settings do not prevent the creation of a connector: the next synchronization reports their mistakes."""
     connector.hull_settings = None
     put_in_force(session, connector.key, known_settings({}), author="hull")
     settings_sync.enqueue(session, connector.key)

@@ -1,7 +1,7 @@
-"""Fetches a file of Users or Accounts that a person chose in Hull, and coalesces its records into changes, 100 at a time.
+"""Fetch a file of Users or Accounts that a person chose in Hull, and coalesce its records into changes, 100 at a time.
 
-The request is answered "ok" once the job is stored. A worker then downloads the file (`export_download`) and reads its records;
-killed, or after some minutes by itself, it goes on behind the last record that was committed.
+The request is answered "ok" once the job is stored. A worker then downloads the file (`export_download`) and reads its
+records; after a kill or a time slice, it continues after the last committed record.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NAMED: Final = 100
 
 
 class ExportOrder(BaseModel):
-    """What is to be fetched. segments: id → segment, as Hull told them along."""
+    """What to fetch. segments: id → segment, as Hull sent them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,9 +71,9 @@ class _Tally:
 
 
 def enqueue(connector_key: int, order: ExportOrder) -> None:
-    """Write an export down; the same file is not fetched twice at once.
+    """Store an export; the same file is not fetched twice concurrently.
 
-    Raises: Rejected("export_malformed"), Rejected("export_host_refused"); the connector's events tell of both.
+    Raises: Rejected("export_malformed"), Rejected("export_host_refused"); both are also events of the connector.
     """
     try:
         if order.form not in FORMATS:
@@ -151,7 +151,7 @@ def _fold(
     connector_key = job.connector_key or 0
     with transaction() as session:
         jobs.checkpoint(session, job, *progress)
-        rank = int(job.created_at.timestamp() * 1000)  # what Hull told later is newer
+        rank = int(job.created_at.timestamp() * 1000)  # what Hull sent later is newer
         fold_messages_of(
             session, connector_key, order.entity, messages.values(), cause="export", is_export=True, rank=rank
         )

@@ -40,7 +40,7 @@ def wait(seconds: float) -> JobStep:
 
 
 def _keep(_session: Session, _job: ClaimedJob, _cause: PipelineError) -> None:
-    """Write nothing beside the job."""
+    """Write nothing besides the job."""
 
 
 def keep_result(_session: Session, _job: Job, _by: str) -> None:

@@ -1,8 +1,8 @@
 """Write the log of a connector to a file: a job, a page of events at a time.
 
-    ask → the row is stored → run, by a worker: a part of the file in each transaction → lines_of, when it is downloaded
+    ask → the row is stored → run, by a worker: a part of the file in each transaction → lines_of, for the download
 
-The file lies in PostgreSQL, compressed, for RETENTION_HOURS. Killed midway, a worker goes on behind the last part.
+The file is stored in PostgreSQL, compressed, for RETENTION_HOURS. After a kill, a worker continues after the last part.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DOWNLOADS: Final = SlowLane("downloads", at_once=2, waiting=6, patience_s=20.0)
 
 
 class TooMany(Exception):
-    """So many files of this connector are being written already that one more has to wait."""
+    """The maximum number of files of this connector is being written; another one has to wait."""
 
 
 def enqueue(
@@ -105,7 +105,7 @@ def abort(session: Session, job: Job, _by: str) -> None:
 
 
 def lines_of(export: LogExport) -> Iterator[bytes]:
-    """Return the file, part by part, each read in a transaction of its own."""
+    """Yield the file, part by part, each read in its own transaction."""
     with DOWNLOADS.entered():
         for n in range(export.parts):
             with transaction() as session:

@@ -1,6 +1,6 @@
-"""Run jobs: the only place that knows leases, time slices, attempts, wake-ups and failures of jobs.
+"""Run jobs: the only place that handles leases, time slices, attempts, wake-ups and failures of jobs.
 
-    claim → step, step, … → ended; or postponed, when the time slice is over, a step waits, or an error says so
+    claim → step, step, … → ended; or postponed, when the time slice is over, a step waits, or after an error
 
 Each kind has one handler (`pipeline.jobs.handler`). What counts as an attempt is decided in `pipeline.sync.retries`: a rate limit,
 a spent budget and an outage do not, and a step that succeeds sets the attempts to zero. A person pauses and aborts jobs by
@@ -126,7 +126,7 @@ def _follow(session: Session, job: ClaimedJob, step: JobStep) -> None:
 
 
 def _resolve(job: ClaimedJob, error: Exception, task_id: str | None, work: OutageWork) -> str:
-    """Postpone the job or let it fail, by what went wrong; returns the reason code."""
+    """Postpone the job or let it fail, depending on the error; return the reason code."""
     cause = classify(error)
     try:
         check_alone(cause, work)
@@ -152,7 +152,7 @@ def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Except
     if job.connector_key is None:
         jobs.end(session, job, "refused", cause.reason)
         return
-    handler.on_failure(session, job, cause)  # before the job is locked: a person who resumes locks in this order too
+    handler.on_failure(session, job, cause)  # before the job is locked: resuming takes locks in this order too
     jobs.end(session, job, "failed", cause.reason)
     failures.keep_failures(session, [_failure(job, job.connector_key, cause, error, task_id)])
     event = events.NewEvent(

@@ -1,6 +1,6 @@
-"""Sends chosen Users or Accounts to Pipedrive while whoever asked goes on: a job, fifty records at a time.
+"""Send chosen Users or Accounts to Pipedrive in the background: a job, fifty records at a time.
 
-Killed midway it goes on behind the page that was folded last; folding one twice changes nothing.
+After a kill it continues after the last coalesced page; coalescing a page twice changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COUNTED_AT_ONCE: Final = 1_000
 
 
 class SendOrder(BaseModel):
-    """Whom to send: these Hull ids, or everybody in a segment. rank: when it was asked for, in ms since the epoch."""
+    """What to send: these Hull ids, or all members of a segment. rank: when it was requested, in ms since the epoch."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,7 +51,7 @@ class SendOrder(BaseModel):
         return f"1 {noun}" if len(self.ids) == 1 else f"{len(self.ids):,} {noun}s"
 
     def clause(self, page: int) -> dict[str, Any] | None:
-        """What Hull's search is asked for that page; None behind the last of the ids."""
+        """Return the request to Hull's search for that page; None after the last id."""
         if self.segment is not None:
             return {"term": {"segment_ids": self.segment}}
         ids = self.ids[page * PER_PAGE : (page + 1) * PER_PAGE]
@@ -59,7 +59,7 @@ class SendOrder(BaseModel):
 
 
 def enqueue(session: Session, connector_key: int, order: SendOrder) -> None:
-    """Write it down; the same order is not carried out twice at once. A worker is woken when the session commits."""
+    """Store the job; the same send is not run twice concurrently. A worker is notified after the commit."""
     chosen = order.model_dump_json(exclude={"rank"})
     digest = hashlib.blake2b(chosen.encode(), digest_size=16).hexdigest()
     job_queue.enqueue(
@@ -156,9 +156,9 @@ def find_page(connector_key: int, entity: Entity, clause: dict[str, Any], page: 
 def fold(
     session: Session, connector_key: int, entity: Entity, reports: Sequence[dict[str, Any]], *, rank: int | None = None
 ) -> int:
-    """Make changes of reports; returns how many. The workers are woken when the session commits.
+    """Turn reports into changes; return how many. The workers are notified after the commit.
 
-    rank  when the reports were asked for, in milliseconds since the epoch; now unless it is told
+    rank  when the reports were requested, in milliseconds since the epoch; by default now
     """
     folded = fold_messages_of(
         session,

@@ -1,8 +1,9 @@
-"""Keeps the settings the same here and in Hull: takes over what a person saved there, and pushes what was edited here.
+"""Keep the settings equal here and in Hull: import what was changed there, and push what was edited here.
 
-A notification only says that they may have changed: Hull is asked. What is compared is Hull's settings of now and of when they were
-last seen, so an edit made here meanwhile stays, unless the same setting was changed in Hull as well. Settings that make no sense
-are refused whole; those of before stay in force, and nothing is pushed over what a person has still to correct there.
+A notification only says that they may have changed: Hull is queried. Hull's current settings are compared with those
+last seen there, so an edit made here since is kept, unless the same setting was changed in Hull as well. Invalid
+settings are refused completely; the earlier ones stay in force, and nothing is pushed over what a person still has to
+correct there.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ Document = dict[str, Any]
 
 
 def enqueue(session: Session, connector_key: int) -> None:
-    """Have Hull asked for the settings, once however often it is said."""
+    """Have the settings read from Hull, once for any number of requests."""
     job_queue.enqueue(session, SETTINGS_SYNC, str(connector_key), connector_key=connector_key)
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Ask Hull, and put in force what was changed there.
+    """Read Hull's settings, and put in force what was changed there.
 
-    Raises: Rejected("settings_refused") that names every mistake.
+    Raises: Rejected("settings_refused") with every mistake.
     """
     connector_key = job.connector_key or 0
     with transaction() as session:
@@ -66,7 +67,7 @@ def step(job: ClaimedJob) -> JobStep:
 
 
 def merged(in_force: Document, seen: Document | None, in_hull: Document) -> Document:
-    """The settings in force with what was changed in Hull since it was last seen: set there, or taken away."""
+    """Return the settings in force with the changes made in Hull since it was last seen: settings set or removed there."""
     before = seen or {}
     changed = {name: value for name, value in in_hull.items() if name not in before or before[name] != value}
     gone = before.keys() - in_hull.keys()
@@ -109,7 +110,7 @@ def _take(session: Session, job: ClaimedJob, in_hull: Document) -> Document:
 
 
 def _change(session: Session, before: SettingsVersion, document: Document) -> SettingsVersion:
-    """A field that went since it was mapped must not stand in the way of a change elsewhere; a new one that is none does.
+    """Ignore mapped fields that were deleted since; reject newly mapped fields that do not exist.
 
     Raises: SettingsRefused.
     """

@@ -1,7 +1,8 @@
-"""Writes the status to Hull, which asks for it by `/status`.
+"""Write the status to Hull, which requests it by `/status`.
 
-Which of the two its dashboard goes by is not public, so the answer and what is written say the same. What is asked while one is due
-is written once.
+It is not documented which of the two Hull's dashboard uses, so the answer and the written status are equal.
+Requests while one is due
+are combined.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from pipeline.sync.job_queue import STATUS
 
 
 def enqueue(session: Session, connector_key: int) -> None:
-    """Have the status written, once however often it is asked for."""
+    """Have the status written, once for any number of requests."""
     job_queue.enqueue(session, STATUS, str(connector_key), connector_key=connector_key)
 
 
 def step(job: ClaimedJob) -> JobStep:
-    """Look anew, and tell Hull. Raises: ConfigurationError, Retryable."""
+    """Compute the status, and send it to Hull. Raises: ConfigurationError, Retryable."""
     connector_key = job.connector_key or 0
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key)

@@ -1,1 +1,1 @@
-"""The other hand: what transform decided, written to the remote systems and to our tables."""
+"""Write what transform decided to the remote systems and to our tables."""

@@ -1,4 +1,4 @@
-"""Tells Hull of records that Pipedrive no longer has: a mark on each, or its User or Account joined with another."""
+"""Inform Hull of records that Pipedrive no longer has: mark each one, or merge its User or Account with another one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.domain.kinds import Claim, Entity, anonymous_id
 
 
 def compose(entity: Entity, farewells: Iterable[Farewell], writer: MessageWriter) -> list[bytes]:
-    """The messages for Hull, in order; none for a farewell that Hull is not to hear.
+    """Return the messages for Hull, in order; none for a deletion that Hull does not need.
 
     A record is named by its anonymous id alone: its e-mail or domain may belong to another one by now.
     """

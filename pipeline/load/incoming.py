@@ -1,10 +1,10 @@
-"""Brings a page of records into Hull: decides what goes, says it to the firehose, and lays out what is written down.
+"""Send a page of records to Hull: decide what to send, build the firehose messages, and prepare the rows to write.
 
     plan     known id mappings + records → what to send, what to skip, which claims are wanted
     compose  the messages, once it is known which claims are free, and the rows for `db.page`
 
-Nothing here is written before Hull has accepted it, except that claims are taken first: two records with one e-mail must
-not both be sent under it.
+Nothing is written before Hull has accepted it, except that claims are taken first: two records with one e-mail must
+not both be sent with it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _NOBODY: Final[Mapping[int, str]] = {}
 
 
 class FirehoseRecord(NamedTuple):
-    """One record that goes to Hull, and why: `new`, `changed`, `linked` (Hull learns its Account), or `same` (sent again on
+    """One record to send to Hull, and why: `new`, `changed`, `linked` (Hull gets its Account), or `same` (sent again on
     request).
 
-    in_doubt  it is told whole: what Hull holds of it is not known, or everything was asked for
+    in_doubt  it is sent completely: Hull's values are not known, or everything was requested
     """
 
     record: Record
@@ -50,10 +50,10 @@ class FirehoseRecord(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class PagePlan:
-    """What becomes of the records of a page.
+    """The decisions for the records of a page.
 
-    shared  attributes that are sent to Pipedrive as well: of a change they are told only where they changed, for Hull may hold an
-            edit that it has not told us yet
+    shared  attributes that are also sent to Pipedrive: of a change only those that changed are sent, because Hull may have
+            an edit that it has not sent yet
     """
 
     entity: Entity
@@ -88,12 +88,13 @@ class PagePlan:
 
     @property
     def changed_ids(self) -> list[int]:
-        """Records that may have to let go of claims they held."""
+        """Return records that may have to release claims."""
         return [sending.record["pipedrive_id"] for sending in self.sendings if sending.effect == CHANGED]
 
     def mark_created(self, ids: Container[int]) -> None:
-        """Let Hull know which Users the webhook of their Person's creation brought: said once, and no part of the digest, so
-        that a fetch of the same state has nothing to change."""
+        """Send which Users were created by the webhook of their Person's creation: once, and not part of the digest, so
+        that a fetch of the same state finds no change.
+        """
         for sending in self.sendings:
             if sending.effect == NEW and sending.record["pipedrive_id"] in ids:
                 sending.record["attributes"].setdefault(CREATED_BY_WEBHOOK, True)
@@ -111,9 +112,9 @@ def plan_page(
 ) -> PagePlan:
     """Decide record by record.
 
-    resend      also send what Hull has already, as the guide's Fetch All promises
-    relink      also send what belongs to an Organization: links are new, and no digest tells whether Hull has them
-    fresh_from  versions from here on are so young that their record may have changed again in the same second
+    resend      also send what Hull already has, as Fetch All in the guide promises
+    relink      also send records that belong to an Organization: links are new, and no digest shows whether Hull has them
+    fresh_from  versions from here on are so recent that their record may have changed again in the same second
     """
     plan = PagePlan(entity=entity, shared=shared)
     for pipedrive_id, record in newest_of(records).items():
@@ -178,12 +179,12 @@ def compose(
     read: Container[int] = (),
     hull_ids: Mapping[int, str] = _NOBODY,
 ) -> tuple[list[bytes], list[PageRow]]:
-    """The messages for Hull, in order, and the rows that keep what was said.
+    """The messages for Hull, in order, and the rows that store what was sent.
 
-    bodies    Pipedrive id → the record as Pipedrive gave it, for the snapshots
-    held      (claim, Pipedrive id) → the other record that holds the value: such a claim stays at home
-    hull_ids  Pipedrive id → the Hull id of the record that was sent, for a read-back: it is addressed by that alone
-    read      Organizations that say themselves what their Accounts' `pipedrive/id` is, and may have departed by now
+    bodies    Pipedrive id → the record as Pipedrive sent it, for the snapshots
+    held      (claim, Pipedrive id) → the other record that holds the value: such a claim is not sent
+    hull_ids  Pipedrive id → the Hull id of the sent record, for a read-back: only this id names it
+    read      Organizations that themselves set the `pipedrive/id` of their Accounts, and may be deleted by now
     """
     messages: list[bytes] = []
     rows: list[PageRow] = []
@@ -201,7 +202,7 @@ def compose(
         if plan.shared and sending.before is not None and not sending.in_doubt:
             said = _changed_alone(kept | nulls, sending.before, plan.shared)
             if pipedrive_id in hull_ids and said.items() <= sending.before.items():
-                said = b""  # Hull itself has said all of it
+                said = b""  # Hull itself has sent all of it
         if said:
             messages.append(write(who, said))
         organization_id = record["organization_id"]
@@ -230,14 +231,14 @@ def _address(record: Record, held: Mapping[tuple[str, int], int], hull_id: str |
 
 
 def _changed_alone(said: Record, before: Record, shared: Container[str]) -> Record:
-    """What Hull is told of a change: of the shared attributes those that changed, and all the others."""
+    """Return what is sent of a change: the shared attributes that changed, and all other attributes."""
     return {
         name: value for name, value in said.items() if name not in shared or name not in before or before[name] != value
     }
 
 
 def _nulls(attributes: Record, before: Record | None) -> Record:
-    """A null is said only where Hull holds a value of ours: a first fetch never erases what another source wrote."""
+    """A null is sent only if Hull has a value of ours: a first fetch never erases what another source wrote."""
     return {name: None for name, value in attributes.items() if value is None and name in before} if before else {}
 
 
@@ -269,7 +270,7 @@ def _changed_row(sending: FirehoseRecord, snapshot: bytes) -> PageRow:
 
 
 def held_after(attributes: Record, old: Record) -> tuple[Record, list[str]]:
-    """(what Hull holds of ours once it was told these attributes, the names of those that differ from the `old` ones)."""
+    """Return (Hull's values of ours after these attributes, the names of those that differ from the `old` ones)."""
     kept = {name: value for name, value in attributes.items() if value is not None}
     new = {name: value for name, value in old.items() if name not in attributes} | kept
     return new, [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -283,7 +284,7 @@ def organizations_of(plan: PagePlan) -> set[int]:
 
 
 def count_anew(plan: PagePlan, overtaken: Overtaken) -> None:
-    """Whoever was faster has counted them as new or changed: once is enough."""
+    """The faster worker has counted them as new or changed: count them once."""
     for sending in plan.sendings:
         pipedrive_id = sending.record["pipedrive_id"]
         if pipedrive_id in overtaken.told_before or pipedrive_id in overtaken.moved_on:

@@ -1,6 +1,6 @@
-"""Writes to Pipedrive, several records at once: a refusal is that record's own, and its neighbours go on.
+"""Write to Pipedrive, several records at once: a refusal affects one record only.
 
-Pipedrive's answer to a write is the whole record as it stands then, so it is the read-back.
+Pipedrive's answer to a write is the complete record afterwards, so it is the read-back.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def send(
     last_call: Callable[[], Exchange | None] = lambda: None,
     ends_at: float | None = None,
 ) -> WriteResults:
-    """PATCH or POST every record, `at_once` of them side by side, until one meets something that all would meet.
+    """PATCH or POST every record, `at_once` of them in parallel, until an error that affects all of them.
 
-    check      looks whether the batch is still ours. A Retryable stops the sending; after LostLease nobody knows of what was sent
-    last_call  returns the last call that the calling thread has made
-    ends_at    a time of `time.monotonic` after which no write starts; what is left stops with "time_is_up"
+    check      checks whether the batch is still ours. A Retryable stops the sending; after LostLease the results are unknown
+    last_call  returns the last call of the calling thread
+    ends_at    a time of `time.monotonic` after which no write starts; the rest stops with "time_is_up"
     """
     done = WriteResults()
     writer = Writer(pipedrive, entity, last_call, Looks(check, ends_at))

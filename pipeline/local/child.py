@@ -1,8 +1,8 @@
-"""Becomes another program that ends when its parent does: `python -m pipeline.local.child PARENT PROGRAM ARGUMENT …`.
+"""Become another program that ends when its parent does: `python -m pipeline.local.child PARENT PROGRAM ARGUMENT …`.
 
-Standard input holds the rest as JSON (`Child.start` in `pipeline.local.children` writes it), so that secrets never stand
-in a list of processes. A parent may be killed before it can stop anybody; the kernel then sends the program its politest
-signal (Linux: prctl(2), PR_SET_PDEATHSIG, kept across execve, cleared by a change of account).
+Standard input has the rest as JSON (`Child.start` in `pipeline.local.children` writes it), so that secrets are never
+part of a process list. A parent may be killed before it can stop its children; the kernel then sends the program its
+mildest stop signal (Linux: prctl(2), PR_SET_PDEATHSIG, kept across execve, cleared by a change of account).
 """
 
 from __future__ import annotations

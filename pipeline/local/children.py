@@ -1,6 +1,6 @@
 """Programs that are kept running: restarted with growing pauses when they die, stopped in order at the end.
 
-Each runs in a session of its own, so that Ctrl-C reaches only the process that supervises.
+Each has its own process session, so that Ctrl-C reaches only the supervising process.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ SUPERVISOR = "up"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """A folder to run in, with nothing of this process's environment and files closed to other accounts.
+    """A folder to run in, without this process's environment, with files closed to other accounts.
 
-    account  whom it runs under; None for this process's own
+    account  the account to run as; None for this process's own
     log      the file that it writes to; all others write to `Tell`
-    prepare  clears what a crash left behind; called before each start
+    prepare  removes what a crash left; called before each start
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""What can go wrong with an embedded server, told with the end of its log and the next step."""
+"""Errors of an embedded server, with the end of its log and the next step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def failed(what: str, detail: str = "", *, log: Path | None = None) -> EmbeddedE
 
 
 def last_lines(log: Path | None) -> str:
-    """Return the end of a log, nothing if there is none."""
+    """Return the end of a log, empty if there is none."""
     if log is None or not log.exists():
         return ""
     with log.open("rb") as file:

@@ -1,7 +1,7 @@
-"""The connector `demo`: joins the sandbox's Pipedrive to its Hull, with settings such as a customer would have.
+"""The connector `demo`: joins the sandbox's Pipedrive to its Hull, with realistic settings.
 
-The sandbox forgets everything when it ends, so the connector is made anew each time: an id map of records that are gone
-would only mislead.
+The sandbox loses everything when it ends, so the connector is created again each time: an id map of lost records
+would be wrong.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ OUTGOING_ACCOUNT_FIELDS = {"health_score": "Health score"}
 
 
 class ExampleNotAdded(Exception):
-    """A connector of somebody else is in the way; the text says which, and what to do."""
+    """Another connector is in the way; the text says which, and what to do."""
 
 
 def add(sandbox: dict[str, str], *, arrival_url: str) -> Connector:
@@ -97,7 +97,7 @@ def _in_the_way(session: Session, hull_id: str) -> list[Connector]:
 
 
 def _is_ours(session: Session, connector: Connector) -> bool:
-    """Whether it was made here: one that a person made has no settings of ours, whatever it is called."""
+    """Return whether it was created here: a connector created by a person does not have these settings."""
     return any(version.author == AUTHOR for version in connectors.settings_history(session, connector.key))
 
 

@@ -1,14 +1,14 @@
-"""Where everything lies, and whom it belongs to.
+"""Folders and their owners.
 
     DATA_DIR/log             of the account that runs the pipeline
-    servers/                 the servers' own: postgres/ and valkey/ (data), run/ (sockets), programs-…/ (root only)
-    DATA_DIR/embedded.json   where `servers` and the sockets are
-    DATA_DIR/servers.lock    who runs them (`pipeline.local.servers`)
+    servers/                 of the servers: postgres/ and valkey/ (data), run/ (sockets), programs-…/ (root only)
+    DATA_DIR/embedded.json   the paths of `servers` and the sockets
+    DATA_DIR/servers.lock    the process that runs them (`pipeline.local.servers`)
 
 An ordinary account keeps `servers` in DATA_DIR. PostgreSQL refuses to run as root, so root runs both servers under an
-unprivileged account that exists already, and that account must reach the folder: it is in DATA_DIR when everybody may
-pass through its parents and it is in nobody's home, else under /var/lib. No folder that was there before is given
-another mode or owner. Sockets move to a short folder when their paths would not fit (a unix socket's path has at most
+existing unprivileged account, and that account must reach the folder: it is in DATA_DIR if every account may
+pass through its parents and it is not in a home folder, else under /var/lib. Mode and owner of existing folders are never
+changed. Sockets are in a short folder if their paths would be too long (a unix socket's path has at most
 107 bytes: https://man7.org/linux/man-pages/man7/unix.7.html).
 """
 
@@ -30,7 +30,7 @@ from pipeline.local.errors import EmbeddedError, failed
 POSTGRES_SOCKET = ".s.PGSQL.5432"  # PostgreSQL's own name for the socket of its default port
 VALKEY_SOCKET = "valkey.sock"
 MAX_SOCKET_BYTES = 99
-# What stands unquoted in a URL, in postgresql.conf and on a command line alike.
+# Characters that need no quotes in a URL, in postgresql.conf and on a command line.
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 
 _RECORD = "embedded.json"
@@ -49,7 +49,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """The folders of one DATA_DIR. `account` is whom the servers run under, None for the caller's own."""
+    """The folders of one DATA_DIR. `account` runs the servers, None for the caller's own."""
 
     data_dir: Path
     servers: Path
@@ -77,7 +77,7 @@ class Folders:
 
 
 def give_to(path: Path, account: Account | None) -> None:
-    """Hand a folder that we have just made to the servers' account."""
+    """Give a new folder to the servers' account."""
     if account:
         os.chown(path, account.uid, account.gid)
 
@@ -130,7 +130,7 @@ def _place(data_dir: Path, account: Account | None) -> Folders:
 
 
 def find(data_dir: Path) -> Folders | None:
-    """Return the folders that were made earlier, None where there are none."""
+    """Return the existing folders, None if there are none."""
     known = _read(data_dir)
     if not known:
         return None
@@ -157,7 +157,7 @@ def _write(data_dir: Path, content: dict[str, str]) -> None:
 
 
 def _servers_account() -> Account | None:
-    """Return whom root runs the servers under, None for an ordinary caller."""
+    """Return the account under which root runs the servers, None for an ordinary caller."""
     if os.geteuid() != 0:
         return None
     for name in _ACCOUNTS:
@@ -202,7 +202,7 @@ def _root_parent() -> Path:
 
 
 def _everybody_reaches(path: Path) -> bool:
-    """Say whether any account may pass through this folder and all above it."""
+    """Return whether any account may pass through this folder and all above it."""
     real = path.resolve()
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (real, *real.parents))
 
@@ -230,7 +230,7 @@ def _fits(sockets: Path) -> bool:
 
 
 def _usable(sockets: Path, account: Account | None) -> bool:
-    """Say whether the folder for sockets is still there and nobody else's (/tmp is emptied at boot)."""
+    """Return whether the folder for sockets still exists and is ours (/tmp is emptied at boot)."""
     try:
         found = sockets.lstat()
     except OSError:

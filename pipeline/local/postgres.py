@@ -1,7 +1,7 @@
 """The embedded PostgreSQL: one cluster with one database, reached by its unix socket only.
 
-Whoever reaches the socket is let in without a password: its folder is closed to all accounts but the servers' own.
-Nothing that a crash could lose is switched off; the sizes suit a small machine.
+The socket needs no password: its folder is closed to all accounts but the servers' own.
+Durability is not reduced; the sizes suit a small machine.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _OPTIONS = {
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
-    "wal_compression": "pglz",  # this build has neither lz4 nor zstd
+    "wal_compression": "pglz",  # this build lacks lz4 and zstd
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
-    # Statements and errors of sessions hold values of records: the log keeps to starts, stops and crashes, whoever connects.
+    # Statements and errors of sessions contain values of records: the log has only starts, stops and crashes.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_parameter_max_length": "0",
@@ -79,7 +79,7 @@ def program(folders: Folders, binaries: Binaries) -> ChildProgram:
 
 
 def is_ready(folders: Folders) -> bool:
-    """Say whether it takes connections: postmaster.pid says so in its eighth line, and the socket is listened to.
+    """Return whether it accepts connections: the eighth line of postmaster.pid says so, and the socket is listened to.
 
     Source: https://github.com/postgres/postgres/blob/REL_18_STABLE/src/include/utils/pidfile.h
     """
@@ -108,7 +108,7 @@ def clear_leftovers(folders: Folders) -> None:
 
 
 def _make_cluster(data: Path, folders: Folders, binaries: Binaries) -> None:
-    """Make a cluster beside its place and move it there when it is whole, so that a crash leaves no half of one."""
+    """Create a cluster next to its place and move it there when it is complete, so that a crash leaves no partial one."""
     require_space(folders.servers, FREE_MB, "a database")
     draft = folders.servers / f"{NAME}.new"
     shutil.rmtree(draft, ignore_errors=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.local.errors import LOG_LINES, failed
 from pipeline.local.folders import Folders
 
-LEFTOVER_S = 75.0  # how long what a crash left behind, asked to stop, may take to end
+LEFTOVER_S = 75.0  # seconds that leftover processes have to stop
 LOG_LIMIT_BYTES = 10_000_000
 POLL_S = 0.02
 # Nothing of the caller's environment: it may hold secrets, and PG* or LC_* variables would change what a server does.
@@ -58,7 +58,7 @@ def running_in(folder: Path, program: str) -> list[int]:
     """Return the ids of the processes that run this program with this folder as their working directory, the oldest first."""
     found, folder = {}, folder.resolve()
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # processes end while we look, and some are not ours to look at
+        with suppress(OSError):  # processes end while we look, and some are not readable
             if (entry / "cwd").readlink() == folder:
                 name, _, fields = (entry / "stat").read_text().partition("(")[2].rpartition(")")
                 if name == program:
@@ -67,10 +67,10 @@ def running_in(folder: Path, program: str) -> list[int]:
 
 
 def end_leftovers(folder: Path, program: str, number: signal.Signals) -> None:
-    """End what a crash left running: servers whose parent has gone, and backends whose server has.
+    """End what a crash left running: servers without a parent, and backends without a server.
 
-    A backend of PostgreSQL sees only when its query ends that its server has gone.
-    Raises: EmbeddedError when not even SIGKILL helps.
+    A backend of PostgreSQL notices only at the end of its query that its server has died.
+    Raises: EmbeddedError if not even SIGKILL helps.
     """
     for each, patience_s in ((number, LEFTOVER_S), (signal.SIGKILL, 10.0)):
         for pid in running_in(folder, program):

@@ -1,7 +1,7 @@
-"""Which programs run, where and with what environment.
+"""The programs to run, with their commands and environments.
 
-Workers: a node for `live`, one for `control` and one for `bulk`, so that neither a full fetch stands in a webhook's way, nor a
-remote system that is slow in the way of ticks and alerts.
+Workers: a node for `live`, one for `control` and one for `bulk`, so that a full fetch does not delay webhooks, and a
+slow remote system does not delay ticks and alerts.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ LIVE_PROCESSES, CONTROL_PROCESSES, BULK_PROCESSES = 4, 1, 2
 CONNECTIONS = 16_384
 """That granian serves at a time; it accepts no more, and an idle one is closed after 30 s."""
 LIVE_NICENESS, BULK_NICENESS = 5, 15
-"""On one machine all want the same processors: whoever has asked at the door is answered first, then a change is carried over,
-then a fetch goes on."""
+"""Priorities on one machine: incoming requests are answered first, then changes are processed,
+then fetches.
+"""
 ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
 """Only json is accepted from the broker, which is what Celery's warning to root is about."""
 SECRETS: Final = (
@@ -46,7 +47,7 @@ SECRETS: Final = (
     "FLOWER_BASIC_AUTH",
     "METRICS_TOKEN",
 )
-"""Names of the environment whose values let their holder in somewhere."""
+"""Environment variables with secrets."""
 WORK: Final = frozenset({"DATABASE_URL", "REDIS_URL", "BROKER_URL", "SECRET_KEYS", "PIPEDRIVE_CLIENT_SECRET"})
 """What workers need."""
 METRICS: Final = frozenset({"METRICS_TOKEN"})
@@ -69,13 +70,13 @@ class SandboxPlace:
 
 
 class PortTaken(Exception):
-    """A port that was asked for by name is in use."""
+    """A port chosen by the user is in use."""
 
 
 def choose_port(name: str, wanted: int, usual: int) -> tuple[int, str]:
-    """(port, what to say about it): a usual port that is in use is replaced by a free one.
+    """Return (port, note): a default port that is in use is replaced by a free one.
 
-    Raises: PortTaken for a port of the user's own choice.
+    Raises: PortTaken for a port chosen by the user.
     """
     if _is_free(wanted):
         return wanted, ""
@@ -86,12 +87,13 @@ def choose_port(name: str, wanted: int, usual: int) -> tuple[int, str]:
 
 
 LOW_PORTS = range(20_000, 32_000)
-"""Below those that systems hand out by themselves (RFC 6335, and Linux from 32768 on): what is free here is not taken by somebody's
-outgoing connection before the process that it is meant for has started."""
+"""Below the ephemeral ports of the system (RFC 6335, and Linux from 32768 on): a free port in this range is not used by
+another program's outgoing connection before our process has started.
+"""
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on. Raises: OSError when none was found in many tries."""
+    """Return a port of this machine that no process listens on. Raises: OSError if none was found in many attempts."""
     for port in random.sample(LOW_PORTS, 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((LOOPBACK, port))
@@ -181,9 +183,9 @@ def served(module: str, host: str, port: int) -> list[str]:
 
 
 def environment(chosen: Settings, *, secrets: Collection[str] = WORK) -> dict[str, str | None]:
-    """Return the chosen settings as names of the environment, so that every process has the same ones.
+    """Return the chosen settings as environment variables, so that every process has the same ones.
 
-    secrets  those of SECRETS that the process is given; of the others it has neither the value nor the file
+    secrets  the SECRETS that the process gets; it gets neither the value nor the file of the others
     """
     told = {
         "DATA_DIR": str(chosen.data_dir),
@@ -222,12 +224,12 @@ def environment(chosen: Settings, *, secrets: Collection[str] = WORK) -> dict[st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowerLogin:
-    """Flower's user and password: Flower can stop workers, so it is never open.
+    """Flower's user and password: Flower can stop workers, so it always has a login.
 
     login  `user:password`
-    where  what a person is told about it: the file or the name of the environment that holds it; never the password
-    file   None if no file holds it
-    note   why it could not be kept, empty if it could
+    where  where a person finds it: the file or the environment variable; never the password
+    file   None if it is not in a file
+    note   why it could not be stored, empty if it could
     """
 
     login: str = field(repr=False)
@@ -263,7 +265,7 @@ def keep_sandbox_credentials(data_dir: Path, announced: Mapping[str, str]) -> Pa
 
 
 def running_sandbox(data_dir: Path) -> dict[str, str] | None:
-    """What the sandbox of a `pipeline up` that runs over the same data said of itself; one that was killed left its file behind."""
+    """Return the addresses of the sandbox of a running `pipeline up` with the same data; a killed one left its file."""
     try:
         announced: dict[str, str] = json.loads((data_dir / SANDBOX_FILE).read_text())
     except (OSError, ValueError):
@@ -286,7 +288,7 @@ def _worker(
 
 
 def _is_free(port: int) -> bool:
-    """A plain bind tells; web servers share a port silently otherwise."""
+    """A plain bind detects it; web servers would silently share a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

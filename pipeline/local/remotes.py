@@ -31,15 +31,15 @@ class Remotes:
         return _lines(f"{self._hull}/export?entity={entity.hull}")
 
     def edit_record(self, entity: Entity, pipedrive_id: int, fields: Mapping[str, Any]) -> None:
-        """Change a record in Pipedrive, as somebody in its app would; webhooks follow."""
+        """Change a record in Pipedrive, like a user of its app; webhooks follow."""
         _post(f"{self._pipedrive}/edit", {"entity": entity.value, "id": pipedrive_id, "fields": dict(fields)})
 
     def delete_record(self, entity: Entity, pipedrive_id: int) -> None:
-        """Delete a record in Pipedrive, as somebody in its app would; webhooks follow."""
+        """Delete a record in Pipedrive, like a user of its app; webhooks follow."""
         _post(f"{self._pipedrive}/delete", {"entity": entity.value, "id": pipedrive_id})
 
     def put_record(self, entity: Entity, record: Mapping[str, Any]) -> None:
-        """Store a record exactly as it is, however wrong; no webhook tells of it."""
+        """Store a record exactly as it is, valid or not, without a webhook."""
         _post(f"{self._pipedrive}/raw?entity={entity.value}", record)
 
     def edit_hull_record(self, entity: Entity, hull_id: str, attributes: Mapping[str, Any]) -> None:
@@ -47,12 +47,12 @@ class Remotes:
         _post(f"{self._hull}/{entity.hull}s/{hull_id}", attributes)
 
     def notify(self, url: str) -> None:
-        """Have Hull tell this address of every change."""
+        """Make Hull send every change to this address."""
         _post(f"{self._hull}/notify_url", {"url": url})
 
 
 def answers(url: str, *, timeout_s: float) -> bool:
-    """Whether the address answers in time, whatever it says."""
+    """Return whether the address answers in time, with any answer."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         try:

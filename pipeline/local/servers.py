@@ -1,10 +1,10 @@
-"""Who runs the embedded servers, and who uses them.
+"""Run the embedded servers once, for all processes that use them.
 
 One process at a time runs them, as its children, under an exclusive lock on `DATA_DIR/servers.lock`; the kernel frees
-the lock and ends the servers when that process ends, however it ends. The file says who it is.
+the lock and ends the servers when that process ends in any way. The file identifies it.
 
-    serve      for a block: `pipeline up`, `pipeline demo`, the test session. Others use these servers while it lasts
-    complete   for the rest of this process: use the servers of another one, or run them here
+    serve      for a block: `pipeline up`, `pipeline demo`, test runs. Others use these servers meanwhile
+    complete   for the rest of this process: use another process's servers, or run them here
     status, stop, remove   for people and tests
 """
 
@@ -48,9 +48,9 @@ _mine = ExitStack()
 class ServersHolder:
     """The process that runs the servers of a DATA_DIR.
 
-    name     what it is, for people
+    name     its name, for people
     shares   whether others may use its servers
-    servers  the servers that it runs; those that its environment names are missing
+    servers  the servers that it runs; without those that its environment names
     """
 
     pid: int
@@ -61,7 +61,7 @@ class ServersHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServersStatus:
-    """Who runs the servers, and, by name, their process ids and whether they answer."""
+    """Return the process that runs the servers, and, by name, their process ids and whether they answer."""
 
     holder: ServersHolder
     pids: dict[str, int]
@@ -70,12 +70,12 @@ class ServersStatus:
 
 @contextmanager
 def serve(settings: Settings, *, name: str, tell: Tell | None = None) -> Iterator[Settings]:
-    """Run the servers that the settings leave to us for the length of a block; one that dies is started again.
+    """Run the servers that the settings do not name, while a block runs; restart one that dies.
 
-    name  what this process is, for people: `pipeline up`
-    tell  is given a line when a server dies
+    name  the name of this process, for people: `pipeline up`
+    tell  gets a line when a server dies
     Yields the settings with every URL filled in. All processes of this DATA_DIR may use the servers.
-    Raises: EmbeddedError, also when another process runs the servers of this DATA_DIR.
+    Raises: EmbeddedError, also if another process runs the servers of this DATA_DIR.
     """
     wanted = _wanted(settings)
     with ExitStack() as stack:
@@ -96,8 +96,8 @@ def complete(settings: Settings, *, shares: bool = False) -> Settings:
 
     Use the servers of a process that shares its own; else run them here until this process ends.
 
-    shares  whether others may use what runs here: for processes that last, such as workers that were started by hand
-    Raises: EmbeddedError saying what failed, the last lines of the log and the next step.
+    shares  whether others may use the servers of this process: for long-lived processes such as manually started workers
+    Raises: EmbeddedError with what failed, the last lines of the log and the next step.
     """
     wanted = _wanted(settings)
     if not wanted:
@@ -115,7 +115,7 @@ def complete(settings: Settings, *, shares: bool = False) -> Settings:
 
 
 def status(settings: Settings) -> ServersStatus | None:
-    """Return who runs the servers of this DATA_DIR; None if nobody does."""
+    """Return the process that runs the servers of this DATA_DIR; None if there is none."""
     holder, folders = find_holder(settings.data_dir), folders_module.find(settings.data_dir)
     if holder is None or folders is None:
         return None
@@ -250,7 +250,7 @@ def _keep(settings: Settings, wanted: tuple[str, ...], descriptor: int, *, share
         _write_holder(descriptor, ServersHolder(owner, name, shares=shares, servers=wanted))
         completed = stack.enter_context(_running(settings, wanted, None, restarts=False))
         _mine.push(stack.pop_all())
-    atexit.register(lambda: _mine.close() if os.getpid() == owner else None)  # a forked child is no owner
+    atexit.register(lambda: _mine.close() if os.getpid() == owner else None)  # a forked child is not the owner
     return completed
 
 

@@ -32,7 +32,7 @@ class StartFailed(Exception):
 
 @dataclass(slots=True)
 class System:
-    """What runs. `sandbox` is None where real systems are faced, else what `pipeline sandbox --json` said."""
+    """The running system. `sandbox` is None with real systems, else the output of `pipeline sandbox --json`."""
 
     settings: Settings
     host: str
@@ -49,7 +49,7 @@ class System:
 
     @property
     def console_url(self) -> str:
-        """Return the console's address; while there is no operator, the link by which the first one logs in."""
+        """Return the console's address; while there is no operator, the link with which the first one logs in."""
         with transaction() as session:
             is_taken = operators.any_operator(session)
         return self.web_url if is_taken else f"{self.web_url}/setup?code={first_code()}"
@@ -65,10 +65,10 @@ def running_system(
 ) -> Iterator[System]:
     """Start everything, yield when it answers, stop everything at the end.
 
-    chosen  settings of a process that has begun, so that the servers they name answer
-    sizes  how many persons, organizations, users, accounts the sandbox holds
-    tell   is given every line that a program writes
-    has_example  whether a connector joins the sandbox's two sides at once
+    chosen  settings of a started process, with servers that answer
+    sizes  number of persons, organizations, users, accounts in the sandbox
+    tell   gets every line that a program writes
+    has_example  whether a connector joins the sandbox's two sides immediately
     Raises: StartFailed, PortTaken.
     """
     migrate(engine())
@@ -126,12 +126,12 @@ def _answers(system: System, name: str, port: int) -> bool:
 
 
 def _with_ports(chosen: Settings) -> tuple[Settings, list[str]]:
-    """Free ports where the usual ones are in use, and what to say about it."""
+    """Return free ports instead of default ones that are in use, and the notes about them."""
     port, about_web = programs.choose_port("PORT", chosen.port, programs.USUAL_PORT)
     intake_port, about_intake = programs.choose_port("INTAKE_PORT", chosen.intake_port, programs.USUAL_INTAKE_PORT)
     flower_port, about_flower = programs.choose_port("FLOWER_PORT", chosen.flower_port, programs.USUAL_FLOWER_PORT)
     moved = chosen.replace(port=port, intake_port=intake_port, flower_port=flower_port)
-    if chosen.public_url == f"http://localhost:{chosen.port}":  # no reverse proxy stands before it
+    if chosen.public_url == f"http://localhost:{chosen.port}":  # there is no reverse proxy before it
         intake_url = chosen.intake_url or f"http://localhost:{intake_port}"
         moved = moved.replace(public_url=f"http://localhost:{port}", intake_url=intake_url)
     return moved, [note for note in (about_web, about_intake, about_flower) if note]
@@ -151,7 +151,7 @@ def _start_sandbox(system: System, announced: _Announcement, sizes: Mapping[str,
 
 
 def _look_after(system: System, announced: _Announcement, stopping: threading.Event) -> None:
-    """Restart what dies. A sandbox that died has forgotten everything, so its connector is made anew as well."""
+    """Restart dead processes. A restarted sandbox has lost everything, so its connector is created again too."""
     while not stopping.wait(LOOK_S):
         before = announced.count
         system.children.look_after()
@@ -164,7 +164,7 @@ def _look_after(system: System, announced: _Announcement, stopping: threading.Ev
 
 
 class _Announcement:
-    """Catches the line in which the sandbox says where it listens and with which secrets; passes on all others."""
+    """Catches the sandbox's line with its addresses and secrets; passes on all others."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell

@@ -37,7 +37,7 @@ def url(folders: Folders) -> str:
 
 
 def broker_url(folders: Folders) -> str:
-    """Return the URL kombu connects to; a database of its own keeps queues and shared buckets apart."""
+    """Return the URL for kombu; a separate database number separates queues and shared buckets."""
     return f"redis+socket://{quote(str(folders.valkey_socket))}?virtual_host={_BROKER_DB}"
 
 
@@ -67,7 +67,7 @@ def clear_leftovers(folders: Folders) -> None:
 
 
 def is_ready(folders: Folders) -> bool:
-    """Say whether it answers; while it reads its file back it says LOADING instead of PONG."""
+    """Return whether it answers; while it reads its file it answers LOADING instead of PONG."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)

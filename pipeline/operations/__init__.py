@@ -1,8 +1,8 @@
-"""What a person or a script may do and ask: each operation once, for the console, `/api/v1` and the command line.
+"""Operations: what people and scripts may do and request, each once, for the console, `/api/v1` and the command line.
 
-registry   the declaration of an operation, and what a call of one does: role, connector, audit entry
-call       who calls, and the transaction that carries the audit entry
-models     request and answer models that several subjects share; `values` the kinds of their fields
-errors     why nothing was done, as every surface shows it; `refusals` turns errors of the modules below into it
+registry   the declaration of an operation, and what a call does: role, connector, audit entry
+call       the caller, and the transaction with the audit entry
+models     request and answer models that several subjects share; `values` their field types
+errors     errors as every surface shows them; `refusals` converts errors of the lower layers
 catalogue  all operations; each other module is a subject
 """

@@ -1,4 +1,4 @@
-"""Alerts: what is wrong now, what was, and whether whoever is to be told can be."""
+"""Alerts: open and resolved ones, their rules, and a test of the alert sinks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.sync.alerts import try_sinks
 
 
 class AlertShape(Shape):
-    """One time that a rule held, of one connector or, without one, of the whole installation."""
+    """One alert: a rule matched for one connector, or for the whole installation if `connector` is null."""
 
     id: int
     connector: str | None
@@ -41,7 +41,7 @@ class AlertsAnswer(BaseModel):
 
 
 class RuleShape(Shape):
-    """`page` of the connector is where to look."""
+    """One rule; `page` is the connector's page to open."""
 
     name: str
     title: str
@@ -51,14 +51,14 @@ class RuleShape(Shape):
 
 
 class RulesAnswer(BaseModel):
-    """`sinks` is who is told → whom it reaches, as far as that may be shown."""
+    """`sinks`: name of each alert sink → its target, without secrets."""
 
     rules: list[RuleShape]
     sinks: dict[str, str]
 
 
 class TriedAnswer(BaseModel):
-    """Who was told → `ok`, or what went wrong."""
+    """`sinks`: name of each alert sink → `ok`, or the error."""
 
     sinks: dict[str, str]
 
@@ -81,20 +81,20 @@ def list_past(call: Call, request: Listed) -> AlertsAnswer:
 
 @operation("GET /alerts/rules", role=Role.VIEWER, command="alerts rules")
 def list_rules(_call: Call, _request: NoRequest) -> RulesAnswer:
-    """List what alerts there are, what each means and what to do; and who is told."""
+    """List the alert rules with their meaning and next step, and the alert sinks."""
     rules = [RuleShape(name=name, **asdict(rule)) for name, rule in RULES.items()]
     return RulesAnswer(rules=rules, sinks=told_where())
 
 
 @operation("POST /alerts/test", role=Role.ADMIN, audit_action="alerts.test", command="alerts test")
 def try_telling(call: Call, _request: NoRequest) -> TriedAnswer:
-    """Tell everybody who is told of alerts that this is a test."""
+    """Send a test alert to every alert sink."""
     with call.transaction(", ".join(told_where())):
         pass  # committed before anything is sent: what was sent cannot be taken back
     return TriedAnswer(sinks=try_sinks(call.caller.name))
 
 
 def _visible(call: Call, found: list[Told]) -> AlertsAnswer:
-    """Those of the installation, and of connectors that the caller may see."""
+    """Return the alerts of the installation, and of connectors that the caller may see."""
     mine = [each for each in found if call.caller.may_see(each.connector_key)]
     return AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in mine])

@@ -43,7 +43,8 @@ class BudgetShape(BaseModel):
 
 
 class ForecastShape(Shape):
-    """Tokens that the rest of the day will take: by schedules, by fetches under way, by everything else if it goes on so."""
+    """Forecast of tokens for the rest of the day: by schedules, by fetches in flight, by everything else at the
+    current pace."""
 
     schedules: int
     fetches: int

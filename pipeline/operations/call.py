@@ -18,12 +18,12 @@ from pipeline.operations.errors import OperationError, forbidden, not_found
 
 AUDITED: Final = "audited"
 NAMED: Final = 20
-"""Connectors that a refusal names at most."""
+"""Maximum number of connectors that an error message names."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """Who calls, and what of the act is recorded.
+    """Who calls, about which connector, and what the audit log records.
 
     caller        the operator; the command line's is an admin named after the system user
     known         the connector that the call is about, if the surface has looked it up already
@@ -65,17 +65,17 @@ class Call:
         """Raise OperationError (403) for an operator who is limited to some connectors."""
         if self.caller.connector_keys is not None:
             raise forbidden(
-                "limited", "This shows every connector, and you may see only some of them.", "Ask an admin."
+                "limited", "This shows every connector, but you may see only some of them.", "Ask an admin."
             )
 
     @contextmanager
     def transaction(
         self, subject: str = "", *, why: str | None = None, detail: dict[str, Any] | None = None
     ) -> Iterator[Session]:
-        """The transaction of an act. It commits the audit entry with the act; an act that fails leaves neither.
+        """Open the transaction of an act. It commits the audit entry with the act; an act that fails leaves neither.
 
-        No HTTP call belongs in it: ask remote systems before, in no transaction.
-        subject  what the act is done to; by default the connector's name
+        Make no HTTP call in it: request remote data before, outside of any transaction.
+        subject  what the act is about; by default the connector's name
         """
         with transaction() as session:
             yield session
@@ -91,13 +91,13 @@ class Call:
         detail: dict[str, Any] | None = None,
         connector: Connector | None = None,
     ) -> None:
-        """Write the audit entry into the transaction of a function that opens its own, or with a subject known late.
+        """Write the audit entry in a transaction that the caller opened, or once the subject is known.
 
         connector  by default the one that the request names
         """
         about = connector or self.known
         if self.audit_action is None:
-            raise LookupError("an operation without an audit action changes nothing")
+            raise LookupError("an operation without an audit action writes no audit entry")
         session.info[AUDITED] = True
         after_commit(session, self._has_audited)
         audit.note(
@@ -111,7 +111,7 @@ class Call:
         )
 
     def found_nothing_to_do(self) -> None:
-        """Have the act leave no entry: everything was as requested already."""
+        """Write no audit entry: everything was already as requested."""
         self.is_audited = True
 
     def _has_audited(self) -> None:

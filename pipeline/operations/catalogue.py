@@ -1,4 +1,4 @@
-"""All operations, in the order in which their subjects are read."""
+"""All operations, in the order of the documentation."""
 
 from __future__ import annotations
 

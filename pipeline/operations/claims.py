@@ -1,4 +1,4 @@
-"""Claims: the e-mail, domain or external id that one record holds, and that no other may take."""
+"""Claims: e-mails, domains and external ids, each held by one record."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class ReleasedAnswer(BaseModel):
 def release_claims(call: Call, request: ReleaseClaims) -> ReleasedAnswer:
     """Release the e-mail, domain and external id that a deleted record still holds, before Pipedrive has purged it.
 
-    The record that waits for one takes it, and with it the User or Account in Hull: that cannot be undone, not even by
-    restoring the deleted one.
+    The record that waits for a released value takes it over, with the User or Account in Hull. This cannot be undone,
+    even if the deleted record is restored.
     """
     named = f"{request.entity} {request.pipedrive_id}"
     with call.transaction(named, why=request.why) as session:
         entity = Entity(request.entity)
         if happening.joined(session, call.connector.key, entity, request.pipedrive_id, None) is None:
-            raise not_found(f"Nothing is known of {named}.", "Search for the record by its e-mail or domain.")
+            raise not_found(f"This connector knows no {named}.", "Search for the record by its e-mail or domain.")
         released = claim_release.release(session, call.connector.key, entity, request.pipedrive_id)
         if released is None:
             raise conflict(

@@ -1,4 +1,4 @@
-"""Connectors: one Hull organization joined to one Pipedrive company each; how each is doing; add, pause, resume, rename, remove."""
+"""Connectors: each joins one Hull organization to one Pipedrive company. Show, add, pause, resume, rename and remove them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipeline.sync.connectors.webhooks import ensure_webhooks, remove_webhooks
 from pipeline.tasks import wakeups
 
 BY_HAND: Final = "connector_paused"
-"""Reason of a pause that an operator began: new credentials alone do not end it."""
+"""Pause reason set by an operator; new credentials do not end this pause."""
 PATH: Final = "/connectors/<connector>"
 Name = Annotated[str, Field(min_length=1, max_length=63)]
 HullText = Annotated[str, Field(min_length=1, max_length=255)]
@@ -49,7 +49,7 @@ class ConnectorShape(Shape):
 
 
 class StatusShape(BaseModel):
-    """`ok`, `warning`, `error` or `setupRequired`, and what there is to say, the worst first."""
+    """`status` is `ok`, `warning`, `error` or `setupRequired`; `messages` are sorted by severity, the worst first."""
 
     status: str
     messages: list[str]
@@ -62,7 +62,7 @@ class ConnectorAnswer(BaseModel):
 
 
 class ConnectorAdded(ConnectorAnswer):
-    """`webhooks` is `ok`, `not_connected`, or why Pipedrive does not send its changes here yet."""
+    """`webhooks` is `ok`, `not_connected`, or the reason why Pipedrive does not send its changes here yet."""
 
     webhooks: str
 
@@ -72,7 +72,7 @@ class ConnectorsAnswer(BaseModel):
 
 
 class NewConnector(Asked):
-    """What stands in Hull; without an API token, Pipedrive is connected next, see the credentials."""
+    """The connector's data in Hull. Without an API token, connect Pipedrive afterwards (see the credentials)."""
 
     name: Name
     hull_organization: Annotated[HullText, Field(description="Its host, e.g. acme.hullapp.io")]
@@ -81,7 +81,9 @@ class NewConnector(Asked):
     pipedrive_token: Annotated[Secret | None, Field(description="API token; leave it out for OAuth."), FromFile()] = (
         None
     )
-    settings: Annotated[dict[str, Any] | None, Field(description="First settings; by default those Hull holds.")] = None
+    settings: Annotated[
+        dict[str, Any] | None, Field(description="First settings; by default those stored in Hull.")
+    ] = None
 
 
 class NewName(ConnectorRequest):
@@ -89,27 +91,27 @@ class NewName(ConnectorRequest):
 
 
 class Pausing(ConnectorRequest):
-    """In the address, so that nothing need be sent along."""
+    """`why` is part of the query string, so that no body is needed."""
 
     why: Why | None = None
 
 
 class Removal(ConnectorRequest):
-    """`name` is the connector's, typed once more."""
+    """`name` repeats the connector's name as confirmation."""
 
     name: Name
     why: Why | None = None
 
 
 class Removed(Done):
-    """`left` says why the webhooks are still there in Pipedrive; empty when they are not."""
+    """`left` says why the webhooks could not be deleted in Pipedrive; empty if they were."""
 
     left: str
 
 
 @operation("GET /connectors", role=Role.VIEWER, command="connectors list")
 def list_connectors(call: Call, _request: NoRequest) -> ConnectorsAnswer:
-    """List the connectors you may see, and how each is doing."""
+    """List the connectors you may see, with their status."""
     with transaction() as session:
         found = [each for each in rows.all_connectors(session) if call.caller.may_see(each.key)]
         return ConnectorsAnswer(connectors=[_described(session, each) for each in found])
@@ -123,9 +125,9 @@ def list_connectors(call: Call, _request: NoRequest) -> ConnectorsAnswer:
     example="acme --hull-organization acme.hullapp.io --hull-id 65f000000000000000000001 --hull-secret-file hull.secret",
 )
 def add_connector(call: Call, request: NewConnector) -> ConnectorAdded:
-    """Add a connector, once Hull has accepted its credentials; what Hull holds of settings is taken over.
+    """Add a connector after Hull has accepted its credentials; settings stored in Hull are imported.
 
-    Without an API token its work waits until somebody connects it: pipeline connectors authorize.
+    Without an API token, its work waits until an administrator connects it: pipeline connectors authorize.
     """
     made = setup.add_connector(
         request.name,
@@ -144,7 +146,7 @@ def add_connector(call: Call, request: NewConnector) -> ConnectorAdded:
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="connectors status CONNECTOR")
 def show_connector(call: Call, _request: ConnectorRequest) -> ConnectorAnswer:
-    """Show one connector, and how it is doing."""
+    """Show one connector and its status."""
     with transaction() as session:
         return _described(session, call.connector)
 
@@ -157,7 +159,7 @@ def show_connector(call: Call, _request: ConnectorRequest) -> ConnectorAnswer:
     command="connectors pause CONNECTOR",
 )
 def pause_connector(call: Call, request: Pausing) -> Done:
-    """Let a connector's work wait; nothing is lost."""
+    """Pause a connector: its work waits, and nothing is lost."""
     with call.transaction(why=request.why) as session:
         row = rows.lock_connector(session, call.connector.key)
         row.state, row.pause_reason = "paused", BY_HAND
@@ -168,7 +170,7 @@ def pause_connector(call: Call, request: Pausing) -> Done:
     f"POST {PATH}/resume", role=Role.OPERATOR, audit_action="connector.resume", command="connectors resume CONNECTOR"
 )
 def resume_connector(call: Call, _request: ConnectorRequest) -> Done:
-    """Let a connector go on, whatever it was paused for; what is still wrong pauses it again."""
+    """Resume a paused connector. If the cause of the pause persists, the connector is paused again."""
     with call.transaction() as session:
         row = rows.lock_connector(session, call.connector.key)
         if connection_of(session, row).how is None:
@@ -187,7 +189,7 @@ def resume_connector(call: Call, _request: ConnectorRequest) -> Done:
     example="acme acme-emea",
 )
 def rename_connector(call: Call, request: NewName) -> Done:
-    """Give a connector another name; its id, and what Hull and Pipedrive know of it, stay."""
+    """Rename a connector; its id and its data in Hull and Pipedrive stay the same."""
     try:
         connector_name(request.name)
         with call.transaction(request.name, why=f"was {call.connector.name}") as session:
@@ -195,7 +197,7 @@ def rename_connector(call: Call, request: NewName) -> Done:
     except InvalidName as error:
         raise invalid("refused", str(error)) from None
     except IntegrityError:
-        raise invalid("refused", f"there is a connector named {request.name} already") from None
+        raise invalid("refused", f"a connector named {request.name} already exists") from None
     return Done(done="renamed")
 
 
@@ -207,9 +209,9 @@ def rename_connector(call: Call, request: NewName) -> Done:
     example="acme --yes",
 )
 def remove_connector(call: Call, request: Removal) -> Removed:
-    """Forget a connector with everything kept of it. Neither Hull nor Pipedrive loses a record.
+    """Remove a connector and everything stored about it. No record is deleted in Hull or Pipedrive.
 
-    Its id map, events, failures and credentials go, and its webhooks in Pipedrive.
+    Its id map, events, failures and credentials are deleted, and its webhooks in Pipedrive.
     """
     connector = call.connector
     if request.name != connector.name:
@@ -237,7 +239,7 @@ def _described(session: Session, connector: Connector) -> ConnectorAnswer:
 
 
 def _subscribed(connector: Connector) -> str:
-    """Have Pipedrive send its changes here; without webhooks, fetches still work."""
+    """Create the webhooks in Pipedrive and return `ok` or the error; without webhooks, fetches still work."""
     try:
         ensure_webhooks(connector.key)
     except PipelineError as error:

@@ -1,4 +1,4 @@
-"""Credentials of a connector: how it is connected on both sides, checks of that, replacements. No answer holds a secret."""
+"""Credentials of a connector: show, check and replace them on both sides. No answer contains a secret."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pipeline.sync.connectors.company import read_company
 
 PATH: Final = "/connectors/<connector>/credentials"
 DEADLINE_S: Final = 10.0
-"""Of each call while a person waits for the answer."""
+"""Deadline of each call: a person waits for the answer."""
 
 
 class ConnectionShape(Shape):
-    """How Pipedrive lets us in: by `oauth`, by an `api_token`, or not."""
+    """How the connector is connected to Pipedrive: `how` is `oauth`, `api_token` or null."""
 
     how: str | None
     company_id: int | None
@@ -39,7 +39,7 @@ class ConnectionShape(Shape):
 
 
 class CredentialsAnswer(Shape):
-    """`kept` tells when each secret was last given; `callback_url` and `scopes` are what the app at Pipedrive must name."""
+    """`kept`: name of each secret → when it was last stored; the app at Pipedrive must list `callback_url` and `scopes`."""
 
     connection: ConnectionShape
     company: str
@@ -50,7 +50,7 @@ class CredentialsAnswer(Shape):
 
 
 class CheckedShape(Shape):
-    """What one system said; `trouble` is a reason code, and empty where all is well."""
+    """The result for one system; `trouble` is a reason code, empty if the credentials work."""
 
     system: str
     sentence: str
@@ -67,15 +67,15 @@ class NewSecret(ConnectorRequest):
 
 
 class TokenReplaced(Done):
-    """`warning` says why Pipedrive's fields could not be read with the new token; empty when they are known."""
+    """`warning` says why Pipedrive's fields could not be read with the new token; empty if they are known."""
 
     warning: str
 
 
 class InvitationAnswer(BaseModel):
-    """A link for an administrator of Pipedrive; good for ten minutes, in the first browser that uses it.
+    """A link for an administrator of Pipedrive; valid for ten minutes, in the first browser that uses it.
 
-    `callback_url` and `scopes` are what the app at Pipedrive must name.
+    The app at Pipedrive must list `callback_url` and `scopes`.
     """
 
     link: str
@@ -86,7 +86,7 @@ class InvitationAnswer(BaseModel):
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="credentials show CONNECTOR")
 def show_credentials(call: Call, _request: ConnectorRequest) -> CredentialsAnswer:
-    """Show how a connector is connected on both sides; never a secret."""
+    """Show how a connector is connected on both sides, without secrets."""
     with transaction() as session:
         connection = connection_of(session, call.connector)
         kept = connectors.credentials_given(session, call.connector.key)
@@ -103,7 +103,7 @@ def show_credentials(call: Call, _request: ConnectorRequest) -> CredentialsAnswe
 
 @operation(f"POST {PATH}/check", role=Role.ADMIN, changes=False, command="credentials check CONNECTOR")
 def check_credentials(call: Call, _request: ConnectorRequest) -> ChecksAnswer:
-    """Ask both systems now whether they accept the credentials; 2 tokens of Pipedrive's day."""
+    """Check now whether both systems accept the credentials. Costs 2 tokens of Pipedrive's daily budget."""
     try:
         with transaction() as session:
             wired = wiring.open_connector(session, call.connector.key, deadline_s=DEADLINE_S)
@@ -125,7 +125,7 @@ def check_credentials(call: Call, _request: ConnectorRequest) -> ChecksAnswer:
     example="acme --secret-file hull.secret",
 )
 def put_hull_secret(call: Call, request: NewSecret) -> Done:
-    """Replace the connector's secret of Hull, once Hull has accepted it."""
+    """Replace the connector's Hull secret after Hull has accepted the new one."""
     proven = setup.prove_credentials(call.connector, hull_secret=request.secret)
     with call.transaction() as session:
         setup.store_credentials(session, call.connector.key, proven)
@@ -140,7 +140,7 @@ def put_hull_secret(call: Call, request: NewSecret) -> Done:
     example="acme --secret-file pipedrive.token",
 )
 def put_api_token(call: Call, request: NewSecret) -> TokenReplaced:
-    """Connect to Pipedrive by an API token, once Pipedrive has accepted it."""
+    """Connect to Pipedrive with an API token after Pipedrive has accepted it."""
     proven = setup.prove_credentials(call.connector, pipedrive_token=request.secret)
     with call.transaction() as session:
         setup.store_credentials(session, call.connector.key, proven)
@@ -154,11 +154,10 @@ def put_api_token(call: Call, request: NewSecret) -> TokenReplaced:
     command="connectors authorize CONNECTOR",
 )
 def invite(call: Call, _request: ConnectorRequest) -> InvitationAnswer:
-    """Make a link by which an administrator of Pipedrive authorises the connector.
+    """Create a link with which an administrator of Pipedrive authorises the connector.
 
-    The person who opens it presses a button, signs in to Pipedrive as an administrator and agrees. Connecting again,
-    to the same company, resets no settings and ends a pause that lost access had caused. Hull's dashboard does the
-    same under Credentials.
+    The administrator opens it, presses the button, signs in to Pipedrive and agrees. Reconnecting to the same company
+    keeps the settings and ends a pause that lost access had caused. Credentials in Hull's dashboard does the same.
     """
     link = authorisation.invite(call.connector)
     with call.transaction():
@@ -199,6 +198,6 @@ def _title(app: dict[str, Any]) -> str:
 
 def _user_and_company(me: dict[str, Any]) -> str:
     company = read_company(me)
-    user = "an administrator" if company.is_administrator else "a user who is no administrator"
+    user = "an administrator" if company.is_administrator else "not an administrator"
     host = urlsplit(company.origin).netloc
-    return f"Pipedrive lets us in as user {company.user_id} of {host}, {user}."
+    return f"Pipedrive accepts the credentials of user {company.user_id} of {host}, {user}."

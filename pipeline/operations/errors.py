@@ -1,4 +1,4 @@
-"""Why an operation did nothing, in the words that every surface shows."""
+"""Errors of operations, as every surface shows them."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class OperationError(Exception):
 
 
 def not_found(message: str, next_step: str = "") -> OperationError:
-    """Return the error for what does not exist, or belongs to another connector: callers cannot tell which."""
+    """Return the error for something that does not exist or belongs to another connector; callers cannot tell which."""
     return OperationError(HTTPStatus.NOT_FOUND, "not_found", message, next_step)
 
 
 def forbidden(code: str, message: str, next_step: str = "") -> OperationError:
-    """Return the error for what this operator may not do."""
+    """Return the error for an act that this operator may not do."""
     return OperationError(HTTPStatus.FORBIDDEN, code, message, next_step)
 
 
 def invalid(code: str, message: str, next_step: str = "") -> OperationError:
-    """Return the error for a request that makes no sense here."""
+    """Return the error for an invalid request."""
     return OperationError(HTTPStatus.BAD_REQUEST, code, message, next_step)
 
 
 def conflict(code: str, message: str, next_step: str = "") -> OperationError:
-    """Return the error for what is not possible in the present state."""
+    """Return the error for an act that is not possible in the current state."""
     return OperationError(HTTPStatus.CONFLICT, code, message, next_step)

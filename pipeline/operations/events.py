@@ -32,7 +32,7 @@ from pipeline.sync.compiled import plan_for
 PATH: Final = "/connectors/<connector>/events"
 EXPORTS: Final = f"{PATH}/exports"
 LOOKED_BACK: Final = timedelta(days=1)
-"""How far back is looked for what no index finds, unless the filter itself says how far."""
+"""How far back events without an index are searched, unless the filter has a time."""
 
 
 class EventsChosen(ConnectorRequest):
@@ -94,7 +94,7 @@ class ExportAnswer(BaseModel):
 
 
 class EventAnswer(BaseModel):
-    """`beside` is what happened to the same record in the same batch; `stored` is the event as an export has it."""
+    """`beside` lists the other events of the same record in the same batch; `stored` is the event as an export has it."""
 
     event: EventShape
     beside: list[EventShape]

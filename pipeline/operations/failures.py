@@ -1,4 +1,4 @@
-"""Failures: what could not be synchronized, kept whole until it is replayed or discarded."""
+"""Failures: what could not be synchronized, kept with its payload until it is replayed or discarded."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ from pipeline.operations.registry import operation
 from pipeline.operations.values import Moment, Number, RowId, Short, Text, Value, Why
 
 PATH: Final = "/connectors/<connector>/failures"
-Expected = Annotated[int, Field(ge=1, le=2**31 - 1, description="How many were counted: more are not touched.")]
+Expected = Annotated[
+    int, Field(ge=1, le=2**31 - 1, description="The number you counted; if there are more by now, nothing is done.")
+]
 
 
 class FailuresChosen(Asked):
-    """Which failures are meant. What is not named does not matter; the times are about when it last failed."""
+    """A filter of failures. Omitted fields match everything; `since` and `until` compare the time of the last failed attempt."""
 
     ids: list[RowId] = Field(default_factory=list, max_length=1000)
     direction: DirectionName | None = None
@@ -82,7 +84,7 @@ class FailureShape(Shape):
 
 
 class GroupShape(Shape):
-    """Failures with one cause; `daily` is how many began on each of the last days, today last."""
+    """Failures with the same cause; `daily` counts the new ones of each recent day, today last."""
 
     fingerprint: str
     title: str
@@ -115,8 +117,8 @@ class FieldProblemShape(Shape):
 
 
 class VerdictShape(Shape):
-    """What a replay would come to: `changes`, `creates`, `looks_up`, `matches`, `runs`, `nothing`, `superseded`, `skipped`,
-    `fails_again`, `refused`, `unknown` or `closed`."""
+    """The preview of a replay. `kind` is `changes`, `creates`, `looks_up`, `matches`, `runs`, `nothing`, `superseded`,
+    `skipped`, `fails_again`, `refused`, `unknown` or `closed`."""
 
     kind: str
     detail: Text
@@ -128,12 +130,12 @@ class VerdictShape(Shape):
 
     @property
     def words(self) -> str:
-        """The kind as people read it."""
+        """Return the text of the kind."""
         return MEANINGS[self.kind]
 
 
 class AttemptShape(Shape):
-    """A replay of which the failure is or was a part."""
+    """A replay that contains the failure."""
 
     replay_id: int
     state: str
@@ -143,7 +145,7 @@ class AttemptShape(Shape):
 
 
 class WholeAnswer(Shape):
-    """One failure whole. `payload` is the record as it came, null for viewers; `is_cut` when it is longer than what is shown."""
+    """One failure with all details. `payload` is the record as received, null for viewers; `is_cut`: only its start is shown."""
 
     failure: FailureShape
     title: str
@@ -186,7 +188,7 @@ class Discarding(ConnectorRequest):
 
 
 class Edited(RowRequest):
-    """A failure, and a payload in place of the one that it has."""
+    """A failure and an edited payload."""
 
     payload: dict[str, Any]
 
@@ -196,7 +198,7 @@ class GroupsAnswer(BaseModel):
 
 
 class JudgedShape(BaseModel):
-    """A failure, and what replaying it now would come to."""
+    """A failure with the preview of its replay."""
 
     failure: FailureShape
     verdict: VerdictShape
@@ -207,7 +209,7 @@ class FailuresAnswer(BaseModel):
 
 
 class SumAnswer(Shape):
-    """What replaying a selection would come to: `kinds` counts the verdicts of the `looked` at, the newest of all `total`."""
+    """The preview of replaying a selection: `kinds` counts the results of the newest `looked` of `total` failures."""
 
     total: int
     looked: int
@@ -218,7 +220,7 @@ class SumAnswer(Shape):
 
 
 class DifferenceShape(Shape):
-    """One place of a payload, as `user.tier` or `segments[0].id`."""
+    """One changed place in a payload, such as `user.tier` or `segments[0].id`."""
 
     path: Text
     before: Value
@@ -228,7 +230,7 @@ class DifferenceShape(Shape):
 
 
 class EditAnswer(BaseModel):
-    """What an edited payload changes, and what replaying it would come to; nothing was done."""
+    """The differences of an edited payload, and the preview of its replay; nothing was done."""
 
     differences: list[DifferenceShape]
     verdict: VerdictShape
@@ -236,7 +238,7 @@ class EditAnswer(BaseModel):
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="failures list CONNECTOR", example="acme --reason too_long")
 def list_failures(call: Call, request: FailuresAsked) -> FailuresAnswer:
-    """List failures by filter, newest first, each with what replaying it would come to."""
+    """List failures by filter, newest first, each with the preview of its replay."""
     chosen = request.filter(call.connector.key, request.chosen_state)
     with transaction() as session:
         found = failure_filter.page_of_failures(session, chosen, before_id=request.before, limit=request.limit)
@@ -253,7 +255,7 @@ def list_failures(call: Call, request: FailuresAsked) -> FailuresAnswer:
 
 @operation(f"GET {PATH}/groups", role=Role.VIEWER, command="failures groups CONNECTOR")
 def list_groups(call: Call, request: GroupsAsked) -> GroupsAnswer:
-    """List what failed by cause, those first that hold most."""
+    """List failures grouped by cause, the largest group first."""
     with transaction() as session:
         found = insight.groups_of(session, request.filter(call.connector.key, request.chosen_state))
     return GroupsAnswer(groups=[GroupShape.model_validate(each) for each in found])
@@ -266,14 +268,14 @@ def list_groups(call: Call, request: GroupsAsked) -> GroupsAnswer:
     example="acme --reason no_update_time",
 )
 def foresee_replay(call: Call, request: ReplayForeseen) -> SumAnswer:
-    """Count the open failures of a filter, and say what replaying them would come to; nothing is done."""
+    """Count the open failures of a filter and preview their replay; nothing is done."""
     with transaction() as session:
         return SumAnswer.model_validate(verdicts.sum_of(session, request.filter(call.connector.key)))
 
 
 @operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="failures show CONNECTOR ID", example="acme 17")
 def show_failure(call: Call, request: RowRequest) -> WholeAnswer:
-    """Show one failure whole, with its verdict of this moment; its payload and HTTP exchange for operators and admins only."""
+    """Show one failure with the preview of its replay; payload and HTTP exchange for operators and admins only."""
     with transaction() as session:
         whole = insight.whole(session, get_failure(session, call, request.id))
         reads = Role(call.caller.role).may(Role.OPERATOR)
@@ -292,12 +294,12 @@ def show_failure(call: Call, request: RowRequest) -> WholeAnswer:
     example='acme --ids 17 --why "deleted by sales"',
 )
 def discard_failures(call: Call, request: Discarding) -> Counted:
-    """Take open failures off the list, unless there are more by now than were counted."""
+    """Discard open failures, unless there are more by now than you counted."""
     chosen = request.failures.filter(call.connector.key)
     with call.transaction() as session:
         ids = failure_filter.open_ids(session, chosen)
         if not ids:
-            raise NothingToReplay("no open failure fits")
+            raise NothingToReplay("no open failure matches")
         if len(ids) > request.count:
             raise MoreThanExpected(f"{len(ids)} instead of {request.count}")
         closed = len(failure_filter.close_all(session, ids, "discarded", by=call.caller.name, why=request.why))
@@ -313,7 +315,7 @@ def discard_failures(call: Call, request: Discarding) -> Counted:
     example="acme 17 --payload-file payload.json",
 )
 def try_payload(call: Call, request: Edited) -> EditAnswer:
-    """Say what an edited payload changes, and what replaying it would come to; nothing is done."""
+    """Show the differences of an edited payload and preview its replay; nothing is done."""
     with transaction() as session:
         failure = get_failure(session, call, request.id)
         edited = payload_of(request, failure)

@@ -1,4 +1,4 @@
-"""What settings are made of: Pipedrive's fields by name and type, Hull's segments, and rows to begin with."""
+"""What settings refer to: Pipedrive's fields, Hull's segments, and suggested mapping rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEGMENTS_S: Final = 60.0
 
 
 class FieldChoiceShape(Shape):
-    """A field that may be mapped; `options` are the labels of one that has any."""
+    """A field that can be mapped; `options` are its option labels, if it has options."""
 
     code: str
     name: Text
@@ -35,7 +35,7 @@ class FieldChoiceShape(Shape):
 
 
 class FieldsAnswer(BaseModel):
-    """As Pipedrive last told of them, at `read_at`."""
+    """Pipedrive's fields as of `read_at`."""
 
     fields: list[FieldChoiceShape]
     read_at: datetime | None
@@ -47,7 +47,7 @@ class SegmentShape(Shape):
 
 
 class SegmentsAnswer(Shape):
-    """`trouble` says why Hull did not tell; empty when it did."""
+    """`trouble` says why Hull's segments could not be read; empty if they were."""
 
     users: list[SegmentShape]
     accounts: list[SegmentShape]
@@ -55,7 +55,7 @@ class SegmentsAnswer(Shape):
 
 
 class SuggestionShape(Shape):
-    """A row that may be taken over as it is. `is_usual` where nearly everybody wants it; others are the company's own fields."""
+    """A suggested mapping row. `is_usual`: most customers map it; the others are the company's own fields."""
 
     hull: Text
     service: str
@@ -66,7 +66,7 @@ class SuggestionShape(Shape):
 
 
 class SuggestionsAnswer(BaseModel):
-    """Setting → rows to offer, less what is mapped already."""
+    """Setting → suggested rows, without fields that are already mapped."""
 
     suggestions: dict[str, list[SuggestionShape]]
 
@@ -96,7 +96,7 @@ def list_fields(call: Call, request: FieldsOfEntity) -> FieldsAnswer:
     command="fields read CONNECTOR",
 )
 def read_fields(call: Call, _request: ConnectorRequest) -> Done:
-    """Ask Pipedrive for its fields again: 10 tokens for each entity."""
+    """Read Pipedrive's fields again. Costs 10 tokens for each entity."""
     found = field_lists.ask_fields(call.connector.key)
     with call.transaction() as session:
         field_lists.keep_fields(session, call.connector.key, found)
@@ -105,13 +105,13 @@ def read_fields(call: Call, _request: ConnectorRequest) -> Done:
 
 @operation("GET /connectors/<connector>/segments", role=Role.VIEWER, command="segments list CONNECTOR")
 def list_segments(call: Call, _request: ConnectorRequest) -> SegmentsAnswer:
-    """List Hull's segments by name; Hull is asked at most once a minute."""
+    """List Hull's segments by name; they are read from Hull at most once a minute."""
     return SegmentsAnswer.model_validate(segments_of(call.connector.key))
 
 
 @operation("GET /connectors/<connector>/suggestions", role=Role.VIEWER, command="settings suggest CONNECTOR")
 def suggest_mappings(call: Call, _request: ConnectorRequest) -> SuggestionsAnswer:
-    """Suggest rows for the mappings of both directions: what nearly everybody maps, and the company's own fields."""
+    """Suggest mapping rows for both directions: usual fields, and the company's own fields."""
     with transaction() as session:
         found = suggested(session, call.connector.key)
     return SuggestionsAnswer(
@@ -120,4 +120,4 @@ def suggest_mappings(call: Call, _request: ConnectorRequest) -> SuggestionsAnswe
 
 
 segments_of: Final = Shared(ask_segments, fresh_s=SEGMENTS_S)
-"""Hull's segments by connector key, requested once a minute however many look."""
+"""Hull's segments by connector key, requested at most once a minute."""

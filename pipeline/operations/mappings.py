@@ -1,4 +1,4 @@
-"""The id map: which User is which Person, which Account is which Organization, and the shells that wait to be read."""
+"""The id map: pairs of User and Person, and of Account and Organization; and the shells that are not read yet."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MappingsAnswer(BaseModel):
 
 
 class MappingShape(Shape):
-    """One id mapping; `delivered` is what Hull holds of the record, by attribute."""
+    """One id mapping; `delivered`: attribute → value last delivered to Hull."""
 
     entity: str
     pipedrive_id: int | None
@@ -56,7 +56,7 @@ class MappingsOfRecordAnswer(BaseModel):
 
 
 class ShellsAnswer(BaseModel):
-    """Organizations of which only the id is known; `late` wait longer than they should."""
+    """Organizations with only an id; `late` ones wait too long."""
 
     shells: int
     oldest: datetime | None
@@ -77,21 +77,21 @@ def count_mappings(call: Call, _request: ConnectorRequest) -> MappingsAnswer:
 
 @operation(f"GET {PATH}/<record>", role=Role.VIEWER, command="mappings show CONNECTOR RECORD", example="acme 4711")
 def show_mappings(call: Call, request: MappingsOfRecord) -> MappingsOfRecordAnswer:
-    """Show the id mappings of a Pipedrive id or a Hull id, with what was delivered to Hull."""
+    """Show the id mappings of a Pipedrive id or a Hull id, with the values delivered to Hull."""
     with transaction() as session:
         found = id_mapping.find_mapping(session, call.connector.key, request.record)
         shown = [MappingShape(**_facts(each)) for each in found]
     if not shown:
         raise not_found(
-            f"Nothing is known of {request.record}.",
-            f"It comes with the next fetch, if Pipedrive shows it: pipeline fetch all {call.connector.name} --wait",
+            f"There is no id mapping of {request.record}.",
+            f"If Pipedrive shows the record, the next fetch adds it: pipeline fetch all {call.connector.name} --wait",
         )
     return MappingsOfRecordAnswer(mappings=shown)
 
 
 @operation("GET /connectors/<connector>/shells", role=Role.VIEWER, command="mappings shells CONNECTOR")
 def show_shells(call: Call, _request: ConnectorRequest) -> ShellsAnswer:
-    """Show how many shells there are, and how old."""
+    """Show the number of shells and the age of the oldest."""
     with transaction() as session:
         found = shell_ages(session, call.connector.key)
     if not found:

@@ -16,13 +16,13 @@ ConnectorName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Shape(BaseModel):
-    """Read off a row, or off any object with attributes of these names."""
+    """Built from a row, or from any object with attributes of these names."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
 class Asked(BaseModel):
-    """A request. A name that is not known is a mistake, not a wish to be ignored."""
+    """A request. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,36 +41,36 @@ class OfConnector(BaseModel):
 
 
 class OfRow(OfConnector):
-    """Something of a connector, by its number."""
+    """A row of a connector, by its id."""
 
     id: RowId
 
 
 class NoRequest(Asked):
-    """Nothing is needed."""
+    """A request without fields."""
 
 
 class ConnectorRequest(Asked):
-    """Something about one connector."""
+    """A request about one connector."""
 
     connector: ConnectorName
 
 
 class RowRequest(ConnectorRequest):
-    """Something about one row of a connector, by its number."""
+    """A request about one row of a connector, by its id."""
 
     id: RowId
 
 
 class Listed(Asked):
-    """A part of a list, newest first."""
+    """A page of a list, newest first."""
 
-    before: Annotated[int | None, Field(ge=1, le=LARGEST_ID, description="Only what is older than this id.")] = None
+    before: Annotated[int | None, Field(ge=1, le=LARGEST_ID, description="Only entries older than this id.")] = None
     limit: Annotated[int, Field(ge=1, le=500)] = 50
 
 
 class ListedWhole(Listed):
-    """The same of what may be large: records are shown with their values."""
+    """A page of a list with large entries: fewer fit into one answer."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 50
 
@@ -84,13 +84,13 @@ class OfEntity(Asked):
 
 
 class Done(BaseModel):
-    """It is done."""
+    """`done` names what was done."""
 
     done: str
 
 
 class Counted(BaseModel):
-    """To how many."""
+    """`done` names what was done, `count` to how many."""
 
     done: str
     count: int

@@ -1,4 +1,4 @@
-"""Operators: who can log in, as what; their sessions and keys. Passwords are never returned; owners make keys in the console."""
+"""Operators: accounts, roles, sessions and API keys. Passwords are never returned; owners create keys in the console."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.operations.values import LARGEST_ID, FromFile, RowId, Text
 
 RoleName = Annotated[
     Literal["viewer", "operator", "admin"],
-    Field(description="A viewer looks, an operator acts, an admin changes settings and people."),
+    Field(description="A viewer reads, an operator acts, an admin also changes settings and operators."),
 ]
 Password = Annotated[
     str,
@@ -33,19 +33,19 @@ Password = Annotated[
 ]
 Connectors = Annotated[
     list[str] | Literal["all"] | None,
-    Field(description="Ids or names of the connectors they may see and act on, or `all`; admins may see all."),
+    Field(description="Ids or names of the connectors the operator may use, or `all`; admins may use all."),
 ]
 
 
 class OfOperator(Asked):
-    """An operator, by their id or name."""
+    """An operator, by id or name."""
 
     id: Annotated[
         str,
         Field(
             min_length=1,
             max_length=operators.LONGEST_NAME,
-            description="Their id, a number, or their name. A number that is one operator's id and another one's name is refused.",
+            description="The operator's id (a number) or name. A number that is the id of one and the name of another is refused.",
         ),
     ]
 
@@ -64,7 +64,7 @@ class NewOperator(Asked):
 
 
 class ChangedOperator(OfOperator):
-    """What is not named stays as it is."""
+    """Omitted fields stay as they are."""
 
     role: RoleName | None = None
     state: Literal["active", "disabled"] | None = None
@@ -79,7 +79,7 @@ class OperatorShape(Shape):
     state: str
     has_second_factor: bool
     connector_keys: list[int] | None
-    """The connectors they may see, by number; null is all."""
+    """Keys of the connectors the operator may see; null means all."""
     created_at: datetime
 
 
@@ -147,7 +147,7 @@ def revoke_any_key(call: Call, request: OfAnyKey) -> Done:
     example="ana@acme.example --role operator --password-file ana.password",
 )
 def add_operator(call: Call, request: NewOperator) -> OperatorShape:
-    """Add an operator; by a session whose password was entered within ten minutes, not by a key."""
+    """Add an operator. Needs a login with the password entered in the last ten minutes; API keys are refused."""
     call.require_proof()
     role, password = Role(request.role), request.password
     hashed = passwords.NO_PASSWORD if password is None else operators.hash_password(password, request.name)
@@ -169,8 +169,8 @@ def add_operator(call: Call, request: NewOperator) -> OperatorShape:
 def change_operator(call: Call, request: ChangedOperator) -> Done:
     """Change an operator's role, password, state or connectors.
 
-    A new role, password or state ends their sessions; a new password and disabling revoke their keys. One admin always
-    remains. A key may only disable and limit.
+    A new role, password or state ends the operator's sessions; a new password or disabling revokes the API keys. The
+    last admin cannot be removed. With an API key you can only disable an operator and limit the connectors.
     """
     role, state, limits = request.role, request.state, request.connectors
     if role or request.password or state == "active" or limits == "all":
@@ -178,7 +178,7 @@ def change_operator(call: Call, request: ChangedOperator) -> Done:
     with transaction() as session:
         found = _get(session, request.id)
     if not (role or state or request.password or limits is not None):
-        raise OperatorRefused("say what is to change: role, state, password or connectors")
+        raise OperatorRefused("nothing to change: give role, state, password or connectors")
     if request.password:
         operators.require_another(found.id, call.caller)
     hashed = operators.hash_password(request.password, found.name) if request.password else None
@@ -219,7 +219,7 @@ def log_operator_out(call: Call, request: OfOperator) -> Done:
     example="ana@acme.example",
 )
 def unlock_operator(call: Call, request: OfOperator) -> Done:
-    """Forget an operator's failed logins, so that the next login does not have to wait."""
+    """Reset an operator's failed logins, so that the next login does not have to wait."""
     with call.transaction() as session:
         operator = _get(session, request.id)
         logins.unlock(session, operator.name)
@@ -235,7 +235,7 @@ def unlock_operator(call: Call, request: OfOperator) -> Done:
     example="ana@acme.example",
 )
 def turn_off_second_factor(call: Call, request: OfOperator) -> Done:
-    """Turn off an operator's second factor, for a lost phone without recovery codes; not by a key."""
+    """Turn off an operator's second factor, for a lost phone without recovery codes. API keys are refused."""
     call.require_proof()
     with transaction() as session:
         operator = _get(session, request.id)

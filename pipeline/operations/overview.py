@@ -58,7 +58,7 @@ class TrafficShape(Shape):
 
 
 class ShellsShape(Shape):
-    """Organizations of which only the id is known; `late` wait longer than they should."""
+    """Organizations with only an id; `late` ones wait too long."""
 
     waiting: int
     oldest: datetime

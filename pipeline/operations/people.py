@@ -1,4 +1,4 @@
-"""Who asks, by which keys, and what was done. Keys are made in the console, by their owner."""
+"""The caller, the caller's API keys, and the audit log. Owners create keys in the console."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipeline.operations.values import RowId, Text
 
 
 class MeShape(BaseModel):
-    """Whose key this is."""
+    """The operator that the key belongs to."""
 
     name: str
     role: str
 
 
 class KeyShape(Shape):
-    """One of your keys, by the name it was given; the key itself is never shown again."""
+    """One of your API keys; the key itself is never shown again."""
 
     id: int
     name: Text
@@ -46,7 +46,7 @@ class OfKey(Asked):
 
 
 class EntryShape(Shape):
-    """One thing that somebody did."""
+    """One act of an operator."""
 
     id: int
     at: datetime
@@ -66,7 +66,7 @@ class AuditAnswer(BaseModel):
 
 @operation("GET /me", role=Role.VIEWER)
 def show_me(call: Call, _request: NoRequest) -> MeShape:
-    """Show whose key this is, and what it may do."""
+    """Show the operator that the key belongs to, and the role."""
     return MeShape(name=call.caller.name, role=call.caller.role)
 
 
@@ -80,7 +80,7 @@ def list_keys(call: Call, _request: NoRequest) -> KeysAnswer:
 
 @operation("POST /me/keys/<id>/revoke", role=Role.VIEWER, audit_action="key.revoke")
 def revoke_key(call: Call, request: OfKey) -> Done:
-    """Revoke one of your keys, this one too."""
+    """Revoke one of your keys; you may revoke the one you use."""
     with call.transaction() as session:
         name = api_key.revoke_key(session, request.id, operator_id=call.caller.id)
         if name is None:
@@ -91,7 +91,7 @@ def revoke_key(call: Call, request: OfKey) -> Done:
 
 @operation("GET /audit", role=Role.ADMIN, command="audit list")
 def list_audit(_call: Call, request: Listed) -> AuditAnswer:
-    """List what operators have done, newest first."""
+    """List the audit log, newest first."""
     with transaction() as session:
         found = audit.latest_entries(session, before_id=request.before, limit=request.limit)
         names = {each.key: each.name for each in connectors.all_connectors(session)}

@@ -1,4 +1,4 @@
-"""Plans: what new settings would do to every known record; apply them or not; and runs that wait for a yes."""
+"""Plans: what new settings would do to every known record. Make, apply and discard them, and approve runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CountShape(BaseModel):
 
 
 class SideShape(BaseModel):
-    """What would become of the records of one entity in one direction; `flawed` ones go without a field."""
+    """The result for one entity in one direction; `flawed` records are sent without a field."""
 
     direction: str
     entity: str
@@ -61,8 +61,8 @@ class SideShape(BaseModel):
 
 
 class PlanShape(Shape):
-    """`looked_up` Users and Accounts are created or matched, which only a look-up in Pipedrive can tell. `touched` existing records
-    would be changed, or would be if a look-up finds them; where `asks` is true, applying needs that number."""
+    """`looked_up` counts Users and Accounts that need a look-up in Pipedrive: they are matched or created. `touched` counts
+    existing records that would change, or that a look-up may find; if `asks` is true, send that number to apply the plan."""
 
     id: int
     parent_id: int | None
@@ -94,14 +94,14 @@ class PlansAnswer(BaseModel):
 
 
 class PlanAnswer(PlanShape):
-    """A plan whole, with the settings it is about."""
+    """A plan with all details and its settings."""
 
     document: dict[str, Any]
     sides: list[SideShape]
 
 
 class PlanItemShape(Shape):
-    """What would become of one record: its Pipedrive id where it has one, else its Hull id."""
+    """The preview of one record; `record` is its Pipedrive id if it has one, else its Hull id."""
 
     record: str
     act: str
@@ -132,7 +132,7 @@ class HeldAnswer(BaseModel):
 
 
 class AppliedAnswer(Shape):
-    """`left_out` records had moved; the plan `follow_up` sees to them."""
+    """`left_out` records changed after the plan was computed; the plan `follow_up` covers them."""
 
     settings_version: int
     sent: int
@@ -145,7 +145,7 @@ class ListPlans(ConnectorRequest, Listed):
 
 
 class PlanItemsAsked(RowRequest):
-    """Without `act`, all but those that stay the same."""
+    """Without `act`, all records except unchanged ones."""
 
     direction: DirectionName
     entity: EntityName
@@ -156,14 +156,14 @@ class PlanItemsAsked(RowRequest):
 
 
 class NewPlan(ConnectorRequest):
-    """A whole document; what it does not name has its default."""
+    """A complete document; omitted settings get their defaults."""
 
     document: dict[str, Any]
     force: Annotated[bool, Field(description="Accept field codes that Pipedrive does not know (yet).")] = False
 
 
 class Yes(RowRequest):
-    """To how many records, where a plan or a run asks."""
+    """`number` confirms the number of records, if the plan or run needs approval."""
 
     number: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
 
@@ -184,7 +184,7 @@ def list_plans(call: Call, request: ListPlans) -> PlansAnswer:
     example="acme settings.json --wait",
 )
 def make_plan(call: Call, request: NewPlan) -> PlanAnswer:
-    """Plan a document: what it would do to every known record, for no tokens. A large plan is `computing` for a while."""
+    """Plan settings: preview what they would do to every known record. Costs no tokens; a large plan is `computing` for a while."""
     return _make(call, request.document, force=request.force)
 
 
@@ -201,7 +201,7 @@ def show_plan(call: Call, request: RowRequest) -> PlanAnswer:
     example="acme 12 incoming person --act update",
 )
 def list_plan_items(call: Call, request: PlanItemsAsked) -> PlanItemsAnswer:
-    """List what a plan says of single records, with values before and after."""
+    """List the records of a plan, with values before and after."""
     with transaction() as session:
         plan = _plan(session, call, request.id)
         found = page_of_items(
@@ -225,10 +225,10 @@ def list_plan_items(call: Call, request: PlanItemsAsked) -> PlanItemsAnswer:
     example="acme 12",
 )
 def apply_plan(call: Call, request: Yes) -> AppliedAnswer:
-    """Put a plan's settings in force, and do just what it says; what moved since is left out.
+    """Put a plan's settings in force and make exactly the planned changes; records that changed since are left out.
 
-    It is refused when settings, Pipedrive's fields or more than 5 % of the records moved. When it touches more than
-    `change_stop_share` of the known records, their number must be sent.
+    The plan is refused if the settings, Pipedrive's fields or more than 5 % of the records changed since. If it touches
+    more than `change_stop_share` of the known records, send their number.
     """
     author = call.caller.name
     with transaction() as session:
@@ -255,11 +255,11 @@ def apply_plan(call: Call, request: Yes) -> AppliedAnswer:
     example="acme 12",
 )
 def discard_plan(call: Call, request: RowRequest) -> Done:
-    """Forget a plan that was not applied."""
+    """Discard a plan that was not applied."""
     with call.transaction(f"plan {request.id}") as session:
         _plan(session, call, request.id)
         if not plan_apply.discard(session, request.id, author=call.caller.name):
-            raise conflict("wrong_state", f"Plan {request.id} is over already.")
+            raise conflict("wrong_state", f"Plan {request.id} has already ended.")
     return Done(done="discarded")
 
 
@@ -279,7 +279,7 @@ def plan_again(call: Call, request: RowRequest) -> PlanAnswer:
 
 @operation("GET /connectors/<connector>/held-runs", role=Role.VIEWER, command="runs held CONNECTOR")
 def list_held_runs(call: Call, _request: ConnectorRequest) -> HeldAnswer:
-    """List runs that would touch more than a set share of all records, and wait for a yes."""
+    """List runs that need approval because they would touch more than the allowed share of all records."""
     key = call.connector.key
     with transaction() as session:
         return HeldAnswer(
@@ -305,14 +305,12 @@ def list_held_runs(call: Call, _request: ConnectorRequest) -> HeldAnswer:
     example="acme 12",
 )
 def confirm_run(call: Call, request: Yes) -> Done:
-    """Let a run begin that waits for a yes, to the number of records that it would touch."""
+    """Approve a run that needs approval; send the number of records that it would touch."""
     key = call.connector.key
     with call.transaction(f"run {request.id}") as session:
         held = {run.id: run for run in run_rows.held_runs(session, key)}
         if request.id not in held:
-            raise not_found(
-                "There is no such run that waits for a yes.", f"See: pipeline runs held {call.connector.name}"
-            )
+            raise not_found("No such run needs approval.", f"See: pipeline runs held {call.connector.name}")
         reach = approval.reach(session, key, Entity(held[request.id].entity))
         if request.number != reach.touched:
             raise AskFirst([reach])
@@ -321,14 +319,14 @@ def confirm_run(call: Call, request: Yes) -> Done:
 
 
 def find_view(connector_key: int, plan_id: int) -> PlanView | None:
-    """Return a plan as people see it; None if the connector has no such plan."""
+    """Return a plan as it is shown; None if the connector has no such plan."""
     with transaction() as session:
         found = rows.get_plan(session, plan_id)
         return view_of(session, found) if found is not None and found.connector_key == connector_key else None
 
 
 def _make(call: Call, document: dict[str, Any], *, force: bool) -> PlanAnswer:
-    """Write a plan down; a small one is ready when this returns, any other is computed by a worker."""
+    """Store a plan. A small one is ready when this returns; a worker computes a larger one."""
     read_unknown_fields(call.connector.key, document)
     with transaction() as session:
         plan = create.make_plan(session, call.connector.key, document, author=call.caller.name, force=force)

@@ -1,4 +1,4 @@
-"""Records: found by what a person has at hand, one with both sides, its history, and why a field says what it says."""
+"""Records: search them, show both sides, show their history, and explain the value of a field."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE = f"{PATH}/<entity>/<record>"
 
 
 class FoundShape(Shape):
-    """`by` is what it was found by. One that was never joined has no Pipedrive id."""
+    """`by` is the identifier that matched. A record that was never matched has no Pipedrive id."""
 
     entity: str
     pipedrive_id: int | None
@@ -40,7 +40,7 @@ class FoundShape(Shape):
 
 
 class FieldShape(Shape):
-    """A mapped field. `owner` has the last word of one that goes out; `arrow` tells the ways it goes."""
+    """A mapped field. `owner` wins conflicts of an outgoing field; `arrow` shows its directions."""
 
     name: str
     attribute: str
@@ -56,7 +56,7 @@ class FieldShape(Shape):
 
 
 class RowShape(Shape):
-    """One field, side by side. `is_heard` when Hull's side is known at all; `last` is the event that touched it."""
+    """One field on both sides. `is_heard`: Hull's value is known; `last` is the latest event about the field."""
 
     field: FieldShape
     pipedrive: Value
@@ -68,7 +68,7 @@ class RowShape(Shape):
 
 
 class ClaimShape(Shape):
-    """A value that identifies the record; `holds` when it travels under it, `wanted_by` the record that waits for it."""
+    """A value that identifies the record. `holds`: the record is sent with it; `wanted_by`: the record that waits for it."""
 
     claim: str
     value: Text
@@ -82,7 +82,7 @@ class OrganizationShape(BaseModel):
 
 
 class WaitingShape(Shape):
-    """A change that is on its way."""
+    """A change that is pending."""
 
     direction: str
     cause: str
@@ -91,7 +91,7 @@ class WaitingShape(Shape):
 
 
 class RecordAnswer(Shape):
-    """One record. `state` and `matched` are of its id mapping; `snapshot` is Pipedrive's record, `report` Hull's, as last known."""
+    """One record. `state` and `matched` describe its id mapping; `snapshot` is Pipedrive's record as last read, `report` Hull's."""
 
     entity: str
     pipedrive_id: int | None
@@ -120,7 +120,7 @@ class RecordAnswer(Shape):
 
 
 class RefShape(Shape):
-    """What a fact points at: a `delivery`, `run`, `batch`, `event`, `settings` or `reason`."""
+    """What a fact refers to: a `delivery`, `run`, `batch`, `event`, `settings` or `reason`."""
 
     kind: str
     id: int | str | None
@@ -144,7 +144,7 @@ class StepShape(Shape):
 
 
 class ExplanationAnswer(Shape):
-    """Why a field is as it is; the steps are in the order in which they happened."""
+    """Why a field has its value; the steps are in chronological order."""
 
     entity: str
     pipedrive_id: int | None
@@ -158,8 +158,8 @@ class ExplanationAnswer(Shape):
     direction: str | None
     event_id: int | None
     steps: list[StepShape]
-    is_unknown: Annotated[bool, Field(description="No such field is mapped, or is known to have been.")]
-    similar: Annotated[list[str], Field(description="Of an unknown field, mapped ones with a name like it.")]
+    is_unknown: Annotated[bool, Field(description="No such field is mapped, or ever was.")]
+    similar: Annotated[list[str], Field(description="Mapped fields with a similar name, if the field is unknown.")]
 
 
 class FoundAnswer(BaseModel):
@@ -167,7 +167,7 @@ class FoundAnswer(BaseModel):
 
 
 class HistoryAnswer(BaseModel):
-    """Newest first; `more` is where the next page begins."""
+    """Newest first; pass `more` as `before` for the next page."""
 
     events: list[EventShape]
     more: int | None
@@ -178,7 +178,7 @@ class OfRecord(ConnectorRequest):
 
     entity: EntityName
     record: Annotated[str, Field(min_length=1, max_length=200, description="A Pipedrive id, or a Hull id.")]
-    by: Annotated[Literal["pipedrive", "hull"], Field(description="Whose id it is.")] = "pipedrive"
+    by: Annotated[Literal["pipedrive", "hull"], Field(description="The system of the id.")] = "pipedrive"
 
 
 class HistoryAsked(OfRecord):
@@ -186,7 +186,7 @@ class HistoryAsked(OfRecord):
 
 
 class FieldAsked(OfRecord):
-    """A field as it is, or as it was at a moment."""
+    """A field now, or at a moment in the past."""
 
     field: Annotated[str, Field(min_length=1, max_length=300, description="An attribute, a field's code or its name.")]
     at: Moment | None = None
@@ -206,7 +206,7 @@ def search_records(call: Call, request: Sought) -> FoundAnswer:
 
 @operation(f"GET {ONE}", role=Role.VIEWER, command="records show CONNECTOR RECORD", example="acme ada@acme.com")
 def show_record(call: Call, request: OfRecord) -> RecordAnswer:
-    """Show one record: both sides field by field, its id mapping, and what happened last."""
+    """Show one record: both sides field by field, its id mapping, and its latest events."""
     with transaction() as session:
         record = insight.read_record(session, _whose(session, call, request))
     return RecordAnswer(**_facts(record))
@@ -214,7 +214,7 @@ def show_record(call: Call, request: OfRecord) -> RecordAnswer:
 
 @operation(f"GET {ONE}/history", role=Role.VIEWER, command="records history CONNECTOR RECORD", example="acme 4711")
 def show_history(call: Call, request: HistoryAsked) -> HistoryAnswer:
-    """Show what happened to one record, in both directions."""
+    """Show the events of one record, in both directions."""
     with transaction() as session:
         events, more = insight.history(session, _whose(session, call, request), before_id=request.before)
     return HistoryAnswer(events=events, more=more)
@@ -227,7 +227,7 @@ def show_history(call: Call, request: HistoryAsked) -> HistoryAnswer:
     example="acme 4711 --entity person --field pipedrive/name --at 2h",
 )
 def explain_field(call: Call, request: FieldAsked) -> ExplanationAnswer:
-    """Explain why a field says what it says, now or at a moment of the past: every link from the origin to the value."""
+    """Explain why a field has its value, now or at a moment in the past: every step from the origin to the value."""
     with transaction() as session:
         whose = _whose(session, call, request)
         found = explain(session, whose, request.field, request.at)
@@ -243,12 +243,14 @@ def _whose(session: Session, call: Call, request: OfRecord) -> Whose:
     elif name.isascii() and name.isdigit() and int(name) <= LARGEST_ID:
         found = insight.find_whose(session, call.connector.key, kind, pipedrive_id=int(name))
     if found is None:
-        raise not_found("Nothing is known of this record.", "It comes with the next fetch if Pipedrive shows it.")
+        raise not_found(
+            "This connector knows no such record.", "If Pipedrive shows the record, the next fetch adds it."
+        )
     return found
 
 
 def _facts(record: insight.Record) -> dict[str, Any]:
-    """The record as it is read off, with the words for how it stands."""
+    """Return the values of the answer, with the status text."""
     whole = {name: getattr(record, name) for name in RecordAnswer.model_fields if hasattr(record, name)}
     whose = record.whose
     known = {"entity": whose.entity, "pipedrive_id": whose.pipedrive_id, "hull_id": whose.hull_id}

@@ -1,4 +1,4 @@
-"""Errors of the modules below as every surface shows them: one `OperationError` for each."""
+"""Errors of the lower layers as every surface shows them: one `OperationError` for each."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def _placed(mistake: Mistake) -> str:
 
 
 def _moved(no: SettingsMoved) -> OperationError:
-    sentence = f"Version {no.version} is in force by now, saved by {no.author}."
+    sentence = f"Version {no.version}, saved by {no.author}, is in force now."
     changes = [each.sentence for each in no.changes]
-    return OperationError(CONFLICT, "settings_moved", sentence, "Read it, then put again.", mistakes=changes)
+    return OperationError(CONFLICT, "settings_moved", sentence, "Review it, then save again.", mistakes=changes)
 
 
 def _under_way(no: RunInProgress) -> OperationError:
-    return OperationError(CONFLICT, "run_in_progress", f"Run {no.run_id} is under way.", "Wait for it, or cancel it.")
+    return OperationError(CONFLICT, "run_in_progress", f"Run {no.run_id} is in flight.", "Wait for it, or cancel it.")
 
 
 def _ask_first(no: AskFirst) -> OperationError:
     sentence = f"Nothing was done: {no}."
-    return OperationError(CONFLICT, "needs_a_yes", sentence, f"Send number {no.number} to say yes to that.")
+    return OperationError(CONFLICT, "needs_a_yes", sentence, f"Send number {no.number} to approve it.")
 
 
 def _plan(no: PlanRefused) -> OperationError:
@@ -70,16 +70,16 @@ def _plan(no: PlanRefused) -> OperationError:
 
 
 def _grown(no: MoreThanExpected) -> OperationError:
-    sentence = f"Meanwhile there are more of them: {no}."
-    return OperationError(CONFLICT, "more_than_expected", sentence, "Count again before you go on.")
+    sentence = f"There are more of them by now: {no}."
+    return OperationError(CONFLICT, "more_than_expected", sentence, "Count again before you continue.")
 
 
 def _nothing(_no: NothingToReplay) -> OperationError:
-    return OperationError(CONFLICT, "nothing_fits", "No open failure fits.")
+    return OperationError(CONFLICT, "nothing_fits", "No open failure matches.")
 
 
 def _too_much(_no: TooMuch) -> OperationError:
-    sentence = "This filter would look through too many events."
+    sentence = "This filter would scan too many events."
     return OperationError(BAD, "too_much", sentence, "Narrow it by a time range, a record or a run.")
 
 

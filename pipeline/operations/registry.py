@@ -25,7 +25,7 @@ CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class DeclarationError(Exception):
-    """An operation is declared without something that it must have; found when its module is imported."""
+    """The declaration of an operation is incomplete; raised when its module is imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Operation(Generic[R, A]):
     """What a person or a script may do or ask.
 
     method, path   of `/api/v1`; the names in `<…>` are fields of the request. Both empty: not over HTTP
-    query          fields of the request that stand in the address although the method has a body
-    audit_action   None for one that only reads or computes
+    query          fields of the request that are sent in the query string although the method has a body
+    audit_action   None if the operation only reads or computes
     command        words of the command line; those in capitals are arguments, named after fields. Empty: no command
     example        the rest of the command's example after its words; by default the connector `acme`
     content_type   of the file that it returns, for one that returns a `Download`
@@ -77,7 +77,7 @@ class Operation(Generic[R, A]):
 
     @property
     def path_fields(self) -> list[str]:
-        """Fields of the request that stand in the path, in their order."""
+        """Return the fields of the request that are part of the path, in their order."""
         return [part.strip("<>") for part in self.path.split("/") if part.startswith("<")]
 
     def __call__(self, call: Call, request: R) -> A:
@@ -93,7 +93,7 @@ class Operation(Generic[R, A]):
                 raise
             raise shown from error
         if self.audit_action is not None and not begun.is_audited:
-            raise LookupError(f"{self.name} has left no audit entry")
+            raise LookupError(f"{self.name} wrote no audit entry")
         return answer
 
 
@@ -112,8 +112,8 @@ def operation(
 
     route    `POST /connectors/<connector>/pause`; empty for one that has no route
     changes  False for a POST that only computes
-    Raises DeclarationError for one without a docstring, whose route or command names no field of its request, or that changes
-    something and has no audit action.
+    Raises DeclarationError if the docstring is missing, the route or command names an unknown field of the request, or an
+    operation that changes something has no audit action.
     """
 
     def declare(run: Callable[[Call, R], A]) -> Operation[R, A]:

@@ -1,4 +1,4 @@
-"""Replays: failures that are sent again, at a pace, with what became of each."""
+"""Replays: failures that are processed again at a set pace, with the outcome of each."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ ItemState = Literal[
 
 
 class ReplayShape(Shape):
-    """`counts` is how many items are in which state; `left_s` what the pace alone takes for those that wait.
+    """`counts`: state → number of items; `left_s`: seconds that the pace needs for the waiting items.
 
-    One that stopped by itself says why by its `reason`, and what to do before it is resumed by `advice`.
+    If a replay has stopped, `reason` says why, and `advice` what to do before you resume it.
     """
 
     id: int
@@ -85,7 +85,7 @@ class NewReplay(ConnectorRequest):
     count: Expected
     why: Why
     per_second: Annotated[
-        float, Field(ge=start.SLOWEST, le=start.FASTEST, description="Failures a second, at most.")
+        float, Field(ge=start.SLOWEST, le=start.FASTEST, description="Maximum of failures per second.")
     ] = start.PER_SECOND
 
 
@@ -99,7 +99,7 @@ class ReplaysAsked(Listed, ConnectorRequest):
 
 class ReplayItemsAsked(RowRequest):
     state: ItemState | None = None
-    after: Annotated[RowId | None, Field(description="Only items that come after this one.")] = None
+    after: Annotated[RowId | None, Field(description="Only items after this one.")] = None
     limit: Annotated[int, Field(ge=1, le=500)] = 50
 
 
@@ -111,9 +111,9 @@ class ReplayItemsAsked(RowRequest):
     example="acme --reason no_update_time --wait",
 )
 def begin_replay(call: Call, request: NewReplay) -> ReplayShape:
-    """Begin to replay the open failures of a filter, unless there are more by now than were counted.
+    """Replay the open failures of a filter, unless there are more by now than you counted.
 
-    Each record is read or decided again, so nothing older overwrites what is newer.
+    Each record is read or decided again, so an older state never overwrites a newer one.
     """
     chosen = request.failures.filter(call.connector.key)
     with call.transaction() as session:
@@ -137,7 +137,7 @@ def begin_replay(call: Call, request: NewReplay) -> ReplayShape:
     example='acme 17 --payload-file payload.json --why "the title was wrong"',
 )
 def replay_edited(call: Call, request: EditedReplay) -> ReplayShape:
-    """Replay one failure with an edited payload in the place of the one that came."""
+    """Replay one failure with an edited payload instead of the received one."""
     chosen = FailureFilter(connector_key=call.connector.key, ids=(request.id,))
     with call.transaction() as session:
         edited = payload_of(request, get_failure(session, call, request.id))
@@ -157,7 +157,7 @@ def list_replays(call: Call, request: ReplaysAsked) -> ReplaysAnswer:
 
 @operation(f"GET {PATH}/<id>", role=Role.VIEWER, command="failures replays show CONNECTOR ID", example="acme 12")
 def show_replay(call: Call, request: RowRequest) -> ReplayShape:
-    """Show one replay, and how far it is."""
+    """Show one replay and its progress."""
     with transaction() as session:
         return _shape(session, _get(session, call, request.id))
 
@@ -169,7 +169,7 @@ def show_replay(call: Call, request: RowRequest) -> ReplayShape:
     example="acme 12 --state failed_again",
 )
 def list_replay_items(call: Call, request: ReplayItemsAsked) -> ReplayItemsAnswer:
-    """List what became of each failure of a replay, in the order in which they are sent."""
+    """List the items of a replay with their outcomes, in the order of sending."""
     with transaction() as session:
         replay = _get(session, call, request.id)
         found = insight.items_of(session, replay.id, state=request.state, after_id=request.after, limit=request.limit)
@@ -184,7 +184,7 @@ def list_replay_items(call: Call, request: ReplayItemsAsked) -> ReplayItemsAnswe
     example="acme 12",
 )
 def pause_replay(call: Call, request: RowRequest) -> Done:
-    """Send nothing more of a replay for now; what was sent goes on."""
+    """Pause a replay: no more items are sent; items already sent continue."""
     return _act(call, request, start.pause, "paused")
 
 
@@ -196,7 +196,7 @@ def pause_replay(call: Call, request: RowRequest) -> Done:
     example="acme 12",
 )
 def resume_replay(call: Call, request: RowRequest) -> Done:
-    """Let a replay go on that was paused, or that stopped by itself."""
+    """Resume a replay that was paused or has stopped."""
     return _act(call, request, partial(start.resume, by=call.caller.name), "resumed")
 
 
@@ -208,7 +208,7 @@ def resume_replay(call: Call, request: RowRequest) -> Done:
     example="acme 12",
 )
 def abort_replay(call: Call, request: RowRequest) -> Done:
-    """End a replay; what was not sent stays open."""
+    """Abort a replay; failures that were not sent stay open."""
     return _act(call, request, partial(start.abort, by=call.caller.name), "aborted")
 
 

@@ -1,4 +1,4 @@
-"""Runs: full and incremental fetches and backfills, under way and past; begin and cancel them, and what each will take."""
+"""Runs: full and incremental fetches and backfills. Start, list, show, cancel and estimate them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class RunsAnswer(BaseModel):
 
 
 class PreviewAnswer(Shape):
-    """`known` is null before the first fetch: nobody has counted. `left` is what fetches may still spend today."""
+    """`known` is null before the first fetch. `left` is how many tokens fetches may still spend today."""
 
     entity: str
     known: int | None
@@ -92,13 +92,13 @@ class PreviewAnswer(Shape):
 
 
 class BegunAnswer(BaseModel):
-    """The ids of the runs that began; none where these are being fetched already."""
+    """Ids of the started runs; empty if such runs are already in flight."""
 
     runs: list[int]
 
 
 class BatchShape(Shape):
-    """`task_id` is of the Celery task that had it last."""
+    """`task_id` is the last Celery task of the batch."""
 
     id: int
     direction: str
@@ -128,7 +128,7 @@ class FailedShape(Shape):
 
 
 class WalkShape(Shape):
-    """One cursor of a run; `frontier` is the id it has come to."""
+    """One cursor of a run; `frontier` is the id it has reached."""
 
     words: str
     state: str
@@ -137,7 +137,7 @@ class WalkShape(Shape):
 
 
 class StoryAnswer(Shape):
-    """A run whole. `more` is where the next page of batches begins."""
+    """A run with all details. Pass `more` as `before` for the next page of batches."""
 
     run: FetchShape
     walks: list[WalkShape]
@@ -149,7 +149,7 @@ class StoryAnswer(Shape):
 
 
 class BatchAnswer(Shape):
-    """A batch whole; the bytes are those staged between two stages."""
+    """A batch with all details; the byte counts are the data stored between two stages."""
 
     batch: BatchShape
     cause: str | None
@@ -165,7 +165,7 @@ class BatchAnswer(Shape):
 
 
 class RunsAsked(ConnectorRequest, Listed):
-    """What is not named does not matter."""
+    """Omitted filters match everything."""
 
     entity: EntityName | None = None
     kind: Literal["full", "incremental", "backfill"] | None = None
@@ -173,10 +173,12 @@ class RunsAsked(ConnectorRequest, Listed):
 
 
 class NewFetch(ConnectorRequest):
-    """What to fetch: everything, or with `since` what has changed from then on."""
+    """What to fetch: everything, or with `since` only what changed after that moment."""
 
     entity: EntityName
-    changed_only: Annotated[bool, Field(description="Tell Hull only of what differs from what it was told.")] = False
+    changed_only: Annotated[
+        bool, Field(description="Send only changed records to Hull; by default all records are sent.")
+    ] = False
     since: Since | None = None
 
 
@@ -196,7 +198,7 @@ class RunStoryRequest(RowRequest):
     example="acme person",
 )
 def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
-    """Show what fetching everything of one entity would take, before it begins."""
+    """Estimate the pages, tokens and time of a full fetch of one entity."""
     with transaction() as session:
         found = acts.preview_fetch(session, call.connector.key, Entity(request.entity))
     return PreviewAnswer.model_validate(found)
@@ -209,7 +211,7 @@ def preview_fetch(call: Call, request: FetchPreviewRequest) -> PreviewAnswer:
     command="fetch changes CONNECTOR",
 )
 def fetch_changes(call: Call, _request: ConnectorRequest) -> BegunAnswer:
-    """Fetch now what changed since the watermark, of both entities."""
+    """Start to fetch what changed since the watermark, for both entities."""
     acts.require_active(call.connector)
     begun = []
     for entity in (Entity.ORGANIZATION, Entity.PERSON):
@@ -218,7 +220,7 @@ def fetch_changes(call: Call, _request: ConnectorRequest) -> BegunAnswer:
         try:
             begun.append(_start(call, entity, since=since))
         except runs.RunInProgress:
-            continue  # it brings the same
+            continue  # it fetches the same changes
     if not begun:
         call.found_nothing_to_do()
     return BegunAnswer(runs=begun)
@@ -241,7 +243,7 @@ def list_runs(call: Call, request: RunsAsked) -> RunsAnswer:
     example="acme person --changed-only",
 )
 def start_fetch(call: Call, request: NewFetch) -> RunShape:
-    """Begin a fetch; it goes on by itself."""
+    """Start a fetch; the workers complete it in the background."""
     acts.require_active(call.connector)
     run_id = _start(call, Entity(request.entity), changed_only=request.changed_only, since=request.since)
     with transaction() as session:
@@ -263,17 +265,17 @@ def show_run(call: Call, request: RowRequest) -> RunShape:
     example="acme 12",
 )
 def cancel_run(call: Call, request: RowRequest) -> Done:
-    """Stop a run; what it has carried over stays."""
+    """Cancel a run; records that were already delivered stay."""
     with call.transaction(f"run {request.id}") as session:
         run = _find(session, call, request.id)
         if not runs.cancel(session, run.id):
-            raise conflict("run_ended", f"Run {run.id} had ended already: {run.state}.")
+            raise conflict("run_ended", f"Run {run.id} has already ended: {run.state}.")
     return Done(done="cancelled")
 
 
 @operation(f"GET {PATH}/<id>/story", role=Role.VIEWER, command="runs show CONNECTOR ID", example="acme 12")
 def show_story(call: Call, request: RunStoryRequest) -> StoryAnswer:
-    """Show a run with its walks, its batches and what failed in it."""
+    """Show a run with its walks, batches and failures."""
     key = call.connector.key
     with transaction() as session:
         run = _find(session, call, request.id)
@@ -307,7 +309,7 @@ def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
     with transaction() as session:
         row = batches.describe_batch(session, key, request.id)
         if row is None:
-            raise not_found("There is no such batch.", "Those that ended well are forgotten after a month.")
+            raise not_found("There is no such batch.", "Successful batches are deleted after a month.")
         return BatchAnswer(
             batch=BatchShape.model_validate(row),
             cause=row.cause,
@@ -324,7 +326,7 @@ def show_batch(call: Call, request: RowRequest) -> BatchAnswer:
 
 
 def _start(call: Call, entity: Entity, *, changed_only: bool = False, since: datetime | None = None) -> int:
-    """Begin a fetch, with its audit entry. Raises RunInProgress."""
+    """Start a fetch and write its audit entry. Raises RunInProgress."""
     return runs.start_run(
         call.connector.key,
         entity,
@@ -336,7 +338,7 @@ def _start(call: Call, entity: Entity, *, changed_only: bool = False, since: dat
 
 
 def _find(session: Session, call: Call, run_id: int) -> Run:
-    """The connector's run of that number. Raises OperationError."""
+    """Return the connector's run with this id. Raises OperationError."""
     run = session.get(Run, run_id)
     if run is None or run.connector_key != call.connector.key:
         raise not_found("There is no such run of this connector.", f"See: pipeline runs list {call.connector.name}")

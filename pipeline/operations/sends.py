@@ -1,4 +1,4 @@
-"""Send to Pipedrive by hand: some Users or Accounts, or as many as a segment holds, by a worker."""
+"""Sends: chosen Users or Accounts, or a whole segment, that a worker sends to Pipedrive."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ class NewSend(ConnectorRequest):
         Field(max_length=sends.MOST_IDS, description="A Hull id, or the e-mail of a known User; several may be given."),
     ] = Field(default_factory=list)
     segment: Annotated[
-        str | None, Field(min_length=1, max_length=100, description="Everybody in the segment of this id.")
+        str | None, Field(min_length=1, max_length=100, description="All members of the segment with this id.")
     ] = None
 
 
 class SizeAnswer(BaseModel):
-    """How many it would be, and the most that writing them takes of Pipedrive's day."""
+    """The number of records, and the maximum of tokens that writing them costs."""
 
     count: int
     most_tokens: int
 
 
 class OrderedAnswer(Counted):
-    """`missing` of the ids are not known to Hull, so nothing is sent for them."""
+    """`missing` counts the ids that do not exist in Hull; nothing is sent for them."""
 
     missing: int
 
 
 class SendingShape(Shape):
-    """How far an order is; `of` is not known before its first page; `missing` are ids that Hull does not have."""
+    """The progress of a send; `of` is null before its first page; `missing` counts the ids that do not exist in Hull."""
 
     id: int
     state: str
@@ -69,7 +69,7 @@ class SendsAnswer(BaseModel):
 
 @operation(f"GET {PATH}", role=Role.VIEWER, command="sends list CONNECTOR")
 def list_sends(call: Call, _request: ConnectorRequest) -> SendsAnswer:
-    """List what workers were lately asked to send by hand, and how far each is."""
+    """List recent sends with their progress."""
     with transaction() as session:
         found = sending.latest(session, call.connector.key)
     return SendsAnswer(sends=[SendingShape.model_validate(each) for each in found])
@@ -83,7 +83,7 @@ def list_sends(call: Call, _request: ConnectorRequest) -> SendsAnswer:
     example="acme person --segment 59ad2e8d30e9a0b5c1000123",
 )
 def count_send(call: Call, request: NewSend) -> SizeAnswer:
-    """Count how many Users or Accounts would be sent; a segment is counted by Hull. Nothing is sent."""
+    """Count the Users or Accounts that would be sent; Hull counts a segment. Nothing is sent."""
     size = sending.count(call.connector, _choice(call, request))
     return SizeAnswer(count=size, most_tokens=size * sending.WRITE_TOKENS)
 
@@ -96,7 +96,7 @@ def count_send(call: Call, request: NewSend) -> SizeAnswer:
     example="acme person --ids 5bd329ebe0a1d8b9c8b0e3f1",
 )
 def order_send(call: Call, request: NewSend) -> OrderedAnswer:
-    """Have a worker send Users or Accounts to Pipedrive, past every filter. Sending again changes nothing that has not changed."""
+    """Send Users or Accounts to Pipedrive, whatever the filters; a worker does it. Sending again writes only what changed."""
     choice = _choice(call, request)
     size = sending.count(call.connector, choice)
     require_active(call.connector)
@@ -110,9 +110,9 @@ def order_send(call: Call, request: NewSend) -> OrderedAnswer:
 
 
 def _choice(call: Call, request: NewSend) -> Choice:
-    """Return what is chosen, by Hull ids alone. Raises OperationError, Impossible."""
+    """Return the chosen records by their Hull ids. Raises OperationError, Impossible."""
     if bool(request.ids) == bool(request.segment):
-        raise invalid("malformed", "Name either ids or one segment.")
+        raise invalid("malformed", "Give either ids or one segment.")
     entity = Entity(request.entity)
     with transaction() as session:
         ids = sending.as_hull_ids(session, call.connector.key, entity, request.ids)

@@ -1,4 +1,4 @@
-"""Settings: the version in force, the versions before and how they differ, and a new one, looked at before it is saved."""
+"""Settings: the version in force, earlier versions and their differences. Review, save and roll back settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SettingsShape(Shape):
 
 
 class VersionShape(SettingsShape):
-    """`changed` are the settings that differ from the version before."""
+    """`changed` lists the settings that differ from the previous version."""
 
     changed: list[str]
 
@@ -52,7 +52,7 @@ class VersionsAnswer(BaseModel):
 
 
 class SettingChangeShape(Shape):
-    """One thing that differs, in words: `added`, `removed` or `changed`."""
+    """One difference between two versions; `kind` is `added`, `removed` or `changed`."""
 
     setting: str
     title: str
@@ -73,7 +73,7 @@ class DifferenceAnswer(BaseModel):
 
 
 class ConsequenceShape(Shape):
-    """Records of before that are carried over again, and for how many tokens."""
+    """Known records that would be synchronized again, and the tokens that this costs."""
 
     entity: str
     kind: str
@@ -89,7 +89,7 @@ class MistakeShape(Shape):
 
 
 class ReviewAnswer(Shape):
-    """What saving would do; `unknown` are fields that were mapped before and that Pipedrive does not have."""
+    """The preview of saving; `unknown` lists fields that are already mapped and that Pipedrive does not have."""
 
     base: int
     changes: list[SettingChangeShape]
@@ -99,7 +99,7 @@ class ReviewAnswer(Shape):
 
 
 class FollowingRunShape(Shape):
-    """A run by which records of before get what is new. A `held` one waits until it is confirmed."""
+    """A run that applies the new settings to known records. A `held` run needs approval."""
 
     run_id: int
     entity: str
@@ -110,7 +110,7 @@ class FollowingRunShape(Shape):
 
 
 class SavedAnswer(SettingsShape):
-    """The version in force now; without `changed` it was in force already."""
+    """The version in force now; `changed` is false if it was already in force."""
 
     changed: bool
     changes: list[SettingChangeShape]
@@ -118,8 +118,8 @@ class SavedAnswer(SettingsShape):
 
 
 class ShowSettings(ConnectorRequest):
-    version: Annotated[Number | None, Field(description="A version that was in force earlier.")] = None
-    defaults: Annotated[bool, Field(description="With the default of whatever the document does not name.")] = False
+    version: Annotated[Number | None, Field(description="An earlier version.")] = None
+    defaults: Annotated[bool, Field(description="Include the defaults of omitted settings.")] = False
 
 
 class ListVersions(ConnectorRequest, Listed):
@@ -132,19 +132,21 @@ class Compared(ConnectorRequest):
 
 
 class NewSettings(ConnectorRequest):
-    """A whole document; what it does not name has its default."""
+    """A complete document; omitted settings get their defaults."""
 
     document: dict[str, Any]
-    base_version: Annotated[Number, Field(description="The version it was made from.")]
+    base_version: Annotated[Number, Field(description="The version that was edited.")]
 
 
 class ForcedSettings(NewSettings):
     force: Annotated[bool, Field(description="Accept field codes that Pipedrive does not know (yet).")] = False
-    yes: Annotated[bool, Field(description="Begin what follows immediately, however many records it touches.")] = False
+    yes: Annotated[
+        bool, Field(description="Start the runs that follow without approval, whatever number of records they touch.")
+    ] = False
 
 
 class RebasedAnswer(BaseModel):
-    """The edits on top of version `base_version`, to be looked at and put."""
+    """Your edits on top of version `base_version`: review and save them."""
 
     document: dict[str, Any]
     base_version: int
@@ -168,7 +170,7 @@ def show_settings(call: Call, request: ShowSettings) -> SettingsShape:
 
 @operation(f"GET {PATH}/history", role=Role.VIEWER, command="settings history CONNECTOR")
 def list_settings(call: Call, request: ListVersions) -> VersionsAnswer:
-    """List the versions that were ever in force, newest first; `before` is a version's number."""
+    """List all versions, newest first; `before` is a version number."""
     with transaction() as session:
         found = rows.settings_page(session, call.connector.key, before=request.before, limit=request.limit + 1)
     earlier = {each.version: each.document for each in found}
@@ -193,7 +195,7 @@ def list_settings(call: Call, request: ListVersions) -> VersionsAnswer:
     example="acme --before 2 --after 5",
 )
 def compare_settings(call: Call, request: Compared) -> DifferenceAnswer:
-    """Say in words how two versions differ; by default the last two."""
+    """Show the differences between two versions; by default the last two."""
     with transaction() as session:
         after = _version(session, call, request.after)
         before = _version(session, call, request.before or max(1, after.version - 1))
@@ -219,7 +221,7 @@ def compare_settings(call: Call, request: Compared) -> DifferenceAnswer:
     example="acme settings.json",
 )
 def review_settings(call: Call, request: NewSettings) -> ReviewAnswer:
-    """Say what putting a document in force would change, and what would follow; nothing is saved."""
+    """Preview a document: what would change, and which records would be synchronized again; nothing is saved."""
     read_unknown_fields(call.connector.key, request.document)
     with transaction() as session:
         found = editing.review(session, call.connector.key, request.document, base=request.base_version)
@@ -241,9 +243,9 @@ def review_settings(call: Call, request: NewSettings) -> ReviewAnswer:
     example="acme settings.json",
 )
 def put_settings(call: Call, request: ForcedSettings) -> SavedAnswer:
-    """Put new settings in force, unless somebody else has meanwhile.
+    """Save new settings, unless another version was saved since `base_version`.
 
-    Every mistake is named with its place. An equal document makes no new version.
+    Every mistake is listed with its position. An identical document creates no new version.
     """
     return _save(call, request)
 
@@ -256,9 +258,9 @@ def put_settings(call: Call, request: ForcedSettings) -> SavedAnswer:
     example="acme settings.json --base-version 3",
 )
 def rebase_settings(call: Call, request: NewSettings) -> RebasedAnswer:
-    """Put your edits on top of what somebody else has saved meanwhile; nothing is saved.
+    """Apply your edits on top of the version that another operator saved since; nothing is saved.
 
-    Of a setting that both edited yours stays.
+    If both edited the same setting, your value is kept.
     """
     with transaction() as session:
         base = _version(session, call, request.base_version)
@@ -274,7 +276,7 @@ def rebase_settings(call: Call, request: NewSettings) -> RebasedAnswer:
     example="acme 3",
 )
 def roll_back_settings(call: Call, request: RollBack) -> SavedAnswer:
-    """Put an earlier version in force again, as a new one."""
+    """Put an earlier version in force again, as a new version."""
     with transaction() as session:
         earlier = _version(session, call, request.version)
         now = rows.settings_in_force(session, call.connector.key)
@@ -283,7 +285,7 @@ def roll_back_settings(call: Call, request: RollBack) -> SavedAnswer:
 
 
 def _save(call: Call, request: ForcedSettings, why: str | None = None) -> SavedAnswer:
-    """Put a document in force and have it sent to Hull; a field that is new in Pipedrive is read before."""
+    """Save a document and have it sent to Hull; fields that are not known yet are first read from Pipedrive."""
     key = call.connector.key
     read_unknown_fields(key, request.document)
     with transaction() as session:
@@ -319,7 +321,7 @@ def _saved(session: Session, call: Call, saved: SettingsVersion, before: int) ->
 
 
 def _version(session: Session, call: Call, version: int | None) -> SettingsVersion:
-    """Return a version of the connector's settings; None is the one in force. Raises OperationError (404)."""
+    """Return a version of the connector's settings; None means the one in force. Raises OperationError (404)."""
     now = rows.settings_in_force(session, call.connector.key)
     if version is None or version == now.version:
         return now

@@ -1,4 +1,4 @@
-"""Settings tried before they are saved: what rows of a mapping do to a real record, when a schedule would come due."""
+"""Try settings before saving them: apply mapping rows to a real record, show when a schedule is due."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ MappingName = Literal[
 
 
 class MappingShown(ConnectorRequest):
-    """One mapping, on a record; without `record` on one that says something."""
+    """One mapping, applied to a record; without `record`, to one that has values."""
 
     setting: MappingName
-    record: Annotated[str | None, Field(min_length=1, max_length=100, description="An id of either side.")] = None
+    record: Annotated[str | None, Field(min_length=1, max_length=100, description="A Pipedrive id or a Hull id.")] = (
+        None
+    )
 
 
 class MappingTried(MappingShown):
-    """With rows of one's own, half written ones too."""
+    """The same with your own rows, which may be incomplete."""
 
     rows: Annotated[list[dict[str, Any]], Field(max_length=500)]
 
 
 class SampleShape(Shape):
-    """The record on which it was tried; `is_as_told` where Hull has not reported it, so that it is as it was told last."""
+    """The sample record. `is_as_told`: Hull has not reported it yet, so it has the values last delivered to Hull."""
 
     entity: str
     pipedrive_id: int | None
@@ -50,7 +52,7 @@ class SampleShape(Shape):
 
 
 class RowWordsShape(Shape):
-    """The field by its name, what kind it is, what fits it in Hull, and what becomes of a value."""
+    """The field's name and type, the matching type in Hull, and how a value is converted."""
 
     field: Text
     type: str
@@ -59,7 +61,7 @@ class RowWordsShape(Shape):
 
 
 class ConversionShape(Shape):
-    """`state` is `changes`, `same`, `nothing` or `problem`, with a problem's `reason`; `beside` is delivered along with it."""
+    """`state` is `changes`, `same`, `nothing` or `problem`, with a problem's `reason`; `beside` is delivered with it."""
 
     state: str
     before: Value
@@ -70,7 +72,7 @@ class ConversionShape(Shape):
 
 
 class RowTriedShape(Shape):
-    """`words` is null while a row is not written to the end, `conversion` where there is nothing to show it on."""
+    """`words` is null while a row is incomplete, `conversion` if there is no value to show it with."""
 
     position: int
     row: Value
@@ -78,11 +80,11 @@ class RowTriedShape(Shape):
     conversion: ConversionShape | None
     mistakes: list[Text]
     has_parts: bool
-    is_shared: Annotated[bool, Field(description="The field goes the other way as well.")]
+    is_shared: Annotated[bool, Field(description="The field is mapped in the other direction too.")]
 
 
 class MappingTriedAnswer(BaseModel):
-    """`sample` is null where there is no such record; `attributes` are names to choose from."""
+    """`sample` is null if there is no such record; `attributes` are names to choose from."""
 
     sample: SampleShape | None
     rows: list[RowTriedShape]
@@ -94,7 +96,7 @@ class ScheduleTried(ConnectorRequest):
 
 
 class ScheduleTriedAnswer(BaseModel):
-    """When it would come due, in words and as the next times; none for what is no schedule."""
+    """When the schedule is due, in words and as the next times; empty for an invalid schedule."""
 
     words: str
     next_at: list[datetime]
@@ -107,7 +109,7 @@ class ScheduleTriedAnswer(BaseModel):
     example="acme outgoing_user_attributes --record 12",
 )
 def show_mapping(call: Call, request: MappingShown) -> MappingTriedAnswer:
-    """Say what the mapping in force does to a real record."""
+    """Show what the mapping in force does to a real record."""
     return _tried(call, request, None)
 
 
@@ -119,7 +121,7 @@ def show_mapping(call: Call, request: MappingShown) -> MappingTriedAnswer:
     example="acme outgoing_user_attributes rows.json",
 )
 def try_mapping(call: Call, request: MappingTried) -> MappingTriedAnswer:
-    """Say what rows of a mapping would do to a real record; nothing is saved or sent."""
+    """Show what mapping rows would do to a real record; nothing is saved or sent."""
     return _tried(call, request, request.rows)
 
 
@@ -130,14 +132,14 @@ def try_mapping(call: Call, request: MappingTried) -> MappingTriedAnswer:
     example="acme '15 2 * * *'",
 )
 def try_schedule(call: Call, request: ScheduleTried) -> ScheduleTriedAnswer:
-    """Say when a schedule would come due."""
+    """Show when a schedule would be due."""
     times = cron.next_times(request.cron, call.connector.id, datetime.now(UTC))
     words = cron.cron_words(request.cron, call.connector.id) if times else ""
     return ScheduleTriedAnswer(words=words, next_at=times)
 
 
 def _tried(call: Call, request: MappingShown, own: list[dict[str, Any]] | None) -> MappingTriedAnswer:
-    """Without rows of one's own with those in force."""
+    """Apply the rows `own`; None means those in force."""
     entity, direction, key = entity_of(request.setting), direction_of(request.setting), call.connector.key
     with transaction() as session:
         in_force = effective(connectors.settings_in_force(session, key).document)

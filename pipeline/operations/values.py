@@ -1,4 +1,4 @@
-"""Kinds of fields that several request and answer models share."""
+"""Field types that several request and answer models share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pipeline.domain.times import HOW, read_moment
 
 LARGEST_ID: Final = 2**63 - 1
 FIRST, LAST = datetime(2010, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-"""Pipedrive is not older; a database takes fewer years and time zones than a text can name."""
+"""Pipedrive is not older; a database accepts fewer years and time zones than a text can name."""
 _UNUSABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
 
 
 def _in_utc(given: datetime) -> datetime:
     if not FIRST <= given < LAST:
-        raise ValueError(f"it lies before {FIRST:%Y} or after {LAST:%Y}")
+        raise ValueError(f"it is before {FIRST:%Y} or after {LAST:%Y}")
     return given.astimezone(UTC)
 
 
@@ -30,10 +30,10 @@ def _moment(given: Any) -> Any:
 
 
 def find_unusable(sent: Any) -> str | None:
-    """Why what was sent can be neither stored nor passed on; None when it can."""
+    """Return why a value cannot be stored or sent; None if it can."""
     if is_nested_deeper(sent, DEEPEST):
         return f"it is nested more than {DEEPEST} levels deep"
-    return "it holds a NUL or half a character" if _holds_unusable(sent) else None
+    return "it contains a NUL or half a surrogate pair" if _holds_unusable(sent) else None
 
 
 def _holds_unusable(value: Any) -> bool:
@@ -45,7 +45,7 @@ def _holds_unusable(value: Any) -> bool:
 
 
 class FromFile:
-    """Marks a field whose value the command line reads from a file: a secret must not stand in a command."""
+    """Marks a field whose value the command line reads from a file: a secret must not be part of a command line."""
 
 
 RowId = Annotated[int, Field(ge=1, le=LARGEST_ID)]

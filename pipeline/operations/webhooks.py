@@ -25,7 +25,7 @@ Source = Literal["pipedrive", "hull"]
 
 
 class SubscriptionShape(Shape):
-    """What Pipedrive was asked to tell, and how that stood when it was last looked at."""
+    """One webhook as of the last check: `sound_at` is when it was last healthy, `healed` how often it was recreated."""
 
     entity: str
     state: str
@@ -37,7 +37,7 @@ class SubscriptionShape(Shape):
 
 
 class DeliveryCountShape(Shape):
-    """Deliveries of the last six hours, by what became of them."""
+    """Deliveries of the last six hours, by outcome."""
 
     state: str
     reason: str | None
@@ -46,7 +46,7 @@ class DeliveryCountShape(Shape):
 
 
 class ListeningFailureShape(BaseModel):
-    """The check of the webhooks that gave up last."""
+    """The last failed check of the webhooks."""
 
     id: int
     meaning: str
@@ -54,7 +54,7 @@ class ListeningFailureShape(BaseModel):
 
 
 class GapShape(Shape):
-    """One thing that happened to the webhooks: one made again, a gap found."""
+    """One event of the webhooks: a webhook was recreated, or a gap was found."""
 
     id: int
     at: datetime
@@ -64,7 +64,7 @@ class GapShape(Shape):
 
 
 class WebhooksAnswer(BaseModel):
-    """`level` is `ok`, `warning` or `error`; `is_cut` when there were more deliveries than are counted."""
+    """`level` is `ok`, `warning` or `error`; `is_cut`: there were more deliveries than are counted."""
 
     level: str
     sentence: str
@@ -96,7 +96,7 @@ class DeliveriesAnswer(BaseModel):
 
 
 class DeliveryAnswer(BaseModel):
-    """One delivery whole: `document` is its body, or `text` where that is no JSON; `about` what it says of whom."""
+    """One delivery with its body: `document`, or `text` if it is not JSON; `about` names the record and the action."""
 
     delivery: DeliveryShape
     meaning: str
@@ -107,16 +107,16 @@ class DeliveryAnswer(BaseModel):
 
 
 class WebhooksRequest(ConnectorRequest):
-    source: Annotated[Source, Field(description="Who sends it.")] = "pipedrive"
+    source: Annotated[Source, Field(description="The sender.")] = "pipedrive"
 
 
 class DeliveriesRequest(ConnectorRequest, Listed):
-    source: Annotated[Source, Field(description="Who sent it.")] = "pipedrive"
+    source: Annotated[Source, Field(description="The sender.")] = "pipedrive"
 
 
 @operation("GET /connectors/<connector>/webhooks", role=Role.VIEWER, command="webhooks show CONNECTOR")
 def show_webhooks(call: Call, request: WebhooksRequest) -> WebhooksAnswer:
-    """Say whether Pipedrive tells us of every change; and what came of late, of Pipedrive or of Hull."""
+    """Show the health of the webhooks, and recent deliveries from Pipedrive or Hull."""
     with transaction() as session:
         found = listening(session, call.connector, request.source)
     failure = zip(ListeningFailureShape.model_fields, found.failure, strict=True) if found.failure else None
@@ -139,12 +139,12 @@ def show_webhooks(call: Call, request: WebhooksRequest) -> WebhooksAnswer:
     command="webhooks check CONNECTOR",
 )
 def check_webhooks(call: Call, _request: ConnectorRequest) -> Done:
-    """Have a worker look at the webhooks now, and make again what is not sound."""
+    """Have a worker check the webhooks now and recreate unhealthy ones."""
     with call.transaction() as session:
         call.note(session)
         session.flush()
         if not request_webhook_check(call.connector.key):
-            message = "The broker does not answer, so nobody could be asked."
+            message = "The broker does not answer, so no worker could be notified."
             next_step = "Try again when it does."
             raise OperationError(HTTPStatus.SERVICE_UNAVAILABLE, "broker_unreachable", message, next_step)
     return Done(done="asked")
@@ -152,12 +152,12 @@ def check_webhooks(call: Call, _request: ConnectorRequest) -> Done:
 
 @operation("", role=Role.OPERATOR, audit_action="webhooks.check", command="connectors webhooks CONNECTOR")
 def ensure_webhooks(call: Call, _request: ConnectorRequest) -> SubscriptionsAnswer:
-    """See that Pipedrive sends its changes to PUBLIC_URL, and show how its webhooks stand; safe to run again.
+    """Create missing webhooks to PUBLIC_URL in Pipedrive and show all of them; safe to run again.
 
-    Pipedrive is asked while one waits, without a worker.
+    Runs immediately, without a worker.
     """
     with call.transaction():
-        pass  # committed before Pipedrive is asked: what is made there outlives a failure here
+        pass  # committed before the call: a webhook created there outlives a failure here
     subscribe_to_what_is_missing(call.connector.key)
     with transaction() as session:
         found = subscriptions.subscriptions_of(session, call.connector.key)
@@ -181,7 +181,7 @@ def list_deliveries(call: Call, request: DeliveriesRequest) -> DeliveriesAnswer:
     example="acme 4711",
 )
 def show_delivery(call: Call, request: RowRequest) -> DeliveryAnswer:
-    """Show one delivery with its body, which holds values of records."""
+    """Show one delivery with its body, which contains values of records."""
     with transaction() as session:
         opened = open_delivery(session, call.connector.key, request.id)
     if opened is None:

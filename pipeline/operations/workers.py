@@ -1,4 +1,4 @@
-"""Workers: whether work is being done, the queues and who listens to them, what is at work, and when the rounds last took place."""
+"""Workers: the queues and their workers, running tasks, and the last heartbeats."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FRESH_S, STALE_S, PATIENCE_S, ANSWERED_S = 8.0, 30.0, 0.1, 4.0
 
 
 class QueueShape(Shape):
-    """`messages` nobody has taken yet; null while the broker has not said."""
+    """`messages` are waiting in the queue; null if the broker did not answer."""
 
     name: str
     messages: int | None
@@ -67,7 +67,7 @@ class WorkAnswer(Shape):
 
 
 WaitForNodes = Annotated[bool, Field(description="Wait up to four seconds for what the workers answer.")]
-"""A page does not wait: it asks again soon."""
+"""A page does not wait: it polls again soon."""
 
 
 class WorkAsked(Asked):
@@ -80,14 +80,14 @@ class WorkOfConnectorAsked(ConnectorRequest):
 
 @operation("GET /workers", role=Role.VIEWER, command="workers")
 def show_work(call: Call, request: WorkAsked) -> WorkAnswer:
-    """Say whether work is being done, for all connectors."""
+    """Show whether work is done, for all connectors."""
     call.require_unlimited()
     return _work(None, request.wait_for_nodes)
 
 
 @operation("GET /connectors/<connector>/workers", role=Role.VIEWER, command="connectors workers CONNECTOR")
 def show_work_of(call: Call, request: WorkOfConnectorAsked) -> WorkAnswer:
-    """Say whether work is being done, for one connector."""
+    """Show whether work is done, for one connector."""
     return _work(call.connector.key, request.wait_for_nodes)
 
 
@@ -140,7 +140,7 @@ def _verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], nod
 
 
 def _who_is_missing(moving: list[Moving], beats: dict[str, datetime], nodes: Machinery | None) -> Verdict | None:
-    """A node that is busy may answer too late, or only half: nobody is said to be missing for that alone."""
+    """A busy node may answer late or partly: it is not reported as missing for that alone."""
     if nodes is not None and nodes.broker != "ok":
         words = "The broker does not answer: work waits in the database, whole, and goes on by itself."
         return "error", words, "Start the broker, or correct BROKER_URL."

@@ -1,4 +1,4 @@
-"""How connectors stand, as the rules of alerts ask it. Nobody outside is asked."""
+"""The facts about connectors that alert rules need. Calls no remote system."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.transform.subscriptions import ACTIVE
 
 
 def bounds() -> Bounds:
-    """What the environment says."""
+    """Read from the environment."""
     chosen = settings()
     return Bounds(
         late_minutes=chosen.alert_late_minutes,
@@ -65,7 +65,7 @@ def _watermark(session: Session, connector: Connector) -> tuple[datetime | None,
 
 
 def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str, float]:
-    """Persons or Organizations → seconds since their webhook was last sound."""
+    """Person or Organization → seconds since its webhook was last healthy."""
     if connection_of(session, connector).how is None:
         return {}
     rows = {row.entity: row for row in subscription.subscriptions_of(session, connector.key)}
@@ -80,7 +80,7 @@ def _unheard(session: Session, connector: Connector, now: datetime) -> dict[str,
 
 
 def _budget(session: Session, connector: Connector) -> BudgetFacts | None:
-    """What the ledger says; whether Pipedrive has called the day spent, Redis alone knows."""
+    """Read from the ledger; whether Pipedrive has refused calls for today is only in Redis."""
     try:
         day = spending.standing(session, connector.key)
     except RedisError:

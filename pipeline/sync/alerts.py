@@ -1,7 +1,7 @@
-"""Alerts: every minute the rules are judged, and whoever is to be told of a change is told, once.
+"""Alerts: rules are evaluated every minute, and each change is sent to the sinks once.
 
-A change is written down before anybody is told, and that they were told afterwards: whoever is killed in between has it told
-again. What cannot be told is tried again with growing pauses, for a day.
+A change is stored before it is sent, and the sending is stored afterwards: after a crash in between it is sent again. A failed
+sending is retried with growing pauses, for a day.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from pipeline.wiring import Notice, NotTold
 
 HEARTBEAT: Final = "alerts"
 CALM_S: Final = 120.0
-"""A rule that does not hold for so long is over: two rounds, so that what comes and goes is told once."""
+"""An alert is resolved when its rule has not matched for this long: two rounds, so that a flapping rule sends once."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S, GIVE_UP_S = 60.0, 1_800.0, 86_400.0
 AT_ONCE: Final = 5
 LOG: Final = "log"
 
 
 def watch() -> None:
-    """Judge the rules, and tell of what changed."""
+    """Evaluate the rules, and send what changed."""
     with transaction() as session:
         hourly.count_an_hour(session)
     judge_all()
@@ -46,7 +46,7 @@ def watch() -> None:
 
 
 def judge_all() -> None:
-    """Bring the open alerts up to date. Somebody else may be doing it just now."""
+    """Update the open alerts. Another process may do it at the same time."""
     with transaction() as session:
         if not alerts.only_one_judges(session):
             return
@@ -68,14 +68,14 @@ def _judge_connector(session: Session, connector: Connector) -> None:
             alerts.keep_open(session, connector.key, unknown_rules(facts))
     except Exception as error:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise  # the database is away: the next round judges
+            raise  # the database is unavailable: the next round evaluates
         cause = classify(error)
         logger().error("alerts.not_judged", connector_id=connector.id, reason=cause.reason, detail=cause.detail)
         alerts.keep_open(session, connector.key, RULES)
 
 
 def tell() -> None:
-    """Tell everybody who has not been told yet, of one alert after the other: each is claimed while it is told."""
+    """Send each alert that was not sent yet to every sink, one after the other; each is claimed while it is sent."""
     for _ in range(AT_ONCE):
         with transaction() as session:
             names = {row.key: row.name for row in connectors.all_connectors(session)}
@@ -86,7 +86,7 @@ def tell() -> None:
 
 
 def try_sinks(by: str) -> dict[str, str]:
-    """Tell every sink that this is a test; sink → `ok`, or what went wrong."""
+    """Send a test to every sink; return sink → `ok`, or the error."""
     notice = Notice(
         subject="Test: alerts of the pipeline arrive here",
         body=f"{by} asked for this test. Nothing is wrong.\n{settings().public_url}/alerts",
@@ -105,7 +105,7 @@ def try_sinks(by: str) -> dict[str, str]:
 
 
 def notice_of(alert: Alert, connector: str | None) -> Notice:
-    """What is said of an alert: ids, counts, moments, addresses."""
+    """Return the text of an alert: ids, counts, times, addresses."""
     rule, is_over = RULES[alert.rule], alert.state == "resolved"
     where = f"{settings().public_url}{page_of(alert.rule, connector)}"
     subject = f"{'Resolved: ' if is_over else ''}{connector or 'Pipeline'}: {rule.title}"

@@ -24,7 +24,7 @@ KEPT = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that decides how records of one entity of one connector are carried over."""
+    """Everything that defines how records of one entity of one connector are synchronized."""
 
     settings: ConnectorSettings
     settings_version: int
@@ -57,7 +57,7 @@ def plan_for(session: Session, connector_key: int, entity: Entity) -> Plan:
 
 
 def plan_of(batch: ClaimedBatch) -> Plan:
-    """The plan that was in force when the batch was claimed; where nobody has compiled it here yet, the one in force now."""
+    """Return the plan that was in force when the batch was claimed, or the current one if it is not compiled here."""
     entity = Entity(batch.entity)
     known = _compiled.get((batch.connector_key, entity, batch.marks.settings_id, batch.marks.fields_read_at))
     if known is not None:

@@ -1,10 +1,10 @@
-"""The life of Pipedrive's field definitions: when they are read again, and what follows when they have changed.
+"""Refresh Pipedrive's field definitions, and act on their changes.
 
-Read again: before anything is carried over if they were never read; after an hour; at the start of a full fetch; and when a
-record names a field, an option or a label that they do not know, once for however many records do so in one burst. Where
-Pipedrive cannot be asked the work goes on with the definitions of before: what they do not know stays behind as a rejected field.
+They are read again: before the first record is synchronized; after an hour; at the start of a full fetch; and when a
+record has an unknown field, option or label, once for all records of one burst. If Pipedrive does not answer, the work
+continues with the old definitions: unknown values become rejected fields.
 
-When they have changed, rejected fields of what is known now are carried over again, and a renamed option reaches Hull.
+After a change, rejected fields that are known now are synchronized again, and a renamed option is sent to Hull.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ from pipeline.wiring import Wired
 OUTDATED: Final = frozenset({"option_unknown", "field_missing", "currency_unknown"})
 """Reasons that may mean no more than that the field definitions are old, or the currency read with them is not there yet."""
 LIFE: Final = timedelta(hours=1)
-"""What was renamed is noticed after so long, where a record is carried over at all; 10 tokens each time."""
+"""A renamed field or option is noticed after this time, when a record is synchronized; each reading costs 10 tokens."""
 BURST_S: Final = 10.0
-"""Pause between two readings for the sake of codes and ids that were not asked about before."""
+"""Pause between two readings because of codes and ids that were not looked up before."""
 AGAIN_S: Final = 300.0
-"""Longest pause before the same unknown ones are asked about again: it begins at BURST_S and doubles while nothing changes."""
+"""Longest pause before the same unknown ones are looked up again: it begins at BURST_S and doubles while nothing changes."""
 RETRY_S: Final = 60.0
-"""Pause before definitions past their life are asked for again, when Pipedrive did not answer."""
+"""Pause before expired definitions are requested again, if Pipedrive did not answer."""
 CAUSE: Final = "definitions"
 READ_AGAIN_AT_MOST: Final = 1_000
-"""So many Persons or Organizations are read again by their ids, 100 to a request; more are taken from what is stored."""
+"""Up to this number, Persons or Organizations are read again by their ids, 100 per request; more are read from the
+snapshots."""
 
 
 def refresh(wired: Wired, entity: Entity) -> Plan:
@@ -65,7 +66,7 @@ def refresh(wired: Wired, entity: Entity) -> Plan:
 
 
 def _currency(wired: Wired, entity: Entity, rows: list[Any]) -> str | None:
-    """The account's default currency, read once and where an amount is written; None where it is known or nobody needs it."""
+    """Read the account's default currency, once, when an amount is written; None if it is known or not needed."""
     catalog = FieldCatalog.of(entity, read_field_definitions(rows))
     with transaction() as session:
         chosen = read_settings(connectors.settings_in_force(session, wired.key).document)
@@ -86,9 +87,9 @@ def lacks_currency(session: Session, connector_key: int, catalog: FieldCatalog, 
 
 
 def current(wired: Wired, entity: Entity, plan: Plan, *, not_before: datetime | None = None) -> Plan:
-    """Return a plan whose definitions are not past their life, nor older than `not_before`.
+    """Return a plan with definitions that are not expired, nor older than `not_before`.
 
-    Raises: what the client raises, only where the definitions were never read.
+    Raises: the client's errors, only if the definitions were never read.
     """
     if plan.fields_read_at is None:
         return refresh(wired, entity)
@@ -109,10 +110,10 @@ def up_to_date(batch: ClaimedBatch, plan: Plan) -> Plan:
 
 
 def for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan | None:
-    """Return the plan of newer definitions, because records name what those of `plan` do not know; None where there are none.
+    """Return the plan of newer definitions, because records have values that `plan` does not know; None if there are none.
 
     unknown  from `key_of`
-    Raises: what the client raises, only where the definitions were never read.
+    Raises: the client's errors, only if the definitions were never read.
     """
     entity = Entity(batch.entity)
     with transaction() as session:
@@ -126,10 +127,10 @@ def for_unknown(batch: ClaimedBatch, plan: Plan, unknown: Iterable[str]) -> Plan
 
 
 def moved_on(session: Session, connector_key: int, entity: Entity, read_at: datetime | None) -> bool:
-    """Whether newer definitions than those of `read_at` were kept meanwhile; nobody replaces them before the transaction ends.
+    """Return whether newer definitions than those of `read_at` were stored; they are locked until the transaction ends.
 
-    What is rejected for want of definitions must ask this in the transaction that writes it down, and before it locks anything
-    else: whoever keeps newer ones then either is seen here, or sees what was rejected.
+    Call this in the transaction that stores a rejection because of missing definitions, before any other lock: the
+    writer of newer definitions then either is seen here, or sees the rejection.
     """
     now = connectors.hold_fields(session, connector_key, entity)
     return now is not None and read_at is not None and now > read_at
@@ -147,7 +148,7 @@ def unknown_in(records: list[Any], done: list[IncomingRecord], plan: Plan) -> se
 
 
 def key_of(field: str, value: Any) -> str:
-    """Name one unknown code or id, so that it is known whether it was asked about before; no value can be read off it."""
+    """Return the key of one unknown code or id, to recognise a repeated look-up; it does not reveal the value."""
     return hashlib.blake2b(f"{field}={value!r}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -162,7 +163,7 @@ def _renewed(
 ) -> Plan | None:
     with transaction() as session:
         mine = connectors.claim_reading(session, wired.key, entity, list(unknown), burst_s=burst_s, again_s=again_s)
-    if not mine:  # somebody else reads them, or has just done so
+    if not mine:  # another worker reads them, or has just done so
         with transaction() as session:
             now = plan_for(session, wired.key, entity)
         return now if _is_newer(now, plan) else None
@@ -195,9 +196,9 @@ def keep(session: Session, connector_key: int, entity: Entity, rows: list[Any]) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Changed:
-    """Codes of the settings that lead to something else than before.
+    """Codes of the settings with a changed meaning.
 
-    renamed  whether values that were carried over already mean something else: an option has another label, a field another type
+    renamed  whether already synchronized values changed their meaning: an option has another label, a field another type
     """
 
     incoming: frozenset[str]
@@ -245,7 +246,7 @@ def _is_renamed(was: FieldSource | None, now: FieldSource | None) -> bool:
 
 
 def _carry_over(session: Session, connector_key: int, entity: Entity, changed: _Changed) -> None:
-    """What was left behind for want of these definitions, or was carried over by those of before, is carried over again."""
+    """Synchronize again what was rejected without these definitions, or was converted with the old ones."""
     scope = (session, connector_key)
     change_writer.write_rejected_fields(*scope, Direction.OUTGOING, entity, changed.outgoing, cause=CAUSE)
     refused = failures.count_fields(*scope, Direction.INCOMING, entity, changed.incoming)

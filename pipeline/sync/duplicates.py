@@ -1,7 +1,7 @@
-"""The one way in which a record can be made twice is found afterwards, and told: Pipedrive has no key that would rule it out.
+"""Detect the one case in which a record can be created twice: Pipedrive has no idempotency key.
 
-An answer is lost, the look-up that follows sees nothing yet, and the record is made again. What such a pair looks like: a record
-made here, and another one with the same claim that came up within the hour.
+An answer is lost, the following look-up does not see the record yet, and it is created again. Such a pair is a record
+created here, and another one with the same claim that appeared within the hour.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ from pipeline.telemetry import logger
 def for_each_connector(
     task: str, connector_keys: Iterable[int], task_id: str | None, work: Callable[[int], object]
 ) -> None:
-    """Do the work for each connector, whatever happens to the others.
+    """Do the work for each connector, also after errors of others.
 
-    Raises: StageFailed, the first of them, once every connector had its turn.
+    Raises: StageFailed, the first one, after all connectors.
     """
     failed: list[StageFailed] = []
     for connector_key in connector_keys:
@@ -60,7 +60,7 @@ def guarded(task: str, connector_key: int, task_id: str | None, work: Callable[[
 
 @contextmanager
 def about_connector(connector_key: int) -> Iterator[None]:
-    """Let every log line of this block name the connector."""
+    """Add the connector to every log line of this block."""
     with transaction() as session:
         connector_id = connectors.id_of(session, connector_key)
     with bound_contextvars(connector_id=connector_id):
@@ -69,7 +69,7 @@ def about_connector(connector_key: int) -> Iterator[None]:
 
 @contextmanager
 def _calling(task: str, connector_key: int) -> Iterator[None]:
-    """Let the calls of this block wait while a remote system does not answer."""
+    """Make the calls of this block wait while a remote system does not answer."""
     with transaction() as session:
         has_outage = bool(outages_of(session, connector_key))
     with working(connector_key, task, has_outage=has_outage):

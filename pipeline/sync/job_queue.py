@@ -79,7 +79,7 @@ def read_stored(text: str, form: type[T]) -> T:
 
 
 def dispatch() -> None:
-    """Wake a worker for every job that is due. Safe to run by several at once."""
+    """Notify a worker for every due job. Safe to run concurrently."""
     with transaction() as session:
         found = jobs.take_due(session, patience_s=PATIENCE_S)
         after_commit(session, lambda: _wake(found))

@@ -1,6 +1,6 @@
-"""Tidy up every hour: make the partitions of the coming days, delete what is past its retention, release claims.
+"""Hourly cleanup: create the partitions of the coming days, delete expired rows, release claims.
 
-Each step is a transaction of its own, or several: one that fails keeps no other from its turn, and is met again an hour later.
+Each step has its own transactions: a failed step does not prevent the others, and is repeated an hour later.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pipeline.sync.stage import StageFailed
 from pipeline.telemetry import logger
 
 AT_ONCE: Final = 5_000
-"""Rows of one transaction: a table nobody has tidied for long would else need one that outlives the statement time-out."""
+"""Rows per transaction: a large backlog would otherwise exceed the statement time-out."""
 
 Found = int | list[str] | None
 

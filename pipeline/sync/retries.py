@@ -1,7 +1,7 @@
-"""How long a piece of work waits after an error, and whether that was an attempt: for batches, records and jobs alike.
+"""How long work waits after an error, and whether that was an attempt: for batches, records and jobs.
 
-Waiting is no attempt: one's turn, a system of ours that is away, a remote system that answers nobody. Only what fails while
-others are answered counts, and gives up in the end. Where nobody else asks the remote system, a cheap call tells.
+Waiting is not an attempt: for a slot, an unavailable service of ours, or an outage of a remote system. Only an error
+while others get answers counts, up to a limit. If no other work calls the remote system, a cheap call checks it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_ATTEMPTS = 8
 ASK_AGAIN_S: Final = 120.0
 """So long others wait at most; they are woken as soon as a probe is answered."""
 HERE_PAUSE_S: Final = (5.0, 15.0)
-"""Between two tries while PostgreSQL, Redis or the broker is away, drawn anew each time."""
+"""Pause between two attempts while PostgreSQL, Redis or the broker is unavailable, random each time."""
 
 OUR_SYSTEMS: Final = {
     "database_unavailable": "database",
@@ -33,7 +33,7 @@ OUR_SYSTEMS: Final = {
 }
 """Reason → which of our own systems it waits for."""
 OUT: Final = frozenset({"remote_unavailable", "remote_unreachable", "html_answer"})
-"""Reasons by which a remote system as a whole may be out, not only this piece of work."""
+"""Reasons that may mean an outage of the whole remote system, not only of this call."""
 INSTALLATION: Final = frozenset({"app_refused"})
 """Reasons that lie in the configuration of this installation: every connector waits until it is corrected."""
 TURNS: Final = {
@@ -48,7 +48,7 @@ CHECKS: Final[Mapping[str, Callable[[Wired], object]]] = {
     "pipedrive search": lambda wired: wired.pipedrive.search(Entity.PERSON, "nobody@example.com", limit=1),
     "hull": lambda wired: wired.hull.app(),
 }
-"""Remote system → a cheap call that tells whether it answers. The firehose knows none: others have to be answered by it."""
+"""Remote system → a cheap call that shows whether it answers. The firehose has none: other calls must be answered by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def check_alone(cause: PipelineError, work: OutageWork | None) -> None:
 
 
 def patience(cause: Retryable, work: OutageWork | None, attempts: int) -> Pause:  # noqa: PLR0911 - one for each kind of wait
-    """Return how a piece of work goes on after an error: only what fails while others are answered has made an attempt."""
+    """Return how work continues after an error: only an error while others get answers counts as an attempt."""
     if cause.reason in TURNS:
         wait_s = cause.retry_after_s if cause.retry_after_s is not None else backoff_s(attempts)
         return Pause(wait_s=wait_s, counted=False, waits_for=TURNS[cause.reason])
@@ -103,7 +103,7 @@ BACKOFF_CAP_S = 300.0
 
 
 def backoff_s(attempt: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
-    """Full jitter: between half a second and base·2ⁿ, never more than the cap, so that workers do not march in step."""
+    """Full jitter: between half a second and base·2ⁿ, at most the cap, so that workers do not retry in sync."""
     return max(0.5, draw(0.0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0**attempt)))
 
 

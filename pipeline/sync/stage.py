@@ -37,21 +37,21 @@ from pipeline.tasks import canvases
 from pipeline.telemetry import logger
 
 WAKE_WITHIN_S = 60.0
-"""A retry due sooner gets a wake-up of its own; a later one is found by the sweeper."""
+"""A retry that is due sooner gets its own wake-up; the sweep finds a later one."""
 Do = Callable[[ClaimedBatch], None]
 
 
 class StageFailed(Exception):
-    """What Celery and Flower are told: a reason code and a batch id. It ends the chain."""
+    """The error for Celery and Flower: a reason code and a batch id. It ends the chain."""
 
     is_logged = True
     """Our own line, with connector and batch, was written where it was raised."""
 
 
 def run_stage(stage: str, batch_id: int, task_id: str | None, do: Do) -> None:
-    """Run one stage of one batch; a batch that is elsewhere, or whose connector is paused, is left alone.
+    """Run one stage of one batch; ignore a batch in another stage, or of a paused connector.
 
-    Raises: StageFailed, so that the chain stops and Flower shows why.
+    Raises: StageFailed, so that the chain stops and Flower shows the reason.
     """
     began = time.monotonic()
     with transaction() as session:
@@ -111,7 +111,7 @@ def _put_off(
     batches.put_off(session, batch, wait_s, waits_for=wait.waits_for, **terms)
     log = logger().debug if cause.reason == "slots_taken" else logger().warning  # many wait for the same one
     log(f"{batch.direction}.job.retry", reason=cause.reason, detail=cause.detail, wait_s=round(wait_s, 1))
-    if wait_s <= WAKE_WITHIN_S and wait.waits_for not in REMOTES:  # whoever ends the outage wakes those who wait for it
+    if wait_s <= WAKE_WITHIN_S and wait.waits_for not in REMOTES:  # the end of the outage wakes the waiting work
         wakeup = Wakeup(
             batch_id=batch.id,
             direction=batch.direction,
@@ -178,7 +178,7 @@ LONGEST_PAUSE_S: Final = 15.0
 
 
 def take_slot(batch: ClaimedBatch, system: str) -> None:
-    """Take a slot of the remote system for this stage. While PostgreSQL cannot be asked, the call is made without one.
+    """Take a slot of the remote system for this stage. While PostgreSQL does not answer, the call is made without one.
 
     Raises: Retryable("slots_taken"), LostLease.
     """
@@ -197,7 +197,7 @@ def take_slot(batch: ClaimedBatch, system: str) -> None:
 
 
 def free_slot(batch: ClaimedBatch, system: str) -> None:
-    """A stage that held its slot for long has ended: wake the first batch that waits for one, or leave it to its pause."""
+    """A stage that held its slot for long has ended: notify the first batch that waits for one, or leave it to its pause."""
     try:
         with transaction() as session:
             woken = slots.next_in_turn(session, batch.connector_key, system)

@@ -1,7 +1,7 @@
-"""What one stage leaves for the next, packed: it lies in the batch row, compressed, and is cleared by the last stage.
+"""The data between two stages, packed: it is stored compressed in the batch row, and cleared by the last stage.
 
-A page is staged as Pipedrive sent it, behind a line that says which ids belong to it; what transform made of it is staged as
-the records and the troubles. The page stays until load has taken the snapshots from it.
+A page is staged as Pipedrive sent it, after a line with the ids that belong to it; transform's result is staged as records and
+troubles. The page stays until load has taken the snapshots from it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transformed:
-    """What transform made of a page: IncomingRecords and Troubles, as dicts.
+    """Pack transform's result: IncomingRecords and Troubles, as dicts.
 
-    fields_read_at  when the field definitions were read by which it was made
+    fields_read_at  when the field definitions it used were read
     """
 
     records: list[dict[str, Any]]
@@ -58,13 +58,13 @@ def unpack_page(staged: bytes) -> tuple[list[Any], int | None, int | None]:
 
 
 def pack_changes(records: list[Any], departures: list[Departure]) -> bytes:
-    """A page of records that changes named, and beside it those that were looked for and are not there."""
+    """Pack a page of records that changes named, with the requested records that do not exist."""
     more = {"departed": [asdict(departure) for departure in departures]} if departures else {}
     return pack_page(write_lenient({"data": records, **more}))
 
 
 def unpack_departures(staged: bytes) -> list[Departure]:
-    """The departures beside a staged page."""
+    """Return the deletions staged with a page."""
     body = zstandard.ZstdDecompressor().decompress(staged).partition(b"\n")[2]
     if b'"departed":' not in body:
         return []
@@ -96,7 +96,7 @@ def pack_transformed(
 
 
 def unpack_transformed(staged: bytes) -> Transformed:
-    """The counterpart of `pack_transformed`; what a version before this one staged does not say when fields were read."""
+    """The counterpart of `pack_transformed`; data staged by an earlier version has no `fields_read_at`."""
     records, troubles, version, *more = orjson.loads(zstandard.ZstdDecompressor().decompress(staged))
     read_at = datetime.fromisoformat(more[0]) if more and more[0] else None
     return Transformed(records=records, troubles=troubles, settings_version=version, fields_read_at=read_at)

@@ -29,7 +29,7 @@ class TaskFailed(Exception):
 
 
 class QuietTask(Task):  # type: ignore[misc]  # a class of a library without types
-    """A task whose failure says nothing but a reason, whatever was raised."""
+    """A task error with nothing but a reason, whatever was raised."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         try:
@@ -52,9 +52,9 @@ live_processes.register(app)
 
 @setup_logging.connect
 def keep_our_logging(**_ignored: Any) -> None:
-    """Celery would set up a logging of its own; ours stays, and writes what Celery and its pool of processes report."""
+    """Celery would configure its own logging; ours stays, and also writes what Celery and its pool of processes report."""
     telemetry.configure(settings().log_level, settings().log_format)
-    library_log.install(get_multiprocessing_logger())  # it hands nothing on to the root logger
+    library_log.install(get_multiprocessing_logger())  # it passes nothing to the root logger
 
 
 @worker_init.connect

@@ -1,4 +1,4 @@
-"""Beat's schedule, in memory: what is due is decided in SQL, so nothing of it is worth a file that can be damaged."""
+"""Beat's schedule, in memory: SQL decides what is due, so there is no file that could be damaged."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ LONG_AGO: Final = timedelta(days=365)
 
 
 class TickScheduler(Scheduler):  # type: ignore[misc]  # a class of a library without types
-    """Every entry is due when beat starts: a tick too many does no harm, and hourly work is done however often beat restarts.
+    """Every entry is due when beat starts: an extra tick does no harm, and hourly work is done however often beat restarts.
 
-    Celery's signal handler closes the scheduler, connection and all, and raises SystemExit. In the middle of a message that
-    can be lost: beat went on for good after 16 of 330 signals. So beat notes that it is to end, and looks after each tick.
+    Celery's signal handler closes the scheduler with its connection, and raises SystemExit. In the middle of a message
+    this can be lost: beat continued after 16 of 330 signals. So beat stores that it has to end, and checks it after
+    each tick.
     """
 
     _is_ending = False
@@ -25,7 +26,7 @@ class TickScheduler(Scheduler):  # type: ignore[misc]  # a class of a library wi
             entry.last_run_at = _never(entry)
 
     def tick(self, *arguments: Any, **named: Any) -> Any:
-        """Send what is due; return the seconds until the next. Raises: SystemExit when beat was told to end meanwhile."""
+        """Send what is due; return the seconds until the next tick. Raises: SystemExit if beat received a signal since."""
         pause_s = super().tick(*arguments, **named)
         if self._is_ending:
             raise SystemExit

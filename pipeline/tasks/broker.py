@@ -1,8 +1,8 @@
-"""What kombu's transports lack: one Redis client per channel, and checks of consumers that have gone silent.
+"""Extends kombu's transports: one Redis client per channel, and checks of consumers that no longer answer.
 
-The event loop of a worker checks its consumers; Flower and beat's remote control have none and would wait for good. kombu makes
-a client for every message, acknowledgement and event, at 0.2 ms each. A client is no connection: it takes one from the channel's
-pool for each command, so any number of callers may share it.
+The event loop of a worker checks its consumers; Flower and beat's remote control have none and would wait forever.
+kombu creates a client for every message, acknowledgement and event, at 0.2 ms each. A client is not a connection: it
+takes one from the channel's pool for each command, so any number of callers may share it.
 """
 
 from __future__ import annotations

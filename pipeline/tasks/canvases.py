@@ -1,10 +1,10 @@
-"""Every canvas there is. A message carries the id of a batch and nothing else; no chords, and no chain that carries data.
+"""All canvases. A message has the id of a batch and nothing else; no chords, and no chain that passes data.
 
 incoming            = extract | transform | load
 outgoing            = extract | transform | load | transform the read-back | load the read-back
 accounts_then_users = outgoing Accounts | outgoing Users that may link to them
-fetch               = a group of the first pages; each extract hands over its successor
-replay              = the canvas from the stage that failed; outgoing = the whole canvas
+fetch               = a group of the first pages; each extract enqueues its successor
+replay              = the canvas from the failed stage; outgoing = the whole canvas
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def accounts_then_users(accounts: Wakeup, users: Wakeup) -> Signature:
 
 
 def wake(wakeups: Iterable[Wakeup], countdown_s: float | None = None) -> None:
-    """Hand batches over. If the broker is down nothing is lost: the rows say what is due, and the sweeper repeats it."""
+    """Enqueue batches. If the broker is down nothing is lost: the rows say what is due, and the sweep repeats it."""
     canvases = [_canvas(wakeup) for wakeup in wakeups]
     if not canvases:
         return

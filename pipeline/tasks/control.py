@@ -1,4 +1,4 @@
-"""Control tasks: what beat's ticks set going. Each decides in SQL what is due, so that a second or a late tick does no harm."""
+"""Control tasks, started by beat's ticks. Each decides in SQL what is due, so a second or a late tick does no harm."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESOLVE_ROUND = 20
 
 @app.task(name="control.sweep", bind=True)
 def sweep(self: Task) -> None:
-    """Hand over again what is due and what got lost, and bring new deliveries on their way."""
+    """Enqueue again what is due or was lost, and process new deliveries."""
     ticked_by = (self.request.headers or {}).get("ticked_by")
     with transaction() as session:
         found = batches.sweep(session)
@@ -49,7 +49,7 @@ def dispatch() -> None:
 
 @app.task(name="control.resolve_hull_ids", bind=True)
 def resolve_hull_ids(self: Task, connector_key: int | None = None) -> None:
-    """Learn the ids Hull gave to what was delivered: the firehose answers nothing, so Hull's search is asked."""
+    """Query Hull's search for the ids of delivered records: the firehose returns nothing."""
     with transaction() as session:
         keys = [row.key for row in connectors.all_connectors(session) if row.state == "active"]
     for_each_connector(
@@ -80,7 +80,7 @@ def resolve(connector_key: int) -> bool:
 
 @app.task(name="control.ensure_webhooks", bind=True)
 def ensure_webhooks(self: Task, connector_key: int | None = None) -> None:
-    """See that Pipedrive still tells us of every change."""
+    """Check that Pipedrive still sends every change."""
     with transaction() as session:
         due = subscription.connectors_to_check(session, subject=webhooks.SUBJECT, rest_s=webhooks.REST_S)
     keys = due if connector_key is None else [connector_key]

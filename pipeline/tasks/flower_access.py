@@ -13,11 +13,11 @@ ADDRESS = "127.0.0.1"
 
 
 def close() -> None:
-    """Have Flower listen to this machine, unless FLOWER_ADDRESS or --address say otherwise, and ask for its login everywhere.
+    """Make Flower listen to this machine only, unless FLOWER_ADDRESS or --address is set, and require its login everywhere.
 
-    Flower reads FLOWER_BASIC_AUTH by itself, but not FLOWER_BASIC_AUTH_FILE: without this, it would need no password.
+    Flower reads FLOWER_BASIC_AUTH itself, but not FLOWER_BASIC_AUTH_FILE: without this, it would need no password.
 
-    `/healthcheck` alone answers anybody: it says OK.
+    Only `/healthcheck` answers without a login: it returns OK.
     """
     options.address = ADDRESS
     login = settings().flower_basic_auth
@@ -26,7 +26,7 @@ def close() -> None:
     show = Metrics.get
 
     async def get(handler: Any) -> None:
-        if handler.current_user:  # raises 401 for a wrong password, is None for an unknown person
+        if handler.current_user:  # raises 401 for a wrong password, returns None for an unknown user
             await show(handler)
         else:
             handler.write_error(401)

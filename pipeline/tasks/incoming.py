@@ -1,4 +1,4 @@
-"""Incoming: Pipedrive → Hull. The three tasks; what each does stands in a file of its own."""
+"""Incoming: Pipedrive → Hull. The three tasks; their steps are in `pipeline.sync.incoming`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(self: Task, batch_id: int) -> None:
 
 
 def extract_batch(batch: ClaimedBatch) -> None:
-    """Read what the batch stands for, and stage it: a page of a run, or the records some changes name."""
+    """Read the records of the batch, and stage them: a page of a run, or the records of some changes."""
     if batch.slice_id is None:
         extract_changes(batch)
     else:
@@ -38,7 +38,7 @@ def extract_batch(batch: ClaimedBatch) -> None:
 
 
 def load_batch(batch: ClaimedBatch) -> None:
-    """Bring to Hull what departed, then the records; what the former held is free for the latter."""
+    """Send deletions to Hull, then the records; claims that the former released are free for the latter."""
     if batch.slice_id is None:
         load_departures(batch)
     incoming_load.load_batch(batch)

@@ -1,6 +1,6 @@
-"""The three tasks of an outgoing batch, from Hull to Pipedrive; the steps themselves stand in `pipeline.sync.outgoing`.
+"""The three tasks of an outgoing batch, from Hull to Pipedrive; their steps are in `pipeline.sync.outgoing`.
 
-What Pipedrive answers goes back to Hull as the read-back batch, through the same transform and load as any page.
+Pipedrive's answers are sent to Hull as the read-back batch, through the same transform and load as any page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ask a worker for control work now instead of at the next tick. If the broker is down, the tick does it later."""
+"""Request control work from a worker now instead of at the next tick. If the broker is down, the tick does it later."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pipeline.telemetry import logger
 
 
 def wake_control(name: str, countdown_s: float | None = None) -> None:
-    """Ask for a control task now; if the broker is away, its tick comes soon enough."""
+    """Request a control task now; if the broker is down, its tick follows soon."""
     try:
         app.send_task(f"control.{name}", countdown=countdown_s)
     except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises, the tick will come
@@ -15,7 +15,7 @@ def wake_control(name: str, countdown_s: float | None = None) -> None:
 
 
 def request_webhook_check(connector_key: int) -> bool:
-    """Have a worker look at the webhooks of a connector now, whenever that was last done; False when the broker is away."""
+    """Have a worker check the webhooks of a connector now, whenever that was last done; return False if the broker is down."""
     try:
         app.send_task("control.ensure_webhooks", kwargs={"connector_key": connector_key})
     except Exception as unreachable:  # noqa: BLE001 - whatever the broker's client raises

@@ -1,12 +1,12 @@
-"""Whose value counts when Hull and Pipedrive differ: both against that on which they agreed last.
+"""Decide which value wins when Hull and Pipedrive differ: compare both with the values on which they last agreed.
 
     only Hull's changed       it is written
-    only Pipedrive's changed  it stays, if it comes to Hull by a mapping of its own; else Hull's is written again
+    only Pipedrive's changed  it stays, if an incoming mapping sends it to Hull; else Hull's is written again
     both changed              the field's owner decides
-    neither changed           they differ in spelling alone: Pipedrive made something of its own of what was written
+    neither changed           they differ in spelling only: Pipedrive normalized what was written
 
-What Hull says is compared with what Hull said, and what Pipedrive holds with what it held; the two never with one another, so a
-report that is older than the last delivery to Hull undoes nothing.
+Hull's value is compared with Hull's earlier value, and Pipedrive's with Pipedrive's earlier value, never with each
+other, so a report that is older than the last delivery to Hull undoes nothing.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pipeline.domain.settings import Owner
 from pipeline.transform.writing.differences import differs, digest_of
 
 ROUND_S: Final = 600
-"""Within so many seconds values that come back are a quarrel of two rules, not the change of a mind."""
+"""Values that come back within this number of seconds are an update loop, not a changed decision."""
 ROUNDS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """write   what is left to be written
-    left    fields that stay as Pipedrive has them, with the reason; those that differ in spelling alone are not named
-    fights  keys of fields whose values go back and forth; they are not written either
+    left    fields that stay as in Pipedrive, with the reason; those that differ in spelling only are not listed
+    fights  keys of fields in an update loop; they are not written either
     """
 
     write: OutgoingWrite
@@ -49,9 +49,9 @@ def settle(
 ) -> Settled:
     """Decide field by field.
 
-    owners         key of a field that is mapped both ways → who has the last word when both sides changed it
-    hull_is_newer  whether Hull's report is younger than Pipedrive's record, for the owner `latest`
-    echoes         keys of fields of which Hull says but what it was told
+    owners         key of a field that is mapped in both directions → owner if both sides changed it
+    hull_is_newer  whether Hull's report is newer than Pipedrive's record, for the owner `latest`
+    echoes         keys of fields with Hull's own value as delivered
     """
     left: dict[str, FieldProblem | None] = {}
     for key in write.kinds:
@@ -60,7 +60,7 @@ def settle(
             changed = _changed(sides, memory.agreed.get(key), is_echo=key in echoes)
             why = _why_left(*changed, owners.get(key), hull_is_newer=hull_is_newer)
             if why == _SPELLING and memory.rules < RULES and write.kinds[key] in CORRECTED:
-                continue  # it was written by a rule that was wrong, and nobody has changed it since
+                continue  # it was written by a faulty rule, and was not changed since
             if why is not None:
                 left[key] = FieldProblem(field=key, reason=why, detail=_DETAILS[why]) if why in _DETAILS else None
     remaining = write.without(set(left))
@@ -74,7 +74,7 @@ def settle(
 
 _SPELLING: Final = "spelling"
 CORRECTED: Final = frozenset({"date", "daterange", "enum", "set", "labels"})
-"""Kinds of fields whose conversion is another since RULES was raised."""
+"""Kinds of fields with a conversion that changed when RULES was raised."""
 _DETAILS: Final = {
     "changed_in_pipedrive": "changed in Pipedrive, not in Hull",
     "owned_by_pipedrive": "changed on both sides; Pipedrive has the last word",
@@ -113,10 +113,10 @@ def is_quarrel(memory: Memory, now_s: int) -> bool:
 
 
 def remember(write: OutgoingWrite, memory: Memory, answer: Mapping[str, Any], now_s: int) -> Memory:
-    """What is to be remembered once Pipedrive has answered a write, or once there was nothing to write.
+    """Return what to store after Pipedrive's answer to a write, or if there was nothing to write.
 
-    memory  with what the report itself told: `heard` and `reported_at`
-    answer  the record as Pipedrive holds it now
+    memory  with the report's own data: `heard` and `reported_at`
+    answer  the record as Pipedrive has it now
     """
     agreed = {key: sides for key, sides in memory.agreed.items() if key in write.sides}  # what was left keeps its own
     agreed |= {key: write.sides[key] for key in write.same}
@@ -134,7 +134,7 @@ _KEPT: Final = 60
 
 
 def unlike(write: OutgoingWrite, answer: Mapping[str, Any]) -> list[str]:
-    """Keys of fields of which Pipedrive holds something else than what was written."""
+    """Return keys of fields in which Pipedrive has another value than the written one."""
     flat = {**write.fields, **write.fields.get("custom_fields", {})}
     names = {"first_name", "last_name"} & flat.keys()
     return [
@@ -143,6 +143,6 @@ def unlike(write: OutgoingWrite, answer: Mapping[str, Any]) -> list[str]:
 
 
 def value_of(record: Mapping[str, Any], key: str) -> Any:
-    """The value of a field by its key, which tells custom fields from the others by its form."""
+    """Return the value of a field by its key, which distinguishes custom fields by its form."""
     custom = record.get("custom_fields")
     return custom[key] if isinstance(custom, dict) and key in custom else record.get(key)

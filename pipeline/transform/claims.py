@@ -23,7 +23,7 @@ _EMAIL: Final = re.compile(
 SHARED: Final = "a host that many organizations share is not used as a claim"
 
 SYNC_KEY: Final = "sync_key"
-"""Under this name a record is looked up by the Hull id that it keeps in a field of its own."""
+"""The claim name for a look-up by the Hull id that is stored in a custom field."""
 
 Normalise = Callable[[Any], str | None]
 
@@ -42,7 +42,7 @@ def email_claim(value: Any) -> str | None:
 
 
 def other_emails(members: list[Any], primary: str | None) -> tuple[tuple[str, str], ...]:
-    """Spell the usable e-mails of a record beside its primary one, each with the claim it is looked up under."""
+    """Normalize the usable secondary e-mails of a record, each with the claim for the look-up."""
     if len(members) < 2:
         return ()
     found: dict[tuple[str, str], None] = {}
@@ -83,7 +83,7 @@ def domain_claim(value: Any) -> str | None:
 
 
 def name_domain_claim(value: Any) -> str | None:
-    """Use a name as domain only if it is a host name; most names rightly are not."""
+    """Use a name as domain only if it is a host name; most names correctly are not."""
     domain = domain_of_name(str(value))
     return None if domain is None else _own(domain)
 
@@ -102,11 +102,11 @@ CLAIMS: Final[Mapping[Claim, Normalise]] = {
 
 
 def account_to_send(message: Mapping[str, Any], settings: ConnectorSettings) -> dict[str, Any] | None:
-    """Make the message about the User's Account; None when a filter stops either of the two.
+    """Return the message about the User's Account; None if a filter stops one of the two.
 
-    An id of Pipedrive that it carries says nothing yet: whether that record is there has to be looked up.
+    A Pipedrive id in it is not reliable yet: the record must be looked up.
 
-    An export that does not speak of the Account's segments sends the Account as well: nobody knows what it is in.
+    An export without the Account's segments sends the Account as well, because its segments are not known.
     """
     account = message.get("account")
     if not settings.link_users_in_service or not isinstance(account, dict) or not _has_hull_id(account):
@@ -139,9 +139,9 @@ def _speaks_of_segments(message: Mapping[str, Any]) -> bool:
 
 
 def claims_of(report: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> tuple[tuple[str, str], ...]:
-    """Give (claim, value) for every claim of the settings that the report has a usable value of, a key of our own first.
+    """Return (claim, value) for every claim of the settings with a usable value in the report, our own key first.
 
-    A value that identifies nobody (no e-mail at all, a domain that many share) is left out: it must not find anybody.
+    A value that identifies no record (an invalid e-mail, a shared domain) is left out.
     """
     found = {}
     if settings.sync_key(entity) and isinstance(report.get("id"), str):

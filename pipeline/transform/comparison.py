@@ -1,8 +1,8 @@
-"""Compares what Pipedrive, Hull and the id map say of the same records: buckets by digest, then record by record.
+"""Compare Pipedrive, Hull and the id map for the same records: buckets by digest, then record by record.
 
-Hull casts what it is given to the type the attribute got first, spells moments its own way and normalises domains; values
-are therefore compared in one canonical form. A null in Pipedrive is a difference only where a value of ours was delivered:
-what another source wrote into an attribute that we never filled stands there by right.
+Hull casts values to the attribute's first type, has its own format for moments and normalizes domains; values are
+therefore compared in one canonical form. A null in Pipedrive is a difference only if a value of ours was delivered:
+what another source wrote into an attribute that we never filled is correct.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def read_held(report: Mapping[str, Any], names: Iterable[str]) -> HullRecord:
 def holders(
     found: Iterable[HullRecord], wanted: Set[int]
 ) -> tuple[dict[int, HullRecord], list[tuple[int, HullRecord]]]:
-    """Pipedrive id → who holds it, and (id, who) for those that carry the id of a record that somebody else is.
+    """Return Pipedrive id → its User or Account, and (id, User or Account) for those with the id of another one's record.
 
-    An anonymous id is stronger than the attribute: nothing but this connector writes it.
+    An anonymous id is stronger than the attribute: only this connector writes it.
     """
     chosen: dict[int, HullRecord] = {}
     doubles: list[tuple[int, HullRecord]] = []
@@ -69,7 +69,7 @@ def holders(
 
 
 def digest(lines: Iterable[object]) -> bytes:
-    """Hash what one side says of a bucket, whatever order it came in."""
+    """Hash one side of a bucket, independent of the order."""
     hasher = hashlib.blake2b(digest_size=16)
     for line in sorted(map(repr, lines)):
         hasher.update(line.encode("utf-8", "backslashreplace") + b"\n")
@@ -137,10 +137,10 @@ def judge(
 def judge_absent(
     pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | None, *, marks: bool = False
 ) -> DriftFinding | None:
-    """Say what is wrong with an id that Pipedrive does not have: nothing, where that is known and Hull shows it as it should.
+    """Return the drift of an id that Pipedrive does not have: none if it is known as deleted and Hull shows it correctly.
 
-    marks  whether the customer wants deletions in Hull
-    A shell stands for an Organization that a Person names; that Pipedrive does not show it is no drift.
+    marks  whether the settings mark deletions in Hull
+    A shell represents an Organization that a Person references; that Pipedrive does not show it is not drift.
     """
     if mapped is not None and mapped.state in DEPARTED:
         if held is None or not marks or not _shows_id(pipedrive_id, held):
@@ -173,7 +173,7 @@ def _shows_id(pipedrive_id: int, held: HullRecord) -> bool:
 
 
 def differences(record: IncomingRecord, held: HullRecord, delivered: Set[str]) -> Iterator[Difference]:
-    """Name the mapped attributes whose values differ. One that could not be read in Pipedrive is not compared."""
+    """Return the mapped attributes with different values. A value that could not be read in Pipedrive is not compared."""
     for name, value in record.attributes.items():
         here, there = canonical(name, value), canonical(name, held.attributes.get(name))
         if here == there or (here is None and name not in delivered):

@@ -1,6 +1,6 @@
-"""Says a deletion or a merge in Pipedrive in Hull's words.
+"""Convert a deletion or a merge in Pipedrive to Hull's attributes.
 
-Hull's convention for a record that a service has deleted: `<service>/id` is emptied, `<service>/deleted_at` holds the moment.
+Hull's convention for a record that a service has deleted: `<service>/id` is cleared, `<service>/deleted_at` has the moment.
 Source: the connectors of https://github.com/hull/hull-connectors
 """
 
@@ -20,9 +20,10 @@ from pipeline.transform.webhooks import decode_head
 
 
 def read_told(payload: object, pipedrive_id: int) -> DeletionNotice | None:
-    """What a webhook says of this record's end: its own delete, or the change of the record it was merged into.
+    """Return the deletion notice of a webhook for this record: its own delete, or the change of the record it was
+    merged into.
 
-    None when it tells of no end, or of another record's.
+    None if it contains no deletion, or that of another record.
     """
     try:
         head = decode_head(payload)
@@ -45,14 +46,14 @@ def say_farewell(
     supported: bool,
     joinable: bool,
 ) -> Farewell:
-    """Decide what Hull is told of a record that went, and what the log says.
+    """Decide what Hull receives about a deleted record, and what the log says.
 
     state      of its id mapping until now
-    held       what Hull holds of it, without nulls
-    in_hull    whether Hull was ever told of it
-    supported  whether the customer wants deletions in Hull
-    joinable   for a merge: whether Hull can join it with the other one
-    A `conflict` shares its User with a record that may live on: that one keeps what Hull holds.
+    held       Hull's values of it, without nulls
+    in_hull    whether Hull ever received it
+    supported  whether the settings mark deletions in Hull
+    joinable   for a merge: whether Hull can merge it with the other one
+    A `conflict` shares its User with a record that may still exist: that one keeps Hull's values.
     """
     is_news = state != departure.state
     tell = partial(Farewell, departure=departure, before=dict(held))

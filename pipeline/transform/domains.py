@@ -1,7 +1,7 @@
-"""Reduces what people write as a web site to the registrable domain, and says when a text is no domain at all.
+"""Reduce a web site as people write it to the registrable domain, and detect texts that are not a domain.
 
-Domains come out in lower case, without `www.` and sub-domains, international names in their ASCII form (`xn--…`), so
-that one company has one spelling. Which endings are public is read from the list bundled with `publicsuffixlist`.
+Domains are returned in lower case, without `www.` and sub-domains, international names in their ASCII form (`xn--…`), so
+that one company has one spelling. Public suffixes are read from the list in `publicsuffixlist`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.domain.spelling import ascii_host, plain
 
 @cache
 def shared_hosts() -> frozenset[str]:
-    """Return the hosts that many unrelated organizations give as theirs: they identify nobody. See `shared_hosts.txt`."""
+    """Return the hosts that many unrelated organizations have as theirs: they identify none of them. See `shared_hosts.txt`."""
     text = files("pipeline.transform").joinpath("shared_hosts.txt").read_text("utf-8")
     return frozenset(host for line in text.splitlines() if not line.startswith("#") for host in line.split())
 
@@ -43,16 +43,16 @@ def _official_suffixes() -> PublicSuffixList:
 
 
 def registrable_domain(text: str) -> str | None:
-    """Find the registrable domain in an address of a web site or a mailbox; None when there is none.
+    """Return the registrable domain in an address of a web site or a mailbox; None if there is none.
 
-    The first of several addresses counts. IP addresses, single words and unknown endings are no domains.
+    The first of several addresses counts. IP addresses, single words and unknown suffixes are not domains.
     """
     host = _host_of(text)
     return None if host is None else _reduce(host)
 
 
 def is_shared_suffix(text: str) -> bool:
-    """Tell whether an address names a host below which everybody may have a domain, as `github.io`, and none of these."""
+    """Return whether an address is a host below which everybody may have a domain, such as `github.io`."""
     name = ascii_host(_host_of(text) or "")
     return name is not None and _suffixes().is_public(name) and not _official_suffixes().is_public(name)
 

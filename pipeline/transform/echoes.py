@@ -1,14 +1,14 @@
-"""Which reports are older than what we know already: those that another one has overtaken, and those that repeat our own words.
+"""Detect reports that are older than what we know: those before a newer report, and those that repeat our own delivery.
 
-Whatever Hull is told of a shared attribute it reports, some time later. By then Pipedrive may hold something else, and the report
-looks like an edit. So a value that Hull was told is an echo until Hull has reported another one: a later one it was told, or one of
-its own. Clocks count only where they are a minute apart.
+Hull reports every delivered shared attribute some time later. By then Pipedrive may have another value, and the report
+looks like an edit. So a delivered value is an echo until Hull has reported another one: a later delivery, or one of its
+own. Clocks count only if they are a minute apart.
 
-What Hull says itself it holds, or an edit that is newer: Pipedrive's answer to a write is no news to it, and might undo that
-edit. Only where Hull was told something else meanwhile, it has to be told.
+Hull already has the values of its own report, or a newer edit: Pipedrive's answer to a write contains nothing new for
+it, and might undo that edit. Hull needs it only if Hull received another value in between.
 
-We may have told Hull another value over an edit of which its report was still under way. The messages folded tell of both, and the
-edit counts as if it had come alone.
+We may have sent Hull another value over an edit while its report was in flight. The coalesced messages contain both,
+and the edit counts as if it had arrived alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.transform.message_folding import values_said
 from pipeline.transform.writing.targets import Target, digest_said, digest_value
 
 LATE_S: Final = 60
-"""By so much our clock may differ from Hull's, and its taking in of what it is told from our telling."""
+"""Maximum difference between our clock and Hull's, and between our delivery and Hull's processing."""
 
 
 def hear(
@@ -33,7 +33,7 @@ def hear(
     memory: Memory,
     told: Sequence[Delivered],
 ) -> dict[str, Heard]:
-    """Key of a field → what the message repeats of what Hull was told; the field is an echo if that is the last it says of it."""
+    """Return field key → the delivered value that the message repeats; the field is an echo if that is its last value there."""
     said = {attribute_name(name): values for name, values in values_said(message).items()}
     found: dict[str, Heard] = {}
     for target in targets:
@@ -52,7 +52,7 @@ def hear(
 
 
 def _not_over(words: Sequence[tuple[float, str]], reported_ms: int | None) -> Sequence[tuple[float, str]]:
-    """Leave out those after which Hull had been told another one so long before this report that they cannot be in it."""
+    """Leave out deliveries after which Hull received another one so long before this report that they cannot be in it."""
     if reported_ms is None:
         return words
     done = sum(at <= reported_ms / 1000 - LATE_S for at, _ in words)
@@ -68,7 +68,7 @@ def _hear_one(heard: Heard, digest: str, words: Sequence[tuple[float, str]]) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """A value that stood in an attribute before we told Hull another one, and when Hull reported it, in milliseconds."""
+    """A value that an attribute had before we delivered another one, and when Hull reported it, in milliseconds."""
 
     attribute: str
     value: Any
@@ -78,7 +78,7 @@ class Edit:
 def edits_told_over(
     targets: Iterable[Target], message: Mapping[str, Any], told: Sequence[Delivered], memory: Memory
 ) -> dict[str, Edit]:
-    """Key of a field → the last value that Hull's people or other sources gave it before it was told ours."""
+    """Return field key → the last value that Hull's users or other sources set before our delivery."""
     found: dict[str, Edit] = {}
     said = {attribute_name(name): values for name, values in values_said(message).items()}
     for target in targets:
@@ -94,7 +94,7 @@ def edits_told_over(
 def held_by_hull(
     targets: Iterable[Target], report: Mapping[str, Any], told: Sequence[Delivered], memory: Memory
 ) -> dict[str, Any]:
-    """Attribute → what Hull says of it, of those of which it was told nothing that it has not said again."""
+    """Return attribute → Hull's value, for attributes without a delivery that Hull has not reported again."""
     held: dict[str, Any] = {}
     for target in targets:
         if target.attribute is not None and not target.parts:
@@ -112,6 +112,6 @@ def is_overtaken(report: Mapping[str, Any], memory: Memory) -> bool:
 
 
 def with_report(memory: Memory, report: Mapping[str, Any], heard: Mapping[str, Heard]) -> Memory:
-    """The memory of a record, with what this report of it tells: that Hull has said again what it was told, and how new it is."""
+    """Return the memory of a record after this report: which deliveries Hull has reported, and how new the report is."""
     newest = max((each for each in (reported_at(report), memory.reported_at) if each is not None), default=None)
     return replace(memory, heard={**memory.heard, **heard}, reported_at=newest)

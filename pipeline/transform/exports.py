@@ -1,6 +1,6 @@
-"""Reads a file of Users or Accounts that Hull exports: a record to a line of JSON, or a row of CSV, under its attributes' names.
+"""Read a file of Users or Accounts that Hull exports: one record per line of JSON, or per row of CSV, by attribute name.
 
-A line that is none is told as an error with its number, and the others go on.
+An invalid line is returned as an error with its number, and the others continue.
 Source: packages/hull/src/utils/extract-stream.js and packages/hull/src/handlers/batch-handler of
 https://github.com/hull/hull-connectors
 """
@@ -34,9 +34,9 @@ Record = dict[str, Any]
 
 
 def read_records(pieces: Iterable[bytes], form: str, skip: int = 0) -> Iterator[Record | Rejected]:
-    """One item for each line that is not empty: the record, or what is wrong with it.
+    """Yield one item for each line that is not empty: the record, or the error.
 
-    skip  so many items are passed over without being read, which takes a twentieth of the time
+    skip  number of items to pass without parsing, which takes a twentieth of the time
     """
     lines = split_lines(pieces)
     return _read_rows(lines, skip) if form == "csv" else _read_json_lines(lines, skip)
@@ -82,7 +82,7 @@ def _unpack(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines of a stream, of which only one is held at a time. Of one that is too long its beginning is given."""
+    """Yield the lines of a stream, one in memory at a time. Of a line that is too long, only its beginning."""
     held = bytearray()
     for piece in pieces:
         *whole, rest = piece.split(b"\n")
@@ -96,10 +96,10 @@ def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def message_of(record: Record, entity: Entity, segments: Mapping[str, Any], segment_id: str | None) -> Record:
-    """What a notification would say of the record, sent by hand.
+    """Return the notification message for the record, as sent manually.
 
-    segments    id → segment, as far as they were told along
-    segment_id  the one the selection was made by
+    segments    id → segment, as far as they were sent
+    segment_id  the segment of the selection
     """
     ids = record.get("segment_ids")
     if isinstance(ids, str):
@@ -135,7 +135,7 @@ def _read_json(line: bytes, number: int) -> Record | Rejected:
 
 
 def _read_rows(lines: Iterable[bytes], skip: int) -> Iterator[Record | Rejected]:
-    """By the names of the first row. An empty cell says nothing: whether it stands for null no CSV tells."""
+    """Use the names of the first row. An empty cell is ignored: CSV cannot express null."""
     names: list[str] | None = None
     passed = 0
     for number, row in _rows_of(lines):
@@ -148,7 +148,7 @@ def _read_rows(lines: Iterable[bytes], skip: int) -> Iterator[Record | Rejected]
 
 
 def _rows_of(lines: Iterable[bytes]) -> Iterator[tuple[int, list[str] | None]]:
-    """(number, row); None for what is no row."""
+    """Yield (number, row); None for an invalid row."""
     rows = csv.reader(f"{line.decode('utf-8', 'replace')}\n" for line in lines)
     for number in count(1):
         try:
@@ -187,9 +187,10 @@ def _read_list(cell: str, key: str) -> list[Any] | str:
 
 
 def _segments_in(cell: str, segments: Mapping[str, Any]) -> list[str]:
-    """Read segments as a text lists them, by id or name, of which a name may hold a comma.
+    """Parse a text list of segments, by id or name; a name may contain a comma.
 
-    A part that was not told along is an id if it looks like one, with digits and without spaces; else the text is one.
+    A part that was not sent as a segment is an id if it looks like one, with digits and without spaces; else the
+    whole text is one.
     """
     known: dict[str, str] = {}
     for segment_id, segment in segments.items():

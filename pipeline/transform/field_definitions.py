@@ -1,7 +1,7 @@
-"""Reads the lists of fields that Pipedrive gives, of either version of its interface, into field definitions.
+"""Read Pipedrive's lists of fields, of both API versions, into field definitions.
 
 Version 2 describes a field by `field_code, field_name, field_type, options, is_custom_field`; version 1 by `key, name,
-field_type, options`, and lists the parts of a composed field (`<hash>_currency`) as rows of their own.
+field_type, options`, and lists the parts of a composed field (`<hash>_currency`) as separate rows.
 Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide (Fields API)
 """
 
@@ -61,7 +61,7 @@ def _read_options(rows: Any) -> dict[int | str, str]:
 
 
 def _is_part(code: str, found: dict[str, FieldDefinition]) -> bool:
-    """Tell the row of a part, `<code>_<part>`, from a field whose own code happens to end like one."""
+    """Return whether a row is a part, `<code>_<part>`, and not a field with a code that ends like one."""
     for kind, parts in PARTS.items():
         for part in (*parts, "timezone_name"):
             whole = found.get(code.removesuffix(f"_{part}"))
@@ -83,13 +83,13 @@ _CUSTOM_CODE: Final = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSource:
-    """Where a field stands.
+    """The place of a field in a record.
 
-    code  as the settings name it
+    code  as in the settings
     key   its key in the record, or below `custom_fields`
     type  kind of value, a key of the tables in `pipeline.transform.values`
-    part  the one part of the value that is meant (`currency`, `until`, `locality`), else None
-    default_currency  of an amount: the currency of one that is given without
+    part  the part of the value that is meant (`currency`, `until`, `locality`), else None
+    default_currency  of an amount: the currency of one without a currency
     """
 
     code: str
@@ -109,7 +109,7 @@ class FieldSource:
 
 
 def find_source(code: str, catalog: FieldCatalog) -> FieldSource | None:
-    """Find the place a code leads to; None when neither Pipedrive nor this company knows such a field."""
+    """Return the place of a code; None if neither Pipedrive nor this company has such a field."""
     found = _find_whole(code, catalog) or _find_part(code, catalog)
     if found is None and is_custom_code(code):
         return FieldSource(code=code, key=code, type=UNKNOWN, is_custom=True, options=_NO_OPTIONS)
@@ -117,7 +117,7 @@ def find_source(code: str, catalog: FieldCatalog) -> FieldSource | None:
 
 
 def value_at(record: Any, code: str, catalog: FieldCatalog) -> Any:
-    """Return what a record holds where a code leads to; None where it leads nowhere or nothing stands there."""
+    """Return the record's value of a code; None if there is no such field or no value."""
     source = find_source(code, catalog)
     if source is None or type(record) is not dict:
         return None
@@ -126,19 +126,19 @@ def value_at(record: Any, code: str, catalog: FieldCatalog) -> Any:
 
 
 def is_listed(source: FieldSource, catalog: FieldCatalog) -> bool:
-    """Tell whether the company has this field, as far as its field definitions say."""
+    """Return whether the company has this field, as far as its field definitions are known."""
     if source.type == UNKNOWN:
         return False
     return source.key not in FEATURES or _definition(source.key, catalog) is not None
 
 
 def is_writable(source: FieldSource, entity: Entity) -> bool:
-    """Tell whether the API takes a value for this field; of the fields a company made itself it takes every one."""
+    """Return whether the API accepts a value for this field; it does for every custom field."""
     return source.is_custom or (source.key in WRITABLE[entity] and source.type != "negated")
 
 
 def is_custom_code(code: str) -> bool:
-    """Tell a custom field's code, 40 hex digits, from the words that name the fields every company has."""
+    """Return whether a code is a custom field's (40 hex digits), and not the name of a standard field."""
     return _CUSTOM_CODE.fullmatch(code) is not None
 
 

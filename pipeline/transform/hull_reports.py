@@ -11,7 +11,7 @@ from pipeline.domain.times import epoch_milliseconds
 from pipeline.errors import Rejected
 
 ABSENT: Final = object()
-"""What is not in the report at all, which says less than None does."""
+"""Marks an attribute that is missing in the report, which differs from None."""
 
 _PREFIX: Final = "pipedrive:"
 
@@ -76,7 +76,7 @@ def read_id(value: Any) -> int | None:
 
 
 def reported_at(report: Mapping[str, Any]) -> int | None:
-    """When Hull last wrote the report, by its own clock, in milliseconds since the epoch; None where it does not say."""
+    """Return when Hull last wrote the report, by its clock, in milliseconds since the epoch; None if it does not say."""
     moments = (epoch_milliseconds(report.get(name)) for name in ("indexed_at", "updated_at"))
     return next((moment for moment in moments if moment is not None), None)
 
@@ -94,7 +94,7 @@ def changed_attributes(message: Mapping[str, Any], entity: Entity) -> set[str]:
 
 
 def values_before(message: Mapping[str, Any], entity: Entity, name: str) -> list[Any]:
-    """List what an attribute that changed held before, as far as the changes say."""
+    """Return the earlier values of a changed attribute, as far as the changes have them."""
     pairs = [pair for changed, pair in _changed(message, entity.hull).items() if attribute_name(changed) == name]
     return [pair[0] for pair in pairs if isinstance(pair, list) and len(pair) == 2]
 
@@ -108,7 +108,7 @@ def plain_name(name: str) -> str:
 
 
 def account_linked(message: Mapping[str, Any]) -> bool:
-    """Tell whether a User got another Account, or its Account got a counterpart in Pipedrive."""
+    """Return whether a User got another Account, or its Account got a counterpart in Pipedrive."""
     changed = _changed(message, "account")
     linked = changed.get("id")
     is_linked = isinstance(linked, list | dict | str) and bool(linked)

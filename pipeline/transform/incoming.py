@@ -1,7 +1,7 @@
-"""Says a Pipedrive record in Hull's words.
+"""Convert a Pipedrive record to Hull's attributes.
 
-In goes a record in API v2 shape, out comes an IncomingRecord. What can be decided from the settings and the field
-definitions is decided once, in `compile_incoming`; reading a record is then a walk over a list of columns.
+The input is a record in API v2 format, the output an IncomingRecord. `compile_incoming` evaluates the settings and the field
+definitions once; reading a record is then a loop over a list of columns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ABSENT: Final = object()
 _NO_FIELDS: Final[dict[str, Any]] = {}
 
 Column = tuple[str, str, str, Reader, bool, FieldProblem | None]
-"""attribute, code in the settings, key in the record, reader, whether None is kept, what to say of an absent key"""
+"""attribute, code in the settings, key in the record, reader, whether None is kept, meaning of an absent key"""
 
 ClaimColumn = tuple[str, str, str, Reader, Normalise]
 """claim, code in the settings, key in the record, reader, normalisation"""
@@ -43,11 +43,11 @@ class IncomingTransform:
     """How the records of one entity are read under one version of the settings.
 
     fingerprint     text that changes whenever the same record could be read differently
-    problems        mapped fields that Pipedrive no longer has; they stop only themselves
-    include_fields  record keys that the API gives only when it is asked for them
-    custom_fields   codes of the custom fields that are used
-    sync_key        code of the custom field in which a record that was made here keeps its Hull id; empty for none
-    system_fields   keys of the other fields that are used and that every whole record has
+    problems        mapped fields that Pipedrive no longer has; only these are left out
+    include_fields  record keys that the API returns on request only
+    custom_fields   codes of the mapped custom fields
+    sync_key        code of the custom field that stores the Hull id of a record created here; empty for none
+    system_fields   keys of the other mapped fields that every complete record has
     """
 
     entity: Entity
@@ -92,7 +92,7 @@ class IncomingTransform:
             custom = _NO_FIELDS
         attributes: dict[str, Any] = {}
         _read_columns(self._system, record, attributes, problems)
-        if custom is not _NO_FIELDS:  # absent or null, it says nothing of any of them
+        if custom is not _NO_FIELDS:  # absent or null: unknown for all of them
             _read_columns(self._custom, custom, attributes, problems)
         attributes[ID_ATTRIBUTE] = pipedrive_id
         claims = self._read_claims(record, custom, problems)
@@ -129,7 +129,7 @@ class IncomingTransform:
     def _known_as(
         self, record: dict[str, Any], custom: dict[str, Any], claims: dict[str, str]
     ) -> tuple[tuple[str, str], ...]:
-        """Name the e-mails beside the primary one, where e-mails identify: a User may be looked up by any of them."""
+        """Return the secondary e-mails, if e-mails identify: a User may be looked up by any of them."""
         members = record.get("emails")
         more = other_emails(members, claims.get(Claim.EMAIL)) if self._by_email and type(members) is list else ()
         key = custom.get(self.sync_key) if self.sync_key else None
@@ -193,20 +193,20 @@ def _columns(
         yield source.is_custom, (attribute, row.service, source.key, reader_for(source, row.form), *shared)
         for part in _parts_beside(source, row):
             beside = f"{attribute}_{part}"
-            if beside not in named:  # a row of its own has the last word
+            if beside not in named:  # a separate mapping row wins
                 reader = reader_for(source.with_part(part), row.form)
                 yield source.is_custom, (beside, row.service, source.key, reader, *shared)
 
 
 def _absence(code: str, unlisted: Set[str]) -> FieldProblem | None:
-    """Say what a record lacks; a field the company does not have is reported once, not with every record."""
+    """Report what a record lacks; a field that the company does not have is reported once, not with every record."""
     if code in unlisted:
         return None
     return FieldProblem(field=code, reason="field_missing", detail="not part of the record")
 
 
 def _parts_beside(source: FieldSource, row: AttributeMapping) -> tuple[str, ...]:
-    """Name the parts that are delivered as attributes beside the value: always, or because the row asks for them."""
+    """Return the parts that are delivered as attributes besides the value: always, or because the row lists them."""
     if source.part is not None:
         return ()
     if source.type == "address":

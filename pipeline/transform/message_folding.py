@@ -1,11 +1,11 @@
-"""Two messages about one record become one, so that many notifications leave one change behind and nothing they said is lost.
+"""Combine two messages about one record, so that many notifications become one change without losing data.
 
-The newest report counts, with the segments beside it. Of `changes` the union counts: the oldest old value and the newest new
-one; what was set back has not changed, and who left a segment that was just entered has done neither. What asks for the record
-to be sent, an export or a link to an Account, stays asked for.
+The newest report counts, with its segments. Of `changes` the union counts: the oldest old value and the newest new one;
+a value that was set back has not changed, and a segment that was entered and left has not changed either. What requires
+sending the record, an export or a link to an Account, stays required.
 
-Every value that an attribute changed to on the way is kept, with the time of its report: it may be an edit, and what replaced it a
-word of ours.
+Every intermediate value of an attribute is kept, with the time of its report: it may be an edit, and its
+replacement our own delivery.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pipeline.transform.hull_reports import find_attribute, reported_at
 from pipeline.transform.outgoing_filter import ids_in
 
 _WRITTEN_AT: Final = ("indexed_at", "updated_at")
-"""Attributes of a report that say how new it is, the better one first."""
+"""Attributes of a report with its time, the better one first."""
 SAID: Final = "values_said"
-"""Where a folded message keeps every value that an attribute changed to. Never said by Hull itself."""
+"""Key in a combined message for all values that an attribute changed to. Never sent by Hull itself."""
 _KEPT_VALUES: Final = 5
 """How many values of one attribute are kept."""
 _OF_ACCOUNT: Final = ("account", "account_segments", "account_segment_ids")
 _LINK: Final = "id"
-"""Under `changes.account`: the User was linked to an Account. That was said, whatever was said afterwards."""
+"""Key under `changes.account`: the User was linked to an Account, whatever followed."""
 
 
 def fold_messages(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def fold_messages(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, A
 
 
 def values_said(message: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Attribute → [value, when it was reported] of the values it changed to in all that was folded, oldest first."""
+    """Attribute → [value, when it was reported] of the values it changed to in all combined messages, oldest first."""
     if SAID in message:
         return _object(message[SAID])
     at = reported_at(_report(message))
@@ -59,7 +59,7 @@ def _own_changes(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_age(earlier: dict[str, Any], later: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Put the one with the older report first; when they do not say, the one that was received first."""
+    """Put the one with the older report first; without times, the one that was received first."""
     first, second = _report(earlier), _report(later)
     for name in _WRITTEN_AT:
         one, other = (epoch_milliseconds(find_attribute(report, name)) for report in (first, second))
@@ -87,7 +87,7 @@ def _fold_changes(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any
 
 
 def _fold_attributes(older: dict[str, Any], newer: dict[str, Any], keep: str | None) -> dict[str, Any]:
-    """Fold [old value, new value] by attribute; one that was set back drops out, unless it is the one to `keep`."""
+    """Combine [old value, new value] by attribute; one that was set back is dropped, unless it is the one to `keep`."""
     folded = {}
     for name in {**older, **newer}:
         said = [changed[name] for changed in (older, newer) if name in changed]

@@ -1,7 +1,7 @@
-"""Says a User or an Account in Pipedrive's words: the write that makes a Person or Organization agree with it.
+"""Convert a User or Account to Pipedrive's fields: the write that makes a Person or Organization equal to it.
 
-In goes the record as Hull reports it and the last snapshot of its counterpart, out comes an OutgoingWrite that holds
-only what differs. What can be decided from the settings and the field definitions is decided once.
+The input is the record as Hull reports it and the last snapshot of its counterpart, the output an OutgoingWrite with only
+the differences. The settings and the field definitions are evaluated once.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 class OutgoingTransform:
     """How the records of one entity are written under one version of the settings.
 
-    problems  mapped fields that cannot be written at all; they stop only themselves
-    targets   the fields that are mapped, in the order of the settings
+    problems  mapped fields that can never be written; only these are left out
+    targets   the mapped fields, in the order of the settings
     claims    claim and field, for the claims that are written too
-    owners    key of a field that is mapped both ways → who has the last word about it
-    sync_key  code of the custom field that keeps the Hull id of a record that is made here; empty for none
+    owners    key of a field that is mapped in both directions → its owner
+    sync_key  code of the custom field that stores the Hull id of a record created here; empty for none
     """
 
     entity: Entity
@@ -62,12 +62,12 @@ class OutgoingTransform:
         organization_id: int | None = None,
         delivered: Collection[str] = (),
     ) -> OutgoingWrite:
-        """Work out the body of a PATCH, or of a POST when there is no snapshot.
+        """Return the body of a PATCH, or of a POST without a snapshot.
 
-        organization_id  the Organization a Person is to be linked to; None leaves the link alone
-        delivered        codes that an earlier write's `present` named: only these are emptied in Pipedrive when Hull
-                         has nothing, so a first write never erases what came from elsewhere
-        Raises: Rejected("name_missing") when there is nothing to create the record under.
+        organization_id  the Organization to link a Person to; None leaves the link unchanged
+        delivered        codes in an earlier write's `present`: only these are emptied in Pipedrive if Hull has no value,
+                         so a first write never erases other sources' values
+        Raises: Rejected("name_missing") if there is no name for a new record.
         """
         work = _Work(snapshot=snapshot, delivered=delivered)
         for target in self.targets:
@@ -132,7 +132,7 @@ def compile_outgoing(entity: Entity, settings: ConnectorSettings, catalog: Field
 def _owners(
     entity: Entity, settings: ConnectorSettings, catalog: FieldCatalog, sources: Mapping[str, FieldSource]
 ) -> Mapping[str, Owner]:
-    """Find the fields that come to Hull as well, under whatever attribute."""
+    """Return the fields that are mapped to Hull as well, under any attribute."""
     incoming = [find_source(row.service, catalog) for row in settings.incoming(entity)]
     both_ways = {source.key for source in incoming if source is not None}
     owners: dict[str, Owner] = {
@@ -154,7 +154,7 @@ def _sync_key(entity: Entity, settings: ConnectorSettings, catalog: FieldCatalog
 def _written_claims(
     entity: Entity, settings: ConnectorSettings, catalog: FieldCatalog, taken: Collection[tuple[bool, str]]
 ) -> tuple[tuple[Claim, FieldSource], ...]:
-    """Choose the claims that are written: into fields of their own, never over a mapped field and never as the name."""
+    """Return the claims that are written: into separate fields, never over a mapped field and never as the name."""
     written = []
     for rule in settings.claims(entity):
         source = find_source(rule.service, catalog)
@@ -208,7 +208,7 @@ class _Work:
         self.sides["org_id"] = (digest_of("org", organization_id), digest_of("org", current))
 
     def take_claim(self, claim: Claim, source: FieldSource, report: Mapping[str, Any]) -> None:
-        """Write a claim where the record does not have it yet; nobody's web site is replaced by a bare domain."""
+        """Write a claim if the record does not have it yet; a web site is never replaced by a bare domain."""
         value = find_attribute(report, claim.value)
         if is_blank(value):
             return

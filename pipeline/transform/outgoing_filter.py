@@ -1,8 +1,8 @@
-"""Decides whether a User or an Account is sent to Pipedrive, and says so in the words that customers search their logs for.
+"""Decide whether a User or an Account is sent to Pipedrive, with the sentences that customers search in their logs.
 
-In goes a message and what is known of its record, out comes a Verdict. The questions and their order are those of the
-connector this one replaces, so that an organization that moves over sees the same records go and the same ones stay.
-For a record that is known, what differs is decided later, against the snapshot; `no_change_reason` then finds the words.
+The input is a message and what is known of its record, the output a Verdict. The questions and their order are those of the
+connector being replaced, so that an organization that moves over sees the same records sent and skipped.
+For a known record, the diff against the snapshot is made later; `no_change_reason` then returns the sentence.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def judge(
 
 
 def no_change_reason(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> tuple[str, str]:
-    """Find the reason code and the sentence for a known record of which nothing differs from its snapshot."""
+    """Return the reason code and the sentence for a known record that does not differ from its snapshot."""
     changed = changed_attributes(message, entity)
     if not changed:
         return "no_change", _SENTENCES["no_change", entity]
@@ -68,7 +68,7 @@ def no_change_reason(message: Mapping[str, Any], settings: ConnectorSettings, en
 
 
 def _trigger(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> str | None:
-    """Find what sends a record whatever is mapped: for a User without any attribute mapped, a Person with a name alone."""
+    """Return what sends a record regardless of mappings: for a User without mapped attributes, a Person with only a name."""
     if entered_segment(message, settings, entity):
         return "entered_segment"
     if entity is Entity.PERSON and settings.link_users_in_service and account_linked(message):
@@ -90,7 +90,7 @@ def _leave(reason: str, entity: Entity) -> FilterDecision:
     return FilterDecision(reason=reason, trigger=None, detail=_SENTENCES[reason, entity])
 
 
-# Customers have saved searches for these sentences: they stand here letter by letter, double spaces and all.
+# Customers have saved searches for these sentences: they are exact copies, including double spaces.
 _SENTENCES: Final = {
     ("not_in_segment", Entity.PERSON): (
         "User is not present in any of the defined segments to send to service.  Please either add a new synchronized"
@@ -126,36 +126,37 @@ _SENTENCES: Final = {
 
 
 EVERYBODY: Final = frozenset({"ALL", "all_segments"})
-"""What a setting may say instead of naming segments."""
+"""Values of a setting instead of segments."""
 
 
 def in_segments(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> bool:
-    """Tell whether the message's record is in a synchronised segment, or was sent by hand, which no filter stops."""
+    """Return whether the message's record is in a synchronised segment, or was sent manually, ignoring all filters."""
     return message.get("is_export") is True or in_synchronized_segment(message, settings, entity)
 
 
 def in_synchronized_segment(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> bool:
-    """Tell whether the message's record is in a synchronised segment; with none chosen, nobody is."""
+    """Return whether the message's record is in a synchronised segment; if none is chosen, no record is."""
     wanted = set(settings.synchronized_segments(entity))
     return bool(wanted & (segment_ids(message, entity) | EVERYBODY))
 
 
 def entered_segment(message: Mapping[str, Any], settings: ConnectorSettings, entity: Entity) -> bool:
-    """Tell whether the record has just entered a synchronised segment; where everybody goes, any segment is one."""
+    """Return whether the record has just entered a synchronised segment; if all records are synchronised, any segment
+    counts."""
     wanted = set(settings.synchronized_segments(entity))
     entered = entered_ids(message, entity)
     return bool(entered and wanted & (entered | EVERYBODY))
 
 
 def segment_ids(message: Mapping[str, Any], entity: Entity) -> set[str]:
-    """Collect the segments the message says its record is in: their list, or where that is missing their ids."""
+    """Return the record's segments in the message: their list, or if that is missing their ids."""
     name = segments_name(entity)
     listed = message.get(name)
     return ids_in(listed if isinstance(listed, list) else message.get(f"{name.removesuffix('s')}_ids"))
 
 
 def entered_ids(message: Mapping[str, Any], entity: Entity) -> set[str]:
-    """Collect the segments that the message says its record has just entered."""
+    """Return the segments that the record has just entered, by the message."""
     changes = message.get("changes")
     moves = changes.get(segments_name(entity)) if isinstance(changes, dict) else None
     return ids_in(moves.get("entered") if isinstance(moves, dict) else None)
@@ -167,7 +168,7 @@ def segments_name(entity: Entity) -> str:
 
 
 def ids_in(segments: Any) -> set[str]:
-    """Collect the ids of segments, given whole or as ids alone; anything else in the list says nothing."""
+    """Return the ids of segments, given as objects or as ids; other items are ignored."""
     if not isinstance(segments, list):
         return set()
     ids = (segment.get("id") if isinstance(segment, dict) else segment for segment in segments)

@@ -1,4 +1,4 @@
-"""What the records of API v2 are made of: their keys, what stands there, and which of them can be written.
+"""The keys of API v2 records, their types, and which of them can be written.
 
 Sources: https://developers.pipedrive.com/docs/api/v1/openapi-v2.yaml and
 https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide (Persons, Organizations, Custom Fields)
@@ -71,7 +71,7 @@ OPTIONAL: Final[Mapping[Entity, Mapping[str, str]]] = {
     },
     Entity.ORGANIZATION: {**_OPTIONAL_OF_BOTH, "people_count": "int"},
 }
-"""Record key → type, for the keys a record carries only when `include_fields` asks for them."""
+"""Record key → type, for the keys that a record has only if `include_fields` requests them."""
 
 _OF_BOTH: Final = {
     "id": "int",

@@ -1,7 +1,7 @@
-"""What we ask Pipedrive to tell us, and what becomes of it: a subscription may go, pause, fail or point elsewhere.
+"""The webhooks that we request from Pipedrive, and their state: a subscription may be missing, paused, failing or moved.
 
-A subscription is ours when its address holds the path token that only this connector has, or lies below the address that
-PUBLIC_URL gives this connector. All others belong to somebody else and are never touched.
+A subscription is ours if its address has the path token that only this connector has, or is below the address that
+PUBLIC_URL gives this connector. All others belong to other programs and are never touched.
 Source: https://developers.pipedrive.com/docs/api/v1/Webhooks and https://pipedrive.readme.io/docs/guide-for-webhooks-v2
 """
 
@@ -37,11 +37,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionState:
-    """How the subscription to one entity stands.
+    """The state of the subscription to one entity.
 
     state       `active`, `missing`, `paused`, `failing` or `moved`
-    webhook_id  the one that serves, or the one that should
-    stale       ids of ours to take away: all but the one that serves
+    webhook_id  the one that works, or the one that should
+    stale       ids of ours to delete: all but the one that works
     """
 
     state: str
@@ -51,7 +51,7 @@ class SubscriptionState:
 
 
 def subscription(entity: Entity, address: Address) -> dict[str, str]:
-    """What is asked for: every action on every record of the entity."""
+    """What is requested: every action on every record of the entity."""
     return {
         "subscription_url": address.url,
         "event_action": "*",
@@ -90,7 +90,7 @@ def find_subscription(rows: Iterable[Row], entity: Entity, address: Address) -> 
 
 
 def strays(rows: Iterable[Row], address: Address) -> tuple[int, ...]:
-    """Ids of ours that ask for what is not synchronised."""
+    """Return ids of ours that request events that are not synchronised."""
     entities = {entity.value for entity in Entity}
     return tuple(int(row["id"]) for row in rows if is_ours(row, address) and row.get("event_object") not in entities)
 

@@ -1,4 +1,4 @@
-"""Says whether a text can be carried: complete Unicode, no NUL, not longer than the far side takes."""
+"""Check whether a text can be sent: complete Unicode, no NUL, not longer than the other side accepts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def hull_text(text: str) -> str | None:
 
 
 def is_usable(text: str) -> bool:
-    """Tell whether a text can be stored and sent at all, whatever its length."""
+    """Return whether a text can be stored and sent, whatever its length."""
     if "\0" in text:
         return False
     if text.isascii():
@@ -58,11 +58,11 @@ def loose_text(text: str) -> str:
 
 
 def list_readings(text: str, find: Callable[[str], Found | None], most_commas: int) -> list[list[Found]]:
-    """List the ways to read a text as labels with commas between them, where a label may hold commas itself.
+    """Return the ways to read a text as labels with commas between them, because a label may contain commas.
 
-    find         the meaning of one label, None for a text that is no label
-    most_commas  how many commas one label holds at most
-    Returns no reading where some part is no label; readings of the same members count once, and at most a few are listed.
+    find         the meaning of one label, None for a text that is not a label
+    most_commas  maximum number of commas in one label
+    Return no reading if some part is not a label; readings with the same members count once, and only a few are listed.
     """
     pieces = text.split(",")
     readings: list[dict[frozenset[Found], list[Found]]] = [{} for _ in pieces] + [{frozenset(): []}]

@@ -46,7 +46,7 @@ Reader = Callable[[Any], Any]
 
 
 def reader_for(source: FieldSource, form: str) -> Reader:
-    """Choose how one field is read. `form` is that of the AttributeMapping: default, id or list."""
+    """Return how one field is read. `form` is that of the AttributeMapping: default, id or list."""
     if source.part is not None:
         return _PARTS[source.part] if source.part in _PARTS else partial(read_part, source.part)
     if source.type == "enum":
@@ -90,7 +90,7 @@ INCOMING: Final[Mapping[str, Reader]] = {
     "emails": read_primary,
     "phones": read_primary,
 }
-"""Kind of field → how it is read when nothing special is asked; kinds that are not here pass as they are."""
+"""Kind of field → its default reader; other kinds are passed unchanged."""
 
 
 _PARTS: Final[Mapping[str, Reader]] = {"until": read_until, "timezone_id": read_zone}

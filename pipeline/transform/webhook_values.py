@@ -1,7 +1,7 @@
-"""Reads the value of one custom field as a webhook spells it: an object with its type, or the plain value.
+"""Read the value of one custom field in a webhook: an object with its type, or the plain value.
 
-A value is either understood whole or it is UNREADABLE: a shape without the keys we know says nothing about the field,
-and a null beside other members does not say that it is empty. Such a field is read from Pipedrive by the record's id.
+A value is either understood completely or it is UNREADABLE: a format without the known keys leaves the field unknown,
+and a null besides other members does not mean that it is empty. Such a field is read from Pipedrive by the record's id.
 Source: https://pipedrive.readme.io/docs/webhooks-v2-migration-guide (custom fields)
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 from pipeline.transform.record_shapes import ADDRESS_PARTS
 
 UNREADABLE: Final = object()
-"""What stands for a value in a shape that is not known."""
+"""Marks a value in an unknown format."""
 
 _SCALARS: Final = (str, int, float, bool)
 
@@ -35,7 +35,7 @@ def decode_custom(kind: str | None, value: Any) -> Any:
 
 
 def decode_address(value: Any) -> Any:
-    """The same for an address, of which a webhook spells missing parts as empty texts."""
+    """The same for an address, in which a webhook has empty texts for missing parts."""
     if value is None or value == "":
         return None
     if not isinstance(value, dict) or not any(key in value for key in _ADDRESS_KEYS):
@@ -102,7 +102,7 @@ def _zone(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_of(value: dict[str, Any], keys: tuple[str, ...], types: tuple[type, ...]) -> Any:
-    """Take the value under the first key that is there; a null only counts where nothing else says otherwise."""
+    """Return the value under the first existing key; a null only counts if no other key has a value."""
     key = next((key for key in keys if key in value), None)
     if key is None:
         return UNREADABLE
@@ -118,7 +118,7 @@ def _is_empty_but_for(value: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
 
 _ADDRESS_KEYS: Final = ("value", *ADDRESS_PARTS)
 _SIDE_KEYS: Final = ("currency", "timezone_id", "timezone_name")
-"""Members that may stay behind when the value beside them is emptied."""
+"""Members that may remain when the value is emptied."""
 
 _COMPOSED: Final = frozenset({"monetary", "daterange", "timerange", "time", "address"})
 

@@ -1,7 +1,7 @@
-"""Turns the body of a webhook into the record a fetch of the same state would give.
+"""Convert the body of a webhook to the record that a fetch of the same state would return.
 
-Webhooks spell every custom value as an object with its type, ids of the head as text, `visible_to` as text and
-missing parts of an address as `""`. All of that ends here: whatever comes later sees one shape.
+Webhooks have every custom value as an object with its type, ids of the head as text, `visible_to` as text and
+missing parts of an address as `""`. This module removes all of that: later code sees one format.
 Source: https://pipedrive.readme.io/docs/guide-for-webhooks-v2 and .../webhooks-v2-migration-guide
 """
 
@@ -46,7 +46,7 @@ def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
     record = _decode_record(data, catalog)
     record |= {"id": head.pipedrive_id, "is_deleted": record.get("is_deleted", False)}
     told, given = record.setdefault("custom_fields", {}), _custom_of(data)
-    if data.get("custom_fields") is not None:  # absent or null, it says nothing of any of them
+    if data.get("custom_fields") is not None:  # absent or null: unknown for all of them
         for code in _custom_of(_read_object(payload.get("previous"), "previous")):
             if code not in given:
                 told[code] = None  # it changed and is not there any more: it was emptied
@@ -61,13 +61,13 @@ def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
 def complete_record(
     webhook: WebhookRecord, snapshot: Mapping[str, Any] | None, used: Collection[str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fill what a webhook leaves out from the last snapshot.
+    """Fill what a webhook omits from the last snapshot.
 
-    Shape:  webhook with a record, last whole record or None, mapped custom fields and keys given on request
-            → (the record, those of the mapped that only a new fetch can tell)
-    Keys that webhooks never carry keep their snapshot value. A custom field that was empty and is not mentioned is
-    still empty. One that was set and is not mentioned is either unchanged or emptied, and one in a shape that is not
-    known has any value: only a fetch can tell.
+    Shape:  webhook with a record, last complete record or None, mapped custom fields and keys returned on request
+            → (the record, those mapped fields that need a new fetch)
+    Keys that webhooks never have keep their snapshot value. A custom field that was empty and is not mentioned is
+    still empty. One that was set and is not mentioned is either unchanged or emptied, and one in an unknown format
+    may have any value: both need a fetch.
     """
     assert webhook.record is not None, "a delete has no record"  # noqa: S101 - a caller's mistake
     before = snapshot or {}
@@ -120,7 +120,7 @@ def _decode_id(value: Any) -> Any:
 
 
 def _decode_members(value: Any) -> Any:
-    """Let a list of e-mails or phones pass of which every member shows its value."""
+    """Return a list of e-mails or phones if every member has a value."""
     is_known = isinstance(value, str) or (
         isinstance(value, list)
         and all("value" in member if isinstance(member, dict) else isinstance(member, str) for member in value)
@@ -172,9 +172,9 @@ _DIFFERS_BY_DELIVERY: Final = frozenset({"attempt", "webhook_id"})
 
 
 def decode_head(payload: object) -> WebhookHead:
-    """Read whom a webhook is about.
+    """Return the record of a webhook.
 
-    Raises: Rejected("webhook_malformed"); Skip("not_synchronised") for deals and all else that has no place in Hull.
+    Raises: Rejected("webhook_malformed"); Skip("not_synchronised") for deals and everything else that Hull does not need.
     """
     meta = payload.get("meta") if isinstance(payload, dict) else None
     if not isinstance(payload, dict) or not isinstance(meta, dict):
@@ -236,7 +236,7 @@ def malformed(detail: str) -> Rejected:
 
 
 def read_number(value: Any) -> Any:
-    """Read digits as a number; anything else stays what it is, for the transform to name."""
+    """Return digits as a number; anything else unchanged, so that the transform reports it."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18 else value
 
 

@@ -1,7 +1,8 @@
-"""What Hull's dashboard asks for: "Fetch All" behind a button, and the fields of Pipedrive that a table offers.
+"""Actions of Hull's dashboard: the button "Fetch All", and Pipedrive's fields for its tables.
 
-Answers have the form of the connector being replaced: `{"status": "deferred"}`, `{"options": [{"value", "label"}]}`, and of an
-error `{"message", "error"}`. The browser of whoever has the dashboard open may ask directly, hence the headers.
+Answers have the format of the connector being replaced: `{"status": "deferred"}`, `{"options": [{"value", "label"}]}`,
+and for an error `{"message", "error"}`. The browser that shows the dashboard may call these routes directly, so they
+have CORS headers.
 Source: packages/hull/src/handlers of https://github.com/hull/hull-connectors
 """
 
@@ -34,11 +35,11 @@ FIELDS = {
     "/fields-pipedrive-org-in": (Entity.ORGANIZATION, False),
     "/fields-pipedrive-account-out": (Entity.ORGANIZATION, True),
 }
-"""Route → (whose fields, whether only those that take a value)."""
+"""Route → (entity of the fields, whether only writable fields are listed)."""
 
 
 class Unproven(Exception):
-    """Nobody vouches for who asks."""
+    """The request has no valid credentials."""
 
 
 def room(doors: Doors) -> Blueprint:
@@ -57,7 +58,7 @@ def room(doors: Doors) -> Blueprint:
 
 
 def start_fetch(doors: Doors, entity: Entity) -> Answer:
-    """Begin to send everything again, as the command `pipeline fetch` does; one that is under way already does as well."""
+    """Start to send everything again, like the command `pipeline fetch`; do nothing if such a run is already in flight."""
     connector_key = _require_active(doors)
     try:
         run_id = runs.start_run(connector_key, entity, cause="hull")
@@ -112,7 +113,7 @@ def _error(error: str, message: str, status: HTTPStatus) -> Answer:
 
 
 def _let_browsers_ask(answer: Response) -> Response:
-    """Credentials come in the query alone, so any page that has them may as well ask from its own server."""
+    """Credentials are in the query string only, so any page that has them could call from its own server as well."""
     answer.headers["Access-Control-Allow-Origin"] = "*"
     answer.headers["Access-Control-Allow-Methods"] = "POST"
     answer.headers["Access-Control-Allow-Headers"] = "Content-Type"

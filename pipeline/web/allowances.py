@@ -1,4 +1,4 @@
-"""How many bytes the sender of a request may send, by its path and headers: who asks is known before a body is read."""
+"""How many bytes the sender of a request may send, by path and headers: the sender is known before the body is read."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 ANYBODY_BYTES: Final = 64 * 1024
-"""Of a body from an unknown sender. `pipeline.web.server` reads as much before it asks."""
+"""Limit of a body from an unknown sender. `pipeline.web.server` reads this much before it checks the sender."""
 
 
 class Allowances:
-    """Asks the blueprint that a path belongs to.
+    """Finds the limit in the blueprint of a path.
 
-    of  name of a blueprint → what returns the bytes, inside a request context without a body: 0 for a sender whom the view refuses
+    of  name of a blueprint → function that returns the bytes, in a request context without a body: 0 for a sender
+        that the view refuses
     """
 
     def __init__(self, app: Flask, of: Mapping[str, Callable[[], int]]) -> None:
         self._app, self._of = app, dict(of)
 
     def add(self, of: Mapping[str, Callable[[], int]]) -> None:
-        """Ask more blueprints."""
+        """Add limits of more blueprints."""
         self._of.update(of)
 
     def __call__(self, environ: WSGIEnvironment) -> int:
-        """Return the bytes; 0 when the sender cannot be known now, which the view then says in its own words."""
+        """Return the bytes; 0 if the sender is not known yet; the view then answers with its own error."""
         with self._app.request_context(environ):
             allowance = self._of.get(request.blueprint or "")
             try:

@@ -1,4 +1,4 @@
-"""What every answer has in common: headers that keep browsers strict, a request id, and errors that give nothing away."""
+"""Common parts of every answer: security headers, a request id, and errors that reveal nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large"}
-"""Statuses whose code is not simply their name."""
+"""Statuses whose code differs from their name."""
 
 
 def furnish(app: Flask) -> None:
@@ -78,7 +78,7 @@ def _end(_error: BaseException | None) -> None:
 
 def _say_no(refused: HTTPException) -> tuple[Response, int] | HTTPException:
     if refused.code is None or refused.code < HTTPStatus.BAD_REQUEST:
-        return refused  # a redirect is no error
+        return refused  # a redirect is not an error
     status = HTTPStatus(refused.code)
     answer, _ = error(status, CODES.get(status, status.name.lower()))
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
@@ -97,7 +97,7 @@ def _within_host(redirected: RequestRedirect) -> Response:
 
 
 def _database_is_away(failure: SQLAlchemyError) -> tuple[Response, int]:
-    """Whatever the database has against it: the sender comes again. The driver's words may hold values of records."""
+    """Answer an error of the database: the sender retries. The driver's message may contain values of records."""
     logger().error("database.unavailable", error=type(failure).__name__)
     answer, status = error(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", "The database cannot be reached")
     answer.headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -1,9 +1,9 @@
-"""The web app: everything Hull, Pipedrive, people and scripts ask for, in one process.
+"""The web app: all routes for Hull, Pipedrive, people and scripts, in one process.
 
     granian --interface rsgi --factory pipeline.web.app:create_server
 
-docs/decisions/0004-web-server.md has the figures. In a larger installation `pipeline.web.intake` takes what Pipedrive and Hull
-send; this app serves the same paths, which a reverse proxy then hands to that process instead.
+docs/decisions/0004-web-server.md has the figures. In a larger installation `pipeline.web.intake` receives the requests
+of Pipedrive and Hull; this app serves the same paths, but a reverse proxy routes them to that process.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def create_server() -> Server:
 
 
 def create_app(*, wake: Callable[[], None] | None = None, has_console: bool = True) -> Flask:
-    """Return the app without the server around it, as tests call it.
+    """Return the app without the server, as tests call it.
 
-    wake         tells the workers that a delivery was stored; by default through the broker
-    has_console  False leaves out what people and their scripts use
+    wake         notifies the workers that a delivery was stored; by default through the broker
+    has_console  False omits the console and the API
     """
     return _make(wake, has_console=has_console)[0]
 

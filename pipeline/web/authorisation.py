@@ -1,8 +1,10 @@
-"""OAuth: `/auth` sends a person to Pipedrive, `/auth/callback` takes them back, Pipedrive reports an uninstall there.
+"""OAuth: `/auth` redirects a person to Pipedrive, `/auth/callback` receives them back, and Pipedrive's notice of an
+uninstall.
 
-`GET|POST /auth`, `/auth/pipedrive`  for a person whom Hull vouches for (`ship` or `id`, `organization`, `secret`) or an invited one
+`GET|POST /auth`, `/auth/pipedrive`  for a person with credentials of Hull (`ship` or `id`, `organization`,
+`secret`) or an invited one
 `GET /auth/status`                   whether the connector is connected, as JSON
-`GET /auth/callback`                 the page a person sees in the end
+`GET /auth/callback`                 the final page for the person
 `DELETE /auth/callback`              https://pipedrive.readme.io/docs/app-uninstallation
 """
 
@@ -49,9 +51,9 @@ def room(doors: Doors) -> Blueprint:
 
 
 def begin(doors: Doors) -> AnyResponse | Page:
-    """Send a person whom Hull vouches for to Pipedrive; show an invited one a page with a button.
+    """Redirect a person with Hull's credentials to Pipedrive; show an invited person a page with a button.
 
-    A HEAD begins nothing.
+    A HEAD starts nothing.
     """
     connector_key = vouched_for(doors)
     invitation = None
@@ -71,8 +73,9 @@ def begin(doors: Doors) -> AnyResponse | Page:
 
 
 def _begin_vouched(connector_key: int) -> AnyResponse:
-    """The browser keeps our cookie for this host only, and Pipedrive sends it to PUBLIC_URL: where Hull knows us by another
-    host, the person goes on there by an invitation."""
+    """The browser keeps our cookie for this host only, and Pipedrive redirects to PUBLIC_URL: if Hull uses another host
+    for us, the person continues at PUBLIC_URL with an invitation.
+    """
     if request.method == "HEAD":
         return Response()
     if not public_address.is_public_host():
@@ -84,9 +87,10 @@ def _begin_vouched(connector_key: int) -> AnyResponse:
 
 
 def _begin_invited(invitation: authorisation.Invitation) -> AnyResponse:
-    """A GET changes nothing, because previews of links and scanners of mail send one. A form of another site is no click.
+    """A GET changes nothing, because link previews and mail scanners send one. A form of another site is refused.
 
-    The answer to the button is a page that leads on by itself: our content policy would stop a form that redirects to Pipedrive.
+    The answer to the button is a page that redirects by itself: our content policy would block a form that
+    redirects to Pipedrive.
     """
     browser = _browser() or authorisation.new_browser()
     is_click = request.headers.get("Sec-Fetch-Site") in (None, "same-origin", "none")
@@ -132,7 +136,7 @@ def _with_browser(answer: AnyResponse, browser: str) -> AnyResponse:
 
 
 def withdraw() -> Response | tuple[Response, int]:
-    """Pipedrive says that the app was uninstalled. Who proves to be Pipedrive is told nothing but that it was heard."""
+    """Handle Pipedrive's notice that the app was uninstalled. The answer to an authenticated notice contains no information."""
     given = request.authorization
     if not authorisation.is_known_app((given and given.username) or "", (given and given.password) or ""):
         logger().warning("connector.uninstall.refused", reason="unauthorized")

@@ -45,7 +45,7 @@ def room(doors: Doors, waker: Waker) -> Blueprint:
 
 
 def receive(doors: Doors, waker: Waker, entity: Entity) -> Answer:
-    """Verify, write down, answer. `object_type` says of what the file is; without it the route does."""
+    """Verify, store, answer. `object_type` is the entity in the file; without it, the route decides."""
     connector_key = vouched_for(doors)
     if connector_key is None:
         return _refusal("unauthorized", "Hull's credentials are missing or wrong.", HTTPStatus.UNAUTHORIZED)
@@ -78,7 +78,7 @@ def _order(body: dict[str, Any], entity: Entity) -> exports.ExportOrder:
 
 
 def _segments(body: dict[str, Any], entity: Entity) -> dict[str, dict[str, Any]]:
-    """By id, with what tells them apart."""
+    """Return the objects by id, with their distinguishing fields."""
     rows: list[Any] = next((body[name] for name in _SEGMENT_LISTS[entity] if isinstance(body.get(name), list)), [])
     return {
         row["id"]: {name: row[name] for name in _SEGMENT_PARTS if name in row}

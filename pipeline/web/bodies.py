@@ -24,7 +24,7 @@ MAX_DEPTH = 32
 CUT_DEPTH: Final = 150
 """More than a message may nest (`pipeline.sync.changes.hull_messages.LEVELS`), less than what cannot be written as JSON again."""
 LARGEST_BYTES: Final = 64 * 1024 * 1024
-"""Of a body that is kept whatever it is: no more is read, and it counts as too large."""
+"""Limit of a body that is stored in any case: the rest is not read, and the body counts as too large."""
 MOST_VALUES: Final = 1_000_000
 """Of one body. A notification of 20 MB with texts of 20 characters holds fewer."""
 LARGE_BYTES: Final = 1024 * 1024
@@ -38,7 +38,7 @@ STATEMENT_TIMEOUT_MS = 5_000
 
 
 class BodyRefused(Exception):
-    """The body is not a delivery; `code` says why: `not_json`, `not_an_object`, `too_deep`."""
+    """The body is not a delivery; `code` is `not_json`, `not_an_object` or `too_deep`."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -46,10 +46,10 @@ class BodyRefused(Exception):
 
 
 def read_object(max_bytes: int, *, cuts: bool = False) -> tuple[bytes, dict[str, Any]]:
-    """The request's body as it came, and the object in it.
+    """Return the request's body as received, and the object in it.
 
-    cuts  take null for what lies deeper than CUT_DEPTH, instead of refusing what lies deeper than MAX_DEPTH
-    Raises: BodyRefused; RequestEntityTooLarge (413) above `max_bytes`, whether the length was announced or not, and above
+    cuts  replace values deeper than CUT_DEPTH by null, instead of refusing a body deeper than MAX_DEPTH
+    Raises: BodyRefused; RequestEntityTooLarge (413) above `max_bytes`, with or without a Content-Length, and above
     MOST_VALUES.
     """
     request.max_content_length = max_bytes + 1  # a body of unknown length is cut there without a word
@@ -61,12 +61,12 @@ def read_object(max_bytes: int, *, cuts: bool = False) -> tuple[bytes, dict[str,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnyBody:
-    """A body that is kept whatever it is.
+    """A body that is stored in any case.
 
-    kept     what is stored: all of it, or both ends of one above the limit
-    value    the object in it; None when there is a problem
+    kept     the stored bytes: all, or both ends of a body above the limit
+    value    the object in it; None if there is a problem
     problem  `too_large`, or the code of a BodyRefused
-    digest   of the whole body
+    digest   of the complete body
     """
 
     kept: bytes = field(repr=False)
@@ -77,8 +77,8 @@ class AnyBody:
 
 
 def read_any(max_bytes: int) -> AnyBody:
-    """The request's body, whatever it is and however long: of one above `max_bytes` no more than its ends stays in memory."""
-    request.max_content_length = sys.maxsize  # `pipeline.web.server` lets LARGEST_BYTES in
+    """Return the request's body, whatever its content and length; above `max_bytes`, keep only its ends in memory."""
+    request.max_content_length = sys.maxsize  # `pipeline.web.server` accepts LARGEST_BYTES
     start, end, size, is_cut = bytearray(), b"", 0, False
     digest = hashlib.blake2b(digest_size=16)
     try:

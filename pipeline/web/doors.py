@@ -1,9 +1,9 @@
-"""Check who asks: what a caller presents is compared, in constant time, with keyed digests of one connector's secrets.
+"""Check credentials of callers, in constant time, with keyed digests of one connector's secrets.
 
-The connector is looked up by its id, an index, and only the secrets that the question is about are decrypted. A digest is
-kept for RENEW_S under a salt of this process. A kept digest never refuses a sender: the connector is read again first, because
-its row or its secrets may be new, and ten refusals ban a webhook. An unknown connector is looked up and compared like a known
-one, so the answer does not tell which ids exist.
+The connector is looked up by its id, an index, and only the needed secrets are decrypted. A digest is kept for RENEW_S
+with a salt of this process. A kept digest never refuses a sender: the connector is read again first, because its row or
+its secrets may be new, and ten refusals ban a webhook. An unknown connector is looked up and compared like a known one,
+so the answer does not reveal which ids exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.telemetry import logger
 RENEW_S = 5.0
 LONGEST_ID: Final = 64
 KEPT: Final = 10_000
-"""Digests; of more connectors those that were asked for longest ago are read again."""
+"""Maximum of digests; beyond it, those of the least recently used connectors are read again."""
 WEBHOOK: Final = ("webhook_path", "webhook_user", "webhook_password")
 HULL: Final = ("hull_secret",)
 

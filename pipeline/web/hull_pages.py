@@ -44,14 +44,14 @@ def show_guide() -> Response:
 
 
 def show_logo() -> Response:
-    """The picture that stands beside the connector's name."""
+    """The picture next to the connector's name."""
     return current_app.send_static_file("logo.png")
 
 
 def show_status(doors: Doors, waker: Waker) -> Response | tuple[Response, int]:
-    """The status of the connector that the query names (`ship` or `id`) and proves (`organization`, `secret`).
+    """Return the status of the connector in the query (`ship` or `id`, authenticated by `organization`, `secret`).
 
-    A worker writes it to Hull as well: there it stands until the next time.
+    A worker writes the status to Hull as well, where it stays until the next time.
     """
     connector_key = vouched_for(doors)
     if connector_key is None:

@@ -1,9 +1,9 @@
-"""What Pipedrive and Hull send, apart from everything people use.
+"""Receives the requests of Pipedrive and Hull, apart from the rest of the web process.
 
     granian --interface rsgi --factory pipeline.web.intake:create_server
 
-A process of its own, so that a slow page, a password or a remote system never keeps a webhook waiting. It takes PATHS of
-PUBLIC_URL. `pipeline.web.app` serves the same paths, so a small installation may do without this process.
+It is a separate process, so that a slow page, a password hash or a remote system never delays a webhook. It serves
+PATHS of PUBLIC_URL. `pipeline.web.app` serves the same paths, so a small installation does not need this process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.web.server import Server, allow_connections
 from pipeline.web.waker import Waker
 
 PATHS: Final = ("/webhooks/", "/smart-notifier", "/batch", "/batch-accounts")
-"""What a reverse proxy hands to this process."""
+"""Paths that a reverse proxy routes to this process."""
 
 
 def create_server() -> Server:
@@ -37,9 +37,9 @@ def create_server() -> Server:
 
 
 def create_app(*, wake: Callable[[], None] | None = None) -> tuple[Flask, Allowances]:
-    """Return the app of this process, and who may send how much.
+    """Return the app of this process, and the limits of its senders.
 
-    wake  tells the workers that a delivery was stored; by default through the broker
+    wake  notifies the workers that a delivery was stored; by default through the broker
     """
     begin_or_exit()
     app = Flask(__name__)
@@ -73,5 +73,5 @@ def add_routes(app: Flask, doors: Doors, waker: Waker) -> Allowances:
 
 
 def waker_of(wake: Callable[[], None] | None) -> Waker:
-    """Return what wakes the workers, through the broker unless `wake` says otherwise."""
+    """Return the notifier of the workers, by default through the broker."""
     return Waker(wake or partial(wake_control, "dispatch"))

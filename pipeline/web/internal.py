@@ -1,7 +1,8 @@
-"""What only machines of ours may read: `/metrics`, `/readyz`, `/api/openapi.json`. They name connectors and say how we are.
+"""Routes for our own machines only: `/metrics`, `/readyz`, `/api/openapi.json`. They contain connector names and the
+system's state.
 
-A request is ours if it brings METRICS_TOKEN, or comes from INTERNAL_NETWORKS. Its address is believed only as far as the proxies
-are known: a request that passed more proxies than TRUSTED_PROXIES says comes from outside, wherever its last hop is.
+A request is internal if it has METRICS_TOKEN, or comes from INTERNAL_NETWORKS. Its address is trusted only as far as
+the proxies are known: a request that passed more proxies than TRUSTED_PROXIES is external, whatever its last hop.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def internal_only(view: Callable[..., Any], or_else: Callable[[], bool] = lambda
 
 
 def is_internal() -> bool:
-    """Return whether a machine of ours asks."""
+    """Return whether the request is internal."""
     return _brings_token() or (not _passed_unknown_proxies() and is_within(request.remote_addr, settings().internal))
 
 

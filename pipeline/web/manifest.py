@@ -1,7 +1,7 @@
-"""What Hull's dashboard is told of this connector: its settings, what they mean, and where it listens.
+"""The manifest for Hull's dashboard: settings, their meaning, and routes.
 
-Only routes that exist are named. Names, tags and formats are those of the connector being replaced, so that an installation
-moves over by a change of its manifest's address.
+Only existing routes are listed. Names, tags and formats are those of the connector being replaced, so that an
+installation moves by changing the manifest's address.
 Source: packages/connectors/hull-pipedrive/manifest.json of https://github.com/hull/hull-connectors
 """
 
@@ -35,7 +35,7 @@ CHANNELS: Final = (
     "accounts_segment:update",
     "accounts_segment:delete",
 )
-"""What Hull is asked to tell. Segments come with every message as well: what is told of them alone needs no work."""
+"""The events that Hull is requested to send. Segments are part of every message: their own events need no work."""
 
 
 def _fetch(url: str, name: str, entity: str, records: str) -> dict[str, Any]:

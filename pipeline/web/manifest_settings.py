@@ -14,7 +14,7 @@ _SWITCH: Final = {"type": "boolean"}
 
 
 def _mapping(fields: str, *, incoming: bool) -> dict[str, Any]:
-    """How the dashboard shows a table of attributes: `fields` is where it asks for the fields there are to choose from."""
+    """The dashboard's format of a table of attributes: `fields` is the route that lists the available fields."""
     shown = {"direction": "incoming" if incoming else "outgoing", "loadOptions": fields, "allowCreate": incoming}
     return {"options": {**shown, "showOverwriteToggle": False, **({"source": "pipedrive"} if incoming else {})}}
 

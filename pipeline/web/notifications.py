@@ -1,9 +1,10 @@
-"""Hull's door: `POST /smart-notifier`, signed notifications of changed Users and Accounts.
+"""Hull's route `POST /smart-notifier`: signed notifications of changed Users and Accounts.
 
-`next` means stored: Hull goes on with the next messages. `retry` brings the same ones again. The signature in the headers is
-verified before the body is read, so a stranger can send no more than `pipeline.web.allowances.ANYBODY_BYTES`. It proves the
-notification's id alone: the connector's secret in the body must be right too, settings are asked of Hull itself, and a
-connector that is not here yet is made by Hull's own word.
+`next` means stored: Hull continues with the next messages. `retry` makes it send the same ones again. The signature in
+the headers is verified before the body is read, so a stranger can send no more than
+`pipeline.web.allowances.ANYBODY_BYTES`. It proves the notification's id alone: the connector's secret in the body must
+be correct too, settings are read from Hull itself, and an unknown connector is created only after Hull has confirmed
+it.
 Source: packages/hull/src/utils/notification-validator.js and packages/hull/src/handlers/notification-handler of
 https://github.com/hull/hull-connectors
 """
@@ -58,7 +59,7 @@ class NotYet(Exception):
 
 
 def room(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Blueprint:
-    """The route of this door."""
+    """Return the route."""
     routes = Blueprint("notifications", __name__)
     view = partial(receive, doors, waker, verifier)
     routes.add_url_rule("/smart-notifier", endpoint="receive", methods=["POST"], view_func=view)
@@ -68,7 +69,7 @@ def room(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Blueprin
 
 
 def receive(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Response:
-    """Verify, store, commit, answer `next`, and wake the workers."""
+    """Verify, store, commit, answer `next`, and notify the workers."""
     _check_headers()
     proven_id = verifier.proven_id(request.headers)
     with room_for_body():
@@ -103,7 +104,7 @@ def _receive_body(doors: Doors, waker: Waker, proven_id: str) -> Response:
 
 
 def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str, Any]) -> Response:
-    """By channel: kept, taken as a word to look at the settings, or answered and forgotten."""
+    """By channel: stored, used as a hint to read the settings, or answered and ignored."""
     channel = body["channel"]
     is_new: bool | None = False
     if channel in KEPT_CHANNELS and body["messages"]:
@@ -120,7 +121,7 @@ def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str
 
 
 def _adopt(waker: Waker, given: tuple[str, str, str]) -> Response:
-    """Ask nobody here: a worker does, and until it has, Hull comes again."""
+    """Make no call here: a worker does it, and until then Hull retries."""
     if not connector_creation.enqueue(*given):
         raise _unknown_connector()
     waker.wake()
@@ -144,7 +145,7 @@ def _check_headers() -> None:
 
 
 def _configuration(body: dict[str, Any]) -> tuple[str, str, str]:
-    """Id, organization and secret, as the sender says."""
+    """Return the id, organization and secret that the sender gave."""
     given = body.get("configuration")
     if not isinstance(given, dict):
         raise Incorrect("MISSING_CONFIGURATION", "the body has no configuration")
@@ -191,7 +192,7 @@ def _ask_again(status: HTTPStatus, error: Exception) -> tuple[Response, int]:
 
 
 def _words(error: Exception) -> tuple[str, str]:
-    """(code, message) that may be told: of what is not an answer of ours, nothing."""
+    """Return (code, message) that may be shown; nothing of other programs' answers."""
     if isinstance(error, BodyRefused):
         return "MISSING_NOTIFICATION_PAYLOAD", error.code
     if isinstance(error, Incorrect | NotificationRefused):
@@ -219,7 +220,7 @@ MOST: Final = STEPS[0][0] + 1
 
 
 def flow_control(waiting: int) -> dict[str, Any]:
-    """The answer to a notification that was taken in, while so many messages wait."""
+    """Return the answer to an accepted notification, for this number of waiting messages."""
     for above, size, in_ms in STEPS:
         if waiting > above:
             return {"type": "next", "size": size, "in": in_ms}

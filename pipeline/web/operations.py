@@ -1,8 +1,8 @@
-"""For machines that watch: `/healthz` for anybody; `/readyz` and `/metrics` for internal requests only.
+"""Routes for monitoring: `/healthz` for anybody; `/readyz` and `/metrics` for internal requests only.
 
-`/healthz` asks nothing of anything else, so it always answers. `/readyz` is for alerts: its checks run in threads of their own,
-and one that has not answered within READY_WITHIN_S is reported as such. A balancer should go by `/healthz`: webhooks are taken in
-while the broker or the workers are away.
+`/healthz` calls nothing else, so it always answers. `/readyz` is for alerts: its checks run in their own threads, and
+one that has not answered within READY_WITHIN_S is reported as such. A load balancer should use `/healthz`: webhooks are
+accepted while the broker or the workers are down.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ GAUGES = {
     "tokens": ("Tokens of Pipedrive's daily budget spent today (UTC), by lane", ("lane",)),
     "daily_tokens": ("Tokens a day that the connector's Pipedrive company has by its settings; 0 is without limit", ()),
 }
-"""Subject → (help, names of the labels that stand beside the connector: of kind and state, of state alone, or none)."""
+"""Subject → (help, labels besides the connector: kind and state, state alone, or none)."""
 
 
 def room() -> Blueprint:
@@ -77,7 +77,7 @@ def readyz() -> tuple[Response, int]:
 
 
 def metrics() -> Response:
-    """Everything, counted by the database when it is asked: any number of web processes say the same."""
+    """Return all metrics, counted by the database per request: every web process returns the same."""
     with transaction() as session:
         figures = all_figures(session)
         counts = event_count.totals(session)
@@ -88,7 +88,7 @@ def metrics() -> Response:
 
 
 def broker_answers() -> str:
-    """Raises whatever the broker's client raises."""
+    """Raises any error of the broker's client."""
     with tasks_app.connection_for_write(settings().broker_url, connect_timeout=BROKER_TIMEOUT_S) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=BROKER_TIMEOUT_S)
     return "ok"
@@ -194,7 +194,7 @@ class _Figures:
         yield due
 
     def _events(self) -> Metric:
-        """Whoever draws its rate by `direction` and `outcome` sees how much goes through, and how well."""
+        """Its rate by `direction` and `outcome` shows throughput and success."""
         family = CounterMetricFamily(
             "pipeline_events",
             "Sync events, by name and its parts",

@@ -15,7 +15,7 @@ HSTS: Final = "max-age=31536000"
 
 
 def is_secure() -> bool:
-    """Return whether browsers reach us over https. A proxy ends TLS, so the request itself does not say."""
+    """Return whether browsers reach us over https. A proxy terminates TLS, so the request itself does not show it."""
     return urlsplit(settings().public_url).scheme == "https"
 
 

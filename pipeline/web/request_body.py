@@ -1,7 +1,7 @@
-"""Read the body of a request as it arrives, in the event loop: a sender that is slow takes no thread.
+"""Read the body of a request as it arrives, in the event loop: a slow sender uses no thread.
 
-    Body.read(limit, …)   reads on until the body is whole, or says why it does not
-    Body.stream()         what the app reads: the body, then the reason why there is no more of it
+    Body.read(limit, …)   reads until the body is complete, or returns why it is not
+    Body.stream()         the stream for the app: the body, then the reason why it is incomplete
 
 Every body has a deadline: GRACE_S, and longer only as long as it arrives with PACE_BYTES_S.
 """
@@ -23,7 +23,7 @@ GRACE_S: Final = 10.0
 PACE_BYTES_S: Final = 128 * 1024
 """A notification of 20 MB has 170 s; Hull sends it in a few."""
 MEMORY_BYTES: Final = 1024 * 1024
-"""Of one body; what is longer lies in a temporary file."""
+"""Bytes of one body in memory; a longer body is stored in a temporary file."""
 
 
 class Reading(Enum):
@@ -47,7 +47,7 @@ ERRORS: Final[dict[Reading, type[HTTPException]]] = {
 class Body:
     """One request's body.
 
-    declared  its Content-Length; None when the sender did not say
+    declared  its Content-Length; None if the sender did not send one
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Body:
         self.size = 0
 
     async def read(self, limit: int, *, look_s: float | None = None) -> Reading:
-        """Read until the body is whole, longer than `limit` bytes, or too slow; with `look_s`, no longer than that.
+        """Read until the body is complete, longer than `limit` bytes, or too slow; with `look_s`, at most for that time.
 
-        A later call goes on where this one stopped.
+        A later call continues where this one stopped.
         """
         look_until = None if look_s is None else self._clock() + look_s
         while self.size != self._declared:
@@ -83,7 +83,7 @@ class Body:
         return Reading.WHOLE
 
     def give_up(self) -> None:
-        """Let a read that waits end as too slow: others need its place."""
+        """End a waiting read as too slow: other requests need the memory."""
         self._given_up.set()
         if self._next is not None:
             self._next.cancel()

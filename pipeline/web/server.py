@@ -1,11 +1,11 @@
-"""The RSGI application that granian serves: it reads bodies in the event loop, and calls the Flask app in a thread.
+"""The RSGI application for granian: it reads bodies in the event loop, and calls the Flask app in a thread.
 
     granian --interface rsgi --factory pipeline.web.app:create_server
 
-A thread is taken only for a request that is whole. A body that is longer than FIRST_BYTES, or not here after FIRST_S, is
-read on only as far as its sender may send: `pipeline.web.allowances` knows that from path and headers alone. The app is
-called in any case; where the body is not whole, reading it raises 408 or 413, so a sender without credentials gets its 401.
-docs/decisions/0018-bodies-are-read-before-a-thread-is-taken.md says why this is not granian's WSGI.
+A request gets a thread only when it is complete. A body that is longer than FIRST_BYTES, or incomplete after FIRST_S,
+is read further only as far as its sender may send: `pipeline.web.allowances` knows that from path and headers alone.
+The app is called in any case; if the body is incomplete, reading it raises 408 or 413, so a sender without credentials
+gets its 401. docs/decisions/0018-bodies-are-read-before-a-thread-is-taken.md explains why this is not granian's WSGI.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_BYTES: Final = 64 * 1024
-"""Anybody may send as much."""
+"""Limit for unknown senders."""
 FIRST_S: Final = 0.5
 STRANGERS: Final = 200
 """Unfinished bodies of senders without credentials: of one more, the oldest is given up."""
@@ -47,7 +47,7 @@ FILE_S: Final = 30.0
 """After so long granian has opened the file of an answer, and its name is deleted."""
 RETRY_AFTER_S: Final = 5
 WATCHED: Final = ("/healthz", "/readyz")
-"""Each has a thread of its own: they never wait behind other requests."""
+"""Threads of urgent requests: they never wait behind other requests."""
 WATCHED_WAITING: Final = 16
 
 
@@ -56,7 +56,7 @@ class Headers(Protocol):
 
 
 class RequestScope(Protocol):
-    """What granian says of a request: https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md"""
+    """The fields of granian's request: https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md"""
 
     proto: str
     http_version: str
@@ -83,7 +83,7 @@ class HTTPProtocol(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """file  where the body lies, when it is longer than WHOLE_BYTES"""
+    """file  the body's file, if it is longer than WHOLE_BYTES"""
 
     status: int
     headers: list[tuple[str, str]]
@@ -94,7 +94,7 @@ class _Answer:
 class Server:
     """Serves a WSGI app.
 
-    allowance  how many bytes the sender of this request may send; asked without a body, in a thread
+    allowance  how many bytes the sender of this request may send; called without a body, in a thread
     """
 
     def __init__(self, app: WSGIApplication, allowance: Callable[[WSGIEnvironment], int]) -> None:
@@ -220,7 +220,7 @@ def environ_of(scope: RequestScope) -> WSGIEnvironment:
 
 
 def overload_answer() -> _Answer:
-    """What is said when the app itself could not be asked."""
+    """The answer if the app itself could not be called."""
     problem = {"error": "overloaded", "message": "Too many requests wait. Try again in some seconds."}
     headers = [
         *common_headers().items(),
@@ -280,7 +280,7 @@ def _no_write(_data: bytes) -> None:
 
 
 def _declared(environ: WSGIEnvironment) -> int | None:
-    """Bytes of the body as its headers say: 0 without a body, None when it is sent in chunks."""
+    """Return the bytes of the body by its headers: 0 without a body, None if it is sent in chunks."""
     if "HTTP_TRANSFER_ENCODING" in environ:
         return None
     length = environ.get("CONTENT_LENGTH", "")
@@ -294,7 +294,7 @@ def _known_path(environ: WSGIEnvironment) -> str:
 
 
 def allow_connections() -> None:
-    """Let this process open as many files as the system lets it: each connection is one, and the usual limit is 1,024."""
+    """Raise the process's limit of open files to the maximum: each connection is one, and the usual limit is 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

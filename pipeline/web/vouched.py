@@ -1,4 +1,4 @@
-"""For whom Hull's dashboard speaks: the credentials that it gives along, in the query or in a form."""
+"""Authentication of Hull's dashboard: the credentials that it sends, in the query or in a form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.web.doors import Doors
 
 
 def proven_by_query(doors: Doors) -> int | None:
-    """Return the key of the connector whose credentials are in the query; no body is read."""
+    """Return the key of the connector with the credentials in the query; no body is read."""
     return _proven(doors, request.args)
 
 

@@ -1,6 +1,6 @@
-"""Tells the workers that a delivery was stored, from a thread of its own: nobody's answer waits for the broker.
+"""Notifies the workers that a delivery was stored, from its own thread, so that no answer waits for the broker.
 
-Many deliveries in a row make few messages. What is lost here the sweep finds within seconds.
+Many deliveries in a row cause few messages. The sweep finds deliveries with a lost message within seconds.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 
 GAP_S = 0.1
-"""Between two messages: whatever was stored meanwhile shares the next one. The first goes at once."""
+"""Pause between two messages: deliveries stored in it share the next one. The first message is sent immediately."""
 
 
 class Waker:
-    """`wake` returns at once; the thread starts with the first call, hence after any fork."""
+    """`wake` returns immediately; the thread starts with the first call, that is after any fork."""
 
     def __init__(self, tell: Callable[[], None], *, gap_s: float = GAP_S) -> None:
         self._tell = tell
@@ -24,7 +24,7 @@ class Waker:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Ask for one more message, unless one is asked for already."""
+        """Request one more message, unless one is pending."""
         self._wanted.set()
         if self._thread is None:
             with self._starting:

@@ -1,4 +1,4 @@
-"""Judges the rules of alerts when the workers do not: that nobody is at work, only somebody else can tell."""
+"""Evaluates the alert rules while the workers do not: workers cannot report their own absence."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pipeline.telemetry import logger
 
 EVERY_S: Final = 60.0
 OVERDUE: Final = timedelta(minutes=3)
-"""Workers judge every minute; whoever starts them anew takes less than this."""
+"""Workers evaluate every minute; restarting them takes less than this."""
 
 
 def start() -> None:
-    """Look on from a thread of its own as long as the process lives."""
+    """Evaluate in a thread as long as the process lives."""
     threading.Thread(target=_run, name="watchman", daemon=True).start()
 
 
 def look() -> bool:
-    """Judge and tell, if nobody has judged for too long; whether that was so."""
+    """Evaluate and send alerts, if no worker did for too long; return whether it did."""
     with transaction() as session:
         last = heartbeats(session).get(HEARTBEAT)
     if last is not None and datetime.now(UTC) - last < OVERDUE:

@@ -1,10 +1,10 @@
-"""Pipedrive's door: `POST /webhooks/pipedrive/{connector_id}/{path_token}` with Basic auth.
+"""Pipedrive's route `POST /webhooks/pipedrive/{connector_id}/{path_token}` with Basic auth.
 
-Pipedrive signs nothing, so the path and the credentials are all there is. 200 means stored; everything else makes
-Pipedrive try again after 3, 30 and 150 s (https://pipedrive.readme.io/docs/guide-for-webhooks-v2), and ten first failures ban
-the webhook for half an hour, in which events are lost. So whoever shows the credentials is answered 200 whatever the body is:
-one that is too large, nests too deep or is no JSON is kept, and its record is read by the id that can be found in it. What a
-webhook says is judged later, and refused by name where it makes no sense.
+Pipedrive does not sign webhooks, so only the path and the credentials authenticate them. 200 means stored; any other
+status makes Pipedrive retry after 3, 30 and 150 s (https://pipedrive.readme.io/docs/guide-for-webhooks-v2), and ten
+failed first attempts ban the webhook for half an hour, in which events are lost. So an authenticated sender gets 200
+whatever the body is: a body that is too large, nested too deeply or not JSON is stored, and its record is read by the
+id that can be found in it. The content of a webhook is checked later, and refused with a reason if it is invalid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BYTES = 1024 * 1024
 
 
 def room(doors: Doors, waker: Waker) -> Blueprint:
-    """The routes of this door."""
+    """Return the routes."""
     routes = Blueprint("webhooks", __name__)
     routes.add_url_rule(
         "/webhooks/pipedrive/<connector_id>/<path_token>",
@@ -37,7 +37,7 @@ def room(doors: Doors, waker: Waker) -> Blueprint:
 
 
 def receive(doors: Doors, waker: Waker, connector_id: str, path_token: str) -> Response:
-    """Verify, store, commit, answer, and wake the workers."""
+    """Verify, store, commit, answer, and notify the workers."""
     connector_key = _sender(doors, connector_id, path_token)
     if connector_key is None:
         return _turn_away()

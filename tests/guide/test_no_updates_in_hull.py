@@ -65,7 +65,7 @@ def test_only_the_same_company_is_accepted(world: World) -> None:
         world.change_rows("UPDATE connectors SET pipedrive_company = :home", home=home)
         accepted = Person(world).authorise()
 
-    assert (refused.status_code, "another company" in refused.text, paused) == (400, True, "paused")
+    assert (refused.status_code, "another Pipedrive company" in refused.text, paused) == (400, True, "paused")
     assert (accepted.status_code, connector_of(world).state) == (200, "active")
 
 

@@ -229,7 +229,7 @@ def test_the_browser_that_used_an_invitation_may_begin_again(person: Person) -> 
 def test_a_refusal_leaves_the_invitation_with_its_browser(person: Person) -> None:
     link = invitation(person)
     denied = person.decide(person.press(link), "deny")
-    assert "choose to allow" in person.door.get(denied).text
+    assert "allow access" in person.door.get(denied).text
     assert person.door.get(denied).status_code == 400
 
     assert press_button(another_browser(person), link).status_code == 400
@@ -265,7 +265,7 @@ def test_a_state_that_went_while_it_was_finished_connects_nothing(
 
     monkeypatch.setattr(room, "read_company", read_company)
 
-    assert "not begun here" in refused(person.door.get(back), person.world)
+    assert "not started here" in refused(person.door.get(back), person.world)
 
 
 def test_another_browser_finishes_nothing_and_says_what_to_do(person: Person) -> None:
@@ -369,7 +369,7 @@ def test_a_callback_that_comes_while_it_is_finished_waits(person: Person, monkey
 
     assert person.door.get(back).status_code == 200
     assert (within[0].status_code, within[0].headers["Refresh"]) == (503, "2")
-    assert "being finished" in within[0].text
+    assert "being completed" in within[0].text
     assert person.world.pipedrive.grants.counts["exchanges"] == 1
 
 
@@ -473,7 +473,7 @@ def refused(page: TestResponse, world: World) -> str:
 
 
 def test_a_person_may_say_no(person: Person) -> None:
-    assert "choose to allow" in refused(person.authorise("deny"), person.world)
+    assert "allow access" in refused(person.authorise("deny"), person.world)
 
 
 def test_who_is_no_administrator_is_refused(person: Person) -> None:

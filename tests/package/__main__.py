@@ -171,7 +171,7 @@ def _run_up(story: Story, place: Installed, given: Mapping[str, str]) -> None:
     told = requests.get(f"{announced['pipedrive_url']}/__sandbox__/deliveries", timeout=10).json()["data"]
     answered = {each["last_http_status"] for each in told["webhooks"]}
     story.check("a webhook is stored, and its edit carried over by tasks", 200 in answered, told)
-    said = _until(lambda: place.run("pipeline verify demo", named), "Nothing has drifted")
+    said = _until(lambda: place.run("pipeline verify demo", named), "No drift")
     story.done("pipeline verify demo: nothing has drifted")
     said = place.run("pipeline doctor demo", named)
     story.check("pipeline doctor demo", "workers answer" in said, said)

@@ -1,8 +1,8 @@
-"""Plans: what new settings would do to every known record, found out from what is stored, at no token.
+"""Plans: what new settings would do to every known record, computed from stored data, without tokens.
 
-making     a plan is written down, and checked as if its settings were to be put in force
-walking    it is computed, slice by slice, by whoever comes: a worker, or the request that made it when it is small
-arriving   one slice of Pipedrive's records: what Hull would be told, by the transform and the page plan of load
-leaving    one slice of Hull's reports: what Pipedrive would be sent, by the decisions of `pipeline.sync.outgoing`
-applying   the settings come in force, and what the plan says is done; what moved is left out and planned anew
+create    a plan is validated like settings, and stored
+compute   it is computed, slice by slice, by a worker, or by the request that created it if it is small
+incoming  one slice of Pipedrive's records: what Hull would receive, by the transform and the page plan of load
+outgoing  one slice of Hull's reports: what Pipedrive would receive, by the decisions of `pipeline.sync.outgoing`
+apply     the settings are put in force, and the planned changes are made; changed records are left out and planned again
 """

@@ -1,8 +1,8 @@
-"""A plan is applied: its settings come in force and what it says is done, all begun in one transaction; or it is refused whole.
+"""Apply a plan: put its settings in force and start its changes, in one transaction; or refuse it completely.
 
-What it says of Hull is done by a backfill that leaves alone whatever is not as the plan saw it; what it says of Pipedrive by
-outgoing changes, each with the report that Hull gave last. Both decide anew, by the same rules and from the same state: so they do
-what was planned. Records that moved meanwhile are left out and planned anew.
+Changes in Hull are made by a backfill that skips records that differ from the plan; changes in Pipedrive by outgoing
+changes, each with Hull's last report. Both decide again, by the same rules and from the same state, so they do what was
+planned. Records that changed since are left out and planned again.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from pipeline.sync.runs.approval import Reach
 from pipeline.tasks import wakeups
 
 MOVED_SHARE: Final = 0.05
-"""A plan of which more has moved is a plan of something else."""
+"""If a larger share of the records changed, the plan is refused."""
 CAUSE: Final = "plan"
 CHANGING: Final = ("update", "link", "resend")
 """Acts that change a record which exists already."""
 FOUND_OUT: Final = (NO_SNAPSHOT, "hull_id_unknown")
-"""Reasons of unknown Users and Accounts whose record is found, and perhaps changed, when the plan is applied."""
+"""Reasons of unmapped Users and Accounts with a record that is found, and perhaps changed, when the plan is applied."""
 
 
 class PlanRefused(Exception):
-    """The plan was not applied; nothing was done. The text says which of its grounds is gone, and what to do.
+    """The plan was not applied; nothing was done. The text says why, and what to do.
 
-    is_over  it can never be applied any more, and says so itself
+    is_over  it can never be applied; its state says so
     """
 
     def __init__(self, reason: str, words: str, *, is_over: bool = True) -> None:
@@ -54,9 +54,9 @@ class PlanRefused(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
     """settings_version  in force now
-    sent              Users and Accounts on their way to Pipedrive; those that fail are not counted
-    left_out          records that had moved since they were looked at
-    follow_up         the plan that sees to these, and to those nobody had looked at; None where there are none
+    sent              Users and Accounts being sent to Pipedrive, without those that fail
+    left_out          records that changed since the plan was computed
+    follow_up         the plan for these, and for unplanned ones; None if there are none
     """
 
     settings_version: int
@@ -82,17 +82,17 @@ def reaches(plan: SettingsPlan) -> list[Reach]:
 
 
 def to_confirm(session: Session, plan: SettingsPlan) -> list[Reach]:
-    """What a person has to say yes to by its number; empty where the plan may be applied without."""
+    """Record counts the operator must confirm; empty if no confirmation is needed."""
     share = read_settings(connectors.get_settings(session, plan.connector_key, plan.base_version)).change_stop_share
     found = reaches(plan)
     return found if any(approval.must_ask(session, plan.connector_key, each, share) for each in found) else []
 
 
 def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None = None) -> Applied:
-    """Put the plan's settings in force and begin what it says.
+    """Put the plan's settings in force and start its changes.
 
-    confirmed  the number of records a person said yes to; -1 is to whatever it is
-    Raises: PlanRefused; AskFirst when it touches so many records that a person must say yes.
+    confirmed  the number of records the operator confirmed; -1 confirms any number
+    Raises: PlanRefused; AskFirst if it touches so many records that it needs approval.
     """
     plan = plans.lock_plan(session, plan_id)
     if plan is None or plan.state != "ready":
@@ -110,7 +110,7 @@ def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None 
     scope = scope_of(session, plan)
     version = put_in_force(session, plan.connector_key, plan.document, author=author, force=True, plan_id=plan.id)
     tell_hull(session, plan.connector_key)
-    if plan.parent_id is not None:  # its settings are in force already, so nothing began by itself
+    if plan.parent_id is not None:  # its settings are already in force, so no run was started
         _carry_over_left_out(session, scope)
     sent = _send(session, plan)
     plan.state, plan.settings_version, plan.ended_by, plan.ended_at = "applied", version.version, author, func.now()
@@ -130,7 +130,7 @@ def refuse(session: Session, plan_id: int, refused: PlanRefused, *, author: str)
 
 
 def discard(session: Session, plan_id: int, *, author: str) -> bool:
-    """Forget what the plan says of single records. False when it has ended already."""
+    """Delete the plan's items. Return False if it has already ended."""
     plan = plans.lock_plan(session, plan_id)
     if plan is None or plan.state not in ("computing", "ready", "stopped"):
         return False
@@ -179,7 +179,7 @@ def _carry_over_left_out(session: Session, scope: PlanScope) -> None:
 
 
 def _send(session: Session, plan: SettingsPlan) -> int:
-    """Have all that the plan decides about carried over; Accounts that only their Users speak of with what these say."""
+    """Synchronize everything that the plan decides about; Accounts that only their Users mention, with the Users' data."""
     rank = int(time.time() * 1000)
     bodies: list[tuple[str, str, dict[str, Any]]] = plans.messages_to_send(session, plan.id)
     fold_all(

@@ -1,5 +1,5 @@
-"""A plan is computed slice by slice. A slice, and how far the plan came with it, are one transaction under the plan's row: whoever
-is killed has lost a slice, and two who work on one plan take turns.
+"""Compute a plan slice by slice. A slice and the plan's progress are one transaction under the plan's row lock: a
+killed worker loses one slice, and two workers on one plan alternate.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from pipeline.telemetry import logger
 
 SLICE: Final = 500
 LEFT: Final = frozenset({"left", *HARMLESS})
-"""What may stand beside a field without anything being wrong."""
+"""Notes of a field that are not problems."""
 NEVER_SEEN: Final = "never_seen"
 AT_ONCE_S: Final = 1.0
-"""So long a request may compute by itself before it leaves the plan to a worker."""
+"""How long a request may compute before it leaves the plan to a worker."""
 
 
 def step(job: ClaimedJob) -> JobStep:
@@ -88,7 +88,7 @@ def compute_slice(plan_id: int) -> bool:
 
 
 def _slice(session: Session, scope: PlanScope, direction: Direction, entity: Entity) -> None:
-    """Look at the next records, write down what was found, and move on."""
+    """Preview the next records, store the results, and advance."""
     plan = scope.plan
     where = (session, plan.connector_key, entity)
     others = plans.line_of(session, plan)[1:]
@@ -108,7 +108,7 @@ def _slice(session: Session, scope: PlanScope, direction: Direction, entity: Ent
 
 
 def counted(items: Iterable[NewItem]) -> Counter[str]:
-    """What is told of a plan without looking at its items."""
+    """The summary of a plan without its items."""
     counts: Counter[str] = Counter()
     for item in items:
         of = f"{item.direction}.{item.entity}"
@@ -123,7 +123,7 @@ def counted(items: Iterable[NewItem]) -> Counter[str]:
 
 
 def _finish(session: Session, scope: PlanScope) -> None:
-    """Say what nobody can know, what it costs, and that it is ready."""
+    """Set what is unknown, the cost, and the state ready."""
     plan = scope.plan
     counts = Counter(plan.counts)
     known = {each: approval.reach(session, plan.connector_key, each).known for each in Entity}
@@ -145,7 +145,7 @@ def _finish(session: Session, scope: PlanScope) -> None:
 
 
 def _unknowable(session: Session, scope: PlanScope, entity: Entity, known: int) -> Counter[str]:
-    """Records without a snapshot on the side that would have to tell: their number, and never zero."""
+    """Number of records without the needed snapshot, without zeros."""
     plan, found = scope.plan, Counter[str]()
     if entity in scope.runs:
         seen = sum(n for name, n in plan.counts.items() if name.startswith(f"incoming.{entity}.act."))
@@ -176,7 +176,7 @@ def _fetched(scope: PlanScope, counts: Counter[str]) -> tuple[int, ...]:
 
 
 def _read_before(session: Session, scope: PlanScope, counts: Counter[str]) -> int:
-    """Records that are read once more before they are written, because Pipedrive has a say about some field."""
+    """Records that are read again before they are written, because Pipedrive may own a field."""
     has_a_say = [
         entity
         for entity in scope.sends

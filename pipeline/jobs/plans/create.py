@@ -1,4 +1,4 @@
-"""A plan is asked for: its settings are checked as if they were to be put in force, and it is written down for a worker."""
+"""Create a plan: its settings are validated like settings to be put in force, and it is stored for a worker."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _add(
 
 
 def digests_of_fields(session: Session, connector_key: int) -> dict[str, Any]:
-    """Entity → what tells one state of Pipedrive's field definitions from another."""
+    """Return entity → a mark that changes with Pipedrive's field definitions."""
     found = {each: connectors.find_fields(session, connector_key, each) for each in Entity}
     return {
         entity.value: hashlib.blake2b(

@@ -1,4 +1,4 @@
-"""One slice of what is stored of Pipedrive's records: what Hull would be told of each under the settings of a plan.
+"""One slice of the stored Pipedrive records: what Hull would receive under the settings of a plan.
 
 The incoming preview says it, as in the backfill that would carry them over.
 """
@@ -95,7 +95,7 @@ def _act(effect: IncomingEffect, changes: Sequence[Change], *, linked: bool, unr
 
 
 def _not_read(record: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, ...]:
-    """Fields that Pipedrive gives on request only, and was not asked for when the record was read."""
+    """Fields that Pipedrive returns on request only, and that were not requested when the record was read."""
     return tuple(key for key in wanted if key not in record)
 
 

@@ -1,7 +1,8 @@
-"""One slice of what Hull last reported: what Pipedrive would be sent of each User or Account under the settings of a plan.
+"""One slice of Hull's last reports: what Pipedrive would receive of each User or Account under the settings of a plan.
 
-What becomes of a report is said by the preview that goes the way of an outgoing batch (`pipeline.sync.outgoing.preview`). Beside
-that, a plan knows which Accounts it has an Organization made or found for, and who came first in its earlier slices.
+The preview that uses the functions of an outgoing batch (`pipeline.sync.outgoing.preview`) decides about a report.
+A plan additionally
+knows the Accounts for which it creates or finds an Organization, and the first records of its earlier slices.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ _LINKABLE: Final = (Effect.SAME, Effect.MATCH)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What is known beside a decision.
+    """Additional data of a decision.
 
-    organizations  Accounts for which the plan makes or finds an Organization → what to call that
-    reported       Hull id → the version of the report; absent for one that Hull has never reported by itself
+    organizations  Accounts for which the plan creates or finds an Organization → its label
+    reported       Hull id → the version of the report; absent if Hull has never sent one
     """
 
     organizations: Mapping[str, str]
@@ -47,7 +48,7 @@ class Beside:
 
 
 class ReservedInPlan(Reserved):
-    """Who comes first, as the earlier slices of the plan found it."""
+    """Return the first records under each claim, from the plan's earlier slices."""
 
     def __init__(self, session: Session, plan_id: int, entity: Entity) -> None:
         super().__init__()
@@ -145,7 +146,7 @@ def _accounts_first(session: Session, scope: PlanScope, users: Mapping[str, Mess
     bodies = {each.hull_id: each.body for each in called}
     known = plans.items_among(session, scope.plan.id, Direction.OUTGOING, Entity.ORGANIZATION, sorted(bodies))
     reported = read_snapshots(session, key, Entity.ORGANIZATION, "hull", sorted(bodies)) if bodies else {}
-    if Entity.ORGANIZATION not in scope.sends:  # else those were looked at by their own reports
+    if Entity.ORGANIZATION not in scope.sends:  # otherwise they were previewed by their own reports
         reported = {}
     bodies = {hull_id: body for hull_id, body in bodies.items() if hull_id not in reported and hull_id not in known}
     items = _look(session, scope, Entity.ORGANIZATION, bodies, {}) if bodies else []

@@ -20,16 +20,17 @@ PHASES: Final = (
     (Direction.OUTGOING, Entity.ORGANIZATION),
     (Direction.OUTGOING, Entity.PERSON),
 )
-"""In this order a plan looks at records: Accounts before the Users that may be linked to them."""
+"""The order in which a plan previews records: Accounts before the Users that may be linked to them."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PlanScope:
     """One plan while it is computed or applied.
 
-    runs    entity → the kind of run its incoming side calls for; absent where Hull is told nothing anew. What is fetched again is
-            fetched whole, so that nothing of it is left out
-    sends   entities whose outgoing side is decided anew
+    runs    entity → the kind of run that its incoming side needs; absent if Hull receives nothing. A new fetch
+            reads every record, so that
+            nothing of it is left out
+    sends   entities with an outgoing side that is decided again
     """
 
     plan: SettingsPlan
@@ -51,7 +52,7 @@ class PlanScope:
         return entity in (self.runs if direction is Direction.INCOMING else self.sends)
 
     def compiled(self, session: Session, entity: Entity) -> Plan:
-        """How records of the entity would be carried over."""
+        """Return how records of the entity would be synchronized."""
         if entity not in self._compiled:
             marks = connectors.marks(session, self.plan.connector_key, entity)
             self._compiled[entity] = compiled(session, self.plan.connector_key, entity, self.after, marks)
@@ -82,7 +83,7 @@ def _origin(session: Session, plan: SettingsPlan) -> SettingsPlan:
 
 
 def _sends(entity: Entity, settings: ConnectorSettings) -> tuple[object, ...]:
-    """Everything that decides what Pipedrive is sent of an entity; what also comes in decides who has the last word."""
+    """Everything that decides what Pipedrive receives of an entity; incoming mappings decide who owns a field."""
     links = settings.link_users_in_service, settings.link_users_in_hull and entity is Entity.PERSON
     both_ways = {row.service for row in settings.incoming(entity)} & {row.service for row in settings.outgoing(entity)}
     return (

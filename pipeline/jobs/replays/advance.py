@@ -1,6 +1,6 @@
-"""The job of a replay: learn what became of what was sent, send as much as the pace allows, and come back.
+"""The job of a replay: record the outcomes of sent items, send as many as the pace allows, and continue later.
 
-A step is one transaction that closes failures, folds their changes and marks the items, so that a worker killed anywhere has
+A step is one transaction that closes failures, coalesces their changes and marks the items, so that a killed worker has
 either done a slice or not begun it.
 """
 
@@ -65,7 +65,7 @@ def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
 
 
 def _go_on(row: Replay) -> None:
-    """Somebody has set going again the job that gave up."""
+    """The failed job was started again."""
     if row.state != "stopped" and row.reason is None:
         return
     row.state = "running" if row.state == "stopped" else row.state
@@ -121,8 +121,10 @@ def _send_one(session: Session, row: Replay, item: ReplayItem, failure: Failure,
 
 
 def _needs_nothing(failure: Failure, verdict: Verdict) -> bool:
-    """Whether what it says is there, or newer: sending it would be for nothing. Only Pipedrive itself can say that a record
-    is to be left out of Hull."""
+    """Return whether its content, or a newer one, is already there, so that sending is useless. Only Pipedrive itself
+    can say that a record is
+    left out of Hull.
+    """
     if failure.direction == Direction.INCOMING and verdict.kind is Kind.SKIPPED:
         return False
     return verdict.kind.is_harmless
@@ -143,7 +145,7 @@ def _settled(item: ReplayItem, state: str, detail: str) -> None:
 
 
 def _look_again_s(session: Session, row: Replay) -> float | None:
-    """In how many seconds to look for outcomes; None when there are none to be had."""
+    """Return the seconds until the next check of outcomes; None if no items are in flight."""
     if not rows.items_sent(session, row.id, 1):
         return None
     since = row.sent_until or row.created_at
@@ -152,7 +154,7 @@ def _look_again_s(session: Session, row: Replay) -> float | None:
 
 
 def _end(session: Session, row: Replay) -> None:
-    """Nothing is under way any more; one that is paused only rests."""
+    """Nothing is in flight; a paused one stays paused."""
     if row.state == "paused" or row.ended_at is not None:
         return
     row.state = "done" if row.state == "running" else row.state

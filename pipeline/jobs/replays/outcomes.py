@@ -1,7 +1,7 @@
-"""What became of the items that were sent: learnt from what they left behind, never from the broker.
+"""The outcomes of sent items, derived from their changes, failures and events, never from the broker.
 
-Its change is gone and nothing failed: it came through, or there was nothing to do; the record's events tell which. A failure of the
-same subject since: it failed again. Neither: it is still on its way.
+Its change is gone and nothing failed: it succeeded, or there was nothing to do; the record's events say which. A newer
+failure of the same subject: it failed again. Neither: it is in flight.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _told(
 
 
 def _by_events(item: ReplayItem, told: Sequence[ReplayEvent]) -> None:
-    """One success counts for more than what was left out beside it; silence says that nothing differed."""
+    """A success counts more than fields left out; no event means that nothing differed."""
     successes = [each for each in told if each.event.endswith(".success")]
     if not told:
         _note(item, "already_applied", "Nothing differed any more.")

@@ -1,7 +1,7 @@
-"""What would become of failures if they were replayed now: worked out from what is stored, for no tokens, changing nothing.
+"""Preview the replay of failures: from stored data, without tokens or changes.
 
-The transforms are those that carry records over; only Pipedrive is not asked. So a verdict is as true as the last reading, and
-where nothing was read it says so. An incoming record is always read again when it is replayed, whatever its verdict.
+The transforms are those of the stages, but Pipedrive is not called. So a preview is as current as the last reading, and
+says so if there was none. An incoming record is always read again when it is replayed, whatever the preview.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.telemetry import logger
 def foresee(
     session: Session, mine: Sequence[Failure], payloads: Mapping[int, bytes] | None = None
 ) -> dict[int, Verdict]:
-    """Failure → its verdict. `payloads`: failure → a corrected payload that would be sent in place of the one that came."""
+    """Return failure → its preview. `payloads`: failure → an edited payload to use instead of the received one."""
     verdicts: dict[int, Verdict] = {
         each.id: Verdict(kind=Kind.CLOSED, detail=f"It is {each.state} already, by {each.closed_by}.")
         for each in mine
@@ -54,7 +54,7 @@ Look = Callable[[Sequence[Failure]], dict[int, Verdict]]
 
 
 def _each_by_itself(session: Session, asked: Sequence[Failure], look: Look) -> dict[int, Verdict]:
-    """All at once; where some record defeats the look at it, one by one, so that it does not take the others with it."""
+    """All together; if a record causes an error, one by one, so that the others still get a preview."""
     try:
         with session.begin_nested():
             return look(asked)

@@ -1,4 +1,4 @@
-"""What a batch or a control task that gave up would come to. Its records are not looked at one by one, only counted."""
+"""Preview a failed batch or control task. Its records are only counted."""
 
 from __future__ import annotations
 

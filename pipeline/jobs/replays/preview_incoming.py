@@ -29,7 +29,7 @@ AS_IT_IS = "The record is read again from Pipedrive, so what it is by then count
 def foresee_incoming(
     session: Session, connector_key: int, entity: Entity, mine: Sequence[Failure]
 ) -> dict[int, Verdict]:
-    """Failure → its verdict, for records of one entity."""
+    """Return failure → its preview, for records of one entity."""
     plan = plan_for(session, connector_key, entity)
     ids = [int(each.record_id) for each in mine if each.record_id is not None and each.record_id.isdigit()]
     known = id_mapping.known(session, connector_key, entity, ids)

@@ -29,7 +29,7 @@ Message = dict[str, Any]
 WRITE_TOKENS: Final = 5.0
 LOOK_UP_TOKENS: Final = 10.0
 UNCHANGED: Final = frozenset({"unchanged", "no_change", "no_relevant_change"})
-"""Reasons of a skip that say: it is there already."""
+"""Skip reasons that mean: it is already there."""
 _ARTICLE: Final = {Entity.PERSON: "A", Entity.ORGANIZATION: "An"}
 REFUSED_BEFORE: Final = "refused_by_pipedrive"
 
@@ -41,7 +41,7 @@ def foresee_outgoing(
     mine: Sequence[Failure],
     payloads: Mapping[int, bytes] | None = None,
 ) -> dict[int, Verdict]:
-    """Failure → its verdict, for records of one entity. `payloads`: failure → a corrected payload that is to be sent instead."""
+    """Return failure → its preview, for records of one entity. `payloads`: failure → an edited payload to use instead."""
     plan = plan_for(session, connector_key, entity)
     ids = [each.record_id for each in mine if each.record_id]
     kept = read_snapshots(session, connector_key, entity, "hull", ids)
@@ -56,7 +56,7 @@ def foresee_outgoing(
             verdicts[failure.id] = Verdict(kind=Kind.UNKNOWN, detail="No report of the record is kept.")
         elif failure.record_id is None or hull_id_of(message[entity.hull]) != failure.record_id:
             verdicts[failure.id] = Verdict(kind=Kind.REFUSED, detail="The payload is not a message about this record.")
-        elif failure.record_id in asked:  # closed ones of the same record: each is asked about by itself
+        elif failure.record_id in asked:  # closed failures of the same record: each has its own preview
             verdicts |= foresee_outgoing(session, connector_key, entity, [failure], payloads)
         else:
             messages[failure.record_id], asked[failure.record_id] = message, failure
@@ -77,7 +77,7 @@ def foresee_outgoing(
 
 
 def read_report(payload: bytes | None, entity: Entity) -> Message | None:
-    """The message that a payload is, None when it is none."""
+    """Return the message in a payload, None if it is not one."""
     try:
         message = read_lenient(payload) if payload is not None else None
         if not isinstance(message, dict) or not isinstance(message.get(entity.hull), dict):
@@ -89,8 +89,10 @@ def read_report(payload: bytes | None, entity: Entity) -> Message | None:
 
 
 def _was_overtaken(failure: Failure, message: Message, kept: bytes | None, sent_s: int, entity: Entity) -> bool:
-    """Whether another report was sent after this one first failed. What came through since has closed it; but one that is opened
-    again, or was sent by hand past every filter, would bring back the past."""
+    """Return whether another report was sent after this failure first occurred. A later success has closed it; but one
+    that is opened
+    again, or was sent manually, ignoring all filters, would restore an old state.
+    """
     other = read_report(kept, entity)
     is_later = sent_s > (failure.updated_at + timedelta(seconds=1)).timestamp()
     return is_later and other is not None and other[entity.hull] != message[entity.hull]
@@ -105,7 +107,7 @@ def _unread() -> Verdict:
 
 
 def _still_rejected(decision: Decision, failure: Failure) -> Verdict | None:
-    """Whether the one field that was rejected would be rejected again, whatever becomes of the others."""
+    """Return whether the one rejected field would be rejected again, whatever happens to the others."""
     problem = next((each for each in decision.problems if each.field == failure.field), None)
     if failure.kind != "field" or problem is None:
         return None

@@ -82,7 +82,7 @@ def check_payload(failure: Failure, payload: bytes) -> None:
 
 
 def _wake(session: Session, name: str) -> None:
-    """Ask for a control task once the session commits: once, however many failures of the session want it."""
+    """Request a control task after the commit: once, for any number of failures in the session."""
     wanted: set[str] = session.info.setdefault(WANTED, set())
     if name not in wanted:
         wanted.add(name)

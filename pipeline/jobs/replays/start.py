@@ -22,17 +22,17 @@ from pipeline.sync import job_queue
 from pipeline.tasks import wakeups
 
 PER_SECOND: Final = 10.0
-"""Fast enough for a person who waits, slow enough for Pipedrive's burst limit."""
+"""Fast enough for a waiting person, slow enough for Pipedrive's burst limit."""
 FASTEST: Final = 500.0
 SLOWEST: Final = 0.1
 
 
 class NothingToReplay(Exception):
-    """No open failure fits."""
+    """No open failure matches."""
 
 
 class MoreThanExpected(Exception):
-    """More failures fit than whoever asked for it has seen."""
+    """More failures match than the caller has seen."""
 
 
 def begin(
@@ -45,11 +45,11 @@ def begin(
     payloads: Mapping[int, bytes] | None = None,
     at_most: int | None = None,
 ) -> Replay:
-    """Put every open failure that is meant on the list of a new replay, and have it sent.
+    """Add every matching open failure to a new replay, and start its job.
 
-    payloads  failure → a corrected payload, for outgoing records
-    at_most   how many whoever asks for it has seen
-    Raises: NothingToReplay; MoreThanExpected; NotReplayable for a payload that will not do.
+    payloads  failure → an edited payload, for outgoing records
+    at_most   how many the caller has seen
+    Raises: NothingToReplay; MoreThanExpected; NotReplayable for an unusable payload.
     """
     if chosen.connector_key is None:
         raise ValueError("a replay is one connector's")
@@ -61,7 +61,7 @@ def begin(
     session.flush()
     replay.total = failure_filter.freeze_items(session, replay.id, replace(chosen, state="open"))
     if not replay.total:
-        raise NothingToReplay("no open failure fits")
+        raise NothingToReplay("no open failure matches")
     if at_most is not None and replay.total > at_most:
         raise MoreThanExpected(f"{replay.total} instead of {at_most}")
     for failure_id, payload in (payloads or {}).items():
@@ -76,7 +76,7 @@ def pause(session: Session, replay_id: int) -> bool:
 
 
 def resume(session: Session, replay_id: int, *, by: str) -> bool:
-    """Go on, also with one whose job gave up; False when it is neither paused nor stopped."""
+    """Resume a replay, also one with a failed job; return False if it is neither paused nor stopped."""
     replay = _move(session, replay_id, {"paused", "stopped"}, "running")
     if replay is None:
         return False
@@ -105,7 +105,7 @@ def _move(session: Session, replay_id: int, states: set[str], state: str) -> Rep
 
 
 def _have_it_sent(session: Session, replay: Replay, by: str) -> None:
-    """By a new job, or by the one that gave up: its failure is closed by that."""
+    """With a new job, or with the failed one, which closes its failure."""
     failure = _failure_of(session, replay)
     if failure is not None:
         replay_failure(session, failure, by=by, why=f"replay {replay.id} goes on")
@@ -121,7 +121,7 @@ def _have_it_sent(session: Session, replay: Replay, by: str) -> None:
 
 
 def _failure_of(session: Session, replay: Replay) -> Failure | None:
-    """The open failure of its job that gave up and can be set going again."""
+    """Return the open failure of its job that can be replayed."""
     job_id = jobs.last_failed(session, job_queue.REPLAY, str(replay.id))
     if job_id is None or not jobs.is_revivable(session, job_id):
         return None

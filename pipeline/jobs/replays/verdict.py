@@ -1,4 +1,4 @@
-"""The words of a verdict: what a replay would come to."""
+"""The preview of a replay and its texts."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Kind(StrEnum):
     CREATES = "creates"
     """A record would be made, unless the look-up before it finds one."""
     LOOKS_UP = "looks_up"
-    """Pipedrive has to be asked first: a record would be made, or matched with one that is there."""
+    """Pipedrive must be queried first: a record would be created, or matched with an existing one."""
     MATCHES = "matches"
     """It would be joined to a record that agrees with it already; nothing would be written."""
     RUNS = "runs"
     """A batch or a control task would run again; what its records come to is decided then."""
     NOTHING = "nothing"
-    """What it says is there already."""
+    """Its content is already there."""
     SUPERSEDED = "superseded"
-    """Something newer has been carried over, or is on its way."""
+    """A newer state was synchronized, or is in flight."""
     SKIPPED = "skipped"
     """The settings leave the record where it is."""
     FAILS_AGAIN = "fails_again"
@@ -49,9 +49,9 @@ class Kind(StrEnum):
     REFUSED = "refused"
     """It cannot be replayed as it is."""
     UNKNOWN = "unknown"
-    """Nothing that is stored tells."""
+    """Stored data do not show it."""
     CLOSED = "closed"
-    """Somebody has closed it."""
+    """It was closed."""
 
     @property
     def words(self) -> str:
@@ -75,11 +75,11 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """detail  the verdict in a sentence, without values of the record
-    note    what may make it come out otherwise
-    reason  the code under which it would fail or be left out
-    problems  fields that would be left out, each with its reason; the others go
-    tokens  of the daily budget that replaying it takes, about
+    """detail  the result in a sentence, without values of the record
+    note    what may change the result
+    reason  the code with which it would fail or be left out
+    problems  fields that would be left out, each with its reason; the others are sent
+    tokens  estimated cost of the replay in tokens of the daily budget
     """
 
     kind: Kind
@@ -92,5 +92,5 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """The kind as people read it."""
+        """Return the text of the kind."""
         return self.kind.words

@@ -44,18 +44,18 @@ FINDINGS: Final = TypeAdapter(list[DriftFinding])
 
 
 class EntityReport(BaseModel):
-    """How far the comparison of one entity is, and what came out.
+    """The progress of the comparison of one entity, and its result.
 
     pipedrive, hull     records that Pipedrive listed (None in a sample), and records of Hull with a `pipedrive/id` (None
-                        where Hull refused to count them: what only Hull has was then not looked for)
-    id_map              state → records; `without_hull_id` of them are to be asked for
+                        if Hull refused to count them: records that only Hull has were then not searched)
+    id_map              state → records; `without_hull_id` of them must be requested
     compared            records whose three sides were compared
-    buckets, differing  pages, and those whose digests differed
+    buckets, differing  pages, and those with different digests
     suspects            records that seem to differ
     findings            empty until `findings_of` fills it: they are items of the job
     unconfirmed         ids that seem to differ and were not read again; an item of the job too
-    pending, failed     what records wait for, and the reason codes of those that are known to have failed → how many
-    outdated            records that are in Hull as they should be, though something else was remembered as delivered
+    pending, failed     what records wait for, and the reason codes of known failures → how many
+    outdated            records that are correct in Hull, although different values were stored as delivered
     cursor, above, empty  of the walk: its next page, the highest id so far, and pages without a record in a row
     windows             ids in Hull that are still to be counted
     rechecked           suspects that were read again

@@ -26,7 +26,7 @@ from pipeline.wiring import Wired
 ASKED_AT_ONCE = 50
 """Ids to one search: what Hull returns on a page."""
 HIGHEST_ID = 2**53
-"""Beyond this a number of JSON is no exact id any more."""
+"""Larger numbers in JSON are not exact ids."""
 WINDOW = 4 * ASKED_AT_ONCE
 """Records of Hull that are read page by page; a window of ids that holds more is halved first."""
 
@@ -37,10 +37,10 @@ EVERYTHING: Final[Window] = (1, HIGHEST_ID)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreeSides:
-    """What the three sides say of the same ids.
+    """The three sides of the same ids.
 
-    refused  id → reason code, for records that nobody can read
-    doubles  (id, User or Account) that carries the id of a record that another one is
+    refused  id → reason code, for records that cannot be read
+    doubles  (id, User or Account) with the id of a record that another one already has
     """
 
     ids: Sequence[int]
@@ -93,7 +93,7 @@ class Reader:
         )
 
     def sides_of_page(self, records: list[Any]) -> ThreeSides:
-        """What the other two say of the records of a page."""
+        """Return the other two sides of the records of a page."""
         return self._sides(sorted(set(ids_of(records))), records)
 
     def sides_of_ids(self, ids: Collection[int]) -> ThreeSides:
@@ -170,12 +170,12 @@ class Reader:
         return sorted(there.difference(known))
 
     def highest_id(self) -> int:
-        """The greatest id Pipedrive lists; 0 when there is none. 10 tokens."""
+        """Return the highest id that Pipedrive lists; 0 if there is none. Costs 10 tokens."""
         page = self.wired.pipedrive.list_page(self.entity, limit=1, sort_by="id", sort_direction="desc")
         return max([0, *ids_of(page.records)])
 
     def some_held(self, page: int) -> list[int]:
-        """The Pipedrive ids of one page of Hull, in whatever order Hull keeps."""
+        """Return the Pipedrive ids of one page of Hull, in Hull's order."""
         answer = self.wired.hull.find_reports(self.entity, _between(1, HIGHEST_ID), page=page)
         return [each for report in answer.reports for each in read_held(report, ()).pipedrive_ids[:1]]
 

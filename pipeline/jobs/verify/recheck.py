@@ -1,6 +1,6 @@
-"""The second look of `pipeline verify`: what seemed to differ is read afresh, and what is on its way or known is set apart.
+"""The recheck of `pipeline verify`: read again what seemed to differ, and set apart what is pending or known.
 
-A record that changes while verify runs, that waits in a change or a batch, or whose Failure stands open is no drift.
+A record that changes while verify runs, that waits in a change or a batch, or that has an open Failure is not drift.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _names(pipedrive_id: int, held: HullRecord | None, mapped: MappedRecord | No
 
 
 def _told(reader: Reader, afoot: Afoot) -> Iterator[int]:
-    """Records that webhooks tell of which nobody has looked at yet."""
+    """Records in webhooks that are not processed yet."""
     for body in afoot.deliveries:
         try:
             head = decode_head(read_lenient(body))

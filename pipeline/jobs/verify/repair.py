@@ -1,7 +1,8 @@
-"""The repair of `pipeline verify`: every record that has drifted becomes a change, and goes its ordinary way to Hull.
+"""The repair of `pipeline verify`: every drifted record becomes a change, and is synchronized as usual.
 
-What a comparison saw is only a reason to read the record again: the change carries no value. The id map is put in doubt, so
-that the record is sent although the id map says that Hull has it. The job repairs a piece to a step; a piece may be repaired twice.
+A finding is only a reason to read the record again: the change has no values. The id map is marked as in doubt, so that
+the record is sent although the id map says that Hull has it. The job repairs one piece per step; a piece may be
+repaired twice.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def pieces_of(parts: Iterable[EntityReport]) -> list[RepairPiece]:
 
 
 def repair(session: Session, connector_key: int, piece: RepairPiece) -> Counter[str]:
-    """Fold a change for every record of a piece.
+    """Write a change for every record of a piece.
 
-    Returns how many of each kind were folded; under `left`, those that nothing here may write to.
+    Return how many of each kind were written; under `left`, those that the pipeline may not write to.
     """
     ask_for_conflicts(session, connector_key, piece.entity)
     ours = [finding for finding in piece.findings if finding.is_ours]
@@ -81,7 +82,7 @@ def _put_right(session: Session, connector_key: int, entity: Entity, findings: S
 
 
 def _send_again(session: Session, connector_key: int, entity: Entity, said: dict[int, dict[str, object]]) -> None:
-    """`said`: Pipedrive id → what Hull holds that it should not, so that a null is said where Pipedrive has nothing."""
+    """`said`: Pipedrive id → values that Hull should not have, so that a null is sent if Pipedrive has no value."""
     doubt(session, connector_key, entity, {key: orjson.dumps(values) for key, values in said.items()})
     _read_again(session, connector_key, entity, said, cause="verify")
 

@@ -1,9 +1,9 @@
-"""The job that compares Pipedrive, Hull and the id map, and names what has drifted apart; on request it repairs that as well.
+"""The job that compares Pipedrive, Hull and the id map, and lists the drift; on request it repairs it.
 
     enqueue → step, by workers: a page, or 100 records that are read again → report_of, while the job runs and for a day after
 
-How far it is and what it counted are the checkpoint of the job; its findings and ids are `job_items`. So a worker that takes over
-after a kill continues behind the last step. A spent budget or a rate limit postpones the job and is no attempt.
+Its progress and counts are the checkpoint of the job; its findings and ids are `job_items`. So a worker that takes over
+after a kill continues after the last step. A spent budget or a rate limit postpones the job and is not an attempt.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ IDS_TO_A_REQUEST: Final = 100
 
 
 class VerifyOrder(BaseModel):
-    """sample  records of each kind that are compared, drawn from all three sides; None for all
-    repair  whether what has drifted is carried over again
+    """sample  number of compared records of each kind, drawn from all three sides; None for all
+    repair  whether drifted records are synchronized again
     """
 
     sample: int | None
@@ -60,10 +60,10 @@ class VerifyOrder(BaseModel):
 
 
 class Report(BaseModel):
-    """A comparison as far as it is: how long its steps took, what they cost.
+    """The state of a comparison: the duration of its steps, and their cost.
 
     is_kept   its counts are in `verifications`
-    repaired  how many records of each kind became changes, after so many `pieces`; None where nothing is repaired
+    repaired  how many records of each kind became changes, after so many `pieces`; None if nothing is repaired
     """
 
     entities: tuple[EntityReport, ...] = tuple(EntityReport(entity=entity) for entity in ORDER)

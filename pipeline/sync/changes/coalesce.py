@@ -1,7 +1,7 @@
-"""Deliveries become changes: many tell of one record, and leave one change of it behind.
+"""Coalesce deliveries into changes: many deliveries about one record become one change.
 
-Whatever is wrong with one delivery is noted under a reason, and the others go on. A webhook whose head can be read and whose
-body cannot be believed is a hint: its record is read again.
+An invalid delivery is stored with a reason, and the others continue. A webhook with a readable head and an unusable
+body is a hint: its record is read again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipeline.transform.webhooks import decode_head, find_head
 
 DELIVERIES_AT_ONCE = 500
 BYTES_AT_ONCE: Final = 16 * 1024 * 1024
-"""Bodies of one round: what is read of them takes several times as much memory. A larger one makes a round of its own."""
+"""Bytes of bodies in one round: parsing them needs several times this memory. A larger body has its own round."""
 AHEAD_MS: Final = 5 * 60 * 1000
 """By how much a webhook may be ahead of the database's clock before it is not believed to be the newest."""
 
@@ -54,7 +54,7 @@ class _Round:
 
 
 def fold_deliveries(session: Session) -> bool:
-    """Turn deliveries that nobody has looked at into changes; tells whether there may be more of them."""
+    """Turn new deliveries into changes; return whether there may be more."""
     waiting = deliveries.take_unfolded(session, DELIVERIES_AT_ONCE, BYTES_AT_ONCE)
     if not waiting:
         return False
@@ -77,13 +77,13 @@ def fold_deliveries(session: Session) -> bool:
 
 
 def _fold_messages(session: Session, waiting: list[Delivery], now: _Round) -> None:
-    """All messages at once; should that meet a defect of ours, delivery by delivery, so that it stops no more than one."""
+    """All messages together; after a defect, delivery by delivery, so that it stops only one of them."""
     try:
         with session.begin_nested():
             fold_all(session, [message for messages in now.messages.values() for message in messages])
     except Exception as error:
         if may_come_back(error):
-            raise  # the database is away: all of them stay as they are
+            raise  # the database is unavailable: all of them stay as they are
         logger().error("deliveries.not_folded_together", detail=classify(error).detail)
         for delivery in waiting:
             try:
@@ -129,7 +129,7 @@ def _fold_webhook(delivery: Delivery, now: _Round) -> str | None:
         is_deleted=head.action is WebhookAction.DELETE,
     )
     _add(now, key, told, head)
-    if head.merged_from_id is not None:  # tells as well what became of the other one
+    if head.merged_from_id is not None:  # also says what happened to the other record
         other = replace(told, record_id=str(head.merged_from_id), is_created=False, is_deleted=True)
         _add(now, (delivery.connector_key, head.entity, head.merged_from_id), other, head)
     if doubt is None:
@@ -158,7 +158,7 @@ def _add(now: _Round, key: tuple[int, Entity, int], told: DeliverySummary, head:
 
 
 def _head(delivery: Delivery) -> tuple[WebhookHead, PipelineError | None]:
-    """Whom a webhook is about, and why nothing else of it could be read."""
+    """Return the record of a webhook, and why the rest of it could not be read."""
     body = bytes(delivery.body)
     try:
         payload = read_lenient(body)
@@ -186,9 +186,9 @@ def _received_ms(delivery: Delivery) -> int:
 
 
 def _both(earlier: DeliverySummary, later: DeliverySummary) -> DeliverySummary:
-    """Two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint.
+    """Combine two deliveries about one record: the one sent last counts, and its body only if neither is a mere hint.
 
-    Of two of one millisecond nobody knows which was later, so the record is read; a deletion is kept, to be asked about.
+    If both have the same millisecond, the order is unknown, so the record is read; a deletion is kept, to be checked.
     """
     newest = earlier if earlier.rank > later.rank or (earlier.rank == later.rank and earlier.is_deleted) else later
     is_clear = earlier.rank != later.rank
@@ -200,9 +200,9 @@ def _both(earlier: DeliverySummary, later: DeliverySummary) -> DeliverySummary:
 
 
 def _fold_notification(delivery: Delivery, now: _Round) -> str | None:
-    """A notification tells of many Users or of many Accounts, each with a report of its own.
+    """A notification has reports of many Users or of many Accounts.
 
-    A message that names nobody is left out, and its reason returned; the others are folded.
+    A message without an id is left out, and its reason returned; the others are coalesced.
     """
     body = read_lenient(bytes(delivery.body))
     entity = Entity.PERSON if body["channel"] == "user:update" else Entity.ORGANIZATION

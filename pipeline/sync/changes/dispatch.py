@@ -1,4 +1,4 @@
-"""Live batches: a handful of changes instead of a page. Changes gather in batches; what was carried over is cleared."""
+"""Live batches of a few changes instead of a page. Changes are collected in batches; completed ones are cleared."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gather_changes(session: Session) -> list[Wakeup]:
 
 
 def _in_order(made: dict[tuple[int, str, str], Wakeup]) -> list[Wakeup]:
-    """Outgoing Users of a connector come after its Accounts, in one canvas; everything else goes by itself."""
+    """Outgoing Users of a connector come after its Accounts, in one canvas; all other batches are separate."""
     wakeups = dict(made)
     for connector_key, direction, entity in made:
         users = (connector_key, Direction.OUTGOING, Entity.PERSON)
@@ -68,7 +68,7 @@ def _read_back(session: Session, outgoing: Batch) -> int:
 
 
 def dispatch_changes() -> int:
-    """Fold, gather and wake; returns how many batches were made. Safe to run by several at once."""
+    """Coalesce, collect and enqueue; return how many batches were created. Safe to run concurrently."""
     is_more = True
     while is_more:
         with transaction() as session:
@@ -89,7 +89,7 @@ def go_on(session: Session) -> None:
     def gather() -> None:
         try:
             _gather()
-        except SQLAlchemyError as failed:  # the sweep comes within seconds; the batch has ended whatever happens here
+        except SQLAlchemyError as failed:  # the sweep follows within seconds; the batch has ended whatever happens here
             logger().warning("changes.not_gathered", error=type(failed).__name__)
 
     after_commit(session, gather)
@@ -99,13 +99,13 @@ READ_BACK = "read_back"
 
 
 def cause_of(session: Session, batch: ClaimedBatch) -> str:
-    """Why the batch's records are carried over: that of its changes, its own, or the read-back of what was sent."""
+    """Return the cause of the batch: that of its changes, its own, or the read-back of a send."""
     cause = changes.cause_of(session, batch.id)
     return cause or session.get_one(Batch, batch.id).cause or READ_BACK
 
 
 def finish(session: Session, batch: ClaimedBatch, plan: PagePlan) -> None:
-    """The changes were carried over: they are cleared, unless they moved on; one log line for each."""
+    """Clear completed changes, except those with a newer revision; write one log line for each."""
     change_writer.clear_changes(session, batch.id)
     go_on(session)
     name = event_name(Direction.INCOMING, plan.entity, Outcome.SUCCESS)

@@ -1,7 +1,7 @@
-"""Asks Hull whose a record is, by its anonymous id, and learns what it says.
+"""Ask Hull for the id of a record, by its anonymous id, and store the answer.
 
-The firehose answers nothing, so Hull's search is asked afterwards: in rounds (`control.resolve_hull_ids`), and before a User is
-matched with a record of which that is not known yet (`sending.asking`).
+The firehose returns nothing, so Hull's search is queried afterwards: in rounds (`control.resolve_hull_ids`), and before
+a User is matched with a record without a known Hull id (`outgoing.hull_owner`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def ask_hull(wired: Wired, entity: Entity, pipedrive_ids: Sequence[int]) -> dict
 
 
 def learn(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> None:
-    """Write down what Hull said (Pipedrive id → Hull id), and what follows from it."""
+    """Store Hull's answer (Pipedrive id → Hull id), and its consequences."""
     found = deletions.give_way(session, connector_key, entity, found)
     learnt = hull_ids.learn_hull_ids(session, connector_key, entity, found)
     _log_conflicts(session, connector_key, entity, {each: found[each] for each in learnt.conflicts})

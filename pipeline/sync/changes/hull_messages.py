@@ -32,7 +32,7 @@ class HullMessage:
 
     @property
     def key(self) -> tuple[int, str, str]:
-        """What names its record, and the order in which records are folded."""
+        """Return the id of the message's record, and the order in which records are coalesced."""
         return self.connector_key, self.entity.value, self.hull_id
 
 

@@ -31,9 +31,7 @@ def linked_accounts(session: Session, messages: Iterable[HullMessage]) -> list[H
     for connector_key, mine in groupby(of_users, _connector_key):
         try:
             settings = plan_for(session, connector_key, Entity.PERSON).settings
-        except (
-            SettingsRefused
-        ):  # they were good once; the stages to come say what is wrong with them, and keep the work
+        except SettingsRefused:  # these were valid once; the next stages report what is wrong and keep the work
             continue
         found += accounts_of(session, connector_key, list(mine), settings)
     return found
@@ -60,7 +58,7 @@ def _accounts(users: Iterable[HullMessage], settings: ConnectorSettings) -> Iter
 
 
 def _unknown(session: Session, connector_key: int, accounts: list[HullMessage]) -> list[HullMessage]:
-    """Those whose living Organization is known neither by the id map nor by what their reports say."""
+    """Return Users whose existing Organization is neither in the id map nor in their reports."""
     if not accounts:
         return []
     hull_ids = sorted({each.hull_id for each in accounts})

@@ -1,6 +1,6 @@
-"""Hull's messages become outgoing changes: many about one record, in one notification or in several, leave one change behind.
+"""Turn Hull's messages into outgoing changes: many messages about one record become one change.
 
-What waits already is read, folded with what came and written again, in two statements for however many records.
+Waiting changes are read, coalesced with the new messages and written again, in two statements for any number of records.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ def fold_messages_of(
     is_export: bool,
     rank: int,
 ) -> int:
-    """Fold messages about Users or Accounts of one connector; one that names nobody leaves an event. Returns how many are folded.
+    """Coalesce messages about Users or Accounts of one connector; a message without an id becomes an event. Return how
+    many were coalesced.
 
-    cause      why they are carried over, for the log
-    is_export  they were sent by hand, past every filter
+    cause      why they are sent, for the log
+    is_export  sent manually, ignoring all filters
     rank       when they were received, in milliseconds since the epoch
     """
     taken, refused = take_messages(connector_key, entity, messages, cause=cause, is_export=is_export, rank=rank)
@@ -90,7 +91,7 @@ def take_messages(
 
 
 def fold_all(session: Session, messages: Sequence[HullMessage]) -> None:
-    """Fold messages into the changes that wait, those about the Accounts that Users link to as well."""
+    """Coalesce messages into the waiting changes, also those of Accounts that the Users link to."""
     folded = fold_together(messages)
     folded = fold_together([*linked_accounts(session, folded.values()), *folded.values()])
     said = [
@@ -128,7 +129,7 @@ def _portions(said: Sequence[OutgoingReport]) -> Iterator[list[OutgoingReport]]:
 
 
 def _together(waiting: WaitingReport, said: OutgoingReport) -> bytes:
-    """What waited and what came as one message; a payload that is no message any more gives way."""
+    """Combine the waiting message and the new one; an unreadable waiting payload is dropped."""
     try:
         before = read_lenient(waiting.payload)
     except (ValueError, RecursionError):

@@ -1,14 +1,15 @@
-"""Authorising a connector in Pipedrive: a person is sent there, comes back, and the connector goes on.
+"""Authorise a connector in Pipedrive: a person is redirected there, returns, and the connector continues.
 
     begin or begin_invited → the person at Pipedrive → finish          withdraw: the app was uninstalled there
 
-The person comes back in the browser that began: a callback in another browser connects nothing, so that a person cannot be made
-to finish what another one began. An invitation is used up by the button on its page, not by opening it: previews of links open
-it too. From then on only that browser may go on, and begin again until the connector is connected.
+The person must return in the browser in which they began: a callback in another browser connects nothing, so that
+nobody can be tricked into completing another person's authorisation. An invitation is used by the button on its page,
+not by opening it, because link previews open it too. From then on only that browser may continue, or begin again, until
+the connector is connected.
 
-Nothing of the connector is changed before it is known whose access it is. What is refused was not changed, and the access
-Pipedrive gave is left to it: taking it back would also end that of another connector of the same user. A callback may be
-delivered twice, and be tried again after trouble that passes: what its code was exchanged for is kept, encrypted, until then.
+The connector is not changed before the access is verified. A refused access changes nothing, and is not revoked at
+Pipedrive: that would also end the access of another connector of the same user. A callback may be delivered twice, and
+retried after a temporary error: the tokens of its code are kept, encrypted, until then.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ from pipeline.wiring import Grant
 
 STATE_BYTES = 32
 SCOPES: Final = ("base", "contacts:full", "admin")
-"""What the app must ask for: who is connected; Persons and Organizations with their fields; webhooks.
-Source: https://pipedrive.readme.io/docs/marketplace-scopes-and-permissions-explanations"""
+"""Scopes that the app must request: the connected user; Persons and Organizations with their fields; webhooks.
+Source: https://pipedrive.readme.io/docs/marketplace-scopes-and-permissions-explanations
+"""
 ALWAYS_GRANTED: Final = "base"
-"""Not every answer lists it; that we may ask who is connected proves it."""
+"""Not every answer lists this scope; the call for the connected user proves it."""
 SEALED_GRANT: Final = "oauth_grant"
 INVITATION: Final = "authorise"
 INVITATION_S = authorisation.LIFETIME_S
@@ -73,7 +75,8 @@ class Invitation:
 
 
 def begin(connector_key: int, browser: str) -> str:
-    """Return where to send a person whom Hull vouches for: Pipedrive's page, with a state that is good once and for ten minutes.
+    """Return the address of Pipedrive's page for a person with Hull's credentials, with a state that is valid once and
+    for ten minutes.
 
     browser  the secret in the cookie of their browser
     Raises: ConfigurationError("app_missing").
@@ -82,10 +85,10 @@ def begin(connector_key: int, browser: str) -> str:
 
 
 def begin_invited(invitation: Invitation, browser: str) -> str:
-    """Return the same for a person who was invited, and use the invitation up.
+    """Return the same for an invited person, and mark the invitation as used.
 
-    Raises: ConfigurationError("app_missing"); ConfigurationError("invitation_used") when another browser was first, or the
-        connector is connected by it.
+    Raises: ConfigurationError("app_missing"); ConfigurationError("invitation_used") if another browser used it, or the
+        connector was connected with it.
     """
     return _begin(invitation.connector_key, browser, invitation.digest)
 
@@ -108,7 +111,7 @@ def new_browser() -> str:
 
 
 def invite(connector: Connector) -> str:
-    """Return a link for a person whom Hull does not vouch for: good for ten minutes, for the first browser that uses it.
+    """Return a link for a person without Hull's credentials: valid for ten minutes, for the first browser that uses it.
 
     Raises: ConfigurationError("app_missing").
     """
@@ -145,13 +148,13 @@ def require_unused(invitation: Invitation, browser: str) -> None:
 
 
 def finish(query: str, browser: str) -> Authorised:
-    """Take up what a person came back from Pipedrive with.
+    """Complete an authorisation with the parameters of Pipedrive's redirect.
 
     query    of the callback URL
     browser  the secret in the cookie of their browser; empty without one
-    The settings stay as they are. Waiting work goes on, webhooks are looked at and a fetch begins at once.
-    Raises: ConfigurationError, Rejected or Retryable, whose reasons say what the person can do; SQLAlchemyError. After
-    Retryable and SQLAlchemyError the same query may be given again, and goes on from where it stopped.
+    The settings are not changed. Waiting work continues, webhooks are checked and a fetch begins immediately.
+    Raises: ConfigurationError, Rejected or Retryable with a reason that says what the person can do; SQLAlchemyError. After
+    Retryable and SQLAlchemyError the same query can be used again, and continues where it stopped.
     """
     given = parse_qs(query).get("state", [""])
     digest = _digest(given[0])
@@ -205,7 +208,8 @@ def _told(connector: Connector) -> Authorised:
 
 
 def _grant(begun: Begun, digest: str, query: str) -> Grant:
-    """What the code was exchanged for: now, or by whoever began to finish this. It is kept at once, for the code is used up."""
+    """Return the tokens of the code: exchanged now, or by an earlier attempt. They are stored immediately, because a
+    code works once."""
     vault = Vault(settings().secret_keys)
     if begun.sealed_grant is not None:
         held = json.loads(vault.open(begun.connector_key, SEALED_GRANT, begun.sealed_grant))
@@ -220,7 +224,7 @@ def _grant(begun: Begun, digest: str, query: str) -> Grant:
 
 
 def _keep_for_sure(connector_key: int, digest: str, grant: Grant, company: Company) -> Connector:
-    """Tried again at once where another transaction was in the way, as after a deadlock."""
+    """Retry immediately after a conflict with another transaction, such as a deadlock."""
     for is_last in (False, False, True):
         try:
             with transaction() as session:
@@ -260,7 +264,7 @@ def is_known_app(client_id: str, client_secret: str) -> bool:
 
 
 def _require_scopes(grant: Grant) -> None:
-    """An answer that does not tell scopes is believed: a call that needs a missing one is answered with 403."""
+    """An answer without scopes is accepted: a call that needs a missing one gets a 403."""
     if grant.scopes is None:
         return
     if missing := [scope for scope in SCOPES if scope not in grant.scopes | {ALWAYS_GRANTED}]:
@@ -268,7 +272,7 @@ def _require_scopes(grant: Grant) -> None:
 
 
 def _keep(session: Session, connector_key: int, grant: Grant, company: Company) -> Connector:
-    """Nobody renews the tokens of before meanwhile."""
+    """No other worker renews the old tokens at the same time."""
     connectors.lock_credentials(session, connector_key, ACCESS_TOKEN, REFRESH_TOKEN)
     connector = connectors.lock_connector(session, connector_key)
     join(connector, company)

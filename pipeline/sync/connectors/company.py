@@ -1,4 +1,4 @@
-"""Whose company credentials open: that it is the connector's own, because ids of one company mean nothing in another."""
+"""Check that credentials belong to the connector's company, because ids of one company are not valid in another."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from db.connector import Connector
 from pipeline.errors import ConfigurationError, Retryable
 
 ADMINISTERED: Final = frozenset({"global", "account_settings", "sales"})
-"""Apps of Pipedrive whose administrators see every record and may manage webhooks.
-Source: https://developers.pipedrive.com/docs/api/v1/Users#getCurrentUser"""
+"""Pipedrive apps whose administrators see every record and may manage webhooks.
+Source: https://developers.pipedrive.com/docs/api/v1/Users#getCurrentUser
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Company:
-    """What `users/me` says of the credentials it was asked with.
+    """The answer of `users/me` about the credentials.
 
-    id       Pipedrive's number of the company; None if it does not tell
-    origin   where the company's API is called, `https://acme.pipedrive.com`
-    user_id  Pipedrive's number of the user
+    id       Pipedrive's id of the company; None if it is not in the answer
+    origin   origin of the company's API, `https://acme.pipedrive.com`
+    user_id  Pipedrive's id of the user
     """
 
     id: int | None
@@ -31,7 +32,7 @@ class Company:
 
 
 def read_company(me: Mapping[str, Any]) -> Company:
-    """Raises: Retryable("page_malformed") when the answer does not say which company it is."""
+    """Raises: Retryable("page_malformed") if the answer has no company."""
     domain, access = me.get("company_domain"), me.get("access")
     if not isinstance(domain, str) or not domain:
         raise Retryable("page_malformed", "users/me does not say which company the credentials belong to")
@@ -46,9 +47,9 @@ def read_company(me: Mapping[str, Any]) -> Company:
 
 
 def join(connector: Connector, company: Company) -> None:
-    """Let the connector belong to this company, or still belong to it under a new address.
+    """Set the connector's company, or its new address.
 
-    Connectors of before knew the address alone: it is compared where the number is not known.
+    Older connectors have only the address: it is compared if the id is not known.
     Raises: ConfigurationError("other_company").
     """
     known = connector.company_id if company.id is not None else None

@@ -22,13 +22,13 @@ from pipeline.transform.field_definitions import find_source, is_listed, is_writ
 FRESH: Final = timedelta(minutes=1)
 """A field that was made in Pipedrive a moment ago is looked for here next; 10 tokens each time."""
 DEADLINE_S: Final = 8.0
-"""Somebody has a list open and waits."""
+"""A person has a list open and waits."""
 
 
 def offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[str, str]]:
-    """Value and label of each field, in Pipedrive's order; those that were read last, where Pipedrive cannot be asked.
+    """Return value and label of each field, in Pipedrive's order; the last known ones if Pipedrive does not answer.
 
-    Raises: PipelineError when no fields are known and Pipedrive does not tell.
+    Raises: PipelineError if no fields are known and Pipedrive does not answer.
     """
     catalog = FieldCatalog.of(entity, read_field_definitions(_rows(connector_key, entity)))
     return [
@@ -41,14 +41,14 @@ def offered(connector_key: int, entity: Entity, *, writable: bool) -> list[dict[
 
 
 def read_anew(connector_key: int) -> None:
-    """Ask Pipedrive for the fields of both entities, and keep them. Raises: PipelineError."""
+    """Read the fields of both entities from Pipedrive and store them. Raises: PipelineError."""
     found = ask_fields(connector_key)
     with transaction() as session:
         keep_fields(session, connector_key, found)
 
 
 def ask_fields(connector_key: int) -> dict[Entity, list[Any]]:
-    """Ask Pipedrive for the fields of both entities, 10 tokens each, in no transaction. Raises: PipelineError."""
+    """Read the fields of both entities from Pipedrive, 10 tokens each, outside of any transaction. Raises: PipelineError."""
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
     return {entity: wired.pipedrive.fields(entity) for entity in Entity}
@@ -61,7 +61,7 @@ def keep_fields(session: Session, connector_key: int, found: Mapping[Entity, lis
 
 
 def read_default_currency(connector_key: int) -> None:
-    """Ask Pipedrive for the account's default currency. Raises: PipelineError."""
+    """Read the account's default currency from Pipedrive. Raises: PipelineError."""
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
     currency = read_currency(wired.pipedrive.me())
@@ -71,7 +71,7 @@ def read_default_currency(connector_key: int) -> None:
 
 
 def see_that_known(connector_key: int) -> str:
-    """Read fields that were never read; returns why Pipedrive did not tell, or nothing."""
+    """Read fields that were never read; return why Pipedrive did not return them, or an empty text."""
     with transaction() as session:
         unknown = [entity for entity in Entity if connectors.find_fields(session, connector_key, entity) is None]
     try:
@@ -98,7 +98,7 @@ def _rows(connector_key: int, entity: Entity) -> list[Any]:
 
 
 def _read(connector_key: int, entity: Entity) -> list[Any]:
-    """Pipedrive is asked outside of any transaction: nobody else waits for a slow answer."""
+    """Pipedrive is called outside of any transaction: no other work waits for a slow answer."""
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key, deadline_s=DEADLINE_S)
     rows = wired.pipedrive.fields(entity)

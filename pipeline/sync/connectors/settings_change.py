@@ -34,18 +34,18 @@ MAPPED: Final[Mapping[str, Entity]] = {
     "incoming_account_attributes": Entity.ORGANIZATION,
     "outgoing_account_attributes": Entity.ORGANIZATION,
 }
-"""Settings whose rows name Pipedrive fields, and whose fields they are."""
+"""Settings with rows that name Pipedrive fields, and the entity of these fields."""
 _DIRECTIONS: Final = {each.value: each for each in Direction}
 
 
 def change_settings(
     connector: Connector, document: Any, author: str, *, force: bool = False, confirmed: bool = False
 ) -> SettingsVersion:
-    """Put a new version of the settings in force; an equal document makes none and returns the one in force.
+    """Put a new version of the settings in force; an equal document creates none and returns the one in force.
 
-    force      take over codes that Pipedrive does not know
-    confirmed  carry it over however many records that touches; else the runs for it may wait for a yes, see `breaker`
-    Raises: SettingsRefused naming every mistake.
+    force      accept codes that Pipedrive does not know
+    confirmed  start the resulting runs whatever their size; otherwise they may need approval, see `approval`
+    Raises: SettingsRefused with every mistake.
     """
     read_unknown_fields(connector.key, document)
     with transaction() as session:
@@ -55,10 +55,10 @@ def change_settings(
 
 
 def read_unknown_fields(connector_key: int, document: Any) -> None:
-    """Read the field definitions again if a document names a field that they do not hold: it may be new. Read the default currency
+    """Read the field definitions again if a document names an unknown field: it may be new. Read the default currency
     if the document is the first to write an amount.
 
-    As far as Pipedrive can be asked, and never inside a transaction. What is not known then is named as a mistake.
+    Never inside a transaction; errors of Pipedrive are ignored. Fields that remain unknown are reported as mistakes.
     """
     try:
         chosen = read_settings(document)
@@ -80,7 +80,7 @@ def read_unknown_fields(connector_key: int, document: Any) -> None:
 
 
 def tell_hull(session: Session, connector_key: int) -> None:
-    """Have an edit made here pushed to Hull, after what was changed there meanwhile was taken over; see `hull_settings`."""
+    """Push an edit made here to Hull, after importing what was changed there since; see `hull_settings`."""
     job_queue.enqueue(session, job_queue.SETTINGS_SYNC, str(connector_key), connector_key=connector_key)
 
 
@@ -130,7 +130,7 @@ def known_settings(private_settings: object) -> dict[str, Any]:
 
 
 def find_mistakes(session: Session, connector_key: int, chosen: ConnectorSettings) -> tuple[list[str], list[str]]:
-    """(mistakes, codes that Pipedrive does not know as far as the field definitions say)."""
+    """Return (mistakes, codes that are not in the known field definitions)."""
     mistakes = []
     try:
         if chosen.full_fetch_cron not in ("", NIGHTLY):
@@ -149,7 +149,7 @@ def find_mistakes(session: Session, connector_key: int, chosen: ConnectorSetting
 
 
 def find_unknown(session: Session, connector_key: int, chosen: ConnectorSettings) -> list[tuple[str, str, str]]:
-    """(setting, code, what to say of it) of every field that Pipedrive does not know, as far as its definitions say."""
+    """Return (setting, code, message) of every field that is not in the known field definitions."""
     return [
         (setting, row.service, f"{setting}.{position}.service: {complaint}")
         for setting, entity in MAPPED.items()
@@ -175,7 +175,7 @@ def _catalog(session: Session, connector_key: int, entity: Entity) -> FieldCatal
 
 
 def _unknown_code(code: str, catalog: FieldCatalog) -> str | None:
-    """What to say of a code that leads nowhere, with the fields that may have been meant."""
+    """Return the message about an unknown code, with similar fields."""
     source = find_source(code, catalog)
     if source is not None and is_listed(source, catalog):
         return None
@@ -185,7 +185,7 @@ def _unknown_code(code: str, catalog: FieldCatalog) -> str | None:
 
 
 def _close_to(code: str, catalog: FieldCatalog) -> list[str]:
-    """Codes that look alike, or whose field's name does."""
+    """Return codes with a similar spelling or a similar field name."""
     named = {each.name.lower(): each.code for each in catalog.by_code.values()}
     spelled = {each: each for each in (*SYSTEM[catalog.entity], *catalog.by_code)}
     choices = {**named, **spelled}

@@ -1,6 +1,6 @@
-"""Sets a connector up, and changes what was set: credentials that work, settings that mean something.
+"""Add connectors and change their credentials.
 
-Both remote systems are asked first, outside of any transaction; what follows from their answers is stored in one.
+Both remote systems are called first, outside of any transaction; the results are stored in one transaction.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ HEALED: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
 }
-"""System → the reasons, of a pause or of a control task that gave up, that new credentials for it put right."""
+"""System → the reasons of a pause or of a failed control task that new credentials for it fix."""
 
 
 class SetupRefused(Exception):
-    """The connector was not set up, or not changed; the text says why and what to do."""
+    """The connector was not added or not changed; the text says why and what to do."""
 
 
 def add_connector(
@@ -70,11 +70,11 @@ def add_connector(
     settings: dict[str, Any] | None = None,
     also: Callable[[Session, Connector], None] = lambda _session, _connector: None,
 ) -> Connector:
-    """Join a Hull organization to a Pipedrive company, once both have accepted the credentials.
+    """Join a Hull organization to a Pipedrive company after both have accepted the credentials.
 
-    pipedrive_token  None leaves the connector paused, and its work waiting, until somebody authorises it
-    settings         the first version; None takes over what Hull holds for this connector, else the defaults
-    also             what is written in the transaction that stores the connector
+    pipedrive_token  None leaves the connector paused, with its work waiting, until an administrator authorises it
+    settings         the first version; None imports the settings stored in Hull, or the defaults
+    also             called in the transaction that stores the connector
     Raises: SetupRefused, SettingsRefused.
     """
     name, hull_id = _valid(names.connector_name, name), _valid(names.hull_id, hull_id)
@@ -98,7 +98,7 @@ def add_connector(
             join(connector, found.company)
             for entity, rows in found.fields.items():
                 definitions.keep(session, connector.key, entity, rows)
-        if settings is None:  # a field that went since is reported by the transform; it stops only itself
+        if settings is None:  # the transform reports a deleted field; the other fields work
             put_in_force(session, connector.key, from_hull, author="hull", force=True)
         else:
             put_in_force(session, connector.key, settings, author="setup")
@@ -108,7 +108,7 @@ def add_connector(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenCredentials:
-    """New secrets by their names, which Hull or Pipedrive has accepted. `company` is whose the API token is."""
+    """New secrets by name that Hull or Pipedrive has accepted. `company` is the company of the API token."""
 
     secrets: Mapping[str, str]
     company: Company | None
@@ -117,9 +117,9 @@ class ProvenCredentials:
 def prove_credentials(
     connector: Connector, *, hull_secret: str | None = None, pipedrive_token: str | None = None
 ) -> ProvenCredentials:
-    """Try new secrets at Hull and Pipedrive, in no transaction.
+    """Try new secrets at Hull and Pipedrive, outside of any transaction.
 
-    Raises: SetupRefused, also when the token belongs to another company: ids of one mean nothing in the other.
+    Raises: SetupRefused, also if the token belongs to another company: the ids of one are not valid in the other.
     """
     _check_secrets(hull_secret, pipedrive_token)
     given = {HULL_SECRET: hull_secret, API_TOKEN: pipedrive_token}
@@ -132,9 +132,9 @@ def prove_credentials(
 
 
 def store_credentials(session: Session, connector_key: int, proven: ProvenCredentials) -> None:
-    """Replace secrets by proven ones; a pause that their predecessors caused ends, and after the commit work goes on.
+    """Replace secrets by proven ones, end a pause that the old ones caused, and continue the work after the commit.
 
-    Raises: SetupRefused when the connector was joined to another company since they were tried.
+    Raises: SetupRefused if the connector was joined to another company since they were tried.
     """
     row = connectors.get_connector(session, connector_key)
     keep_secrets(session, row.key, proven.secrets)
@@ -150,7 +150,7 @@ def store_credentials(session: Session, connector_key: int, proven: ProvenCreden
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What an API token opens: whose company, and the field definitions of both entities."""
+    """What an API token gives access to: the company, and the field definitions of both entities."""
 
     company: Company
     fields: dict[Entity, list[dict[str, Any]]]
@@ -171,22 +171,22 @@ def _read_company(connector_key: int, token: str, origin: str | None) -> Company
 
 
 def heal(session: Session, connector: Connector, system: str) -> None:
-    """End a pause that new credentials for this system put right, any other stays; what they kept from ticks is closed."""
+    """End a pause that new credentials for this system fix, and close the failures of control tasks that they fix."""
     if connector.state == "paused" and connector.pause_reason in HEALED[system]:
         connector.state, connector.pause_reason = "active", None
     failures.close_control(session, connector.key, HEALED[system])
 
 
 def go_on() -> None:
-    """After credentials have come: look at what waits, at the webhooks, and at what is to be fetched."""
+    """After new credentials: enqueue waiting work, the check of webhooks, and scheduled fetches."""
     for name in ("sweep", "ensure_webhooks", "start_scheduled"):
         wakeups.wake_control(name)
 
 
 def renew_secrets() -> int:
-    """Encrypt every stored secret again with the newest of SECRET_KEYS; returns how many there are.
+    """Encrypt every stored secret again with the newest of SECRET_KEYS; return their number.
 
-    When a secret expires, and when it was given, stays as it is.
+    The times at which a secret expires and was stored do not change.
     """
     vault, count = Vault(environment().secret_keys), 0
     with transaction() as session:
@@ -209,7 +209,7 @@ def _new_row(session: Session, connector: Connector) -> Connector:
 
 def _taken(name: str, hull_id: str) -> SetupRefused:
     return SetupRefused(
-        f"there is a connector named {name} or with the id {hull_id} already; see `pipeline connectors list`"
+        f"a connector named {name} or with the id {hull_id} already exists; see `pipeline connectors list`"
     )
 
 
@@ -228,7 +228,7 @@ def _valid(check: Callable[[str], str], given: str) -> str:
 
 
 def _check_secrets(hull_secret: str | None, pipedrive_token: str | None) -> None:
-    """Both stand in headers. Raises: SetupRefused."""
+    """Both are sent in headers. Raises: SetupRefused."""
     for what, given in (
         ("the connector's secret in Hull", hull_secret),
         ("the API token of Pipedrive", pipedrive_token),
@@ -239,13 +239,13 @@ def _check_secrets(hull_secret: str | None, pipedrive_token: str | None) -> None
 
 NO_ANSWER: Final = (
     "Hull: no usable answer for this organization. Check its name: a public host name, called at port 443; "
-    "another place must stand with its port in HULL_ORGANIZATIONS."
+    "list any other host with its port in HULL_ORGANIZATIONS."
 )
-"""Of every host that is refused, leads inside, is not there, or is no Hull: what a person types in finds out nothing about them."""
+"""The same text for every host that is refused, internal, missing or not Hull, so that nobody can probe internal hosts with it."""
 
 
 def _ask_hull(organization: str, hull_id: str, secret: str) -> dict[str, Any]:
-    """The connector as Hull knows it. Raises: SetupRefused."""
+    """Return the connector as stored in Hull. Raises: SetupRefused."""
     try:
         return wiring.hull_client(organization, hull_id, secret).app()
     except PipelineError as error:

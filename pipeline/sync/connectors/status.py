@@ -1,4 +1,4 @@
-"""How one connector is doing, as a status and sentences that say what to do: for Hull's dashboard and for the overview."""
+"""The status of one connector, with sentences that say what to do: for Hull's dashboard and for the overview."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StatusFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The worst level found, and what there is to say, the worst first: as sentences, and with what each is about."""
+    """The worst level, and the messages, worst first: as sentences, and with their subjects."""
 
     status: str
     messages: list[str]
@@ -63,7 +63,7 @@ class Status:
 
 
 def status_of(session: Session, connector: Connector) -> Status:
-    """Look at everything that can be known without asking the remote systems."""
+    """Return the status, without calling the remote systems."""
     found = [
         *_credentials(session, connector),
         *_pause(connector),
@@ -95,7 +95,7 @@ def _credentials(session: Session, connector: Connector) -> list[StatusFinding]:
 
 def _pause(connector: Connector) -> list[StatusFinding]:
     reason = connector.pause_reason
-    if connector.state != "paused" or reason == "not_connected":  # the credentials' own sentence says more
+    if connector.state != "paused" or reason == "not_connected":  # the credentials' message has more detail
         return []
     if reason in REASONS and reason != "connector_paused":
         return [StatusFinding(level="error", message=f"Paused. {describe(reason)}", topic="pause", subject=reason)]
@@ -103,7 +103,7 @@ def _pause(connector: Connector) -> list[StatusFinding]:
 
 
 def _outages(session: Session, connector: Connector) -> list[StatusFinding]:
-    """What does not answer: nothing is to be done here, but everybody asks why nothing moves."""
+    """Yield outages: nothing has to be done, but they explain why work waits."""
     return [
         StatusFinding(level="warning", message=message, topic="outage") for message in sentences(session, connector.key)
     ]
@@ -144,7 +144,7 @@ def _budget(session: Session, connector: Connector) -> list[StatusFinding]:
 
 
 def _watermark(session: Session, connector: Connector) -> list[StatusFinding]:
-    """What has changed reaches Hull within minutes, webhooks or not; when it does not, say since when."""
+    """Yield entities whose changes have not reached Hull within minutes, and since when."""
     plans = {row.kind: row for row in schedule.schedules_of(session, connector.key)}
     marks = [watermark.find_watermark(session, connector.key, entity) for entity in Entity]
     claimed = [mark.claimed for mark in marks if mark is not None and mark.claimed is not None]
@@ -165,7 +165,7 @@ SETTINGS_REFUSED: Final = "settings_refused"
 
 
 def _settings(session: Session, connector: Connector) -> list[StatusFinding]:
-    """Whoever saved settings that make no sense looks here, not into a log."""
+    """Yield refused settings: the person who saved them looks here, not in a log."""
     if not any(reason == SETTINGS_REFUSED for _, reason in failure_count.count_open(session, connector.key)):
         return []  # to look for one that is not there would read every open failure
     refused = failures.find_failures(session, connector_key=connector.key, reason=SETTINGS_REFUSED)
@@ -232,10 +232,10 @@ WAITS: Final = (MIRROR_INCOMPLETE, INDEX_BEHIND)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchWait:
-    """entity    whose records wait
-    sentence  how many, for what, and who ends it
-    run_id    the fetch that ends it, or the one that was to; None before there is one
-    is_held   nobody ends it before a person acts
+    """entity    entity of the waiting records
+    sentence  how many, for what, and what ends the wait
+    run_id    the fetch that ends the wait, or should have; None before there is one
+    is_held   the wait does not end before a person acts
     """
 
     entity: Entity
@@ -245,7 +245,7 @@ class FetchWait:
 
 
 def waits_of(session: Session, connector_key: int) -> list[FetchWait]:
-    """Say what waits for a fetch, and how that fetch goes."""
+    """Return what waits for a fetch, with the state of that fetch."""
     waiting = changes.waiting_for(session, connector_key, WAITS)
     return [_wait(session, connector_key, each) for each in waiting if each.direction == Direction.OUTGOING]
 

@@ -1,7 +1,8 @@
-"""Pipedrive's webhooks: that it sends them to us, that they are healed when it does not, and what makes a repeated one the same.
+"""Pipedrive's webhooks: create them, recreate unhealthy ones, and identify duplicates.
 
-A subscription that is not sound any more is noted first, then made again, then told as healed, each in a transaction of its
-own: whoever dies in between leaves a state from which the next check goes on.
+An unhealthy subscription is first marked, then recreated, then reported as recreated, each in its own transaction:
+after a crash in
+between, the next check continues.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ from pipeline.vault import Vault
 from pipeline.wiring import Wired
 
 TOKEN_BYTES = 24
-"""192 bits each: nobody guesses the path, the user or the password."""
+"""192 bits each: the path, the user and the password cannot be guessed."""
 SECRET_NAMES = ("webhook_path", "webhook_user", "webhook_password")
 TASK: Final = "ensure_webhooks"
 SUBJECT: Final = failures.control_subject(TASK)
 REST_S = 3600.0
-"""After Pipedrive refused a subscription it is asked again this much later: nothing but a person changes its mind."""
+"""After Pipedrive refused a subscription, the next attempt follows after this time: only a person can change the cause."""
 MARGIN = timedelta(minutes=5)
 """A delivery is tried for three minutes; one that began to fail before a check may have ended after it."""
 
@@ -80,7 +81,7 @@ def clean_key(given: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ill:
-    """A subscription that must be made again, and since when nobody knows whether it told us everything."""
+    """A subscription to recreate, and since when changes may be missing."""
 
     entity: Entity
     finding: SubscriptionState
@@ -89,21 +90,21 @@ class Ill:
 
     @property
     def is_silent(self) -> bool:
-        """It looks sound, and yet it did not tell."""
+        """It looks healthy, but did not send every change."""
         return self.state == "silent" and self.finding.state == ACTIVE
 
     @property
     def must_be_made(self) -> bool:
-        """False for one that was made again by a check which died before it could say so."""
+        """False for one that was recreated by a check that died before it could report it."""
         return self.is_silent or self.finding.state != ACTIVE
 
 
 def ensure_webhooks(connector_key: int) -> list[str]:
-    """See that Pipedrive tells us of Persons and Organizations; returns the entities it was newly asked for.
+    """Check that Pipedrive sends changes of Persons and Organizations; return the entities that were newly subscribed.
 
-    Costs 10 tokens, and 10 for each subscription made. Safe to call again at any time; two at once may make one too many,
-    which the next check takes away.
-    Raises: Rejected when Pipedrive cannot reach PUBLIC_URL, holds 40 subscriptions already or forbids them to this user;
+    Costs 10 tokens, and 10 for each subscription created. Safe to call again at any time; two concurrent calls may
+    create one too many, which the next check deletes.
+    Raises: Rejected if Pipedrive cannot reach PUBLIC_URL, has 40 subscriptions already or forbids them to this user;
     ConfigurationError; Retryable.
     """
     wired, address = _open(connector_key)
@@ -126,9 +127,9 @@ def ensure_webhooks(connector_key: int) -> list[str]:
 
 
 def remove_webhooks(connector_key: int) -> int:
-    """Take our subscriptions in Pipedrive away; returns how many there were. A connector that never had any asks nobody.
+    """Delete our subscriptions in Pipedrive; return how many there were. Without any, make no call.
 
-    Raises: whatever Pipedrive answers; what is left fails, and Pipedrive deletes it after three days.
+    Raises: any error of Pipedrive; deliveries of the rest fail, and Pipedrive deletes them after three days.
     """
     with transaction() as session:
         if not credentials_of(session, connector_key).keys() >= set(SECRET_NAMES):
@@ -165,7 +166,7 @@ def _keys(session: Session, connector_key: int) -> dict[str, str]:
 
 
 def _note_findings(connector_key: int, found: dict[Entity, SubscriptionState]) -> list[Ill]:
-    """Write down how each subscription stands; returns those that are to be healed, or were and were never told as healed."""
+    """Store the state of each subscription; return those that must be recreated, or were recreated and never reported."""
     ill = []
     with transaction() as session:
         for entity, finding in found.items():
@@ -186,7 +187,7 @@ def _note_findings(connector_key: int, found: dict[Entity, SubscriptionState]) -
 
 
 def _heal(wired: Wired, address: Address, ill: Ill) -> None:
-    """Make one subscription again, then tell of it and have fetched what it may have missed."""
+    """Recreate one subscription, then report it and fetch the changes it may have missed."""
     made_id = ill.finding.webhook_id
     if ill.must_be_made:
         if ill.is_silent and made_id is not None:
@@ -213,7 +214,7 @@ def _heal(wired: Wired, address: Address, ill: Ill) -> None:
 
 
 def _drop(wired: Wired, webhook_ids: Iterable[int]) -> None:
-    """Take ours away; one that is gone already is what was wanted."""
+    """Delete our subscription; one that is already deleted is fine."""
     for webhook_id in webhook_ids:
         try:
             wired.pipedrive.delete_webhook(webhook_id)
@@ -253,14 +254,14 @@ WORDS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hearing:
-    """`sentence` says how the webhooks stand and what happens next; `is_well` when nothing has to."""
+    """`sentence` describes the health of the webhooks and what happens next; `is_well` if nothing must be done."""
 
     is_well: bool
     sentence: str
 
 
 def hearing(session: Session, connector_key: int) -> Hearing:
-    """How the webhooks of a connector stand, as the last check and the last delivery left them."""
+    """Return the health of a connector's webhooks as of the last check and the last delivery."""
     rows = subscriptions.subscriptions_of(session, connector_key)
     if "webhook_path" not in connectors.credentials_of(session, connector_key) or any(
         row.sound_at is None for row in rows

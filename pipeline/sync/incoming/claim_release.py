@@ -1,6 +1,6 @@
-"""Claims that become free: whoever waited for one is delivered again, and takes it with its User or Account.
+"""Claims that become free: the record that waited for one is delivered again, and takes it over with its User or Account.
 
-A departed record holds its claims until Pipedrive cannot restore it any more, or until a person releases them.
+A deleted record holds its claims until Pipedrive can no longer restore it, or until an operator releases them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REASON = "claim_released"
 
 
 def call_waiting(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """These had travelled without a claim that is free now: each is read and delivered again, whatever it says."""
+    """Records that were sent without a claim that is free now are read and delivered again, changed or not."""
     ids = sorted(set(pipedrive_ids))
     if not ids:
         return

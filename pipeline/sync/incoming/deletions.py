@@ -1,8 +1,8 @@
-"""Deletes and merges in Pipedrive: what a reading that lacks a record means, what Hull is told, and what is written down.
+"""Deletions and merges in Pipedrive: interpret a reading without a record, inform Hull, and store the deletion.
 
-No webhook is believed alone: extract has asked Pipedrive for the record by its id, and the answer lacks it. Load tells Hull,
-then writes, in the stage's first half. What Hull knows a departed record by stays that record's, see `claim_release`; of one
-that was merged it becomes the survivor's.
+No webhook is trusted alone: extract has requested the record by its id, and the answer does not have it. Load informs
+Hull, then writes, in the stage's first half. A deleted record keeps its identifiers in Hull, see `claim_release`; those
+of a merged record become the survivor's.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ from pipeline.transform.departures import read_told, say_farewell
 
 ASK_AGAIN_S = 60.0
 ABSENCES = 2
-"""Answers in a row without a record, after which it is gone although nobody told. One that a webhook has just shown, though we
-never saw it or took it for gone, is asked for as long as a reading that lags: see `pipeline.sync.incoming.stale_reads`."""
+"""Number of answers in a row without a record after which it counts as deleted without a notice. A record that a
+webhook has just shown, but that is unknown or marked as deleted, is requested as long as a stale reading: see
+`pipeline.sync.incoming.stale_reads`.
+"""
 
 
 def told_of(mine: Sequence[Change]) -> dict[int, DeletionNotice]:
-    """Pipedrive id → how it went, for those changes of which the webhook that waits says so."""
+    """Return Pipedrive id → kind of deletion, for changes with a waiting webhook that says so."""
     read = {
         int(change.record_id): read_told(read_lenient(bytes(change.payload)), int(change.record_id))
         for change in mine
@@ -62,9 +64,9 @@ def judge(
     absent: Collection[int],
     shown_deleted: Collection[int],
 ) -> list[Departure]:
-    """Which of the records that were looked for in vain have departed. Those in doubt leave the batch and are read again.
+    """Return which of the records missing in the answers are deleted. Doubtful ones leave the batch and are read again.
 
-    shown_deleted  those that Pipedrive does show, as deleted
+    shown_deleted  those that Pipedrive shows as deleted
     """
     by_id = {int(change.record_id): change for change in mine if int(change.record_id) in absent}
     known = departed_rows.standings(session, batch.connector_key, batch.entity, by_id)
@@ -92,7 +94,7 @@ def judge(
 
 
 def _departure(pipedrive_id: int, standing: DeletionTarget, told: DeletionNotice | None, now_ms: int) -> Departure:
-    """What it is now; what was known of it before stands, unless a merge is told of what was taken for a deletion."""
+    """Return the new state; the known state stays, except if a merge follows what looked like a deletion."""
     merged_into = told.merged_into if told is not None and told.merged_into is not None else standing.merged_into
     at_ms = max(0, min(told.at_ms, now_ms)) if told is not None else now_ms
     if standing.deleted_at is not None:
@@ -108,9 +110,10 @@ def _given_up(
     known: Mapping[int, DeletionTarget],
     doubtful: list[int],
 ) -> list[int]:
-    """Nobody told that these went, so a single answer without them is not believed; returns those that are gone after all.
+    """There was no notice for these, so a single answer without them is not trusted; return those that are confirmed
+    as deleted.
 
-    One that was never known leaves no trace but an event.
+    A record that was never known becomes an event only.
     """
     counts = departed_rows.count_absent(
         session, batch.connector_key, batch.entity, [each for each in doubtful if each in known]
@@ -119,7 +122,7 @@ def _given_up(
     again = [by_id[each] for each in doubtful if answers[each] < ABSENCES]
     unmoved = [
         change.record_id for change in again if change.revision == change.claimed_revision
-    ]  # others are due at once
+    ]  # others are due immediately
     if unmoved:
         change_writer.put_back(session, batch.id, unmoved, ASK_AGAIN_S, counted=unmoved)
     gone = [each for each in doubtful if answers[each] >= ABSENCES]
@@ -129,7 +132,7 @@ def _given_up(
 
 
 def load_departures(batch: ClaimedBatch) -> None:
-    """Tell Hull of the batch's departures, then write them down. Done twice, it tells Hull the same twice."""
+    """Send the batch's deletions to Hull, then store them. A repetition sends them to Hull again."""
     departures = unpack_departures(bytes(batch.extracted or b""))
     if not departures:
         return
@@ -176,7 +179,7 @@ def _kept_apart(session: Session, batch: ClaimedBatch, departures: Sequence[Depa
 def _write_down(
     session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell], seen: dict[int, DeletionTarget]
 ) -> None:
-    """A record that somebody else wrote meanwhile is looked for once more, instead."""
+    """A record that another worker wrote since is requested once more instead."""
     scope = (batch.connector_key, batch.entity)
     moved_on = departed_rows.depart(session, *scope, farewells, seen)
     _read(session, *scope, moved_on, cause=MISSING)
@@ -252,7 +255,7 @@ def _log(session: Session, logged: Sequence[events.NewEvent]) -> None:
 def look_again(
     session: Session, connector_key: int, entity: str, *, shown: Sequence[int], hidden: Sequence[int]
 ) -> None:
-    """A page shows records that had departed, or shows as deleted what lived: only a reading by their ids settles that."""
+    """A page shows deleted records, or shows known records as deleted: only a reading by id decides."""
     known = departed_rows.standings(session, connector_key, entity, [*shown, *hidden]) if shown or hidden else {}
     doubtful = [each for each in shown if each in known and known[each].state in DEPARTED]
     doubtful += [each for each in hidden if each in known and known[each].state not in DEPARTED]
@@ -266,10 +269,10 @@ def _read(session: Session, connector_key: int, entity: str, pipedrive_ids: Iter
 
 
 def give_way(session: Session, connector_key: int, entity: Entity, found: dict[int, str]) -> dict[int, str]:
-    """Hull knows a departed record and a living one as one, as when a claim was released: the User or Account is the living
-    one's, without the mark, and so are the claims.
+    """Hull shows a deleted record and an existing one as one, as after a claim was released: the User or Account, and
+    the claims, become the existing record's, without the deletion mark.
 
-    found    Pipedrive id → Hull id, as Hull told; returned without the departed that gave way
+    found    Pipedrive id → Hull id, as Hull returned; returned without the deleted records that yielded
     """
     found, heirs = departed_rows.give_way(session, connector_key, entity, found)
     claims.hand_on(session, connector_key, entity, heirs)

@@ -1,7 +1,7 @@
-"""Extract of a live batch: the newest state of every record its changes name, and which of them are not there any more.
+"""Extract of a live batch: the newest state of every record in its changes, and the records that no longer exist.
 
-A webhook's payload is used when it is whole and newer than what was carried over; otherwise the record is read again,
-100 ids to a request. That a record is deleted is never taken from a webhook alone.
+A webhook's payload is used if it is complete and newer than the last synchronized state; otherwise the record is read again,
+100 ids per request. A deletion is never taken from a webhook alone.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def extract_changes(batch: ClaimedBatch) -> None:
 
 
 def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change]) -> dict[int, dict[str, Any]]:
-    """Pipedrive id → record, for webhooks whose own words are whole, newer than what was carried over, and the newest."""
+    """Return Pipedrive id → record, for webhooks with a complete body that is newer than the last synchronized state,
+    and the newest."""
     entity = Entity(batch.entity)
     told_of = [int(change.record_id) for change in mine if change.payload is not None]
     newest = newest_webhook.find_newest(session, batch.connector_key, entity, told_of) if told_of else {}
@@ -92,13 +93,13 @@ def _told(session: Session, batch: ClaimedBatch, plan: Plan, mine: list[Change])
 
 
 def _whole(payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan: Plan) -> dict[str, Any] | None:
-    """The record a webhook tells of, or None when only a read can say what it is now.
+    """Return the record in a webhook, or None if it must be read.
 
-    The webhook of a merge's survivor is also that of the record that went, of which it says nothing but that.
+    The webhook of a merge's survivor is also that of the merged record, and says nothing else about it.
     """
     try:
         webhook = decode_webhook(read_lenient(payload), plan.catalog)
-    except (Rejected, Skip):  # its head named a record when it was folded: a hint is all it is
+    except (Rejected, Skip):  # its head named a record when it was coalesced: it is only a hint
         return None
     if webhook.record is None or webhook.head.pipedrive_id != record_id:
         return None
@@ -107,7 +108,7 @@ def _whole(payload: bytes, record_id: int, snapshot: dict[str, Any] | None, plan
 
 
 def _is_newest(record: dict[str, Any], known: Known | None, plan: Plan) -> bool:
-    """Newer than what was carried over, or the very same: the echo of a write of ours, for one, needs no reading."""
+    """Newer than the last synchronized state, or equal: the echo of our own write, for example, needs no reading."""
     version = version_of(record)
     if version is None or (known is not None and known.state in DEPARTED):
         return False

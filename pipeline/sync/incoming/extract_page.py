@@ -54,7 +54,7 @@ def extract_page(batch: ClaimedBatch) -> None:
             requests=wired.calls.requests,
             tokens=wired.calls.tokens,
         )
-        if walk.run_state == "running":  # of a stopped run, the other walk stands where it is until the run goes on
+        if walk.run_state == "running":  # in a stopped run, the other walk pauses until the run continues
             runs.release(session, walk.run_id)
 
 
@@ -89,9 +89,9 @@ def _pack(page: PageRead, walk: LockedWalk) -> bytes:
 
 
 def _move_on(session: Session, walk: LockedWalk, page: PageRead) -> None:
-    """Save where the walk stands; either its next page waits now, or it is done.
+    """Save the walk's cursor; either its next page is enqueued now, or the walk is done.
 
-    A walk by id that came to its end, or met the other one, has seen to all ids, and so the other one is done too.
+    A walk by id that reached its end, or met the other one, means that all ids were read, so the other one is done too.
     """
     met = pages.have_met(walk.walk, page.frontier, walk.other_end)
     goes_on = walk.state == "open" and not (met or page.ended)

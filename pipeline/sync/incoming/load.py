@@ -100,7 +100,7 @@ def load_batch(batch: ClaimedBatch) -> None:
 def _keep_identity(
     session: Session, batch: ClaimedBatch, plan: PagePlan, taken: ClaimResult, moved_on: frozenset[int]
 ) -> None:
-    """By what the records are known now. Those that moved on meanwhile are left as whoever was faster has noted them."""
+    """Use the records' current state. Records that changed since stay as the faster worker has stored them."""
     scope = (session, batch.connector_key, plan.entity)
     current = [each for each in plan.changed_ids if each not in moved_on]
     unsaid = [each for each in load_incoming.ids_of(plan) if each not in moved_on]
@@ -113,21 +113,21 @@ def _keep_identity(
 
 
 def _transform_again(session: Session, batch: ClaimedBatch) -> None:
-    """Settings changed between the stages: records in the words of before would undo what the new ones carried over."""
+    """Settings changed between the stages: records converted with the old ones would undo the new ones."""
     batches.hold(session, batch)
     wakeup = batches.transform_again(session, batch)
     after_commit(session, lambda: canvases.wake([wakeup]))
 
 
 def _hull_ids(session: Session, batch: ClaimedBatch, known: dict[int, Known]) -> dict[int, str]:
-    """Whose records they are, where they are the answers to what was sent: claims might lead to somebody else."""
+    """Use the Hull ids of the batch for answers to our writes: claims might lead to another User or Account."""
     if batch.run_id is not None or dispatch.cause_of(session, batch) != dispatch.READ_BACK:
         return {}
     return {pipedrive_id: each.hull_id for pipedrive_id, each in known.items() if each.hull_id is not None}
 
 
 def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: PageContext, *, in_hull: bool) -> None:
-    """Organizations that Persons belong to and that nobody has seen yet are noted, once."""
+    """Store Organizations that Persons reference and that are unknown, once."""
     if batch.entity != Entity.PERSON:
         return
     organizations = load_incoming.organizations_of(plan)
@@ -144,7 +144,7 @@ def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: 
 
 
 def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) -> None:
-    """The page is written: heal what had failed before, count, and let the run or the changes go on."""
+    """After the page is written: close earlier failures, count, and continue the run or the changes."""
     sent = [str(sending.record["pipedrive_id"]) for sending in plan.sendings]
     failures.close_healed(session, batch.connector_key, Direction.INCOMING, batch.entity, sent)
     batches.end(session, batch.id, told=wired.calls.last_as_json)

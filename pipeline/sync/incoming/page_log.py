@@ -1,4 +1,4 @@
-"""What is told of a page beside its successes: records that left it, fields and claims that stayed behind."""
+"""Events of a page besides its successes: records that left it, and rejected fields and claims."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def page_context(session: Session, batch: ClaimedBatch, staged: Transformed) -> 
 
 
 def _cause(session: Session, batch: ClaimedBatch, sources: Mapping[int, Source]) -> str:
-    """Why the batch's records are carried over, where they do not say so themselves."""
+    """The batch's cause, for records without their own."""
     if batch.run_id is not None:
         return "fetch"
     return next(iter(sources.values())).cause if sources else dispatch.cause_of(session, batch)
@@ -82,7 +82,7 @@ def page_event(
 def log_troubles(
     session: Session, batch: ClaimedBatch, plan: PagePlan, staged: Transformed, context: PageContext
 ) -> None:
-    """Records that left the batch: an event each, and a Failure for those a person must look at; once per run."""
+    """Records that left the batch: an event each, and a Failure for those that a person must check; once per run."""
     entity = Entity(batch.entity)
     troubles = [LeftOut(**trouble) for trouble in staged.troubles]
     kept = [_failure(batch, trouble, staged.settings_version) for trouble in troubles]
@@ -134,7 +134,7 @@ def _failure(batch: ClaimedBatch, trouble: LeftOut, settings_version: int) -> fa
 
 
 def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], int], context: PageContext) -> None:
-    """Fields and claims that stayed behind while their record went: told when the record is new or changed."""
+    """Fields and claims that were left out of a synchronized record: reported if the record is new or changed."""
     error = event_name(Direction.INCOMING, plan.entity, Outcome.ERROR)
     skip = event_name(Direction.INCOMING, plan.entity, Outcome.SKIP)
     logged = []
@@ -181,7 +181,7 @@ def _held(claim: str, entity: Entity, holder: int, departed: Mapping[int, HeldCl
 
 
 def _until(held: HeldClaim | None) -> str:
-    """Of a holder that departed: since when, and when it lets go by itself."""
+    """About a deleted holder: since when, and when it releases its claims automatically."""
     if held is None:
         return ""
     free = held.since + timedelta(days=RESTORABLE_DAYS)
@@ -189,7 +189,7 @@ def _until(held: HeldClaim | None) -> str:
 
 
 def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence[FieldProblem], version: int) -> None:
-    """Mapped fields that the company does not have: told once for a run, because every record lacks them."""
+    """Mapped fields that the company does not have: reported once per run, because every record lacks them."""
     entity = Entity(batch.entity)
     name = event_name(Direction.INCOMING, entity, Outcome.ERROR)
     for problem in problems:
@@ -215,7 +215,7 @@ def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence
 
 
 def outdated(session: Session, batch: ClaimedBatch, staged: Transformed) -> list[int]:
-    """Records of which a field stayed behind for want of definitions that somebody else has read since."""
+    """Records with a field rejected because of missing definitions that another worker has read since."""
     unknown = [
         record["pipedrive_id"]
         for record in staged.records
@@ -235,10 +235,10 @@ def keep(
     left_out: Container[int],
     outdated: Iterable[int],
 ) -> None:
-    """Keep every field that stayed behind as a failure of its own, and close those that came through by now.
+    """Store every rejected field as a separate failure, and close those that succeeded since.
 
-    left_out  records of which this page holds an older state
-    outdated  records that newer definitions may carry over whole: they are read again
+    left_out  records with an older state in this page
+    outdated  records that newer definitions may synchronize completely: they are read again
     """
     mine = [each for each in staged.records if each["pipedrive_id"] not in left_out]
     rejected = [

@@ -1,7 +1,7 @@
-"""Records that must be looked at again: Hull may have been told an older state last, or two states share one second.
+"""Records to recheck: Hull may have received an older state last, or two states have the same second.
 
-Load posts before it writes, so another worker may be faster with a newer state; what Hull shows then is put right by a change
-that sends the newest. See "Two workers and one record" in docs/engine.md.
+Load posts before it writes, so another worker with a newer state may be faster; a change that sends the newest
+state then corrects Hull. See "Two workers and one record" in docs/engine.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import PagePlan
 
 FRESH_S = 120
-"""A record whose update time is older than this, whatever the clocks, will not change within the same second any more."""
+"""A record with an update time older than this will not change again within the same second, whatever the clocks."""
 READ_AGAIN_AFTER_S = 2.0
 
 
@@ -42,7 +42,7 @@ def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRo
 
 
 def said_too_late(batch: ClaimedBatch, rows: list[PageRow]) -> None:
-    """The lease was lost before Hull was told: what another worker has brought there since must be said again."""
+    """We posted after losing the lease: resend what another worker delivered since."""
     with transaction() as session:
         ids = [row.pipedrive_id for row in rows]
         known = id_mapping.known(session, batch.connector_key, batch.entity, ids)

@@ -1,8 +1,8 @@
-"""Readings that are older than what a webhook has said: Pipedrive's lists may lag behind its webhooks.
+"""Readings that are older than a received webhook: Pipedrive's lists may lag behind its webhooks.
 
-Such a reading is no news. Its record leaves the batch and is read again, with growing pauses and not for ever: what the last
-attempt reads is taken as it is. Two edits of one second have the same `update_time`, so within that second a reading is
-compared with the webhook itself.
+A stale reading is ignored. Its record leaves the batch and is read again, with growing pauses and a limited number of
+attempts: the last attempt is accepted as it is. Two edits of one second have the same `update_time`, so within that
+second a reading is compared with the webhook itself.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from pipeline.transform.webhooks import complete_record, decode_webhook
 PAUSES_S: Final = (2.0, 5.0, 15.0, 60.0, 300.0)
 """Before a record is read again, by the attempts it has had: six minutes in all."""
 SETTLED_S: Final = 120
-"""What is read so long after a webhook is newer than it, though its `update_time` does not say so: that has whole seconds, and
-whether it moves when a deleted record is restored is not documented."""
+"""A reading this long after a webhook counts as newer, although its `update_time` does not show it: that has whole
+seconds, and it is not documented whether it changes when a deleted record is restored.
+"""
 
 
 def find_lagging(
     session: Session, batch: ClaimedBatch, plan: Plan, mine: Sequence[Change], read: Sequence[Any]
 ) -> set[int]:
-    """Pipedrive ids of the records in `read` that are older than the newest webhook, and may be asked for again."""
+    """Return Pipedrive ids of the records in `read` that are older than the newest webhook, and may be requested again."""
     tries = {int(change.record_id): change.attempts for change in mine}
     records = {record_id: record for record in read if (record_id := id_of(record)) is not None}
     newest = newest_webhook.find_newest(session, batch.connector_key, batch.entity, records)
@@ -61,7 +62,7 @@ def may_ask_again(attempts: int) -> bool:
 
 
 def ask_again(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Collection[int]) -> None:
-    """Have these records read again after a pause; one that a newer webhook told of since is due when the batch ends."""
+    """Have these records read again after a pause; one with a newer webhook since is due when the batch ends."""
     waits: dict[float, list[str]] = {}
     for change in mine:
         if int(change.record_id) in ids and change.revision == change.claimed_revision:
@@ -77,7 +78,7 @@ def expects_living(newest: Newest | None, change: Change) -> bool:
 
 
 def is_outdated(newest: Mapping[int, Newest], change: Change) -> bool:
-    """Whether a newer webhook about the record was received than the one whose body waits in this change."""
+    """Return whether a newer webhook about the record was received than the one in this change."""
     known = newest.get(int(change.record_id))
     return known is not None and (known.sent_at_ms > change.rank or (known.is_deleted and not change.is_deleted))
 
@@ -88,7 +89,7 @@ def _is_older(record: Mapping[str, Any], newest: Newest) -> bool:
 
 
 def _is_of_one_second(record: Mapping[str, Any], newest: Newest) -> bool:
-    """Also a record that is shown although it was deleted, when nothing says that it was restored since."""
+    """Also a record that is shown although it was deleted, if nothing says that it was restored since."""
     version = version_of(record)
     if newest.is_deleted:
         return version is not None and version <= newest.sent_at_ms // 1000 and not is_shown_deleted(record)
@@ -96,7 +97,7 @@ def _is_of_one_second(record: Mapping[str, Any], newest: Newest) -> bool:
 
 
 def _says_more(body: bytes, record: dict[str, Any], plan: Plan) -> bool:
-    """Whether the webhook says anything that the reading does not, of what is mapped."""
+    """Return whether a mapped value of the webhook differs from the reading."""
     if is_shown_deleted(record):
         return True
     try:

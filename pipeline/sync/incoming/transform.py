@@ -19,7 +19,7 @@ from pipeline.sync.staging import LeftOut, pack_transformed, unpack_page
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
-    """Say every record in Hull's words; a record that cannot be read leaves the batch, the others go on."""
+    """Convert every record to Hull's attributes; a record that cannot be read leaves the batch, the others continue."""
     plan = plan_of(batch)
     records, above, below = unpack_page(bytes(batch.extracted or b""))
     mine = [record for record in records if _is_mine(record, above, below)]

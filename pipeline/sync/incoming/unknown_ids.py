@@ -1,8 +1,8 @@
-"""Bound what webhooks can spend on unknown ids: a sender of webhooks can name any number of them.
+"""Limit what webhooks can spend on unknown ids: a sender of webhooks can name any number of them.
 
-A webhook whose own body is whole needs no reading. Other ids without an id mapping are read with CALLS in EVERY_S, for tokens
-that fetches may spend. The rest waits, and webhooks about the same record are one change; what has waited MOST_WAITS times is
-left to the incremental fetch, which finds by one walk whatever really changed.
+A webhook with a complete body needs no reading. Other ids without an id mapping are read with CALLS in EVERY_S, from
+the tokens for fetches. The rest waits, and webhooks about the same record are one change; what has waited MOST_WAITS
+times is left to the incremental fetch, which finds every real change with one walk.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Sorted:
 
 
 def sort_ids(session: Session, batch: ClaimedBatch, mine: Sequence[Change], ids: Sequence[int]) -> Sorted:
-    """Say which ids of a batch may be read now, and put back or leave out the others.
+    """Return which ids of a batch may be read now, and postpone or drop the others.
 
-    Only webhooks are bounded: an id of a replay, a repair or a recheck is one that we chose ourselves.
+    Only webhooks are limited: ids of a replay, a repair or a recheck were chosen by the pipeline.
     """
     known = id_mapping.known(session, batch.connector_key, Entity(batch.entity), list(ids))
     named = {int(change.record_id) for change in mine if change.cause == WEBHOOK}

@@ -1,17 +1,18 @@
-"""Outgoing, from Hull to Pipedrive: one file per step, in the order in which a record meets them.
+"""Outgoing, from Hull to Pipedrive. The modules in the order in which a record passes them:
 
-extracting      extract: each report beside the record it is joined to
-candidates      what our tables know of the records that some reports are about
-asking          whose a record is, where only Hull can tell
-decisions       transform: skipped, held, updated or created
-differing       transform: of a record that is known, what is written and what is left
-matching        load: what is to be made is looked up first
-lookup          the look-up itself: staged, listed, indexed, searched
-listing         the fetch that records wait for which cannot be looked up otherwise
-looking         what a record is known by, for all of these
-rereading       load: a look at what Pipedrive has a say about
-held_elsewhere  load: identifying values that another record holds are left out
-aftermath       load: what became of it, written down in one transaction
-later           load: what could not be sent is put back
-story           events and log lines
+extract         extract: each report with the record it is mapped to
+resolve         what our tables know about the records of some reports
+hull_owner      the Hull id of a record, if only Hull knows it
+transform       transform: skipped, held, updated or created
+diff            the fields to write, and the rejected ones, of a known record
+load            load: writes, and stores the outcomes in one transaction
+matching        load: looks up each record before it is created
+lookup          the look-up itself: staged pages, lists, local index, search
+index_fetch     the fetch that records without another look-up wait for
+known_by        the identifiers of a record, for all of these
+refresh         load: reads the records with fields that Pipedrive may own
+unique_values   load: leaves out identifying values that another record holds
+requeue         load: postpones what could not be sent
+preview         what all of this would do with a report, without calls
+event_log       events and log lines
 """

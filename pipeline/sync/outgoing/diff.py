@@ -66,7 +66,7 @@ def update(candidate: Candidate, plan: Plan, entity: Entity, verdict: FilterDeci
 
 
 def _edits_that_win(candidate: Candidate, plan: Plan, repeated: Collection[str]) -> dict[str, Edit]:
-    """Key of a field of which the report repeats our words → the edit over which we told them, where it has the last word."""
+    """Return field key → the delivered edit, for fields in which the report repeats our value and the edit wins."""
     told_over = edits_told_over(plan.outgoing.targets, candidate.message, candidate.told, candidate.memory)
     changed_s = _changed_s(candidate)
     return {
@@ -86,7 +86,7 @@ def _with_edits(candidate: Candidate, entity: Entity, edits: Iterable[Edit]) -> 
 
 
 def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[str, object] | None) -> OutgoingWrite:
-    """The write that makes the record of `snapshot`, or a new one, agree with what Hull says.
+    """Return the write that makes the record of `snapshot`, or a new one, equal to Hull's report.
 
     Raises: Rejected("name_missing").
     """
@@ -100,9 +100,9 @@ def write_for(candidate: Candidate, plan: Plan, entity: Entity, snapshot: dict[s
 
 
 def _delivered(candidate: Candidate, plan: Plan, entity: Entity) -> set[str]:
-    """Codes of the fields that may be emptied: those last seen with a value in Hull, by a report or by what we told it.
+    """Return codes of the fields that may be emptied: those last seen with a value in Hull, in a report or a delivery.
 
-    What is remembered of a record that is met only now is about another User or Account.
+    Stored values of a record that was just matched belong to another User or Account.
     """
     remembered = set(candidate.memory.present or ()) if candidate.matched_by in (None, "report") else set()
     told = {target.source.code for target in plan.outgoing.targets if _was_emptied_in_hull(candidate, target, entity)}
@@ -110,9 +110,9 @@ def _delivered(candidate: Candidate, plan: Plan, entity: Entity) -> set[str]:
 
 
 def _was_emptied_in_hull(candidate: Candidate, target: Target, entity: Entity) -> bool:
-    """Whether the report takes away a value that Hull was told: it says null, and what it says is younger than ours.
+    """Return whether the report clears a value that Hull received: it is null, and newer than our delivery.
 
-    A report of before that says null as well, and must not empty the field from which Hull was told the value.
+    An older report that is null as well must not empty the field that Hull's value comes from.
     """
     if target.attribute is None or target.attribute.startswith("account."):
         return False
@@ -127,7 +127,7 @@ def _was_emptied_in_hull(candidate: Candidate, target: Target, entity: Entity) -
 
 
 def is_export(candidate: Candidate) -> bool:
-    """Sent by hand: every mapped field that differs is written, whatever was agreed before."""
+    """Sent manually: every mapped field that differs is written, whatever was agreed before."""
     return candidate.message.get("is_export") is True
 
 
@@ -137,7 +137,7 @@ def _hull_is_newer(candidate: Candidate, entity: Entity) -> bool:
 
 
 def _changed_s(candidate: Candidate) -> float:
-    """When Pipedrive last changed the record, as far as it says; else nothing of Hull's is newer."""
+    """Return when Pipedrive last changed the record, if known; otherwise nothing of Hull's is newer."""
     changed = version_of(candidate.snapshot or {})
     return float("inf") if changed is None else changed
 
@@ -145,7 +145,7 @@ def _changed_s(candidate: Candidate) -> float:
 def _held(
     candidate: Candidate, plan: Plan, entity: Entity, settled: Settled, repeated: Collection[str]
 ) -> dict[str, Any]:
-    """What is written because Hull says so, and what Hull therefore holds; not of a User or Account that is met only now."""
+    """Return the values written because of Hull's report, which Hull therefore has; not for a newly matched User or Account."""
     if candidate.matched_by is not None:
         return {}
     written = settled.write.kinds.keys() - set(repeated)
@@ -155,7 +155,7 @@ def _held(
 
 
 def _overruled(candidate: Candidate, plan: Plan, entity: Entity, settled: Settled) -> dict[str, Any]:
-    """What Hull says of the fields about which Pipedrive had the last word, and is to be told otherwise."""
+    """Return Hull's values of the fields that Pipedrive owns, to be corrected in Hull."""
     keys = {problem.field for problem in settled.left if problem.reason == "owned_by_pipedrive"}
     report = candidate.message[entity.hull]
     names = [target.attribute for target in plan.outgoing.targets if target.source.key in keys and target.attribute]

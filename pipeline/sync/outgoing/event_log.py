@@ -1,4 +1,4 @@
-"""What is told of an outgoing batch: one event and one log line for each effect; a skip like the one before is only counted."""
+"""Events of an outgoing batch: one event and one log line for each effect; a repeated skip is only counted."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pipeline.telemetry import logger
 from pipeline.transform.agreement import unlike
 
 FIRST = {"created": "created", "report": "matched: Hull names the record", "sync_key": "matched by its key"}
-"""How a record was joined → what the event says of it."""
+"""How a record was matched → the text in the event."""
 
 
 HARMLESS = frozenset({"owned_by_pipedrive", "changed_in_pipedrive", "changed_by_pipedrive"})
-"""What is told of a field that is rightly as it is."""
+"""Report a field that is correctly unchanged."""
 
 
 class EventRecorder:
@@ -52,13 +52,13 @@ class EventRecorder:
         self._rejected: dict[tuple[str, str], FieldProblem] = {}
         """(Hull id, field) → why the field stayed behind."""
         self._considered: list[str] = []
-        """Hull ids of the records of which every field was decided about."""
+        """Return the Hull ids of records with a decision about every field."""
         self._skips: dict[str, Decision] = {}
         self._sent: set[str] = set()
         self._counts: Counter[str] = Counter()
 
     def skipped(self, decision: Decision) -> None:
-        """Nothing was to be sent; told when that, or what is wrong with its fields, is news."""
+        """Nothing had to be sent; reported if that, or a problem with its fields, is new."""
         self._skips[decision.hull_id] = decision
         if decision.write is not None:
             self._consider(decision, decision.problems)
@@ -96,7 +96,7 @@ class EventRecorder:
         )
 
     def tell(self, session: Session) -> None:
-        """Write everything down, and say it."""
+        """Store the events and write the log lines."""
         scope = (self._batch.connector_key, self._batch.entity)
         skip.forget_skips(session, *scope, self._sent)
         news = skip.note_skips(session, *scope, {each.hull_id: _gist(each) for each in self._skips.values()})
@@ -139,7 +139,7 @@ class EventRecorder:
                 self._rejected[decision.hull_id, problem.field] = problem
 
     def _rejections(self) -> Iterator[failures.NewFailure]:
-        """Fields that stayed behind: replayed from the newest report, so they keep none of their own."""
+        """Rejected fields: replayed from the newest report, so they store no payload."""
         for (hull_id, field), problem in self._rejected.items():
             yield failures.NewFailure(
                 connector_key=self._batch.connector_key,
@@ -213,13 +213,13 @@ class EventRecorder:
 
 
 def _gist(decision: Decision) -> str:
-    """What a skip says; one that says the same is no news."""
+    """Return the content of a skip; an equal one is not reported again."""
     problems = sorted(f"{each.field}:{each.reason}" for each in (*decision.left, *decision.problems))
     return " ".join([decision.reason or "", *problems])
 
 
 def _how(decision: Decision) -> str:
-    """Why it was sent, and how its record was found: the first thing anybody asks of a record that is joined anew."""
+    """Return why it was sent, and how its record was found, for a newly matched record."""
     if decision.act is Act.CREATE:
         how = f"created; nobody answers to its {', '.join(claim for claim, _ in decision.claims) or 'name alone'}"
     else:

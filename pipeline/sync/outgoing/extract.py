@@ -1,7 +1,7 @@
-"""Extract of an outgoing batch: each report as delivered, beside the record of Pipedrive that it is joined to.
+"""Extract of an outgoing batch: each report as delivered, with the Pipedrive record that it is mapped to.
 
-What our tables know is free. What they cannot tell is asked before anything is decided: Pipedrive for records that Hull names and
-we have never seen, Hull for whose a record is.
+Our tables cost nothing. What they do not know is requested before any decision: from Pipedrive, records that Hull names
+and we have never seen; from Hull, the id of a record.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def find_candidates(batch: ClaimedBatch) -> list[Candidate]:
 
 
 def _ask(batch: ClaimedBatch, plan: Plan, messages: Mapping[str, Message], gathered: Gathered) -> Gathered:
-    """Ask for whatever our tables cannot tell; nothing where they tell everything."""
+    """Request what our tables do not know; make no call if they know everything."""
     is_strange = bool(gathered.strange or gathered.strange_organizations)
     if not (is_strange or in_doubt(gathered.found) or gathered.missing):
         return gathered

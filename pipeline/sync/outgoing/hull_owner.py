@@ -1,7 +1,7 @@
-"""Asks Hull whose a record is, before a User or Account is joined with one of which our id map does not know it.
+"""Ask Hull for the id of a record before a User or Account is mapped to one without a known Hull id.
 
-Unresolved is not free: the record was brought to Hull under claims of its own, and what names it together with another User would
-make the two one, which nothing can undo.
+An unresolved record is not free: it was sent to Hull with its own claims, and identifiers that name it together with
+another User would merge the two, which cannot be undone.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pipeline.wiring import Wired
 
 
 def in_doubt(found: Mapping[str, Resolution]) -> list[int]:
-    """Records of which only Hull can say whose they are: unresolved ones, and those that two of Hull's are said to be."""
+    """Return records with a Hull id that only Hull knows: unresolved ones, and those that two Hull ids claim."""
     doubted = (each for each in found.values() if _is_asked(each))
     return sorted({pipedrive_id for each in doubted for pipedrive_id in each.others})
 
 
 def settle_with_hull(batch: ClaimedBatch, wired: Wired, found: dict[str, Resolution]) -> None:
-    """Ask, learn, and settle those in doubt; of whom Hull shows nothing yet stays unresolved.
+    """Ask Hull, store the answers, and resolve the doubtful ones; a record that Hull does not show yet stays unresolved.
 
-    Raises: what the client raises.
+    Raises: the client's errors.
     """
     asked, entity = in_doubt(found), Entity(batch.entity)
     if not asked:

@@ -1,7 +1,7 @@
-"""The fetch that records wait for which cannot be looked up otherwise: it is started when the first of them waits.
+"""Start the fetch that records without another look-up wait for, when the first of them waits.
 
-While the first full fetch has not ended, nothing tells whether Pipedrive has an Organization of some domain. Nobody need start that
-fetch, and it does not wait for the night: it runs in the background lane, and its end wakes those who wait (`arrivals.note_end`).
+Until the first full fetch has ended, it is not known whether Pipedrive has an Organization with some domain. The fetch starts
+automatically, runs in the background lane, and its end wakes the waiting records (`completion.note_end`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ LONGEST_REST_S: Final = 24 * 3600
 
 
 def start(connector_key: int, entity: Entity, *, whole: bool) -> None:
-    """Start the fetch, unless one of its kind is running: a full one where `whole`, else one of what changed since the watermark.
+    """Start the fetch, unless one of its kind is running: a full one if `whole`, otherwise one of the changes since
+    the watermark.
 
-    A backfill that reads what is stored by new identifiers is waited for as well: it tells the same for no token.
+    A backfill that reindexes the snapshots with new identifiers is waited for as well: it gives the same result without tokens.
 
     A full fetch that was stopped or cancelled is started again after an hour, two, four, up to a day; the status says when.
     """
@@ -52,7 +53,7 @@ def start(connector_key: int, entity: Entity, *, whole: bool) -> None:
 
 
 def rest_of(early: EndedEarly | None) -> float:
-    """Return in how many seconds a full fetch that ended early is started again by itself; 0 for at the next attempt."""
+    """Return the seconds until a full fetch that ended early is started again automatically; 0 at the next attempt."""
     if early is None:
         return 0.0
     return max(0.0, min(REST_S * 2.0 ** (early.in_a_row - 1), LONGEST_REST_S) - early.ago_s)

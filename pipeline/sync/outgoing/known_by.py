@@ -1,4 +1,4 @@
-"""What a record of Pipedrive is known by, beside what a User or Account of Hull is."""
+"""The identifiers of a Pipedrive record, besides those of the User or Account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pair = tuple[str, str]
 
 
 def claims_in(record: dict[str, Any], plan: Plan) -> list[Pair]:
-    """By what the record is looked up: its claims, and what it is known as beside them; nothing where it cannot be read."""
+    """Return the identifiers by which the record is looked up: its claims and aliases; nothing if it cannot be read."""
     try:
         read = plan.incoming.read(record)
     except (Rejected, Skip):

@@ -1,6 +1,6 @@
-"""Load of an outgoing batch: look before creating, write to Pipedrive, and write down what became of it, in one transaction.
+"""Load of an outgoing batch: look up before creating, write to Pipedrive, and store the outcomes, in one transaction.
 
-Pipedrive's answers are staged as the read-back batch. Whatever could not be sent goes on as a change of its own.
+Pipedrive's answers are staged as the read-back batch. Records that could not be sent become changes again.
 """
 
 from __future__ import annotations
@@ -125,14 +125,14 @@ def load_batch(batch: ClaimedBatch) -> None:
 def _by_newer_definitions(
     decisions: Iterable[Decision], plan: Plan, entity: Entity, *, now_s: int
 ) -> Iterator[Decision]:
-    """Decide again what transform could not for want of definitions: somebody may have read them since."""
+    """Decide again what transform could not without definitions: another worker may have read them since."""
     for each in decisions:
         if any(problem.reason in definitions.OUTDATED for problem in each.problems):
             yield decide(each.candidate, plan, entity, now_s=now_s)
 
 
 def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decision], plan: Plan) -> list[str]:
-    """Records of which a field stayed behind for want of definitions that somebody else has read since."""
+    """Return records with a field rejected because of missing definitions that another worker has read since."""
     unknown = [
         each.hull_id for each in decisions if any(problem.reason in definitions.OUTDATED for problem in each.problems)
     ]
@@ -143,7 +143,8 @@ def _outdated(session: Session, batch: ClaimedBatch, decisions: Iterable[Decisio
 
 
 def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults) -> Plan | None:
-    """The plan by which what Pipedrive refused is written otherwise: a mapped field is gone, for one; None if there is none."""
+    """Return the plan for another attempt at writes that Pipedrive refused, for instance without a deleted field; None
+    if there is none."""
     if all(each.refused is None and not each.left_out for each in sending.sent):
         return None
     fresh = definitions.for_unknown(batch, plan, [definitions.key_of("refused", batch.entity)])
@@ -153,9 +154,9 @@ def _of_newer_definitions(batch: ClaimedBatch, plan: Plan, sending: WriteResults
 def _without_refused_fields(
     decisions: Mapping[str, Decision], sending: WriteResults, plan: Plan, unusable: Sequence[FieldProblem]
 ) -> Iterator[Decision]:
-    """Decisions as they were carried out: fields that Pipedrive refused by name stayed behind, and are named.
+    """Return the decisions as executed: fields that Pipedrive refused by name are left out, and listed.
 
-    unusable  fields that are told of once for the batch: the company does not have them any more
+    unusable  fields reported once for the batch: the company no longer has them
     """
     codes = {target.source.key: target.source.code for target in plan.outgoing.targets}
     codes |= {source.key: source.code for _, source in plan.outgoing.claims}
@@ -190,9 +191,9 @@ def _wanted(decision: Decision) -> RecordWrite:
 
 
 def _still_ours(batch: ClaimedBatch) -> None:
-    """Stop a worker that slept past its lease: another one has taken the batch over.
+    """Stop a worker that slept past its lease: another one has taken over the batch.
 
-    Raises: LostLease; Retryable when the database does not say.
+    Raises: LostLease; Retryable if the database does not answer.
     """
     try:
         with transaction() as session:
@@ -237,7 +238,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
 def _join(
     session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], story: EventRecorder
 ) -> None:
-    """The id map learns who was made; intents that led to nothing are given up. Those that were found were joined before."""
+    """Store the created records in the id map; cancel intents that created nothing. Matched records were mapped before."""
     scope = (batch.connector_key, batch.entity)
     made = {each.wanted.hull_id: _id_of(each) for each in done if each.wanted.pipedrive_id is None}
     joins = [
@@ -276,7 +277,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
     memories: dict[int, tuple[bytes, str | None]] = {}
     reports: dict[str, tuple[int, bytes]] = {}
     left: dict[str, tuple[int, bytes]] = {}
-    """Of those that were not sent, too: other settings may send them, and a plan must be able to tell."""
+    """Also store those that were not sent: other settings may send them, and a plan must know them."""
     fighting: dict[str, str] = {}
     for each in outcome.decisions.values():
         answer = by_answer.get(each.hull_id)
@@ -288,7 +289,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
         memory = remember(each.write, _earlier(each, Entity(batch.entity)), record, outcome.now_s)
         memories[record["id"]] = (write_lenient(memory), each.candidate.awaits)
         reports[each.hull_id] = (outcome.now_s, write_lenient(_without_flags(each.candidate.message)))
-        if is_quarrel(memory, outcome.now_s):  # that its other fields came through says nothing of those it is about
+        if is_quarrel(memory, outcome.now_s):  # the success of other fields says nothing about these
             fighting[each.hull_id] = QUARREL
     joining.remember(session, batch.connector_key, batch.entity, memories)
     held = {
@@ -304,7 +305,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
 
 
 def _say_again(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
-    """Pipedrive had the last word about a field: Hull is told its value once more, a null where the field is empty."""
+    """Pipedrive's value of a field wins: send it to Hull once more, or a null if the field is empty."""
     overruled = {
         each.candidate.pipedrive_id: write_lenient(dict(each.overruled))
         for each in outcome.decisions.values()
@@ -322,11 +323,11 @@ def _unchanged(decision: Decision) -> dict[str, Any] | None:
 
 
 def _earlier(decision: Decision, entity: Entity) -> Memory:
-    """What was remembered before, and what the report itself tells."""
+    """Return what was stored before, and what the report itself has."""
     memory = decision.candidate.memory if decision.act is not Act.CREATE else Memory()
     return with_report(memory, decision.candidate.message[entity.hull], decision.heard)
 
 
 def _without_flags(message: dict[str, Any]) -> dict[str, Any]:
-    """A report that is sent again by itself was not sent by hand, and changed nothing."""
+    """A report that is resent automatically was not sent manually, and has no change."""
     return {name: value for name, value in message.items() if name not in ("is_export", "changes", "events", SAID)}

@@ -43,19 +43,19 @@ from pipeline.telemetry import logger
 from pipeline.wiring import Wired
 
 OVERLAP: Final = timedelta(seconds=60)
-"""How far before the last list the next one begins: the clocks of both sides may differ by so much."""
+"""How far before the last list the next one begins: the clocks of both sides may differ by this much."""
 _UNKNOWABLE: Final = (None, IN_DOUBT, CONTRADICTED)
-"""Digests that tell nothing of a record's content."""
+"""Digests that do not reveal a record's content."""
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookupQuery:
-    """What is looked for.
+    """The input of a look-up.
 
-    claims  record about to be made → its claims, the most telling first
-    older   since when the oldest intent stands that may have made its record already; None when all are new
+    claims  record to be created → its claims, the strongest first
+    older   time of the oldest intent that may have created its record already; None if all are new
     """
 
     claims: Mapping[str, Sequence[Pair]]
@@ -64,12 +64,12 @@ class LookupQuery:
 
 @dataclass(slots=True, kw_only=True)
 class Answers:
-    """What the look-up gave.
+    """The result of a look-up.
 
     by_claim  (claim, value) → Pipedrive ids
-    records   records that were read on the way, by id: those that answer, and those that came up since the oldest intent
-    blind     records about to be made of which nothing tells yet whether Pipedrive has them
-    changed_is_whole, added_is_whole  whether the lists came to their end
+    records   records that were read, by id: matches, and those created since the oldest intent
+    blind     records to be created of which it is not known yet whether Pipedrive has them
+    changed_is_whole, added_is_whole  whether the lists were read completely
     """
 
     by_claim: dict[Pair, list[int]] = field(default_factory=dict)
@@ -80,10 +80,10 @@ class Answers:
 
 
 def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, index: Freshness) -> Answers:
-    """Find out who answers to the claims. What Pipedrive lists counts before what is staged, and that before what the index holds.
+    """Find the records that match the claims. Pipedrive's lists win over staged pages, and these over the index.
 
-    index  how fresh it was before anything was asked
-    Raises: what the client raises.
+    index  how up to date it was before the look-up
+    Raises: the client's errors.
     """
     pairs = {pair for claims in wanted.claims.values() for pair in claims}
     staged = _Collected(plan, pairs)
@@ -118,14 +118,14 @@ def look_up(batch: ClaimedBatch, wired: Wired, plan: Plan, wanted: LookupQuery, 
 
 
 def _is_shared(pair: Pair, ids: Collection[int]) -> bool:
-    """Whether so many Organizations give this domain that it identifies none of them."""
+    """Return whether so many Organizations have this domain that it identifies none of them."""
     return pair[0] == Claim.DOMAIN and len(ids) >= claim_rows.SEVERAL
 
 
 class _Collected:
-    """What pages tell of the claims that are looked for; a later page has the newer word on a record.
+    """Collects the looked-up claims from pages; a later page wins.
 
-    recent_from  records that were added since then are kept whatever they claim
+    recent_from  records added since then are kept whatever their claims
     """
 
     def __init__(self, plan: Plan, wanted: set[Pair], recent_from: datetime | None = None) -> None:
@@ -139,7 +139,7 @@ class _Collected:
         self.changed_is_whole = self.added_is_whole = True
 
     def take(self, page: Iterable[Any]) -> dict[int, Record]:
-        """Note what a page tells; returns those of its records that say something else than was noted before."""
+        """Add a page; return its records that differ from what was added before."""
         news: dict[int, Record] = {}
         for record in page:
             pipedrive_id = id_of(record)
@@ -177,8 +177,10 @@ def _pairs_of(read: IncomingRecord | None) -> list[Pair]:
 
 
 def _staged_pages(batch: ClaimedBatch) -> Iterator[list[Any]]:
-    """Pages that were listed and are not loaded, oldest first, one in memory at a time. One that is loaded meanwhile is in the
-    index, which is read after them."""
+    """Yield pages that were listed and are not loaded, oldest first, one in memory at a time. A page that is loaded at
+    the same time is in
+    the index, which is read after them.
+    """
     with transaction() as session:
         ids = batches.unloaded(session, batch.connector_key, batch.entity)
     for batch_id in ids:
@@ -205,7 +207,7 @@ def _list(
     index: Freshness,
     staged: _Collected,
 ) -> _Collected:
-    """Ask Pipedrive for what the index does not hold yet, and hand it on; the mark moves as far as the lists came."""
+    """List what the index does not have yet, and stage it; the mark moves to the end of the lists."""
     entity = Entity(batch.entity)
     older = [] if wanted.older is None else [wanted.older]
     ask = (wired.pipedrive, entity)
@@ -234,7 +236,7 @@ def _keep_news(
     staged: _Collected,
     news: list[tuple[bytes, int]],
 ) -> None:
-    """Pack those of a page's records that are neither loaded nor staged as they are."""
+    """Pack the records of a page that are neither loaded nor staged in this state."""
     with transaction() as session:
         known = id_mapping.known(session, batch.connector_key, batch.entity, list(fresh))
     records = []
@@ -251,13 +253,13 @@ def _is_ahead(known: Known | None, version: int, digest: str) -> bool:
     """Whether the id map does not hold this state of a record yet: an older one, another one of the same second, or none."""
     if known is None or known.version < version:
         return True
-    if known.state in DEPARTED:  # Pipedrive shows it: it is back, and a reading by its id will tell
+    if known.state in DEPARTED:  # Pipedrive shows it: it was restored, and a reading by its id will confirm it
         return True
     return known.version == version and bool(digest) and known.digest not in (*_UNKNOWABLE, digest)
 
 
 def _hand_on(session: Session, batch: ClaimedBatch, packed: bytes, count: int) -> None:
-    """Stage a page as a batch of its own, which begins with transform."""
+    """Stage a page as a separate batch, which begins with transform."""
     row = Batch(
         connector_key=batch.connector_key,
         direction=Direction.INCOMING,
@@ -277,8 +279,9 @@ def _hand_on(session: Session, batch: ClaimedBatch, packed: bytes, count: int) -
 
 
 def _search(wired: Wired, plan: Plan, wanted: LookupQuery, answers: Answers) -> None:
-    """Ask Pipedrive's search for the claims that nobody answers to yet, the most telling of each record first. Where a claim's
-    field cannot be searched, only the index can tell, once it is complete."""
+    """Use Pipedrive's search for the claims without a match, the strongest claim of each record first. If a claim's
+    field cannot be searched, only the complete index can answer.
+    """
     entity = plan.incoming.entity
     open_ = {hull_id: list(claims) for hull_id, claims in wanted.claims.items()}
     while open_:
@@ -300,7 +303,7 @@ def _search(wired: Wired, plan: Plan, wanted: LookupQuery, answers: Answers) -> 
 
 
 def _keep_true(wired: Wired, plan: Plan, asked: Mapping[Pair, list[int]], answers: Answers) -> None:
-    """The search's index may lag, and says nothing of how it compares: only what the record itself says counts."""
+    """The search's index may lag, and its comparison is not documented: only the record itself counts."""
     ids = sorted({each for found in asked.values() for each in found} - answers.records.keys())
     entity = plan.incoming.entity
     read = read_by_ids(wired.pipedrive, entity, ids, plan.incoming.include_fields) if ids else []

@@ -1,14 +1,15 @@
-"""Before anything is created: is there really no such record?
+"""Before anything is created: does the record already exist?
 
-    intend   write down what is about to be made, and reserve its claims; whoever is second waits
-    look up  see `pipeline.sync.outgoing.lookup`; where nothing can tell yet, the fetch that will is started, and they wait for it
-    decide   one answer is a match, several are a person's to choose from, none means absent
+    intend   store what is about to be created, and reserve its claims; a second worker waits
+    look up  see `pipeline.sync.outgoing.lookup`; if the answer is not known yet, start the fetch that finds it, and wait
+    decide   one match is used, several are a person's decision, none means that it does not exist
 
-The same look-up is made for those that our tables know by a claim that counts less than another one: that one may name a record
-which our tables do not know yet.
+Records that our tables know by a weaker claim are looked up too: a stronger claim may name a record that our tables do not know
+yet.
 
-The intents are committed before the look-up: two workers that would make the same record cannot both miss one another. An intent
-that is older than this batch may have made its record already, so the list begins before it.
+The intents are committed before the look-up: two workers that would create the same record cannot miss each other.
+An intent that is
+older than this batch may have created its record already, so the list begins before it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from pipeline.wiring import Wired
 SPOKEN_FOR_S: Final = 2.0
 UNRESOLVED_S: Final = 15.0
 LISTING_S: Final = 600.0
-"""Whoever waits for a fetch is woken when it ends; this is for the fetch that does not."""
+"""The end of a fetch wakes the waiting records; this pause covers a fetch that does not end."""
 OUTAGE_S: Final = 240.0
 HULL: Final = ("firehose", "hull")
 """Remote systems of Hull, as `db.outage` names them."""
@@ -56,10 +57,10 @@ HULL: Final = ("firehose", "hull")
 
 @dataclass(frozen=True, slots=True)
 class Postponement:
-    """Tried again later: why, in how many seconds, whether that counts as an attempt, whether the pauses grow, and under which name
-    whoever ends the wait finds it.
+    """A postponed record: the reason, the pause, whether it counts as an attempt, whether pauses grow, and the name
+    under which the end of the wait finds it.
 
-    for_hull  Hull has to take or to show something first; see `until_hull_takes`
+    for_hull  Hull must accept or show something first; see `until_hull_takes`
     """
 
     reason: str
@@ -72,10 +73,10 @@ class Postponement:
 
 @dataclass(slots=True, kw_only=True)
 class Settlement:
-    """decided  what each record is now: still CREATE, or UPDATE, SKIP or HOLD because its record was found
+    """decided  the decision for each record: still CREATE, or UPDATE, SKIP or HOLD because its record was found
     waiting  Hull id → why it has to wait
-    by_claim (claim, value) → Pipedrive ids, as far as the look-up saw
-    beside   those of the batch that were not looked up, and how they stand
+    by_claim (claim, value) → Pipedrive ids, as far as the look-up found them
+    beside   records of the batch that were not looked up, with their match status
     """
 
     decided: list[Decision] = field(default_factory=list)
@@ -87,11 +88,11 @@ class Settlement:
 def look_before_creating(
     batch: ClaimedBatch, wired: Wired, plan: Plan, decisions: Iterable[Decision], *, now_s: int
 ) -> Settlement:
-    """Settle every record that is to be made: found after all, somebody else's turn, or really to be made.
+    """Decide for every record to be created: found, reserved by another one, or really to be created.
 
-    decisions  those of the whole batch: what is to be made must not be a record that another one of the batch is already
+    decisions  those of the whole batch: a record to be created must not be one that the batch already has
 
-    Raises: what the client raises; the intents stand then, and the next attempt begins with them.
+    Raises: the client's errors; the intents stay, and the next attempt begins with them.
     """
     settlement, entity = Settlement(), Entity(batch.entity)
     decided = list(decisions)
@@ -125,7 +126,7 @@ def look_before_creating(
 
 
 def _is_doubtful(decision: Decision) -> bool:
-    """It is matched by a claim that counts less than one of which our tables know nothing, and something would follow from that."""
+    """It matches by a weaker claim than one that our tables do not know, and that makes a difference."""
     is_left_alone = decision.act is Act.SKIP and decision.write is None
     return decision.candidate.by_lower_claim and decision.act is not Act.CREATE and not is_left_alone
 
@@ -139,7 +140,7 @@ def _nothing_intended(decision: Decision) -> Intent:
 
 
 def _is_known(decision: Decision) -> Resolution | None:
-    """How a record of the batch stands that is not looked up."""
+    """The match status of a record of the batch that is not looked up."""
     candidate = decision.candidate
     if candidate.standing is not MatchStatus.KNOWN:
         return None
@@ -149,7 +150,7 @@ def _is_known(decision: Decision) -> Resolution | None:
 def _intend(
     session: Session, batch: ClaimedBatch, creates: Sequence[Decision], settlement: Settlement
 ) -> dict[str, Intent]:
-    """Hull id → the intent under which it goes on; the others are noted as waiting."""
+    """Return Hull id → the intent with which it continues; the others are stored as waiting."""
     scope = (batch.connector_key, batch.entity)
     departed = [each.hull_id for each in creates if each.candidate.standing is MatchStatus.DEPARTED]
     held = joining.part_from_departed(session, *scope, departed)
@@ -157,7 +158,7 @@ def _intend(
     joining.bequeath(session, *scope, held)
     for each in creates:
         intent = intents.get(each.hull_id)
-        if intent is None or intent.pipedrive_id is not None:  # somebody joined it a moment ago
+        if intent is None or intent.pipedrive_id is not None:  # another worker mapped it a moment ago
             settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", 0.5)
     spoken = [
         (claim, value, each.hull_id)
@@ -166,13 +167,14 @@ def _intend(
         for claim, value in each.claims
     ]
     second = joining.speak_for(session, *scope, spoken)
-    # The first is on its way, however long that takes: it ends the wait. One that is not any more is a person's to look at.
+    # The first one is in flight and will end the wait. One that is no longer in flight needs a person.
     alive = changes.under_way(session, batch.connector_key, Direction.OUTGOING, batch.entity, second.values())
     settlement.waiting |= {
         hull_id: Postponement("spoken_for", SPOKEN_FOR_S, counted=first not in alive)
         for hull_id, first in second.items()
     }
-    # Nothing was asked of Pipedrive for those who wait: they let go, so that no two wait for one another.
+    # Pipedrive was not called for the waiting ones: they release their reservations, so that no two wait for each
+    # other.
     joining.give_up(session, *scope, [hull_id for hull_id in second if intents[hull_id].is_new])
     return {hull_id: intent for hull_id, intent in intents.items() if hull_id not in settlement.waiting}
 
@@ -185,14 +187,15 @@ def _wait_for_listing(
     index: Freshness,
     settlement: Settlement,
 ) -> None:
-    """Start the fetch that will tell, and let those wait for it of which nothing tells yet. Whoever ends it wakes them."""
+    """Start the fetch for records that are still undecided, and let them wait for it. Its end wakes them."""
     whole = not (index.is_complete and answers.added_is_whole)
     index_fetch.start(batch.connector_key, Entity(batch.entity), whole=whole)
     reason = INDEX_BEHIND if index.is_complete else MIRROR_INCOMPLETE
     settlement.waiting |= {
         hull_id: Postponement(reason, LISTING_S, counted=False, waits_for=reason) for hull_id in answers.blind
     }
-    # Nothing was asked of Pipedrive for those: what comes up meanwhile is not theirs. What a departed record left stays with them.
+    # Pipedrive was not called for these: records that appear since are not theirs. Reservations of deleted records
+    # stay.
     unasked = [
         each.hull_id
         for each in mine
@@ -230,7 +233,7 @@ def _decide(
             met[each.hull_id] = _doubt_undelivered(each, found, answers, holders, plan)
         elif each.act is Act.CREATE:
             settlement.decided.append(each)
-        else:  # whom our tables knew by a claim has let go of it a moment ago; they learn that when its page is loaded
+        else:  # a record lost this claim a moment ago; our tables are updated when its page is loaded
             settlement.waiting[each.hull_id] = Postponement("joined_meanwhile", SPOKEN_FOR_S, grows=True, for_hull=True)
     settle_with_hull(batch, wired, met)
     rivals = settlement.beside | met
@@ -250,7 +253,8 @@ def _decide(
 def _doubt_undelivered(
     each: Decision, found: Resolution, answers: Answers, holders: Mapping[int, Holder], plan: Plan
 ) -> Resolution:
-    """A record that our tables do not know goes to Hull under claims of its own: where these are another's, that one gets it."""
+    """A record that our tables do not know is sent to Hull with its own claims: if they belong to another one, that
+    one gets it."""
     record = answers.records.get(found.pipedrive_id or 0)
     if found.standing is not MatchStatus.KNOWN or record is None or found.pipedrive_id in holders:
         return found
@@ -258,8 +262,9 @@ def _doubt_undelivered(
 
 
 def _made_before(each: Decision, intent: Intent, answers: Answers, holders: Mapping[int, Holder]) -> Resolution | None:
-    """An earlier attempt may have made the record, which no claim tells apart: one that came up since and says just what was
-    to be written is taken for it."""
+    """An earlier attempt may have created the record, which no claim identifies: a record that appeared since with
+    exactly the written values is used.
+    """
     if intent.made_at is None or each.write is None:
         return None
     earliest = int((intent.made_at.astimezone(UTC) - OVERLAP).timestamp())
@@ -306,7 +311,7 @@ def _found(
     *,
     now_s: int,
 ) -> Decision:
-    """Decide anew, now that it is known whom the report is about."""
+    """Decide again, now that the report's record is known."""
     candidate: Candidate = replace(
         each.candidate,
         standing=found.standing,
@@ -321,13 +326,14 @@ def _found(
 
 
 def unresolved_ones(decisions: Iterable[Decision]) -> dict[str, Postponement]:
-    """Those that wait until Hull shows whose their record is."""
+    """Those that wait until Hull shows the id of their record."""
     wait = Postponement("hull_id_unknown", UNRESOLVED_S, grows=True, for_hull=True)
     return {each.hull_id: wait for each in decisions if each.act is Act.WAIT}
 
 
 def until_hull_takes(batch: ClaimedBatch, waiting: Mapping[str, Postponement]) -> dict[str, Postponement]:
-    """Let those that wait for Hull wait for its outage to end, where there is one: that is no attempt, and its end wakes them."""
+    """Let records that wait for Hull wait for the end of its outage, if there is one: this is not an attempt, and its
+    end wakes them."""
     if not (batch.has_outage and any(each.for_hull for each in waiting.values())):
         return dict(waiting)
     with transaction() as session:
@@ -348,8 +354,7 @@ def is_met(decision: Decision) -> bool:
 
 
 def join_found(batch: ClaimedBatch, plan: Plan, decisions: Iterable[Decision], *, now_s: int) -> list[Decision]:
-    """Join those that were matched, before anything is sent. Returns what becomes of those with whose record another worker was
-    faster."""
+    """Map the matched records before anything is sent. Return the decisions for those that another worker mapped first."""
     matched = {each.candidate.pipedrive_id: each for each in decisions if is_met(each)}
     joins = [
         Join(hull_id=each.hull_id, pipedrive_id=pipedrive_id, matched_by=each.candidate.matched_by or "")

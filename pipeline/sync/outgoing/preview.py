@@ -1,8 +1,7 @@
-"""What the stages would do with reports of Hull, found out from our tables alone: the one outgoing preview of plans and replays.
+"""What the stages would do with Hull's reports, from our tables alone: the one outgoing preview of plans and replays.
 
-It takes the way of an outgoing batch with the functions of that way: whose record it is, whether it is sent, what differs, what
-another record holds, and who comes first under one claim. What the stages would ask of Pipedrive or Hull is not asked: the preview
-says that it has to be asked, and does not guess.
+It uses the functions of an outgoing batch: the matching record, filters, the diff, unique values, and the order under
+one claim. It makes no calls to Pipedrive or Hull: the preview reports that a call is needed, and does not guess.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Effect(StrEnum):
 
     CREATE = "create"
     LOOK_UP = "lookup"
-    """Pipedrive has to be asked first: the record is created, or matched with one that is there."""
+    """Pipedrive must be queried first: the record is created, or matched with an existing one."""
     UPDATE = "update"
     LINK = "link"
     """Only its link to an Organization is written."""
@@ -53,12 +52,12 @@ class Effect(StrEnum):
     FAIL = "error"
     """Kept as a Failure: the whole record, or a field of a record that otherwise stays the same."""
     UNKNOWN = "unknown"
-    """Its record has to be read first, or Hull has to say whose it is."""
+    """Its record must be read first, or Hull must return its Hull id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """reason and detail say why, as the event would; `decision` is what transform would decide."""
+    """reason and detail as in the event; `decision` as transform would decide."""
 
     effect: Effect
     decision: Decision
@@ -68,20 +67,20 @@ class Preview:
 
 @dataclass(slots=True)
 class Reserved:
-    """Who comes first under one claim, or with one record, of many that are previewed one after the other.
+    """The first record under one claim, or for one Pipedrive record, among many previews in order.
 
-    by    (claim, value) → the Hull id that comes first
-    news  those that came to it since it was made
+    by    (claim, value) → the first Hull id
+    news  those added since it was created
     """
 
     by: dict[Pair, str] = field(default_factory=dict)
     news: dict[Pair, str] = field(default_factory=dict)
 
     def look(self, pairs: Iterable[Pair]) -> None:
-        """Find out who has come first under these already, where anything else than this object knows."""
+        """Find the existing first records under these claims, if they are known elsewhere."""
 
     def take(self, pairs: Iterable[Pair], hull_id: str) -> tuple[str, str] | None:
-        """Reserve all of these, or none. Returns (claim, who is first) where one of them is another's."""
+        """Reserve all of these, or none. Return (claim, first record) if another one has one of them."""
         mine = list(pairs)
         for pair in mine:
             first = self.by.get(pair, hull_id)
@@ -103,10 +102,10 @@ def outgoing_preview(
     reserved: Reserved,
     are_identifiers_new: bool = False,
 ) -> dict[str, Preview]:
-    """Say of every report (Hull id → message) what the stages would do with it now, the lowest Hull id first.
+    """Return for every report (Hull id → message) what the stages would do with it now, the lowest Hull id first.
 
-    reserved             who comes first; what these reports reserve is added
-    are_identifiers_new  the settings name other identifiers than those by which the index knows its records
+    reserved             existing reservations; those of these reports are added
+    are_identifiers_new  the settings have other identifiers than the index
     """
     messages = dict(sorted(messages.items()))
     gathered = gather(session, connector_key, entity, plan, messages)
@@ -146,7 +145,7 @@ def _without_held(
 
 
 def _blind(session: Session, connector_key: int, entity: Entity) -> str | None:
-    """Why the index cannot tell whether a record is there already; None where it can."""
+    """Return why the index cannot say whether a record exists; None if it can."""
     index = mirror.freshness(session, connector_key, entity)
     if not index.is_reindexed:
         return NEW_IDENTIFIERS

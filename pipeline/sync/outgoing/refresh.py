@@ -1,7 +1,8 @@
-"""Before a field is written about which Pipedrive may have the last word: what does Pipedrive hold now?
+"""Before a field is written that Pipedrive may own: read Pipedrive's current value.
 
-The snapshot is as old as the last webhook. Where Hull is the owner that does not matter, its value is written either way. Elsewhere
-an edit that no webhook has told of yet would be overruled against the settings. One list of up to a hundred records, 10 tokens.
+The snapshot is as old as the last webhook. If Hull owns the field, that is irrelevant: its value is written anyway.
+Otherwise an edit without
+a webhook so far would be overwritten against the settings. One list of up to a hundred records, 10 tokens.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pipeline.wiring import Wired
 def decide_by_what_is(
     wired: Wired, plan: Plan, entity: Entity, decisions: Iterable[Decision], *, now_s: int
 ) -> list[Decision]:
-    """Read the records about which Pipedrive has a say, and decide anew; one that is gone by now is written to, and refused.
+    """Read the records with fields that Pipedrive may own, and decide again; a deleted one is written to and refused.
 
-    Raises: what the client raises; nothing has been written then.
+    Raises: the client's errors; nothing has been written then.
     """
     asked = {
         pipedrive_id: each

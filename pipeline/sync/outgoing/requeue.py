@@ -1,6 +1,6 @@
-"""What could not be sent is tried again; what was sent stays sent.
+"""Retry what could not be sent; what was sent stays sent.
 
-Each record waits by itself, as a change with attempts and a due time; the last attempt makes it a Failure.
+Each record waits separately, as a change with attempts and a due time; the last attempt makes it a Failure.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class Later:
             self._again([hull_id], Pause(wait_s=wait_s, counted=wait.counted, waits_for=wait.waits_for), wait.reason)
 
     def look_again(self, sending: WriteResults, *, refused_too: bool) -> None:
-        """Refusals are a person's to look at, but for these: a record that is not there may have been merged or deleted, and
-        a lost answer may have been a yes. `refused_too`: what is written will not be the same the next time."""
+        """Refusals need a person, with exceptions: a missing record may have been merged or deleted, and a lost answer
+        may have been a success. `refused_too`: the next write will differ.
+        """
         for sent in sending.sent:
             hull_id, pipedrive_id = sent.wanted.hull_id, sent.wanted.pipedrive_id
             if sent.unsure is not None:

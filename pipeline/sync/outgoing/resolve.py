@@ -1,8 +1,8 @@
-"""What our tables know of the records that some reports of Hull are about.
+"""What our tables know about the records of Hull's reports.
 
-Joined by the id map, else by what the report itself says (`pipedrive/id`, `pipedrive:<id>`), else by a claim that the mirror
-of Pipedrive knows. Where more than one record answers, nothing is chosen: a person decides. What our tables cannot tell is named,
-and `extracting` asks for it.
+Mapped by the id map, else by the report itself (`pipedrive/id`, `pipedrive:<id>`), else by a claim in the local index.
+If more than one record matches, none is chosen: a person decides. What our tables do not know is returned, and
+`extract` requests it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Message = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class Resolution:
-    """How one Hull id stands, in the making.
+    """The match status of one Hull id, while it is computed.
 
     is_sure  Hull's own anonymous id names the record: no other User or Account can have it
-    is_old   of UNRESOLVED: Hull would show by now whose the record is
+    is_old   of UNRESOLVED: Hull would show the record's id by now
     """
 
     standing: MatchStatus = MatchStatus.UNKNOWN
@@ -127,7 +127,7 @@ def gather(
 
 
 def messages_of(session: Session, batch: ClaimedBatch) -> dict[str, Message]:
-    """Hull id → the report to send: that of the change, or the last one kept. A change without either has nothing to say."""
+    """Return Hull id → the report to send: that of the change, or the last stored one. A change without either is empty."""
     mine = changes.changes_of(session, batch.id)
     told = {change.record_id: bytes(change.payload) for change in mine if change.payload is not None}
     silent = [change.record_id for change in mine if change.payload is None]
@@ -143,7 +143,7 @@ def _find(
     messages: Mapping[str, Message],
     shown: Shown,
 ) -> tuple[dict[str, Resolution], set[int]]:
-    """(Hull id → how it stands, the ids Hull names that our tables do not know)."""
+    """Return (Hull id → match status, the ids in Hull that our tables do not know)."""
     rows = joining.find_joined(session, connector_key, entity, messages)
     merged = _follow(session, connector_key, entity, rows)
     found = {hull_id: _by_map(rows.get(hull_id), merged) for hull_id in messages}
@@ -156,13 +156,13 @@ def _find(
 def _follow(
     session: Session, connector_key: int, entity: Entity, rows: Mapping[str, MappingState]
 ) -> dict[int, int | None]:
-    """Record that was merged → the living one it became, None where that departed."""
+    """Return merged record → its existing survivor, None if that was deleted."""
     merged = [row.pipedrive_id for row in rows.values() if row.state == MERGED and row.pipedrive_id is not None]
     return find_living(session, connector_key, entity, merged) if merged else {}
 
 
 def _by_map(row: MappingState | None, merged: Mapping[int, int | None]) -> Resolution:
-    if row is None or row.pipedrive_id is None:  # nobody, or about to be made
+    if row is None or row.pipedrive_id is None:  # no record, or one about to be created
         return Resolution()
     if row.state == MERGED:
         survivor = merged.get(row.pipedrive_id)
@@ -181,9 +181,9 @@ def _by_report(
     found: dict[str, Resolution],
     shown: Shown,
 ) -> set[int]:
-    """What Hull itself says counts where the id map says nothing, and where Hull names more than one living record.
+    """Use Hull's own ids if the id map has nothing, and if Hull names more than one existing record.
 
-    Returns the ids that our tables do not know.
+    Return the ids that our tables do not know.
     """
     said = {hull_id: pipedrive_ids_of(message[entity.hull]) for hull_id, message in messages.items()}
     named = {each for ids in said.values() for each in ids}
@@ -209,7 +209,7 @@ def _by_report(
 def _met(
     hull_id: str, pipedrive_id: int, matched_by: str, holders: Mapping[int, Holder], *, is_sure: bool = False
 ) -> Resolution:
-    """One record answers; it may be joined to somebody else already, or be somebody's of whom Hull has not told yet."""
+    """One record matches; it may be mapped to another one already, or belong to one that Hull has not shown yet."""
     holder = holders.get(pipedrive_id)
     if holder is not None and holder.hull_id not in (None, hull_id):
         return Resolution(standing=MatchStatus.TAKEN, others=(pipedrive_id,), matched_by=matched_by)
@@ -219,7 +219,7 @@ def _met(
 
 
 def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = False) -> Resolution:
-    """A record of which Hull has to say whose it is, before anything is sent that would join two of Hull's."""
+    """Return records with a Hull id that Hull must confirm before two Hull ids could be merged."""
     return Resolution(
         standing=MatchStatus.UNRESOLVED,
         pipedrive_id=pipedrive_id,
@@ -232,7 +232,7 @@ def unresolved(pipedrive_id: int, matched_by: str | None, *, is_old: bool = Fals
 def _doubt_undelivered(
     found: dict[str, Resolution], shown: Shown, entity: Entity, plan: Plan, messages: Mapping[str, Message]
 ) -> None:
-    """A record that Hull was never told of goes there under claims of its own: where these are another's, that one gets it."""
+    """A record that was never sent to Hull goes there with its own claims: if they belong to another one, that one gets it."""
     for hull_id, each in found.items():
         record = shown.records.get(each.pipedrive_id or 0)
         if each.standing is not MatchStatus.KNOWN or each.is_sure or each.matched_by is None or record is None:
@@ -242,9 +242,9 @@ def _doubt_undelivered(
 
 
 def part_rivals(found: dict[str, Resolution]) -> None:
-    """Two of one batch that come to one record: one has it, the others are another's to look at.
+    """Two reports of one batch match one record: the first gets it, the others need a person.
 
-    Those that were joined before go first, then whom Hull names, then the first of the batch.
+    Mapped ones come first, then those with Hull's own id, then by order in the batch.
     """
     rivals: dict[int, list[str]] = {}
     for hull_id, each in found.items():
@@ -271,7 +271,7 @@ def _by_claims(
     messages: Mapping[str, Message],
     found: dict[str, Resolution],
 ) -> None:
-    """Of those nobody knows, find the ones whose claims the mirror knows; the first claim that anybody answers to decides."""
+    """Find unmatched reports by claims in the local index; the first claim with a match decides."""
     unknown = [hull_id for hull_id, each in found.items() if each.standing is MatchStatus.UNKNOWN]
     claims = {hull_id: claims_of(messages[hull_id][entity.hull], settings, entity) for hull_id in unknown}
     answers = known_as.find_records(
@@ -290,10 +290,10 @@ def match(
     answers: Mapping[tuple[str, str], list[int]],
     holders: Mapping[int, Holder],
 ) -> Resolution | None:
-    """Choose by the first claim that anybody answers to: one record is a match, several are a person's to choose from.
+    """Choose by the first claim with a match: one record is used, several need a person.
 
     answers  (claim, value) → Pipedrive ids
-    holders  Pipedrive id → whose it is, for those that the id map knows
+    holders  Pipedrive id → its Hull id, if the id map has one
     """
     for place, (claim, value) in enumerate(claims):
         ids = answers.get((claim, value))
@@ -332,8 +332,8 @@ class Link:
 def _links(
     session: Session, connector_key: int, entity: Entity, plan: Plan, messages: Mapping[str, Message], shown: Shown
 ) -> tuple[dict[str, Link], set[int]]:
-    """(User → its link, where the settings ask for one and Hull knows an Account; the Organizations it names that our tables do
-    not know)."""
+    """Return (User → its link, if the settings link Users and Hull has an Account; the linked Organizations that our
+    tables do not know)."""
     if entity is not Entity.PERSON or not plan.settings.link_users_in_service:
         return {}, set()
     accounts = {hull_id: _account(message) for hull_id, message in messages.items()}
@@ -361,7 +361,7 @@ def _account(message: Message) -> dict[str, Any]:
 def _told(
     session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Resolution]
 ) -> dict[int, tuple[Delivered, ...]]:
-    """Record → what Hull was told of it in the last while, of the attributes that go both ways."""
+    """Return record → recent deliveries to Hull of the attributes mapped in both directions."""
     known = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
     if not plan.shared or not known:
         return {}
@@ -376,7 +376,7 @@ def _told(
 def _delivered(
     session: Session, connector_key: int, entity: Entity, plan: Plan, found: Mapping[str, Resolution]
 ) -> dict[int, dict[str, Any]]:
-    """Record → what Hull was told last of the attributes that go both ways."""
+    """Return record → the last delivery to Hull of the attributes mapped in both directions."""
     ids = [each.pipedrive_id for each in found.values() if each.pipedrive_id is not None]
     known = id_mapping.known(session, connector_key, entity, ids) if plan.shared and ids else {}
     return {
@@ -398,7 +398,7 @@ def _candidate(
     snapshot = snapshots.get(found.pipedrive_id) if found.pipedrive_id is not None else None
     standing = found.standing
     if standing is MatchStatus.KNOWN and snapshot is None:
-        standing = MatchStatus.DEPARTED  # it was asked for by its id, and Pipedrive does not show it
+        standing = MatchStatus.DEPARTED  # it was requested by its id, and Pipedrive does not show it
     return Candidate(
         hull_id=hull_id,
         message=message,

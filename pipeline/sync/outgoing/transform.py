@@ -30,7 +30,7 @@ HELD = {
 
 
 def transform_batch(batch: ClaimedBatch) -> None:
-    """Decide for every candidate, and hand the decisions to load."""
+    """Decide for every report, and pass the decisions to load."""
     decisions = _decide_all(batch, candidates_of(batch))
     with transaction() as session:
         batches.hold(session, batch)
@@ -39,7 +39,7 @@ def transform_batch(batch: ClaimedBatch) -> None:
 
 
 def decisions_of(batch: ClaimedBatch) -> list[Decision]:
-    """Return what transform decided, or decide again where that may be old: Hull or Pipedrive may say something else by now."""
+    """Return transform's decision, or decide again if it may be outdated: Hull or Pipedrive may have changed since."""
     if batch.transformed is None or batch.is_outdated:
         return _decide_all(batch, find_candidates(batch))
     return [Decision.of(row) for row in unpack_page(bytes(batch.transformed))[0]]
@@ -77,7 +77,7 @@ def _unknown(decisions: Sequence[Decision], plan: Plan, entity: Entity) -> set[s
 
 
 def decide(candidate: Candidate, plan: Plan, entity: Entity, *, now_s: int) -> Decision:
-    """Filters first, then whom it is, then what differs."""
+    """Filters first, then the record, then the diff."""
     verdict = judge(
         candidate.message,
         plan.settings,

@@ -37,7 +37,7 @@ def leave_what_others_hold(
 
 
 def new_pairs(decisions: Iterable[Decision], plan: Plan) -> dict[str, list[Pair]]:
-    """Return Hull id → the (claim, value) by which its record would be known after the write, and is not now."""
+    """Return Hull id → the (claim, value) that its record would have after the write and does not have now."""
     fields = _claim_fields(plan)
     return {each.hull_id: pairs for each in decisions if (pairs := _new_pairs(each, plan, fields))}
 
@@ -48,10 +48,10 @@ def without_held(
     held: Mapping[Pair, Iterable[int]],
     plan: Plan,
 ) -> list[Decision]:
-    """Return the decisions that write less, because another record holds a value.
+    """Return the decisions without values that another record holds.
 
     fresh  see `new_pairs`
-    held   (claim, value) → Pipedrive ids of the records of which it is true
+    held   (claim, value) → Pipedrive ids of the records that hold it
     """
     fields, entity = _claim_fields(plan), plan.catalog.entity
     changed = []

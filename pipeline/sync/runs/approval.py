@@ -1,8 +1,7 @@
-"""The circuit breaker: what would touch too many records that exist already stops before it begins, and asks a person.
+"""Approval: work that would touch too many existing records needs an operator's approval before it begins.
 
-It stands before the two things by which one edit reaches everybody: a backfill that new settings call for, and the application
-of a plan. Live changes pass one by one, and what a person sends by hand was chosen by that person. While the first full fetch
-of an entity has not come to its end nothing is at stake yet, so nobody is asked.
+It applies to the two cases in which one edit changes many records: a backfill after new settings, and applying a plan. Live
+changes and sends do not need approval. Before the first full fetch of an entity has ended, no approval is needed either.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from db.run import Run
 from pipeline.domain.kinds import Entity
 
 ALWAYS: Final = 100
-"""So many records may be touched without a question, whatever their share is."""
+"""Number of records that may be touched without approval, whatever their share is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """How many of the known records of one entity something would touch.
 
-    perhaps  more of them, of which nobody can tell before Pipedrive or Hull was asked
+    perhaps  further records that may be touched, depending on a look-up in Pipedrive or Hull
     """
 
     entity: Entity
@@ -34,7 +33,7 @@ class Reach:
 
     @property
     def number(self) -> int:
-        """What a person is asked to type."""
+        """Return the number that the operator must confirm."""
         return self.touched + self.perhaps
 
     @property
@@ -44,9 +43,9 @@ class Reach:
 
 
 class AskFirst(Exception):
-    """Nothing was done: a person has to say yes to so many records.
+    """Nothing was done: the operator must confirm the number of records.
 
-    number  what the person has to type
+    number  the number to confirm
     """
 
     def __init__(self, reaches: list[Reach]) -> None:
@@ -56,7 +55,7 @@ class AskFirst(Exception):
 
 
 def reach(session: Session, connector_key: int, entity: Entity, touched: int | None = None) -> Reach:
-    """How far something reaches; None is every known record."""
+    """Return the reach of `touched` records; None means every known record."""
     known = sum(
         each.records
         for each in id_mapping.mapping_counts(session, connector_key)
@@ -66,7 +65,7 @@ def reach(session: Session, connector_key: int, entity: Entity, touched: int | N
 
 
 def must_ask(session: Session, connector_key: int, reach: Reach, share: float) -> bool:
-    """Whether a person has to say yes first. `share` is that of the settings in force before (`change_stop_share`)."""
+    """Return whether approval is needed. `share` is `change_stop_share` of the settings in force before."""
     if reach.number <= max(ALWAYS, share * reach.known):
         return False
     mark = watermark.find_watermark(session, connector_key, reach.entity)
@@ -74,6 +73,6 @@ def must_ask(session: Session, connector_key: int, reach: Reach, share: float) -
 
 
 def held_sentence(run: Run, touched: int) -> str:
-    """What a run that waits for a yes says of itself."""
+    """Return the sentence about a run that needs approval."""
     what = Entity(run.entity).plural.capitalize()
-    return f"A {run.kind} of {what} waits for a yes: it would touch all {touched:,} known {what}."
+    return f"{run.kind.capitalize()} of {what} needs approval: it would update all {touched:,} known {what}."

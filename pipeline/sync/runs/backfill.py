@@ -1,7 +1,8 @@
-"""New settings reach the records that were carried over before: the mapping of an attribute is not only for what comes next.
+"""Apply new settings to records that were synchronized before: a mapping is not only for future changes.
 
-What is stored of a record is whole, so most new mappings need nothing from Pipedrive: a backfill carries what is stored over
-once more. A field that Pipedrive gives on request only was not asked for before; then everything is fetched again.
+Snapshots are complete, so most new mappings need no call to Pipedrive: a backfill synchronizes the snapshots again.
+A field that
+Pipedrive returns on request only is not in them; then everything is fetched again.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ CAUSE = "settings"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Called:
-    """A run that a change of settings calls for: `backfill` from what is stored, or a `full` fetch; `resend` tells Hull all.
+    """A run that a settings change needs: `backfill` from snapshots, or a `full` fetch; `resend` sends all records to Hull.
 
-    reindexes  it reads by other identifiers than before
-    tells_hull records may mean something else to Hull than before; else only the index changes
+    reindexes  it reads with other identifiers than before
+    tells_hull records may have other values in Hull than before; otherwise only the index changes
     """
 
     entity: Entity
@@ -47,10 +48,10 @@ def carry_over(
     plan_id: int | None = None,
     confirmed: bool = False,
 ) -> None:
-    """Begin what the change of settings calls for, in the transaction that puts them in force.
+    """Start the runs that a settings change needs, in the transaction that puts the settings in force.
 
-    plan_id    the plan that is being applied: what it does not speak of is left alone
-    confirmed  a person knows that every record will be touched; else more than `change_stop_share` of them wait for a yes
+    plan_id    the plan that is being applied: records outside of it are left alone
+    confirmed  the operator knows that every record is touched; otherwise more than `change_stop_share` of them need approval
     """
     may_begin = confirmed or plan_id is not None
     for called in called_for(session, connector_key, before, after):
@@ -72,7 +73,7 @@ def carry_over(
 def called_for(
     session: Session, connector_key: int, before: ConnectorSettings, after: ConnectorSettings
 ) -> list[Called]:
-    """By which runs the records of before would get what is new."""
+    """Return the runs that would apply the new settings to known records."""
     kinds = {entity: kind_for(session, connector_key, entity, before, after) for entity in Entity}
     resend = links_anew(before, after)
     return [
@@ -117,7 +118,7 @@ def identifies_anew(entity: Entity, before: ConnectorSettings, after: ConnectorS
 
 
 def links_anew(before: ConnectorSettings, after: ConnectorSettings) -> bool:
-    """Links are said along with a record, and no digest tells whether they were."""
+    """Links are sent with a record, and no digest shows whether they were."""
     return after.link_users_in_hull and not before.link_users_in_hull
 
 

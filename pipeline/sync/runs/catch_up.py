@@ -18,5 +18,5 @@ def request_catch_up(session: Session, connector_key: int) -> None:
 
 
 def catch_up_soon(session: Session, connector_key: int) -> None:
-    """The same, once in REST_S at most: what webhooks ask for may be asked for without end."""
+    """The same, at most once in REST_S, because webhooks may request it any number of times."""
     schedule.make_due(session, connector_key, INCREMENTAL, rested_s=REST_S)

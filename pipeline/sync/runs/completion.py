@@ -1,7 +1,7 @@
-"""What the end of a walk proves: the watermark moves, and records that no webhook had told of are named.
+"""The consequences of a walk's end: the watermark moves, and records without a webhook are reported.
 
-A webhook that never came (an outage of ours, a ban, a delivery that was dropped) leaves nothing behind in Pipedrive: the
-incremental fetch brings the record all the same, and that it had to is the only trace there is.
+A webhook that never arrived (an outage of ours, a ban, a dropped delivery) leaves no trace in Pipedrive: the
+incremental fetch reads the record anyway, and this is the only sign of the gap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.sync.changes import dispatch
 from pipeline.telemetry import logger
 
 ON_ITS_WAY_S = 60
-"""A record that changed so shortly before the walk may well be told of by a webhook that is still under way."""
+"""The webhook of a record that changed this shortly before the walk may still be in flight."""
 
 
 def note_end(session: Session, run: Run) -> None:

@@ -1,7 +1,7 @@
-"""Deletions that nobody told: a complete full fetch lists every record there is, so what it did not list may be gone.
+"""Deletions without a notice: a complete full fetch lists every record, so a record that it did not list may be deleted.
 
-Each of these is looked for by its id before anything is marked. Should a large share be missing, something else is likelier
-than a deletion (a permission, a filter, another company): nothing is looked for until a person has said so.
+Each of these is requested by its id before anything is marked. If a large share is missing, another cause is more likely (a
+permission, a filter, another company): nothing is requested until a person has approved it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.telemetry import logger
 STAGE = "confirm_missing"
 REASON = "too_many_missing"
 ALWAYS_ALLOWED = 20
-"""Fewer missing records than this are never too many, whatever their share."""
+"""A smaller number of missing records is always accepted, whatever their share."""
 
 
 def compare(session: Session, run: Run) -> None:
@@ -47,7 +47,7 @@ def compare(session: Session, run: Run) -> None:
 
 
 def confirm(session: Session, failure: Failure) -> bool:
-    """A person says that they may well be gone: look for them. False when the run's ids are not kept any more."""
+    """An operator confirms the deletions: request the records. Return False if the run's ids are no longer stored."""
     run = session.get(Run, failure.run_id) if failure.run_id is not None else None
     if run is None or not missing_rows.has_page_ids(session, run.id):
         return False

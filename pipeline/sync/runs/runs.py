@@ -1,4 +1,4 @@
-"""How a run begins, goes on and ends. Every step happens under the run's row lock, in the transaction that caused it."""
+"""Start, advance and end runs. Every step holds the run's row lock, in the transaction that caused it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from pipeline.tasks import canvases
 from pipeline.telemetry import logger
 
 CATCH_UP_OVERLAP = timedelta(seconds=60)
-"""How far before its own start a full fetch looks for what changed meanwhile: clocks differ, and times are whole seconds."""
+"""The catch-up of a full fetch reads changes from this long before its start: clocks differ, and times are whole seconds."""
 
 
 class RunInProgress(Exception):
-    """A fetch of this kind is under way already; `run_id` names it."""
+    """A run of this kind is already in flight: `run_id`."""
 
     def __init__(self, run_id: int) -> None:
         self.run_id = run_id
         super().__init__(
-            f"run {run_id} is under way; wait for it, or cancel it with `pipeline runs cancel CONNECTOR {run_id}`"
+            f"run {run_id} is in flight; wait for it, or cancel it with `pipeline runs cancel CONNECTOR {run_id}`"
         )
 
 
@@ -44,9 +44,9 @@ def start_run(
     since: datetime | None = None,
     also: Callable[[Session, Run], None] = lambda _session, _run: None,
 ) -> int:
-    """Begin a full fetch, or an incremental one with `since`; returns the run's id.
+    """Start a full fetch, or with `since` an incremental one; return the run's id.
 
-    also  what is written in the same transaction
+    also  called in the same transaction
 
     Raises: RunInProgress.
     """
@@ -57,7 +57,7 @@ def start_run(
                 raise RunInProgress(under_way.id)
             run = begin(session, connector_key, entity, kind, cause=cause, changed_only=changed_only, since=since)
             also(session, run)
-    except IntegrityError:  # somebody began the same in the same moment
+    except IntegrityError:  # another process started the same run concurrently
         with transaction() as session:
             under_way = run_rows.running_run(session, connector_key, entity, kind)
         if under_way is None:
@@ -67,7 +67,7 @@ def start_run(
 
 
 WALKS: Final = {"full": ("ascending", "descending"), "incremental": ("catch_up",), "backfill": ("stored",)}
-"""Kind of run → the walks it begins with. Only a full fetch has another after them: it catches up with what changed meanwhile."""
+"""Kind of run → its first walks. Only a full fetch has another one after them: it catches up with changes made since its start."""
 
 
 def begin(  # noqa: PLR0913 - a run is these facts
@@ -83,7 +83,7 @@ def begin(  # noqa: PLR0913 - a run is these facts
     held: bool = False,
     reindexes: bool = False,
 ) -> Run:
-    """Write down a run with its first pages; they are handed over when the session commits. One that is `held` has none yet."""
+    """Store a run with its first pages, which are enqueued after the commit. A `held` run has no pages yet."""
     run = Run(
         connector_key=connector_key,
         entity=entity,
@@ -120,9 +120,9 @@ def _set_off(session: Session, run: Run) -> None:
 
 
 def confirm(session: Session, run_id: int) -> bool:
-    """A person said yes to a run that was held before it began. False when it is not held (any more).
+    """Start a held run that an operator approved. Return False if the run is not held.
 
-    Raises: RunInProgress when another run of the kind is under way.
+    Raises: RunInProgress if another run of the kind is in flight.
     """
     run = run_rows.lock_run(session, run_id)
     if run.state != "held":
@@ -143,14 +143,14 @@ def _open_slice(session: Session, run: Run, walk: str) -> None:
 
 
 def release(session: Session, run_id: int) -> None:
-    """Hand over as many waiting pages of a running run as may move at once, so that a fast remote does not fill the database."""
+    """Enqueue waiting pages of a running run up to `batches_in_flight`, so that a fast remote does not fill the database."""
     wakeups = batches.release_waiting(session, run_id, settings().batches_in_flight)
     if wakeups:
         after_commit(session, lambda: canvases.wake(wakeups))
 
 
 def advance(session: Session, run_id: int) -> None:
-    """After a batch of a running run has ended: go on, catch up, or be done. The run must be locked."""
+    """Continue, catch up or complete a running run after one of its batches has ended. The run must be locked."""
     release(session, run_id)
     if batches.run_has_work(session, run_id):
         return
@@ -168,7 +168,7 @@ def advance(session: Session, run_id: int) -> None:
 
 
 def after_failed_stage(session: Session, batch: ClaimedBatch, reason: str) -> None:
-    """A page that cannot be read stops its run where it stands; any other failed stage leaves the run going."""
+    """Stop the run of a page that cannot be read; the run continues after any other failed stage."""
     run = run_rows.lock_run(session, batch.run_id or 0)
     if run.state != "running":
         return
@@ -181,9 +181,9 @@ def after_failed_stage(session: Session, batch: ClaimedBatch, reason: str) -> No
 
 
 def reopen(session: Session, run_id: int) -> None:
-    """A failed page is replayed: its run goes on.
+    """Continue the run of a failed page that is replayed.
 
-    Raises: RunInProgress when another run of the kind is under way.
+    Raises: RunInProgress if another run of the kind is in flight.
     """
     run = run_rows.lock_run(session, run_id)
     if run.state != "stopped":
@@ -192,18 +192,18 @@ def reopen(session: Session, run_id: int) -> None:
         raise RunInProgress(under_way.id)
     run.state, run.reason, run.finished_at = "running", None, None
     for each in run_rows.slices_of(session, run_id):
-        each.anchor, each.empty_pages = None, 0  # what is read from here on is judged by itself
+        each.anchor, each.empty_pages = None, 0  # judge the pages from here on separately
     session.flush()
 
 
 def cancel_run(run_id: int) -> bool:
-    """Stop a run; stages at work lose their lease. False when it had ended already."""
+    """Cancel a run; its running stages lose their lease. Return False if it has already ended."""
     with transaction() as session:
         return cancel(session, run_id)
 
 
 def cancel(session: Session, run_id: int) -> bool:
-    """The same as part of a transaction."""
+    """Cancel a run in the caller's transaction. Return False if it has already ended."""
     run = run_rows.lock_run(session, run_id)
     if run.state not in ("running", "held"):
         return False
@@ -214,7 +214,7 @@ def cancel(session: Session, run_id: int) -> bool:
 
 
 def log_end(run_id: int) -> None:
-    """One line with what the run did."""
+    """Log one line with the run's counters."""
     with transaction() as session:
         run = session.get_one(Run, run_id)
         connector_id = connectors.id_of(session, run.connector_key)

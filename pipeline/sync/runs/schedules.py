@@ -1,10 +1,10 @@
-"""Schedules: what keeps Hull equal to Pipedrive without anybody pressing a button.
+"""Schedules: keep Hull up to date without manual work.
 
-full_fetch   by cron; every night unless the settings say otherwise, each connector at a minute of its own
-incremental  every few minutes: what changed since the watermark, whether a webhook told of it or not
+full_fetch   by cron; every night unless the settings say otherwise, at a different minute for each connector
+incremental  every few minutes: what changed since the watermark, with or without a webhook
 
-Beat only ticks. What is due is decided and claimed in SQL, so a second or a late tick does no harm, and times that were
-missed are caught up once.
+Beat only ticks. SQL decides and claims what is due, so a second or a late tick does no harm, and missed times are
+caught up once.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def plan(session: Session, connector: Connector, chosen: ConnectorSettings) -> N
 
 
 def start_due(connector_key: int) -> None:
-    """Start the fetches of one connector whose time has come.
+    """Start the due fetches of one connector.
 
-    The schedule's row is held until its runs stand in the database: a crash in between starts them again, and skips no night.
+    The schedule's row is locked until its runs are stored: after a crash in between they are started again, and no
+    night is skipped.
     """
     with transaction() as session:
         for row in schedule.take_due(session, connector_key):

@@ -34,7 +34,7 @@ def fill(connector_key: int) -> bool:
 
 
 def _fetch_all(connector_key: int, entity: Entity, waiting: int) -> bool:
-    """The run stands before the shells are left to it: a crash between the two costs a second look, and forgets none."""
+    """The run is stored before the shells are left to it: a crash between the two causes a second check, and forgets none."""
     try:
         run_id = runs.start_run(connector_key, entity, cause="shells", changed_only=True)
     except runs.RunInProgress:

@@ -1,6 +1,6 @@
-"""How the daily budget of a connector's company stands, and what will become of it: for people, for schedules, for status.
+"""The daily budget of a connector's company and its forecast: for people, schedules and the status.
 
-Figures come from the ledger, so they lag behind by the stage at work; whether Pipedrive has called the day spent, Redis knows.
+Figures come from the ledger, so they lag behind by the running stage; Redis knows whether Pipedrive refuses calls for today.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _READ = frozenset({"full", "conflict"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetStatus:
-    """One company's day, as one connector's settings see it.
+    """One company's daily budget, with one connector's settings.
 
-    closed_s          seconds until Pipedrive is asked again, after it said that the day is spent
-    is_closing_known  False while Redis is away: whether Pipedrive has called the day spent is not known then
+    closed_s          seconds until Pipedrive is called again, after it refused calls for today
+    is_closing_known  False while Redis is unavailable: it is then unknown whether Pipedrive refuses calls
     """
 
     company: str
@@ -56,7 +56,7 @@ class BudgetStatus:
 
     @property
     def left(self) -> int | None:
-        """Tokens of the day that nobody has spent; None without limit."""
+        """Return the tokens left today; None without a limit."""
         return max(0, self.allowance.daily_tokens - self.spent) if self.allowance.daily_tokens else None
 
     @property
@@ -75,7 +75,7 @@ class BudgetStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunForecast:
-    """When a fetch under way will be done; None where nothing tells yet, or where its day is too small for it."""
+    """When a fetch in flight will end; None if it is not known yet, or if the daily budget is too small for it."""
 
     run_id: int
     entity: str
@@ -85,7 +85,8 @@ class RunForecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayForecast:
-    """Tokens that the rest of the day will take: by schedules, by fetches under way, by everything else if it goes on so."""
+    """Forecast of tokens for the rest of the day: by schedules, by fetches in flight, by everything else at the
+    current pace."""
 
     schedules: int
     fetches: int
@@ -97,7 +98,7 @@ class DayForecast:
 
 
 def standing(session: Session, connector_key: int) -> BudgetStatus:
-    """How the day stands now."""
+    """Return the current state of the daily budget."""
     terms = companies.terms(session, connector_key)
     closed_s, is_known = _closing(session, connector_key)
     return BudgetStatus(
@@ -136,7 +137,7 @@ def pace_of(session: Session, connector_key: int, entity: Entity) -> float:
 
 
 def ends_at(day: BudgetStatus, pages: int, page_s: float) -> datetime | None:
-    """When so many pages will have been read; None when the day is too small for any."""
+    """Return when this number of pages will have been read; None if the daily budget is too small for any."""
     a_day = day.allowance.ceiling(Lane.BULK) or 0
     left = day.left_for_fetches
     wait_s = forecast.ends_in_s(pages, page_s, left=left, a_day=a_day, reset_s=day.seconds_left)

@@ -15,7 +15,7 @@ def read_amount(raw: Any) -> int | float | None:
 
 
 def read_part(part: str, raw: Any) -> Any:
-    """Read one named part of a composed value; a value that is given without its parts says nothing of them."""
+    """Read one named part of a composed value; a value without its parts leaves them unknown."""
     if type(raw) is not dict:
         return UNTOLD
     inner = raw.get(part, None if part in ADDRESS_PARTS and not raw.keys().isdisjoint(ADDRESS_PARTS) else UNTOLD)

@@ -1,6 +1,6 @@
-"""Reads the values that stand for themselves: texts, numbers, ids, moments.
+"""Read simple values: texts, numbers, ids, moments.
 
-Every reader takes a value that is not None and raises Rejected(reason, detail) for one its field cannot have.
+Every reader takes a value that is not None and raises Rejected(reason, detail) for an invalid one.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_moment(raw: Any) -> str | None:
 
 
 def read_plain(raw: Any) -> Any:
-    """Read a value of a kind this project knows nothing of: as it is, if it is small and sound."""
+    """Read a value of an unknown kind: unchanged, if it is small and storable."""
     if type(raw) is str:
         return read_text(raw)
     if type(raw) is bool:
@@ -98,16 +98,16 @@ def read_plain(raw: Any) -> Any:
 
 
 def read_unknown(_raw: Any) -> None:
-    """Refuse a field that the definitions at hand do not list: they are older than the record."""
+    """Refuse a field that the definitions do not list: they are older than the record."""
     raise Rejected("field_missing", "the field definitions at hand do not list this field")
 
 
 UNTOLD: Final = object()
-"""What a reader gives for a part of which the value says nothing: the attribute stays as it is, like an absent field."""
+"""Returned for a part that the value does not contain: the attribute stays as it is, like an absent field."""
 
 
 def member(raw: dict[str, Any], key: str) -> Any:
-    """Get a member of an object. Raises Rejected where it is missing: a shape we do not know is no empty field."""
+    """Return a member of an object. Raises Rejected if it is missing: an unknown format is not an empty field."""
     if key not in raw:
         raise Rejected("wrong_type", f"an object without {key!r}")
     return raw[key]
@@ -125,7 +125,7 @@ def spelled(raw: Any, spell: Callable[[str], str | None], wanted: str) -> str | 
 
 
 def bounded(value: Any) -> Any:
-    """Let a list or an object pass that Hull can hold; None for an empty one."""
+    """Return a list or an object that Hull can store; None for an empty one."""
     try:
         written = orjson.dumps(value)
     except (TypeError, ValueError):  # half a surrogate pair, a number beyond 64 bits, or too deep a nesting

@@ -1,7 +1,7 @@
-"""Writes the values that consist of several: money, ranges, times with a zone, addresses, e-mails and phones.
+"""Write composed values: money, ranges, times with a zone, addresses, e-mails and phones.
 
-Whatever the settings do not map of such a value is taken from the field's current value, so that a write of one part
-does not wipe the others.
+Parts that the settings do not map are taken from the field's current value, so that a write of one part
+does not erase the others.
 Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide (Custom Fields; emails, phones, address)
 """
 
@@ -25,13 +25,13 @@ from pipeline.transform.writing.simple import (
 )
 
 Parts = Mapping[str, Any]
-"""Part of a value → what Hull holds for it, None for empty; a part that Hull says nothing of is missing."""
+"""Part of a value → Hull's value, None for empty; a part that Hull does not send is missing."""
 
 
 def write_money(amount: Any, parts: Parts, current: Any, default: str | None) -> dict[str, Any] | None:
     """Write an amount with its currency: the given one, else the current one, else the account's default.
 
-    Raises: Rejected("currency_unknown") where there is none: Pipedrive would refuse the field.
+    Raises: Rejected("currency_unknown") if there is none: Pipedrive would refuse the field.
     """
     number = write_number(amount)
     if number is None:
@@ -75,7 +75,7 @@ def write_address(value: Any, parts: Parts, current: Any) -> dict[str, Any] | No
 def write_members(value: Any, current: Any, *, whole: bool) -> Any:
     """Write e-mails or phones: the value becomes primary and the others stay, or the whole list is replaced.
 
-    The current list comes back as it is when it already says the same.
+    The current list is returned unchanged if it is equal.
     """
     members = _members(current)
     if whole:
@@ -89,7 +89,7 @@ def write_members(value: Any, current: Any, *, whole: bool) -> Any:
 
 
 def holds_member(current: Any, text: str) -> bool:
-    """Tell whether a list of e-mails or phones has this one, primary or not."""
+    """Return whether a list of e-mails or phones has this one, primary or not."""
     return any(_same(_text(member), text) for member in _members(current))
 
 
@@ -132,7 +132,7 @@ def _text(member: Any) -> str:
 
 
 def _same(one: str | None, other: str | None) -> bool:
-    """Tell whether two e-mails, or two phones, are one: the spelling counts no more than it does where people are told apart."""
+    """Return whether two e-mails, or two phones, are equal, ignoring the spelling as for identifiers."""
     if one is None or other is None:
         return False
     return one == other or _spelling(one) == _spelling(other)
@@ -143,7 +143,7 @@ def _spelling(text: str) -> str:
 
 
 def _written(value: Any) -> str | None:
-    """The value as it is written: nobody sees the characters that `plain` leaves out, and Pipedrive would keep them."""
+    """Return the value as written: without the invisible characters that `plain` removes, because Pipedrive would keep them."""
     text = write_text(value, SHORT_CHARS)
     return None if text is None else plain(text) or None
 

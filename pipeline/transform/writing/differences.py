@@ -1,4 +1,4 @@
-"""Tells whether a value about to be written says anything that the last snapshot does not."""
+"""Decide whether a value to be written differs from the last snapshot."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Settles how a record is called in Pipedrive, where a whole name and its two parts are one thing.
+"""Decide the name of a record in Pipedrive, for which a whole name and its two parts are one value.
 
-A write carries `name`, or both `first_name` and `last_name`, of which one may be empty; Pipedrive makes the others.
+A write has `name`, or both `first_name` and `last_name`, one of which may be empty; Pipedrive sets the others.
 Source: https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide (Persons API)
 """
 
@@ -19,9 +19,9 @@ _MAX_CHARS: Final = 255
 def settle_names(names: Mapping[str, Any], snapshot: Mapping[str, Any] | None) -> dict[str, Any]:
     """Choose between a whole name and its parts.
 
-    Shape:  what is wanted of `name, first_name, last_name`; snapshot → what to write of them, {} for nothing new
-    Both parts win over the whole name, which says less; one part alone loses against it.
-    Raises: Rejected("name_missing") when a name would be emptied.
+    Shape:  wanted values of `name, first_name, last_name`; snapshot → what to write of them, {} for no change
+    Both parts win over the whole name, which has less information; one part alone loses against it.
+    Raises: Rejected("name_missing") if a name would be emptied.
     """
     current = snapshot or {}
     parts = [key for key in ("first_name", "last_name") if key in names]
@@ -39,7 +39,7 @@ def settle_names(names: Mapping[str, Any], snapshot: Mapping[str, Any] | None) -
 
 
 def name_for_create(entity: Entity, report: Mapping[str, Any]) -> str:
-    """Find a name for a new record whose name is not mapped.
+    """Return a name for a new record without a mapped name.
 
     Raises: Rejected("name_missing").
     """

@@ -42,7 +42,7 @@ def write_text(value: Any, max_chars: int) -> str | None:
 
 
 def write_simple(source: FieldSource, value: Any) -> Any:
-    """Write a value that stands for itself."""
+    """Write a simple value."""
     if source.type in _SIMPLE:
         return _SIMPLE[source.type](value)
     limit = MAX_CHARS.get(source.key, MAX_CHARS.get(source.type, SHORT_CHARS))
@@ -89,7 +89,7 @@ def write_visibility(value: Any) -> int | None:
 
 
 def write_day(value: Any) -> str:
-    """Write a calendar day; of a moment the day that is written in it, whatever its zone."""
+    """Write a calendar day; of a moment, the day that is written in it, whatever its zone."""
     return _spelled(value, written_day, "a date")
 
 
@@ -143,9 +143,9 @@ def _split_options(
 def _find_option(
     options: Mapping[int | str, str], value: Any, current_ids: list[int | str], *, by_id: bool
 ) -> int | str | None:
-    """Find an option: a number is an id first, a text a label first, in its own spelling before any other one.
+    """Return an option: a number is an id first, a text a label first, in its exact spelling before any other one.
 
-    Raises: Rejected("option_ambiguous") for a label that several options have, none of which is the current one.
+    Raises: Rejected("option_ambiguous") for a label of several options, none of which is the current one.
     """
     if type(value) is float and value.is_integer():
         value = int(value)

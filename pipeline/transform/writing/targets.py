@@ -43,10 +43,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetValue:
-    """The value a field is to have.
+    """The value to write to a field.
 
-    is_present  Hull holds a value
-    parts       parts of which Hull holds a value
+    is_present  Hull has a value
+    parts       parts with a value in Hull
     """
 
     value: Any
@@ -126,14 +126,14 @@ def _parts_of(
 
 
 def digest_said(target: Target, report: Mapping[str, Any]) -> str:
-    """Hash what Hull says of a field, value and parts, as it says it."""
+    """Hash Hull's values of a field, value and parts, as reported."""
     paths = [target.attribute, *(path for _, path in sorted(target.parts.items()))]
     found = [None if path is None else find_attribute(report, path) for path in paths]
     return _digest([None if value is ABSENT else value for value in found])
 
 
 def digest_value(value: Any) -> str:
-    """Hash a value as `digest_said` hashes a report that says it, of a field without parts."""
+    """Hash a value as `digest_said` hashes a report with it, for a field without parts."""
     return _digest([value])
 
 
@@ -142,7 +142,7 @@ def _digest(values: list[Any]) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Tell whether an attribute says nothing: not there, None, an empty list, or no more than spaces."""
+    """Return whether an attribute has no value: missing, None, an empty list, or only spaces."""
     return value is ABSENT or value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
@@ -174,7 +174,7 @@ def write_value(source: FieldSource, value: Any, parts: Parts, current: Any, *, 
         return write_members(value, current, whole=form == "list")
     is_known = source.type in INCOMING
     if source.type in ("enum", "set", "labels") or (source.options and not is_known):
-        # Of a type this project knows nothing of, the values tell whether it takes one option or several.
+        # For an unknown type, the values show whether it takes one option or several.
         is_list = source.type in ("set", "labels") or (not is_known and list in (type(value), type(current)))
         write = write_options if is_list and source.type != "enum" else write_option
         return write(source.options, value, current, by_id=form == "id")

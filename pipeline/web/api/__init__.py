@@ -1,7 +1,7 @@
-"""`/api/v1`: what the console does, as JSON for scripts, described by `/api/openapi.json` (for a key, a session, or an
-internal request).
+"""`/api/v1`: the console's functions as JSON for scripts, described by `/api/openapi.json` (for a key, a login session,
+or an internal request).
 
-A room is a module with `add(operations)`; this list is all there is.
+Each module of routes has `add(operations)`; this list contains all of them.
 """
 
 from __future__ import annotations

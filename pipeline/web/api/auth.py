@@ -1,4 +1,4 @@
-"""Who sends a request to `/api/v1`: the holder of a key, or the operator of a browser's session."""
+"""Authentication of a request to `/api/v1`: the owner of a key, or the operator of a browser's session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGING: Final = {"POST", "PUT", "PATCH", "DELETE"}
 
 
 def authenticate(needed: Role) -> None:
-    """Keep who sends the request, and refuse one whose role is below `needed`. Raises OperationError."""
+    """Store the sender of the request, and refuse a role below `needed`. Raises OperationError."""
     present = _present()
     if present is None:
         if request.authorization is not None:

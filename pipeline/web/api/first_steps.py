@@ -14,7 +14,7 @@ from pipeline.web.api.shapes import find
 
 
 class ExpectedShape(Shape):
-    """What the last full fetches took; null before the first. `left_today` is null where there is no limit."""
+    """Cost of the last full fetches; null before the first. `left_today` is null if there is no limit."""
 
     page_limit: int
     tokens_known: int | None

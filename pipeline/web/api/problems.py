@@ -1,4 +1,4 @@
-"""The answers of `/api/v1`: a model as JSON, or a `Problem` that says why nothing was done."""
+"""The answers of `/api/v1`: a model as JSON, or a `Problem` with the error."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ ERRORS: Final = (400, 401, 403, 404, 409, 413, 422, 429, 503)
 
 
 class Problem(BaseModel):
-    """Why nothing was done."""
+    """The statuses that every operation may answer with a `Problem`."""
 
     error: str
     """A stable code."""
     message: str
     next_step: str = ""
     mistakes: list[str] = []
-    """Each with its place, where there may be several."""
+    """A stable code."""
     request_id: str
 
 
 def answer(shape: BaseModel) -> Response:
-    """Return a model as JSON."""
+    """A stable code."""
     return Response(shape.model_dump_json(), mimetype="application/json")
 
 
 def problem_of(error: OperationError) -> Response:
-    """Return the answer of an operation that did nothing."""
+    """Each with its place, where there may be several."""
     return _problem(error.status, error.code, error.message, error.next_step, error.mistakes)
 
 
 def refused(error: Refused) -> Response:
-    """Return the answer where the console's guard refuses."""
+    """Return a model as JSON."""
     return _problem(error.status, "refused", error.sentence, error.next_step, [])
 
 
 def malformed(error: ValidationError) -> Response:
-    """Return the answer to a request that is not as the description says; every mistake with its place."""
+    """Return the answer to an invalid request, with every mistake and its position."""
     mistakes = [f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in error.errors()]
     return _problem(
         HTTPStatus.UNPROCESSABLE_ENTITY, "malformed", "The request is not as /api/openapi.json says.", "", mistakes
@@ -51,7 +51,7 @@ def malformed(error: ValidationError) -> Response:
 
 
 def too_deep(_error: RecursionError) -> Response:
-    """Return the answer to a body of thousands of lists within one another, which no parser reads."""
+    """Return the answer to an invalid request, with every mistake and its position."""
     return _problem(HTTPStatus.BAD_REQUEST, "malformed", "The body is nested too deeply.", "", [])
 
 

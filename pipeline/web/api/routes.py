@@ -57,11 +57,11 @@ class Operations:
         self._add(verb, declared.path, view_of(declared), shape, declared.role, declared.run.__module__)
 
     def get(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.VIEWER) -> None:
-        """Something to look at."""
+        """A route that only reads."""
         self._add("get", rule, view, shape, needs)
 
     def file(self, rule: str, view: Callable[..., Any], kind: str, *, needs: Role = Role.VIEWER) -> None:
-        """Something to take away, of this content type."""
+        """A file to download, with this content type."""
         self._add("get", rule, view, {"content": {kind: {"schema": {"type": "string"}}}}, needs)
 
     def post(
@@ -119,7 +119,7 @@ class Operations:
 
 
 def view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
-    """Return the view of an operation; its annotations tell which part of a request each field stands in."""
+    """Return the view of an operation; its annotations say which part of the request has each field."""
 
     def view(**parts: BaseModel) -> Response:
         given = {name: getattr(part, name) for part in parts.values() for name in part.model_fields_set}
@@ -162,7 +162,7 @@ def _explain(error: Exception) -> Response:
 
 
 def _require_readable() -> None:
-    """What is nested beyond measure breaks the parser itself, before any model is asked. Raises OperationError."""
+    """Refuse JSON that is nested too deeply for the parser, before a model validates it. Raises OperationError."""
     try:
         request.get_json(silent=True)
     except RecursionError:
@@ -170,7 +170,7 @@ def _require_readable() -> None:
 
 
 def _subject_of(module: str) -> Tag:
-    """What an operation is about, for those who read the description: the name of its module."""
+    """Return the tag of an operation in the description: the name of its module."""
     words = (sys.modules[module].__doc__ or "").strip()
     return Tag(name=module.rpartition(".")[2].replace("_", " "), description=words)
 

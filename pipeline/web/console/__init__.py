@@ -1,6 +1,6 @@
-"""The console: what people see and press. Every page is behind `guard`, drawn by `frame`, and answers one question first.
+"""The console: all pages and actions. `guard` protects every page, `frame` draws its layout.
 
-A room of pages is a module with `add(pages)`, and a `TAB` where it is one of a connector's; this list is all there is.
+A module of pages has `add(pages)`, and a `TAB` if it belongs to a connector; this list contains all of them.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def add_to(app: Flask) -> None:
 
 
 def _refuse(refused: Refused) -> Response:
-    """A page of another program shows in a corner what its script was answered: that is no place for a whole page."""
+    """A page of another program shows this answer in a corner, which has no space for a complete page."""
     if request.headers.get("X-Requested-With") == "XMLHttpRequest":
         return Response(f"{refused.sentence} {refused.next_step}".rstrip(), refused.status, mimetype="text/plain")
     return frame.page(
@@ -87,12 +87,12 @@ def _refuse(refused: Refused) -> Response:
 
 
 def _refuse_operation(error: OperationError) -> Response:
-    """What a page does not explain by itself."""
+    """Errors that a page does not explain itself."""
     return _refuse(Refused(error.status, error.message, error.next_step))
 
 
 def _nothing_here(_error: NotFound) -> Response | tuple[Response, int]:
-    """An address that no room knows: whoever is logged in gets a page with a way back, any other a line."""
+    """Answer an unknown address: a logged-in person gets a page with a link back, anybody else one line."""
     is_browser = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
     g.operator = present() if is_browser else None
     if g.operator is None:

@@ -56,7 +56,7 @@ def show_account(mistake: str = "", status: int = 200, **shown: Any) -> Response
 
 
 def confirm() -> Response:
-    """Prove again who one is, so that the next ten minutes may change who can log in."""
+    """Enter the password again; for the next ten minutes operators may be changed."""
     try:
         _prove("password")
     except OperatorRefused as refused:
@@ -65,7 +65,7 @@ def confirm() -> Response:
 
 
 def change_password() -> Response:
-    """Every other session ends, and so do the keys; this session goes on with a new token."""
+    """End all other sessions and keys; this session continues with a new token."""
     me, renewal = guard.who(), operators.renewal_of(guard.token())
     try:
         proved = _prove("old")
@@ -150,9 +150,9 @@ def revoke_key(key_id: int) -> Response:
 
 
 def _prove(field: str) -> Operator:
-    """Have the person prove who they are: a stolen session alone must not outlive itself.
+    """Verify the person's password: a stolen session alone must not be enough.
 
-    Returns the operator as they were proved. Raises: OperatorRefused.
+    Return the operator as verified. Raises: OperatorRefused.
     """
     me = guard.who()
     with transaction() as session:

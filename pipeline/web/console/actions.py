@@ -1,4 +1,4 @@
-"""`/c/<name>/actions`: what people set going by hand, its size before its button."""
+"""`/c/<name>/actions`: actions that people start, each with its size before its button."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def fetch_changes(connector: Connector) -> Response:
     overview.forget()
     return done(
         f"{_home(connector)}/runs?kind=incremental" if begun else f"{_home(connector)}/",
-        "What changed is being fetched now." if begun else "What changed is being fetched already.",
+        "What changed is being fetched now." if begun else "A fetch of changes is already in flight.",
     )
 
 
@@ -183,7 +183,7 @@ def _as_impossible(error: Impossible | OperationError) -> Impossible:
 
 
 def _act(connector: Connector, act: Callable[[], None]) -> Response | None:
-    """None once it is done; else the page that says why not."""
+    """Return None if it was done; otherwise the page with the reason."""
     try:
         act()
     except Impossible as impossible:

@@ -1,8 +1,8 @@
-"""Add Connector: from nothing to the first synchronised record, a step at a time.
+"""Add a connector, step by step, until the first record is synchronized.
 
-`/connectors/new`           Hull's credentials, which make the connector
-`/c/<name>/set-up`          leads to the step that is next
-`/c/<name>/set-up/<step>`   each step has an address of its own: whoever was interrupted goes on there
+`/connectors/new`           Hull's credentials, which create the connector
+`/c/<name>/set-up`          redirects to the next step
+`/c/<name>/set-up/<step>`   each step has an address, so that an interrupted person can continue there
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def show_new(mistake: str = "", status: int = 200) -> Response:
 
 
 def make() -> Response:
-    """Hull is asked before anything is kept; what Hull holds of settings is taken over."""
+    """Check the credentials in Hull before anything is stored; import the settings stored in Hull."""
     form = request.form
     name, organization, hull_id = (form.get(key, "").strip()[:LONGEST] for key in ("name", "organization", "hull_id"))
     secret = given_secret("secret")
@@ -88,14 +88,14 @@ def make() -> Response:
 
 
 def go_on(connector: Connector) -> Response:
-    """To the next step; whoever is through looks at the first fetch."""
+    """Go to the next step; after the last one, to the first fetch."""
     with transaction() as session:
         following = first_steps.progress_of(session, connector).following
     return redirect(f"/c/{connector.name}/set-up/{following or 'first-fetch'}", HTTPStatus.SEE_OTHER)
 
 
 def show_step(connector: Connector, step: str, mistake: str = "", status: int = 200) -> Response:
-    """A step may be looked at in any order; what it cannot do yet it says."""
+    """Steps can be opened in any order; a step that cannot be done yet says so."""
     if step == "hull":
         return redirect(f"/c/{connector.name}/credentials", HTTPStatus.SEE_OTHER)
     if step not in DRAWN:
@@ -170,7 +170,7 @@ def decide_mappings(connector: Connector) -> Response:
 
 
 def decide_segments(connector: Connector) -> Response:
-    """Choosing none is a decision as well: nobody is sent."""
+    """Choosing no segment is a decision too: nothing is sent."""
     names = ("synchronized_user_segments", "synchronized_account_segments")
     values = {name: list(dict.fromkeys(request.form.getlist(name)))[:500] for name in names}
     return _decide(connector, "segments", values, "first-fetch", "It is decided who is sent.")

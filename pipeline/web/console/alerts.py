@@ -40,7 +40,7 @@ def show() -> Response:
 
 
 def test() -> Response:
-    """Telling may take seconds where somebody is away; whoever presses the button wants to know just that."""
+    """Sending may take seconds if a sink does not answer; the page waits for the result."""
     tried = perform(alerts.try_telling).sinks
     return done("/alerts", "Tried: " + "; ".join(f"{sink}: {answer}" for sink, answer in tried.items()) + ".")
 

@@ -35,9 +35,9 @@ def download(found: Download) -> Response:
 
 
 def refusal_of(declared: Operation[Any, Any], *, malformed: str = "", **fields: Any) -> str:
-    """Run an operation; return why it was refused and what to do, or nothing.
+    """Run an operation; return the error and the next step, or None.
 
-    malformed  what to say of a form that is not filled in as it should be
+    malformed  the message for a form that is not filled in correctly
     """
     try:
         perform(declared, **fields)

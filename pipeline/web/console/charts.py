@@ -1,7 +1,7 @@
-"""Charts as SVG, drawn by the server: numbers come in, markup goes out. Pure.
+"""Charts as SVG, rendered by the server from numbers. Pure.
 
-One hue for each outcome, by class; the axis begins at zero; the last value stands at the end of its line; every chart comes
-with its table. Nothing here has a style of its own, since the content policy allows none.
+One hue for each outcome, by class; the axis begins at zero; the last value is shown at the end of its line; every chart has a
+table with the same numbers. There are no inline styles, because the content policy forbids them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from markupsafe import Markup
 SPARK_WIDTH, SPARK_HEIGHT = 96, 20
 WIDTH, HEIGHT = 960, 180
 LEFT, RIGHT, TOP, BOTTOM = 48, 96, 12, 22
-"""Room for the numbers of the axis, for the last value, for the highest point, and for the times."""
+"""Margins for the axis labels, the last value, the highest point, and the times."""
 NICE: Final = (1, 2, 5, 10)
 LABEL_APART: Final = 13.0
 """A line of text, in the units of the drawing."""
@@ -34,7 +34,7 @@ class Series:
 
 
 def spark(values: Sequence[float], *, outcome: str = "success", words: str = "") -> Markup:
-    """A line as high as a word; its last point is marked. `words` say the same to whoever does not see it."""
+    """Return a line of text height; its last point is marked. `words` describe it for screen readers."""
     if not values:
         return Markup("")
     points = _points(values, max(values), SPARK_WIDTH - 4, SPARK_HEIGHT - 4, left=2, top_y=2)
@@ -48,7 +48,7 @@ def spark(values: Sequence[float], *, outcome: str = "success", words: str = "")
 
 
 def chart(times: Sequence[datetime], series: Sequence[Series], *, words: str, times_as: str = "%H:%M") -> Markup:
-    """Lines over time with an axis from zero. `words` are the chart's title, also for whoever does not see it."""
+    """Return lines over time with an axis from zero. `words` are the chart's title, also for screen readers."""
     if not times or not series:
         return Markup("")
     top = ceiling(max((max(each.values, default=0) for each in series), default=0))
@@ -76,7 +76,7 @@ def _drawn(series: Series, top: float, wide: float, high: float) -> Markup:
 
 
 def _end_labels(series: Sequence[Series], top: float, high: float) -> list[Markup]:
-    """The last value of each line beside its end, moved apart where two would stand on one another."""
+    """Place the last value of each line at its end, moved apart if two would overlap."""
     wanted = sorted(((TOP + high - high * each.values[-1] / top, each) for each in series), key=lambda one: one[0])
     heights = spread([y for y, _ in wanted], apart=LABEL_APART, lowest=TOP + high)
     label = Markup('<text class="{}" x="{}" y="{}">{} {}</text>')
@@ -122,7 +122,7 @@ def _times(times: Sequence[datetime], written: str, wide: float) -> Markup:
 
 
 def short(value: float) -> str:
-    """`950`, `1.2k`, `3.4M`: as much as an axis has room for."""
+    """Return `950`, `1.2k` or `3.4M`, short enough for an axis."""
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
         if value >= size:
             return f"{value / size:.1f}".removesuffix(".0") + unit
@@ -132,7 +132,7 @@ def short(value: float) -> str:
 def _points(
     values: Sequence[float], top: float, wide: float, high: float, *, left: float, top_y: float
 ) -> list[tuple[float, float]]:
-    """Zero stands at the bottom, whatever the values are; a single one is drawn as a level line."""
+    """Zero is at the bottom for all values; a single value is drawn as a level line."""
     known = list(values) if len(values) > 1 else [values[0], values[0]]
     step, scale = wide / (len(known) - 1), high / top if top > 0 else 0.0
     return [(left + step * at, top_y + high - scale * value) for at, value in enumerate(known)]

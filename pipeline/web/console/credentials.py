@@ -1,7 +1,7 @@
-"""Credentials of a connector: how it is let into Hull and Pipedrive, and what people do to a whole connector.
+"""Credentials of a connector: the connections to Hull and Pipedrive, and actions on the whole connector.
 
-Secrets are only ever written: no page shows one. The way to Pipedrive is a link, not a form that redirects: browsers hold a form to
-its own site, also over redirects, by the content policy.
+Secrets are write-only: no page shows one. The way to Pipedrive is a link, not a form that redirects: by the content
+policy, browsers restrict a form to its own site, also across redirects.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def add(pages: Pages) -> None:
 def show(
     connector: Connector, mistake: str = "", status: int = 200, checked: list[CheckedShape] | None = None, at: str = ""
 ) -> Response:
-    """How it stands; `at` is the form that a mistake belongs to."""
+    """Show the page; `at` is the form with a mistake."""
     entered = perform(operations.show_credentials)
     with transaction() as session:
         heard = hearing(session, connector.key)
@@ -74,7 +74,7 @@ def replace_api_token(connector: Connector) -> Response:
 
 
 def connect(connector: Connector) -> Response:
-    """The answer is a page with a link that is good for ten minutes."""
+    """Answer with a page that has a link, valid for ten minutes."""
     try:
         invitation = perform(operations.invite)
     except OperationError as error:
@@ -83,7 +83,7 @@ def connect(connector: Connector) -> Response:
 
 
 def check(connector: Connector) -> Response:
-    """Both systems are asked while the person waits."""
+    """Both systems are called while the person waits."""
     return show(connector, checked=perform(operations.check_credentials).checks)
 
 
@@ -117,7 +117,7 @@ def remove(connector: Connector) -> Response:
 
 
 def given_secret(name: str) -> str:
-    """As it was pasted, without the spaces around it; one that cannot be one is none."""
+    """Return the pasted value without surrounding spaces; an invalid one counts as none."""
     text = request.form.get(name, "").strip()
     return text if len(text) <= LONGEST_SECRET and text.isascii() and text.isprintable() else ""
 

@@ -63,7 +63,7 @@ def confirm_replay(connector: Connector, mistake: str = "", status: int = 200) -
 
 
 def start_replay(connector: Connector) -> Response:
-    """Begin the replay that was confirmed, unless there are more by now: then the page says so again."""
+    """Start the confirmed replay, unless there are more failures by now: then show the page again."""
     choice, form = _choice(connector), request.form
     why, pace = _why() or "console", _pace(form.get("per_second", ""))
     try:
@@ -92,7 +92,7 @@ def confirm_discard(connector: Connector, mistake: str = "", status: int = 200) 
 
 
 def discard(connector: Connector) -> Response:
-    """Discard what was chosen, unless it is more than the page said: then the page says so again."""
+    """Discard the selected failures, unless there are more than the page showed: then show the page again."""
     choice, why = _choice(connector), _why()
     if not why:
         return confirm_discard(connector, "Say why: people who look later want to know.", 400)
@@ -111,7 +111,7 @@ def show_edit(connector: Connector, failure_id: int) -> Response:
 
 
 def send_edited(connector: Connector, failure_id: int) -> Response:
-    """First show the difference and the verdict; then, by the second button, replay."""
+    """First show the difference and the preview; then, with the second button, replay."""
     text, why = request.form.get("payload", "").replace("\r\n", "\n"), _why()
     with transaction() as session:
         failure = _editable(session, connector, failure_id)

@@ -1,4 +1,4 @@
-"""Which failures a page is about: the filter as it stands in the address, so that it can be pasted into a chat."""
+"""The filter of failures of a page, from its address, so that the address can be shared."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ SHOWN: Final[Mapping[str, str]] = {"fingerprint": "group", "entity": "of", "sett
 
 
 class NotAFilter(Exception):
-    """A part of the address cannot be read; the text says which."""
+    """A part of the address is invalid; the text says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureChoice:
     """The filter of a page.
 
-    chosen  as operations take it
-    filter  as the database reads it
-    given   the parts that were given, as they stand in the address
+    chosen  as operations use it
+    filter  as the database uses it
+    given   the given parts, as in the address
     """
 
     chosen: FailuresChosen

@@ -1,4 +1,4 @@
-"""`/c/<name>/failures`: what gave up, by cause; one cause; one failure whole."""
+"""`/c/<name>/failures`: failures grouped by cause; one cause; one failure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TAB = ("failures", "Failures")
 PAGE = 50
 GROUPS = 100
 SAMPLE = 200
-"""Failures of a group whose verdicts are counted on its page."""
+"""Maximum of failures of a group for which the page previews a replay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
 
 
 def show_failure(connector: Connector, failure_id: int) -> Response:
-    """One failure: what it says, what to do, and everything that is known of it."""
+    """Show one failure with its advice and all details."""
     with transaction() as session:
         whole = insight.whole(session, get_failure(session, connector, failure_id))
     return page(
@@ -148,7 +148,7 @@ def record_path(connector: Connector, failure: Failure) -> str | None:
 
 
 def points(values: Sequence[int], width: int = 96, height: int = 20) -> str:
-    """A line through these values, for `<polyline>`: it begins at zero, and the last value stands at its right end."""
+    """Return a line through these values for `<polyline>`: it begins at zero, and the last value is at its right end."""
     top, step = max(*values, 1), (width - 2) / max(1, len(values) - 1)
     return " ".join(
         f"{1 + position * step:.1f},{height - 2 - value / top * (height - 4):.1f}"
@@ -178,7 +178,7 @@ _listed = Shared(_read)
 
 
 def forget_lists() -> None:
-    """Somebody has done something about failures, and wants to see it."""
+    """Redirect to the failures after an action."""
     _listed.forget()
     forget_open()
 

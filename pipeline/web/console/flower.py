@@ -1,9 +1,9 @@
-"""Flower's own pages at `/flower/`, behind the door of the console.
+"""Flower's own pages at `/flower/`, protected by the console's login.
 
-Flower listens to this machine alone and has a login of its own, which this process knows. Whoever is logged in here sees its
-pages; its controls are for operators, and every use of them stands in the audit log. What may be asked for is listed below:
-anything else, like handing a task of one's own making to the workers, is not passed on for anybody.
-docs/decisions/0017-flower-behind-our-door.md says why.
+Flower listens to this machine only and has its own login, which this process knows. Logged-in operators see its pages;
+its controls need the role operator, and every use of them is written to the audit log. Only the requests listed below
+are passed on: others, such as sending arbitrary tasks to workers, are refused.
+docs/decisions/0017-flower-behind-our-door.md explains why.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ MAY_CONTROL: Final = re.compile(
 )
 ASKED_BY_POST: Final = "tasks/datatable"
 PASSED_ON: Final = ("Accept", "Content-Type", "X-Requested-With", "If-None-Match", "If-Modified-Since")
-"""Of a request. Neither our cookie nor where it came from: Flower has no business with either."""
+"""Headers of a request that are passed on. Our cookie and the referrer are not passed on."""
 PASSED_BACK: Final = ("Content-Type", "ETag", "Last-Modified")
 """Of an answer. Flower sets no cookie that its pages need."""
 LONGEST_QUERY: Final = 8_192
 STATIC_S: Final = 3_600
 INLINE_SCRIPTS: Final = tuple(f"\nvar autorefresh = {switch};\n" for switch in (0, 1))
-"""The one script that stands in Flower's pages themselves; a page that holds another one does not run it."""
+"""The one inline script in Flower's pages; a page with another script does not run it."""
 
 
 def add(pages: Pages) -> None:
@@ -69,7 +69,7 @@ def go_in() -> Response:
 
 
 def role_to_post(wanted: str) -> Role:
-    """Its list of tasks asks by POST, and changes nothing."""
+    """Flower's list of tasks uses POST without changing anything."""
     return Role.VIEWER if wanted == ASKED_BY_POST else Role.OPERATOR
 
 
@@ -78,7 +78,7 @@ def show_first() -> Response:
 
 
 def show(wanted: str) -> Response:
-    """What Flower answers, cleaned; or a page of ours that says how to get it to answer."""
+    """Return Flower's answer, cleaned, or our page that says how to start Flower."""
     is_control = request.method == "POST" and wanted != ASKED_BY_POST
     if not (MAY_CONTROL if is_control else MAY_LOOK).fullmatch(wanted) or len(request.query_string) > LONGEST_QUERY:
         raise guard.missing(
@@ -106,7 +106,7 @@ def task_url(task_id: str | None) -> str | None:
 
 
 def _origin() -> str:
-    """Fixed by whoever runs this; nothing in a request changes it."""
+    """Configured by the operator; no request changes it."""
     chosen = settings()
     return chosen.flower_url or f"http://127.0.0.1:{chosen.flower_port}"
 
@@ -171,7 +171,7 @@ TURN_S: Final = 2.0
 
 
 class FlowerUnavailable(Exception):
-    """No answer that could be used; the text says why."""
+    """There was no usable answer; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,7 @@ class FlowerAnswer:
 
 
 class FlowerClient:
-    """Follows nobody elsewhere, keeps no cookies, uses no proxy, tries once."""
+    """Follows no redirects, stores no cookies, uses no proxy, tries once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = urllib3.PoolManager(

@@ -31,7 +31,7 @@ LONGEST_SHOWN: Final = 400
 """Characters of one value in a table; its own page shows more."""
 LONGEST_COOKIE: Final = 2_000
 MOST_COUNTED: Final = 999
-"""Open failures that a tab counts; of more it says that there are more."""
+"""Maximum of open failures that a tab counts; above it, the tab shows "more"."""
 NOTHING: Final = "\N{EN DASH}"
 MARKS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("success", "ok", "done", "replayed", "active", "applied"), "●"),
@@ -40,12 +40,12 @@ MARKS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("error", "failed", "stopped", "setupRequired", "open", "conflict", "refused"), "▲"),
     **dict.fromkeys(("park", "parked", "paused", "held"), "‖"),
 }
-"""State → its shape: colour alone tells nobody anything."""
+"""State → its icon, because not everybody can distinguish colours."""
 ARROWS: Final = {"incoming": "←", "outgoing": "→"}
 HIDDEN: Final = frozenset(
     "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"
 )
-"""Characters that nobody sees and that turn the text around them: shown by their number."""
+"""Invisible characters that change the text direction: shown by their code points."""
 _HIDDEN: Final = re.compile(f"[{''.join(sorted(HIDDEN))}]")
 _TAG: Final = re.compile(r"(<[^<>]*>)")
 _GIVEN_BACK: Final = ("textarea", "option")
@@ -102,7 +102,7 @@ _open_failures = Shared(_count_open)
 
 
 def forget_open() -> None:
-    """Somebody has done something about failures, and wants to see it."""
+    """Redirect after an action, with a message."""
     _open_failures.forget()
 
 
@@ -115,7 +115,7 @@ def done(where: str, notice: str = "") -> Response:
 
 
 def _short(notice: str) -> str:
-    """As a cookie carries it: browsers forget longer ones, and proxies refuse answers whose headers are long."""
+    """Limit of the cookie: browsers drop longer ones, and proxies refuse answers with long headers."""
     written = [quote(each, errors="replace") for each in notice[:LONGEST_COOKIE]]
     lengths = accumulate(map(len, written))
     return "".join(each for each, length in zip(written, lengths, strict=True) if length <= LONGEST_COOKIE)
@@ -129,13 +129,13 @@ def csrf_field() -> Markup:
 
 
 def may(needed: str) -> bool:
-    """Whether whoever looks may do what needs this role: what they may not is not offered."""
+    """Return whether the current operator has this role; controls that need another role are not shown."""
     operator = g.get("operator")
     return operator is not None and Role(operator.role).may(Role(needed))
 
 
 def before_id(name: str = "before") -> int | None:
-    """Where the part of a list that is asked for begins; a number that no row can have is none."""
+    """Return where the requested part of a list begins; an impossible id counts as none."""
     wanted = request.args.get(name, type=int)
     return wanted if wanted is not None and 0 < wanted <= guard.LARGEST_ID else None
 
@@ -190,7 +190,7 @@ def mark(state: str | None, words: str | None = None) -> Markup:
 
 
 def glyph(state: str) -> str:
-    """The shape alone, where the sentence beside it says the rest."""
+    """Return the icon alone, if the sentence next to it has the same information."""
     return MARKS.get(state, "○")
 
 
@@ -206,7 +206,8 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def shown(value: Any, longest: int = LONGEST_SHOWN) -> Markup:
-    """Any value of a record, safe to look at: escaped, cut, apart from the text around it, what cannot be seen by number."""
+    """Return a value of a record, safe to display: escaped, cut, isolated from the surrounding text direction,
+    invisible characters by code."""
     if value is None or value == "":
         return Markup('<span class="muted">{}</span>').format(NOTHING)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -222,7 +223,7 @@ def jsonish(value: Any) -> Markup:
 
 
 def _with_hidden_shown(page: str) -> str:
-    """Names stand in sentences, titles and buttons too. What a form gives back is left as it is: tags, text areas and choices."""
+    """Names are part of sentences, titles and buttons too. Form fields are left as they are: inputs, text areas and choices."""
     if not _HIDDEN.search(page):
         return page
     parts, within = _TAG.split(page), ""

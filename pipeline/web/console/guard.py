@@ -1,6 +1,6 @@
-"""The one door of the console: who asks, what they may do, and whether a form is really theirs.
+"""Authentication and authorisation of the console: the operator, the role, and protection against forged forms.
 
-Every page and every action is registered by `Pages`, with the role it needs; nothing reaches a view without passing here.
+`Pages` registers every page and action with the role it needs; no view can be reached without this check.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 LIVE_HEADER: Final = "X-Live-Update"
 """Sent by pages that update themselves (static/pipeline.js)."""
 FRESH_PROOF_S: Final = 600
-"""So long the password, or a login by single sign-on, counts as proof of who sits there."""
+"""How long the password, or a login by single sign-on, counts as proof of identity."""
 LARGEST_ID: Final = 2**63 - 1
 UNKEPT: Final = frozenset({CSRF_FIELD, "password", "old", "new", "secret", "token", "code", "ticket"})
 """Fields of a form that never wait in a page for a login."""
 MAX_FORM_BYTES: Final = 2 * 1024 * 1024
-"""Of whoever is logged in; the app takes less from anybody else."""
+"""Limit of a body from a logged-in operator; the app accepts less from others."""
 MAX_PENDING_BYTES: Final = 3 * MAX_FORM_BYTES
 """The same form once more, as JSON in a field of the login, from a browser that was logged in; any other sends ANYBODY_BYTES."""
 
 
 class Refused(Exception):
-    """Somebody may not do this, or it is not there; the page says so, and what to do."""
+    """The operator may not do this, or it does not exist; the page says so, and what to do."""
 
     def __init__(self, status: HTTPStatus, sentence: str, next_step: str = "") -> None:
         super().__init__(sentence)
@@ -65,22 +65,22 @@ class Refused(Exception):
 
 
 class RowNumber(IntegerConverter):
-    """A number in an address, as large as a row's may be: there is nothing at any other, so nobody has to be asked."""
+    """An id in an address, limited to the largest possible id, so that no query is needed beyond it."""
 
     def __init__(self, url_map: Map, **limits: Any) -> None:
         super().__init__(url_map, **({"max": LARGEST_ID} | limits))
 
 
 class Pages:
-    """Registers the views of one blueprint behind the door."""
+    """Registers the protected views of one blueprint."""
 
     def __init__(self, routes: Blueprint) -> None:
         self._routes = routes
 
     def page(self, rule: str, view: View, *, needs: Role = Role.VIEWER, shows_all: bool = False) -> None:
-        """A page to look at. A rule that begins with `/c/<name>` has its view given that Connector first.
+        """Register a page. For a rule that begins with `/c/<name>`, the view gets the Connector as first argument.
 
-        shows_all  it shows something of every connector, so operators who are limited to some do not see it
+        shows_all  it shows data of every connector, so operators who are limited to some connectors cannot open it
         """
         self._add(rule, _for_unlimited(view) if shows_all else view, needs, ["GET"])
 
@@ -92,10 +92,10 @@ class Pages:
         self._add(rule, _audited(view) if changes else view, needs, ["POST"])
 
     def passage(self, rule: str, view: View, *, needs_to_post: Callable[..., Role]) -> None:
-        """Pages of another program, for operators who may see every connector. Its forms know nothing of our token, so a POST
-        must prove that the page was ours.
+        """Register pages of another program, for operators who may see every connector. Its forms do not have our
+        token, so a POST must prove that it comes from our page.
 
-        needs_to_post  what the view is given → the role that may send it
+        needs_to_post  arguments of the view → the role that may send them
         """
 
         def guarded_by_method(**given: Any) -> Any:
@@ -141,10 +141,9 @@ def _for_unlimited(view: View) -> View:
 
 
 def require_proof() -> None:
-    """Have the person prove again who they are before they change who can log in: what a thief of a session or a key does must
-    not outlive it.
+    """Require the password again before a change of operators: a stolen session or key must not be enough.
 
-    Raises: Refused for a key, and for a session whose password was last entered more than ten minutes ago.
+    Raises: Refused for a key, and for a session with a password entered more than ten minutes ago.
     """
     if who().key:
         sentence = "A key cannot change who can log in."
@@ -163,7 +162,7 @@ def require_unlimited() -> None:
 
 
 def _audited(view: View) -> View:
-    """Write what was done into the audit log, unless the view has written an entry of its own."""
+    """Write the act to the audit log, unless the view has written an entry."""
 
     @wraps(view)
     def done(*given: Any, **named: Any) -> Any:
@@ -186,7 +185,7 @@ def note_act(answer: Any) -> None:
 
 
 def who() -> Present:
-    """Whose request this is; only behind the door."""
+    """Return the operator of this request; only in protected views."""
     present: Present = g.operator
     return present
 
@@ -216,7 +215,7 @@ def keep_token(answer: Response, token: str) -> Response:
 
 
 def refusal(reason: str, sentence: str, next_step: str = "", status: HTTPStatus = HTTPStatus.FORBIDDEN) -> Refused:
-    """Logged: somebody tried what they may not, or a page is out of date."""
+    """Log a refused act: a missing role, or an outdated page."""
     operator = g.get("operator")
     operator_id = operator.id if operator else None
     logger().warning("console.refused", reason=reason, operation=request.endpoint, operator_id=operator_id)
@@ -233,12 +232,12 @@ def find_connector(name: str) -> Connector:
 
 
 def missing(sentence: str, next_step: str = "") -> Refused:
-    """What was asked for is not there, or belongs to another connector, which is to say the same."""
+    """What was requested does not exist, or belongs to another connector; both get the same answer."""
     return refusal("missing", sentence, next_step, HTTPStatus.NOT_FOUND)
 
 
 def require_same_origin() -> None:
-    """A form that another site has sent is not what the person meant. Browsers tell; other programs have no cookies to abuse."""
+    """Refuse a form sent by another site. Browsers send the origin; other programs have no cookies to abuse."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     is_foreign = site not in (None, "same-origin", "none") or (origin is not None and not _is_ours(origin))
     if is_foreign:
@@ -246,7 +245,7 @@ def require_same_origin() -> None:
 
 
 def require_proof_of_origin() -> None:
-    """Where no token can be asked for, a browser that says nothing of where a form came from is not believed."""
+    """Without a token, a browser that does not send the form's origin is refused."""
     require_same_origin()
     if request.headers.get("Sec-Fetch-Site") != "same-origin" and request.headers.get("Origin") is None:
         raise _foreign()
@@ -258,7 +257,7 @@ def own_hosts() -> set[str]:
 
 
 def require_own_form() -> None:
-    """Whoever changes something shows what only a page of this session knows."""
+    """A change needs the token that only a page of this session has."""
     require_same_origin()
     given = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
     if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators.csrf_of(token()).encode()):
@@ -301,9 +300,9 @@ def allowance() -> int:
 
 
 def present() -> Present | None:
-    """Return who is logged in; None also where the single sign-on names another operator than the session's.
+    """Return the logged-in operator; None also if single sign-on names another operator than the session's.
 
-    The update of an open page does not prolong the session: a person who has left is logged out in the end.
+    Automatic updates of an open page do not prolong the session, so that an absent person is logged out eventually.
     """
     given = token()
     found = operators.who_is(given, renews=LIVE_HEADER not in request.headers) if given else None
@@ -320,11 +319,11 @@ def caller() -> LoginOrigin:
 
 
 def _to_login(*, saves: bool) -> Response:
-    """Ask for a login, and come back to this page after it.
+    """Show the login, and return to this page after it.
 
-    A form that was sent after its session had ended is kept in the login page: nothing of it is lost, and nothing is done
-    before the person has seen it again. A live part of a page has the whole page log in; a preview of what is being edited leaves
-    the page, with the edits in it, as it is.
+    A form that was sent after its session had ended is kept in the login page: nothing is lost, and nothing is done
+    before the person has seen it again. A live part of a page makes the whole page show the login; a preview of edits
+    leaves the page with the edits unchanged.
     """
     if request.headers.get("HX-Request") and saves:
         return Response(status=HTTPStatus.UNAUTHORIZED)
@@ -333,7 +332,7 @@ def _to_login(*, saves: bool) -> Response:
     if not saves:
         return redirect(_login_url(request.full_path.rstrip("?")), HTTPStatus.SEE_OTHER)
     if not token():
-        return redirect(_login_url("/"), HTTPStatus.SEE_OTHER)  # nobody who had a session sent this
+        return redirect(_login_url("/"), HTTPStatus.SEE_OTHER)  # not sent from a session of ours
     require_same_origin()
     if was_logged_in():
         request.max_content_length = request.max_form_memory_size = MAX_FORM_BYTES
@@ -355,7 +354,7 @@ def _too_long_to_wait() -> Refused:
 
 
 def read_pending(given: str) -> tuple[str, list[tuple[str, str]]] | None:
-    """Return (path, fields) of a form that waited for a login; None where there is none, or it is not ours."""
+    """Return (path, fields) of a form that waited for a login; None if there is none, or if it is not ours."""
     try:
         form = json.loads(given)
         path, fields = form["path"], [(str(name), str(value)) for name, value in form["fields"]]

@@ -29,7 +29,7 @@ PROBE: Final = "probe"
 
 
 def add(pages: Pages) -> None:
-    """The routes that need nobody to be logged in are the blueprint's own; see `open_routes`."""
+    """The blueprint itself has the routes that need no login; see `open_routes`."""
     pages.action("/logout", log_out, needs=Role.VIEWER)
     pages.action("/theme", choose_theme, needs=Role.VIEWER, changes=False)
 
@@ -46,7 +46,8 @@ def open_routes() -> tuple[tuple[str, Callable[[], Response], list[str]], ...]:
 
 
 def show_login() -> Response:
-    """The login page; with single sign-on, log in whom the proxy names, unless another page only embeds this one."""
+    """Show the login page; with single sign-on, log in the operator that the proxy names, unless another page only
+    embeds this one."""
     if (elsewhere := _require_cookies()) is not None:
         return elsewhere
     wanted = guard.safe_path(request.args.get("next"))
@@ -66,7 +67,7 @@ def show_login() -> Response:
 
 
 def log_in() -> Response:
-    """Read name and password; an operator with a second factor is asked for a code next."""
+    """Check name and password; then ask an operator with a second factor for a code."""
     wanted, pending = _read_form()
     name, password = request.form.get("name", ""), request.form.get("password", "")
     try:
@@ -114,7 +115,7 @@ def choose_theme() -> Response:
 
 
 def show_setup() -> Response:
-    """The page that `pipeline up` names while there is no operator."""
+    """Show the page that `pipeline up` names while there is no operator."""
     if (elsewhere := _require_cookies()) is not None:
         return elsewhere
     code = request.args.get("code", "")
@@ -139,10 +140,10 @@ def set_up() -> Response:
 
 
 def _require_cookies() -> Response | None:
-    """Return None where the browser keeps our cookies; else a page that says where it does.
+    """Return None if the browser keeps our cookies; otherwise a page with an address where it does.
 
-    With an https PUBLIC_URL browsers refuse them over plain http, so a login there would only lead back to the login. Nothing in
-    a request says for certain how the browser reached us, so a cookie is set, and looked for in a second request.
+    With an https PUBLIC_URL browsers refuse the cookies over plain http, so a login there would only lead back to the
+    login. A request does not reliably say how the browser reached us, so a cookie is set, and read in a second request.
     """
     names = (guard.SESSION, guard.MARK, guard.DEVICE, PROBE)
     if not is_secure() or any(cookie_named(name) in request.cookies for name in names):

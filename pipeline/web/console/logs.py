@@ -1,4 +1,4 @@
-"""`/c/<name>/logs`: every sync event, newest first and live, by a filter that stands in the address; a page for each; export."""
+"""`/c/<name>/logs`: every sync event, newest first and live, with a filter in the address; a page for each event; export."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pipeline.web.console.guard import Pages
 TAB: Final = ("logs", "Logs")
 NAMES: Final = ("direction", "entity", "outcome", "reason", "cause", "record", "run", "batch", "since", "until")
 MORE: Final = frozenset({"reason", "cause", "run", "batch", "until"})
-"""Those that are asked for less often: folded away until they are."""
+"""Less used filters: collapsed by default."""
 CAUSES: Final = ("webhook", "fetch", "notification", "read_back", "backfill", "replay", "export", "linked_user")
 SAVED: Final[tuple[tuple[str, dict[str, str]], ...]] = (
     ("Failures of a day", {"outcome": "error", "since": "24h"}),
@@ -38,7 +38,7 @@ SAVED: Final[tuple[tuple[str, dict[str, str]], ...]] = (
     ("By webhook", {"cause": "webhook", "since": "24h"}),
     ("Everything", {}),
 )
-"""Filters that are asked for most, as links."""
+"""The most used filters, as links."""
 PAGE: Final = 100
 
 Given = tuple[tuple[str, str], ...]
@@ -62,7 +62,7 @@ def add(pages: Pages) -> None:
 
 
 def show(connector: Connector) -> Response:
-    """One question for all who look at the same address."""
+    """One query for all viewers of the same address."""
     asked = LogFilter(connector_key=connector.key, given=_given(request.args), before_id=before_id())
     mistake, found, status = "", None, HTTPStatus.OK
     try:

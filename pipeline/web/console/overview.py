@@ -1,4 +1,4 @@
-"""`/c/<name>/`: is everything in Hull, what is going on, and what is to be done about it."""
+"""`/c/<name>/`: whether Hull is up to date, work in flight, and what to do."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def drawn(seen: OverviewAnswer) -> dict[str, Any]:
 
 
 def forget() -> None:
-    """Somebody changed what the page shows, and wants to see it changed."""
+    """Redirect to the page after a change."""
     _seen.forget()
 
 

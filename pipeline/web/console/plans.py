@@ -48,7 +48,7 @@ def add(pages: Pages) -> None:
 def show_plans(
     connector: Connector, mistakes: tuple[str, ...] = (), document: str | None = None, status: int = 200
 ) -> Response:
-    """The last plans, what waits for a yes, and a form for another one."""
+    """Show the last plans, runs that need approval, and a form for a new plan."""
     before = before_id()
     found = perform(plans.list_plans, before=before, limit=PER_PAGE + 1).plans
     return page(
@@ -68,7 +68,7 @@ def show_plans(
 
 
 def make_plan(connector: Connector) -> Response:
-    """What does not make sense comes back as it was typed, with every mistake named."""
+    """Return an invalid document as typed, with every mistake."""
     typed = request.form.get("document", "")
     try:
         document = json.loads(typed)
@@ -166,7 +166,7 @@ def confirm_run(connector: Connector, run_id: int) -> Response:
 
 
 def _find(connector: Connector, plan_id: int) -> PlanView:
-    """One that is being computed is looked at by everybody every two seconds."""
+    """A plan that is being computed is polled every two seconds by every viewer."""
     found = _shared((connector.key, plan_id))
     if found is None or found.state != "computing":
         found = plans.find_view(connector.key, plan_id)

@@ -1,4 +1,4 @@
-"""One record on one page: both sides, what joins them, what happened; and the story of each of its fields."""
+"""One record on one page: both sides, its mapping and its events; and the explanation of each field."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _whose(
         what = f"{kind.value.capitalize()} {pipedrive_id}" if hull_id is None else f"{kind.hull.capitalize()} {hull_id}"
         raise guard.missing(
             f"Nothing is known here of {what}.",
-            "It comes with the next fetch if Pipedrive shows it, or search for it above.",
+            "If Pipedrive shows the record, the next fetch adds it, or search for it above.",
         )
     return found
 
@@ -132,7 +132,7 @@ def _show(session: Session, connector: Connector, whose: Whose) -> Response:
 
 
 def _explain(session: Session, connector: Connector, whose: Whose) -> Response:
-    """The story of one field, as it is or as it was."""
+    """Show the explanation of one field, now or at a moment in the past."""
     fields = mapped_fields(plan_for(session, connector.key, Entity(whose.entity)))
     asked_at, wanted = request.args.get("at", "").strip(), request.args.get("field", "").strip()[:300]
     mistake, at = "", None

@@ -36,7 +36,7 @@ MARKS = {
     "refused": "error",
     "aborted": "skip",
 }
-"""State of an item → the state by whose shape and colour it is shown."""
+"""State of an item → the state with the same icon and colour."""
 
 
 ACTS: Final = {
@@ -44,7 +44,7 @@ ACTS: Final = {
     "resume": (resume_replay, "It goes on."),
     "abort": (abort_replay, "It is aborted: what was not sent stays open."),
 }
-"""What a person may do with a replay, and what the page says when it is done."""
+"""Actions on a replay, and the message of the page afterwards."""
 
 
 def add(pages: Pages) -> None:

@@ -1,4 +1,4 @@
-"""`/c/<name>/runs`: fetches under way and past, each with its walks, batches and failures; and one batch whole."""
+"""`/c/<name>/runs`: fetches in flight and past ones, each with its walks, batches and failures; and one batch."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def show_section(connector: Connector, section: str) -> Response:
 
 
 def edit_section(connector: Connector, section: str) -> Response:
-    """`do` says which button it was: add or remove a row, look again, review; `back` comes from the review."""
+    """`do` is the button: add or remove a row, preview, review; `back` is sent by the review."""
     chosen, base, act = _section(section), _base(), request.form.get("do", "review")
     if act == "back":
         values = effective_or_typed(_document())
@@ -116,7 +116,7 @@ def review(
 
 
 def save(connector: Connector) -> Response:
-    """What was reviewed is put in force, as long as nobody was quicker."""
+    """Save the reviewed settings, unless another version was saved since."""
     document, base = _document(), _base()
     section = BY_SLUG.get(request.form.get("section", ""))
     try:
@@ -130,7 +130,7 @@ def save(connector: Connector) -> Response:
 
 
 def rebase(connector: Connector) -> Response:
-    """One's own edits once more, on the ground of what somebody else saved meanwhile."""
+    """Show the operator's edits on top of the version that somebody else saved since."""
     rebased = perform(operations.rebase_settings, document=_document(), base_version=_base())
     return review(
         connector, rebased.document, rebased.base_version, section=BY_SLUG.get(request.form.get("section", ""))
@@ -164,7 +164,7 @@ def review_json(connector: Connector) -> Response:
 
 
 def read_fields(connector: Connector) -> Response:
-    """Ask Pipedrive for its fields again: somebody has just made one."""
+    """Read Pipedrive's fields again, for instance after one was created."""
     section = BY_SLUG.get(request.form.get("section", ""))
     where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
     try:
@@ -175,7 +175,7 @@ def read_fields(connector: Connector) -> Response:
 
 
 def effective_or_typed(document: Document) -> Document:
-    """With the defaults, where the document makes sense."""
+    """Return the settings with defaults, if the document is valid."""
     try:
         return effective(document)
     except ValueError:
@@ -222,7 +222,7 @@ def _refused(
     *,
     typed: Document | None = None,
 ) -> Response:
-    """What was typed again, with every mistake at its place; or what somebody else saved meanwhile."""
+    """Show the typed settings with every mistake at its position, or the changes that somebody else saved since."""
     cause = error.__cause__
     if isinstance(cause, SettingsMoved):
         return _moved(connector, document, base, cause, section)
@@ -237,7 +237,7 @@ def _refused(
 def _mistaken(
     connector: Connector, section: Section | None, values: Document, base: int, mistakes: tuple[Mistake, ...]
 ) -> Response:
-    """Beside the rows where all mistakes belong to this page, else in the whole document."""
+    """Show mistakes at the rows if all of them belong to this page, otherwise in the whole document."""
     mine = section is not None and all(each.setting in section.settings for each in mistakes)
     if section is None or not mine:
         return _json_again(connector, settings_text.pretty(values), mistakes, base)

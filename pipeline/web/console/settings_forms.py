@@ -1,4 +1,4 @@
-"""The settings as forms: which settings stand on which page, and how what was typed becomes a document again."""
+"""The settings as forms: the settings of each page, and the conversion of form fields to a document."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def typed_in(section: Section, form: Form) -> Document:
 
 
 def without_empty_rows(values: Document) -> Document:
-    """Rows that nobody has begun are no mistake."""
+    """Empty rows are ignored."""
     return {
         name: [row for row in value if not _is_empty(row)] if isinstance(value, list) else value
         for name, value in values.items()
@@ -139,7 +139,7 @@ def with_values(values: Document, ground: Document) -> Document:
 
 
 def changed_rows(section: Section, form: Form, act: str) -> Document:
-    """The typed settings after a row was added (`add:SETTING`) or taken away (`remove:SETTING:3`)."""
+    """Return the typed settings after a row was added (`add:SETTING`) or removed (`remove:SETTING:3`)."""
     typed = typed_in(section, form)
     verb, _, rest = act.partition(":")
     setting, _, position = rest.partition(":")
@@ -173,7 +173,7 @@ def _reader_of(name: str) -> Callable[[str, Form], Any]:
 
 
 def _rows(name: str, form: Form) -> list[dict[str, Any]]:
-    """In the order of their numbers, of which some may be missing."""
+    """In the order of their numbers, some of which may be missing."""
     found: dict[int, dict[str, Any]] = {}
     for key, value in form.items():
         cell = CELL.fullmatch(key)
@@ -204,7 +204,7 @@ def _share(name: str, form: Form) -> Any:
 
 
 def _number(text: str) -> Any:
-    """Thousands may stand apart; what is no number stays as it is, to be shown beside what is wrong with it."""
+    """Accept thousands separators; keep an invalid number as typed, to show it with the mistake."""
     plain = text.strip().replace(",", "").replace(" ", "")
     return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= 18 else text.strip()
 

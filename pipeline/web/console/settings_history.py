@@ -1,4 +1,4 @@
-"""The versions of the settings: who saved what and when, any two compared, any one put in force again."""
+"""The versions of the settings: author, time and changes; compare two versions, or put one in force again."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def show_history(connector: Connector) -> Response:
 
 
 def show_version(connector: Connector, version: int, mistakes: tuple[str, ...] = (), status: int = 200) -> Response:
-    """One version, beside another one: by default the one before."""
+    """Show one version compared with another one, by default the previous one."""
     against = before_id("against")
     with transaction() as session:
         found = _find(connector, version)

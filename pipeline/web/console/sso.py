@@ -1,6 +1,7 @@
-"""Single sign-on by a header: a proxy in front of the console authenticates people and names them (`SSO_HEADER`, `SSO_PROXIES`).
+"""Single sign-on by a header: a proxy before the console authenticates people and sends their names (`SSO_HEADER`,
+`SSO_PROXIES`).
 
-The header is believed only if the connection itself comes from such a proxy; what `X-Forwarded-For` says does not count.
+The header is trusted only if the connection itself comes from such a proxy; `X-Forwarded-For` is not considered.
 """
 
 from __future__ import annotations

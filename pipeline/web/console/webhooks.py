@@ -1,4 +1,4 @@
-"""A connector's Webhooks: are we told of every change? And one delivery whole, for operators: its body holds values."""
+"""A connector's webhooks and their health; and one delivery, for operators, because its body contains values."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_a_person_reads_sentences_and_a_program_none(world: World, run: Run) -> 
     said = run("budget", "acme").out
 
     assert "acme: 300 tokens spent today of 1,000; 700 left" in said
-    assert "fetches may spend 500 more; 200 are kept for live work" in said
+    assert "fetches may spend 500 more; 200 are reserved for live work" in said
     assert "━" not in said
 
 
@@ -130,12 +130,12 @@ def test_a_day_that_pipedrive_closed_is_told(world: World, run: Run) -> None:
         wiring.open_budget(session, world.connector_key)._ask("close", 1_800)
     said = run("budget", "acme")
 
-    assert "Pipedrive says that the day is spent. It is asked again in 30 min" in said.out
+    assert "Pipedrive refuses calls: the budget is spent. Next call in 30 min" in said.out
     assert run("budget", "acme", "--json").json["left_for_fetches"] == 0
 
 
 def test_a_first_fetch_says_that_nobody_knows_how_large_it_is(world: World, run: Run) -> None:
-    assert "not known before a first full fetch" in run("fetch", "persons", "acme").out
+    assert "not known before the first full fetch" in run("fetch", "persons", "acme").out
 
 
 def test_a_fetch_says_what_it_will_take_and_takes_it(world: World, run: Run, noon: Clock) -> None:

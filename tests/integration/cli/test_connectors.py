@@ -230,5 +230,5 @@ def test_removing_goes_on_when_pipedrive_does_not_answer_and_says_so(world: Worl
     said = run("connectors", "remove", "acme", "--yes")
 
     assert said.code == 0
-    assert "could not be taken away in Pipedrive: unauthorized" in said.out
+    assert "could not be deleted in Pipedrive: unauthorized" in said.out
     assert world.rows("SELECT 1 FROM connectors") == []

@@ -47,7 +47,7 @@ def test_nothing_fetched_is_named_with_the_command_that_fetches(world: World, ru
     said = run("doctor", "acme")
 
     assert said.code == 1
-    assert re.search(r"persons were never fetched in full\n.*pipeline fetch persons acme --wait", said.out)
+    assert re.search(r"persons were never fully fetched\n.*pipeline fetch persons acme --wait", said.out)
 
 
 def test_all_is_well_after_a_fetch(world: World, run: Run, at_work: None) -> None:
@@ -128,7 +128,7 @@ def test_a_fetch_under_way_is_named(world: World, run: Run, at_work: None) -> No
     run("fetch", "persons", "acme")
 
     for heading in ("any Pipedrive organization", "any updates"):
-        said = [each for each in findings(run, heading) if "goes on" in each["text"]]
+        said = [each for each in findings(run, heading) if "in flight" in each["text"]]
         assert [each["next"] for each in said] == ["pipeline runs show acme 1"]
 
 
@@ -141,8 +141,8 @@ def test_a_webhook_that_is_missing_is_named(world: World, run: Run, at_work: Non
     said = [each["text"] for each in findings(run, "any updates") if "webhook of" in each["text"]]
 
     assert said == [
-        "webhook of organizations: active, looked at less than a minute ago, made again 2 times so far",
-        "webhook of persons: missing, looked at less than a minute ago",
+        "webhook of organizations: active, last checked less than a minute ago, recreated 2 times so far",
+        "webhook of persons: missing, last checked less than a minute ago",
     ]
 
 
@@ -155,8 +155,8 @@ def test_says_up_to_when_hull_is_in_step(world: World, run: Run, at_work: None) 
     )
     found = {each["text"]: each for each in findings(run, "any updates")}
 
-    assert found["persons: in step up to 5 min ago, except 3"]["level"] == "ok"
-    behind = found["organizations: in step up to 5 h ago"]
+    assert found["persons: up to date as of 5 min ago, except 3"]["level"] == "ok"
+    behind = found["organizations: up to date as of 5 h ago"]
     assert behind["next"].startswith("pipeline fetch organizations acme --since 20")
 
 
@@ -168,9 +168,11 @@ def test_a_spent_day_is_named(world: World, run: Run, at_work: None) -> None:
         c=world.connector_key,
     )
 
-    said = [each for each in findings(run, "any updates") if "Pipedrive's day" in each["text"]]
+    said = [each for each in findings(run, "any updates") if "daily budget" in each["text"]]
     assert [each["level"] for each in said] == ["note"]
-    assert said[0]["text"].startswith("90 tokens of Pipedrive's day are spent, 90% of 100: fetches wait until ")
+    assert said[0]["text"].startswith(
+        "90 tokens of Pipedrive's daily budget are spent, 90% of 100: fetches wait until "
+    )
 
 
 def test_organizations_that_could_not_be_read_stand_under_empty_accounts(world: World, run: Run, at_work: None) -> None:
@@ -231,4 +233,4 @@ def test_a_database_that_takes_no_writes_is_bad(world: World, run: Run, at_work:
         said = run("doctor", "acme")
 
     assert said.code == 1
-    assert "the database answers but takes no writes" in said.out
+    assert "the database is read-only" in said.out

@@ -29,12 +29,12 @@ def test_failures_stand_by_cause_with_what_a_replay_would_do(world: World, run: 
 
 
 def test_an_empty_list_says_whether_a_filter_made_it_so(world: World, run: Run) -> None:
-    assert run("failures", "list", "acme").out.startswith("No failure: everything was carried over.")
+    assert run("failures", "list", "acme").out.startswith("No failures: everything was synchronized.")
 
     broken(world, 10)
 
-    assert run("failures", "list", "acme", "--reason", "wrong_typ").out.startswith("No failure is like that")
-    assert run("failures", "groups", "acme", "--reason", "wrong_typ").out.startswith("No failure is like that")
+    assert run("failures", "list", "acme", "--reason", "wrong_typ").out.startswith("No failure matches")
+    assert run("failures", "groups", "acme", "--reason", "wrong_typ").out.startswith("No failure matches")
 
 
 def test_what_a_replay_would_do_is_said_before(world: World, run: Run) -> None:
@@ -93,7 +93,7 @@ def test_a_replay_that_stopped_says_why_and_is_resumed(world: World, run: Run, m
     advance(world)
 
     assert (begun.code, begun.json["reason"]) == (1, "refused_by_pipedrive")
-    assert "refused_by_pipedrive: Pipedrive read the write and refused it. said no" in told.out
+    assert "refused_by_pipedrive: Pipedrive refused the write. said no" in told.out
     assert "pipeline failures replays resume acme 1" in told.out
     assert (resumed["state"], resumed["reason"]) == ("running", None)
     (replay,) = run("failures", "replays", "list", "acme", "--json").json["replays"]
@@ -126,7 +126,7 @@ def test_a_payload_is_corrected_and_sent(world: World, run: Run, tmp_path: Path)
 
     assert "user.nickname" in tried.out
     assert "Right" in tried.out
-    assert "If sent now, would change" in tried.out
+    assert "If replayed now, would change" in tried.out
     assert sent.code == 0
     assert person(world, 1)["name"] == "Right"
 
@@ -138,7 +138,7 @@ def test_a_field_that_a_payload_has_twice_is_a_mistake(world: World, run: Run, t
     said = run("failures", "try-payload", "acme", failure_id, "--payload-file", str(tmp_path / "payload.json"))
 
     assert said.code == 2
-    assert "'id' stands there twice" in said.err
+    assert "'id' is given twice" in said.err
 
 
 def test_discarding_is_written_down(world: World, run: Run) -> None:

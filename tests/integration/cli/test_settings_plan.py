@@ -48,7 +48,7 @@ def test_a_plan_is_looked_through_and_made_again(known: World, run: Run, tmp_pat
     assert run(*look, "--act", "error", "--json").json["items"] == []
     assert len(run(*look, "--field", "pipedrive/given", "--json").json["items"]) == 6
     assert run(*look, "--field", "nobody", "--json").json["items"] == []
-    assert "Go on with: --after" in run(*look, "--limit", "2").out
+    assert "Next page: --after" in run(*look, "--limit", "2").out
     assert again["id"] != plan["id"]
     assert again["document"] == plan["document"]
     assert run("settings", "plan-again", "acme", "99").code == 2

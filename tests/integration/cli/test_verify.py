@@ -71,9 +71,9 @@ def test_after_the_repair_there_is_nothing_left_to_say(drifted: World, run: Run)
     after = run("verify", "acme")
 
     assert repaired.code == 1
-    assert "2 are carried over again by the workers. Follow: pipeline events list acme --follow" in repaired.out
+    assert "2 are synchronized again by the workers. See: pipeline events list acme --follow" in repaired.out
     assert after.code == 0
-    assert after.out.splitlines()[-1].startswith("Nothing has drifted: ")
+    assert after.out.splitlines()[-1].startswith("No drift: ")
 
 
 def test_a_paused_connector_says_what_the_repair_waits_for(drifted: World, run: Run) -> None:
@@ -120,8 +120,8 @@ def test_a_spent_budget_is_said_with_the_time_to_wait(
     said = run("verify", "acme")
 
     assert said.code == 1
-    assert "the comparison goes on by itself in 2 h 0 min" in said.err
-    assert "look again: pipeline verify acme" in said.err
+    assert "the comparison continues automatically in 2 h 0 min" in said.err
+    assert "see the result: pipeline verify acme" in said.err
 
 
 def test_ctrl_c_leaves_it_running_and_the_command_follows_it_again(
@@ -141,8 +141,8 @@ def test_ctrl_c_leaves_it_running_and_the_command_follows_it_again(
     again = run("verify", "acme")
 
     assert (stopped.code, left.state) == (1, "due")
-    assert "the workers go on with the comparison" in stopped.err
-    assert "look again: pipeline verify acme" in stopped.err
+    assert "the workers continue the comparison" in stopped.err
+    assert "see the result: pipeline verify acme" in stopped.err
     assert [row.id for row in drifted.rows("SELECT id FROM jobs WHERE kind = 'verify'")] == [left.id]
     assert any(line.startswith("2 differences: ") for line in again.out.splitlines())
 
@@ -154,7 +154,7 @@ def test_leaves_the_reserve_of_the_day_alone(drifted: World, run: Run) -> None:
     said = run("verify", "acme")
 
     assert said.code == 1
-    assert "daily budget of tokens is spent; the comparison goes on by itself" in said.err
+    assert "daily budget of tokens is spent; the comparison continues automatically" in said.err
     assert asked == len(drifted.rows("SELECT 1 FROM token_ledger WHERE lane = 'verify'")) == 0
 
 
@@ -172,4 +172,4 @@ def test_bad_usage_ends_with_2(drifted: World, run: Run) -> None:
 def test_before_the_first_fetch_nobody_pretends_to_know_the_cost(world: World, run: Run) -> None:
     world.company.create_person(name="Ada")
 
-    assert "not known before a first full fetch" in run("verify", "acme").out
+    assert "not known before the first full fetch" in run("verify", "acme").out

@@ -74,7 +74,7 @@ def test_a_replay_that_stopped_says_why_and_is_resumed(
     ended = script("GET", f"{BASE}/replays/{number}")[1]
 
     assert (stopped["state"], stopped["reason"], stopped["detail"]) == ("stopped", "refused_by_pipedrive", "said no")
-    assert stopped["meaning"] == "Pipedrive read the write and refused it."
+    assert stopped["meaning"] == "Pipedrive refused the write."
     assert stopped["advice"].endswith("Then let the replay go on.")
     assert resumed == (200, {"done": "resumed"})
     assert (ended["state"], ended["reason"], ended["advice"]) == ("done", None, "")

@@ -48,7 +48,7 @@ def test_credentials_are_checked_now(admin: Visitor, world: World) -> None:
     world.hull.connector["secret"] = "another"
     bad = html.unescape(admin.post(f"{AT}/check").text)
 
-    assert "Pipedrive lets us in as user" in good
+    assert "Pipedrive accepts the credentials of user" in good
     assert "Hull accepts the secret" in good
     assert "▲" in bad
 

@@ -26,7 +26,7 @@ def test_a_run_says_that_its_records_went_and_how_many_fields_did_not(world: Wor
     page = viewer.text(f"/c/acme/runs/{run.id}")
 
     assert "none failed." in page
-    assert "2 fields of records that were carried over stayed behind." in page
+    assert "2 fields of synchronized records were left out." in page
     assert 'href="/c/acme/failures?kind=field"' in page
     assert "label_ids" in page
     assert "2 fields" in viewer.text("/c/acme/runs")

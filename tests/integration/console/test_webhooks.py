@@ -59,7 +59,7 @@ def test_sound_webhooks_are_told_with_what_came(world: World, viewer: Visitor) -
     page = viewer.text("/c/acme/webhooks")
 
     assert "Pipedrive tells us of every change. Webhooks are healthy" in page
-    assert "The body is not what Pipedrive" in page
+    assert "The body does not have the format of Pipedrive" in page
     assert "waits for a worker" in page
     assert page.count("● active") == 2
 

@@ -135,7 +135,7 @@ def test_work_that_is_late_and_leases_that_ran_out_show(world: World, broker: Br
     page = viewer.text("/workers")
 
     assert "the oldest has been due for 10 min" in page
-    assert "its worker is gone" in page
+    assert "its worker died" in page
 
 
 def test_the_batches_of_another_connector_do_not_show(world: World, broker: Broker, viewer: Visitor) -> None:

@@ -211,7 +211,9 @@ def test_the_status_names_the_mistakes(hull: Hull, house: House, platform: Flask
     assert answer is not None
     assert answer["status"] == "warning"
     [message] = answer["messages"]
-    assert all(name in message for name in ("link_users_in_hull", "full_fetch_cron", "Correct in Hull"))
+    assert all(
+        name in message for name in ("link_users_in_hull", "full_fetch_cron", "Correct the listed mistakes in Hull")
+    )
 
 
 def test_once_they_are_corrected_the_failure_closes_by_itself(hull: Hull, house: House, platform: Flask) -> None:
