@@ -96,7 +96,7 @@ def count_send(call: Call, request: NewSend) -> SizeAnswer:
     example="acme person --ids 5bd329ebe0a1d8b9c8b0e3f1",
 )
 def order_send(call: Call, request: NewSend) -> OrderedAnswer:
-    """Send Users or Accounts to Pipedrive, whatever the filters; a worker does it. Sending again writes only what changed."""
+    """Have a worker send Users or Accounts to Pipedrive, ignoring all filters. Sending again writes only what changed."""
     choice = _choice(call, request)
     size = sending.count(call.connector, choice)
     require_active(call.connector)

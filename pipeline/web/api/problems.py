@@ -33,12 +33,12 @@ def answer(shape: BaseModel) -> Response:
 
 
 def problem_of(error: OperationError) -> Response:
-    """Each with its place, where there may be several."""
+    """A stable code."""
     return _problem(error.status, error.code, error.message, error.next_step, error.mistakes)
 
 
 def refused(error: Refused) -> Response:
-    """Return a model as JSON."""
+    """Each with its place, where there may be several."""
     return _problem(error.status, "refused", error.sentence, error.next_step, [])
 
 

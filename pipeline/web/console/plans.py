@@ -160,7 +160,7 @@ def confirm_run(connector: Connector, run_id: int) -> Response:
         if isinstance(asked := refused.__cause__, AskFirst):
             return show_plans(connector, (f"{asked}; type {asked.number:,} to say yes to that",), status=400)
         if refused.code == "not_found":
-            raise guard.missing(f"Run {run_id} does not wait for a yes.", "See the runs.") from None
+            raise guard.missing(f"Run {run_id} does not need approval.", "See the runs.") from None
         return show_plans(connector, (sentence_of(refused),), status=refused.status)
     return done(_path(connector), f"Run {run_id} begins.")
 
