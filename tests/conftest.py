@@ -6,6 +6,7 @@ as the test run. Each pytest-xdist worker has a database and a Redis number of i
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from tests.world import World
 
 outside_reads.watch()
+gc.disable()  # until the tests are collected: they are all kept
 telemetry.configure("error")
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
@@ -65,6 +67,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if (seed := config.getoption("shuffle")) is not None:
         Random(seed).shuffle(items)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting every collected test again: they live until the end."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:
@@ -99,6 +107,7 @@ def _embedded_environment() -> dict[str, str]:
     return given
 
 
+@cache
 def _embedded_settings() -> Settings:
     return Settings.from_env(_embedded_environment())
 
@@ -206,29 +215,32 @@ def _no_outside_reads() -> Iterator[None]:
     assert not outside_reads.refused, f"read outside the checkout: {outside_reads.refused}"
 
 
+@pytest.fixture(scope="session")
+def worker_settings(database_url: str, servers: Settings) -> Settings:
+    """The settings of every test with a database: checking them again for each test would take five milliseconds."""
+    number = int(WORKER.removeprefix("gw"))
+    return _embedded_settings().replace(
+        database_url=database_url,
+        redis_url=_numbered(servers.redis_url, 1 + number),
+        broker_url=_numbered_broker(servers.broker_url, 8 + number),
+        pipedrive_api_url="http://pipedrive.test",
+        hull_protocol="http",
+        hull_firehose_url="http://hull.test/api/v1/firehose",
+        pipedrive_burst_limit=0,
+        lease_s=30.0,
+        page_limit=50,
+        writes_at_once=1,
+    )
+
+
 @pytest.fixture
-def database(database_url: str, servers: Settings, _cheap_hashes: None) -> Iterator[str]:
+def database(database_url: str, worker_settings: Settings, _cheap_hashes: None) -> Iterator[str]:
     """An empty database, and settings in force that name it."""
     from db import token_ledger  # noqa: PLC0415
     from db.session import use_database  # noqa: PLC0415
     from pipeline.wiring import shared_redis  # noqa: PLC0415
 
-    number = 1 + int(WORKER.removeprefix("gw"))
-    redis_url = _numbered(servers.redis_url, number)
-    settings_room.use(
-        _embedded_settings().replace(
-            database_url=database_url,
-            redis_url=redis_url,
-            broker_url=_numbered_broker(servers.broker_url, 8 + int(WORKER.removeprefix("gw"))),
-            pipedrive_api_url="http://pipedrive.test",
-            hull_protocol="http",
-            hull_firehose_url="http://hull.test/api/v1/firehose",
-            pipedrive_burst_limit=0,
-            lease_s=30.0,
-            page_limit=50,
-            writes_at_once=1,
-        )
-    )
+    settings_room.use(worker_settings)
     use_database(database_url)
     yield database_url
     empty_database()
