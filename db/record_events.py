@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import Select, Text, and_, cast, func, literal, or_, select, union_all
 from sqlalchemy.dialects.postgresql import BYTEA
@@ -17,9 +16,6 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from db.sync_event import SyncEvent
-
-MOST: Final = 500
-"""Events of one record that one question brings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

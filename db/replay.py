@@ -23,8 +23,6 @@ WAITING: Final = "waiting"
 SENT: Final = "sent"
 OUTCOMES: Final = ("came_through", "already_applied", "superseded", "skipped", "failed_again", "refused", "aborted")
 """`skipped`: the settings leave the record where it is. `refused`: it could not be replayed. `aborted`: it was not begun."""
-OPEN_STATES: Final = ("running", "paused", "aborted")
-"""States of a replay that may still have something to learn; see `ended_at`."""
 
 
 class Replay(Base):

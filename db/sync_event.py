@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from operator import attrgetter
 
-from sqlalchemy import BigInteger, DateTime, Identity, Index, LargeBinary, func, or_, select, text, tuple_
+from sqlalchemy import BigInteger, DateTime, Identity, Index, LargeBinary, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base
 from db.copy import bigints, copy_rows
-from db.departure import forebears
 
 DAYS_AHEAD = 7
 RETENTION_DAYS = 90
@@ -194,31 +193,6 @@ def drop_partition(session: Session, name: str) -> None:
 def be_quick(session: Session) -> None:
     """Cancel a lock request of this transaction after LOCK_PATIENCE_MS: all later writers wait behind it."""
     session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE_MS}ms'"))
-
-
-def latest_events(
-    session: Session,
-    connector_key: int,
-    *,
-    pipedrive_id: int | None = None,
-    event: str | None = None,
-    after_id: int | None = None,
-    limit: int = 50,
-) -> list[SyncEvent]:
-    """Events by filter: newest first, or, after an id, in the order they happened.
-
-    A record's events are also those of the records that were merged into it.
-    """
-    query = select(SyncEvent).filter_by(connector_key=connector_key)
-    if pipedrive_id is not None:
-        mine = SyncEvent.pipedrive_id == pipedrive_id
-        merged = forebears(session, connector_key, pipedrive_id)
-        query = query.where(or_(mine, tuple_(SyncEvent.entity, SyncEvent.pipedrive_id).in_(merged)) if merged else mine)
-    if event is not None:
-        query = query.where(SyncEvent.event.like(event.replace("*", "%")))
-    if after_id is not None:
-        return list(session.scalars(query.where(SyncEvent.id > after_id).order_by(SyncEvent.id).limit(limit)))
-    return list(session.scalars(query.order_by(SyncEvent.id.desc()).limit(limit)))
 
 
 def events_about_webhooks(session: Session, connector_key: int, limit: int = 20) -> list[SyncEvent]:

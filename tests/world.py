@@ -119,6 +119,11 @@ class World:
             with suppress(StageFailed):
                 run_job(row.id, f"test-job-{row.id}")
 
+    def cancel_run(self, run_id: int) -> bool:
+        """Cancel a run; False if it has already ended."""
+        with transaction() as session:
+            return bool(self.module("sync.runs.runs").cancel(session, run_id))
+
     def due(self) -> tuple[int, str, str] | None:
         """(id, direction, stage) of the next batch that is due, or whose worker is gone."""
         connection = engine().raw_connection()  # a Session would cost ten times as much, after every stage

@@ -40,12 +40,6 @@ class OfConnector(BaseModel):
     connector: ConnectorName
 
 
-class OfRow(OfConnector):
-    """A row of a connector, by its id."""
-
-    id: RowId
-
-
 class NoRequest(Asked):
     """A request without fields."""
 

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from db.operator import Present
 from db.session import transaction
 from pipeline.clients.hull import HullClient
 from pipeline.domain.kinds import Entity
+from pipeline.domain.roles import Role
+from pipeline.operations.call import Call
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import age, fill
 from tests.world import World
@@ -527,16 +530,17 @@ def test_a_user_known_under_the_other_ones_hull_id_is_sent_to_the_survivor(world
 
 
 def test_history_is_that_of_all_who_became_one(world: World, told: list[Any]) -> None:
-    from db.sync_event import latest_events  # noqa: PLC0415 - named beside what it proves
+    from pipeline.operations.events import EventsAsked, list_events  # noqa: PLC0415 - named beside what it proves
 
+    admin = Call(caller=Present(id=0, name="ana", role=Role.ADMIN))
     merge(world, 1, 2)
     merge(world, 2, 3)
     deliver(world, *told)
     world.work()
 
-    with transaction() as session:
-        of_survivor = latest_events(session, world.connector_key, pipedrive_id=3)
-        of_loser = latest_events(session, world.connector_key, pipedrive_id=1)
+    of_survivor, of_loser = (
+        list_events(admin, EventsAsked(connector="acme", record=each)).events for each in ("3", "1")
+    )
     assert {event.pipedrive_id for event in of_survivor} == {1, 2, 3}
     assert {event.pipedrive_id for event in of_loser} == {1}
 

@@ -310,7 +310,7 @@ class TestAnAccountKnownByItsDomain:
 
     def test_does_not_start_a_fetch_again_that_somebody_cancelled(self, world: World) -> None:
         run_id = world.start(Entity.ORGANIZATION)
-        world.module("sync.runs.runs").cancel_run(run_id)
+        world.cancel_run(run_id)
         self.acme(world, "new.test")
 
         assert [state for *_, state in runs(world)] == ["cancelled"]

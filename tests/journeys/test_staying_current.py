@@ -174,7 +174,7 @@ def test_a_fetch_that_was_cancelled_proves_nothing(settled: World) -> None:
     settled.change_rows("UPDATE schedules SET next_run_at = now()")
     settled.module("tasks.control").start_scheduled()
 
-    settled.module("sync.runs.runs").cancel_run(newest_run(settled).id)
+    settled.cancel_run(newest_run(settled).id)
     settled.work()
 
     assert claimed(settled) == before

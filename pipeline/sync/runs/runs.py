@@ -196,14 +196,8 @@ def reopen(session: Session, run_id: int) -> None:
     session.flush()
 
 
-def cancel_run(run_id: int) -> bool:
-    """Cancel a run; its running stages lose their lease. Return False if it has already ended."""
-    with transaction() as session:
-        return cancel(session, run_id)
-
-
 def cancel(session: Session, run_id: int) -> bool:
-    """Cancel a run in the caller's transaction. Return False if it has already ended."""
+    """Cancel a run; its running stages lose their lease. Return False if it has already ended."""
     run = run_rows.lock_run(session, run_id)
     if run.state not in ("running", "held"):
         return False

@@ -138,7 +138,7 @@ def test_a_cancelled_run_stops_where_it_stands(world: World, stages: int) -> Non
     arrived = len(world.users())
 
     with written() as lines:
-        cancelled = world.module("sync.runs.runs").cancel_run(run_id)
+        cancelled = world.cancel_run(run_id)
     world.work()
 
     run = world.run(run_id)
@@ -147,7 +147,7 @@ def test_a_cancelled_run_stops_where_it_stands(world: World, stages: int) -> Non
     assert world.rows("SELECT 1 FROM batches WHERE state IN ('waiting', 'ready', 'running')") == []
     assert world.rows("SELECT 1 FROM batches WHERE extracted IS NOT NULL OR transformed IS NOT NULL") == []
     assert [line["state"] for line in lines if line["event"] == "incoming.job.error"] == ["cancelled"]
-    assert not world.module("sync.runs.runs").cancel_run(run_id)
+    assert not world.cancel_run(run_id)
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load"])
@@ -164,7 +164,7 @@ def test_a_stage_at_work_stops_when_its_run_is_cancelled(
     real, left = getattr(incoming, f"{stage}_batch"), []
 
     def cancel_meanwhile(batch: Any) -> None:
-        world.module("sync.runs.runs").cancel_run(run_id)
+        world.cancel_run(run_id)
         left.append(everything())
         real(batch)
 
@@ -181,7 +181,7 @@ def test_a_stage_at_work_stops_when_its_run_is_cancelled(
 
 def test_a_new_run_may_follow_a_cancelled_one(world: World) -> None:
     fill(world, persons=2 * PAGE, organizations=0)
-    world.module("sync.runs.runs").cancel_run(world.start(Entity.PERSON))
+    world.cancel_run(world.start(Entity.PERSON))
 
     run = world.fetch(Entity.PERSON)
 
@@ -198,7 +198,7 @@ def test_a_stopped_run_is_not_reopened_while_another_is_under_way(world: World) 
 
     with transaction() as session:
         failure = find_failures(session)[0]
-    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="under way"), transaction() as session:
+    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="in flight"), transaction() as session:
         world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="again")
 
     with transaction() as session:

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 import db
@@ -315,7 +315,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "export_file.add_piece": {"content": b"1"},
     "export_file.begin_file": {"validator": "two", "total_bytes": None},
     "export_file.find_piece": {"number": 3},
-    "event_log.neighbours": {"event": lambda session: sync_event.latest_events(session, CONNECTOR, limit=1)[0]},
+    "event_log.neighbours": {"event": lambda session: session.scalars(select(sync_event.SyncEvent).limit(1)).one()},
     "event_log.page_of_events": {"wanted": event_log.EventFilter(reason="option_unknown", entity="person")},
     "failure.close_fields": {"refused": [("7", "label_ids")]},
     "failure.count_fields": {"fields": ["label_ids"]},

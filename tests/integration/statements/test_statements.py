@@ -35,7 +35,6 @@ SLACK = 3_000
 SLOWEST_MS = 10_000.0
 EITHER_WAY = {
     "snapshot.count_snapshots": "counts every snapshot of one side, by an index or by the table",
-    "sync_event.latest_events": "the newest of a connector, for a person at the command line",
 }
 """Functions whose plans may differ, and why that does no harm."""
 
