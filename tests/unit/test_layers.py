@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
@@ -14,6 +15,12 @@ def files() -> Iterator[Path]:
     for package in ("pipeline", "db", "sandbox"):
         yield from sorted((PROJECT / package).rglob("*.py"))
     yield PROJECT / "celeryconfig.py"
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Path → syntax tree, of every file."""
+    return {str(path.relative_to(PROJECT)): ast.parse(path.read_text()) for path in files()}
 
 
 def test_every_module_of_pipeline_belongs_to_a_layer() -> None:
@@ -37,9 +44,9 @@ def test_every_module_of_pipeline_belongs_to_a_layer() -> None:
 
 def test_imports_are_absolute() -> None:
     relative = [
-        f"{path.relative_to(PROJECT)}:{node.lineno}"
-        for path in files()
-        for node in ast.walk(ast.parse(path.read_text()))
+        f"{path}:{node.lineno}"
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
 
@@ -51,7 +58,7 @@ def test_the_package_itself_imports_nothing() -> None:
 
 
 def test_one_module_reads_the_environment() -> None:
-    readers = {str(path.relative_to(PROJECT)) for path in files() if reads_environment(ast.parse(path.read_text()))}
+    readers = {path for path, tree in trees().items() if reads_environment(tree)}
 
     assert readers == READS_ENVIRONMENT
 

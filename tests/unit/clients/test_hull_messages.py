@@ -8,8 +8,6 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jwt.algorithms import HMACAlgorithm
 
 from pipeline.clients.hull_messages import MessageWriter, envelope, iso_millis, signer
@@ -112,20 +110,16 @@ def test_a_batch_has_the_shape_of_the_wire(writer: MessageWriter) -> None:
     assert body == {"timestamp": "2026-11-23T14:11:21.277Z", "sentAt": "2026-11-23T14:11:21.277Z"}
 
 
-@settings(deadline=None, database=None)
-@given(
-    secret=st.text(st.characters(codec="utf-8"), min_size=1, max_size=200),
-    claims=st.dictionaries(st.text(), st.text(), max_size=5),
-)
-def test_every_signature_is_the_one_pyjwt_makes(secret: str, claims: dict[str, str]) -> None:
-    """Keys shorter and longer than a block of SHA-256, payloads of every length."""
-    payload = json.dumps(claims).encode()
+def test_every_signature_is_the_one_pyjwt_makes() -> None:
+    """Keys shorter and longer than a block of SHA-256, with characters of one to four bytes; payloads of every length."""
+    for length in range(1, 200):
+        secret, payload = ("kä☃𝄞" * length)[:length], json.dumps({"text": "x" * length}).encode()
 
-    header, body, signature = signer(secret)(payload).split(b".")
+        header, body, signature = signer(secret)(payload).split(b".")
 
-    assert jwt.utils.base64url_decode(body) == payload
-    expected = HMACAlgorithm(HMACAlgorithm.SHA256).sign(header + b"." + body, secret.encode())
-    assert jwt.utils.base64url_decode(signature) == expected
+        assert jwt.utils.base64url_decode(body) == payload
+        expected = HMACAlgorithm(HMACAlgorithm.SHA256).sign(header + b"." + body, secret.encode())
+        assert jwt.utils.base64url_decode(signature) == expected
 
 
 def test_a_moment_is_written_in_utc_with_milliseconds() -> None:
