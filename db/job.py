@@ -241,6 +241,16 @@ def _take_from_workers(session: Session, job_id: int, states: Sequence[str], sta
     return row
 
 
+def reopen(session: Session, job_id: int, key: str, *, title: str, secret: bytes) -> bool:
+    """Make a job that is done due again, under another key, with what its steps wrote; False when it is not done."""
+    row = lock_open(session, job_id, ("done",))
+    if row is None:
+        return False
+    row.state, row.dedupe_key, row.title, row.secret = "due", key, title, secret
+    row.due_at, row.dispatched_at, row.ended_at, row.attempts, row.requested = func.now(), None, None, 0, 1
+    return True
+
+
 def revive(session: Session, job_id: int) -> bool:
     """Make a failed job due again; False when it is deleted or was requested again since."""
     row = session.scalar(select(Job).filter_by(id=job_id, state="failed").with_for_update())
@@ -268,6 +278,12 @@ def last_failed(session: Session, kind: str, key: str) -> int | None:
     """Return the id of the newest job that failed."""
     mine = select(Job.id).filter_by(kind=kind, dedupe_key=key, state="failed")
     return session.scalar(mine.order_by(Job.id.desc()).limit(1))
+
+
+def lock_with_secret(session: Session) -> list[Job]:
+    """Return the jobs that keep an encrypted input, locked until the transaction ends."""
+    mine = select(Job).where(Job.secret.is_not(None)).order_by(Job.id).with_for_update()
+    return list(session.scalars(mine.execution_options(populate_existing=True)))
 
 
 def get_job(session: Session, job_id: int) -> Job:

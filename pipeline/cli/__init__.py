@@ -8,7 +8,6 @@
     send         users, accounts
     doctor       the workers (`insight.machinery`), and the guide's headings (`troubleshooting`, `freshness`) in `findings`
     verify       compares both sides and the id map; `verify_report` prints the result
-    keys         rotate-keys
     generated    the commands of operations; `calling` runs them here or over HTTP, `rendering` prints them as
                  their `presentation` says
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +20,6 @@ from pydantic import BaseModel, ValidationError
 from db import job as jobs
 from db.operator import Present
 from db.session import transaction
-from pipeline.cli.audited import operator_name
 from pipeline.cli.opening import open_database
 from pipeline.domain.roles import Role
 from pipeline.jobs.runtime import run_job
@@ -32,6 +33,15 @@ TIMEOUT_S: Final = (10.0, 120.0)
 """To connect, and for an answer: some operations call remote systems before they answer."""
 CHUNK_BYTES: Final = 65_536
 KEY: Final = re.compile("[A-Za-z0-9_-]{4,200}")
+
+
+def operator_name() -> str:
+    """Return how the audit log names who uses the command line."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # KeyError up to Python 3.12: a container's user may have a number only
+        user = f"user {os.getuid()}"
+    return f"{user} (command line)"
 
 
 class Caller(Protocol):

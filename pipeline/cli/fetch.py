@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from db import failure as failures
 from db.session import transaction
 from pipeline.cli import watching
-from pipeline.cli.audited import audited
 from pipeline.cli.calling import LocalCaller
 from pipeline.cli.opening import open_database
 from pipeline.cli.runs import print_run, read_run
@@ -68,7 +67,6 @@ def _fetch_command(name: str, entities: tuple[Entity, ...], what: str) -> click.
     @click.option("--changed-only", is_flag=True, help="Send only changed records to Hull.")
     @click.option("--wait", is_flag=True, help="Show the progress until it is done; Ctrl-C does not stop the fetch.")
     @json_option
-    @audited("fetch.start")
     def command(connector: str, since: datetime | None, changed_only: bool, wait: bool) -> None:
         run_fetch(connector, entities, since=since, changed_only=changed_only, wait=wait)
 

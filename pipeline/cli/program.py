@@ -14,7 +14,6 @@ from pipeline.cli import (
     doctor,
     fetch,
     generated,
-    keys,
     operators,
     send,
     servers,
@@ -78,7 +77,7 @@ def program() -> None:
 
 for module in (
     *(servers, demo, fetch, send),
-    *(doctor, verify, operators, keys),
+    *(doctor, verify, operators),
 ):
     for command in module.COMMANDS:
         program.add_command(command)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pipeline.cli import failures as failing
 from pipeline.cli import operators as people
 from pipeline.cli import (
+    rendering_comparisons,
     rendering_connectors,
     rendering_events,
     rendering_jobs,
@@ -23,12 +24,13 @@ from pipeline.cli import (
 )
 from pipeline.cli.presentation import Presentation
 from pipeline.cli.showing import Failed, say, table
-from pipeline.operations import alerts, claims, credentials, failures, operators, replays, webhooks
+from pipeline.operations import alerts, claims, credentials, failures, operators, replays, secrets, webhooks
 from pipeline.operations.alerts import AlertsAnswer, TriedAnswer
 from pipeline.operations.claims import ReleaseClaims, ReleasedAnswer
 from pipeline.operations.credentials import ChecksAnswer, InvitationAnswer
 from pipeline.operations.models import Done, NoRequest
 from pipeline.operations.registry import Operation
+from pipeline.operations.secrets import RotatedAnswer
 from pipeline.operations.webhooks import SubscriptionsAnswer
 
 
@@ -110,6 +112,14 @@ def _released(request: ReleaseClaims, answer: ReleasedAnswer) -> None:
     )
 
 
+def _rotated(_request: BaseModel, answer: RotatedAnswer) -> None:
+    others = answer.keys_no_longer_needed
+    say(
+        f"{answer.renewed} secrets are encrypted with the newest key."
+        + (f" The other {others} of SECRET_KEYS can be removed once every process has restarted." if others else "")
+    )
+
+
 def _connector(request: BaseModel) -> str:
     return str(getattr(request, "connector", ""))
 
@@ -156,7 +166,9 @@ PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
         show=failing.show_begun, check=failing.fail_unless_all_came_through, follow=failing.follow
     ),
     replays.resume_replay: Presentation(show=failing.show_moved),
+    secrets.rotate_keys: Presentation(show=_rotated),
     replays.show_replay: Presentation(show=failing.show_progress),
+    **rendering_comparisons.PRESENTATIONS,
     **rendering_connectors.PRESENTATIONS,
     **rendering_events.PRESENTATIONS,
     **rendering_jobs.PRESENTATIONS,

@@ -15,9 +15,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from db import connector as connectors
 from db import job as jobs
 from db.connector import Connector
-from db.id_mapping import any_read
 from db.session import transaction
-from pipeline.cli.audited import audited
+from pipeline.cli.calling import LocalCaller
 from pipeline.cli.opening import open_database
 from pipeline.cli.showing import (
     Failed,
@@ -34,10 +33,13 @@ from pipeline.cli.verify_report import as_json, print_report
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import describe
 from pipeline.domain.settings import read_settings
+from pipeline.insight.comparing import cost_of
 from pipeline.jobs.runtime import run_job
 from pipeline.jobs.verify import verify as verifying
 from pipeline.jobs.verify.comparison import EntityReport
-from pipeline.jobs.verify.verify import Report, VerifyOrder, expected_tokens
+from pipeline.jobs.verify.verify import Report
+from pipeline.operations.comparisons import NewComparison, RepairRequest, compare, repair_comparison
+from pipeline.operations.errors import OperationError
 from pipeline.sync.retries import TURNS
 from pipeline.sync.stage import StageFailed
 
@@ -59,13 +61,13 @@ BUDGET: Final = TURNS["daily_budget_spent"]
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation, whatever the cost.")
 @json_option
-@audited("verify.start")
 def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
     """Compare Pipedrive, Hull and the id map, record by record, and list every difference.
 
     Reads everything (10 tokens of Pipedrive's daily budget for 500 records) and changes nothing, unless --repair is given.
     Pending changes and open failures are counted separately. Exit code 1 if there is drift.
     The workers compare; Ctrl-C stops showing their progress, and the same command shows it again.
+    --repair prints how many records it would change, and asks for confirmation on a terminal.
 
     \b
     Example:
@@ -76,13 +78,12 @@ def verify(connector: str, repair: bool, sample: int | None, yes: bool) -> None:
     with transaction() as session:
         found = find_connector(session, connector)
         budget = read_settings(connectors.settings_in_force(session, found.key).document).daily_tokens
-        is_known = sample is not None or any(any_read(session, found.key, each) for each in Entity)
-        cost = expected_tokens(session, found.key, sample) if is_known else None
+        cost = cost_of(session, found.key, sample)
     if not (wants_json() or _may_go_on(cost, budget, asks=not yes)):
         raise Failed("nothing was compared", "a sample costs less: --sample N")
-    report = run_comparison(found, sample, repair=repair, by="command line")
-    repaired = (report.repaired or Counter()) if repair else None
-    show(as_json(found, report, repaired), lambda: print_report(found, report, repaired))
+    job_id, report = run_comparison(found, sample)
+    repaired = _repair(found, job_id, report, asks=not yes) if repair else None
+    show(as_json(found, job_id, report, repaired), lambda: print_report(found, job_id, report, repaired))
     if report.drift:
         click.get_current_context().exit(1)
 
@@ -101,25 +102,42 @@ def _may_go_on(cost: int | None, budget: int, *, asks: bool) -> bool:
     return not (asks and share > ASK_ABOVE and sys.stdin.isatty()) or click.confirm("Go on?")
 
 
-def run_comparison(found: Connector, sample: int | None, *, by: str, repair: bool = False) -> Report:
-    """Start the comparison, or join the running one, and return its report; this process helps the workers.
+def run_comparison(found: Connector, sample: int | None) -> tuple[int, Report]:
+    """Start the comparison, or join the running one; return the id of its job and its report. This process helps the workers.
 
     Raises: Failed if it fails or waits for long, or on Ctrl-C.
     """
-    with transaction() as session:
-        job_id = verifying.enqueue(session, found.key, VerifyOrder(sample=sample, requested_by=by, repair=repair))
-    again = (
-        f"pipeline verify {found.name}" + (f" --sample {sample}" if sample else "") + (" --repair" if repair else "")
-    )
+    wanted = {} if sample is None else {"sample": sample}
+    request = NewComparison(connector=found.name, everything=sample is None, **wanted)
+    job_id = LocalCaller().call(compare, request).job_id
+    return job_id, _follow(found, job_id, f"pipeline verify {found.name}" + (f" --sample {sample}" if sample else ""))
+
+
+def _repair(found: Connector, job_id: int, report: Report, *, asks: bool) -> Counter[str] | None:
+    """Print how many records a repair would change, and request it; None if the person declines."""
+    count = report.to_repair
+    if not wants_json():
+        say(f"The repair synchronizes {count:,} records again.")
+        if asks and count and sys.stdin.isatty() and not click.confirm("Repair them?"):
+            return None
+    request = RepairRequest(connector=found.name, id=job_id, count=count)
     try:
-        _follow(job_id, again)
+        LocalCaller().call(repair_comparison, request)
+    except OperationError as error:
+        raise Failed(error.message, error.next_step) from None
+    return _follow(found, job_id, f"pipeline jobs show {found.name} {job_id}").repaired or Counter()
+
+
+def _follow(found: Connector, job_id: int, again: str) -> Report:
+    try:
+        _work_until_done(found, job_id, again)
     except KeyboardInterrupt:
         raise Failed("stopped waiting; the workers continue the comparison", f"see the result: {again}") from None
     with transaction() as session:
         return verifying.report_of(session, jobs.get_job(session, job_id))
 
 
-def _follow(job_id: int, again: str) -> None:
+def _work_until_done(found: Connector, job_id: int, again: str) -> None:
     view = _view()
     with view:
         while True:
@@ -129,7 +147,7 @@ def _follow(job_id: int, again: str) -> None:
             if job.state == "done":
                 return
             if job.state == "paused":
-                raise Failed("the comparison is paused", f"run: pipeline jobs resume CONNECTOR {job_id}")
+                raise Failed("the comparison is paused", f"run: pipeline jobs resume {found.name} {job_id}")
             if job.state == "aborted":
                 raise Failed("the comparison was aborted by a person", f"start it again: {again}")
             if job.state != "due":

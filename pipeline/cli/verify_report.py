@@ -17,14 +17,16 @@ EXAMPLES = 20
 LONGEST_VALUE = 60
 
 
-def as_json(found: Connector, report: Report, repaired: Counter[str] | None) -> dict[str, Any]:
+def as_json(found: Connector, job_id: int, report: Report, repaired: Counter[str] | None) -> dict[str, Any]:
     """Return the stable JSON of --json. `differences` contain values of records: they are printed and never stored."""
     return {
         "connector": found.name,
+        "job": job_id,
         "drift": report.drift,
         "seconds": round(report.seconds, 3),
         "tokens": report.tokens,
         "requests": report.requests,
+        "to_repair": report.to_repair,
         "repaired": None if repaired is None else dict(repaired),
         "entities": {part.entity.value: _entity_json(part) for part in report.entities},
     }
@@ -65,7 +67,7 @@ def _kinds(part: EntityReport) -> dict[str, int]:
     return {kind.value: counts[kind] for kind in Drift}
 
 
-def print_report(found: Connector, report: Report, repaired: Counter[str] | None) -> None:
+def print_report(found: Connector, job_id: int, report: Report, repaired: Counter[str] | None) -> None:
     """Print the counts, the pending and failed records, the first examples with their values, and the next step."""
     columns = ("", "Pipedrive", "Hull", "id map", "compared", *(kind.value for kind in Drift), "waiting", "failed")
     table("", columns, [_row(part) for part in report.entities])
@@ -80,8 +82,8 @@ def print_report(found: Connector, report: Report, repaired: Counter[str] | None
     say(f"{'No drift' if not report.drift else f'{report.drift:,} differences'}: {costs}.")
     if repaired is not None:
         _print_repair(found, repaired)
-    elif report.drift:
-        say(f"Next: pipeline verify {found.name} --repair")
+    elif report.to_repair:
+        say(f"Next: pipeline comparisons repair {found.name} {job_id} --count {report.to_repair}")
 
 
 def _row(part: EntityReport) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The comparison of a sample: what it costs, what the last one came to, and having one made."""
+"""Comparisons of both sides: what the last one found, what its repair would change, and what the next one costs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import audit, job
-from db.connector import Connector
-from db.session import transaction
+from db import job
+from db.id_mapping import any_read
 from db.verification import last_verification
-from pipeline.insight.acts import require_active
+from pipeline.domain.kinds import Entity
 from pipeline.jobs.verify import verify
-from pipeline.jobs.verify.verify import SAMPLE, VerifyOrder, expected_tokens
+from pipeline.jobs.verify.verify import SAMPLE, expected_tokens
 from pipeline.sync.job_queue import VERIFY
 
 
@@ -35,23 +34,32 @@ class ComparisonResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparing:
-    """tokens     cost of the next one
-    under_way  whether one was requested and has not ended
+    """tokens         that comparing a sample will cost
+    tokens_of_all  that comparing everything will cost; None before the first fetch
+    under_way      whether the newest one, or its repair, has not ended
+    job_id         of the newest one
+    repairable     records that its repair would change; None where it cannot be repaired (now)
     """
 
     sample: int
     tokens: int
+    tokens_of_all: int | None
     under_way: bool
+    job_id: int | None
+    repairable: int | None
     last: ComparisonResult | None
 
 
 def comparing(session: Session, connector_key: int) -> Comparing:
-    """Return its state."""
-    newest = job.latest_jobs(session, connector_key, [VERIFY], limit=1)
+    """Return what is known of comparisons of a connector."""
+    newest = next(iter(job.latest_jobs(session, connector_key, [VERIFY], limit=1)), None)
     return Comparing(
         sample=SAMPLE,
         tokens=expected_tokens(session, connector_key, SAMPLE),
-        under_way=bool(newest) and newest[0].state in job.OPEN,
+        tokens_of_all=cost_of(session, connector_key, None),
+        under_way=newest is not None and newest.state in job.OPEN,
+        job_id=None if newest is None else newest.id,
+        repairable=None if newest is None else verify.repairable(session, newest),
         last=last_compared(session, connector_key),
     )
 
@@ -74,9 +82,7 @@ def last_compared(session: Session, connector_key: int) -> ComparisonResult | No
     )
 
 
-def ask(connector: Connector, *, by: str) -> None:
-    """Have a sample compared. Raises: Impossible."""
-    require_active(connector)
-    with transaction() as session:
-        verify.enqueue(session, connector.key, VerifyOrder(sample=SAMPLE, requested_by=by))
-        audit.note(session, by, "verify.start", f"sample of {SAMPLE}", connector_key=connector.key)
+def cost_of(session: Session, connector_key: int, sample: int | None) -> int | None:
+    """Return the tokens that a comparison of a sample, or of everything, will cost; None where that is not known yet."""
+    is_known = sample is not None or any(any_read(session, connector_key, each) for each in Entity)
+    return expected_tokens(session, connector_key, sample) if is_known else None

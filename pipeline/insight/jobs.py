@@ -140,8 +140,8 @@ def _sent(_session: Session, job: Job) -> JobProgress:
 
 def _compared(_session: Session, job: Job) -> JobProgress:
     parts = verify.progress_of(job).entities
-    is_sample = not job.dedupe_key.removesuffix(":repair").endswith(":all")
-    expected = None if is_sample else sum(max(part.expected, part.compared) for part in parts)
+    is_whole = job.dedupe_key.split(":")[1] == "all"
+    expected = sum(max(part.expected, part.compared) for part in parts) if is_whole else None
     return JobProgress(job.progress, expected or None, "records")
 
 

@@ -9,11 +9,13 @@ from pipeline.operations import (
     alerts,
     budget,
     claims,
+    comparisons,
     connectors,
     credentials,
     events,
     failures,
     fields,
+    first_steps,
     jobs,
     mappings,
     operators,
@@ -23,6 +25,7 @@ from pipeline.operations import (
     records,
     replays,
     runs,
+    secrets,
     sends,
     settings,
     settings_preview,
@@ -32,9 +35,9 @@ from pipeline.operations import (
 from pipeline.operations.registry import Operation
 
 SUBJECTS: Final[tuple[ModuleType, ...]] = (
-    *(connectors, overview, budget, credentials, settings, settings_preview, fields, plans),
-    *(runs, jobs, sends, records, events, mappings, claims, failures, replays, webhooks, workers, alerts),
-    *(operators, people),
+    *(connectors, overview, budget, credentials, settings, settings_preview, fields, first_steps, plans),
+    *(runs, jobs, sends, comparisons, records, events, mappings, claims, failures, replays, webhooks, workers, alerts),
+    *(operators, people, secrets),
 )
 
 

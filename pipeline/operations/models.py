@@ -34,12 +34,6 @@ class Asked(BaseModel):
         return sent
 
 
-class OfConnector(BaseModel):
-    """A connector, by its id or its name."""
-
-    connector: ConnectorName
-
-
 class NoRequest(Asked):
     """A request without fields."""
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from db import job as jobs
-from db.job import ClaimedJob
+from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline.errors import Rejected
 from pipeline.settings import settings
@@ -58,6 +58,12 @@ def enqueue(
     """
     sealed = None if secret is None else _vault().seal(connector_key or 0, _label(kind, key), secret)
     jobs.enqueue(session, kind, key, title=title, connector_key=connector_key, secret=sealed)
+
+
+def reopen(session: Session, job: Job, key: str, *, title: str, secret: str) -> bool:
+    """Have a job that is done continue under another key and with another input; False when it is not done."""
+    sealed = _vault().seal(job.connector_key or 0, _label(job.kind, key), secret)
+    return jobs.reopen(session, job.id, key, title=title, secret=sealed)
 
 
 def secret_of(job: ClaimedJob) -> str:

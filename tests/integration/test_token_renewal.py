@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
+from db import job as jobs
 from db.connector import get_connector
 from db.session import transaction
 from pipeline import settings as settings_room
@@ -270,13 +271,30 @@ def test_who_took_the_tokens_away_meanwhile_is_no_reason_to_pause(joined: World)
     assert opened(joined).pipedrive.me()["company_id"] == joined.company.id
 
 
+def test_new_keys_open_the_inputs_of_jobs_that_wait(joined: World) -> None:
+    queue, environment = joined.module("sync.job_queue"), settings_room.settings()
+    new, old = Fernet.generate_key().decode(), environment.secret_keys
+    with transaction() as session:
+        queue.enqueue(session, "send", "1:a", connector_key=joined.connector_key, secret="canary")
+
+    settings_room.use(environment.replace(secret_keys=(new, *old)))
+    with transaction() as session:
+        joined.module("sync.connectors.setup").renew_secrets(session)
+    settings_room.use(environment.replace(secret_keys=(new,)))
+
+    with transaction() as session:
+        claimed = jobs.claim(session, 1, lease_s=30)
+    assert queue.secret_of(claimed) == "canary"
+
+
 def test_new_keys_leave_tokens_and_their_times_as_they_are(joined: World) -> None:
     times = "SELECT name, expires_at, updated_at FROM credentials ORDER BY name"
     before, environment = joined.rows(times), settings_room.settings()
     new, old = Fernet.generate_key().decode(), environment.secret_keys
 
     settings_room.use(environment.replace(secret_keys=(new, *old)))
-    assert joined.module("sync.connectors.setup").renew_secrets() == len(before)
+    with transaction() as session:
+        assert joined.module("sync.connectors.setup").renew_secrets(session) == len(before)
     settings_room.use(environment.replace(secret_keys=(new,)))
 
     assert opened(joined).pipedrive.me()["company_id"] == joined.company.id

@@ -603,8 +603,13 @@ def test_a_repair_whose_worker_is_killed_goes_on_and_repairs_everything(
 
     monkeypatch.setattr(verify, "repair", kill)
     with transaction() as session:
-        order = verify.VerifyOrder(sample=None, requested_by="ana", repair=True)
+        order = verify.VerifyOrder(sample=None, requested_by="ana")
         job_id = verify.enqueue(session, peace.connector_key, order)
+    peace.run_jobs()
+    with transaction() as session:
+        job = jobs.get_job(session, job_id)
+        assert verify.repairable(session, job) == len({(entity, number) for _, entity, number in planted})
+        assert verify.begin_repair(session, job, count=len(planted), requested_by="ana")
     with pytest.raises(SystemExit):
         peace.run_jobs()
     peace.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")

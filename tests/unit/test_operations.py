@@ -24,7 +24,8 @@ from pipeline.operations.registry import CHANGING, DeclarationError, Download, o
 OPENAPI = Path(__file__).parents[2] / "docs" / "openapi.json"
 OPERATIONS = {each.name: each for each in all_operations()}
 WITHOUT_ROUTE: Mapping[str, str] = {
-    "ensure_webhooks": "it asks Pipedrive while one waits; check_webhooks has a worker do it"
+    "ensure_webhooks": "it asks Pipedrive while one waits; check_webhooks has a worker do it",
+    "rotate_keys": "the keys are in the environment of this machine",
 }
 """Operation → why it has no REST route."""
 WITHOUT_COMMAND: Mapping[str, str] = {

@@ -48,6 +48,13 @@ def pieces_of(parts: Iterable[EntityReport]) -> list[RepairPiece]:
     return pieces
 
 
+def count_records(parts: Iterable[EntityReport]) -> int:
+    """Return how many records a repair would change."""
+    return sum(
+        len({each.pipedrive_id for each in part.findings if each.is_ours} | set(part.unconfirmed)) for part in parts
+    )
+
+
 def repair(session: Session, connector_key: int, piece: RepairPiece) -> Counter[str]:
     """Write a change for every record of a piece.
 

@@ -26,7 +26,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.verify.comparison import Comparison, EntityReport, with_findings
 from pipeline.jobs.verify.reading import Reader
-from pipeline.jobs.verify.repair import pieces_of, repair
+from pipeline.jobs.verify.repair import count_records, pieces_of, repair
 from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.compiled import plan_for
@@ -55,14 +55,14 @@ class VerifyOrder(BaseModel):
     @property
     def title(self) -> str:
         """What is compared, as a person reads it."""
-        which = "all records" if self.sample is None else f"{self.sample:,} records of each kind"
-        return f"Compare {which}{' and repair what differs' if self.repair else ''}"
+        return f"Compare {'all records' if self.sample is None else f'{self.sample:,} records of each kind'}"
 
 
 class Report(BaseModel):
     """The state of a comparison: the duration of its steps, and their cost.
 
     is_kept   its counts are in `verifications`
+    to_repair how many records a repair would change, once `is_kept`
     repaired  how many records of each kind became changes, after so many `pieces`; None if nothing is repaired
     """
 
@@ -71,6 +71,7 @@ class Report(BaseModel):
     tokens: int = 0
     requests: int = 0
     is_kept: bool = False
+    to_repair: int = 0
     repaired: Counter[str] | None = None
     pieces: int = 0
 
@@ -81,7 +82,7 @@ class Report(BaseModel):
 
 def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
     """Have a worker compare; returns the id of the job, of the one that is due or running where there is one."""
-    key = f"{connector_key}:{order.sample or 'all'}" + (":repair" if order.repair else "")
+    key = f"{connector_key}:{order.sample or 'all'}"
     job_id = jobs.find_open(session, VERIFY, key)
     if job_id is None:
         sealed = order.model_dump_json()
@@ -116,6 +117,30 @@ def step(job: ClaimedJob) -> JobStep:
         jobs.checkpoint(session, job, sum(each.compared for each in report.entities), report.model_dump_json())
         found.write(session, job.id, part.entity)
     return CONTINUE
+
+
+def repairable(session: Session, job: Job) -> int | None:
+    """Return how many records a repair of a comparison would change.
+
+    None for one that has not ended, was repaired, or ended so long ago that what it found is deleted.
+    """
+    report = progress_of(job)
+    if job.state != "done" or not report.is_kept or report.repaired is not None:
+        return None
+    is_stored = count_records(report_of(session, job).entities) == report.to_repair
+    return report.to_repair if is_stored else None
+
+
+def begin_repair(session: Session, job: Job, *, count: int, requested_by: str) -> bool:
+    """Have the job of a comparison that is `repairable` repair what it found; False when another request did so first."""
+    sample = job.dedupe_key.partition(":")[2]
+    order = VerifyOrder(
+        sample=None if sample == "all" else int(sample), requested_by=requested_by, repair=True
+    ).model_dump_json()
+    after_commit(session, lambda: wakeups.wake_control("dispatch"))
+    return job_queue.reopen(
+        session, job, f"{job.dedupe_key}:repair:{job.id}", title=f"Repair {count:,} records", secret=order
+    )
 
 
 def report_of(session: Session, job: Job) -> Report:
@@ -160,7 +185,8 @@ def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
             for part in parts
             for each in part.findings
         ]
-        jobs.checkpoint(session, job, job.progress, report.model_copy(update={"is_kept": True}).model_dump_json())
+        kept = report.model_copy(update={"is_kept": True, "to_repair": count_records(parts)})
+        jobs.checkpoint(session, job, job.progress, kept.model_dump_json())
         session.add(
             verification.Verification(
                 connector_key=job.connector_key,

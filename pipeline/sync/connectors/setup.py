@@ -6,15 +6,18 @@ Both remote systems are called first, outside of any transaction; the results ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from cryptography.fernet import InvalidToken
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
 from db import failure as failures
+from db import job as jobs
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN, Connector
 from db.session import after_commit, transaction
 from pipeline import wiring
@@ -183,19 +186,21 @@ def go_on() -> None:
         wakeups.wake_control(name)
 
 
-def renew_secrets() -> int:
+def renew_secrets(session: Session) -> int:
     """Encrypt every stored secret again with the newest of SECRET_KEYS; return their number.
 
     The times at which a secret expires and was stored do not change.
     """
     vault, count = Vault(environment().secret_keys), 0
-    with transaction() as session:
-        for connector in connectors.all_connectors(session):
-            for credential in connectors.lock_credentials(session, connector.key):
-                credential.ciphertext = vault.renew(credential.ciphertext)
-                count += 1
-        count += second_factor.renew_secrets(session)
-    return count
+    for connector in connectors.all_connectors(session):
+        for credential in connectors.lock_credentials(session, connector.key):
+            credential.ciphertext = vault.renew(credential.ciphertext)
+            count += 1
+    for job in jobs.lock_with_secret(session):
+        with suppress(InvalidToken):  # of a key that is gone: the job fails by that reason
+            job.secret = vault.renew(job.secret or b"")
+            count += 1
+    return count + second_factor.renew_secrets(session)
 
 
 def _new_row(session: Session, connector: Connector) -> Connector:

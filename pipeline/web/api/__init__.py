@@ -1,7 +1,7 @@
 """`/api/v1`: the console's functions as JSON for scripts, described by `/api/openapi.json` (for a key, a login session,
 or an internal request).
 
-Each module of routes has `add(operations)`; this list contains all of them.
+`routes` generates it from `pipeline.operations`; `auth` authenticates the caller; `problems` are the error answers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 
 from pipeline.operations.catalogue import all_operations
-from pipeline.web.api import (
-    comparing,
-    first_steps,
-)
 from pipeline.web.api.auth import SCHEMES, is_authenticated
 from pipeline.web.api.problems import Problem as Problem  # what the app answers with
 from pipeline.web.api.problems import malformed as malformed
@@ -27,10 +23,6 @@ from pipeline.web.internal import internal_only
 DESCRIPTION = (
     "What the console does, for scripts. Make a key under your account in the console, and send it as "
     "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first and go on with `before`."
-)
-ROOMS = (
-    first_steps,
-    comparing,
 )
 
 
@@ -50,7 +42,5 @@ def describe(app: OpenAPI) -> dict[str, Any]:
 def _routes() -> APIBlueprint:
     """The same for every app of this process: the description of all operations takes a quarter of a second to make."""
     routes = APIBlueprint("api", __name__, url_prefix="/api/v1")
-    operations = add_all(routes, all_operations())
-    for room in ROOMS:
-        room.add(operations)
+    add_all(routes, all_operations())
     return routes

@@ -11,7 +11,7 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Response, g, request
+from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ValidationError, create_model
@@ -32,90 +32,41 @@ from pipeline.web.console.guard import Refused
 PARTS: Final = ("path", "query", "body")
 
 
-class Operations:
-    """Registers operations on one blueprint."""
+def add_all(routes: APIBlueprint, declared: Iterable[Operation[Any, Any]]) -> None:
+    """Register the operations that have a route on a blueprint, each with its role."""
+    needs: dict[str, Role] = {}
 
-    def __init__(self, routes: APIBlueprint) -> None:
-        self._routes = routes
-        self._needs: dict[str, Role] = {}
-        self._changing: set[str] = set()
-        routes.before_request(self._let_in)
-        routes.after_request(self._audit)
-        routes.register_error_handler(OperationError, problem_of)
-        routes.register_error_handler(ValidationError, malformed)
-        routes.register_error_handler(Refused, refused)
-        routes.register_error_handler(RecursionError, too_deep)
-        for refusal in (*REFUSALS, PipelineError):
-            routes.register_error_handler(refusal, _explain)
-
-    def add(self, declared: Operation[Any, Any]) -> None:
-        """Register a declared operation."""
-        shape: Any = declared.answer
-        if declared.answer is Download:
-            shape = {"content": {declared.content_type: {"schema": {"type": "string"}}}}
-        verb = declared.method.lower()
-        self._add(verb, declared.path, view_of(declared), shape, declared.role, declared.run.__module__)
-
-    def get(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.VIEWER) -> None:
-        """A route that only reads."""
-        self._add("get", rule, view, shape, needs)
-
-    def file(self, rule: str, view: Callable[..., Any], kind: str, *, needs: Role = Role.VIEWER) -> None:
-        """A file to download, with this content type."""
-        self._add("get", rule, view, {"content": {kind: {"schema": {"type": "string"}}}}, needs)
-
-    def post(
-        self,
-        rule: str,
-        view: Callable[..., Any],
-        shape: type[BaseModel],
-        *,
-        needs: Role = Role.OPERATOR,
-        changes: bool = True,
-    ) -> None:
-        """Something that is done: it leaves an entry in the audit log.
-
-        changes  False for one that only computes or shows what would be
-        """
-        self._add("post", rule, view, shape, needs)
-        if changes:
-            self._changing.add(f"api.{view.__name__}")
-
-    def put(self, rule: str, view: Callable[..., Any], shape: type[BaseModel], *, needs: Role = Role.ADMIN) -> None:
-        """Something that takes the place of what was there; it leaves an entry in the audit log."""
-        self._add("put", rule, view, shape, needs)
-        self._changing.add(f"api.{view.__name__}")
-
-    def _add(
-        self,
-        verb: str,
-        rule: str,
-        view: Callable[..., Any],
-        shape: type[BaseModel] | dict[str, Any],
-        needs: Role,
-        module: str = "",
-    ) -> None:
-        self._needs[f"api.{view.__name__}"] = needs
-        words = (view.__doc__ or "").strip()
-        register = getattr(self._routes, verb)(
-            rule,
-            summary=words.partition("\n")[0],
-            description=f"{words}\n\nNeeds the role {needs}.",
-            operation_id=view.__name__,
-            responses={"200": shape},
-            security=SECURITY,
-            tags=[_subject_of(module or view.__module__)],
-        )
-        register(view)
-
-    def _audit(self, answered: Response) -> Response:
-        if request.endpoint in self._changing and "operator" in g:
-            guard.note_act(answered)
-        return answered
-
-    def _let_in(self) -> None:
-        authenticate(self._needs[request.endpoint or ""])
+    def let_in() -> None:
+        authenticate(needs[request.endpoint or ""])
         _require_readable()
+
+    routes.before_request(let_in)
+    routes.register_error_handler(OperationError, problem_of)
+    routes.register_error_handler(ValidationError, malformed)
+    routes.register_error_handler(Refused, refused)
+    routes.register_error_handler(RecursionError, too_deep)
+    for refusal in (*REFUSALS, PipelineError):
+        routes.register_error_handler(refusal, _explain)
+    for each in declared:
+        if each.method:
+            needs[f"api.{each.name}"] = each.role
+            _add(routes, each)
+
+
+def _add(routes: APIBlueprint, declared: Operation[Any, Any]) -> None:
+    shape: Any = declared.answer
+    if declared.answer is Download:
+        shape = {"content": {declared.content_type: {"schema": {"type": "string"}}}}
+    register = getattr(routes, declared.method.lower())(
+        declared.path,
+        summary=declared.documentation.partition("\n")[0],
+        description=f"{declared.documentation}\n\nNeeds the role {declared.role}.",
+        operation_id=declared.name,
+        responses={"200": shape},
+        security=SECURITY,
+        tags=[_subject_of(declared.run.__module__)],
+    )
+    register(view_of(declared))
 
 
 def view_of(declared: Operation[Any, Any]) -> Callable[..., Response]:
@@ -173,12 +124,3 @@ def _subject_of(module: str) -> Tag:
     """Return the tag of an operation in the description: the name of its module."""
     words = (sys.modules[module].__doc__ or "").strip()
     return Tag(name=module.rpartition(".")[2].replace("_", " "), description=words)
-
-
-def add_all(routes: APIBlueprint, declared: Iterable[Operation[Any, Any]]) -> Operations:
-    """Register operations on a blueprint, and return what registers more."""
-    operations = Operations(routes)
-    for each in declared:
-        if each.method:
-            operations.add(each)
-    return operations

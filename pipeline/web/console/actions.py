@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,16 +12,16 @@ from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
 from pipeline.domain.roles import Role
-from pipeline.insight import acts, comparing, sending
+from pipeline.insight import acts, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
-from pipeline.operations import connectors, runs, sends
+from pipeline.operations import comparisons, connectors, runs, sends
 from pipeline.operations.errors import OperationError
 from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard, overview
 from pipeline.web.console.calls import perform, refusal_of
 from pipeline.web.console.frame import done, page, plural
-from pipeline.web.console.guard import Pages, who
+from pipeline.web.console.guard import Pages
 
 NAMES: Final = {Entity.PERSON: "Fetch All Persons", Entity.ORGANIZATION: "Fetch All Organizations"}
 """As the customer's guide calls them."""
@@ -36,14 +35,14 @@ def add(pages: Pages) -> None:
     pages.action("/c/<name>/actions/pause", pause)
     pages.action("/c/<name>/actions/resume", resume)
     pages.action("/c/<name>/actions/verify", verify)
+    pages.action("/c/<name>/actions/verify/<int:job_id>/repair", repair)
     pages.page("/c/<name>/actions/send", show_send, needs=Role.OPERATOR)
     pages.action("/c/<name>/actions/send/count", count_send, changes=False)
     pages.action("/c/<name>/actions/send", send)
 
 
 def show(connector: Connector, mistake: Impossible | None = None, status: int = 200) -> Response:
-    with transaction() as session:
-        compared = comparing.comparing(session, connector.key)
+    compared = perform(comparisons.show_comparison)
     sent = perform(sends.list_sends).sends
     return page(
         "actions.html", connector=connector, status=status, mistake=mistake, sent=sent, compared=compared, names=NAMES
@@ -107,8 +106,15 @@ def resume(connector: Connector) -> Response:
 
 
 def verify(connector: Connector) -> Response:
-    refused = _act(connector, lambda: comparing.ask(connector, by=who().name))
-    return refused or done(f"{_home(connector)}/actions#verify", "A sample is being compared; it takes about a minute.")
+    perform(comparisons.compare, everything=request.form.get("what") == "everything")
+    return done(f"{_home(connector)}/jobs?kind=verify", "Workers compare both sides; nothing is changed.")
+
+
+def repair(connector: Connector, job_id: int) -> Response:
+    """Repair as many records as the button has named."""
+    if refusal := refusal_of(comparisons.repair_comparison, id=job_id, count=request.form.get("count", "")):
+        return show(connector, Impossible(refusal), 400)
+    return done(f"{_home(connector)}/jobs?kind=verify", "The differing records are synchronized again.")
 
 
 def show_send(
@@ -180,16 +186,6 @@ def _fields(choice: Choice) -> dict[str, Any]:
 
 def _as_impossible(error: Impossible | OperationError) -> Impossible:
     return error if isinstance(error, Impossible) else Impossible(error.message, error.next_step)
-
-
-def _act(connector: Connector, act: Callable[[], None]) -> Response | None:
-    """Return None if it was done; otherwise the page with the reason."""
-    try:
-        act()
-    except Impossible as impossible:
-        return show(connector, impossible, 400)
-    overview.forget()
-    return None
 
 
 def _entity(given: str) -> Entity:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from db import connector as connectors
+from db.session import transaction
 from pipeline.errors import Retryable
 from tests.command_line import Run
 from tests.world import World
@@ -40,7 +42,7 @@ def test_says_the_cost_first_and_shows_what_differs(drifted: World, run: Run) ->
     assert '      pipedrive/name: Pipedrive "Ada", Hull "Eve[/]"' in lines
     assert any(line.startswith("  missing: person 2 (Hull ") for line in lines)
     assert lines[-2].startswith("2 differences: ")
-    assert lines[-1] == "Next: pipeline verify acme --repair"
+    assert lines[-1] == "Next: pipeline comparisons repair acme 1 --count 2"
 
 
 def test_json_has_one_shape_whatever_is_found(drifted: World, run: Run) -> None:
@@ -48,8 +50,11 @@ def test_json_has_one_shape_whatever_is_found(drifted: World, run: Run) -> None:
     person = said.json["entities"]["person"]
 
     assert said.code == 1
-    assert set(said.json) == {"connector", "drift", "seconds", "tokens", "requests", "repaired", "entities"}
+    assert set(said.json) == {
+        "connector", "job", "drift", "seconds", "tokens", "requests", "to_repair", "repaired", "entities"
+    }  # fmt: skip
     assert (said.json["drift"], said.json["repaired"], said.json["tokens"]) == (2, None, 50)
+    assert (said.json["job"], said.json["to_repair"]) == (1, 2)
     assert set(person) == {
         "pipedrive", "hull", "id_map", "without_hull_id", "compared", "buckets", "buckets_differing", "kinds", "pending",
         "failed", "outdated", "findings", "unconfirmed",
@@ -71,9 +76,52 @@ def test_after_the_repair_there_is_nothing_left_to_say(drifted: World, run: Run)
     after = run("verify", "acme")
 
     assert repaired.code == 1
+    assert "The repair synchronizes 2 records again." in repaired.out
     assert "2 are synchronized again by the workers. See: pipeline events list acme --follow" in repaired.out
     assert after.code == 0
     assert after.out.splitlines()[-1].startswith("No drift: ")
+
+
+def test_the_repair_is_asked_for_on_a_terminal_after_its_size(
+    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.cli import verify  # noqa: PLC0415 - Celery reads its settings when it is imported
+
+    asked: list[str] = []
+    monkeypatch.setattr(verify.click, "confirm", lambda question, **_: asked.append(question))
+    monkeypatch.setattr("sys.stdin", Terminal())
+    with transaction() as session:
+        found = connectors.get_connector(session, drifted.connector_key)
+    assert verify._repair(found, 1, verify.Report(to_repair=2), asks=True) is None
+
+    assert asked == ["Repair them?"]
+    assert drifted.rows("SELECT 1 FROM changes WHERE cause = 'verify'") == []
+
+
+def test_ctrl_c_and_a_kill_leave_the_entry_of_the_comparison(
+    drifted: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is written in the transaction that writes the job."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(drifted.module("jobs.verify.reading").Reader, "page", killed)
+    run("verify", "acme")
+
+    entries = "SELECT subject FROM audit_log WHERE action = 'verify.start'"
+    [entry] = drifted.rows(entries)
+    assert entry.subject == "Compare all records"
+    assert len(drifted.rows("SELECT 1 FROM jobs WHERE kind = 'verify'")) == 1
+
+
+def test_a_paused_comparison_is_said_with_the_command_that_resumes_it(drifted: World, run: Run) -> None:
+    run("comparisons", "start", "acme", "--everything")
+    run("jobs", "pause", "acme", "1")
+
+    said = run("verify", "acme")
+
+    assert (said.code, "pipeline jobs resume acme 1" in said.err) == (1, True)
 
 
 def test_a_paused_connector_says_what_the_repair_waits_for(drifted: World, run: Run) -> None:

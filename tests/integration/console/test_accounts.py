@@ -787,7 +787,8 @@ def test_the_secret_is_encrypted_and_follows_new_keys(browser: Visitor, ana: int
         sealed = bytes(session.scalar(text("SELECT totp_sealed FROM operators WHERE id = :id"), {"id": ana}) or b"")
     assert secret.encode() not in sealed
 
-    assert setup.renew_secrets() == 1
+    with transaction() as session:
+        assert setup.renew_secrets(session) == 1
 
     with freeze_time("2036-01-01"), transaction() as session:
         assert second_factor.accept(session, ana, pyotp.TOTP(secret).now())

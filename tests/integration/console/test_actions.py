@@ -14,6 +14,7 @@ from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import as_hull_ids, read_ids
 from pipeline.insight.shared import forget_all
 from pipeline.jobs import runtime, sends
+from pipeline.jobs.verify import verify
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 
@@ -199,7 +200,7 @@ def test_ids_that_hull_does_not_have_are_not_counted_as_sent(world: World, opera
 def test_a_sending_that_was_killed_goes_on_behind_what_was_folded(
     world: World, operator: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sends.send_records, "PER_PAGE", 1)
+    monkeypatch.setattr(sends, "PER_PAGE", 1)
     hull_ids, _ = put_users(world, 3)
     operator.post(f"{HOME}/actions/send", entity="person", ids=" ".join(hull_ids))
     monkeypatch.setattr(runtime, "SLICE_S", -1.0)  # each task does one page
@@ -229,15 +230,41 @@ def test_a_sample_is_compared_and_what_came_out_is_kept(world: World, operator: 
     assert "Nothing has been compared" in operator.text(f"{HOME}/actions")
 
     operator.post(f"{HOME}/actions/verify")
-    assert "A sample is being compared" in operator.text(f"{HOME}/actions")
+    assert "Both sides are being compared" in operator.text(f"{HOME}/actions")
     world.run_jobs()
 
     with transaction() as session:
         last = comparing.last_compared(session, world.connector_key)
     assert last is not None
+    assert last.sample == verify.SAMPLE
     assert last.asked_by == "operator@acme.test"
     assert f"{last.compared:,}" in operator.text(f"{HOME}/actions")
     assert audited("verify.start")
+
+
+def test_everything_is_compared_and_repaired_by_as_many_records_as_the_button_names(
+    world: World, operator: Visitor
+) -> None:
+    for name in ("Ada", "Bo"):
+        record = world.company.create_person(name=name)
+        world.company.load("person", {**record, "update_time": "2026-02-01T00:00:00Z"})
+    world.fetch(Entity.PERSON)
+    world.module("tasks.control").resolve(world.connector_key)
+    world.hull.incinerate(world.hull.users.by_anonymous["pipedrive:2"])
+    world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
+    operator.post(f"{HOME}/actions/verify", what="everything")
+    world.run_jobs()
+
+    assert "Repair 1 record<" in operator.text(f"{HOME}/actions")
+    assert operator.post(f"{HOME}/actions/verify/1/repair", count="2").status_code == 400
+    assert world.rows("SELECT 1 FROM changes WHERE cause = 'verify'") == []
+    assert operator.post(f"{HOME}/actions/verify/1/repair", count="1").status_code == 303
+    assert operator.post(f"{HOME}/actions/verify/1/repair", count="1").status_code == 400
+    world.run_jobs()
+
+    assert len(world.rows("SELECT 1 FROM changes WHERE cause = 'verify'")) == 1
+    assert audited("verify.repair") == [("operator@acme.test", "comparison 1: 1 records")]
+    assert "Repair 1 record<" not in operator.text(f"{HOME}/actions")
 
 
 def test_ids_are_read_as_people_paste_them() -> None:

@@ -154,6 +154,19 @@ def job_that_is(state: str) -> Callable[[World, ExitStack], Fields]:
     return prepare
 
 
+def ended_comparison(world: World, _stack: ExitStack) -> Fields:
+    """A comparison that found a Person whom Hull does not have."""
+    record = world.company.create_person(name="Ada")
+    world.company.load("person", {**record, "update_time": "2026-02-01T00:00:00Z"})
+    world.fetch(Entity.PERSON)
+    world.module("tasks.control").resolve(world.connector_key)
+    world.hull.incinerate(world.hull.users.by_anonymous["pipedrive:1"])
+    world.change_rows("UPDATE id_mappings SET updated_at = now() - interval '1 hour'")
+    fields = job_that_is("due")(world, _stack)
+    world.run_jobs()
+    return fields | {"count": 1}
+
+
 def known_user(world: World, _stack: ExitStack) -> Fields:
     """A User that Hull has."""
     _fetched(world)
@@ -179,6 +192,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "discard_failures": open_failures,
     "begin_export": lambda _world, _stack: {"format": "csv"},
     "apply_plan": ready_plan,
+    "compare": nothing,
     "confirm_run": held_run,
     "discard_plan": ready_plan,
     "make_plan": new_plan,
@@ -196,6 +210,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "put_api_token": lambda _world, _stack: {"secret": API_TOKEN},
     "put_hull_secret": lambda _world, _stack: {"secret": HULL_SECRET},
     "release_claims": deleted_person,
+    "repair_comparison": ended_comparison,
     "remove_connector": lambda _world, _stack: {"name": "acme"},
     "rename_connector": lambda _world, _stack: {"name": "acme-emea"},
     "resume_connector": nothing,
@@ -204,6 +219,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "replay_edited": corrected,
     "resume_job": job_that_is("paused"),
     "resume_replay": replay_that_is("paused"),
+    "rotate_keys": nothing,
     "revoke_any_key": a_key,
     "revoke_key": a_key,
     "turn_off_second_factor": an_operator(),

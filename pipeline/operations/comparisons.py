@@ -1,0 +1,121 @@
+"""Comparisons of Pipedrive, Hull and the id map, record by record, and the repair of what differs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from db import job as jobs
+from db.session import transaction
+from pipeline.domain.roles import Role
+from pipeline.insight import comparing as insight
+from pipeline.jobs.verify import verify
+from pipeline.jobs.verify.verify import SAMPLE, VerifyOrder
+from pipeline.operations.call import Call
+from pipeline.operations.errors import conflict, not_found
+from pipeline.operations.models import ConnectorRequest, Done, RowRequest, Shape
+from pipeline.operations.registry import operation
+from pipeline.sync.job_queue import VERIFY
+
+PATH: Final = "/connectors/<connector>/verify"
+
+
+class ComparedShape(Shape):
+    """`sample` is null where everything was compared; `named` are records that differed."""
+
+    finished_at: datetime
+    asked_by: str
+    sample: int | None
+    compared: int
+    drift: int
+    took_s: float
+    tokens: int
+    counts: dict[str, Any]
+    named: list[dict[str, Any]]
+
+
+class ComparingAnswer(Shape):
+    """`tokens` is what comparing a sample costs, `tokens_of_all` what comparing everything costs; null before the first fetch.
+
+    `job_id` is the newest comparison. Its repair would change `repairable` records: null while it runs, once it was repaired, and
+    a day after its end, when what it found is deleted.
+    """
+
+    sample: int
+    tokens: int
+    tokens_of_all: int | None
+    under_way: bool
+    job_id: int | None
+    repairable: int | None
+    last: ComparedShape | None
+
+
+class NewComparison(ConnectorRequest):
+    sample: Annotated[int, Field(ge=1, le=100_000, description="Records of each kind, drawn at random.")] = SAMPLE
+    everything: Annotated[bool, Field(description="Compare every record instead of a sample.")] = False
+
+
+class ComparisonRequested(Done):
+    """`job_id` is of the job that compares: a new one, or the one that does the same already."""
+
+    job_id: int
+
+
+class RepairRequest(RowRequest):
+    """`id` is of the job that compared."""
+
+    count: Annotated[
+        int, Field(ge=0, description="Number of records that the repair would change, as the comparison shows it.")
+    ]
+
+
+@operation(f"GET {PATH}", role=Role.VIEWER, command="comparisons show CONNECTOR")
+def show_comparison(call: Call, _request: ConnectorRequest) -> ComparingAnswer:
+    """Show what the last comparison found, what its repair would change, and what the next one costs."""
+    with transaction() as session:
+        return ComparingAnswer.model_validate(insight.comparing(session, call.connector.key))
+
+
+@operation(
+    f"POST {PATH}",
+    role=Role.OPERATOR,
+    audit_action="verify.start",
+    command="comparisons start CONNECTOR",
+    example="acme --sample 300",
+)
+def compare(call: Call, request: NewComparison) -> ComparisonRequested:
+    """Compare a sample of the records of both sides, or all of them; workers do it. A sample takes about a minute."""
+    order = VerifyOrder(sample=None if request.everything else request.sample, requested_by=call.caller.name)
+    with call.transaction(order.title) as session:
+        job_id = verify.enqueue(session, call.connector.key, order)
+    return ComparisonRequested(done="asked", job_id=job_id)
+
+
+@operation(
+    f"POST {PATH}/<id>/repair",
+    role=Role.OPERATOR,
+    audit_action="verify.repair",
+    command="comparisons repair CONNECTOR ID",
+    example="acme 12 --count 3",
+)
+def repair_comparison(call: Call, request: RepairRequest) -> Done:
+    """Synchronize the differing records again, unless their number is not `count`.
+
+    The comparison must have ended less than a day ago, and is repaired once.
+    """
+    with call.transaction(f"comparison {request.id}: {request.count} records") as session:
+        found = jobs.find_job(session, call.connector.key, request.id)
+        if found is None or found[0].kind != VERIFY:
+            raise not_found("There is no such comparison of this connector.", "Start a comparison first.")
+        count = verify.repairable(session, found[0])
+        if count is None:
+            next_step = f"Compare again: pipeline comparisons start {call.connector.name}"
+            raise conflict("not_repairable", f"Comparison {request.id} is not one that can be repaired now.", next_step)
+        if count != request.count:
+            message = f"The repair would change {count} records instead of {request.count}, so nothing was done."
+            raise conflict("more_than_expected", message, f"Send count {count} to accept that.")
+        if not verify.begin_repair(session, found[0], count=count, requested_by=call.caller.name):
+            raise conflict("not_repairable", f"Comparison {request.id} is being repaired already.")
+    return Done(done="asked")
