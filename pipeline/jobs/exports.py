@@ -28,6 +28,7 @@ from pipeline.jobs.export_download import MAX_BYTES, SLICE_S, download
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import fold_messages_of
+from pipeline.sync.event_recorder import EventRecorder
 from pipeline.sync.job_queue import EXPORT, order_of
 from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
@@ -182,12 +183,10 @@ def _finish(job: ClaimedJob, order: ExportOrder, lines: int, tally: _Tally) -> N
 
 def _tell(session: Session, connector_key: int, name: str, refused: list[Rejected], entity: str = "") -> None:
     """An event and a log line each."""
+    recorder = EventRecorder()
     for each in refused:
-        logger().warning(name, reason=each.reason, detail=each.detail)
-    told = [
-        events.NewEvent(
+        event = events.NewEvent(
             connector_key=connector_key, event=name, entity=entity, cause=EXPORT, reason=each.reason, detail=each.detail
         )
-        for each in refused
-    ]
-    events.log_events(session, told)
+        recorder.add(event, level="warning", detail=each.detail)
+    recorder.write(session)

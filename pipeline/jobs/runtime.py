@@ -10,7 +10,6 @@ a spent budget and an outage do not, and a step that succeeds sets the attempts 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,7 +22,6 @@ from db import sync_event as events
 from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
-from pipeline.domain.reasons import describe
 from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.jobs import connector_creation, exports, log_exports, sends, settings_sync, status_report
@@ -34,6 +32,7 @@ from pipeline.jobs.verify import verify
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
 from pipeline.sync import job_queue
+from pipeline.sync.event_recorder import record, say, traceback_of
 from pipeline.sync.lease import lease_kept
 from pipeline.sync.retries import MAX_ATTEMPTS, check_alone, patience
 from pipeline.sync.stage import StageFailed, pause_connector
@@ -148,13 +147,12 @@ def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Except
     """Keep a Failure whose replay makes the job due again; without a connector there is nothing to keep."""
     handler = handler_of(job)
     name = handler.event
-    logger().error(name, reason=cause.reason, detail=cause.detail, advice=describe(cause.reason))
     if job.connector_key is None:
+        say(name, cause.reason, level="error", detail=cause.detail)
         jobs.end(session, job, "refused", cause.reason)
         return
     handler.on_failure(session, job, cause)  # before the job is locked: resuming takes locks in this order too
     jobs.end(session, job, "failed", cause.reason)
-    failures.keep_failures(session, [_failure(job, job.connector_key, cause, error, task_id)])
     event = events.NewEvent(
         connector_key=job.connector_key,
         event=name,
@@ -163,7 +161,8 @@ def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Except
         reason=cause.reason,
         detail=cause.detail,
     )
-    events.log_events(session, [event])
+    failure = _failure(job, job.connector_key, cause, error, task_id)
+    record(session, [event], [failure], level="error", detail=cause.detail)
     if isinstance(cause, ConfigurationError):
         pause_connector(session, job.connector_key, Direction.OUTGOING, cause)
 
@@ -171,7 +170,6 @@ def _fail(session: Session, job: ClaimedJob, cause: PipelineError, error: Except
 def _failure(
     job: ClaimedJob, connector_key: int, cause: PipelineError, error: Exception, task_id: str | None
 ) -> failures.NewFailure:
-    ours = cause.reason == "internal_error"
     return failures.NewFailure(
         connector_key=connector_key,
         kind="control",
@@ -182,7 +180,7 @@ def _failure(
         stage=job_queue.TASK,
         reason=cause.reason,
         detail=cause.detail,
-        traceback="".join(traceback.format_exception(error)) if ours else None,
+        traceback=traceback_of(cause, error),
         attempts=job.attempts,
         task_id=task_id,
     )

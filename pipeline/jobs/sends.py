@@ -22,6 +22,7 @@ from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import fold_messages_of
+from pipeline.sync.event_recorder import record
 from pipeline.sync.job_queue import SEND, order_of
 from pipeline.tasks import wakeups
 from pipeline.telemetry import logger
@@ -125,7 +126,7 @@ def _log_missing(session: Session, connector_key: int, order: SendOrder, page: i
     asked = order.ids[page * PER_PAGE : (page + 1) * PER_PAGE] if order.segment is None else ()
     missing = [each for each in asked if each not in found]
     name = event_name(Direction.OUTGOING, order.entity, Outcome.SKIP)
-    events.log_events(
+    record(
         session,
         [
             events.NewEvent(

@@ -12,25 +12,24 @@ from db import sync_event as events
 from db.known_as import Twins
 from db.session import transaction
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.reasons import describe
-from pipeline.telemetry import logger
+from pipeline.sync.event_recorder import EventRecorder
 
 
 def find(connector_key: int) -> bool:
     """Keep what was perhaps made twice as failures, for a person to merge; whether there was any."""
     with transaction() as session:
         found = [(entity, twins) for entity in Entity for twins in known_as.take_twins(session, connector_key, entity)]
-        failures.keep_failures(session, [_failure(connector_key, entity, twins) for entity, twins in found])
-        events.log_events(session, [_event(connector_key, entity, twins) for entity, twins in found])
+        recorder = EventRecorder()
+        for entity, twins in found:
+            recorder.add(_event(connector_key, entity, twins), _failure(connector_key, entity, twins), level="error")
+        recorder.write(session)
     return bool(found)
 
 
 def _event(connector_key: int, entity: Entity, twins: Twins) -> events.NewEvent:
-    name = event_name(Direction.OUTGOING, entity, Outcome.ERROR)
-    logger().error(name, pipedrive_id=twins.pipedrive_id, reason="created_twice", advice=describe("created_twice"))
     return events.NewEvent(
         connector_key=connector_key,
-        event=name,
+        event=event_name(Direction.OUTGOING, entity, Outcome.ERROR),
         entity=entity,
         cause="find_twins",
         reason="created_twice",

@@ -5,7 +5,6 @@ Every log line of the work carries the connector's id. An error that only a pers
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,10 +16,10 @@ from db import failure as failures
 from db.outage import outages_of
 from db.session import transaction
 from pipeline.domain.kinds import Direction
-from pipeline.domain.reasons import describe
 from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.outages import working
+from pipeline.sync.event_recorder import record_failure, traceback_of
 from pipeline.sync.stage import StageFailed, pause_connector
 from pipeline.telemetry import logger
 
@@ -99,11 +98,10 @@ def _keep(task: str, connector_key: int, task_id: str | None, cause: PipelineErr
         stage=task,
         reason=cause.reason,
         detail=cause.detail,
-        traceback="".join(traceback.format_exception(error)) if cause.reason == "internal_error" else None,
+        traceback=traceback_of(cause, error),
         task_id=task_id,
     )
     with transaction() as session:
-        failures.keep_failures(session, [failure])
+        record_failure(session, "control.error", failure, control=task)
         if isinstance(cause, ConfigurationError):
             pause_connector(session, connector_key, Direction.INCOMING, cause)
-    logger().error("control.error", control=task, reason=cause.reason, advice=describe(cause.reason))

@@ -8,7 +8,6 @@ reason code and the batch id; everything else stays in PostgreSQL.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -25,11 +24,11 @@ from db.batch import ClaimedBatch, Wakeup
 from db.outage import REMOTES
 from db.session import after_commit, transaction
 from db.slot import STALLED_S
-from pipeline.domain.reasons import describe
 from pipeline.error_kinds import classify
 from pipeline.errors import ConfigurationError, LostLease, PipelineError, Retryable
 from pipeline.outages import OutageWork, working
 from pipeline.settings import settings
+from pipeline.sync.event_recorder import record_failure, say, traceback_of
 from pipeline.sync.lease import lease_kept
 from pipeline.sync.retries import MAX_ATTEMPTS, Pause, check_alone, patience
 from pipeline.sync.runs import runs
@@ -126,41 +125,29 @@ def pause_connector(session: Session, connector_key: int, direction: str, cause:
     """Nothing of this connector can succeed before a person acts: its work waits, whole."""
     connectors.pause(session, connector_key, cause.reason)
     word = "Unauthorized" if cause.reason == "unauthorized" else cause.reason
-    logger().error(f"{direction}.job.error", error=word, reason=cause.reason, advice=describe(cause.reason))
+    say(f"{direction}.job.error", cause.reason, level="error", error=word)
 
 
 def _give_up(session: Session, batch: ClaimedBatch, cause: PipelineError, error: Exception) -> None:
     batches.fail(session, batch)
-    ours = cause.reason == "internal_error"
-    failures.keep_failures(
-        session,
-        [
-            failures.NewFailure(
-                connector_key=batch.connector_key,
-                kind="batch",
-                subject=failures.batch_subject(batch.id),
-                direction=batch.direction,
-                entity=batch.entity,
-                batch_id=batch.id,
-                run_id=batch.run_id,
-                stage=batch.stage,
-                reason=cause.reason,
-                detail=cause.detail,
-                field=cause.field,
-                traceback="".join(traceback.format_exception(error)) if ours else None,
-                attempts=batch.attempts,
-                task_id=_task_id(session, batch),
-                settings_version=batch.marks.settings_version,
-            )
-        ],
-    )
-    logger().error(
-        f"{batch.direction}.job.error",
+    failure = failures.NewFailure(
+        connector_key=batch.connector_key,
+        kind="batch",
+        subject=failures.batch_subject(batch.id),
+        direction=batch.direction,
+        entity=batch.entity,
+        batch_id=batch.id,
+        run_id=batch.run_id,
         stage=batch.stage,
         reason=cause.reason,
         detail=cause.detail,
-        advice=describe(cause.reason),
+        field=cause.field,
+        traceback=traceback_of(cause, error),
+        attempts=batch.attempts,
+        task_id=_task_id(session, batch),
+        settings_version=batch.marks.settings_version,
     )
+    record_failure(session, f"{batch.direction}.job.error", failure, stage=batch.stage, detail=cause.detail)
     if batch.run_id is not None:
         runs.after_failed_stage(session, batch, cause.reason)
 

@@ -138,6 +138,6 @@ def send_as_file(world: World, url: str) -> None:
     """Hull hands a file over; what that asks for is done."""
     exports = world.module("jobs.exports")
     with reached_at(world, "127.0.0.1:9101"):
-        exports.enqueue(world.connector_key, exports.Order(url=url, form="json", entity="person"))
+        exports.enqueue(world.connector_key, exports.ExportOrder(url=url, form="json", entity="person"))
         world.run_jobs()
     world.work()

@@ -1,4 +1,4 @@
-"""One module writes each of these tables, so that its conflict rules are in one place."""
+"""One module writes each of these tables, so that its conflict rules are in one place; one module records what happened."""
 
 from __future__ import annotations
 
@@ -110,3 +110,46 @@ def test_a_reader_is_no_writer(table: str) -> None:
     read = f"SELECT id FROM {table} FOR UPDATE"  # noqa: S608 - never run
     source = f"from module import {model}\ntext('{read}')\nselect({model})\nrow.entity == 1"
     assert other_writers({"db/other.py": source}, table) == []
+
+
+RECORDER: Final = "pipeline/sync/event_recorder.py"
+
+
+def other_recorders(modules: Mapping[str, str]) -> list[str]:
+    """List the calls that write an event or a failure, or put advice into a log line, outside the recorder."""
+    return [
+        f"{path}:{call.lineno}"
+        for path, source in modules.items()
+        if path.startswith("pipeline/") and path != RECORDER
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call)
+        and (
+            _name(call.func) in ("log_events", "keep_failures")
+            or (
+                _is_log_line(call)
+                and any(each.arg == "advice" and isinstance(each.value, ast.Call) for each in call.keywords)
+            )
+        )
+    ]
+
+
+def _is_log_line(call: ast.Call) -> bool:
+    """Whether the call is `logger().level(…)`."""
+    receiver = call.func.value if isinstance(call.func, ast.Attribute) else None
+    return isinstance(receiver, ast.Call) and _name(receiver.func) == "logger"
+
+
+def test_one_module_records_what_happened() -> None:
+    assert other_recorders(sources()) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "events.log_events(session, [event])",
+        "keep_failures(session, [failure])",
+        'logger().warning("incoming.user.error", reason=reason, advice=describe(reason))',
+    ],
+)
+def test_a_planted_recorder_is_found(planted: str) -> None:
+    assert other_recorders({"pipeline/sync/other.py": planted}) == ["pipeline/sync/other.py:1"]

@@ -21,12 +21,12 @@ from db.delivery import Delivery
 from db.newest_webhook import Newest
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import is_nested_deeper, read_lenient
-from pipeline.domain.reasons import describe
 from pipeline.domain.webhooks import WebhookAction, WebhookHead
 from pipeline.error_kinds import classify, may_come_back
 from pipeline.errors import PipelineError, Rejected, Skip
 from pipeline.sync.changes.hull_messages import LEVELS, HullMessage
 from pipeline.sync.changes.outgoing_changes import fold_all, take_messages
+from pipeline.sync.event_recorder import EventRecorder, Level
 from pipeline.sync.runs.catch_up import catch_up_soon
 from pipeline.telemetry import logger
 from pipeline.transform.webhooks import decode_head, find_head
@@ -49,7 +49,7 @@ class _Round:
     newest: dict[tuple[int, Entity, int], Newest] = field(default_factory=dict)
     messages: dict[int, list[HullMessage]] = field(default_factory=dict)
     marks: dict[int, tuple[str, str | None]] = field(default_factory=dict)
-    events: list[events.NewEvent] = field(default_factory=list)
+    recorder: EventRecorder = field(default_factory=EventRecorder)
     to_catch_up: set[int] = field(default_factory=set)
 
 
@@ -70,7 +70,7 @@ def fold_deliveries(session: Session) -> bool:
     newest_webhook.note_webhooks(session, now.newest.values())
     _fold_messages(session, waiting, now)
     deliveries.mark_deliveries(session, now.marks)
-    events.log_events(session, now.events)
+    now.recorder.write(session)
     for connector_key in sorted(now.to_catch_up):
         catch_up_soon(session, connector_key)
     return len(waiting) == DELIVERIES_AT_ONCE or sum(len(each.body) for each in waiting) >= BYTES_AT_ONCE
@@ -237,25 +237,16 @@ def _note(
     pipedrive_id: int | None = None,
 ) -> None:
     """An event and a log line of one name; the delivery they point at holds the body."""
-    tell = logger().info if isinstance(cause, Skip) else logger().warning
-    tell(
-        name,
-        connector_id=now.connectors[delivery.connector_key].connector_id,
+    event = events.NewEvent(
+        connector_key=delivery.connector_key,
+        event=name,
+        entity=entity,
+        cause="webhook" if delivery.source == _PIPEDRIVE else "notification",
+        reason=cause.reason,
+        detail=f"delivery {delivery.id}: {cause.detail}",
         pipedrive_id=pipedrive_id,
         delivery_id=delivery.id,
-        reason=cause.reason,
-        detail=cause.detail,
-        advice=describe(cause.reason),
     )
-    now.events.append(
-        events.NewEvent(
-            connector_key=delivery.connector_key,
-            event=name,
-            entity=entity,
-            cause="webhook" if delivery.source == _PIPEDRIVE else "notification",
-            reason=cause.reason,
-            detail=f"delivery {delivery.id}: {cause.detail}",
-            pipedrive_id=pipedrive_id,
-            delivery_id=delivery.id,
-        )
-    )
+    level: Level = "info" if isinstance(cause, Skip) else "warning"
+    connector_id = now.connectors[delivery.connector_key].connector_id
+    now.recorder.add(event, level=level, connector_id=connector_id, detail=cause.detail)

@@ -14,8 +14,8 @@ from db import change_writer, hull_ids
 from db import sync_event as events
 from pipeline.domain.kinds import Direction, Entity, Outcome, anonymous_id, event_name
 from pipeline.sync.changes import linked_accounts
+from pipeline.sync.event_recorder import record
 from pipeline.sync.incoming import deletions
-from pipeline.telemetry import logger
 from pipeline.transform.hull_reports import anonymous_pipedrive_ids
 from pipeline.wiring import Wired
 
@@ -60,9 +60,7 @@ def _send_settled(session: Session, connector_key: int, entity: Entity, settled:
 def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflicts: dict[int, str]) -> None:
     """One User that carries two Pipedrive ids: Hull has merged what is still two in Pipedrive."""
     name = event_name(Direction.INCOMING, entity, Outcome.ERROR)
-    for pipedrive_id, hull_id in conflicts.items():
-        logger().error(name, pipedrive_id=pipedrive_id, hull_id=hull_id, reason="two_records_one_hull_id")
-    events.log_events(
+    record(
         session,
         [
             events.NewEvent(
@@ -76,4 +74,5 @@ def _log_conflicts(session: Session, connector_key: int, entity: Entity, conflic
             )
             for pipedrive_id, hull_id in conflicts.items()
         ],
+        level="error",
     )

@@ -16,11 +16,10 @@ from db import sync_event as events
 from db.change_writer import OutgoingReport, WaitingReport
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient, write_lenient
-from pipeline.domain.reasons import describe
 from pipeline.errors import Rejected
 from pipeline.sync.changes.hull_messages import HullMessage, fold_together, read_message
 from pipeline.sync.changes.linked_accounts import linked_accounts
-from pipeline.telemetry import logger
+from pipeline.sync.event_recorder import EventRecorder
 from pipeline.transform.message_folding import fold_messages
 
 BYTES_AT_ONCE: Final = 8 * 1024 * 1024
@@ -48,22 +47,13 @@ def fold_messages_of(
     taken, refused = take_messages(connector_key, entity, messages, cause=cause, is_export=is_export, rank=rank)
     fold_all(session, taken)
     name = event_name(Direction.OUTGOING, entity, Outcome.ERROR)
+    recorder = EventRecorder()
     for each in refused:
-        logger().warning(name, reason=each.reason, detail=each.detail, advice=describe(each.reason))
-    events.log_events(
-        session,
-        [
-            events.NewEvent(
-                connector_key=connector_key,
-                event=name,
-                entity=entity,
-                cause=cause,
-                reason=each.reason,
-                detail=each.detail,
-            )
-            for each in refused
-        ],
-    )
+        event = events.NewEvent(
+            connector_key=connector_key, event=name, entity=entity, cause=cause, reason=each.reason, detail=each.detail
+        )
+        recorder.add(event, detail=each.detail)
+    recorder.write(session)
     return len(taken)
 
 

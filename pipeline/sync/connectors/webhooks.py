@@ -27,9 +27,9 @@ from db.session import transaction
 from db.subscription import Subscription
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome
-from pipeline.domain.reasons import describe
 from pipeline.errors import ConfigurationError, Rejected, Skip
 from pipeline.settings import settings
+from pipeline.sync.event_recorder import Level, record
 from pipeline.sync.runs.catch_up import request_catch_up
 from pipeline.telemetry import logger
 from pipeline.transform.subscriptions import (
@@ -224,21 +224,11 @@ def _drop(wired: Wired, webhook_ids: Iterable[int]) -> None:
 
 def _tell(session: Session, row: subscriptions.Subscription, outcome: Outcome, reason: str, detail: str) -> None:
     name = f"{Direction.INCOMING}.job.{outcome}"
-    tell = logger().error if outcome is Outcome.ERROR else logger().info
-    tell(name, type=Entity(row.entity).hull, reason=reason, detail=detail, advice=describe(reason))
-    events.log_events(
-        session,
-        [
-            events.NewEvent(
-                connector_key=row.connector_key,
-                event=name,
-                entity=row.entity,
-                cause="webhook",
-                reason=reason,
-                detail=detail,
-            )
-        ],
+    event = events.NewEvent(
+        connector_key=row.connector_key, event=name, entity=row.entity, cause="webhook", reason=reason, detail=detail
     )
+    level: Level = "error" if outcome is Outcome.ERROR else "info"
+    record(session, [event], level=level, type=Entity(row.entity).hull, detail=detail)
 
 
 UNHEARD: Final = "Pipedrive does not send changes by itself yet: they arrive with the next fetch only."

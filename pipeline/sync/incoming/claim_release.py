@@ -16,7 +16,7 @@ from db.claim import HeldClaim, Released
 from db.session import transaction
 from pipeline.domain.departures import RESTORABLE_DAYS
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.telemetry import logger
+from pipeline.sync.event_recorder import record
 
 AT_ONCE = 500
 REASON = "claim_released"
@@ -85,6 +85,4 @@ def _tell(session: Session, connector_key: int, entity: Entity, released: Sequen
         )
         for each in released
     ]
-    events.log_events(session, told)
-    for event in told:
-        logger().info(name, pipedrive_id=event.pipedrive_id, reason=REASON, cause=cause)
+    record(session, told, cause=cause)

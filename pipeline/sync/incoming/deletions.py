@@ -29,14 +29,13 @@ from pipeline import wiring
 from pipeline.domain.departures import DELETED, DEPARTED, GONE, MERGED, MISSING, DeletionNotice, Departure, Farewell
 from pipeline.domain.kinds import Claim, Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import read_lenient, write_lenient
-from pipeline.domain.reasons import describe
 from pipeline.load.departures import compose
 from pipeline.settings import settings
 from pipeline.sync.compiled import plan_for
+from pipeline.sync.event_recorder import record
 from pipeline.sync.incoming.claim_release import let_go
 from pipeline.sync.incoming.stale_reads import ask_again, expects_living, is_outdated, may_ask_again
 from pipeline.sync.staging import unpack_departures
-from pipeline.telemetry import logger
 from pipeline.transform.departures import read_told, say_farewell
 
 ASK_AGAIN_S = 60.0
@@ -127,7 +126,7 @@ def _given_up(
         change_writer.put_back(session, batch.id, unmoved, ASK_AGAIN_S, counted=unmoved)
     gone = [each for each in doubtful if answers[each] >= ABSENCES]
     name = event_name(Direction.INCOMING, Entity(batch.entity), Outcome.SKIP)
-    _log(session, [_event(batch, name, GONE, each, by_id[each].cause) for each in gone if each not in known])
+    record(session, [_event(batch, name, GONE, each, by_id[each].cause) for each in gone if each not in known])
     return [each for each in gone if each in known]
 
 
@@ -192,7 +191,7 @@ def _write_down(
     hull_ids.ask_for_conflicts(session, *scope)
     _hand_on(session, batch, done)
     sources = changes.sources_of(session, batch.id)
-    _log(session, [_told(batch, each, sources) for each in done if each.outcome is not None])
+    record(session, [_told(batch, each, sources) for each in done if each.outcome is not None])
 
 
 def _hand_on(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell]) -> None:
@@ -244,14 +243,6 @@ def _event(
     )
 
 
-def _log(session: Session, logged: Sequence[events.NewEvent]) -> None:
-    """One event and one line for each."""
-    events.log_events(session, logged)
-    for event in logged:
-        advice = describe(event.reason or "")
-        logger().info(event.event, pipedrive_id=event.pipedrive_id, reason=event.reason, advice=advice)
-
-
 def look_again(
     session: Session, connector_key: int, entity: str, *, shown: Sequence[int], hidden: Sequence[int]
 ) -> None:
@@ -278,7 +269,7 @@ def give_way(session: Session, connector_key: int, entity: Entity, found: dict[i
     claims.hand_on(session, connector_key, entity, heirs)
     _read(session, connector_key, entity, heirs.values(), cause="made_anew")
     name = event_name(Direction.INCOMING, entity, Outcome.SKIP)
-    _log(
+    record(
         session,
         [
             events.NewEvent(

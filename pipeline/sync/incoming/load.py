@@ -12,7 +12,6 @@ from db import failure as failures
 from db import id_mapping, known_as
 from db import run as run_rows
 from db import snapshot as snapshots
-from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.claim import ClaimResult
 from db.id_mapping import Known
@@ -26,6 +25,7 @@ from pipeline.load.incoming import NEW, SAME, PagePlan, count_anew
 from pipeline.settings import settings
 from pipeline.sync.changes import dispatch
 from pipeline.sync.compiled import plan_of
+from pipeline.sync.event_recorder import record
 from pipeline.sync.incoming import page_log, recheck
 from pipeline.sync.incoming.claim_release import call_waiting
 from pipeline.sync.incoming.page_log import log_problems, log_troubles, page_context, page_event
@@ -134,13 +134,8 @@ def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: 
     fresh = id_mapping.add_shells(session, context.connector_key, Entity.ORGANIZATION, organizations, in_hull=in_hull)
     plan.counters["shells"] += len(fresh)
     name = event_name(Direction.INCOMING, Entity.ORGANIZATION, Outcome.SUCCESS)
-    events.log_events(
-        session,
-        [
-            page_event(context, name, Entity.ORGANIZATION, pipedrive_id, reason="shell_created")
-            for pipedrive_id in fresh
-        ],
-    )
+    made = [page_event(context, name, Entity.ORGANIZATION, each, reason="shell_created") for each in fresh]
+    record(session, made, level="debug")
 
 
 def _end(session: Session, batch: ClaimedBatch, plan: PagePlan, wired: Wired) -> None:

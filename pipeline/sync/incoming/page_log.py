@@ -19,14 +19,13 @@ from db.page import PageContext
 from pipeline.domain.departures import RESTORABLE_DAYS
 from pipeline.domain.incoming import UNIDENTIFYING, FieldProblem
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.reasons import describe
 from pipeline.load import incoming as load_incoming
 from pipeline.load.incoming import PagePlan
 from pipeline.sync import definitions
 from pipeline.sync.changes import dispatch
+from pipeline.sync.event_recorder import EventRecorder, record
 from pipeline.sync.incoming import deletions
 from pipeline.sync.staging import LeftOut, Transformed
-from pipeline.telemetry import logger
 
 
 def page_context(session: Session, batch: ClaimedBatch, staged: Transformed) -> PageContext:
@@ -87,28 +86,18 @@ def log_troubles(
     troubles = [LeftOut(**trouble) for trouble in staged.troubles]
     kept = [_failure(batch, trouble, staged.settings_version) for trouble in troubles]
     told = failures.told_in_run(session, batch.connector_key, batch.run_id, [failure.subject for failure in kept])
-    logged, refused = [], []
-    for trouble, failure in zip(troubles, kept, strict=True):
-        if (failure.subject, failure.reason) in told:
-            continue
+    news = [each for each in zip(troubles, kept, strict=True) if (each[1].subject, each[1].reason) not in told]
+    recorder = EventRecorder()
+    for trouble, failure in news:
         name = event_name(Direction.INCOMING, entity, Outcome(trouble.outcome))
-        logged.append(
-            page_event(context, name, entity, trouble.pipedrive_id, reason=trouble.reason, detail=trouble.detail)
-        )
-        _say(name, trouble.pipedrive_id, trouble.reason, trouble.field)
-        if trouble.outcome == Outcome.ERROR:
-            refused.append(failure)
-    events.log_events(session, logged)
-    failures.keep_failures(session, refused)
-    plan.counters["failed"] += len(refused)
-    plan.counters["skipped"] += len(logged) - len(refused)
+        event = page_event(context, name, entity, trouble.pipedrive_id, reason=trouble.reason, detail=trouble.detail)
+        recorder.add(event, failure if trouble.outcome == Outcome.ERROR else None, field=trouble.field)
+    recorder.write(session)
+    failed = sum(trouble.outcome == Outcome.ERROR for trouble, _ in news)
+    plan.counters["failed"] += failed
+    plan.counters["skipped"] += len(news) - failed
     hidden = [each.pipedrive_id for each in troubles if each.reason == "deleted_in_pipedrive" and each.pipedrive_id]
     deletions.look_again(session, batch.connector_key, entity, shown=plan.stale, hidden=hidden)
-
-
-def _say(name: str, pipedrive_id: int | None, reason: str, field: str | None) -> None:
-    say = logger().warning if name.endswith(".error") else logger().info
-    say(name, pipedrive_id=pipedrive_id, reason=reason, field=field, advice=describe(reason))
 
 
 def _failure(batch: ClaimedBatch, trouble: LeftOut, settings_version: int) -> failures.NewFailure:
@@ -137,7 +126,7 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
     """Fields and claims that were left out of a synchronized record: reported if the record is new or changed."""
     error = event_name(Direction.INCOMING, plan.entity, Outcome.ERROR)
     skip = event_name(Direction.INCOMING, plan.entity, Outcome.SKIP)
-    logged = []
+    recorder = EventRecorder()
     departed = departed_holders(session, context.connector_key, plan.entity, held.values()) if held else {}
     for sending in plan.sendings:
         if sending.effect == load_incoming.SAME:
@@ -145,24 +134,16 @@ def log_problems(session: Session, plan: PagePlan, held: dict[tuple[str, int], i
         pipedrive_id = sending.record["pipedrive_id"]
         for reason, fields, words in _by_cause(sending.record["problems"]):
             name = skip if reason in UNIDENTIFYING else error
-            logged.append(
-                page_event(
-                    context,
-                    name,
-                    plan.entity,
-                    pipedrive_id,
-                    reason=reason,
-                    detail=f"{fields}: {words}",
-                    field=fields,
-                )
+            detail = f"{fields}: {words}"
+            recorder.add(
+                page_event(context, name, plan.entity, pipedrive_id, reason=reason, detail=detail, field=fields)
             )
-            _say(name, pipedrive_id, reason, fields)
         for claim in sending.record["claims"]:
             if (holder := held.get((claim, pipedrive_id))) is not None:
                 reason, detail = _held(claim, plan.entity, holder, departed)
-                logged.append(page_event(context, skip, plan.entity, pipedrive_id, reason=reason, detail=detail))
-                _say(skip, pipedrive_id, reason, claim)
-    events.log_events(session, logged)
+                event = page_event(context, skip, plan.entity, pipedrive_id, reason=reason, detail=detail)
+                recorder.add(event, field=claim)
+    recorder.write(session)
 
 
 def _by_cause(problems: Sequence[Mapping[str, str]]) -> list[tuple[str, str, str]]:
@@ -192,9 +173,7 @@ def log_missing_fields(session: Session, batch: ClaimedBatch, problems: Sequence
     """Mapped fields that the company does not have: reported once per run, because every record lacks them."""
     entity = Entity(batch.entity)
     name = event_name(Direction.INCOMING, entity, Outcome.ERROR)
-    for problem in problems:
-        _say(name, None, problem.reason, problem.field)
-    events.log_events(
+    record(
         session,
         [
             events.NewEvent(
@@ -250,7 +229,7 @@ def keep(
     kept = [_rejected(batch, record_id, problem, staged.settings_version) for record_id, problem in rejected]
     subjects = {(each.subject, each.reason) for each in kept}
     counted = failures.told_in_run(session, batch.connector_key, batch.run_id, [subject for subject, _ in subjects])
-    failures.keep_failures(session, kept)
+    record(session, kept=kept)
     failures.close_fields(
         session,
         batch.connector_key,

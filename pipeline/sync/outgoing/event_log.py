@@ -18,8 +18,8 @@ from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Decision
-from pipeline.domain.reasons import describe
 from pipeline.load.writers import Exchange, Sent
+from pipeline.sync.event_recorder import EventRecorder, say
 from pipeline.telemetry import logger
 from pipeline.transform.agreement import unlike
 
@@ -31,7 +31,7 @@ HARMLESS = frozenset({"owned_by_pipedrive", "changed_in_pipedrive", "changed_by_
 """Report a field that is correctly unchanged."""
 
 
-class EventRecorder:
+class BatchRecorder:
     """Gathers what happened to the records of one batch, then writes it down."""
 
     def __init__(
@@ -47,8 +47,7 @@ class EventRecorder:
         self._decisions = decisions
         self._changes = changes
         self._version = settings_version
-        self._events: list[events.NewEvent] = []
-        self._failures: list[failures.NewFailure] = []
+        self._recorder = EventRecorder()
         self._rejected: dict[tuple[str, str], FieldProblem] = {}
         """(Hull id, field) → why the field stayed behind."""
         self._considered: list[str] = []
@@ -69,7 +68,7 @@ class EventRecorder:
         change = self._changes.get(hull_id)
         if change is not None:
             kept = failure(self._batch, change, reason, detail, self._version)
-            self._failures.append(replace(kept, exchange=json.loads(exchange.as_json()) if exchange else None))
+            self._recorder.keep(replace(kept, exchange=json.loads(exchange.as_json()) if exchange else None))
 
     def sent(self, decision: Decision, sent: Sent) -> None:
         """Pipedrive took it."""
@@ -88,12 +87,8 @@ class EventRecorder:
     def waits(self, decision: Decision, reason: str) -> None:
         """It stays where it is for now."""
         self._counts[f"waiting_{reason}"] += 1
-        logger().info(
-            event_name(Direction.OUTGOING, Entity(self._batch.entity), Outcome.PARK),
-            hull_id=decision.hull_id,
-            reason=reason,
-            advice=describe(reason),
-        )
+        name = event_name(Direction.OUTGOING, Entity(self._batch.entity), Outcome.PARK)
+        say(name, reason, hull_id=decision.hull_id)
 
     def tell(self, session: Session) -> None:
         """Store the events and write the log lines."""
@@ -106,10 +101,13 @@ class EventRecorder:
                 self._problems(decision, (*decision.left, *decision.problems))
             else:
                 self._counts["skipped_again"] += 1
-        if self._events:  # with the first word of the batch, not with every record: all of them lack these fields
-            self._events += map(self._without_field, self._unusable)
-        events.log_events(session, self._events)
-        failures.keep_failures(session, [*self._failures, *self._rejections()])
+        if self._recorder.has_events:  # with the batch's first event: every record lacks these fields
+            for problem in self._unusable:
+                event = self._without_field(problem)
+                self._recorder.add(event, detail=event.detail)
+        for rejection in self._rejections():
+            self._recorder.keep(rejection)
+        self._recorder.write(session)
         failures.close_fields(
             session,
             self._batch.connector_key,
@@ -118,17 +116,6 @@ class EventRecorder:
             self._considered,
             refused=list(self._rejected),
         )
-        for event in self._events:
-            say = logger().warning if event.event.endswith(Outcome.ERROR) else logger().info
-            advice = describe(event.reason) if event.reason else None
-            say(
-                event.event,
-                hull_id=event.hull_id,
-                pipedrive_id=event.pipedrive_id,
-                reason=event.reason,
-                detail=event.detail,
-                advice=advice,
-            )
         if self._counts:
             logger().info("outgoing.job.progress", type=Entity(self._batch.entity).hull, **self._counts)
 
@@ -191,25 +178,24 @@ class EventRecorder:
         write = decision.write if told else None
         call = told.exchange if told else exchange
         change = self._changes.get(decision.hull_id)
-        self._events.append(
-            events.NewEvent(
-                connector_key=self._batch.connector_key,
-                event=event_name(Direction.OUTGOING, Entity(self._batch.entity), outcome),
-                entity=self._batch.entity,
-                cause=change.cause if change else "notification",
-                reason=reason,
-                detail=detail or None,
-                pipedrive_id=pipedrive_id or decision.candidate.pipedrive_id,
-                hull_id=decision.hull_id,
-                batch_id=self._batch.id,
-                settings_version=self._version,
-                before=write_lenient(write.before) if write else None,
-                after=write_lenient(write.fields) if write else None,
-                delivery_id=change.claimed_delivery_id if change else None,
-                exchange=call.as_json() if call else None,
-                field=field,
-            )
+        event = events.NewEvent(
+            connector_key=self._batch.connector_key,
+            event=event_name(Direction.OUTGOING, Entity(self._batch.entity), outcome),
+            entity=self._batch.entity,
+            cause=change.cause if change else "notification",
+            reason=reason,
+            detail=detail or None,
+            pipedrive_id=pipedrive_id or decision.candidate.pipedrive_id,
+            hull_id=decision.hull_id,
+            batch_id=self._batch.id,
+            settings_version=self._version,
+            before=write_lenient(write.before) if write else None,
+            after=write_lenient(write.fields) if write else None,
+            delivery_id=change.claimed_delivery_id if change else None,
+            exchange=call.as_json() if call else None,
+            field=field,
         )
+        self._recorder.add(event, detail=event.detail)
 
 
 def _gist(decision: Decision) -> str:

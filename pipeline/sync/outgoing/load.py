@@ -34,7 +34,7 @@ from pipeline.sync.changes import dispatch, linked_accounts
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing import matching
 from pipeline.sync.outgoing.diff import QUARREL
-from pipeline.sync.outgoing.event_log import EventRecorder
+from pipeline.sync.outgoing.event_log import BatchRecorder
 from pipeline.sync.outgoing.matching import Postponement
 from pipeline.sync.outgoing.refresh import decide_by_what_is
 from pipeline.sync.outgoing.requeue import Later
@@ -204,7 +204,7 @@ def _still_ours(batch: ClaimedBatch) -> None:
 
 def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> None:
     mine = {change.record_id: change for change in changes.changes_of(session, batch.id)}
-    story = EventRecorder(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
+    story = BatchRecorder(batch, mine, outcome.decisions, outcome.settings_version, outcome.unusable)
     done = [each for each in outcome.sending.sent if each.unsure is None]
     _join(session, batch, outcome, done, story)
     for each in outcome.decisions.values():
@@ -236,7 +236,7 @@ def _write_down(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> 
 
 
 def _join(
-    session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], story: EventRecorder
+    session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Sequence[Sent], story: BatchRecorder
 ) -> None:
     """Store the created records in the id map; cancel intents that created nothing. Matched records were mapped before."""
     scope = (batch.connector_key, batch.entity)

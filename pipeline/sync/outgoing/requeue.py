@@ -21,7 +21,7 @@ from pipeline.load.outgoing import WriteResults
 from pipeline.outages import current_work
 from pipeline.sync import retries
 from pipeline.sync.outgoing import matching
-from pipeline.sync.outgoing.event_log import EventRecorder
+from pipeline.sync.outgoing.event_log import BatchRecorder
 from pipeline.sync.retries import MAX_ATTEMPTS, Pause
 from pipeline.sync.stage import pause_connector
 from pipeline.telemetry import logger
@@ -36,7 +36,7 @@ OTHERS_S: Final = 1.0
 class Later:
     """Puts the changes of one batch back."""
 
-    def __init__(self, session: Session, batch: ClaimedBatch, mine: Mapping[str, Change], story: EventRecorder) -> None:
+    def __init__(self, session: Session, batch: ClaimedBatch, mine: Mapping[str, Change], story: BatchRecorder) -> None:
         self._session = session
         self._batch = batch
         self._mine = mine

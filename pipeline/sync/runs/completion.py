@@ -20,6 +20,7 @@ from db.sync_event import ToldLate
 from pipeline.domain.kinds import Direction, Entity, Outcome
 from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE
 from pipeline.sync.changes import dispatch
+from pipeline.sync.event_recorder import record
 from pipeline.telemetry import logger
 
 ON_ITS_WAY_S = 60
@@ -69,7 +70,6 @@ def _report_gap(session: Session, run: Run) -> None:
         return
     entity = Entity(run.entity)
     name = f"{Direction.INCOMING}.job.{Outcome.SUCCESS}"
-    logger().warning(name, run_id=run.id, type=entity.hull, reason="gap_repaired", records=missed.records)
     event = events.NewEvent(
         connector_key=run.connector_key,
         event=name,
@@ -79,7 +79,7 @@ def _report_gap(session: Session, run: Run) -> None:
         detail=_sentence(entity, missed),
         run_id=run.id,
     )
-    events.log_events(session, [event])
+    record(session, [event], level="warning", run_id=run.id, type=entity.hull, records=missed.records)
     last = deliveries.last_delivery(session, run.connector_key, "pipedrive")
     if last is None or last < missed.first:
         subscription.note_silence(session, run.connector_key, entity)

@@ -17,8 +17,8 @@ from db.failure import Failure
 from db.run import Run
 from pipeline.domain.departures import DOUBTED, MISSING
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.reasons import describe
 from pipeline.sync.compiled import plan_for
+from pipeline.sync.event_recorder import record_failure
 from pipeline.telemetry import logger
 
 STAGE = "confirm_missing"
@@ -68,24 +68,19 @@ def _stop(session: Session, run: Run, known: int, missing: int) -> None:
     """Keep a Failure; what the run listed stays until a person has decided, or a later run has looked."""
     entity = Entity(run.entity)
     detail = f"run {run.id}: {missing:,} of {known:,} known {entity.plural} were not listed ({missing / known:.0%})"
-    failures.keep_failures(
-        session,
-        [
-            failures.NewFailure(
-                connector_key=run.connector_key,
-                kind="control",
-                subject=f"control:{STAGE}:{entity}",
-                direction=Direction.INCOMING,
-                entity=entity,
-                run_id=run.id,
-                stage=STAGE,
-                reason=REASON,
-                detail=detail,
-            )
-        ],
+    failure = failures.NewFailure(
+        connector_key=run.connector_key,
+        kind="control",
+        subject=f"control:{STAGE}:{entity}",
+        direction=Direction.INCOMING,
+        entity=entity,
+        run_id=run.id,
+        stage=STAGE,
+        reason=REASON,
+        detail=detail,
     )
+    record_failure(session, "incoming.job.error", failure, run_id=run.id, detail=detail)
     missing_rows.drop_page_ids(session, run, itself=False)
-    logger().error("incoming.job.error", run_id=run.id, reason=REASON, detail=detail, advice=describe(REASON))
 
 
 def _close_earlier(session: Session, run: Run) -> None:
