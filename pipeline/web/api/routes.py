@@ -6,7 +6,7 @@ A route is registered with its role or not at all, so no request can pass withou
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,7 +14,7 @@ from typing import Any, Final
 from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model, model_validator
 
 from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
@@ -29,7 +29,18 @@ from pipeline.web.console import guard
 from pipeline.web.console.calls import download
 from pipeline.web.console.guard import Refused
 
-PARTS: Final = ("path", "query", "body")
+
+class Body(Asked):
+    """The body of a request. One that is not sent has no fields; one that is no JSON is refused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, sent: Any) -> Any:
+        return {} if sent is None and not request.get_data() else sent
+
+
+BASES: Final[Mapping[str, type[BaseModel]]] = {"path": BaseModel, "query": Asked, "body": Body}
+"""Part of a request → the base of its models."""
 
 
 def add_all(routes: APIBlueprint, declared: Iterable[Operation[Any, Any]]) -> None:
@@ -93,16 +104,16 @@ def parts_of(declared: Operation[Any, Any]) -> dict[str, type[BaseModel]]:
     rest = [name for name in names if name not in path]
     in_query = tuple(name for name in rest if declared.method not in CHANGING or name in declared.query)
     in_body = tuple(name for name in rest if name not in in_query)
-    chosen = zip(PARTS, (path, in_query, in_body), strict=True)
+    chosen = zip(BASES, (path, in_query, in_body), strict=True)
     request: Any = declared.request
-    return {part: _part(request, fields, part == "path") for part, fields in chosen if fields}
+    return {part: _part(request, fields, BASES[part]) for part, fields in chosen if fields}
 
 
 @cache
-def _part(whole: type[BaseModel], fields: tuple[str, ...], is_path: bool) -> type[BaseModel]:
+def _part(whole: type[BaseModel], fields: tuple[str, ...], base: type[BaseModel]) -> type[BaseModel]:
     """The model of some fields of a request. What the whole requires of several is checked with the whole."""
     chosen: dict[str, Any] = {name: (whole.model_fields[name].annotation, whole.model_fields[name]) for name in fields}
-    return create_model(whole.__name__, __base__=BaseModel if is_path else Asked, __doc__=whole.__doc__, **chosen)
+    return create_model(whole.__name__, __base__=base, __doc__=whole.__doc__, **chosen)
 
 
 def _explain(error: Exception) -> Response:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.accounts import api_keys, operators
 from pipeline.domain.kinds import Entity
 from pipeline.errors import Rejected
-from tests.integration.console.conftest import Call
+from tests.integration.console.conftest import Call, Visitor
 from tests.integration.console.test_failures import refused
 from tests.journeys.people import fill
 from tests.journeys.planning import FIRST_NAME, with_more
@@ -293,3 +294,23 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_done(world: World, ad
 
     assert answer.status_code in (400, 422), answer.text[:300]
     assert answer.json
+
+
+def test_a_comparison_is_requested_without_a_body_too(world: World, script: Call) -> None:
+    assert script("POST", f"{BASE}/verify") == (200, {"done": "asked", "job_id": 1})
+    assert script("POST", f"{BASE}/replays")[0] == 422
+    assert script("POST", f"{BASE}/verify", everything=True) == (200, {"done": "asked", "job_id": 2})
+
+    titles = [row.title for row in world.rows("SELECT title FROM jobs ORDER BY id")]
+    assert titles == ["Compare 500 records of each kind", "Compare all records"]
+
+
+def test_a_body_that_is_no_json_starts_nothing(world: World, operator: Visitor, anybody: Visitor) -> None:
+    present = operators.who_is(operator.token)
+    assert present
+    key = {"Authorization": f"Bearer {api_keys.make_key(present, 'test')}", "Content-Type": "application/json"}
+
+    answers = [anybody.client.post(f"{BASE}/verify", data=data, headers=key) for data in ("{everything", "null", "[]")]
+
+    assert [each.status_code for each in answers] == [422] * 3
+    assert world.rows("SELECT 1 FROM jobs") == []
