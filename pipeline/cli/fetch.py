@@ -137,7 +137,7 @@ def _expected(session: Session, connector_key: int, entities: Sequence[Entity]) 
 def _say_expected(expected: dict[str, Any] | None) -> None:
     """One line before a full fetch starts, and a warning when the day is too short for it."""
     if expected is None:
-        say("How much this takes is not known before a first full fetch: 10 tokens of the daily budget for each page")
+        say("The cost is not known before the first full fetch: 10 tokens of the daily budget for each page")
         return
     say(f"About {expected['pages']:,} pages, {expected['tokens']:,} tokens, {duration(expected['seconds'])}")
     if not expected["fits_today"]:

@@ -1,4 +1,4 @@
-"""What the commands of events print for a person, how events are followed, and how a file of them is waited for."""
+"""Text output of the commands about events; follow events, and wait for an export."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _event(_request: RowRequest, answer: EventAnswer) -> None:
     for change in answer.event.changes:
         say(f"  {_change(change)}")
     if answer.beside:
-        say("What else its batch did to the record:")
+        say("Other events of this record in the same batch:")
         _print(answer.beside)
 
 
@@ -84,7 +84,7 @@ def _export(request: ConnectorRequest, answer: ExportAnswer) -> None:
     export = answer.export
     say(f"Export {export.id}, {export.file_name}: {export.state}, {export.events:,} events")
     if export.state == "writing":
-        say(f"  Look again: pipeline events export-status {request.connector} {export.id}")
+        say(f"  See: pipeline events export-status {request.connector} {export.id}")
     elif export.state != "failed":
         say(f"  Download it: pipeline events download {request.connector} {export.id}")
 

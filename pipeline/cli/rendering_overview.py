@@ -1,4 +1,4 @@
-"""What the commands of a connector's overview, its budget and its schedules print for a person."""
+"""Text output of the commands about a connector's overview, budget and schedules."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _schedules(_request: BaseModel, answer: SchedulesAnswer) -> None:
             (each.kind, each.cron or f"every {each.interval_s or 0} s", each.next_at, each.last_at)
             for each in answer.schedules
         ],
-        empty="Nothing is planned: changes come by webhook, and by hand.",
+        empty="No schedule: changes arrive by webhook only.",
     )
 
 
@@ -80,16 +80,16 @@ def _budget(request: ConnectorRequest, day: BudgetAnswer) -> None:
     say(f"{request.connector}: {day.spent:,} tokens spent today{of}")
     if day.limit:
         _bar(day.spent, day.limit)
-        say(f"  fetches may spend {day.left_for_fetches or 0:,} more; {day.reserve or 0:,} are kept for live work")
+        say(f"  fetches may spend {day.left_for_fetches or 0:,} more; {day.reserve or 0:,} are reserved for live work")
     if day.closed_s is not None:
-        say(f"  Pipedrive says that the day is spent. It is asked again in {duration(day.closed_s)}; all work waits")
-    say(f"  the day is taken to end at {moment(day.resets_at)} UTC")
+        say(f"  Pipedrive refuses calls: the budget is spent. Next call in {duration(day.closed_s)}; all work waits")
+    say(f"  the day ends at {moment(day.resets_at)} UTC, as far as we know")
     _forecast(day)
     table(
         "",
         ("lane", "operation", "calls", "tokens"),
         [(each.lane, each.operation, each.calls, each.tokens) for each in day.lanes],
-        empty="  Nothing was asked of Pipedrive today.",
+        empty="  No calls of Pipedrive today.",
     )
     if day.days:
         rows = [(f"{each.day:%Y-%m-%d}", each.calls, each.tokens) for each in reversed(day.days)]
@@ -99,18 +99,18 @@ def _budget(request: ConnectorRequest, day: BudgetAnswer) -> None:
 def _forecast(day: BudgetAnswer) -> None:
     expected = day.forecast
     say(
-        f"  until then, about: {expected.schedules:,} by schedules, {expected.fetches:,} by fetches under way, "
+        f"  until then, about: {expected.schedules:,} by schedules, {expected.fetches:,} by fetches in flight, "
         f"{expected.others:,} by everything else; {day.by_end:,} by the end of the day"
-        + ("" if day.fits else f", more than the {day.limit:,} there are")
+        + ("" if day.fits else f", more than the limit of {day.limit:,}")
     )
     for run in day.runs:
         pages = "an unknown number of pages" if run.pages_left is None else f"at most about {run.pages_left:,} pages"
-        ends = f"done about {moment(run.ends_at)} UTC" if run.ends_at else "its end is not known yet"
+        ends = f"done about {moment(run.ends_at)} UTC" if run.ends_at else "its end is unknown"
         say(f"  run {run.run_id} ({run.entity}s): {pages} left, {ends}")
 
 
 def _bar(spent: int, limit: int) -> None:
-    """How full the day is, on a terminal; a pipe gets the figures alone."""
+    """Show the share that is spent as a bar, on a terminal only."""
     screen = console()
     if screen.is_terminal:
         bar = ProgressBar(total=limit, completed=min(spent, limit), width=BAR_WIDTH)

@@ -1,4 +1,4 @@
-"""What the commands of workers print for a person."""
+"""Text output of the commands about workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _work(_request: BaseModel, answer: WorkAnswer) -> None:
     )
     if answer.at_work:
         table(
-            "On their way",
+            "In flight",
             ("batch", "connector", "what", "stage", "state", "records", "tries", "due (UTC)", "run"),
             [
                 (
