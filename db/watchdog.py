@@ -123,7 +123,7 @@ def _report_read_only() -> None:
 
 READ_ONLY_ADVICE: Final = (
     "The database answers but takes no writes: it is a standby or was demoted. Promote it, or point DATABASE_URL at the primary;"
-    " work goes on by itself then."
+    " work then continues automatically."
 )
 
 

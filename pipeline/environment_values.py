@@ -196,7 +196,7 @@ def _smtp_url(text: str) -> str:
     if parts.password is not None:
         raise ValueError("must not hold the password: give it as SMTP_PASSWORD_FILE or SMTP_PASSWORD")
     if parts.scheme == "smtp+plain" and parts.username and parts.hostname not in LOOPBACK_HOSTS:
-        raise ValueError("must not send a password over smtp+plain, which anybody on the way can read")
+        raise ValueError("must not send a password over smtp+plain, which can be read in transit")
     return text.rstrip("/")
 
 

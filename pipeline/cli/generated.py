@@ -153,7 +153,7 @@ def _options(declared: Operation[Any, Any], presentation: Presentation) -> list[
     if presentation.yes:
         options.append(yes_option(presentation.yes))
     if presentation.stream is not None:
-        options.append(click.Option(["--follow"], is_flag=True, help="Go on with what is new, until Ctrl-C."))
+        options.append(click.Option(["--follow"], is_flag=True, help="Print new entries until Ctrl-C."))
     if presentation.follow is not None:
         options.append(click.Option(["--wait"], is_flag=True, help="Wait until it has ended."))
     return options

@@ -33,7 +33,7 @@ def _list(request: EventsAsked, answer: EventsAnswer) -> None:
     if answer.since is not None and answer.more is None:
         say(f"Looked back to {moment(answer.since)} UTC; look further with --since.")
     if answer.more is not None:
-        say(f"Go on with: --{'before' if request.after is None else 'after'} {answer.more}")
+        say(f"Next page: --{'before' if request.after is None else 'after'} {answer.more}")
 
 
 def _follow(caller: Caller, request: EventsAsked) -> None:
@@ -59,7 +59,7 @@ def _print(found: Iterable[EventShape]) -> None:
 
 def _why(event: EventShape) -> str:
     if event.reason:
-        beside = " (its record was carried over)" if event.field and event.outcome == "error" else ""
+        beside = " (its record was synchronized)" if event.field and event.outcome == "error" else ""
         return f"{event.reason}{beside}: {event.meaning} {event.detail or ''}".strip()
     more = f", and {len(event.changes) - FIELDS} more" if len(event.changes) > FIELDS else ""
     return f"({event.cause}) {', '.join(map(_change, event.changes[:FIELDS]))}{more}"

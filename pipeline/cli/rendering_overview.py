@@ -23,7 +23,7 @@ from pipeline.operations.registry import Operation
 
 BAR_WIDTH: Final = 40
 BY_HAND: Final = {
-    "full_fetch": "by hand only (full_fetch_cron is empty in the settings)",
+    "full_fetch": "manual only (full_fetch_cron is empty in the settings)",
     "incremental": "by webhook only (incremental_minutes is 0 in the settings)",
 }
 """Kind of a schedule → how records come without it."""
@@ -56,7 +56,7 @@ def _connection(connection: ConnectionShape) -> str:
         until = moment(connection.expires_at) if connection.expires_at else "-"
         return (
             f"OAuth, as user {connection.user_id or '-'} of company {connection.company_id or '-'}; "
-            f"access token until {until} UTC, renewed by itself"
+            f"access token until {until} UTC, renewed automatically"
         )
     if connection.how == "api_token":
         return f"API token of company {connection.company_id or '-'}"

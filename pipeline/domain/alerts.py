@@ -36,32 +36,32 @@ class Rule:
 RULES: Final[Mapping[str, Rule]] = {
     "auth_lost": Rule(
         "Access lost",
-        "The connector has paused itself: Pipedrive or Hull refuses it, and only a person can end that. Its work waits, whole.",
-        "Open Credentials and authorise again, or mend what the pause names; then resume the connector.",
+        "The connector has paused itself: Pipedrive or Hull refuses it, and a person must fix that. Its work waits.",
+        "Open Credentials and authorise again, or fix the reason of the pause; then resume the connector.",
         "credentials",
     ),
     "watermark_late": Rule(
         "Behind",
-        "What changed in Pipedrive reaches Hull later than it should: the fetch of changes does not come to its end.",
-        "Look at Runs for one that stopped, at Failures, and whether workers are at work.",
+        "What changed in Pipedrive reaches Hull later than it should: the fetch of changes does not end.",
+        "Check Runs for a stopped one, Failures, and whether workers run.",
         "runs",
     ),
     "failures": Rule(
         "Many failures",
-        "More records gave up within an hour than usual; each is kept whole.",
+        "More records failed within an hour than usual; each is stored with its payload.",
         "Open Failures: they are grouped by cause, each with its next step. Replay them once the cause is gone.",
         "failures",
     ),
     "webhook_ill": Rule(
         "Webhooks do not come",
-        "Pipedrive does not tell us of changes, and making its webhook again did not help. Changes arrive with fetches, later.",
-        "Open Webhooks: it says what Pipedrive answered, and checks again at the press of a button.",
+        "Pipedrive sends no webhooks, and recreating them did not help. Fetches bring the changes later.",
+        "Open Webhooks: it shows Pipedrive's answer, and has a button to check again.",
         "webhooks",
     ),
     "budget_short": Rule(
         "Daily budget runs out",
         "Pipedrive's tokens of today will be spent before the day is over, or are spent: fetches wait for midnight UTC, live "
-        "changes go on until Pipedrive refuses them too.",
+        "changes continue until Pipedrive refuses them too.",
         "Find who spends (pipeline budget CONNECTOR), fetch less often, or raise daily_tokens if the plan has more.",
         "overview",
     ),
@@ -73,14 +73,14 @@ RULES: Final[Mapping[str, Rule]] = {
     ),
     "silence": Rule(
         "Nothing received",
-        "Neither Pipedrive nor Hull has told us anything for longer than is usual here.",
+        "No webhook or notification has arrived for longer than usual.",
         "See that PUBLIC_URL reaches the web process from outside, then check the webhooks.",
         "webhooks",
     ),
     "work_overdue": Rule(
         "Work waits",
-        "Work is due and nobody takes it: no worker is at work, or all of them are busy.",
-        "Open Workers: it says which queue nobody listens to. Start one, or see why they do not come along.",
+        "Work is due, but no worker takes it: none is running, or all of them are busy.",
+        "Open Workers: it shows which queue has no worker. Start one, or check why they are slow.",
         "workers",
     ),
     "no_ticks": Rule(
@@ -184,7 +184,7 @@ def unknown_rules(facts: Facts) -> set[str]:
 
 def _access(facts: Facts, _bounds: Bounds) -> Iterator[AlertCondition]:
     if facts.paused_by is not None and facts.paused_by not in BY_HAND:
-        yield AlertCondition("auth_lost", f"Paused by itself: {facts.paused_by}.")
+        yield AlertCondition("auth_lost", f"Paused automatically: {facts.paused_by}.")
 
 
 def _late(facts: Facts, bounds: Bounds) -> Iterator[AlertCondition]:

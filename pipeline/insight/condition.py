@@ -18,8 +18,8 @@ from pipeline.domain.kinds import Entity
 from pipeline.sync.connectors.status import Status, status_of
 
 LEADS: Final = {
-    "ok": "In step.",
-    "warning": "In step, with something to look at.",
+    "ok": "Up to date.",
+    "warning": "Up to date, with warnings.",
     "error": "Something is wrong.",
     "paused": "Paused: the work is kept and waits.",
     "setupRequired": "Not set up yet.",
@@ -127,7 +127,7 @@ def in_step(level: str, marks: Sequence[ReachedShape], *, is_behind: bool, now: 
 
 def _lead(level: str, claimed: datetime | None) -> str:
     if claimed is None and level in ("ok", "warning"):
-        return "Not in step yet."
+        return "Not up to date yet."
     return LEADS[level]
 
 

@@ -90,7 +90,7 @@ def _outgoing(
     report: Mapping[str, Any] | None,
 ) -> Conversion:
     if report is None:
-        return Conversion(state=NOTHING, words="Hull has not told of this record yet")
+        return Conversion(state=NOTHING, words="Hull has not reported this record yet")
     found = find_attribute(report, row.hull)
     before = None if found is ABSENT else found
     transform = compile_outgoing(catalog.entity, _alone(row, Direction.OUTGOING, catalog.entity), catalog)

@@ -15,9 +15,9 @@ from pipeline.domain.reasons import REASONS
 
 _NO_LABELS: Final[Mapping[str, str]] = {}
 WORDS: Final = {
-    "success": "carried over",
+    "success": "synchronized",
     "skip": "left as it was",
-    "error": "not carried over",
+    "error": "not synchronized",
     "retry": "to be read again",
     "park": "waiting",
 }
@@ -70,7 +70,7 @@ class EventShape(BaseModel):
     def words(self) -> str:
         """The outcome as text, to be read after "was"."""
         if self.field is not None and self.outcome == "error":
-            return "carried over without this field"
+            return "synchronized without this field"
         return WORDS.get(self.outcome, self.outcome)
 
 

@@ -199,7 +199,7 @@ def _change(row: SyncEvent, field: MappedField) -> ChangeShape | None:
 def _refusal(row: SyncEvent) -> ExplanationStep:
     return ExplanationStep(
         kind="problem",
-        title="Not carried over since",
+        title="Not synchronized since",
         sentence=describe(row.reason or ""),
         at=row.at,
         facts=(
@@ -239,11 +239,11 @@ def _sentence(decided: SyncEvent | None, refused: SyncEvent | None, field: Mappe
         return f"Nothing that is kept tells how {field.attribute} came to be as it is{when}."
     says = {
         "fetch": "Pipedrive said so when it was last fetched",
-        "webhook": "Pipedrive said so, and a webhook told of it",
+        "webhook": "a webhook of Pipedrive contained it",
         "read_back": "Pipedrive answered so to a write of Hull's",
         "backfill": "new settings brought it over from what Pipedrive had said",
         "notification": "Hull said so, and it was written to Pipedrive",
-        "export": "it was sent to Pipedrive by hand",
+        "export": "it was sent to Pipedrive manually",
     }
     default = (
         "Hull said so, and it was written to Pipedrive" if decided.event.startswith("outgoing") else "Pipedrive said so"

@@ -77,7 +77,7 @@ def origin(session: Session, row: SyncEvent, change: ChangeShape | None) -> Expl
 
 
 TITLES: Final[Mapping[str, str]] = {
-    "webhook": "A webhook of Pipedrive told of it",
+    "webhook": "A webhook of Pipedrive reported it",
     "notification": "Hull reported it",
     "fetch": "A fetch read it",
     READ_BACK: "Pipedrive's answer to a write",
@@ -99,8 +99,8 @@ def _origin_sentence(row: SyncEvent, found: Origin) -> str:
         return f"The {what} of {Entity(row.entity).plural.capitalize()}, begun by {found.run_cause or 'somebody'}, read the record."
     if row.delivery_id is not None:
         if found.received_at is None:
-            return "The delivery that told of it is past its retention, thirty days."
-        return "It was stored as received, acknowledged, then carried over."
+            return "Its delivery is past its retention, thirty days."
+        return "It was stored as received, acknowledged, then processed."
     if row.cause == READ_BACK:
         return "What Pipedrive holds after a write comes back to Hull; the write itself is not kept any more."
     return "No delivery is noted with it." if row.cause in ("webhook", "notification") else "It came by no delivery."
@@ -186,7 +186,7 @@ def identity(session: Session, whose: Whose, row: SyncEvent) -> ExplanationStep:
 
 
 TRIGGERS: Final[Mapping[str, str]] = {
-    "export": "it was sent by hand",
+    "export": "it was sent manually",
     "entered_segment": "it entered a synchronised segment",
     "account_linked": "it was linked to an Account",
     "never_synced": "it is in a synchronised segment and was not known in Pipedrive",
@@ -204,7 +204,7 @@ def told_hull(session: Session, row: SyncEvent) -> ExplanationStep:
     """The call that sent it to Hull: one for a whole batch."""
     batch = rows.batch_of(session, row.batch_id)
     forgotten = batch is None and row.batch_id is not None
-    sentence = "Hull was told by its firehose, together with the rest of the batch."
+    sentence = "It was sent to Hull's firehose, with the rest of the batch."
     facts = [
         Fact(name="Call", value=call_words(batch.told if batch else None)),
         Fact(name="Records in the batch", value=batch.records if batch else None),

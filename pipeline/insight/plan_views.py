@@ -35,7 +35,7 @@ WORDS: Final[Mapping[str, str]] = {
     "same": "the same",
 }
 MEANINGS: Final[Mapping[str, str]] = {
-    "never_seen": "Hull has never reported the User or Account of the record to us, so nobody can tell what it holds.",
+    "never_seen": "Hull has never reported the User or Account of the record to us, so its values are not known.",
     "no_snapshot": "The record has never been read whole. It is read before anything is written, and what differs is decided then.",
     "field_not_read": "Pipedrive gives this field on request only and was not asked for it yet: everything is fetched again.",
     "mirror_incomplete": "The first full fetch has not ended: Pipedrive is asked whether the record is there already.",
@@ -91,7 +91,7 @@ class Side:
         updated = self.acts.get("update", 0)
         what = f" ({named}{more})" if named and updated else ""
         counted = [f"{updated:,} {self.kind} would be updated{what}"]
-        counted += [f"{self.flawed:,} of them without a field that cannot be carried over"] if self.flawed else []
+        counted += [f"{self.flawed:,} of them without a rejected field"] if self.flawed else []
         promised = ("error", "create", "link") if self.direction == Direction.OUTGOING else ()
         counted += [
             f"{self.acts.get(act, 0):,} {WORDS[act]}{self._why(act)}"

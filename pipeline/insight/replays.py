@@ -69,7 +69,7 @@ class ReplayProgress:
     @property
     def advice(self) -> str:
         """The next step for one that stopped."""
-        return f"{advice_of(self.reason)} Then let the replay go on.".strip() if self.reason else ""
+        return f"{advice_of(self.reason)} Then resume the replay.".strip() if self.reason else ""
 
     @property
     def left_s(self) -> float:

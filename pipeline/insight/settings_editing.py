@@ -62,7 +62,7 @@ class Consequence:
     def sentence(self) -> str:
         what = f"About {self.records:,} {self.entity.plural.capitalize()}"
         if self.kind == "backfill":
-            return f"{what} are looked at again from what is stored, for no tokens; who changes by it is told to Hull."
+            return f"{what} are evaluated again from stored data, for no tokens; changed ones are sent to Hull."
         return f"{what} are fetched again, for about {self.tokens:,} tokens: Pipedrive gives a field of these on request only."
 
 

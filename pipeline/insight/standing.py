@@ -28,12 +28,12 @@ def sentence_of(record: Record) -> str:
         return _STATES[record.state]
     if whose.pipedrive_id is None:
         return f"This {kind.hull.capitalize()} is joined to no {kind.value.capitalize()} of Pipedrive."
-    return "Something of this record was not carried over." if record.failures else _agreement(record)
+    return "Some values of this record were not synchronized." if record.failures else _agreement(record)
 
 
 def _agreement(record: Record) -> str:
     if len(record.fields) <= 1:
-        return "No field is mapped yet, so nothing but the id is carried over."
+        return "No field is mapped yet, so only the id is synchronized."
     differing = [row.field.attribute for row in record.fields if row.differs]
     unheard = sum(not row.is_heard for row in record.fields)
     if not differing and unheard:

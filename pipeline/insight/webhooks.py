@@ -107,7 +107,7 @@ def open_delivery(session: Session, connector_key: int, delivery_id: int) -> Ope
 
 def _answer(session: Session, connector: Connector, failure: tuple[int, str, str] | None) -> tuple[str, str]:
     if connection_of(session, connector).how is None:
-        return "warning", "Pipedrive is not connected yet, so nothing is told."
+        return "warning", "Pipedrive is not connected yet, so no webhooks arrive."
     heard = hearing(session, connector.key)
     if failure is not None:
         return "error", f"Not of every change: {heard.sentence if not heard.is_well else failure[1]}"

@@ -87,7 +87,7 @@ class Looks:
         with self._lock:
             now = time.monotonic()
             if now >= self._ends_at:
-                raise Retryable("time_is_up", "the rest goes on in another task", retry_after_s=0.0)
+                raise Retryable("time_is_up", "another task continues with the rest", retry_after_s=0.0)
             if not self._writes_left or now >= self._look_at:
                 self._check()
                 self._writes_left, self._look_at = LOOK_EVERY, time.monotonic() + LOOK_EVERY_S

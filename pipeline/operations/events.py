@@ -41,7 +41,7 @@ class EventsChosen(ConnectorRequest):
     direction: DirectionName | None = None
     entity: EntityName | None = None
     outcome: Literal["success", "skip", "error", "retry", "park"] | None = None
-    event: Annotated[Short | None, Field(description="A name; * stands for anything: incoming.*.error.")] = None
+    event: Annotated[Short | None, Field(description="A name; * matches anything: incoming.*.error.")] = None
     reason: Short | None = None
     cause: Short | None = None
     record: Annotated[

@@ -35,7 +35,7 @@ PAGE: Final = 50
 WALKS: Final = {
     "ascending": "from the lowest id up",
     "descending": "from the highest id down",
-    "catch_up": "by time: what changed meanwhile",
+    "catch_up": "by time: changes since the start",
     "stored": "through what is stored",
 }
 BatchState = Literal["waiting", "ready", "running", "done", "failed", "cancelled"]

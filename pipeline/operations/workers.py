@@ -142,7 +142,7 @@ def _verdict(moving: list[Moving], due_s: float, beats: dict[str, datetime], nod
 def _who_is_missing(moving: list[Moving], beats: dict[str, datetime], nodes: Machinery | None) -> Verdict | None:
     """A busy node may answer late or partly: it is not reported as missing for that alone."""
     if nodes is not None and nodes.broker != "ok":
-        words = "The broker does not answer: work waits in the database, whole, and goes on by itself."
+        words = "The broker does not answer: work waits in the database, and continues automatically."
         return "error", words, "Start the broker, or correct BROKER_URL."
     if _is_late(beats.get("sweep")) and (nodes is None or not nodes.workers):
         return "error", f"No worker gives a sign of life: {_waiting(moving)}", _start(QUEUES)
@@ -150,9 +150,7 @@ def _who_is_missing(moving: list[Moving], beats: dict[str, datetime], nodes: Mac
         words = f"No worker listens to {', '.join(nodes.unattended)}: {_waiting(moving)}"
         return "error", words, _start(nodes.unattended)
     if _is_late(beats.get("beat")):
-        words = (
-            "Workers are at work, but beat does not tick: no fetch begins by itself, and what got lost is not found."
-        )
+        words = "Workers run, but beat does not tick: no fetch starts automatically, and lost work is not found."
         return "error", words, "Start it: celery -A pipeline beat"
     return None
 

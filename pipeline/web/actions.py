@@ -63,7 +63,7 @@ def start_fetch(doors: Doors, entity: Entity) -> Answer:
     try:
         run_id = runs.start_run(connector_key, entity, cause="hull")
     except runs.RunInProgress as under_way:
-        message = f"A fetch of {entity.plural.capitalize()} is under way already: run {under_way.run_id}."
+        message = f"A fetch of {entity.plural.capitalize()} is already in flight: run {under_way.run_id}."
         return jsonify(status="deferred", run=under_way.run_id, message=message)
     return jsonify(status="deferred", run=run_id)
 

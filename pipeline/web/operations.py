@@ -34,7 +34,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 GAUGES = {
     "deliveries": (
-        "Webhooks and notifications that nobody has looked at yet, by source and state",
+        "Webhooks and notifications that are not processed yet, by source and state",
         ("source", "state"),
     ),
     "batches": ("Batches that have not ended, and those that failed, by direction and state", ("direction", "state")),
@@ -45,7 +45,7 @@ GAUGES = {
     "failures": ("Open failures, by entity and reason", ("entity", "reason")),
     "alerts": ("Open alerts, by rule", ("rule",)),
     "connectors": ("Connectors, by state", ("state",)),
-    "watermark_age_seconds": ("How long ago the moment is up to which Hull is in step, by entity", ("entity",)),
+    "watermark_age_seconds": ("Age of the moment up to which Hull is up to date, by entity", ("entity",)),
     "watermark_excepted": ("Records of which the watermark is not true, by entity", ("entity",)),
     "shells": ("Accounts known by their Pipedrive id alone, by entity", ("entity",)),
     "tokens": ("Tokens of Pipedrive's daily budget spent today (UTC), by lane", ("lane",)),

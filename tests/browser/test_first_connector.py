@@ -37,7 +37,7 @@ def test_a_newcomer_adds_a_connector_by_oauth_sees_the_first_records_and_maps_a_
     admin.get_by_role("link", name="Continue to Pipedrive").click()
     admin.get_by_role("button", name="Sign in to Pipedrive").click()
     admin.get_by_text("Allow").first.click()
-    admin.get_by_role("link", name="Go on in the console").click()
+    admin.get_by_role("link", name="Continue in the console").click()
     admin.get_by_role("button", name="Use these").click()
     admin.get_by_role("button", name="Take these over").click()
     admin.get_by_role("button", name="Use these").click()

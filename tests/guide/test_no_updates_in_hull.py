@@ -140,5 +140,5 @@ def test_the_buttons_send_everything_again(world: World, door: FlaskClient) -> N
     again = press(door, "/personFetchAll")
     world.work()
 
-    assert "under way already" in again["message"]
+    assert "already in flight" in again["message"]
     assert world.hull.received.count == 2 * seen

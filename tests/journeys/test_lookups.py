@@ -341,7 +341,7 @@ class TestAnAccountKnownByItsDomain:
         assert len(runs(world)) == ended + starts
         if not starts:
             said = next(each for each in status(world) if "wait" in each)
-            assert said.endswith("It is started again by itself in 6 min.")
+            assert said.endswith("It is started again automatically in 6 min.")
             assert ("the 3 newest in a row" in said) is (ended == 3)
 
 

@@ -74,8 +74,8 @@ def test_an_event_of_a_field_says_that_the_record_was_carried_over(world: World)
     with transaction() as session:
         rows = event_log.page_of_events(session, world.connector_key, EventFilter(entity=Entity.PERSON))
     assert [(each.outcome, each.field, each.words) for each in map(described, rows)] == [
-        ("error", "label_ids", "carried over without this field"),
-        ("success", None, "carried over"),
+        ("error", "label_ids", "synchronized without this field"),
+        ("success", None, "synchronized"),
     ]
 
 

@@ -187,7 +187,7 @@ def test_a_repair_leaves_nothing_to_find(peace: World) -> None:
 
     assert repaired.total() == len(planted)
     assert seen(waiting) == []
-    assert part_of(waiting).pending["a change that waits to be carried over"] > 0
+    assert part_of(waiting).pending["a pending change"] > 0
     assert seen(after) == []
     assert [part.pending.total() + part.failed.total() for part in after.entities] == [0, 0]
     assert peace.users()[3]["pipedrive/name"] == "Person 3"
@@ -341,7 +341,7 @@ def test_while_a_fetch_is_under_way_nothing_is_drift(peace: World) -> None:
 
     report = compare(peace)
 
-    assert (seen(report), part_of(report).pending) == ([], {"a fetch that is under way": 1})
+    assert (seen(report), part_of(report).pending) == ([], {"a fetch in flight": 1})
 
 
 def test_a_fetch_of_what_changed_lately_excuses_no_other_record(peace: World) -> None:

@@ -161,7 +161,7 @@ def _require_few_moved(session: Session, plan: SettingsPlan, moved: int) -> None
     if moved > MOVED_SHARE * looked_at:
         raise PlanRefused(
             "records_moved",
-            f"{moved:,} of the {looked_at:,} records it looked at have moved since, more than {MOVED_SHARE:.0%}; plan again",
+            f"{moved:,} of the {looked_at:,} planned records have changed since, more than {MOVED_SHARE:.0%}; plan again",
         )
 
 

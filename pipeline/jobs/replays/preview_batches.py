@@ -33,12 +33,14 @@ def foresee_batch(session: Session, failure: Failure) -> Verdict:
     if run is not None and failure.stage == "extract" and run.state == "stopped":
         under_way = run_rows.running_run(session, run.connector_key, run.entity, run.kind)
         if under_way is not None:
-            return Verdict(kind=Kind.REFUSED, detail=f"Run {under_way.id} of the same kind is under way: wait for it.")
-        return Verdict(kind=Kind.RUNS, detail=f"Run {run.id} goes on where it stands.", note=SAFE, tokens=READ_TOKENS)
+            return Verdict(kind=Kind.REFUSED, detail=f"Run {under_way.id} of the same kind is in flight: wait for it.")
+        return Verdict(
+            kind=Kind.RUNS, detail=f"Run {run.id} continues where it stopped.", note=SAFE, tokens=READ_TOKENS
+        )
     if batch.direction == Direction.OUTGOING:
         return _decided_again(session, batch)
     records = f"{batch.records} records go" if batch.records != 1 else "1 record goes"
-    detail = f"{records} on from stage {batch.stage}." if batch.records else f"It goes on from stage {batch.stage}."
+    detail = f"{records} on from stage {batch.stage}." if batch.records else f"It continues from stage {batch.stage}."
     tokens = READ_TOKENS if batch.stage == "extract" else 0.0
     return Verdict(kind=Kind.RUNS, detail=detail, note=SAFE, tokens=tokens)
 

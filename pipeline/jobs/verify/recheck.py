@@ -123,9 +123,9 @@ class _Known:
     ) -> str | None:
         """What the record waits for, in words."""
         if self.afoot.waiting & set(_names(pipedrive_id, held, mapped)) or pipedrive_id in self.told:
-            return "a change that waits to be carried over"
+            return "a pending change"
         if self.afoot.fetched_from is not None and (version or _EVER) >= self.afoot.fetched_from:
-            return "a fetch that is under way"
+            return "a fetch in flight"
         if version is not None and version > self.afoot.now_s - JUST_CHANGED_S:
             return "an edit of the last ten minutes"
         if mapped is not None and mapped.is_fresh:

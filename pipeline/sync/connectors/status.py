@@ -133,7 +133,7 @@ def _budget(session: Session, connector: Connector) -> list[StatusFinding]:
         message = f"Pipedrive says that today's tokens of the whole company are spent: all work waits. {returns}"
         return [StatusFinding(level="warning", message=message, topic="budget")]
     if day.share >= 1:
-        message = f"Pipedrive's tokens for today are spent by our count: fetches wait, live changes go on. {returns}"
+        message = f"Pipedrive's tokens for today are spent by our count: fetches wait, live changes continue. {returns}"
         return [StatusFinding(level="warning", message=message, topic="budget")]
     if day.share > spending.WARN_SHARE:
         message = (
@@ -287,7 +287,7 @@ def _next(rest_s: float) -> str:
     if not minutes:
         return "It is started again at the next attempt."
     time = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
-    return f"It is started again by itself in {time}."
+    return f"It is started again automatically in {time}."
 
 
 NOTHING = "Nothing waits for it now."
@@ -316,7 +316,9 @@ def _outage_sentence(outage: Outage, waiting: dict[str, WaitingForRemote]) -> st
     waits = _outage_waits(waiting.get(outage.remote, WaitingForRemote()))
     if waits == NOTHING:
         return f"{name} has not answered since {since} ({calls}, last {words}). {waits} The next call asks it again."
-    asked = f"It is asked again at {outage.probe_at:%H:%M:%S} UTC; everything goes on by itself as soon as it answers."
+    asked = (
+        f"The next call is at {outage.probe_at:%H:%M:%S} UTC; everything continues automatically as soon as it answers."
+    )
     return f"{name} has not answered since {since} ({calls}, last {words}). {waits} {asked}"
 
 

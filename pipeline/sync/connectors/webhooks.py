@@ -231,7 +231,7 @@ def _tell(session: Session, row: subscriptions.Subscription, outcome: Outcome, r
     record(session, [event], level=level, type=Entity(row.entity).hull, detail=detail)
 
 
-UNHEARD: Final = "Pipedrive does not send changes by itself yet: they arrive with the next fetch only."
+UNHEARD: Final = "Pipedrive does not send webhooks yet: changes arrive with the next fetch only."
 WORDS: Final = {
     "missing": "is gone",
     "paused": "is paused by Pipedrive",
@@ -258,7 +258,7 @@ def hearing(session: Session, connector_key: int) -> Hearing:
     ):
         return Hearing(is_well=False, sentence=UNHEARD)
     if not rows:
-        return Hearing(is_well=True, sentence="Webhooks have not been looked at yet.")
+        return Hearing(is_well=True, sentence="Webhooks were not checked yet.")
     ill = [_ill(row) for row in rows if row.state != ACTIVE]
     if ill:
         return Hearing(is_well=False, sentence=" ".join(ill))

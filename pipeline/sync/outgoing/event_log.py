@@ -207,7 +207,7 @@ def _gist(decision: Decision) -> str:
 def _how(decision: Decision) -> str:
     """Return why it was sent, and how its record was found, for a newly matched record."""
     if decision.act is Act.CREATE:
-        how = f"created; nobody answers to its {', '.join(claim for claim, _ in decision.claims) or 'name alone'}"
+        how = f"created; no record matches its {', '.join(claim for claim, _ in decision.claims) or 'name alone'}"
     else:
         by = decision.candidate.matched_by
         how = "" if by is None else FIRST.get(by, f"matched by {by}")

@@ -21,8 +21,8 @@ from pipeline.web.api.routes import add_all
 from pipeline.web.internal import internal_only
 
 DESCRIPTION = (
-    "What the console does, for scripts. Make a key under your account in the console, and send it as "
-    "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first and go on with `before`."
+    "What the console does, for scripts. Create a key under your account in the console, and send it as "
+    "`Authorization: Bearer KEY`. Times are ISO 8601 in UTC; lists are newest first; use `before` for the next page."
 )
 
 

@@ -38,7 +38,7 @@ def problem_of(error: OperationError) -> Response:
 
 
 def refused(error: Refused) -> Response:
-    """Each with its place, where there may be several."""
+    """A stable code."""
     return _problem(error.status, "refused", error.sentence, error.next_step, [])
 
 

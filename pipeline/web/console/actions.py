@@ -74,7 +74,7 @@ def fetch(connector: Connector, entity: str) -> Response:
     except OperationError as error:
         if not isinstance(error.__cause__, RunInProgress):
             return confirm_fetch(connector, entity, Impossible(error.message, error.next_step), 400)
-        words = f"A full fetch of {kind.plural.capitalize()} is under way already: this is it."
+        words = f"A full fetch of {kind.plural.capitalize()} is already in flight: this one."
         return done(f"{_home(connector)}/runs/{error.__cause__.run_id}", words)
     overview.forget()
     return done(f"{_home(connector)}/runs/{run_id}", f"The fetch of all {kind.plural.capitalize()} has begun.")
@@ -102,7 +102,7 @@ def resume(connector: Connector) -> Response:
     if refusal := refusal_of(connectors.resume_connector):
         return show(connector, Impossible(refusal), 400)
     overview.forget()
-    return done(f"{_home(connector)}/", f"{connector.name} goes on with the work that waited.")
+    return done(f"{_home(connector)}/", f"{connector.name} continues with the waiting work.")
 
 
 def verify(connector: Connector) -> Response:
@@ -175,7 +175,7 @@ def _choice() -> Choice:
     if bool(segment) == bool(ids):
         raise Impossible("Choose either one segment or some ids.", "Clear the other field.")
     if len(segment) > sending.LONGEST_ID or not segment.isprintable():
-        raise Impossible("This is no id of a segment.", "It stands in the address of the segment's page in Hull.")
+        raise Impossible("This is no id of a segment.", "Copy it from the address of the segment's page in Hull.")
     return Choice(entity=_entity(form.get("entity", "")), ids=ids, segment=segment or None)
 
 

@@ -99,7 +99,7 @@ def show_step(connector: Connector, step: str, mistake: str = "", status: int = 
     if step == "hull":
         return redirect(f"/c/{connector.name}/credentials", HTTPStatus.SEE_OTHER)
     if step not in DRAWN:
-        raise guard.missing("There is no such step.", "Go on with the next one.")
+        raise guard.missing("There is no such step.", "Continue with the next one.")
     with transaction() as session:
         progress = first_steps.progress_of(session, connector)
     entered = perform(credentials.show_credentials)

@@ -47,5 +47,5 @@ def test() -> Response:
 
 def _sentence(now: list[Told]) -> str:
     if not now:
-        return "Nothing is wrong that anybody would have to be told of."
+        return "No alert is open."
     return f"{len(now)} alert{'s are' if len(now) > 1 else ' is'} open: {now[0].about}{', …' if len(now) > 1 else ''}."

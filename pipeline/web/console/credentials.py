@@ -95,7 +95,7 @@ def pause(connector: Connector) -> Response:
 def resume(connector: Connector) -> Response:
     if refusal := refusal_of(connectors.resume_connector):
         return show(connector, refusal, 400, at="state")
-    return done(_where(connector), f"{connector.name} is active; what waited goes on.")
+    return done(_where(connector), f"{connector.name} is active; waiting work continues.")
 
 
 def rename(connector: Connector) -> Response:
@@ -111,7 +111,7 @@ def remove(connector: Connector) -> Response:
         return show(connector, f"Type {connector.name} to remove it. Nothing was removed.", 400, at="remove")
     left = perform(connectors.remove_connector, name=connector.name, why=given_why()).left
     words = (
-        f" Its webhooks could not be taken away in Pipedrive, which does so after three days: {left}" if left else ""
+        f" Its webhooks could not be deleted in Pipedrive, which deletes them after three days: {left}" if left else ""
     )
     return done("/", f"{connector.name} is removed.{words}")
 

@@ -113,7 +113,7 @@ def show_export(connector: Connector, export_id: int) -> Response:
         "writing": ("running", f"The file is being written: {export.events:,} events so far."),
         "done": ("done", f"The file is written: {export.events:,} events."),
         "cut": ("warning", f"The file ends after {export.events:,} events: reading on would take too long."),
-        "aborted": ("aborted", "Nobody wants the file any more: its job was aborted."),
+        "aborted": ("aborted", "The file is not written: its job was aborted."),
     }.get(export.state, ("failed", "The file could not be written. See Failures."))
     return page(
         "log_export.html",

@@ -134,7 +134,9 @@ def apply_plan(connector: Connector, plan_id: int) -> Response:
     notice = f"Version {applied.settings_version} is in force; what the plan says is being done."
     if applied.follow_up is None:
         return done(_path(connector, plan_id), notice)
-    left = f" What moved since, or came up meanwhile, was left out ({applied.left_out:,} moved): this plan sees to it."
+    left = (
+        f" Records that changed since, or are new, were left out ({applied.left_out:,} moved): this plan covers them."
+    )
     return done(_path(connector, applied.follow_up), notice + left)
 
 

@@ -40,8 +40,8 @@ MARKS = {
 
 
 ACTS: Final = {
-    "pause": (pause_replay, "It pauses: what was sent goes on, nothing more is sent."),
-    "resume": (resume_replay, "It goes on."),
+    "pause": (pause_replay, "Paused: items already sent continue, no more are sent."),
+    "resume": (resume_replay, "Resumed."),
     "abort": (abort_replay, "It is aborted: what was not sent stays open."),
 }
 """Actions on a replay, and the message of the page afterwards."""
@@ -120,14 +120,14 @@ _progress = Shared(_read)
 def _of_one(progress: ReplayProgress) -> str:
     """The answer: how far it is, and how it will end."""
     if progress.state == "stopped":
-        return f"Stopped by itself: {progress.meaning} {progress.waiting:,} of {progress.total:,} wait."
+        return f"Stopped: {progress.meaning} {progress.waiting:,} of {progress.total:,} wait."
     if progress.is_over:
         return progress.summary
     done_so_far = f"{progress.settled:,} of {progress.total:,} have their outcome"
     if progress.state == "paused":
         return f"Paused by a person: {done_so_far}, {progress.waiting:,} wait."
     if progress.waiting:
-        return f"Under way: {done_so_far}, the rest is sent in {took(progress.left_s)}."
+        return f"In flight: {done_so_far}, the rest is sent in {took(progress.left_s)}."
     return f"All is sent: {done_so_far}."
 
 
@@ -136,7 +136,7 @@ def _of_all(shown: list[ReplayProgress]) -> str:
     stopped = sum(each.state == "stopped" for each in shown)
     if not shown:
         return "Nothing has been replayed yet."
-    under_way = f"{open_ones} under way." if open_ones else "No replay is under way."
+    under_way = f"{open_ones} in flight." if open_ones else "No replay is in flight."
     if not stopped:
         return under_way
     return f"{under_way} {stopped} stopped by {'itself' if stopped == 1 else 'themselves'}."

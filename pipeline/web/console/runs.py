@@ -72,7 +72,7 @@ def show_run(connector: Connector, run_id: int) -> Response:
 def cancel(_connector: Connector, run_id: int) -> Response:
     try:
         perform(operations.cancel_run, id=run_id)
-        words = f"Run {run_id} is cancelled; what it has carried over stays."
+        words = f"Run {run_id} was cancelled; delivered records stay."
     except OperationError as error:
         if error.code != "run_ended":
             raise guard.refusal("run", error.message, "Choose one from Runs.", error.status) from None
@@ -96,8 +96,8 @@ def _chosen(name: str, values: tuple[str, ...]) -> str | None:
 
 def _sentence(under_way: int) -> str:
     if not under_way:
-        return "No fetch is under way."
-    return "One fetch is under way." if under_way == 1 else f"{under_way} fetches are under way."
+        return "No fetch is in flight."
+    return "One fetch is in flight." if under_way == 1 else f"{under_way} fetches are in flight."
 
 
 def _read_run(key: Key) -> StoryAnswer:

@@ -126,7 +126,7 @@ def save(connector: Connector) -> Response:
     where = f"/c/{connector.name}/settings" + (f"/{section.slug}" if section else "")
     if not saved.changed:
         return done(where, f"Nothing differs from version {base}, which stays in force.")
-    return done(where, f"Version {saved.version} is in force. Hull is told of it, and what follows from it has begun.")
+    return done(where, f"Version {saved.version} is in force. It is sent to Hull, and the resulting runs have started.")
 
 
 def rebase(connector: Connector) -> Response:

@@ -77,7 +77,7 @@ SECTIONS: Final = (
     Section(
         slug="links",
         title="Links and deletions",
-        question="Who is linked to whom, and what becomes of whoever is deleted?",
+        question="How are records linked, and what happens to deleted ones?",
         kind="values",
         settings=(
             *("link_users_in_hull", "link_users_in_service", "support_user_deletion", "support_account_deletion"),
@@ -87,14 +87,14 @@ SECTIONS: Final = (
     Section(
         slug="schedules",
         title="Schedules",
-        question="When is Pipedrive read without anybody asking?",
+        question="When is Pipedrive fetched automatically?",
         kind="values",
         settings=("full_fetch_cron", "incremental_minutes"),
     ),
     Section(
         slug="budget",
         title="Budget and caution",
-        question="How much may be spent and changed without anybody being asked?",
+        question="How much may be spent and changed without approval?",
         kind="values",
         settings=("daily_tokens", "live_reserve", "change_stop_share"),
     ),

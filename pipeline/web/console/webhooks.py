@@ -57,7 +57,7 @@ def check(connector: Connector) -> Response:
     _standing.forget()
     refusal = refusal_of(webhooks.check_webhooks)
     return done(
-        _address(connector), refusal or "The webhooks are being looked at; this page shows in a moment how they stand."
+        _address(connector), refusal or "The webhooks are being checked; this page shows the result in a moment."
     )
 
 

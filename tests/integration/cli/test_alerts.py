@@ -19,7 +19,7 @@ def test_lists_what_is_wrong_and_what_to_do(world: World, run: Run) -> None:
 
     (alert,) = run("alerts", "list", "--json").json["alerts"]
     assert (alert["connector"], alert["rule"], alert["state"]) == ("acme", "auth_lost", "open")
-    assert "Paused by itself: unauthorized." in run("alerts", "list").out
+    assert "Paused automatically: unauthorized." in run("alerts", "list").out
 
 
 def test_lists_what_was_when_asked(world: World, run: Run) -> None:

@@ -75,7 +75,7 @@ def test_a_full_fetch_begins_and_is_written_down(
     again = operator.post(f"{HOME}/actions/fetch/person", what=what)
     assert again.headers["Location"] == f"{HOME}/runs/1"
     assert len(world.rows("SELECT 1 FROM runs")) == 1
-    assert "Such a fetch is under way already" in operator.text(f"{HOME}/actions/fetch/person")
+    assert "Such a fetch is already in flight" in operator.text(f"{HOME}/actions/fetch/person")
 
 
 def test_what_changed_is_fetched_of_both_entities(world: World, operator: Visitor) -> None:
@@ -90,7 +90,7 @@ def test_what_changed_is_fetched_of_both_entities(world: World, operator: Visito
 
 def test_a_connector_is_paused_and_resumed(world: World, operator: Visitor) -> None:
     operator.post(f"{HOME}/actions/pause")
-    assert "acme is paused: nothing moves until it is resumed." in operator.text(f"{HOME}/actions")
+    assert "acme is paused: no work is done until it is resumed." in operator.text(f"{HOME}/actions")
     refused = operator.post(f"{HOME}/actions/fetch/person")
     assert (refused.status_code, "Resume it first." in refused.text) == (400, True)
     assert operator.post(f"{HOME}/actions/changes").status_code == 400
@@ -193,7 +193,7 @@ def test_ids_that_hull_does_not_have_are_not_counted_as_sent(world: World, opera
     world.run_jobs()
     (sent,) = latest(world)
 
-    assert "Hull knows none of these ids" in counted.text
+    assert "Hull has none of these ids" in counted.text
     assert (sent.done, sent.of, sent.missing) == (0, 1, 1)
 
 
@@ -280,7 +280,7 @@ def test_no_other_connectors_work_is_shown(world: World, operator: Visitor) -> N
         session.add(Connector(id="b" * 24, name="other", hull_organization="other.test", state="paused"))
     operator.post(f"{HOME}/actions/send", entity="person", ids="a")
 
-    assert "Nothing was sent by hand" in operator.text("/c/other/actions")
+    assert "No manual sends" in operator.text("/c/other/actions")
 
 
 def test_thousands_of_ids_fit_into_one_form(world: World, operator: Visitor) -> None:

@@ -100,8 +100,8 @@ def test_what_is_told_leads_to_the_page_and_says_what_to_do(world: World, hook: 
 
     (told,) = hook.told
     assert told["url"] == "http://pipeline.test/c/acme/credentials"
-    assert (told["connector"], told["sentence"]) == ("acme", "Paused by itself: unauthorized.")
-    assert told["text"].startswith("acme: Access lost\nPaused by itself: unauthorized.")
+    assert (told["connector"], told["sentence"]) == ("acme", "Paused automatically: unauthorized.")
+    assert told["text"].startswith("acme: Access lost\nPaused automatically: unauthorized.")
     assert RULES["auth_lost"].advice in told["text"]
 
 
@@ -395,7 +395,7 @@ def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook
     page = viewer.text("/alerts")
 
     assert "1 alert is open" in page
-    assert "Paused by itself: unauthorized." in page
+    assert "Paused automatically: unauthorized." in page
     assert "/c/acme/credentials" in page
     assert all(rule.title in page for rule in RULES.values())
     assert "canary-hook" not in page
@@ -405,7 +405,7 @@ def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook
     watch(world)
     page = viewer.text("/alerts")
     assert "Nothing is wrong" in page
-    assert "Paused by itself: unauthorized." in page  # it stands in the history
+    assert "Paused automatically: unauthorized." in page  # it stands in the history
 
 
 def test_admins_try_the_sinks_and_it_is_written_down(world: World, hook: Hook, admin: Visitor, viewer: Visitor) -> None:

@@ -76,7 +76,7 @@ def test_a_replay_that_stopped_says_why_and_is_resumed(
 
     assert (stopped["state"], stopped["reason"], stopped["detail"]) == ("stopped", "refused_by_pipedrive", "said no")
     assert stopped["meaning"] == "Pipedrive refused the write."
-    assert stopped["advice"].endswith("Then let the replay go on.")
+    assert stopped["advice"].endswith("Then resume the replay.")
     assert resumed == (200, {"done": "resumed"})
     assert (ended["state"], ended["reason"], ended["advice"]) == ("done", None, "")
     assert ended["counts"] == {"came_through": 2}

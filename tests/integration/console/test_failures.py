@@ -362,15 +362,15 @@ def test_a_replay_that_stopped_says_why_and_is_let_go_on(
     listed = operator.text("/c/acme/replays")
     resumed = follow(operator, operator.post("/c/acme/replays/1/resume"))
 
-    assert "Stopped by itself: Pipedrive refused the write. 2 of 2 wait." in words(page)
+    assert "Stopped: Pipedrive refused the write. 2 of 2 wait." in words(page)
     assert "<code>refused_by_pipedrive</code>" in page
     assert "said no" in page
-    assert "Then let the replay go on." in page
+    assert "Then resume the replay." in page
     assert 'id="live" hx-get' not in page
     assert 'action="/c/acme/replays/1/resume"' in page
     assert "/c/acme/failures?kind=control&amp;reason=refused_by_pipedrive" in page
     assert "1 stopped by itself." in listed
-    assert "It goes on." in resumed
+    assert "Resumed." in resumed
     assert "Stopped" not in resumed
     assert 'action="/c/acme/replays/1/resume"' not in viewer.text("/c/acme/replays/1")
 
@@ -398,7 +398,7 @@ def test_a_replay_is_paused_resumed_and_aborted(world: World, operator: Visitor)
 
     assert "Paused by a person" in words(paused)
     assert "Nothing was changed" in again
-    assert "It goes on." in resumed
+    assert "Resumed." in resumed
     assert "2 not begun" not in words(resumed)
     assert world.rows("SELECT state FROM replays")[0].state == "aborted"
     assert "not begun" in words(aborted)

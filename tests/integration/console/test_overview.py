@@ -45,7 +45,7 @@ def fail(world: World, **more: object) -> None:
 def test_before_the_first_fetch_the_page_says_what_to_do(world: World, viewer: Visitor) -> None:
     page = viewer.text("/c/acme/")
 
-    assert "Not in step yet." in page
+    assert "Not up to date yet." in page
     assert "Hull holds all Persons and all Organizations once" in page
     assert page.index("Fetch All Organizations…") < page.index("Fetch All Persons…")
     assert "Nothing has been fetched yet." in page
@@ -179,7 +179,7 @@ def test_a_run_is_shown_whole_and_can_be_stopped(world: World, operator: Visitor
     fail(world, run_id=run_id)
 
     page = viewer.text(f"/c/acme/runs/{run_id}")
-    assert "Under way" in page
+    assert "In flight" in page
     assert "from the lowest id up" in page
     assert "option_unknown" in page
     assert "Cancel run" not in page

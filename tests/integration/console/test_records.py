@@ -45,7 +45,7 @@ def test_a_record_shows_both_sides_and_that_they_agree(world: World, ada: dict[s
     assert "ada@acme.com" in page
     assert hull_id(world, ada["id"]) in page
     assert f'href="/c/acme/records/organization/{ada["org_id"]}"' in page
-    assert "known by it" in page  # the second e-mail
+    assert "an alias" in page  # the second e-mail
 
 
 def test_its_history_tells_what_changed_in_both_directions(world: World, ada: dict[str, Any], viewer: Visitor) -> None:
@@ -92,7 +92,7 @@ def test_a_refused_value_is_told_beside_what_stands(world: World, ada: dict[str,
     )
 
     assert "refused" in viewer.text(f"{RECORDS}/person/{ada['id']}")
-    assert "Not carried over since" in viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=name")
+    assert "Not synchronized since" in viewer.text(f"{RECORDS}/person/{ada['id']}/explain?field=name")
 
 
 @pytest.mark.parametrize("asked", ["ada@acme.com", " ADA@acme.com ", "a@home.test"])

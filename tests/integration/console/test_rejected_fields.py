@@ -40,7 +40,7 @@ def test_the_list_of_failures_names_field_reason_and_record(world: World, run: R
     assert "option_unknown" in page
     assert "label_ids" in page
     assert "label_ids of Person 7" in viewer.text(f"/c/acme/failures/group/{failure.fingerprint}")
-    assert "Only this field stayed behind" in one
+    assert "Only this field was rejected" in one
     assert 'href="/c/acme/records/person/7"' in one
     assert "Replay…" not in one  # a viewer may not
     assert "label_ids" in viewer.text("/c/acme/records/person/7")
@@ -49,7 +49,7 @@ def test_the_list_of_failures_names_field_reason_and_record(world: World, run: R
 def test_an_event_of_a_field_says_that_the_record_went(world: World, run: Run, viewer: Visitor) -> None:
     (event,) = world.rows("SELECT id FROM sync_events WHERE pipedrive_id = 7 AND reason = 'option_unknown'")
 
-    assert "carried over without this field" in viewer.text(f"/c/acme/logs/{event.id}")
+    assert "synchronized without this field" in viewer.text(f"/c/acme/logs/{event.id}")
     assert "field rejected" in viewer.text("/c/acme/logs?outcome=error")
 
 

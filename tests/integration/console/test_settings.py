@@ -137,7 +137,7 @@ def test_what_follows_is_said_before_it_is_done(admin: Visitor, fields: World) -
 
     reviewed = html.unescape(admin.post(f"{AT}/users-in", do="review", base="1", **form).text)
 
-    assert re.search(r"About \d Persons are looked at again from what is stored, for no tokens", reviewed)
+    assert re.search(r"About \d Persons are evaluated again from stored data, for no tokens", reviewed)
     assert "pipedrive/email ← Email" in reviewed
 
 

@@ -46,7 +46,7 @@ def test_before_pipedrive_was_asked_the_page_says_so(viewer: Visitor) -> None:
     page = viewer.text("/c/acme/webhooks")
 
     assert "Not of every change" in page
-    assert "Pipedrive was not asked to tell anything yet" in page
+    assert "No webhooks yet" in page
     assert "No delivery is kept" in page
 
 
@@ -82,7 +82,7 @@ def test_a_check_that_gave_up_is_explained(world: World, viewer: Visitor) -> Non
 
     page = viewer.text("/c/acme/webhooks")
 
-    assert "The last check gave up: The connected user may not manage webhooks" in page
+    assert "The last check failed: The connected user may not manage webhooks" in page
     assert "/c/acme/failures/1" in page
 
 
@@ -128,7 +128,7 @@ def test_a_check_is_handed_to_a_worker_by_operators_alone(
 
     assert answer.headers["Location"] == "/c/acme/webhooks"
     assert sent == [("control.ensure_webhooks", {"kwargs": {"connector_key": world.connector_key}})]
-    assert "are being looked at" in operator.text("/c/acme/webhooks")
+    assert "are being checked" in operator.text("/c/acme/webhooks")
     (noted,) = world.rows("SELECT operator, action, connector_key FROM audit_log WHERE action = 'webhooks.check'")
     assert noted == ("operator@acme.test", "webhooks.check", world.connector_key)
 

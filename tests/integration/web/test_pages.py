@@ -184,7 +184,7 @@ def spend(house: House, tokens: int, *, lane: str = "bulk") -> None:
     [
         (24_000, "ok", "in order"),
         (24_010, "warning", "80% of Pipedrive's tokens for today are spent"),
-        (30_000, "warning", "fetches wait, live changes go on"),
+        (30_000, "warning", "fetches wait, live changes continue"),
     ],
 )
 def test_a_day_that_is_nearly_spent_is_a_warning(house: House, tokens: int, level: str, words: str) -> None:
@@ -298,7 +298,7 @@ def test_failures_stopped_runs_and_missing_webhooks_are_warnings_of_their_own(ho
 
     assert answer.json["status"] == "warning"
     assert [message.split(":")[0] for message in answer.json["messages"]] == [
-        "Pipedrive does not send changes by itself yet",
+        "Pipedrive does not send webhooks yet",
         "The last fetch of persons stopped",
         "1 open failure",
     ]

@@ -24,12 +24,12 @@ def marks(person: datetime | None, organization: datetime | None, excepted: int 
 @pytest.mark.parametrize(
     ("level", "given", "is_behind", "text"),
     [
-        ("ok", marks(EARLIER, NOW), False, "In step. Everything changed in Pipedrive up to 14:03:20 is in Hull."),
+        ("ok", marks(EARLIER, NOW), False, "Up to date. Everything changed in Pipedrive up to 14:03:20 is in Hull."),
         (
             "warning",
             marks(EARLIER, NOW, 3),
             False,
-            "In step, with something to look at. Everything changed in Pipedrive up to 14:03:20 is in Hull, except 3 records.",
+            "Up to date, with warnings. Everything changed in Pipedrive up to 14:03:20 is in Hull, except 3 records.",
         ),
         (
             "warning",
@@ -47,7 +47,7 @@ def marks(person: datetime | None, organization: datetime | None, excepted: int 
             "ok",
             marks(None, NOW, 2),
             False,
-            "Not in step yet. Hull holds all Persons once they have been fetched as a whole.",
+            "Not up to date yet. Hull holds all Persons once they have been fetched as a whole.",
         ),
     ],
 )
