@@ -13,7 +13,6 @@ from db.base import Base, Created, RowId
 
 ORIGIN: Final[ContextVar[str | None]] = ContextVar("audit_origin", default=None)
 """Where the present request or command comes from: an address, an address and a key, or a command line's host."""
-_noted: Final[ContextVar[int]] = ContextVar("audit_noted", default=0)
 
 
 class AuditEntry(Base):
@@ -41,12 +40,6 @@ class AuditEntry(Base):
 def begin(origin: str | None) -> None:
     """Begin a request or a command, which comes from `origin`."""
     ORIGIN.set(origin)
-    _noted.set(0)
-
-
-def is_noted() -> bool:
-    """Return whether the present request or command has written an entry."""
-    return _noted.get() > 0
 
 
 def note(
@@ -60,7 +53,6 @@ def note(
     detail: dict[str, Any] | None = None,
 ) -> None:
     """Write down what an operator did, and from where (`ORIGIN`), in the transaction in which it is done."""
-    _noted.set(_noted.get() + 1)
     session.add(
         AuditEntry(
             operator=operator,

@@ -51,6 +51,7 @@ def begin(me: Present) -> Enrolment:
             raise OperatorRefused("the second factor is on: turn it off first")
         operator.totp_sealed = _vault().seal(_NO_CONNECTOR, _label(operator.id), secret)
         operator.totp_step = None
+        audit.note(session, me.name, "second_factor.begin", me.name)
     uri = pyotp.TOTP(secret).provisioning_uri(name=me.name, issuer_name=ISSUER)
     return Enrolment(secret=secret, svg=segno.make(uri, error="m").svg_inline(scale=5, omitsize=True, light="#fff"))
 

@@ -169,4 +169,5 @@ def _prove(field: str) -> Operator:
         raise OperatorRefused(f"the present password is wrong.{wait}") from None
     with transaction() as session:
         rows.note_proof(session, operators.digest_of(guard.token()))
+        audit.note(session, me.name, "operator.confirm", me.name)
     return proved

@@ -37,7 +37,7 @@ def add(pages: Pages) -> None:
     pages.action("/c/<name>/actions/verify", verify)
     pages.action("/c/<name>/actions/verify/<int:job_id>/repair", repair)
     pages.page("/c/<name>/actions/send", show_send, needs=Role.OPERATOR)
-    pages.action("/c/<name>/actions/send/count", count_send, changes=False)
+    pages.action("/c/<name>/actions/send/count", count_send)
     pages.action("/c/<name>/actions/send", send)
 
 

@@ -19,7 +19,6 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import IntegerConverter, Map
 from werkzeug.wrappers import Response
 
-from db import audit
 from db import connector as connectors
 from db import operator as rows
 from db.connector import Connector
@@ -84,12 +83,9 @@ class Pages:
         """
         self._add(rule, _for_unlimited(view) if shows_all else view, needs, ["GET"])
 
-    def action(self, rule: str, view: View, *, needs: Role = Role.OPERATOR, changes: bool = True) -> None:
-        """A form that changes something: it leaves an entry in the audit log.
-
-        changes  False for one that only computes or shows what would be
-        """
-        self._add(rule, _audited(view) if changes else view, needs, ["POST"])
+    def action(self, rule: str, view: View, *, needs: Role = Role.OPERATOR) -> None:
+        """A form. What changes something calls an operation or writes its audit entry in the transaction of the change."""
+        self._add(rule, view, needs, ["POST"])
 
     def passage(self, rule: str, view: View, *, needs_to_post: Callable[..., Role]) -> None:
         """Register pages of another program, for operators who may see every connector. Its forms do not have our
@@ -159,29 +155,6 @@ def require_unlimited() -> None:
     """Raises: Refused for an operator who is limited to some connectors."""
     if who().connector_keys is not None:
         raise refusal("limited", "This shows every connector, and you may see some of them only.", "Ask an admin.")
-
-
-def _audited(view: View) -> View:
-    """Write the act to the audit log, unless the view has written an entry."""
-
-    @wraps(view)
-    def done(*given: Any, **named: Any) -> Any:
-        answer = view(*given, **named)
-        note_act(answer)
-        return answer
-
-    return done
-
-
-def note_act(answer: Any) -> None:
-    """Write the present request into the audit log if it was done and nothing of it is written yet."""
-    status = answer.status_code if isinstance(answer, Response) else HTTPStatus.OK
-    if status >= HTTPStatus.BAD_REQUEST or audit.is_noted():
-        return
-    connector = g.get("connector")
-    with transaction() as session:
-        key = connector.key if connector else None
-        audit.note(session, who().name, "request", f"{request.method} {request.path}"[:200], connector_key=key)
 
 
 def who() -> Present:

@@ -31,7 +31,7 @@ PROBE: Final = "probe"
 def add(pages: Pages) -> None:
     """The blueprint itself has the routes that need no login; see `open_routes`."""
     pages.action("/logout", log_out, needs=Role.VIEWER)
-    pages.action("/theme", choose_theme, needs=Role.VIEWER, changes=False)
+    pages.action("/theme", choose_theme, needs=Role.VIEWER)
 
 
 def open_routes() -> tuple[tuple[str, Callable[[], Response], list[str]], ...]:

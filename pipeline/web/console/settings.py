@@ -51,11 +51,11 @@ PLANS: Final = "/c/<name>/plans"
 def add(pages: Pages) -> None:
     pages.page(WHERE, show)
     pages.page(f"{WHERE}/<section>", show_section)
-    pages.action(f"{WHERE}/<section>", edit_section, needs=Role.ADMIN, changes=False)
+    pages.action(f"{WHERE}/<section>", edit_section, needs=Role.ADMIN)
     pages.page(f"{WHERE}/json", show_json)
-    pages.action(f"{WHERE}/json", review_json, needs=Role.ADMIN, changes=False)
+    pages.action(f"{WHERE}/json", review_json, needs=Role.ADMIN)
     pages.action(f"{WHERE}/save", save, needs=Role.ADMIN)
-    pages.action(f"{WHERE}/rebase", rebase, needs=Role.ADMIN, changes=False)
+    pages.action(f"{WHERE}/rebase", rebase, needs=Role.ADMIN)
     pages.action(f"{WHERE}/read-fields", read_fields, needs=Role.ADMIN)
 
 
