@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-import orjson
 from sqlalchemy import Index, Integer, LargeBinary, SmallInteger, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -19,6 +17,8 @@ IN_DOUBT = ""
 """Digest of a record with unknown values in Hull: the next reading is sent completely."""
 CONTRADICTED = "contradicted"
 """Digest of a record with known deviations in Hull: only these are sent again."""
+NEVER = 2**62
+"""The version of a deleted record: no page in flight can restore it."""
 MERGES_IN_A_ROW = 50
 """How far a chain of merges is followed: one that goes round in circles ends somewhere."""
 
@@ -132,25 +132,6 @@ _KNOWN = Statement("""
       FROM id_mappings
      WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
 
-_ADD_SHELLS = Statement("""
-    INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, matched_by, resolve_at)
-    SELECT :c, :e, id, 'shell', 'referenced', CASE WHEN :in_hull THEN now() END
-      FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id
-    ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO NOTHING
-    RETURNING pipedrive_id""")
-
-
-def add_shells(
-    session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, in_hull: bool
-) -> list[int]:
-    """Note records that are only referenced yet; what is known better stays as it is. Returns the ids that were new."""
-    ids = sorted(set(pipedrive_ids))
-    if not ids:
-        return []
-    rows = _ADD_SHELLS.rows(session, {"c": connector_key, "e": entity, "ids": bigints(ids), "in_hull": in_hull})
-    return [pipedrive_id for (pipedrive_id,) in rows]
-
-
 COUNTED_EXACTLY = 20_000
 _KNOWN_TO_PIPEDRIVE = """FROM id_mappings WHERE connector_key = :c AND entity = :e AND pipedrive_id IS NOT NULL
     AND (CAST(:states AS text[]) IS NULL OR state = ANY(CAST(:states AS text[])))"""
@@ -169,92 +150,6 @@ def count_known(session: Session, connector_key: int, entity: str, states: Itera
         return some
     (plan,) = session.execute(_GUESS, scope).scalar_one()
     return max(some, round(int(plan["Plan"]["Plan Rows"]), -3))
-
-
-_UNRESOLVED = text("""
-    WITH due AS MATERIALIZED (
-        SELECT id FROM id_mappings
-         WHERE connector_key = :c AND hull_id IS NULL AND resolve_at <= now() AND pipedrive_id IS NOT NULL
-         ORDER BY resolve_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    UPDATE id_mappings SET resolve_at = now() + CASE WHEN state = 'conflict' THEN interval '1 hour' ELSE interval '60 s' END
-     WHERE id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING entity, pipedrive_id""")
-"""Materialized: a planner without statistics may look for the due ones once per row, and take more than the limit."""
-
-
-def take_unresolved(session: Session, connector_key: int, limit: int) -> list[tuple[str, int]]:
-    """Return mappings without a Hull id that are due for a query; each is not due again for a minute."""
-    return [
-        (row.entity, row.pipedrive_id) for row in session.execute(_UNRESOLVED, {"c": connector_key, "limit": limit})
-    ]
-
-
-RESOLVE_PAUSE_S = 60
-LONGEST_RESOLVE_PAUSE_S = 86_400
-_MOST_DOUBLINGS = 11
-
-_NOTE_UNRESOLVED = text(f"""
-    UPDATE id_mappings
-       SET resolve_at = now() + make_interval(secs => least({LONGEST_RESOLVE_PAUSE_S},
-                                                            {RESOLVE_PAUSE_S} * 2 ^ least(resolve_attempts, {_MOST_DOUBLINGS}))),
-           resolve_attempts = least(resolve_attempts + 1, {_MOST_DOUBLINGS})
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))
-       AND hull_id IS NULL AND resolve_at IS NOT NULL""")  # noqa: S608 - numbers of ours
-
-
-def note_unresolved(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
-    """Hull's search did not return these: each is queried again after a pause, twice as long as the one before.
-
-    Hull's search lags by seconds to minutes; what it does not know after that, it may never know.
-    """
-    if ids := sorted(pipedrive_ids):
-        session.execute(_NOTE_UNRESOLVED, {"c": connector_key, "e": entity, "ids": bigints(ids)})
-
-
-_ASK_ANEW = text("""
-    UPDATE id_mappings SET hull_id = NULL, resolve_attempts = 0, resolve_at = now() + make_interval(secs => :wait_s)
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[])) AND coalesce(hull_id, '') <> ''""")
-"""Not `IS NOT NULL`, which the index by Hull id fits as well: it would read every mapping of the entity."""
-
-
-def ask_anew(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], wait_s: float) -> None:
-    """Hull may have merged these with others that have the same claim: their Hull ids are queried again, once its
-    search shows the result.
-    """
-    if ids := sorted(pipedrive_ids):
-        session.execute(_ASK_ANEW, {"c": connector_key, "e": entity, "ids": bigints(ids), "wait_s": wait_s})
-
-
-def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes], *, digest: str = IN_DOUBT) -> None:
-    """Hull received an older state last: what was `said` (Pipedrive id → its attributes) overrides the stored values.
-
-    The digest is removed, so that the next reading is delivered in any case, including nulls for values that only the
-    older state had.
-    """
-    query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity)
-    for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(said)).with_for_update()):
-        newest = orjson.loads(mapping.delivered) if mapping.delivered else {}
-        mapping.delivered = orjson.dumps(newest | orjson.loads(said[mapping.pipedrive_id or 0]))
-        mapping.digest = digest
-    session.flush()
-
-
-def note_held(
-    session: Session, connector_key: int, entity: str, held: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]
-) -> None:
-    """Pipedrive id → (the values delivered when Hull sent this report, attribute → Hull's own value).
-
-    Those values need not be delivered any more; an attribute with a newer delivery is left as it is.
-    """
-    query = select(IdMapping).filter_by(connector_key=connector_key, entity=entity)
-    for mapping in session.scalars(query.where(IdMapping.pipedrive_id.in_(held)).with_for_update()):
-        before, values = held[mapping.pipedrive_id or 0]
-        delivered = orjson.loads(mapping.delivered) if mapping.delivered else {}
-        news = {name: value for name, value in values.items() if delivered.get(name) == before.get(name)}
-        mapping.delivered = orjson.dumps(
-            {name: value for name, value in (delivered | news).items() if value is not None}
-        )
-    session.flush()
 
 
 def find_by_hull_ids(session: Session, connector_key: int, entity: str, hull_ids: Sequence[str]) -> dict[str, int]:

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.base import Base
 from db.copy import bigints, byteas, texts
-from db.departure import inherit
 from db.id_mapping import IdMapping
+from db.id_mapping_writer import BY_HULL_ID, KNOWN_STAYS, inherit, upsert
 
 
 class CreateIntent(Base):
@@ -45,16 +45,19 @@ class Intent:
     is_new: bool
 
 
-_INTEND = text("""
-    WITH made AS (
-        INSERT INTO id_mappings (connector_key, entity, hull_id, state, matched_by, intent_at, resolve_at)
-        SELECT :c, :e, id, 'creating', 'created', now(), NULL FROM unnest(CAST(:ids AS text[])) AS id ORDER BY id
-        ON CONFLICT (connector_key, entity, hull_id) WHERE hull_id IS NOT NULL DO NOTHING
-        RETURNING hull_id, state, pipedrive_id, intent_at)
+_ADD_INTENTS: Final = upsert(
+    "hull_id, state, matched_by, intent_at, resolve_at",
+    "SELECT :c, :e, id, 'creating', 'created', now(), NULL FROM unnest(CAST(:ids AS text[])) AS id ORDER BY id",
+    KNOWN_STAYS,
+    key=BY_HULL_ID,
+    returning="RETURNING hull_id, state, pipedrive_id, intent_at",
+)
+_INTEND = text(f"""
+    WITH made AS ({_ADD_INTENTS})
     SELECT hull_id, state, pipedrive_id, intent_at, true AS is_new FROM made
      UNION ALL
     SELECT hull_id, state, pipedrive_id, intent_at, false FROM id_mappings
-     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))""")
+     WHERE connector_key = :c AND entity = :e AND hull_id = ANY(CAST(:ids AS text[]))""")  # noqa: S608 - put together from constants
 
 
 def intend(session: Session, connector_key: int, entity: str, hull_ids: Iterable[str]) -> dict[str, Intent]:
@@ -146,20 +149,26 @@ class Join:
     matched_by: str
 
 
-_JOIN = text("""
-    INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, hull_id, state, matched_by, intent_at, resolve_at)
+SAME_HULL_ID: Final = """DO UPDATE
+       SET hull_id = excluded.hull_id, matched_by = excluded.matched_by, intent_at = coalesce(m.intent_at, excluded.intent_at),
+           resolve_at = NULL, updated_at = now(),
+           state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
+     WHERE m.hull_id IS NULL OR m.hull_id = excluded.hull_id"""
+"""A record without a Hull id gets it, and one with another Hull id keeps that."""
+_JOIN = text(
+    upsert(
+        "pipedrive_id, hull_id, state, matched_by, intent_at, resolve_at",
+        """
     SELECT :c, :e, w.pid, w.hid, 'full', w.how, CASE WHEN w.how = 'created' THEN now() END, NULL
       FROM unnest(CAST(:pids AS bigint[]), CAST(:hids AS text[]), CAST(:hows AS text[])) AS w(pid, hid, how)
      WHERE (SELECT o.id FROM id_mappings o
              WHERE o.connector_key = :c AND o.entity = :e AND o.hull_id = w.hid AND coalesce(o.pipedrive_id, w.pid) <> w.pid
              LIMIT 1) IS NULL
-     ORDER BY w.pid
-    ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO UPDATE
-       SET hull_id = excluded.hull_id, matched_by = excluded.matched_by, intent_at = coalesce(m.intent_at, excluded.intent_at),
-           resolve_at = NULL, updated_at = now(),
-           state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
-     WHERE m.hull_id IS NULL OR m.hull_id = excluded.hull_id
-    RETURNING m.pipedrive_id""")
+     ORDER BY w.pid""",
+        SAME_HULL_ID,
+        returning="RETURNING m.pipedrive_id",
+    )
+)
 
 
 def join(session: Session, connector_key: int, entity: str, joins: Sequence[Join]) -> list[Join]:
@@ -266,6 +275,14 @@ def take_awaiting(session: Session, connector_key: int, account_ids: Iterable[st
         return []
     found = session.scalars(_AWAITING, {"c": connector_key, "ids": texts(ids)})
     return sorted(hull_id for hull_id in found if hull_id is not None)
+
+
+_FORGET_INTENTS = text("UPDATE id_mappings SET intent_at = NULL WHERE id = ANY(CAST(:ids AS bigint[]))")
+
+
+def forget_intents(session: Session, mapping_ids: Iterable[int]) -> None:
+    """Forget when these rows' records were made: that they are perhaps duplicates was reported."""
+    session.execute(_FORGET_INTENTS, {"ids": bigints(mapping_ids)})
 
 
 _BY_HULL = text("""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Index, Integer, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db import joining
 from db.base import Base
 from db.claim import Wanted, columns_of
 from db.copy import bigints, texts
@@ -124,8 +125,6 @@ _TWINS = text("""
        AND o.first_seen_at BETWEEN m.intent_at AND m.intent_at + interval '1 hour'
      ORDER BY m.pipedrive_id, other LIMIT :limit""")
 
-_SEEN = text("UPDATE id_mappings SET intent_at = NULL WHERE id = ANY(CAST(:ids AS bigint[]))")
-
 
 @dataclass(frozen=True, slots=True)
 class Twins:
@@ -142,7 +141,7 @@ def take_twins(session: Session, connector_key: int, entity: str, limit: int = 1
     scope = {"c": connector_key, "e": entity, "living": texts(LIVING), "limit": limit}
     rows = session.execute(_TWINS, scope).all()
     if rows:
-        session.execute(_SEEN, {"ids": bigints(row.id for row in rows)})
+        joining.forget_intents(session, [row.id for row in rows])
     return [Twins(row.pipedrive_id, row.hull_id, row.other, row.claim) for row in rows]
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from db import id_mapping_writer
 from db.change import Source
 from db.copy import Cell, Integer, bigints, copy_rows, texts
 from db.session import after_commit
@@ -64,7 +65,6 @@ class PageContext:
     sources: Mapping[int, Source] = field(default_factory=dict)
 
 
-_OF_MAPPING = ("pipedrive_id", "version", "digest", "delivered")
 _OF_SNAPSHOT = ("record_id", "version", "payload")
 _OF_EVENT = ("pipedrive_id", "after")
 _OF_TOLD_EVENT = (*_OF_EVENT, "cause", "delivery_id")
@@ -77,21 +77,6 @@ _TABLE = text("""
         pipedrive_id bigint NOT NULL, version bigint NOT NULL, digest text NOT NULL, delivered bytea NOT NULL,
         snapshot bytea NOT NULL, before bytea, after bytea, effect bigint NOT NULL
     ) WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS""")
-
-_MAPPINGS = Statement("""
-    WITH kept AS (
-        INSERT INTO id_mappings AS m (connector_key, entity, pipedrive_id, state, version, digest, delivered, matched_by)
-        SELECT :connector_key, :entity, pipedrive_id, 'full', version, digest, delivered, :matched_by
-          FROM incoming_page ORDER BY pipedrive_id
-        ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO UPDATE
-           SET version = excluded.version, digest = excluded.digest, delivered = excluded.delivered, updated_at = now(),
-               state = CASE WHEN m.state IN ('shell', 'gone', 'deleted', 'unknown') THEN 'full' ELSE m.state END,
-               resolve_at = CASE WHEN m.hull_id IS NOT NULL THEN NULL WHEN m.state = 'conflict' THEN now()
-                             ELSE least(coalesce(m.resolve_at, now()), now() + interval '60 s') END,
-               resolve_attempts = 0
-         WHERE m.version <= excluded.version
-        RETURNING pipedrive_id)
-    SELECT pipedrive_id FROM incoming_page EXCEPT SELECT pipedrive_id FROM kept""")
 
 _TOLD_BEFORE = Statement("""
     UPDATE incoming_page p SET effect = 0
@@ -170,7 +155,7 @@ def _append(session: Session, context: PageContext, rows: Sequence[PageRow]) -> 
     event = {name: getattr(context, name) for name in _OF_EVENTS if not (context.sources and name == "cause")}
     _BEGIN_FRESH.run(session, {})
     try:
-        copy_rows(session, "id_mappings", _OF_MAPPING, map(itemgetter(0, 1, 2, 3), rows), mapping)
+        id_mapping_writer.append_page(session, map(itemgetter(0, 1, 2, 3), rows), mapping)
         kept = [(str(row[0]), row[1], row[4]) for row in rows]
         copy_rows(session, "snapshots", _OF_SNAPSHOT, kept, entity | {"side": "pipedrive"})
         if context.sources:
@@ -192,7 +177,7 @@ def _merge(session: Session, context: PageContext, rows: Sequence[PageRow]) -> O
     _make_table(session)
     copy_rows(session, "incoming_page", PageRow._fields, rows)
     told = _TOLD_BEFORE.rows(session, facts)
-    stale = sorted(pipedrive_id for (pipedrive_id,) in _MAPPINGS.rows(session, facts))
+    stale = id_mapping_writer.merge_page(session, facts)
     if stale:
         _DROP_STALE.run(session, {"stale": bigints(stale)})
     _SNAPSHOTS.run(session, facts)

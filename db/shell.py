@@ -8,21 +8,12 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import change_writer
-
-ASK_AGAIN_S = 3600
-"""A shell that was requested and still exists failed, or is in a failed batch: it is requested again, but not often."""
-
-_MINE = "connector_key = :c AND entity = :e AND state = 'shell'"
-_UNASKED = f"{_MINE} AND (asked_at IS NULL OR asked_at < now() - make_interval(secs => {ASK_AGAIN_S}))"
+from db import change_writer, id_mapping_writer
+from db.id_mapping_writer import ASK_AGAIN_S, UNASKED_SHELLS
 
 _COUNT = text(f"""
-    SELECT count(*) FILTER (WHERE {_UNASKED}) AS waiting, count(*) FILTER (WHERE state = 'full') AS filled
+    SELECT count(*) FILTER (WHERE {UNASKED_SHELLS}) AS waiting, count(*) FILTER (WHERE state = 'full') AS filled
       FROM id_mappings WHERE connector_key = :c AND entity = :e""")  # noqa: S608 - conditions of ours
-
-_MARK = text(f"UPDATE id_mappings SET asked_at = now() WHERE {_UNASKED}")  # noqa: S608
-
-_ASK = text(f"UPDATE id_mappings SET asked_at = now() WHERE {_UNASKED} RETURNING pipedrive_id")  # noqa: S608
 
 _WITH_SHELLS = text(f"""
     SELECT key FROM connectors WHERE state = 'active' AND EXISTS (
@@ -59,14 +50,9 @@ def count_shells(session: Session, connector_key: int, entity: str) -> tuple[int
 
 def ask_for_shells(session: Session, connector_key: int, entity: str) -> int:
     """Make a change of every shell that waits, so that it is read by its id; returns how many."""
-    ids = session.scalars(_ASK, {"c": connector_key, "e": entity}).all()
+    ids = id_mapping_writer.take_unasked_shells(session, connector_key, entity)
     change_writer.write_shells(session, connector_key, entity, ids)
     return len(ids)
-
-
-def leave_shells_to_a_fetch(session: Session, connector_key: int, entity: str) -> None:
-    """A fetch reads all of them: none must be requested separately."""
-    session.execute(_MARK, {"c": connector_key, "e": entity})
 
 
 def shell_ages(session: Session, connector_key: int | None = None) -> list[ShellAges]:

@@ -11,6 +11,7 @@ import orjson
 from sqlalchemy import Float, ForeignKey, Index, Integer, delete, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db import id_mapping_writer
 from db.base import Base, Created, RowId
 from db.copy import bigints, texts
 from db.hull_ids import learn_hull_ids
@@ -133,11 +134,6 @@ def sample_mapped(session: Session, connector_key: int, entity: str, count: int)
     return list(session.scalars(_SAMPLE, {"c": connector_key, "e": entity, "count": count}))
 
 
-_FORGET = text("""
-    UPDATE id_mappings SET hull_id = NULL, resolve_at = now(), resolve_attempts = 0, updated_at = now()
-     WHERE connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))""")
-
-
 def correct_hull_ids(
     session: Session, connector_key: int, entity: str, right: Mapping[int, str], unknown: Collection[int]
 ) -> None:
@@ -145,20 +141,8 @@ def correct_hull_ids(
 
     All are released first, because two swapped ids would block each other.
     """
-    scope = {"c": connector_key, "e": entity, "ids": bigints({*right, *unknown})}
-    session.execute(_FORGET, scope)
+    id_mapping_writer.forget_hull_ids(session, connector_key, entity, {*right, *unknown})
     learn_hull_ids(session, connector_key, entity, dict(right))
-
-
-_ADOPT = text("""
-    INSERT INTO id_mappings (connector_key, entity, pipedrive_id, state, digest, matched_by)
-    SELECT :c, :e, id, 'full', '', 'verify' FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id
-    ON CONFLICT (connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL DO NOTHING""")
-
-
-def adopt(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> None:
-    """Insert into the id map what only Hull had, so that a deletion has a row."""
-    session.execute(_ADOPT, {"c": connector_key, "e": entity, "ids": bigints(ids)})
 
 
 KEPT: Final = timedelta(days=90)

@@ -15,9 +15,9 @@ from db import happening, record_search
 from db import record_events as asked
 from db import snapshot as snapshots
 from db.change import Change, waiting_changes
-from db.departure import NEVER, forebears
+from db.departure import forebears
 from db.failure import Failure
-from db.id_mapping import IdMapping
+from db.id_mapping import NEVER, IdMapping
 from db.record_events import Whose
 from db.record_search import KnownBy
 from db.sync_event import SyncEvent

@@ -6,7 +6,7 @@ from celery import Task
 
 from db import batch as batches
 from db import connector as connectors
-from db import heartbeat, id_mapping, schedule, shell, subscription
+from db import heartbeat, id_mapping_writer, schedule, shell, subscription
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Entity
@@ -66,7 +66,7 @@ def resolve(connector_key: int) -> bool:
     """One round for one connector; True when there may be more to do."""
     with transaction() as session:
         wired = wiring.open_connector(session, connector_key)
-        taken = id_mapping.take_unresolved(session, connector_key, CHUNK * RESOLVE_ROUND)
+        taken = id_mapping_writer.take_unresolved(session, connector_key, CHUNK * RESOLVE_ROUND)
     for entity in Entity:
         ids = sorted(pipedrive_id for name, pipedrive_id in taken if name == entity)
         for at in range(0, len(ids), CHUNK):
@@ -74,7 +74,7 @@ def resolve(connector_key: int) -> bool:
             found = ask_hull(wired, entity, chunk)
             with transaction() as session:
                 learn(session, connector_key, entity, found)
-                id_mapping.note_unresolved(session, connector_key, entity, set(chunk) - set(found))
+                id_mapping_writer.note_unresolved(session, connector_key, entity, set(chunk) - set(found))
     return len(taken) == CHUNK * RESOLVE_ROUND
 
 

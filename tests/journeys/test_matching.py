@@ -184,7 +184,7 @@ def test_users_of_a_segment_are_sent_by_hand(world: World) -> None:
 
     sends = world.module("jobs.sends")
     with transaction() as session:
-        order = sends.Order(entity=Entity.PERSON, ids=(hull_user, "f" * 24), rank=1)
+        order = sends.SendOrder(entity=Entity.PERSON, ids=(hull_user, "f" * 24), rank=1)
         sends.enqueue(session, world.connector_key, order)
     world.run_jobs()
     world.work()

@@ -17,8 +17,7 @@ import orjson
 from sqlalchemy.orm import Session
 
 from db import change_writer, verification
-from db.hull_ids import ask_for_conflicts
-from db.id_mapping import doubt
+from db.id_mapping_writer import adopt, ask_for_conflicts, doubt
 from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.jobs.verify.comparison import EntityReport
@@ -75,7 +74,7 @@ def _put_right(session: Session, connector_key: int, entity: Entity, findings: S
     unknown = [each.pipedrive_id for each in findings if each.kind is Drift.MISSING]
     extra = [each.pipedrive_id for each in findings if each.kind is Drift.EXTRA]
     verification.correct_hull_ids(session, connector_key, entity, right, unknown)
-    verification.adopt(session, connector_key, entity, extra)
+    adopt(session, connector_key, entity, extra)
     unmarked = [each.pipedrive_id for each in findings if each.kind is Drift.UNMARKED]
     shown = {pipedrive_id: orjson.dumps({ID_ATTRIBUTE: pipedrive_id}) for pipedrive_id in unmarked}
     doubt(session, connector_key, entity, shown)

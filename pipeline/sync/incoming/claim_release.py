@@ -10,7 +10,7 @@ from itertools import groupby
 
 from sqlalchemy.orm import Session
 
-from db import change_writer, claim, id_mapping
+from db import change_writer, claim, id_mapping_writer
 from db import sync_event as events
 from db.claim import HeldClaim, Released
 from db.session import transaction
@@ -27,7 +27,7 @@ def call_waiting(session: Session, connector_key: int, entity: str, pipedrive_id
     ids = sorted(set(pipedrive_ids))
     if not ids:
         return
-    id_mapping.doubt(session, connector_key, entity, dict.fromkeys(ids, b"{}"))
+    id_mapping_writer.doubt(session, connector_key, entity, dict.fromkeys(ids, b"{}"))
     change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, map(str, ids), cause=REASON)
 
 

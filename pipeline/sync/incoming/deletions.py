@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer, hull_ids, id_mapping, newest_webhook
+from db import change_writer, id_mapping, id_mapping_writer, newest_webhook
 from db import claim as claims
 from db import departure as departed_rows
 from db import failure as failures
@@ -114,7 +114,7 @@ def _given_up(
 
     A record that was never known becomes an event only.
     """
-    counts = departed_rows.count_absent(
+    counts = id_mapping_writer.count_absent(
         session, batch.connector_key, batch.entity, [each for each in doubtful if each in known]
     )
     answers = {each: counts.get(each, by_id[each].attempts) for each in doubtful}
@@ -180,7 +180,7 @@ def _write_down(
 ) -> None:
     """A record that another worker wrote since is requested once more instead."""
     scope = (batch.connector_key, batch.entity)
-    moved_on = departed_rows.depart(session, *scope, farewells, seen)
+    moved_on = id_mapping_writer.depart(session, *scope, farewells, {each: seen[each].updated_at for each in seen})
     _read(session, *scope, moved_on, cause=MISSING)
     done = [each for each in farewells if each.departure.pipedrive_id not in moved_on]
     ids = [each.departure.pipedrive_id for each in done]
@@ -188,7 +188,7 @@ def _write_down(
     names = [str(each) for each in ids]
     failures.close_healed(session, scope[0], Direction.INCOMING, scope[1], names)
     failures.close_fields(session, scope[0], Direction.INCOMING, scope[1], names, refused=())
-    hull_ids.ask_for_conflicts(session, *scope)
+    id_mapping_writer.ask_for_conflicts(session, *scope)
     _hand_on(session, batch, done)
     sources = changes.sources_of(session, batch.id)
     record(session, [_told(batch, each, sources) for each in done if each.outcome is not None])
@@ -200,13 +200,13 @@ def _hand_on(session: Session, batch: ClaimedBatch, farewells: Sequence[Farewell
     if not merged:
         return
     scope = (batch.connector_key, batch.entity)
-    id_mapping.add_shells(session, *scope, [into for each, into in merged if each.joins], in_hull=True)
+    id_mapping_writer.add_shells(session, *scope, [into for each, into in merged if each.joins], in_hull=True)
     became = id_mapping.follow_merges(session, *scope, [into for _, into in merged])
     claims.hand_on(session, *scope, {each.departure.pipedrive_id: became[into] for each, into in merged if each.joins})
     left: dict[int, dict[str, Any]] = {}
     for each, into in merged:
         left[became[into]] = left.get(became[into], {}) | (each.before if each.joins else {})
-    departed_rows.inherit(session, *scope, left)
+    id_mapping_writer.inherit(session, *scope, left)
     _read(session, *scope, left, cause=MERGED)
 
 

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer, id_mapping, newest_webhook
-from db import departure as departed_rows
+from db import change_writer, id_mapping, id_mapping_writer, newest_webhook
 from db.batch import ClaimedBatch
 from db.change import Change
 from db.id_mapping import Known
@@ -61,7 +60,7 @@ def extract_changes(batch: ClaimedBatch) -> None:
     members = _members(wired, entity, mine, absent)
     with transaction() as session:
         batches.hold(session, batch)
-        departed_rows.note_present(session, batch.connector_key, entity, [*told, *ids_of(living)])
+        id_mapping_writer.note_present(session, batch.connector_key, entity, [*told, *ids_of(living)])
         mine = changes.changes_of(session, batch.id)
         departed = deletions.judge(session, batch, mine, absent, deleted)
         ask_again(session, batch, mine, lagging)

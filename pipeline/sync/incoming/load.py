@@ -9,7 +9,7 @@ from db import change as changes
 from db import claim as claims
 from db import departure as departed_rows
 from db import failure as failures
-from db import id_mapping, known_as
+from db import id_mapping, id_mapping_writer, known_as
 from db import run as run_rows
 from db import snapshot as snapshots
 from db.batch import ClaimedBatch
@@ -109,7 +109,7 @@ def _keep_identity(
         *scope, plan.known_as(taken.held), changed=[*current, *unsaid], true=load_incoming.claims_of(plan)
     )
     call_waiting(*scope, freed)
-    id_mapping.ask_anew(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
+    id_mapping_writer.ask_anew(*scope, taken.fresh.intersection(current), SHOWN_AFTER_S)
 
 
 def _transform_again(session: Session, batch: ClaimedBatch) -> None:
@@ -131,7 +131,9 @@ def _add_shells(session: Session, batch: ClaimedBatch, plan: PagePlan, context: 
     if batch.entity != Entity.PERSON:
         return
     organizations = load_incoming.organizations_of(plan)
-    fresh = id_mapping.add_shells(session, context.connector_key, Entity.ORGANIZATION, organizations, in_hull=in_hull)
+    fresh = id_mapping_writer.add_shells(
+        session, context.connector_key, Entity.ORGANIZATION, organizations, in_hull=in_hull
+    )
     plan.counters["shells"] += len(fresh)
     name = event_name(Direction.INCOMING, Entity.ORGANIZATION, Outcome.SUCCESS)
     made = [page_event(context, name, Entity.ORGANIZATION, each, reason="shell_created") for each in fresh]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import change_writer, id_mapping
+from db import change_writer, id_mapping, id_mapping_writer
 from db.batch import ClaimedBatch
 from db.id_mapping import CONTRADICTED, IN_DOUBT, Known
 from db.page import PageRow
@@ -36,7 +36,7 @@ def send_newest(session: Session, batch: ClaimedBatch, moved_on: Sequence[PageRo
     if not moved_on:
         return
     said = {row.pipedrive_id: row.delivered for row in moved_on}
-    id_mapping.doubt(session, batch.connector_key, batch.entity, said)
+    id_mapping_writer.doubt(session, batch.connector_key, batch.entity, said)
     scope = (batch.connector_key, Direction.INCOMING, batch.entity)
     change_writer.write_changes(session, *scope, map(str, said), cause="stale_overwrite")
 

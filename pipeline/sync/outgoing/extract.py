@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db import batch as batches
 from db import change_writer, joining
 from db.batch import ClaimedBatch
-from db.departure import note_never_seen
+from db.id_mapping_writer import note_never_seen
 from db.joining import Join
 from db.session import transaction
 from pipeline import wiring

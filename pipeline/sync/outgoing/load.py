@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import batch as batches
 from db import change as changes
-from db import change_writer, claim, failure, id_mapping, joining, snapshot
+from db import change_writer, claim, failure, id_mapping, id_mapping_writer, joining, snapshot
 from db.batch import ClaimedBatch
 from db.joining import Join
 from db.session import transaction
@@ -297,7 +297,7 @@ def _keep(session: Session, batch: ClaimedBatch, outcome: LoadOutcome, done: Seq
         for each in outcome.decisions.values()
         if each.held and each.candidate.pipedrive_id is not None and each.hull_id in by_answer
     }
-    id_mapping.note_held(session, batch.connector_key, batch.entity, held)
+    id_mapping_writer.note_held(session, batch.connector_key, batch.entity, held)
     snapshot.keep_reports(session, batch.connector_key, batch.entity, reports | left)
     _say_again(session, batch, outcome)
     healed = sorted({*by_answer, *reports})
@@ -312,7 +312,7 @@ def _say_again(session: Session, batch: ClaimedBatch, outcome: LoadOutcome) -> N
         if each.candidate.pipedrive_id is not None
         and any(problem.reason == "owned_by_pipedrive" for problem in each.left)
     }
-    id_mapping.doubt(session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED)
+    id_mapping_writer.doubt(session, batch.connector_key, batch.entity, overruled, digest=id_mapping.CONTRADICTED)
     scope = (batch.connector_key, Direction.INCOMING, batch.entity)
     change_writer.write_changes(session, *scope, map(str, overruled), cause="owned_by_pipedrive", keeps_cause=True)
 

@@ -6,8 +6,8 @@ Organizations that are known, reading all is cheaper, and a full fetch is starte
 
 from __future__ import annotations
 
+from db import id_mapping_writer, shell
 from db import run as run_rows
-from db import shell
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Entity
 from pipeline.sync.runs import runs
@@ -40,6 +40,6 @@ def _fetch_all(connector_key: int, entity: Entity, waiting: int) -> bool:
     except runs.RunInProgress:
         return False
     with transaction() as session:
-        shell.leave_shells_to_a_fetch(session, connector_key, entity)
+        id_mapping_writer.leave_shells_to_a_fetch(session, connector_key, entity)
     logger().info("shells.fetch", shells=waiting, run_id=run_id)
     return True

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db import alert, batch, change_writer, delivery, id_mapping, job
+from db import alert, batch, change_writer, delivery, id_mapping_writer, job
 from db.session import transaction
 from tests.world import World
 
@@ -55,7 +55,7 @@ CLAIMS: dict[str, tuple[str, Callable[[Session, int], int]]] = {
         "changes",
         lambda session, key: change_writer.claim_changes(session, key, "incoming", "person", batch_id=1, limit=LIMIT),
     ),
-    "id_mapping": ("id_mappings", lambda session, key: len(id_mapping.take_unresolved(session, key, LIMIT))),
+    "id_mapping": ("id_mappings", lambda session, key: len(id_mapping_writer.take_unresolved(session, key, LIMIT))),
     "delivery": ("deliveries", lambda session, _: len(delivery.take_unfolded(session, LIMIT, most_bytes=10**6))),
     "batch": ("batches", lambda session, _: len(batch.release_waiting(session, 1, LIMIT))),
 }

@@ -181,6 +181,8 @@ NOT_ASKED: Final = {
     "change_writer.write_planned": "plan.send_items asks it",
     "connector.remove_rows_of": "a connector that was removed: every table, one after the other, by its key",
     "copy.copy_rows": "COPY has no plan",
+    "id_mapping_writer.append_page": "COPY has no plan",
+    "id_mapping_writer.merge_page": "page.write_page asks it",
     "session.after_commit": "asks nothing",
     "sync_event.make_partitions": "makes tables",
     "sync_event.detach_partition": "alters a table",
@@ -293,7 +295,7 @@ OWN: Final[dict[str, dict[str, Any]]] = {
     "connector.keep_fields": {"rows": []},
     "connector.lock_credentials": {"names": ("webhook_path",)},
     "delivery.keep_delivery": {"key": "new", "body": b""},
-    "departure.depart": {
+    "id_mapping_writer.depart": {
         "farewells": [
             Farewell(
                 departure=Departure(pipedrive_id=number, state="deleted", at_ms=0),
@@ -304,9 +306,11 @@ OWN: Final[dict[str, dict[str, Any]]] = {
             )
             for number in IDS
         ],
-        "seen": lambda session: departure.standings(session, CONNECTOR, "person", IDS),
+        "written_at": lambda session: {
+            number: known.updated_at for number, known in departure.standings(session, CONNECTOR, "person", IDS).items()
+        },
     },
-    "departure.inherit": {"left": {number: {"name": "x"} for number in IDS}},
+    "id_mapping_writer.inherit": {"left": {number: {"name": "x"} for number in IDS}},
     "job.find_open": {"key": "10"},
     "job.last_failed": {"key": "10"},
     "job.reopen": {"key": "10", "title": "again", "secret": b"1"},
@@ -338,8 +342,9 @@ OWN: Final[dict[str, dict[str, Any]]] = {
         ]
     },
     "hull_ids.learn_hull_ids": {"found": {3 * number: f"new{number}" for number in range(1, 9)}},
-    "id_mapping.doubt": {"said": dict.fromkeys(IDS, b"{}")},
-    "id_mapping.note_held": {"held": {number: ({}, {"name": "x"}) for number in IDS}},
+    "id_mapping_writer.doubt": {"said": dict.fromkeys(IDS, b"{}")},
+    "id_mapping_writer.note_held": {"held": {number: ({}, {"name": "x"}) for number in IDS}},
+    "joining.forget_intents": {"mapping_ids": IDS},
     "joining.bequeath": {"held": dict.fromkeys(HULL_IDS, b"{}")},
     "joining.join": {
         "joins": [

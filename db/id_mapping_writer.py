@@ -1,0 +1,399 @@
+"""The writer of `id_mappings` for what Pipedrive and Hull show; `db.joining` writes what our own creates and updates do there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import TextClause, func, select, text
+from sqlalchemy.orm import Session
+
+from db.copy import Cell, Shared, bigints, copy_rows, texts
+from db.id_mapping import IN_DOUBT, NEVER, IdMapping
+from db.statement import Statement
+from pipeline.domain.departures import DEPARTED, Farewell
+
+KNOWN_STAYS: Final = "DO NOTHING"
+"""A record that is known already stays as it is."""
+NEWER_STATE: Final = """DO UPDATE
+           SET version = excluded.version, digest = excluded.digest, delivered = excluded.delivered, updated_at = now(),
+               state = CASE WHEN m.state IN ('shell', 'gone', 'deleted', 'unknown') THEN 'full' ELSE m.state END,
+               resolve_at = CASE WHEN m.hull_id IS NOT NULL THEN NULL WHEN m.state = 'conflict' THEN now()
+                             ELSE least(coalesce(m.resolve_at, now()), now() + interval '60 s') END,
+               resolve_attempts = 0
+         WHERE m.version <= excluded.version"""
+"""What was delivered replaces an older state, and not a newer one."""
+
+BY_PIPEDRIVE_ID: Final = "(connector_key, entity, pipedrive_id) WHERE pipedrive_id IS NOT NULL"
+BY_HULL_ID: Final = "(connector_key, entity, hull_id) WHERE hull_id IS NOT NULL"
+_IDS: Final = "connector_key = :c AND entity = :e AND pipedrive_id = ANY(CAST(:ids AS bigint[]))"
+
+
+def upsert(columns: str, rows: str, rule: str, *, key: str = BY_PIPEDRIVE_ID, returning: str = "") -> str:
+    """Return the statement that adds rows with these columns; `rule` says what happens to a record that is known by its `key`."""
+    return (
+        f"INSERT INTO id_mappings AS m (connector_key, entity, {columns}) {rows} ON CONFLICT {key} {rule} {returning}"
+    )
+
+
+def _update(assignments: str, *, of: str = _IDS, returning: str = "") -> TextClause:
+    return text(f"UPDATE id_mappings SET {assignments} WHERE {of} {returning}")  # noqa: S608 - put together from constants
+
+
+def _scope(connector_key: int, entity: str, ids: Iterable[int]) -> dict[str, Any]:
+    return {"c": connector_key, "e": entity, "ids": bigints(ids)}
+
+
+def _locked(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Collection[int]
+) -> Iterator[tuple[int, IdMapping]]:
+    """Yield (Pipedrive id, row), locked in the order of the ids; what the caller changes is written at the end."""
+    if not pipedrive_ids:
+        return
+    mine = select(IdMapping).filter_by(connector_key=connector_key, entity=entity).order_by(IdMapping.pipedrive_id)
+    for mapping in session.scalars(mine.where(IdMapping.pipedrive_id.in_(pipedrive_ids)).with_for_update()):
+        yield mapping.pipedrive_id or 0, mapping
+    session.flush()
+
+
+def _delivered(mapping: IdMapping) -> dict[str, Any]:
+    return orjson.loads(mapping.delivered) if mapping.delivered else {}
+
+
+# Pages
+
+
+_OF_PAGE: Final = ("pipedrive_id", "version", "digest", "delivered")
+
+
+def append_page(session: Session, rows: Iterable[Sequence[Cell]], shared: Shared) -> None:
+    """Append (Pipedrive id, version, digest, delivered) of records that were never seen, by one COPY. Raises IntegrityError."""
+    copy_rows(session, "id_mappings", _OF_PAGE, rows, shared)
+
+
+_PAGE: Final = upsert(
+    "pipedrive_id, state, version, digest, delivered, matched_by",
+    """
+        SELECT :connector_key, :entity, pipedrive_id, 'full', version, digest, delivered, :matched_by
+          FROM incoming_page ORDER BY pipedrive_id""",
+    NEWER_STATE,
+    returning="RETURNING pipedrive_id",
+)
+_MERGE_PAGE = Statement(f"""
+    WITH kept AS ({_PAGE})
+    SELECT pipedrive_id FROM incoming_page EXCEPT SELECT pipedrive_id FROM kept""")  # noqa: S608 - put together from constants
+
+
+def merge_page(session: Session, facts: dict[str, Any]) -> list[int]:
+    """Merge the temporary table `incoming_page`; returns the ids that are known in a newer state."""
+    return sorted(pipedrive_id for (pipedrive_id,) in _MERGE_PAGE.rows(session, facts))
+
+
+# Shells
+
+
+_ADD_SHELLS = Statement(
+    upsert(
+        "pipedrive_id, state, matched_by, resolve_at",
+        """
+    SELECT :c, :e, id, 'shell', 'referenced', CASE WHEN :in_hull THEN now() END
+      FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id""",
+        KNOWN_STAYS,
+        returning="RETURNING pipedrive_id",
+    )
+)
+
+
+def add_shells(
+    session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], *, in_hull: bool
+) -> list[int]:
+    """Note records that are only referenced yet; what is known better stays as it is. Returns the ids that were new."""
+    ids = sorted(set(pipedrive_ids))
+    if not ids:
+        return []
+    rows = _ADD_SHELLS.rows(session, {**_scope(connector_key, entity, ids), "in_hull": in_hull})
+    return [pipedrive_id for (pipedrive_id,) in rows]
+
+
+ASK_AGAIN_S: Final = 3600
+"""A shell that was asked for and still is one failed, or is in a failed batch: it is asked for again, but not often."""
+UNASKED_SHELLS: Final = f"""connector_key = :c AND entity = :e AND state = 'shell'
+       AND (asked_at IS NULL OR asked_at < now() - make_interval(secs => {ASK_AGAIN_S}))"""
+_NOTE_ASKED = _update("asked_at = now()", of=UNASKED_SHELLS)
+_TAKE_UNASKED = _update("asked_at = now()", of=UNASKED_SHELLS, returning="RETURNING pipedrive_id")
+
+
+def take_unasked_shells(session: Session, connector_key: int, entity: str) -> list[int]:
+    """Return the shells that wait to be asked for, and note that they are."""
+    return list(session.scalars(_TAKE_UNASKED, {"c": connector_key, "e": entity}))
+
+
+def leave_shells_to_a_fetch(session: Session, connector_key: int, entity: str) -> None:
+    """A fetch reads all of them: none must be requested separately."""
+    session.execute(_NOTE_ASKED, {"c": connector_key, "e": entity})
+
+
+# Hull ids
+
+
+_TAKE_UNRESOLVED = text("""
+    WITH due AS MATERIALIZED (
+        SELECT id FROM id_mappings
+         WHERE connector_key = :c AND hull_id IS NULL AND resolve_at <= now() AND pipedrive_id IS NOT NULL
+         ORDER BY resolve_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    UPDATE id_mappings SET resolve_at = now() + CASE WHEN state = 'conflict' THEN interval '1 hour' ELSE interval '60 s' END
+     WHERE id = ANY(ARRAY(SELECT id FROM due))
+    RETURNING entity, pipedrive_id""")
+"""Materialized: a planner without statistics may look for the due ones once per row, and take more than the limit."""
+
+
+def take_unresolved(session: Session, connector_key: int, limit: int) -> list[tuple[str, int]]:
+    """Return mappings without a Hull id that are due for a query; each is not due again for a minute."""
+    rows = session.execute(_TAKE_UNRESOLVED, {"c": connector_key, "limit": limit})
+    return [(row.entity, row.pipedrive_id) for row in rows]
+
+
+RESOLVE_PAUSE_S: Final = 60
+LONGEST_RESOLVE_PAUSE_S: Final = 86_400
+_MOST_DOUBLINGS: Final = 11
+_PAUSE: Final = f"least({LONGEST_RESOLVE_PAUSE_S}, {RESOLVE_PAUSE_S} * 2 ^ least(resolve_attempts, {_MOST_DOUBLINGS}))"
+
+_NOTE_UNRESOLVED = _update(
+    f"""resolve_at = now() + make_interval(secs => {_PAUSE}),
+           resolve_attempts = least(resolve_attempts + 1, {_MOST_DOUBLINGS})""",
+    of=f"{_IDS} AND hull_id IS NULL AND resolve_at IS NOT NULL",
+)
+
+
+def note_unresolved(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """Hull's search did not return these: each is queried again after a pause, twice as long as the one before.
+
+    Hull's search lags by seconds to minutes; what it does not know after that, it may never know.
+    """
+    if ids := sorted(pipedrive_ids):
+        session.execute(_NOTE_UNRESOLVED, _scope(connector_key, entity, ids))
+
+
+_ASK_ANEW = _update(
+    "hull_id = NULL, resolve_attempts = 0, resolve_at = now() + make_interval(secs => :wait_s)",
+    of=f"{_IDS} AND coalesce(hull_id, '') <> ''",
+)
+"""Not `IS NOT NULL`, which the index by Hull id fits as well: it would read every mapping of the entity."""
+
+
+def ask_anew(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int], wait_s: float) -> None:
+    """Hull may have merged these with others that have the same claim: their Hull ids are queried again, once its
+    search shows the result.
+    """
+    if ids := sorted(pipedrive_ids):
+        session.execute(_ASK_ANEW, {**_scope(connector_key, entity, ids), "wait_s": wait_s})
+
+
+_FORGET_HULL_IDS = _update("hull_id = NULL, resolve_at = now(), resolve_attempts = 0, updated_at = now()")
+
+
+def forget_hull_ids(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """Forget the Hull ids of these records; Hull is asked for them immediately."""
+    session.execute(_FORGET_HULL_IDS, _scope(connector_key, entity, pipedrive_ids))
+
+
+_RELEASE = _update("hull_id = NULL, resolve_at = NULL, delivered = NULL, updated_at = now()")
+
+
+def release_hull_ids(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """Take the Hull ids of deleted records from them, and what Hull holds of them; Hull is not asked again."""
+    session.execute(_RELEASE, _scope(connector_key, entity, pipedrive_ids))
+
+
+_SET_HULL_IDS = text("""
+    WITH found AS MATERIALIZED (
+        SELECT m.id, m.state, w.hull_id
+          FROM unnest(CAST(:ids AS bigint[]), CAST(:hull_ids AS text[])) AS w(pipedrive_id, hull_id)
+         CROSS JOIN LATERAL (SELECT id, state FROM id_mappings m
+                              WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = w.pipedrive_id
+                              LIMIT 1 FOR UPDATE) m
+          LEFT JOIN LATERAL (SELECT id FROM id_mappings o
+                              WHERE o.connector_key = :c AND o.entity = :e AND o.hull_id = w.hull_id LIMIT 1) o ON true
+         WHERE o.id IS NULL OR o.id = m.id)
+    UPDATE id_mappings m SET hull_id = found.hull_id, resolve_at = NULL, updated_at = now(),
+           state = CASE WHEN m.state <> 'conflict' THEN m.state WHEN m.digest IS NULL THEN 'shell' ELSE 'full' END
+      FROM found WHERE m.id = found.id AND m.id = ANY(ARRAY(SELECT id FROM found))
+    RETURNING m.pipedrive_id, found.state = 'conflict' AS was_conflict""")
+"""The array keeps a planner that knows nothing of the table to its primary key."""
+
+
+def set_hull_ids(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> dict[int, bool]:
+    """Store Hull ids that no other record has. Returns Pipedrive id → whether it was in conflict."""
+    rows = session.execute(_SET_HULL_IDS, _pairs(connector_key, entity, found))
+    return {row.pipedrive_id: row.was_conflict for row in rows}
+
+
+_MARK_CONFLICTS = text("""
+    WITH before AS MATERIALIZED (
+        SELECT m.id, m.state
+          FROM unnest(CAST(:ids AS bigint[]), CAST(:hull_ids AS text[])) AS w(pipedrive_id, hull_id)
+         CROSS JOIN LATERAL (SELECT id, state, hull_id FROM id_mappings m
+                              WHERE m.connector_key = :c AND m.entity = :e AND m.pipedrive_id = w.pipedrive_id
+                              LIMIT 1 FOR UPDATE) m
+         CROSS JOIN LATERAL (SELECT pipedrive_id FROM id_mappings o
+                              WHERE o.connector_key = :c AND o.entity = :e AND o.hull_id = w.hull_id LIMIT 1) o
+         WHERE m.hull_id IS NULL AND m.state NOT IN ('gone', 'deleted', 'merged')
+           AND o.pipedrive_id IS NOT NULL AND o.pipedrive_id <> w.pipedrive_id)
+    UPDATE id_mappings m SET state = 'conflict', resolve_at = now() + interval '1 hour', updated_at = now()
+      FROM before WHERE m.id = before.id AND m.id = ANY(ARRAY(SELECT id FROM before))
+    RETURNING m.pipedrive_id, before.state""")
+
+
+def mark_conflicts(session: Session, connector_key: int, entity: str, found: Mapping[int, str]) -> list[int]:
+    """Mark records as in conflict: another one has the Hull id that Hull gives them. Returns those that were not before."""
+    rows = session.execute(_MARK_CONFLICTS, _pairs(connector_key, entity, found))
+    return sorted(row.pipedrive_id for row in rows if row.state != "conflict")
+
+
+def _pairs(connector_key: int, entity: str, found: Mapping[int, str]) -> dict[str, Any]:
+    ids = sorted(found)
+    return {**_scope(connector_key, entity, ids), "hull_ids": texts(found[each] for each in ids)}
+
+
+_ASK_FOR_CONFLICTS = _update(
+    "resolve_at = now(), resolve_attempts = 0",
+    of="connector_key = :c AND entity = :e AND state = 'conflict' AND hull_id IS NULL AND resolve_at > now()",
+)
+
+
+def ask_for_conflicts(session: Session, connector_key: int, entity: str) -> None:
+    """A record was deleted that may share its User with another one: query Hull for that one again."""
+    session.execute(_ASK_FOR_CONFLICTS, {"c": connector_key, "e": entity})
+
+
+# What Hull holds
+
+
+def doubt(session: Session, connector_key: int, entity: str, said: dict[int, bytes], *, digest: str = IN_DOUBT) -> None:
+    """Hull received an older state last: what was `said` (Pipedrive id → its attributes) overrides the stored values.
+
+    The digest is removed, so that the next reading is delivered in any case, including nulls for values that only the
+    older state had.
+    """
+    for pipedrive_id, mapping in _locked(session, connector_key, entity, said):
+        mapping.delivered = orjson.dumps(_delivered(mapping) | orjson.loads(said[pipedrive_id]))
+        mapping.digest = digest
+
+
+def note_held(
+    session: Session, connector_key: int, entity: str, held: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> None:
+    """Pipedrive id → (the values delivered when Hull sent this report, attribute → Hull's own value).
+
+    Those values need not be delivered any more; an attribute with a newer delivery is left as it is.
+    """
+    for pipedrive_id, mapping in _locked(session, connector_key, entity, held):
+        before, values = held[pipedrive_id]
+        delivered = _delivered(mapping)
+        news = {name: value for name, value in values.items() if delivered.get(name) == before.get(name)}
+        kept = {name: value for name, value in (delivered | news).items() if value is not None}
+        mapping.delivered = orjson.dumps(kept)
+
+
+def inherit(session: Session, connector_key: int, entity: str, left: dict[int, dict[str, Any]]) -> None:
+    """Hull has merged others into these records: their values (`left`) remain where these have none.
+
+    The digest is emptied, so that the next reading is delivered, including nulls for remaining values.
+    """
+    for pipedrive_id, mapping in _locked(session, connector_key, entity, left):
+        if mapping.digest is not None or left[pipedrive_id]:
+            mapping.delivered = orjson.dumps(left[pipedrive_id] | _delivered(mapping))
+            mapping.digest, mapping.updated_at = "", func.now()
+
+
+# Deletions
+
+
+_COUNT_ABSENT = _update("absences = absences + 1", returning="RETURNING pipedrive_id, absences")
+
+
+def count_absent(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> dict[int, int]:
+    """Another answer left these out: Pipedrive id → how many in a row have."""
+    if not pipedrive_ids:
+        return {}
+    rows = session.execute(_COUNT_ABSENT, _scope(connector_key, entity, pipedrive_ids))
+    return {row.pipedrive_id: row.absences for row in rows}
+
+
+_NOTE_PRESENT = _update(
+    """absences = 0, merged_into = NULL, deleted_at = NULL, resolve_attempts = 0,
+           version = CASE WHEN state = ANY(CAST(:departed AS text[])) THEN 0 ELSE version END,
+           resolve_at = CASE WHEN state = ANY(CAST(:departed AS text[])) OR hull_id IS NULL
+                             THEN CASE WHEN digest IS NOT NULL OR hull_id IS NOT NULL OR resolve_at IS NOT NULL THEN now() END
+                        END,
+           hull_id = CASE WHEN state = ANY(CAST(:departed AS text[])) THEN NULL ELSE hull_id END,
+           state = CASE WHEN state <> ALL(CAST(:departed AS text[])) THEN state WHEN digest IS NULL THEN 'shell' ELSE 'full' END""",
+    of=f"{_IDS} AND (absences > 0 OR state = ANY(CAST(:departed AS text[])))",
+)
+
+
+def note_present(session: Session, connector_key: int, entity: str, pipedrive_ids: Sequence[int]) -> None:
+    """Pipedrive has just returned these: reset their absences, and restore the deleted ones.
+
+    Hull's values stay stored, including the deletion mark, so that the next delivery removes the mark. Hull is queried again
+    for its User or Account, which may be merged by now.
+    """
+    session.execute(_NOTE_PRESENT, {**_scope(connector_key, entity, pipedrive_ids), "departed": list(DEPARTED)})
+
+
+def depart(
+    session: Session, connector_key: int, entity: str, farewells: Sequence[Farewell], written_at: Mapping[int, datetime]
+) -> set[int]:
+    """Store what was sent. Return the ids that another worker wrote since `written_at`: those are not changed.
+
+    The digest is emptied, so that a restored record is delivered in any case.
+    """
+    by_id = {farewell.departure.pipedrive_id: farewell for farewell in farewells}
+    moved_on = set()
+    for pipedrive_id, mapping in _locked(session, connector_key, entity, by_id):
+        farewell = by_id[pipedrive_id]
+        if mapping.updated_at != written_at[pipedrive_id]:
+            moved_on.add(pipedrive_id)
+            continue
+        mapping.state, mapping.version, mapping.absences = farewell.departure.state, NEVER, 0
+        mapping.deleted_at = datetime.fromtimestamp(farewell.departure.at_ms / 1000, UTC)
+        mapping.merged_into = farewell.departure.merged_into
+        mapping.delivered = orjson.dumps(farewell.delivered) if farewell.delivered is not None else None
+        mapping.digest = "" if mapping.digest is not None or farewell.delivered is not None else None
+        mapping.resolve_at = None if farewell.joins else mapping.resolve_at
+        mapping.updated_at = func.now()
+    return moved_on
+
+
+_NOTE_NEVER_SEEN = text(
+    upsert(
+        "pipedrive_id, state, version, deleted_at, matched_by, resolve_at",
+        "SELECT :c, :e, id, 'deleted', :never, now(), 'report', NULL FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id",
+        KNOWN_STAYS,
+    )
+)
+
+
+def note_never_seen(session: Session, connector_key: int, entity: str, pipedrive_ids: Iterable[int]) -> None:
+    """Hull names these records, we have never seen them, and Pipedrive does not show them: they are deleted.
+
+    A page that shows one all the same has it read by its id, and then it lives.
+    """
+    if ids := sorted(pipedrive_ids):
+        session.execute(_NOTE_NEVER_SEEN, {**_scope(connector_key, entity, ids), "never": NEVER})
+
+
+_ADOPT = text(
+    upsert(
+        "pipedrive_id, state, digest, matched_by",
+        "SELECT :c, :e, id, 'full', '', 'verify' FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id",
+        KNOWN_STAYS,
+    )
+)
+
+
+def adopt(session: Session, connector_key: int, entity: str, ids: Collection[int]) -> None:
+    """Insert into the id map what only Hull had, so that a deletion has a row."""
+    session.execute(_ADOPT, _scope(connector_key, entity, ids))
