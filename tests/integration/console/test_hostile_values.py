@@ -43,7 +43,8 @@ LINK: Final = "javascript:alert(4)"
 NAME: Final = "<script>alert(5)'\"{{3*'7x'}}"
 """Of the connector; it could only be put there behind our backs."""
 LARGEST_PAGE: Final = 6_000_000
-SLOWEST_S: Final = 3.0
+MOST_CPU_S: Final = 3.0
+"""Of this process, so that a busy machine makes no difference."""
 
 
 @pytest.fixture(autouse=True)
@@ -249,10 +250,10 @@ ASKED: Final = {
 def test_every_page_shows_hostile_values_and_does_nothing_else(app: Flask, evil: World, admin: Visitor) -> None:
     shown = 0
     for path in pages_of(app, evil):
-        begun = time.monotonic()
+        begun = time.process_time()
         answer = admin.get(path)
         assert answer.status_code < 500 or path.startswith("/flower"), (path, answer.text[-300:])
-        assert time.monotonic() - begun < SLOWEST_S, path
+        assert time.process_time() - begun < MOST_CPU_S, path
         assert len(answer.data) < LARGEST_PAGE, (path, len(answer.data))
         assert "7x7x7x" not in answer.text, path
         if answer.mimetype == "text/html":

@@ -15,12 +15,11 @@ _EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) "
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One statement as it was executed: blocks and rows it touched, and how long it took."""
+    """One statement as it was executed: blocks and rows it touched."""
 
     sql: str
     blocks: int
     rows: int
-    ms: float
     plan: dict[str, Any] = field(repr=False)
 
     @property
@@ -48,7 +47,7 @@ class ExplainingCursor(psycopg2.extensions.cursor):  # type: ignore[misc]  # as 
                 aside.execute(_EXPLAIN + asked, values)
                 (answer,) = aside.fetchone()
                 root = answer[0]["Plan"]
-                SEEN.append(Seen(given, _blocks(root), _rows(root), answer[0]["Execution Time"], root))
+                SEEN.append(Seen(given, _blocks(root), _rows(root), root))
             finally:
                 aside.execute("ROLLBACK TO SAVEPOINT explained")
                 aside.execute("RELEASE SAVEPOINT explained")

@@ -32,7 +32,8 @@ pytestmark = pytest.mark.slow
 TIMES = 3
 """So many times the work, and what a pass over one table takes, are allowed beside the better plan."""
 SLACK = 3_000
-SLOWEST_MS = 10_000.0
+MOST_TOUCHED = 4_000_000
+"""`send_items` of 100,000 items touches half of it. To compare all records with one another would take a thousand times as much."""
 EITHER_WAY = {
     "snapshot.count_snapshots": "counts every snapshot of one side, by an index or by the table",
 }
@@ -105,9 +106,10 @@ def test_no_statement_touches_much_more_with_statistics(both: tuple[Found, Found
     assert _worse(both[1], both[0]) == {}
 
 
-def test_no_statement_takes_long(both: tuple[Found, Found, dict[str, str]]) -> None:
-    slow = {key: round(seen.ms) for found in both[:2] for key, seen in found.items() if seen.ms > SLOWEST_MS}
-    assert slow == {}
+def test_no_statement_touches_too_much(both: tuple[Found, Found, dict[str, str]]) -> None:
+    """Blocks and rows, not seconds: those depend on the machine and on what else runs there."""
+    much = {key: seen.touched for found in both[:2] for key, seen in found.items() if seen.touched > MOST_TOUCHED}
+    assert much == {}
 
 
 def test_a_scrape_reads_no_table_whole_that_keeps_what_has_ended(both: tuple[Found, Found, dict[str, str]]) -> None:
