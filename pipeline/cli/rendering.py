@@ -127,7 +127,7 @@ def _connector(request: BaseModel) -> str:
 PRESENTATIONS: Final[Mapping[Operation[Any, Any], Presentation]] = {
     alerts.list_open: Presentation(show=_alerts),
     alerts.list_past: Presentation(show=_alerts),
-    alerts.try_telling: Presentation(show=_tried, check=_fail_unless_all_told),
+    alerts.send_test_alert: Presentation(show=_tried, check=_fail_unless_all_told),
     claims.release_claims: Presentation(show=_released),
     credentials.check_credentials: Presentation(show=_checks, check=_fail_unless_accepted),
     credentials.invite: Presentation(show=_invitation),

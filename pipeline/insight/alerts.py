@@ -20,7 +20,7 @@ UNKNOWN = Rule("A rule that is not judged any more", "A later version knows it, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class AlertView:
     """One alert.
 
     page     page of the console to open
@@ -51,7 +51,7 @@ class Told:
         return f"{self.connector or 'The whole pipeline'}: {self.title}"
 
 
-def open_alerts(session: Session) -> list[Told]:
+def open_alerts(session: Session) -> list[AlertView]:
     """What is wrong now, the newest first."""
     return _shown(session, rows.open_alerts(session))
 
@@ -62,13 +62,13 @@ def past_alerts(
     connector_keys: Collection[int] | None = None,
     before_id: int | None = None,
     limit: int = 50,
-) -> list[Told]:
+) -> list[AlertView]:
     """List what was, newest first; see `db.alert.past_alerts` for `connector_keys`."""
     found = rows.past_alerts(session, connector_keys=connector_keys, before_id=before_id, limit=limit)
     return _shown(session, found)
 
 
-def told_where() -> dict[str, str]:
+def sink_targets() -> dict[str, str]:
     """Return sink → its target, without the secret parts of a web address."""
     chosen = settings()
     found = {LOG: "lines alert.raised and alert.resolved"}
@@ -79,14 +79,14 @@ def told_where() -> dict[str, str]:
     return found
 
 
-def _shown(session: Session, found: list[Alert]) -> list[Told]:
+def _shown(session: Session, found: list[Alert]) -> list[AlertView]:
     names = {row.key: row.name for row in connectors.all_connectors(session)}
     return [_one(each, names.get(each.connector_key or 0)) for each in found]
 
 
-def _one(alert: Alert, connector: str | None) -> Told:
+def _one(alert: Alert, connector: str | None) -> AlertView:
     rule = RULES.get(alert.rule, UNKNOWN)
-    return Told(
+    return AlertView(
         id=alert.id,
         connector_key=alert.connector_key,
         connector=connector,

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
-from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
+from pipeline.insight.alerts import AlertView, open_alerts, past_alerts, sink_targets
 from pipeline.operations.call import Call
 from pipeline.operations.models import Listed, NoRequest, Shape
 from pipeline.operations.registry import operation
@@ -83,18 +83,18 @@ def list_past(call: Call, request: Listed) -> AlertsAnswer:
 def list_rules(_call: Call, _request: NoRequest) -> RulesAnswer:
     """List the alert rules with their meaning and next step, and the alert sinks."""
     rules = [RuleShape(name=name, **asdict(rule)) for name, rule in RULES.items()]
-    return RulesAnswer(rules=rules, sinks=told_where())
+    return RulesAnswer(rules=rules, sinks=sink_targets())
 
 
 @operation("POST /alerts/test", role=Role.ADMIN, audit_action="alerts.test", command="alerts test")
-def try_telling(call: Call, _request: NoRequest) -> TriedAnswer:
+def send_test_alert(call: Call, _request: NoRequest) -> TriedAnswer:
     """Send a test alert to every alert sink."""
-    with call.transaction(", ".join(told_where())):
+    with call.transaction(", ".join(sink_targets())):
         pass  # committed before anything is sent: what was sent cannot be taken back
     return TriedAnswer(sinks=try_sinks(call.caller.name))
 
 
-def _visible(call: Call, found: list[Told]) -> AlertsAnswer:
+def _visible(call: Call, found: list[AlertView]) -> AlertsAnswer:
     """Return the alerts of the installation, and of connectors that the caller may see."""
     mine = [each for each in found if call.caller.may_see(each.connector_key)]
     return AlertsAnswer(alerts=[AlertShape.model_validate(each) for each in mine])

@@ -56,7 +56,7 @@ def _moved(no: SettingsMoved) -> OperationError:
     return OperationError(CONFLICT, "settings_moved", sentence, "Review it, then save again.", mistakes=changes)
 
 
-def _under_way(no: RunInProgress) -> OperationError:
+def _run_in_flight(no: RunInProgress) -> OperationError:
     return OperationError(CONFLICT, "run_in_progress", f"Run {no.run_id} is in flight.", "Wait for it, or cancel it.")
 
 
@@ -101,7 +101,7 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], OperationError]]] = {
     OperatorRefused: _plainly("refused"),
     PayloadMistake: _plainly("payload_refused"),
     PlanRefused: _plan,
-    RunInProgress: _under_way,
+    RunInProgress: _run_in_flight,
     SettingsMistaken: _mistaken,
     SettingsMoved: _moved,
     SettingsRefused: _settings,

@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response
 from db.session import transaction
 from pipeline.domain.alerts import RULES
 from pipeline.domain.roles import Role
-from pipeline.insight.alerts import Told, open_alerts, past_alerts, told_where
+from pipeline.insight.alerts import AlertView, open_alerts, past_alerts, sink_targets
 from pipeline.operations import alerts
 from pipeline.web.console import guard
 from pipeline.web.console.calls import perform
@@ -35,17 +35,17 @@ def show() -> Response:
         past=past[:ENTRIES],
         more=more,
         rules=RULES,
-        sinks=told_where(),
+        sinks=sink_targets(),
     )
 
 
 def test() -> Response:
     """Sending may take seconds if a sink does not answer; the page waits for the result."""
-    tried = perform(alerts.try_telling).sinks
+    tried = perform(alerts.send_test_alert).sinks
     return done("/alerts", "Tried: " + "; ".join(f"{sink}: {answer}" for sink, answer in tried.items()) + ".")
 
 
-def _sentence(now: list[Told]) -> str:
+def _sentence(now: list[AlertView]) -> str:
     if not now:
         return "No alert is open."
     return f"{len(now)} alert{'s are' if len(now) > 1 else ' is'} open: {now[0].about}{', …' if len(now) > 1 else ''}."

@@ -215,7 +215,7 @@ EXAMPLES: Mapping[str, Callable[[World, ExitStack], Fields]] = {
     "rename_connector": lambda _world, _stack: {"name": "acme-emea"},
     "resume_connector": nothing,
     "start_fetch": lambda _world, _stack: {"entity": "person"},
-    "try_telling": nothing,
+    "send_test_alert": nothing,
     "replay_edited": corrected,
     "resume_job": job_that_is("paused"),
     "resume_replay": replay_that_is("paused"),
