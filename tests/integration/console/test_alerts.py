@@ -388,7 +388,7 @@ def test_when_no_worker_judges_the_web_process_does(world: World, hook: Hook) ->
 
 
 def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook: Hook, viewer: Visitor) -> None:
-    assert "Nothing is wrong" in viewer.text("/alerts")
+    assert "No alert is open" in viewer.text("/alerts")
 
     pause(world)
     watch(world)
@@ -404,7 +404,7 @@ def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook
     resume(world)
     watch(world)
     page = viewer.text("/alerts")
-    assert "Nothing is wrong" in page
+    assert "No alert is open" in page
     assert "Paused automatically: unauthorized." in page  # it stands in the history
 
 
