@@ -15,7 +15,7 @@ from pipeline.domain.roles import Role
 from pipeline.insight import acts, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice
-from pipeline.operations import comparisons, connectors, runs, sends
+from pipeline.operations import comparisons, connectors, jobs, runs, sends
 from pipeline.operations.errors import OperationError
 from pipeline.sync.runs.runs import RunInProgress
 from pipeline.web.console import guard, overview
@@ -112,6 +112,7 @@ def verify(connector: Connector) -> Response:
 
 def repair(connector: Connector, job_id: int) -> Response:
     """Repair as many records as the button has named."""
+    perform(jobs.show_job, id=job_id)  # a job of another connector is not there, whatever else the form says
     if refusal := refusal_of(comparisons.repair_comparison, id=job_id, count=request.form.get("count", "")):
         return show(connector, Impossible(refusal), 400)
     return done(f"{_home(connector)}/jobs?kind=verify", "The differing records are synchronized again.")
