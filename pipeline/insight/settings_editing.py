@@ -141,18 +141,20 @@ def save(
     author: str,
     force: bool = False,
     confirmed: bool = False,
+    keep_defaults: bool = False,
 ) -> SettingsVersion:
     """Put a reviewed document in force, and have it pushed to Hull. One that means the same makes no version: what is shown has
     every default filled in.
 
     force      accept fields that Pipedrive does not know
+    keep_defaults  make a version also where only values that equal a default are new: the set-up records its decisions so
     confirmed  begin what follows however many records it touches; else its runs may wait for approval
     Raises SettingsMistaken, SettingsMoved.
     """
     connectors.lock_connector(session, connector_key)
     in_force = _require_base(session, connector_key, base)
     chosen, _ = check(session, connector_key, document, force=force)
-    if chosen.model_dump() == read_settings(in_force.document).model_dump():
+    if not keep_defaults and chosen.model_dump() == read_settings(in_force.document).model_dump():
         return in_force
     version = put_in_force(session, connector_key, document, author=author, force=True, confirmed=confirmed)
     if version.version != base:

@@ -143,6 +143,9 @@ class ForcedSettings(NewSettings):
     yes: Annotated[
         bool, Field(description="Start the runs that follow without approval, whatever number of records they touch.")
     ] = False
+    keep_defaults: Annotated[
+        bool, Field(description="Save values that equal a default too: a set-up records its decisions this way.")
+    ] = False
 
 
 class RebasedAnswer(BaseModel):
@@ -297,6 +300,7 @@ def _save(call: Call, request: ForcedSettings, why: str | None = None) -> SavedA
             author=call.caller.name,
             force=request.force,
             confirmed=request.yes,
+            keep_defaults=request.keep_defaults,
         )
         has_changed = saved.version != request.base_version
         if has_changed:

@@ -36,8 +36,8 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that were killed take no slots from the others, or all kills would hit the same few batches."""
-    slots = world.module("sync.slots")
-    monkeypatch.setattr(slots, "settings", lambda: settings().replace(live_at_once=TASKS))
+    stage = world.module("sync.stage")
+    monkeypatch.setattr(stage, "settings", lambda: settings().replace(live_at_once=TASKS))
     world.change_settings(
         synchronized_user_segments=["ALL"], outgoing_user_attributes=[{"hull": "nickname", "service": "name"}]
     )

@@ -194,7 +194,7 @@ def fetch(connector: Connector) -> Response:
 def _decide(connector: Connector, step: str, values: dict[str, Any], following: str, words: str) -> Response:
     now = perform(settings.show_settings)
     try:
-        perform(settings.put_settings, document=now.document | values, base_version=now.version)
+        perform(settings.put_settings, document=now.document | values, base_version=now.version, keep_defaults=True)
     except OperationError as refused:
         return show_step(connector, step, "; ".join(refused.mistakes) or sentence_of(refused), refused.status)
     return done(_at(connector, following), words)
