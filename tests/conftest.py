@@ -242,11 +242,21 @@ def database(database_url: str, worker_settings: Settings, _cheap_hashes: None) 
 
     settings_room.use(worker_settings)
     use_database(database_url)
+    _use_broker(worker_settings)
     yield database_url
     empty_database()
     token_ledger._owed.clear()
     shared_redis().flushdb()  # the same connector's day begins anew with every test
     settings_room.use(None)
+
+
+def _use_broker(chosen: Settings) -> None:
+    """Have the Celery app of this process send to the tests' broker. It may have read its settings in a test without any, and
+    would then send to whatever answers on this machine."""
+    tasks = sys.modules.get("pipeline.tasks.app")
+    if tasks is not None and tasks.app.conf.broker_url != chosen.broker_url:
+        tasks.app.conf.broker_url = chosen.broker_url
+        tasks.app._pool = tasks.app.amqp._producer_pool = None
 
 
 def empty_database() -> None:

@@ -22,7 +22,9 @@ from tests.integration.local.processes import PATIENCE_S, server_pids
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see root's servers")
 pytestmark = pytest.mark.slow
 
-OF_SETTINGS = ("annotated_types", "dotenv", "pydantic", "pydantic_core", "pydantic_settings", "typing_inspection")
+OF_SETTINGS = (
+    *("annotated_types", "dotenv", "pydantic", "pydantic_core", "pydantic_settings", "sqlalchemy", "typing_inspection"),
+)
 """Packages that `pipeline.settings` imports."""
 
 # What an ordinary account does without any of the packages that the interpreter at hand may lack.
