@@ -33,12 +33,11 @@ from pipeline.cli.verify_report import as_json, print_report
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import describe
 from pipeline.domain.settings import read_settings
-from pipeline.insight.comparing import cost_of
 from pipeline.jobs.runtime import run_job
 from pipeline.jobs.verify import verify as verifying
 from pipeline.jobs.verify.comparison import EntityReport
 from pipeline.jobs.verify.verify import Report
-from pipeline.operations.comparisons import NewComparison, RepairRequest, compare, repair_comparison
+from pipeline.operations.comparisons import NewComparison, RepairRequest, compare, cost_of, repair_comparison
 from pipeline.operations.errors import OperationError
 from pipeline.sync.retries import TURNS
 from pipeline.sync.stage import StageFailed

@@ -6,13 +6,16 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from db import job as jobs
+from db.id_mapping import any_read
 from db.session import transaction
+from db.verification import last_verification
+from pipeline.domain.kinds import Entity
 from pipeline.domain.roles import Role
-from pipeline.insight import comparing as insight
 from pipeline.jobs.verify import verify
-from pipeline.jobs.verify.verify import SAMPLE, VerifyOrder
+from pipeline.jobs.verify.verify import SAMPLE, VerifyOrder, expected_tokens
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.models import ConnectorRequest, Done, RowRequest, Shape
@@ -74,8 +77,18 @@ class RepairRequest(RowRequest):
 @operation(f"GET {PATH}", role=Role.VIEWER, command="comparisons show CONNECTOR")
 def show_comparison(call: Call, _request: ConnectorRequest) -> ComparingAnswer:
     """Show what the last comparison found, what its repair would change, and what the next one costs."""
+    key = call.connector.key
     with transaction() as session:
-        return ComparingAnswer.model_validate(insight.comparing(session, call.connector.key))
+        newest = next(iter(jobs.latest_jobs(session, key, [VERIFY], limit=1)), None)
+        return ComparingAnswer(
+            sample=SAMPLE,
+            tokens=expected_tokens(session, key, SAMPLE),
+            tokens_of_all=cost_of(session, key, None),
+            under_way=newest is not None and newest.state in jobs.OPEN,
+            job_id=None if newest is None else newest.id,
+            repairable=None if newest is None else verify.repairable(session, newest),
+            last=last_compared(session, key),
+        )
 
 
 @operation(
@@ -119,3 +132,27 @@ def repair_comparison(call: Call, request: RepairRequest) -> Done:
         if not verify.begin_repair(session, found[0], count=count, requested_by=call.caller.name):
             raise conflict("not_repairable", f"Comparison {request.id} is being repaired already.")
     return Done(done="asked")
+
+
+def last_compared(session: Session, connector_key: int) -> ComparedShape | None:
+    """Return the result of the last comparison, if there was one."""
+    row = last_verification(session, connector_key)
+    if row is None:
+        return None
+    return ComparedShape(
+        finished_at=row.finished_at,
+        asked_by=row.asked_by,
+        sample=row.sample,
+        compared=sum(part["compared"] for part in row.counts.values()),
+        drift=row.drift,
+        took_s=row.took_s,
+        tokens=row.tokens,
+        counts=row.counts,
+        named=row.named,
+    )
+
+
+def cost_of(session: Session, connector_key: int, sample: int | None) -> int | None:
+    """Return the tokens that a comparison of a sample, or of everything, will cost; None where that is not known yet."""
+    is_known = sample is not None or any(any_read(session, connector_key, each) for each in Entity)
+    return expected_tokens(session, connector_key, sample) if is_known else None

@@ -30,7 +30,7 @@ from pipeline.web.console.calls import download
 from pipeline.web.console.guard import Refused
 
 
-class Body(Asked):
+class JsonBody(Asked):
     """The body of a request. One that is not sent has no fields; one that is no JSON is refused."""
 
     @model_validator(mode="before")
@@ -39,7 +39,7 @@ class Body(Asked):
         return {} if sent is None and not request.get_data() else sent
 
 
-BASES: Final[Mapping[str, type[BaseModel]]] = {"path": BaseModel, "query": Asked, "body": Body}
+BASES: Final[Mapping[str, type[BaseModel]]] = {"path": BaseModel, "query": Asked, "body": JsonBody}
 """Part of a request → the base of its models."""
 
 

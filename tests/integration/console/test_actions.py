@@ -9,12 +9,13 @@ from db.audit import latest_entries
 from db.connector import Connector
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from pipeline.insight import comparing, sending
+from pipeline.insight import sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import as_hull_ids, read_ids
 from pipeline.insight.shared import forget_all
 from pipeline.jobs import runtime, sends
 from pipeline.jobs.verify import verify
+from pipeline.operations import comparisons
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 
@@ -234,7 +235,7 @@ def test_a_sample_is_compared_and_what_came_out_is_kept(world: World, operator: 
     world.run_jobs()
 
     with transaction() as session:
-        last = comparing.last_compared(session, world.connector_key)
+        last = comparisons.last_compared(session, world.connector_key)
     assert last is not None
     assert last.sample == verify.SAMPLE
     assert last.asked_by == "operator@acme.test"
