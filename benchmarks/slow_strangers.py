@@ -306,7 +306,7 @@ def _session_of_viewer() -> str:
     from db.operator import find_operator
     from db.session import transaction
     from pipeline.accounts import operators
-    from pipeline.domain.roles import Role
+    from pipeline.domain.kinds import Role
     from tests import accounts
 
     with transaction() as session:

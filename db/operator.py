@@ -39,7 +39,7 @@ LONGEST_AGENT: Final = 200
 
 
 class Operator(Base):
-    """One person. `role` is a `pipeline.domain.roles.Role`."""
+    """One person. `role` is a `pipeline.domain.kinds.Role`."""
 
     __tablename__ = "operators"
 

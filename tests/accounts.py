@@ -8,7 +8,7 @@ from db import operator as rows
 from db.operator import Operator
 from db.session import transaction
 from pipeline.accounts import operators, passwords
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 
 
 def add(name: str, password: str | None, role: Role, *, connector_keys: Collection[int] | None = None) -> Operator:

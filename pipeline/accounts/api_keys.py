@@ -15,7 +15,7 @@ from db import audit
 from db.operator import Operator, Present, lock_operator, present
 from db.session import transaction
 from pipeline.accounts.operators import OperatorRefused, digest_of, require_unchanged
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 
 PREFIX: Final = "hpk_"
 """People and scanners of repositories recognise a leaked key by it."""

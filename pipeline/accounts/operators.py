@@ -18,7 +18,7 @@ from db.operator import Operator, Present
 from db.session import transaction
 from pipeline.accounts import passwords
 from pipeline.accounts.passwords import WeakPassword
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 
 LONGEST_NAME: Final = 100

@@ -21,7 +21,7 @@ from db import job as jobs
 from db.operator import Present
 from db.session import transaction
 from pipeline.cli.opening import open_database
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.jobs.runtime import run_job
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError

@@ -20,8 +20,7 @@ from pipeline.clients.limiter import BurstLimiter
 from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
 from pipeline.clients.wire import Gate, OnCall
 from pipeline.domain.kinds import Entity
-from pipeline.domain.page_scan import scan_page, usable_id
-from pipeline.domain.paging import Cursors
+from pipeline.domain.paging import Cursors, scan_page, usable_id
 from pipeline.errors import Retryable
 
 Record = dict[str, Any]

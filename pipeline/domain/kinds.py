@@ -1,4 +1,4 @@
-"""The closed lists: entities, directions, outcomes, claims. Their values are what logs, tables and commands show."""
+"""The closed lists (entities, directions, outcomes, claims, roles) and ids. Logs, tables and commands show their values."""
 
 from __future__ import annotations
 
@@ -56,3 +56,28 @@ def event_name(direction: Direction, entity: Entity, outcome: Outcome) -> str:
 def anonymous_id(pipedrive_id: int) -> str:
     """The claim that every record of Pipedrive has."""
     return f"pipedrive:{pipedrive_id}"
+
+
+class Role(StrEnum):
+    """Each may do what those before it may."""
+
+    VIEWER = "viewer"
+    """Sees everything but secrets."""
+    OPERATOR = "operator"
+    """Fetches, sends, replays, discards, pauses, resumes."""
+    ADMIN = "admin"
+    """Adds connectors and operators, changes credentials and settings."""
+
+    def may(self, needed: Role) -> bool:
+        """Whether this role includes the one that is needed."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+def parse_record_id(value: object) -> int | None:
+    """Return the Pipedrive id in a value of Hull or of a webhook: a positive whole number or its digits; else None."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        value = int(value)
+    return value if type(value) is int and 0 < value < 2**63 else None

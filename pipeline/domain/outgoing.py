@@ -68,7 +68,7 @@ class OutgoingWrite:
 
 RULES = 1
 """Version of the conversion rules for Pipedrive. Raise it when a rule changes, and list the kinds of
-fields in `pipeline.transform.agreement.CORRECTED`: values written by the earlier rules are then written once more.
+fields in `pipeline.transform.conflicts.CORRECTED`: values written by the earlier rules are then written once more.
 """
 
 

@@ -1,8 +1,54 @@
-"""Detects endless walks: a cursor that comes again, or page after page without a record."""
+"""Pages of Pipedrive's lists: scan a page without parsing it, and detect a walk that does not end.
+
+msgspec validates the whole text, skips unneeded values, and keeps the rest unchanged: 2 µs for a record of 1.7 KB
+instead of 11 µs for parsing. A page with an unexpected type in a needed value gives None here, and must be parsed.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class PageScan:
+    """ids  in the order of the page, None where a record has none that is usable"""
+
+    ids: list[int | None]
+    next_cursor: str | None
+
+
+def scan_page(body: bytes) -> PageScan | None:
+    """Return the ids and the cursor of a page; None unless all ids are numbers."""
+    try:
+        _check_utf8(body)
+        page = _heads.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    more = page.additional_data
+    return PageScan([usable_id(head.id) for head in page.data], more.next_cursor if more else None)
+
+
+def split_page(body: bytes) -> dict[int, bytes] | None:
+    """Return id → the record's bytes in the page; of two with one id the later. None as in `scan_page`."""
+    try:
+        return {record_id: bytes(raw) for raw in _bodies.decode(body).data if (record_id := _head.decode(raw).id)}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _check_utf8(body: bytes) -> None:
+    """msgspec does not check the bytes of a skipped text; a later parser would fail."""
+    if not body.isascii():
+        body.decode()
+
+
+def usable_id(value: object) -> int | None:
+    """The id when it is one that Pipedrive gives: `true` or -1 must not make two walks believe they met."""
+    return value if type(value) is int and 0 < value < 2**63 else None
+
 
 MOST_EMPTY: Final = 20
 """Pages without a record in a row, each with a cursor, after which a walk leads nowhere: filters leave gaps, not deserts."""
@@ -22,3 +68,25 @@ class Cursors:
             return "a cursor came again"
         self._seen.add(cursor)
         return f"{self._empty} empty pages in a row" if self._empty >= MOST_EMPTY else None
+
+
+class _Head(msgspec.Struct):
+    id: int | None = None
+
+
+class _More(msgspec.Struct):
+    next_cursor: str | None = None
+
+
+class _Heads(msgspec.Struct):
+    data: list[_Head]
+    additional_data: _More | None = None
+
+
+class _Bodies(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+_heads = msgspec.json.Decoder(_Heads)
+_bodies = msgspec.json.Decoder(_Bodies)
+_head = msgspec.json.Decoder(_Head)

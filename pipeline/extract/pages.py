@@ -15,8 +15,7 @@ from typing import Any
 
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.page_scan import usable_id
-from pipeline.domain.paging import MOST_EMPTY, Cursors
+from pipeline.domain.paging import MOST_EMPTY, Cursors, usable_id
 from pipeline.errors import Rejected
 
 CHUNK_OF_IDS = 100

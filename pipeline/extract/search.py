@@ -6,7 +6,7 @@ from typing import Final
 
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.domain.kinds import Claim, Entity
-from pipeline.domain.spelling import shown_host
+from pipeline.domain.texts import shown_host
 from pipeline.extract.pages import id_of
 
 SEARCHABLE: Final = frozenset({"address", "varchar", "text", "varchar_auto", "double", "monetary", "phone"})

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db import id_mapping
 from db import run as run_rows
 from db.connector import Connector
-from pipeline.domain import forecast
+from pipeline.domain import budget
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 from pipeline.sync.runs import spending
@@ -66,7 +66,7 @@ def preview_fetch(session: Session, connector_key: int, entity: Entity) -> Fetch
     day = spending.standing(session, connector_key)
     known = id_mapping.count_known(session, connector_key, entity)
     running = run_rows.running_run(session, connector_key, entity, "full")
-    cost = forecast.fetch_cost(known, settings().page_limit) if known else None
+    cost = budget.fetch_cost(known, settings().page_limit) if known else None
     took_s = cost.pages * spending.pace_of(session, connector_key, entity) if cost else None
     return FetchPreview(
         entity=entity.value,

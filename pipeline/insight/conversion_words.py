@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, FieldSource, find_source, is_listed, is_writable
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import AttributeMapping
-from pipeline.transform.field_definitions import FieldSource, find_source, is_listed, is_writable
 from pipeline.transform.hull_reports import attribute_name
 
 LABELLED: Final = frozenset({"enum", "set", "labels", "varchar_options", "status"})

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, FieldSource, find_source
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import AttributeMapping, ConnectorSettings
 from pipeline.errors import Rejected, Skip
-from pipeline.transform.field_definitions import FieldSource, find_source
-from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute
-from pipeline.transform.incoming import ID_ATTRIBUTE, compile_incoming
+from pipeline.transform.hull_reports import ABSENT, ID_ATTRIBUTE, attribute_name, find_attribute
+from pipeline.transform.incoming import compile_incoming
 from pipeline.transform.outgoing import compile_outgoing
 
 CHANGES: Final = "changes"

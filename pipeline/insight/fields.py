@@ -8,10 +8,9 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, find_source, is_listed, is_writable, read_field_definitions
 from pipeline.domain.kinds import Entity
 from pipeline.insight.conversion_words import type_words
-from pipeline.transform.field_definitions import find_source, is_listed, is_writable, read_field_definitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from db.authorisation import connection_of
 from db.connector import Connector
 from db.run import Run
 from pipeline.data_dir import SANDBOX_FILE
-from pipeline.domain.forecast import LIST_TOKENS
+from pipeline.domain.budget import LIST_TOKENS
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import DEFAULT_ORGANIZATION_DOMAIN
 from pipeline.insight.fields import Fields

@@ -10,17 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from db.sync_event import SyncEvent
+from pipeline.domain.fields import ALIASES, FieldSource, find_source
 from pipeline.domain.kinds import Direction
 from pipeline.errors import Rejected
 from pipeline.insight.events import values_of
 from pipeline.sync.compiled import Plan
-from pipeline.transform.field_definitions import FieldSource, find_source
 from pipeline.transform.hull_reports import ABSENT as ABSENT  # noqa: PLC0414 - for those who ask
+from pipeline.transform.hull_reports import ID_ATTRIBUTE as ID_ATTRIBUTE  # noqa: PLC0414 - as above
 from pipeline.transform.hull_reports import attribute_name, find_attribute
-from pipeline.transform.incoming import ID_ATTRIBUTE as ID_ATTRIBUTE  # noqa: PLC0414 - as above
-from pipeline.transform.reading.simple import UNTOLD
-from pipeline.transform.record_shapes import ALIASES
-from pipeline.transform.values import Reader, reader_for
+from pipeline.transform.reading import NOT_SENT, Reader, reader_for
 
 _NAME_PARTS: Final = ("first_name", "last_name")
 
@@ -83,7 +81,7 @@ class MappedField:
             found = self.reader(raw)
         except Rejected:
             return raw
-        return None if found is UNTOLD else found
+        return None if found is NOT_SENT else found
 
 
 def mapped_fields(plan: Plan) -> tuple[MappedField, ...]:

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db import plan as rows
 from db.plan import PlanItem, SettingsPlan
+from pipeline.domain.fields import read_field_definitions
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import read_settings
 from pipeline.jobs.plans import apply
-from pipeline.transform.field_definitions import read_field_definitions
 
 ACTS: Final = ("update", "create", "lookup", "link", "match", "resend", "error", "unknown", "skip", "moved", "same")
 """In the order of the page: what would be written first."""

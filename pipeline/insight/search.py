@@ -12,7 +12,7 @@ from db import happening
 from db.record_search import FoundRecord, find_by_claims, find_by_ids
 from pipeline.domain.kinds import Claim
 from pipeline.errors import Rejected
-from pipeline.transform.claims import CLAIMS, SYNC_KEY
+from pipeline.transform.identifiers import CLAIMS, SYNC_KEY
 
 LONGEST: Final = 200
 SEARCHED: Final = "a Pipedrive id, a Hull id, an e-mail, a domain, an external id"

@@ -14,12 +14,12 @@ from db.connector import Connector
 from db.job import Job
 from db.known_as import KnownRecord
 from pipeline.domain.kinds import Entity
-from pipeline.domain.spelling import email_spelling, plain
+from pipeline.domain.texts import email_spelling, plain
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.insight.acts import Impossible
 from pipeline.jobs import sends
 from pipeline.sync.job_queue import SEND
-from pipeline.transform.domains import registrable_domain
+from pipeline.transform.identifiers import registrable_domain
 
 WRITE_TOKENS: Final = 5
 """What one update or create takes of the day; a record in which nothing differs takes none."""

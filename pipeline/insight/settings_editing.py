@@ -18,7 +18,7 @@ from db import connector as connectors
 from db import id_mapping
 from db import run as run_rows
 from db.connector import SettingsVersion
-from pipeline.domain.forecast import fetch_cost
+from pipeline.domain.budget import fetch_cost
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import AttributeMapping, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.insight.fields import fields_of

@@ -8,14 +8,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, find_source
 from pipeline.domain.kinds import Direction
 from pipeline.domain.settings import AttributeMapping
 from pipeline.insight.conversion_words import RowWords, describe_row, direction_of
 from pipeline.insight.conversions import Conversion, convert
 from pipeline.insight.samples import Sample
 from pipeline.insight.settings_editing import Mistake
-from pipeline.transform.field_definitions import find_source
 from pipeline.transform.hull_reports import attribute_name
 
 Row = Mapping[str, Any]

@@ -11,13 +11,12 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from db import connector as connectors
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, find_source, is_listed, is_writable
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import AttributeMapping
 from pipeline.insight.conversion_words import describe_row
 from pipeline.insight.fields import fields_of
 from pipeline.insight.settings_text import effective
-from pipeline.transform.field_definitions import find_source, is_listed, is_writable
 from pipeline.transform.hull_reports import attribute_name
 
 Pair = tuple[str, str]

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from db.session import transaction
 from pipeline.domain.alerts import RULES
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight.alerts import AlertView, open_alerts, past_alerts, sink_targets
 from pipeline.operations.call import Call
 from pipeline.operations.models import Listed, NoRequest, Shape

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.models import ConnectorRequest, Shape
 from pipeline.operations.registry import operation

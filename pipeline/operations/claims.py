@@ -6,8 +6,7 @@ from pydantic import BaseModel
 
 from db import happening
 from db.session import after_commit
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.models import ConnectorRequest, EntityName, Shape

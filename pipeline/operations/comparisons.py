@@ -12,8 +12,7 @@ from db import job as jobs
 from db.id_mapping import any_read
 from db.session import transaction
 from db.verification import last_verification
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.jobs.verify import verify
 from pipeline.jobs.verify.verify import SAMPLE, VerifyOrder, expected_tokens
 from pipeline.operations.call import Call

@@ -16,8 +16,8 @@ from db import run as run_rows
 from db.authorisation import connection_of
 from db.connector import Connector
 from db.session import after_commit, transaction
+from pipeline.domain.kinds import Role
 from pipeline.domain.names import InvalidName, connector_name
-from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
 from pipeline.insight.condition import condition
 from pipeline.operations.call import Call

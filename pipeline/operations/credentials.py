@@ -13,8 +13,8 @@ from db import connector as connectors
 from db.authorisation import connection_of
 from db.session import transaction
 from pipeline import wiring
+from pipeline.domain.kinds import Role
 from pipeline.domain.reasons import REASONS
-from pipeline.domain.roles import Role
 from pipeline.errors import PipelineError
 from pipeline.operations.call import Call
 from pipeline.operations.models import ConnectorRequest, Done, Shape

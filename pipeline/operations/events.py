@@ -15,8 +15,7 @@ from db.departure import forebears
 from db.event_log import EventFilter, Subject
 from db.log_export import RETENTION_HOURS, LogExport, find_export
 from db.session import transaction
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.insight.events import EventShape, described
 from pipeline.insight.mapped import labels_of
 from pipeline.insight.search import search

@@ -13,7 +13,7 @@ from db import failure_filter
 from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import failures as insight
 from pipeline.insight import payloads, verdicts
 from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay, words_of

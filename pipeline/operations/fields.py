@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight.fields import fields_of
 from pipeline.insight.hull_segments import ask_segments
 from pipeline.insight.shared import Shared

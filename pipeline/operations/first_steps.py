@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import first_steps as insight
 from pipeline.operations.call import Call
 from pipeline.operations.models import ConnectorRequest, Shape

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db import job as rows
 from db.job import Job
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import jobs as insight
 from pipeline.jobs import actions
 from pipeline.operations.call import Call

@@ -12,7 +12,7 @@ from db import id_mapping
 from db.id_mapping import IdMapping, mapping_counts
 from db.session import transaction
 from db.shell import shell_ages
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
 from pipeline.operations.models import ConnectorRequest, Shape

@@ -15,7 +15,7 @@ from db.operator import Operator
 from db.session import transaction
 from pipeline.accounts import logins, operators, passwords, second_factor
 from pipeline.accounts.operators import OperatorRefused
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import conflict, not_found
 from pipeline.operations.models import Asked, Done, NoRequest, Shape

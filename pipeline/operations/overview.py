@@ -17,7 +17,7 @@ from db.authorisation import connection_of
 from db.event_count import CountedEvents
 from db.session import transaction
 from db.token_ledger import moment
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import fetches
 from pipeline.insight.condition import InStepShape, NoteShape, condition
 from pipeline.insight.fetches import FetchShape

@@ -11,7 +11,7 @@ from db import api_key, audit
 from db import connector as connectors
 from db.audit import AuditEntry
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
 from pipeline.operations.models import Asked, Done, Listed, NoRequest, Shape

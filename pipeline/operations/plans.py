@@ -12,8 +12,7 @@ from db import plan as rows
 from db import run as run_rows
 from db.plan import SettingsPlan
 from db.session import transaction
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.insight.plan_views import PlanView, Side, page_of_items, view_of
 from pipeline.jobs.plans import apply as plan_apply
 from pipeline.jobs.plans import compute, create

@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.record_events import Whose
 from db.session import transaction
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.insight import record as insight
 from pipeline.insight import search, standing
 from pipeline.insight.events import ChangeShape, EventShape

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.errors import forbidden
 from pipeline.operations.refusals import as_operation_error

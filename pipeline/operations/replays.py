@@ -14,7 +14,7 @@ from db import replay as rows
 from db.failure_filter import FailureFilter
 from db.replay import Replay
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import replays as insight
 from pipeline.jobs.replays import start
 from pipeline.operations.call import Call

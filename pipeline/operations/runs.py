@@ -16,9 +16,8 @@ from db import watermark
 from db.failure import Failure
 from db.run import Run, Slice
 from db.session import transaction
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Entity, Role
 from pipeline.domain.reasons import REASONS, describe
-from pipeline.domain.roles import Role
 from pipeline.insight import acts, fetches
 from pipeline.insight.fetches import FetchShape
 from pipeline.operations.call import Call

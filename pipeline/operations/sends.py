@@ -9,8 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from db.session import transaction
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.insight import sending
 from pipeline.insight.acts import require_active
 from pipeline.insight.sending import Choice

@@ -15,8 +15,7 @@ from db import run as run_rows
 from db.connector import SettingsVersion
 from db.run import Run
 from db.session import transaction
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.insight import settings_editing as editing
 from pipeline.insight.settings_text import changed_names, effective, unified
 from pipeline.operations.call import Call

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from db import connector as connectors
 from db.session import transaction
 from pipeline.domain import cron
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight.conversion_words import direction_of, entity_of
 from pipeline.insight.fields import fields_of
 from pipeline.insight.samples import find_sample

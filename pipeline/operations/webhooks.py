@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from db import delivery
 from db import subscription as subscriptions
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight.webhooks import listening, open_delivery
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, not_found

@@ -14,7 +14,7 @@ from db import progress as rows
 from db.figures import oldest_due_s
 from db.progress import Moving
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import machinery
 from pipeline.insight.machinery import QUEUES, Machinery
 from pipeline.insight.shared import BackgroundValue

@@ -11,10 +11,9 @@ from db import connector as connectors
 from db.batch import ClaimedBatch
 from db.connector import Marks
 from db.session import transaction
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, find_source, read_field_definitions
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.transform.field_definitions import find_source, read_field_definitions
 from pipeline.transform.hull_reports import attribute_name
 from pipeline.transform.incoming import IncomingTransform, compile_incoming
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing

@@ -24,7 +24,7 @@ from db import run as run_rows
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, FieldSource, find_source, is_listed, read_field_definitions, value_at
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, read_settings
@@ -34,7 +34,6 @@ from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.connectors.company import read_currency
 from pipeline.sync.runs import backfill
 from pipeline.telemetry import logger
-from pipeline.transform.field_definitions import FieldSource, find_source, is_listed, read_field_definitions, value_at
 from pipeline.wiring import Wired
 
 OUTDATED: Final = frozenset({"option_unknown", "field_missing", "currency_unknown"})

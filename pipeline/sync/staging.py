@@ -15,7 +15,7 @@ import zstandard
 
 from pipeline.domain.departures import Departure
 from pipeline.domain.lenient_json import read_lenient, write_lenient
-from pipeline.domain.page_scan import split_page
+from pipeline.domain.paging import split_page
 
 LEVEL = 1
 

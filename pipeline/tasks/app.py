@@ -17,7 +17,7 @@ from pipeline import library_log, telemetry
 from pipeline.error_kinds import classify
 from pipeline.settings import settings
 from pipeline.tasks import broker, live_processes
-from pipeline.transform.domains import registrable_domain
+from pipeline.transform.identifiers import registrable_domain
 
 broker.extend_transports()
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import Any, Final
+from typing import Any
 
+from pipeline.domain.departures import DELETED_AT
 from pipeline.domain.drift import CONFLICT, DEPARTED, Difference, Drift, DriftFinding, HullRecord, MappedRecord
 from pipeline.domain.incoming import IncomingRecord
-from pipeline.domain.kinds import Claim
-from pipeline.domain.spelling import email_spelling, plain
+from pipeline.domain.kinds import Claim, parse_record_id
+from pipeline.domain.texts import email_spelling, plain
 from pipeline.domain.times import epoch_milliseconds
-from pipeline.transform.domains import registrable_domain
-from pipeline.transform.hull_reports import ABSENT, find_attribute, hull_id_of, pipedrive_ids_of, read_id
-from pipeline.transform.incoming import ID_ATTRIBUTE
-
-DELETED_ATTRIBUTE: Final = "pipedrive/deleted_at"
+from pipeline.transform.hull_reports import ABSENT, ID_ATTRIBUTE, find_attribute, hull_id_of, pipedrive_ids_of
+from pipeline.transform.identifiers import registrable_domain
 
 Canonical = str | tuple[Any, ...] | None
 
@@ -41,7 +39,7 @@ def read_held(report: Mapping[str, Any], names: Iterable[str]) -> HullRecord:
         anonymous_ids=frozenset(pipedrive_ids_of(anonymous)),
         attributes=values,
         organization_ids=pipedrive_ids_of(account) if isinstance(account, dict) else (),
-        is_deleted=find_attribute(report, DELETED_ATTRIBUTE) not in (ABSENT, None),
+        is_deleted=find_attribute(report, DELETED_AT) not in (ABSENT, None),
         composed_name=" ".join(parts),
     )
 
@@ -169,7 +167,7 @@ def judge_absent(
 
 
 def _shows_id(pipedrive_id: int, held: HullRecord) -> bool:
-    return read_id(held.attributes.get(ID_ATTRIBUTE)) == pipedrive_id
+    return parse_record_id(held.attributes.get(ID_ATTRIBUTE)) == pipedrive_id
 
 
 def differences(record: IncomingRecord, held: HullRecord, delivered: Set[str]) -> Iterator[Difference]:

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.texts import list_readings, same_text
 from pipeline.errors import Rejected
-from pipeline.transform.texts import list_readings, same_text
 
 FORMATS: Final = ("json", "csv")
 MAX_LINE_BYTES: Final = 1024 * 1024

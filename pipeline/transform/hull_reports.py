@@ -1,4 +1,13 @@
-"""Reads a User or an Account as Hull reports it: one flat object, for a User with its Account below `account`."""
+"""Read the messages of Hull: reports of a User or an Account, what changed, their segments; and combine messages.
+
+A report is one flat object, for a User with its Account below `account`.
+
+Two messages about one record are combined, so that many notifications become one change without losing data. The newest
+report counts, with its segments. Of `changes` the union counts: the oldest old value and the newest new one; a value that
+was set back has not changed, and a segment that was entered and left has not changed either. What requires sending the
+record, an export or a link to an Account, stays required. Every intermediate value of an attribute is kept, with the time
+of its report: it may be an edit, and its replacement our own delivery.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +15,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.domain.kinds import Entity
+from pipeline.domain.kinds import Entity, parse_record_id
 from pipeline.domain.times import epoch_milliseconds
 from pipeline.errors import Rejected
 
 ABSENT: Final = object()
 """Marks an attribute that is missing in the report, which differs from None."""
 
-_PREFIX: Final = "pipedrive:"
+
+ID_ATTRIBUTE: Final = "pipedrive/id"
 
 
 def attribute_name(hull: str) -> str:
@@ -28,6 +38,14 @@ def find_attribute(report: Mapping[str, Any], path: str) -> Any:
         return find_attribute(account, path.removeprefix("account.")) if isinstance(account, dict) else ABSENT
     name = attribute_name(path)
     return report.get(name, report.get(f"traits_{name}", ABSENT))
+
+
+def is_blank(value: Any) -> bool:
+    """Return whether an attribute has no value: missing, None, an empty list, or only spaces."""
+    return value is ABSENT or value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
+_PREFIX: Final = "pipedrive:"
 
 
 def hull_id_of(report: Mapping[str, Any]) -> str:
@@ -46,7 +64,7 @@ def pipedrive_ids_of(report: Mapping[str, Any]) -> tuple[int, ...]:
 
     More than one means that Hull merged records which are still two in Pipedrive.
     """
-    first = read_id(find_attribute(report, "pipedrive/id"))
+    first = parse_record_id(find_attribute(report, "pipedrive/id"))
     return tuple(dict.fromkeys([*(() if first is None else (first,)), *anonymous_pipedrive_ids(report)]))
 
 
@@ -58,21 +76,12 @@ def anonymous_pipedrive_ids(report: Mapping[str, Any]) -> tuple[int, ...]:
         for name in [*(names if isinstance(names, list) else ()), report.get("anonymous_id")]
         if isinstance(name, str) and name.startswith(_PREFIX)
     ]
-    return tuple(dict.fromkeys(number for number in map(read_id, ours) if number is not None))
+    return tuple(dict.fromkeys(number for number in map(parse_record_id, ours) if number is not None))
 
 
 def pipedrive_id_of(report: Mapping[str, Any]) -> int | None:
     """Find the id of the record's counterpart in Pipedrive, as far as Hull knows it."""
     return next(iter(pipedrive_ids_of(report)), None)
-
-
-def read_id(value: Any) -> int | None:
-    """Read a Pipedrive id as Hull may hold it: a number, or digits."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
-        value = int(value)
-    return value if type(value) is int and 0 < value < 2**63 else None
 
 
 def reported_at(report: Mapping[str, Any]) -> int | None:
@@ -115,7 +124,148 @@ def account_linked(message: Mapping[str, Any]) -> bool:
     return is_linked or "pipedrive/id" in {plain_name(name) for name in changed}
 
 
+def segment_ids(message: Mapping[str, Any], entity: Entity) -> set[str]:
+    """Return the record's segments in the message: their list, or if that is missing their ids."""
+    name = segments_name(entity)
+    listed = message.get(name)
+    return ids_in(listed if isinstance(listed, list) else message.get(f"{name.removesuffix('s')}_ids"))
+
+
+def entered_ids(message: Mapping[str, Any], entity: Entity) -> set[str]:
+    """Return the segments that the record has just entered, by the message."""
+    changes = message.get("changes")
+    moves = changes.get(segments_name(entity)) if isinstance(changes, dict) else None
+    return ids_in(moves.get("entered") if isinstance(moves, dict) else None)
+
+
+def segments_name(entity: Entity) -> str:
+    """Give the name under which a message and its changes keep the segments of the record itself."""
+    return "segments" if entity is Entity.PERSON else "account_segments"
+
+
+def ids_in(segments: Any) -> set[str]:
+    """Return the ids of segments, given as objects or as ids; other items are ignored."""
+    if not isinstance(segments, list):
+        return set()
+    ids = (segment.get("id") if isinstance(segment, dict) else segment for segment in segments)
+    return {each for each in ids if isinstance(each, str) and each}
+
+
 def _changed(message: Mapping[str, Any], of: str) -> Mapping[str, Any]:
     changes = message.get("changes")
     changed = changes.get(of) if isinstance(changes, dict) else None
     return changed if isinstance(changed, dict) else {}
+
+
+_WRITTEN_AT: Final = ("indexed_at", "updated_at")
+"""Attributes of a report with its time, the better one first."""
+SAID: Final = "values_said"
+"""Key in a combined message for all values that an attribute changed to. Never sent by Hull itself."""
+_KEPT_VALUES: Final = 5
+"""How many values of one attribute are kept."""
+_ACCOUNT_KEYS: Final = ("account", "account_segments", "account_segment_ids")
+_LINK: Final = "id"
+"""Key under `changes.account`: the User was linked to an Account, whatever followed."""
+
+
+def fold_messages(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Make one message of two about the same record, given in the order in which they were received."""
+    older, newer = _by_age(earlier, later)
+    inherited = () if "account" in newer else [name for name in _ACCOUNT_KEYS if name in older]
+    folded = {name: older[name] for name in inherited} | newer
+    folded["is_export"] = older.get("is_export") is True or newer.get("is_export") is True
+    if "changes" in older or "changes" in newer:
+        folded["changes"] = _fold_changes(_object(older.get("changes")), _object(newer.get("changes")))
+        before, after = values_said(older), values_said(newer)
+        folded[SAID] = {
+            name: [*before.get(name, ()), *after.get(name, ())][-_KEPT_VALUES:] for name in {**before, **after}
+        }
+    return folded
+
+
+def _fold_changes(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    folded = {**older, **newer}
+    if "is_new" in folded:
+        folded["is_new"] = older.get("is_new") is True or newer.get("is_new") is True
+    for name, keep in (("user", None), ("account", _LINK)):
+        if name in folded:
+            folded[name] = _fold_attributes(_object(older.get(name)), _object(newer.get(name)), keep)
+    for name in ("segments", "account_segments"):
+        if name in folded:
+            folded[name] = _fold_moves(_object(older.get(name)), _object(newer.get(name)))
+    return folded
+
+
+def _fold_attributes(older: dict[str, Any], newer: dict[str, Any], keep: str | None) -> dict[str, Any]:
+    """Combine [old value, new value] by attribute; one that was set back is dropped, unless it is the one to `keep`."""
+    folded = {}
+    for name in {**older, **newer}:
+        said = [changed[name] for changed in (older, newer) if name in changed]
+        pairs = [each for each in said if isinstance(each, list) and len(each) == 2]
+        if len(pairs) < 2:
+            folded[name] = (pairs or said)[-1]
+        elif name == keep or not _same(pairs[0][0], pairs[1][1]):
+            folded[name] = [pairs[0][0], pairs[1][1]]
+    return folded
+
+
+def _fold_moves(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, list[Any]]:
+    """Net what was entered and left, segment by segment."""
+    before, after = _moves(older), _moves(newer)
+    net = {
+        segment_id: after.get(segment_id, before.get(segment_id))
+        for segment_id in {**before, **after}
+        if segment_id not in before or segment_id not in after or before[segment_id][0] == after[segment_id][0]
+    }
+    return {way: [move[1] for move in net.values() if move and move[0] == way] for way in ("entered", "left")}
+
+
+def _moves(moves: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Segment id → which way the record went and the segment as given."""
+    found: dict[str, tuple[str, Any]] = {}
+    for way in ("left", "entered"):
+        listed = moves.get(way)
+        for segment in listed if isinstance(listed, list) else ():
+            found.update(dict.fromkeys(ids_in([segment]), (way, segment)))
+    return found
+
+
+def values_said(message: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Attribute → [value, when it was reported] of the values it changed to in all combined messages, oldest first."""
+    if SAID in message:
+        return _object(message[SAID])
+    at = reported_at(_report(message))
+    pairs = {} if at is None else _own_changes(message)
+    return {name: [[pair[1], at]] for name, pair in pairs.items() if isinstance(pair, list) and len(pair) == 2}
+
+
+def _own_changes(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What changed of the User of a message, or of its Account where it is about no User."""
+    kind = "user" if isinstance(message.get("user"), dict) else "account"
+    return _object(_object(message.get("changes")).get(kind))
+
+
+def _by_age(earlier: dict[str, Any], later: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Put the one with the older report first; without times, the one that was received first."""
+    first, second = _report(earlier), _report(later)
+    for name in _WRITTEN_AT:
+        one, other = (epoch_milliseconds(find_attribute(report, name)) for report in (first, second))
+        if one is not None and other is not None:
+            return (earlier, later) if one <= other else (later, earlier)
+    return earlier, later
+
+
+def _report(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    user = message.get("user")
+    return user if isinstance(user, dict) else _object(message.get("account"))
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except RecursionError:  # nested too deeply to be compared: taken for a change
+        return False
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

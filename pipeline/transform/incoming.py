@@ -9,24 +9,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.departures import DELETED_AT, MERGED, Departure, Farewell
+from pipeline.domain.fields import OPTIONAL, FieldCatalog, FieldSource, find_source, is_listed
 from pipeline.domain.incoming import FieldProblem, IncomingRecord
-from pipeline.domain.kinds import Claim, Entity
+from pipeline.domain.kinds import Claim, Entity, Outcome, parse_record_id
 from pipeline.domain.settings import AttributeMapping, ClaimRule, ConnectorSettings
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
-from pipeline.transform.claims import CLAIMS, SYNC_KEY, Normalise, name_domain_claim, other_emails
-from pipeline.transform.field_definitions import FieldSource, find_source, is_listed
-from pipeline.transform.hull_reports import attribute_name
-from pipeline.transform.reading.simple import UNTOLD, read_id
-from pipeline.transform.record_shapes import OPTIONAL
-from pipeline.transform.values import Reader, reader_for
-
-ID_ATTRIBUTE: Final = "pipedrive/id"
+from pipeline.transform.hull_reports import ID_ATTRIBUTE, attribute_name
+from pipeline.transform.identifiers import CLAIMS, SYNC_KEY, Normalise, name_domain_claim, other_emails
+from pipeline.transform.reading import NOT_SENT, Reader, read_id, reader_for
 
 _ABSENT: Final = object()
 _NO_FIELDS: Final[dict[str, Any]] = {}
@@ -118,7 +116,7 @@ class IncomingTransform:
                 continue
             try:
                 value = reader(raw)
-                normal = None if value is None or value is UNTOLD else normalise(value)
+                normal = None if value is None or value is NOT_SENT else normalise(value)
             except Rejected as refused:
                 problems.append(FieldProblem(field=code, reason=refused.reason, detail=refused.detail))
                 continue
@@ -245,16 +243,15 @@ def _read_columns(
         except Rejected as refused:
             problems.append(FieldProblem(field=code, reason=refused.reason, detail=refused.detail))
             continue
-        if value is not UNTOLD and (value is not None or keeps_null):
+        if value is not NOT_SENT and (value is not None or keeps_null):
             attributes[attribute] = value
 
 
 def _read_record_id(raw: Any) -> int:
-    if type(raw) is int and 0 < raw < 2**63:
-        return raw
-    if type(raw) is str and raw.isascii() and raw.isdigit() and len(raw) <= 18 and int(raw) > 0:
-        return int(raw)
-    raise Rejected("no_id", f"id is {type(raw).__name__}")
+    found = parse_record_id(raw)
+    if found is None:
+        raise Rejected("no_id", f"id is {type(raw).__name__}")
+    return found
 
 
 def _read_link(raw: Any, problems: list[FieldProblem]) -> int | None:
@@ -287,3 +284,49 @@ def _fingerprint(mapping: bytes, sources: Mapping[str, FieldSource]) -> str:
     hasher = hashlib.blake2b(mapping, digest_size=16)
     hasher.update(repr(sorted(used)).encode(errors="backslashreplace"))
     return hasher.hexdigest()
+
+
+def say_farewell(
+    departure: Departure,
+    *,
+    state: str,
+    held: Mapping[str, Any],
+    in_hull: bool,
+    supported: bool,
+    joinable: bool,
+) -> Farewell:
+    """Decide what Hull receives about a deleted record, and what the log says.
+
+    state      of its id mapping until now
+    held       Hull's values of it, without nulls
+    in_hull    whether Hull ever received it
+    supported  whether the settings mark deletions in Hull
+    joinable   for a merge: whether Hull can merge it with the other one
+    A `conflict` shares its User with a record that may still exist: that one keeps Hull's values.
+    """
+    is_news = state != departure.state
+    tell = partial(Farewell, departure=departure, before=dict(held))
+    success, skip = (Outcome.SUCCESS, Outcome.SKIP) if is_news else (None, None)
+    is_marked = DELETED_AT in held
+    if departure.state == MERGED and joinable and in_hull and (is_news or not is_marked):
+        return tell(outcome=success, reason=MERGED, joins=is_news or bool(held), delivered=None)
+    apart = departure.state == MERGED and in_hull
+    reason = "merge_not_joined" if apart else departure.state
+    if not in_hull or state == "conflict":
+        return tell(outcome=skip, reason=reason, delivered=dict(held) or None)
+    if not supported:
+        return tell(outcome=skip, reason=reason if apart else "deletion_not_supported", delivered=dict(held))
+    mark = {ID_ATTRIBUTE: None, DELETED_AT: iso_of(departure.at_ms)}
+    is_told = not is_news and is_marked and ID_ATTRIBUTE not in held
+    return tell(
+        outcome=success,
+        reason=reason,
+        attributes={} if is_told else mark,
+        delivered={name: value for name, value in held.items() if name != ID_ATTRIBUTE}
+        | {DELETED_AT: mark[DELETED_AT]},
+    )
+
+
+def iso_of(moment_ms: int) -> str:
+    """A moment as Hull keeps dates, in whole seconds."""
+    return datetime.fromtimestamp(moment_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

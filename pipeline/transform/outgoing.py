@@ -10,28 +10,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, FieldSource, find_source, is_listed, is_writable
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Claim, Direction, Entity
 from pipeline.domain.outgoing import Agreement, OutgoingWrite
 from pipeline.domain.settings import ConnectorSettings, Owner
 from pipeline.errors import Rejected
-from pipeline.transform.claims import CLAIMS
-from pipeline.transform.field_definitions import FieldSource, find_source, is_listed, is_writable
-from pipeline.transform.hull_reports import find_attribute
-from pipeline.transform.mapping_conflicts import find_conflicts
-from pipeline.transform.writing.composed import holds_member, write_members
-from pipeline.transform.writing.differences import differs, digest_of, is_empty
-from pipeline.transform.writing.names import name_for_create, settle_names
-from pipeline.transform.writing.targets import (
-    Target,
-    compile_targets,
-    digest_said,
-    is_blank,
-    part_code,
-    wanted_value,
-    write_value,
-)
+from pipeline.transform.conflicts import differs, digest_of, is_empty
+from pipeline.transform.hull_reports import find_attribute, is_blank
+from pipeline.transform.identifiers import CLAIMS
+from pipeline.transform.targets import Target, compile_targets, digest_said, find_conflicts, part_code, wanted_value
+from pipeline.transform.writing import holds_member, write_members, write_value
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -257,3 +246,49 @@ class _Work:
 
     def _current(self, source: FieldSource) -> Any:
         return (self._custom if source.is_custom else self.snapshot or _NOTHING).get(source.key)
+
+
+def settle_names(names: Mapping[str, Any], snapshot: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Choose between a whole name and its parts.
+
+    Shape:  wanted values of `name, first_name, last_name`; snapshot → what to write of them, {} for no change
+    Both parts win over the whole name, which has less information; one part alone loses against it.
+    Raises: Rejected("name_missing") if a name would be emptied.
+    """
+    current = snapshot or {}
+    parts = [key for key in ("first_name", "last_name") if key in names]
+    if len(parts) == 2 or (parts and "name" not in names):
+        wanted = {key: (names[key] if key in names else current.get(key)) or "" for key in ("first_name", "last_name")}
+        if any(wanted.values()):
+            same = all((current.get(key) or "").strip() == value for key, value in wanted.items())
+            return {} if same and snapshot is not None else wanted
+    if "name" not in names and not parts:
+        return {}
+    name = names.get("name")
+    if not name:
+        raise Rejected("name_missing", "a record of Pipedrive cannot be without a name")
+    return {"name": name}
+
+
+def name_for_create(entity: Entity, report: Mapping[str, Any]) -> str:
+    """Return a name for a new record without a mapped name.
+
+    Raises: Rejected("name_missing").
+    """
+    first_and_last = " ".join(filter(None, (_text(report, "first_name"), _text(report, "last_name"))))
+    named = {
+        Entity.PERSON: (_text(report, "name"), first_and_last, _text(report, "email"), _text(report, "external_id")),
+        Entity.ORGANIZATION: (_text(report, "name"), _text(report, "domain"), _text(report, "external_id")),
+    }[entity]
+    name = next((one for one in named if one), None)
+    if name is None:
+        raise Rejected("name_missing", "the record has no name, e-mail, domain or external id")
+    return name[:_MAX_CHARS]
+
+
+_MAX_CHARS: Final = 255
+
+
+def _text(report: Mapping[str, Any], attribute: str) -> str:
+    value = find_attribute(report, attribute)
+    return value.strip() if isinstance(value, str) else ""

@@ -14,7 +14,17 @@ from typing import Any, Final
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.transform.hull_reports import ABSENT, account_linked, changed_attributes, find_attribute, plain_name
+from pipeline.errors import Rejected
+from pipeline.transform.hull_reports import (
+    ABSENT,
+    account_linked,
+    changed_attributes,
+    entered_ids,
+    find_attribute,
+    hull_id_of,
+    plain_name,
+    segment_ids,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,28 +158,38 @@ def entered_segment(message: Mapping[str, Any], settings: ConnectorSettings, ent
     return bool(entered and wanted & (entered | EVERYBODY))
 
 
-def segment_ids(message: Mapping[str, Any], entity: Entity) -> set[str]:
-    """Return the record's segments in the message: their list, or if that is missing their ids."""
-    name = segments_name(entity)
-    listed = message.get(name)
-    return ids_in(listed if isinstance(listed, list) else message.get(f"{name.removesuffix('s')}_ids"))
+def account_to_send(message: Mapping[str, Any], settings: ConnectorSettings) -> dict[str, Any] | None:
+    """Return the message about the User's Account; None if a filter stops one of the two.
+
+    A Pipedrive id in it is not reliable yet: the record must be looked up.
+
+    An export without the Account's segments sends the Account as well, because its segments are not known.
+    """
+    account = message.get("account")
+    if not settings.link_users_in_service or not isinstance(account, dict) or not _has_hull_id(account):
+        return None
+    if not in_segments(message, settings, Entity.PERSON):
+        return None
+    is_export = message.get("is_export") is True and not _names_segments(message)
+    if not is_export and not in_synchronized_segment(message, settings, Entity.ORGANIZATION):
+        return None
+    ids = sorted(segment_ids(message, Entity.ORGANIZATION))
+    listed = message.get("account_segments")
+    return {
+        "account": account,
+        "account_segments": listed if isinstance(listed, list) else [{"id": each} for each in ids],
+        "account_segment_ids": ids,
+        "changes": {},
+        "is_export": is_export,
+    }
 
 
-def entered_ids(message: Mapping[str, Any], entity: Entity) -> set[str]:
-    """Return the segments that the record has just entered, by the message."""
-    changes = message.get("changes")
-    moves = changes.get(segments_name(entity)) if isinstance(changes, dict) else None
-    return ids_in(moves.get("entered") if isinstance(moves, dict) else None)
+def _has_hull_id(account: Mapping[str, Any]) -> bool:
+    try:
+        return bool(hull_id_of(account))
+    except Rejected:  # Hull gives none: nothing could be joined to it
+        return False
 
 
-def segments_name(entity: Entity) -> str:
-    """Give the name under which a message and its changes keep the segments of the record itself."""
-    return "segments" if entity is Entity.PERSON else "account_segments"
-
-
-def ids_in(segments: Any) -> set[str]:
-    """Return the ids of segments, given as objects or as ids; other items are ignored."""
-    if not isinstance(segments, list):
-        return set()
-    ids = (segment.get("id") if isinstance(segment, dict) else segment for segment in segments)
-    return {each for each in ids if isinstance(each, str) and each}
+def _names_segments(message: Mapping[str, Any]) -> bool:
+    return any(isinstance(message.get(name), list) for name in ("account_segments", "account_segment_ids"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pipeline.transform.record_shapes import ADDRESS_PARTS
+from pipeline.domain.fields import ADDRESS_PARTS
 
 UNREADABLE: Final = object()
 """Marks a value in an unknown format."""

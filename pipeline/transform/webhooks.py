@@ -10,18 +10,110 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
-from pipeline.domain.fields import FieldCatalog
-from pipeline.domain.kinds import Entity
+from pipeline.domain.departures import DeletionNotice
+from pipeline.domain.fields import OPTIONAL, FieldCatalog
+from pipeline.domain.kinds import Entity, parse_record_id
 from pipeline.domain.times import epoch_milliseconds
-from pipeline.domain.webhooks import WebhookAction, WebhookHead, WebhookRecord
 from pipeline.errors import Rejected, Skip
-from pipeline.transform.record_shapes import OPTIONAL
 from pipeline.transform.webhook_values import UNREADABLE, decode_address, decode_custom
+
+
+class WebhookAction(StrEnum):
+    CREATE = "create"
+    CHANGE = "change"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookHead:
+    """The head of a webhook, read when it is received, before its fields.
+
+    event_id         the same for every delivery of one event
+    sent_at_ms       `meta.timestamp` in milliseconds since the epoch: finer than any `update_time`
+    updated_ms       the record's `update_time`, if it has one
+    attempt          1 for the first delivery
+    merged_to_id     on the delete of a record that was merged into another: that other record
+    merged_from_id   on the change of a record that another was merged into: the merged record
+    is_old_format    of version 1.0: it says which record to read, and nothing else is used
+    """
+
+    entity: Entity
+    action: WebhookAction
+    pipedrive_id: int
+    event_id: str
+    sent_at_ms: int
+    updated_ms: int | None
+    attempt: int
+    company_id: int | None
+    merged_to_id: int | None
+    merged_from_id: int | None
+    is_old_format: bool
+
+    @property
+    def latest_ms(self) -> int:
+        """The latest moment it claims, of `meta.timestamp` and the record's `update_time`."""
+        return max(self.sent_at_ms, self.updated_ms or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRecord:
+    """A webhook in the format of API v2.
+
+    record      the record as a fetch would have returned it, less what webhooks omit; None after a delete
+    previous    record key → value before the change, custom fields under `custom_fields`; after a delete the last state
+    absent      codes of custom fields that are missing in the webhook
+    unreadable  codes of those in an unknown format; of all of them if it has no custom fields
+    """
+
+    head: WebhookHead
+    record: dict[str, Any] | None
+    previous: dict[str, Any]
+    absent: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
 
 _NEVER_IN_RECORDS: Final = frozenset({"country_code", "label"})
 """Keys of webhooks that API v2 records do not have, under these names."""
+
+
+def decode_head(payload: object) -> WebhookHead:
+    """Return the record of a webhook.
+
+    Raises: Rejected("webhook_malformed"); Skip("not_synchronised") for deals and everything else that Hull does not need.
+    """
+    meta = payload.get("meta") if isinstance(payload, dict) else None
+    if not isinstance(payload, dict) or not isinstance(meta, dict):
+        raise malformed("no meta object")
+    is_old = "entity" not in meta and "object" in meta
+    entity, action = (meta.get("object" if is_old else "entity"), meta.get("action"))
+    if not isinstance(entity, str) or not isinstance(action, str):
+        raise malformed("meta names no entity and action")
+    if entity not in (Entity.PERSON, Entity.ORGANIZATION):
+        raise Skip("not_synchronised", "neither a Person nor an Organization")
+    known_action = (_OLD_ACTIONS if is_old else _ACTIONS).get(action)
+    if known_action is None:
+        raise malformed("meta.action is none that is known")
+    pipedrive_id = parse_record_id(meta.get("id" if is_old else "entity_id"))
+    sent_at_ms = epoch_milliseconds(meta.get("timestamp"))
+    if pipedrive_id is None or sent_at_ms is None:
+        raise malformed("meta has no readable id and timestamp")
+    return WebhookHead(
+        entity=Entity(entity),
+        action=known_action,
+        pipedrive_id=pipedrive_id,
+        event_id=_digest(payload, meta) if is_old else _event_id(payload, meta),
+        sent_at_ms=sent_at_ms,
+        updated_ms=_updated_ms(payload),
+        attempt=parse_record_id(meta.get("attempt")) or 1,
+        company_id=parse_record_id(meta.get("company_id")),
+        merged_to_id=parse_record_id(meta.get("merged_to_id")),
+        merged_from_id=parse_record_id(meta.get("merged_from_id")),
+        is_old_format=is_old,
+    )
 
 
 def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
@@ -41,7 +133,7 @@ def decode_webhook(payload: object, catalog: FieldCatalog) -> WebhookRecord:
     data = payload.get("data")
     if not isinstance(data, dict):
         raise malformed("no data object")
-    if read_id(data.get("id", head.pipedrive_id)) != head.pipedrive_id:
+    if parse_record_id(data.get("id", head.pipedrive_id)) != head.pipedrive_id:
         raise malformed("data and meta name different records")
     record = _decode_record(data, catalog)
     record |= {"id": head.pipedrive_id, "is_deleted": record.get("is_deleted", False)}
@@ -80,6 +172,48 @@ def complete_record(
     record["custom_fields"] = {**filled, **webhook.record["custom_fields"]}
     on_request = tuple(key for key in OPTIONAL[webhook.head.entity] if key in used and key not in record)
     return record, unsure + on_request
+
+
+def deletion_notice(payload: object, pipedrive_id: int) -> DeletionNotice | None:
+    """Return the deletion notice of a webhook for this record: its own delete, or the change of the record it was
+    merged into.
+
+    None if it contains no deletion, or that of another record.
+    """
+    try:
+        head = decode_head(payload)
+    except (Rejected, Skip):
+        return None
+    if head.pipedrive_id == pipedrive_id and head.action is WebhookAction.DELETE:
+        merged_into = head.merged_to_id if head.merged_to_id != pipedrive_id else None
+        return DeletionNotice(at_ms=head.sent_at_ms, merged_into=merged_into)
+    if head.merged_from_id == pipedrive_id != head.pipedrive_id:
+        return DeletionNotice(at_ms=head.sent_at_ms, merged_into=head.pipedrive_id)
+    return None
+
+
+def find_head(body: bytes) -> WebhookHead | None:
+    """Look for a head in a body that cannot be read whole: cut, too deep, or no JSON. None without an entity and an id.
+
+    Inside a text value the quotes of such a word would be escaped.
+    """
+    found = {name: match.group(1).decode() for name, word in _WORDS.items() if (match := word.search(body))}
+    pipedrive_id = parse_record_id(found.get("entity_id"))
+    if pipedrive_id is None or found.get("entity") not in (Entity.PERSON, Entity.ORGANIZATION):
+        return None
+    return WebhookHead(
+        entity=Entity(found["entity"]),
+        action=_ACTIONS.get(found.get("action", ""), WebhookAction.CHANGE),
+        pipedrive_id=pipedrive_id,
+        event_id=hashlib.blake2b(body, digest_size=16).hexdigest(),
+        sent_at_ms=epoch_milliseconds(found.get("timestamp")) or 0,
+        updated_ms=None,
+        attempt=1,
+        company_id=parse_record_id(found.get("company_id")),
+        merged_to_id=None,
+        merged_from_id=None,
+        is_old_format=False,
+    )
 
 
 def _decode_record(data: dict[str, Any], catalog: FieldCatalog) -> dict[str, Any]:
@@ -171,78 +305,9 @@ _WORDS: Final = {
 _DIFFERS_BY_DELIVERY: Final = frozenset({"attempt", "webhook_id"})
 
 
-def decode_head(payload: object) -> WebhookHead:
-    """Return the record of a webhook.
-
-    Raises: Rejected("webhook_malformed"); Skip("not_synchronised") for deals and everything else that Hull does not need.
-    """
-    meta = payload.get("meta") if isinstance(payload, dict) else None
-    if not isinstance(payload, dict) or not isinstance(meta, dict):
-        raise malformed("no meta object")
-    is_old = "entity" not in meta and "object" in meta
-    entity, action = (meta.get("object" if is_old else "entity"), meta.get("action"))
-    if not isinstance(entity, str) or not isinstance(action, str):
-        raise malformed("meta names no entity and action")
-    if entity not in (Entity.PERSON, Entity.ORGANIZATION):
-        raise Skip("not_synchronised", "neither a Person nor an Organization")
-    known_action = (_OLD_ACTIONS if is_old else _ACTIONS).get(action)
-    if known_action is None:
-        raise malformed("meta.action is none that is known")
-    pipedrive_id = read_id(meta.get("id" if is_old else "entity_id"))
-    sent_at_ms = epoch_milliseconds(meta.get("timestamp"))
-    if pipedrive_id is None or sent_at_ms is None:
-        raise malformed("meta has no readable id and timestamp")
-    return WebhookHead(
-        entity=Entity(entity),
-        action=known_action,
-        pipedrive_id=pipedrive_id,
-        event_id=_digest(payload, meta) if is_old else _event_id(payload, meta),
-        sent_at_ms=sent_at_ms,
-        updated_ms=_updated_ms(payload),
-        attempt=read_id(meta.get("attempt")) or 1,
-        company_id=read_id(meta.get("company_id")),
-        merged_to_id=read_id(meta.get("merged_to_id")),
-        merged_from_id=read_id(meta.get("merged_from_id")),
-        is_old_format=is_old,
-    )
-
-
-def find_head(body: bytes) -> WebhookHead | None:
-    """Look for a head in a body that cannot be read whole: cut, too deep, or no JSON. None without an entity and an id.
-
-    Inside a text value the quotes of such a word would be escaped.
-    """
-    found = {name: match.group(1).decode() for name, word in _WORDS.items() if (match := word.search(body))}
-    pipedrive_id = read_id(found.get("entity_id"))
-    if pipedrive_id is None or found.get("entity") not in (Entity.PERSON, Entity.ORGANIZATION):
-        return None
-    return WebhookHead(
-        entity=Entity(found["entity"]),
-        action=_ACTIONS.get(found.get("action", ""), WebhookAction.CHANGE),
-        pipedrive_id=pipedrive_id,
-        event_id=hashlib.blake2b(body, digest_size=16).hexdigest(),
-        sent_at_ms=epoch_milliseconds(found.get("timestamp")) or 0,
-        updated_ms=None,
-        attempt=1,
-        company_id=read_id(found.get("company_id")),
-        merged_to_id=None,
-        merged_from_id=None,
-        is_old_format=False,
-    )
-
-
-def malformed(detail: str) -> Rejected:
-    return Rejected("webhook_malformed", detail)
-
-
 def read_number(value: Any) -> Any:
     """Return digits as a number; anything else unchanged, so that the transform reports it."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18 else value
-
-
-def read_id(value: Any) -> int | None:
-    number = read_number(value)
-    return number if type(number) is int and 0 < number < 2**63 else None
 
 
 def _updated_ms(payload: dict[str, Any]) -> int | None:
@@ -271,3 +336,7 @@ def _canonical(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key!r}:{_canonical(value[key])}" for key in sorted(value, key=str)) + "}"
     return repr(value)
+
+
+def malformed(detail: str) -> Rejected:
+    return Rejected("webhook_malformed", detail)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.transform.domains import registrable_domain
+from pipeline.transform.identifiers import registrable_domain
 from sandbox.company import Company
 from sandbox.pipedrive.app import create_app
 from tests.data import FOLDER, ORGANIZATIONS

@@ -9,8 +9,7 @@ import pytest
 from db.operator import Present
 from db.session import transaction
 from pipeline.clients.hull import HullClient
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.operations.call import Call
 from tests.deliveries import deliver, listen, notify
 from tests.journeys.people import age, fill

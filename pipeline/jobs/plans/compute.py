@@ -17,7 +17,7 @@ from db import snapshot
 from db.job import ClaimedJob, Job
 from db.plan import NewItem
 from db.session import transaction
-from pipeline.domain.forecast import plan_cost
+from pipeline.domain.budget import plan_cost
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import PipelineError
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep

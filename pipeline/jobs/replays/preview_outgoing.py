@@ -21,7 +21,7 @@ from pipeline.errors import Rejected
 from pipeline.jobs.replays.verdict import FieldChange, Kind, Verdict
 from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing.preview import NO_SNAPSHOT, Effect, Preview, Reserved, outgoing_preview
-from pipeline.transform.echoes import is_overtaken
+from pipeline.transform.conflicts import is_overtaken
 from pipeline.transform.hull_reports import hull_id_of
 
 Message = dict[str, Any]

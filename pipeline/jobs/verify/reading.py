@@ -13,14 +13,13 @@ from db.session import transaction
 from pipeline.clients.pipedrive import Page
 from pipeline.domain.drift import HullRecord, MappedRecord
 from pipeline.domain.incoming import IncomingRecord
-from pipeline.domain.kinds import Entity, anonymous_id
+from pipeline.domain.kinds import Entity, anonymous_id, parse_record_id
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import id_of, ids_of, read_by_ids
 from pipeline.settings import settings
 from pipeline.sync.compiled import Plan
 from pipeline.transform.comparison import holders, read_held
-from pipeline.transform.hull_reports import read_id
-from pipeline.transform.incoming import ID_ATTRIBUTE
+from pipeline.transform.hull_reports import ID_ATTRIBUTE
 from pipeline.wiring import Wired
 
 ASKED_AT_ONCE = 50
@@ -63,7 +62,7 @@ class ThreeSides:
     def attributed(self) -> list[int]:
         """The `pipedrive/id` of every record of Hull that has one of these ids there: each is met in one bucket only."""
         found = {each.hull_id: each for each in (*self.held.values(), *(double for _, double in self.doubles))}
-        ids = (read_id(held.attributes.get(ID_ATTRIBUTE)) for held in found.values())
+        ids = (parse_record_id(held.attributes.get(ID_ATTRIBUTE)) for held in found.values())
         wanted = set(self.ids)
         return [pipedrive_id for pipedrive_id in ids if pipedrive_id is not None and pipedrive_id in wanted]
 

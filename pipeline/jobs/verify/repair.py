@@ -21,7 +21,7 @@ from db.id_mapping_writer import adopt, ask_for_conflicts, doubt
 from pipeline.domain.drift import Drift, DriftFinding
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.jobs.verify.comparison import EntityReport
-from pipeline.transform.incoming import ID_ATTRIBUTE
+from pipeline.transform.hull_reports import ID_ATTRIBUTE
 
 AT_ONCE = 500
 """Records to a transaction."""

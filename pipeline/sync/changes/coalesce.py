@@ -21,7 +21,6 @@ from db.delivery import Delivery
 from db.newest_webhook import Newest
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
 from pipeline.domain.lenient_json import is_nested_deeper, read_lenient
-from pipeline.domain.webhooks import WebhookAction, WebhookHead
 from pipeline.error_kinds import classify, may_come_back
 from pipeline.errors import PipelineError, Rejected, Skip
 from pipeline.sync.changes.hull_messages import LEVELS, HullMessage
@@ -29,7 +28,7 @@ from pipeline.sync.changes.outgoing_changes import fold_all, take_messages
 from pipeline.sync.event_recorder import EventRecorder, Level
 from pipeline.sync.runs.catch_up import catch_up_soon
 from pipeline.telemetry import logger
-from pipeline.transform.webhooks import decode_head, find_head
+from pipeline.transform.webhooks import WebhookAction, WebhookHead, decode_head, find_head
 
 DELIVERIES_AT_ONCE = 500
 BYTES_AT_ONCE: Final = 16 * 1024 * 1024

@@ -9,8 +9,7 @@ from typing import Any, Final
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import is_nested_deeper
 from pipeline.errors import Rejected
-from pipeline.transform.hull_reports import hull_id_of
-from pipeline.transform.message_folding import SAID, fold_messages
+from pipeline.transform.hull_reports import SAID, fold_messages, hull_id_of
 
 LEVELS: Final = 100
 """How deeply a message may nest: far more than Hull's do, and less than what the stages to come cannot write any more."""

@@ -14,8 +14,8 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings, SettingsRefused
 from pipeline.sync.changes.hull_messages import HullMessage, read_message
 from pipeline.sync.compiled import plan_for
-from pipeline.transform.claims import account_to_send
 from pipeline.transform.hull_reports import pipedrive_id_of
+from pipeline.transform.outgoing_filter import account_to_send
 
 LINKED_USER: Final = "linked_user"
 """The cause of a change of an Account that a User called for."""

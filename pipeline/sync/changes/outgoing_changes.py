@@ -20,7 +20,7 @@ from pipeline.errors import Rejected
 from pipeline.sync.changes.hull_messages import HullMessage, fold_together, read_message
 from pipeline.sync.changes.linked_accounts import linked_accounts
 from pipeline.sync.event_recorder import EventRecorder
-from pipeline.transform.message_folding import fold_messages
+from pipeline.transform.hull_reports import fold_messages
 
 BYTES_AT_ONCE: Final = 8 * 1024 * 1024
 RECORDS_AT_ONCE: Final = 2_000

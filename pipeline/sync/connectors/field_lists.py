@@ -11,13 +11,12 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db.session import transaction
 from pipeline import wiring
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, find_source, is_listed, is_writable, read_field_definitions
 from pipeline.domain.kinds import Entity
 from pipeline.errors import PipelineError
 from pipeline.sync import definitions
 from pipeline.sync.connectors.company import read_currency
 from pipeline.telemetry import logger
-from pipeline.transform.field_definitions import find_source, is_listed, is_writable, read_field_definitions
 
 FRESH: Final = timedelta(minutes=1)
 """A field that was made in Pipedrive a moment ago is looked for here next; 10 tokens each time."""

@@ -14,7 +14,7 @@ from db import connector as connectors
 from db.connector import Connector, SettingsVersion
 from db.session import transaction
 from pipeline.domain.cron import next_time
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import SYSTEM, FieldCatalog, find_source, is_listed, read_field_definitions
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import NIGHTLY, ConnectorSettings, SettingsRefused, read_settings
 from pipeline.errors import PipelineError
@@ -22,9 +22,7 @@ from pipeline.sync import definitions, job_queue
 from pipeline.sync.connectors import field_lists
 from pipeline.sync.runs import backfill, schedules
 from pipeline.telemetry import logger
-from pipeline.transform.field_definitions import find_source, is_listed, read_field_definitions
-from pipeline.transform.mapping_conflicts import find_conflicts
-from pipeline.transform.record_shapes import SYSTEM
+from pipeline.transform.targets import find_conflicts
 
 MAPPED: Final[Mapping[str, Entity]] = {
     "user_claims": Entity.PERSON,

@@ -36,7 +36,8 @@ from pipeline.sync.event_recorder import record
 from pipeline.sync.incoming.claim_release import let_go
 from pipeline.sync.incoming.stale_reads import ask_again, expects_living, is_outdated, may_ask_again
 from pipeline.sync.staging import unpack_departures
-from pipeline.transform.departures import read_told, say_farewell
+from pipeline.transform.incoming import say_farewell
+from pipeline.transform.webhooks import deletion_notice
 
 ASK_AGAIN_S = 60.0
 ABSENCES = 2
@@ -49,7 +50,7 @@ webhook has just shown, but that is unknown or marked as deleted, is requested a
 def told_of(mine: Sequence[Change]) -> dict[int, DeletionNotice]:
     """Return Pipedrive id → kind of deletion, for changes with a waiting webhook that says so."""
     read = {
-        int(change.record_id): read_told(read_lenient(bytes(change.payload)), int(change.record_id))
+        int(change.record_id): deletion_notice(read_lenient(bytes(change.payload)), int(change.record_id))
         for change in mine
         if change.payload is not None
     }

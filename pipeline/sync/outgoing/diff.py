@@ -11,13 +11,20 @@ from pipeline.domain.outgoing import Act, Candidate, Decision, Memory, OutgoingW
 from pipeline.domain.reasons import describe
 from pipeline.domain.times import version_of
 from pipeline.sync.compiled import Plan
-from pipeline.transform.agreement import Settled, settle
 from pipeline.transform.comparison import canonical
-from pipeline.transform.echoes import LATE_S, Edit, edits_told_over, hear, held_by_hull, is_overtaken
-from pipeline.transform.hull_reports import ABSENT, attribute_name, find_attribute, reported_at, values_before
-from pipeline.transform.message_folding import SAID
+from pipeline.transform.conflicts import (
+    LATE_S,
+    Edit,
+    Settled,
+    edits_told_over,
+    hear,
+    held_by_hull,
+    is_overtaken,
+    settle,
+)
+from pipeline.transform.hull_reports import ABSENT, SAID, attribute_name, find_attribute, reported_at, values_before
 from pipeline.transform.outgoing_filter import FilterDecision, no_change_reason
-from pipeline.transform.writing.targets import Target
+from pipeline.transform.targets import Target
 
 QUARREL: Final = "rules_fight"
 

@@ -21,7 +21,7 @@ from pipeline.domain.outgoing import Act, Decision
 from pipeline.load.writers import Exchange, Sent
 from pipeline.sync.event_recorder import EventRecorder, say
 from pipeline.telemetry import logger
-from pipeline.transform.agreement import unlike
+from pipeline.transform.conflicts import unlike
 
 FIRST = {"created": "created", "report": "matched: Hull names the record", "sync_key": "matched by its key"}
 """How a record was matched → the text in the event."""

@@ -42,10 +42,9 @@ from pipeline.sync.outgoing.transform import decide, decisions_of
 from pipeline.sync.outgoing.unique_values import leave_what_others_hold
 from pipeline.sync.retries import check_alone
 from pipeline.sync.staging import pack_page
-from pipeline.transform.agreement import is_quarrel, remember
-from pipeline.transform.claims import SYNC_KEY
-from pipeline.transform.echoes import with_report
-from pipeline.transform.message_folding import SAID
+from pipeline.transform.conflicts import is_quarrel, remember, with_report
+from pipeline.transform.hull_reports import SAID
+from pipeline.transform.identifiers import SYNC_KEY
 
 WRITING_S = 150.0
 """So long after a stage began it starts no further write: the last ones end, and are written down, before the task's soft limit."""

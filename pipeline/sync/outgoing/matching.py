@@ -41,9 +41,8 @@ from pipeline.sync.outgoing.hull_owner import settle_with_hull
 from pipeline.sync.outgoing.known_by import Pair, agrees
 from pipeline.sync.outgoing.lookup import OVERLAP, Answers, LookupQuery, look_up
 from pipeline.sync.outgoing.resolve import Resolution, match, part_rivals, unresolved
-from pipeline.transform.agreement import value_of
-from pipeline.transform.claims import claims_of
-from pipeline.transform.writing.differences import differs
+from pipeline.transform.conflicts import differs, value_of
+from pipeline.transform.identifiers import claims_of
 from pipeline.wiring import Wired
 
 SPOKEN_FOR_S: Final = 2.0

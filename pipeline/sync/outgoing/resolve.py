@@ -26,9 +26,9 @@ from pipeline.domain.outgoing import Candidate, Delivered, MatchStatus, Memory
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.sync.compiled import Plan
 from pipeline.sync.outgoing.known_by import agrees
-from pipeline.transform.agreement import ROUND_S
-from pipeline.transform.claims import claims_of
+from pipeline.transform.conflicts import ROUND_S
 from pipeline.transform.hull_reports import anonymous_pipedrive_ids, pipedrive_ids_of
+from pipeline.transform.identifiers import claims_of
 
 Message = dict[str, Any]
 

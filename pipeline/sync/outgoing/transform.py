@@ -17,8 +17,8 @@ from pipeline.sync.compiled import Plan, plan_for
 from pipeline.sync.outgoing.diff import update, write_for
 from pipeline.sync.outgoing.extract import candidates_of, find_candidates
 from pipeline.sync.staging import pack_page, unpack_page
-from pipeline.transform.claims import claims_of
 from pipeline.transform.hull_reports import find_attribute
+from pipeline.transform.identifiers import claims_of
 from pipeline.transform.outgoing_filter import FilterDecision, judge
 
 HELD = {

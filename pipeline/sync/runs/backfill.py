@@ -14,11 +14,10 @@ from sqlalchemy.orm import Session
 from db import connector as connectors
 from db import id_mapping
 from db import run as run_rows
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, read_field_definitions
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.sync.runs import approval, runs
-from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.incoming import compile_incoming
 
 CAUSE = "settings"

@@ -16,9 +16,8 @@ from db import run as run_rows
 from db.run import Run
 from db.token_ledger import Day, Spent
 from pipeline import wiring
-from pipeline.domain import forecast
-from pipeline.domain.budget import DAY_S, Allowance, ClosingUnknown, Lane
-from pipeline.domain.forecast import FetchCost
+from pipeline.domain import budget
+from pipeline.domain.budget import DAY_S, Allowance, ClosingUnknown, FetchCost, Lane
 from pipeline.domain.kinds import Entity
 from pipeline.settings import settings
 
@@ -121,26 +120,26 @@ def _closing(session: Session, connector_key: int) -> tuple[float | None, bool]:
 def interval_s(session: Session, connector_key: int, wanted_s: float) -> float:
     """The interval of incremental fetches that the rest of the day can afford, never shorter than the wanted one."""
     day = standing(session, connector_key)
-    return forecast.stretched_interval_s(wanted_s, left=day.left_for_fetches, seconds_left=day.seconds_left)
+    return budget.stretched_interval_s(wanted_s, left=day.left_for_fetches, seconds_left=day.seconds_left)
 
 
 def cost_of(session: Session, connector_key: int, entity: Entity) -> FetchCost | None:
     """What a full fetch will take, by the records that are known; None before the first one."""
     known = id_mapping.count_known(session, connector_key, entity, _READ)
-    return forecast.fetch_cost(known, settings().page_limit) if known else None
+    return budget.fetch_cost(known, settings().page_limit) if known else None
 
 
 def pace_of(session: Session, connector_key: int, entity: Entity) -> float:
     """Seconds a page, as the newest full fetch of the kind has shown."""
     past = [run for run in run_rows.latest_runs(session, connector_key) if run.kind == "full" and run.entity == entity]
-    return _pace(past[0], token_ledger.moment(session)) if past else forecast.PAGE_S
+    return _pace(past[0], token_ledger.moment(session)) if past else budget.PAGE_S
 
 
 def ends_at(day: BudgetStatus, pages: int, page_s: float) -> datetime | None:
     """Return when this number of pages will have been read; None if the daily budget is too small for any."""
     a_day = day.allowance.ceiling(Lane.BULK) or 0
     left = day.left_for_fetches
-    wait_s = forecast.ends_in_s(pages, page_s, left=left, a_day=a_day, reset_s=day.seconds_left)
+    wait_s = budget.ends_in_s(pages, page_s, left=left, a_day=a_day, reset_s=day.seconds_left)
     return day.now + timedelta(seconds=wait_s) if wait_s is not None else None
 
 
@@ -153,13 +152,13 @@ def runs_under_way(session: Session, connector_key: int, day: BudgetStatus) -> l
 def day_forecast(session: Session, connector_key: int, day: BudgetStatus, runs: list[RunForecast]) -> DayForecast:
     """What the rest of the day will take. Fetches take no more than they may."""
     intervals = [row.interval_s for row in schedule.schedules_of(session, connector_key) if row.kind == "incremental"]
-    schedules = sum(forecast.schedule_tokens(interval, day.seconds_left) for interval in intervals if interval)
-    fetches = sum(forecast.LIST_TOKENS * (run.pages_left or 0) for run in runs)
+    schedules = sum(budget.schedule_tokens(interval, day.seconds_left) for interval in intervals if interval)
+    fetches = sum(budget.LIST_TOKENS * (run.pages_left or 0) for run in runs)
     if day.left_for_fetches is not None:
         schedules = min(schedules, day.left_for_fetches)
         fetches = min(fetches, day.left_for_fetches - schedules)
     lately = sum(each.tokens for each in token_ledger.spent_by_lane(session, day.company) if each.lane in _UNPLANNED)
-    others = forecast.rest_of_day(lately, DAY_S - day.seconds_left, day.seconds_left)
+    others = budget.rest_of_day(lately, DAY_S - day.seconds_left, day.seconds_left)
     return DayForecast(schedules=schedules, fetches=fetches, others=others)
 
 
@@ -175,7 +174,7 @@ def last_days(session: Session, day: BudgetStatus, days: int = 7) -> list[Day]:
 
 def _run_forecast(session: Session, run: Run, day: BudgetStatus) -> RunForecast:
     frontiers = {part.walk: part.frontier for part in run_rows.slices_of(session, run.id)}
-    pages = forecast.pages_left(
+    pages = budget.pages_left(
         frontiers.get("ascending"),
         frontiers.get("descending"),
         settings().page_limit,
@@ -188,4 +187,4 @@ def _run_forecast(session: Session, run: Run, day: BudgetStatus) -> RunForecast:
 
 
 def _pace(run: Run, now: datetime) -> float:
-    return forecast.page_pace_s(((run.finished_at or now) - run.started_at).total_seconds(), run.pages)
+    return budget.page_pace_s(((run.finished_at or now) - run.started_at).total_seconds(), run.pages)

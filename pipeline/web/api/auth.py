@@ -11,7 +11,7 @@ from flask_openapi3.types import SecuritySchemesDict
 from db import audit
 from db.operator import Present
 from pipeline.accounts import api_keys
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations.errors import OperationError, forbidden
 from pipeline.telemetry import logger
 from pipeline.web.console import guard

@@ -16,7 +16,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ValidationError, create_model, model_validator
 
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.errors import PipelineError
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError

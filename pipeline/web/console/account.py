@@ -15,7 +15,7 @@ from db.session import transaction
 from pipeline.accounts import api_keys, logins, operators, second_factor
 from pipeline.accounts.logins import LoginRefused
 from pipeline.accounts.operators import OperatorRefused
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations import people
 from pipeline.operations.errors import OperationError
 from pipeline.web.console import guard

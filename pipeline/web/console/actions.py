@@ -10,8 +10,7 @@ from werkzeug.wrappers import Response
 
 from db.connector import Connector
 from db.session import transaction
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.insight import acts, sending
 from pipeline.insight.acts import Impossible
 from pipeline.insight.sending import Choice

@@ -18,8 +18,7 @@ from db import connector as connectors
 from db.authorisation import connection_of
 from db.connector import Connector
 from db.session import transaction
-from pipeline.domain.kinds import Claim, Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Claim, Entity, Role
 from pipeline.insight import first_steps
 from pipeline.insight.fields import fields_of
 from pipeline.insight.suggestions import Suggestion, suggested

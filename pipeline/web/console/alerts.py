@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 
 from db.session import transaction
 from pipeline.domain.alerts import RULES
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight.alerts import AlertView, open_alerts, past_alerts, sink_targets
 from pipeline.operations import alerts
 from pipeline.web.console import guard

@@ -11,8 +11,8 @@ from werkzeug.wrappers import Response
 
 from db.connector import Connector
 from db.session import transaction
+from pipeline.domain.kinds import Role
 from pipeline.domain.reasons import REASONS
-from pipeline.domain.roles import Role
 from pipeline.operations import connectors
 from pipeline.operations import credentials as operations
 from pipeline.operations.credentials import CheckedShape

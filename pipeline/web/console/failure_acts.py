@@ -13,7 +13,7 @@ from db import failure_filter
 from db.connector import Connector
 from db.failure import OF_RECORDS, Failure
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import failures as insight
 from pipeline.insight import payloads, verdicts
 from pipeline.insight.payloads import PayloadMistake

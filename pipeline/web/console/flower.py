@@ -26,7 +26,7 @@ from werkzeug.wrappers import Response
 
 from db import audit
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.slow_work import REMOTE
 from pipeline.web.console import guard

@@ -19,7 +19,7 @@ from db import failure as failures
 from db.connector import Connector
 from db.session import transaction
 from pipeline.accounts import operators
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight.shared import Shared
 from pipeline.web.console import guard
 from pipeline.web.public_address import cookie_named, delete_cookie, set_cookie

@@ -27,7 +27,7 @@ from db.session import transaction
 from pipeline.accounts import logins, operators
 from pipeline.accounts.logins import LoginOrigin
 from pipeline.accounts.operators import Renewal
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
 from pipeline.web.allowances import ANYBODY_BYTES

@@ -15,7 +15,7 @@ from db.session import transaction
 from pipeline.accounts import logins, operators
 from pipeline.accounts.logins import LoggedIn, LoginRefused
 from pipeline.accounts.operators import OperatorRefused
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
 from pipeline.web.console import guard, sso

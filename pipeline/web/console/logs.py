@@ -14,9 +14,8 @@ from werkzeug.wrappers import Response
 
 from db.connector import Connector
 from db.log_export import RETENTION_HOURS
-from pipeline.domain.kinds import Direction, Entity, Outcome
+from pipeline.domain.kinds import Direction, Entity, Outcome, Role
 from pipeline.domain.reasons import REASONS
-from pipeline.domain.roles import Role
 from pipeline.insight.shared import Shared
 from pipeline.jobs.log_exports import EXPORTED
 from pipeline.operations import events

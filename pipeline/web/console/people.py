@@ -12,7 +12,7 @@ from db import api_key, audit
 from db import connector as connectors
 from db import operator as rows
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations import operators as people
 from pipeline.operations.errors import OperationError
 from pipeline.operations.registry import Operation

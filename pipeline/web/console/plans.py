@@ -12,8 +12,7 @@ from werkzeug.wrappers import Response
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
-from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Direction, Entity, Role
 from pipeline.domain.settings import SettingsRefused
 from pipeline.insight.plan_views import ACTS, WORDS, PlanView, Side
 from pipeline.insight.settings_words import TITLES

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response
 from db import connector as connectors
 from db.connector import Connector
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import settings_editing as editing
 from pipeline.insight import settings_text
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from db import connector as connectors
 from db.connector import Connector, SettingsVersion
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight import settings_editing as editing
 from pipeline.insight.settings_words import SettingChange
 from pipeline.operations.errors import OperationError

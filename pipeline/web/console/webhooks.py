@@ -11,7 +11,7 @@ from db import connector as connectors
 from db import delivery
 from db.connector import Connector
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.insight.shared import Shared
 from pipeline.insight.webhooks import HOURS, MOST, SOURCES, Listening, listening, open_delivery
 from pipeline.operations import webhooks

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from db.operator import Operator
 from db.session import transaction
 from pipeline.accounts import api_keys, operators
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 
 PASSWORD = "canary correct horse"
 NO_HASH = "nobody logs in by this"

@@ -21,7 +21,7 @@ from db.session import transaction
 from pipeline import settings as environment
 from pipeline.accounts import api_keys, logins, operators, second_factor
 from pipeline.accounts.logins import LoginOrigin, LoginRefused
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.slow_work import Overloaded
 from pipeline.sync import retention

@@ -13,8 +13,7 @@ from structlog.testing import capture_logs
 
 from db.session import transaction
 from pipeline.accounts import operators
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from tests.integration.console.conftest import Visitor
 from tests.world import World
 

@@ -17,7 +17,7 @@ from pipeline.accounts import operators
 from pipeline.cli.calling import operator_name
 from pipeline.cli.generated import DECLARED
 from pipeline.cli.program import program
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from tests import accounts
 from tests.integration.console.conftest import Call, Visitor
 from tests.world import World

@@ -19,7 +19,7 @@ from db.operator import OperatorSession
 from db.session import engine, transaction, use_database
 from pipeline import settings as settings_room
 from pipeline.accounts import logins, operators, passwords
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.web.console import guard
 from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Visitor

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from pipeline import settings as environment
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from tests import accounts
 from tests.integration.console.conftest import PASSWORD, Call, Visitor

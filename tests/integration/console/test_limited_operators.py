@@ -11,7 +11,7 @@ from db.session import transaction
 from pipeline.accounts import operators
 from pipeline.accounts.operators import OperatorRefused
 from pipeline.cli.program import program
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from tests import accounts
 from tests.integration.console.conftest import Call, Visitor
 from tests.integration.console.test_api_looking import foreign

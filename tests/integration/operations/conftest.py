@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 from db.operator import Operator, present
 from db.session import transaction
 from pipeline.accounts import api_keys
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from tests.command_line import run
 from tests.integration.console.conftest import NO_HASH, app
 from tests.world import World

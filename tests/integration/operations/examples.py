@@ -10,8 +10,7 @@ from typing import Any
 from db.api_key import ApiKey
 from db.operator import Operator
 from db.session import transaction
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from tests import accounts
 from tests.authorising import installed_app
 from tests.integration.console.test_failures import refused, world_payload

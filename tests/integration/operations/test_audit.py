@@ -15,7 +15,7 @@ from db import audit
 from db.base import Base
 from db.operator import Present
 from db.session import transaction
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from pipeline.operations.call import Call
 from pipeline.operations.catalogue import all_operations
 from pipeline.operations.registry import Operation

@@ -10,8 +10,7 @@ import pytest
 from db.job import Job
 from db.operator import Present
 from db.session import transaction
-from pipeline.domain.kinds import Entity
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Entity, Role
 from pipeline.jobs.exports import ExportOrder
 from pipeline.jobs.sends import SendOrder
 from pipeline.operations import jobs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.domain.roles import Role
+from pipeline.domain.kinds import Role
 from tests import accounts
 from tests.command_line import Run
 from tests.world import World

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.clients.pipedrive_calls import TOKEN_COSTS
-from pipeline.domain.budget import DAY_S
-from pipeline.domain.forecast import (
+from pipeline.domain.budget import (
+    DAY_S,
     LIST_TOKENS,
     PAGE_S,
     ROUND_TOKENS,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from pipeline.domain.page_scan import scan_page, split_page, usable_id
+from pipeline.domain.paging import scan_page, split_page, usable_id
 
 IDS = some.integers(-5, 2**70) | some.none()
 VALUES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.domain.spelling import ascii_host, email_spelling, plain, shown_host
+from pipeline.domain.texts import ascii_host, email_spelling, plain, shown_host
 
 ONE_PERSON = [
     "ada@example.com",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.transform.claims import account_to_send
+from pipeline.transform.outgoing_filter import account_to_send
 from tests.unit.transform.test_properties import anything, often
 
 ACCOUNT = {"id": "a1", "name": "Acme", "domain": "acme.test"}

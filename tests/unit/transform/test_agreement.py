@@ -12,11 +12,22 @@ from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.outgoing import RULES, Delivered, Memory, OutgoingWrite
 from pipeline.domain.settings import AttributeMapping, Owner
-from pipeline.transform.agreement import ROUND_S, Settled, is_quarrel, remember, settle
-from pipeline.transform.echoes import LATE_S, edits_told_over, hear, held_by_hull, is_overtaken, with_report
-from pipeline.transform.message_folding import fold_messages
+from pipeline.transform.conflicts import (
+    LATE_S,
+    ROUND_S,
+    Settled,
+    digest_of,
+    edits_told_over,
+    hear,
+    held_by_hull,
+    is_overtaken,
+    is_quarrel,
+    remember,
+    settle,
+    with_report,
+)
+from pipeline.transform.hull_reports import fold_messages
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
-from pipeline.transform.writing.differences import digest_of
 from tests.unit.transform.company import CODES, PERSON_FIELDS, ada_with, settings
 
 NOW_S = 1_772_442_000

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.domain.departures import DELETED_AT, DeletionNotice, Departure, Farewell
 from pipeline.domain.kinds import Outcome
-from pipeline.transform.departures import read_told, say_farewell
+from pipeline.transform.incoming import say_farewell
+from pipeline.transform.webhooks import deletion_notice
 
 AT_MS = 1_770_000_000_616
 ISO = "2026-02-02T02:40:00Z"
@@ -40,7 +41,7 @@ TELLING: list[tuple[str, dict[str, Any], DeletionNotice | None]] = [
 
 @pytest.mark.parametrize(("name", "payload", "told"), TELLING, ids=[name for name, _, _ in TELLING])
 def test_a_webhook_tells_of_an_end_or_of_none(name: str, payload: Any, told: DeletionNotice | None) -> None:
-    assert read_told(payload, 7) == told
+    assert deletion_notice(payload, 7) == told
 
 
 def farewell(state: str = "deleted", *, was: str = "full", merged_into: int | None = None, **known: Any) -> Farewell:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.transform.domains import domain_of_name, registrable_domain
+from pipeline.transform.identifiers import domain_of_name, registrable_domain
 from tests.data import ORGANIZATIONS
 
 

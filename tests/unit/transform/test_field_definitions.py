@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, read_field_definitions
 from pipeline.domain.kinds import Entity
-from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.incoming import compile_incoming
 from tests.data import PERSON_FIELDS
 from tests.unit.transform.company import settings

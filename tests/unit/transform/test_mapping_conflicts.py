@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import ConnectorSettings
-from pipeline.transform.mapping_conflicts import find_conflicts
+from pipeline.transform.targets import find_conflicts
 from tests.unit.transform.company import CODES, ORGANIZATION_FIELDS, PERSON_FIELDS
 
 TEXT = CODES["varchar"]

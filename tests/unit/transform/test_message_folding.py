@@ -12,9 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.kinds import Entity
-from pipeline.transform.hull_reports import account_linked, changed_attributes
-from pipeline.transform.message_folding import fold_messages
-from pipeline.transform.outgoing_filter import entered_ids, segment_ids
+from pipeline.transform.hull_reports import account_linked, changed_attributes, entered_ids, fold_messages, segment_ids
 from tests.unit.transform.test_properties import anything, often
 
 S1, S2 = {"id": "s1", "name": "One"}, {"id": "s2", "name": "Two"}

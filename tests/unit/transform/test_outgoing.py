@@ -12,7 +12,7 @@ from pipeline.domain.settings import AttributeMapping
 from pipeline.errors import Rejected
 from pipeline.transform.hull_reports import hull_id_of, pipedrive_id_of, pipedrive_ids_of
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
-from pipeline.transform.writing.simple import write_option, write_options
+from pipeline.transform.writing import write_option, write_options
 from tests.unit.transform.company import (
     ADDRESS,
     CODES,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.transform.outgoing_filter import FilterDecision, in_segments, judge, no_change_reason, segment_ids
+from pipeline.transform.hull_reports import segment_ids
+from pipeline.transform.outgoing_filter import FilterDecision, in_segments, judge, no_change_reason
 from tests.unit.transform.test_properties import anything, often
 
 NOT_IN_SEGMENT = {

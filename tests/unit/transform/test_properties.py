@@ -12,18 +12,17 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as configure
 from hypothesis import strategies as st
 
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, read_field_definitions
 from pipeline.domain.incoming import IncomingRecord
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
 from pipeline.domain.settings import AttributeMapping
 from pipeline.errors import PipelineError
-from pipeline.transform.domains import registrable_domain
-from pipeline.transform.field_definitions import read_field_definitions
+from pipeline.transform.identifiers import registrable_domain
 from pipeline.transform.incoming import compile_incoming
 from pipeline.transform.outgoing import compile_outgoing
 from pipeline.transform.webhooks import complete_record, decode_webhook
-from pipeline.transform.writing.simple import write_day, write_options
+from pipeline.transform.writing import write_day, write_options
 from tests.unit.transform.company import CODES, ORGANIZATION_FIELDS, PERSON_FIELDS, Row, acme, ada, settings
 from tests.unit.transform.deliveries import webhook
 

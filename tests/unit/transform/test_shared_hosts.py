@@ -7,8 +7,7 @@ import re
 import pytest
 
 from pipeline.errors import Rejected
-from pipeline.transform.claims import domain_claim
-from pipeline.transform.domains import registrable_domain, shared_hosts
+from pipeline.transform.identifiers import domain_claim, registrable_domain, shared_hosts
 
 PAGES = [
     "https://sites.google.com/view/acme",

@@ -8,9 +8,9 @@ import pytest
 from pipeline.domain.fields import FieldCatalog, FieldDefinition
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import AttributeMapping
+from pipeline.domain.texts import list_readings
 from pipeline.transform.incoming import compile_incoming
 from pipeline.transform.outgoing import compile_outgoing
-from pipeline.transform.texts import list_readings
 from tests.unit.transform.company import ADDRESS, CODES, PERSON_FIELDS, ada, ada_with, code_of, settings
 
 DEEP: Any = "x"

@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 import pytest
 
 from pipeline.domain.kinds import Entity
-from pipeline.domain.webhooks import WebhookAction
 from pipeline.errors import Rejected, Skip
 from pipeline.transform.incoming import compile_incoming
-from pipeline.transform.webhooks import complete_record, decode_head, decode_webhook
+from pipeline.transform.webhooks import WebhookAction, complete_record, decode_head, decode_webhook
 from tests.unit.transform.company import CODES, ORGANIZATION_FIELDS, PERSON_FIELDS, acme, ada, ada_with, settings
 from tests.unit.transform.deliveries import webhook
 

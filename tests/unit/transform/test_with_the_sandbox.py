@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 import pytest
 
-from pipeline.domain.fields import FieldCatalog
+from pipeline.domain.fields import FieldCatalog, read_field_definitions
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import AttributeMapping
-from pipeline.transform.field_definitions import read_field_definitions
 from pipeline.transform.incoming import IncomingTransform, compile_incoming
 from pipeline.transform.outgoing import OutgoingTransform, compile_outgoing
 from pipeline.transform.webhooks import complete_record, decode_webhook

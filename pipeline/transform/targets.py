@@ -1,26 +1,19 @@
-"""Gathers the rows of the settings that lead to one field, and finds the value the field is to have."""
+"""Gather the mapping rows that lead to one Pipedrive field, find the value the field should have, and detect conflicting rows."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pipeline.domain.settings import AttributeMapping
-from pipeline.transform.field_definitions import FieldSource
-from pipeline.transform.hull_reports import ABSENT, find_attribute
-from pipeline.transform.values import INCOMING
-from pipeline.transform.writing.composed import (
-    Parts,
-    write_address,
-    write_clock_time,
-    write_day_range,
-    write_members,
-    write_money,
-    write_time_range,
+from pipeline.domain.fields import FieldCatalog, FieldSource, find_source
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.settings import AttributeMapping, ConnectorSettings
+from pipeline.transform.hull_reports import ABSENT, ID_ATTRIBUTE, attribute_name, find_attribute, is_blank
+from pipeline.transform.writing import (
+    write_value,
 )
-from pipeline.transform.writing.simple import write_option, write_options, write_plain, write_simple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +134,6 @@ def _digest(values: list[Any]) -> str:
     return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def is_blank(value: Any) -> bool:
-    """Return whether an attribute has no value: missing, None, an empty list, or only spaces."""
-    return value is ABSENT or value is None or value == [] or (isinstance(value, str) and not value.strip())
-
-
 def _target(draft: _Draft) -> Target:
     row = draft.row
     beside: dict[str, str] = {}
@@ -164,23 +152,6 @@ def _target(draft: _Draft) -> Target:
     )
 
 
-def write_value(source: FieldSource, value: Any, parts: Parts, current: Any, *, form: str) -> Any:
-    """Write one value in the way of its field's kind."""
-    if source.type == "monetary":
-        return write_money(value, parts, current, source.default_currency)
-    if source.type in _COMPOSED:
-        return _COMPOSED[source.type](value, parts, current)
-    if source.type in ("emails", "phones"):
-        return write_members(value, current, whole=form == "list")
-    is_known = source.type in INCOMING
-    if source.type in ("enum", "set", "labels") or (source.options and not is_known):
-        # For an unknown type, the values show whether it takes one option or several.
-        is_list = source.type in ("set", "labels") or (not is_known and list in (type(value), type(current)))
-        write = write_options if is_list and source.type != "enum" else write_option
-        return write(source.options, value, current, by_id=form == "id")
-    return write_simple(source, value) if is_known else write_plain(value)
-
-
 def _emptied(source: FieldSource) -> Any:
     """Give what empties a field: null, or an empty list where the field is a list. A set refuses `[]`.
 
@@ -189,9 +160,82 @@ def _emptied(source: FieldSource) -> Any:
     return [] if source.type in ("labels", "emails", "phones") else None
 
 
-_COMPOSED: Final[Mapping[str, Callable[[Any, Parts, Any], Any]]] = {
-    "daterange": write_day_range,
-    "timerange": write_time_range,
-    "time": write_clock_time,
-    "address": write_address,
-}
+_NAME_PARTS: Final = ("first_name", "last_name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """A row that would be ignored, by its place in its table, and why."""
+
+    position: int
+    column: str
+    why: str
+
+
+def find_conflicts(settings: ConnectorSettings, catalog: FieldCatalog, direction: Direction) -> list[Conflict]:
+    """List the rows of one table that another row or setting would make void, in the order of the table."""
+    if direction is Direction.INCOMING:
+        return list(_incoming(settings.incoming(catalog.entity)))
+    rows = settings.outgoing(catalog.entity)
+    found = [*_same_field(rows, catalog), *_names(rows, catalog), *_written_already(settings, rows, catalog)]
+    return sorted(found, key=lambda each: each.position)
+
+
+def _incoming(rows: Sequence[AttributeMapping]) -> Iterator[Conflict]:
+    """Each attribute is filled by one row, and `pipedrive/id` by the id alone."""
+    first: dict[str, int] = {}
+    for position, row in enumerate(rows):
+        name = attribute_name(row.hull)
+        if name == ID_ATTRIBUTE and row.service != "id":
+            yield Conflict(position=position, column="hull", why=f"{ID_ATTRIBUTE} always holds the id of the record")
+        elif (earlier := first.setdefault(name, position)) != position:
+            yield Conflict(position=position, column="hull", why=f"{_row(rows, earlier)} fills the same attribute")
+
+
+def _same_field(rows: Sequence[AttributeMapping], catalog: FieldCatalog) -> Iterator[Conflict]:
+    """One field has several names, `email` and `emails`; a row of one of its parts is another thing."""
+    first: dict[tuple[bool, str, str | None], int] = {}
+    for position, source in _sources(rows, catalog):
+        place = (source.is_custom, source.key, source.part)
+        if (earlier := first.setdefault(place, position)) != position:
+            yield Conflict(position=position, column="service", why=f"{_row(rows, earlier)} writes the same field")
+
+
+def _names(rows: Sequence[AttributeMapping], catalog: FieldCatalog) -> Iterator[Conflict]:
+    """Pipedrive makes a Person's name of its two parts, or the parts of the name."""
+    if catalog.entity is not Entity.PERSON:
+        return
+    places = {source.key: position for position, source in _sources(rows, catalog) if not source.is_custom}
+    if "name" in places:
+        for part in _NAME_PARTS:
+            if part in places:
+                why = (
+                    f"{_row(rows, places['name'])} writes the whole name; map either name, or first_name and last_name"
+                )
+                yield Conflict(position=places[part], column="service", why=why)
+
+
+def _written_already(
+    settings: ConnectorSettings, rows: Sequence[AttributeMapping], catalog: FieldCatalog
+) -> Iterator[Conflict]:
+    entity = catalog.entity
+    prefix = "user" if entity is Entity.PERSON else "account"
+    for position, source in _sources(rows, catalog):
+        if source.is_custom and source.key == settings.sync_key(entity):
+            yield Conflict(
+                position=position, column="service", why=f"{prefix}_sync_key keeps the Hull id in this field"
+            )
+        elif entity is Entity.PERSON and settings.link_users_in_service and source.key == "org_id":
+            why = "link_users_in_service writes the Organization of the User's Account into this field"
+            yield Conflict(position=position, column="service", why=why)
+
+
+def _sources(rows: Sequence[AttributeMapping], catalog: FieldCatalog) -> Iterator[tuple[int, FieldSource]]:
+    for position, row in enumerate(rows):
+        source = find_source(row.service, catalog)
+        if source is not None:
+            yield position, source
+
+
+def _row(rows: Sequence[AttributeMapping], position: int) -> str:
+    return f"the row of {rows[position].hull} and {rows[position].service}"
