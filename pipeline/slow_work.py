@@ -1,6 +1,6 @@
 """Limit the slow parts of web requests: calls to remote systems, and password hashes.
 
-A web process handles few requests at a time (`pipeline.web.turns`). A request that begins something slow releases its slot to
+A web process handles few requests at a time (`pipeline.web.concurrency`). A request that begins something slow releases its slot to
 the next request and takes a place in the lane of that work instead. A lane has a bounded queue: a request that finds it full is
 answered 503. Workers and commands have no slots, and nothing here delays them.
 """

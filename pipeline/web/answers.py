@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import secrets
 import traceback
+from collections.abc import Callable
+from functools import wraps
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, jsonify, redirect, request
@@ -16,9 +19,10 @@ from werkzeug.routing import RequestRedirect
 from db import audit
 from pipeline.slow_work import Overloaded
 from pipeline.telemetry import logger
-from pipeline.web.public_address import HSTS, is_secure
+from pipeline.web.request_origin import HSTS, is_internal, is_secure
 
 RETRY_AFTER_S = 5
+OVERLOADED = "Too many requests wait. Try again in some seconds."
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'",
@@ -32,15 +36,15 @@ CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large"}
 """Statuses whose code differs from their name."""
 
 
-def furnish(app: Flask) -> None:
-    """Give an app these manners."""
-    app.before_request(_begin)
-    app.after_request(_dress)
-    app.teardown_request(_end)
-    app.register_error_handler(HTTPException, _say_no)
-    app.register_error_handler(SQLAlchemyError, _database_is_away)
+def register_answers(app: Flask) -> None:
+    """Give an app these headers and error answers."""
+    app.before_request(_begin_request)
+    app.after_request(_add_headers)
+    app.teardown_request(_end_request)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(SQLAlchemyError, _database_error)
     app.register_error_handler(Overloaded, _overloaded)
-    app.register_error_handler(Exception, _our_fault)
+    app.register_error_handler(Exception, _defect)
 
 
 def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, int]:
@@ -52,18 +56,36 @@ def error(status: HTTPStatus, code: str, sentence: str = "") -> tuple[Response, 
     return jsonify(error=code, message=sentence or status.phrase, request_id=g.request_id), status
 
 
+def internal_only(view: Callable[..., Any], or_else: Callable[[], bool] = lambda: False) -> Callable[..., Any]:
+    """Return the view for internal requests; any other gets a 401.
+
+    or_else  whether an external request may have it too
+    """
+
+    @wraps(view)
+    def checked(**given: Any) -> Any:
+        if is_internal() or or_else():
+            return view(**given)
+        sentence = "Send METRICS_TOKEN as a bearer token, or ask from INTERNAL_NETWORKS."
+        answer, status = error(HTTPStatus.UNAUTHORIZED, "internal_only", sentence)
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer, status
+
+    return checked
+
+
 def common_headers() -> dict[str, str]:
     """Return the headers of every answer."""
     return HEADERS | ({"Strict-Transport-Security": HSTS} if is_secure() else {})
 
 
-def _begin() -> None:
+def _begin_request() -> None:
     g.request_id = secrets.token_hex(8)
     bind_contextvars(request_id=g.request_id)
     audit.begin(request.remote_addr)
 
 
-def _dress(answer: Response) -> Response:
+def _add_headers(answer: Response) -> Response:
     if isinstance(request.routing_exception, RequestRedirect):
         answer = _within_host(request.routing_exception)
     answer.headers.update(common_headers() | g.get("own_headers", {}))
@@ -71,12 +93,12 @@ def _dress(answer: Response) -> Response:
     return answer
 
 
-def _end(_error: BaseException | None) -> None:
+def _end_request(_error: BaseException | None) -> None:
     clear_contextvars()
     audit.begin(None)
 
 
-def _say_no(refused: HTTPException) -> tuple[Response, int] | HTTPException:
+def _http_error(refused: HTTPException) -> tuple[Response, int] | HTTPException:
     if refused.code is None or refused.code < HTTPStatus.BAD_REQUEST:
         return refused  # a redirect is not an error
     status = HTTPStatus(refused.code)
@@ -96,24 +118,25 @@ def _within_host(redirected: RequestRedirect) -> Response:
     return answer
 
 
-def _database_is_away(failure: SQLAlchemyError) -> tuple[Response, int]:
+def _database_error(failure: SQLAlchemyError) -> tuple[Response, int]:
     """Answer an error of the database: the sender retries. The driver's message may contain values of records."""
     logger().error("database.unavailable", error=type(failure).__name__)
-    answer, status = error(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", "The database cannot be reached")
-    answer.headers["Retry-After"] = str(RETRY_AFTER_S)
-    return answer, status
+    return _unavailable("database_unavailable", "The database cannot be reached")
 
 
 def _overloaded(overloaded: Overloaded) -> tuple[Response, int]:
     logger().warning("web.overloaded", lane=overloaded.lane)
-    sentence = "Too many requests wait. Try again in some seconds."
-    answer, status = error(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", sentence)
+    return _unavailable("overloaded", OVERLOADED)
+
+
+def _unavailable(code: str, sentence: str) -> tuple[Response, int]:
+    answer, status = error(HTTPStatus.SERVICE_UNAVAILABLE, code, sentence)
     answer.headers["Retry-After"] = str(RETRY_AFTER_S)
     return answer, status
 
 
-def _our_fault(failure: Exception) -> tuple[Response, int]:
-    """A defect: logged by type and place, because an exception's words may hold anything."""
+def _defect(failure: Exception) -> tuple[Response, int]:
+    """Logged by type and place, because an exception's words may hold anything."""
     place = traceback.extract_tb(failure.__traceback__)[-1]
     logger().error("web.error", error=type(failure).__name__, at=f"{place.filename}:{place.lineno}")
     return error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "A defect of ours")

@@ -15,11 +15,11 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from pipeline.environment import begin_or_exit
-from pipeline.web import actions, api, authorisation, console, hull_pages, intake, watchman
-from pipeline.web.allowances import Allowances
+from pipeline.web import api, console, hull_dashboard, intake, monitoring, oauth_pages
 from pipeline.web.api import auth
 from pipeline.web.console import guard
-from pipeline.web.doors import Doors
+from pipeline.web.credentials_check import CredentialsCheck
+from pipeline.web.request_body import Allowances
 from pipeline.web.server import Server, allow_connections
 
 
@@ -27,7 +27,7 @@ def create_server() -> Server:
     """Return what granian serves; it also has alerts judged when no worker does."""
     allow_connections()
     app, allowances = _make(None, has_console=True)
-    watchman.start()
+    monitoring.start_watchdog()
     return Server(app, allowances)
 
 
@@ -51,11 +51,11 @@ def _make(wake: Callable[[], None] | None, *, has_console: bool) -> tuple[Flask,
         validation_error_callback=api.malformed,
     )
     intake.prepare(app)
-    doors, waker = Doors(), intake.waker_of(wake)
-    allowances = intake.add_routes(app, doors, waker)
-    app.register_blueprint(hull_pages.room(doors, waker))
-    app.register_blueprint(actions.room(doors))
-    app.register_blueprint(authorisation.room(doors))
+    credentials, notifier = CredentialsCheck(), intake.notifier_of(wake)
+    allowances = intake.add_routes(app, credentials, notifier)
+    app.register_blueprint(hull_dashboard.pages_blueprint(credentials, notifier))
+    app.register_blueprint(hull_dashboard.actions_blueprint(credentials))
+    app.register_blueprint(oauth_pages.blueprint(credentials))
     if has_console:
         console.add_to(app)
         api.add_to(app)

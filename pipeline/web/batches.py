@@ -17,11 +17,9 @@ from pipeline.domain.reasons import describe
 from pipeline.errors import Rejected
 from pipeline.jobs import exports
 from pipeline.telemetry import logger
-from pipeline.web.allowances import ANYBODY_BYTES
-from pipeline.web.bodies import BodyRefused, read_object, room_for_body
-from pipeline.web.doors import Doors
-from pipeline.web.vouched import proven_by_query, vouched_for
-from pipeline.web.waker import Waker
+from pipeline.web.credentials_check import CredentialsCheck
+from pipeline.web.deliveries import Notifier
+from pipeline.web.request_body import ANYBODY_BYTES, BodyRefused, read_object, wait_for_large_body
 
 MAX_BYTES = 5 * 1024 * 1024
 MAX_URL = 8 * 1024
@@ -35,33 +33,33 @@ _SEGMENT_PARTS: Final = ("id", "name", "type")
 Answer = Response | tuple[Response, int]
 
 
-def room(doors: Doors, waker: Waker) -> Blueprint:
-    """The routes."""
+def blueprint(credentials: CredentialsCheck, notifier: Notifier) -> Blueprint:
+    """Return the routes."""
     routes = Blueprint("batches", __name__)
     for rule, entity in (("/batch", Entity.PERSON), ("/batch-accounts", Entity.ORGANIZATION)):
-        routes.add_url_rule(rule, rule, partial(receive, doors, waker, entity), methods=["POST"])
+        routes.add_url_rule(rule, rule, partial(receive, credentials, notifier, entity), methods=["POST"])
     routes.register_error_handler(BodyRefused, _refuse_body)
     return routes
 
 
-def receive(doors: Doors, waker: Waker, entity: Entity) -> Answer:
+def receive(credentials: CredentialsCheck, notifier: Notifier, entity: Entity) -> Answer:
     """Verify, store, answer. `object_type` is the entity in the file; without it, the route decides."""
-    connector_key = vouched_for(doors)
+    connector_key = credentials.authenticate_dashboard(request.values)
     if connector_key is None:
         return _refusal("unauthorized", "Hull's credentials are missing or wrong.", HTTPStatus.UNAUTHORIZED)
     try:
-        with room_for_body():
-            _, body = read_object(MAX_BYTES)
+        with wait_for_large_body():
+            body = read_object(MAX_BYTES)
             exports.enqueue(connector_key, _order(body, entity))
     except Rejected as refused:
         return _refusal(refused.reason, describe(refused.reason), HTTPStatus.BAD_REQUEST)
-    waker.wake()
+    notifier.notify()
     return Response("ok", mimetype="text/plain")
 
 
-def allowance(doors: Doors) -> int:
+def allowance(credentials: CredentialsCheck) -> int:
     """Return how many bytes the sender may send: with credentials in the query a whole batch, else what a form needs."""
-    return ANYBODY_BYTES if proven_by_query(doors) is None else MAX_BYTES
+    return ANYBODY_BYTES if credentials.authenticate_dashboard(request.args) is None else MAX_BYTES
 
 
 def _order(body: dict[str, Any], entity: Entity) -> exports.ExportOrder:

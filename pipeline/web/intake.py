@@ -19,11 +19,11 @@ from pipeline import wiring
 from pipeline.environment import begin_or_exit
 from pipeline.settings import settings
 from pipeline.tasks.wakeups import wake_control
-from pipeline.web import answers, batches, notifications, operations, webhooks
-from pipeline.web.allowances import ANYBODY_BYTES, Allowances
-from pipeline.web.doors import Doors
+from pipeline.web import answers, batches, monitoring, notifications, webhooks
+from pipeline.web.credentials_check import CredentialsCheck
+from pipeline.web.deliveries import Notifier
+from pipeline.web.request_body import ANYBODY_BYTES, Allowances
 from pipeline.web.server import Server, allow_connections
-from pipeline.web.waker import Waker
 
 PATHS: Final = ("/webhooks/", "/smart-notifier", "/batch", "/batch-accounts")
 """Paths that a reverse proxy routes to this process."""
@@ -44,7 +44,7 @@ def create_app(*, wake: Callable[[], None] | None = None) -> tuple[Flask, Allowa
     begin_or_exit()
     app = Flask(__name__)
     prepare(app)
-    return app, add_routes(app, Doors(), waker_of(wake))
+    return app, add_routes(app, CredentialsCheck(), notifier_of(wake))
 
 
 def prepare(app: Flask) -> None:
@@ -54,24 +54,24 @@ def prepare(app: Flask) -> None:
         app.wsgi_app, x_for=settings().trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the provider Flask brings
-    answers.furnish(app)
+    answers.register_answers(app)
 
 
-def add_routes(app: Flask, doors: Doors, waker: Waker) -> Allowances:
+def add_routes(app: Flask, credentials: CredentialsCheck, notifier: Notifier) -> Allowances:
     """Add the routes of this process, and return how much their senders may send."""
     verifier = wiring.notification_verifier()
-    app.register_blueprint(webhooks.room(doors, waker))
-    app.register_blueprint(notifications.room(doors, waker, verifier))
-    app.register_blueprint(batches.room(doors, waker))
-    app.register_blueprint(operations.room())
+    app.register_blueprint(webhooks.blueprint(credentials, notifier))
+    app.register_blueprint(notifications.blueprint(credentials, notifier, verifier))
+    app.register_blueprint(batches.blueprint(credentials, notifier))
+    app.register_blueprint(monitoring.blueprint())
     of = {
-        "webhooks": partial(webhooks.allowance, doors),
+        "webhooks": partial(webhooks.allowance, credentials),
         "notifications": partial(notifications.allowance, verifier),
-        "batches": partial(batches.allowance, doors),
+        "batches": partial(batches.allowance, credentials),
     }
     return Allowances(app, of)
 
 
-def waker_of(wake: Callable[[], None] | None) -> Waker:
+def notifier_of(wake: Callable[[], None] | None) -> Notifier:
     """Return the notifier of the workers, by default through the broker."""
-    return Waker(wake or partial(wake_control, "dispatch"))
+    return Notifier(wake or partial(wake_control, "dispatch"))

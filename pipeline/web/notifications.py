@@ -2,7 +2,7 @@
 
 `next` means stored: Hull continues with the next messages. `retry` makes it send the same ones again. The signature in
 the headers is verified before the body is read, so a stranger can send no more than
-`pipeline.web.allowances.ANYBODY_BYTES`. It proves the notification's id alone: the connector's secret in the body must
+`pipeline.web.request_body.ANYBODY_BYTES`. It proves the notification's id alone: the connector's secret in the body must
 be correct too, settings are read from Hull itself, and an unknown connector is created only after Hull has confirmed
 it.
 Source: packages/hull/src/utils/notification-validator.js and packages/hull/src/handlers/notification-handler of
@@ -29,9 +29,9 @@ from pipeline.slow_work import Overloaded
 from pipeline.sync.connectors.webhooks import clean_key
 from pipeline.telemetry import logger
 from pipeline.web.answers import RETRY_AFTER_S
-from pipeline.web.bodies import BodyRefused, read_object, room_for_body, store
-from pipeline.web.doors import Doors
-from pipeline.web.waker import Waker
+from pipeline.web.credentials_check import CredentialsCheck
+from pipeline.web.deliveries import Notifier, store_delivery
+from pipeline.web.request_body import BodyRefused, read_object, wait_for_large_body
 from pipeline.wiring import NotificationRefused, NotificationVerifier
 
 MAX_BYTES = 20 * 1024 * 1024
@@ -58,22 +58,22 @@ class NotYet(Exception):
     """The connector is being made: the same notification will be taken in when it comes again."""
 
 
-def room(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Blueprint:
-    """Return the route."""
+def blueprint(credentials: CredentialsCheck, notifier: Notifier, verifier: NotificationVerifier) -> Blueprint:
+    """Return the routes."""
     routes = Blueprint("notifications", __name__)
-    view = partial(receive, doors, waker, verifier)
+    view = partial(receive, credentials, notifier, verifier)
     routes.add_url_rule("/smart-notifier", endpoint="receive", methods=["POST"], view_func=view)
     for error, status in _STATUSES.items():
         routes.register_error_handler(error, partial(_ask_again, status))
     return routes
 
 
-def receive(doors: Doors, waker: Waker, verifier: NotificationVerifier) -> Response:
+def receive(credentials: CredentialsCheck, notifier: Notifier, verifier: NotificationVerifier) -> Response:
     """Verify, store, commit, answer `next`, and notify the workers."""
     _check_headers()
     proven_id = verifier.proven_id(request.headers)
-    with room_for_body():
-        return _receive_body(doors, waker, proven_id)
+    with wait_for_large_body():
+        return _receive_body(credentials, notifier, proven_id)
 
 
 def allowance(verifier: NotificationVerifier) -> int:
@@ -86,29 +86,29 @@ def allowance(verifier: NotificationVerifier) -> int:
     return MAX_BYTES
 
 
-def _receive_body(doors: Doors, waker: Waker, proven_id: str) -> Response:
-    _, body = read_object(MAX_BYTES, cuts=True)
+def _receive_body(credentials: CredentialsCheck, notifier: Notifier, proven_id: str) -> Response:
+    body = read_object(MAX_BYTES, cuts=True)
     notification_id = _text(body, "notification_id")
     if notification_id is None:
         raise Incorrect("MISSING_NOTIFICATION_PAYLOAD", "the body has no notification_id")
     if notification_id != proven_id:
         raise NotificationRefused("INVALID_SIGNATURE", "the signature proves another notification")
     given = _configuration(body)
-    connector_key = doors.admit_hull(*given)
+    connector_key = credentials.authenticate_hull(*given)
     if connector_key is None and not connector_creation.is_possible(*given[:2]):
         raise _unknown_connector()
     _check_shape(body)
     if connector_key is None:
-        return _adopt(waker, given)
-    return _take(waker, connector_key, notification_id, body)
+        return _adopt(notifier, given)
+    return _take(notifier, connector_key, notification_id, body)
 
 
-def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str, Any]) -> Response:
+def _take(notifier: Notifier, connector_key: int, notification_id: str, body: dict[str, Any]) -> Response:
     """By channel: stored, used as a hint to read the settings, or answered and ignored."""
     channel = body["channel"]
     is_new: bool | None = False
     if channel in KEPT_CHANNELS and body["messages"]:
-        is_new = store(connector_key, "hull", clean_key(notification_id), write_lenient(_kept(body)))
+        is_new = store_delivery(connector_key, "hull", clean_key(notification_id), write_lenient(_kept(body)))
     elif channel == SETTINGS_CHANNEL:
         with transaction() as session:
             settings_sync.enqueue(session, connector_key)
@@ -116,15 +116,15 @@ def _take(waker: Waker, connector_key: int, notification_id: str, body: dict[str
     elif channel not in KEPT_CHANNELS and SEGMENT_CHANNEL.fullmatch(channel) is None:
         return _no_handler(channel)
     if is_new:
-        waker.wake()
+        notifier.notify()
     return jsonify(flow_control=flow_for(connector_key))
 
 
-def _adopt(waker: Waker, given: tuple[str, str, str]) -> Response:
+def _adopt(notifier: Notifier, given: tuple[str, str, str]) -> Response:
     """Make no call here: a worker does it, and until then Hull retries."""
     if not connector_creation.enqueue(*given):
         raise _unknown_connector()
-    waker.wake()
+    notifier.notify()
     raise NotYet
 
 

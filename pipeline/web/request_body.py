@@ -1,7 +1,9 @@
-"""Read the body of a request as it arrives, in the event loop: a slow sender uses no thread.
+"""The body of a request: how much its sender may send, reading it as it arrives, and parsing it in the app.
 
-    Body.read(limit, …)   reads until the body is complete, or returns why it is not
+    Allowances(environ)   how many bytes the sender may send, by path and headers: known before the body is read
+    Body.read(limit, …)   in the event loop, so that a slow sender uses no thread: until the body is complete, or why not
     Body.stream()         the stream for the app: the body, then the reason why it is incomplete
+    read_object, read_any in the app: the object in a body within its limits; or a body that is stored in any case
 
 Every body has a deadline: GRACE_S, and longer only as long as it arrives with PACE_BYTES_S.
 """
@@ -9,21 +11,74 @@ Every body has a deadline: GRACE_S, and longer only as long as it arrives with P
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
+import json
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
+import orjson
+from flask import Flask, request
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
+from pipeline.domain.lenient_json import cut_below, has_more_values, is_nested_deeper
+from pipeline.errors import PipelineError
+from pipeline.slow_work import SlowLane
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+ANYBODY_BYTES: Final = 64 * 1024
+"""Limit of a body from an unknown sender. `pipeline.web.server` reads this much before it checks the sender."""
 GRACE_S: Final = 10.0
 PACE_BYTES_S: Final = 128 * 1024
 """A notification of 20 MB has 170 s; Hull sends it in a few."""
 MEMORY_BYTES: Final = 1024 * 1024
 """Bytes of one body in memory; a longer body is stored in a temporary file."""
+MAX_DEPTH = 32
+CUT_DEPTH: Final = 150
+"""More than a message may nest (`pipeline.sync.changes.hull_messages.LEVELS`), less than what cannot be written as JSON again."""
+LARGEST_BYTES: Final = 64 * 1024 * 1024
+"""Limit of a body that is stored in any case: the rest is not read, and the body counts as too large."""
+MOST_VALUES: Final = 1_000_000
+"""Of one body. A notification of 20 MB with texts of 20 characters holds fewer."""
+LARGE_BYTES: Final = 1024 * 1024
+LARGE: Final = SlowLane("large bodies", at_once=1, waiting=8, patience_s=20.0)
+"""Bodies above LARGE_BYTES are parsed one after the other: each takes many times its length in memory."""
+TOO_DEEP: Final = "too_deep"
+ENDS_BYTES: Final = 32 * 1024
+PIECE_BYTES: Final = 64 * 1024
+
+
+class Allowances:
+    """Finds the limit in the blueprint of a path.
+
+    of  name of a blueprint → function that returns the bytes, in a request context without a body: 0 for a sender
+        that the view refuses
+    """
+
+    def __init__(self, app: Flask, of: Mapping[str, Callable[[], int]]) -> None:
+        self._app, self._of = app, dict(of)
+
+    def add(self, of: Mapping[str, Callable[[], int]]) -> None:
+        """Add limits of more blueprints."""
+        self._of.update(of)
+
+    def __call__(self, environ: WSGIEnvironment) -> int:
+        """Return the bytes; 0 if the sender is not known yet; the view then answers with its own error."""
+        with self._app.request_context(environ):
+            allowance = self._of.get(request.blueprint or "")
+            try:
+                return ANYBODY_BYTES if allowance is None else allowance()
+            except (PipelineError, SQLAlchemyError, HTTPException):
+                return 0
 
 
 class Reading(Enum):
@@ -125,6 +180,8 @@ class Body:
 
 
 class _Stream(io.BufferedIOBase):
+    """What has arrived, then the error."""
+
     def __init__(self, file: IO[bytes], error: type[HTTPException] | None) -> None:
         self._file, self._error = file, error
 
@@ -145,3 +202,115 @@ class _Stream(io.BufferedIOBase):
         if self._error is not None and not line:
             raise self._error
         return line
+
+
+class BodyRefused(Exception):
+    """The body is not a delivery; `code` is `not_json`, `not_an_object` or `too_deep`."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(code)
+
+
+def read_object(max_bytes: int, *, cuts: bool = False) -> dict[str, Any]:
+    """Return the object in the request's body.
+
+    cuts  replace values deeper than CUT_DEPTH by null, instead of refusing a body deeper than MAX_DEPTH
+    Raises: BodyRefused; RequestEntityTooLarge (413) above `max_bytes`, with or without a Content-Length, and above
+    MOST_VALUES.
+    """
+    request.max_content_length = max_bytes + 1  # a body of unknown length is cut there without a word
+    body = request.get_data(cache=False)
+    if len(body) > max_bytes or has_more_values(body, MOST_VALUES):
+        raise RequestEntityTooLarge
+    return _parse_cut(body) if cuts else _parse_object(body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyBody:
+    """A body that is stored in any case.
+
+    kept     the stored bytes: all, or both ends of a body above the limit
+    value    the object in it; None if there is a problem
+    problem  `too_large`, or the code of a BodyRefused
+    digest   of the complete body
+    """
+
+    kept: bytes = field(repr=False)
+    value: dict[str, Any] | None = field(repr=False)
+    problem: str | None
+    size: int
+    digest: str
+
+
+def read_any(max_bytes: int) -> AnyBody:
+    """Return the request's body, whatever its content and length; above `max_bytes`, keep only its ends in memory."""
+    request.max_content_length = sys.maxsize  # `pipeline.web.server` accepts LARGEST_BYTES
+    start, end, size, is_cut = bytearray(), b"", 0, False
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        while piece := request.stream.read(PIECE_BYTES):
+            size += len(piece)
+            digest.update(piece)
+            room = max_bytes - len(start)
+            start += piece[:room]
+            end = (end + piece)[-ENDS_BYTES:]
+    except RequestEntityTooLarge:  # above LARGEST_BYTES
+        is_cut = True
+    value, problem, kept = None, None, bytes(start)
+    if is_cut or size > max_bytes:
+        problem, kept = "too_large", kept[:ENDS_BYTES] + b"\n" + end
+    else:
+        try:
+            value = _parse_object(kept)
+        except BodyRefused as refused:
+            problem = refused.code
+    return AnyBody(kept=kept, value=value, problem=problem, size=size, digest=digest.hexdigest())
+
+
+@contextmanager
+def wait_for_large_body() -> Iterator[None]:
+    """Wait until this request's body may be parsed: large ones take turns."""
+    with LARGE.entered() if (request.content_length or 0) > LARGE_BYTES else nullcontext():
+        yield
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    value = _parse(body)
+    if not isinstance(value, dict):
+        raise BodyRefused("not_an_object")
+    if is_nested_deeper(value, MAX_DEPTH):
+        raise BodyRefused(TOO_DEEP)
+    return value
+
+
+def _parse_cut(body: bytes) -> dict[str, Any]:
+    try:
+        value = _parse(body)
+    except BodyRefused as refused:
+        if refused.code != TOO_DEEP:
+            raise
+        value = None
+    if value is None or is_nested_deeper(value, CUT_DEPTH):
+        value = _parse(cut_below(body, CUT_DEPTH))
+    if not isinstance(value, dict):
+        raise BodyRefused("not_an_object")
+    return value
+
+
+def _parse(body: bytes) -> Any:
+    """JSON of UTF-8; lone surrogates may pass, because one bad name must not cost the delivery. No NaN, no Infinity."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:  # whether it is JSON was not read any further
+        raise BodyRefused(TOO_DEEP) from None
+    except ValueError:
+        raise BodyRefused("not_json") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)

@@ -2,8 +2,8 @@
 
     granian --interface rsgi --factory pipeline.web.app:create_server
 
-A request gets a thread only when it is complete. A body that is longer than FIRST_BYTES, or incomplete after FIRST_S,
-is read further only as far as its sender may send: `pipeline.web.allowances` knows that from path and headers alone.
+A request gets a thread only when it is complete. A body that is longer than ANYBODY_BYTES, or incomplete after FIRST_S,
+is read further only as far as its sender may send: `Allowances` knows that from path and headers alone.
 The app is called in any case; if the body is incomplete, reading it raises 408 or 413, so a sender without credentials
 gets its 401. docs/decisions/0018-bodies-are-read-before-a-thread-is-taken.md explains why this is not granian's WSGI.
 """
@@ -11,6 +11,7 @@ gets its 401. docs/decisions/0018-bodies-are-read-before-a-thread-is-taken.md ex
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import resource
 import sys
@@ -27,17 +28,15 @@ import orjson
 
 from pipeline.slow_work import LANES, Overloaded, web_request
 from pipeline.telemetry import logger
-from pipeline.web.answers import common_headers
-from pipeline.web.request_body import Body, Reading
-from pipeline.web.turns import AT_ONCE, Turn, Turns
+from pipeline.web.answers import OVERLOADED, RETRY_AFTER_S, common_headers
+from pipeline.web.concurrency import AT_ONCE, RequestSlots, Slot
+from pipeline.web.request_body import ANYBODY_BYTES, Body, Reading
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 T = TypeVar("T")
 
-FIRST_BYTES: Final = 64 * 1024
-"""Limit for unknown senders."""
 FIRST_S: Final = 0.5
 STRANGERS: Final = 200
 """Unfinished bodies of senders without credentials: of one more, the oldest is given up."""
@@ -45,7 +44,6 @@ WHOLE_BYTES: Final = 1024 * 1024
 """A longer answer goes through a temporary file: granian would keep the whole of it in memory for as long as the client takes."""
 FILE_S: Final = 30.0
 """After so long granian has opened the file of an answer, and its name is deleted."""
-RETRY_AFTER_S: Final = 5
 WATCHED: Final = ("/healthz", "/readyz")
 """Threads of urgent requests: they never wait behind other requests."""
 WATCHED_WAITING: Final = 16
@@ -99,7 +97,7 @@ class Server:
 
     def __init__(self, app: WSGIApplication, allowance: Callable[[WSGIEnvironment], int]) -> None:
         self._app, self._allowance = app, allowance
-        self._turns = Turns()
+        self._slots = RequestSlots()
         self._threads = ThreadPoolExecutor(
             AT_ONCE + sum(lane.places for lane in LANES) + 2, thread_name_prefix="request"
         )
@@ -143,8 +141,8 @@ class Server:
             else:
                 environ["CONTENT_LENGTH"] = str(body.size)
             environ["wsgi.input"] = body.stream()
-        turn = await self._turns.take()
-        answer = await self._in_thread(turn, lambda: _call(self._app, environ))
+        slot = await self._slots.acquire()
+        answer = await self._in_thread(slot, lambda: _call(self._app, environ))
         if body is not None and reading is not Reading.WHOLE:
             answer.headers.append(("Connection", "close"))
         return answer
@@ -161,12 +159,12 @@ class Server:
             self._watching[path] -= 1
 
     async def _read(self, environ: WSGIEnvironment, body: Body) -> Reading:
-        reading = await body.read(FIRST_BYTES, look_s=FIRST_S)
+        reading = await body.read(ANYBODY_BYTES, look_s=FIRST_S)
         if reading in (Reading.WHOLE, Reading.GONE):
             return reading
-        turn = await self._turns.take()
-        allowed = await self._in_thread(turn, lambda: self._allowance(environ))
-        if allowed > FIRST_BYTES:
+        slot = await self._slots.acquire()
+        allowed = await self._in_thread(slot, lambda: self._allowance(environ))
+        if allowed > ANYBODY_BYTES:
             return await body.read(allowed)
         self._strangers[id(body)] = body
         if len(self._strangers) > STRANGERS:
@@ -176,15 +174,15 @@ class Server:
         finally:
             self._strangers.pop(id(body), None)
 
-    async def _in_thread(self, turn: Turn, work: Callable[[], T]) -> T:
+    async def _in_thread(self, slot: Slot, work: Callable[[], T]) -> T:
         def run() -> T:
-            with web_request(turn.give_back):
+            with web_request(slot.release_from_thread):
                 return work()
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
         finally:
-            turn.end()
+            slot.release()
 
 
 def environ_of(scope: RequestScope) -> WSGIEnvironment:
@@ -201,7 +199,7 @@ def environ_of(scope: RequestScope) -> WSGIEnvironment:
         "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.scheme,
-        "wsgi.input": _EMPTY,
+        "wsgi.input": io.BytesIO(),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
@@ -221,7 +219,7 @@ def environ_of(scope: RequestScope) -> WSGIEnvironment:
 
 def overload_answer() -> _Answer:
     """The answer if the app itself could not be called."""
-    problem = {"error": "overloaded", "message": "Too many requests wait. Try again in some seconds."}
+    problem = {"error": "overloaded", "message": OVERLOADED}
     headers = [
         *common_headers().items(),
         ("Content-Type", "application/json"),
@@ -297,22 +295,3 @@ def allow_connections() -> None:
     """Raise the process's limit of open files to the maximum: each connection is one, and the usual limit is 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class _Empty:
-    """A body without a byte."""
-
-    def read(self, _size: int = -1, /) -> bytes:
-        return b""
-
-    def readline(self, _size: int = -1, /) -> bytes:
-        return b""
-
-    def readlines(self, _hint: int = -1, /) -> list[bytes]:
-        return []
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(())
-
-
-_EMPTY: Final = _Empty()

@@ -16,52 +16,52 @@ from flask import Blueprint, Response, jsonify, request
 
 from pipeline.sync.connectors.webhooks import delivery_key
 from pipeline.telemetry import logger
-from pipeline.web.bodies import LARGEST_BYTES, read_any, store
-from pipeline.web.doors import Doors
-from pipeline.web.waker import Waker
+from pipeline.web.credentials_check import CredentialsCheck
+from pipeline.web.deliveries import Notifier, store_delivery
+from pipeline.web.request_body import LARGEST_BYTES, read_any
 
 MAX_BYTES = 1024 * 1024
 """Of a larger body both ends are kept."""
 
 
-def room(doors: Doors, waker: Waker) -> Blueprint:
+def blueprint(credentials: CredentialsCheck, notifier: Notifier) -> Blueprint:
     """Return the routes."""
     routes = Blueprint("webhooks", __name__)
     routes.add_url_rule(
         "/webhooks/pipedrive/<connector_id>/<path_token>",
         endpoint="pipedrive",
         methods=["POST"],
-        view_func=partial(receive, doors, waker),
+        view_func=partial(receive, credentials, notifier),
     )
     return routes
 
 
-def receive(doors: Doors, waker: Waker, connector_id: str, path_token: str) -> Response:
+def receive(credentials: CredentialsCheck, notifier: Notifier, connector_id: str, path_token: str) -> Response:
     """Verify, store, commit, answer, and notify the workers."""
-    connector_key = _sender(doors, connector_id, path_token)
+    connector_key = _sender(credentials, connector_id, path_token)
     if connector_key is None:
         return _turn_away()
     body = read_any(MAX_BYTES)
     if body.problem is not None:
         logger().warning("webhook.unreadable", connector_id=connector_id, reason=body.problem, size_bytes=body.size)
     key = body.digest if body.value is None else delivery_key(body.value, body.kept)
-    is_new = store(connector_key, "pipedrive", key, body.kept)
+    is_new = store_delivery(connector_key, "pipedrive", key, body.kept)
     if is_new is None:
         return _turn_away()
     if is_new:
-        waker.wake()
+        notifier.notify()
     return jsonify(status="stored" if is_new else "known")
 
 
-def allowance(doors: Doors) -> int:
+def allowance(credentials: CredentialsCheck) -> int:
     """Return how many bytes the sender may send: none unless path and credentials are right."""
     given = request.view_args or {}
-    return 0 if _sender(doors, given["connector_id"], given["path_token"]) is None else LARGEST_BYTES
+    return 0 if _sender(credentials, given["connector_id"], given["path_token"]) is None else LARGEST_BYTES
 
 
-def _sender(doors: Doors, connector_id: str, path_token: str) -> int | None:
+def _sender(credentials: CredentialsCheck, connector_id: str, path_token: str) -> int | None:
     given = request.authorization
-    return doors.admit_webhook(
+    return credentials.authenticate_webhook(
         connector_id, path_token, (given and given.username) or "", (given and given.password) or ""
     )
 

@@ -13,12 +13,12 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 
 from pipeline.operations.catalogue import all_operations
+from pipeline.web.answers import internal_only
 from pipeline.web.api.auth import SCHEMES, is_authenticated
 from pipeline.web.api.problems import Problem as Problem  # what the app answers with
 from pipeline.web.api.problems import malformed as malformed
 from pipeline.web.api.problems import share_errors
 from pipeline.web.api.routes import add_all
-from pipeline.web.internal import internal_only
 
 DESCRIPTION = (
     "What the console does, for scripts. Create a key under your account in the console, and send it as "

@@ -22,7 +22,7 @@ from pipeline.accounts import operators
 from pipeline.domain.kinds import Role
 from pipeline.insight.shared import Shared
 from pipeline.web.console import guard
-from pipeline.web.public_address import cookie_named, delete_cookie, set_cookie
+from pipeline.web.request_origin import cookie_named, delete_cookie, set_cookie
 
 NOTICE: Final = "notice"
 THEME: Final = "theme"

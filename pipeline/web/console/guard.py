@@ -30,9 +30,9 @@ from pipeline.accounts.operators import Renewal
 from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
-from pipeline.web.allowances import ANYBODY_BYTES
-from pipeline.web.console import sso
-from pipeline.web.public_address import cookie_named, set_cookie
+from pipeline.web import request_origin
+from pipeline.web.request_body import ANYBODY_BYTES
+from pipeline.web.request_origin import cookie_named, set_cookie
 
 View = Callable[..., Any]
 SESSION: Final = "session"
@@ -279,7 +279,7 @@ def present() -> Present | None:
     """
     given = token()
     found = operators.who_is(given, renews=LIVE_HEADER not in request.headers) if given else None
-    named = sso.named_operator()
+    named = request_origin.named_operator()
     return None if found is not None and named is not None and named != found.name else found
 
 

@@ -18,10 +18,11 @@ from pipeline.accounts.operators import OperatorRefused
 from pipeline.domain.kinds import Role
 from pipeline.settings import settings
 from pipeline.telemetry import logger
-from pipeline.web.console import guard, sso
+from pipeline.web import request_origin
+from pipeline.web.console import guard
 from pipeline.web.console.frame import THEME, THEMES, done, page
 from pipeline.web.console.guard import Pages
-from pipeline.web.public_address import cookie_named, delete_cookie, is_secure, set_cookie
+from pipeline.web.request_origin import cookie_named, delete_cookie, is_secure, set_cookie
 
 YEAR_S = 365 * 86_400
 PROBE: Final = "probe"
@@ -51,7 +52,7 @@ def show_login() -> Response:
     if (elsewhere := _require_cookies()) is not None:
         return elsewhere
     wanted = guard.safe_path(request.args.get("next"))
-    named = sso.named_operator()
+    named = request_origin.named_operator()
     if named is not None and guard.present() is not None:
         return done(wanted)
     if named is not None and request.headers.get("Sec-Fetch-Dest", "document") == "document":

@@ -376,15 +376,15 @@ def test_scripts_read_alerts_and_admins_try_the_sinks(
 
 
 def test_when_no_worker_judges_the_web_process_does(world: World, hook: Hook) -> None:
-    from pipeline.web import watchman  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.web import monitoring  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     pause(world)
-    assert watchman.look()
+    assert monitoring.evaluate_if_overdue()
     assert events(hook) == [("alert.raised", "auth_lost")]
 
-    assert not watchman.look()
+    assert not monitoring.evaluate_if_overdue()
     world.change_rows("UPDATE heartbeats SET at = now() - interval '4 minutes'")
-    assert watchman.look()
+    assert monitoring.evaluate_if_overdue()
 
 
 def test_the_page_says_what_is_wrong_and_what_each_rule_means(world: World, hook: Hook, viewer: Visitor) -> None:

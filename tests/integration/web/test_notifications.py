@@ -15,7 +15,7 @@ from db.session import transaction, use_database
 from pipeline.domain.lenient_json import is_nested_deeper
 from pipeline.sync.changes.coalesce import fold_deliveries
 from pipeline.sync.changes.hull_messages import LEVELS
-from pipeline.web import bodies
+from pipeline.web import request_body
 from tests.integration.web.conftest import ACME, GLOBEX, ORGANIZATION, SECRETS, House
 from tests.integration.web.notifying import KEY_URL, NEXT, RETRY, Hull, KeyServer, notification
 
@@ -265,9 +265,9 @@ def test_neither_secrets_nor_values_reach_the_log_or_the_answer(
     hull: Hull, capsys: pytest.CaptureFixture[str], keys: KeyServer
 ) -> None:
     wrong = notification(configuration={"id": ACME, "organization": ORGANIZATION, "secret": "canary-wrong"})
-    bodies = [notification(), wrong, notification(connector=...), b'{"canary"']
+    request_body = [notification(), wrong, notification(connector=...), b'{"canary"']
     with capture_logs() as lines:
-        texts = [hull.post(body).text for body in bodies]
+        texts = [hull.post(body).text for body in request_body]
         keys.answer = b"canary: no key"
         refused = hull.headers(_Signature_Public_Key_Url=KEY_URL + "?canary")
         texts.append(hull.post(notification(), refused).text)
@@ -281,6 +281,6 @@ def test_a_body_that_is_no_json_is_not_searched_for_what_nests_too_deep(
     hull: Hull, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search takes a second for some megabytes, and comes before the signature is looked at."""
-    monkeypatch.setattr(bodies, "cut_below", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(request_body, "cut_below", lambda *_: pytest.fail("searched"))
 
     assert hull.post(b'{"notification_id": "n-1", ' + b'"x": [],' * 10).status_code == 400

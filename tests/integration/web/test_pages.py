@@ -27,7 +27,7 @@ from db.token_ledger import TokenSpending
 from db.watermark import Watermark
 from pipeline.clients.budget import TokenBudget
 from pipeline.data_dir import PROJECT_DIR
-from pipeline.web import operations
+from pipeline.web import monitoring
 from pipeline.web.app import create_app
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House, basic, webhook
 from tests.read_only import demoted_database
@@ -38,7 +38,7 @@ PAGES = ["/", "/healthz", "/readyz", "/metrics", "/manifest.json", "/status", "/
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "broker_answers", lambda: "ok")
+    monkeypatch.setattr(monitoring, "broker_answers", lambda: "ok")
 
 
 def add_change(connector_key: int, age_s: float) -> None:
@@ -153,7 +153,7 @@ def test_prometheus_is_told_what_the_database_holds(house: House) -> None:
 
     answer = house.client.get("/metrics")
 
-    assert answer.content_type == operations.CONTENT_TYPE
+    assert answer.content_type == monitoring.CONTENT_TYPE
     found = {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(answer.text)
@@ -452,8 +452,8 @@ def test_readiness_has_an_answer_in_time_whatever_is_silent(house: House, monkey
         never.wait(30)
         return "ok"
 
-    monkeypatch.setattr(operations, "READY_WITHIN_S", 0.2)
-    monkeypatch.setattr(operations, "_CHECKS", operations._Checks({"database": silent}))
+    monkeypatch.setattr(monitoring, "READY_WITHIN_S", 0.2)
+    monkeypatch.setattr(monitoring, "_CHECKS", monitoring._Checks({"database": silent}))
     answers = [house.client.get("/readyz") for _ in range(3)]
     never.set()
 

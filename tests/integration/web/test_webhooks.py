@@ -18,8 +18,8 @@ from db.session import engine, transaction, use_database
 from pipeline.settings import Settings
 from pipeline.transform.webhooks import find_head
 from pipeline.vault import Vault
-from pipeline.web import doors as doors_module
-from pipeline.web.bodies import ENDS_BYTES
+from pipeline.web import credentials_check
+from pipeline.web.request_body import ENDS_BYTES
 from tests.integration.web.conftest import ACME, GLOBEX, SECRETS, House, add_connector, basic, webhook
 from tests.logs import written
 from tests.read_only import demoted_database
@@ -111,13 +111,13 @@ def test_secrets_are_compared_in_constant_time_on_digests_of_bytes(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[tuple[bytes, bytes]] = []
-    original = doors_module.hmac.compare_digest
+    original = credentials_check.hmac.compare_digest
 
     def compare(expected: bytes, presented: bytes) -> bool:
         compared.append((expected, presented))
         return original(expected, presented)
 
-    monkeypatch.setattr(doors_module.hmac, "compare_digest", compare)
+    monkeypatch.setattr(credentials_check.hmac, "compare_digest", compare)
 
     post(house)
     post(house, path=f"/webhooks/pipedrive/{GLOBEX}/{SECRETS['webhook_path']}")
@@ -279,32 +279,32 @@ def test_a_connector_removed_a_moment_ago_is_unknown(house: House) -> None:
 
 
 def test_secrets_made_a_moment_ago_open_the_door(house: House, environment: Settings) -> None:
-    doors = doors_module.Doors(clock=lambda: 100.0)
+    credentials = credentials_check.CredentialsCheck(clock=lambda: 100.0)
     given = (GLOBEX, SECRETS["webhook_path"], SECRETS["webhook_user"], SECRETS["webhook_password"])
 
-    assert doors.admit_webhook(*given) is None
+    assert credentials.authenticate_webhook(*given) is None
     with transaction() as session:
         globex = add_connector(session, environment, GLOBEX, "globex", SECRETS)
-    assert doors.admit_webhook(*given) == globex  # in the very same moment: ten refusals ban a webhook
+    assert credentials.authenticate_webhook(*given) == globex  # in the very same moment: ten refusals ban a webhook
     with transaction() as session:
         keep_credential(
             session, globex, "webhook_path", Vault(environment.secret_keys).seal(globex, "webhook_path", "new")
         )
-    assert doors.admit_webhook(GLOBEX, "new", *given[2:]) == globex
+    assert credentials.authenticate_webhook(GLOBEX, "new", *given[2:]) == globex
     assert post(house, path=f"/webhooks/pipedrive/{GLOBEX}/new").status_code == 200
 
 
 def test_secrets_that_were_replaced_no_longer_open_it(house: House) -> None:
     now = [100.0]
-    doors = doors_module.Doors(clock=lambda: now[0])
+    credentials = credentials_check.CredentialsCheck(clock=lambda: now[0])
     given = (ACME, SECRETS["webhook_path"], SECRETS["webhook_user"], SECRETS["webhook_password"])
 
-    assert doors.admit_webhook(*given) == house.acme
+    assert credentials.authenticate_webhook(*given) == house.acme
     with transaction() as session:
         session.execute(delete(Credential))
-    assert doors.admit_webhook(*given) == house.acme
-    now[0] += doors_module.RENEW_S
-    assert doors.admit_webhook(*given) is None
+    assert credentials.authenticate_webhook(*given) == house.acme
+    now[0] += credentials_check.RENEW_S
+    assert credentials.authenticate_webhook(*given) is None
 
 
 def test_neither_secrets_nor_values_reach_the_log_or_the_answer(

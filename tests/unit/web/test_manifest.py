@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pipeline.domain.settings import ConnectorSettings, read_settings
-from pipeline.web.manifest import SECTIONS, manifest
-from pipeline.web.manifest_settings import SETTINGS
+from pipeline.web.manifest import SECTIONS, SETTINGS, manifest
 
 
 def test_every_setting_is_described_and_none_that_does_not_exist() -> None:

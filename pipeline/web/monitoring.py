@@ -1,8 +1,9 @@
-"""Routes for monitoring: `/healthz` for anybody; `/readyz` and `/metrics` for internal requests only.
+"""Monitoring: `/healthz` for anybody; `/readyz` and `/metrics` for internal requests only; and the watchdog.
 
 `/healthz` calls nothing else, so it always answers. `/readyz` is for alerts: its checks run in their own threads, and
 one that has not answered within READY_WITHIN_S is reported as such. A load balancer should use `/healthz`: webhooks are
-accepted while the broker or the workers are down.
+accepted while the broker or the workers are down. The watchdog evaluates the alert rules while the workers do not:
+workers cannot report their own absence.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from typing import Final
 
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CollectorRegistry, generate_latest
@@ -19,17 +22,22 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from db import connector as connectors
 from db import event_count
 from db.figures import Figure, all_figures, oldest_due_s
+from db.heartbeat import heartbeats
 from db.session import is_read_only, transaction
 from pipeline.settings import settings
+from pipeline.sync.alerts import HEARTBEAT, watch
 from pipeline.tasks.app import app as tasks_app
 from pipeline.telemetry import logger
-from pipeline.web.internal import internal_only
+from pipeline.web.answers import internal_only
 
 PROGRESS_BOUND_S = 120.0
 """Due work is handed over again after 20 s: what is older has no worker."""
 
 READY_WITHIN_S = 3.0
 BROKER_TIMEOUT_S = 2.0
+WATCHDOG_EVERY_S: Final = 60.0
+EVALUATION_OVERDUE: Final = timedelta(minutes=3)
+"""Workers evaluate every minute; restarting them takes less than this."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 GAUGES = {
@@ -54,9 +62,9 @@ GAUGES = {
 """Subject → (help, labels besides the connector: kind and state, state alone, or none)."""
 
 
-def room() -> Blueprint:
-    """The routes."""
-    routes = Blueprint("operations", __name__)
+def blueprint() -> Blueprint:
+    """Return the routes."""
+    routes = Blueprint("monitoring", __name__)
     routes.add_url_rule("/healthz", view_func=healthz)
     routes.add_url_rule("/readyz", view_func=internal_only(readyz))
     routes.add_url_rule("/metrics", view_func=internal_only(metrics))
@@ -64,12 +72,12 @@ def room() -> Blueprint:
 
 
 def healthz() -> Response:
-    """This process answers."""
+    """Answer that this process answers."""
     return jsonify(status="ok")
 
 
 def readyz() -> tuple[Response, int]:
-    """Database (also whether it may be written), broker and progress: each `ok` or what is wrong, in a word."""
+    """Return the state of the database (also whether it is writable), the broker and the progress: each `ok` or the fault."""
     found = _CHECKS.run()
     is_ready = all(answer == "ok" for answer in found.values())
     status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
@@ -109,7 +117,7 @@ def _progress() -> str:
     return "ok" if age_s < PROGRESS_BOUND_S else f"work has been due for {age_s:.0f} s"
 
 
-def _ask(name: str, check: Callable[[], str]) -> str:
+def _run_check(name: str, check: Callable[[], str]) -> str:
     try:
         return check()
     except Exception as failure:  # noqa: BLE001 - a probe's business is that it failed, not how
@@ -118,7 +126,7 @@ def _ask(name: str, check: Callable[[], str]) -> str:
 
 
 class _Checks:
-    """Checks that run side by side. One that is still running is not started again."""
+    """Checks that run concurrently. A check that is still running is not started again."""
 
     def __init__(self, checks: Mapping[str, Callable[[], str]]) -> None:
         self._checks = checks
@@ -136,10 +144,10 @@ class _Checks:
             answer = self._running.get(name)
             if answer is None or answer.is_given():
                 answer = self._running[name] = _Answer()
-                asking = threading.Thread(
+                thread = threading.Thread(
                     target=answer.find, args=(name, self._checks[name]), name=f"readyz-{name}", daemon=True
                 )
-                asking.start()
+                thread.start()
             return answer
 
 
@@ -155,7 +163,7 @@ class _Answer:
 
     def find(self, name: str, check: Callable[[], str]) -> None:
         try:
-            self._text = _ask(name, check)
+            self._text = _run_check(name, check)
         finally:
             self._given.set()
 
@@ -203,3 +211,28 @@ class _Figures:
         for key, event, count in self._counts:
             family.add_metric([self._ids.get(key, ""), event, event.split(".")[0], event.split(".")[-1]], count)
         return family
+
+
+def start_watchdog() -> None:
+    """Evaluate in a thread as long as the process lives."""
+    threading.Thread(target=_watch, name="watchdog", daemon=True).start()
+
+
+def evaluate_if_overdue() -> bool:
+    """Evaluate and send alerts, if no worker did for too long; return whether it did."""
+    with transaction() as session:
+        last = heartbeats(session).get(HEARTBEAT)
+    if last is not None and datetime.now(UTC) - last < EVALUATION_OVERDUE:
+        return False
+    watch()
+    return True
+
+
+def _watch() -> None:
+    pause = threading.Event()
+    while not pause.wait(WATCHDOG_EVERY_S):
+        try:
+            if evaluate_if_overdue():
+                logger().warning("alerts.judged_by_web")
+        except Exception as failure:  # noqa: BLE001 - the database may be away now and back in a minute
+            logger().warning("alerts.not_judged", error=type(failure).__name__)

@@ -1,8 +1,8 @@
 """How many requests a web process answers at a time, and what happens when none of them makes progress.
 
-Requests wait in the event loop, so waiting takes no thread. When every request that works has been stuck for STALLED_S,
-because the database or something else that it waits for is silent, those that wait are answered 503; so are those that find
-WAITING others before them. A request that begins something slow gives its turn back (`pipeline.slow_work`).
+Requests wait in the event loop, so waiting takes no thread. When every running request has been stuck for STALLED_S,
+because the database or something else that it waits for is silent, waiting requests are answered 503; so is a request
+that finds WAITING others before it. A request that begins something slow releases its slot (`pipeline.slow_work`).
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ WAITING: Final = 400
 STALLED_S: Final = 2.0
 
 
-class Turn:
-    """The right to work on one request. `give_back` may be called from any thread, and more than once."""
+class Slot:
+    """The right to work on one request."""
 
-    def __init__(self, turns: Turns, loop: asyncio.AbstractEventLoop) -> None:
-        self._turns, self._loop = turns, loop
+    def __init__(self, slots: RequestSlots, loop: asyncio.AbstractEventLoop) -> None:
+        self._slots, self._loop = slots, loop
         self._is_held = True
 
-    def give_back(self) -> None:
-        self._loop.call_soon_threadsafe(self.end)
+    def release_from_thread(self) -> None:
+        """Release it from any thread; a second call does nothing."""
+        self._loop.call_soon_threadsafe(self.release)
 
-    def end(self) -> None:
-        """The same, for the thread of the event loop."""
+    def release(self) -> None:
+        """Release it from the thread of the event loop; a second call does nothing."""
         if self._is_held:
             self._is_held = False
-            self._turns._leave()  # noqa: SLF001 - two halves of one thing
+            self._slots._release()  # noqa: SLF001 - two halves of one thing
 
 
-class Turns:
-    """Belongs to one event loop."""
+class RequestSlots:
+    """The slots of one event loop."""
 
     def __init__(
         self,
@@ -55,13 +56,13 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._progress_at = clock()
 
-    async def take(self) -> Turn:
-        """Wait for a turn. Raises Overloaded when those that work are stuck, or too many wait already."""
+    async def acquire(self) -> Slot:
+        """Wait for a slot. Raises Overloaded when the running requests are stuck, or too many wait already."""
         loop = asyncio.get_running_loop()
         if self._free:
             self._free -= 1
             self._progress_at = self._clock()
-            return Turn(self, loop)
+            return Slot(self, loop)
         if len(self._waiting) >= self._most_waiting:
             raise Overloaded("a turn")
         given: asyncio.Future[None] = loop.create_future()
@@ -73,20 +74,20 @@ class Turns:
                     raise Overloaded("a turn")
                 await asyncio.wait([given], timeout=left_s)
         except BaseException:
-            self._forget(given)
+            self._stop_waiting(given)
             raise
-        return Turn(self, loop)
+        return Slot(self, loop)
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         self._progress_at = self._clock()
         if self._waiting:
             self._waiting.popleft().set_result(None)
         else:
             self._free += 1
 
-    def _forget(self, given: asyncio.Future[None]) -> None:
-        """Stop waiting; a turn that was given in the same moment goes to the next request."""
+    def _stop_waiting(self, given: asyncio.Future[None]) -> None:
+        """A slot that was given in the same moment goes to the next request."""
         if given.done():
-            self._leave()
+            self._release()
         else:
             self._waiting.remove(given)

@@ -26,10 +26,9 @@ from pipeline.domain.reasons import REASONS
 from pipeline.errors import PipelineError, Retryable
 from pipeline.sync.connectors import authorisation
 from pipeline.telemetry import logger
-from pipeline.web import public_address
-from pipeline.web.bodies import BodyRefused, read_object
-from pipeline.web.doors import Doors
-from pipeline.web.vouched import vouched_for
+from pipeline.web import request_origin
+from pipeline.web.credentials_check import CredentialsCheck
+from pipeline.web.request_body import BodyRefused, read_object
 
 MAX_BYTES = 16 * 1024
 LOOK_AGAIN_S = 2
@@ -39,23 +38,25 @@ BROWSER_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 Page = tuple[str, int]
 
 
-def room(doors: Doors) -> Blueprint:
-    """The routes."""
+def blueprint(credentials: CredentialsCheck) -> Blueprint:
+    """Return the routes."""
     routes = Blueprint("authorisation", __name__, url_prefix="/auth")
     for rule in ("", "/", "/pipedrive"):
-        routes.add_url_rule(rule, f"begin{rule}", partial(begin, doors), methods=["GET", "POST"], strict_slashes=False)
-    routes.add_url_rule("/status", "status", partial(show_status, doors), methods=["GET", "POST"])
+        routes.add_url_rule(
+            rule, f"begin{rule}", partial(begin, credentials), methods=["GET", "POST"], strict_slashes=False
+        )
+    routes.add_url_rule("/status", "status", partial(show_status, credentials), methods=["GET", "POST"])
     routes.add_url_rule("/callback", "finish", finish, methods=["GET"])
     routes.add_url_rule("/callback", "withdraw", withdraw, methods=["DELETE"])
     return routes
 
 
-def begin(doors: Doors) -> AnyResponse | Page:
+def begin(credentials: CredentialsCheck) -> AnyResponse | Page:
     """Redirect a person with Hull's credentials to Pipedrive; show an invited person a page with a button.
 
     A HEAD starts nothing.
     """
-    connector_key = vouched_for(doors)
+    connector_key = credentials.authenticate_dashboard(request.values)
     invitation = None
     if connector_key is None:
         invitation = authorisation.find_invitation(
@@ -78,7 +79,7 @@ def _begin_vouched(connector_key: int) -> AnyResponse:
     """
     if request.method == "HEAD":
         return Response()
-    if not public_address.is_public_host():
+    if not request_origin.is_public_host():
         with transaction() as session:
             connector = connectors.get_connector(session, connector_key)
         return redirect(authorisation.invite(connector), HTTPStatus.SEE_OTHER)
@@ -125,13 +126,13 @@ def finish() -> AnyResponse | Page:
 
 def _browser() -> str:
     """Return the secret of this browser's cookie, else nothing."""
-    given = request.cookies.get(public_address.cookie_named(BROWSER), "")
+    given = request.cookies.get(request_origin.cookie_named(BROWSER), "")
     return given if BROWSER_SECRET.fullmatch(given) else ""
 
 
 def _with_browser(answer: AnyResponse, browser: str) -> AnyResponse:
     """Keep the secret in the browser. `Lax`: Pipedrive sends the person back by a link, which carries the cookie."""
-    public_address.set_cookie(answer, BROWSER, browser, max_age=authorisation.INVITATION_S)
+    request_origin.set_cookie(answer, BROWSER, browser, max_age=authorisation.INVITATION_S)
     return answer
 
 
@@ -144,18 +145,18 @@ def withdraw() -> Response | tuple[Response, int]:
         answer.headers["WWW-Authenticate"] = 'Basic realm="app", charset="UTF-8"'
         return answer, HTTPStatus.UNAUTHORIZED
     try:
-        _, told = read_object(MAX_BYTES)
+        notice = read_object(MAX_BYTES)
     except BodyRefused as refused:
         return jsonify(error=refused.code), HTTPStatus.BAD_REQUEST
-    company_id, user_id = _number(told.get("company_id")), _number(told.get("user_id"))
+    company_id, user_id = _number(notice.get("company_id")), _number(notice.get("user_id"))
     if company_id is not None:
         authorisation.withdraw(company_id, user_id)
     return jsonify(status="ok")
 
 
-def show_status(doors: Doors) -> tuple[Response, int]:
+def show_status(credentials: CredentialsCheck) -> tuple[Response, int]:
     """In the words of the connector this one replaces."""
-    connector_key = vouched_for(doors)
+    connector_key = credentials.authenticate_dashboard(request.values)
     if connector_key is None:
         return jsonify(error="unauthorized"), HTTPStatus.UNAUTHORIZED
     with transaction() as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from pipeline.web.waker import Waker
+from pipeline.web.deliveries import Notifier
 
 PATIENCE_S = 10
 
@@ -16,11 +16,11 @@ def test_whoever_wakes_does_not_wait_for_a_broker_that_hangs() -> None:
         told.set()
         let_go.wait(PATIENCE_S)
 
-    waker = Waker(hang, gap_s=0)
-    waker.wake()
+    notifier = Notifier(hang, gap_s=0)
+    notifier.notify()
 
     assert told.wait(PATIENCE_S)
-    waker.wake()  # returns although the first message is still on its way
+    notifier.notify()  # returns although the first message is still on its way
     let_go.set()
 
 
@@ -36,11 +36,11 @@ def test_what_was_asked_for_during_a_message_makes_one_more() -> None:
         else:
             second.set()
 
-    waker = Waker(tell, gap_s=0)
-    waker.wake()
+    notifier = Notifier(tell, gap_s=0)
+    notifier.notify()
     assert first.wait(PATIENCE_S)
     for _ in range(100):
-        waker.wake()
+        notifier.notify()
     go_on.set()
 
     assert second.wait(PATIENCE_S)

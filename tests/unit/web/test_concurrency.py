@@ -1,4 +1,4 @@
-"""Requests that are stuck do not take the last threads, and slow work does not take the turns of others."""
+"""Requests that are stuck do not take the last threads, and slow work does not take the slots of others."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.slow_work import Overloaded, SlowLane, web_request
-from pipeline.web.turns import Turns
+from pipeline.web.concurrency import RequestSlots
 
 
-def test_a_turn_that_is_given_back_goes_to_the_one_that_waits_longest() -> None:
+def test_a_slot_that_is_released_goes_to_the_one_that_waits_longest() -> None:
     async def run() -> list[int]:
-        turns, order = Turns(at_once=1), list[int]()
-        first = await turns.take()
+        slots, order = RequestSlots(at_once=1), list[int]()
+        first = await slots.acquire()
 
         async def wait(number: int) -> None:
-            turn = await turns.take()
+            slot = await slots.acquire()
             order.append(number)
-            turn.end()
-            turn.end()  # the second time counts for nothing
+            slot.release()
+            slot.release()  # the second time counts for nothing
 
         waiting = [asyncio.create_task(wait(number)) for number in range(3)]
         await asyncio.sleep(0)
-        first.end()
+        first.release()
         await asyncio.gather(*waiting)
-        (await turns.take()).end()
+        (await slots.acquire()).release()
         return order
 
     assert asyncio.run(run()) == [0, 1, 2]
@@ -35,46 +35,46 @@ def test_a_turn_that_is_given_back_goes_to_the_one_that_waits_longest() -> None:
 
 def test_those_that_wait_are_refused_when_nothing_moves() -> None:
     async def run() -> None:
-        turns = Turns(at_once=1, stalled_s=0.05)
-        stuck = await turns.take()
+        slots = RequestSlots(at_once=1, stalled_s=0.05)
+        stuck = await slots.acquire()
         for _ in range(2):
             with pytest.raises(Overloaded):
-                await turns.take()
-        stuck.end()
-        (await turns.take()).end()
+                await slots.acquire()
+        stuck.release()
+        (await slots.acquire()).release()
 
     asyncio.run(run())
 
 
 def test_no_more_than_so_many_wait() -> None:
     async def run() -> None:
-        turns = Turns(at_once=1, waiting=1)
-        held = await turns.take()
-        waiting = asyncio.create_task(turns.take())
+        slots = RequestSlots(at_once=1, waiting=1)
+        held = await slots.acquire()
+        waiting = asyncio.create_task(slots.acquire())
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
-            await turns.take()
-        held.end()
-        (await waiting).end()
+            await slots.acquire()
+        held.release()
+        (await waiting).release()
 
     asyncio.run(run())
 
 
-def test_a_request_that_stops_waiting_leaves_its_turn_to_the_next() -> None:
+def test_a_request_that_stops_waiting_leaves_its_slot_to_the_next() -> None:
     async def run() -> None:
-        turns = Turns(at_once=1)
-        held = await turns.take()
-        gone = asyncio.create_task(turns.take())
-        stays = asyncio.create_task(turns.take())
+        slots = RequestSlots(at_once=1)
+        held = await slots.acquire()
+        gone = asyncio.create_task(slots.acquire())
+        stays = asyncio.create_task(slots.acquire())
         await asyncio.sleep(0)
         gone.cancel()
-        held.end()
-        (await stays).end()
+        held.release()
+        (await stays).release()
 
     asyncio.run(run())
 
 
-def test_slow_work_gives_the_turn_back_before_it_begins() -> None:
+def test_slow_work_releases_the_slot_before_it_begins() -> None:
     lane, given_back = SlowLane("test", at_once=1, waiting=0, patience_s=1), list[bool]()
     with web_request(lambda: given_back.append(True)), lane.entered():
         assert given_back == [True]

@@ -1,4 +1,4 @@
-"""Check credentials of callers, in constant time, with keyed digests of one connector's secrets.
+"""The credentials check: authenticate webhooks and Hull in constant time, with keyed digests of one connector's secrets.
 
 The connector is looked up by its id, an index, and only the needed secrets are decrypted. A digest is kept for RENEW_S
 with a salt of this process. A kept digest never refuses a sender: the connector is read again first, because its row or
@@ -49,8 +49,8 @@ class ExpectedCredentials:
     read_at: float
 
 
-class Doors:
-    """Checks credentials of webhooks and of Hull; threads share it."""
+class CredentialsCheck:
+    """Authenticates webhooks and Hull; threads share it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -59,15 +59,23 @@ class Doors:
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], ExpectedCredentials] = OrderedDict()
         self._lock = threading.Lock()
 
-    def admit_webhook(self, connector_id: str, path_token: str, user: str, password: str) -> int | None:
-        """Return the connector's key when path, user and password are all right, else None."""
-        return self._admit(connector_id, WEBHOOK, self._digest(path_token, user, password))
+    def authenticate_webhook(self, connector_id: str, path_token: str, user: str, password: str) -> int | None:
+        """Return the connector's key if path, user and password are all correct, else None."""
+        return self._authenticate(connector_id, WEBHOOK, self._digest(path_token, user, password))
 
-    def admit_hull(self, connector_id: str, organization: str, secret: str) -> int | None:
-        """Return the connector's key when Hull's id, organization and secret belong together, else None."""
-        return self._admit(connector_id, HULL, self._digest(organization.lower(), secret))
+    def authenticate_hull(self, connector_id: str, organization: str, secret: str) -> int | None:
+        """Return the connector's key if Hull's id, organization and secret belong together, else None."""
+        return self._authenticate(connector_id, HULL, self._digest(organization.lower(), secret))
 
-    def _admit(self, connector_id: str, names: tuple[str, ...], presented: bytes) -> int | None:
+    def authenticate_dashboard(self, fields: Mapping[str, str]) -> int | None:
+        """Return the key of the connector in the fields `ship` (or `id`), `organization` and `secret`, else None.
+
+        Hull's dashboard sends them in the query or in a form.
+        """
+        connector_id = fields.get("ship") or fields.get("id") or ""
+        return self.authenticate_hull(connector_id, fields.get("organization", ""), fields.get("secret", ""))
+
+    def _authenticate(self, connector_id: str, names: tuple[str, ...], presented: bytes) -> int | None:
         for find in (self._find_kept, self._read):
             found = find(connector_id, names)
             expected = (found.digest if found else None) or self._nobody
@@ -76,13 +84,13 @@ class Doors:
         return None
 
     def _find_kept(self, connector_id: str, names: tuple[str, ...]) -> ExpectedCredentials | None:
-        """The digest as it was some seconds ago."""
+        """Return the digest as it was some seconds ago."""
         with self._lock:
             kept = self._kept.get((connector_id, names))
         return kept if kept is not None and self._clock() - kept.read_at < RENEW_S else None
 
     def _read(self, connector_id: str, names: tuple[str, ...]) -> ExpectedCredentials | None:
-        """The digest of what is stored at this moment."""
+        """Return the digest of what is stored now."""
         if not (connector_id.isprintable() and len(connector_id) <= LONGEST_ID):
             return None
         with transaction() as session:
@@ -123,7 +131,7 @@ class Doors:
         )
 
     def _digest(self, *parts: str) -> bytes:
-        """Each part with its length before it, so that no two lists of parts read alike."""
+        """Digest each part after its length, so that no two lists of parts have the same digest."""
         digest = hashlib.blake2b(key=self._salt, digest_size=32)
         for part in parts:
             octets = part.encode("utf-8", "surrogatepass")
