@@ -323,7 +323,7 @@ def _exported(here: Place) -> str:
     from db.log_export import find_export
     from db.session import transaction
     from pipeline.jobs import log_exports
-    from pipeline.jobs.log_lines import CSV
+    from pipeline.jobs.log_exports import CSV
     from pipeline.jobs.runtime import run_job
 
     with transaction() as session:

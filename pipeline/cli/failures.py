@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.calling import Caller, work_on
 from pipeline.cli.showing import Failed, moment, say, table, wants_json
-from pipeline.insight.verdicts import Kind
+from pipeline.insight.verdicts import ReplayEffect
 from pipeline.operations.failures import (
     Discarding,
     EditAnswer,
@@ -200,7 +200,7 @@ def _foreseen(counted: SumAnswer) -> str:
     """`11 would change, 1 superseded; about 60 tokens`."""
     if not counted.total:
         return ""
-    kinds = ", ".join(f"{count:,} {Kind(kind).words}" for kind, count in counted.kinds.items())
+    kinds = ", ".join(f"{count:,} {ReplayEffect(kind).words}" for kind, count in counted.kinds.items())
     newest = f" (of the newest {counted.looked:,})" if counted.is_sample else ""
     return f"If replayed now: {kinds}{newest}; about {counted.tokens:,} tokens"
 

@@ -22,7 +22,7 @@ from pipeline.cli.showing import duration, say
 from pipeline.cli.verify import run_comparison
 from pipeline.domain.kinds import Entity
 from pipeline.domain.reasons import REASONS
-from pipeline.jobs.replays.requeue import replay
+from pipeline.jobs.replays.start import replay_failure
 from pipeline.local.example import codes_of
 from pipeline.local.remotes import Record, Remotes
 from pipeline.sync.runs.runs import RunInProgress, start_run
@@ -175,7 +175,7 @@ def fail_and_replay(story: DemoStory) -> None:
     saved = {**record, "name": "Ada Example", "update_time": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
     story.remotes.put_record(Entity.PERSON, saved)
     with transaction() as session:
-        replay(session, found, by="demo", why="saved once more in Pipedrive")
+        replay_failure(session, found, by="demo", why="saved once more in Pipedrive")
     took_s = wait_until(lambda: _user(story, pipedrive_id).get("pipedrive/name") == "Ada Example")
     _arrived(story, took_s, f"Person {pipedrive_id}: corrected, replayed, and in Hull")
     story.check(_failure(story, pipedrive_id) is None, "no failure is open")

@@ -522,3 +522,13 @@ def describe(code: str) -> str:
     """Return the meaning and the advice of a reason code, as one text."""
     reason = REASONS[code]
     return f"{reason.meaning} {reason.advice}"
+
+
+def meaning_of(code: str) -> str:
+    """Return the meaning of a reason code; the code itself if it is unknown, as one that another version wrote."""
+    return REASONS[code].meaning if code in REASONS else code
+
+
+def advice_of(code: str) -> str:
+    """Return the next step for a reason code; empty if it is unknown."""
+    return REASONS[code].advice if code in REASONS else ""

@@ -17,8 +17,8 @@ from db.failure import Failure
 from db.failure_filter import FailureFilter
 from pipeline.domain.kinds import Entity
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.domain.reasons import REASONS
-from pipeline.insight.verdicts import Verdict, verdict_of
+from pipeline.domain.reasons import advice_of, meaning_of
+from pipeline.insight.verdicts import ReplayPreview, verdict_of
 
 DAYS: Final = 14
 """How far back a group's trend goes."""
@@ -80,7 +80,7 @@ class Whole:
     is_cut: bool
     task_id: str | None
     batch: Mapping[str, Any] | None
-    verdict: Verdict
+    verdict: ReplayPreview
     earlier: Sequence[Failure]
     replays: Sequence[Attempt]
     is_editable: bool
@@ -154,14 +154,6 @@ def title_of(failure: Failure) -> str:
     name = entity.value if failure.direction == "incoming" else entity.hull
     of = f"{failure.field} of " if failure.kind == "field" else ""
     return f"{of}{name.capitalize()} {failure.record_id or 'without an id'}"
-
-
-def meaning_of(reason: str) -> str:
-    return REASONS[reason].meaning if reason in REASONS else reason
-
-
-def advice_of(reason: str) -> str:
-    return REASONS[reason].advice if reason in REASONS else ""
 
 
 def readable(body: bytes | None) -> Any:

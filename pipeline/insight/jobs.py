@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from db import job as rows
 from db import log_export, plan, replay
 from db.job import Job
+from pipeline.domain.reasons import advice_of, meaning_of
 from pipeline.errors import Rejected
-from pipeline.insight.failures import advice_of, meaning_of
 from pipeline.jobs import actions
 from pipeline.jobs.sends import handed_over
 from pipeline.jobs.verify import verify

@@ -13,7 +13,8 @@ from db import failure as failures
 from db import replay as rows
 from db.failure import Failure
 from db.replay import OUTCOMES, SENT, WAITING, Replay
-from pipeline.insight.failures import advice_of, meaning_of, title_of
+from pipeline.domain.reasons import advice_of, meaning_of
+from pipeline.insight.failures import title_of
 
 WORDS: Mapping[str, str] = {
     WAITING: "waiting",

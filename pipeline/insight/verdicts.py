@@ -13,15 +13,15 @@ from db import failure_filter
 from db.failure import OF_RECORDS, Failure
 from db.failure_filter import FailureFilter
 from pipeline.domain.kinds import Direction
-from pipeline.jobs.replays.preview import foresee
-from pipeline.jobs.replays.verdict import FieldChange, Kind, Verdict
+from pipeline.jobs.replays.preview import preview_failures
+from pipeline.jobs.replays.preview_records import FieldChange, ReplayEffect, ReplayPreview
 
 SAMPLE = 300
 """Maximum of previewed failures of a selection: a page must answer immediately."""
 READ_TOKENS, READ_IDS = 10, 100
 """A list by ids takes 10 tokens for up to a hundred records."""
 
-__all__ = ["FieldChange", "Kind", "Sum", "Verdict", "sum_of", "verdict_of", "verdicts_of"]
+__all__ = ["FieldChange", "ReplayEffect", "ReplayPreview", "Sum", "sum_of", "verdict_of", "verdicts_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Sum:
 
     total   matching open failures
     looked  how many were previewed: the newest, if there are more than SAMPLE
-    kinds   kind of preview → number of failures
+    kinds   effect → number of failures
     tokens  estimated cost of all of them in tokens of the daily budget
     """
 
@@ -46,33 +46,33 @@ class Sum:
     @property
     def harmless(self) -> int:
         """Number of previewed failures that would only be closed."""
-        return sum(count for kind, count in self.kinds.items() if Kind(kind).is_harmless)
+        return sum(count for kind, count in self.kinds.items() if ReplayEffect(kind).is_harmless)
 
 
 def verdicts_of(
     session: Session, mine: Sequence[Failure], payloads: Mapping[int, bytes] | None = None
-) -> dict[int, Verdict]:
+) -> dict[int, ReplayPreview]:
     """Failure → what replaying it now would come to. `payloads`: failure → what would be sent instead."""
-    return foresee(session, mine, payloads)
+    return preview_failures(session, mine, payloads)
 
 
-def verdict_of(session: Session, failure: Failure, payload: bytes | None = None) -> Verdict:
+def verdict_of(session: Session, failure: Failure, payload: bytes | None = None) -> ReplayPreview:
     payloads = {failure.id: payload} if payload is not None else None
-    return foresee(session, [failure], payloads)[failure.id]
+    return preview_failures(session, [failure], payloads)[failure.id]
 
 
 def sum_of(session: Session, chosen: FailureFilter, *, sample: int = SAMPLE) -> Sum:
     """What replaying all that is meant would come to, with the cost of all of it laid out from the sample."""
     total = failure_filter.count_failures(session, chosen)
     looked = failure_filter.page_of_failures(session, chosen, limit=sample) if total else []
-    verdicts = foresee(session, looked)
+    verdicts = preview_failures(session, looked)
     kinds = Counter(str(each.kind) for each in verdicts.values())
     return Sum(
         total=total, looked=len(looked), kinds=dict(kinds.most_common()), tokens=_tokens(looked, verdicts, total)
     )
 
 
-def _tokens(looked: Sequence[Failure], verdicts: Mapping[int, Verdict], total: int) -> int:
+def _tokens(looked: Sequence[Failure], verdicts: Mapping[int, ReplayPreview], total: int) -> int:
     """Incoming records are read a hundred to a request, each list for the same price; all else adds up."""
     if not looked:
         return 0

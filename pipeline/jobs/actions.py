@@ -14,7 +14,7 @@ from db import job as jobs
 from db.failure import Failure
 from db.job import Job
 from db.session import after_commit
-from pipeline.jobs.replays.requeue import replay
+from pipeline.jobs.replays.start import replay_failure
 from pipeline.jobs.runtime import handler_of, subject_of
 from pipeline.tasks import wakeups
 
@@ -52,7 +52,7 @@ def resume(session: Session, job: Job, *, by: str) -> bool:
     """Continue a job that was paused, or that failed; False when it is neither. Raises NotReplayable."""
     failure = failure_of(session, job)
     if failure is not None:
-        replay(session, failure, by=by, why=f"job {job.id} was resumed")
+        replay_failure(session, failure, by=by, why=f"job {job.id} was resumed")
     elif not jobs.resume(session, job.id):
         return False
     after_commit(session, lambda: wakeups.wake_control("dispatch"))

@@ -1,7 +1,8 @@
 """Fetch a file of Users or Accounts that a person chose in Hull, and coalesce its records into changes, 100 at a time.
 
-The request is answered "ok" once the job is stored. A worker then downloads the file (`export_download`) and reads its
-records; after a kill or a time slice, it continues after the last committed record.
+The request is answered "ok" once the job is stored. A worker then downloads the file into our tables, a piece to a
+transaction, so that a kill costs one piece. It reads the records when the whole file is stored: the download never waits for
+them, and an address that expires does no harm then. After a kill or a time slice, it continues after the last committed record.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.errors import Rejected
-from pipeline.jobs.export_download import MAX_BYTES, SLICE_S, download
+from pipeline.errors import Rejected, Retryable
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.sync import job_queue
 from pipeline.sync.changes.outgoing_changes import fold_messages_of
@@ -35,6 +35,15 @@ from pipeline.telemetry import logger
 from pipeline.transform.exports import FORMATS, Record, message_of, read_records, unpack
 from pipeline.transform.hull_reports import hull_id_of
 
+PIECE_BYTES: Final = 1024 * 1024
+PIECE_S: Final = 10.0
+"""A slow download keeps what it has after so long."""
+MAX_BYTES: Final = 1024**3
+LONGEST_S: Final = 6 * 3600.0
+SLICE_S: Final = 120.0
+"""A task may take four minutes: after this the rest of the file is left to the next one."""
+WHOLE_S: Final = 190.0
+"""A server that cannot go on in the middle of a file has so long to send the whole."""
 CHUNK: Final = 100
 AT_LEAST_S: Final = 60.0
 """For so long each task writes once it has come to where the one before it ended, however long that took."""
@@ -63,12 +72,76 @@ class ExportOrder(BaseModel):
         return f"{noun} of segment {str(segment)[:100]}" if segment else f"{noun} that were chosen in Hull"
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What this worker has seen of the file."""
+def download(job: ClaimedJob, url: str, began: float) -> bool:
+    """Keep the file of an export, or what there is time for; return whether it is kept whole.
 
-    folded: int = 0
-    broken: int = 0
+    began  monotonic time at which the task began
+    Raises: Rejected, Retryable; what was read until then is kept.
+    """
+    with transaction() as session:
+        kept = files.find_file(session, job.id)
+    if kept.is_whole:
+        return True
+    if time.time() - job.created_at.timestamp() > LONGEST_S:
+        raise Rejected("export_gone", "it was not downloaded within hours")
+    downloads = wiring.export_downloads(job.connector_key)
+    with downloads.open(
+        url,
+        max_bytes=MAX_BYTES,
+        start=kept.size_bytes,
+        validator=kept.validator,
+        total_bytes=kept.total_bytes,
+    ) as file:
+        # The same file from its beginning: the server ignores ranges, so that the next task would begin here again.
+        is_again = kept.size_bytes > 0 and file.start == 0 and file.validator in ("", kept.validator)
+        if file.start == 0:
+            with transaction() as session:
+                jobs.hold(session, job)
+                files.begin_file(session, job.id, validator=file.validator, total_bytes=file.total_bytes)
+        writer = _Writer(job, file.start, resets_attempts=not is_again)
+        ends_at = began + (WHOLE_S if is_again else SLICE_S)
+        try:
+            for piece in file.pieces:
+                writer.write(piece)
+                if time.monotonic() > ends_at:
+                    if is_again:
+                        raise Retryable("export_too_slow", f"{writer.size_bytes} bytes in {WHOLE_S:.0f} s")
+                    return False
+        finally:
+            writer.flush()
+    if file.total_bytes not in (None, writer.size_bytes):
+        raise Retryable("remote_unavailable", f"{writer.size_bytes} of {file.total_bytes} bytes of the file came")
+    with transaction() as session:
+        jobs.hold(session, job)
+        files.end_file(session, job.id)
+    return True
+
+
+class _Writer:
+    """Gathers what is read into pieces. A stored piece is progress: attempts are counted from zero again."""
+
+    def __init__(self, job: ClaimedJob, size_bytes: int, *, resets_attempts: bool) -> None:
+        self.size_bytes = size_bytes
+        self._job = job
+        self._resets_attempts = resets_attempts
+        self._held = bytearray()
+        self._flushed_at = time.monotonic()
+
+    def write(self, content: bytes) -> None:
+        self._held += content
+        self.size_bytes += len(content)
+        if len(self._held) >= PIECE_BYTES or time.monotonic() - self._flushed_at > PIECE_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Keep what is held. Raises: LostLease."""
+        if not self._held:
+            return
+        with transaction() as session:
+            (jobs.checkpoint if self._resets_attempts else jobs.hold)(session, self._job)
+            files.add_piece(session, self._job.id, bytes(self._held))
+        self._held.clear()
+        self._flushed_at = time.monotonic()
 
 
 def enqueue(connector_key: int, order: ExportOrder) -> None:
@@ -89,6 +162,17 @@ def enqueue(connector_key: int, order: ExportOrder) -> None:
     with transaction() as session:
         key = f"{connector_key}:{digest}"
         job_queue.enqueue(session, EXPORT, key, title=order.title, connector_key=connector_key, secret=text)
+
+
+def _tell(session: Session, connector_key: int, name: str, refused: list[Rejected], entity: str = "") -> None:
+    """An event and a log line each."""
+    recorder = EventRecorder()
+    for each in refused:
+        event = events.NewEvent(
+            connector_key=connector_key, event=name, entity=entity, cause=EXPORT, reason=each.reason, detail=each.detail
+        )
+        recorder.add(event, level="warning", detail=each.detail)
+    recorder.write(session)
 
 
 def step(job: ClaimedJob) -> JobStep:
@@ -116,10 +200,12 @@ def step(job: ClaimedJob) -> JobStep:
     return DONE
 
 
-def abort(session: Session, job: Job, _by: str) -> None:
-    """Delete what is kept of the file; what its records became stays, and the rest can be sent again from Hull."""
-    jobs.lock_open(session, job.id)  # before the file, in the order of the worker
-    files.drop_file(session, job.id)
+@dataclass(slots=True)
+class _Tally:
+    """What this worker has seen of the file."""
+
+    folded: int = 0
+    broken: int = 0
 
 
 def _pieces(job: ClaimedJob) -> Iterator[bytes]:
@@ -181,12 +267,7 @@ def _finish(job: ClaimedJob, order: ExportOrder, lines: int, tally: _Tally) -> N
     )
 
 
-def _tell(session: Session, connector_key: int, name: str, refused: list[Rejected], entity: str = "") -> None:
-    """An event and a log line each."""
-    recorder = EventRecorder()
-    for each in refused:
-        event = events.NewEvent(
-            connector_key=connector_key, event=name, entity=entity, cause=EXPORT, reason=each.reason, detail=each.detail
-        )
-        recorder.add(event, level="warning", detail=each.detail)
-    recorder.write(session)
+def abort(session: Session, job: Job, _by: str) -> None:
+    """Delete what is kept of the file; what its records became stays, and the rest can be sent again from Hull."""
+    jobs.lock_open(session, job.id)  # before the file, in the order of the worker
+    files.drop_file(session, job.id)

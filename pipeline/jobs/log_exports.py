@@ -1,15 +1,19 @@
 """Write the log of a connector to a file: a job, a page of events at a time.
 
-    ask → the row is stored → run, by a worker: a part of the file in each transaction → lines_of, for the download
+    enqueue → the row is stored → step, by a worker: a part of the file in each transaction → lines_of, for the download
 
 The file is stored in PostgreSQL, compressed, for RETENTION_HOURS. After a kill, a worker continues after the last part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
@@ -22,14 +26,24 @@ from db.event_log import EventFilter, TooMuch
 from db.job import ClaimedJob, Job
 from db.log_export import LogExport
 from db.session import after_commit, transaction
+from db.sync_event import SyncEvent
 from pipeline.errors import PipelineError
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
-from pipeline.jobs.log_lines import FORMS
 from pipeline.slow_work import SlowLane
 from pipeline.sync import job_queue
 from pipeline.sync.job_queue import LOG_EXPORT, order_of
 from pipeline.tasks import wakeups
 
+CSV: Final = "text/csv"
+NDJSON: Final = "application/x-ndjson"
+COLUMNS: Final = (
+    "id", "at", "event", "entity", "pipedrive_id", "hull_id", "reason", "field", "detail", "cause", "run_id", "batch_id",
+    "settings_version", "delivery_id", "exchange", "before", "after",
+)  # fmt: skip
+
+
+FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What makes a spreadsheet calculate instead of show; those for East Asia take the wide characters for the same."""
 EXPORTED: Final = 100_000
 """Events of one file at most; the next file begins where it ended, by `before`."""
 MOST_AT_ONCE: Final = 5
@@ -39,8 +53,27 @@ SLOWEST_MS: Final = 10_000
 DOWNLOADS: Final = SlowLane("downloads", at_once=2, waiting=6, patience_s=20.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """ending  of a file's name; head  its first line"""
+
+    ending: str
+    head: str
+    line: Callable[[SyncEvent], str]
+
+
 class TooMany(Exception):
     """The maximum number of files of this connector is being written; another one has to wait."""
+
+
+def facts(row: SyncEvent) -> dict[str, Any]:
+    """An event as it is shown outside: column → value, JSON as text."""
+    values = {name: getattr(row, name) for name in COLUMNS}
+    values["at"] = row.at.astimezone(UTC).isoformat()
+    for name in ("before", "after"):
+        body = values[name]
+        values[name] = bytes(body).decode("utf-8", "replace") if body is not None else None
+    return values
 
 
 def enqueue(
@@ -113,3 +146,42 @@ def lines_of(export: LogExport) -> Iterator[bytes]:
             if lines is None:
                 return
             yield lines
+
+
+def _csv_line(row: SyncEvent) -> str:
+    return _joined([_safe(value) for value in facts(row).values()])
+
+
+def _joined(cells: Any) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\r\n").writerow(cells)
+    return written.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(FORMULAS):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+def _json_line(row: SyncEvent) -> str:
+    whole = {
+        name: _parsed(value) if name in ("exchange", "before", "after") else value for name, value in facts(row).items()
+    }
+    return json.dumps(whole, ensure_ascii=False) + "\n"
+
+
+def _parsed(value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+FORMS: Final[Mapping[str, Form]] = {
+    CSV: Form(ending="csv", head=_joined(COLUMNS), line=_csv_line),
+    NDJSON: Form(ending="jsonl", head="", line=_json_line),
+}
+"""Content type → how a file of it is written."""

@@ -20,7 +20,7 @@ from pipeline.insight.events import EventShape, described
 from pipeline.insight.mapped import labels_of
 from pipeline.insight.search import search
 from pipeline.jobs import log_exports
-from pipeline.jobs.log_lines import CSV, NDJSON, facts
+from pipeline.jobs.log_exports import CSV, NDJSON, facts
 from pipeline.operations.call import Call
 from pipeline.operations.errors import OperationError, not_found
 from pipeline.operations.models import ConnectorRequest, DirectionName, EntityName, ListedWhole, RowRequest, Shape

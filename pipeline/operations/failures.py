@@ -16,8 +16,8 @@ from db.session import transaction
 from pipeline.domain.kinds import Role
 from pipeline.insight import failures as insight
 from pipeline.insight import payloads, verdicts
+from pipeline.jobs.replays.preview_records import MEANINGS
 from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay, words_of
-from pipeline.jobs.replays.verdict import MEANINGS
 from pipeline.operations.call import Call
 from pipeline.operations.errors import not_found
 from pipeline.operations.models import (

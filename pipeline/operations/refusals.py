@@ -16,8 +16,7 @@ from pipeline.insight.payloads import PayloadMistake
 from pipeline.insight.settings_editing import Mistake, SettingsMistaken, SettingsMoved
 from pipeline.jobs.log_exports import TooMany
 from pipeline.jobs.plans.apply import PlanRefused
-from pipeline.jobs.replays.requeue import NotReplayable
-from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay
+from pipeline.jobs.replays.start import MoreThanExpected, NothingToReplay, NotReplayable
 from pipeline.operations.errors import OperationError
 from pipeline.sync.connectors.setup import SetupRefused
 from pipeline.sync.runs.approval import AskFirst

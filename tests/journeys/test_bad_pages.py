@@ -182,7 +182,7 @@ def test_a_list_that_is_not_found_for_a_moment_is_asked_for_again(world: World, 
 def replay_all(world: World) -> None:
     with transaction() as session:
         for failure in find_failures(session):
-            world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="it is back")
+            world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="it is back")
 
 
 def open_failures(world: World) -> list[Any]:

@@ -161,7 +161,7 @@ def test_what_killed_every_worker_comes_through_once_its_cause_is_gone(
         survive(world)
     with transaction() as session:
         for failure in find_failures(session):
-            world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="more memory")
+            world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="more memory")
     world.work()
 
     assert names(world) == in_pipedrive(world)

@@ -33,7 +33,7 @@ def the_failure(world: World) -> Failure:
 
 def replay(world: World, failure: Failure, **more: Any) -> None:
     with transaction() as session:
-        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="mended", **more)
+        world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="mended", **more)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_failure_is_replayed_once(world: World, broken: Failure) -> None:
     replay(world, broken)
     before = everything()
 
-    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="closed already"):
+    with pytest.raises(world.module("jobs.replays.start").NotReplayable, match="closed already"):
         replay(world, broken)
 
     assert differences(before, everything()) == {}
@@ -136,7 +136,7 @@ def test_a_record_without_an_id_cannot_be_replayed_and_stays_open(world: World) 
     world.company.put_raw("person", {"name": "Nobody"})
     world.fetch(Entity.PERSON)
 
-    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="no id"):
+    with pytest.raises(world.module("jobs.replays.start").NotReplayable, match="no id"):
         replay(world, the_failure(world))
 
     assert len(opened(world)) == 1
@@ -151,7 +151,7 @@ def test_a_discarded_failure_is_gone_for_good(world: World, broken: Failure) -> 
     assert (first, second, opened(world)) == (True, False, [])
     (closed,) = world.rows("SELECT state, closed_by FROM failures")
     assert tuple(closed) == ("discarded", "ada")
-    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable):
+    with pytest.raises(world.module("jobs.replays.start").NotReplayable):
         replay(world, broken)
 
 
@@ -315,7 +315,7 @@ def test_a_replayed_outgoing_batch_never_writes_older_values(
     world.work()
     sent = in_pipedrive(world)[1]
 
-    with suppress(world.module("jobs.replays.requeue").NotReplayable):
+    with suppress(world.module("jobs.replays.start").NotReplayable):
         replay(world, failure)
     world.work()
 

@@ -112,7 +112,7 @@ class TestTheMark:
         hull_is_down(world)
         with transaction() as session:
             for failure in find_failures(session):
-                world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="Hull accepts it now")
+                world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="Hull accepts it now")
         world.work()
         listed_long_ago(world)
         world.change_rows("UPDATE watermarks SET reached_at = now(), complete_since = now(), fully_read_at = now()")

@@ -36,9 +36,7 @@ def open_failures(world: World) -> list[failures.Failure]:
 
 def replay(world: World) -> None:
     with transaction() as session:
-        world.module("jobs.replays.requeue").replay(
-            session, open_failures(world)[0], by="test", why="they were deleted"
-        )
+        world.module("jobs.replays.start").replay(session, open_failures(world)[0], by="test", why="they were deleted")
     world.work()
 
 

@@ -151,7 +151,9 @@ def test_a_refused_record_may_be_corrected_and_replayed(world: World) -> None:
 
     with transaction() as session:
         (failure,) = find_failures(session)
-        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="corrected", payload=corrected)
+        world.module("jobs.replays.start").replay_failure(
+            session, failure, by="ada", why="corrected", payload=corrected
+        )
     world.work()
 
     assert writes(world) == [("PATCH", 2, {"name": "Right"})]
@@ -168,10 +170,10 @@ def test_a_correction_that_is_no_longer_that_record_is_refused(world: World, pay
     with transaction() as session:
         (failure,) = find_failures(session)
     with (
-        pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="not a message about"),
+        pytest.raises(world.module("jobs.replays.start").NotReplayable, match="not a message about"),
         transaction() as session,
     ):
-        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="corrected", payload=payload)
+        world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="corrected", payload=payload)
 
     with transaction() as session:
         assert len(find_failures(session)) == 1
@@ -224,7 +226,7 @@ def test_trouble_that_stays_is_given_up_after_some_attempts(world: World) -> Non
     with transaction() as session:
         (failure,) = find_failures(session)
         fault.count = 0
-        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="it is back")
+        world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="it is back")
     world.work()
 
     assert failure.reason == "remote_unavailable"

@@ -14,7 +14,7 @@ from pipeline.domain.kinds import Entity
 from pipeline.insight import failures as insight
 from pipeline.insight import verdicts
 from pipeline.insight.events import described
-from pipeline.jobs.replays.verdict import Kind
+from pipeline.jobs.replays.preview_records import ReplayEffect
 from tests.journeys.people import PAGE, age, fill, raw
 from tests.journeys.told_by_hull import ANN, code, know_everything, person, say, user, writes
 from tests.world import World
@@ -120,7 +120,7 @@ def test_a_field_on_its_way_to_pipedrive_is_replayed_from_the_newest_report(worl
     assert rows(world) == [("outgoing", ANN, score, "wrong_type", 1)]
     with transaction() as session:
         (open_one,) = find_failures(session, connector_key=world.connector_key)
-        assert verdicts.verdicts_of(session, [open_one])[open_one.id].kind is Kind.FAILS_AGAIN
+        assert verdicts.verdicts_of(session, [open_one])[open_one.id].kind is ReplayEffect.FAILS_AGAIN
 
     assert [each.state for each in replay(world, field=score)] == ["failed_again"]
     assert [each[:4] for each in rows(world)] == [("outgoing", ANN, score, "wrong_type")]

@@ -190,7 +190,7 @@ def test_a_replay_killed_anywhere_goes_on(world: World, monkeypatch: pytest.Monk
     assert (outcomes(replay_id), opened(world)) == ({"came_through": 3}, [])
 
 
-@pytest.mark.parametrize("line", ["_go_on", "settle", "_send", "_send_items", "_look_again_s", "_end"])
+@pytest.mark.parametrize("line", ["_clear_stop", "record_outcomes", "_send", "_send_items", "_look_again_s", "_end"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_wherever_a_worker_is_killed_the_lease_brings_the_replay_to_its_end(
     world: World, monkeypatch: pytest.MonkeyPatch, line: str, *, after: bool
@@ -243,16 +243,16 @@ def test_a_worker_that_lost_its_job_changes_nothing(world: World) -> None:
 def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Callable[[], None]:
     """Let the replay's job end for good by this error; what is returned mends it."""
     advancing = world.module("jobs.replays.advance")
-    real = advancing.foresee
+    real = advancing.preview_failures
 
     def fail(*_given: Any, **_named: Any) -> None:
         raise error
 
-    monkeypatch.setattr(advancing, "foresee", fail)
+    monkeypatch.setattr(advancing, "preview_failures", fail)
     for _ in range(ATTEMPTS):
         world.change_rows("UPDATE jobs SET due_at = now() WHERE state = 'due'")
         world.run_jobs()
-    return lambda: monkeypatch.setattr(advancing, "foresee", real)
+    return lambda: monkeypatch.setattr(advancing, "preview_failures", real)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def give_up(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
 def test_a_replay_whose_job_gives_up_says_so_and_goes_on_when_told(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, way: str
 ) -> None:
-    beginning, replaying = world.module("jobs.replays.start"), world.module("jobs.replays.requeue")
+    beginning, replaying = world.module("jobs.replays.start"), world.module("jobs.replays.start")
     broken(world, 10, 11)
     mended(world, 10, 11)
     replay_id = begin(world)
@@ -282,7 +282,7 @@ def test_a_replay_whose_job_gives_up_says_so_and_goes_on_when_told(
         if way == "resumed":
             assert beginning.resume(session, replay_id, by="bo")
         elif way == "by its failure":
-            replaying.replay(session, failure, by="bo", why="mended")
+            replaying.replay_failure(session, failure, by="bo", why="mended")
         else:
             failures.close_failure(session, failure.id, "discarded", by="bo", why="seen")
             assert beginning.resume(session, replay_id, by="bo")
@@ -359,20 +359,18 @@ def test_a_long_replay_is_handed_on_and_never_taken_for_lost(world: World, monke
     assert (state(replay_id), outcomes(replay_id)) == ("done", {"came_through": len(people)})
 
 
-def test_a_record_about_which_no_verdict_can_be_reached_stops_nobody(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_without_a_preview_does_not_stop_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(world, 10, 11, 12)
     mended(world, 10, 11, 12)
-    looking = world.module("jobs.replays.preview_incoming")
-    real = looking._foresee
+    looking = world.module("jobs.replays.preview_records")
+    real = looking._incoming
 
     def defeated(failure: Any, *more: Any) -> Any:
         if failure.record_id == "11":
             raise RecursionError
         return real(failure, *more)
 
-    monkeypatch.setattr(looking, "_foresee", defeated)
+    monkeypatch.setattr(looking, "_incoming", defeated)
     replay_id = begin(world)
     with capture_logs() as told:
         advance(world)

@@ -55,7 +55,7 @@ def compare(world: World, **options: Any) -> Any:
 
 def repair(world: World, report: Any) -> Counter[str]:
     """Repair what a comparison found, as its job does."""
-    module = world.module("jobs.verify.repair")
+    module = world.module("jobs.verify.verify")
     done: Counter[str] = Counter()
     for piece in module.pieces_of(report.entities):
         with transaction() as session:
@@ -591,7 +591,7 @@ def test_a_repair_whose_worker_is_killed_goes_on_and_repairs_everything(
 ) -> None:
     planted = plant(peace)
     verify = peace.module("jobs.verify.verify")
-    monkeypatch.setattr(peace.module("jobs.verify.repair"), "AT_ONCE", 3)
+    monkeypatch.setattr(peace.module("jobs.verify.verify"), "AT_ONCE", 3)
     real, calls = verify.repair, []
 
     def kill(*given: Any) -> Any:

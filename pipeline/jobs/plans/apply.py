@@ -22,7 +22,7 @@ from db.session import after_commit
 from pipeline.domain.kinds import Direction, Entity
 from pipeline.domain.settings import read_settings
 from pipeline.jobs.plans import create
-from pipeline.jobs.plans.scope import PHASES, PlanScope, scope_of
+from pipeline.jobs.plans.create import PHASES, PlanScope, scope_of
 from pipeline.sync.changes.hull_messages import read_message
 from pipeline.sync.changes.outgoing_changes import fold_all
 from pipeline.sync.connectors.settings_change import put_in_force, tell_hull
@@ -121,24 +121,6 @@ def apply(session: Session, plan_id: int, *, author: str, confirmed: int | None 
     )
 
 
-def refuse(session: Session, plan_id: int, refused: PlanRefused, *, author: str) -> None:
-    """Write down why the plan can never be applied any more."""
-    plan = plans.lock_plan(session, plan_id)
-    if plan is not None and plan.state == "ready" and refused.is_over:
-        plan.state, plan.reason, plan.detail = "refused", refused.reason, str(refused)
-        plan.ended_by, plan.ended_at = author, func.now()
-
-
-def discard(session: Session, plan_id: int, *, author: str) -> bool:
-    """Delete the plan's items. Return False if it has already ended."""
-    plan = plans.lock_plan(session, plan_id)
-    if plan is None or plan.state not in ("computing", "ready", "stopped"):
-        return False
-    plan.state, plan.ended_by, plan.ended_at = "discarded", author, func.now()
-    plans.drop_items(session, plan.id)
-    return True
-
-
 def _require_same_grounds(session: Session, plan: SettingsPlan) -> None:
     version = connectors.settings_in_force(session, plan.connector_key)
     if version.version != plan.base_version:
@@ -199,3 +181,21 @@ def _leaves_any_out(session: Session, scope: PlanScope) -> bool:
     }
     incoming = [name for name in looked_at[Direction.INCOMING] if scope.runs.get(Entity(name)) == "backfill"]
     return plans.leaves_any_out(session, scope.plan, incoming, looked_at[Direction.OUTGOING])
+
+
+def refuse(session: Session, plan_id: int, refused: PlanRefused, *, author: str) -> None:
+    """Write down why the plan can never be applied any more."""
+    plan = plans.lock_plan(session, plan_id)
+    if plan is not None and plan.state == "ready" and refused.is_over:
+        plan.state, plan.reason, plan.detail = "refused", refused.reason, str(refused)
+        plan.ended_by, plan.ended_at = author, func.now()
+
+
+def discard(session: Session, plan_id: int, *, author: str) -> bool:
+    """Delete the plan's items. Return False if it has already ended."""
+    plan = plans.lock_plan(session, plan_id)
+    if plan is None or plan.state not in ("computing", "ready", "stopped"):
+        return False
+    plan.state, plan.ended_by, plan.ended_at = "discarded", author, func.now()
+    plans.drop_items(session, plan.id)
+    return True

@@ -22,10 +22,8 @@ from pipeline.domain.kinds import Direction, Entity
 from pipeline.errors import PipelineError
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.plans.apply import discard
-from pipeline.jobs.plans.create import lock_open_plan
-from pipeline.jobs.plans.incoming import look_at_records
-from pipeline.jobs.plans.outgoing import look_at_reports
-from pipeline.jobs.plans.scope import PHASES, PlanScope, scope_of
+from pipeline.jobs.plans.create import PHASES, PlanScope, lock_open_plan, scope_of
+from pipeline.jobs.plans.preview import preview_records, preview_reports
 from pipeline.settings import settings
 from pipeline.sync.outgoing.event_log import HARMLESS
 from pipeline.sync.runs import approval
@@ -87,41 +85,6 @@ def compute_slice(plan_id: int) -> bool:
         return True
 
 
-def _slice(session: Session, scope: PlanScope, direction: Direction, entity: Entity) -> None:
-    """Preview the next records, store the results, and advance."""
-    plan = scope.plan
-    where = (session, plan.connector_key, entity)
-    others = plans.line_of(session, plan)[1:]
-    if direction is Direction.INCOMING:
-        bodies = snapshot.page_of_snapshots(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
-        ids, items = list(bodies), look_at_records(session, scope, entity, bodies) if bodies else []
-        items = plans.add_items(session, plan.id, items)
-    else:
-        reports = snapshot.page_of_reports(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
-        ids, items = list(reports), look_at_reports(session, scope, entity, reports) if reports else []
-    plan.counts = dict(Counter(plan.counts) + counted(items))
-    plan.examined += len(ids)
-    if len(ids) < SLICE:
-        plan.phase, plan.cursor = plan.phase + 1, ""
-    else:
-        plan.cursor = ids[-1]
-
-
-def counted(items: Iterable[NewItem]) -> Counter[str]:
-    """The summary of a plan without its items."""
-    counts: Counter[str] = Counter()
-    for item in items:
-        of = f"{item.direction}.{item.entity}"
-        counts[f"{of}.act.{item.act}"] += 1
-        if item.act not in ("same", *plans.WRITTEN) and item.reason:
-            counts[f"{of}.reason.{item.act}.{item.reason}"] += 1
-        for change in item.fields:
-            counts[f"{of}.{'problem' if 'problem' in change else 'field'}.{change['field']}"] += 1
-        if item.act in plans.CARRIED and any(change.get("problem", "left") not in LEFT for change in item.fields):
-            counts[f"{of}.flawed"] += 1
-    return counts
-
-
 def _finish(session: Session, scope: PlanScope) -> None:
     """Set what is unknown, the cost, and the state ready."""
     plan = scope.plan
@@ -166,6 +129,16 @@ def _total(counts: Counter[str], direction: str, act: str) -> int:
     return sum(counts[f"{direction}.{entity}.act.{act}"] for entity in Entity)
 
 
+def _read_before(session: Session, scope: PlanScope, counts: Counter[str]) -> int:
+    """Records that are read again before they are written, because Pipedrive may own a field."""
+    has_a_say = [
+        entity
+        for entity in scope.sends
+        if any(owner != "hull" for owner in scope.compiled(session, entity).outgoing.owners.values())
+    ]
+    return sum(counts[f"outgoing.{entity}.act.update"] for entity in has_a_say)
+
+
 def _fetched(scope: PlanScope, counts: Counter[str]) -> tuple[int, ...]:
     """Records of each entity that the settings would have fetched again."""
     return tuple(
@@ -175,11 +148,36 @@ def _fetched(scope: PlanScope, counts: Counter[str]) -> tuple[int, ...]:
     )
 
 
-def _read_before(session: Session, scope: PlanScope, counts: Counter[str]) -> int:
-    """Records that are read again before they are written, because Pipedrive may own a field."""
-    has_a_say = [
-        entity
-        for entity in scope.sends
-        if any(owner != "hull" for owner in scope.compiled(session, entity).outgoing.owners.values())
-    ]
-    return sum(counts[f"outgoing.{entity}.act.update"] for entity in has_a_say)
+def _slice(session: Session, scope: PlanScope, direction: Direction, entity: Entity) -> None:
+    """Preview the next records, store the results, and advance."""
+    plan = scope.plan
+    where = (session, plan.connector_key, entity)
+    others = plans.line_of(session, plan)[1:]
+    if direction is Direction.INCOMING:
+        bodies = snapshot.page_of_snapshots(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
+        ids, items = list(bodies), preview_records(session, scope, entity, bodies) if bodies else []
+        items = plans.add_items(session, plan.id, items)
+    else:
+        reports = snapshot.page_of_reports(*where, after=plan.cursor, limit=SLICE, left_out_by=others)
+        ids, items = list(reports), preview_reports(session, scope, entity, reports) if reports else []
+    plan.counts = dict(Counter(plan.counts) + counted(items))
+    plan.examined += len(ids)
+    if len(ids) < SLICE:
+        plan.phase, plan.cursor = plan.phase + 1, ""
+    else:
+        plan.cursor = ids[-1]
+
+
+def counted(items: Iterable[NewItem]) -> Counter[str]:
+    """The summary of a plan without its items."""
+    counts: Counter[str] = Counter()
+    for item in items:
+        of = f"{item.direction}.{item.entity}"
+        counts[f"{of}.act.{item.act}"] += 1
+        if item.act not in ("same", *plans.WRITTEN) and item.reason:
+            counts[f"{of}.reason.{item.act}.{item.reason}"] += 1
+        for change in item.fields:
+            counts[f"{of}.{'problem' if 'problem' in change else 'field'}.{change['field']}"] += 1
+        if item.act in plans.CARRIED and any(change.get("problem", "left") not in LEFT for change in item.fields):
+            counts[f"{of}.flawed"] += 1
+    return counts

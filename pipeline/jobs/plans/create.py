@@ -1,8 +1,9 @@
-"""Create a plan: its settings are validated like settings to be put in force, and it is stored for a worker."""
+"""Create a plan: validate its settings like settings to be put in force, and store it for a worker; determine what it compares."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -13,11 +14,95 @@ from db import plan as plans
 from db import snapshot
 from db.plan import SettingsPlan
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.jobs.plans.scope import PHASES, scope_of
+from pipeline.domain.settings import ConnectorSettings, read_settings
 from pipeline.sync import job_queue
+from pipeline.sync.compiled import Plan, compiled
 from pipeline.sync.connectors.settings_change import check
+from pipeline.sync.runs import backfill
+
+PHASES: Final = (
+    (Direction.INCOMING, Entity.ORGANIZATION),
+    (Direction.INCOMING, Entity.PERSON),
+    (Direction.OUTGOING, Entity.ORGANIZATION),
+    (Direction.OUTGOING, Entity.PERSON),
+)
+"""The order in which a plan previews records: Accounts before the Users that may be linked to them."""
+
 
 SIDES: Final = {Direction.INCOMING: "pipedrive", Direction.OUTGOING: "hull"}
+
+
+@dataclass(slots=True, kw_only=True)
+class PlanScope:
+    """One plan while it is computed or applied.
+
+    runs    entity → the kind of run that its incoming side needs; absent if Hull receives nothing. A new fetch
+            reads every record, so that nothing of it is left out
+    sends   entities with an outgoing side that is decided again
+    """
+
+    plan: SettingsPlan
+    before: ConnectorSettings
+    after: ConnectorSettings
+    runs: dict[Entity, str]
+    sends: frozenset[Entity]
+    _compiled: dict[Entity, Plan] = field(default_factory=dict)
+
+    @property
+    def links_anew(self) -> bool:
+        return backfill.links_anew(self.before, self.after)
+
+    def identifies_anew(self, entity: Entity) -> bool:
+        """Whether records are known by other identifiers than before: the index has to be built again from what is stored."""
+        return backfill.identifies_anew(entity, self.before, self.after)
+
+    def looks_at(self, direction: Direction, entity: Entity) -> bool:
+        return entity in (self.runs if direction is Direction.INCOMING else self.sends)
+
+    def compiled(self, session: Session, entity: Entity) -> Plan:
+        """Return how records of the entity would be synchronized."""
+        if entity not in self._compiled:
+            marks = connectors.marks(session, self.plan.connector_key, entity)
+            self._compiled[entity] = compiled(session, self.plan.connector_key, entity, self.after, marks)
+        return self._compiled[entity]
+
+
+def scope_of(session: Session, plan: SettingsPlan) -> PlanScope:
+    """Return what the plan compares. A follow-up plan starts from the settings before those of the first plan."""
+    origin = _origin(session, plan)
+    base = connectors.get_settings(session, plan.connector_key, origin.base_version)
+    before, after = read_settings(base), read_settings(plan.document)
+    kinds = {entity: backfill.kind_for(session, plan.connector_key, entity, before, after) for entity in Entity}
+    return PlanScope(
+        plan=plan,
+        before=before,
+        after=after,
+        runs={
+            entity: kind for entity, kind in kinds.items() if kind == "backfill" or (kind and plan.parent_id is None)
+        },
+        sends=frozenset(entity for entity in Entity if _sends(entity, before) != _sends(entity, after)),
+    )
+
+
+def _origin(session: Session, plan: SettingsPlan) -> SettingsPlan:
+    while plan.parent_id is not None:
+        plan = session.get_one(SettingsPlan, plan.parent_id)
+    return plan
+
+
+def _sends(entity: Entity, settings: ConnectorSettings) -> tuple[object, ...]:
+    """Everything that decides what Pipedrive receives of an entity; incoming mappings decide who owns a field."""
+    links = settings.link_users_in_service, settings.link_users_in_hull and entity is Entity.PERSON
+    both_ways = {row.service for row in settings.incoming(entity)} & {row.service for row in settings.outgoing(entity)}
+    return (
+        settings.outgoing(entity),
+        settings.claims(entity),
+        settings.synchronized_segments(entity),
+        settings.ignores_deleted(entity),
+        settings.sync_key(entity),
+        both_ways,
+        links if settings.link_users_in_service or entity is Entity.PERSON else (),
+    )
 
 
 def make_plan(session: Session, connector_key: int, document: Any, *, author: str, force: bool = False) -> SettingsPlan:
@@ -27,11 +112,6 @@ def make_plan(session: Session, connector_key: int, document: Any, *, author: st
     """
     chosen = check(session, connector_key, document, force=force)
     return _add(session, connector_key, chosen.model_dump(mode="json", exclude_unset=True), author)
-
-
-def plan_anew(session: Session, earlier: SettingsPlan, *, author: str) -> SettingsPlan:
-    """See to what an applied plan had left out: records that moved since, or were not there yet."""
-    return _add(session, earlier.connector_key, earlier.document, author, parent_id=earlier.id)
 
 
 def _add(
@@ -61,6 +141,11 @@ def _add(
     return plan
 
 
+def plan_anew(session: Session, earlier: SettingsPlan, *, author: str) -> SettingsPlan:
+    """Create the follow-up plan for what an applied plan left out: records that changed since, or that are new."""
+    return _add(session, earlier.connector_key, earlier.document, author, parent_id=earlier.id)
+
+
 def digests_of_fields(session: Session, connector_key: int) -> dict[str, Any]:
     """Return entity → a mark that changes with Pipedrive's field definitions."""
     found = {each: connectors.find_fields(session, connector_key, each) for each in Entity}
@@ -74,6 +159,6 @@ def digests_of_fields(session: Session, connector_key: int) -> dict[str, Any]:
 
 
 def lock_open_plan(session: Session, plan_id: int) -> SettingsPlan | None:
-    """The plan, held, while it is still being computed."""
+    """Return the plan, locked; None if it is not being computed."""
     plan = plans.lock_plan(session, plan_id)
     return plan if plan is not None and plan.state == "computing" else None

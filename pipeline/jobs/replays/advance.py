@@ -1,11 +1,15 @@
 """The job of a replay: record the outcomes of sent items, send as many as the pace allows, and continue later.
 
-A step is one transaction that closes failures, coalesces their changes and marks the items, so that a killed worker has
-either done a slice or not begun it.
+A step is one transaction that closes failures, coalesces their changes and marks the items: a killed worker has either done
+a slice or not begun it. Outcomes are derived from changes, failures and events, never from the broker: if the change of an
+item is gone and nothing failed, it succeeded or there was nothing to do, and the record's events say which. If its subject
+has a newer failure, it failed again. Otherwise it is in flight.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -17,23 +21,34 @@ from db import job as jobs
 from db import replay as rows
 from db.failure import Failure
 from db.job import ClaimedJob
-from db.replay import Replay, ReplayItem
+from db.replay import Replay, ReplayEvent, ReplayItem, Trace
 from db.session import after_commit, transaction
 from pipeline.domain.kinds import Direction
+from pipeline.domain.reasons import meaning_of
 from pipeline.errors import PipelineError
 from pipeline.jobs.handler import DONE, REFUSED, JobStep, wait
-from pipeline.jobs.replays.outcomes import settle
-from pipeline.jobs.replays.preview import foresee
-from pipeline.jobs.replays.requeue import NotReplayable, replay
-from pipeline.jobs.replays.verdict import Kind, Verdict
+from pipeline.jobs.replays.preview import preview_failures
+from pipeline.jobs.replays.preview_records import ReplayEffect, ReplayPreview
+from pipeline.jobs.replays.start import NotReplayable, replay_failure
+from pipeline.sync.job_queue import TASK as JOB_TASK
+from pipeline.sync.runs import missing_records
 from pipeline.telemetry import logger
 
+AT_ONCE: Final = 500
+QUIET: Final = timedelta(seconds=30)
+"""A control task leaves nothing behind when it succeeds; after so long without a failure it has."""
+UNCHANGED: Final = frozenset({"unchanged", "no_change", "no_relevant_change"})
+Pair = tuple[ReplayItem, Failure]
 SLICE: Final = 100
 """Items to a transaction."""
 LOOK_S: Final = 1.0
 LONGEST_LOOK_S: Final = 10.0
 """How often it looks for outcomes while nothing is left to send: less often the longer they take, as of a paused connector."""
-SETTLED: Final = {Kind.NOTHING: "already_applied", Kind.SUPERSEDED: "superseded", Kind.SKIPPED: "skipped"}
+HARMLESS_STATES: Final = {
+    ReplayEffect.NOTHING: "already_applied",
+    ReplayEffect.SUPERSEDED: "superseded",
+    ReplayEffect.SKIPPED: "skipped",
+}
 
 
 def step(job: ClaimedJob) -> JobStep:
@@ -43,8 +58,8 @@ def step(job: ClaimedJob) -> JobStep:
         if row is None:
             return REFUSED
         jobs.hold(session, job)
-        _go_on(row)
-        settle(session, row)
+        _clear_stop(row)
+        record_outcomes(session, row)
         wait_s = _send(session, row) if row.state == "running" else None
         session.flush()
         if wait_s is None:
@@ -55,16 +70,7 @@ def step(job: ClaimedJob) -> JobStep:
         return wait(wait_s)
 
 
-def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
-    """Write into the replay why its job failed. What waits keeps waiting; one that a person paused only rests."""
-    row = rows.lock_replay(session, int(job.dedupe_key))
-    if row is None or row.state == "paused" or row.ended_at is not None:
-        return
-    row.state = "stopped" if row.state == "running" else row.state
-    row.reason, row.detail, row.ended_at = cause.reason, cause.detail, func.now()
-
-
-def _go_on(row: Replay) -> None:
+def _clear_stop(row: Replay) -> None:
     """The failed job was started again."""
     if row.state != "stopped" and row.reason is None:
         return
@@ -97,51 +103,51 @@ def _send_items(session: Session, row: Replay, items: list[ReplayItem]) -> None:
     ids = [item.failure_id for item in items]
     found = {each.id: each for each in failures.find_failures(session, ids=ids, state=None, limit=None)} if ids else {}
     corrected = {item.failure_id: item.payload for item in items if item.payload is not None}
-    verdicts = foresee(session, list(found.values()), corrected)
+    previews = preview_failures(session, list(found.values()), corrected)
     after_event = rows.last_event_id(session) if items else 0
     for item in items:
         failure = found.get(item.failure_id)
         if failure is None:
-            _settled(item, "refused", "The failure is not kept any more.")
+            _end_item(item, "refused", "The failure is not kept any more.")
         else:
             item.after_event = after_event
-            _send_one(session, row, item, failure, verdicts[failure.id])
+            _send_one(session, row, item, failure, previews[failure.id])
 
 
-def _send_one(session: Session, row: Replay, item: ReplayItem, failure: Failure, verdict: Verdict) -> None:
-    if verdict.kind is Kind.CLOSED:
-        _settled(item, "skipped", verdict.detail)
-    elif _needs_nothing(failure, verdict):
+def _end_item(item: ReplayItem, state: str, detail: str | None) -> None:
+    item.state, item.detail, item.settled_at, item.payload = state, detail, func.now(), None
+
+
+def _send_one(session: Session, row: Replay, item: ReplayItem, failure: Failure, preview: ReplayPreview) -> None:
+    if preview.kind is ReplayEffect.CLOSED:
+        _end_item(item, "skipped", preview.detail)
+    elif _is_useless(failure, preview):
         failures.close_failure(
-            session, failure.id, "replayed", by=row.asked_by, why=f"replay {row.id}: {verdict.detail}"
+            session, failure.id, "replayed", by=row.asked_by, why=f"replay {row.id}: {preview.detail}"
         )
-        _settled(item, SETTLED[verdict.kind], verdict.detail)
+        _end_item(item, HARMLESS_STATES[preview.kind], preview.detail)
     else:
-        _set_going(session, row, item, failure)
+        _replay_item(session, row, item, failure)
 
 
-def _needs_nothing(failure: Failure, verdict: Verdict) -> bool:
-    """Return whether its content, or a newer one, is already there, so that sending is useless. Only Pipedrive itself
-    can say that a record is
-    left out of Hull.
+def _is_useless(failure: Failure, preview: ReplayPreview) -> bool:
+    """Return whether its content, or a newer one, is already there, so that sending is useless.
+
+    An incoming record that the settings leave out is sent all the same: only a fresh read from Pipedrive can tell.
     """
-    if failure.direction == Direction.INCOMING and verdict.kind is Kind.SKIPPED:
+    if failure.direction == Direction.INCOMING and preview.kind is ReplayEffect.SKIPPED:
         return False
-    return verdict.kind.is_harmless
+    return preview.kind.is_harmless
 
 
-def _set_going(session: Session, row: Replay, item: ReplayItem, failure: Failure) -> None:
+def _replay_item(session: Session, row: Replay, item: ReplayItem, failure: Failure) -> None:
     try:
         with session.begin_nested():
-            replay(session, failure, by=row.asked_by, why=f"{row.why} (replay {row.id})", payload=item.payload)
+            replay_failure(session, failure, by=row.asked_by, why=f"{row.why} (replay {row.id})", payload=item.payload)
     except NotReplayable as refused:
-        _settled(item, "refused", str(refused))
+        _end_item(item, "refused", str(refused))
         return
     item.state, item.sent_at, item.payload = rows.SENT, func.now(), None
-
-
-def _settled(item: ReplayItem, state: str, detail: str) -> None:
-    item.state, item.detail, item.settled_at, item.payload = state, detail, func.now(), None
 
 
 def _look_again_s(session: Session, row: Replay) -> float | None:
@@ -161,3 +167,105 @@ def _end(session: Session, row: Replay) -> None:
     row.ended_at = func.now()
     counts = rows.item_counts(session, [row.id])[row.id]
     after_commit(session, lambda: logger().info("failures.replayed", replay_id=row.id, state=row.state, **counts))
+
+
+def stop(session: Session, job: ClaimedJob, cause: PipelineError) -> None:
+    """Write into the replay why its job failed. What waits keeps waiting; one that a person paused only rests."""
+    row = rows.lock_replay(session, int(job.dedupe_key))
+    if row is None or row.state == "paused" or row.ended_at is not None:
+        return
+    row.state = "stopped" if row.state == "running" else row.state
+    row.reason, row.detail, row.ended_at = cause.reason, cause.detail, func.now()
+
+
+def record_outcomes(session: Session, row: Replay) -> None:
+    """Write down what became of the items that were sent, as far as it can be known by now. The replay must be locked."""
+    items = rows.items_sent(session, row.id, AT_ONCE)
+    if not items:
+        return
+    ids = [item.failure_id for item in items]
+    found = {each.id: each for each in failures.find_failures(session, ids=ids, state=None, limit=None)}
+    traces = rows.traces(session, [item.id for item in items])
+    carried: list[Pair] = []
+    for item in items:
+        failure, trace = found.get(item.failure_id), traces.get(item.id)
+        if failure is None or trace is None:
+            _end_item(item, "came_through", None)
+        elif trace.new_failure_id is not None:
+            item.new_failure_id = trace.new_failure_id
+            _end_item(item, "failed_again", None)
+        elif failure.kind not in failures.OF_RECORDS:
+            _record_task(session, item, failure, trace)
+        elif trace.change_id is None:
+            carried.append((item, failure))
+        else:
+            item.batch_id = trace.batch_id
+    _record_records(session, row.connector_key, carried)
+
+
+def _record_task(session: Session, item: ReplayItem, failure: Failure, trace: Trace) -> None:
+    if failure.kind == "batch":
+        item.batch_id = failure.batch_id
+        if trace.batch_state in (None, "done"):
+            _end_item(item, "came_through", None)
+        elif trace.batch_state == "cancelled":
+            _end_item(item, "skipped", "Its run was cancelled.")
+    elif failure.stage == JOB_TASK:
+        if jobs.state_of(session, int(failure.record_id or 0)) not in jobs.OPEN:
+            _end_item(item, "came_through", None)
+    elif failure.stage == missing_records.STAGE:
+        _end_item(item, "came_through", "The missing records are looked for by their ids.")
+    elif item.sent_at is not None and rows.moment(session) - item.sent_at > QUIET:
+        _end_item(item, "came_through", "It has not failed since.")
+
+
+def _record_records(session: Session, connector_key: int, pairs: Iterable[Pair]) -> None:
+    groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for item, failure in pairs:
+        groups[failure.direction, failure.entity].append((item, failure))
+    for (direction, entity), mine in groups.items():
+        events = _events_since(session, connector_key, direction, entity, mine)
+        for item, failure in mine:
+            since = [
+                each for each in events.get(failure.record_id or "", ()) if item.sent_at and each.at >= item.sent_at
+            ]
+            _record_by_events(item, since)
+
+
+def _events_since(
+    session: Session, connector_key: int, direction: str, entity: str, mine: Sequence[Pair]
+) -> Mapping[str, list[ReplayEvent]]:
+    """Record → its events since the first of the items was sent."""
+    ids = [failure.record_id for _, failure in mine if failure.record_id]
+    since = min(item.sent_at for item, _ in mine if item.sent_at is not None)
+    after = min(item.after_event or 0 for item, _ in mine)
+    if direction == Direction.OUTGOING:
+        found = rows.told_outgoing(session, connector_key, entity, ids, since=since, after=after)
+    else:
+        numbers = [int(each) for each in ids if each.isdigit()]
+        found = rows.told_incoming(session, connector_key, entity, numbers, since=since, after=after)
+    events: dict[str, list[ReplayEvent]] = defaultdict(list)
+    for each in found:
+        name = each.hull_id if direction == Direction.OUTGOING else str(each.pipedrive_id)
+        if name is not None:
+            events[name].append(each)
+    return events
+
+
+def _record_by_events(item: ReplayItem, events: Sequence[ReplayEvent]) -> None:
+    """A success counts more than fields left out; no event means that nothing differed."""
+    successes = [each for each in events if each.event.endswith(".success")]
+    if not events:
+        _end_item(item, "already_applied", "Nothing differed any more.")
+        return
+    last = (successes or events)[-1]
+    meaning = meaning_of(last.reason) if last.reason is not None else None
+    item.batch_id = last.batch_id or item.batch_id
+    if not last.event.endswith(".skip"):
+        _end_item(item, "came_through", meaning)
+    elif last.reason in UNCHANGED:
+        _end_item(item, "already_applied", meaning)
+    elif last.reason == "older_report":
+        _end_item(item, "superseded", meaning)
+    else:
+        _end_item(item, "skipped", meaning)

@@ -1,4 +1,7 @@
-"""Begin, pause, resume and abort a replay. The job in `advance` does the work; `pipeline.operations.replays` audits each act."""
+"""Start replays: of one failure, or of many at a set pace, whose job is in `advance`. Pause, resume and abort a replay.
+
+A record is replayed as a change, an incoming batch from the stage that failed, an outgoing one from extract, and a control
+task as itself."""
 
 from __future__ import annotations
 
@@ -8,23 +11,33 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
+from db import batch as batches
+from db import change_writer, failure_filter
 from db import failure as failures
-from db import failure_filter
 from db import job as jobs
 from db import replay as rows
 from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.replay import Replay, ReplayItem
 from db.session import after_commit
-from pipeline.jobs.replays.requeue import check_payload
-from pipeline.jobs.replays.requeue import replay as replay_failure
+from pipeline.domain.kinds import Direction, Entity
+from pipeline.domain.lenient_json import read_lenient
+from pipeline.errors import Rejected
 from pipeline.sync import job_queue
-from pipeline.tasks import wakeups
+from pipeline.sync.job_queue import TASK as JOB_TASK
+from pipeline.sync.runs import missing_records, runs
+from pipeline.tasks import canvases, wakeups
+from pipeline.transform.hull_reports import hull_id_of
 
+WANTED = "control_tasks_wanted"
 PER_SECOND: Final = 10.0
 """Fast enough for a waiting person, slow enough for Pipedrive's burst limit."""
 FASTEST: Final = 500.0
 SLOWEST: Final = 0.1
+
+
+class NotReplayable(Exception):
+    """This failure cannot be replayed as it is; the text says why and what to do."""
 
 
 class NothingToReplay(Exception):
@@ -33,6 +46,81 @@ class NothingToReplay(Exception):
 
 class MoreThanExpected(Exception):
     """More failures match than the caller has seen."""
+
+
+def replay_failure(session: Session, failure: Failure, *, by: str, why: str, payload: bytes | None = None) -> None:
+    """Set one failure going again, and close it; if it fails again, a new failure opens.
+
+    payload  replaces the record as it came, for outgoing records
+    Raises: NotReplayable.
+    """
+    if not failures.close_failure(session, failure.id, "replayed", by=by, why=why):
+        raise NotReplayable(f"failure {failure.id} is closed already")
+    if failure.kind in failures.OF_RECORDS:
+        _replay_record(session, failure, payload)
+    elif failure.kind == "batch":
+        _replay_batch(session, failure)
+    elif failure.stage == missing_records.STAGE:
+        if not missing_records.confirm(session, failure):
+            raise NotReplayable(f"failure {failure.id}: what its run listed is not kept any more; fetch again")
+    elif failure.stage == JOB_TASK:
+        if not jobs.revive(session, int(failure.record_id or 0)):
+            raise NotReplayable(
+                f"failure {failure.id}: it was asked for again, or too long ago; ask for it in Hull again"
+            )
+        _wake(session, "dispatch")
+    else:
+        _wake(session, failure.stage)
+
+
+def _replay_record(session: Session, failure: Failure, payload: bytes | None) -> None:
+    if failure.record_id is None:
+        raise NotReplayable(f"failure {failure.id}: the record has no id; correct it in Pipedrive, then fetch again")
+    outgoing = failure.direction == Direction.OUTGOING
+    if payload is not None:
+        check_payload(failure, payload)
+    change_writer.write_payload(
+        session,
+        failure.connector_key,
+        failure.direction,
+        failure.entity,
+        failure.record_id,
+        cause="replay",
+        payload=(payload or failures.payload_of(failure)) if outgoing else None,
+    )
+    _wake(session, "dispatch")
+
+
+def _wake(session: Session, name: str) -> None:
+    """Request a control task after the commit: once, for any number of failures in the session."""
+    wanted: set[str] = session.info.setdefault(WANTED, set())
+    if name not in wanted:
+        wanted.add(name)
+        after_commit(session, lambda: wakeups.wake_control(name))
+
+
+def _replay_batch(session: Session, failure: Failure) -> None:
+    if failure.run_id is not None and failure.stage == "extract":
+        try:
+            runs.reopen(session, failure.run_id)
+        except runs.RunInProgress as under_way:
+            raise NotReplayable(f"failure {failure.id}: {under_way}") from None
+    wakeup = batches.revive(session, failure.batch_id or 0)
+    if wakeup is None:
+        raise NotReplayable(f"failure {failure.id}: its batch is not waiting any more; fetch again")
+    after_commit(session, lambda: canvases.wake([wakeup]))
+
+
+def check_payload(failure: Failure, payload: bytes) -> None:
+    """A corrected record must still be that record, or it would take the batch down in which it travels. Raises: NotReplayable."""
+    if failure.direction != Direction.OUTGOING:
+        raise NotReplayable(f"failure {failure.id}: correct the record in Pipedrive, it is read again from there")
+    try:
+        hull_id = hull_id_of(read_lenient(payload)[Entity(failure.entity).hull])
+    except (ValueError, TypeError, KeyError, AttributeError, Rejected):
+        hull_id = None
+    if hull_id != failure.record_id:
+        raise NotReplayable(f"failure {failure.id}: the corrected record is not a message about {failure.record_id}")
 
 
 def begin(
@@ -70,38 +158,10 @@ def begin(
     return replay
 
 
-def pause(session: Session, replay_id: int) -> bool:
-    """Send nothing more for now; False when it is not running."""
-    return _move(session, replay_id, {"running"}, "paused") is not None
-
-
-def resume(session: Session, replay_id: int, *, by: str) -> bool:
-    """Resume a replay, also one with a failed job; return False if it is neither paused nor stopped."""
-    replay = _move(session, replay_id, {"paused", "stopped"}, "running")
-    if replay is None:
-        return False
-    replay.sent_until = None
-    _have_it_sent(session, replay, by)
-    return True
-
-
-def abort(session: Session, replay_id: int, *, by: str) -> bool:
-    """Send nothing more; what was not sent stays open. False when it has ended already."""
-    replay = _move(session, replay_id, {"running", "paused", "stopped"}, "aborted")
-    if replay is None:
-        return False
-    rows.abort_waiting(session, replay_id)
-    _have_it_sent(session, replay, by)
-    return True
-
-
-def _move(session: Session, replay_id: int, states: set[str], state: str) -> Replay | None:
-    replay = rows.lock_replay(session, replay_id)
-    if replay is None or replay.state not in states:
-        return None
-    replay.state = state
-    replay.reason = replay.detail = replay.ended_at = None
-    return replay
+def _correct(session: Session, replay: Replay, failure_id: int, payload: bytes) -> None:
+    failure = session.get_one(Failure, failure_id)
+    check_payload(failure, payload)
+    session.query(ReplayItem).filter_by(replay_id=replay.id, failure_id=failure_id).update({"payload": payload})
 
 
 def _have_it_sent(session: Session, replay: Replay, by: str) -> None:
@@ -129,10 +189,38 @@ def _failure_of(session: Session, replay: Replay) -> Failure | None:
     return failures.find_open(session, replay.connector_key, subject)
 
 
-def _correct(session: Session, replay: Replay, failure_id: int, payload: bytes) -> None:
-    failure = session.get_one(Failure, failure_id)
-    check_payload(failure, payload)
-    session.query(ReplayItem).filter_by(replay_id=replay.id, failure_id=failure_id).update({"payload": payload})
+def pause(session: Session, replay_id: int) -> bool:
+    """Send nothing more for now; False when it is not running."""
+    return _move(session, replay_id, {"running"}, "paused") is not None
+
+
+def _move(session: Session, replay_id: int, states: set[str], state: str) -> Replay | None:
+    replay = rows.lock_replay(session, replay_id)
+    if replay is None or replay.state not in states:
+        return None
+    replay.state = state
+    replay.reason = replay.detail = replay.ended_at = None
+    return replay
+
+
+def resume(session: Session, replay_id: int, *, by: str) -> bool:
+    """Resume a replay, also one with a failed job; return False if it is neither paused nor stopped."""
+    replay = _move(session, replay_id, {"paused", "stopped"}, "running")
+    if replay is None:
+        return False
+    replay.sent_until = None
+    _have_it_sent(session, replay, by)
+    return True
+
+
+def abort(session: Session, replay_id: int, *, by: str) -> bool:
+    """Send nothing more; what was not sent stays open. False when it has ended already."""
+    replay = _move(session, replay_id, {"running", "paused", "stopped"}, "aborted")
+    if replay is None:
+        return False
+    rows.abort_waiting(session, replay_id)
+    _have_it_sent(session, replay, by)
+    return True
 
 
 def words_of(chosen: FailureFilter) -> str:

@@ -3,7 +3,7 @@
     walk       Pipedrive's pages by ascending id; each page is a bucket: Hull and the id map are read for its ids, the digests of
                the sides are compared, and only where they differ the records. What only the id map has shows in the gaps
     strangers  what only Hull has is found by counting, window by window
-    recheck    what seems to differ is read again (`recheck`)
+    recheck    what seems to differ is read again
 
 A step writes what it found and how far it is in one transaction. Each page adds its ids to the items of the job: 1,000,000 records
 take 16 MB, and 8 bytes more for each one that seems to differ; they are in memory while strangers are looked for.
@@ -32,8 +32,16 @@ from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.paging import MOST_EMPTY
 from pipeline.errors import Rejected
 from pipeline.extract.pages import ids_of
-from pipeline.jobs.verify.reading import ASKED_AT_ONCE, EVERYTHING, HIGHEST_ID, Reader, ThreeSides, Window
-from pipeline.jobs.verify.recheck import LOOK_AT_ONCE, recheck
+from pipeline.jobs.verify.reading import (
+    ASKED_AT_ONCE,
+    EVERYTHING,
+    HIGHEST_ID,
+    LOOK_AT_ONCE,
+    Reader,
+    ThreeSides,
+    Window,
+    recheck,
+)
 from pipeline.transform.comparison import in_step, judge, judge_absent
 
 RECHECKED_AT_MOST: Final = 5_000
@@ -257,14 +265,14 @@ class Comparison:
         report = self._report
         with transaction() as session:
             ids = ids_found(session, self._job_id, report.entity, "to_recheck")
-        verdict = recheck(self._reader, ids[report.rechecked : report.rechecked + LOOK_AT_ONCE])
+        result = recheck(self._reader, ids[report.rechecked : report.rechecked + LOOK_AT_ONCE])
         report.rechecked = min(len(ids), report.rechecked + LOOK_AT_ONCE)
-        report.pending += verdict.pending
-        report.failed += verdict.failed
-        report.outdated += verdict.outdated
+        report.pending += result.pending
+        report.failed += result.failed
+        report.outdated += result.outdated
         if report.rechecked == len(ids):
             report.phase = "done"
-        return self._note_nameless(StepItems(findings=verdict.findings))
+        return self._note_nameless(StepItems(findings=result.findings))
 
     def _note_nameless(self, found: StepItems) -> StepItems:
         self._report.failed.update(self._reader.nameless)

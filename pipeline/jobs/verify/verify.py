@@ -4,36 +4,49 @@
 
 Its progress and counts are the checkpoint of the job; its findings and ids are `job_items`. So a worker that takes over
 after a kill continues after the last step. A spent budget or a rate limit postpones the job and is not an attempt.
+
+A repair synchronizes every drifted record again. A finding is only a reason to read the record again: its change has no values.
+The id map is marked as in doubt, so that the record is sent although the id map says that Hull has it. The job repairs one piece
+per step; a piece may be repaired twice.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, TypeVar
 
+import orjson
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from db import change_writer, verification
 from db import job as jobs
-from db import verification
 from db.id_mapping import mapping_counts
+from db.id_mapping_writer import adopt, ask_for_conflicts, doubt
 from db.job import ClaimedJob, Job
 from db.session import after_commit, transaction
 from pipeline import wiring
 from pipeline.domain.budget import Lane
-from pipeline.domain.kinds import Entity
+from pipeline.domain.drift import Drift, DriftFinding
+from pipeline.domain.kinds import Direction, Entity
 from pipeline.jobs.handler import CONTINUE, DONE, JobStep
 from pipeline.jobs.verify.comparison import Comparison, EntityReport, with_findings
 from pipeline.jobs.verify.reading import Reader
-from pipeline.jobs.verify.repair import count_records, pieces_of, repair
 from pipeline.settings import settings
 from pipeline.sync import job_queue
 from pipeline.sync.compiled import plan_for
 from pipeline.sync.definitions import refresh
 from pipeline.sync.job_queue import VERIFY, order_of, read_stored
 from pipeline.tasks import wakeups
+from pipeline.transform.hull_reports import ID_ATTRIBUTE
 
+AT_ONCE = 500
+"""Records to a transaction."""
+T = TypeVar("T")
 ORDER: Final = (Entity.ORGANIZATION, Entity.PERSON)
 SAMPLE: Final = 500
 """Records of each kind that a page compares: read within a minute, and enough to find what is wrong with one in a hundred."""
@@ -41,6 +54,15 @@ NAMED: Final = 100
 """Records that are named in `verifications`; what is more is counted."""
 LIST_TOKENS: Final = 10
 IDS_TO_A_REQUEST: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairPiece:
+    """What is repaired in one transaction: findings, or ids that were not read again, of one entity."""
+
+    entity: Entity
+    findings: Sequence[DriftFinding] = ()
+    unconfirmed: Sequence[int] = ()
 
 
 class VerifyOrder(BaseModel):
@@ -80,6 +102,70 @@ class Report(BaseModel):
         return sum(each.drift for each in self.entities)
 
 
+def pieces_of(parts: Iterable[EntityReport]) -> list[RepairPiece]:
+    """Return the pieces of a repair, at least one for each entity, always in the same order."""
+    pieces: list[RepairPiece] = []
+    for part in parts:
+        pieces += [RepairPiece(entity=part.entity, findings=some) for some in _chunks(part.findings) or [[]]]
+        pieces += [RepairPiece(entity=part.entity, unconfirmed=ids) for ids in _chunks(part.unconfirmed)]
+    return pieces
+
+
+def _chunks(items: Iterable[T]) -> list[list[T]]:
+    rest: Iterator[T] = iter(items)
+    return list(iter(lambda: list(islice(rest, AT_ONCE)), []))
+
+
+def count_records(parts: Iterable[EntityReport]) -> int:
+    """Return how many records a repair would change."""
+    return sum(
+        len({each.pipedrive_id for each in part.findings if each.is_ours} | set(part.unconfirmed)) for part in parts
+    )
+
+
+def repair(session: Session, connector_key: int, piece: RepairPiece) -> Counter[str]:
+    """Write a change for every record of a piece.
+
+    Return how many of each kind were written; under `left`, those that the pipeline may not write to.
+    """
+    ask_for_conflicts(session, connector_key, piece.entity)
+    ours = [finding for finding in piece.findings if finding.is_ours]
+    if ours:
+        _put_right(session, connector_key, piece.entity, ours)
+    if piece.unconfirmed:
+        _send_again(session, connector_key, piece.entity, {pipedrive_id: {} for pipedrive_id in piece.unconfirmed})
+    done = Counter(finding.kind.value for finding in ours)
+    return +(done + Counter(left=len(piece.findings) - len(ours), unconfirmed=len(piece.unconfirmed)))
+
+
+def _put_right(session: Session, connector_key: int, entity: Entity, findings: Sequence[DriftFinding]) -> None:
+    right = {each.pipedrive_id: each.hull_id for each in findings if each.kind is Drift.MISMAPPED and each.hull_id}
+    unknown = [each.pipedrive_id for each in findings if each.kind is Drift.MISSING]
+    extra = [each.pipedrive_id for each in findings if each.kind is Drift.EXTRA]
+    verification.correct_hull_ids(session, connector_key, entity, right, unknown)
+    adopt(session, connector_key, entity, extra)
+    unmarked = [each.pipedrive_id for each in findings if each.kind is Drift.UNMARKED]
+    shown = {pipedrive_id: orjson.dumps({ID_ATTRIBUTE: pipedrive_id}) for pipedrive_id in unmarked}
+    doubt(session, connector_key, entity, shown)
+    _read_again(session, connector_key, entity, [*extra, *unmarked], cause="missing")
+    said: dict[int, dict[str, object]] = {}
+    for each in findings:
+        if each.kind not in (Drift.EXTRA, Drift.UNMARKED):
+            held = {one.attribute: one.hull for one in each.differences if one.hull is not None}
+            said[each.pipedrive_id] = said.get(each.pipedrive_id, {}) | held
+    _send_again(session, connector_key, entity, said)
+
+
+def _read_again(session: Session, connector_key: int, entity: Entity, ids: Iterable[int], *, cause: str) -> None:
+    change_writer.write_changes(session, connector_key, Direction.INCOMING, entity, map(str, ids), cause=cause)
+
+
+def _send_again(session: Session, connector_key: int, entity: Entity, said: dict[int, dict[str, object]]) -> None:
+    """`said`: Pipedrive id → values that Hull should not have, so that a null is sent if Pipedrive has no value."""
+    doubt(session, connector_key, entity, {key: orjson.dumps(values) for key, values in said.items()})
+    _read_again(session, connector_key, entity, said, cause="verify")
+
+
 def enqueue(session: Session, connector_key: int, order: VerifyOrder) -> int:
     """Have a worker compare; returns the id of the job, of the one that is due or running where there is one."""
     key = f"{connector_key}:{order.sample or 'all'}"
@@ -116,6 +202,66 @@ def step(job: ClaimedJob) -> JobStep:
     with transaction() as session:
         jobs.checkpoint(session, job, sum(each.compared for each in report.entities), report.model_dump_json())
         found.write(session, job.id, part.entity)
+    return CONTINUE
+
+
+def _read(checkpoint: str | None) -> Report:
+    return read_stored(checkpoint, Report) if checkpoint else Report()
+
+
+def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
+    """Keep counts and ids, never values of records, for as long as `db.verification` keeps them."""
+    with transaction() as session:
+        parts = [with_findings(session, job.id, each) for each in report.entities]
+        named = [
+            {
+                "entity": part.entity.value,
+                "kind": each.kind.value,
+                "pipedrive_id": each.pipedrive_id,
+                "hull_id": each.hull_id,
+            }
+            for part in parts
+            for each in part.findings
+        ]
+        kept = report.model_copy(update={"is_kept": True, "to_repair": count_records(parts)})
+        jobs.checkpoint(session, job, job.progress, kept.model_dump_json())
+        session.add(
+            verification.Verification(
+                connector_key=job.connector_key,
+                asked_by=order.requested_by,
+                sample=order.sample,
+                drift=sum(part.drift for part in parts),
+                took_s=round(report.seconds, 3),
+                tokens=report.tokens,
+                counts={part.entity.value: _counts(part) for part in parts},
+                named=named[:NAMED],
+            )
+        )
+    return CONTINUE if order.repair else DONE
+
+
+def _counts(part: EntityReport) -> dict[str, Any]:
+    return {
+        "compared": part.compared,
+        "drift": part.drift,
+        "kinds": dict(Counter(each.kind.value for each in part.findings)),
+        "waiting": sum(part.pending.values()),
+        "failed": sum(part.failed.values()),
+    }
+
+
+def _repair(job: ClaimedJob, report: Report) -> JobStep:
+    """Repair the next piece."""
+    with transaction() as session:
+        pieces = pieces_of(with_findings(session, job.id, each) for each in report.entities)
+        if report.pieces >= len(pieces):
+            return DONE
+        report.repaired = (report.repaired or Counter()) + repair(
+            session, job.connector_key or 0, pieces[report.pieces]
+        )
+        report.pieces += 1
+        jobs.checkpoint(session, job, job.progress, report.model_dump_json())
+        after_commit(session, lambda: wakeups.wake_control("dispatch"))
     return CONTINUE
 
 
@@ -165,63 +311,3 @@ def expected_tokens(session: Session, connector_key: int, sample: int | None) ->
     for count in mapping_counts(session, connector_key):
         sizes[Entity(count.entity)] += count.records
     return definitions + LIST_TOKENS * sum(max(1, -(-size // settings().page_limit)) for size in sizes.values())
-
-
-def _read(checkpoint: str | None) -> Report:
-    return read_stored(checkpoint, Report) if checkpoint else Report()
-
-
-def _keep(job: ClaimedJob, order: VerifyOrder, report: Report) -> JobStep:
-    """Keep counts and ids, never values of records, for as long as `db.verified` keeps them."""
-    with transaction() as session:
-        parts = [with_findings(session, job.id, each) for each in report.entities]
-        named = [
-            {
-                "entity": part.entity.value,
-                "kind": each.kind.value,
-                "pipedrive_id": each.pipedrive_id,
-                "hull_id": each.hull_id,
-            }
-            for part in parts
-            for each in part.findings
-        ]
-        kept = report.model_copy(update={"is_kept": True, "to_repair": count_records(parts)})
-        jobs.checkpoint(session, job, job.progress, kept.model_dump_json())
-        session.add(
-            verification.Verification(
-                connector_key=job.connector_key,
-                asked_by=order.requested_by,
-                sample=order.sample,
-                drift=sum(part.drift for part in parts),
-                took_s=round(report.seconds, 3),
-                tokens=report.tokens,
-                counts={part.entity.value: _counts(part) for part in parts},
-                named=named[:NAMED],
-            )
-        )
-    return CONTINUE if order.repair else DONE
-
-
-def _repair(job: ClaimedJob, report: Report) -> JobStep:
-    """Repair the next piece."""
-    with transaction() as session:
-        pieces = pieces_of(with_findings(session, job.id, each) for each in report.entities)
-        if report.pieces >= len(pieces):
-            return DONE
-        report.repaired = (report.repaired or Counter()) + repair(
-            session, job.connector_key or 0, pieces[report.pieces]
-        )
-        report.pieces += 1
-        jobs.checkpoint(session, job, job.progress, report.model_dump_json())
-        after_commit(session, lambda: wakeups.wake_control("dispatch"))
-    return CONTINUE
-
-
-def _counts(part: EntityReport) -> dict[str, Any]:
-    return {
-        "compared": part.compared,
-        "drift": part.drift,
-        "kinds": dict(Counter(each.kind.value for each in part.findings)),
-        "waiting": sum(part.pending.values()),
-        "failed": sum(part.failed.values()),
-    }

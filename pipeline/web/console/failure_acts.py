@@ -57,7 +57,7 @@ def confirm_replay(connector: Connector, mistake: str = "", status: int = 200) -
         sum=total,
         paces=PACES,
         pace=_pace(request.form.get("per_second", "")),
-        kinds=verdicts.Kind,
+        kinds=verdicts.ReplayEffect,
         why=request.form.get("why", ""),
     )
 

@@ -107,7 +107,7 @@ def show_group(connector: Connector, fingerprint: str) -> Response:
         choice=choice,
         title_of=insight.title_of,
         more=shown[-1].id if len(found) > PAGE else None,
-        kinds=verdicts.Kind,
+        kinds=verdicts.ReplayEffect,
         points=points,
     )
 

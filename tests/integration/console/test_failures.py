@@ -296,11 +296,11 @@ def failed_id(world: World) -> int:
 
 
 @pytest.mark.parametrize(("value", "kind"), [(None, "fails_again"), ("Ada", "changes")])
-def test_values_that_pipedrive_refused_are_foreseen_to_fail_again(
+def test_values_that_pipedrive_refused_are_previewed_to_fail_again(
     world: World, viewer: Visitor, value: str | None, kind: str
 ) -> None:
     """The same values under the same settings fail again; corrected ones may come through."""
-    from pipeline.jobs.replays.preview import foresee  # noqa: PLC0415 - Celery reads its settings when it is imported
+    from pipeline.jobs.replays.preview import preview_failures  # noqa: PLC0415 - Celery reads its settings when it is imported
 
     world.change_settings(outgoing_user_attributes=[{"hull": "nickname", "service": "name"}])
     world.company.create_person(name="Ada Lovelace")
@@ -314,7 +314,7 @@ def test_values_that_pipedrive_refused_are_foreseen_to_fail_again(
     with transaction() as session:
         (failure,) = failures.find_failures(session)
         corrected = {failure.id: body.replace(b"Countess", value.encode())} if value else {}
-        verdict = foresee(session, [failure], corrected)[failure.id]
+        verdict = preview_failures(session, [failure], corrected)[failure.id]
 
     assert verdict.kind == kind
 

@@ -198,8 +198,8 @@ def test_a_stopped_run_is_not_reopened_while_another_is_under_way(world: World) 
 
     with transaction() as session:
         failure = find_failures(session)[0]
-    with pytest.raises(world.module("jobs.replays.requeue").NotReplayable, match="in flight"), transaction() as session:
-        world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="again")
+    with pytest.raises(world.module("jobs.replays.start").NotReplayable, match="in flight"), transaction() as session:
+        world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="again")
 
     with transaction() as session:
         assert find_failures(session)[0].state == "open"
@@ -230,7 +230,7 @@ def test_a_stopped_run_stands_still_with_both_its_walks(world: World) -> None:
     world.work()
     with transaction() as session:
         for failure in find_failures(session):
-            world.module("jobs.replays.requeue").replay(session, failure, by="ada", why="mended")
+            world.module("jobs.replays.start").replay_failure(session, failure, by="ada", why="mended")
     world.work()
 
     assert fault.done == 1

@@ -15,8 +15,8 @@ from db.failure import find_failures
 from db.session import transaction
 from pipeline import settings, wiring
 from pipeline.domain.lenient_json import read_lenient
-from pipeline.jobs import export_download, exports
-from pipeline.jobs.replays.requeue import replay
+from pipeline.jobs import exports
+from pipeline.jobs.replays.start import replay_failure
 from pipeline.settings import Settings
 from pipeline.sync.changes.coalesce import fold_deliveries
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House
@@ -310,7 +310,7 @@ def test_a_file_that_is_gone_is_a_failure_that_can_be_replayed(house: House, sto
     assert house.run_jobs() == ["export_gone"]
     with transaction() as session:
         [failure] = find_failures(session)
-        replay(session, failure, by="ada", why="it is back")
+        replay_failure(session, failure, by="ada", why="it is back")
     storage.status = "200 OK"
 
     assert house.run_jobs() == []
@@ -324,7 +324,7 @@ def test_a_file_that_is_gone_is_a_failure_that_can_be_replayed(house: House, sto
 def test_nothing_of_a_file_beyond_the_limit_is_sent(
     house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch, length: list[tuple[str, str]]
 ) -> None:
-    monkeypatch.setattr(export_download, "MAX_BYTES", 15_000)
+    monkeypatch.setattr(exports, "MAX_BYTES", 15_000)
     storage.headers += length
     send(house)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline import settings, wiring
-from pipeline.jobs import export_download, exports, runtime
+from pipeline.jobs import exports, runtime
 from pipeline.settings import Settings
 from pipeline.transform.exports import PIECE_BYTES, unpack
 from sandbox.hull.app import create_app
@@ -81,7 +81,7 @@ def storage(hull: Any, house: House, environment: Settings, monkeypatch: pytest.
     made = Storage(hull)
     wiring.use_http(lambda: session_for({STORE: made}))
     settings.use(environment.replace(hull_export_hosts=("127.0.0.1:9199",)))
-    monkeypatch.setattr(export_download, "PIECE_BYTES", 4_000)
+    monkeypatch.setattr(exports, "PIECE_BYTES", 4_000)
     yield made
     wiring.use_http(None)
     settings.use(environment)
@@ -204,7 +204,7 @@ def test_a_file_that_takes_longer_than_a_slice_ends(
     """Each look at the clock is ten seconds later: a slice reads some pieces of the file, or writes some records."""
     file = storage.make(format=form, gzip=gzip)
     clock = Clock(10.0)
-    monkeypatch.setattr(export_download, "time", clock)
+    monkeypatch.setattr(exports, "time", clock)
     monkeypatch.setattr(exports, "time", clock)
     monkeypatch.setattr(runtime, "time", clock)
     monkeypatch.setattr(exports, "CHUNK", 20)
@@ -262,7 +262,7 @@ def test_a_file_that_is_too_slow_for_a_server_without_ranges_is_a_failure_by_nam
     house: House, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(house, storage.make(ranges=False))
-    monkeypatch.setattr(export_download, "time", Clock(10.0))
+    monkeypatch.setattr(exports, "time", Clock(10.0))
 
     finish(house, most=20)
 

@@ -13,7 +13,7 @@ from db.connector import add_settings, get_connector, keep_fields, settings_hist
 from db.failure import find_failures
 from db.session import transaction
 from pipeline.jobs import settings_sync
-from pipeline.jobs.replays.requeue import replay
+from pipeline.jobs.replays.start import replay_failure
 from pipeline.sync.connectors.settings_change import change_settings
 from sandbox.company import Company
 from sandbox.hull.app import create_app
@@ -234,7 +234,7 @@ def test_a_refusal_can_be_replayed(hull: Hull, house: House, platform: Flask) ->
     save(platform, link_users_in_hull=False)
     with transaction() as session:
         [failure] = find_failures(session)
-        replay(session, failure, by="ada", why="corrected")
+        replay_failure(session, failure, by="ada", why="corrected")
 
     assert house.run_jobs() == []
     assert versions(house)[0] == ("hull", {"link_users_in_hull": False})

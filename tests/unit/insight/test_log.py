@@ -9,7 +9,7 @@ import pytest
 
 from db.event_log import SUCCESSES, EventFilter
 from pipeline.domain.times import read_moment
-from pipeline.jobs.log_lines import FORMULAS, _safe
+from pipeline.jobs.log_exports import FORMULAS, _safe
 
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
 
