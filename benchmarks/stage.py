@@ -123,7 +123,7 @@ def _remotes(
         "persons": persons,
         "organizations": organizations,
         "api_token": credentials.api_token,
-        "ready_made": True,  # what Pipedrive has to do of its own is not what is measured
+        "prebuilt": True,  # what Pipedrive has to do of its own is not what is measured
         "burst_limit": burst_limit or None,
     }
     first = serve.start(pipedrive, company, threads=threads)

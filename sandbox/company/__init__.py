@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from sandbox.company.bodies import Record
-from sandbox.company.checks import Invalid
 from sandbox.company.company import Company
 from sandbox.company.fields import ENTITIES, Entity, Field, Option
-from sandbox.company.generated.draws import Shares
-from sandbox.company.load import load_fields, load_jsonl
-from sandbox.company.store import PageQuery
-from sandbox.company.words import Behaviour, Event, User
+from sandbox.company.generator import Shares
+from sandbox.company.model import Behaviour, Event, Record, User
+from sandbox.company.records import PageQuery
+from sandbox.company.validation import Invalid
 
 __all__ = [
     "ENTITIES",
@@ -24,6 +22,4 @@ __all__ = [
     "Record",
     "Shares",
     "User",
-    "load_fields",
-    "load_jsonl",
 ]

@@ -1,7 +1,7 @@
-"""Fill a company from files: real records, real field definitions.
+"""Load real records and real field definitions into a company, from files.
 
-In: JSON lines of v2 Persons or Organizations, or of {name, domains, web_pages, country, alpha_two_code, state_province}; or a
-recorded answer of GET /v1/personFields. Out: the company, filled.
+Records are JSON lines of v2 Persons or Organizations, or of {name, domains, web_pages, country, alpha_two_code,
+state_province}; field definitions are a recorded answer of GET /v1/personFields.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from typing import Any
 
 import orjson
 
-from sandbox.company import fields
-from sandbox.company.bodies import Record
+from sandbox.company import fields, values
 from sandbox.company.company import Company
 from sandbox.company.fields import Entity
-from sandbox.company.generated import values
+from sandbox.company.model import Record
 
 
 def load_jsonl(company: Company, path: str | Path) -> int:
-    """Add every line of a file as a record; tells how many. Blank lines are passed over.
+    """Add every line of a file as a record; return how many. Blank lines are ignored.
 
     Raises: ValueError naming the line that is neither shape.
     """
@@ -39,12 +38,12 @@ def load_jsonl(company: Company, path: str | Path) -> int:
 
 
 def load_fields(company: Company, path: str | Path, entity: Entity = "person") -> None:
-    """Take field definitions as recorded from GET /v1/personFields; the v1 endpoints then give them back unchanged.
+    """Use field definitions as recorded from GET /v1/personFields; the v1 endpoints then return them unchanged.
 
-    Call it before anything is edited: generated records are made anew from these definitions.
+    Call it before anything is edited: records are generated again with these definitions.
     """
     rows = json.loads(Path(path).read_text())["data"]
-    company.define(entity, fields.from_v1(rows, entity))
+    company.replace_fields(entity, fields.from_v1(rows, entity))
 
 
 def _read(company: Company, line: dict[str, Any]) -> tuple[Entity, Record]:
@@ -57,7 +56,7 @@ def _read(company: Company, line: dict[str, Any]) -> tuple[Entity, Record]:
 
 
 def _listed_organization(company: Company, line: dict[str, Any]) -> Record:
-    """Place a line of the public list: the first web page → `website`, all domains → the custom field Domains."""
+    """Read a line of the public list: the first web page → `website`, all domains → the custom field Domains."""
     codes = {field.name: field.code for field in company.custom_fields("organization")}
     custom = {"Domains": ", ".join(line.get("domains") or ()) or None, "Country code": line.get("alpha_two_code")}
     record: Record = {

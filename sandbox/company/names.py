@@ -1,4 +1,6 @@
-"""The words people and organizations are made of. Every one is invented or common; `slug` is what stands in an e-mail address."""
+"""The words people and organizations are made of. Every one is invented or common; `slug` is what stands in an e-mail
+address.
+"""
 
 # ruff: noqa: RUF001, SIM905 (look-alike letters are the point here, and one line of words reads better than a list)
 

@@ -1,7 +1,7 @@
-"""Find records by their texts, as an index that trails behind the records.
+"""Find records by their texts, in an index that follows the records with a delay.
 
-In: a `SearchQuery`. Out: ids. The index is a table beside the records, made for an entity and a kind of text when it is first
-asked for (a second for a hundred thousand records), then kept up as records change, after the company's `search_delay_s`.
+The index is a table beside the records. It is built for an entity and a kind of text at the first search for it (a second
+for a hundred thousand records), then updated as records change, after the company's `search_delay_s`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import orjson
 from sandbox.company.fields import SEARCHABLE_TYPES, Entity, Field
 
 if TYPE_CHECKING:
-    from sandbox.company.held import Held
+    from sandbox.company.company import Company
 
 Kind = Literal["name", "email", "phone", "address", "custom_fields", "notes"]
 MAX_MEMBERS = 2000  # Persons of one Organization that are looked through
@@ -49,8 +49,8 @@ class SearchIndex:
         if any(made == entity for made, _ in self._made):
             self._pending.append((moment, entity, record_id))
 
-    def prepare(self, entity: Entity, kinds: Iterable[Kind], company: Held) -> None:
-        """Index the kinds of text that were never asked for before."""
+    def prepare(self, entity: Entity, kinds: Iterable[Kind], company: Company) -> None:
+        """Index the kinds of text that were never searched before."""
         missing = [kind for kind in kinds if (entity, kind) not in self._made]
         if not missing:
             return
@@ -62,8 +62,8 @@ class SearchIndex:
         self._connection.execute("CREATE INDEX IF NOT EXISTS text_id ON text (entity, id)")
         self._made.update((entity, kind) for kind in missing)
 
-    def catch_up(self, company: Held, *, before: float) -> None:
-        """Take in the changes made up to a moment."""
+    def catch_up(self, company: Company, *, before: float) -> None:
+        """Index the changes made up to a moment."""
         while self._pending and self._pending[0][0] <= before:
             _, entity, record_id = self._pending.popleft()
             self._connection.execute("DELETE FROM text WHERE entity = ? AND id = ?", (entity, record_id))
@@ -98,7 +98,7 @@ class SearchIndex:
 
 
 def texts(record: dict[str, Any], kind: Kind, fields: list[Field]) -> list[str]:
-    """Collect a record's texts of one kind; what has not the shape it should have holds no text."""
+    """Collect a record's texts of one kind; a value of a wrong shape has no text."""
     if kind == "name":
         found: list[Any] = [record.get("name")]
     elif kind in {"email", "phone"}:

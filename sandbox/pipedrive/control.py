@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from flask import Response, request
 
 from sandbox.company import ENTITIES, Company, Entity
-from sandbox.company.bodies import encode
+from sandbox.company.records import encode
 from sandbox.control import number, plain, read, sent_object, turn
 from sandbox.pipedrive import answers, oauth
 from sandbox.pipedrive.gate.ledger import Ledger

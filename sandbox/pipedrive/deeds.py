@@ -13,9 +13,8 @@ from typing import Any
 
 import orjson
 
-from sandbox.company import ENTITIES, Company, Entity, PageQuery, Record, names
-from sandbox.company.acting import acting
-from sandbox.company.generated import values
+from sandbox.company import ENTITIES, Company, Entity, PageQuery, Record, names, values
+from sandbox.company.model import editing_as
 
 REMEMBERED = 1_000  # deletions that may yet be undone
 BULK = (5, 60)  # records ticked in a list view
@@ -184,7 +183,7 @@ def bulk_edit(desk: Desk) -> bool:
     value = desk.custom_value(entity)
     change: Record = {"custom_fields": value} if value and desk.chance(0.5) else {"owner_id": _colleague(desk)}
     ticked = desk.some(entity, desk.draw.randint(*BULK))
-    with acting(bulk=True):
+    with editing_as(bulk=True):
         for record_id in ticked:
             desk.company.edit(entity, record_id, change, source="app")
     return bool(ticked)

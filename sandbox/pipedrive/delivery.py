@@ -19,7 +19,7 @@ from typing import Any
 import requests
 
 from sandbox.company import Company, Event
-from sandbox.company.bodies import encode
+from sandbox.company.records import encode
 from sandbox.pipedrive.payload import OWNER_ONLY, payload, permitted_users
 from sandbox.pipedrive.sending.legacy import legacy_payload
 from sandbox.pipedrive.sending.standing import Rules, Standing

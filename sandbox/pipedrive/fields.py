@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from flask import Response, request
 
-from sandbox.company import Company, Entity, Field, Option, definitions
+from sandbox.company import Company, Entity, Field, Option
 from sandbox.company.fields import CREATABLE_TYPES, to_v1, to_v2
 from sandbox.pipedrive import answers, query
 from sandbox.pipedrive.records import json_body, json_object
@@ -69,7 +69,7 @@ def create(company: Company, entity: Entity) -> Response:
     labels = _labels(body.get("options") or [])
     if (kind in {"enum", "set"}) != bool(labels):
         raise answers.invalid("options: Required for enum and set fields, and only for them")
-    field = definitions.add_field(company, entity, name=_name(body.get("field_name")), kind=kind, labels=labels)
+    field = company.add_field(entity, name=_name(body.get("field_name")), kind=kind, labels=labels)
     return answers.item(orjson.dumps(to_v2(field)))
 
 
@@ -81,7 +81,7 @@ def update(company: Company, entity: Entity, code: str) -> Response:
     if not body:
         raise answers.invalid("body: at least one property is required")
     if "field_name" in body:
-        field = definitions.change_field(company, entity, field, name=_name(body["field_name"]))
+        field = company.change_field(entity, field, name=_name(body["field_name"]))
     return answers.item(orjson.dumps(to_v2(field)))
 
 
@@ -90,15 +90,13 @@ def delete(company: Company, entity: Entity, code: str) -> Response:
     field = _known(company, entity, code)
     if not field.custom:
         raise answers.gateway(403, "System fields cannot be deleted")
-    definitions.remove_field(company, entity, code)
+    company.remove_field(entity, code)
     return answers.item(orjson.dumps(to_v2(field)))
 
 
 def add_options(company: Company, entity: Entity, code: str) -> Response:
     """Answer POST .../options with the options that were added."""
-    added = definitions.add_options(
-        company, entity, _choosable(company, entity, code), _labels(json_body(), at_least=1)
-    )
+    added = company.add_options(entity, _choosable(company, entity, code), _labels(json_body(), at_least=1))
     return _options(added)
 
 
@@ -109,9 +107,7 @@ def rename_options(company: Company, entity: Entity, code: str) -> Response:
     ids = _option_ids(field, items)
     renamed = [Option(id=number, label=label) for number, label in zip(ids, _labels(items), strict=True)]
     by_id = {option.id: option for option in renamed}
-    definitions.change_field(
-        company, entity, field, options=tuple(by_id.get(option.id, option) for option in field.options)
-    )
+    company.change_field(entity, field, options=tuple(by_id.get(option.id, option) for option in field.options))
     return _options(renamed)
 
 
@@ -119,9 +115,7 @@ def remove_options(company: Company, entity: Entity, code: str) -> Response:
     """Answer DELETE .../options with the options that are gone: all or none."""
     field = _choosable(company, entity, code)
     ids = set(_option_ids(field, json_body()))
-    definitions.change_field(
-        company, entity, field, options=tuple(option for option in field.options if option.id not in ids)
-    )
+    company.change_field(entity, field, options=tuple(option for option in field.options if option.id not in ids))
     return _options([option for option in field.options if option.id in ids])
 
 

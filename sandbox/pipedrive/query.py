@@ -15,9 +15,9 @@ from typing import cast
 import orjson
 
 from sandbox.company import Invalid, PageQuery
-from sandbox.company.checks import moment
-from sandbox.company.generated.draws import rfc3339
-from sandbox.company.store import Bound, Row, SortField
+from sandbox.company.generator import rfc3339
+from sandbox.company.records import Bound, Row, SortField
+from sandbox.company.validation import read_moment
 from sandbox.pipedrive.answers import invalid
 
 DEFAULT_LIMIT = 100
@@ -109,7 +109,7 @@ def instant(parameters: Parameters, name: str) -> int | None:
     if name not in parameters:
         return None
     try:
-        return int(datetime.fromisoformat(moment(parameters[name], name)).timestamp())
+        return int(datetime.fromisoformat(read_moment(parameters[name], name)).timestamp())
     except Invalid as error:
         raise invalid(str(error)) from error
 

@@ -11,7 +11,7 @@ import orjson
 from flask import Response, request
 
 from sandbox.company import Company, Entity, Invalid
-from sandbox.company.bodies import encode
+from sandbox.company.records import encode
 from sandbox.pipedrive import answers, query, shape
 from sandbox.pipedrive.answers import ApiError
 
@@ -40,7 +40,7 @@ def create(company: Company, entity: Entity) -> Response:
         record = company.create(entity, json_object())
     except Invalid as error:
         raise answers.invalid(str(error)) from error
-    return answers.item(encode(record), status=company.behaviour.created_status)
+    return answers.item(encode(record))
 
 
 def update(company: Company, entity: Entity, record_id: int) -> Response:
@@ -63,7 +63,7 @@ def delete(company: Company, entity: Entity, record_id: int) -> Response:
 
 def missing(company: Company, entity: Entity, record_id: int) -> ApiError:
     """Say that a record is not there; one that was may answer otherwise."""
-    if company.was_there(entity, record_id) and company.behaviour.gone_status != 404:
+    if company.was_deleted(entity, record_id) and company.behaviour.gone_status != 404:
         return answers.gone(company.behaviour.gone_status)
     return answers.not_found()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, g
 
 from sandbox.company import ENTITIES, Company, Entity
-from sandbox.company.acting import acting
+from sandbox.company.model import editing_as
 from sandbox.control import PREFIX, Control, fault_controls, guarded
 from sandbox.pipedrive import control, fields, merge, oauth, records, search, users
 from sandbox.pipedrive.sending import control as sending
@@ -93,7 +93,7 @@ def _as_caller(view: View) -> View:
     """Have what a view changes be the caller's doing."""
 
     def run(**arguments: Any) -> Response:
-        with acting(user_id=g.caller.user.id):
+        with editing_as(user_id=g.caller.user.id):
             return view(**arguments)
 
     return run

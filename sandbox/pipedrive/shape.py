@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.company import Company, Entity, Field, Record
-from sandbox.company.bodies import decode, encode
 from sandbox.company.fields import OPTIONAL_FIELDS
+from sandbox.company.records import decode, encode
 from sandbox.pipedrive import query
 from sandbox.pipedrive.answers import invalid
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.company import Company, load_fields, load_jsonl
-from sandbox.company.clock import RunningClock
+from sandbox.company import Company
+from sandbox.company.load import load_jsonl
+from sandbox.company.model import RunningClock
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from sandbox.pipedrive.gate.access import API_TOKEN
 from sandbox.pipedrive.gate.grants import Client
@@ -19,10 +20,10 @@ FACTORY = "sandbox.pipedrive.start:make_app"
 class AppOptions:
     """What an app is made from; every value survives JSON.
 
-    `load` is a file of records, `person_fields` one of recorded v1 definitions, `faults` one of rules. `firmographics` off
+    `load` is a file of records, `faults` one of rules. `firmographics` off
     leaves Organizations without `website` and its sisters. `daily_budget` is tokens a day. Company time passes `clock_factor` times
     as fast as the wall's from the start, and starts `clock_behind_s` before the present, which it may then catch up with.
-    `ready_made` has every record written down at the start instead of when it is read.
+    `prebuilt` generates every body at the start instead of when it is read.
     """
 
     seed: int = 1
@@ -38,9 +39,8 @@ class AppOptions:
     clock_behind_s: float = 0.0
     firmographics: bool = True
     load: str | None = None
-    person_fields: str | None = None
     faults: str | None = None
-    ready_made: bool = False
+    prebuilt: bool = False
 
 
 def make_app(**options: Any) -> PipedriveApp:
@@ -53,12 +53,10 @@ def make_app(**options: Any) -> PipedriveApp:
         firmographics=given.firmographics,
         clock=RunningClock(factor=given.clock_factor, behind_s=given.clock_behind_s),
     )
-    if given.person_fields is not None:
-        load_fields(company, given.person_fields)
     if given.load is not None:
         load_jsonl(company, given.load)
-    if given.ready_made:
-        company.make_ready()
+    if given.prebuilt:
+        company.prebuild_bodies()
     app = create_app(
         company,
         api_token=given.api_token,

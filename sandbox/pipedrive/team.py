@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from uuid import UUID
 
 from sandbox.company import Company, Invalid
-from sandbox.company.acting import acting
+from sandbox.company.model import editing_as
 from sandbox.control import number
 from sandbox.pipedrive import deeds
 
@@ -106,7 +106,7 @@ class SalesTeam:
     def _do(self, desk: deeds.Desk, deed: str) -> bool:
         user = desk.draw.choice(self._company.users)
         trace = UUID(int=desk.draw.getrandbits(128), version=4)
-        with acting(user_id=user.id, correlation=trace):
+        with editing_as(user_id=user.id, correlation=trace):
             try:
                 return DEEDS[deed](desk)
             except Invalid:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from pipeline.domain.kinds import Entity
 from pipeline.domain.settings import Owner
 from sandbox.company import Event
-from sandbox.company.acting import acting
+from sandbox.company.model import editing_as
 from sandbox.pipedrive.payload import payload
 from tests.deliveries import SUBSCRIPTION, HullsVoice, deliver, receive
 from tests.journeys.people import fill
@@ -317,7 +317,7 @@ class BothWays:
     def _carry_out(self, place: Place, mapped: Mapped, side: Side, value: Any) -> None:
         entity, number, attribute = place
         if side == "pipedrive":
-            with acting(user_id=self.draw.choice(self.world.company.users).id):
+            with editing_as(user_id=self.draw.choice(self.world.company.users).id):
                 assert self.world.company.edit(entity, number, mapped.body(value), source="app")  # type: ignore[arg-type]
             return
         self.touched.setdefault((entity, number, "hull"), []).append(self.clock())

@@ -7,7 +7,6 @@ from typing import Any
 from db import connector as connectors
 from db.session import transaction
 from pipeline.domain.kinds import Entity
-from sandbox.company.definitions import add_field, add_options, change_field
 from sandbox.company.fields import Field, Option
 from tests.deliveries import deliver, listen
 from tests.journeys.people import age, fill
@@ -34,7 +33,7 @@ def mapped(world: World) -> str:
 
 
 def new_option(world: World, label: str) -> int:
-    (added,) = add_options(world.company, "person", lead_source(world), [label])
+    (added,) = world.company.add_options("person", lead_source(world), [label])
     return int(added.id)
 
 
@@ -131,8 +130,8 @@ def test_a_renamed_option_reaches_hull_with_the_next_full_fetch_and_is_written_b
         world.company.edit_person(number, custom_fields={code: first.id})
     age(world)
     world.fetch(Entity.PERSON)
-    change_field(
-        world.company, "person", field, options=(Option(id=first.id, label="Word of mouth"), *field.options[1:])
+    world.company.change_field(
+        "person", field, options=(Option(id=first.id, label="Word of mouth"), *field.options[1:])
     )
 
     a_while_later(world)
@@ -153,8 +152,8 @@ def test_a_renamed_option_is_noticed_within_the_hour_and_reaches_records_that_no
     world.company.edit_person(1, custom_fields={code: first.id})
     age(world)
     world.fetch(Entity.PERSON)
-    change_field(
-        world.company, "person", field, options=(Option(id=first.id, label="Word of mouth"), *field.options[1:])
+    world.company.change_field(
+        "person", field, options=(Option(id=first.id, label="Word of mouth"), *field.options[1:])
     )
     world.change_rows("UPDATE field_definitions SET fetched_at = now() - interval '61 min', asked_at = NULL")
     said = listen(world)
@@ -169,7 +168,7 @@ def test_a_renamed_option_is_noticed_within_the_hour_and_reaches_records_that_no
 
 def test_a_field_made_a_moment_ago_can_be_mapped(world: World) -> None:
     mapped(world)
-    made = add_field(world.company, "person", name="Shoe size", kind="double", labels=[])
+    made = world.company.add_field("person", name="Shoe size", kind="double", labels=[])
     with transaction() as session:
         connector = connectors.get_connector(session, world.connector_key)
         now = connectors.settings_in_force(session, world.connector_key).document

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from pipeline.domain.kinds import Entity
-from sandbox.company.definitions import add_options, remove_field
 from tests.deliveries import deliver, listen
 from tests.journeys.told_by_hull import (
     ACME,
@@ -434,7 +433,7 @@ def test_mappings_that_cannot_be_written_are_named_and_the_others_go(world: Worl
     gone = code(world, "person", "Job title")
     rows = [{"hull": "job", "service": gone}, {"hull": "since", "service": "add_time"}]
     world.change_settings(outgoing_user_attributes=[NAME, *rows])
-    remove_field(world.company, "person", gone)
+    world.company.remove_field("person", gone)
     let_definitions_grow_old(world)
     say(
         world,
@@ -465,7 +464,7 @@ def let_definitions_grow_old(world: World) -> None:
 def test_an_option_that_is_new_in_pipedrive_is_known_as_soon_as_it_is_needed(world: World) -> None:
     service = map_users(world, value="Lead source")["value"]
     field = next(each for each in world.company.custom_fields("person") if each.code == service)
-    add_options(world.company, "person", field, ["Podcast"])
+    world.company.add_options("person", field, ["Podcast"])
     let_definitions_grow_old(world)
     say(world, ada(world, value="Podcast"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from sandbox.company import Company, Event
-from sandbox.company.acting import acting
+from sandbox.company.model import editing_as
 from sandbox.pipedrive.payload import payload, permitted_users
 from tests.deliveries import SUBSCRIPTION
 
@@ -16,7 +16,7 @@ def test_a_bulk_edit_is_one_users_and_says_so(company: Company) -> None:
     events: list[Event] = []
     company.listeners.append(events.append)
 
-    with acting(user_id=company.users[2].id, bulk=True, correlation=TRACE):
+    with editing_as(user_id=company.users[2].id, bulk=True, correlation=TRACE):
         company.edit_person(1, name="One")
         company.edit_person(2, name="Two")
     company.edit_person(3, name="Three")

@@ -14,7 +14,7 @@ from tests.contract.pipedrive.conftest import NOW, Api
 from tests.wsgi_adapter import session_for
 
 COMPANY = Company(seed=2, persons=30, organizations=10, now=NOW)
-CODES = [field.code for field in COMPANY.person_fields]
+CODES = [field.code for field in COMPANY.fields["person"]]
 KEYS = st.sampled_from(
     [
         "name", "first_name", "last_name", "owner_id", "org_id", "add_time", "emails", "phones", "visible_to", "label_ids",

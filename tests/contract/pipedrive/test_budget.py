@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sandbox.company import Company
-from sandbox.company.clock import RunningClock
+from sandbox.company.model import RunningClock
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from sandbox.pipedrive.start import make_app
 from tests.contract.pipedrive.conftest import Api, Clock

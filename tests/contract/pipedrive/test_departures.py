@@ -199,7 +199,7 @@ def test_thirty_days_are_the_limit(api: Api, company: Company, clock: Clock) -> 
     purged = api.client.post("/__sandbox__/purge").get_json()
 
     assert purged["data"]["purged"] > 0
-    assert not company.was_there("person", first)
+    assert not company.was_deleted("person", first)
     assert company.undelete("person", second)
 
 

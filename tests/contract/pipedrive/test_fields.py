@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.company import Company, load_fields
+from sandbox.company import Company
+from sandbox.company.load import load_fields
 from sandbox.pipedrive.app import create_app
 from tests.contract.pipedrive.conftest import NOW, Api, code
 from tests.data import PERSON_FIELDS
@@ -24,7 +25,7 @@ def recorded() -> list[dict[str, Any]]:
 def test_pages_of_fields_hold_each_once(api: Api, company: Company) -> None:
     walked = api.walk(V2, limit=7)
 
-    assert sorted(field["field_code"] for field in walked) == sorted(field.code for field in company.person_fields)
+    assert sorted(field["field_code"] for field in walked) == sorted(field.code for field in company.fields["person"])
 
 
 def test_object_fields_name_their_parts(api: Api, company: Company) -> None:

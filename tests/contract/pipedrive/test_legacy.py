@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sandbox.company import Company, Event
-from sandbox.company.acting import acting
+from sandbox.company.model import editing_as
 from sandbox.pipedrive.sending.legacy import legacy_payload
 from tests.contract.pipedrive.conftest import Clock, code
 from tests.deliveries import SUBSCRIPTION
@@ -23,7 +23,7 @@ def told(company: Company) -> list[Event]:
 def test_both_sides_are_whole_and_ids_are_numbers(company: Company, told: list[Event], clock: Clock) -> None:
     person = company.create_person(name="Jane Doe", emails=[{"value": "jane@acme.test"}], label_ids=[])
     clock.now += 1.5
-    with acting(user_id=company.users[1].id, bulk=True):
+    with editing_as(user_id=company.users[1].id, bulk=True):
         company.edit_person(person["id"], name="Jane Roe")
 
     payload = legacy_payload(company, told[-1], SUBSCRIPTION, attempt=3)

@@ -166,7 +166,7 @@ def test_unknown_parameters_are_ignored(api: Api) -> None:
 
 def test_chosen_custom_fields_and_spelt_out_options(api: Api, company: Company) -> None:
     interests, source = code(company, "person", "Interests"), code(company, "person", "Lead source")
-    labels = {option.id: option.label for field in company.person_fields for option in field.options}
+    labels = {option.id: option.label for field in company.fields["person"] for option in field.options}
     plain = {p["id"]: p for p in api.walk(PERSONS, limit=500)}
 
     spelt = api.walk(PERSONS, limit=500, custom_fields=f"{interests},{source}", include_option_labels="true")

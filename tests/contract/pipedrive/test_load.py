@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.company import Company, load_jsonl
+from sandbox.company import Company
+from sandbox.company.load import load_jsonl
 from sandbox.pipedrive.app import create_app
 from sandbox.pipedrive.start import make_app
 from tests.contract.pipedrive.conftest import NOW, Api, code

@@ -59,7 +59,7 @@ def test_a_long_day_has_something_of_everything(team: SalesTeam, company: Compan
         (entity, action) for entity in ("person", "organization") for action in ("create", "change", "delete")
     }
     assert {event.source for event in events} == {"app"}
-    assert {event.act.user_id for event in events} == {user.id for user in company.users}
+    assert {event.context.user_id for event in events} == {user.id for user in company.users}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_person_comes_with_an_organization(team: SalesTeam, company: Company) 
     assert (organization.entity, person.entity) == ("organization", "person")
     assert person.after is not None
     assert person.after["org_id"] == organization.id
-    assert organization.act.correlation == person.act.correlation is not None
+    assert organization.context.correlation == person.context.correlation is not None
 
 
 def test_a_bulk_edit_is_many_changes_of_one_deed(team: SalesTeam, company: Company) -> None:
@@ -104,8 +104,8 @@ def test_a_bulk_edit_is_many_changes_of_one_deed(team: SalesTeam, company: Compa
     team.act()
 
     assert len(events) > 3
-    assert {event.act.bulk for event in events} == {True}
-    assert len({(event.act.user_id, event.act.correlation) for event in events}) == 1
+    assert {event.context.bulk for event in events} == {True}
+    assert len({(event.context.user_id, event.context.correlation) for event in events}) == 1
 
 
 def test_a_merge_is_a_deletion_and_a_change_of_one_deed(team: SalesTeam, company: Company) -> None:
@@ -118,7 +118,7 @@ def test_a_merge_is_a_deletion_and_a_change_of_one_deed(team: SalesTeam, company
     gone = [event for event in events if event.merged_to]
     stayed = [event for event in events if event.merged_from]
     assert [(event.merged_to, event.id) for event in gone] == [(event.id, event.merged_from) for event in stayed]
-    assert [event.act.correlation for event in gone] == [event.act.correlation for event in stayed]
+    assert [event.context.correlation for event in gone] == [event.context.correlation for event in stayed]
     assert len(gone) == 10
 
 

@@ -1,6 +1,6 @@
 """Pools of ready-encoded JSON values for custom fields and addresses, drawn once per company from its seed.
 
-A generated record picks from these by number, which is what makes a two-kilobyte body cost microseconds.
+A generated record picks from these by number, so a two-kilobyte body costs microseconds.
 """
 
 from __future__ import annotations

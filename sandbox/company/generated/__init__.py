@@ -1,1 +1,0 @@
-"""Persons and Organizations that follow from a seed."""
