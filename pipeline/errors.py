@@ -9,7 +9,7 @@
 
 Every error has a reason code of `pipeline.domain.reasons`, which contains its meaning and the next step. Any other
 exception is a defect of the pipeline: it is recorded with its traceback and never retried blindly.
-HTTP answers become these errors in `pipeline.clients.http` only; they become outcomes in `pipeline.sync.stage`.
+HTTP answers become these errors in `pipeline.clients.http_answers` only; they become outcomes in `pipeline.sync.stage`.
 """
 
 from __future__ import annotations

@@ -20,20 +20,19 @@ from db.company import Terms
 from db.connector import ACCESS_TOKEN, API_TOKEN, REFRESH_TOKEN
 from db.session import transaction
 from pipeline.clients.alert_sinks import MailSink, Relay, Sink, WebhookSink
+from pipeline.clients.alert_sinks import NotDelivered as NotDelivered  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.alert_sinks import Notice as Notice  # noqa: PLC0414 - for `tasks`
-from pipeline.clients.alert_sinks import NotTold as NotTold  # noqa: PLC0414 - for `tasks`
-from pipeline.clients.budget import TokenBudget
 from pipeline.clients.downloads import Downloads
+from pipeline.clients.http_transport import Exchange
 from pipeline.clients.hull import FoundReports as FoundReports  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.hull import HullClient
 from pipeline.clients.hull_notifications import NotificationRefused as NotificationRefused  # noqa: PLC0414 - for `web`
 from pipeline.clients.hull_notifications import NotificationVerifier as NotificationVerifier  # noqa: PLC0414 - for `web`
-from pipeline.clients.limiter import BurstLimiter
+from pipeline.clients.limits import BurstLimiter, TokenBudget
 from pipeline.clients.oauth import BearerAuth, OAuthClient, Token
 from pipeline.clients.oauth import Grant as Grant  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.pipedrive import PipedriveClient
 from pipeline.clients.ssrf import Guard, check_api_domain, guarded_session
-from pipeline.clients.wire import Exchange
 from pipeline.domain.budget import Lane
 from pipeline.errors import ConfigurationError, Retryable
 from pipeline.outages import OutageGate

@@ -23,7 +23,7 @@ from sqlalchemy import text
 
 from db.session import engine
 from pipeline import wiring
-from pipeline.clients.budget import TokenBudget
+from pipeline.clients.limits import TokenBudget
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 """A moment far from the ends of an hour, a day, a week and a month."""

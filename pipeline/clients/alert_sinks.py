@@ -1,4 +1,4 @@
-"""Sinks of alerts: a web address, mailboxes. A sink that fails raises `NotTold`, with a text without secrets."""
+"""Sinks of alerts: a web address, mailboxes. A sink that fails raises `NotDelivered`, with a text without secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT_S: Final = 5.0
 SMTP_PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
 
 
-class NotTold(Exception):
+class NotDelivered(Exception):
     """Sending an alert failed; the text says why, without the address and the answer."""
 
 
@@ -33,7 +33,7 @@ class Notice:
 
 
 Sink = Callable[[Notice], None]
-"""Raises: NotTold."""
+"""Raises: NotDelivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class WebhookSink:
                 status = answer.status_code
                 answer.close()
         except (requests.RequestException, ConfigurationError) as error:
-            raise NotTold(type(error).__name__) from None
+            raise NotDelivered(type(error).__name__) from None
         if not 200 <= status < 300:
-            raise NotTold(f"status {status}")
+            raise NotDelivered(f"status {status}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +89,11 @@ class MailSink:
             with self._connected() as server:
                 refused = server.send_message(mail)
         except smtplib.SMTPResponseException as error:
-            raise NotTold(f"status {error.smtp_code}") from None
+            raise NotDelivered(f"status {error.smtp_code}") from None
         except (OSError, smtplib.SMTPException) as error:
-            raise NotTold(type(error).__name__) from None
+            raise NotDelivered(type(error).__name__) from None
         if refused:
-            raise NotTold(f"{len(refused)} of {len(self.to)} mailboxes were refused")
+            raise NotDelivered(f"{len(refused)} of {len(self.to)} mailboxes were refused")
 
     def _connected(self) -> smtplib.SMTP:
         parts = urlsplit(self.relay.url)

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import requests
 
-from pipeline.clients.http import error_for
+from pipeline.clients.http_answers import error_for
+from pipeline.clients.http_transport import NETWORK, Gate, HttpTransport, OnCall, Request, Response, describe
 from pipeline.clients.ssrf import REFUSED as REFUSED_WORDS
 from pipeline.clients.ssrf import Guard
-from pipeline.clients.wire import NETWORK, Gate, OnCall, Request, Response, Wire, describe
 from pipeline.errors import ConfigurationError, Rejected, Retryable
 
 REFUSED: Final = "export_host_refused"
@@ -81,12 +81,12 @@ class Downloads:
             start = 0
         self.check(url)
         with self._make_session(self._guard) as session, ExitStack() as answers:
-            wire = StreamingWire(session, on_call=self._on_call, gate=self._gate)
-            streamed = answers.enter_context(wire.stream(_request(url, max_bytes, start, validator)))
+            transport = StreamingTransport(session, on_call=self._on_call, gate=self._gate)
+            streamed = answers.enter_context(transport.stream(_request(url, max_bytes, start, validator)))
             begins = _begins(streamed, start, validator, total_bytes)
             if begins is None:
                 answers.close()
-                streamed = answers.enter_context(wire.stream(_request(url, max_bytes, 0, "")))
+                streamed = answers.enter_context(transport.stream(_request(url, max_bytes, 0, "")))
                 begins = _begins(streamed, 0, "", None)
             if begins is None:
                 raise Retryable("remote_unavailable", f"HTTP {streamed.status} without a range that was asked for")
@@ -174,15 +174,15 @@ def _validator(streamed: Streamed) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streamed:
-    """An answer with an unread body; the pieces raise the errors of `Wire.call`."""
+    """An answer with an unread body; the pieces raise the errors of `HttpTransport.call`."""
 
     status: int
     headers: Mapping[str, str]
     pieces: Iterator[bytes] = field(repr=False)
 
 
-class StreamingWire(Wire):
-    """The same wire, left open."""
+class StreamingTransport(HttpTransport):
+    """A transport that leaves the body unread, to be read in pieces."""
 
     @contextmanager
     def stream(self, request: Request) -> Iterator[Streamed]:

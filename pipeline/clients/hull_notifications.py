@@ -21,9 +21,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from pipeline.clients.http import error_for
+from pipeline.clients.http_answers import error_for
+from pipeline.clients.http_transport import HttpTransport, Request
 from pipeline.clients.ssrf import Guard
-from pipeline.clients.wire import Request, Wire
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
 KEY_TTL_S = 3600.0
@@ -99,7 +99,7 @@ class NotificationVerifier:
         audiences: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._wire = Wire(session)
+        self._transport = HttpTransport(session)
         self._guard = guard
         self._key_path = key_path
         self._audiences = frozenset(audiences)
@@ -180,7 +180,7 @@ class NotificationVerifier:
             resend_if_stale=True,
         )
         try:
-            response = self._wire.call(request)
+            response = self._transport.call(request)
             if not 200 <= response.status < 300:
                 raise error_for(response)
         except (ConfigurationError, Rejected):

@@ -16,8 +16,9 @@ from typing import Any, Final
 import requests
 from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
 
-from pipeline.clients.http import TOKEN_STATUSES, error_for, read_json
-from pipeline.clients.wire import Gate, OnCall, Request, Response, Wire
+from pipeline.clients.http_answers import TOKEN_STATUSES, error_for
+from pipeline.clients.http_transport import Gate, HttpTransport, OnCall, Request, Response
+from pipeline.domain.json_text import read_strict
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
 DEADLINE_S = 8.0
@@ -70,7 +71,7 @@ class OAuthClient:
         on_call: OnCall | None = None,
         gate: Gate | None = None,
     ) -> None:
-        self._wire = Wire(session, on_call=on_call, gate=gate)
+        self._transport = HttpTransport(session, on_call=on_call, gate=gate)
         self._app = WebApplicationClient(client_id)
         self._basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
         self._hidden = (client_secret, self._basic)
@@ -131,7 +132,7 @@ class OAuthClient:
                 return refused
             return error_for(response, hidden=secrets, statuses=TOKEN_STATUSES)
 
-        response = self._wire.call(
+        response = self._transport.call(
             Request(
                 method="POST",
                 url=f"{self._oauth_url}/oauth/token",
@@ -155,7 +156,7 @@ class OAuthClient:
 
     def _read(self, response: Response) -> Grant:
         try:
-            answer = read_json(response.body)
+            answer = read_strict(response.body)
             self._app.parse_request_body_response(response.body)
         except (OAuth2Error, ValueError, TypeError, AttributeError):
             answer = None
@@ -206,7 +207,7 @@ def _error_code(response: Response) -> str:
     if response.is_html or not 400 <= response.status < 500:
         return ""
     try:
-        answer = read_json(response.body)
+        answer = read_strict(response.body)
     except ValueError:
         return ""
     if not isinstance(answer, dict):

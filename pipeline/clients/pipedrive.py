@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import requests
 
-from pipeline.clients.budget import TokenBudget
-from pipeline.clients.http import json_answer, read_json
-from pipeline.clients.limiter import BurstLimiter
+from pipeline.clients.http_answers import json_answer
+from pipeline.clients.http_transport import Gate, OnCall
+from pipeline.clients.limits import BurstLimiter, TokenBudget
 from pipeline.clients.pipedrive_calls import Headers, PipedriveCalls
-from pipeline.clients.wire import Gate, OnCall
+from pipeline.domain.json_text import read_strict
 from pipeline.domain.kinds import Entity
 from pipeline.domain.paging import Cursors, scan_page, usable_id
 from pipeline.errors import Retryable
@@ -41,7 +41,7 @@ class Page:
     @cached_property
     def records(self) -> list[Any]:
         """The records, parsed on first use."""
-        found: list[Any] = read_json(self.body, max_depth=None)["data"]
+        found: list[Any] = read_strict(self.body, max_depth=None)["data"]
         return found
 
 

@@ -11,8 +11,7 @@ from urllib.parse import urlencode
 import orjson
 import requests
 
-from pipeline.clients.budget import TokenBudget
-from pipeline.clients.http import (
+from pipeline.clients.http_answers import (
     BURST_PAUSE_S,
     RECORD_STATUSES,
     STATUSES,
@@ -22,8 +21,8 @@ from pipeline.clients.http import (
     rate_headers,
     texts_of,
 )
-from pipeline.clients.limiter import BurstLimiter
-from pipeline.clients.wire import DEADLINE_S, MAX_BODY_BYTES, Gate, OnCall, Request, Response, Wire
+from pipeline.clients.http_transport import DEADLINE_S, MAX_BODY_BYTES, Gate, HttpTransport, OnCall, Request, Response
+from pipeline.clients.limits import BurstLimiter, TokenBudget
 from pipeline.errors import Rejected, Retryable
 from pipeline.slow_work import REMOTE
 
@@ -77,7 +76,7 @@ class PipedriveCalls:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._gate = gate
-        self._wire = Wire(session, on_call=on_call, gate=gate)
+        self._transport = HttpTransport(session, on_call=on_call, gate=gate)
         self._auth = auth
         self._limiter = limiter
         self._budget = budget
@@ -96,7 +95,7 @@ class PipedriveCalls:
         """Send one call, and once more with renewed credentials after a 401.
 
         `operation` names its price in TOKEN_COSTS. Query entries of None are left out.
-        Raises: the error of `pipeline.clients.http` for any answer but a 2xx.
+        Raises: the error of `pipeline.clients.http_answers` for any answer but a 2xx.
         """
         with REMOTE.entered():  # around the limiter too: it may wait
             return self._send(operation, method, path, query, values)
@@ -150,8 +149,8 @@ class PipedriveCalls:
     def _pay(self, request: Request) -> Response:
         """The price is taken after the turn has come, so that a call that only waits has spent nothing."""
         if self._budget is None:
-            return self._wire.call(request)
-        return self._budget.spend(request.tokens, lambda: self._wire.call(request))
+            return self._transport.call(request)
+        return self._budget.spend(request.tokens, lambda: self._transport.call(request))
 
     def _request(
         self, operation: str, method: str, url: str, auth: Headers, body: bytes | None, deadline_s: float

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.domain.budget import DEFAULT_DAILY_TOKENS, DEFAULT_LIVE_RESERVE
+from pipeline.domain.json_text import find_unusable
 from pipeline.domain.kinds import Claim, Entity
-from pipeline.domain.lenient_json import find_unusable
 
 DEFAULT_ORGANIZATION_DOMAIN = "website"
 """The Organization field that holds its web site where the company has it: the default source of the domain claim."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from db.sync_event import SyncEvent
-from pipeline.domain.lenient_json import Text, Value, read_lenient
+from pipeline.domain.json_text import Text, Value, read_lenient
 from pipeline.domain.reasons import REASONS
 
 _NO_LABELS: Final[Mapping[str, str]] = {}

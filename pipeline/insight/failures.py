@@ -15,8 +15,8 @@ from db import replay as replay_rows
 from db.batch import Batch
 from db.failure import Failure
 from db.failure_filter import FailureFilter
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.reasons import advice_of, meaning_of
 from pipeline.insight.verdicts import ReplayPreview, verdict_of
 

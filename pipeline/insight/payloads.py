@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from db import failure as failures
 from db.failure import Failure
+from pipeline.domain.json_text import find_unusable, is_nested_deeper, members_of, write_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import find_unusable, is_nested_deeper, members_of, write_lenient
 from pipeline.insight.failures import is_editable
 from pipeline.sync.changes.hull_messages import LEVELS
 

@@ -21,8 +21,8 @@ from db.id_mapping import NEVER, IdMapping
 from db.record_events import Whose
 from db.record_search import KnownBy
 from db.sync_event import SyncEvent
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.insight.events import EventShape, described
 from pipeline.insight.links import matched_words
 from pipeline.insight.mapped import ABSENT, MappedField, labels_of, mapped_fields, value_in

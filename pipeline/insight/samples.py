@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from db import id_mapping, snapshot, sync_event
 from db.id_mapping import IdMapping
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.lenient_json import read_lenient
 
 LONGEST_ID = 100
 

@@ -22,7 +22,7 @@ from db.connector import Connector
 from db.job import ClaimedJob
 from db.session import after_commit, transaction
 from pipeline import wiring
-from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.names import is_connector_name, is_hull_id
 from pipeline.domain.settings import SettingsRefused
 from pipeline.errors import ConfigurationError, Retryable

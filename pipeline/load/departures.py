@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.clients.hull_messages import MessageWriter
+from pipeline.clients.hull import MessageWriter
 from pipeline.domain.departures import Farewell
 from pipeline.domain.kinds import Claim, Entity, anonymous_id
 

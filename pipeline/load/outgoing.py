@@ -11,8 +11,8 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.clients.http_transport import Exchange
 from pipeline.clients.pipedrive import PipedriveClient
-from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Retryable
 from pipeline.load.writers import Looks, RecordWrite, Sent, Writer

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pipeline.clients.http_transport import Exchange as Exchange  # noqa: PLC0414 - for `tasks`
 from pipeline.clients.pipedrive import PipedriveClient
-from pipeline.clients.wire import Exchange as Exchange  # noqa: PLC0414 - for `tasks`
 from pipeline.domain.incoming import FieldProblem
 from pipeline.domain.kinds import Entity
 from pipeline.domain.outgoing import fields_without

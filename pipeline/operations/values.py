@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from pipeline.domain.lenient_json import DEEPEST, is_nested_deeper
-from pipeline.domain.lenient_json import Text as Text  # noqa: PLC0414 - for answer models
-from pipeline.domain.lenient_json import Value as Value  # noqa: PLC0414
+from pipeline.domain.json_text import DEEPEST, is_nested_deeper
+from pipeline.domain.json_text import Text as Text  # noqa: PLC0414 - for answer models
+from pipeline.domain.json_text import Value as Value  # noqa: PLC0414
 from pipeline.domain.times import HOW, read_moment
 
 LARGEST_ID: Final = 2**63 - 1

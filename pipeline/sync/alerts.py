@@ -27,7 +27,7 @@ from pipeline.settings import settings
 from pipeline.slow_work import REMOTE
 from pipeline.sync.alert_facts import bounds, facts_of
 from pipeline.telemetry import logger
-from pipeline.wiring import Notice, NotTold
+from pipeline.wiring import NotDelivered, Notice
 
 HEARTBEAT: Final = "alerts"
 CALM_S: Final = 120.0
@@ -99,7 +99,7 @@ def try_sinks(by: str) -> dict[str, str]:
             with REMOTE.entered():
                 sink(notice)
             found[name] = "ok"
-        except NotTold as error:
+        except NotDelivered as error:
             found[name] = str(error)
     return found
 
@@ -155,7 +155,7 @@ def _tell_of(alert: Alert, notice: Notice) -> None:
         try:
             sink(notice)
             told[name] = alert.state
-        except NotTold as error:
+        except NotDelivered as error:
             errors.append(f"{name}: {error}")
             logger().warning("alert.not_told", alert_id=alert.id, sink=name, error=str(error))
     with transaction() as session:

@@ -14,7 +14,7 @@ import orjson
 import zstandard
 
 from pipeline.domain.departures import Departure
-from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.paging import split_page
 
 LEVEL = 1

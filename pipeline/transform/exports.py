@@ -15,14 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count, islice
 from typing import Any, Final
 
+from pipeline.domain.json_text import MAX_DEPTH, is_nested_deeper, read_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.texts import list_readings, same_text
 from pipeline.errors import Rejected
 
 FORMATS: Final = ("json", "csv")
 MAX_LINE_BYTES: Final = 1024 * 1024
-MAX_DEPTH: Final = 32
 PIECE_BYTES: Final = 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 _GZIP_FORMAT: Final = 31
@@ -131,7 +130,7 @@ def _read_json(line: bytes, number: int) -> Record | Rejected:
         return _broken(number, "it is no JSON")
     if not isinstance(value, dict):
         return _broken(number, "it is no object")
-    return _broken(number, "it is nested too deep") if _depth(value) > MAX_DEPTH else value
+    return _broken(number, "it is nested too deep") if is_nested_deeper(value, MAX_DEPTH) else value
 
 
 def _read_rows(lines: Iterable[bytes], skip: int) -> Iterator[Record | Rejected]:
@@ -209,16 +208,3 @@ def _segments_in(cell: str, segments: Mapping[str, Any]) -> list[str]:
 
 def _broken(number: int, why: str) -> Rejected:
     return Rejected("export_line_broken", f"line {number}: {why}")
-
-
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
-    while level and depth <= MAX_DEPTH:
-        depth += 1
-        level = [
-            child
-            for each in level
-            for child in (each.values() if isinstance(each, dict) else each)
-            if isinstance(child, dict | list)
-        ]
-    return depth

@@ -207,13 +207,13 @@ class _Work:
             if normal is None or (claim is Claim.DOMAIN and not is_empty(source.type, current)):
                 return
             if source.type in ("emails", "phones"):
-                wire = current if holds_member(current, normal) else write_members(normal, current, whole=False)
+                written = current if holds_member(current, normal) else write_members(normal, current, whole=False)
             else:
-                wire = write_value(source, normal, {}, current, form="default")
+                written = write_value(source, normal, {}, current, form="default")
         except Rejected as refused:
             self.problems.append(FieldProblem(field=source.code, reason=refused.reason, detail=refused.detail))
             return
-        self.wanted.setdefault((source.is_custom, source.key), (source.type, wire))
+        self.wanted.setdefault((source.is_custom, source.key), (source.type, written))
 
     def finish(self) -> OutgoingWrite:
         fields: dict[str, Any] = {}

@@ -22,7 +22,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from db import delivery
 from db.session import transaction
-from pipeline.domain.lenient_json import write_lenient
+from pipeline.domain.json_text import write_lenient
 from pipeline.errors import Retryable
 from pipeline.jobs import connector_creation, settings_sync
 from pipeline.slow_work import Overloaded

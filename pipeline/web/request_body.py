@@ -28,7 +28,7 @@ from flask import Flask, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from pipeline.domain.lenient_json import cut_below, has_more_values, is_nested_deeper
+from pipeline.domain.json_text import cut_below, has_more_values, is_nested_deeper
 from pipeline.errors import PipelineError
 from pipeline.slow_work import SlowLane
 

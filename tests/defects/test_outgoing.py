@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import settings as settings_room
-from pipeline.clients.limiter import BurstLimiter
+from pipeline.clients.limits import BurstLimiter
 from pipeline.domain.kinds import Entity
 from sandbox.pipedrive.gate.limits import BurstLimiter as PipedrivesLimit
 from tests.deliveries import notify

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from pipeline.clients.budget import TokenBudget
-from pipeline.clients.wire import Response
+from pipeline.clients.http_transport import Response
+from pipeline.clients.limits import TokenBudget
 from pipeline.domain.budget import DAY_S
 from pipeline.errors import Retryable
 from pipeline.wiring import shared_redis

@@ -12,7 +12,7 @@ from db import connector as connectors
 from db.session import transaction
 from pipeline import settings as settings_room
 from pipeline import wiring
-from pipeline.clients.alert_sinks import Notice, NotTold
+from pipeline.clients.alert_sinks import NotDelivered, Notice
 from pipeline.clients.oauth import Grant
 from pipeline.errors import ConfigurationError, PipelineError, Rejected
 from pipeline.jobs import exports
@@ -74,7 +74,7 @@ def add(organization: str) -> str:
 
 
 def failure(act: Callable[[], object]) -> str:
-    with pytest.raises((PipelineError, NotTold)) as caught:
+    with pytest.raises((PipelineError, NotDelivered)) as caught:
         act()
     return str(caught.value)
 

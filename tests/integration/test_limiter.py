@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from pipeline.clients.limiter import LONGEST_WAIT_S, WINDOW_S, BurstLimiter, LocalWindow
+from pipeline.clients.limits import LONGEST_WAIT_S, WINDOW_S, BurstLimiter, LocalWindow
 from pipeline.errors import Retryable
 from pipeline.local import servers
 from pipeline.settings import Settings
@@ -113,7 +113,7 @@ def test_no_rolling_window_holds_more_than_the_limit_whatever_eight_workers_do(
 
 
 def _kept(limiter: BurstLimiter) -> list[bytes]:
-    connection = limiter._script.registered_client
+    connection = limiter._script._script.registered_client
     return list(connection.lrange(f"pipedrive:burst:{{{limiter._key}}}:api:slots", 0, -1))
 
 

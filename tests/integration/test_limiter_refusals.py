@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.clients.limiter import LONGEST_PAUSE_S, BurstLimiter, LocalWindow
+from pipeline.clients.limits import LONGEST_PAUSE_S, BurstLimiter, LocalWindow
 from pipeline.wiring import shared_redis
 
 

@@ -13,9 +13,9 @@ from db import run as run_rows
 from db import sync_event
 from db.failure import find_failures
 from db.session import transaction
+from pipeline.clients.http_transport import HttpTransport
 from pipeline.clients.hull import HullClient
 from pipeline.clients.pipedrive import PipedriveClient
-from pipeline.clients.wire import Wire
 from pipeline.domain.kinds import Entity
 from tests.deliveries import deliver, listen
 from tests.journeys.people import PAGE, age, fill, in_pipedrive, names
@@ -67,8 +67,8 @@ POINTS: list[tuple[Any, str, bool]] = [
     (batches, "pass_to_load", True),
     (HullClient, "post_batches", False),
     (HullClient, "post_batches", True),
-    (Wire, "call", False),
-    (Wire, "call", True),
+    (HttpTransport, "call", False),
+    (HttpTransport, "call", True),
     (sync_event, "log_events", True),
     (batches, "end", True),
 ]

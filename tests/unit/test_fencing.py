@@ -9,7 +9,7 @@ from contextvars import copy_context
 import pytest
 from freezegun import freeze_time
 
-from pipeline.clients.wire import Request, Wire
+from pipeline.clients.http_transport import HttpTransport, Request
 from pipeline.errors import LostLease, Retryable
 from pipeline.fencing import Lease, holding, write_deadline_s
 from tests.unit.clients.canned import CannedApp, said
@@ -76,6 +76,6 @@ def test_every_write_of_every_client_is_held_back(method: str, only_asks: bool, 
     app = CannedApp(said({}))
     request = Request(method=method, url="http://remote.test/x", headers={}, only_asks=only_asks)
     with holding(Lease(30.0, time.monotonic() - 25)), nullcontext() if is_sent else pytest.raises(Retryable):
-        Wire(session_for({"http://remote.test": app})).call(request)
+        HttpTransport(session_for({"http://remote.test": app})).call(request)
 
     assert bool(app.asked) == is_sent

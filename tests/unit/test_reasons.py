@@ -93,7 +93,7 @@ def test_the_scan_finds_codes_at_all() -> None:
 
 
 def test_every_status_leads_to_an_explained_code() -> None:
-    from pipeline.clients.http import STATUSES  # noqa: PLC0415 - named beside what it proves
+    from pipeline.clients.http_answers import STATUSES  # noqa: PLC0415 - named beside what it proves
 
     assert {reason for _, reason in STATUSES.values()} <= set(REASONS)
 

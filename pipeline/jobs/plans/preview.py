@@ -19,8 +19,8 @@ from db.id_mapping import Known
 from db.plan import NewItem
 from db.snapshot import read_snapshots
 from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import MatchStatus, OutgoingWrite
 from pipeline.errors import Rejected
 from pipeline.jobs.plans.create import PlanScope

@@ -21,8 +21,8 @@ from db.snapshot import read_snapshots, versions_of
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.fields import FieldDefinition
 from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus, OutgoingWrite
 from pipeline.domain.reasons import meaning_of
 from pipeline.errors import Rejected

@@ -20,8 +20,8 @@ from db.failure import Failure
 from db.failure_filter import FailureFilter
 from db.replay import Replay, ReplayItem
 from db.session import after_commit
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected
 from pipeline.sync import job_queue
 from pipeline.sync.job_queue import TASK as JOB_TASK

@@ -27,8 +27,8 @@ from db import verification
 from db.id_mapping import mapping_counts
 from db.session import transaction
 from pipeline.domain.drift import DriftFinding
+from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.paging import MOST_EMPTY
 from pipeline.errors import Rejected
 from pipeline.extract.pages import ids_of

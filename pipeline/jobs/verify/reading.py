@@ -19,8 +19,8 @@ from db.verification import Afoot
 from pipeline.clients.pipedrive import Page
 from pipeline.domain.drift import CONFLICT, Drift, DriftFinding, HullRecord, MappedRecord
 from pipeline.domain.incoming import IncomingRecord
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity, anonymous_id, parse_record_id
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import id_of, ids_of, read_by_ids
 from pipeline.settings import settings

@@ -19,8 +19,8 @@ from db.change_writer import DeliverySummary
 from db.connector import Names
 from db.delivery import Delivery
 from db.newest_webhook import Newest
+from pipeline.domain.json_text import is_nested_deeper, read_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.lenient_json import is_nested_deeper, read_lenient
 from pipeline.error_kinds import classify, may_come_back
 from pipeline.errors import PipelineError, Rejected, Skip
 from pipeline.sync.changes.hull_messages import LEVELS, HullMessage

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pipeline.domain.json_text import is_nested_deeper
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import is_nested_deeper
 from pipeline.errors import Rejected
 from pipeline.transform.hull_reports import SAID, fold_messages, hull_id_of
 

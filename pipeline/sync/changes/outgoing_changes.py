@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from db import change_writer
 from db import sync_event as events
 from db.change_writer import OutgoingReport, WaitingReport
+from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.errors import Rejected
 from pipeline.sync.changes.hull_messages import HullMessage, fold_together, read_message
 from pipeline.sync.changes.linked_accounts import linked_accounts

@@ -27,8 +27,8 @@ from db.departure import DeletionTarget
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.departures import DELETED, DEPARTED, GONE, MERGED, MISSING, DeletionNotice, Departure, Farewell
+from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Claim, Direction, Entity, Outcome, event_name
-from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.load.departures import compose
 from pipeline.settings import settings
 from pipeline.sync.compiled import plan_for

@@ -21,8 +21,8 @@ from db.session import transaction
 from db.snapshot import read_snapshots
 from pipeline import wiring
 from pipeline.domain.departures import DEPARTED, MERGED
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import id_of, ids_of, read_by_ids, read_members

@@ -17,7 +17,7 @@ from db import change_writer, newest_webhook
 from db.batch import ClaimedBatch
 from db.change import Change
 from db.newest_webhook import Newest
-from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.pages import id_of

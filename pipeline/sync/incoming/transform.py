@@ -8,8 +8,8 @@ from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
 from pipeline.domain.incoming import FieldProblem, IncomingRecord
+from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Outcome
-from pipeline.domain.lenient_json import write_lenient
 from pipeline.errors import Rejected, Skip
 from pipeline.extract import pages
 from pipeline.sync import definitions

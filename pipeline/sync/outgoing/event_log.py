@@ -15,8 +15,8 @@ from db import sync_event as events
 from db.batch import ClaimedBatch
 from db.change import Change
 from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity, Outcome, event_name
-from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Decision
 from pipeline.load.writers import Exchange, Sent
 from pipeline.sync.event_recorder import EventRecorder, say

@@ -18,8 +18,8 @@ from db.id_mapping_writer import note_never_seen
 from db.joining import Join
 from db.session import transaction
 from pipeline import wiring
+from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Candidate, MatchStatus
 from pipeline.extract.pages import id_of, read_by_ids
 from pipeline.sync.changes import linked_accounts

@@ -20,8 +20,8 @@ from db.joining import Join
 from db.session import transaction
 from pipeline import wiring
 from pipeline.domain.incoming import FieldProblem
+from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Decision, Memory
 from pipeline.error_kinds import classify
 from pipeline.load import outgoing as load_outgoing

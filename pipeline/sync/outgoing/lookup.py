@@ -28,8 +28,8 @@ from db.mirror import Freshness
 from db.session import after_commit, transaction
 from pipeline.domain.departures import DEPARTED
 from pipeline.domain.incoming import IncomingRecord
+from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Claim, Direction, Entity
-from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.times import version_of
 from pipeline.errors import Rejected, Skip
 from pipeline.extract.changed import Extent, walk_added, walk_changed, was_added_since

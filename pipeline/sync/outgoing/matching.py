@@ -29,8 +29,8 @@ from db.joining import Holder, Intent, Join
 from db.mirror import Freshness
 from db.session import transaction
 from db.snapshot import read_snapshots
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Direction, Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import INDEX_BEHIND, MIRROR_INCOMPLETE, Act, Candidate, Decision, MatchStatus
 from pipeline.domain.times import epoch_seconds
 from pipeline.extract.pages import id_of, read_by_ids

@@ -20,8 +20,8 @@ from db.departure import find_living
 from db.joining import Holder, MappingState
 from db.snapshot import read_snapshots
 from pipeline.domain.departures import DEPARTED, MERGED
+from pipeline.domain.json_text import read_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import read_lenient
 from pipeline.domain.outgoing import Candidate, Delivered, MatchStatus, Memory
 from pipeline.domain.settings import ConnectorSettings
 from pipeline.sync.compiled import Plan

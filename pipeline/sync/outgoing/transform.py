@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from db import batch as batches
 from db.batch import ClaimedBatch
 from db.session import transaction
+from pipeline.domain.json_text import write_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import write_lenient
 from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus
 from pipeline.errors import Rejected
 from pipeline.sync import definitions

@@ -194,7 +194,7 @@ def test_half_a_character_and_endless_nesting_are_told_all_the_same(world: World
     for _ in range(500):
         deep = [deep]
     from db import failure as failures  # noqa: PLC0415 - needed here alone
-    from pipeline.domain.lenient_json import write_lenient  # noqa: PLC0415
+    from pipeline.domain.json_text import write_lenient  # noqa: PLC0415
 
     for number, payload in enumerate((hostile, {"id": 7, "deep": deep})):
         new = failures.NewFailure(

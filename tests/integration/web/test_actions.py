@@ -13,7 +13,7 @@ from db.connector import Connector, Credential, keep_fields
 from db.run import Run
 from db.session import transaction
 from pipeline import wiring
-from pipeline.clients.budget import TokenBudget
+from pipeline.clients.limits import TokenBudget
 from sandbox.company import Company
 from sandbox.pipedrive.app import PipedriveApp, create_app
 from tests.integration.web.conftest import ACME, ORGANIZATION, SECRETS, House

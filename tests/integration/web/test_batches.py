@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from db.failure import find_failures
 from db.session import transaction
 from pipeline import settings, wiring
-from pipeline.domain.lenient_json import read_lenient
+from pipeline.domain.json_text import read_lenient
 from pipeline.jobs import exports
 from pipeline.jobs.replays.start import replay_failure
 from pipeline.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from db.session import transaction, use_database
-from pipeline.domain.lenient_json import is_nested_deeper
+from pipeline.domain.json_text import is_nested_deeper
 from pipeline.sync.changes.coalesce import fold_deliveries
 from pipeline.sync.changes.hull_messages import LEVELS
 from pipeline.web import request_body

@@ -25,7 +25,7 @@ from db.schedule import set_schedule
 from db.session import transaction, use_database
 from db.token_ledger import TokenSpending
 from db.watermark import Watermark
-from pipeline.clients.budget import TokenBudget
+from pipeline.clients.limits import TokenBudget
 from pipeline.data_dir import PROJECT_DIR
 from pipeline.web import monitoring
 from pipeline.web.app import create_app

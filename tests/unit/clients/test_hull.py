@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.clients import hull as hull_module
+from pipeline.clients.http_transport import Exchange
 from pipeline.clients.hull import HullClient
-from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 from tests.unit.clients.canned import HTML, LOST, Answer, CannedApp, said

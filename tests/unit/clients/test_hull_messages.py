@@ -10,7 +10,7 @@ import jwt
 import pytest
 from jwt.algorithms import HMACAlgorithm
 
-from pipeline.clients.hull_messages import MessageWriter, envelope, iso_millis, signer
+from pipeline.clients.hull import MessageWriter, envelope, iso_millis, signer
 from pipeline.errors import Rejected
 
 NOW = datetime(2026, 11, 23, 14, 11, 21, 277_999, tzinfo=UTC)

@@ -9,7 +9,7 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.clients.limiter import ALONE_LIMIT, REDIS_PAUSE_S, BurstLimiter, LocalWindow
+from pipeline.clients.limits import ALONE_LIMIT, REDIS_PAUSE_S, BurstLimiter, LocalWindow
 from pipeline.errors import Retryable
 
 

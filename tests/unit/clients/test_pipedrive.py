@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.clients.http_transport import Exchange
 from pipeline.clients.pipedrive import MAX_IDS, PipedriveClient
 from pipeline.clients.pipedrive_calls import TOKEN_COSTS, longest_s
-from pipeline.clients.wire import Exchange
 from pipeline.domain.kinds import Entity
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 from tests.data import openapi

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import requests
 
+from pipeline.clients.http_transport import HttpTransport, Request
 from pipeline.clients.ssrf import (
     REFUSED,
     Guard,
@@ -17,7 +18,6 @@ from pipeline.clients.ssrf import (
     is_loopback,
     is_public,
 )
-from pipeline.clients.wire import Request, Wire
 from pipeline.errors import ConfigurationError, Retryable
 from tests.unit.clients.hostile_hosts import HOSTILE_HOSTS, HOSTILE_URLS, PRIVATE
 
@@ -61,7 +61,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
 def call(guard: Guard, url: str) -> str:
     """The words of the failure."""
     with guarded_session(guard) as session, pytest.raises((Retryable, ConfigurationError)) as caught:
-        Wire(session).call(Request(method="GET", url=url, headers={}))
+        HttpTransport(session).call(Request(method="GET", url=url, headers={}))
     return str(caught.value)
 
 
@@ -249,7 +249,7 @@ def test_a_session_calls_nothing_that_its_guard_refuses(network: Network, url: s
     with guarded_session(Guard.of([], any_host=True)) as session:
         assert session.trust_env is False
         with pytest.raises((ConfigurationError, Retryable)):
-            Wire(session).call(Request(method="GET", url=url, headers={}))
+            HttpTransport(session).call(Request(method="GET", url=url, headers={}))
 
     assert (network.looked_up, network.connected) == ([], [])
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.lenient_json import cut_below, is_nested_deeper
+from pipeline.domain.json_text import cut_below, is_nested_deeper
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 10) | st.text('[]{}"\\,:aü', max_size=5),

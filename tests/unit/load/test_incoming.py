@@ -11,7 +11,7 @@ import pytest
 
 from db.id_mapping import Known
 from db.page import PageRow
-from pipeline.clients.hull_messages import MessageWriter
+from pipeline.clients.hull import MessageWriter
 from pipeline.domain.kinds import Entity
 from pipeline.load.incoming import PagePlan, compose, organizations_of, plan_page, unchanged_states
 

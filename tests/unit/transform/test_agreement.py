@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.kinds import Entity
-from pipeline.domain.lenient_json import read_lenient, write_lenient
 from pipeline.domain.outgoing import RULES, Delivered, Memory, OutgoingWrite
 from pipeline.domain.settings import AttributeMapping, Owner
 from pipeline.transform.conflicts import (

@@ -1,6 +1,6 @@
 """One HTTP exchange: bytes out, bytes in. All HTTP calls of this process use this module.
 
-    Request → Wire.call → Response, whatever its status; `pipeline.clients.http` interprets the status.
+    Request → HttpTransport.call → Response, whatever its status; `pipeline.clients.http_answers` interprets the status.
 
 It uses the connection pool that a `requests.Session` keeps for the URL, or, with a proxy or another mounted adapter,
 that adapter, and builds the request itself. Other features of requests are unwanted here: redirects are not followed,
@@ -164,7 +164,7 @@ class _Answer(NamedTuple):
     raw: Any
 
 
-class Wire:
+class HttpTransport:
     """The way out through one Session; threads may share it."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.domain.incoming import FieldProblem
-from pipeline.domain.lenient_json import read_lenient, write_lenient
+from pipeline.domain.json_text import read_lenient, write_lenient
 from pipeline.domain.outgoing import Act, Candidate, Decision, MatchStatus, Memory, OutgoingWrite
 
 

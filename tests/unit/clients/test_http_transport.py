@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from pipeline.clients.wire import MAX_ERROR_BYTES, Exchange, Request, Wire
+from pipeline.clients.http_transport import MAX_ERROR_BYTES, Exchange, HttpTransport, Request
 from pipeline.errors import Rejected, Retryable
 from tests.unit.clients.canned import LOST, Answer, CannedApp, said
 from tests.wsgi_adapter import session_for
@@ -22,10 +22,10 @@ OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r
 Connection = Callable[[socket.socket], None]
 
 
-def wire(*answers: Answer, calls: list[Exchange] | None = None, clock: Any = None) -> Wire:
+def wire(*answers: Answer, calls: list[Exchange] | None = None, clock: Any = None) -> HttpTransport:
     on_call = calls.append if calls is not None else None
     session = session_for({ORIGIN: CannedApp(*answers)})
-    return Wire(session, on_call=on_call, clock=clock) if clock else Wire(session, on_call=on_call)
+    return HttpTransport(session, on_call=on_call, clock=clock) if clock else HttpTransport(session, on_call=on_call)
 
 
 def get(path: str = "/api/v2/persons?term=ada@acme.test", **options: Any) -> Request:
@@ -163,7 +163,7 @@ def test_nothing_listening_means_nothing_was_sent(session: requests.Session) -> 
     calls: list[Exchange] = []
 
     with pytest.raises(Retryable) as caught:
-        Wire(session, on_call=calls.append).call(
+        HttpTransport(session, on_call=calls.append).call(
             Request(method="POST", url=f"http://127.0.0.1:{port}/", headers={}, body=b"{}", tokens=5)
         )
 
@@ -175,7 +175,7 @@ def test_an_answer_cut_short_is_no_json(session: requests.Session) -> None:
     server = Scripted(answers_with(OK[:-4]))
 
     with pytest.raises(Retryable) as caught:
-        Wire(session).call(Request(method="GET", url=server.url, headers={}))
+        HttpTransport(session).call(Request(method="GET", url=server.url, headers={}))
 
     assert caught.value.reason == "page_not_json"
     server.close()
@@ -185,9 +185,9 @@ def test_chunked_answers_are_joined_and_their_end_is_awaited(session: requests.S
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     server = Scripted(answers_with(head + b"3\r\n[1,\r\n2\r\n2]\r\n0\r\n\r\n"), answers_with(head + b"3\r\n[1,\r\n"))
 
-    whole = Wire(session).call(Request(method="GET", url=server.url, headers={}))
+    whole = HttpTransport(session).call(Request(method="GET", url=server.url, headers={}))
     with pytest.raises(Retryable):
-        Wire(session).call(Request(method="GET", url=server.url, headers={}))
+        HttpTransport(session).call(Request(method="GET", url=server.url, headers={}))
 
     assert whole.body == b"[1,2]"
     server.close()
@@ -197,7 +197,7 @@ def test_a_kept_connection_that_went_stale_is_replaced_once(session: requests.Se
     server = Scripted(goes_stale, answers_with(OK))
     calls: list[Exchange] = []
     request = Request(method="POST", url=server.url, headers={}, body=b"{}", resend_if_stale=True)
-    pipe = Wire(session, on_call=calls.append)
+    pipe = HttpTransport(session, on_call=calls.append)
 
     assert pipe.call(request).status == 200
     assert pipe.call(request).status == 200
@@ -209,7 +209,7 @@ def test_a_kept_connection_that_went_stale_is_replaced_once(session: requests.Se
 def test_a_call_that_must_not_happen_twice_is_not_sent_again(session: requests.Session) -> None:
     server = Scripted(goes_stale)
     request = Request(method="POST", url=server.url, headers={}, body=b"{}")
-    pipe = Wire(session)
+    pipe = HttpTransport(session)
     pipe.call(request)
 
     with pytest.raises(Retryable) as caught:
@@ -226,7 +226,7 @@ def test_the_environments_netrc_cannot_replace_our_credentials(tmp_path: Any, mo
     session = session_for({ORIGIN: app})
     session.trust_env = True
 
-    Wire(session).call(Request(method="GET", url=ORIGIN + "/", headers={"Authorization": "Bearer ours"}))
+    HttpTransport(session).call(Request(method="GET", url=ORIGIN + "/", headers={"Authorization": "Bearer ours"}))
 
     assert app.asked[0].headers["authorization"] == "Bearer ours"
 

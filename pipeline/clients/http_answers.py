@@ -9,7 +9,6 @@ reads the failure, limited to words of error messages and names of fields.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -20,12 +19,11 @@ from typing import Any, Final
 
 import orjson
 
-from pipeline.clients.wire import Response
+from pipeline.clients.http_transport import Response
+from pipeline.domain.json_text import MAX_DEPTH, read_strict
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 from pipeline.masking import LONGEST_READ, mask_text
 
-MAX_DEPTH = 32
-"""Deeper nesting is not a record of either system."""
 BURST_PAUSE_S = 2.0
 """The burst window of Pipedrive, in seconds, when a 429 names no pause."""
 DAILY_PAUSE_S = 1800.0
@@ -85,7 +83,7 @@ def json_answer(response: Response, *, hidden: Iterable[str] = (), max_depth: in
     if response.is_html:
         raise Retryable("html_answer", excerpt(response), retry_after_s=HTML_PAUSE_S)
     try:
-        return read_json(response.body, max_depth=max_depth)
+        return read_strict(response.body, max_depth=max_depth)
     except ValueError:
         failure = Retryable("page_not_json", excerpt(response))
     raise failure  # outside the except block: the parser's error holds the whole body
@@ -173,48 +171,6 @@ def _http_date(text: str) -> float | None:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def read_json(body: bytes, *, max_depth: int | None = MAX_DEPTH) -> Any:
-    """Parse JSON strictly: no NaN, no Infinity, no deeper than `max_depth` (None: the parser's own 1,024).
-
-    orjson refuses half a surrogate pair, which both systems can send inside a text; the standard parser reads it, and
-    the transform then names the field. Raises: ValueError.
-    """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        if b"\\u" not in body:
-            raise
-        value = _read_with_surrogates(body)
-    if max_depth is not None and _is_deeper(value, max_depth):
-        raise ValueError(f"JSON nested deeper than {max_depth}")
-    return value
-
-
-def _read_with_surrogates(body: bytes) -> Any:
-    try:
-        return json.loads(body, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("JSON nested too deep") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _is_deeper(value: Any, limit: int) -> bool:
-    level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(limit):
-        if not level:
-            return False
-        level = [
-            item
-            for container in level
-            for item in (container.values() if isinstance(container, dict) else container)
-            if item.__class__ is dict or item.__class__ is list
-        ]
-    return bool(level)
 
 
 def remote_words(body: bytes, hidden: Iterable[str] = (), known: Collection[str] = ()) -> str:

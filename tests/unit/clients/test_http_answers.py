@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.clients.http import (
+from pipeline.clients.http_answers import (
     RECORD_STATUSES,
     STATUSES,
     TOKEN_STATUSES,
@@ -15,11 +15,11 @@ from pipeline.clients.http import (
     names_in,
     pause_s,
     rate_headers,
-    read_json,
     remote_words,
     texts_of,
 )
-from pipeline.clients.wire import Response
+from pipeline.clients.http_transport import Response
+from pipeline.domain.json_text import read_strict
 from pipeline.domain.reasons import REASONS
 from pipeline.errors import ConfigurationError, PipelineError, Rejected, Retryable
 
@@ -253,7 +253,7 @@ def test_an_html_page_in_place_of_an_answer_is_tried_again() -> None:
 
 
 def test_half_a_surrogate_pair_is_read_so_that_the_transform_can_name_its_field() -> None:
-    assert read_json(b'{"name":"\\ud800x"}') == {"name": "\ud800x"}
+    assert read_strict(b'{"name":"\\ud800x"}') == {"name": "\ud800x"}
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
@@ -263,15 +263,15 @@ def test_nesting_is_bounded(opening: bytes) -> None:
     def nested(depth: int) -> bytes:
         return opening * depth + b"1" + closing * depth
 
-    assert read_json(nested(32))
+    assert read_strict(nested(32))
     for depth in (33, 500, 100_000):
         with pytest.raises(ValueError, match=r"deep|depth|recursion"):
-            read_json(nested(depth))
+            read_strict(nested(depth))
 
 
 def test_nesting_is_bounded_for_the_other_parser_too() -> None:
     with pytest.raises(ValueError, match="nested"):
-        read_json(b"[" * 100_000 + b'"\\ud800"' + b"]" * 100_000)
+        read_strict(b"[" * 100_000 + b'"\\ud800"' + b"]" * 100_000)
 
 
 @pytest.mark.parametrize(
